@@ -1,0 +1,187 @@
+"""Every error that Darkroom raises on purpose. Each message says what happened, the value, and what to do next.
+
+DarkroomError
+├── NotFound                    nothing of that name that the caller may see
+├── Refused                     the request cannot be done as asked; the caller can mend it
+│   ├── InvalidRequest          fields that do not pass; carries one reason per field
+│   ├── IdempotencyKeyReused    one key, two different requests
+│   ├── WrongState              the job is not in a state that allows this
+│   ├── InUse                   something else still needs it
+│   └── UploadRefused           bytes that are not what they claim to be
+│       ├── ImageRefused
+│       ├── ArchiveRefused
+│       └── WeightsRefused
+├── AccessDenied                the key lacks the scope
+├── Unauthenticated             no key, or one that is unknown, expired or revoked
+├── TooManyRequests             a limit was reached; says when to come back
+├── StoreUnavailable            a store does not answer; waiting may help
+├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
+├── JobLost                     this process no longer holds the job (another hand-out does)
+│   └── JobAlreadyRunning       a second claimant of one hand-out
+├── JobCancelled                the owner asked to stop
+└── JobFailure                  the work cannot be done; its code and reason end the job
+    ├── OutOfMemory
+    ├── DiskFull
+    └── InvalidCheckpoint
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class DarkroomError(Exception):
+    """Root of the tree. `code` is the stable word that clients and counters use."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class NotFound(DarkroomError):
+    """Nothing of that name that the caller may see."""
+
+    code = "not_found"
+
+
+class Refused(DarkroomError):
+    """The request cannot be done as asked; the message says how to mend it."""
+
+    code = "refused"
+
+
+class InvalidRequest(Refused):
+    """One or more fields do not pass. `fields` maps a field's name to its reason."""
+
+    code = "invalid_request"
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.fields = dict(fields)
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in self.fields.items()))
+
+
+class IdempotencyKeyReused(Refused):
+    """The key was used before with a different request."""
+
+    code = "idempotency_key_reused"
+
+
+class WrongState(Refused):
+    """The job is not in a state that allows this."""
+
+    code = "wrong_state"
+
+
+class InUse(Refused):
+    """Something else still needs it."""
+
+    code = "in_use"
+
+
+class UploadRefused(Refused):
+    """Bytes that are not what they claim to be. `reason` is the stable word that is counted."""
+
+    code = "upload_refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class ImageRefused(UploadRefused):
+    """An image that cannot be taken."""
+
+    code = "image_refused"
+
+
+class ArchiveRefused(UploadRefused):
+    """A zip archive that cannot be taken."""
+
+    code = "archive_refused"
+
+
+class WeightsRefused(UploadRefused):
+    """A weights file or base model folder that cannot be taken."""
+
+    code = "weights_refused"
+
+
+class AccessDenied(DarkroomError):
+    """The key lacks the scope."""
+
+    code = "scope_missing"
+
+
+class Unauthenticated(DarkroomError):
+    """No key, or one that is unknown, expired or revoked."""
+
+    code = "unauthenticated"
+
+
+class TooManyRequests(DarkroomError):
+    """A limit was reached. `retry_after` is in whole seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class StoreUnavailable(DarkroomError):
+    """A store does not answer. Waiting may help."""
+
+    code = "store_unavailable"
+
+
+class BlobMissing(DarkroomError):
+    """Bytes that a row names are not in the blob store."""
+
+    code = "blob_missing"
+
+
+class BlobCorrupted(DarkroomError):
+    """Bytes in the blob store no longer match their name."""
+
+    code = "blob_corrupted"
+
+
+class JobLost(DarkroomError):
+    """This process no longer holds the job: a newer hand-out does, or the job has ended."""
+
+    code = "job_lost"
+
+
+class JobAlreadyRunning(JobLost):
+    """A second claimant of one hand-out."""
+
+    code = "job_already_running"
+
+
+class JobCancelled(DarkroomError):
+    """The owner asked the job to stop."""
+
+    code = "cancelled"
+
+
+class JobFailure(DarkroomError):
+    """The work cannot be done. `code` and the message end the job as failed, without another hand-out."""
+
+    code = "job_failed"
+
+
+class OutOfMemory(JobFailure):
+    """The flow's process reached its memory limit."""
+
+    code = "out_of_memory"
+
+
+class DiskFull(JobFailure):
+    """A store refused bytes because there is no room left."""
+
+    code = "disk_full"
+
+
+class InvalidCheckpoint(JobFailure):
+    """A checkpoint that does not belong to this recipe or does not load."""
+
+    code = "invalid_checkpoint"

@@ -1,0 +1,30 @@
+-- insert --
+-- A base model under a name; no row when the name is taken.
+insert into base_models (name, folder_hash, facts) values (%(name)s, %(folder_hash)s, %(facts)s)
+on conflict (name) do nothing
+returning *;
+
+-- replace --
+update base_models set folder_hash = %(folder_hash)s, facts = %(facts)s, retired_at = null
+ where name = %(name)s
+returning *;
+
+-- clear_files --
+delete from base_model_files where base_model_id = %(id)s returning path;
+
+-- insert_files --
+insert into base_model_files (base_model_id, path, sha256, size)
+select %(base_model_id)s, path, sha256, size
+  from jsonb_to_recordset(%(files)s) as file (path text, sha256 text, size bigint);
+
+-- by_name --
+select * from base_models where name = %(name)s and retired_at is null;
+
+-- by_hash --
+select * from base_models where folder_hash = %(folder_hash)s order by created_at limit 1;
+
+-- list --
+select * from base_models where retired_at is null order by name;
+
+-- files --
+select * from base_model_files where base_model_id = %(base_model_id)s order by path;

@@ -1,0 +1,292 @@
+"""Postgres, spoken by scripts that do no I/O of their own.
+
+A repository function returns a `Query` (one named statement) or a `Script` (several, written as a generator):
+
+    def submit(...) -> Script[Job]:
+        job = yield from insert_job(...)
+        yield from outbox.append(JobSubmitted(job.id))
+        return job
+
+`Database.run` (flows, sync) and `AsyncDatabase.run` (the API, async) carry a script out in one transaction. So the SQL
+and the Python are shared by both, and a transaction can hold nothing but statements: a script has no way to reach the
+network while one is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
+
+import msgspec
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from storage.errors import NotFound, StoreUnavailable
+from storage.settings import PostgresSettings
+
+T = TypeVar("T")
+R = TypeVar("R")
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 0x6461726B
+
+
+@dataclass(frozen=True)
+class Query(Generic[T]):
+    """One statement with its parameters, and how its rows become a value. `yield from` it inside a script."""
+
+    statement: str
+    parameters: Mapping[str, Any]
+    read: Callable[[Rows], T]
+
+    def __iter__(self) -> Generator[Query[Any], Any, T]:
+        return (yield self)
+
+
+Script: TypeAlias = Generator[Query[Any], Any, T]
+
+
+def load_statements(python_file: str) -> Mapping[str, str]:
+    """The named statements of the .sql file beside a repository, by name. Each begins with a line `-- name --`."""
+    statements: dict[str, str] = {}
+    name = ""
+    for line in Path(python_file).with_suffix(".sql").read_text().splitlines():
+        if line.startswith("-- ") and line.endswith(" --"):
+            name = line[3:-3].strip()
+            statements[name] = ""
+        elif name:
+            statements[name] += line + "\n"
+    return statements
+
+
+def as_record(record: type[R], row: Mapping[str, Any]) -> R:
+    """A row as a record; column names are field names."""
+    return msgspec.convert(row, record, strict=False)
+
+
+def one(statement: str, parameters: Mapping[str, Any], record: type[R], missing: str) -> Query[R]:
+    """A query for exactly one row. Reading raises NotFound with the text `missing` when there is none."""
+
+    def read(rows: Rows) -> R:
+        if not rows:
+            raise NotFound(missing)
+        return as_record(record, rows[0])
+
+    return Query(statement, parameters, read)
+
+
+def maybe(statement: str, parameters: Mapping[str, Any], record: type[R]) -> Query[R | None]:
+    """A query for one row or None."""
+    return Query(statement, parameters, lambda rows: as_record(record, rows[0]) if rows else None)
+
+
+def many(statement: str, parameters: Mapping[str, Any], record: type[R]) -> Query[list[R]]:
+    """A query for any number of rows."""
+    return Query(statement, parameters, lambda rows: [as_record(record, row) for row in rows])
+
+
+def count(statement: str, parameters: Mapping[str, Any]) -> Query[int]:
+    """A query whose value is how many rows came back."""
+    return Query(statement, parameters, len)
+
+
+def column(statement: str, parameters: Mapping[str, Any], kind: type[R]) -> Query[list[R]]:
+    """A query for the first column of every row."""
+    return Query(statement, parameters, lambda rows: [cast(R, next(iter(row.values()))) for row in rows])
+
+
+def _connection_options(settings: PostgresSettings) -> dict[str, Any]:
+    options = (
+        f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)} "
+        f"-c lock_timeout={int(settings.lock_timeout_seconds * 1000)} "
+        "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+    )
+    return {"row_factory": dict_row, "autocommit": True, "options": options, "connect_timeout": 5}
+
+
+def _check(connection: psycopg.Connection[DictRow]) -> None:
+    connection.execute("")
+
+
+async def _check_async(connection: psycopg.AsyncConnection[DictRow]) -> None:
+    await connection.execute("")
+
+
+class _Driver(Generic[T]):
+    """Steps through a script: gives the next query, takes its rows, keeps the result."""
+
+    def __init__(self, script: Query[T] | Script[T]) -> None:
+        self._script: Script[T] = iter(script) if isinstance(script, Query) else script
+        self.result: T
+        self.query: Query[Any] | None = None
+        self._advance(lambda: next(self._script))
+
+    def take(self, rows: Rows) -> None:
+        """Hand the current query's rows to the script."""
+        query = cast(Query[Any], self.query)
+        try:
+            value = query.read(rows)
+        except NotFound as error:
+            raised = error
+            self._advance(lambda: self._script.throw(raised))
+        else:
+            self._advance(lambda: self._script.send(value))
+
+    def _advance(self, step: Callable[[], Query[Any]]) -> None:
+        try:
+            self.query = step()
+        except StopIteration as stop:
+            self.query = None
+            self.result = stop.value
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"Postgres does not answer ({type(error).__name__}). Try again in a few seconds.")
+
+
+_LOST = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+
+class Database:
+    """Runs scripts, one transaction each. Sync; for flows, the relay and the command line."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._settings = settings
+        self._url = settings.url.get_secret_value()
+        self._pool = ConnectionPool[psycopg.Connection[DictRow]](
+            self._url,
+            kwargs=_connection_options(settings),
+            min_size=0,
+            max_size=settings.pool_size,
+            timeout=10,
+            open=True,
+            check=_check,
+        )
+
+    def run(self, script: Query[T] | Script[T]) -> T:
+        """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
+        try:
+            with self._pool.connection() as connection, connection.transaction():
+                return self._drive(connection, script)
+        except _LOST as error:
+            raise _unavailable(error) from error
+
+    def _drive(self, connection: psycopg.Connection[DictRow], script: Query[T] | Script[T]) -> T:
+        driver = _Driver(script)
+        while driver.query is not None:
+            cursor = connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            driver.take(cursor.fetchall() if cursor.description else [])
+        return driver.result
+
+    def connect(self) -> psycopg.Connection[DictRow]:
+        """A connection of its own, outside the pool, for session locks and LISTEN. The caller closes it."""
+        try:
+            return psycopg.Connection[DictRow].connect(self._url, **_connection_options(self._settings))
+        except _LOST as error:
+            raise _unavailable(error) from error
+
+    @contextmanager
+    def session_lock(self, name: str) -> Generator[bool]:
+        """Hold the advisory lock called `name` on a connection of its own; gives whether it was free."""
+        with self.connect() as connection:
+            yield try_lock(connection, name)
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncDatabase:
+    """Runs scripts, one transaction each. Async; for the API."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._url = settings.url.get_secret_value()
+        self._settings = settings
+        self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
+            self._url,
+            kwargs=_connection_options(settings),
+            min_size=1,
+            max_size=settings.pool_size,
+            timeout=10,
+            open=False,
+            check=_check_async,
+        )
+
+    async def open(self) -> None:
+        """Start the pool. It keeps trying when Postgres is not there yet."""
+        await self._pool.open(wait=False)
+
+    async def run(self, script: Query[T] | Script[T]) -> T:
+        """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                driver = _Driver(script)
+                while driver.query is not None:
+                    cursor = await connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+                    driver.take(await cursor.fetchall() if cursor.description else [])
+                return driver.result
+        except _LOST as error:
+            raise _unavailable(error) from error
+
+    async def connect(self) -> psycopg.AsyncConnection[DictRow]:
+        """A connection of its own, outside the pool, for LISTEN. The caller closes it."""
+        try:
+            return await psycopg.AsyncConnection[DictRow].connect(self._url, **_connection_options(self._settings))
+        except _LOST as error:
+            raise _unavailable(error) from error
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        async with asyncio.timeout(10):
+            await self._pool.close()
+
+
+def lock_number(name: str) -> int:
+    """The advisory lock number (signed 64 bits) of a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def try_lock(connection: psycopg.Connection[DictRow], name: str) -> bool:
+    """Take the session's advisory lock called `name` if it is free; it goes when the connection does."""
+    row = connection.execute(
+        "select pg_try_advisory_lock(%(number)s) as held", {"number": lock_number(name)}
+    ).fetchone()
+    return bool(row and row["held"])
+
+
+def migrate(url: str) -> list[str]:
+    """Bring the database at `url` to the newest schema; gives the names of the migrations that ran.
+
+    Each file runs once, in its own transaction, under one advisory lock, so that several starters do no harm.
+    """
+    ran: list[str] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
+        connection.execute(
+            "create table if not exists schema_migrations (name text primary key, ran_at timestamptz default now())"
+        )
+        done = {row[0] for row in connection.execute("select name from schema_migrations")}
+        for file in sorted(MIGRATIONS.glob("*.sql")):
+            if file.stem in done:
+                continue
+            with connection.transaction():
+                connection.execute(file.read_text())  # pyright: ignore[reportArgumentType, reportCallIssue]
+                connection.execute("insert into schema_migrations (name) values (%s)", (file.stem,))
+            ran.append(file.stem)
+    return ran

@@ -1,0 +1,192 @@
+-- insert --
+-- A new job, submitted, first hand-out.
+insert into jobs (id, account_id, kind, request, recipe_hash, data_set_id, retry_of)
+values (%(id)s, %(account_id)s, %(kind)s, %(request)s, %(recipe_hash)s, %(data_set_id)s, %(retry_of)s)
+returning *;
+
+-- remember_key --
+-- Tie an Idempotency-Key to a job; no row when the key is already tied. Waits for a concurrent first use to end.
+insert into idempotency_keys (account_id, key, request_hash, job_id)
+values (%(account_id)s, %(key)s, %(request_hash)s, %(job_id)s)
+on conflict (account_id, key) do nothing
+returning job_id;
+
+-- recall_key --
+-- What an Idempotency-Key was used for.
+select request_hash, job_id from idempotency_keys where account_id = %(account_id)s and key = %(key)s;
+
+-- forget_old_keys --
+-- Drop Idempotency-Keys older than the promised time.
+delete from idempotency_keys where created_at < now() - make_interval(hours => %(hours)s) returning key;
+
+-- get --
+select * from jobs where id = %(id)s;
+
+-- get_for_account --
+select * from jobs where id = %(id)s and account_id = %(account_id)s;
+
+-- lock --
+-- The job's row, held until the transaction ends.
+select * from jobs where id = %(id)s for update;
+
+-- list_for_account --
+-- One page of an account's jobs, newest first, below a sequence number.
+select * from jobs
+ where account_id = %(account_id)s
+   and (%(before)s::bigint is null or sequence < %(before)s)
+   and (%(kind)s::text is null or kind = %(kind)s)
+   and (%(state)s::text is null or state = %(state)s)
+ order by sequence desc
+ limit %(limit)s;
+
+-- unfinished --
+-- How many jobs of an account have not ended.
+select count(*) as unfinished from jobs
+ where account_id = %(account_id)s and state in ('submitted', 'running', 'cancelling');
+
+-- queue_position --
+-- How many jobs of its kind go before a submitted job.
+select count(*) as ahead from jobs
+ where kind = %(kind)s
+   and ((state = 'submitted' and sequence < %(sequence)s) or state in ('running', 'cancelling'));
+
+-- seconds_per_step --
+-- Median seconds an optimizer step took, start to end of the job, over the last ten that succeeded on a base model.
+select percentile_cont(0.5) within group (order by pace) as seconds
+  from (select extract(epoch from ended_at - started_at) / greatest((request -> 'recipe' ->> 'steps')::int, 1) as pace
+          from jobs
+         where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
+         order by sequence desc limit 10) recent;
+
+-- claim --
+-- Move a submitted job to running for exactly one flow run of this hand-out; no row if someone else has it.
+update jobs
+   set state = 'running',
+       flow_run_id = %(flow_run_id)s,
+       heartbeat_at = now(),
+       started_at = coalesce(started_at, now())
+ where id = %(id)s and hand_out = %(hand_out)s and state = 'submitted'
+returning *;
+
+-- heartbeat --
+-- Say that this hand-out is alive and how far it is; no row once the job is no longer this hand-out's.
+update jobs
+   set heartbeat_at = now(), progress = coalesce(%(progress)s, progress)
+ where id = %(id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling')
+returning *;
+
+-- note_flow_run --
+-- The flow run that Prefect made for a hand-out.
+update jobs set flow_run_id = %(flow_run_id)s
+ where id = %(id)s and hand_out = %(hand_out)s and state = 'submitted'
+returning id;
+
+-- note_tracking_run --
+update jobs set tracking_run_id = %(tracking_run_id)s
+ where id = %(id)s and hand_out = %(hand_out)s
+returning id;
+
+-- succeed --
+update jobs set state = 'succeeded', ended_at = now(), model_version_id = %(model_version_id)s
+ where id = %(id)s and hand_out = %(hand_out)s and state = 'running'
+returning *;
+
+-- fail --
+-- From running by the flow that holds it, or by the relay for a hand-out it judged.
+update jobs set state = 'failed', ended_at = now(), failure_code = %(code)s, failure_reason = %(reason)s
+ where id = %(id)s and hand_out = %(hand_out)s and state in ('running', 'submitted')
+returning *;
+
+-- end_cancelling --
+-- The flow stopped, or fell silent, after the owner asked.
+update jobs set state = 'cancelled', ended_at = now()
+ where id = %(id)s and hand_out = %(hand_out)s and state = 'cancelling'
+returning *;
+
+-- cancel_submitted --
+update jobs set state = 'cancelled', ended_at = now()
+ where id = %(id)s and account_id = %(account_id)s and state = 'submitted'
+returning *;
+
+-- cancel_running --
+update jobs set state = 'cancelling'
+ where id = %(id)s and account_id = %(account_id)s and state = 'running'
+returning *;
+
+-- hand_out_again --
+-- Give a job to a new flow run: a higher hand-out number makes every write of the old one miss.
+update jobs
+   set state = 'submitted', hand_out = hand_out + 1, silent_hand_outs = silent_hand_outs + %(silent)s, flow_run_id = null
+ where id = %(id)s and hand_out = %(hand_out)s and state in ('running', 'submitted')
+returning *;
+
+-- silent --
+-- Jobs whose flow has said nothing for too long. While Postgres itself was away nobody could speak, so it must have
+-- been up for as long.
+select * from jobs
+ where state in ('running', 'cancelling')
+   and heartbeat_at < now() - make_interval(secs => %(seconds)s)
+   and pg_postmaster_start_time() < now() - make_interval(secs => %(seconds)s)
+ order by sequence
+   for update skip locked;
+
+-- waiting_with_flow_run --
+-- Submitted jobs that a flow run was made for, longer ago than a start takes.
+select * from jobs
+ where state = 'submitted' and flow_run_id is not null and submitted_at < now() - make_interval(secs => %(seconds)s)
+ order by sequence;
+
+-- alive --
+-- Every job that has not ended.
+select * from jobs where state in ('submitted', 'running', 'cancelling') order by sequence;
+
+-- put_checkpoint --
+-- A checkpoint of this hand-out; progress resets the count of silent hand-outs.
+with holder as (
+    update jobs set silent_hand_outs = 0, heartbeat_at = now()
+     where id = %(job_id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling')
+    returning id
+)
+insert into job_checkpoints (job_id, step, sha256, size)
+select id, %(step)s, %(sha256)s, %(size)s from holder
+on conflict (job_id, step) do update set sha256 = excluded.sha256, size = excluded.size, created_at = now()
+returning *;
+
+-- checkpoints --
+-- A job's checkpoints, newest step first.
+select * from job_checkpoints where job_id = %(job_id)s order by step desc;
+
+-- prune_checkpoints --
+-- Keep only the newest few checkpoints of a job.
+delete from job_checkpoints
+ where job_id = %(job_id)s
+   and step not in (select step from job_checkpoints where job_id = %(job_id)s order by step desc limit %(keep)s)
+returning sha256;
+
+-- drop_checkpoint --
+-- Forget a checkpoint that did not verify.
+delete from job_checkpoints where job_id = %(job_id)s and step = %(step)s returning step;
+
+-- inherit_checkpoint --
+-- Start a retry from the newest checkpoint of the job it retries.
+insert into job_checkpoints (job_id, step, sha256, size)
+select %(job_id)s, step, sha256, size from job_checkpoints
+ where job_id = %(retry_of)s and step <= %(most)s order by step desc limit 1
+returning step;
+
+-- put_file --
+-- Something the job made; the same name again replaces it.
+with holder as (
+    select id from jobs where id = %(job_id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling') for share
+)
+insert into job_files (job_id, name, role, sha256, size, media_type, step, details)
+select id, %(name)s, %(role)s, %(sha256)s, %(size)s, %(media_type)s, %(step)s, %(details)s from holder
+on conflict (job_id, name) do update
+   set sha256 = excluded.sha256, size = excluded.size, details = excluded.details, created_at = now()
+returning *;
+
+-- files --
+select * from job_files where job_id = %(job_id)s order by created_at, name;
+
+-- file --
+select * from job_files where job_id = %(job_id)s and name = %(name)s;

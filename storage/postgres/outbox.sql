@@ -1,0 +1,34 @@
+-- append --
+-- A fact, committed with what it is about.
+insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(payload)s) returning id;
+
+-- claim --
+-- The oldest due events among the kinds the relay acts on, held until the transaction ends; others skip them.
+-- A later try is set before the work, so that a relay that dies mid-way does not hold the event for ever.
+update outbox
+   set attempts = attempts + 1,
+       next_attempt_at = now() + make_interval(secs => least(300, 5 * power(2, least(attempts, 6))))
+ where id in (select id from outbox
+               where done_at is null and next_attempt_at <= now()
+               order by id
+               limit %(limit)s
+                 for update skip locked)
+returning id, kind, subject, payload, created_at, attempts;
+
+-- done --
+-- Acknowledged by row, never by cursor: transactions commit out of sequence order.
+update outbox set done_at = now(), last_error = null where id = %(id)s and done_at is null returning id;
+
+-- failed --
+update outbox set last_error = %(error)s where id = %(id)s and done_at is null returning id;
+
+-- of_subject --
+-- A subject's events after an id, oldest first.
+select id, kind, subject, payload, created_at, attempts from outbox
+ where subject = %(subject)s and id > %(after)s
+ order by id;
+
+-- backlog --
+-- How many events wait, and how long the oldest has.
+select count(*) as waiting, coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_seconds
+  from outbox where done_at is null;

@@ -1,0 +1,15 @@
+-- ensure --
+-- The set of a recipe, made when new.
+insert into sampled_sets (recipe_hash, recipe, images) values (%(recipe_hash)s, %(recipe)s, %(images)s)
+on conflict (recipe_hash) do update set images = excluded.images
+returning recipe_hash;
+
+-- put_batch --
+-- One whole batch. Written again it is the same.
+insert into sampled_images (recipe_hash, position, sha256, size)
+select %(recipe_hash)s, position, sha256, size
+  from jsonb_to_recordset(%(images)s) as image (position int, sha256 text, size bigint)
+on conflict (recipe_hash, position) do update set sha256 = excluded.sha256, size = excluded.size;
+
+-- images --
+select position, sha256, size from sampled_images where recipe_hash = %(recipe_hash)s order by position;

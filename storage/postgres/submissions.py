@@ -1,0 +1,127 @@
+"""From a client's request to a committed job: the one way in, for the API and for the Prefect form alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib.metadata import version as library_version
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from storage.errors import InvalidRequest, NotFound, WrongState
+from storage.postgres import base_models, catalog, jobs, uploads
+from storage.postgres.connection import Script
+from storage.records.generation import GenerationRecipe, GenerationRequest
+from storage.records.jobs import TERMINAL, Job, JobKind, JobState
+from storage.records.training import SamplerSettings, TrainingJobRequest, TrainingRequest, resolve
+from storage.settings import Settings
+
+T = TypeVar("T")
+
+LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
+
+
+def submit_training(
+    request: TrainingRequest, account_id: UUID, settings: Settings, *, seed: int, idempotency_key: str | None = None
+) -> Script[tuple[Job, bool]]:
+    """Commit a training job; `seed` is used when the request names none. Gives the job and whether it is new.
+
+    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests.
+    """
+    data_set = yield from _field("dataSetId", uploads.hold(request.data_set_id, account_id))
+    base = yield from _field("baseModel", iter(base_models.by_name(request.base_model)))
+    resolved = resolve(
+        request,
+        data_set_hash=data_set.content_hash,
+        base=base.resolving_facts(),
+        seed=seed,
+        threads=settings.jobs.threads or os.cpu_count() or 1,
+        libraries={name: library_version(name) for name in LIBRARIES},
+    )
+    new = jobs.NewJob(
+        account_id=account_id,
+        kind=JobKind.TRAINING,
+        request=msgspec.to_builtins(resolved),
+        recipe_hash=resolved.recipe.fingerprint(),
+        request_hash=hash_request(JobKind.TRAINING, request),
+        data_set_id=request.data_set_id,
+    )
+    limit = settings.jobs.max_queued_per_account
+    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
+
+
+def submit_generation(
+    request: GenerationRequest, account_id: UUID, settings: Settings, *, seed: int, idempotency_key: str | None = None
+) -> Script[tuple[Job, bool]]:
+    """Commit a generation job; `seed` is used when the request names none. Gives the job and whether it is new.
+
+    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests.
+    """
+    version = yield from _field("modelVersionId", iter(catalog.version(request.model_version_id, account_id)))
+    recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
+    sampler = SamplerSettings(
+        steps=request.steps or recipe.sampler.steps,
+        guidance_scale=recipe.sampler.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+    )
+    resolved = GenerationRecipe(
+        model_version_id=version.id,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        count=request.count,
+        seed=seed if request.seed is None else request.seed,
+        sampler=sampler,
+        threads=settings.jobs.threads or os.cpu_count() or 1,
+    )
+    new = jobs.NewJob(
+        account_id=account_id,
+        kind=JobKind.GENERATION,
+        request=msgspec.to_builtins(resolved),
+        recipe_hash=resolved.fingerprint(),
+        request_hash=hash_request(JobKind.GENERATION, request),
+    )
+    limit = settings.jobs.max_queued_per_account
+    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
+
+
+def retry(
+    job_id: UUID, account_id: UUID, settings: Settings, *, idempotency_key: str | None = None
+) -> Script[tuple[Job, bool]]:
+    """A new job with the recipe of an ended one, from its newest checkpoint. Gives the job and whether it is new.
+
+    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set is gone.
+    """
+    old = yield from jobs.get_for_account(job_id, account_id)
+    if old.state not in TERMINAL or old.state is JobState.SUCCEEDED:
+        raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
+    if old.data_set_id is not None:
+        yield from _field("dataSetId", uploads.hold(old.data_set_id, account_id))
+    steps = 0
+    if old.kind is JobKind.TRAINING:
+        steps = msgspec.convert(old.request, TrainingJobRequest).recipe.steps
+    new = jobs.NewJob(
+        account_id=account_id,
+        kind=old.kind,
+        request=old.request,
+        recipe_hash=old.recipe_hash,
+        request_hash=hashlib.sha256(f"retry {job_id}".encode()).hexdigest(),
+        data_set_id=old.data_set_id,
+        retry_of=job_id,
+        retry_steps=steps,
+    )
+    limit = settings.jobs.max_queued_per_account
+    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
+
+
+def hash_request(kind: JobKind, request: msgspec.Struct) -> str:
+    """SHA-256 of what the caller asked for, to tell a repeated request from a reused key."""
+    return hashlib.sha256(kind.encode() + b"\n" + msgspec.json.encode(request, order="sorted")).hexdigest()
+
+
+def _field(name: str, script: Script[T]) -> Script[T]:
+    """The script's value; what it does not find is a fault of the request's field `name`."""
+    try:
+        return (yield from script)
+    except NotFound as error:
+        raise InvalidRequest({name: str(error)}) from error

@@ -1,0 +1,98 @@
+"""Who may do what: accounts, API keys, scopes, and the signature that opens one image to a page without a key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from datetime import datetime
+from enum import StrEnum
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+
+KEY_PREFIX = "drk"
+
+
+class Scope(StrEnum):
+    """One thing a key allows."""
+
+    DATA_SETS_READ = "data-sets:read"
+    DATA_SETS_WRITE = "data-sets:write"
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    MODELS_READ = "models:read"
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """An owner of data sets, jobs and models."""
+
+    id: UUID
+    name: str
+    created_at: datetime
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as stored: never its secret, only the SHA-256 of it."""
+
+    id: str
+    account_id: UUID
+    name: str
+    secret_hash: bytes
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether the key carries the scope. Words that are no scope allow nothing."""
+        return scope.value in self.scopes
+
+    def works(self, secret: str, now: datetime) -> bool:
+        """Whether `secret` belongs to this key and the key is neither revoked nor expired at `now`."""
+        matches = hmac.compare_digest(self.secret_hash, hash_secret(secret))
+        return matches and self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key just made. `text` is shown once and kept nowhere."""
+
+    id: str
+    text: str
+    secret_hash: bytes
+
+
+def make_key() -> NewKey:
+    """A new key: `drk_<id>_<secret>` with 48 bits of id and 256 bits of secret."""
+    identity, secret = secrets.token_hex(6), secrets.token_hex(32)
+    return NewKey(id=identity, text=f"{KEY_PREFIX}_{identity}_{secret}", secret_hash=hash_secret(secret))
+
+
+def split_key(text: str) -> tuple[str, str] | None:
+    """The id and the secret of a key's text, or None when it does not look like one."""
+    parts = text.split("_")
+    if len(parts) != 3 or parts[0] != KEY_PREFIX or not parts[1] or not parts[2]:
+        return None
+    return parts[1], parts[2]
+
+
+def hash_secret(secret: str) -> bytes:
+    """SHA-256 of a secret (32 bytes). The secret has 256 random bits, so no salt or stretching is needed."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def sign_link(path: str, expires: int, signing_key: str) -> str:
+    """`path` with its expiry (Unix seconds) and a signature over both, good without a key until then."""
+    return f"{path}?{urlencode({'expires': expires, 'signature': _signature(path, expires, signing_key)})}"
+
+
+def link_is_signed(path: str, expires: int, signature: str, signing_key: str, now: int) -> bool:
+    """Whether `signature` is ours for `path` and `expires`, and `expires` is still to come."""
+    if not signing_key or expires <= now:
+        return False
+    return hmac.compare_digest(signature.encode(), _signature(path, expires, signing_key).encode())
+
+
+def _signature(path: str, expires: int, signing_key: str) -> str:
+    return hmac.new(signing_key.encode(), f"{path}\n{expires}".encode(), hashlib.sha256).hexdigest()

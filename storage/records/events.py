@@ -1,0 +1,110 @@
+"""Events: committed facts in the outbox. One struct each; `kind` is its stable name, `subject` what it is about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeAlias, cast
+from uuid import UUID
+
+import msgspec
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What all events share."""
+
+    @property
+    def kind(self) -> str:
+        """The stable name, for example job.submitted."""
+        return cast(str, self.__struct_config__.tag)
+
+
+class _JobEvent(_Event, frozen=True, kw_only=True):
+    job_id: UUID
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return f"job:{self.job_id}"
+
+
+class JobSubmitted(_JobEvent, frozen=True, kw_only=True, tag="job.submitted"):
+    """A job waits for a flow run: newly asked for, or handed out again."""
+
+    job_kind: str
+    hand_out: int
+
+
+class JobStarted(_JobEvent, frozen=True, kw_only=True, tag="job.started"):
+    """A flow run holds the job."""
+
+    hand_out: int
+
+
+class JobCancelling(_JobEvent, frozen=True, kw_only=True, tag="job.cancelling"):
+    """The owner asked a running job to stop."""
+
+    flow_run_id: UUID | None
+
+
+class JobSucceeded(_JobEvent, frozen=True, kw_only=True, tag="job.succeeded"):
+    """The job is done."""
+
+    model_version_id: int | None
+
+
+class JobFailed(_JobEvent, frozen=True, kw_only=True, tag="job.failed"):
+    """The job cannot be done."""
+
+    code: str
+    reason: str
+
+
+class JobCancelled(_JobEvent, frozen=True, kw_only=True, tag="job.cancelled"):
+    """The job stopped because its owner asked."""
+
+
+class SampleReady(_JobEvent, frozen=True, kw_only=True, tag="job.sample_ready"):
+    """A running job made a sample image."""
+
+    name: str
+    step: int
+
+
+class ModelVersionPublished(_Event, frozen=True, kw_only=True, tag="model_version.published"):
+    """A model version is in the catalogue."""
+
+    model_version_id: int
+    model_id: int
+    job_id: UUID
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return f"model_version:{self.model_version_id}"
+
+
+Event: TypeAlias = (
+    JobSubmitted
+    | JobStarted
+    | JobCancelling
+    | JobSucceeded
+    | JobFailed
+    | JobCancelled
+    | SampleReady
+    | ModelVersionPublished
+)
+
+
+class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the outbox."""
+
+    id: int
+    kind: str
+    subject: str
+    payload: dict[str, object]
+    created_at: datetime
+    attempts: int
+
+    def event(self) -> Event:
+        """The event the row holds."""
+        return msgspec.convert({**self.payload, "kind": self.kind}, Event, strict=False)  # pyright: ignore[reportReturnType, reportArgumentType]

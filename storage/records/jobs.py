@@ -1,0 +1,125 @@
+"""A job: someone asked for work. Its states, who may move it where, and its row as a value."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+
+class JobKind(StrEnum):
+    """What a job makes."""
+
+    TRAINING = "training"
+    GENERATION = "generation"
+
+
+class JobState(StrEnum):
+    """Where a job stands. The last three never change."""
+
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Actor(StrEnum):
+    """Who moves a job."""
+
+    API = "api"
+    FLOW = "flow"
+    RELAY = "relay"
+
+
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+TRANSITIONS: dict[tuple[JobState, JobState], frozenset[Actor]] = {
+    (JobState.SUBMITTED, JobState.RUNNING): frozenset({Actor.FLOW}),
+    (JobState.SUBMITTED, JobState.CANCELLED): frozenset({Actor.API}),
+    (JobState.SUBMITTED, JobState.FAILED): frozenset({Actor.RELAY}),
+    (JobState.RUNNING, JobState.SUCCEEDED): frozenset({Actor.FLOW}),
+    (JobState.RUNNING, JobState.FAILED): frozenset({Actor.FLOW, Actor.RELAY}),
+    (JobState.RUNNING, JobState.SUBMITTED): frozenset({Actor.RELAY, Actor.FLOW}),
+    (JobState.RUNNING, JobState.CANCELLING): frozenset({Actor.API}),
+    (JobState.CANCELLING, JobState.CANCELLED): frozenset({Actor.FLOW, Actor.RELAY}),
+}
+"""Every move there is. A flow gives a job back (running to submitted) when its process is told to stop."""
+
+
+def may_move(old: JobState, new: JobState) -> bool:
+    """Whether a job in state `old` may become `new`. The database's trigger says the same."""
+    return (old, new) in TRANSITIONS
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a running job is: `step` of `total` in a named phase."""
+
+    phase: str
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `jobs`. `request` is the resolved recipe as plain JSON; see records/training.py and generation.py."""
+
+    id: UUID
+    account_id: UUID
+    kind: JobKind
+    state: JobState
+    request: dict[str, object]
+    hand_out: int
+    silent_hand_outs: int
+    sequence: int
+    progress: Progress | None
+    flow_run_id: UUID | None
+    tracking_run_id: str | None
+    heartbeat_at: datetime | None
+    submitted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    failure_code: str | None
+    failure_reason: str | None
+    retry_of: UUID | None
+    model_version_id: int | None
+    recipe_hash: str
+    data_set_id: UUID | None
+
+
+class JobFileRole(StrEnum):
+    """What a file of a job is."""
+
+    SAMPLE = "sample"
+    GRID = "grid"
+    METRICS = "metrics"
+    EVALUATION = "evaluation"
+    WEIGHTS = "weights"
+    IMAGE = "image"
+
+
+class JobFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a job made: bytes in the blob store under a name of the job's own."""
+
+    job_id: UUID
+    name: str
+    role: JobFileRole
+    sha256: str
+    size: int
+    media_type: str
+    step: int | None
+    details: dict[str, object]
+    created_at: datetime
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Resumable training state of a job after `step` optimizer steps, in the blob store."""
+
+    job_id: UUID
+    step: int
+    sha256: str
+    size: int
+    created_at: datetime

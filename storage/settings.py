@@ -1,0 +1,141 @@
+"""Every setting of Darkroom, grouped, each with its default and its reason.
+
+A setting is read from the environment as DARKROOM_<GROUP>__<FIELD> (for example DARKROOM_API__PORT=8080).
+URLs that are not given point at the parts that `darkroom up` runs in the data folder on this machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class PostgresSettings(BaseModel):
+    """The truth."""
+
+    url: SecretStr = Field(SecretStr(""), description="psycopg URL of Darkroom's database; empty: the embedded one.")
+    pool_size: int = Field(8, ge=1, description="Connections one process may hold.")
+    statement_timeout_seconds: float = Field(30.0, gt=0, description="A statement that takes longer is cancelled.")
+    lock_timeout_seconds: float = Field(5.0, gt=0, description="A statement that waits longer for a lock fails.")
+
+
+class RedisSettings(BaseModel):
+    """Progress ticks and politeness limits. All of it may vanish."""
+
+    url: SecretStr = Field(SecretStr(""), description="redis:// URL; empty: the embedded Valkey.")
+    port: int = Field(6479, ge=1, le=65535, description="Port of the embedded Valkey.")
+
+
+class BlobSettings(BaseModel):
+    """Bytes named by their SHA-256."""
+
+    url: str = Field("", description="fsspec URL of the folder (file:///..., s3://bucket/prefix); empty: DATA/blobs.")
+    orphan_grace_hours: float = Field(24.0, gt=0, description="Bytes no row names are swept after this many hours.")
+
+
+class PrefectSettings(BaseModel):
+    """The orchestrator."""
+
+    api_url: str = Field("", description="Prefect API; empty: the embedded server.")
+    ui_url: str = Field("", description="Address of Prefect's pages for links; empty: the embedded server.")
+    port: int = Field(4200, ge=1, le=65535, description="Port of the embedded Prefect server.")
+
+
+class MlflowSettings(BaseModel):
+    """Tracking runs and the model registry."""
+
+    url: str = Field("", description="MLflow tracking server; empty: the embedded server.")
+    port: int = Field(5000, ge=1, le=65535, description="Port of the embedded MLflow server.")
+
+
+class ApiSettings(BaseModel):
+    """The door."""
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port the API listens on.")
+    public_url: str = Field("", description="Address clients use, for links; empty: http://HOST:PORT.")
+    signing_key: SecretStr = Field(SecretStr(""), description="Signs image links; empty: the data folder's own key.")
+    link_lifetime_seconds: int = Field(7 * 86400, ge=60, description="How long a signed image link works.")
+    idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
+
+
+class UploadSettings(BaseModel):
+    """What a data set may be."""
+
+    max_images: int = Field(500, ge=1, description="Images in one data set.")
+    max_image_bytes: int = Field(32 * MIB, ge=1, description="Bytes of one image file.")
+    max_pixels: int = Field(24_000_000, ge=1, description="Pixels of one image, from its header.")
+    max_upload_bytes: int = Field(512 * MIB, ge=1, description="Bytes of one upload request or zip archive.")
+    max_unpacked_bytes: int = Field(1 * GIB, ge=1, description="Bytes a zip archive may unpack to.")
+
+
+class JobSettings(BaseModel):
+    """How jobs are watched."""
+
+    heartbeat_seconds: float = Field(5.0, gt=0, description="A running job says it is alive this often.")
+    silent_after_seconds: float = Field(30.0, gt=0, description="A running job silent for longer is handed out again.")
+    max_silent_hand_outs: int = Field(3, ge=1, description="Hand-outs without a newer checkpoint before a job fails.")
+    relay_poll_seconds: float = Field(2.0, gt=0, description="How often the relay looks when nobody wakes it.")
+    memory_limit_bytes: int = Field(0, ge=0, description="Data memory of a flow's process; 0: 70 % of the machine.")
+    threads: int = Field(0, ge=0, description="Torch threads of a flow's process; 0: as many as cores.")
+    max_queued_per_account: int = Field(1000, ge=1, description="Unfinished jobs one account may have.")
+
+
+class Settings(BaseSettings):
+    """All settings. Built once at each root: the API, a flow, the relay, a CLI command."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", env_nested_delimiter="__", extra="ignore")
+
+    data_folder: Path = Field(
+        Path("~/.darkroom"), description="The one folder in which the embedded platform keeps everything."
+    )
+    postgres: PostgresSettings = PostgresSettings()  # pyright: ignore[reportCallIssue]
+    redis: RedisSettings = RedisSettings()  # pyright: ignore[reportCallIssue]
+    blobs: BlobSettings = BlobSettings()  # pyright: ignore[reportCallIssue]
+    prefect: PrefectSettings = PrefectSettings()  # pyright: ignore[reportCallIssue]
+    mlflow: MlflowSettings = MlflowSettings()  # pyright: ignore[reportCallIssue]
+    api: ApiSettings = ApiSettings()  # pyright: ignore[reportCallIssue]
+    uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
+    jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _point_at_the_embedded_parts(self) -> Self:
+        self.data_folder = self.data_folder.expanduser().absolute()
+        if not self.postgres.url.get_secret_value():
+            self.postgres.url = SecretStr(self.embedded_postgres_url("darkroom"))
+        if not self.redis.url.get_secret_value():
+            self.redis.url = SecretStr(f"redis://127.0.0.1:{self.redis.port}/2")
+        self.blobs.url = self.blobs.url or (self.data_folder / "blobs").as_uri()
+        self.prefect.api_url = self.prefect.api_url or f"http://127.0.0.1:{self.prefect.port}/api"
+        self.prefect.ui_url = self.prefect.ui_url or self.prefect.api_url.removesuffix("/api")
+        self.mlflow.url = self.mlflow.url or f"http://127.0.0.1:{self.mlflow.port}"
+        self.api.public_url = self.api.public_url or f"http://{self.api.host}:{self.api.port}"
+        if not self.api.signing_key.get_secret_value() and self.signing_key_file.exists():
+            self.api.signing_key = SecretStr(self.signing_key_file.read_text().strip())
+        return self
+
+    @property
+    def signing_key_file(self) -> Path:
+        """Where `darkroom up` keeps the key that signs image links (mode 0600)."""
+        return self.data_folder / "signing.key"
+
+    @property
+    def owner_key_file(self) -> Path:
+        """Where the first `darkroom up` writes the owner's API key (mode 0600); the CLI reads it."""
+        return self.data_folder / "owner.key"
+
+    def embedded_postgres_url(self, database: str) -> str:
+        """URL of one database of the embedded server, over its unix socket in the data folder."""
+        return f"postgresql://postgres@/{database}?host={quote(str(self.data_folder / 'postgres'), safe='/')}"
+
+
+def load_settings() -> Settings:
+    """The settings of this process, from its environment."""
+    return Settings()  # pyright: ignore[reportCallIssue]
