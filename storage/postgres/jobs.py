@@ -227,7 +227,7 @@ def cancel(job_id: UUID, account_id: UUID) -> Script[Job]:
     yield from Query(SQL["lock"], parameters, len)
     job = yield from maybe(SQL["cancel_submitted"], parameters, Job)
     if job is not None:
-        yield from outbox.append(JobCancelled(job_id=job_id))
+        yield from outbox.append(JobCancelled(job_id=job_id, flow_run_id=job.flow_run_id))
         return job
     job = yield from maybe(SQL["cancel_running"], parameters, Job)
     if job is not None:

@@ -42,6 +42,11 @@ def failed(event_id: int, error: str) -> Query[list[int]]:
     return column(SQL["failed"], {"id": event_id, "error": error[:2000]}, int)
 
 
+def wait_no_longer(event_id: int, error: str) -> Query[list[int]]:
+    """The other side was away, so the event was not tried: it is due again at once and keeps its place."""
+    return column(SQL["wait_no_longer"], {"id": event_id, "error": error[:2000]}, int)
+
+
 def of_subject(subject: str, after: int = 0) -> Query[list[OutboxRow]]:
     """A subject's events with ids above `after`, oldest first."""
     return many(SQL["of_subject"], {"subject": subject, "after": after}, OutboxRow)

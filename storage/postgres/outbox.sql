@@ -7,7 +7,7 @@ insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(pay
 -- A later try is set before the work, so that a relay that dies mid-way does not hold the event for ever.
 update outbox
    set attempts = attempts + 1,
-       next_attempt_at = now() + make_interval(secs => least(300, 5 * power(2, least(attempts, 6))))
+       next_attempt_at = now() + make_interval(secs => least(60, 5 * power(2, least(attempts, 6))))
  where id in (select id from outbox
                where done_at is null and next_attempt_at <= now()
                order by id
@@ -21,6 +21,12 @@ update outbox set done_at = now(), last_error = null where id = %(id)s and done_
 
 -- failed --
 update outbox set last_error = %(error)s where id = %(id)s and done_at is null returning id;
+
+-- wait_no_longer --
+-- The event could not be tried at all (the other side was away): it is due again at once, so that order is kept.
+update outbox set next_attempt_at = created_at, last_error = %(error)s
+ where id = %(id)s and done_at is null
+returning id;
 
 -- of_subject --
 -- A subject's events after an id, oldest first.

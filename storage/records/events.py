@@ -60,7 +60,9 @@ class JobFailed(_JobEvent, frozen=True, kw_only=True, tag="job.failed"):
 
 
 class JobCancelled(_JobEvent, frozen=True, kw_only=True, tag="job.cancelled"):
-    """The job stopped because its owner asked."""
+    """The job stopped because its owner asked. `flow_run_id` is a flow run that must not start any more."""
+
+    flow_run_id: UUID | None = None
 
 
 class SampleReady(_JobEvent, frozen=True, kw_only=True, tag="job.sample_ready"):

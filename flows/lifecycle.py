@@ -1,0 +1,223 @@
+"""A job around a flow run: claim, heartbeat, succeed, fail, cancel, give back. Once for all flows.
+
+    with open_stores(load_settings()) as stores, running_job(stores, job_id, hand_out) as job:
+        ...                     # job.check() at every step; job.run(...) for every write
+    return job.outcome
+
+Every write names the hand-out, so that a process whose job was handed out again writes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psutil
+import psycopg
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed, State
+
+from flows.retries import patiently
+from storage.errors import (
+    DiskFull,
+    JobAlreadyRunning,
+    JobCancelled,
+    JobFailure,
+    JobLost,
+    OutOfMemory,
+    StoreUnavailable,
+)
+from storage.postgres import jobs
+from storage.postgres.connection import Query, Script, try_lock
+from storage.records.jobs import Job, JobState, Progress
+from storage.stores import Stores
+
+T = TypeVar("T")
+
+log = logging.getLogger("darkroom.lifecycle")
+
+TICK_SECONDS = 0.5
+MEMORY_SHARE = 0.7
+
+
+class RunningJob:
+    """A job that this process holds."""
+
+    def __init__(self, stores: Stores, job: Job, lock: psycopg.Connection[Any]) -> None:
+        self.stores = stores
+        self.row = job
+        self.id, self.hand_out = job.id, job.hand_out
+        self.outcome: State[Any] = Completed(message=f"Job {job.id} succeeded.")
+        self.progress = job.progress or Progress(phase="start")
+        self._lock = lock
+        self._stop: JobLost | JobCancelled | None = None
+        self._ended = threading.Event()
+        self._last_tick = 0.0
+        self._heart = threading.Thread(target=self._beat, name=f"heartbeat-{job.id}", daemon=True)
+
+    def check(self) -> None:
+        """Raise JobCancelled or JobLost once this process should stop. Cheap: call it at every step."""
+        if self._stop is not None:
+            raise self._stop
+
+    def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
+        """Carry out a script in one transaction, waiting while Postgres is away. The script is made anew each try."""
+        patience = self.stores.settings.jobs.patience_seconds
+        return patiently(lambda: self.stores.database.run(script()), patience_seconds=patience, check=self.check)
+
+    def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
+        """Say how far the job is: at once to listeners (at most twice a second), with the next heartbeat to the row."""
+        self.progress = Progress(phase=phase, step=step, total=total, loss=loss)
+        now = time.monotonic()
+        if now - self._last_tick >= TICK_SECONDS or step == total:
+            self._last_tick = now
+            self.stores.progress.publish(self.id, self.progress)
+
+    def reach(self, point: str) -> None:
+        """A named point where a fault test may stop or kill this process, once."""
+        order = self.stores.settings.jobs.crash_points.get(point)
+        if order is None:
+            return
+        action, _, name = order.partition(":")
+        marker = Path(name)
+        try:
+            marker.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        if action == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while marker.exists():
+            time.sleep(0.05)
+
+    def start(self) -> None:
+        """Begin the heartbeat."""
+        self._heart.start()
+
+    def stop(self) -> None:
+        """End the heartbeat and give the lock back."""
+        self._ended.set()
+        self._heart.join(timeout=15)
+        with suppress(psycopg.Error):
+            self._lock.close()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.stores.settings.jobs.heartbeat_seconds):
+            try:
+                self._keep_lock()
+                row = self.stores.database.run(jobs.heartbeat(self.id, self.hand_out, self.progress))
+                if row.state is JobState.CANCELLING:
+                    self._stop = JobCancelled(f"Job {self.id} was cancelled by its owner.")
+            except StoreUnavailable as error:
+                log.warning("job %s: heartbeat not heard: %s", self.id, error)
+            except JobLost as error:
+                self._stop = error
+                return
+
+    def _keep_lock(self) -> None:
+        """Take the job's lock again after Postgres was away. Raises JobLost when another process has it."""
+        try:
+            self._lock.execute("select 1")
+        except psycopg.Error:
+            self._lock.close()
+            self._lock = self.stores.database.connect()
+            if not try_lock(self._lock, lock_name(self.id)):
+                raise JobLost(f"Another process holds job {self.id} since Postgres came back; this one stops.") from None
+
+
+def lock_name(job_id: UUID) -> str:
+    """Name of the advisory lock that the process running a job holds."""
+    return f"job:{job_id}"
+
+
+@contextmanager
+def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[RunningJob]:
+    """Hold a job while the block works on it, and end it by how the block ends.
+
+    The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
+    JobCancelled: cancelled. JobFailure, out of memory, disk full: failed with that reason. A termination signal: handed
+    out again at once, or cancelled if its owner asked. JobLost or a store away for too long: nothing is written.
+    """
+    limit_memory(stores.settings.jobs.memory_limit_bytes)
+    job = _claim(stores, job_id, hand_out)
+    job.start()
+    try:
+        yield job
+    except JobCancelled as error:
+        _last_word(job, lambda: jobs.end_cancelling(job.id, job.hand_out))
+        job.outcome = Cancelled(message=str(error))
+    except TerminationSignal:
+        _last_word(job, lambda: jobs.give_back(job.id, job.hand_out))
+        raise
+    except (JobLost, StoreUnavailable):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever went wrong ends the job with a named reason
+        failure = named_failure(error)
+        log.exception("job %s failed: %s", job.id, failure.code)
+        _last_word(job, lambda: jobs.fail(job.id, job.hand_out, failure.code, str(failure)))
+        job.outcome = Failed(message=f"{failure.code}: {failure}")
+    finally:
+        job.stop()
+
+
+def _claim(stores: Stores, job_id: UUID, hand_out: int) -> RunningJob:
+    patience = stores.settings.jobs.patience_seconds
+    lock = patiently(stores.database.connect, patience_seconds=patience)
+    deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
+    while not try_lock(lock, lock_name(job_id)):
+        if time.monotonic() > deadline:
+            lock.close()
+            raise JobAlreadyRunning(f"Another process still holds job {job_id}; it must end first.")
+        time.sleep(0.5)
+    run_id = flow_run.id
+    identity = UUID(str(run_id)) if run_id else None
+    try:
+        row = patiently(
+            lambda: stores.database.run(jobs.claim(job_id, hand_out, identity)), patience_seconds=patience
+        )
+    except BaseException:
+        lock.close()
+        raise
+    return RunningJob(stores, row, lock)
+
+
+def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
+    """Write how a job ended. If it is no longer ours, or Postgres stays away, the relay's sweep finds it silent."""
+    try:
+        patiently(lambda: job.stores.database.run(script()), patience_seconds=15)
+    except (JobLost, StoreUnavailable) as error:
+        log.warning("job %s: its end was not written: %s", job.id, error)
+
+
+def named_failure(error: Exception) -> JobFailure:
+    """The reason that a failed job shows for an error: what happened and what to do, nothing internal."""
+    if isinstance(error, JobFailure):
+        return error
+    text = str(error)
+    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
+        return OutOfMemory(
+            "The flow's process reached its memory limit. Ask for a smaller batch size, or raise "
+            "DARKROOM_JOBS__MEMORY_LIMIT_BYTES; then retry the job: it goes on from its last checkpoint."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
+    return JobFailure(f"{type(error).__name__} in the flow. Its log in Prefect says where; mend it and retry the job.")
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Cap this process's data memory (bytes; 0: 70 % of the machine), so that too much is an error and not a kill."""
+    limit = limit_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard not in (-1, resource.RLIM_INFINITY):
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

@@ -1,0 +1,229 @@
+"""The relay: committed events to effects, and the sweep for silent jobs. `python -m flows.relay` runs it.
+
+It claims one due event at a time in order, does its effect under a key that makes repeating it harmless, and
+acknowledges the row. A crash anywhere only repeats. While Prefect is away events keep their place.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, assert_never
+from uuid import UUID
+
+import httpx
+import psycopg
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+
+from storage.errors import JobLost, StoreUnavailable
+from storage.postgres import jobs, outbox
+from storage.records.events import (
+    Event,
+    JobCancelled,
+    JobCancelling,
+    JobFailed,
+    JobStarted,
+    JobSubmitted,
+    JobSucceeded,
+    ModelVersionPublished,
+    OutboxRow,
+    SampleReady,
+)
+from storage.records.jobs import Job, JobKind, JobState
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+log = logging.getLogger("darkroom.relay")
+
+DEPLOYMENTS: dict[JobKind, str] = {
+    JobKind.TRAINING: "train-dreambooth/train-dreambooth",
+    JobKind.GENERATION: "generate-images/generate-images",
+}
+"""Which deployment carries out which kind of job."""
+
+SWEEP_SECONDS = 5.0
+DEAD_FLOW_RUN_SECONDS = 30.0
+START_SECONDS = 45.0
+LONGEST_PAUSE_SECONDS = 15.0
+
+
+class PrefectAway(Exception):
+    """Prefect does not answer; nothing was done."""
+
+
+class Relay:
+    """One relay's loop. Several may run: each event is claimed by one of them."""
+
+    def __init__(self, stores: Stores, prefect: SyncPrefectClient) -> None:
+        self._stores, self._prefect = stores, prefect
+        self._deployment_ids: dict[str, UUID] = {}
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until told to stop: on a NOTIFY, else every poll."""
+        poll = self._stores.settings.jobs.relay_poll_seconds
+        pause, last_sweep, last_look = 0.0, 0.0, time.monotonic()
+        while not self.stopping.is_set():
+            try:
+                with self._stores.database.connect() as listener:
+                    listener.execute("listen outbox")
+                    while not self.stopping.is_set():
+                        self.drain()
+                        pause = 0.0
+                        now = time.monotonic()
+                        if now - last_sweep >= min(SWEEP_SECONDS, self._stores.settings.jobs.silent_after_seconds / 4):
+                            last_sweep = now
+                            self.sweep()
+                        if now - last_look >= DEAD_FLOW_RUN_SECONDS:
+                            last_look = now
+                            self.replace_dead_flow_runs()
+                        for _ in listener.notifies(timeout=poll, stop_after=1):
+                            pass
+            except (StoreUnavailable, psycopg.Error, PrefectAway) as error:
+                pause = min(LONGEST_PAUSE_SECONDS, max(1.0, pause * 2))
+                log.warning("waiting %.0f s: %s", pause, error)
+                self.stopping.wait(pause)
+
+    def drain(self) -> int:
+        """Have the effect of every due event, in order; gives how many. Raises PrefectAway, StoreUnavailable."""
+        acted = 0
+        while not self.stopping.is_set():
+            claimed = self._stores.database.run(outbox.claim(1))
+            if not claimed:
+                return acted
+            self._act(claimed[0])
+            acted += 1
+        return acted
+
+    def _act(self, row: OutboxRow) -> None:
+        try:
+            self.effect(row.event())
+        except PrefectAway as error:
+            self._stores.database.run(outbox.wait_no_longer(row.id, str(error)))
+            raise
+        except (StoreUnavailable, psycopg.Error):
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad event is noted and tried later; the others go on
+            log.exception("event %d (%s) had no effect", row.id, row.kind)
+            self._stores.database.run(outbox.failed(row.id, f"{type(error).__name__}: {error}"))
+            return
+        self._stores.database.run(outbox.done(row.id))
+
+    def effect(self, event: Event) -> None:
+        """The table of effects. Events that no flow reads yet are committed and kept."""
+        match event:
+            case JobSubmitted():
+                self._start_flow_run(event)
+            case JobCancelling() | JobCancelled():
+                self._cancel_flow_run(event.flow_run_id)
+            case JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
+                return
+            case _:
+                assert_never(event)
+
+    def _start_flow_run(self, event: JobSubmitted) -> None:
+        job = self._stores.database.run(jobs.get(event.job_id))
+        if job.state is not JobState.SUBMITTED or job.hand_out != event.hand_out:
+            return
+        deployment = self._deployment_id(DEPLOYMENTS[job.kind])
+        run = self._ask(
+            lambda: self._prefect.create_flow_run_from_deployment(
+                deployment,
+                parameters={"job_id": str(job.id), "hand_out": job.hand_out},
+                idempotency_key=f"{job.id}:{job.hand_out}",
+                name=f"{job.kind}-{str(job.id)[:8]}-{job.hand_out}",
+                tags=[f"job:{job.id}"],
+            )
+        )
+        noted = self._stores.database.run(jobs.note_flow_run(job.id, job.hand_out, run.id))
+        log.info("job %s hand-out %d: flow run %s", job.id, job.hand_out, run.id)
+        if not noted:
+            current = self._stores.database.run(jobs.get(job.id))
+            if current.state is JobState.CANCELLED:
+                self._cancel_flow_run(run.id)
+
+    def _cancel_flow_run(self, flow_run_id: UUID | None) -> None:
+        """Ask Prefect to stop a flow run; the flow also reads its job's row, so a miss only takes a little longer."""
+        if flow_run_id is None:
+            return
+        try:
+            self._ask(lambda: self._prefect.set_flow_run_state(flow_run_id, Cancelling(message="Cancelled by its owner")))
+        except ObjectNotFound:
+            log.info("flow run %s is gone from Prefect already", flow_run_id)
+
+    def _deployment_id(self, name: str) -> UUID:
+        if name not in self._deployment_ids:
+            self._deployment_ids[name] = self._ask(lambda: self._prefect.read_deployment_by_name(name)).id
+        return self._deployment_ids[name]
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (httpx.TransportError, httpx.TimeoutException) as error:
+            raise PrefectAway(f"Prefect does not answer ({type(error).__name__}).") from error
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code >= 500:
+                raise PrefectAway(f"Prefect answers {error.response.status_code}.") from error
+            if error.response.status_code == 404:
+                self._deployment_ids.clear()
+            raise
+
+    def sweep(self) -> list[Job]:
+        """Hand silent jobs out again; gives those it moved."""
+        settings = self._stores.settings.jobs
+        moved = self._stores.database.run(
+            jobs.sweep_silent(
+                silent_after_seconds=settings.silent_after_seconds, max_silent_hand_outs=settings.max_silent_hand_outs
+            )
+        )
+        for job in moved:
+            log.warning("job %s was silent: now %s, hand-out %d", job.id, job.state, job.hand_out)
+        return moved
+
+    def replace_dead_flow_runs(self) -> list[Job]:
+        """Hand jobs out again whose flow run ended in Prefect before it claimed them; gives those it moved."""
+        replaced: list[Job] = []
+        for job in self._stores.database.run(jobs.waiting_with_flow_run(START_SECONDS)):
+            if job.flow_run_id is not None and self._flow_run_is_dead(job.flow_run_id):
+                try:
+                    most = self._stores.settings.jobs.max_silent_hand_outs
+                    replaced.append(self._stores.database.run(jobs.replace_dead_flow_run(job, most)))
+                except JobLost:
+                    continue
+        for job in replaced:
+            log.warning("job %s lost its flow run before it began: hand-out %d", job.id, job.hand_out)
+        return replaced
+
+    def _flow_run_is_dead(self, flow_run_id: UUID) -> bool:
+        try:
+            run = self._ask(lambda: self._prefect.read_flow_run(flow_run_id))
+        except ObjectNotFound:
+            return True
+        return run.state is not None and run.state.is_final()
+
+
+def main() -> None:
+    """Run a relay until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with open_stores(load_settings()) as stores, get_client(sync_client=True) as prefect:
+        relay = Relay(stores, prefect)
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            relay.stopping.set()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        log.info("relay is up")
+        relay.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Which errors pass by waiting, and how long: one policy for each kind of remote."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from storage.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+FIRST_WAIT_SECONDS = 0.2
+LONGEST_WAIT_SECONDS = 5.0
+
+
+def passes_by_waiting(error: BaseException) -> bool:
+    """Whether the same call may succeed later: a store or server that does not answer, a broken connection."""
+    return isinstance(error, StoreUnavailable | ConnectionError | TimeoutError)
+
+
+def patiently(call: Callable[[], T], *, patience_seconds: float, check: Callable[[], None] | None = None) -> T:
+    """What `call` gives, tried again while a store is away, for at most `patience_seconds`.
+
+    `check` runs before each try and may raise to stop waiting. Raises the last StoreUnavailable.
+    """
+    deadline = time.monotonic() + patience_seconds
+    wait = FIRST_WAIT_SECONDS
+    while True:
+        if check is not None:
+            check()
+        try:
+            return call()
+        except StoreUnavailable:
+            if time.monotonic() + wait > deadline:
+                raise
+        time.sleep(wait * random.uniform(0.8, 1.2))
+        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+
+def task_retries(task: object, task_run: object, state: Any) -> bool:
+    """Prefect's retry condition: only errors that pass by waiting are tried again."""
+    try:
+        state.result()
+    except BaseException as error:  # noqa: BLE001 - a condition judges whatever the task raised, and raises nothing
+        return passes_by_waiting(error)
+    return False
+
+
+STORE_RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": [2, 10, 30],
+    "retry_jitter_factor": 0.3,
+    "retry_condition_fn": task_retries,
+}
+"""For a task that reads or writes stores. Use as @task(**STORE_RETRIES)."""

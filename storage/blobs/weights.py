@@ -1,0 +1,297 @@
+"""Weights files: what a safetensors file holds, found out without loading a tensor and without running a thing.
+
+The header is read by a reader for exactly its grammar: an object of objects with known fields. So its depth is fixed,
+its size in memory is bounded by the limits below, and a file that any other reader could understand differently
+(duplicate names, bytes that no tensor owns, two tensors on the same bytes) is refused.
+
+Source of the format: https://github.com/huggingface/safetensors#format. The header limit of 100 MB is its own.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, NoReturn
+
+import msgspec
+
+from storage.errors import WeightsRefused
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 100_000_000
+MAX_TENSORS = 20_000
+MAX_DIMENSIONS = 8
+MAX_NAME_BYTES = 512
+MAX_METADATA_ENTRIES = 1_000
+MAX_METADATA_BYTES = 4 * 1024 * 1024
+MAX_NUMBER = 2**63 - 1
+PIECE = 64 * 1024
+
+DTYPE_BITS: Mapping[str, int] = MappingProxyType(
+    {
+        **dict.fromkeys(("F4",), 4),
+        **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+        **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+        **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+        **dict.fromkeys(("I32", "U32", "F32"), 32),
+        **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+    }
+)
+"""Bits of one element, by the format's name of the type."""
+
+CONVERT_FOLDER = (
+    "Convert it on a machine where running its code does no harm: load it there with "
+    "DiffusionPipeline.from_pretrained(FOLDER) and write it with .save_pretrained(NEW_FOLDER, safe_serialization=True)."
+)
+CONVERT_FILE = (
+    "Convert it on a machine where running its code does no harm: "
+    "safetensors.torch.save_file(torch.load(OLD, weights_only=True), NEW)."
+)
+
+_SIGNATURES: tuple[tuple[str, bytes, str], ...] = (
+    ("zip", b"PK\x03\x04", "a zip archive, as torch.save writes them, with a pickle inside that can run code"),
+    ("zip", b"PK\x05\x06", "an empty zip archive"),
+    ("gguf", b"GGUF", "a GGUF file"),
+    ("hdf5", b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
+    ("numpy", b"\x93NUMPY", "a NumPy array, which may hold a pickle"),
+    ("gzip", b"\x1f\x8b", "a gzip archive"),
+    ("git_lfs", b"version https://git-lfs", "a Git LFS pointer without the file: run git lfs pull"),
+    ("pickle", b"\x80\x02", "a pickle, which can run code"),
+    ("pickle", b"\x80\x03", "a pickle, which can run code"),
+    ("pickle", b"\x80\x04", "a pickle, which can run code"),
+    ("pickle", b"\x80\x05", "a pickle, which can run code"),
+    ("onnx", b"\x08", "an ONNX or other protobuf file"),
+)
+
+_TOKEN = re.compile(rb'[ \t\r\n]*+(?:("(?:[^"\\\x00-\x1f]++|\\.)*+")|(\d{1,19}+)|([{}\[\]:,]))', re.DOTALL)
+_STRING = msgspec.json.Decoder(str)
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One tensor: its element type (a key of DTYPE_BITS), shape, and bytes from `begin` to `end` after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """What a sound safetensors file holds. `data_begin` is where tensor bytes start; sizes are in bytes."""
+
+    tensors: Mapping[str, TensorFacts]
+    metadata_keys: frozenset[str]
+    data_begin: int
+    size: int
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all tensors together."""
+        return sum(_elements(tensor.shape) for tensor in self.tensors.values())
+
+
+def check_weights(
+    path: Path, *, names: re.Pattern[str] | None = None, dtypes: frozenset[str] | None = None
+) -> WeightsFacts:
+    """What the safetensors file at `path` holds; with `names` and `dtypes`, only such tensors may be in it.
+
+    Never raises anything but WeightsRefused for a file that can be read, and OSError for one that cannot.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as stream:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise WeightsRefused("not_a_file", f"{path.name} is not a plain file. Give a safetensors file.")
+        weights = _read(path.name, stream, facts.st_size)
+    for name, tensor in weights.tensors.items():
+        if names is not None and not names.fullmatch(name):
+            raise WeightsRefused(
+                "name", f"{path.name} holds a tensor '{name[:80]}', which this part of the model family does not have."
+            )
+        if dtypes is not None and tensor.dtype not in dtypes:
+            raise WeightsRefused(
+                "dtype",
+                f"{path.name}: tensor '{name[:80]}' is {tensor.dtype}; known here are {', '.join(sorted(dtypes))}.",
+            )
+    return weights
+
+
+def _read(name: str, stream: BinaryIO, size: int) -> WeightsFacts:
+    start = stream.read(32)
+    header_bytes = int.from_bytes(start[:LENGTH_BYTES], "little")
+    if len(start) <= LENGTH_BYTES or header_bytes > size - LENGTH_BYTES or start[LENGTH_BYTES] != ord("{"):
+        _refuse_as_something_else(name, start)
+    if header_bytes > MAX_HEADER_BYTES:
+        raise WeightsRefused(
+            "header_size", f"{name} has a header of {header_bytes:,} bytes; the format allows {MAX_HEADER_BYTES:,}."
+        )
+    stream.seek(LENGTH_BYTES)
+    header = stream.read(header_bytes)
+    _refuse_what_is_not_utf8(name, header)
+    tensors, metadata_keys = _HeaderReader(name, header).read()
+    _refuse_gaps_and_overlaps(name, tensors, size - LENGTH_BYTES - header_bytes)
+    return WeightsFacts(MappingProxyType(tensors), metadata_keys, LENGTH_BYTES + header_bytes, size)
+
+
+def _refuse_as_something_else(name: str, start: bytes) -> NoReturn:
+    for reason, signature, what in _SIGNATURES:
+        if start.startswith(signature):
+            raise WeightsRefused(reason, f"{name} is not safetensors but looks like {what}. {CONVERT_FILE}")
+    raise WeightsRefused("not_safetensors", f"{name} does not begin with a safetensors header. {CONVERT_FILE}")
+
+
+def _refuse_what_is_not_utf8(name: str, header: bytes) -> None:
+    """The text is checked in pieces: decoding 100 MB at once could take four times as much."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for begin in range(0, len(header), PIECE):
+            decoder.decode(header[begin : begin + PIECE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise WeightsRefused("header_text", f"{name}: the header is not UTF-8 text ({error.reason}).") from error
+
+
+def _refuse_gaps_and_overlaps(name: str, tensors: Mapping[str, TensorFacts], data_bytes: int) -> None:
+    reached = 0
+    for key, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != reached:
+            what = "overlaps another" if tensor.begin < reached else f"leaves {tensor.begin - reached:,} bytes unowned"
+            raise WeightsRefused("offsets", f"{name}: tensor '{key[:80]}' at byte {tensor.begin:,} {what}.")
+        reached = tensor.end
+    if reached != data_bytes:
+        raise WeightsRefused(
+            "offsets", f"{name}: the tensors own {reached:,} bytes but {data_bytes:,} follow the header."
+        )
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    product = 1
+    for length in shape:
+        product *= length
+    return product
+
+
+class _HeaderReader:
+    """Reads the header from left to right. Each method takes what must come next, or refuses the file."""
+
+    def __init__(self, name: str, header: bytes) -> None:
+        self._name, self._header, self._at = name, header, 0
+
+    def read(self) -> tuple[dict[str, TensorFacts], frozenset[str]]:
+        """All tensors by name, and the keys of the metadata."""
+        tensors: dict[str, TensorFacts] = {}
+        metadata: frozenset[str] | None = None
+        for key in self._members(MAX_TENSORS + 1):
+            if key == "__metadata__":
+                if metadata is not None:
+                    self._refuse("duplicate", "the metadata comes twice")
+                metadata = self._metadata()
+            elif key in tensors:
+                self._refuse("duplicate", f"tensor '{key[:80]}' comes twice")
+            else:
+                tensors[key] = self._tensor(key)
+        if self._header[self._at :].strip(b" \t\r\n"):
+            self._refuse("header_grammar", f"something follows the closing brace at byte {self._at}")
+        return tensors, metadata or frozenset()
+
+    def _metadata(self) -> frozenset[str]:
+        keys: set[str] = set()
+        for key in self._members(MAX_METADATA_ENTRIES):
+            if key in keys:
+                self._refuse("duplicate", f"metadata key '{key[:80]}' comes twice")
+            keys.add(key)
+            self._text(self._string(), MAX_METADATA_BYTES)
+        return frozenset(keys)
+
+    def _tensor(self, key: str) -> TensorFacts:
+        dtype, shape, offsets = "", None, None
+        for field in self._members(3):
+            match field:
+                case "dtype" if not dtype:
+                    dtype = self._text(self._string(), MAX_NAME_BYTES)
+                case "shape" if shape is None:
+                    shape = self._numbers(MAX_DIMENSIONS)
+                case "data_offsets" if offsets is None:
+                    offsets = self._numbers(2)
+                case _:
+                    self._refuse("header_grammar", f"tensor '{key[:80]}' has an unknown or repeated field '{field[:40]}'")
+        if dtype not in DTYPE_BITS:
+            self._refuse("dtype", f"tensor '{key[:80]}' has the element type '{dtype[:20]}', which the format lacks")
+        if shape is None or offsets is None or len(offsets) != 2:
+            self._refuse("header_grammar", f"tensor '{key[:80]}' lacks its shape or its two data_offsets")
+        begin, end = offsets
+        bits = _elements(shape) * DTYPE_BITS[dtype]
+        if bits % 8 or end - begin != bits // 8:
+            self._refuse(
+                "shape", f"tensor '{key[:80]}' of shape {list(shape)} in {dtype} does not fill bytes {begin} to {end}"
+            )
+        return TensorFacts(dtype, shape, begin, end)
+
+    def _members(self, most: int) -> Iterator[str]:
+        """The keys of an object, one at a time; the caller takes each value before it asks for the next key."""
+        self._mark(b"{")
+        if self._next_is(b"}"):
+            return
+        for _ in range(most):
+            key = self._text(self._string(), MAX_NAME_BYTES)
+            self._mark(b":")
+            yield key
+            if self._next_is(b"}"):
+                return
+            self._mark(b",")
+        self._refuse("header_limits", f"more than {most:,} entries in one object")
+
+    def _numbers(self, most: int) -> tuple[int, ...]:
+        numbers: list[int] = []
+        self._mark(b"[")
+        if self._next_is(b"]"):
+            return ()
+        for _ in range(most):
+            digits = self._take(2, "a whole number")
+            if int(digits) > MAX_NUMBER or (len(digits) > 1 and digits.startswith(b"0")):
+                self._refuse("header_grammar", f"'{digits.decode()}' is no size")
+            numbers.append(int(digits))
+            if self._next_is(b"]"):
+                return tuple(numbers)
+            self._mark(b",")
+        self._refuse("header_limits", f"more than {most} numbers in one list")
+
+    def _string(self) -> bytes:
+        return self._take(1, "a text in quotes")
+
+    def _text(self, quoted: bytes, most: int) -> str:
+        if len(quoted) > most + 2:
+            self._refuse("header_limits", f"a text of {len(quoted) - 2:,} bytes; {most:,} are allowed")
+        try:
+            return _STRING.decode(quoted)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._refuse("header_grammar", f"a text that is not JSON ({error})")
+
+    def _mark(self, mark: bytes) -> None:
+        if self._take(3, f"'{mark.decode()}'") != mark:
+            self._refuse("header_grammar", f"'{mark.decode()}' was expected before byte {self._at}")
+
+    def _next_is(self, mark: bytes) -> bool:
+        token = _TOKEN.match(self._header, self._at)
+        if token is None or token.group(3) != mark:
+            return False
+        self._at = token.end()
+        return True
+
+    def _take(self, group: int, what: str) -> bytes:
+        token = _TOKEN.match(self._header, self._at)
+        if token is None or token.group(group) is None:
+            self._refuse("header_grammar", f"{what} was expected at byte {self._at}")
+        self._at = token.end()
+        return token.group(group)
+
+    def _refuse(self, reason: str, what: str) -> NoReturn:
+        raise WeightsRefused(reason, f"{self._name} is not a sound safetensors file: {what}. Get or convert it again.")
