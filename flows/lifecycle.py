@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+import httpx
 import psutil
 import psycopg
-from prefect.exceptions import TerminationSignal
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
@@ -132,7 +134,9 @@ class RunningJob:
             self._lock.close()
             self._lock = self.stores.database.connect()
             if not try_lock(self._lock, lock_name(self.id)):
-                raise JobLost(f"Another process holds job {self.id} since Postgres came back; this one stops.") from None
+                raise JobLost(
+                    f"Another process holds job {self.id} since Postgres came back; this one stops."
+                ) from None
 
 
 def lock_name(job_id: UUID) -> str:
@@ -157,11 +161,14 @@ def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[Runnin
         _last_word(job, lambda: jobs.end_cancelling(job.id, job.hand_out))
         job.outcome = Cancelled(message=str(error))
     except TerminationSignal:
-        _last_word(job, lambda: jobs.give_back(job.id, job.hand_out))
+        if _cancelled_in_prefect():
+            _last_word(job, lambda: _cancel(job))
+        else:
+            _last_word(job, lambda: jobs.give_back(job.id, job.hand_out))
         raise
     except (JobLost, StoreUnavailable):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever went wrong ends the job with a named reason
+    except Exception as error:
         failure = named_failure(error)
         log.exception("job %s failed: %s", job.id, failure.code)
         _last_word(job, lambda: jobs.fail(job.id, job.hand_out, failure.code, str(failure)))
@@ -182,13 +189,28 @@ def _claim(stores: Stores, job_id: UUID, hand_out: int) -> RunningJob:
     run_id = flow_run.id
     identity = UUID(str(run_id)) if run_id else None
     try:
-        row = patiently(
-            lambda: stores.database.run(jobs.claim(job_id, hand_out, identity)), patience_seconds=patience
-        )
+        row = patiently(lambda: stores.database.run(jobs.claim(job_id, hand_out, identity)), patience_seconds=patience)
     except BaseException:
         lock.close()
         raise
     return RunningJob(stores, row, lock)
+
+
+def _cancelled_in_prefect() -> bool:
+    """Whether the termination comes from Prefect's cancel button; else the process is only told to stop."""
+    if not flow_run.id:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(str(flow_run.id))).state
+    except (httpx.HTTPError, ObjectNotFound):
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def _cancel(job: RunningJob) -> Script[Job]:
+    yield from jobs.cancel(job.id, job.row.account_id)
+    return (yield from jobs.end_cancelling(job.id, job.hand_out))
 
 
 def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:

@@ -110,7 +110,7 @@ class Relay:
             raise
         except (StoreUnavailable, psycopg.Error):
             raise
-        except Exception as error:  # noqa: BLE001 - one bad event is noted and tried later; the others go on
+        except Exception as error:
             log.exception("event %d (%s) had no effect", row.id, row.kind)
             self._stores.database.run(outbox.failed(row.id, f"{type(error).__name__}: {error}"))
             return
@@ -154,7 +154,9 @@ class Relay:
         if flow_run_id is None:
             return
         try:
-            self._ask(lambda: self._prefect.set_flow_run_state(flow_run_id, Cancelling(message="Cancelled by its owner")))
+            self._ask(
+                lambda: self._prefect.set_flow_run_state(flow_run_id, Cancelling(message="Cancelled by its owner"))
+            )
         except ObjectNotFound:
             log.info("flow run %s is gone from Prefect already", flow_run_id)
 

@@ -10,7 +10,6 @@ Source of the format: https://github.com/huggingface/safetensors#format. The hea
 from __future__ import annotations
 
 import codecs
-import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -103,13 +102,12 @@ def check_weights(
 ) -> WeightsFacts:
     """What the safetensors file at `path` holds; with `names` and `dtypes`, only such tensors may be in it.
 
-    Never raises anything but WeightsRefused for a file that can be read, and OSError for one that cannot.
+    Raises WeightsRefused for a file that can be read, whatever is in it, and OSError for one that cannot.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise WeightsRefused("not_a_file", f"{path.name} is not a plain file. Give a safetensors file.")
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise WeightsRefused("not_a_file", f"{path.name} is not a plain file. Give a safetensors file.")
+    with path.open("rb") as stream:
         weights = _read(path.name, stream, facts.st_size)
     for name, tensor in weights.tensors.items():
         if names is not None and not names.fullmatch(name):
@@ -192,21 +190,21 @@ class _HeaderReader:
         for key in self._members(MAX_TENSORS + 1):
             if key == "__metadata__":
                 if metadata is not None:
-                    self._refuse("duplicate", "the metadata comes twice")
+                    raise self._refusal("duplicate", "the metadata comes twice")
                 metadata = self._metadata()
             elif key in tensors:
-                self._refuse("duplicate", f"tensor '{key[:80]}' comes twice")
+                raise self._refusal("duplicate", f"tensor '{key[:80]}' comes twice")
             else:
                 tensors[key] = self._tensor(key)
         if self._header[self._at :].strip(b" \t\r\n"):
-            self._refuse("header_grammar", f"something follows the closing brace at byte {self._at}")
+            raise self._refusal("header_grammar", f"something follows the closing brace at byte {self._at}")
         return tensors, metadata or frozenset()
 
     def _metadata(self) -> frozenset[str]:
         keys: set[str] = set()
         for key in self._members(MAX_METADATA_ENTRIES):
             if key in keys:
-                self._refuse("duplicate", f"metadata key '{key[:80]}' comes twice")
+                raise self._refusal("duplicate", f"metadata key '{key[:80]}' comes twice")
             keys.add(key)
             self._text(self._string(), MAX_METADATA_BYTES)
         return frozenset(keys)
@@ -222,15 +220,17 @@ class _HeaderReader:
                 case "data_offsets" if offsets is None:
                     offsets = self._numbers(2)
                 case _:
-                    self._refuse("header_grammar", f"tensor '{key[:80]}' has an unknown or repeated field '{field[:40]}'")
+                    raise self._refusal("header_grammar", f"tensor '{key[:80]}' has the field '{field[:40]}' too many")
         if dtype not in DTYPE_BITS:
-            self._refuse("dtype", f"tensor '{key[:80]}' has the element type '{dtype[:20]}', which the format lacks")
+            raise self._refusal(
+                "dtype", f"tensor '{key[:80]}' has the element type '{dtype[:20]}', which the format lacks"
+            )
         if shape is None or offsets is None or len(offsets) != 2:
-            self._refuse("header_grammar", f"tensor '{key[:80]}' lacks its shape or its two data_offsets")
+            raise self._refusal("header_grammar", f"tensor '{key[:80]}' lacks its shape or its two data_offsets")
         begin, end = offsets
         bits = _elements(shape) * DTYPE_BITS[dtype]
         if bits % 8 or end - begin != bits // 8:
-            self._refuse(
+            raise self._refusal(
                 "shape", f"tensor '{key[:80]}' of shape {list(shape)} in {dtype} does not fill bytes {begin} to {end}"
             )
         return TensorFacts(dtype, shape, begin, end)
@@ -247,7 +247,7 @@ class _HeaderReader:
             if self._next_is(b"}"):
                 return
             self._mark(b",")
-        self._refuse("header_limits", f"more than {most:,} entries in one object")
+        raise self._refusal("header_limits", f"more than {most:,} entries in one object")
 
     def _numbers(self, most: int) -> tuple[int, ...]:
         numbers: list[int] = []
@@ -257,27 +257,27 @@ class _HeaderReader:
         for _ in range(most):
             digits = self._take(2, "a whole number")
             if int(digits) > MAX_NUMBER or (len(digits) > 1 and digits.startswith(b"0")):
-                self._refuse("header_grammar", f"'{digits.decode()}' is no size")
+                raise self._refusal("header_grammar", f"'{digits.decode()}' is no size")
             numbers.append(int(digits))
             if self._next_is(b"]"):
                 return tuple(numbers)
             self._mark(b",")
-        self._refuse("header_limits", f"more than {most} numbers in one list")
+        raise self._refusal("header_limits", f"more than {most} numbers in one list")
 
     def _string(self) -> bytes:
         return self._take(1, "a text in quotes")
 
     def _text(self, quoted: bytes, most: int) -> str:
         if len(quoted) > most + 2:
-            self._refuse("header_limits", f"a text of {len(quoted) - 2:,} bytes; {most:,} are allowed")
+            raise self._refusal("header_limits", f"a text of {len(quoted) - 2:,} bytes; {most:,} are allowed")
         try:
             return _STRING.decode(quoted)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._refuse("header_grammar", f"a text that is not JSON ({error})")
+            raise self._refusal("header_grammar", f"a text that is not JSON ({error})") from error
 
     def _mark(self, mark: bytes) -> None:
         if self._take(3, f"'{mark.decode()}'") != mark:
-            self._refuse("header_grammar", f"'{mark.decode()}' was expected before byte {self._at}")
+            raise self._refusal("header_grammar", f"'{mark.decode()}' was expected before byte {self._at}")
 
     def _next_is(self, mark: bytes) -> bool:
         token = _TOKEN.match(self._header, self._at)
@@ -289,9 +289,9 @@ class _HeaderReader:
     def _take(self, group: int, what: str) -> bytes:
         token = _TOKEN.match(self._header, self._at)
         if token is None or token.group(group) is None:
-            self._refuse("header_grammar", f"{what} was expected at byte {self._at}")
+            raise self._refusal("header_grammar", f"{what} was expected at byte {self._at}")
         self._at = token.end()
         return token.group(group)
 
-    def _refuse(self, reason: str, what: str) -> NoReturn:
-        raise WeightsRefused(reason, f"{self._name} is not a sound safetensors file: {what}. Get or convert it again.")
+    def _refusal(self, reason: str, what: str) -> WeightsRefused:
+        return WeightsRefused(reason, f"{self._name} is not a sound safetensors file: {what}. Get or convert it again.")

@@ -44,10 +44,11 @@ TRANSITIONS: dict[tuple[JobState, JobState], frozenset[Actor]] = {
     (JobState.RUNNING, JobState.SUCCEEDED): frozenset({Actor.FLOW}),
     (JobState.RUNNING, JobState.FAILED): frozenset({Actor.FLOW, Actor.RELAY}),
     (JobState.RUNNING, JobState.SUBMITTED): frozenset({Actor.RELAY, Actor.FLOW}),
-    (JobState.RUNNING, JobState.CANCELLING): frozenset({Actor.API}),
+    (JobState.RUNNING, JobState.CANCELLING): frozenset({Actor.API, Actor.FLOW}),
     (JobState.CANCELLING, JobState.CANCELLED): frozenset({Actor.FLOW, Actor.RELAY}),
 }
-"""Every move there is. A flow gives a job back (running to submitted) when its process is told to stop."""
+"""Every move there is. A flow gives a job back (running to submitted) when its process is told to
+stop, and cancels it when it was Prefect's cancel button that told it."""
 
 
 def may_move(old: JobState, new: JobState) -> bool:

@@ -1,0 +1,265 @@
+"""The tracking run that belongs to a job, found again after a crash by the job's id.
+
+Metrics are kept in order, sent by a thread every two seconds or 500 points, and stored as a blob of the job, so that
+training never waits for MLflow and a run that MLflow lost can be filled again. A resumed job repeats steps with equal
+values; those that MLflow already has are not sent twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import requests
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from storage.settings import Settings
+
+log = logging.getLogger("darkroom.tracking")
+
+SEND_SECONDS = 2.0
+SEND_POINTS = 500
+JOB_TAG = "darkroom.job_id"
+VERSION_TAG = "darkroom.model_version_id"
+
+Away = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One metric at one step; `at` is Unix milliseconds."""
+
+    name: str
+    value: float
+    step: int
+    at: int
+
+
+def tracking_client(settings: Settings) -> MlflowClient:
+    """An MLflow client that gives up after seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    return MlflowClient(tracking_uri=settings.mlflow.url, registry_uri=settings.mlflow.url)
+
+
+def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> str:
+    """The id of the job's tracking run, running again if it had ended. Raises MlflowException when MLflow is away."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        try:
+            experiment_id = client.create_experiment(experiment)
+        except MlflowException:
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                raise
+            experiment_id = found.experiment_id
+    else:
+        experiment_id = found.experiment_id
+    runs = client.search_runs([experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1, order_by=["start_time"])
+    if runs:
+        run_id = str(runs[0].info.run_id)
+        client.update_run(run_id, status="RUNNING")
+    else:
+        run_id = str(client.create_run(experiment_id, tags={JOB_TAG: str(job_id), **tags}).info.run_id)
+    return run_id
+
+
+class TrackingRun:
+    """A job's record in MLflow. No method waits for MLflow longer than it says, and none raises when it is away."""
+
+    def __init__(self, settings: Settings, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> None:
+        self._client = tracking_client(settings)
+        self._experiment, self._job_id, self._tags = experiment, job_id, dict(tags)
+        self._run_id: str | None = None
+        self._points: list[Point] = []
+        self._sent = 0
+        self._known_steps: dict[str, int] = {}
+        self._params: dict[str, str] = {}
+        self._late_tags: dict[str, str] = {}
+        self._files: list[tuple[str, bytes]] = []
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._wake, self._closed = threading.Event(), threading.Event()
+        self._sender = threading.Thread(target=self._send_for_ever, name=f"tracking-{job_id}", daemon=True)
+        self._sender.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run, or None while MLflow has not answered yet."""
+        return self._run_id
+
+    def open(self, wait_seconds: float = 10.0) -> str | None:
+        """Find or make the run; gives its id, or None when MLflow is away, in which case the sender keeps trying."""
+        self.flush(wait_seconds)
+        return self._run_id
+
+    def resume(self, points: Iterable[Point], *, up_to_step: int) -> None:
+        """Take over the points of an earlier hand-out, truncated to the checkpoint that this one starts from."""
+        with self._lock:
+            self._points = [point for point in points if point.step <= up_to_step] + self._points
+            self._sent = 0
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Keep metrics of one step; they are sent soon."""
+        now = int(time.time() * 1000)
+        with self._lock:
+            self._points.extend(Point(name, float(value), step, now) for name, value in values.items())
+            waiting = len(self._points) - self._sent
+        if waiting >= SEND_POINTS:
+            self._wake.set()
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Keep the run's parameters; they are sent soon."""
+        with self._lock:
+            self._params.update({name: str(value)[:500] for name, value in values.items()})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Keep tags; they are sent soon."""
+        with self._lock:
+            self._late_tags.update(values)
+
+    def file(self, path: str, content: bytes) -> None:
+        """Keep an artifact of the run (`path` inside it); it is sent soon."""
+        with self._lock:
+            self._files.append((path, content))
+
+    def document(self) -> bytes:
+        """Every point so far, one JSON object a line: what the job keeps as a blob."""
+        with self._lock:
+            return b"".join(msgspec.json.encode(point) + b"\n" for point in self._points)
+
+    def flush(self, wait_seconds: float = 5.0) -> bool:
+        """Send what waits; gives whether MLflow has it all."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            if self._send():
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.5)
+
+    def end(self, status: str) -> bool:
+        """End the run as FINISHED, FAILED or KILLED; gives whether MLflow heard. Else reconcile repairs it."""
+        complete = self.flush()
+        self.close()
+        if self._run_id is None:
+            return False
+        try:
+            self._client.set_terminated(self._run_id, status)
+        except Away as error:
+            log.warning("tracking run of job %s stays open: %s", self._job_id, type(error).__name__)
+            return False
+        return complete
+
+    def close(self) -> None:
+        """Stop sending; the run stays as it is, for the next hand-out."""
+        self._closed.set()
+        self._wake.set()
+        self._sender.join(timeout=15)
+
+    def _send_for_ever(self) -> None:
+        while not self._closed.is_set():
+            self._wake.wait(SEND_SECONDS)
+            self._wake.clear()
+            if not self._closed.is_set() and not self._send():
+                self._closed.wait(5.0)
+
+    def _send(self) -> bool:
+        with self._sending:
+            try:
+                self._open_run()
+                self._send_points()
+                self._send_files()
+            except Away as error:
+                log.warning("MLflow is away (%s); metrics of job %s wait", type(error).__name__, self._job_id)
+                return False
+            return True
+
+    def _open_run(self) -> None:
+        if self._run_id is not None:
+            return
+        run_id = find_or_create_run(self._client, self._experiment, self._job_id, self._tags)
+        for name in self._client.get_run(run_id).data.metrics:
+            history = self._client.get_metric_history(run_id, name)
+            self._known_steps[name] = max(point.step for point in history)
+        self._run_id = run_id
+
+    def _send_points(self) -> None:
+        run_id = self._run_id or ""
+        with self._lock:
+            batch = self._points[self._sent : self._sent + 1000]
+            params, self._params = self._params, {}
+            tags, self._late_tags = self._late_tags, {}
+        fresh = [point for point in batch if point.step > self._known_steps.get(point.name, -1)]
+        try:
+            self._client.log_batch(
+                run_id,
+                metrics=[Metric(point.name, point.value, point.at, point.step) for point in fresh],
+                params=[Param(name, value) for name, value in list(params.items())[:100]],
+                tags=[RunTag(name, value) for name, value in tags.items()],
+            )
+        except Away:
+            with self._lock:
+                self._params = {**params, **self._params}
+                self._late_tags = {**tags, **self._late_tags}
+            raise
+        with self._lock:
+            self._sent += len(batch)
+            more = len(self._points) > self._sent
+        if more:
+            self._send_points()
+
+    def _send_files(self) -> None:
+        while True:
+            with self._lock:
+                if not self._files:
+                    return
+                path, content = self._files[0]
+            with tempfile.TemporaryDirectory() as folder:
+                local = Path(folder) / Path(path).name
+                local.write_bytes(content)
+                parent = str(Path(path).parent)
+                self._client.log_artifact(self._run_id or "", str(local), None if parent == "." else parent)
+            with self._lock:
+                self._files.pop(0)
+
+
+def read_document(content: bytes) -> list[Point]:
+    """The points of a job's metrics blob."""
+    return [msgspec.json.decode(line, type=Point) for line in content.splitlines() if line]
+
+
+def register_version(
+    client: MlflowClient, *, name: str, version_id: int, run_id: str | None, source: str, tags: Mapping[str, str]
+) -> str:
+    """The registry's name for a model version, NAME/NUMBER: found by our version id, made when it is new.
+
+    The alias `latest` moves to the newest. Raises MlflowException when MLflow is away.
+    """
+    found = client.search_model_versions(f"tags.`{VERSION_TAG}` = '{version_id}'")
+    if found:
+        return f"{found[0].name}/{found[0].version}"
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        name, source=source, run_id=run_id, tags={VERSION_TAG: str(version_id), **dict(tags)}
+    )
+    client.set_registered_model_alias(name, "latest", version.version)
+    return f"{name}/{version.version}"
+
+
+def registry_name(model_name: str, model_id: int) -> str:
+    """What MLflow's registry calls a model: its name without the signs a registry refuses, and its id."""
+    plain = "".join(sign if sign.isalnum() or sign in "-_ ." else "-" for sign in model_name).strip()
+    return f"{plain} #{model_id}"
