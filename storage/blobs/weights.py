@@ -69,6 +69,7 @@ _SIGNATURES: tuple[tuple[str, bytes, str], ...] = (
 )
 
 _TOKEN = re.compile(rb'[ \t\r\n]*+(?:("(?:[^"\\\x00-\x1f]++|\\.)*+")|(\d{1,19}+)|([{}\[\]:,]))', re.DOTALL)
+_PADDING = re.compile(rb"[ \t\r\n]*+")
 _STRING = msgspec.json.Decoder(str)
 
 
@@ -196,7 +197,7 @@ class _HeaderReader:
                 raise self._refusal("duplicate", f"tensor '{key[:80]}' comes twice")
             else:
                 tensors[key] = self._tensor(key)
-        if self._header[self._at :].strip(b" \t\r\n"):
+        if not _PADDING.fullmatch(self._header, self._at):
             raise self._refusal("header_grammar", f"something follows the closing brace at byte {self._at}")
         return tensors, metadata or frozenset()
 
@@ -206,7 +207,7 @@ class _HeaderReader:
             if key in keys:
                 raise self._refusal("duplicate", f"metadata key '{key[:80]}' comes twice")
             keys.add(key)
-            self._text(self._string(), MAX_METADATA_BYTES)
+            self._text(MAX_METADATA_BYTES)
         return frozenset(keys)
 
     def _tensor(self, key: str) -> TensorFacts:
@@ -214,7 +215,7 @@ class _HeaderReader:
         for field in self._members(3):
             match field:
                 case "dtype" if not dtype:
-                    dtype = self._text(self._string(), MAX_NAME_BYTES)
+                    dtype = self._text(MAX_NAME_BYTES)
                 case "shape" if shape is None:
                     shape = self._numbers(MAX_DIMENSIONS)
                 case "data_offsets" if offsets is None:
@@ -241,7 +242,7 @@ class _HeaderReader:
         if self._next_is(b"}"):
             return
         for _ in range(most):
-            key = self._text(self._string(), MAX_NAME_BYTES)
+            key = self._text(MAX_NAME_BYTES)
             self._mark(b":")
             yield key
             if self._next_is(b"}"):
@@ -255,7 +256,7 @@ class _HeaderReader:
         if self._next_is(b"]"):
             return ()
         for _ in range(most):
-            digits = self._take(2, "a whole number")
+            digits = self._token(2, "a whole number").group(2)
             if int(digits) > MAX_NUMBER or (len(digits) > 1 and digits.startswith(b"0")):
                 raise self._refusal("header_grammar", f"'{digits.decode()}' is no size")
             numbers.append(int(digits))
@@ -264,34 +265,34 @@ class _HeaderReader:
             self._mark(b",")
         raise self._refusal("header_limits", f"more than {most} numbers in one list")
 
-    def _string(self) -> bytes:
-        return self._take(1, "a text in quotes")
-
-    def _text(self, quoted: bytes, most: int) -> str:
-        if len(quoted) > most + 2:
-            raise self._refusal("header_limits", f"a text of {len(quoted) - 2:,} bytes; {most:,} are allowed")
+    def _text(self, most: int) -> str:
+        token = self._token(1, "a text in quotes")
+        length = token.end(1) - token.start(1) - 2
+        if length > most:
+            raise self._refusal("header_limits", f"a text of {length:,} bytes; {most:,} are allowed")
         try:
-            return _STRING.decode(quoted)
+            return _STRING.decode(token.group(1))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._refusal("header_grammar", f"a text that is not JSON ({error})") from error
 
     def _mark(self, mark: bytes) -> None:
-        if self._take(3, f"'{mark.decode()}'") != mark:
+        if self._token(3, f"'{mark.decode()}'").group(3) != mark:
             raise self._refusal("header_grammar", f"'{mark.decode()}' was expected before byte {self._at}")
 
     def _next_is(self, mark: bytes) -> bool:
         token = _TOKEN.match(self._header, self._at)
-        if token is None or token.group(3) != mark:
+        if token is None or token.start(3) < 0 or token.group(3) != mark:
             return False
         self._at = token.end()
         return True
 
-    def _take(self, group: int, what: str) -> bytes:
+    def _token(self, group: int, what: str) -> re.Match[bytes]:
+        """The next token, of the kind `group` of _TOKEN. Its bytes are not copied: it may be as long as the header."""
         token = _TOKEN.match(self._header, self._at)
-        if token is None or token.group(group) is None:
+        if token is None or token.start(group) < 0:
             raise self._refusal("header_grammar", f"{what} was expected at byte {self._at}")
         self._at = token.end()
-        return token.group(group)
+        return token
 
     def _refusal(self, reason: str, what: str) -> WeightsRefused:
         return WeightsRefused(reason, f"{self._name} is not a sound safetensors file: {what}. Get or convert it again.")
