@@ -1,0 +1,90 @@
+"""darkroom up, down, status: the embedded platform on this machine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deployments.local.errors import NotRunning
+from deployments.local.platform import run_platform, start_detached, stop_platform
+from deployments.local.report import MIB, PartReport, platform_report
+from storage.settings import Settings, load_settings
+
+COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow", "bright_blue")
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when healthy; logs go to DATA/logs.")] = False,
+) -> None:
+    """Run the whole platform on this machine until Ctrl-C."""
+    settings = load_settings()
+    if detach:
+        pid = start_detached(settings)
+        typer.echo(f"Darkroom runs (process {pid}, data in {settings.data_folder}).\n{addresses(settings)}")
+        return
+    colours: dict[str, str] = {}
+
+    def say(part: str, line: str) -> None:
+        colour = colours.setdefault(part, COLOURS[len(colours) % len(COLOURS)])
+        typer.echo(f"{typer.style(f'{part:>15} |', fg=colour)} {line}")
+
+    def healthy(seconds: float) -> None:
+        for line in (f"healthy after {seconds:.1f} s", *addresses(settings).splitlines(), "stop with Ctrl-C"):
+            say("darkroom", line)
+
+    run_platform(settings, say, healthy)
+
+
+def down() -> None:
+    """Stop the platform and leave no process behind."""
+    settings = load_settings()
+    try:
+        stop_platform(settings)
+    except NotRunning as nothing:
+        typer.echo(str(nothing))
+        return
+    typer.echo(f"Darkroom on {settings.data_folder} is stopped.")
+
+
+def status() -> None:
+    """Show each part: state, process, uptime, memory, address. Exits with 1 when something is not healthy."""
+    settings = load_settings()
+    reports = platform_report(settings)
+    if not reports:
+        typer.echo(f"Darkroom does not run on {settings.data_folder}. Start it with: darkroom up")
+        raise typer.Exit(1)
+    Console().print(_table(reports))
+    if not all(report.healthy for report in reports):
+        raise typer.Exit(1)
+
+
+def addresses(settings: Settings) -> str:
+    """Where a person finds what: one address a line."""
+    return (
+        f"API      {settings.api.public_url}  (documentation: {settings.api.public_url}/schema)\n"
+        f"Prefect  {settings.prefect.ui_url}\n"
+        f"MLflow   {settings.mlflow.url}"
+    )
+
+
+def _table(reports: list[PartReport]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("part", "state", "pid", "up for", "memory", "restarts", "address"):
+        table.add_column(title, justify="right" if title in ("pid", "up for", "memory", "restarts") else "left")
+    for report in reports:
+        uptime = report.uptime_seconds
+        table.add_row(
+            report.name,
+            report.state if report.healthy else f"[red]{report.state}[/red]",
+            str(report.pid or "-"),
+            str(timedelta(seconds=int(uptime))) if uptime is not None else "-",
+            f"{report.memory / MIB:.0f} MB" if report.memory else "-",
+            str(report.restarts),
+            report.url,
+        )
+    table.add_row("all", "", "", "", f"{sum(report.memory for report in reports) / MIB:.0f} MB", "", "")
+    return table

@@ -1,0 +1,73 @@
+"""Brings Prefect in line with prefect.yaml: work pools, deployments, schedules, automations; removes what has left.
+
+`python -m deployments.local.deploy` does it, because it imports every flow and with them torch; `darkroom up` starts
+it as a part of its own, and only when something has changed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from prefect.client.orchestration import get_client
+
+from deployments.automations import deploy_automations
+from deployments.local.errors import PlatformError
+from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas
+from storage.settings import Settings, load_settings
+
+# On every deployment of the file: what carries it and is not in the file any more is removed.
+TAG = "managed-by:prefect.yaml"
+WORK_POOLS = ("training", "light")
+
+
+def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
+    """Deploy everything in the file. Repeatable. Raises PlatformError with Prefect's own words when it refuses."""
+    before = fingerprint(prefect_file)
+    with httpx.Client(base_url=settings.prefect.api_url + "/", timeout=30) as client:
+        for pool in WORK_POOLS:
+            ensure_work_pool(client, pool)
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).parent / "prefect"), "--no-prompt"),
+                *("deploy", "--all", "--prefect-file", str(prefect_file)),
+            ],
+            cwd=prefect_file.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise PlatformError(f"prefect deploy refused {prefect_file}:\n{done.stdout}\n{done.stderr}")
+        prune(client, prefect_file)
+    with get_client(sync_client=True) as prefect:
+        deploy_automations(prefect)
+    fingerprint_file(settings).write_text(before)
+
+
+def ensure_work_pool(client: httpx.Client, name: str) -> None:
+    """Create a process work pool unless it is there."""
+    answer = client.post("work_pools/", json={"name": name, "type": "process"})
+    if answer.status_code not in (httpx.codes.CREATED, httpx.codes.CONFLICT):
+        raise PlatformError(f"Prefect refused the work pool {name!r}: {answer.status_code} {answer.text}")
+
+
+def prune(client: httpx.Client, prefect_file: Path) -> None:
+    """Remove deployments and schedules that have left the file: `prefect deploy` leaves them in place."""
+    by_name = {stanza["name"]: stanza for stanza in stanzas(prefect_file)}
+    body = {"deployments": {"tags": {"all_": [TAG]}}, "limit": 200}
+    for deployed in client.post("deployments/filter", json=body).raise_for_status().json():
+        stanza = by_name.get(deployed["name"])
+        if stanza is None:
+            client.delete(f"deployments/{deployed['id']}").raise_for_status()
+            continue
+        wanted = {schedule["slug"] for schedule in stanza.get("schedules", [])}
+        for schedule in deployed["schedules"]:
+            if schedule["slug"] not in wanted:
+                client.delete(f"deployments/{deployed['id']}/schedules/{schedule['id']}").raise_for_status()
+
+
+if __name__ == "__main__":
+    deploy_all(load_settings())

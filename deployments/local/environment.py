@@ -1,0 +1,145 @@
+"""The environment that each part of the platform is started with, built from the settings.
+
+Nothing of Prefect's, MLflow's or Darkroom's that happens to be set in the caller's shell reaches a part: a stray
+PREFECT_API_URL would send flow runs to another server. Secrets travel here and never on a command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+
+from deployments.local.postgres import EmbeddedPostgres
+from storage.settings import Settings
+
+PROJECT = Path(__file__).resolve().parents[2]
+# Carried by every process of one platform, so that whatever an earlier `up` left behind can be found by it.
+DATA_FOLDER_MARK = "DARKROOM_PLATFORM_FOLDER"
+PART_MARK = "DARKROOM_PLATFORM_PART"
+NOT_INHERITED = ("PREFECT_", "MLFLOW_", "_MLFLOW_", "DARKROOM_", "PYTHON", "DO_NOT_TRACK", "OMP_")
+
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """The settings as DARKROOM_* variables: a process with them builds equal settings."""
+    return dict(_variables(settings, "DARKROOM_"))
+
+
+def _variables(group: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    for name in type(group).model_fields:
+        value: object = getattr(group, name)
+        if isinstance(value, BaseModel):
+            yield from _variables(value, f"{prefix}{name.upper()}__")
+        elif isinstance(value, SecretStr):
+            yield prefix + name.upper(), value.get_secret_value()
+        else:
+            yield prefix + name.upper(), json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
+
+
+def bare_environment(settings: Settings, part: str) -> dict[str, str]:
+    """The caller's environment without what is ours, marked with the platform and the part: for the two databases."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+    return {**inherited, DATA_FOLDER_MARK: str(settings.data_folder), PART_MARK: part}
+
+
+def shared_environment(settings: Settings, part: str) -> dict[str, str]:
+    """What every Python part gets, and every process that it starts."""
+    bare = bare_environment(settings, part)
+    return {
+        **bare,
+        **NO_TELEMETRY,
+        **settings_environment(settings),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{bare.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(PROJECT),
+        "PYTHONUNBUFFERED": "1",
+        **prefect_client_environment(settings),
+        **mlflow_client_environment(settings),
+    }
+
+
+def prefect_client_environment(settings: Settings) -> dict[str, str]:
+    """What a process needs to speak with Prefect's server: the relay, the workers, flows and `prefect deploy`."""
+    return {
+        "PREFECT_HOME": str(settings.data_folder / "prefect"),
+        "PREFECT_API_URL": settings.prefect.api_url,
+        "PREFECT_UI_URL": settings.prefect.ui_url,
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        # With Postgres away Prefect's server answers 500, which its client does not repeat unless told.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    }
+
+
+def mlflow_client_environment(settings: Settings) -> dict[str, str]:
+    """What a process needs to speak with MLflow. Its own defaults block for four minutes when the server is away."""
+    return {
+        "MLFLOW_TRACKING_URI": settings.mlflow.url,
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+    }
+
+
+def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -> dict[str, str]:
+    """Prefect's server on Postgres, with its events and leases in Valkey.
+
+    In memory, an automation that reacts to a crash is held for 15 minutes or lost when the server starts again.
+    """
+    valkey = f"redis://127.0.0.1:{settings.redis.port}"
+    return {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://postgres@/prefect?host={postgres.folder}",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(settings.prefect.port),
+        "PREFECT_SERVER_UI_API_URL": settings.prefect.api_url,
+        "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_redis.messaging",
+        "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
+        "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
+        "PREFECT_REDIS_MESSAGING_URL": f"{valkey}/0",
+        "PREFECT_SERVER_DOCKET_URL": f"{valkey}/1",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        # No flow uses a block. Registering the 60 known types imports every integration: 19 MB and 3 s of every start.
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+        "PREFECT__SERVER_FINAL": "1",  # as `prefect server start` sets it for the process that it starts
+    }
+
+
+def mlflow_server_environment(settings: Settings, postgres: EmbeddedPostgres) -> dict[str, str]:
+    """MLflow's server started without its parent process and its job runner: 245 MB instead of 2 GB.
+
+    The names that begin with an underscore are what `mlflow server` itself hands to its web process.
+    """
+    return {
+        "_MLFLOW_SERVER_FILE_STORE": f"postgresql+psycopg://postgres@/mlflow?host={postgres.folder}",
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (settings.data_folder / "mlflow").as_uri(),
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+def flow_environment(settings: Settings) -> dict[str, str]:
+    """What a worker hands on to its flow processes."""
+    threads = settings.jobs.threads or os.cpu_count() or 1
+    return {
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        # Base models are folders that the operator has registered; nothing is fetched while a job runs.
+        "HF_HUB_OFFLINE": "1",
+    }

@@ -1,0 +1,48 @@
+"""One log file per part, and one stream with all of them for whoever watches.
+
+Parts write to files, not to pipes: they live on when `up` is killed, and nothing is lost that they say meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+KEPT_BYTES = 8 * 1024 * 1024
+_LONGEST_LINE = 64 * 1024
+
+
+class PartLog:
+    """The log file of one part, written by its process and followed here."""
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self.file = folder / f"{part}.log"
+        self._read_to = self.file.stat().st_size if self.file.exists() else 0
+
+    def open_for_process(self) -> IO[bytes]:
+        """A handle for a new process to append to. A file over 8 MB is put aside as .log.1 first."""
+        if self.file.exists() and self.file.stat().st_size > KEPT_BYTES:
+            self.file.replace(self.file.with_suffix(".log.1"))
+            self._read_to = 0
+        return self.file.open("ab")
+
+    def new_lines(self) -> Iterator[str]:
+        """The whole lines written since the last call."""
+        if not self.file.exists() or self.file.stat().st_size <= self._read_to:
+            return
+        with self.file.open("rb") as stream:
+            stream.seek(self._read_to)
+            found = stream.read(KEPT_BYTES)
+        end = found.rfind(b"\n") + 1
+        if not end and len(found) > _LONGEST_LINE:
+            end = len(found)
+        self._read_to += end
+        yield from found[:end].decode(errors="replace").splitlines()
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of the log, for an error message."""
+        if not self.file.exists():
+            return "(no log)"
+        lines = self.file.read_bytes()[-32 * 1024 :].decode(errors="replace").splitlines()
+        return "\n".join(f"    {line}" for line in lines[-count:]) or "    (the log is empty)"

@@ -1,0 +1,239 @@
+"""What the embedded platform consists of: for each part its command, its environment, and when it counts as healthy.
+
+    postgres ─┬─► prefect ─┬─► deploy (once, when something changed)
+    valkey ───┤            ├─► worker-training, worker-light
+              │            └─► relay
+              ├─► mlflow
+              └─► api
+
+A part starts as soon as all it needs is healthy. A part whose address in the settings is somewhere else is left out.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from deployments.local import environment as env
+from deployments.local import probes
+from deployments.local.postgres import EmbeddedPostgres, account_to_run_as, identity_arguments
+from deployments.local.valkey import valkey_command
+from storage.settings import Settings
+
+FLOW_NICENESS = 10
+
+
+def _nothing() -> None:
+    """No step at this point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """A port a part needs, and the setting that moves it."""
+
+    port: int
+    setting: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the platform. `once`: it is healthy when it has ended with status 0, and is not started again."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    healthy: probes.Probe
+    needs: Sequence[str] = ()
+    listens: Listens | None = None
+    url: str = ""
+    before_start: Callable[[], None] = _nothing
+    when_healthy: Callable[[], None] = _nothing
+    once: bool = False
+    niceness: int = 0
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: float = 5.0
+    start_seconds: float = 60.0
+    identity: Mapping[str, int | list[int]] = field(default_factory=dict[str, "int | list[int]"])
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What the platform does between its parts: filled in by `deployments.local.steps`, empty in tests of one part."""
+
+    databases_ready: Callable[[], None] = _nothing
+    prefect_ready: Callable[[], None] = _nothing
+    deploy_needed: bool = False
+
+
+def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
+    """The server in the data folder."""
+    return EmbeddedPostgres(settings.data_folder / "postgres")
+
+
+def is_embedded(settings: Settings, store: str) -> bool:
+    """Whether `store` (postgres, redis, prefect, mlflow) is the one that `darkroom up` runs on this machine."""
+    match store:
+        case "prefect":
+            return settings.prefect.api_url == f"http://127.0.0.1:{settings.prefect.port}/api"
+        case "mlflow":
+            return settings.mlflow.url == f"http://127.0.0.1:{settings.mlflow.port}"
+        case "postgres":
+            return settings.postgres.url.get_secret_value() == settings.embedded_postgres_url("darkroom")
+        case "redis":
+            return settings.redis.url.get_secret_value() == f"redis://127.0.0.1:{settings.redis.port}/2"
+        case _:
+            raise ValueError(f"{store!r} is not a store of the platform.")
+
+
+def platform_parts(settings: Settings, steps: Steps) -> list[Part]:
+    """Every part that these settings ask for, in the order of starting."""
+    prefect, mlflow = is_embedded(settings, "prefect"), is_embedded(settings, "mlflow")
+    wanted = [
+        *([postgres(settings, steps)] if prefect or mlflow or is_embedded(settings, "postgres") else []),
+        *([valkey(settings)] if prefect or is_embedded(settings, "redis") else []),
+        *([prefect_server(settings, steps)] if prefect else []),
+        *([mlflow_server(settings)] if mlflow else []),
+        *([deploy(settings)] if steps.deploy_needed else []),
+        worker(settings, "training", limit=1),
+        worker(settings, "light", limit=4),
+        relay(settings),
+        api(settings),
+    ]
+    present = {part.name for part in wanted}
+    return [_needing_only(part, present) for part in wanted]
+
+
+def _needing_only(part: Part, present: set[str]) -> Part:
+    return replace(part, needs=tuple(name for name in part.needs if name in present))
+
+
+def postgres(settings: Settings, steps: Steps) -> Part:
+    """PostgreSQL, with the databases darkroom, prefect and mlflow."""
+    server = embedded_postgres(settings)
+
+    def ready() -> None:
+        server.create_databases(["darkroom", "prefect", "mlflow"])
+        steps.databases_ready()
+
+    return Part(
+        name="postgres",
+        command=server.command(),
+        environment=env.bare_environment(settings, "postgres"),
+        healthy=lambda _pid: server.answers(),
+        url=str(server.folder),
+        before_start=server.prepare,
+        when_healthy=ready,
+        stop_signal=signal.SIGINT,  # fast shutdown; SIGTERM would wait for every client to leave
+        stop_seconds=15.0,
+        identity=identity_arguments(account_to_run_as()),
+    )
+
+
+def valkey(settings: Settings) -> Part:
+    """Valkey: database 0 carries Prefect's events, 1 its own work queue, 2 is Darkroom's."""
+    folder = settings.data_folder / "valkey"
+    return Part(
+        name="valkey",
+        command=valkey_command(folder, settings.redis.port),
+        environment=env.bare_environment(settings, "valkey"),
+        healthy=probes.answers_ping(settings.redis.port),
+        listens=Listens(settings.redis.port, "DARKROOM_REDIS__PORT"),
+        url=f"redis://127.0.0.1:{settings.redis.port}",
+        before_start=lambda: folder.mkdir(mode=0o700, exist_ok=True),
+    )
+
+
+def prefect_server(settings: Settings, steps: Steps) -> Part:
+    """Prefect's API, pages, scheduler and services in one process."""
+    return Part(
+        name="prefect",
+        command=[
+            *(sys.executable, "-m", "uvicorn", "prefect.server.api.server:create_app", "--factory"),
+            *("--host", "127.0.0.1", "--port", str(settings.prefect.port), "--log-level", "warning"),
+        ],
+        environment=env.shared_environment(settings, "prefect")
+        | env.prefect_server_environment(settings, embedded_postgres(settings)),
+        healthy=probes.answers_http(f"{settings.prefect.api_url}/health"),
+        needs=("postgres", "valkey"),
+        listens=Listens(settings.prefect.port, "DARKROOM_PREFECT__PORT"),
+        url=settings.prefect.ui_url,
+        when_healthy=steps.prefect_ready,
+    )
+
+
+def mlflow_server(settings: Settings) -> Part:
+    """MLflow's tracking server and registry. /health answers before the database does, so a search is asked for."""
+    return Part(
+        name="mlflow",
+        command=[
+            *(sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app"),
+            *("--host", "127.0.0.1", "--port", str(settings.mlflow.port), "--log-level", "warning"),
+        ],
+        environment=env.shared_environment(settings, "mlflow")
+        | env.mlflow_server_environment(settings, embedded_postgres(settings)),
+        healthy=probes.answers_http(
+            f"{settings.mlflow.url}/api/2.0/mlflow/experiments/search", post={"max_results": 1}
+        ),
+        needs=("postgres",),
+        listens=Listens(settings.mlflow.port, "DARKROOM_MLFLOW__PORT"),
+        url=settings.mlflow.url,
+        before_start=lambda: (settings.data_folder / "mlflow").mkdir(mode=0o700, exist_ok=True),
+    )
+
+
+def deploy(settings: Settings) -> Part:
+    """Brings Prefect's deployments in line with prefect.yaml, and ends."""
+    return Part(
+        name="deploy",
+        command=[sys.executable, "-m", "deployments.local.deploy"],
+        environment=env.shared_environment(settings, "deploy"),
+        healthy=lambda _pid: False,
+        needs=("prefect",),
+        once=True,
+        start_seconds=180.0,
+    )
+
+
+def worker(settings: Settings, pool: str, *, limit: int) -> Part:
+    """A worker of one process work pool. Its flow processes inherit its environment and its niceness."""
+    name = f"worker-{pool}"
+    return Part(
+        name=name,
+        command=[sys.executable, "-m", "deployments.local.worker", "--pool", pool, "--limit", str(limit)],
+        environment=env.shared_environment(settings, name) | env.flow_environment(settings),
+        healthy=probes.polls(settings.prefect.api_url, pool, name),
+        needs=("prefect",),
+        niceness=FLOW_NICENESS,
+        stop_signal=signal.SIGINT,
+        stop_seconds=8.0,  # a flow in the middle of a step is given the time to end it and keep its checkpoint
+    )
+
+
+def relay(settings: Settings) -> Part:
+    """Carries committed events to their effects."""
+    return Part(
+        name="relay",
+        command=[sys.executable, "-m", "flows.relay"],
+        environment=env.shared_environment(settings, "relay"),
+        healthy=probes.lives_for(2.0),
+        needs=("postgres", "prefect", "deploy"),
+    )
+
+
+def api(settings: Settings) -> Part:
+    """The API."""
+    return Part(
+        name="api",
+        command=[
+            *(sys.executable, "-m", "uvicorn", "platform_api.app:app_from_environment", "--factory"),
+            *("--host", settings.api.host, "--port", str(settings.api.port)),
+            *("--no-access-log", "--log-level", "warning"),
+        ],
+        environment=env.shared_environment(settings, "api"),
+        healthy=probes.answers_http(f"http://{settings.api.host}:{settings.api.port}/health"),
+        needs=("postgres", "valkey"),
+        listens=Listens(settings.api.port, "DARKROOM_API__PORT"),
+        url=settings.api.public_url,
+    )

@@ -1,0 +1,118 @@
+"""The embedded platform as one thing: run it, start it in the background, stop it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from deployments.local.environment import PROJECT
+from deployments.local.errors import NotRunning, PartFailed
+from deployments.local.leftovers import stop_leftovers
+from deployments.local.parts import Part, Steps, platform_parts
+from deployments.local.ports import refuse_taken_ports
+from deployments.local.seed import with_signing_key
+from deployments.local.state import holder, holding, read_record
+from deployments.local.steps import platform_steps
+from deployments.local.supervisor import Supervisor
+from storage.settings import Settings
+
+Say = Callable[[str, str], None]
+START_SECONDS = 300.0
+STOP_SECONDS = 60.0
+
+
+def run_platform(settings: Settings, say: Say, on_healthy: Callable[[float], None]) -> None:
+    """Run everything in the foreground until a signal asks to stop.
+
+    Raises AlreadyRunning, PortTaken or PlatformError before anything is started, PartFailed when a part cannot start.
+    """
+    prepare_data_folder(settings.data_folder)
+    with holding(settings.data_folder):
+        for line in stop_leftovers(settings.data_folder):
+            say("darkroom", line)
+        settings = with_signing_key(settings)
+        parts = platform_parts(settings, platform_steps(settings))
+        refuse_taken_ports(parts)
+        Supervisor(settings.data_folder, parts, say).run(on_healthy)
+
+
+def prepare_data_folder(folder: Path) -> None:
+    """Make the data folder, closed to others, and see to it that everything in it will be too."""
+    os.umask(0o077)
+    for made in (folder, folder / "run", folder / "logs"):
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def start_detached(settings: Settings) -> int:
+    """Start `darkroom up` in the background and wait until it is healthy; gives its pid.
+
+    One that runs already is waited for instead. Raises PartFailed with the end of its log when it ends first.
+    """
+    folder = settings.data_folder
+    prepare_data_folder(folder)
+    pid = holder(folder)
+    log = folder / "logs" / "up.log"
+    child: subprocess.Popen[bytes] | None = None
+    if pid is None:
+        began = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "deployments.cli", "up"],
+                env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        pid = child.pid
+    else:
+        began = 0
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        record = read_record(folder)
+        if record and record.supervisor.pid == pid and record.healthy:
+            return pid
+        if (child and child.poll() is not None) or not psutil.pid_exists(pid):
+            with log.open("rb") as output:
+                output.seek(began)
+                raise PartFailed(f"`darkroom up` ended before it was healthy:\n{output.read().decode().strip()}")
+        time.sleep(0.1)
+    raise PartFailed(f"Darkroom (process {pid}) is not healthy after {START_SECONDS:.0f} s. See {log}.")
+
+
+def stop_platform(settings: Settings) -> None:
+    """Stop the `up` of this data folder and everything it started. Raises NotRunning when there was nothing."""
+    folder = settings.data_folder
+    pid = holder(folder)
+    if pid is None:
+        stop_what_is_left(folder)
+        return
+    process = psutil.Process(pid)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=STOP_SECONDS)
+        stop_what_is_left(folder)
+
+
+def stop_what_is_left(folder: Path) -> None:
+    """Stop the parts of an `up` that died. Raises NotRunning when there are none."""
+    if not folder.exists():
+        raise NotRunning(f"Darkroom does not run: there is no data folder {folder}. Start it with `darkroom up`.")
+    with holding(folder):
+        if not stop_leftovers(folder):
+            raise NotRunning(f"Darkroom does not run on {folder}. Start it with `darkroom up`.")
+
+
+def parts_of(settings: Settings) -> list[Part]:
+    """The parts that these settings ask for, for a look from outside."""
+    return platform_parts(settings, Steps())

@@ -1,0 +1,74 @@
+"""Whether a part of the platform does its work, as seen from outside. No probe raises; each gives True or False."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import psutil
+
+# A probe gets the pid of the part's process: some answers only count when they come from that process.
+Probe = Callable[[int], bool]
+SECONDS = 3.0
+
+
+def answers_http(url: str, *, post: dict[str, Any] | None = None) -> Probe:
+    """Healthy when `url` answers with 200 (to a POST of `post`, if given)."""
+
+    def probe(_pid: int) -> bool:
+        return _answer(url, post) is not None
+
+    return probe
+
+
+def answers_ping(port: int) -> Probe:
+    """Healthy when the Valkey on `port` answers PING, which it does not while it loads its file."""
+
+    def probe(_pid: int) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16) == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    return probe
+
+
+def polls(api_url: str, pool: str, worker: str) -> Probe:
+    """Healthy when this very worker process has reported to Prefect's server that it polls `pool`."""
+
+    def probe(pid: int) -> bool:
+        found = _answer(f"{api_url}/work_pools/{pool}/workers/filter", {"limit": 200})
+        seen = [entry["last_heartbeat_time"] for entry in found or [] if entry["name"] == worker]
+        if not seen or not psutil.pid_exists(pid):
+            return False
+        return datetime.fromisoformat(seen[0]).timestamp() >= psutil.Process(pid).create_time()
+
+    return probe
+
+
+def lives_for(seconds: float) -> Probe:
+    """Healthy when the process is there and older than `seconds`: for a part that listens on nothing."""
+
+    def probe(pid: int) -> bool:
+        try:
+            return datetime.now(UTC).timestamp() - psutil.Process(pid).create_time() >= seconds
+        except psutil.NoSuchProcess:
+            return False
+
+    return probe
+
+
+def _answer(url: str, post: dict[str, Any] | None) -> Any | None:
+    """The JSON (or text) of a 200 answer; None for everything else."""
+    try:
+        response = httpx.get(url, timeout=SECONDS) if post is None else httpx.post(url, json=post, timeout=SECONDS)
+    except httpx.HTTPError:
+        return None
+    if response.status_code != httpx.codes.OK:
+        return None
+    return response.json() if "json" in response.headers.get("content-type", "") else response.text

@@ -1,0 +1,66 @@
+"""What the first `up` puts in place: the key that signs image links, the owner's account and key.
+
+Everything here may be repeated: what is there stays.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Generator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from storage.postgres import access
+from storage.postgres.connection import Database, Query
+from storage.records.access import NewKey, Scope, make_key, split_key
+from storage.settings import Settings
+
+OWNER = "owner"
+
+
+def with_signing_key(settings: Settings) -> Settings:
+    """The settings with a key that signs image links: the one given, or that of the data folder, made if missing."""
+    if settings.api.signing_key.get_secret_value():
+        return settings
+    if not settings.signing_key_file.exists():
+        write_secret(settings.signing_key_file, secrets.token_hex(32))
+    key = SecretStr(settings.signing_key_file.read_text().strip())
+    return settings.model_copy(update={"api": settings.api.model_copy(update={"signing_key": key})})
+
+
+def ensure_owner(settings: Settings) -> None:
+    """Make the owner's account, and a key with every scope in a file that only this user reads.
+
+    A key in the file that the database does not know (its folder was removed) is replaced.
+    """
+    file = settings.owner_key_file
+    with Database(settings.postgres) as database:
+        if file.exists() and _is_known(database, file.read_text().strip()):
+            return
+        key = make_key()
+        database.run(_owner_with(key))
+    write_secret(file, key.text)
+
+
+def _is_known(database: Database, text: str) -> bool:
+    parts = split_key(text)
+    stored = database.run(access.key(parts[0])) if parts else None
+    return stored is not None and parts is not None and stored.works(parts[1], datetime.now(UTC))
+
+
+def _owner_with(key: NewKey) -> Generator[Query[Any], Any, None]:
+    account = yield from access.ensure_account(OWNER)
+    yield from access.add_key(account.id, key, "made by the first darkroom up", list(Scope))
+
+
+def write_secret(file: Path, text: str) -> None:
+    """Write a file of mode 0600 at once: nobody else ever reads it, and it is never half there."""
+    beside = file.with_name(file.name + ".new")
+    beside.unlink(missing_ok=True)
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text + "\n")
+    beside.replace(file)

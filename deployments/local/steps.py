@@ -1,0 +1,58 @@
+"""What happens between the parts: as soon as the databases are there, and as soon as Prefect's server is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from deployments.local.fingerprint import deploy_is_needed
+from deployments.local.parts import Steps, is_embedded
+from deployments.local.seed import ensure_owner
+from storage.postgres.connection import migrate
+from storage.settings import Settings
+
+_PAGE = 50  # Prefect deletes no more in one request
+
+
+def platform_steps(settings: Settings) -> Steps:
+    """The steps of the whole platform."""
+    return Steps(
+        databases_ready=lambda: prepare_database(settings),
+        prefect_ready=lambda: delete_overdue_runs(settings.prefect.api_url),
+        deploy_needed=is_embedded(settings, "prefect") and deploy_is_needed(settings),
+    )
+
+
+def prepare_database(settings: Settings) -> None:
+    """The newest schema, and the owner."""
+    migrate(settings.postgres.url.get_secret_value())
+    ensure_owner(settings)
+
+
+def delete_overdue_runs(api_url: str) -> int:
+    """Delete the runs that a schedule made and that fell due while nobody ran; gives how many.
+
+    All of them would start at once otherwise. Runs that somebody asked for (the relay, a person) are kept.
+    """
+    now = datetime.now(UTC).isoformat()
+    due: dict[str, Any] = {
+        "state": {"name": {"any_": ["Scheduled", "Late"]}},
+        "next_scheduled_start_time": {"before_": now},
+    }
+    deleted = 0
+    with httpx.Client(base_url=api_url + "/", timeout=30) as client:
+        found = client.post("flow_runs/filter", json={"flow_runs": due, "limit": 200}).raise_for_status().json()
+        offset = 0
+        ids: list[str] = []
+        while found:
+            ids += [run["id"] for run in found if run["auto_scheduled"]]
+            offset += len(found)
+            body = {"flow_runs": due, "limit": 200, "offset": offset}
+            found = client.post("flow_runs/filter", json=body).raise_for_status().json()
+        for first in range(0, len(ids), _PAGE):
+            chosen = {"id": {"any_": ids[first : first + _PAGE]}}
+            answer = client.post("flow_runs/bulk_delete", json={"flow_runs": chosen, "limit": _PAGE})
+            deleted += len(answer.raise_for_status().json()["deleted"])
+    return deleted

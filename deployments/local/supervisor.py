@@ -1,0 +1,243 @@
+"""Starts the parts in order, starts again what dies, and stops everything.
+
+One loop and no threads: every tick looks at each part once. A part is started when all it needs is healthy, is asked
+for its health until it is, and is started again with a growing pause whenever its process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import httpx
+import psutil
+import psycopg
+
+from deployments.local.errors import PartFailed
+from deployments.local.leftovers import stop_strays
+from deployments.local.logs import PartLog
+from deployments.local.parts import Part
+from deployments.local.state import (
+    PartRecord,
+    PartState,
+    PlatformRecord,
+    ProcessName,
+    name_process,
+    write_record,
+)
+from storage.errors import DarkroomError
+
+TICK_SECONDS = 0.1
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+# A part that stayed up this long is forgiven its earlier deaths.
+FORGIVEN_AFTER_SECONDS = 60.0
+TRIES_OF_A_FIRST_START = 4
+
+
+@dataclass(slots=True)
+class Supervised:
+    """One part with its process and its history."""
+
+    part: Part
+    log: PartLog
+    state: PartState = PartState.WAITING
+    since: float = field(default_factory=time.time)
+    process: subprocess.Popen[bytes] | None = None
+    name: ProcessName | None = None
+    deaths: int = 0
+    restarts: int = 0
+    was_healthy: bool = False
+    next_start: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether parts that need this one may start."""
+        return self.state in (PartState.HEALTHY, PartState.DONE)
+
+
+class Supervisor:
+    """Runs the parts of one data folder until it is told to stop."""
+
+    def __init__(self, data_folder: Path, parts: Sequence[Part], say: Callable[[str, str], None]) -> None:
+        """`say` gets the part's name and a line for everything that is logged; our own lines are of `darkroom`."""
+        self._folder = data_folder
+        self._say = say
+        self._parts = {part.name: Supervised(part, PartLog(data_folder / "logs", part.name)) for part in parts}
+        self._stop_requests = 0
+        self._announced = False
+        self._me = name_process(os.getpid())
+
+    def run(self, on_healthy: Callable[[float], None]) -> None:
+        """Start everything, call `on_healthy` with the seconds it took, and watch until SIGINT, SIGTERM or SIGHUP.
+
+        Raises PartFailed, after stopping everything, when a part cannot be started at all.
+        """
+        began = time.monotonic()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, self._on_signal)
+        try:
+            while not self._stop_requests:
+                self._tick()
+                if not self._announced and all(one.satisfied for one in self._parts.values()):
+                    self._announced = True
+                    self._record()
+                    on_healthy(time.monotonic() - began)
+                time.sleep(TICK_SECONDS)
+        finally:
+            self._stop()
+
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        self._stop_requests += 1
+
+    def _tick(self) -> None:
+        for one in self._parts.values():
+            for line in one.log.new_lines():
+                self._say(one.part.name, line)
+            match one.state:
+                case PartState.WAITING | PartState.BACKING_OFF:
+                    if time.monotonic() >= one.next_start and all(self._parts[n].satisfied for n in one.part.needs):
+                        self._start(one)
+                case PartState.STARTING:
+                    self._watch_start(one)
+                case PartState.HEALTHY:
+                    if not one.alive:
+                        self._died(one, f"ended with status {self._status(one)}")
+                    elif one.deaths and time.time() - one.since > FORGIVEN_AFTER_SECONDS:
+                        one.deaths = 0
+                case PartState.DONE | PartState.STOPPED:
+                    pass
+
+    def _start(self, one: Supervised) -> None:
+        part = one.part
+        try:
+            part.before_start()
+        except (DarkroomError, httpx.HTTPError, psycopg.Error, OSError) as error:
+            self._died(one, f"could not be prepared: {error}")
+            return
+        with one.log.open_for_process() as output:
+            one.process = subprocess.Popen(
+                list(part.command),
+                env=dict(part.environment),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # A process of its own session keeps SIGINT at its default; with it ignored a worker never stops.
+                start_new_session=True,
+                **part.identity,  # pyright: ignore[reportArgumentType, reportCallIssue]
+            )
+        if part.niceness:
+            os.setpriority(os.PRIO_PROCESS, one.process.pid, part.niceness)
+        try:
+            one.name = name_process(one.process.pid)
+        except psutil.NoSuchProcess:
+            one.name = None  # it has ended already; the next tick says so
+        self._enter(one, PartState.STARTING)
+
+    def _watch_start(self, one: Supervised) -> None:
+        process = one.process
+        if process is None or not one.alive:
+            if one.part.once and process is not None and process.returncode == 0:
+                self._become(one, PartState.DONE)
+            else:
+                self._died(one, f"ended with status {self._status(one)} before it was healthy")
+        elif one.part.healthy(process.pid):
+            self._become(one, PartState.HEALTHY)
+        elif time.time() - one.since > one.part.start_seconds:
+            self._kill(one)
+            self._died(one, f"was not healthy after {one.part.start_seconds:.0f} s")
+
+    def _become(self, one: Supervised, state: PartState) -> None:
+        try:
+            one.part.when_healthy()
+        except (DarkroomError, httpx.HTTPError, psycopg.Error, OSError) as error:
+            self._kill(one)
+            self._died(one, f"answers, but the step after it failed: {error}")
+            return
+        one.was_healthy = True
+        self._enter(one, state)
+
+    def _died(self, one: Supervised, what: str) -> None:
+        """Start it again after a pause, or give up on the whole when it has never been healthy."""
+        one.deaths += 1
+        one.restarts += 1
+        pid = one.process.pid if one.process else "none"
+        if not one.was_healthy and one.deaths >= TRIES_OF_A_FIRST_START:
+            raise PartFailed(
+                f"{one.part.name} {what}, {one.deaths} times. Its log, {one.log.file}, ends with:\n"
+                f"{one.log.last_lines()}"
+            )
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** (one.deaths - 1), LONGEST_PAUSE_SECONDS)
+        one.next_start = time.monotonic() + pause
+        self._say("darkroom", f"{one.part.name} (process {pid}) {what}; starting it again in {pause:g} s")
+        self._enter(one, PartState.BACKING_OFF)
+
+    def _status(self, one: Supervised) -> int | None:
+        return one.process.returncode if one.process else None
+
+    def _enter(self, one: Supervised, state: PartState) -> None:
+        one.state, one.since = state, time.time()
+        self._record()
+
+    def _record(self) -> None:
+        parts = {
+            name: PartRecord(one.state, one.since, one.restarts, one.name if one.alive else None)
+            for name, one in self._parts.items()
+        }
+        write_record(self._folder, PlatformRecord(self._me, self._announced and self._all_satisfied(), parts))
+
+    def _all_satisfied(self) -> bool:
+        return all(one.satisfied for one in self._parts.values())
+
+    def _stop(self) -> None:
+        """Stop every part, those that are needed by others last. A second signal makes it a kill."""
+        self._say("darkroom", "stopping")
+        workers = [one for one in self._parts.values() if one.part.niceness]
+        others = [one for one in self._parts.values() if not one.part.niceness]
+        self._stop_in_order(workers)
+        keep = {one.process.pid for one in others if one.process}
+        stop_strays(self._folder, {pid for kept in keep for pid in _family(kept)})
+        self._stop_in_order(others)
+        for one in self._parts.values():
+            one.state = PartState.STOPPED
+        self._record()
+        self._say("darkroom", "stopped")
+
+    def _stop_in_order(self, chosen: Sequence[Supervised]) -> None:
+        deadlines: dict[str, float] = {}
+        while living := [one for one in chosen if one.alive]:
+            for one in living:
+                name = one.part.name
+                if any(name in other.part.needs for other in living):
+                    continue
+                if name not in deadlines and one.process:
+                    one.process.send_signal(one.part.stop_signal)
+                    deadlines[name] = time.monotonic() + one.part.stop_seconds
+                elif time.monotonic() > deadlines[name] or self._stop_requests > 1:
+                    self._kill(one)
+            time.sleep(0.02)
+
+    def _kill(self, one: Supervised) -> None:
+        if one.alive and one.process:
+            os.killpg(one.process.pid, signal.SIGKILL)
+            one.process.wait()
+
+
+def _family(pid: int) -> set[int]:
+    """A process and all it has started."""
+    try:
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    except psutil.NoSuchProcess:
+        return set()
