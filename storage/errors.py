@@ -12,6 +12,7 @@ DarkroomError
 │       ├── ArchiveRefused
 │       └── WeightsRefused
 ├── AccessDenied                the key lacks the scope
+│   └── LinkRefused             a signed link that is wrong or has expired
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
 ├── StoreUnavailable            a store does not answer; waiting may help
@@ -109,6 +110,12 @@ class AccessDenied(DarkroomError):
     """The key lacks the scope."""
 
     code = "scope_missing"
+
+
+class LinkRefused(AccessDenied):
+    """A signed link that is not ours or has expired."""
+
+    code = "link_refused"
 
 
 class Unauthenticated(DarkroomError):

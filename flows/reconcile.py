@@ -1,0 +1,150 @@
+"""@flow reconcile: compares the stores with each other, Prefect and MLflow; repairs what is safe, reports all.
+
+It takes no arguments and is safe at any time. A second run on a quiet system reports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from mlflow.tracking import MlflowClient
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+
+from flows.relay import Relay
+from flows.tracking import (
+    JOB_TAG,
+    Away,
+    read_document,
+    register_version,
+    registry_name,
+    tracking_client,
+)
+from storage.errors import StoreUnavailable
+from storage.postgres import catalog, invariants, jobs, references
+from storage.records.catalog import ModelVersion
+from storage.records.jobs import TERMINAL, Job, JobFileRole, JobState
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
+UNFINISHED_WRITE_SECONDS = 86400.0
+
+
+@flow(name="reconcile")
+def reconcile() -> list[str]:
+    """Compare Postgres with the blob store, Prefect and MLflow; repair what is safe and report every difference."""
+    log = get_run_logger()
+    with open_stores(load_settings()) as stores:
+        findings = [*reconcile_prefect(stores), *reconcile_blobs(stores), *reconcile_tracking(stores)]
+        findings += [f"{fault} (not repaired)" for fault in stores.database.run(invariants.broken())]
+        forgotten = stores.database.run(jobs.forget_old_keys(stores.settings.api.idempotency_hours))
+    log.info("%d differences; %d old idempotency keys forgotten", len(findings), forgotten)
+    for finding in findings:
+        log.warning("%s", finding)
+    if findings and flow_run.id:
+        create_table_artifact(key="reconcile", table=[{"difference": finding} for finding in findings])
+    return findings
+
+
+def check_invariants(stores: Stores) -> list[str]:
+    """One sentence for each fault of the rows and of the bytes they name; empty when all holds. Repairs nothing."""
+    faults = stores.database.run(invariants.broken())
+    return faults + list(_missing_blobs(stores))
+
+
+def reconcile_prefect(stores: Stores) -> list[str]:
+    """Hand out again what fell silent or lost its flow run before it began."""
+    with get_client(sync_client=True) as prefect:
+        relay = Relay(stores, prefect)
+        moved = [f"job {job.id} was silent: now {job.state}" for job in relay.sweep()]
+        moved += [f"job {job.id} lost its flow run: now {job.state}" for job in relay.replace_dead_flow_runs()]
+    return moved
+
+
+def reconcile_blobs(stores: Stores) -> list[str]:
+    """Delete bytes that no row has named for the grace period; report rows whose bytes are gone."""
+    grace = stores.settings.blobs.orphan_grace_hours * 3600
+    findings = list(_missing_blobs(stores))
+    old = [blob.sha256 for blob in stores.blobs.list() if blob.age_seconds > grace]
+    for start in range(0, len(old), 1000):
+        page = old[start : start + 1000]
+        named = set(stores.database.run(references.referenced(page)))
+        for sha256 in page:
+            if sha256 not in named:
+                stores.blobs.delete(sha256)
+                findings.append(f"blob {sha256} was named by no row: deleted")
+    unfinished = stores.blobs.sweep_unfinished(UNFINISHED_WRITE_SECONDS)
+    if unfinished:
+        findings.append(f"{unfinished} unfinished writes: deleted")
+    return findings
+
+
+def _missing_blobs(stores: Stores) -> Iterator[str]:
+    for sha256 in sorted(stores.database.run(references.every_hash())):
+        if not stores.blobs.exists(sha256):
+            yield f"blob {sha256} is named by a row but gone"
+
+
+def reconcile_tracking(stores: Stores) -> list[str]:
+    """Register versions that MLflow's registry lacks; end and fill tracking runs that stayed open."""
+    client = tracking_client(stores.settings)
+    findings: list[str] = []
+    try:
+        for version in stores.database.run(catalog.unregistered()):
+            name = register(stores, client, version)
+            findings.append(f"model version {version.id} was not in MLflow's registry: now {name}")
+        findings += _end_open_runs(stores, client)
+    except Away as error:
+        findings.append(f"MLflow does not answer ({type(error).__name__}); tried again next time")
+    except StoreUnavailable as error:
+        findings.append(f"{error}")
+    return findings
+
+
+def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
+    """Put a version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
+    model = stores.database.run(catalog.model_by_id(version.model_id))
+    job = stores.database.run(jobs.get(version.job_id))
+    name = register_version(
+        client,
+        name=registry_name(model.name, model.id),
+        version_id=version.id,
+        run_id=job.tracking_run_id,
+        source=f"{stores.settings.api.public_url}/api/v1/model-versions/{version.id}",
+        tags={JOB_TAG: str(version.job_id), "base_model": version.base_model},
+    )
+    stores.database.run(catalog.note_registered(version.id, name))
+    return name
+
+
+def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=500):
+        job_id = run.data.tags.get(JOB_TAG)
+        if job_id is None:
+            continue
+        job = stores.database.run(jobs.get(UUID(job_id)))
+        if job.state in TERMINAL:
+            filled = _fill(stores, client, job, str(run.info.run_id))
+            client.set_terminated(str(run.info.run_id), RUN_STATUS[job.state])
+            yield f"tracking run {run.info.run_id} of job {job.id} was open: {filled} points filled, {job.state}"
+
+
+def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> int:
+    """Send the points of a job's metrics blob that MLflow lacks; gives how many."""
+    blobs = [file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.METRICS]
+    if not blobs:
+        return 0
+    points = read_document(stores.blobs.read(blobs[-1].sha256))
+    known: dict[str, int] = {}
+    for name in {point.name for point in points}:
+        history = client.get_metric_history(run_id, name)
+        known[name] = max((point.step for point in history), default=-1)
+    missing = [point for point in points if point.step > known[point.name]]
+    for point in missing:
+        client.log_metric(run_id, point.name, point.value, timestamp=point.at, step=point.step)
+    return len(missing)

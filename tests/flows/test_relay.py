@@ -1,0 +1,131 @@
+"""The relay: every committed event has its effect once, in order, whatever dies in between."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Crashed
+
+from flows.relay import DEPLOYMENTS, PrefectAway, Relay
+from storage.postgres import jobs, outbox
+from storage.postgres.connection import Query
+from storage.records.jobs import JobState
+from storage.stores import Stores
+from tests.storage.makers import a_job, an_account
+
+
+@flow(name="train-dreambooth")
+def train_dreambooth(job_id: UUID, hand_out: int) -> None:
+    """Stands for the deployment's flow; no worker ever runs it here."""
+
+
+@pytest.fixture
+def relay(stores: Stores, prefect: SyncPrefectClient) -> Relay:
+    flow_id = prefect.create_flow(train_dreambooth)
+    name = DEPLOYMENTS[next(iter(DEPLOYMENTS))].split("/")[1]
+    prefect.create_deployment(flow_id=flow_id, name=name, parameter_openapi_schema={"type": "object", "properties": {}})
+    return Relay(stores, prefect)
+
+
+def flow_runs(prefect: SyncPrefectClient, stores: Stores, job_ids: list[UUID]) -> list[UUID | None]:
+    return [stores.database.run(jobs.get(job_id)).flow_run_id for job_id in job_ids]
+
+
+def test_jobs_get_flow_runs_in_the_order_of_submission(
+    stores: Stores, prefect: SyncPrefectClient, relay: Relay
+) -> None:
+    owner = an_account(stores.database)
+    submitted = [a_job(stores.database, owner) for _ in range(5)]
+    assert relay.drain() == 5
+    runs = [prefect.read_flow_run(run) for run in flow_runs(prefect, stores, [job.id for job in submitted]) if run]
+    assert [run.parameters["job_id"] for run in runs] == [str(job.id) for job in submitted]
+    starts = [run.expected_start_time for run in runs]
+    assert starts == sorted(starts)
+    assert stores.database.run(outbox.backlog()).waiting == 0
+
+
+def test_a_relay_that_died_before_its_acknowledgement_does_no_harm(
+    stores: Stores, prefect: SyncPrefectClient, relay: Relay
+) -> None:
+    job = a_job(stores.database)
+    [row] = stores.database.run(outbox.claim(1))
+    relay.effect(row.event())
+    first = flow_runs(prefect, stores, [job.id])
+    stores.database.run(outbox.wait_no_longer(row.id, "the relay died here"))
+    assert relay.drain() == 1
+    assert flow_runs(prefect, stores, [job.id]) == first
+
+
+def test_while_prefect_is_away_events_keep_their_place(
+    stores: Stores, relay: Relay, prefect: SyncPrefectClient
+) -> None:
+    owner = an_account(stores.database)
+    submitted = [a_job(stores.database, owner) for _ in range(3)]
+    with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
+        away = Relay(stores, nobody)
+        for _ in range(2):
+            with pytest.raises(PrefectAway):
+                away.drain()
+    assert stores.database.run(outbox.backlog()).waiting == 3
+    relay.drain()
+    runs = [prefect.read_flow_run(run) for run in flow_runs(prefect, stores, [job.id for job in submitted]) if run]
+    assert [run.parameters["job_id"] for run in runs] == [str(job.id) for job in submitted]
+
+
+def test_one_event_without_an_effect_does_not_hold_up_the_others(stores: Stores, relay: Relay) -> None:
+    odd = "insert into outbox (kind, subject) values ('job.unheard_of', 'job:x') returning id"
+    stores.database.run(Query(odd, {}, len))
+    job = a_job(stores.database)
+    relay.drain()
+    assert stores.database.run(jobs.get(job.id)).flow_run_id is not None
+    [waiting] = stores.database.run(Query("select last_error, attempts from outbox where done_at is null", {}, list))
+    assert waiting["attempts"] == 1
+    assert "job.unheard_of" in waiting["last_error"]
+
+
+def test_cancelling_a_waiting_job_cancels_its_flow_run(
+    stores: Stores, prefect: SyncPrefectClient, relay: Relay
+) -> None:
+    job = a_job(stores.database)
+    relay.drain()
+    stores.database.run(jobs.cancel(job.id, job.account_id))
+    relay.drain()
+    [run] = flow_runs(prefect, stores, [job.id])
+    assert run is not None
+    state = prefect.read_flow_run(run).state
+    assert state is not None
+    assert state.is_cancelled()
+
+
+def test_a_job_handed_out_again_gets_a_new_flow_run(stores: Stores, prefect: SyncPrefectClient, relay: Relay) -> None:
+    job = a_job(stores.database)
+    relay.drain()
+    first = flow_runs(prefect, stores, [job.id])
+    stores.database.run(jobs.claim(job.id, 1, uuid4()))
+    late = "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s"
+    stores.database.run(Query(late, {"id": job.id}, len))
+    [moved] = relay.sweep()
+    assert (moved.state, moved.hand_out) == (JobState.SUBMITTED, 2)
+    relay.drain()
+    [second] = flow_runs(prefect, stores, [job.id])
+    assert second is not None
+    assert second != first[0]
+    assert prefect.read_flow_run(second).parameters["hand_out"] == 2
+
+
+def test_a_flow_run_that_died_before_it_claimed_is_replaced(
+    stores: Stores, prefect: SyncPrefectClient, relay: Relay
+) -> None:
+    job = a_job(stores.database)
+    relay.drain()
+    early = "update jobs set submitted_at = now() - interval '5 minutes' where id = %(id)s"
+    stores.database.run(Query(early, {"id": job.id}, len))
+    assert relay.replace_dead_flow_runs() == []
+    [run] = flow_runs(prefect, stores, [job.id])
+    assert run is not None
+    prefect.set_flow_run_state(run, Crashed(message="power loss"), force=True)
+    [replaced] = relay.replace_dead_flow_runs()
+    assert replaced.hand_out == 2
