@@ -1,0 +1,138 @@
+"""A resumable training loop: every step draws its randomness from (seed, step), so a resumed run equals an unbroken one."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+LOGGER = logging.getLogger(__name__)
+
+StepLoss = Callable[[int, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train. The rate rises over `warmup` steps, stays, and falls over the last share.
+
+    A long flat part lets a run be continued to a larger `steps`: only its end differs."""
+
+    steps: int
+    learning_rate: float
+    warmup: int = 100
+    falling_share: float = 0.25
+    ema_decay: float = 0.998
+    save_every: int = 200
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        rising = min(1.0, (step + 1) / max(1, min(self.warmup, self.steps)))
+        left = (self.steps - step) / max(1.0, self.steps * self.falling_share)
+        falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, left))
+        return self.learning_rate * rising * max(falling, 0.01)
+
+
+def _pack(
+    modules: Mapping[str, nn.Module], averages: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, step: int
+) -> dict[str, Tensor]:
+    packed = {f"weights/{key}": value for key, value in _weights(modules).items()}
+    packed |= {f"average/{key}": value for key, value in averages.items()}
+    for index, entry in optimizer.state_dict()["state"].items():
+        packed |= {f"optimizer/{index}/{name}": value for name, value in entry.items()}
+    packed["step"] = torch.tensor(step)
+    return {key: value.detach().contiguous() for key, value in packed.items()}
+
+
+def _weights(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+
+
+def _unpack(
+    packed: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+    averages: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    for name, module in modules.items():
+        prefix = f"weights/{name}."
+        module.load_state_dict({key[len(prefix) :]: value for key, value in packed.items() if key.startswith(prefix)})
+    for key in averages:
+        averages[key] = packed[f"average/{key}"].clone()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in packed.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(packed["step"])
+
+
+def write_checkpoint(path: Path, packed: dict[str, Tensor]) -> None:
+    """Write a checkpoint whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(packed, str(partial))
+    os.replace(partial, path)
+
+
+def train(
+    modules: Mapping[str, nn.Module],
+    loss_of: StepLoss,
+    schedule: Schedule,
+    *,
+    seed: int,
+    checkpoint: Path,
+    stop_at: int | None = None,
+) -> dict[str, Tensor]:
+    """Train the modules in place from the checkpoint if there is one; returns the moving average of their weights.
+
+    loss_of: (step, generator seeded for that step) to a scalar loss.
+    stop_at: leave after this step with the checkpoint written, as an interruption would."""
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.01, fused=True)
+    averages = {key: value.detach().clone() for key, value in _weights(modules).items()}
+    step = 0
+    if checkpoint.exists():
+        step = _unpack(load_file(str(checkpoint)), modules, averages, optimizer)
+        LOGGER.info("resumed %s at step %d of %d", checkpoint.name, step, schedule.steps)
+    last, started, since = min(schedule.steps, stop_at or schedule.steps), time.monotonic(), step
+    while step < last:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        loss = loss_of(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        _average(averages, modules, min(schedule.ema_decay, (1 + step) / (10 + step)))
+        if step % 50 == 0:
+            pace = (time.monotonic() - started) / (step - since)
+            LOGGER.info(
+                "%s step %d/%d loss %.4f, %.2f s a step", checkpoint.stem, step, schedule.steps, loss.item(), pace
+            )
+        if step % schedule.save_every == 0 or step == last:
+            write_checkpoint(checkpoint, _pack(modules, averages, optimizer, step))
+    return averages
+
+
+def _average(averages: dict[str, Tensor], modules: Mapping[str, nn.Module], decay: float) -> None:
+    with torch.no_grad():
+        for key, value in _weights(modules).items():
+            if value.is_floating_point():
+                averages[key].lerp_(value, 1.0 - decay)
+            else:
+                averages[key].copy_(value)
+
+
+def load_average(averages: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> None:
+    """Put averaged weights into the modules."""
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict({key[len(prefix) :]: value for key, value in averages.items() if key.startswith(prefix)})
