@@ -1,0 +1,129 @@
+"""Bytes are named by their hash, seen whole or not at all, and never silently changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.blobs.store import BlobStore
+from storage.errors import BlobCorrupted, BlobMissing
+from storage.settings import BlobSettings
+
+CONTENT = os.urandom(100_000)
+NAME = hashlib.sha256(CONTENT).hexdigest()
+
+STORES: dict[str, Callable[[Path], str]] = {
+    "local": lambda folder: (folder / "blobs").as_uri(),
+    "memory": lambda folder: f"memory://{folder.name}/blobs",
+}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    return BlobStore(BlobSettings(url=STORES[request.param](tmp_path)))
+
+
+def test_what_was_put_is_read_back_under_its_hash(store: BlobStore, tmp_path: Path) -> None:
+    blob = store.put(CONTENT)
+    assert (blob.sha256, blob.size) == (NAME, len(CONTENT))
+    assert store.read(NAME) == CONTENT
+    store.fetch(NAME, tmp_path / "deep" / "copy")
+    assert (tmp_path / "deep" / "copy").read_bytes() == CONTENT
+
+
+def test_the_same_bytes_are_one_object_however_they_came(store: BlobStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    pieces = iter([CONTENT[:7], CONTENT[7:]])
+    assert store.put(CONTENT) == store.put_file(tmp_path / "file") == store.put_stream(pieces)
+    assert [blob.sha256 for blob in store.list()] == [NAME]
+
+
+def test_a_gone_blob_says_so_and_deleting_it_again_is_no_error(store: BlobStore) -> None:
+    store.put(CONTENT)
+    store.delete(NAME)
+    store.delete(NAME)
+    assert not store.exists(NAME)
+    with pytest.raises(BlobMissing, match=NAME):
+        store.read(NAME)
+
+
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "a" * 63, "/" * 64, "a" * 63 + "/"])
+def test_a_name_that_is_no_hash_reaches_no_file(store: BlobStore, name: str) -> None:
+    with pytest.raises(BlobMissing):
+        store.read(name)
+
+
+def test_a_flipped_bit_is_noticed_and_leaves_no_copy(tmp_path: Path) -> None:
+    store = BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri()))
+    store.put(CONTENT)
+    file = tmp_path / "blobs" / NAME[:2] / NAME
+    file.write_bytes(bytes([CONTENT[0] ^ 1]) + CONTENT[1:])
+    with pytest.raises(BlobCorrupted, match=NAME):
+        store.read(NAME)
+    with pytest.raises(BlobCorrupted, match=NAME):
+        store.fetch(NAME, tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == [tmp_path / "blobs"]
+
+
+def test_a_writer_that_fails_leaves_nothing(store: BlobStore) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield CONTENT
+        raise RuntimeError("the client went away")
+
+    with pytest.raises(RuntimeError):
+        store.put_stream(pieces())
+    assert list(store.list()) == []
+    assert store.sweep_unfinished(0) == 0
+
+
+def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    url = (tmp_path / "blobs").as_uri()
+    program = (
+        "import sys, time\n"
+        "from storage.blobs.store import BlobStore\n"
+        "from storage.settings import BlobSettings\n"
+        "def pieces():\n"
+        "    for _ in range(1000):\n"
+        "        yield bytes(100_000)\n"
+        "        print('.', flush=True)\n"
+        "        time.sleep(0.01)\n"
+        f"BlobStore(BlobSettings(url={url!r})).put_stream(pieces())\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    for _ in range(3):
+        writer.stdout.readline()
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    store = BlobStore(BlobSettings(url=url))
+    assert list(store.list()) == []
+    time.sleep(0.05)
+    assert store.sweep_unfinished(0.01) == 1
+
+
+def test_putting_again_keeps_a_blob_from_the_sweep_of_orphans(tmp_path: Path) -> None:
+    store = BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri()))
+    store.put(CONTENT)
+    os.utime(tmp_path / "blobs" / NAME[:2] / NAME, (0, 0))
+    assert next(store.list()).age_seconds > 86400
+    store.put(CONTENT)
+    assert next(store.list()).age_seconds < 60
+
+
+def test_a_folder_is_made_whole_or_not_at_all(store: BlobStore, tmp_path: Path) -> None:
+    one, two = store.put(b"one"), store.put(b"two")
+    files = {"unet/config.json": one.sha256, "model_index.json": two.sha256}
+    folder = store.fetch_folder(files, tmp_path / "cache" / "base")
+    assert (folder / "unet" / "config.json").read_bytes() == b"one"
+    with pytest.raises(BlobMissing):
+        store.fetch_folder({**files, "gone": "0" * 64}, tmp_path / "cache" / "other")
+    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == ["base"]
