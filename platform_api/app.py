@@ -1,0 +1,87 @@
+"""The door: `create_app(settings)` wires every route, guard, limit and error on one screen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+
+from platform_api import documentation, problems, receiving
+from platform_api.access import provide_caller
+from platform_api.bodies import MAX_BODY_BYTES
+from platform_api.events import Announcements
+from platform_api.headers import complete_headers
+from platform_api.limits import Slots
+from platform_api.resources.base_models import BaseModels
+from platform_api.resources.data_sets import DataSets
+from platform_api.resources.generations import Generations
+from platform_api.resources.health import Health
+from platform_api.resources.images import Images
+from platform_api.resources.models import Models, ModelVersions
+from platform_api.resources.training_jobs import TrainingJobs
+from platform_api.resources.views import API
+from storage.blobs.images import ImageWorkers
+from storage.settings import Settings, load_settings
+from storage.stores import AsyncStores, open_async_stores
+
+RESOURCES = (DataSets, BaseModels, TrainingJobs, Generations, Models, ModelVersions, Images)
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The API over these settings' stores, which its lifespan opens and closes. It starts also while they are away."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncGenerator[None]:
+        async with open_async_stores(settings) as stores, _serving(app.state, stores):
+            yield
+
+    app = Litestar(
+        route_handlers=[Router(API, route_handlers=list(RESOURCES)), Health],
+        lifespan=[lifespan],
+        state=State({"refusals": problems.Refusals()}),
+        dependencies={
+            "stores": Provide(provide_stores, sync_to_thread=False),
+            "caller": Provide(provide_caller, sync_to_thread=False),
+        },
+        exception_handlers=problems.HANDLERS,
+        before_send=[complete_headers],
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=documentation.config(),
+        logging_config=None,
+    )
+    documentation.state_scopes(app)
+    return app
+
+
+def app_from_environment() -> Litestar:
+    """What uvicorn serves: `uvicorn platform_api.app:app_from_environment --factory`."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    return create_app(load_settings())
+
+
+def provide_stores(state: State) -> AsyncStores:
+    """The stores that the lifespan opened."""
+    return state.stores
+
+
+@contextlib.asynccontextmanager
+async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
+    """What runs beside the routes: the listener for announcements and the image children."""
+    await asyncio.to_thread(receiving.sweep_staging, stores.settings)
+    state.stores = stores
+    state.announcements = Announcements(stores.database)
+    state.streams = Slots("event streams", each=50, together=1000)
+    state.uploads = Slots("uploads", each=4, together=16)
+    state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
+    listening = asyncio.create_task(state.announcements.listen())
+    try:
+        yield
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await asyncio.to_thread(state.image_workers.close)

@@ -1,0 +1,80 @@
+"""JSON bodies, read strictly: text is not a number, unknown fields are named, and every wrong field is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import msgspec
+from litestar import Request
+
+from platform_api.problems import MalformedBody, readable
+from storage.errors import InvalidRequest
+
+MAX_BODY_BYTES = 64 * 1024
+
+Check = Callable[[Request[Any, Any, Any]], Awaitable[None]]
+
+
+def strictly(kind: type[msgspec.Struct]) -> Check:
+    """A check that runs before the handler: the body is JSON and a `kind`, to the letter.
+
+    The framework alone would take "800" for 800 and report the first wrong field only.
+    """
+
+    async def check(request: Request[Any, Any, Any]) -> None:
+        read_strictly(await request.body(), kind)
+
+    return check
+
+
+def read_strictly(body: bytes, kind: type[msgspec.Struct]) -> None:
+    """Raises MalformedBody when `body` is no JSON object, InvalidRequest naming every field that is wrong."""
+    try:
+        content: Any = msgspec.json.decode(body)
+    except RecursionError:
+        raise MalformedBody("The body is nested too deeply.") from None
+    except ValueError as error:
+        raise MalformedBody(f"The body is not JSON: {readable(str(error))}.") from error
+    if not isinstance(content, dict):
+        raise InvalidRequest({"body": "expected a JSON object"})
+    fields = _faults(cast(dict[str, Any], content), kind)
+    if fields:
+        raise InvalidRequest(fields)
+    try:
+        msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest({"body": readable(str(error))}) from error
+
+
+def _faults(content: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, str]:
+    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    faults = {name: f"there is no such field; there are: {', '.join(known)}" for name in content if name not in known}
+    for name, field in known.items():
+        if name not in content:
+            if field.required:
+                faults[name] = "is required"
+            continue
+        reason = _fault(content[name], field.type)
+        if reason:
+            faults[name] = reason
+    return {_shown(name): reason for name, reason in faults.items()}
+
+
+def _fault(value: Any, kind: Any) -> str | None:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        return readable(str(error))
+    if isinstance(value, str) and has_control_characters(value):
+        return "must not hold control characters"
+    return None
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text holds what no store or log line should get: NUL and its kind, lone surrogates."""
+    return any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shown(name: str) -> str:
+    return name[:100].encode("ascii", "backslashreplace").decode()

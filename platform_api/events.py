@@ -1,0 +1,212 @@
+"""A job's event stream: state changes from Postgres with ids, progress ticks from Valkey without.
+
+One connection a process listens on the channel `outbox` and wakes the streams whose subject is named. A slow look at
+the table is the fallback, so a lost announcement delays an event and loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from litestar import Response
+from litestar.response import Stream
+
+from platform_api.limits import Slots
+from platform_api.resources.views import camelised
+from storage.errors import InvalidRequest, StoreUnavailable
+from storage.postgres import jobs, outbox
+from storage.postgres.connection import AsyncDatabase
+from storage.records.events import OutboxRow
+from storage.records.jobs import TERMINAL, Job, Progress
+from storage.stores import AsyncStores
+
+LOG = logging.getLogger("darkroom.api")
+MEDIA_TYPE = "text/event-stream"
+KEEP_ALIVE_SECONDS = 10.0
+LOOK_SECONDS = 5.0
+TICKS_AGAIN_SECONDS = 3.0
+_LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
+
+
+class Waiter:
+    """One stream that sleeps until there is something to look at."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self.news = True
+
+    def announce(self) -> None:
+        """Wake it to look at the table."""
+        self.news = True
+        self.woken.set()
+
+
+class Announcements:
+    """Wakes whoever waits for news of a subject."""
+
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+        self._waiting: defaultdict[str, set[Waiter]] = defaultdict(set)
+
+    @contextlib.contextmanager
+    def waiting_for(self, subject: str) -> Generator[Waiter]:
+        """A waiter that is woken whenever something happens to `subject`."""
+        waiter = Waiter()
+        self._waiting[subject].add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._waiting[subject].discard(waiter)
+            if not self._waiting[subject]:
+                del self._waiting[subject]
+
+    async def listen(self) -> None:
+        """Listen until cancelled; connect again, ever more slowly, when Postgres goes away."""
+        pause = 0.2
+        while True:
+            try:
+                async with await self._database.connect() as connection:
+                    await connection.execute("listen outbox")
+                    pause = 0.2
+                    for subject in list(self._waiting):
+                        self._announce(subject)
+                    async for announcement in connection.notifies():
+                        self._announce(announcement.payload)
+            except (StoreUnavailable, psycopg.OperationalError, psycopg.InterfaceError) as error:
+                LOG.warning("events: not listening (%s), again in %.1f s", type(error).__name__, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    def _announce(self, subject: str) -> None:
+        for waiter in self._waiting.get(subject, ()):
+            waiter.announce()
+
+
+def read_last_event_id(header: str | None) -> int:
+    """The id after which to go on; 0 without one. Raises InvalidRequest when it is not one of ours."""
+    if header is None or not header.strip():
+        return 0
+    text = header.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidRequest({"Last-Event-ID": "must be the id of an event of this stream, a whole number"})
+    return int(text)
+
+
+async def respond(
+    stores: AsyncStores, announcements: Announcements, streams: Slots, job: Job, after: int
+) -> Response[Any]:
+    """The stream of a job after event `after`; 204 when it has ended and all was told, so that browsers stop asking.
+
+    Raises TooManyRequests when the account follows too many jobs at once.
+    """
+    if after and job.state in TERMINAL and not await stores.database.run(outbox.of_subject(_subject(job), after)):
+        return Response(None, status_code=204)
+    streams.check(job.account_id)
+    headers = {"X-Accel-Buffering": "no"}
+    return Stream(follow(stores, announcements, streams, job, after), media_type=MEDIA_TYPE, headers=headers)
+
+
+async def follow(
+    stores: AsyncStores, announcements: Announcements, streams: Slots, job: Job, after: int
+) -> AsyncGenerator[bytes]:
+    """The stream of one job as bytes, from the first event with an id above `after` to the job's end."""
+    async with streams.hold(job.account_id):
+        with announcements.waiting_for(_subject(job)) as waiter:
+            ticks = _Ticks(stores, job.id, waiter)
+            collecting = asyncio.create_task(ticks.collect())
+            try:
+                yield b"retry: 2000\n\n"
+                if job.progress is not None and job.state not in TERMINAL:
+                    yield _tick(job.progress)
+                async for piece in _News(stores, job, after, waiter, ticks).pieces():
+                    yield piece
+            finally:
+                collecting.cancel()
+
+
+class _Ticks:
+    """The newest progress tick of one job, and nothing while Valkey is away."""
+
+    def __init__(self, stores: AsyncStores, job_id: UUID, waiter: Waiter) -> None:
+        self._stores, self._job_id, self._waiter = stores, job_id, waiter
+        self._newest: Progress | None = None
+
+    def take(self) -> Progress | None:
+        """The newest tick since the last call."""
+        newest, self._newest = self._newest, None
+        return newest
+
+    async def collect(self) -> None:
+        """Follow the job's ticks until cancelled; try again a little later when Valkey does not answer."""
+        while True:
+            async for tick in self._stores.progress.follow(self._job_id, wait_seconds=KEEP_ALIVE_SECONDS / 4):
+                if tick is not None:
+                    self._newest = tick
+                    self._waiter.woken.set()
+            await asyncio.sleep(TICKS_AGAIN_SECONDS)
+
+
+class _News:
+    """Looks at the table when told to or when too long has passed, and keeps the connection alive between."""
+
+    def __init__(self, stores: AsyncStores, job: Job, after: int, waiter: Waiter, ticks: _Ticks) -> None:
+        self._stores, self._job, self._after, self._waiter, self._ticks = stores, job, after, waiter, ticks
+        self._ended = False
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """Events, ticks and keep-alives as they come, to the job's end."""
+        clock = asyncio.get_running_loop()
+        spoke = looked = clock.time()
+        while not self._ended:
+            self._waiter.woken.clear()
+            if self._waiter.news or clock.time() - looked >= LOOK_SECONDS:
+                looked = clock.time()
+                for row in await self._look():
+                    spoke = clock.time()
+                    yield _event(row)
+            tick = None if self._ended else self._ticks.take()
+            if tick is not None:
+                spoke = clock.time()
+                yield _tick(tick)
+            if clock.time() - spoke >= KEEP_ALIVE_SECONDS:
+                spoke = clock.time()
+                yield b": still here\n\n"
+            if not self._ended:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._waiter.woken.wait(), LOOK_SECONDS)
+
+    async def _look(self) -> list[OutboxRow]:
+        """New events; notes when the job has ended. None while Postgres is away: the stream outlives that."""
+        self._waiter.news = False
+        try:
+            rows = await self._stores.database.run(outbox.of_subject(_subject(self._job), self._after))
+            if not rows:
+                state = (await self._stores.database.run(jobs.get(self._job.id))).state
+                self._ended = state in TERMINAL
+        except StoreUnavailable:
+            LOG.warning("events: Postgres is away, job=%s", self._job.id)
+            return []
+        if rows:
+            self._after = rows[-1].id
+            self._ended = rows[-1].kind in _LAST_KINDS
+        return rows
+
+
+def _subject(job: Job) -> str:
+    return f"job:{job.id}"
+
+
+def _event(row: OutboxRow) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (row.id, row.kind.encode(), msgspec.json.encode(camelised(row.payload)))
+
+
+def _tick(progress: Progress) -> bytes:
+    return b"event: progress\ndata: %s\n\n" % msgspec.json.encode(progress)

@@ -1,0 +1,78 @@
+"""How much one request may ask for, and how many may be under way at once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import Counter
+from collections.abc import AsyncGenerator, Hashable
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from litestar.params import Parameter
+
+from storage.errors import InvalidRequest, TooManyRequests
+
+PageLimit = Annotated[int, Parameter(ge=1, le=200, description="Items in one page.", required=False)]
+PageCursor = Annotated[
+    str | None,
+    Parameter(max_length=200, description="metadata.nextCursor of the page before.", required=False),
+]
+
+
+class Slots:
+    """At most so many at once for one holder, and in all. A request beyond that is told when to come back."""
+
+    def __init__(self, what: str, *, each: int, together: int, retry_after: int = 5) -> None:
+        self._what, self._each, self._together, self._retry_after = what, each, together, retry_after
+        self._held: Counter[Hashable] = Counter()
+
+    def check(self, holder: Hashable) -> None:
+        """Raises TooManyRequests when no slot is left for the holder."""
+        if self._held[holder] >= self._each or self._held.total() >= self._together:
+            message = f"Too many {self._what} at once; the limit is {self._each}. Wait for one to end."
+            raise TooManyRequests(message, self._retry_after)
+
+    @asynccontextmanager
+    async def hold(self, holder: Hashable) -> AsyncGenerator[None]:
+        """Hold one slot. Raises TooManyRequests when there is none left."""
+        self.check(holder)
+        self._held[holder] += 1
+        try:
+            yield
+        finally:
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
+
+
+def write_cursor(*parts: object) -> str:
+    """Where a page ended, opaque to clients."""
+    return base64.urlsafe_b64encode("|".join(str(part) for part in parts).encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, parts: int) -> list[str]:
+    """What `write_cursor` was given, as text. Raises InvalidRequest for anything else."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        found = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True).decode("ascii").split("|")
+    except (binascii.Error, UnicodeError) as error:
+        raise wrong_cursor() from error
+    if len(found) != parts:
+        raise wrong_cursor()
+    return found
+
+
+def read_number_cursor(cursor: str | None) -> int | None:
+    """A cursor that is one number. Raises InvalidRequest."""
+    if cursor is None:
+        return None
+    text = read_cursor(cursor, 1)[0]
+    if not text.isdigit() or len(text) > 18:
+        raise wrong_cursor()
+    return int(text)
+
+
+def wrong_cursor() -> InvalidRequest:
+    """The refusal of a cursor that we did not write."""
+    return InvalidRequest({"cursor": "must be metadata.nextCursor of an earlier page, unchanged"})

@@ -1,0 +1,266 @@
+"""Uploads on their way in: streamed to a staging folder, with every limit enforced while the bytes arrive.
+
+What a client says about its body (Content-Length, a part's own headers) is checked against what comes, never believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from litestar import Request
+from litestar.exceptions import HTTPException
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,  # pyright: ignore[reportUnknownVariableType]
+)
+
+from platform_api.bodies import has_control_characters
+from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType
+from storage.errors import InvalidRequest, UploadRefused
+from storage.settings import Settings, UploadSettings
+
+SILENT_SECONDS = 30.0
+DRAIN_SECONDS = 10.0
+_FORGOTTEN_SECONDS = 6 * 3600
+_MAX_NAME = 120
+
+
+@dataclass(frozen=True)
+class ReceivedFile:
+    """One file of an upload: the name its sender gave it, and where it is."""
+
+    name: str
+    path: Path
+    is_archive: bool
+
+
+@dataclass
+class Upload:
+    """What an upload request brought."""
+
+    name: str | None
+    files: list[ReceivedFile]
+
+
+def staging_root(settings: Settings) -> Path:
+    """The folder that uploads in progress live in, one folder each."""
+    return settings.data_folder / "uploads"
+
+
+@asynccontextmanager
+async def staging_folder(settings: Settings) -> AsyncGenerator[Path]:
+    """A folder for one upload, gone at the end whatever happens."""
+    root = staging_root(settings)
+    folder = Path(await asyncio.to_thread(_make_folder, root))
+    try:
+        yield folder
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+
+def _make_folder(root: Path) -> str:
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return tempfile.mkdtemp(dir=root)
+
+
+def sweep_staging(settings: Settings) -> None:
+    """Remove what processes that were killed left in the staging folder."""
+    root = staging_root(settings)
+    for folder in root.iterdir() if root.exists() else ():
+        if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def receive(request: Request[Any, Any, Any], folder: Path, limits: UploadSettings) -> Upload:
+    """Write the files of an upload into `folder`.
+
+    Raises BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType, InvalidRequest, UploadRefused. The rest of the
+    body is then read for a while and dropped, so that the client gets to read why.
+    """
+    body = _Body(request, limits.max_upload_bytes)
+    kind, options = cast(tuple[str, dict[str, str]], parse_options_header(request.headers.get("content-type", "")))
+    try:
+        body.check_declared_length()
+        if kind == "multipart/form-data" and options.get("boundary"):
+            return await _receive_form(body, options["boundary"], folder, limits)
+        if kind in ("application/zip", "application/x-zip-compressed"):
+            return await _receive_archive(body, folder)
+        raise UnsupportedMediaType("Send multipart/form-data with a boundary, or one zip as application/zip.")
+    except (UploadRefused, InvalidRequest, BodyTooLarge, MalformedBody, UnsupportedMediaType):
+        await body.drain()
+        raise
+
+
+class _Body:
+    """A request's bytes as they come, never more than `limit`, and never waiting for ever."""
+
+    def __init__(self, request: Request[Any, Any, Any], limit: int) -> None:
+        self._request, self._limit = request, limit
+        self._stream: AsyncIterator[bytes] = request.stream()
+        self._ended = False
+
+    def check_declared_length(self) -> None:
+        declared = self._request.headers.get("content-length", "0")
+        if declared.isdigit() and int(declared[:20]) > self._limit:
+            raise self._too_large()
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        came = 0
+        while (piece := await self._next()) is not None:
+            came += len(piece)
+            if came > self._limit:
+                raise self._too_large()
+            yield piece
+
+    async def drain(self) -> None:
+        """Read on for a while, so that the refusal reaches a client that is still sending."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                dropped = 0
+                while dropped <= self._limit and (piece := await self._next()) is not None:
+                    dropped += len(piece)
+        except (TimeoutError, TooSlow, MalformedBody):
+            return
+
+    async def _next(self) -> bytes | None:
+        if self._ended:
+            return None
+        try:
+            return await asyncio.wait_for(anext(self._stream), SILENT_SECONDS)
+        except StopAsyncIteration:
+            self._ended = True
+            return None
+        except TimeoutError as error:
+            self._ended = True
+            raise TooSlow(f"No bytes came for {SILENT_SECONDS:.0f} s. Send the upload again.") from error
+        except HTTPException as error:
+            self._ended = True
+            raise MalformedBody("The body ended before it was whole. Send the upload again.") from error
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The upload has more than {self._limit:,} bytes. Send fewer or smaller photos.")
+
+
+async def _receive_archive(body: _Body, folder: Path) -> Upload:
+    path = folder / "archive.zip"
+    with path.open("wb") as sink:
+        async for piece in body.pieces():
+            await _write(sink, piece)
+    return Upload(None, [ReceivedFile("archive.zip", path, is_archive=True)])
+
+
+class _Form:
+    """The parts of a form as they arrive."""
+
+    def __init__(self, folder: Path, limits: UploadSettings) -> None:
+        self.upload = Upload(None, [])
+        self._folder, self._limits = folder, limits
+        self._sink: BinaryIO | None = None
+        self._text: bytearray | None = None
+        self._left = 0
+        self._name = ""
+
+    def begin(self, part: MultipartSegment) -> None:
+        """A new part. Raises InvalidRequest for a field that there is not, UploadRefused for one file too many."""
+        if part.name == "name" and not part.filename:
+            self._text, self._left = bytearray(), 4 * _MAX_NAME
+        elif part.name == "files":
+            self._begin_file(part.filename or "")
+        else:
+            shown = re.sub(r"[^\x20-\x7e]", "?", part.name or "")[:40]
+            raise InvalidRequest({shown or "body": "there is no such field; there are: name, files"})
+
+    def _begin_file(self, filename: str) -> None:
+        if len(self.upload.files) >= self._limits.max_images:
+            message = f"More than {self._limits.max_images:,} files. Send at most that many photos."
+            raise UploadRefused("too_many_images", message)
+        position = len(self.upload.files)
+        self._name = plain_name(filename) or f"photo-{position + 1}"
+        archive = self._name.lower().endswith(".zip")
+        self._left = self._limits.max_upload_bytes if archive else self._limits.max_image_bytes
+        path = self._folder / f"received-{position:06}"
+        self.upload.files.append(ReceivedFile(self._name, path, archive))
+        self._sink = path.open("wb")
+
+    async def take(self, piece: bytes) -> None:
+        """Bytes of the present part. Raises UploadRefused, InvalidRequest when they are too many."""
+        self._left -= len(piece)
+        if self._sink is not None:
+            if self._left < 0:
+                message = f"'{self._name}' has more than {self._limits.max_image_bytes:,} bytes. Export it smaller."
+                raise UploadRefused("image_too_large", message)
+            await _write(self._sink, piece)
+        elif self._text is not None:
+            if self._left < 0:
+                raise InvalidRequest({"name": f"must have {_MAX_NAME} characters at most"})
+            self._text += piece
+
+    def end(self) -> None:
+        """The present part is whole. Raises InvalidRequest when it is a name that cannot be one."""
+        self.close()
+        if self._text is not None:
+            text, self._text = bytes(self._text), None
+            self.upload.name = _checked_name(text)
+
+    def close(self) -> None:
+        """Close the file of a part that is whole, or that never will be."""
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
+
+
+async def _receive_form(body: _Body, boundary: str, folder: Path, limits: UploadSettings) -> Upload:
+    form = _Form(folder, limits)
+    try:
+        parser = PushMultipartParser(boundary, max_segment_count=limits.max_images + 2, strict=True)
+        async for piece in body.pieces():
+            for event in parser.parse(piece):
+                if isinstance(event, MultipartSegment):
+                    form.begin(event)
+                elif event is None:
+                    form.end()
+                else:
+                    await form.take(bytes(event))
+        parser.close()
+    except MultipartError as error:
+        raise MalformedBody("The form is cut short or not well-formed multipart/form-data.") from error
+    except UnicodeError as error:
+        raise MalformedBody("The form's part headers are not UTF-8.") from error
+    finally:
+        form.close()
+    return form.upload
+
+
+async def _write(sink: BinaryIO, piece: bytes) -> None:
+    await asyncio.to_thread(sink.write, piece)
+
+
+def _checked_name(raw: bytes) -> str | None:
+    try:
+        text = raw.decode().strip()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest({"name": "must be UTF-8 text"}) from error
+    if len(text) > _MAX_NAME:
+        raise InvalidRequest({"name": f"must have {_MAX_NAME} characters at most"})
+    if has_control_characters(text):
+        raise InvalidRequest({"name": "must not hold control characters"})
+    return text or None
+
+
+def plain_name(filename: str) -> str:
+    """A sender's file name without folders, control characters or excess; shown only, never a path of ours."""
+    base = re.split(r"[/\\]", filename)[-1]
+    clean = "".join(character for character in base if character.isprintable())
+    stem, dot, suffix = clean.rpartition(".")
+    return f"{stem[: _MAX_NAME - 10]}{dot}{suffix[:8]}" if dot else clean[:_MAX_NAME]

@@ -1,0 +1,47 @@
+"""Generations: images drawn from a published model version."""
+
+from __future__ import annotations
+
+from litestar import Response, post
+
+from platform_api.access import Caller, Requires
+from platform_api.bodies import strictly
+from platform_api.idempotency import IdempotencyKey, checked_key, fresh_seed
+from platform_api.problems import can_answer
+from platform_api.resources.job_views import NOUNS, SubmittedJob, submitted
+from platform_api.resources.jobs import JobRoutes
+from storage.postgres import submissions
+from storage.records.access import Scope
+from storage.records.generation import GenerationRequest
+from storage.records.jobs import JobKind
+from storage.stores import AsyncStores
+
+
+class Generations(JobRoutes):
+    """A prompt in, images out."""
+
+    path = f"/{NOUNS[JobKind.GENERATION]}"
+    tags = ("Generations",)
+    kind = JobKind.GENERATION
+
+    @post(
+        "/",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        before_request=strictly(GenerationRequest),
+        responses=can_answer(401, 403, 413, 422, 429),
+        status_code=202,
+        summary="Submit a generation",
+    )
+    async def submit(
+        self,
+        stores: AsyncStores,
+        caller: Caller,
+        data: GenerationRequest,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[SubmittedJob]:
+        """Commits the job and answers at once. Image i is drawn with seed + i."""
+        script = submissions.submit_generation(
+            data, caller.account_id, stores.settings, seed=fresh_seed(), idempotency_key=checked_key(idempotency_key)
+        )
+        job, _ = await stores.database.run(script)
+        return submitted(job)

@@ -1,0 +1,47 @@
+"""Training jobs: fine-tunes of a base model on a data set."""
+
+from __future__ import annotations
+
+from litestar import Response, post
+
+from platform_api.access import Caller, Requires
+from platform_api.bodies import strictly
+from platform_api.idempotency import IdempotencyKey, checked_key, fresh_seed
+from platform_api.problems import can_answer
+from platform_api.resources.job_views import NOUNS, SubmittedJob, submitted
+from platform_api.resources.jobs import JobRoutes
+from storage.postgres import submissions
+from storage.records.access import Scope
+from storage.records.jobs import JobKind
+from storage.records.training import TrainingRequest
+from storage.stores import AsyncStores
+
+
+class TrainingJobs(JobRoutes):
+    """Photos in, a catalogued model out."""
+
+    path = f"/{NOUNS[JobKind.TRAINING]}"
+    tags = ("Training jobs",)
+    kind = JobKind.TRAINING
+
+    @post(
+        "/",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        before_request=strictly(TrainingRequest),
+        responses=can_answer(401, 403, 413, 422, 429),
+        status_code=202,
+        summary="Submit a fine-tune",
+    )
+    async def submit(
+        self,
+        stores: AsyncStores,
+        caller: Caller,
+        data: TrainingRequest,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[SubmittedJob]:
+        """Commits the job and answers at once. A field left out takes the base model's own default."""
+        script = submissions.submit_training(
+            data, caller.account_id, stores.settings, seed=fresh_seed(), idempotency_key=checked_key(idempotency_key)
+        )
+        job, _ = await stores.database.run(script)
+        return submitted(job)

@@ -1,0 +1,222 @@
+"""Zip archives of photos, read so that every reader would see the same, and never more than allowed.
+
+`zipfile` trusts what an archive says of itself. Here the central directory is checked before it is parsed, local
+headers must agree with it, entries may not overlap, and unpacking counts the bytes that really come out.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from storage.errors import ArchiveRefused
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+_ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
+_JUNK_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+_PIECE = 256 * 1024
+_RATIO_COUNTS_FROM = 64 * 1024 * 1024
+_MAX_RATIO = 50
+_END = struct.Struct("<4s4H2LH")
+_LOCAL = struct.Struct("<4s5H3L2H")
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """What an archive may be: entries that are images, bytes of one, bytes of all."""
+
+    max_images: int
+    max_image_bytes: int
+    max_unpacked_bytes: int
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """One image file from an archive: the name it had there and where it is now."""
+
+    name: str
+    path: Path
+
+
+def unpack_images(archive: Path, folder: Path, limits: ArchiveLimits) -> list[Unpacked]:
+    """Write the image files of a zip archive into `folder` under names of our own, in the archive's order.
+
+    Raises ArchiveRefused with a stable reason. What was written before a refusal stays in `folder` for the caller to
+    remove; it is never more than `limits.max_unpacked_bytes` and one piece.
+    """
+    with archive.open("rb") as stream:
+        _check_ends(stream, limits)
+        try:
+            with zipfile.ZipFile(stream) as opened:
+                entries = _images(opened, limits)
+                _check_layout(stream, opened)
+                return list(_write(opened, entries, folder, limits))
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            struct.error,
+            OSError,
+            ValueError,
+            NotImplementedError,
+        ) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ArchiveRefused("broken", "The zip archive is damaged. Make it again.") from error
+
+
+def _check_ends(stream: BinaryIO, limits: ArchiveLimits) -> None:
+    """Nothing before the first entry or after the last record, and a directory of a size that is worth parsing."""
+    size = stream.seek(0, 2)
+    stream.seek(max(0, size - _END.size - 65535))
+    tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < _END.size:
+        raise ArchiveRefused("not_a_zip", "The file is not a zip archive, or it was cut short. Make it again.")
+    _, disk, start_disk, here, entries, directory_size, directory_start, comment = _END.unpack_from(tail, at)
+    end = size - len(tail) + at
+    if disk or start_disk or here != entries or 0xFFFF in (entries,) or 0xFFFFFFFF in (directory_size, directory_start):
+        raise ArchiveRefused("unusual_zip", "Zip64 and split archives are not taken. Send the photos in smaller ones.")
+    most = 2 * limits.max_images + 200
+    if entries > most:
+        message = f"The archive has {entries:,} entries; at most {limits.max_images:,} images may be sent."
+        raise ArchiveRefused("too_many_entries", message)
+    if directory_size > (entries + 1) * 1024:
+        raise ArchiveRefused("unusual_zip", "The archive's directory is larger than its entries need. Make it again.")
+    stream.seek(0)
+    first = stream.read(4)
+    agrees = directory_start + directory_size == end and end + _END.size + comment == size
+    if not agrees or (entries and first != b"PK\x03\x04"):
+        raise ArchiveRefused("lying_zip", "The archive has bytes before, between or after its entries. Make it again.")
+
+
+def _images(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
+    """The entries that are images; junk that systems add is skipped, anything else refused by name."""
+    seen: set[str] = set()
+    images: list[zipfile.ZipInfo] = []
+    for entry in opened.infolist():
+        _check_name(entry)
+        folded = unicodedata.normalize("NFC", entry.filename.rstrip("/")).casefold()
+        if folded in seen:
+            raise ArchiveRefused(
+                "duplicate_name", f"{_shown(entry)} is in the archive twice, at least for some systems."
+            )
+        seen.add(folded)
+        if entry.is_dir() or _is_junk(entry.filename):
+            continue
+        _check_kind(entry, limits)
+        images.append(entry)
+    if len(images) > limits.max_images:
+        message = f"The archive has {len(images):,} images; the limit is {limits.max_images:,}."
+        raise ArchiveRefused("too_many_images", message)
+    if sum(entry.file_size for entry in images) > limits.max_unpacked_bytes:
+        raise _over_budget(limits)
+    return images
+
+
+def _check_name(entry: zipfile.ZipInfo) -> None:
+    name = entry.orig_filename
+    path = PurePosixPath(name)
+    bad = (
+        not name
+        or len(name) > 1000
+        or "\\" in name
+        or path.is_absolute()
+        or ".." in path.parts
+        or ":" in name
+        or any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in name)
+    )
+    if bad:
+        raise ArchiveRefused("unsafe_name", f"{_shown(entry)} is not a plain relative name. Make the archive again.")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ArchiveRefused("not_a_file", f"{_shown(entry)} is a link or a device. Put the photo itself in.")
+
+
+def _check_kind(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
+    suffix = PurePosixPath(entry.filename).suffix.lower()
+    if entry.flag_bits & 0x2041:
+        raise ArchiveRefused("encrypted", f"{_shown(entry)} is encrypted. Make the archive without a password.")
+    if suffix in _ARCHIVE_SUFFIXES:
+        raise ArchiveRefused("nested_archive", f"{_shown(entry)} is an archive itself. Put the photos in directly.")
+    if suffix in (".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".bmp", ".svg"):
+        raise ArchiveRefused("not_an_image", f"{_shown(entry)}: export {suffix[1:]} files as JPEG or PNG first.")
+    if suffix not in IMAGE_SUFFIXES:
+        raise ArchiveRefused("not_an_image", f"{_shown(entry)} is not a .png, .jpg, .jpeg or .webp file. Leave it out.")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ArchiveRefused("unusual_zip", f"{_shown(entry)} is packed in an unusual way. Make a plain zip.")
+    if entry.file_size > limits.max_image_bytes:
+        raise ArchiveRefused(
+            "image_too_large",
+            f"{_shown(entry)} has {entry.file_size:,} bytes; the limit is {limits.max_image_bytes:,}.",
+        )
+
+
+def _check_layout(stream: BinaryIO, opened: zipfile.ZipFile) -> None:
+    """Every local header agrees with the directory, and entries follow each other without sharing bytes."""
+    end = 0
+    for entry in sorted(opened.infolist(), key=lambda entry: entry.header_offset):
+        if entry.header_offset < end:
+            raise ArchiveRefused("lying_zip", f"{_shown(entry)} shares its bytes with another entry. Make it again.")
+        stream.seek(entry.header_offset)
+        head = stream.read(_LOCAL.size)
+        if len(head) < _LOCAL.size:
+            raise ArchiveRefused("broken", "The zip archive is damaged. Make it again.")
+        mark, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
+        name = stream.read(name_length)
+        later = bool(flags & 0x08)
+        same = (
+            mark == b"PK\x03\x04"
+            and method == entry.compress_type
+            and flags & 0x0809 == entry.flag_bits & 0x0809
+            and name == entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
+            and (later or (crc, packed, size) == (entry.CRC, entry.compress_size, entry.file_size))
+        )
+        if not same:
+            raise ArchiveRefused("lying_zip", f"{_shown(entry)} is described in two ways. Make the archive again.")
+        end = entry.header_offset + _LOCAL.size + name_length + extra_length + entry.compress_size
+
+
+def _write(
+    opened: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: Path, limits: ArchiveLimits
+) -> Iterator[Unpacked]:
+    left = limits.max_unpacked_bytes
+    for position, entry in enumerate(entries):
+        target = folder / f"{position:06}"
+        with opened.open(entry) as source, target.open("wb") as sink:
+            written = 0
+            while piece := source.read(_PIECE):
+                written += len(piece)
+                if written > left:
+                    raise _over_budget(limits)
+                if written > min(entry.file_size, limits.max_image_bytes):
+                    raise ArchiveRefused("lying_zip", f"{_shown(entry)} unpacks to more than it says.")
+                if written > _RATIO_COUNTS_FROM and written > _MAX_RATIO * max(1, entry.compress_size):
+                    raise ArchiveRefused("bomb", f"{_shown(entry)} unpacks to {_MAX_RATIO} times its size and more.")
+                sink.write(piece)
+        left -= written
+        yield Unpacked(entry.filename, target)
+
+
+def _over_budget(limits: ArchiveLimits) -> ArchiveRefused:
+    message = f"The archive unpacks to more than {limits.max_unpacked_bytes:,} bytes. Send fewer or smaller photos."
+    return ArchiveRefused("bomb", message)
+
+
+def _is_junk(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.parts[0] == "__MACOSX" or path.name.casefold() in _JUNK_NAMES or path.name.startswith("._")
+
+
+def _shown(entry: zipfile.ZipInfo) -> str:
+    """An entry's name for a message: short, printable."""
+    name = entry.orig_filename
+    text = "".join(character if character.isprintable() else "?" for character in name)
+    return f"'{text[:80]}...'" if len(text) > 80 else f"'{text}'"
