@@ -13,7 +13,7 @@ from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events import EventTrigger
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ActionTypes, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, Posture
 
 # Three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY of deployments.local.environment.
@@ -22,6 +22,12 @@ SILENT_AFTER = timedelta(seconds=90)
 
 def silent_runs_are_crashed() -> AutomationCore:
     """A flow run whose heartbeat has stopped is marked Crashed, as after a loss of power, when nobody else does."""
+    crash: ActionTypes = ChangeFlowRunState(
+        name=None,
+        state=StateType.CRASHED,
+        message=f"No heartbeat for {SILENT_AFTER.seconds} s; its process is gone.",
+        force=False,  # a run that has ended meanwhile stays as it is
+    )
     return AutomationCore(
         name="darkroom: silent flow runs are crashed",
         description="A flow process that dies together with its worker says nothing any more.",
@@ -34,11 +40,7 @@ def silent_runs_are_crashed() -> AutomationCore:
             threshold=1,
             within=SILENT_AFTER,
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED, message=f"No heartbeat for {SILENT_AFTER.seconds} s; its process is gone."
-            )
-        ],
+        actions=[crash],
     )
 
 
@@ -51,7 +53,8 @@ def deploy_automations(client: SyncPrefectClient) -> None:
         present: list[Automation] = client.read_automations_by_name(wanted.name)  # pyright: ignore[reportAssignmentType]
         if not present:
             client.create_automation(wanted)
-        for known in present[:1]:
-            client.update_automation(known.id, wanted)
-        for double in present[1:]:
-            client.delete_automation(double.id)
+        ids = [known.id for known in present if known.id is not None]
+        for identity in ids[:1]:
+            client.update_automation(identity, wanted)
+        for double in ids[1:]:
+            client.delete_automation(double)

@@ -53,10 +53,10 @@ def stop_leftovers(data_folder: Path) -> list[str]:
     return lines
 
 
-def stop_strays(data_folder: Path, spared: Collection[int]) -> None:
-    """Kill every process of the platform whose pid is not in `spared`: flow processes whose worker has stopped."""
+def stop_strays(data_folder: Path, spared: Collection[int], grace_seconds: float) -> None:
+    """Stop every process of the platform whose pid is not in `spared`: the flow processes of its workers."""
     strays = [process for _, process in processes_of(data_folder) if process.pid not in spared]
-    stop_processes(strays, signal.SIGKILL, GRACE_SECONDS)
+    stop_processes(strays, signal.SIGTERM, grace_seconds)
 
 
 def stop_processes(processes: Iterable[psutil.Process], first: signal.Signals, grace_seconds: float) -> None:

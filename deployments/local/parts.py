@@ -14,11 +14,11 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from deployments.local import environment as env
 from deployments.local import probes
-from deployments.local.postgres import EmbeddedPostgres, account_to_run_as, identity_arguments
+from deployments.local.postgres import OURSELVES, EmbeddedPostgres, RunAs, account_to_run_as
 from deployments.local.valkey import valkey_command
 from storage.settings import Settings
 
@@ -49,13 +49,14 @@ class Part:
     listens: Listens | None = None
     url: str = ""
     before_start: Callable[[], None] = _nothing
-    when_healthy: Callable[[], None] = _nothing
+    when_healthy: Callable[[], object] = _nothing
     once: bool = False
     niceness: int = 0
+    starts_flows: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 5.0
     start_seconds: float = 60.0
-    identity: Mapping[str, int | list[int]] = field(default_factory=dict[str, "int | list[int]"])
+    run_as: RunAs = OURSELVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Steps:
     """What the platform does between its parts: filled in by `deployments.local.steps`, empty in tests of one part."""
 
     databases_ready: Callable[[], None] = _nothing
-    prefect_ready: Callable[[], None] = _nothing
+    prefect_ready: Callable[[], object] = _nothing
     deploy_needed: bool = False
 
 
@@ -127,7 +128,7 @@ def postgres(settings: Settings, steps: Steps) -> Part:
         when_healthy=ready,
         stop_signal=signal.SIGINT,  # fast shutdown; SIGTERM would wait for every client to leave
         stop_seconds=15.0,
-        identity=identity_arguments(account_to_run_as()),
+        run_as=account_to_run_as(),
     )
 
 
@@ -206,8 +207,10 @@ def worker(settings: Settings, pool: str, *, limit: int) -> Part:
         healthy=probes.polls(settings.prefect.api_url, pool, name),
         needs=("prefect",),
         niceness=FLOW_NICENESS,
-        stop_signal=signal.SIGINT,
-        stop_seconds=8.0,  # a flow in the middle of a step is given the time to end it and keep its checkpoint
+        starts_flows=True,
+        # Asked to stop, a worker kills its flow processes at once. Killed itself it leaves them alone, and they can be
+        # asked: each ends its step, keeps its checkpoint and gives its job back.
+        stop_signal=signal.SIGKILL,
     )
 
 

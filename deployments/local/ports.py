@@ -42,6 +42,7 @@ def _by_whom(port: int) -> str:
     except psutil.AccessDenied:
         return " by another process"
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        address = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and address and address.port == port and connection.pid:
             return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return " by another process"

@@ -19,7 +19,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -59,28 +59,28 @@ class EmbeddedPostgres:
                 f"{self.folder} is too long a path for Postgres's socket: {LONGEST_SOCKET_PATH} bytes with "
                 f"/{SOCKET_NAME}. Set DARKROOM_DATA_FOLDER to a shorter path."
             )
-        account = account_to_run_as()
+        run_as = account_to_run_as()
         version_file = self.folder / "PG_VERSION"
         if not version_file.exists():
-            self._initialise(account)
+            self._initialise(run_as)
         elif (found := version_file.read_text().strip()) != MAJOR_VERSION:
             raise PlatformError(
                 f"{self.folder} holds data of PostgreSQL {found}; this is {MAJOR_VERSION}. Dump it with the old "
                 "version, or set DARKROOM_DATA_FOLDER to a new folder."
             )
-        if account:
+        if run_as.user is not None:
             _let_pass(self.folder.parent)
             _let_pass(programs_folder())
 
-    def _initialise(self, account: pwd.struct_passwd | None) -> None:
+    def _initialise(self, run_as: RunAs) -> None:
         """Run initdb beside the final place and rename, so that a folder with PG_VERSION is always whole."""
         beside = self.folder.with_name(self.folder.name + ".new")
         shutil.rmtree(beside, ignore_errors=True)
         if self.folder.exists():
             self.folder.rmdir()
         beside.mkdir(parents=True, mode=0o700)
-        if account:
-            os.chown(beside, account.pw_uid, account.pw_gid)
+        if run_as.user is not None and run_as.group is not None:
+            os.chown(beside, run_as.user, run_as.group)
             _let_pass(beside.parent)
             _let_pass(programs_folder())
         command = [
@@ -94,7 +94,16 @@ class EmbeddedPostgres:
             "--locale=C",
             *([] if self.durable else ["--no-sync"]),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False, **identity_arguments(account))
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+            user=run_as.user,
+            group=run_as.group,
+            extra_groups=run_as.extra_groups,
+        )
         if done.returncode != 0:
             raise PlatformError(f"initdb failed for {self.folder}: {done.stderr.strip() or done.stdout.strip()}")
         beside.rename(self.folder)
@@ -134,10 +143,11 @@ class EmbeddedPostgres:
                     connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
     @contextlib.contextmanager
-    def serving(self, *, timeout_seconds: float = 30.0) -> Iterator[EmbeddedPostgres]:
+    def serving(self, *, timeout_seconds: float = 30.0) -> Generator[EmbeddedPostgres]:
         """Run the server for as long as the block lasts. Its log goes to `<folder>.log`."""
         self.prepare()
         log = self.folder.with_name(self.folder.name + ".log")
+        run_as = account_to_run_as()
         with log.open("ab") as output:
             process = subprocess.Popen(
                 self.command(),
@@ -146,7 +156,9 @@ class EmbeddedPostgres:
                 stderr=output,
                 cwd="/",
                 start_new_session=True,
-                **identity_arguments(account_to_run_as()),
+                user=run_as.user,
+                group=run_as.group,
+                extra_groups=run_as.extra_groups,
             )
         try:
             deadline = time.monotonic() + timeout_seconds
@@ -168,10 +180,22 @@ def programs_folder() -> Path:
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
-def account_to_run_as() -> pwd.struct_passwd | None:
-    """The account that the server runs as: None for our own; as root a separate one, made when it is missing."""
+@dataclass(frozen=True, slots=True)
+class RunAs:
+    """The account that a process is started as: subprocess.Popen's user, group and extra_groups. None: our own."""
+
+    user: int | None = None
+    group: int | None = None
+    extra_groups: tuple[int, ...] | None = None
+
+
+OURSELVES = RunAs()
+
+
+def account_to_run_as() -> RunAs:
+    """The account that the server runs as: our own; for root a separate one, made when it is missing."""
     if os.geteuid() != 0:
-        return None
+        return OURSELVES
     if ACCOUNT_OF_ROOT not in {account.pw_name for account in pwd.getpwall()}:
         made = subprocess.run(
             ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_OF_ROOT],
@@ -185,14 +209,8 @@ def account_to_run_as() -> pwd.struct_passwd | None:
                 f"Postgres does not run as root, and the account {ACCOUNT_OF_ROOT} could not be made: "
                 f"{made.stderr.strip()}. Run as a normal user, or create that account."
             )
-    return pwd.getpwnam(ACCOUNT_OF_ROOT)
-
-
-def identity_arguments(account: pwd.struct_passwd | None) -> dict[str, int | list[int]]:
-    """The arguments of subprocess.Popen that start a process as `account`; none for our own."""
-    if account is None:
-        return {}
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    account = pwd.getpwnam(ACCOUNT_OF_ROOT)
+    return RunAs(account.pw_uid, account.pw_gid, ())
 
 
 def _let_pass(folder: Path) -> None:

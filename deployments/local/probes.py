@@ -69,6 +69,6 @@ def _answer(url: str, post: dict[str, Any] | None) -> Any | None:
         response = httpx.get(url, timeout=SECONDS) if post is None else httpx.post(url, json=post, timeout=SECONDS)
     except httpx.HTTPError:
         return None
-    if response.status_code != httpx.codes.OK:
+    if response.status_code != 200:
         return None
     return response.json() if "json" in response.headers.get("content-type", "") else response.text

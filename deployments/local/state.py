@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -101,7 +101,7 @@ def holder(data_folder: Path) -> int | None:
 
 
 @contextmanager
-def holding(data_folder: Path) -> Iterator[None]:
+def holding(data_folder: Path) -> Generator[None]:
     """Hold the data folder for this process. Raises AlreadyRunning with the pid of the one that holds it."""
     folder = run_folder(data_folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 # A part that stayed up this long is forgiven its earlier deaths.
 FORGIVEN_AFTER_SECONDS = 60.0
 TRIES_OF_A_FIRST_START = 4
+FLOW_GRACE_SECONDS = 8.0
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class Supervised:
     restarts: int = 0
     was_healthy: bool = False
     next_start: float = 0.0
+    kill_at: float = 0.0
 
     @property
     def alive(self) -> bool:
@@ -136,7 +138,9 @@ class Supervisor:
                 stderr=output,
                 # A process of its own session keeps SIGINT at its default; with it ignored a worker never stops.
                 start_new_session=True,
-                **part.identity,  # pyright: ignore[reportArgumentType, reportCallIssue]
+                user=part.run_as.user,
+                group=part.run_as.group,
+                extra_groups=part.run_as.extra_groups,
             )
         if part.niceness:
             os.setpriority(os.PRIO_PROCESS, one.process.pid, part.niceness)
@@ -202,13 +206,13 @@ class Supervisor:
         return all(one.satisfied for one in self._parts.values())
 
     def _stop(self) -> None:
-        """Stop every part, those that are needed by others last. A second signal makes it a kill."""
+        """Stop every part: workers first, then their flow processes, what others need last. A second signal kills."""
         self._say("darkroom", "stopping")
-        workers = [one for one in self._parts.values() if one.part.niceness]
-        others = [one for one in self._parts.values() if not one.part.niceness]
+        workers = [one for one in self._parts.values() if one.part.starts_flows]
+        others = [one for one in self._parts.values() if not one.part.starts_flows]
         self._stop_in_order(workers)
-        keep = {one.process.pid for one in others if one.process}
-        stop_strays(self._folder, {pid for kept in keep for pid in _family(kept)})
+        spared = {pid for one in others if one.process for pid in _family(one.process.pid)}
+        stop_strays(self._folder, spared, grace_seconds=0 if self._stop_requests > 1 else FLOW_GRACE_SECONDS)
         self._stop_in_order(others)
         for one in self._parts.values():
             one.state = PartState.STOPPED
@@ -216,18 +220,20 @@ class Supervisor:
         self._say("darkroom", "stopped")
 
     def _stop_in_order(self, chosen: Sequence[Supervised]) -> None:
-        deadlines: dict[str, float] = {}
         while living := [one for one in chosen if one.alive]:
             for one in living:
-                name = one.part.name
-                if any(name in other.part.needs for other in living):
+                if any(one.part.name in other.part.needs for other in living):
                     continue
-                if name not in deadlines and one.process:
-                    one.process.send_signal(one.part.stop_signal)
-                    deadlines[name] = time.monotonic() + one.part.stop_seconds
-                elif time.monotonic() > deadlines[name] or self._stop_requests > 1:
+                self._ask_to_stop(one)
+                if time.monotonic() > one.kill_at or self._stop_requests > 1:
                     self._kill(one)
             time.sleep(0.02)
+
+    def _ask_to_stop(self, one: Supervised) -> None:
+        """Once only: a worker that gets a second signal drops what it is doing."""
+        if one.process and one.alive and not one.kill_at:
+            one.process.send_signal(one.part.stop_signal)
+            one.kill_at = time.monotonic() + one.part.stop_seconds
 
     def _kill(self, one: Supervised) -> None:
         if one.alive and one.process:
