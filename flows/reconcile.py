@@ -99,7 +99,7 @@ def reconcile_tracking(stores: Stores) -> list[str]:
             findings.append(f"model version {version.id} was not in MLflow's registry: now {name}")
         findings += _end_open_runs(stores, client)
     except Away as error:
-        findings.append(f"MLflow does not answer ({type(error).__name__}); tried again next time")
+        findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
     except StoreUnavailable as error:
         findings.append(f"{error}")
     return findings
@@ -114,7 +114,7 @@ def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str
         name=registry_name(model.name, model.id),
         version_id=version.id,
         run_id=job.tracking_run_id,
-        source=f"{stores.settings.api.public_url}/api/v1/model-versions/{version.id}",
+        source=f"darkroom:/model-versions/{version.id}",
         tags={JOB_TAG: str(version.job_id), "base_model": version.base_model},
     )
     stores.database.run(catalog.note_registered(version.id, name))

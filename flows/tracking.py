@@ -30,6 +30,7 @@ SEND_SECONDS = 2.0
 SEND_POINTS = 500
 JOB_TAG = "darkroom.job_id"
 VERSION_TAG = "darkroom.model_version_id"
+ALIAS = "current"
 
 Away = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
 
@@ -242,10 +243,12 @@ def register_version(
 ) -> str:
     """The registry's name for a model version, NAME/NUMBER: found by our version id, made when it is new.
 
-    The alias `latest` moves to the newest. Raises MlflowException when MLflow is away.
+    The alias `current` moves to it (MLflow keeps the word latest to itself). Raises MlflowException when MLflow is
+    away.
     """
     found = client.search_model_versions(f"tags.`{VERSION_TAG}` = '{version_id}'")
     if found:
+        client.set_registered_model_alias(name, ALIAS, found[0].version)
         return f"{found[0].name}/{found[0].version}"
     try:
         client.create_registered_model(name)
@@ -253,9 +256,13 @@ def register_version(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = client.create_model_version(
-        name, source=source, run_id=run_id, tags={VERSION_TAG: str(version_id), **dict(tags)}
+        name,
+        source=source,
+        run_id=run_id,
+        tags={VERSION_TAG: str(version_id), **dict(tags)},
+        await_creation_for=10,
     )
-    client.set_registered_model_alias(name, "latest", version.version)
+    client.set_registered_model_alias(name, ALIAS, version.version)
     return f"{name}/{version.version}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
-from storage.settings import JobSettings, PostgresSettings, RedisSettings, Settings
+from deployments.local.parts import mlflow_server
+from deployments.local.postgres import EmbeddedPostgres
+from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, Settings
 from storage.stores import Stores, open_stores
+from tests.conftest import free_port
 
 
 @pytest.fixture
@@ -44,3 +49,21 @@ def prefect(prefect_server: None) -> Iterator[SyncPrefectClient]:
     """A client of that server."""
     with get_client(sync_client=True) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(postgres_server: EmbeddedPostgres, short_folder: Path) -> Iterator[str]:
+    """A real MLflow server of this session, started as the embedded platform starts it."""
+    settings = Settings(data_folder=short_folder, mlflow=MlflowSettings(port=free_port()))
+    postgres_server.create_databases(["mlflow"])
+    (short_folder / "mlflow").mkdir()
+    part = mlflow_server(settings)
+    process = subprocess.Popen(part.command, env=dict(part.environment), start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not part.healthy(process.pid):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("MLflow did not start.")
+        time.sleep(0.2)
+    yield settings.mlflow.url
+    process.terminate()
+    process.wait(timeout=20)
