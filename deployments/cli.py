@@ -1,18 +1,70 @@
-"""The command line `darkroom`: this file only says which commands there are."""
+"""The command line `darkroom`: this file only says which commands there are.
+
+A command's module is imported when the command is called, so that `darkroom --help` and the shell's completion are
+quick. The summaries here are the first lines of the commands' own docstrings; a test keeps them equal.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from deployments.commands import platform
 from storage.errors import DarkroomError
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a command lives (module:name, a function or a typer app of several), and what it does in one line."""
+
+    where: str
+    summary: str
+
+
+COMMANDS: dict[str, Place] = {
+    "demo": Place("demo:demo", "Show the whole thing: photos in, a fine-tuned model and a picture grid out."),
+    "up": Place("platform:up", "Run the whole platform on this machine until Ctrl-C."),
+    "down": Place("platform:down", "Stop the platform and leave no process behind."),
+    "status": Place(
+        "platform:status",
+        "Show each part: state, process, uptime, memory, address. Exits with 1 when something is not healthy.",
+    ),
+    "train": Place(
+        "train:train", "Fine-tune a base model on photos of a subject, and follow it to the published model."
+    ),
+    "jobs": Place("jobs:app", "What was asked for, and how far it is."),
+    "generate": Place("generate:generate", "Draw images with a published model version and save them."),
+    "download": Place("download:download", "Bring a model version here. Repeating goes on where it broke off."),
+    "base": Place("base:app", "Base models that a fine-tune can start from."),
+    "key": Place("key:app", "API keys, on this machine's database."),
+    "check": Place("check:check", "Compare the stores with each other: every row has its bytes, every job its facts."),
+}
+
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """The command itself, imported now."""
+    module, attribute = COMMANDS[name].where.split(":")
+    target: object = getattr(import_module(f"deployments.commands.{module}"), attribute)
+    if not isinstance(target, typer.Typer):
+        function = cast(Callable[..., None], target)
+        target = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        target.command(name)(function)
+    command = cast("TyperCommand | TyperGroup", get_command(target))
+    command.name = name
+    return command
+
+
 class _Commands(TyperGroup):
-    """Turns an error that we raised on purpose into its message and exit status 1."""
+    """Imports a command when it is called; turns an error that we raised on purpose into its message and status 1."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else None, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -29,9 +81,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command()(platform.up)
-app.command()(platform.down)
-app.command()(platform.status)
+
+
+def _listed() -> None:
+    """Stands for a command in the list of commands; never called."""
+
+
+for _name, _place in COMMANDS.items():
+    app.command(_name, help=_place.summary)(_listed)
 
 if __name__ == "__main__":
     app()

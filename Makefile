@@ -1,0 +1,69 @@
+# make demo   shows it: photos in, a personalised model out       make up / make down   runs and stops it
+# make test   proves it: checks and every test                    make help             lists the rest
+#
+# Everything is installed into .venv beside this file. PYTHON=python3.12 make demo uses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One torch thread a test process is faster than two that wait for each other; MLflow and Prefect stay silent.
+TEST_ENVIRONMENT := DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down status check format test soak bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## Make the virtual environment
+
+demo: $(INSTALLED) ## Photos in, a catalogued model and a picture grid out
+	@$(BIN)/darkroom demo
+
+up: $(INSTALLED) ## Start the embedded platform in the background
+	@$(BIN)/darkroom up --detach
+
+down: $(INSTALLED) ## Stop the embedded platform
+	@$(BIN)/darkroom down
+
+status: $(INSTALLED) ## Show each part of the running platform
+	@$(BIN)/darkroom status
+
+check: $(INSTALLED_DEV) ## Lint, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(INSTALLED_DEV) ## Sort imports and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: check ## Checks, then every test at its small size
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not soak"
+
+soak: $(INSTALLED_DEV) ## The long tests at their full size
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak
+
+bench: $(patsubst benchmarks/%.py,bench-%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))) ## Every benchmark
+
+bench-%: $(INSTALLED_DEV) ## One benchmark: bench-overhead runs benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.$(subst -,_,$*)
+
+clean: ## Remove the virtual environment and tool caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
+	@echo "Installing into $(VENV) (about 2.5 GB and a few minutes; only the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo "Installing the tools for tests and checks"
+	@$(PIP_INSTALL) --editable '.[dev,s3]'
+	@touch $@

@@ -1,0 +1,153 @@
+"""What the API answers, as far as the command line reads it. Fields it does not know are passed over."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+
+T = TypeVar("T")
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Problem(msgspec.Struct, frozen=True, rename="camel"):
+    """An error body."""
+
+    title: str = ""
+    detail: str = ""
+    code: str = ""
+    errors: dict[str, str] = {}
+    request_id: str = ""
+
+
+class Listing(msgspec.Struct, Generic[T], frozen=True):
+    """Some of many items, newest first."""
+
+    items: list[T]
+
+
+class TrainingDefaults(msgspec.Struct, frozen=True, rename="camel"):
+    """What a training request takes for each field that it leaves out."""
+
+    steps: int
+    identifier: str
+
+
+class Base(msgspec.Struct, frozen=True, rename="camel"):
+    """A base model."""
+
+    name: str
+    family: str
+    resolution: int
+    training: TrainingDefaults
+    class_words: tuple[str, ...] = ()
+    seconds_per_step: float | None = None
+
+
+class DataSet(msgspec.Struct, frozen=True, rename="camel"):
+    """Uploaded photos."""
+
+    id: UUID
+    image_count: int
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a job is: `step` of `total` in a named phase."""
+
+    phase: str
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a job failed."""
+
+    code: str
+    reason: str
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """A job that was just asked for."""
+
+    id: UUID
+    kind: str
+
+
+class Job(msgspec.Struct, frozen=True, rename="camel"):
+    """A job. What is only in its detail has a default."""
+
+    id: UUID
+    kind: str
+    state: str
+    submitted_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    progress: Progress | None = None
+    failure: Failure | None = None
+    retry_of: UUID | None = None
+    model_version_id: int | None = None
+    queue_position: int | None = None
+    estimated_seconds: float | None = None
+    tracking_run_url: str | None = None
+    flow_run_url: str | None = None
+    request: dict[str, Any] = {}
+
+    @property
+    def path(self) -> str:
+        """Where it is below the API's root."""
+        return f"{job_root(self.kind)}/{self.id}"
+
+
+class JobFile(msgspec.Struct, frozen=True, rename="camel"):
+    """Something a job made."""
+
+    name: str
+    role: str
+    size: int
+    sha256: str
+    url: str
+    details: dict[str, Any] = {}
+
+
+class Hashes(msgspec.Struct, frozen=True):
+    """The hashes of a file."""
+
+    sha256: str
+
+
+class VersionFile(msgspec.Struct, frozen=True, rename="camel"):
+    """One file of a model version."""
+
+    path: str
+    role: str
+    size: int
+    hashes: Hashes
+    download_url: str
+
+
+class Version(msgspec.Struct, frozen=True, rename="camel"):
+    """A published model version."""
+
+    id: int
+    model_id: int
+    name: str
+    base_model: str
+    trained_words: tuple[str, ...]
+    files: tuple[VersionFile, ...]
+    evaluation: dict[str, Any] | None = None
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A catalogue entry."""
+
+    id: int
+    name: str
+
+
+def job_root(kind: str) -> str:
+    """The address of all jobs of a kind."""
+    return "/api/v1/generations" if kind == "generation" else "/api/v1/training-jobs"

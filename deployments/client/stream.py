@@ -1,0 +1,101 @@
+"""A job's event stream, followed to its end across broken connections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from deployments.client.api import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    Api,
+    ApiRefusal,
+    raise_for_problem,
+)
+
+SILENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 600.0
+INTERRUPTED = "interrupted"
+LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """One event: a state change with its id, or a `progress` tick without one. The kind INTERRUPTED is our own."""
+
+    id: int | None
+    kind: str
+    data: dict[str, Any]
+
+
+def read_events(lines: Iterable[str]) -> Iterator[StreamEvent]:
+    """The events of a text/event-stream. Comments and events without data are passed over.
+
+    Source: WHATWG HTML, 9.2.6 Interpreting an event stream.
+    """
+    identity: int | None = None
+    kind, data = "message", list[str]()
+    for line in lines:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                yield StreamEvent(identity, kind, msgspec.json.decode("\n".join(data), type=dict[str, Any]))
+            identity, kind, data = None, "message", []
+        elif name == "id" and value.isdigit():
+            identity = int(value)
+        elif name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+
+
+def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[StreamEvent]:
+    """The events of the job at `path` until it ends.
+
+    A broken connection is made again and goes on after the last event seen; each break gives one event of the kind
+    INTERRUPTED. Raises ApiRefusal, and ApiUnreachable after `patience_seconds` without an answer.
+    """
+    last, pause = 0, FIRST_PAUSE_SECONDS
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            for event in _one_connection(api, path, last):
+                last = event.id or last
+                pause, deadline = FIRST_PAUSE_SECONDS, time.monotonic() + patience_seconds
+                yield event
+                if event.kind in LAST_KINDS:
+                    return
+            if _has_ended(api, path):
+                return
+        except (httpx.TransportError, ApiRefusal) as error:
+            if isinstance(error, ApiRefusal) and error.status < 500:
+                raise
+            if time.monotonic() > deadline:
+                raise api.unreachable(error) from error
+        yield StreamEvent(None, INTERRUPTED, {})
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _one_connection(api: Api, path: str, last: int) -> Iterator[StreamEvent]:
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(last)} if last else {})
+    timeout = httpx.Timeout(SILENCE_SECONDS, connect=5.0)
+    with api.http.stream("GET", f"{path}/events", headers=headers, timeout=timeout) as response:
+        if not response.is_success:
+            response.read()
+        raise_for_problem(response)
+        yield from read_events(response.iter_lines())
+
+
+def _has_ended(api: Api, path: str) -> bool:
+    """Whether a stream that closed did so because the job's end was told before."""
+    response = api.http.get(path)
+    raise_for_problem(response)
+    state: object = msgspec.json.decode(response.content, type=dict[str, Any]).get("state")
+    return state in {kind.removeprefix("job.") for kind in LAST_KINDS}

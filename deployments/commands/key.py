@@ -1,0 +1,77 @@
+"""darkroom key: API keys, made and revoked by the operator on the database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deployments.commands.operator import operator_stores
+from storage.postgres import access
+from storage.postgres.connection import Script
+from storage.records.access import ApiKey, NewKey, Scope, make_key
+from storage.settings import load_settings
+
+app = typer.Typer(help="API keys, on this machine's database.", no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for, to know it again.")],
+    scope: Annotated[list[Scope] | None, typer.Option(help="What it allows; repeat it. Default: everything.")] = None,
+    account: Annotated[str, typer.Option(help="Whose data it reaches; made when new.")] = "owner",
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; default: never.")] = None,
+) -> None:
+    """Make a key and show it once."""
+    key = make_key()
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    with operator_stores(load_settings()) as stores:
+        stores.database.run(_add(account, key, name, scope or list(Scope), expires))
+    typer.echo(key.text)
+    typer.echo("Shown once and kept nowhere. Use it with: DARKROOM_API__KEY=<key> darkroom ...", err=True)
+
+
+@app.command("list")
+def list_keys() -> None:
+    """List keys, never their secrets."""
+    with operator_stores(load_settings()) as stores:
+        found = stores.database.run(access.keys())
+    table = Table(box=None, pad_edge=False)
+    for title in ("key", "name", "state", "made", "expires", "scopes"):
+        table.add_column(title, no_wrap=True)
+    now = datetime.now(UTC)
+    for key in found:
+        table.add_row(key.id, key.name, _state(key, now), _day(key.created_at), _day(key.expires_at), _scopes(key))
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id from `darkroom key list`.")],
+) -> None:
+    """Make a key stop working with its next request."""
+    with operator_stores(load_settings()) as stores:
+        key = stores.database.run(access.revoke_key(key_id))
+    typer.echo(f"key {key.id} ({key.name}) is revoked")
+
+
+def _add(account: str, key: NewKey, name: str, scopes: list[Scope], expires: datetime | None) -> Script[Any]:
+    owner = yield from access.ensure_account(account)
+    return (yield from access.add_key(owner.id, key, name, scopes, expires))
+
+
+def _state(key: ApiKey, now: datetime) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "works"
+
+
+def _scopes(key: ApiKey) -> str:
+    return "everything" if set(key.scopes) >= {scope.value for scope in Scope} else " ".join(key.scopes)
+
+
+def _day(moment: datetime | None) -> str:
+    return "never" if moment is None else moment.astimezone().strftime("%Y-%m-%d")
