@@ -87,7 +87,8 @@ class RunningJob:
             self.stores.progress.publish(self.id, self.progress)
 
     def reach(self, point: str) -> None:
-        """A named point where a fault test may stop or kill this process, once."""
+        """A named point where a fault test may kill this process (`die:FILE`), or hold it until FILE says go
+        (`wait:FILE`). A point whose file is there already is passed."""
         order = self.stores.settings.jobs.crash_points.get(point)
         if order is None:
             return
@@ -99,7 +100,7 @@ class RunningJob:
             return
         if action == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        while marker.exists():
+        while marker.read_text() != "go":
             time.sleep(0.05)
 
     def start(self) -> None:

@@ -143,7 +143,7 @@ def test_a_named_point_stops_the_process_once(stores: Stores) -> None:
         reached.start()
         wait_until(marker.exists)
         assert reached.is_alive()
-        marker.unlink()
+        marker.write_text("go")
         reached.join(5)
         running.reach("somewhere else")
         stores.database.run(jobs.succeed(job.id, 1, None))

@@ -1,0 +1,140 @@
+"""What fault tests do to a platform: submit through the public API, arm points, wait, look at what is left."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from mlflow.tracking import MlflowClient
+
+from flows.reconcile import check_invariants
+from flows.tracking import JOB_TAG
+from flows.training.starter.world import held_out_subjects, render_photos
+from storage.stores import open_stores
+from tests.deployments.platform import Platform
+
+PATIENCE_SECONDS = 400.0
+ENDED = {"succeeded", "failed", "cancelled"}
+
+
+@dataclass(frozen=True)
+class Points:
+    """Named points in the flows, each a file: there, it is passed; gone, it acts once."""
+
+    folder: Path
+
+    def file(self, point: str) -> Path:
+        """The file of a point."""
+        return self.folder / point.replace(":", "-")
+
+    def arm(self, *points: str) -> None:
+        """Make points act the next time they are reached."""
+        for point in points:
+            self.file(point).unlink(missing_ok=True)
+
+    def disarm(self, point: str) -> None:
+        """Let processes pass a point, also one that is held there now."""
+        self.file(point).write_text("go")
+
+    def was_reached(self, point: str) -> bool:
+        """Whether an armed point has acted."""
+        return self.file(point).exists()
+
+
+class Bench:
+    """A platform and a client of it."""
+
+    def __init__(self, platform: Platform, points: Points) -> None:
+        self.platform, self.points = platform, points
+        headers = {"Authorization": f"Bearer {platform.key}"}
+        self.client = httpx.Client(base_url=f"{platform.api_url}/api/v1", headers=headers, timeout=30)
+        self._data_set: str | None = None
+
+    def data_set(self) -> str:
+        """Photos of one held-out subject, uploaded once."""
+        if self._data_set is None:
+            files: list[tuple[str, tuple[str, bytes, str]]] = []
+            for number, photo in enumerate(render_photos(held_out_subjects()[0], 4, seed=5)):
+                content = io.BytesIO()
+                getattr(photo, "image", photo).save(content, "PNG")
+                files.append(("files", (f"{number}.png", content.getvalue(), "image/png")))
+            answer = self.client.post("/data-sets", files=files)
+            assert answer.status_code == 201, answer.text
+            self._data_set = str(answer.json()["id"])
+        return self._data_set
+
+    def request(self, **fields: object) -> dict[str, object]:
+        """A small training request on the tiny base model."""
+        return {
+            "dataSetId": self.data_set(),
+            "classWord": held_out_subjects()[0].class_word,
+            "baseModel": "tiny",
+            "steps": 8,
+            "checkpointEvery": 2,
+            "sampleEvery": 4,
+            "seed": 11,
+        } | fields
+
+    def submit(self, *, key: str | None = None, **fields: object) -> str:
+        """Submit a training job; gives its id."""
+        headers = {"Idempotency-Key": key or uuid4().hex}
+        answer = self.client.post("/training-jobs", json=self.request(**fields), headers=headers)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """A job as the API shows it; patient while the API is away."""
+        for _ in range(200):
+            try:
+                answer = self.client.get(f"/training-jobs/{job_id}")
+            except httpx.TransportError:
+                time.sleep(0.3)
+                continue
+            if answer.status_code == 200:
+                return dict(answer.json())
+            assert answer.status_code == 503, answer.text
+            time.sleep(0.3)
+        raise AssertionError("the API stayed away")
+
+    def wait_for(self, what: str, true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until something holds."""
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, f"waited too long for {what}\n{self.platform.output[-6000:]}"
+            time.sleep(0.2)
+
+    def wait_for_end(self, job_id: str) -> dict[str, Any]:
+        """The job once it has ended."""
+        self.wait_for(f"the end of {job_id}", lambda: self.job(job_id)["state"] in ENDED)
+        return self.job(job_id)
+
+    def hold(self, point: str) -> None:
+        """Wait until a flow's process is held at an armed point."""
+        self.wait_for(point, lambda: self.points.was_reached(point))
+
+    def weights(self, job_id: str) -> dict[str, str]:
+        """The SHA-256 of every file that a succeeded job published, by path."""
+        job = self.wait_for_end(job_id)
+        assert job["state"] == "succeeded", job
+        answer = self.client.get(f"/model-versions/{job['modelVersionId']}")
+        assert answer.status_code == 200, answer.text
+        files = {file["path"]: file["sha256"] for file in answer.json()["files"]}
+        assert any(path.endswith(".safetensors") for path in files)
+        return files
+
+    def tracking_runs(self, job_id: str) -> list[Any]:
+        """MLflow's runs of a job."""
+        client = MlflowClient(tracking_uri=self.platform.settings.mlflow.url)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{job_id}'"))
+
+    def faults(self) -> list[str]:
+        """Everything that is wrong between the stores now; `darkroom check` asks the same."""
+        with open_stores(self.platform.settings) as stores:
+            return check_invariants(stores)

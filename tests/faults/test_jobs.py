@@ -1,0 +1,97 @@
+"""Accepted work finishes once, with the same bytes, whatever dies."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.faults.bench import Bench
+from tests.faults.conftest import DEADLY
+
+SERVICES = ("api", "relay", "prefect", "mlflow", "valkey", "postgres")
+
+
+@pytest.fixture(scope="session")
+def straight(bench: Bench) -> dict[str, str]:
+    """What the recipe of these tests gives when nothing dies."""
+    return bench.weights(bench.submit())
+
+
+def assert_done_once(bench: Bench, job_id: str, straight: dict[str, str]) -> dict[str, Any]:
+    assert bench.weights(job_id) == straight
+    job = bench.job(job_id)
+    bench.wait_for(
+        "MLflow's run to end", lambda: [run.info.status for run in bench.tracking_runs(job_id)] == ["FINISHED"]
+    )
+    [run] = bench.tracking_runs(job_id)
+    client_steps = run.data.metrics
+    assert client_steps, "the tracking run has no metrics"
+    bench.wait_for("the stores to agree", lambda: bench.faults() == [], seconds=60)
+    return job
+
+
+def test_a_job_killed_in_every_phase_gives_the_bytes_of_one_that_ran_through(
+    bench: Bench, straight: dict[str, str]
+) -> None:
+    bench.points.arm(*DEADLY)
+    job_id = bench.submit(regularizationCount=5)
+    baseline = bench.weights(bench.submit(regularizationCount=5))
+    assert all(bench.points.was_reached(point) for point in DEADLY)
+    assert baseline != straight
+    job = assert_done_once(bench, job_id, baseline)
+    assert job["handOut"] == 1 + len(DEADLY)
+
+
+def test_the_flow_and_its_worker_killed_together(bench: Bench, straight: dict[str, str]) -> None:
+    bench.points.arm("fit:5")
+    job_id = bench.submit()
+    bench.hold("fit:5")
+    old = bench.platform.kill("worker-training")
+    for process in bench.platform.flow_processes():
+        process.kill()
+    bench.platform.wait_healthy(restarted={"worker-training": old})
+    bench.points.disarm("fit:5")
+    job = assert_done_once(bench, job_id, straight)
+    assert job["handOut"] == 2
+
+
+def test_every_service_killed_in_turn_during_a_job(bench: Bench, straight: dict[str, str]) -> None:
+    bench.points.arm("fit:2")
+    job_id = bench.submit()
+    bench.hold("fit:2")
+    for service in SERVICES:
+        old = bench.platform.kill(service)
+        bench.platform.wait_healthy(restarted={service: old})
+    bench.points.disarm("fit:2")
+    assert_done_once(bench, job_id, straight)
+
+
+def test_cancelling_stops_the_process_and_frees_its_memory(bench: Bench) -> None:
+    job_id = bench.submit(steps=20_000, checkpointEvery=20_000, sampleEvery=20)
+    bench.wait_for("the fit", lambda: (bench.job(job_id)["progress"] or {}).get("step", 0) > 30)
+    processes = bench.platform.flow_processes()
+    assert processes
+    started = time.monotonic()
+    answer = bench.client.post(f"/training-jobs/{job_id}/cancel")
+    assert answer.status_code == 202, answer.text
+    assert bench.wait_for_end(job_id)["state"] == "cancelled"
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive, f"still there {time.monotonic() - started:.0f} s after the cancel"
+    files = bench.client.get(f"/training-jobs/{job_id}/files").json()["items"]
+    assert any(file["role"] == "sample" for file in files), files
+
+
+def test_ten_submissions_at_once_with_repeated_keys(bench: Bench) -> None:
+    keys = [f"burst-{number}" for number in range(8)] + ["burst-0", "burst-1"]
+    with ThreadPoolExecutor(10) as pool:
+        ids = list(pool.map(lambda key: bench.submit(key=key, steps=1, regularizationCount=1), keys))
+    assert len(set(ids)) == 8
+    ended = [bench.wait_for_end(job_id) for job_id in set(ids)]
+    assert {job["state"] for job in ended} == {"succeeded"}
+    by_submission = sorted(ended, key=lambda job: job["sequence"])
+    starts = [job["startedAt"] for job in by_submission]
+    assert starts == sorted(starts)
