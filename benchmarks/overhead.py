@@ -1,0 +1,108 @@
+"""What Darkroom adds to Prefect: POST to the committed claim, beside a bare deployment on the same server and worker.
+
+    python -m benchmarks.overhead            SIZE=full for more runs
+
+The bare deployment's module has the training flow's third-party imports and an empty body; its time runs from the
+client's call to the body's first line. Ours runs from the POST to the claim that Postgres committed. Both take turns
+on one worker. Importing the two modules is also measured apart.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+from prefect.client.orchestration import SyncPrefectClient
+
+from benchmarks.bare_flow import bare
+from flows.training.starter.networks import write_tiny_model
+from tests.deployments.platform import running_platform
+from tests.faults.bench import Bench, Points
+
+TURNS = 15 if os.environ.get("SIZE") == "full" else 4
+MODULES = {"ours": "flows.training.dreambooth", "bare": "benchmarks.bare_flow"}
+
+
+def wait(what: str, value: Callable[[], Any], seconds: float = 180.0) -> Any:
+    """The first true value that comes."""
+    deadline = time.monotonic() + seconds
+    while not (found := value()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited too long for {what}")
+        time.sleep(0.05)
+    return found
+
+
+def time_bare(prefect: SyncPrefectClient, deployment: Any, folder: Path) -> float:
+    """Seconds from the call to the first line of an empty flow."""
+    marker = folder / uuid4().hex
+    begin = time.time()
+    run = prefect.create_flow_run_from_deployment(deployment, parameters={"marker": str(marker)})
+    wait("the bare flow", marker.exists)
+    wait("its end", lambda: (state := prefect.read_flow_run(run.id).state) and state.is_final())
+    return float(marker.read_text()) - begin
+
+
+def time_ours(bench: Bench) -> float:
+    """Seconds from the POST to the committed claim."""
+    begin = time.time()
+    job_id = bench.submit(steps=1, regularizationCount=1, checkpointEvery=1, sampleEvery=1)
+    claimed = datetime.fromisoformat(str(wait("the claim", lambda: bench.job(job_id)["startedAt"])))
+    bench.wait_for_end(job_id)
+    return claimed.timestamp() - begin
+
+
+def import_seconds(module: str) -> float:
+    """Seconds that a fresh interpreter takes to import a module."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    """Measure in turns and print a table, then the figures."""
+    rows: dict[str, list[float]] = {"ours": [], "bare": []}
+    imports: dict[str, list[float]] = {"ours": [], "bare": []}
+    with tempfile.TemporaryDirectory() as name, running_platform() as platform:
+        folder = Path(name)
+        write_tiny_model(folder / "tiny", seed=1)
+        added = platform.cli("base", "add", str(folder / "tiny"), "--name", "tiny")
+        if added.returncode:
+            raise RuntimeError(added.stderr)
+        bench = Bench(platform, Points(folder))
+        with SyncPrefectClient(api=platform.settings.prefect.api_url) as prefect:
+            deployment = prefect.create_deployment(
+                flow_id=prefect.create_flow(bare),
+                name="bare",
+                entrypoint="benchmarks.bare_flow.bare",
+                work_pool_name="training",
+                pull_steps=[],
+                job_variables={"command": "python -m prefect.engine"},
+            )
+            time_ours(bench)  # fills the regularization set and the base's floor
+            for _ in range(TURNS):
+                rows["bare"].append(time_bare(prefect, deployment, folder))
+                rows["ours"].append(time_ours(bench))
+    for _ in range(3):
+        for who, module in MODULES.items():
+            imports[who].append(import_seconds(module))
+    print(f"{'seconds':<28}{'median':>8}{'min':>8}{'max':>8}   of {TURNS} turns")
+    for label, table in (("start to claim", rows), ("import of the module", imports)):
+        for who, values in table.items():
+            print(f"{label + ', ' + who:<28}{median(values):>8.2f}{min(values):>8.2f}{max(values):>8.2f}")
+    for figure, table, goal in (("start_to_claim_s", rows, "<=1.2"), ("import_s", imports, "<=1.2")):
+        ours, peer = median(table["ours"]), median(table["bare"])
+        print(f"figure {figure} {ours:.2f} {peer:.2f} {ours / peer:.2f} goal {goal}")
+
+
+if __name__ == "__main__":
+    main()
