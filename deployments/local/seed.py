@@ -1,4 +1,4 @@
-"""What the first `up` puts in place: the key that signs image links, the owner's account and key.
+"""What the first `up` puts in place: the key that signs image links, the owner's account and key, the starter model.
 
 Everything here may be repeated: what is there stays.
 """
@@ -14,12 +14,16 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from deployments.bases import add_base_model
 from storage.postgres import access
 from storage.postgres.connection import Database, Query
 from storage.records.access import NewKey, Scope, make_key, split_key
 from storage.settings import Settings
+from storage.stores import open_stores
 
 OWNER = "owner"
+STARTER = "starter"
+STARTER_FOLDER = Path(__file__).parent / STARTER
 
 
 def with_signing_key(settings: Settings) -> Settings:
@@ -55,6 +59,14 @@ def _is_known(database: Database, text: str) -> bool:
 def _owner_with(key: NewKey) -> Generator[Query[Any], Any, None]:
     account = yield from access.ensure_account(OWNER)
     yield from access.add_key(account.id, key, "made by the first darkroom up", list(Scope))
+
+
+def ensure_starter(settings: Settings) -> None:
+    """Register the starter model that comes with the project, or its new edition, as a base model."""
+    if not (STARTER_FOLDER / "model_index.json").exists():
+        return
+    with open_stores(settings) as stores:
+        add_base_model(stores, STARTER_FOLDER, STARTER, replace=True)
 
 
 def write_secret(file: Path, text: str) -> None:

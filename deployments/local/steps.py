@@ -9,7 +9,7 @@ import httpx
 
 from deployments.local.fingerprint import deploy_is_needed
 from deployments.local.parts import Steps, is_embedded
-from deployments.local.seed import ensure_owner
+from deployments.local.seed import ensure_owner, ensure_starter
 from storage.postgres.connection import migrate
 from storage.settings import Settings
 
@@ -26,9 +26,10 @@ def platform_steps(settings: Settings) -> Steps:
 
 
 def prepare_database(settings: Settings) -> None:
-    """The newest schema, and the owner."""
+    """The newest schema, the owner, and the starter model."""
     migrate(settings.postgres.url.get_secret_value())
     ensure_owner(settings)
+    ensure_starter(settings)
 
 
 def delete_overdue_runs(api_url: str) -> int:
@@ -43,16 +44,20 @@ def delete_overdue_runs(api_url: str) -> int:
     }
     deleted = 0
     with httpx.Client(base_url=api_url + "/", timeout=30) as client:
-        found = client.post("flow_runs/filter", json={"flow_runs": due, "limit": 200}).raise_for_status().json()
-        offset = 0
-        ids: list[str] = []
-        while found:
-            ids += [run["id"] for run in found if run["auto_scheduled"]]
-            offset += len(found)
-            body = {"flow_runs": due, "limit": 200, "offset": offset}
-            found = client.post("flow_runs/filter", json=body).raise_for_status().json()
+        ids = [run["id"] for run in _flow_runs(client, due) if run["auto_scheduled"]]
         for first in range(0, len(ids), _PAGE):
             chosen = {"id": {"any_": ids[first : first + _PAGE]}}
             answer = client.post("flow_runs/bulk_delete", json={"flow_runs": chosen, "limit": _PAGE})
             deleted += len(answer.raise_for_status().json()["deleted"])
     return deleted
+
+
+def _flow_runs(client: httpx.Client, chosen: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every flow run that the filter chooses."""
+    found: list[dict[str, Any]] = []
+    while True:
+        body = {"flow_runs": chosen, "limit": 200, "offset": len(found)}
+        page = client.post("flow_runs/filter", json=body).raise_for_status().json()
+        found += page
+        if len(page) < 200:
+            return found

@@ -157,7 +157,7 @@ class Supervisor:
                 self._become(one, PartState.DONE)
             else:
                 self._died(one, f"ended with status {self._status(one)} before it was healthy")
-        elif one.part.healthy(process.pid):
+        elif not one.part.once and one.part.healthy(process.pid):
             self._become(one, PartState.HEALTHY)
         elif time.time() - one.since > one.part.start_seconds:
             self._kill(one)
