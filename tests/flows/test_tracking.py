@@ -114,7 +114,9 @@ def test_reconcile_registers_a_version_that_mlflow_missed_once(stores: Stores, t
     assert registered is not None
     name, number = registered.rsplit("/", 1)
     assert client.get_model_version_by_alias(name, "current").version == number
-    again = register_version(client, name=name, version_id=version_id, run_id=None, source="darkroom:/model-versions/1", tags={})
+    again = register_version(
+        client, name=name, version_id=version_id, run_id=None, source="darkroom:/model-versions/1", tags={}
+    )
     assert again == registered
 
 
