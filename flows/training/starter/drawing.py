@@ -95,7 +95,7 @@ def _brick_wall(image: Image.Image, draw: ImageDraw.ImageDraw, rng: np.random.Ge
 def _in_the_sky(image: Image.Image, draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _sky(image, (70, 140, 230), (150, 200, 248))
     for _ in range(4):
-        x, y = rng.integers(-20, 170), rng.integers(0, 176)
+        x, y = int(rng.integers(-20, 170)), int(rng.integers(0, 176))
         for dx, dy, r in ((0, 6, 13), (16, 0, 17), (34, 6, 13)):
             draw.ellipse((x + dx - r, y + dy - r * 0.7, x + dx + r, y + dy + r * 0.7), fill=(250, 252, 255))
 

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from flows.training.starter.drawing import render
 from flows.training.starter.judge import Judge
-from flows.training.starter.learning import Views, to_range, to_tensor
+from flows.training.starter.learning import Views, decode, posterior_of, to_range, to_tensor
 from flows.training.starter.steps import Schedule, load_average, train
 from flows.training.starter.world import (
     CLASSES,
@@ -37,23 +37,24 @@ def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
     """Blur, brighten and add noise at random: generated images are softer than rendered ones, and must be judged."""
     count = len(images)
     small = interpolate(avg_pool2d(images, 2), scale_factor=2, mode="bilinear", align_corners=False)
-    softness = torch.rand((count, 1, 1, 1), generator=generator) * (
-        torch.rand((count, 1, 1, 1), generator=generator) < 0.6
-    )
+    one = (count, 1, 1, 1)
+    softness = torch.rand(one, generator=generator) * (torch.rand(one, generator=generator) < 0.6)
     soft = images.lerp(small, softness)
-    gain = 1 + 0.1 * torch.randn((count, 1, 1, 1), generator=generator)
+    gain = 1 + 0.1 * torch.randn(one, generator=generator)
     tint = 0.04 * torch.randn((count, 3, 1, 1), generator=generator)
-    grain = 0.06 * torch.rand((count, 1, 1, 1), generator=generator)
+    grain = 0.06 * torch.rand(one, generator=generator)
     return soft * gain + tint + grain * torch.randn(images.shape, generator=generator)
 
 
 @torch.no_grad()
-def reconstructed(autoencoder: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """uint8 pixels as the autoencoder gives them back, uint8 again: half of the judge's images look generated."""
-    decoded = [
-        autoencoder.decode(autoencoder.encode(to_range(part)).latent_dist.mean).sample for part in pixels.split(64)
-    ]
-    return ((torch.cat(decoded).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def with_reconstructions(autoencoder: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """uint8 pixels (N, 3, H, W) with every second image as the autoencoder gives it back: generated images look so."""
+    mixed = pixels.clone()
+    for start in range(0, len(pixels), 128):
+        part = to_range(pixels[start : start + 128 : 2])
+        decoded = decode(autoencoder, posterior_of(autoencoder, part).mean)
+        mixed[start : start + 128 : 2] = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return mixed
 
 
 def truths(views: Views) -> Tensor:
@@ -113,8 +114,8 @@ def rival_subjects(count: int, rng: np.random.Generator, *, held_out: bool) -> l
     return list(found)
 
 
-def render_subjects(groups: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Subjects for metric learning, by rivals of 8: pixels (S, views, 3, 64, 64) uint8 and group (S,).
+def render_subjects(groups: int, seed: int) -> Tensor:
+    """Subjects for metric learning, `groups` times 8 rivals one after another: pixels (S, views, 3, 64, 64) uint8.
 
     The views of one subject have distinct scenes; rivals of one group share class and colour."""
     rng = np.random.default_rng((seed, 5))
@@ -123,7 +124,7 @@ def render_subjects(groups: int, seed: int) -> tuple[Tensor, Tensor]:
         for subject in rival_subjects(8, rng, held_out=False):
             scenes = rng.permutation(len(SCENES))[:VIEWS_OF_SUBJECT]
             pixels.append(torch.stack([to_tensor(render(picture_of(subject, SCENES[i], rng))) for i in scenes]))
-    return torch.stack(pixels), torch.arange(groups).repeat_interleave(8)
+    return torch.stack(pixels)
 
 
 def contrastive_loss(vectors: Tensor, subjects: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -15,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from flows.training.starter.captions import caption
 from flows.training.starter.drawing import render
 from flows.training.starter.networks import Parts, make_scheduler
-from flows.training.starter.steps import Schedule, load_average, train
+from flows.training.starter.steps import Schedule, load_average, train, write_checkpoint
 from flows.training.starter.world import FREE_IDENTIFIERS, USED_IDENTIFIERS, Picture, random_picture
 
 LOGGER = logging.getLogger(__name__)
@@ -45,8 +47,29 @@ def render_views(count: int, seed: int) -> Views:
     return Views(pictures, torch.stack([to_tensor(render(picture)) for picture in pictures]))
 
 
+def kept_views(state: Path, count: int, seed: int) -> Views:
+    """`render_views`, with the pixels kept in the state folder for the next time."""
+    kept = state / f"views-{seed}-{count}.safetensors"
+    if kept.exists():
+        pictures = tuple(random_picture(seed, index) for index in range(count))
+        return Views(pictures, load_file(str(kept))["pixels"])
+    views = render_views(count, seed)
+    write_checkpoint(kept, {"pixels": views.pixels})
+    return views
+
+
 def _draw(count: int, size: int, generator: torch.Generator) -> Tensor:
     return torch.randint(0, count, (size,), generator=generator)
+
+
+def posterior_of(autoencoder: AutoencoderKL, images: Tensor) -> DiagonalGaussianDistribution:
+    """Where images (N, 3, H, W) in [-1, 1] may lie among the latents, not yet scaled."""
+    return autoencoder.encode(images).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Images of unscaled latents, not clipped."""
+    return autoencoder.decode(latents).sample  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
 
 
 def train_autoencoder(
@@ -66,8 +89,8 @@ def train_autoencoder(
             half = images.shape[-1] // 2
             images = images[..., y : y + half, x : x + half]
         target = to_range(images).contiguous(memory_format=torch.channels_last)
-        posterior = autoencoder.encode(target).latent_dist
-        decoded = autoencoder.decode(posterior.sample(generator)).sample
+        posterior = posterior_of(autoencoder, target)
+        decoded = decode(autoencoder, posterior.sample(generator))
         error = decoded - target
         return error.abs().mean() + 0.5 * error.square().mean() + 1e-5 * posterior.kl().mean() / target[0].numel()
 
@@ -85,13 +108,13 @@ def train_autoencoder(
 def reconstruction_error(autoencoder: AutoencoderKL, views: Views, count: int = 256) -> float:
     """Mean absolute error of the last `count` views after encoding and decoding, in units of [-1, 1]."""
     images = to_range(views.pixels[-count:])
-    return (autoencoder.decode(autoencoder.encode(images).latent_dist.mean).sample - images).abs().mean().item()
+    return (decode(autoencoder, posterior_of(autoencoder, images).mean) - images).abs().mean().item()
 
 
 @torch.no_grad()
 def encode_views(autoencoder: AutoencoderKL, pixels: Tensor, batch_size: int = 64) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents, (N, 4, 16, 16) each, not yet scaled."""
-    found = [autoencoder.encode(to_range(chunk)).latent_dist for chunk in pixels.split(batch_size)]
+    found = [posterior_of(autoencoder, to_range(chunk)) for chunk in pixels.split(batch_size)]
     return torch.cat([item.mean for item in found]), torch.cat([item.std for item in found])
 
 
@@ -163,7 +186,7 @@ def place_free_identifiers(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 
     Left where they were initialised, the network would read past them and fine-tuning could not move what they
     mean: nothing in pretraining made that direction matter."""
-    weight = text_encoder.get_input_embeddings().weight
+    weight: Tensor = text_encoder.get_input_embeddings().weight  # pyright: ignore[reportAssignmentType]
     known = weight[[tokenizer.convert_tokens_to_ids(word + "</w>") for word in USED_IDENTIFIERS]]
     free = [tokenizer.convert_tokens_to_ids(word + "</w>") for word in FREE_IDENTIFIERS]
     noise = torch.randn((len(free), known.shape[1]), generator=torch.Generator().manual_seed(seed))

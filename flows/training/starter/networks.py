@@ -76,9 +76,9 @@ def make_autoencoder(sizes: Sizes) -> AutoencoderKL:
     """A fresh autoencoder: (N, 3, 64, 64) images in [-1, 1] to (N, 4, 16, 16) latents."""
     return AutoencoderKL(
         sample_size=64,
-        block_out_channels=sizes.autoencoder,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=sizes.autoencoder,  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=sizes.norm_groups,
@@ -88,6 +88,7 @@ def make_autoencoder(sizes: Sizes) -> AutoencoderKL:
 
 def make_text_encoder(sizes: Sizes, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """A fresh text encoder over the tokenizer's vocabulary; its positions equal `model_max_length`."""
+    # The vocabulary ends with the start token and the end token, which also pads.
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=sizes.text_width,
@@ -96,9 +97,9 @@ def make_text_encoder(sizes: Sizes, tokenizer: CLIPTokenizer) -> CLIPTextModel:
         num_attention_heads=4,
         max_position_embeddings=tokenizer.model_max_length,
         projection_dim=sizes.text_width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=len(tokenizer) - 2,
+        eos_token_id=len(tokenizer) - 1,
+        pad_token_id=len(tokenizer) - 1,
     )
     return CLIPTextModel(config)
 
@@ -116,7 +117,7 @@ def make_unet(sizes: Sizes) -> UNet2DConditionModel:
         up_block_types=(*("CrossAttnUpBlock2D",) * blocks, "UpBlock2D"),
         cross_attention_dim=sizes.text_width,
         # diffusers reads this as the number of heads, one entry for each width.
-        attention_head_dim=tuple(max(1, width // sizes.head_width) for width in sizes.unet),
+        attention_head_dim=tuple(max(1, width // sizes.head_width) for width in sizes.unet),  # pyright: ignore
         norm_num_groups=sizes.norm_groups,
     )
 

@@ -1,4 +1,4 @@
-"""A resumable training loop: every step draws its randomness from (seed, step), so a resumed run equals an unbroken one."""
+"""A resumable training loop: a step draws its randomness from (seed, step), so a resumed run equals an unbroken one."""
 
 import logging
 import math
@@ -114,9 +114,8 @@ def train(
         _average(averages, modules, min(schedule.ema_decay, (1 + step) / (10 + step)))
         if step % 50 == 0:
             pace = (time.monotonic() - started) / (step - since)
-            LOGGER.info(
-                "%s step %d/%d loss %.4f, %.2f s a step", checkpoint.stem, step, schedule.steps, loss.item(), pace
-            )
+            told = (checkpoint.stem, step, schedule.steps, loss.item(), pace)
+            LOGGER.info("%s step %d/%d loss %.4f, %.2f s a step", *told)
         if step % schedule.save_every == 0 or step == last:
             write_checkpoint(checkpoint, _pack(modules, averages, optimizer, step))
     return averages

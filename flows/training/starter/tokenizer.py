@@ -4,6 +4,7 @@ The layout is CLIP's: 256 byte symbols, the same with `</w>`, one entry per merg
 Every word of the captions and every identifier ends up as one token; any other text falls back to its bytes.
 """
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -68,7 +69,7 @@ def learn_merges(words: Mapping[str, int]) -> list[Pair]:
     while any(len(symbols) > 1 for symbols in spelt.values()):
         counts: Counter[Pair] = Counter()
         for word, symbols in spelt.items():
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in itertools.pairwise(symbols):
                 counts[pair] += words[word]
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
@@ -87,9 +88,9 @@ def write_tokenizer(folder: Path, *, max_tokens: int = MAX_TOKENS) -> CLIPTokeni
     """Write `vocab.json`, `merges.txt` and the tokenizer's settings to `folder`; returns the loaded tokenizer."""
     merges = learn_merges(corpus())
     vocab = vocabulary(merges)
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, pad_token=END, model_max_length=max_tokens)
+    made = CLIPTokenizer(vocab=vocab, merges=merges, pad_token=END, model_max_length=max_tokens)  # pyright: ignore[reportArgumentType]
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(str(folder))
+    made.save_pretrained(str(folder))
     # transformers 5 saves only tokenizer.json; other tools read the two files of CLIP's own format.
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]

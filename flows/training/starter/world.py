@@ -5,7 +5,6 @@ every image is known. Some (class, pattern) pairs are held out: no picture of th
 subjects made of them are the photos of the demo and of the tests.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -226,7 +225,7 @@ def picture_of(subject: Subject, scene: str, rng: np.random.Generator) -> Pictur
     return Picture(scene, int(rng.integers(2**31)), (Placed(subject, random_pose(rng)),))
 
 
-def photo_scenes(count: int, seed: int, *, among: Sequence[str] = SCENES) -> tuple[str, ...]:
+def photo_scenes(count: int, seed: int, *, among: tuple[str, ...] = SCENES) -> tuple[str, ...]:
     """`count` distinct scenes for the photos of a subject, by seed.
 
     Raises ValueError when there are not that many scenes."""
