@@ -1,0 +1,151 @@
+"""What happens between two training steps: report, check, checkpoint, sample, stop. Never within one."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from flows.training.checkpoints import CheckpointStore, write_checkpoint
+from flows.training.module import DreamBoothModule
+from storage.errors import JobCancelled
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished step. `step` counts from 1; `images_per_second` leaves out checkpoints and samples."""
+
+    step: int
+    steps: int
+    loss: float
+    instance_loss: float
+    prior_loss: float
+    learning_rate: float
+    gradient_norm: float
+    images_per_second: float
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the caller wants to hear between steps. Each is called with the training at rest.
+
+    on_step: the report of the step that just ended. check: the number of finished steps; raises JobCancelled to stop
+    with a checkpoint, anything else to stop without one. on_sample: the number of finished steps, every
+    `sample_every`; may draw images with the components, but must not touch the global random generator.
+    """
+
+    on_step: Callable[[StepReport], None] = _nothing
+    check: Callable[[int], None] = _nothing
+    on_sample: Callable[[int], None] = _nothing
+
+
+class Termination:
+    """SIGTERM, held back while a step runs. Prefect's own handler would raise in the middle of an optimizer step."""
+
+    def __init__(self) -> None:
+        self.requested: bool = False
+        self._previous = signal.getsignal(signal.SIGTERM)
+
+    def hold(self) -> None:
+        """From now on SIGTERM sets a flag."""
+        signal.signal(signal.SIGTERM, self._note)
+
+    def release(self) -> None:
+        """Put the earlier handler back."""
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def raise_now(self) -> None:
+        """Put the earlier handler back and hand it the termination that was held."""
+        self.release()
+        signal.raise_signal(signal.SIGTERM)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+
+class StepBoundary(Callback):
+    """Runs after every step, in this order: report, check, checkpoint, sample, terminate.
+
+    A checkpoint is written every `checkpoint_every` steps, after the last one, and when a held SIGTERM or a
+    cancellation ends the training. An exception that interrupted a step never leads to one.
+    """
+
+    def __init__(self, checkpoints: CheckpointStore, watch: Watch, termination: Termination, work_folder: Path) -> None:
+        self._checkpoints = checkpoints
+        self._watch = watch
+        self._termination = termination
+        self._work_folder = work_folder
+        self._kept_step = 0
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning has set its own SIGTERM handler by now; replace it. Its teardown puts the first one back."""
+        self._termination.hold()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the step's clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The step boundary."""
+        assert isinstance(pl_module, DreamBoothModule)
+        seconds = time.perf_counter() - self._started
+        done, recipe = int(batch) + 1, pl_module.recipe
+        self._watch.on_step(_report(pl_module, done, seconds))
+        try:
+            self._watch.check(done)
+        except JobCancelled:
+            self._keep(pl_module, done)
+            raise
+        if self._termination.requested or done % recipe.checkpoint_every == 0 or done == recipe.steps:
+            self._keep(pl_module, done)
+        if self._termination.requested:
+            self._termination.raise_now()
+        if done % recipe.sample_every == 0 or done == recipe.steps:
+            self._watch.on_sample(done)
+
+    def _keep(self, module: DreamBoothModule, step: int) -> None:
+        if step == self._kept_step:
+            return
+        file = self._work_folder / f"checkpoint-{step}.safetensors"
+        try:
+            write_checkpoint(
+                file,
+                step=step,
+                fingerprint=module.recipe.fingerprint(),
+                groups=module.training_groups,
+                optimizer=module.optimizer,
+            )
+            self._checkpoints.keep(step, file)
+        finally:
+            file.unlink(missing_ok=True)
+        self._kept_step = step
+
+
+def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:
+    loss = module.last_loss
+    assert loss is not None
+    recipe = module.recipe
+    rows = recipe.batch_size * (1 if module.images.regularization is None else 2)
+    return StepReport(
+        step=done,
+        steps=recipe.steps,
+        loss=float(loss.total.detach()),
+        instance_loss=float(loss.instance),
+        prior_loss=float(loss.prior),
+        learning_rate=module.optimizer.param_groups[0]["lr"],
+        gradient_norm=module.gradient_norm,
+        images_per_second=rows / seconds,
+    )

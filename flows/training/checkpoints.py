@@ -1,0 +1,110 @@
+"""Resumable training state in one safetensors file: weights, optimizer moments, step. No pickle anywhere.
+
+The random draws of a step are a function of (seed, step), so no generator state or data position is kept. Equal
+training states give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from flows.training.methods.protocol import ParameterGroup
+from flows.training.tensor_files import payload_sha256, read_metadata, read_tensors, write_tensors
+from storage.errors import InvalidCheckpoint, WeightsRefused
+
+FORMAT = "darkroom-checkpoint"
+VERSION = "1"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class CheckpointStore(Protocol):
+    """Where one job's checkpoints are kept."""
+
+    def latest(self) -> tuple[int, Path] | None:
+        """The newest verified checkpoint as (step, local file), or None."""
+        ...
+
+    def keep(self, step: int, file: Path) -> None:
+        """Store the checkpoint of `step`; returns when it is durable. `file` is removed afterwards by the caller."""
+        ...
+
+
+def write_checkpoint(
+    path: Path, *, step: int, fingerprint: str, groups: Iterable[ParameterGroup], optimizer: Optimizer
+) -> None:
+    """The training state after `step` optimizer steps of the recipe with this fingerprint."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in _parameters(groups):
+        tensors[f"weights/{name}"] = parameter.detach()
+        state = optimizer.state[parameter]
+        for moment in _MOMENTS:
+            # Before the first step there are no moments; zeros say the same.
+            tensors[f"{moment}/{name}"] = state[moment] if state else torch.zeros_like(parameter)
+    metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "recipe": fingerprint}
+    write_tensors(path, tensors, metadata, payload_keys=("sha256",))
+
+
+def read_checkpoint(path: Path, *, fingerprint: str, groups: Iterable[ParameterGroup], optimizer: Optimizer) -> int:
+    """Put a checkpoint's state into the parameters and the optimizer; returns its step.
+
+    Everything is verified before anything changes. Raises InvalidCheckpoint when the file is damaged, of another
+    format, of another recipe, or does not hold exactly these parameters.
+    """
+    step, tensors = _verified(path, fingerprint)
+    parameters = dict(_parameters(groups))
+    wanted = {f"{part}/{name}": parameter.shape for name, parameter in parameters.items() for part in _parts()}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if wanted != found:
+        odd = sorted(set(wanted.items()) ^ set(found.items()))[:3]
+        raise InvalidCheckpoint(f"{path.name} does not hold this model's parameters; they differ at {odd}.")
+    for name, parameter in parameters.items():
+        with torch.no_grad():
+            parameter.copy_(tensors[f"weights/{name}"])
+        state = optimizer.state[parameter]
+        state["step"] = torch.tensor(float(step), device=_step_device(parameter, optimizer))
+        for moment in _MOMENTS:
+            state[moment] = torch.empty_like(parameter).copy_(tensors[f"{moment}/{name}"])
+    return step
+
+
+def checkpoint_step(path: Path, fingerprint: str) -> int:
+    """The step of a checkpoint, after the same verification. Raises InvalidCheckpoint."""
+    return _verified(path, fingerprint)[0]
+
+
+def _verified(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]]:
+    try:
+        metadata = read_metadata(path)
+        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+            raise InvalidCheckpoint(
+                f"{path.name} is {metadata.get('format')} version {metadata.get('version')}; "
+                f"this release reads {FORMAT} version {VERSION}. Start the job anew."
+            )
+        if metadata.get("recipe") != fingerprint:
+            raise InvalidCheckpoint(
+                f"{path.name} belongs to recipe {metadata.get('recipe')}, not to {fingerprint}. Start the job anew."
+            )
+        if metadata.get("sha256") != payload_sha256(path):
+            raise InvalidCheckpoint(f"the tensors of {path.name} do not match its own hash; an older one may be whole.")
+        return int(metadata["step"]), read_tensors(path)
+    except WeightsRefused as error:
+        raise InvalidCheckpoint(f"{path.name} is damaged: {error}") from error
+
+
+def _parts() -> tuple[str, ...]:
+    return ("weights", *_MOMENTS)
+
+
+def _parameters(groups: Iterable[ParameterGroup]) -> list[tuple[str, torch.nn.Parameter]]:
+    return sorted((name, parameter) for group in groups for name, parameter in group.parameters.items())
+
+
+def _step_device(parameter: Tensor, optimizer: Optimizer) -> torch.device:
+    fused = bool(optimizer.defaults.get("fused")) or bool(optimizer.defaults.get("capturable"))
+    return parameter.device if fused else torch.device("cpu")

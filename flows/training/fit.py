@@ -1,0 +1,77 @@
+"""Fitting: from a recipe and its images to trained components, resumed from the newest checkpoint if there is one."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
+
+from flows.training.callbacks import StepBoundary, Termination, Watch
+from flows.training.checkpoints import CheckpointStore, read_checkpoint
+from flows.training.data import TrainingImages
+from flows.training.families.protocol import Components, Family
+from flows.training.methods.mapping import method_named
+from flows.training.module import DreamBoothModule
+from storage.records.training import TrainingRecipe
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    recipe: TrainingRecipe,
+    family: Family,
+    components: Components,
+    images: TrainingImages,
+    *,
+    checkpoints: CheckpointStore,
+    work_folder: Path,
+    watch: Watch | None = None,
+    snr_gamma: float | None = None,
+) -> frozenset[str]:
+    """Train `components` in place for the recipe's steps; returns the names of the components that changed.
+
+    `work_folder` holds a checkpoint while it is written. Raises InvalidCheckpoint if the newest checkpoint is not of
+    this recipe, and whatever `watch` raises. A SIGTERM that arrives during a step takes effect at its end.
+    """
+    training = method_named(recipe.method).begin(family, components, recipe)
+    try:
+        module = DreamBoothModule(recipe, family, components, training, images, snr_gamma)
+        start = 0
+        newest = checkpoints.latest()
+        if newest is not None:
+            start = read_checkpoint(
+                newest[1], fingerprint=recipe.fingerprint(), groups=training.groups, optimizer=module.optimizer
+            )
+            logger.info("resuming at step %d of %d", start, recipe.steps)
+        if start < recipe.steps:
+            _run(module, start, StepBoundary(checkpoints, watch or Watch(), Termination(), work_folder))
+    finally:
+        changed = training.finish()
+    return changed
+
+
+def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    trainer = Trainer(
+        accelerator="gpu" if module.components.device.type == "cuda" else "cpu",
+        devices=1,
+        max_epochs=1,
+        callbacks=[boundary],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        barebones=False,
+        deterministic=None,  # set by prepare_torch
+    )
+    # A batch is a step's number; the images are already in memory, so loader workers would only cost.
+    numbers = DataLoader(range(start, module.recipe.steps), batch_size=None, shuffle=False)  # pyright: ignore[reportArgumentType]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        with torch.enable_grad():
+            trainer.fit(module, numbers)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from flows.training.callbacks import StepReport, Watch
+from flows.training.checkpoints import checkpoint_step, read_checkpoint, write_checkpoint
+from flows.training.families.protocol import Components
+from flows.training.methods.mapping import method_named
+from flows.training.module import new_optimizer
+from storage.errors import InvalidCheckpoint, JobCancelled
+from storage.records.training import TrainingRecipe
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export
+
+STEPS = 20
+EVERYTHING = recipe(steps=STEPS, text_encoder_learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, KeptCheckpoints]:
+    """The exported file's SHA-256 of a training that nothing disturbed, and its checkpoints of every step."""
+    work = tmp_path_factory.mktemp("uninterrupted")
+    checkpoints = KeptCheckpoints(work / "checkpoints")
+    export = train_and_export(tiny_model, work, EVERYTHING, checkpoints)
+    return export.hashes.sha256, checkpoints
+
+
+def only(step: int, checkpoints: KeptCheckpoints, folder: Path) -> KeptCheckpoints:
+    """A store that holds the checkpoint of one step alone."""
+    copy = KeptCheckpoints(folder)
+    copy.keep(step, checkpoints.folder / f"{step}.safetensors")
+    return copy
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_resume_equals_uninterrupted(
+    step: int, uninterrupted: tuple[str, KeptCheckpoints], tiny_model: Path, tmp_path: Path
+):
+    sha256, checkpoints = uninterrupted
+    export = train_and_export(tiny_model, tmp_path, EVERYTHING, only(step, checkpoints, tmp_path / "kept"))
+    assert export.hashes.sha256 == sha256
+
+
+def test_resumed_checkpoints_have_the_bytes_of_uninterrupted_ones(
+    uninterrupted: tuple[str, KeptCheckpoints], tiny_model: Path, tmp_path: Path
+):
+    _, checkpoints = uninterrupted
+    resumed = only(12, checkpoints, tmp_path / "kept")
+    train_and_export(tiny_model, tmp_path, EVERYTHING, resumed)
+    assert resumed.kept == list(range(12, STEPS + 1))
+    for step in (13, STEPS):
+        name = f"{step}.safetensors"
+        assert (resumed.folder / name).read_bytes() == (checkpoints.folder / name).read_bytes()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from flows.training.callbacks import Watch
+from tests.flows.training.tiny import KeptCheckpoints, train_and_export
+from tests.flows.training.test_checkpoints import EVERYTHING
+
+base, work, how, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+def stop(report):
+    if report.step == at:
+        os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+
+export = train_and_export(base, work, EVERYTHING, KeptCheckpoints(work / "kept"), Watch(on_step=stop))
+print(export.hashes.sha256)
+"""
+
+
+def run_until_stopped(base: Path, work: Path, how: str, at: int) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", KILLED, str(base), str(work), how, str(at)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_training_killed_in_another_process_goes_on_to_the_same_bytes(
+    uninterrupted: tuple[str, KeptCheckpoints], tiny_model: Path, tmp_path: Path
+):
+    killed = run_until_stopped(tiny_model, tmp_path, "kill", 5)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert KeptCheckpoints(tmp_path / "kept").latest() == (4, tmp_path / "kept" / "4.safetensors")
+    export = train_and_export(tiny_model, tmp_path, EVERYTHING, KeptCheckpoints(tmp_path / "kept"))
+    assert export.hashes.sha256 == uninterrupted[0]
+
+
+def test_sigterm_takes_effect_at_the_step_boundary_after_a_checkpoint(tiny_model: Path, tmp_path: Path):
+    stopped = run_until_stopped(tiny_model, tmp_path, "terminate", 5)
+    assert stopped.returncode == 143, stopped.stderr
+    newest = KeptCheckpoints(tmp_path / "kept").latest()
+    assert newest is not None
+    assert checkpoint_step(newest[1], EVERYTHING.fingerprint()) == 5
+
+
+def test_the_earlier_sigterm_handler_is_back_after_training(tiny_model: Path, tmp_path: Path):
+    before = signal.getsignal(signal.SIGTERM)
+    train_and_export(tiny_model, tmp_path, recipe(steps=1), KeptCheckpoints(tmp_path / "kept"))
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_cancelled_training_keeps_the_step_it_had_reached(tiny_model: Path, tmp_path: Path):
+    def cancel(step: int) -> None:
+        if step == 3:
+            raise JobCancelled("the owner asked to stop")
+
+    checkpoints = KeptCheckpoints(tmp_path / "kept")
+    with pytest.raises(JobCancelled):
+        train_and_export(tiny_model, tmp_path, recipe(checkpoint_every=100), checkpoints, Watch(check=cancel))
+    assert checkpoints.kept == [3]
+
+
+def test_an_error_during_training_writes_no_checkpoint(tiny_model: Path, tmp_path: Path):
+    def fail(report: StepReport) -> None:
+        if report.step == 3:
+            raise MemoryError
+
+    checkpoints = KeptCheckpoints(tmp_path / "kept")
+    with pytest.raises(MemoryError):
+        train_and_export(tiny_model, tmp_path, recipe(checkpoint_every=2), checkpoints, Watch(on_step=fail))
+    assert checkpoints.kept == [2]
+    assert list(tmp_path.glob("checkpoint-*")) == []
+
+
+def written(components: Components, wanted: TrainingRecipe, file: Path) -> Path:
+    training = method_named("full").begin(FAMILY, components, wanted)
+    write_checkpoint(
+        file,
+        step=4,
+        fingerprint=wanted.fingerprint(),
+        groups=training.groups,
+        optimizer=new_optimizer(training.groups),
+    )
+    return file
+
+
+def test_equal_states_are_equal_bytes(components: Components, tmp_path: Path):
+    first, second = (written(components, recipe(), tmp_path / name) for name in ("first", "second"))
+    assert hashlib.sha256(first.read_bytes()).digest() == hashlib.sha256(second.read_bytes()).digest()
+    length = int.from_bytes(first.read_bytes()[:8], "little")
+    header = json.loads(first.read_bytes()[8 : 8 + length])
+    assert list(header) == sorted(header)
+    assert header["__metadata__"]["step"] == "4"
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_and_changes_nothing(components: Components, tmp_path: Path):
+    file = written(components, recipe(), tmp_path / "file")
+    training = method_named("full").begin(FAMILY, components, recipe(seed=8))
+    optimizer = new_optimizer(training.groups)
+    with pytest.raises(InvalidCheckpoint, match="belongs to recipe"):
+        read_checkpoint(file, fingerprint=recipe(seed=8).fingerprint(), groups=training.groups, optimizer=optimizer)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("where", ["header", "weights", "end"])
+def test_a_damaged_checkpoint_is_refused(where: str, components: Components, tmp_path: Path):
+    file = written(components, recipe(), tmp_path / "file")
+    content = bytearray(file.read_bytes())
+    match where:
+        case "header":
+            content[3] ^= 1
+        case "weights":
+            content[-1000] ^= 1
+        case _:
+            del content[-1:]
+    file.write_bytes(bytes(content))
+    with pytest.raises(InvalidCheckpoint, match="file"):
+        checkpoint_step(file, recipe().fingerprint())
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(components: Components, tmp_path: Path):
+    file = written(components, recipe(), tmp_path / "file")
+    training = method_named("full").begin(FAMILY, components, EVERYTHING)
+    with pytest.raises(InvalidCheckpoint, match="does not hold this model's parameters"):
+        read_checkpoint(
+            file,
+            fingerprint=recipe().fingerprint(),
+            groups=training.groups,
+            optimizer=new_optimizer(training.groups),
+        )
+
+
+def test_no_pickle_is_entered(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("pickle was entered")
+
+    monkeypatch.setattr(torch, "save", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    checkpoints = KeptCheckpoints(tmp_path / "kept")
+    train_and_export(tiny_model, tmp_path, recipe(steps=2), checkpoints)
+    train_and_export(tiny_model, tmp_path, recipe(steps=2), checkpoints)
+    assert checkpoints.kept == [1, 2]

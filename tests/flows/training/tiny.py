@@ -1,0 +1,98 @@
+"""A tiny model, its recipe and its images: everything a training test starts from."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from PIL import Image
+
+from flows.training.callbacks import Watch
+from flows.training.data import TrainingImages, encode_images, generator_for
+from flows.training.export import Export, export_model
+from flows.training.families.mapping import family_named
+from flows.training.families.protocol import Components
+from flows.training.fit import fit
+from storage.records.training import SamplerSettings, TrainingRecipe
+
+FAMILY = family_named("sd1")
+TINY_RECIPE = TrainingRecipe(
+    data_set_hash="d" * 64,
+    base_model_hash="b" * 64,
+    family="sd1",
+    resolution=64,
+    class_word="mug",
+    identifier="sks",
+    steps=20,
+    batch_size=1,
+    learning_rate=1e-3,
+    text_encoder_learning_rate=0.0,
+    token_learning_rate=1e-2,
+    prior_loss_weight=1.0,
+    regularization_count=3,
+    checkpoint_every=1,
+    sample_every=1000,
+    seed=7,
+    sampler=SamplerSettings(steps=2, guidance_scale=3.0),
+    evaluation_scenes=("on the beach", "in the snow"),
+    threads=1,
+)
+
+
+def recipe(**changes: Any) -> TrainingRecipe:
+    """The tiny recipe with changes."""
+    return msgspec.structs.replace(TINY_RECIPE, **changes)
+
+
+def pictures(count: int, purpose: str = "pictures") -> list[Image.Image]:
+    """`count` different RGB images of 64 x 64 pixels."""
+    drawn: list[Image.Image] = []
+    for number in range(count):
+        pixels = torch.randint(0, 256, (8, 8, 3), generator=generator_for(0, purpose, number), dtype=torch.uint8)
+        drawn.append(Image.fromarray(pixels.numpy()).resize((64, 64), Image.Resampling.BICUBIC))
+    return drawn
+
+
+def training_images(components: Components, wanted: TrainingRecipe) -> TrainingImages:
+    """Two photos, and the recipe's number of regularization images unless it trains without them."""
+    prior = None
+    if wanted.prior_loss_weight > 0:
+        prior = encode_images(FAMILY, components, pictures(wanted.regularization_count, "class"), wanted.resolution)
+    return TrainingImages(encode_images(FAMILY, components, pictures(2), wanted.resolution), prior)
+
+
+@dataclass
+class KeptCheckpoints:
+    """Checkpoints in a folder, one file a step; remembers which steps were kept in this process."""
+
+    folder: Path
+    kept: list[int] = field(default_factory=list)
+
+    def latest(self) -> tuple[int, Path] | None:
+        """The file of the highest step."""
+        steps = sorted(int(file.stem) for file in self.folder.glob("*.safetensors"))
+        return (steps[-1], self.folder / f"{steps[-1]}.safetensors") if steps else None
+
+    def keep(self, step: int, file: Path) -> None:
+        """Copy whole, then rename."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"{step}.partial"
+        shutil.copyfile(file, partial)
+        partial.rename(self.folder / f"{step}.safetensors")
+        self.kept.append(step)
+
+
+def train_and_export(
+    base: Path, work: Path, wanted: TrainingRecipe, checkpoints: KeptCheckpoints, watch: Watch | None = None
+) -> Export:
+    """The whole of a training, from a base model folder to an export under `work`."""
+    torch.set_num_threads(wanted.threads)
+    work.mkdir(parents=True, exist_ok=True)
+    components = FAMILY.load(base)
+    images = training_images(components, wanted)
+    changed = fit(wanted, FAMILY, components, images, checkpoints=checkpoints, work_folder=work, watch=watch)
+    return export_model(FAMILY, components, changed, wanted, work / "export")
