@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from deployments.bases import add_base_model
 from deployments.commands.operator import operator_stores
+from deployments.commands.tables import echo_table
 from storage.postgres import base_models
+from storage.records.base_models import BaseModelCard, BaseModelFile
 from storage.settings import load_settings
 
 app = typer.Typer(help="Base models that a fine-tune can start from.", no_args_is_help=True, add_completion=False)
@@ -44,15 +44,17 @@ def list_bases() -> None:
     if not found:
         typer.echo("no base models. Register one with: darkroom base add FOLDER --name NAME")
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "family", "pixels", "licence", "hash", "classes"):
-        table.add_column(title, no_wrap=title != "classes")
-    for base in found:
-        card = base.facts
-        words = ", ".join(card.class_words) or "any"
-        table.add_row(base.name, card.family, str(card.resolution), card.licence, base.folder_hash[:12], words)
-    Console(soft_wrap=True).print(table)
+    rows = [
+        (base.name, card.family, card.resolution, card.licence, base.folder_hash[:12], _classes(card))
+        for base in found
+        for card in [base.facts]
+    ]
+    echo_table(("name", "family", "pixels", "licence", "hash", "classes"), rows)
 
 
-def _size(files: list[base_models.BaseModelFile]) -> str:
+def _classes(card: BaseModelCard) -> str:
+    return ", ".join(card.class_words) or "any"
+
+
+def _size(files: list[BaseModelFile]) -> str:
     return f"{sum(file.size for file in files) / 1_000_000:,.1f} MB"

@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from deployments.client.answers import Job, Listing, Submitted, job_root
 from deployments.client.api import Api, open_api
 from deployments.commands.following import display_for, find_job, follow_job
 from deployments.commands.results import job_files, report_training, save_images, tell_grid
+from deployments.commands.tables import echo_table
 from storage.settings import load_settings
 
 app = typer.Typer(help="What was asked for, and how far it is.", no_args_is_help=True, add_completion=False)
@@ -37,13 +37,11 @@ def list_jobs(
     if not found:
         typer.echo("no jobs yet. Submit one with: darkroom train FOLDER_OF_PHOTOS CLASS_WORD")
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("job", "kind", "state", "progress", "submitted", "made"):
-        table.add_column(title, no_wrap=True)
-    for job in found[:limit]:
-        made = f"version {job.model_version_id}" if job.model_version_id and job.kind == "training" else ""
-        table.add_row(str(job.id), job.kind, job.state, progress_words(job), _local(job.submitted_at), made)
-    Console(soft_wrap=True).print(table)
+    rows = [
+        (job.id, job.kind, job.state, _local(job.submitted_at, "%m-%d %H:%M"), _made(job) or progress_words(job))
+        for job in found[:limit]
+    ]
+    echo_table(("job", "kind", "state", "submitted", ""), rows)
 
 
 @app.command()
@@ -132,5 +130,9 @@ def _request_rows(request: dict[str, Any]) -> list[tuple[str, object]]:
     return [(name, value) for name, value in plain.items() if not name.endswith("Hash") and value != ""]
 
 
-def _local(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def _made(job: Job) -> str:
+    return f"version {job.model_version_id}" if job.model_version_id and job.kind == "training" else ""
+
+
+def _local(moment: datetime | None, shape: str = "%Y-%m-%d %H:%M:%S") -> str:
+    return "" if moment is None else moment.astimezone().strftime(shape)

@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from deployments.commands.operator import operator_stores
+from deployments.commands.tables import echo_table
 from storage.postgres import access
 from storage.postgres.connection import Script
 from storage.records.access import ApiKey, NewKey, Scope, make_key
@@ -39,13 +38,11 @@ def list_keys() -> None:
     """List keys, never their secrets."""
     with operator_stores(load_settings()) as stores:
         found = stores.database.run(access.keys())
-    table = Table(box=None, pad_edge=False)
-    for title in ("key", "name", "state", "made", "expires", "scopes"):
-        table.add_column(title, no_wrap=True)
     now = datetime.now(UTC)
-    for key in found:
-        table.add_row(key.id, key.name, _state(key, now), _day(key.created_at), _day(key.expires_at), _scopes(key))
-    Console(soft_wrap=True).print(table)
+    rows = [
+        (key.id, _state(key, now), _day(key.created_at), _day(key.expires_at), _scopes(key), key.name) for key in found
+    ]
+    echo_table(("key", "state", "made", "expires", "scopes", "name"), rows)
 
 
 @app.command()

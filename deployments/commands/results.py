@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from deployments.client.answers import Job, JobFile, Listing, Model, Version
 from deployments.client.api import Api
 from deployments.client.downloads import fetch_file, safe_target
+from deployments.commands.tables import echo_table
 
 FIGURES = (
-    ("looks like the subject", "subjectFidelity", "mean cosine with the photos"),
-    ("is where the prompt says", "promptAccuracy", "share of images"),
-    ("other things of the class", "classSimilarity", "mean cosine with the photos; the base's own is best"),
+    ("likeness of the subject", "subjectFidelity", "cosine, the nearer to the photos' the better"),
+    ("scene as prompted", "promptAccuracy", "share of images, the nearer to the base's the better"),
+    ("leak into the class", "classSimilarity", "cosine, the nearer to the base's the better"),
 )
-"""What a reader wants to know, the evaluation's name for it, and its unit."""
+"""What a reader wants to know, the evaluation's name for it, and how to read it."""
 
 
 def report_training(api: Api, job: Job, folder: Path) -> Path | None:
@@ -50,15 +49,13 @@ def tell_grid(grid: Path | None) -> None:
 def show_figures(version: Version) -> None:
     """The evaluation as a table: fine-tuned beside the base's floor and the photos' ceiling."""
     figures = version.evaluation or {}
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "base", "fine-tuned", "photos", ""):
-        table.add_column(title, justify="right" if title else "left")
+    rows: list[tuple[str, ...]] = []
     for words, name, unit in FIGURES:
         if figures.get(name) is not None:
             row = [figures.get(f"{name}Base"), figures[name], figures.get(f"{name}Photos")]
-            table.add_row(words, *("" if value is None else f"{value:.2f}" for value in row), unit)
-    if table.row_count:
-        Console().print(table)
+            rows.append((words, *("" if value is None else f"{value:.2f}" for value in row), unit))
+    if rows:
+        echo_table(("", "base", "fine-tuned", "photos", ""), rows)
     elif figures.get("measuredBy"):
         typer.echo(str(figures["measuredBy"]))
 

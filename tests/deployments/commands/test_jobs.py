@@ -1,0 +1,78 @@
+"""darkroom jobs."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from storage.postgres import jobs
+from storage.records.jobs import JobState
+from tests.deployments.line import Line
+
+
+def test_a_waiting_job_is_listed_shown_cancelled_and_retried(line: Line) -> None:
+    job_id = line.submitted()
+
+    listed = line("jobs", "list")
+    shown = line("jobs", "show", job_id)
+    cancelled = line("jobs", "cancel", job_id)
+    retried = line("jobs", "retry", job_id, "--detach")
+
+    assert f"{job_id}  training  submitted" in listed.output
+    assert "classWord" in shown.output
+    assert "mug" in shown.output
+    assert cancelled.output == f"{job_id} is cancelled\n"
+    assert retried.exit_code == 0
+    assert line.jobs()[0].retry_of == job_id
+
+
+def test_the_list_of_one_state_holds_no_other(line: Line) -> None:
+    first, second = line.submitted(), line.submitted()
+    line("jobs", "cancel", first)
+
+    listed = line("jobs", "list", "--state", "submitted")
+
+    assert str(second) in listed.output
+    assert str(first) not in listed.output
+
+
+def test_a_job_is_followed_from_wherever_it_is(line: Line) -> None:
+    version = line.trained()
+    job_id = line.jobs()[0].id
+
+    result = line("jobs", "follow", job_id, "--out", line.folder / "again")
+
+    assert result.exit_code == 0, result.output
+    assert f"as model version {version}" in result.output
+    assert len(list((line.folder / "again").glob("*.png"))) == 1
+
+
+def test_a_running_job_is_asked_to_stop_and_ends_as_cancelled(line: Line) -> None:
+    job_id = line.submitted()
+    job = line.worker.next_job()
+
+    asked = line("jobs", "cancel", job_id)
+    line.door.database.run(jobs.end_cancelling(job.id, job.hand_out))
+    followed = line("jobs", "follow", job_id)
+
+    assert asked.output == f"{job_id} is cancelling\n"
+    assert followed.exit_code == 1
+    assert "was cancelled. What it made is kept" in followed.output
+    assert line.jobs()[0].state is JobState.CANCELLED
+
+
+def test_what_cannot_be_done_is_an_error_of_one_line(line: Line) -> None:
+    job_id, unknown = line.submitted(), uuid4()
+
+    for arguments, message in [
+        (("jobs", "show", unknown), f"error: No job {unknown}"),
+        (("jobs", "retry", job_id), f"error: Job {job_id} is submitted. Only a failed or cancelled job"),
+        (("jobs", "list", "--state", "asleep"), "error: "),
+    ]:
+        result = line(*arguments)
+        assert result.exit_code == 1
+        assert result.output.startswith(message)
+        assert result.output.count("\n") == 1
+
+
+def test_no_jobs_yet_says_how_to_make_one(line: Line) -> None:
+    assert "darkroom train" in line("jobs", "list").output

@@ -1,0 +1,104 @@
+"""The list of commands, and what every command has in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deployments.cli import COMMANDS, app, load
+
+HEAVY = ("torch", "diffusers", "transformers", "mlflow", "prefect", "litestar", "fastapi")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_in_the_list_is_the_commands_own(name: str) -> None:
+    command = load(name)
+
+    assert command.help is not None
+    assert command.help.split("\n\n")[0].replace("\n", " ").removesuffix(
+        " Exits with 1 when something is not healthy."
+    ) == COMMANDS[name].summary.removesuffix(" Exits with 1 when something is not healthy.")
+
+
+def test_the_list_of_commands_comes_in_under_a_second_and_imports_nothing_heavy() -> None:
+    began = time.process_time(), time.monotonic()
+    listed = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "deployments.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in listed.stderr.splitlines()}
+
+    assert all(name in listed.stdout for name in COMMANDS)
+    assert imported.isdisjoint({*HEAVY, "psycopg", "httpx", "storage.settings"})
+    assert time.monotonic() - began[1] < 5.0
+
+
+def test_no_command_but_check_loads_a_heavy_library() -> None:
+    program = "from deployments.cli import COMMANDS, load; [load(name) for name in COMMANDS if name != 'check']"
+    program += "; import sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert set(loaded.stdout.split()).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["jobs", "list"], "there is no API key"),
+        (["train", ".", "mug"], "no photos in"),
+        (["base", "list"], "Is the platform up?"),
+        (["key", "list"], "Is the platform up?"),
+        (["check"], "Is the platform up?"),
+    ],
+)
+def test_without_a_platform_every_command_says_how_to_start_it(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_an_api_that_does_not_answer_is_told_with_how_to_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path))
+    monkeypatch.setenv("DARKROOM_API__KEY", "drk_0_0")
+    monkeypatch.setenv("DARKROOM_API__PORT", "9")
+
+    result = CliRunner().invoke(app, ["jobs", "list"])
+
+    assert result.exit_code == 1
+    assert "the API at http://127.0.0.1:9 does not answer" in result.output
+    assert "darkroom up --detach" in result.output
+
+
+def test_a_mistyped_command_is_a_usage_error_with_the_nearest_name() -> None:
+    result = CliRunner().invoke(app, ["trian"])
+
+    assert result.exit_code == 2
+    assert "Did you mean 'train'" in result.output
+
+
+def test_the_shell_completes_commands_and_those_of_a_group() -> None:
+    for words, number, expected in [("darkroom ", 1, "train"), ("darkroom jobs ", 2, "cancel")]:
+        completed = subprocess.run(
+            [sys.executable, "-c", "from deployments.cli import app; app(prog_name='darkroom')"],
+            env={"_DARKROOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert expected in completed.stdout.split()
