@@ -13,8 +13,8 @@ import httpx
 from deployments.client.api import Api, raise_for_problem
 from storage.errors import DarkroomError
 
-PIECE = 256 * 1024
-TRIES = 5
+FRUITLESS_TRIES = 4
+PAUSE_SECONDS = 0.5
 PARTIAL_CONTENT = 206
 
 
@@ -68,16 +68,23 @@ def hash_file(path: Path) -> str:
 
 
 def _fill(api: Api, url: str, part: Path, sha256: str, size: int, on_bytes: Callable[[int], None]) -> None:
-    for attempt in range(1, TRIES + 1):
+    """Append until the file is as long as it should be. Only tries that brought nothing new are counted."""
+    reached, fruitless = -1, 0
+    while True:
         done = part.stat().st_size if part.is_file() else 0
         if done == size and part.is_file():
             return
+        fruitless = 0 if done > reached else fruitless + 1
+        reached = max(reached, done)
         try:
             _append(api, url, part, done, sha256, on_bytes)
         except httpx.TransportError as error:
-            if attempt == TRIES:
+            if fruitless >= FRUITLESS_TRIES:
                 raise api.unreachable(error) from error
-            time.sleep(0.5 * attempt)
+        else:
+            if fruitless >= FRUITLESS_TRIES:
+                raise DownloadFailed(f"{part.stem} ends after {done:,} of {size:,} bytes. Try again later.")
+        time.sleep(PAUSE_SECONDS * fruitless)
 
 
 def _append(api: Api, url: str, part: Path, done: int, sha256: str, on_bytes: Callable[[int], None]) -> None:
@@ -92,6 +99,6 @@ def _append(api: Api, url: str, part: Path, done: int, sha256: str, on_bytes: Ca
         if done and not continued:
             on_bytes(-done)
         with part.open("ab" if continued else "wb") as sink:
-            for piece in response.iter_raw(PIECE):
+            for piece in response.iter_raw():
                 sink.write(piece)
                 on_bytes(len(piece))
