@@ -31,6 +31,11 @@ from storage.stores import AsyncStores, open_async_stores
 
 RESOURCES = (DataSets, BaseModels, TrainingJobs, Generations, Models, ModelVersions, Images)
 
+STREAMS_EACH = 50
+"""Event streams that one account may follow at once, in one process."""
+UPLOADS_EACH = 4
+"""Uploads that one account may send at once, to one process."""
+
 
 def create_app(settings: Settings) -> Litestar:
     """The API over these settings' stores, which its lifespan opens and closes. It starts also while they are away."""
@@ -75,8 +80,8 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
     state.announcements = Announcements(stores.database)
-    state.streams = Slots("event streams", each=50, together=1000)
-    state.uploads = Slots("uploads", each=4, together=16)
+    state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
+    state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     listening = asyncio.create_task(state.announcements.listen())
     try:

@@ -34,6 +34,8 @@ def read_strictly(body: bytes, kind: type[msgspec.Struct]) -> None:
         content: Any = msgspec.json.decode(body)
     except RecursionError:
         raise MalformedBody("The body is nested too deeply.") from None
+    except msgspec.ValidationError as error:
+        raise InvalidRequest({"body": readable(str(error))}) from error
     except ValueError as error:
         raise MalformedBody(f"The body is not JSON: {readable(str(error))}.") from error
     if not isinstance(content, dict):

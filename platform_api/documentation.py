@@ -23,6 +23,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
     Tag,
 )
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
 from platform_api.access import Open, Requires
@@ -76,16 +77,18 @@ def state_scopes(app: Litestar) -> None:
 
 def handlers(app: Litestar) -> list[HTTPRouteHandler]:
     """Every handler that answers requests of its own. Raises TypeError for one that states neither scope nor reason."""
-    found = {
-        id(handler): handler
-        for route in app.routes
-        for handler in getattr(route, "route_handlers", ())
-        if isinstance(handler, HTTPRouteHandler) and HttpMethod.OPTIONS not in handler.http_methods
-    }
+    found = {id(handler): handler for route in app.routes for handler in handlers_of(route)}
     for handler in found.values():
         if not any(isinstance(guard, Requires | Open) for guard in handler.resolve_guards()):
             raise TypeError(f"Route {sorted(handler.paths)} ({handler.handler_name}) states no scope: add a guard.")
     return list(found.values())
+
+
+def handlers_of(route: BaseRoute) -> list[HTTPRouteHandler]:
+    """A route's handlers, without the one that the framework adds for OPTIONS."""
+    if not isinstance(route, HTTPRoute):
+        return []
+    return [handler for handler in route.route_handlers if HttpMethod.OPTIONS not in handler.http_methods]
 
 
 @dataclass
@@ -173,7 +176,8 @@ def _page(document: Mapping[str, Any]) -> str:
 
 
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
-    scopes = [scope for need in operation.get("security") or [] for scope in need.get("key", [])]
+    needs = cast(list[dict[str, list[str]]], operation.get("security") or [])
+    scopes = [scope for need in needs for scope in need.get("key", [])]
     need = (
         f"<p class=muted>Scope: <code>{html.escape(scopes[0])}</code></p>" if scopes else "<p class=muted>No key.</p>"
     )

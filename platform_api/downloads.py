@@ -84,14 +84,14 @@ async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Dow
     }
     known = request.headers.get("if-none-match")
     if known is not None and _names(known, wanted.etag):
-        return Response(None, status_code=304, headers=headers)
+        return Response(b"", status_code=304, media_type=wanted.media_type, headers=headers)
     span = asked_range(request.headers.get("range"), request.headers.get("if-range"), wanted)
     status = 200 if span is None else 206
     if span is not None:
         headers["Content-Range"] = f"bytes {span.first}-{span.last}/{wanted.size}"
     headers["Content-Length"] = str(wanted.size if span is None else span.length)
     if request.method == HttpMethod.HEAD:
-        return Response(None, status_code=status, media_type=wanted.media_type, headers=headers)
+        return Response(b"", status_code=status, media_type=wanted.media_type, headers=headers)
     stream = await asyncio.to_thread(blobs.open, wanted.sha256)
     pieces = _whole(stream, wanted) if span is None else _part(stream, span)
     return Stream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)

@@ -23,7 +23,7 @@ from platform_api.limits import Slots
 from platform_api.resources.views import camelised
 from storage.errors import InvalidRequest, StoreUnavailable
 from storage.postgres import jobs, outbox
-from storage.postgres.connection import AsyncDatabase
+from storage.postgres.connection import AsyncDatabase, Script
 from storage.records.events import OutboxRow
 from storage.records.jobs import TERMINAL, Job, Progress
 from storage.stores import AsyncStores
@@ -33,6 +33,7 @@ MEDIA_TYPE = "text/event-stream"
 KEEP_ALIVE_SECONDS = 10.0
 LOOK_SECONDS = 5.0
 TICKS_AGAIN_SECONDS = 3.0
+TICKS_LOOK_SECONDS = 0.5
 _LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
@@ -129,6 +130,7 @@ async def follow(
                 async for piece in _News(stores, job, after, waiter, ticks).pieces():
                     yield piece
             finally:
+                ticks.stop()
                 collecting.cancel()
 
 
@@ -138,6 +140,11 @@ class _Ticks:
     def __init__(self, stores: AsyncStores, job_id: UUID, waiter: Waiter) -> None:
         self._stores, self._job_id, self._waiter = stores, job_id, waiter
         self._newest: Progress | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End `collect` at its next turn. Cancelling alone is not enough: the client swallows that while it connects."""
+        self._stopped = True
 
     def take(self) -> Progress | None:
         """The newest tick since the last call."""
@@ -146,11 +153,15 @@ class _Ticks:
 
     async def collect(self) -> None:
         """Follow the job's ticks until cancelled; try again a little later when Valkey does not answer."""
-        while True:
-            async for tick in self._stores.progress.follow(self._job_id, wait_seconds=KEEP_ALIVE_SECONDS / 4):
-                if tick is not None:
-                    self._newest = tick
-                    self._waiter.woken.set()
+        while not self._stopped:
+            following = self._stores.progress.follow(self._job_id, wait_seconds=TICKS_LOOK_SECONDS)
+            async with contextlib.aclosing(following) as ticks:
+                async for tick in ticks:
+                    if self._stopped:
+                        return
+                    if tick is not None:
+                        self._newest = tick
+                        self._waiter.woken.set()
             await asyncio.sleep(TICKS_AGAIN_SECONDS)
 
 
@@ -187,17 +198,19 @@ class _News:
         """New events; notes when the job has ended. None while Postgres is away: the stream outlives that."""
         self._waiter.news = False
         try:
-            rows = await self._stores.database.run(outbox.of_subject(_subject(self._job), self._after))
-            if not rows:
-                state = (await self._stores.database.run(jobs.get(self._job.id))).state
-                self._ended = state in TERMINAL
+            # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.
+            rows, job = await asyncio.shield(self._stores.database.run(self._newer()))
         except StoreUnavailable:
             LOG.warning("events: Postgres is away, job=%s", self._job.id)
             return []
+        self._ended = rows[-1].kind in _LAST_KINDS if rows else job.state in TERMINAL
         if rows:
             self._after = rows[-1].id
-            self._ended = rows[-1].kind in _LAST_KINDS
         return rows
+
+    def _newer(self) -> Script[tuple[list[OutboxRow], Job]]:
+        job = yield from jobs.get(self._job.id)
+        return (yield from outbox.of_subject(_subject(self._job), self._after)), job
 
 
 def _subject(job: Job) -> str:

@@ -33,7 +33,7 @@ def request_id(scope: Scope) -> str:
         return known
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
     state["request_id"] = sent if _PLAIN_ID.fullmatch(sent) else secrets.token_hex(8)
-    return cast(str, state["request_id"])
+    return str(state["request_id"])
 
 
 async def complete_headers(message: Message, scope: Scope) -> None:
@@ -41,7 +41,7 @@ async def complete_headers(message: Message, scope: Scope) -> None:
     if message["type"] != "http.response.start" or scope["type"] != "http":
         return
     identity = request_id(scope)
-    headers: MutableMapping[str, str] = MutableScopeHeaders.from_message(message)
+    headers = cast(MutableMapping[str, str], MutableScopeHeaders.from_message(message))
     headers[REQUEST_ID] = identity
     for name, value in SAFE.items():
         headers.setdefault(name, value)

@@ -1,0 +1,181 @@
+"""Who may do what, for every route that the live app has."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from litestar import Litestar, get
+
+from platform_api import documentation
+from platform_api.access import Open, Requires
+from platform_api.app import create_app
+from storage.postgres import access
+from storage.records.access import Scope, make_key
+from storage.settings import Settings
+from tests.platform_api.door import Door
+
+PROJECT = Path(__file__).parents[2]
+ID = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
+R, W = Scope.DATA_SETS_READ, Scope.DATA_SETS_WRITE
+READ, WRITE, MODELS = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ
+
+TABLE: dict[tuple[str, str], Scope | None] = {
+    ("GET", "/api/v1/data-sets"): R,
+    ("POST", "/api/v1/data-sets"): W,
+    ("GET", "/api/v1/data-sets/{data_set_id}"): R,
+    ("DELETE", "/api/v1/data-sets/{data_set_id}"): W,
+    ("GET", "/api/v1/base-models"): MODELS,
+    ("GET", "/api/v1/base-models/{name}"): MODELS,
+    **{
+        (method, f"/api/v1/{noun}{rest}"): scope
+        for noun in ("training-jobs", "generations")
+        for method, rest, scope in (
+            ("GET", "", READ),
+            ("POST", "", WRITE),
+            ("GET", "/{job_id}", READ),
+            ("POST", "/{job_id}/cancel", WRITE),
+            ("POST", "/{job_id}/retry", WRITE),
+            ("GET", "/{job_id}/events", READ),
+            ("GET", "/{job_id}/samples", READ),
+            ("GET", "/{job_id}/files", READ),
+            ("GET", "/{job_id}/files/{name}", READ),
+            ("HEAD", "/{job_id}/files/{name}", READ),
+        )
+    },
+    ("GET", "/api/v1/models"): MODELS,
+    ("GET", "/api/v1/models/{model_id}"): MODELS,
+    ("GET", "/api/v1/model-versions/{version_id}"): MODELS,
+    ("GET", "/api/v1/model-versions/{version_id}/files/{path}"): MODELS,
+    ("HEAD", "/api/v1/model-versions/{version_id}/files/{path}"): MODELS,
+    ("GET", "/api/v1/images/{sha256}"): None,
+    ("HEAD", "/api/v1/images/{sha256}"): None,
+    ("GET", "/health"): None,
+    ("GET", "/docs"): None,
+    ("GET", "/schema/openapi.json"): None,
+}
+"""The one table: every route and the scope it asks for, None where no key is needed."""
+
+
+def routes(app: Litestar) -> dict[tuple[str, str], Scope | None]:
+    """What the live app has, by its guards."""
+    found: dict[tuple[str, str], Scope | None] = {}
+    for route in app.routes:
+        for handler in documentation.handlers_of(route):
+            scopes = [guard.scope for guard in handler.resolve_guards() if isinstance(guard, Requires)]
+            for method in handler.http_methods:
+                found[(str(method), route.path_format)] = scopes[0] if scopes else None
+    return found
+
+
+def test_every_route_is_in_the_table_with_its_scope(tmp_path: Path):
+    assert routes(create_app(Settings(data_folder=tmp_path))) == TABLE
+
+
+def test_every_route_times_every_scope(shared_door: Door):
+    clients = {scope: shared_door.client(shared_door.new_key(scope)) for scope in Scope}
+    for ((method, path), needed), (scope, client) in itertools.product(TABLE.items(), clients.items()):
+        if needed is not None:
+            answer = client.request(method, filled(path))
+            assert (answer.status_code == 403) == (scope is not needed), (method, path, scope, answer.text)
+
+
+def test_every_scoped_route_refuses_without_a_key(shared_door: Door):
+    stranger = shared_door.client("")
+    for (method, path), needed in TABLE.items():
+        answer = stranger.request(method, filled(path))
+        assert (answer.status_code == 401) == (needed is not None), (method, path)
+        if needed is not None:
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def filled(path: str) -> str:
+    """A path with something in each of its places."""
+    for name in ("data_set_id", "job_id"):
+        path = path.replace("{%s}" % name, ID)
+    for name in ("model_id", "version_id"):
+        path = path.replace("{%s}" % name, "999999")
+    return path.replace("{name}", "no-such").replace("{path}", "a/b").replace("{sha256}", "0" * 64)
+
+
+def test_a_route_that_states_no_scope_does_not_start():
+    @get("/unguarded")
+    async def unguarded() -> None: ...
+
+    with pytest.raises(TypeError, match="states no scope"):
+        documentation.state_scopes(Litestar([unguarded], openapi_config=None))
+
+
+def test_open_routes_say_why(tmp_path: Path):
+    app = create_app(Settings(data_folder=tmp_path))
+    opened = [
+        guard
+        for handler in documentation.handlers(app)
+        for guard in handler.resolve_guards()
+        if isinstance(guard, Open)
+    ]
+    assert opened
+    assert all(len(guard.reason) > 20 for guard in opened)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer x",
+        "Basic drk_a_b",
+        "Bearer drk_a_b",
+        "Bearer drk__",
+        "Bearer drk_a_b_c",
+        "Bearer drk_';--_x",
+        "Bearer " + "x" * 4000,
+        "Bearer drk_\u00e9_x",
+    ],
+)
+def test_what_is_no_key_is_refused(shared_door: Door, header: str):
+    answer = httpx.get(f"{shared_door.url}/api/v1/models", headers={"Authorization": header.encode("latin-1")})
+    assert answer.status_code == 401
+    assert answer.json()["code"] == "unauthenticated"
+
+
+def test_the_right_id_with_another_secret_is_refused(shared_door: Door):
+    prefix = shared_door.key.rsplit("_", 1)[0]
+    assert shared_door.client(f"{prefix}_{'0' * 64}").get("/api/v1/models").status_code == 401
+
+
+def test_a_revoked_key_stops_with_the_next_request(shared_door: Door):
+    key = shared_door.new_key(Scope.MODELS_READ)
+    client = shared_door.client(key)
+    assert client.get("/api/v1/models").status_code == 200
+    shared_door.database.run(access.revoke_key(key.split("_")[1]))
+    assert client.get("/api/v1/models").status_code == 401
+
+
+def test_an_expired_key_is_refused(shared_door: Door):
+    key = make_key()
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    shared_door.database.run(access.add_key(shared_door.account_id, key, "old", list(Scope), expires_at=past))
+    assert shared_door.client(key.text).get("/api/v1/models").status_code == 401
+
+
+def test_words_that_are_no_scope_allow_nothing(shared_door: Door):
+    key = make_key()
+    row = access.add_key(shared_door.account_id, key, "odd", [])
+    shared_door.database.run(type(row)(row.statement, {**row.parameters, "scopes": ["*", "admin", "models"]}, row.read))
+    assert shared_door.client(key.text).get("/api/v1/models").status_code == 403
+
+
+def test_secrets_are_only_compared_in_constant_time():
+    """`==` beside a name that holds a secret is what a timing attack needs."""
+    for file in [*PROJECT.glob("platform_api/**/*.py"), PROJECT / "storage/records/access.py"]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
+                assert not any(word in ast.unparse(node) for word in ("secret", "signature", "_hash")), (
+                    file,
+                    ast.unparse(node),
+                )
