@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from flows.reconcile import check_invariants
 from flows.tracking import JOB_TAG
-from flows.training.starter.world import held_out_subjects, render_photos
+from flows.training.starter.world import Subject, held_out_subjects, render_photos
 from storage.stores import open_stores
 from tests.deployments.platform import Platform
 
@@ -59,15 +59,29 @@ class Bench:
     def data_set(self) -> str:
         """Photos of one held-out subject, uploaded once."""
         if self._data_set is None:
-            files: list[tuple[str, tuple[str, bytes, str]]] = []
-            for number, photo in enumerate(render_photos(held_out_subjects()[0], 4, seed=5)):
-                content = io.BytesIO()
-                getattr(photo, "image", photo).save(content, "PNG")
-                files.append(("files", (f"{number}.png", content.getvalue(), "image/png")))
-            answer = self.client.post("/data-sets", files=files)
-            assert answer.status_code == 201, answer.text
-            self._data_set = str(answer.json()["id"])
+            self._data_set = self.upload(held_out_subjects()[0], seed=5)
         return self._data_set
+
+    def upload(self, subject: Subject, seed: int) -> str:
+        """Upload photos of a held-out subject; gives the data set's id."""
+        files: list[tuple[str, tuple[str, bytes, str]]] = []
+        for number, (_, photo) in enumerate(render_photos(subject, count=4, seed=seed)):
+            content = io.BytesIO()
+            photo.save(content, "PNG")
+            files.append(("files", (f"{number}.png", content.getvalue(), "image/png")))
+        answer = self.client.post("/data-sets", files=files)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def starter_defaults(self) -> dict[str, object]:
+        """A request on the starter model with everything left to its own defaults, but a fixed seed."""
+        return {"baseModel": "starter", "steps": None, "checkpointEvery": None, "sampleEvery": None, "seed": 1}
+
+    def model_version(self, job_id: str) -> dict[str, Any]:
+        """What a succeeded job published."""
+        answer = self.client.get(f"/model-versions/{self.job(job_id)['modelVersionId']}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
 
     def request(self, **fields: object) -> dict[str, object]:
         """A small training request on the tiny base model."""
@@ -122,9 +136,7 @@ class Bench:
         """The SHA-256 of every file that a succeeded job published, by path."""
         job = self.wait_for_end(job_id)
         assert job["state"] == "succeeded", job
-        answer = self.client.get(f"/model-versions/{job['modelVersionId']}")
-        assert answer.status_code == 200, answer.text
-        files = {file["path"]: file["sha256"] for file in answer.json()["files"]}
+        files = {file["path"]: file["sha256"] for file in self.model_version(job_id)["files"]}
         assert any(path.endswith(".safetensors") for path in files)
         return files
 

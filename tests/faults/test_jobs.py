@@ -92,6 +92,6 @@ def test_ten_submissions_at_once_with_repeated_keys(bench: Bench) -> None:
     assert len(set(ids)) == 8
     ended = [bench.wait_for_end(job_id) for job_id in set(ids)]
     assert {job["state"] for job in ended} == {"succeeded"}
-    by_submission = sorted(ended, key=lambda job: job["sequence"])
+    by_submission = sorted(ended, key=lambda job: job["submittedAt"])
     starts = [job["startedAt"] for job in by_submission]
     assert starts == sorted(starts)
