@@ -55,7 +55,7 @@ class Part:
     starts_flows: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 5.0
-    start_seconds: float = 60.0
+    start_seconds: float = 180.0  # a machine that is busy with other work is slow, not broken
     run_as: RunAs = OURSELVES
 
 
@@ -193,7 +193,7 @@ def deploy(settings: Settings) -> Part:
         healthy=lambda _pid: False,
         needs=("prefect",),
         once=True,
-        start_seconds=180.0,
+        start_seconds=600.0,
     )
 
 

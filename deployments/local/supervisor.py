@@ -40,6 +40,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 FORGIVEN_AFTER_SECONDS = 60.0
 TRIES_OF_A_FIRST_START = 4
 FLOW_GRACE_SECONDS = 8.0
+AUTOGROUP_TRIES = 5
 
 
 @dataclass(slots=True)
@@ -143,7 +144,7 @@ class Supervisor:
                 extra_groups=part.run_as.extra_groups,
             )
         if part.niceness:
-            os.setpriority(os.PRIO_PROCESS, one.process.pid, part.niceness)
+            _make_nice(one.process.pid, part.niceness)
         try:
             one.name = name_process(one.process.pid)
         except psutil.NoSuchProcess:
@@ -239,6 +240,22 @@ class Supervisor:
         if one.alive and one.process:
             os.killpg(one.process.pid, signal.SIGKILL)
             one.process.wait()
+
+
+def _make_nice(pid: int, niceness: int) -> None:
+    """Make a process that leads its session, and all it will start, step back behind the others.
+
+    Linux shares the processor between sessions first (sched_autogroup): there, niceness alone counts inside one only.
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    for _ in range(AUTOGROUP_TRIES if autogroup.exists() else 0):
+        try:
+            autogroup.write_text(str(niceness))
+        except BlockingIOError:  # an account other than root may set one every tenth of a second
+            time.sleep(TICK_SECONDS)
+        else:
+            return
 
 
 def _family(pid: int) -> set[int]:

@@ -122,7 +122,7 @@ class Platform:
             if part.startswith("worker-") and process.pid not in workers
         ]
 
-    def wait_healthy(self, *, timeout: float = 240.0, restarted: Mapping[str, int] | None = None) -> None:
+    def wait_healthy(self, *, timeout: float = 480.0, restarted: Mapping[str, int] | None = None) -> None:
         """Wait until every part is healthy and those in `restarted` have another pid than the one given."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -154,7 +154,7 @@ class Platform:
 
 @contextmanager
 def running_platform(extra: Mapping[str, str] | None = None, *, keep: bool = False) -> Generator[Platform]:
-    """A healthy platform in a new short folder; at the end nothing of it is left (the folder neither, unless `keep`)."""
+    """A healthy platform in a new short folder. At the end no process is left, and no folder unless `keep`."""
     platform = Platform(Path(tempfile.mkdtemp(prefix="dr-")), extra or {})
     try:
         platform.start()

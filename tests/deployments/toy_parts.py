@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import typer
 
 from deployments.local.parts import Part
 from deployments.local.platform import prepare_data_folder
@@ -39,7 +40,7 @@ def parts_of_case(case: str, folder: Path) -> list[Part]:
         case "never":
             return [part("broken", "print('the reason'); raise SystemExit(3)", healthy_file=folder / "never")]
         case "stubborn":
-            deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+            deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); {sleep}"
             return [part("deaf", deaf, stop_seconds=0.5), part("sleeper", sleep, niceness=10)]
         case _:
             return [part("sleeper", sleep, niceness=10), part("other", sleep, "sleeper", stop_signal=signal.SIGINT)]
@@ -51,5 +52,5 @@ if __name__ == "__main__":
     Supervisor(
         data_folder,
         parts_of_case(sys.argv[2], data_folder),
-        lambda name, line: print(f"{name} | {line}", flush=True),
-    ).run(lambda seconds: print("healthy", flush=True))
+        lambda name, line: typer.echo(f"{name} | {line}"),
+    ).run(lambda seconds: typer.echo(f"healthy after {seconds:.1f} s"))
