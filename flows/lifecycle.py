@@ -51,6 +51,8 @@ log = logging.getLogger("darkroom.lifecycle")
 
 TICK_SECONDS = 0.5
 MEMORY_SHARE = 0.7
+# torch raises a plain RuntimeError: its CPU allocator's words, CUDA's, and those of the libraries it calls.
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc")
 
 
 class RunningJob:
@@ -227,7 +229,7 @@ def named_failure(error: Exception) -> JobFailure:
     if isinstance(error, JobFailure):
         return error
     text = str(error)
-    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY_WORDS):
         return OutOfMemory(
             "The flow's process reached its memory limit. Ask for a smaller batch size, or raise "
             "DARKROOM_JOBS__MEMORY_LIMIT_BYTES; then retry the job: it goes on from its last checkpoint."

@@ -26,10 +26,6 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class CheckpointStore(Protocol):
     """Where one job's checkpoints are kept."""
 
-    def latest(self) -> tuple[int, Path] | None:
-        """The newest verified checkpoint as (step, local file), or None."""
-        ...
-
     def keep(self, step: int, file: Path) -> None:
         """Store the checkpoint of `step`; returns when it is durable. `file` is removed afterwards by the caller."""
         ...

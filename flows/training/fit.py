@@ -27,6 +27,7 @@ def fit(
     components: Components,
     images: TrainingImages,
     *,
+    newest: Path | None,
     checkpoints: CheckpointStore,
     work_folder: Path,
     watch: Watch | None = None,
@@ -34,17 +35,17 @@ def fit(
 ) -> frozenset[str]:
     """Train `components` in place for the recipe's steps; returns the names of the components that changed.
 
-    `work_folder` holds a checkpoint while it is written. Raises InvalidCheckpoint if the newest checkpoint is not of
-    this recipe, and whatever `watch` raises. A SIGTERM that arrives during a step takes effect at its end.
+    `newest` is the checkpoint to go on from, if any. `work_folder` holds a checkpoint while it is written. A SIGTERM
+    that arrives during a step takes effect at its end. Raises InvalidCheckpoint if `newest` is not of this recipe, and
+    whatever `watch` raises.
     """
     training = method_named(recipe.method).begin(family, components, recipe)
     try:
         module = DreamBoothModule(recipe, family, components, training, images, snr_gamma)
         start = 0
-        newest = checkpoints.latest()
         if newest is not None:
             start = read_checkpoint(
-                newest[1], fingerprint=recipe.fingerprint(), groups=training.groups, optimizer=module.optimizer
+                newest, fingerprint=recipe.fingerprint(), groups=training.groups, optimizer=module.optimizer
             )
             logger.info("resuming at step %d of %d", start, recipe.steps)
         if start < recipe.steps:

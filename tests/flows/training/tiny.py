@@ -94,5 +94,15 @@ def train_and_export(
     work.mkdir(parents=True, exist_ok=True)
     components = FAMILY.load(base)
     images = training_images(components, wanted)
-    changed = fit(wanted, FAMILY, components, images, checkpoints=checkpoints, work_folder=work, watch=watch)
+    newest = checkpoints.latest()
+    changed = fit(
+        wanted,
+        FAMILY,
+        components,
+        images,
+        newest=newest[1] if newest else None,
+        checkpoints=checkpoints,
+        work_folder=work,
+        watch=watch,
+    )
     return export_model(FAMILY, components, changed, wanted, work / "export")

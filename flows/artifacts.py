@@ -1,0 +1,91 @@
+"""What a flow shows on its page in Prefect. A thread sends it: work never waits for Prefect, nor fails with it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectException
+
+from storage.records.access import sign_link
+from storage.settings import ApiSettings
+
+log = logging.getLogger("darkroom.artifacts")
+
+PROGRESS_SECONDS = 2.0
+
+
+class ArtifactBoard:
+    """The artifacts of one flow run. Use as a context manager inside the flow; no method waits or raises."""
+
+    def __init__(self) -> None:
+        self._posts: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._progress_id: UUID | None = None
+        self._progress_at = 0.0
+        context = copy_context()  # artifacts belong to the flow run that the thread would else not know
+        self._sender = threading.Thread(target=lambda: context.run(self._send), name="artifacts", daemon=True)
+
+    def __enter__(self) -> ArtifactBoard:
+        self._sender.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._posts.put(None)
+        self._sender.join(timeout=10)
+
+    def progress(self, share: float, description: str) -> None:
+        """Move the progress bar to `share` (0 to 1), at most every two seconds and at the end."""
+        now = time.monotonic()
+        if share < 1 and now - self._progress_at < PROGRESS_SECONDS:
+            return
+        self._progress_at = now
+        self._posts.put(lambda: self._show_progress(round(share * 100, 1), description))
+
+    def image(self, key: str, url: str | None, description: str) -> None:
+        """Show an image that the reader's browser can load; nothing without an address."""
+        if url is not None:
+            self._posts.put(lambda: create_image_artifact(image_url=url, key=key, description=description))
+
+    def table(self, key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
+        """Show a table."""
+        self._posts.put(lambda: create_table_artifact(table=list(rows), key=key, description=description))
+
+    def link(self, key: str, url: str, text: str) -> None:
+        """Show a link."""
+        self._posts.put(lambda: create_link_artifact(link=url, link_text=text, key=key))
+
+    def _show_progress(self, percent: float, description: str) -> None:
+        if self._progress_id is None:
+            self._progress_id = create_progress_artifact(percent, key="progress", description=description)
+        else:
+            update_progress_artifact(self._progress_id, percent, description)
+
+    def _send(self) -> None:
+        while (post := self._posts.get()) is not None:
+            try:
+                post()
+            except (httpx.HTTPError, PrefectException, OSError, RuntimeError) as error:
+                log.warning("an artifact was not shown: %s", type(error).__name__)
+
+
+def image_link(settings: ApiSettings, sha256: str) -> str | None:
+    """A signed, expiring address of an image in the blob store; None while there is no signing key."""
+    key = settings.signing_key.get_secret_value()
+    if not key:
+        return None
+    expires = int(time.time()) + settings.link_lifetime_seconds
+    return settings.public_url + sign_link(f"/api/v1/images/{sha256}", expires, key)

@@ -1,0 +1,31 @@
+"""The backend `local`: diffusers in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.generation.sampler import draw_images
+from flows.training.devices import prepare_torch
+from flows.training.families.mapping import family_named
+from flows.training.sampled_sets import png
+from storage.records.generation import GenerationRecipe
+
+
+class LocalBackend:
+    """Each image is drawn alone, so it depends on nothing but its prompts, its seed and the sampler's settings."""
+
+    name: str = "local"
+
+    def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
+        """See backends/protocol.py. Raises WeightsRefused if the folder is not complete."""
+        if first >= recipe.count:
+            return
+        known = family_named(family)
+        components = known.load(folder).to(prepare_torch(recipe.threads))
+        for number in range(first, recipe.count):
+            seed = recipe.seed + number
+            [image] = draw_images(
+                known, components, [recipe.prompt], [seed], recipe.sampler, negative_prompt=recipe.negative_prompt
+            )
+            yield png(image)

@@ -1,0 +1,22 @@
+"""What every generation backend offers: images of a recipe from a model folder, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from storage.records.generation import GenerationRecipe
+
+
+class Backend(Protocol):
+    """One engine that draws images."""
+
+    name: str
+
+    def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
+        """PNG bytes of images `first`, `first` + 1, ... of the recipe; image i has the recipe's seed plus i.
+
+        Equal recipes give equal bytes on one machine, whichever image is the first.
+        """
+        ...

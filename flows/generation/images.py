@@ -1,0 +1,100 @@
+"""@flow generate-images: the images that a generation job asks for, from a published model version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from flows.artifacts import ArtifactBoard, image_link
+from flows.generation.backends.mapping import BACKENDS
+from flows.lifecycle import RunningJob, running_job
+from flows.retries import STORE_RETRIES
+from storage.postgres import catalog, jobs
+from storage.records.catalog import FileRole
+from storage.records.generation import GenerationRecipe
+from storage.records.jobs import JobFileRole
+from storage.records.training import TrainingJobRequest
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+HOUR = 3600
+BACKEND = "local"
+LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+class ModelFolder:
+    """A published model on this machine: its diffusers folder and its family."""
+
+    def __init__(self, folder: Path, family: str) -> None:
+        self.folder, self.family = folder, family
+
+
+@flow(name="generate-images", persist_result=False)
+def generate_images(job_id: UUID, hand_out: int) -> State[Any]:
+    """Carry out a generation job. Started by the relay; submit with `darkroom generate` or the API.
+
+    Args:
+        job_id: The job's id.
+        hand_out: The number of this giving of the job; an older number is refused.
+    """
+    with open_stores(load_settings()) as stores, running_job(stores, job_id, hand_out) as job:
+        with ArtifactBoard() as board:
+            recipe = msgspec.convert(job.row.request, GenerationRecipe)
+            draw(job, board, recipe, fetch_model(job, recipe.model_version_id))
+        job.run(lambda: jobs.succeed(job.id, job.hand_out, None))
+    return job.outcome
+
+
+@task(name="fetch-model", timeout_seconds=HOUR, **LIVE, **STORE_RETRIES)
+def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
+    """The version's diffusers folder, its files verified when they are first copied here."""
+    job.report("fetch-model")
+    version = job.run(lambda: catalog.version_by_id(version_id))
+    files = job.run(lambda: catalog.files(version_id))
+    folder = _folder(job.stores, version_id)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    members = {file.path: file.sha256 for file in files if file.role is FileRole.FOLDER}
+    recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
+    return ModelFolder(job.stores.blobs.fetch_folder(members, folder), recipe.family)
+
+
+@task(name="draw", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
+def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model: ModelFolder) -> None:
+    """Draw what is missing, store each image and show it; images of an earlier hand-out are kept."""
+    made = job.run(lambda: jobs.files(job.id))
+    first = sum(file.role is JobFileRole.IMAGE for file in made)
+    job.report("draw", first, recipe.count)
+    for number, content in enumerate(BACKENDS[BACKEND].draw(model.family, model.folder, recipe, first), first):
+        job.check()
+        job.reach(f"draw:{number}")
+        keep_image(job, board, recipe, number, content)
+        job.report("draw", number + 1, recipe.count)
+
+
+def keep_image(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, number: int, content: bytes) -> None:
+    """Bytes, then the row, then the picture on the flow run's page."""
+    blob = job.stores.blobs.put(content)
+    details: dict[str, object] = {"prompt": recipe.prompt, "seed": recipe.seed + number}
+    job.run(
+        lambda: jobs.put_file(
+            job.id,
+            job.hand_out,
+            name=f"image-{number:03d}.png",
+            role=JobFileRole.IMAGE,
+            sha256=blob.sha256,
+            size=blob.size,
+            media_type="image/png",
+            details=details,
+        )
+    )
+    board.image(f"image-{number:03d}", image_link(job.stores.settings.api, blob.sha256), recipe.prompt)
+
+
+def _folder(stores: Stores, version_id: int) -> Path:
+    return stores.cache_folder / "model-versions" / str(version_id)

@@ -1,0 +1,64 @@
+"""A job's checkpoints in the blob store and their rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from flows.lifecycle import RunningJob
+from flows.retries import patiently
+from storage.errors import BlobCorrupted, BlobMissing
+from storage.postgres import jobs, references
+
+log = logging.getLogger("darkroom.checkpoints")
+
+T = TypeVar("T")
+
+KEPT = 2
+
+
+class JobCheckpoints:
+    """The checkpoint store of one running job. `before_keeping` runs before a checkpoint is recorded: what it does
+    (the metrics up to that step) is never behind the checkpoint that a later hand-out starts from."""
+
+    def __init__(self, job: RunningJob, work_folder: Path, before_keeping: Callable[[int], None]) -> None:
+        self._job, self._work_folder, self._before_keeping = job, work_folder, before_keeping
+
+    def latest(self) -> tuple[int, Path] | None:
+        """The newest checkpoint whose bytes are whole; a damaged one is forgotten, and the one before is used."""
+        for row in self._job.run(lambda: jobs.checkpoints(self._job.id)):
+            target = self._work_folder / f"resume-{row.step}.safetensors"
+            try:
+                self._patiently(lambda row=row, target=target: self._job.stores.blobs.fetch(row.sha256, target))
+            except (BlobMissing, BlobCorrupted) as error:
+                log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
+                self._job.run(lambda row=row: jobs.drop_checkpoint(self._job.id, row.step))
+                continue
+            return row.step, target
+        return None
+
+    def keep(self, step: int, file: Path) -> None:
+        """Bytes, then the row, then the oldest ones go. Raises JobLost, DiskFull, StoreUnavailable."""
+        job = self._job
+        blob = self._patiently(lambda: job.stores.blobs.put_file(file))
+        self._before_keeping(step)
+        job.run(lambda: jobs.put_checkpoint(job.id, job.hand_out, step, blob.sha256, blob.size))
+        self._patiently(lambda: self.prune(KEPT))
+
+    def prune(self, keep: int) -> None:
+        """Forget all but the newest `keep` checkpoints, and delete bytes that nothing else names.
+
+        Works for an ended job too. Raises StoreUnavailable.
+        """
+        stores = self._job.stores
+        orphans = stores.database.run(jobs.prune_checkpoints(self._job.id, keep))
+        named = set(stores.database.run(references.referenced(orphans)))
+        for sha256 in orphans:
+            if sha256 not in named:
+                stores.blobs.delete(sha256)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        seconds = self._job.stores.settings.jobs.patience_seconds
+        return patiently(call, patience_seconds=seconds, check=self._job.check)

@@ -1,0 +1,137 @@
+"""@flow sample-regularization-images: fill a set of class images, keyed by its recipe and shared by later jobs.
+
+A training flow calls `fill_set` in its own process: on its own work pool it would wait for itself.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Annotated
+
+from PIL import Image
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from flows.retries import patiently
+from flows.training.families.protocol import Components
+from flows.training.sampled_sets import DaskWorkers, DrawnBatch, draw_set
+from storage.blobs.store import BlobStore
+from storage.postgres import base_models, sampled_sets
+from storage.postgres.connection import Database, Script
+from storage.postgres.sampled_sets import SampledImage
+from storage.postgres.submissions import LIBRARIES
+from storage.records.base_models import BaseModel, BaseModelFile
+from storage.records.training import SamplingRecipe
+from storage.settings import Settings, load_settings
+from storage.stores import Stores, open_stores
+
+
+@flow(name="sample-regularization-images")
+def sample_regularization_images(
+    class_word: Annotated[str, Field(min_length=1, max_length=64)],
+    base_model: Annotated[str, Field(min_length=1, max_length=64)] = "starter",
+    count: Annotated[int, Field(ge=1, le=2000)] = 100,
+) -> str:
+    """Draw the regularization images of a class ahead of time; gives the key of the set.
+
+    Args:
+        class_word: The noun of the class, for example mug.
+        base_model: Name of a registered base model.
+        count: How many images.
+    """
+    settings = load_settings()
+    with open_stores(settings) as stores:
+        base = stores.database.run(base_models.by_name(base_model))
+        recipe = class_recipe(base, class_word, count, settings)
+        folder = fetch_base_folder(stores, base.folder_hash)
+        images = fill_set(stores, recipe, folder)
+    get_run_logger().info("set %s holds %d images of '%s'", recipe.fingerprint(), len(images), class_word)
+    return recipe.fingerprint()
+
+
+def class_recipe(base: BaseModel, class_word: str, count: int, settings: Settings) -> SamplingRecipe:
+    """The set that a training with the base model's defaults would draw: the same key, so that they share it."""
+    return SamplingRecipe(
+        base_model_hash=base.folder_hash,
+        family=base.facts.family,
+        resolution=base.facts.resolution,
+        prompts=(f"a photo of a {class_word}",) * count,
+        seeds=tuple(range(count)),
+        sampler=base.facts.sampler,
+        batch_size=16,
+        threads=settings.jobs.threads or os.cpu_count() or 1,
+        libraries={name: library_version(name) for name in LIBRARIES},
+    )
+
+
+def fetch_base_folder(stores: Stores, folder_hash: str) -> Path:
+    """The base model's folder on this machine, its files verified when they are first copied here. Raises NotFound."""
+
+    def rows() -> Script[list[BaseModelFile]]:
+        base = yield from base_models.by_hash(folder_hash)
+        return (yield from base_models.files(base.id))
+
+    files = stores.database.run(rows())
+    target = stores.cache_folder / "base-models" / folder_hash
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return stores.blobs.fetch_folder({file.path: file.sha256 for file in files}, target)
+
+
+def fill_set(
+    stores: Stores,
+    recipe: SamplingRecipe,
+    folder: Path,
+    *,
+    components: Components | None = None,
+    boundary: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Image.Image]:
+    """Every image of a set, drawn where missing. One process fills a set; others wait and find it whole.
+
+    `boundary` is called with the images done and the total before each batch is stored; it may raise to stop.
+    """
+    patience = stores.settings.jobs.patience_seconds
+    total = len(recipe.prompts)
+    with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
+        present = patiently(lambda: stores.database.run(sampled_sets.ensure(recipe)), patience_seconds=patience)
+        whole = [image.position for image in present if stores.blobs.exists(image.sha256)]
+        done = len(whole)
+
+        def write(batch: DrawnBatch) -> None:
+            nonlocal done
+            boundary(done, total)
+            rows = [_put(stores.blobs, batch.start + place, content) for place, content in enumerate(batch.images)]
+            key = recipe.fingerprint()
+            patiently(lambda: stores.database.run(sampled_sets.put_batch(key, rows)), patience_seconds=patience)
+            done += len(rows)
+
+        draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
+    rows = patiently(lambda: stores.database.run(sampled_sets.images(recipe.fingerprint())), patience_seconds=patience)
+    return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
+
+
+def _put(blobs: BlobStore, position: int, content: bytes) -> SampledImage:
+    blob = blobs.put(content)
+    return SampledImage(position=position, sha256=blob.sha256, size=blob.size)
+
+
+def _workers(recipe: SamplingRecipe, settings: Settings) -> DaskWorkers:
+    # Each worker uses the recipe's threads, since their number changes the bytes; one machine holds cores / threads.
+    return DaskWorkers((os.cpu_count() or 1) // recipe.threads)
+
+
+@contextmanager
+def _only_filler(database: Database, recipe: SamplingRecipe, check: Callable[[], None]) -> Generator[None]:
+    name = sampled_sets.lock_name(recipe.fingerprint())
+    while True:
+        with database.session_lock(name) as held:
+            if held:
+                yield
+                return
+        check()
+        time.sleep(0.5)

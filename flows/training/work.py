@@ -1,0 +1,205 @@
+"""One training job at work: its recipe, its folder, its tracking run, and what the steps hand to each other."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import torch
+from PIL import Image
+from prefect.runtime import flow_run
+
+from flows.artifacts import ArtifactBoard, image_link
+from flows.generation.sampler import draw_images
+from flows.lifecycle import RunningJob
+from flows.retries import patiently
+from flows.tracking import TrackingRun, read_document
+from flows.training.callbacks import StepReport, Watch
+from flows.training.devices import prepare_torch
+from flows.training.evaluation import Evaluation
+from flows.training.families.mapping import family_named
+from flows.training.families.protocol import Components
+from flows.training.job_checkpoints import JobCheckpoints
+from flows.training.sampled_sets import png
+from storage.errors import JobCancelled, JobLost, StoreUnavailable
+from storage.postgres import jobs
+from storage.records.jobs import JobFile, JobFileRole
+from storage.records.training import TrainingJobRequest
+
+log = logging.getLogger("darkroom.training")
+
+T = TypeVar("T")
+
+EXPERIMENT = "dreambooth"
+METRICS_FILE = "metrics.jsonl"
+
+
+class TrainingWork:
+    """A plain object, so that Prefect passes it to tasks as it is and never looks inside."""
+
+    def __init__(self, job: RunningJob, tracking: TrackingRun, board: ArtifactBoard, folder: Path) -> None:
+        self.job, self.tracking, self.board, self.folder = job, tracking, board, folder
+        self.stores = job.stores
+        self.request = msgspec.convert(job.row.request, TrainingJobRequest)
+        self.recipe = self.request.recipe
+        self.family = family_named(self.recipe.family)
+        self.device: torch.device = prepare_torch(self.recipe.threads)
+        self.checkpoints = JobCheckpoints(job, folder, lambda step: self.keep_metrics())
+
+    def load_components(self, folder: Path) -> Components:
+        """A model folder's parts on this process's device."""
+        return self.family.load(folder).to(self.device)
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """What `call` gives, tried again while a store is away."""
+        seconds = self.stores.settings.jobs.patience_seconds
+        return patiently(call, patience_seconds=seconds, check=self.job.check)
+
+    def boundary(self, phase: str, done: int, total: int) -> None:
+        """Between two pieces of a phase's work: tell, and stop if asked to."""
+        self.job.report(phase, done, total)
+        self.job.check()
+        self.job.reach(phase)
+
+    def watch(self, components: Components) -> Watch:
+        """What the fit reports to."""
+
+        def check(step: int) -> None:
+            self.job.check()
+            self.job.reach(f"fit:{step}")
+
+        return Watch(on_step=self._stepped, check=check, on_sample=lambda step: self._sample(components, step))
+
+    def resume_metrics(self, step: int) -> None:
+        """Take over what earlier hand-outs measured up to the checkpoint that this one starts from."""
+        files = self.job.run(lambda: jobs.files(self.job.id))
+        documents = [file.sha256 for file in files if file.role is JobFileRole.METRICS]
+        if documents:
+            content = self.patiently(lambda: self.stores.blobs.read(documents[-1]))
+            self.tracking.resume(read_document(content), up_to_step=step)
+
+    def keep_metrics(self) -> None:
+        """Store every metric so far as a file of the job, so that MLflow's run can be filled again."""
+        self.put_file(METRICS_FILE, JobFileRole.METRICS, self.tracking.document(), "application/jsonl")
+
+    def put_file(
+        self,
+        name: str,
+        role: JobFileRole,
+        content: bytes,
+        media_type: str,
+        step: int | None = None,
+        details: dict[str, object] | None = None,
+    ) -> JobFile:
+        """Bytes, then the row of a file that the job made."""
+        blob = self.patiently(lambda: self.stores.blobs.put(content))
+        return self.job.run(
+            lambda: jobs.put_file(
+                self.job.id,
+                self.job.hand_out,
+                name=name,
+                role=role,
+                sha256=blob.sha256,
+                size=blob.size,
+                media_type=media_type,
+                step=step,
+                details=details,
+            )
+        )
+
+    def show_evaluation(self, evaluation: Evaluation, grid: Image.Image) -> None:
+        """The figures and the grid as files of the job, in MLflow and on the flow run's page."""
+        figures = msgspec.to_builtins(evaluation)
+        document = json.dumps(figures, indent=2, sort_keys=True).encode()
+        picture = png(grid)
+        self.put_file("evaluation.json", JobFileRole.EVALUATION, document, "application/json")
+        file = self.put_file("grid.png", JobFileRole.GRID, picture, "image/png")
+        self.tracking.file("grid.png", picture)
+        self.tracking.file("evaluation.json", document)
+        numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+        self.tracking.log(self.recipe.steps, numbers)
+        link = image_link(self.stores.settings.api, file.sha256)
+        self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")
+        self.board.table("figures", [{"figure": name, "value": value} for name, value in figures.items()], "Evaluation")
+
+    def _stepped(self, report: StepReport) -> None:
+        self.job.report("fit", report.step, report.steps, report.loss)
+        self.tracking.log(
+            report.step,
+            {
+                "loss": report.loss,
+                "instance_loss": report.instance_loss,
+                "prior_loss": report.prior_loss,
+                "learning_rate": report.learning_rate,
+                "gradient_norm": report.gradient_norm,
+                "images_per_second": report.images_per_second,
+            },
+        )
+        self.board.progress(report.step / report.steps, f"fit: step {report.step} of {report.steps}")
+
+    def _sample(self, components: Components, step: int) -> None:
+        scenes = self.recipe.evaluation_scenes[:2]
+        prompts = [f"{self.recipe.instance_prompt} {scene}" for scene in scenes] or [self.recipe.instance_prompt]
+        prompts.append(self.recipe.class_prompt)
+        modes = {module: module.training for module in components.modules.values()}
+        for module in modes:
+            module.eval()
+        images = draw_images(self.family, components, prompts, [0] * len(prompts), self.recipe.sampler)
+        for module, training in modes.items():
+            module.train(training)
+        self._keep_samples(step, prompts, images)
+
+    def _keep_samples(self, step: int, prompts: Sequence[str], images: Sequence[Image.Image]) -> None:
+        for number, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
+            name, content = f"sample-{step:06d}-{number}.png", png(image)
+            file = self.put_file(name, JobFileRole.SAMPLE, content, "image/png", step, {"prompt": prompt, "seed": 0})
+            self.tracking.file(f"samples/{name}", content)
+            if number == 0:
+                self.board.image("sample", image_link(self.stores.settings.api, file.sha256), f"Step {step}: {prompt}")
+
+
+@contextmanager
+def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWork]:
+    """A job's folder and tracking run, both put in order by how the block ends."""
+    settings = job.stores.settings
+    folder = settings.data_folder / "work" / str(job.id)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+    folder.mkdir(parents=True)
+    tracking = TrackingRun(settings, EXPERIMENT, job.id, _tags(job))
+    try:
+        work = TrainingWork(job, tracking, board, folder)
+        yield work
+    except (JobLost, StoreUnavailable):  # another hand-out goes on with the run
+        raise
+    except JobCancelled:
+        tracking.end("KILLED")
+        raise
+    except Exception:
+        tracking.end("FAILED")
+        raise
+    else:
+        tracking.end("FINISHED")
+    finally:
+        tracking.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """An RGB image from its bytes."""
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def _tags(job: RunningJob) -> dict[str, str]:
+    request = msgspec.convert(job.row.request, TrainingJobRequest)
+    tags = {"mlflow.runName": f"{request.model_name} {str(job.id)[:8]}", "base_model": request.base_model}
+    if flow_run.id:
+        tags["prefect.flow_run_id"] = str(flow_run.id)
+        tags["prefect.flow_run_url"] = f"{job.stores.settings.prefect.ui_url}/runs/flow-run/{flow_run.id}"
+    return tags

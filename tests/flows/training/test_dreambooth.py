@@ -1,0 +1,230 @@
+"""The main job end to end on real stores: Postgres, Valkey, blobs, Prefect and MLflow, with a tiny model."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from prefect.client.orchestration import SyncPrefectClient
+
+from deployments.bases import add_base_model
+from deployments.local.environment import settings_environment
+from flows.generation.images import generate_images
+from flows.training.dreambooth import train_dreambooth
+from storage.blobs.weights import check_weights
+from storage.postgres import access, base_models, catalog, jobs, sampled_sets, submissions, uploads
+from storage.records.catalog import FileRole
+from storage.records.generation import GenerationRequest
+from storage.records.jobs import Job, JobFileRole, JobState
+from storage.records.training import TrainingJobRequest, TrainingRequest, regularization_recipe
+from storage.records.uploads import DataSetImage
+from storage.settings import MlflowSettings, Settings
+from storage.stores import Stores
+from tests.flows.training.tiny import pictures
+
+STEPS = 6
+
+
+@pytest.fixture
+def settings(settings: Settings, mlflow_url: str) -> Settings:
+    """One thread, so that a loaded machine is not slowed further; MLflow of this session."""
+    jobs_ = settings.jobs.model_copy(update={"threads": 1, "silent_after_seconds": 30.0})
+    return settings.model_copy(update={"mlflow": MlflowSettings(url=mlflow_url), "jobs": jobs_})
+
+
+@pytest.fixture
+def environment(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, prefect: SyncPrefectClient
+) -> Callable[..., dict[str, str]]:
+    """Makes flows in this process, and in others, read the test's settings."""
+    variables = settings_environment(settings)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def of_another_process(**crash_points: str) -> dict[str, str]:
+        points = {"DARKROOM_JOBS__CRASH_POINTS": json.dumps(crash_points)}
+        return {**os.environ, **variables, **points, "PYTHONPATH": os.getcwd(), "PREFECT_API_URL": str(prefect.api_url)}
+
+    return of_another_process
+
+
+def photos(stores: Stores, account: UUID) -> UUID:
+    """Two photos as an upload would leave them."""
+    rows: list[DataSetImage] = []
+    for position, image in enumerate(pictures(2)):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        blob = stores.blobs.put(buffer.getvalue())
+        rows.append(
+            DataSetImage(
+                position=position, name=f"{position}.png", sha256=blob.sha256, size=blob.size, width=64, height=64
+            )
+        )
+    return stores.database.run(uploads.create(account, "photos", rows)).id
+
+
+def submit(stores: Stores, tiny_model: Path, **wanted: Any) -> Job:
+    """A submitted training job on the tiny model."""
+    account = stores.database.run(access.ensure_account("owner")).id
+    add_base_model(stores, tiny_model, "tiny")
+    fields: dict[str, Any] = {
+        "steps": STEPS,
+        "batch_size": 1,
+        "regularization_count": 3,
+        "checkpoint_every": 2,
+        "sample_every": 4,
+        "token_learning_rate": 1e-2,
+        "seed": 5,
+    }
+    request = TrainingRequest(
+        data_set_id=photos(stores, account), class_word="mug", base_model="tiny", **(fields | wanted)
+    )
+    job, _ = stores.database.run(submissions.submit_training(request, account, stores.settings, seed=1))
+    return job
+
+
+def weights_of(stores: Stores, job_id: UUID) -> dict[str, str]:
+    """The files that a job published, by path."""
+    version = stores.database.run(catalog.version_of_job(job_id))
+    assert version is not None
+    return {file.path: file.sha256 for file in stores.database.run(catalog.files(version.id))}
+
+
+def end_of(stores: Stores, job_id: UUID) -> Job:
+    return stores.database.run(jobs.get(job_id))
+
+
+@pytest.mark.usefixtures("environment")
+def test_photos_become_a_catalogued_model_and_the_model_draws(
+    stores: Stores, tiny_model: Path, tmp_path: Path, prefect: SyncPrefectClient
+) -> None:
+    job = submit(stores, tiny_model)
+    assert train_dreambooth(job.id, 1, return_state=True).is_completed()
+    ended = end_of(stores, job.id)
+    assert ended.state is JobState.SUCCEEDED, ended.failure_reason
+    version = stores.database.run(catalog.version_of_job(job.id))
+    assert version is not None
+    assert ended.model_version_id == version.id
+    assert version.trained_words == ("sks mug",) or version.trained_words[0].endswith(" mug")
+    assert version.registered_as is not None
+    assert_evaluated(version.evaluation or {})
+
+    files = stores.database.run(catalog.files(version.id))
+    assert files[0].role is FileRole.WEIGHTS
+    assert files[0].hashes.auto_v2 == files[0].sha256[:10]
+    folder = {file.path: file.sha256 for file in files if file.role is FileRole.FOLDER}
+    pipeline = DiffusionPipeline.from_pretrained(stores.blobs.fetch_folder(folder, tmp_path / "folder"))
+    assert pipeline("a photo of a mug", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)
+    stores.blobs.fetch(files[0].sha256, tmp_path / "single.safetensors")
+    check_weights(tmp_path / "single.safetensors")
+
+    made = stores.database.run(jobs.files(job.id))
+    roles = [file.role for file in made]
+    assert roles.count(JobFileRole.GRID) == roles.count(JobFileRole.METRICS) == roles.count(JobFileRole.EVALUATION) == 1
+    assert {file.step for file in made if file.role is JobFileRole.SAMPLE} == {4, STEPS}
+    points = stores.blobs.read(next(file.sha256 for file in made if file.role is JobFileRole.METRICS)).splitlines()
+    losses = [point for point in map(json.loads, points) if point["name"] == "loss"]
+    assert [point["step"] for point in losses] == list(range(1, STEPS + 1))
+    assert stores.database.run(jobs.checkpoints(job.id)) == []
+    assert not (stores.settings.data_folder / "work" / str(job.id)).exists()
+    assert_drawn(stores, version.id, ended.account_id)
+
+
+def assert_evaluated(figures: dict[str, Any]) -> None:
+    assert figures["measured_by"].endswith("judge.Judge")
+    assert figures["images"] == 4 * len(figures["scenes"])
+    assert figures["photos"] == 2
+    for name in ("subject_fidelity", "subject_fidelity_base", "subject_fidelity_photos", "class_similarity"):
+        assert -1 <= figures[name] <= 1
+    assert figures["class_noise_drift"] > 0
+
+
+def assert_drawn(stores: Stores, version_id: int, account: UUID) -> None:
+    request = GenerationRequest(model_version_id=version_id, prompt="a photo of a mug", count=2, seed=3)
+    job, _ = stores.database.run(submissions.submit_generation(request, account, stores.settings, seed=1))
+    assert generate_images(job.id, 1, return_state=True).is_completed()
+    assert end_of(stores, job.id).state is JobState.SUCCEEDED
+    images = [file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.IMAGE]
+    assert [file.name for file in images] == ["image-000.png", "image-001.png"]
+    assert [file.details["seed"] for file in images] == [3, 4]
+    assert Image.open(io.BytesIO(stores.blobs.read(images[0].sha256))).size == (64, 64)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_second_job_uses_the_set_of_the_first_and_equal_recipes_give_equal_bytes(
+    stores: Stores, tiny_model: Path
+) -> None:
+    first, second = submit(stores, tiny_model), submit(stores, tiny_model)
+    assert train_dreambooth(first.id, 1, return_state=True).is_completed()
+    recipe = regularization_recipe(msgspec.convert(first.request, TrainingJobRequest).recipe)
+    drawn = stores.database.run(sampled_sets.images(recipe.fingerprint()))
+    assert len(drawn) == 3
+    assert train_dreambooth(second.id, 1, return_state=True).is_completed()
+    assert stores.database.run(sampled_sets.images(recipe.fingerprint())) == drawn
+    assert weights_of(stores, first.id) == weights_of(stores, second.id)
+
+
+FLOW = """
+import sys
+from uuid import UUID
+from flows.training.dreambooth import train_dreambooth
+train_dreambooth(UUID(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+def run_elsewhere(job: Job, hand_out: int, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", FLOW, str(job.id), str(hand_out)]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=500, check=False)
+
+
+def test_a_flow_killed_in_every_phase_publishes_the_bytes_of_one_that_ran_through(
+    stores: Stores, tiny_model: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]
+) -> None:
+    straight = submit(stores, tiny_model)
+    assert train_dreambooth(straight.id, 1, return_state=True).is_completed()
+    job = submit(stores, tiny_model)
+    hand_out = 1
+    for point in ("fit:3", "export"):
+        killed = run_elsewhere(job, hand_out, environment(**{point: f"die:{tmp_path / point}"}))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+        assert (tmp_path / point).exists()
+        time.sleep(0.1)
+        stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_hand_outs=9))
+        hand_out = end_of(stores, job.id).hand_out
+    assert train_dreambooth(job.id, hand_out, return_state=True).is_completed()
+    assert weights_of(stores, job.id) == weights_of(stores, straight.id)
+    metrics = next(file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.METRICS)
+    points = [json.loads(line) for line in stores.blobs.read(metrics.sha256).splitlines()]
+    assert [point["step"] for point in points if point["name"] == "loss"] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_set_that_is_cut_off_is_drawn_again_batch_by_batch(stores: Stores, tiny_model: Path) -> None:
+    job = submit(stores, tiny_model)
+    recipe = msgspec.convert(job.request, TrainingJobRequest).recipe
+    base = stores.database.run(base_models.by_name("tiny"))
+    assert recipe.base_model_hash == base.folder_hash
+    assert torch.get_num_threads() >= 1
+    first, second = submit(stores, tiny_model, seed=6), submit(stores, tiny_model, seed=6)
+    assert train_dreambooth(first.id, 1, return_state=True).is_completed()
+    key = regularization_recipe(recipe).fingerprint()
+    [lost, *kept] = stores.database.run(sampled_sets.images(key))
+    stores.blobs.delete(lost.sha256)
+    assert train_dreambooth(second.id, 1, return_state=True).is_completed()
+    assert stores.database.run(sampled_sets.images(key)) == [lost, *kept]
+    assert stores.blobs.exists(lost.sha256)
