@@ -143,7 +143,7 @@ class _Ticks:
         self._stopped = False
 
     def stop(self) -> None:
-        """End `collect` at its next turn. Cancelling alone is not enough: the client swallows that while it connects."""
+        """End `collect` at its next turn. Cancelling is not enough: the client swallows that while it connects."""
         self._stopped = True
 
     def take(self) -> Progress | None:

@@ -59,6 +59,9 @@ def canonicalise(source: Path, target: Path, max_pixels: int) -> CanonicalImage:
                 canonical = _canonical(image)
         except UnidentifiedImageError as error:
             raise ImageRefused("not_an_image", "is not a PNG, JPEG or WebP image, whatever its name says") from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            message = f"has far more than {max_pixels:,} pixels, which is the limit. Export it smaller"
+            raise ImageRefused("too_many_pixels", message) from error
         except MemoryError as error:
             raise ImageRefused("too_much_memory", "needs too much memory to open; export it smaller") from error
         except (OSError, SyntaxError, ValueError, struct.error, EOFError, Warning) as error:
@@ -150,7 +153,7 @@ class ImageWorkers:
 
     def __init__(self, max_pixels: int, *, count: int = 2, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
         self._max_pixels, self._memory = max_pixels, memory_limit_bytes
-        self.count = count
+        self.count, self.started = count, 0
         self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(count):
             self._idle.put(None)
@@ -161,19 +164,24 @@ class ImageWorkers:
         try:
             if child is None or not child.alive:
                 child = _Child(self._memory)
+                self.started += 1
             return child.ask(source, target, self._max_pixels)
         finally:
-            if child is not None and not child.alive:
-                child.stop()
-                child = None
-            self._idle.put(child)
+            self._idle.put(child if child is not None and child.alive else None)
+
+    def kill_children(self) -> None:
+        """Kill the idle children as the system would when memory runs out; they are replaced when next needed."""
+        for child in list(self._idle.queue):
+            if child is not None:
+                child.kill()
 
     def close(self) -> None:
-        """Stop the children."""
+        """Stop the children, each when its image is done."""
         for _ in range(self.count):
             child = self._idle.get()
             if child is not None:
                 child.stop()
+        for _ in range(self.count):
             self._idle.put(None)
 
 
@@ -189,6 +197,7 @@ class _Child:
             cwd=_PROJECT,
             env={"PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"},
             start_new_session=True,
+            bufsize=0,
         )
         self.alive = True
 
@@ -197,7 +206,7 @@ class _Child:
         request = json.dumps({"source": str(source), "target": str(target), "max_pixels": max_pixels})
         answer = self._exchange(request.encode() + b"\n")
         if answer is None:
-            self.alive = False
+            self.stop()
             raise ImageRefused("too_much_work", "takes too much memory or time to open; export it smaller")
         facts = cast(dict[str, Any], json.loads(answer))
         if "reason" in facts:
@@ -215,11 +224,15 @@ class _Child:
         answer = stdout.readline() if ready else b""
         return answer if answer.endswith(b"\n") else None
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         """Kill the process and wait for it."""
-        self.alive = False
         self._process.kill()
         self._process.wait()
+
+    def stop(self) -> None:
+        """Kill the process and close what led to it."""
+        self.alive = False
+        self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -96,9 +96,9 @@ def test_every_scoped_route_refuses_without_a_key(shared_door: Door):
 def filled(path: str) -> str:
     """A path with something in each of its places."""
     for name in ("data_set_id", "job_id"):
-        path = path.replace("{%s}" % name, ID)
+        path = path.replace("{" + name + "}", ID)
     for name in ("model_id", "version_id"):
-        path = path.replace("{%s}" % name, "999999")
+        path = path.replace("{" + name + "}", "999999")
     return path.replace("{name}", "no-such").replace("{path}", "a/b").replace("{sha256}", "0" * 64)
 
 
