@@ -1,0 +1,261 @@
+"""Hostile uploads through the real endpoint: a clear refusal, and nothing left behind."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from platform_api import receiving
+from storage.settings import UploadSettings
+from tests.platform_api.door import Door, form, photo, register_starter, serving, upload
+from tests.storage.blobs.test_images import frames, png_header
+
+LIMITS = UploadSettings(
+    max_images=5, max_image_bytes=200_000, max_upload_bytes=600_000, max_unpacked_bytes=400_000, max_pixels=1_000_000
+)
+PATH = "/api/v1/data-sets"
+
+
+@pytest.fixture(scope="module")
+def strict_door(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door with small limits."""
+    with serving(tmp_path_factory.mktemp("strict"), module_database_url, uploads=LIMITS) as door:
+        register_starter(door.database)
+        yield door
+
+
+@pytest.fixture
+def untouched(strict_door: Door) -> Iterator[Door]:
+    """The door, which must hold the same rows, blobs and staged files after the test as before."""
+
+    def everything() -> tuple[object, ...]:
+        with strict_door.database.connect() as connection:
+            rows = [
+                connection.execute(f"select count(*) as n from {table}".encode()).fetchone()
+                for table in ("data_sets", "data_set_images", "outbox", "jobs")
+            ]
+        return rows, sorted(strict_door.blobs), strict_door.staging
+
+    before = everything()
+    yield strict_door
+    deadline = time.monotonic() + 5
+    while everything() != before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert everything() == before
+
+
+def zipped(*entries: tuple[str, bytes]) -> bytes:
+    """A zip of these files."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+GOOD = ("good.png", photo(1))
+REFUSED: dict[str, tuple[list[tuple[str, bytes]], int, str]] = {
+    "no images": ([], 422, "No photo was sent"),
+    "one image": ([GOOD], 422, "3 to 6 photos"),
+    "the same image twice": ([GOOD, ("copy.png", GOOD[1])], 422, "the same one"),
+    "10,000 images": ([("a.png", b"x")] * 10_000, 413, "more than 600,000 bytes"),
+    "one image too many": ([(f"{n}.png", photo(n, (20, 20))) for n in range(6)], 422, "More than 5 files"),
+    "a zip and too many beside it": (
+        [("a.zip", zipped(*((f"{n}.png", b"x") for n in range(4)))), GOOD, GOOD],
+        422,
+        "6 photos",
+    ),
+    "20,000 x 20,000 PNG": ([GOOD, ("huge.png", png_header(20_000, 20_000))], 422, "'huge.png' has"),
+    "text named .jpg": ([GOOD, ("a.jpg", b"hello there, I am text" * 9)], 422, "'a.jpg' is not a PNG"),
+    "zip named .png": ([GOOD, ("a.png", zipped(GOOD))], 422, "'a.png' is not a PNG"),
+    "animated WebP": ([GOOD, ("a.webp", frames("WEBP"))], 422, "'a.webp' is an animated WebP; export one frame"),
+    "half a PNG": ([GOOD, ("a.png", photo(2)[:4000])], 422, "'a.png' is damaged"),
+    "an empty file": ([GOOD, ("a.png", b"")], 422, "'a.png' is not a PNG"),
+    "zip bomb": ([("bomb.zip", zipped(*((f"{n}.png", b"\0" * 190_000) for n in range(3))))], 422, "bomb.zip: "),
+    "../ in a zip": ([("a.zip", zipped(("../../evil.png", GOOD[1])))], 422, "'../../evil.png' is not a plain"),
+    "a script in a zip": ([("a.zip", zipped(GOOD, ("run.sh", b"#!")))], 422, "a.zip: 'run.sh' is not a .png"),
+    "a broken zip": ([("a.zip", b"PK\x03\x04 nothing")], 422, "a.zip: The file is not a zip"),
+    "an image over the limit": ([("a.png", b"\x89PNG" + b"0" * 200_001)], 422, "'a.png' has more than 200,000 bytes"),
+    "an upload over the limit": ([(f"{n}.png", b"0" * 199_000) for n in range(4)], 413, "more than 600,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_each_bad_upload_is_refused_and_leaves_nothing(untouched: Door, name: str):
+    files, status, said = REFUSED[name]
+    answer = untouched.client().post(PATH, files=form(*files) or {"name": (None, "x")})
+    assert answer.status_code == status, answer.text
+    assert said in answer.json()["detail"]
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b"{}", 415),
+        ("", b"x", 415),
+        ("multipart/form-data", b"x", 415),
+        ("multipart/form-data; boundary=b", b"", 400),
+        ("multipart/form-data; boundary=b", b"nonsense" * 99, 400),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\nx', 400),
+        ("multipart/form-data; boundary=b", b"--b\r\n" + b"X: y\r\n" * 500 + b"\r\n--b--", 400),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--b--\r\n',
+            422,
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n\0\r\n--b--\r\n',
+            422,
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff\r\n--b--\r\n',
+            422,
+        ),
+        ("multipart/form-data; boundary=" + "b" * 3000, b"x", 400),
+        ("application/zip", b"", 422),
+        ("application/zip", b"x" * 600_001, 413),
+    ],
+)
+def test_bodies_that_are_no_upload_are_refused(untouched: Door, kind: str, body: bytes, status: int):
+    answer = untouched.client().post(PATH, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == status, answer.text
+
+
+def test_an_honest_upload_passes_whole(strict_door: Door):
+    made = strict_door.client().post(
+        PATH,
+        files=[
+            *form(GOOD, ("b.jpg", photo(2, kind="JPEG")), ("more.zip", zipped(("x/c.webp", photo(3, kind="WEBP")))))
+        ],
+        data={"name": " my mug "},
+    )
+    assert made.status_code == 201, made.text
+    body = made.json()
+    assert (body["name"], [image["name"] for image in body["images"]]) == ("my mug", ["good.png", "b.jpg", "c.webp"])
+    assert strict_door.client().get(made.headers["location"]).json() == body
+    assert strict_door.staging == []
+
+
+def test_a_raw_zip_is_an_upload_too(strict_door: Door):
+    body = zipped(GOOD, ("b.png", photo(2)), ("__MACOSX/._b.png", b"junk"))
+    made = strict_door.client().post(PATH, content=body, headers={"Content-Type": "application/zip"})
+    assert made.status_code == 201
+    assert made.json()["imageCount"] == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd.png", "a\x00b.png", "C:\\x\\c.png", "x" * 500 + ".png", "\u202egnp.exe.png"]
+)
+def test_file_names_are_shown_and_never_used(strict_door: Door, name: str):
+    made = strict_door.client().post(PATH, files=form((name, photo(1)), ("b.png", photo(2))))
+    assert made.status_code in (201, 400)
+    if made.status_code == 201:
+        shown = made.json()["images"][0]["name"]
+        assert "/" not in shown
+        assert "\\" not in shown
+        assert shown.isprintable()
+        assert len(shown) <= 130
+
+
+def raw_request(door: Door, headers: str, *pieces: bytes, wait: bool = True) -> bytes:
+    """Bytes sent as they are, and what comes back."""
+    address = urlsplit(door.url)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {door.key}\r\n{headers}\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        for piece in pieces:
+            connection.sendall(piece)
+        return connection.recv(4096) if wait else b""
+
+
+def test_a_content_length_over_the_limit_is_refused_before_the_body(untouched: Door, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(receiving, "DRAIN_SECONDS", 0.3)
+    answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 600001\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_longer_than_its_content_length_is_cut_there(untouched: Door):
+    answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 5\r\n", b"x" * 5000)
+    assert answer.startswith(b"HTTP/1.1 422")
+
+
+def test_chunks_without_a_length_are_counted_as_they_come(untouched: Door):
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    answer = untouched.client().post(PATH, content=endless(), headers={"Content-Type": "application/zip"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_client_that_stops_sending_is_sent_away(untouched: Door, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(receiving, "SILENT_SECONDS", 0.3)
+    answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 1000\r\n", b"x" * 990)
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_a_client_that_goes_away_leaves_nothing(untouched: Door):
+    raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 1000\r\n", b"x" * 990, wait=False)
+
+
+def test_more_uploads_at_once_than_allowed_are_told_to_come_back(untouched: Door, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(receiving, "SILENT_SECONDS", 1.0)
+    head = "Content-Type: application/zip\r\nContent-Length: 1000\r\n"
+    threads = [threading.Thread(target=raw_request, args=(untouched, head, b"x")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    deadline, answer = time.monotonic() + 10, httpx.Response(0)
+    while answer.status_code != 429 and time.monotonic() < deadline:
+        answer = untouched.client().post(PATH, content=b"", headers={"Content-Type": "application/zip"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+    for thread in threads:
+        thread.join()
+
+
+def test_a_data_set_that_a_job_needs_is_kept_until_the_job_ends(strict_door: Door):
+    client = strict_door.client()
+    path = f"{PATH}/{upload(client)['id']}"
+    job = client.post("/api/v1/training-jobs", json={"dataSetId": path[-36:], "classWord": "mug"}).json()
+    refused = client.delete(path)
+    assert (refused.status_code, refused.json()["code"]) == (409, "in_use")
+    client.post(job["links"]["cancel"])
+    assert client.delete(path).status_code == 204
+    assert client.get(path).status_code == 404
+    assert client.post(job["links"]["retry"]).json()["errors"].keys() == {"dataSetId"}
+
+
+def test_large_uploads_take_little_memory_of_the_server(database_url: str, tmp_path: Path):
+    """Photos of 6 million pixels pass through; the server itself decodes none of them."""
+    stream = io.BytesIO()
+    Image.effect_noise((3000, 2000), 20).convert("RGB").save(stream, "JPEG", quality=92)
+    content = stream.getvalue()
+    with serving(tmp_path, database_url) as door:
+        before = psutil.Process().memory_info().rss
+        peak, stop = [before], threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.02):
+                peak[0] = max(peak[0], psutil.Process().memory_info().rss)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        photos = [(f"{n}.jpg", content + bytes([n])) for n in range(2)] + [("s.png", photo(9))]
+        made = door.client().post(PATH, files=form(*photos))
+        stop.set()
+        watcher.join()
+    assert made.status_code == 201
+    assert peak[0] - before < 64 * 1024 * 1024
