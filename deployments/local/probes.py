@@ -44,9 +44,10 @@ def polls(api_url: str, pool: str, worker: str) -> Probe:
     def probe(pid: int) -> bool:
         found = _answer(f"{api_url}/work_pools/{pool}/workers/filter", {"limit": 200})
         seen = [entry["last_heartbeat_time"] for entry in found or [] if entry["name"] == worker]
-        if not seen or not psutil.pid_exists(pid):
+        try:
+            return bool(seen) and datetime.fromisoformat(seen[0]).timestamp() >= psutil.Process(pid).create_time()
+        except psutil.NoSuchProcess:
             return False
-        return datetime.fromisoformat(seen[0]).timestamp() >= psutil.Process(pid).create_time()
 
     return probe
 

@@ -143,8 +143,6 @@ class Supervisor:
                 group=part.run_as.group,
                 extra_groups=part.run_as.extra_groups,
             )
-        if part.niceness:
-            _make_nice(one.process.pid, part.niceness)
         try:
             one.name = name_process(one.process.pid)
         except psutil.NoSuchProcess:
@@ -166,6 +164,8 @@ class Supervisor:
 
     def _become(self, one: Supervised, state: PartState) -> None:
         try:
+            if one.part.niceness and one.process:
+                _make_nice(one.process.pid, one.part.niceness)
             one.part.when_healthy()
         except (DarkroomError, httpx.HTTPError, psycopg.Error, OSError) as error:
             self._kill(one)
@@ -243,11 +243,12 @@ class Supervisor:
 
 
 def _make_nice(pid: int, niceness: int) -> None:
-    """Make a process that leads its session, and all it will start, step back behind the others.
+    """Make a process that leads its session, and all it has started and will start, step back behind the others.
 
-    Linux shares the processor between sessions first (sched_autogroup): there, niceness alone counts inside one only.
+    Done once it is healthy: on a busy machine it would hardly get to start otherwise. Linux shares the processor
+    between sessions first (sched_autogroup): there, niceness alone counts inside one only.
     """
-    os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    os.setpriority(os.PRIO_PGRP, pid, niceness)
     autogroup = Path(f"/proc/{pid}/autogroup")
     for _ in range(AUTOGROUP_TRIES if autogroup.exists() else 0):
         try:
