@@ -6,6 +6,7 @@ quick. The summaries here are the first lines of the commands' own docstrings; a
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -71,6 +72,11 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except DarkroomError as error:
             typer.secho(f"error: {error}", err=True, fg="red")
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE or error.filename is None:
+                raise
+            typer.secho(f"error: {error.filename}: {error.strerror}", err=True, fg="red")
             raise typer.Exit(1) from error
 
 

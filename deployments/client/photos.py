@@ -34,7 +34,7 @@ def find_photos(place: Path, most: int) -> Photos:
     if not place.exists():
         raise NoPhotos(f"there is no {place}. Give a folder with 3 to 6 photos of one subject.")
     known = {*TYPES, ARCHIVE}
-    files = [place] if place.is_file() else sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    files = sorted(path for path in place.iterdir() if path.name[0] != ".") if place.is_dir() else [place]
     photos = [path for path in files if path.is_file() and path.suffix.lower() in known]
     if not photos:
         raise NoPhotos(

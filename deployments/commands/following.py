@@ -165,11 +165,12 @@ def follow_job(api: Api, job: Job, display: Bars | Lines) -> Job:
 
     Raises JobEnded when it failed or was cancelled, typer.Exit after Ctrl-C.
     """
+    noted: set[int] = set()
     try:
         if job.state == "submitted" and job.queue_position:
             display.note(f"{job.queue_position} jobs go before it")
         for event in follow_events(api, job.path):
-            _show(event, display)
+            _show(event, display, noted)
         ended = api.get(job.path, Job, patience_seconds=PATIENCE_SECONDS)
         if ended.state == "succeeded" and isinstance(display, Bars):
             display.finish()
@@ -193,7 +194,8 @@ def follow_job(api: Api, job: Job, display: Bars | Lines) -> Job:
     return ended
 
 
-def _show(event: StreamEvent, display: Display) -> None:
+def _show(event: StreamEvent, display: Display, noted: set[int]) -> None:
+    """One event; `noted` are the steps whose samples were told of: each image of a step has an event of its own."""
     match event.kind:
         case "progress":
             display.tick(msgspec.convert(event.data, Tick, strict=False))
@@ -201,7 +203,8 @@ def _show(event: StreamEvent, display: Display) -> None:
             display.note(f"the work fell silent and is handed out again (hand-out {event.data['handOut']})")
         case "job.started":
             display.note("a worker has taken the job")
-        case "job.sample_ready":
+        case "job.sample_ready" if event.data.get("step") not in noted:
+            noted.add(_number(event.data, "step"))
             display.note(f"sample images of step {event.data.get('step')} are ready")
         case "job.cancelling":
             display.note("stopping at the next step")

@@ -70,7 +70,7 @@ def show(job_id: JobId) -> None:
     ]
     for name, value in rows:
         if value != "":
-            typer.echo(f"{name:<22}{value}")
+            typer.echo(f"{name:<26}{value}")
 
 
 @app.command()

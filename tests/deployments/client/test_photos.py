@@ -35,6 +35,11 @@ def test_too_many_photos_are_refused_before_one_is_read(tmp_path: Path) -> None:
         find_photos(tmp_path, most=3)
 
 
+def test_what_is_neither_a_file_nor_a_folder_holds_no_photos() -> None:
+    with pytest.raises(NoPhotos, match="no photos in /dev/null"):
+        find_photos(Path("/dev/null"), most=3)
+
+
 def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoPhotos, match=r"there is no .*nowhere"):
         find_photos(tmp_path / "nowhere", most=3)
