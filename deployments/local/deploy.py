@@ -49,6 +49,8 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
 
 def ensure_work_pool(client: httpx.Client, name: str) -> None:
     """Create a process work pool unless it is there."""
+    if client.get(f"work_pools/{name}").is_success:
+        return
     answer = client.post("work_pools/", json={"name": name, "type": "process"})
     if answer.status_code not in (httpx.codes.CREATED, httpx.codes.CONFLICT):
         raise PlatformError(f"Prefect refused the work pool {name!r}: {answer.status_code} {answer.text}")

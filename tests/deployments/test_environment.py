@@ -1,0 +1,71 @@
+"""What the parts are started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from deployments.local.environment import bare_environment, settings_environment, shared_environment
+from deployments.local.parts import Steps, is_embedded, platform_parts
+from storage.settings import JobSettings, MlflowSettings, PostgresSettings, PrefectSettings, RedisSettings, Settings
+
+
+def test_a_process_with_the_environment_of_a_part_builds_equal_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        data_folder=tmp_path,
+        prefect=PrefectSettings(port=4300),
+        jobs=JobSettings(heartbeat_seconds=1, crash_points={"fit": "die:/tmp/marker"}),
+    )
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings() == settings
+
+
+def test_nothing_of_prefect_or_mlflow_in_the_callers_shell_reaches_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", "of another server")
+    monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere.example.org/api")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of another server")
+    settings = Settings(data_folder=tmp_path)
+
+    environment = shared_environment(settings, "relay")
+
+    assert "PREFECT_API_KEY" not in environment
+    assert "MLFLOW_TRACKING_TOKEN" not in environment
+    assert environment["PREFECT_API_URL"] == settings.prefect.api_url
+
+
+def test_the_databases_get_no_setting_and_no_secret(tmp_path: Path) -> None:
+    ours = {name for name in bare_environment(Settings(data_folder=tmp_path), "postgres") if "DARKROOM" in name}
+
+    assert ours == {"DARKROOM_PLATFORM_FOLDER", "DARKROOM_PLATFORM_PART"}
+
+
+def test_a_part_that_the_settings_place_elsewhere_is_left_out(tmp_path: Path) -> None:
+    settings = Settings(
+        data_folder=tmp_path,
+        postgres=PostgresSettings(url=SecretStr("postgresql://db.example.org/darkroom")),
+        redis=RedisSettings(url=SecretStr("redis://cache.example.org/2")),
+        prefect=PrefectSettings(api_url="https://prefect.example.org/api"),
+        mlflow=MlflowSettings(url="https://mlflow.example.org"),
+    )
+
+    parts = platform_parts(settings, Steps())
+
+    assert [part.name for part in parts] == ["worker-training", "worker-light", "relay", "api"]
+    assert all(not part.needs for part in parts)
+    assert not is_embedded(settings, "postgres")
+
+
+def test_every_need_of_a_part_is_a_part(tmp_path: Path) -> None:
+    parts = platform_parts(Settings(data_folder=tmp_path), Steps(deploy_needed=True))
+
+    names = [part.name for part in parts]
+    for part in parts:
+        assert set(part.needs) <= set(names[: names.index(part.name)]), part.name

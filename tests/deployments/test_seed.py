@@ -1,0 +1,62 @@
+"""What the first `up` puts in place, and leaves alone afterwards."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from deployments.local.seed import ensure_owner, with_signing_key
+from storage.postgres import access
+from storage.postgres.connection import Database
+from storage.records.access import Scope, split_key
+from storage.settings import PostgresSettings, Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(data_folder=tmp_path, postgres=PostgresSettings(url=SecretStr(database_url)))
+
+
+def test_the_owners_key_is_written_once_for_this_user_alone_and_works_with_every_scope(settings: Settings) -> None:
+    ensure_owner(settings)
+    text = settings.owner_key_file.read_text().strip()
+    ensure_owner(settings)
+
+    assert settings.owner_key_file.read_text().strip() == text
+    assert settings.owner_key_file.stat().st_mode & 0o777 == 0o600
+    identity, secret = split_key(text) or ("", "")
+    with Database(settings.postgres) as database:
+        (key,) = database.run(access.keys())
+    assert key.id == identity
+    assert key.works(secret, datetime.now(UTC))
+    assert set(key.scopes) == {scope.value for scope in Scope}
+
+
+def test_a_key_that_the_database_does_not_know_is_replaced(settings: Settings) -> None:
+    settings.owner_key_file.write_text("drk_000000000000_" + "0" * 64)
+
+    ensure_owner(settings)
+
+    identity, _ = split_key(settings.owner_key_file.read_text().strip()) or ("", "")
+    with Database(settings.postgres) as database:
+        assert [key.id for key in database.run(access.keys())] == [identity]
+
+
+def test_the_signing_key_is_made_once_and_kept_private(settings: Settings) -> None:
+    first = with_signing_key(settings).api.signing_key.get_secret_value()
+    second = with_signing_key(settings).api.signing_key.get_secret_value()
+
+    assert len(first) == 64
+    assert first == second
+    assert settings.signing_key_file.stat().st_mode & 0o777 == 0o600
+    assert first not in repr(with_signing_key(settings))
+
+
+def test_a_signing_key_that_was_given_is_used(settings: Settings) -> None:
+    given = settings.model_copy(update={"api": settings.api.model_copy(update={"signing_key": SecretStr("given")})})
+
+    assert with_signing_key(given).api.signing_key.get_secret_value() == "given"
+    assert not settings.signing_key_file.exists()
