@@ -33,7 +33,8 @@ STEPS = {
     "evaluate": "measure",
     "export": "write weights",
     "publish": "publish",
-    "generate": "draw images",
+    "fetch-model": "fetch the model",
+    "draw": "draw images",
 }
 """What each phase is called for a reader."""
 

@@ -24,7 +24,8 @@ class Row:
 
 
 def draw_grid(columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
-    """The rows under each other; `columns` are written above the last rows' pictures. Small pictures are enlarged."""
+    """The rows under each other; `columns` are written below the first row: they name what the others show, not the
+    photos. Small pictures are enlarged."""
     width = max([len(columns), *(len(row.images) for row in rows)])
     size = (
         _LABEL_WIDTH + width * (CELL + _MARGIN) + _MARGIN,
@@ -34,9 +35,9 @@ def draw_grid(columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
     pen, font = ImageDraw.Draw(grid), ImageFont.load_default(_FONT_SIZE)
     for column, text in enumerate(columns):
         middle = _LABEL_WIDTH + column * (CELL + _MARGIN) + CELL // 2
-        pen.text((middle, _MARGIN + _LABEL_HEIGHT // 2), text, _INK, font, anchor="mm")
+        pen.text((middle, 2 * _MARGIN + CELL + _LABEL_HEIGHT // 2 - 2), text, _INK, font, anchor="mm")
     for number, row in enumerate(rows):
-        top = _MARGIN + _LABEL_HEIGHT + number * (CELL + _MARGIN)
+        top = _MARGIN + (_LABEL_HEIGHT if number else 0) + number * (CELL + _MARGIN)
         pen.text((_MARGIN, top + CELL // 2), row.label, _INK, font, anchor="lm")
         for column, image in enumerate(row.images):
             grid.paste(_cell(image), (_LABEL_WIDTH + column * (CELL + _MARGIN), top))
