@@ -16,13 +16,14 @@ from deployments.commands.results import report_training
 from deployments.commands.train import cost_in_time, in_words, known_base, submit_training
 from deployments.local.platform import start_detached
 from deployments.local.seed import STARTER
-from deployments.local.state import holder
+from deployments.local.state import PartState, holder, read_record
 from flows.training.starter.drawing import render_photos
 from flows.training.starter.world import Subject, held_out_subjects
 from storage.errors import DarkroomError
 from storage.settings import Settings, load_settings
 
 PHOTOS = 5
+UP = (PartState.HEALTHY, PartState.DONE)
 
 
 class DemoIncomplete(DarkroomError):
@@ -52,12 +53,30 @@ def demo() -> None:
 
 
 def start_platform(settings: Settings) -> None:
-    """Have the embedded platform up, with the starter model registered. Raises PlatformError."""
-    began = time.monotonic()
+    """Have the embedded platform up with the starter model, and say what it waits for. Raises PlatformError."""
+    began, console = time.monotonic(), Console()
     if holder(settings.data_folder) is None:
         typer.echo(f"starting the platform; its data is in {settings.data_folder}")
-    start_detached(settings)
+    told: set[str] = set()
+    with console.status("starting", spinner="line") as status:
+
+        def tell() -> None:
+            waited_for = waiting_parts(settings.data_folder)
+            if waited_for and waited_for not in told and not console.is_terminal:
+                typer.echo(f"waiting for {waited_for}")
+            told.add(waited_for)
+            status.update(f"waiting for {waited_for or 'the first part'}")
+
+        start_detached(settings, while_waiting=tell)
     typer.echo(f"the platform is up ({time.monotonic() - began:.0f} s)")
+
+
+def waiting_parts(folder: Path) -> str:
+    """The parts of the platform that are not up yet, in words; empty before the first is started."""
+    record = read_record(folder)
+    if record is None or record.supervisor.process() is None:
+        return ""
+    return ", ".join(name for name, part in record.parts.items() if part.state not in UP)
 
 
 def draw_photos(subject: Subject, folder: Path, seed: int) -> list[Path]:

@@ -50,8 +50,9 @@ def prepare_data_folder(folder: Path) -> None:
         made.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def start_detached(settings: Settings) -> int:
-    """Start `darkroom up` in the background and wait until it is healthy; gives its pid.
+def start_detached(settings: Settings, while_waiting: Callable[[], None] = lambda: None) -> int:
+    """Start `darkroom up` in the background and wait until it is healthy; gives its pid. `while_waiting` is called
+    ten times a second meanwhile.
 
     One that runs already is waited for instead. Raises PartFailed with the end of its log when it ends first.
     """
@@ -79,6 +80,7 @@ def start_detached(settings: Settings) -> int:
         record = read_record(folder)
         if record and record.supervisor.pid == pid and record.healthy:
             return pid
+        while_waiting()
         if (child and child.poll() is not None) or not psutil.pid_exists(pid):
             with log.open("rb") as output:
                 output.seek(began)
