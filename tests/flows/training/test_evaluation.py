@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+from flows.training.data import encode_images, pixels_of_all
+from flows.training.evaluation import (
+    CLASS_IMAGES,
+    SEEDS_PER_SCENE,
+    EvaluationImages,
+    class_noise_drift,
+    evaluation_recipe,
+    mean_cosine,
+    mean_cosine_within,
+    measure,
+    new_scenes,
+    scene_accuracy,
+    split_images,
+)
+from flows.training.families.protocol import Components
+from flows.training.grid import CELL, Row, draw_grid
+from flows.training.judges import ClipJudge, open_judge
+from flows.training.starter.tokenizer import write_tokenizer
+from storage.records.training import fingerprint
+from tests.flows.training.tiny import FAMILY, pictures, recipe
+
+SCENES = ("on the beach", "in the snow", "at night")
+
+
+class ColourJudge:
+    """A judge whose answers are plain to see: the embedding is the mean colour, the scene is the brightest channel."""
+
+    scenes: Sequence[str] = SCENES
+
+    def embed(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(images.mean((2, 3)) + 1.0, dim=-1)
+
+    def scene_probabilities(self, images: Tensor) -> Tensor:
+        return (images.mean((2, 3)) * 10).softmax(-1)
+
+
+def flat(*channels: int) -> Tensor:
+    """One image for each entry: bright in that channel alone."""
+    images = torch.full((len(channels), 3, 8, 8), -1.0)
+    for row, channel in enumerate(channels):
+        images[row, channel] = 1.0
+    return images
+
+
+def test_the_figures_equal_those_worked_by_hand():
+    red, green = flat(0), flat(1)
+    photos = torch.cat([red, red])
+    tuned = EvaluationImages(torch.cat([red, green]), green)
+    base = EvaluationImages(torch.cat([green, green]), green)
+    figures = measure(ColourJudge(), photos, SCENES[:2], base, tuned, 0.25)
+    assert figures.subject_fidelity == pytest.approx(0.5)
+    assert figures.subject_fidelity_base == pytest.approx(0.0)
+    assert figures.subject_fidelity_photos == pytest.approx(1.0)
+    assert figures.prompt_accuracy == 1.0  # the first picture is red where scene 0 was asked for, the second green
+    assert figures.prompt_accuracy_base == 0.5
+    assert figures.class_similarity == pytest.approx(0.0)
+    assert figures.class_noise_drift == 0.25
+    assert msgspec.json.decode(msgspec.json.encode(figures))["images"] == 2
+
+
+def test_the_photos_ceiling_leaves_out_self_pairs_and_a_single_photo_has_none():
+    photos = ColourJudge().embed(flat(0, 0, 1))
+    assert mean_cosine_within(photos) == pytest.approx(1 / 3)  # pairs: 1, 0, 0
+    assert mean_cosine(photos, photos) == pytest.approx(5 / 9)
+    assert mean_cosine_within(photos[:1]) is None
+
+
+def test_accuracy_counts_pictures_scene_by_scene():
+    assert scene_accuracy(ColourJudge(), flat(0, 0, 1, 2), SCENES[:2]) == 0.75
+
+
+def test_scenes_that_the_photos_show_are_left_out():
+    wanted = recipe(evaluation_scenes=("on the beach", "in the snow", "at night", "under water"))
+    assert new_scenes(wanted, flat(0, 0, 2), ColourJudge()) == ("in the snow",)
+    assert new_scenes(wanted, flat(0), None) == wanted.evaluation_scenes
+
+
+def test_without_a_judge_the_figures_say_that_they_were_not_measured():
+    images = EvaluationImages(flat(0), flat(0))
+    figures = measure(None, flat(0), SCENES, images, images, 0.5)
+    assert figures.measured_by == "not measured: the base model folder brings no judge"
+    assert figures.subject_fidelity is figures.prompt_accuracy is None
+    assert figures.class_noise_drift == 0.5
+    assert measure(ColourJudge(), flat(0), (), images, images, 0.5).measured_by.startswith("not measured: the photos")
+
+
+def test_the_base_and_the_fine_tune_draw_the_same_prompts_with_the_same_seeds():
+    wanted = evaluation_recipe(recipe(seed=1), SCENES)
+    assert len(wanted.prompts) == len(wanted.seeds) == 3 * SEEDS_PER_SCENE + CLASS_IMAGES
+    assert wanted.prompts[:5] == ("a photo of a sks mug on the beach",) * 4 + ("a photo of a sks mug in the snow",)
+    assert wanted.seeds[:5] == (0, 1, 2, 3, 0)
+    assert wanted.prompts[-1] == "a photo of a mug"
+    assert fingerprint(wanted) == fingerprint(evaluation_recipe(recipe(seed=2, steps=3), SCENES))
+    split = split_images(pictures(3 * SEEDS_PER_SCENE + CLASS_IMAGES), 64)
+    assert (len(split.subject), len(split.of_class)) == (3 * SEEDS_PER_SCENE, CLASS_IMAGES)
+
+
+def test_class_drift_is_zero_for_the_base_itself_and_grows_with_the_change(components: Components, tiny_model: Path):
+    tuned = FAMILY.load(tiny_model)
+    latents = encode_images(FAMILY, components, pictures(2), 64)
+
+    def drift() -> float:
+        return class_noise_drift(FAMILY, components, tuned, latents, "a photo of a mug")
+
+    assert drift() == 0.0
+    with torch.no_grad():
+        tuned.unet.conv_out.weight.add_(0.01)
+    small = drift()
+    with torch.no_grad():
+        tuned.unet.conv_out.weight.add_(0.04)
+    assert 0 < small < drift()
+
+
+def test_the_starters_judge_is_opened_from_its_folder(tiny_model: Path):
+    judge = open_judge(tiny_model, ())
+    assert judge is not None
+    images = pixels_of_all(pictures(2), 64)
+    assert torch.allclose(judge.embed(images).norm(dim=1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(judge.scene_probabilities(images).sum(1), torch.ones(2), atol=1e-5)
+    assert judge.scene_probabilities(images).shape == (2, len(judge.scenes))
+    assert open_judge(tiny_model / "unet", SCENES) is None
+
+
+def test_a_clip_model_is_a_judge(tmp_path: Path):
+    folder = tmp_path / "judge"
+    tokenizer = write_tokenizer(folder)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={
+            **small,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": tokenizer.model_max_length,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    judge = open_judge(tmp_path, SCENES)
+    assert isinstance(judge, ClipJudge)
+    images = pixels_of_all(pictures(3), 64)
+    assert torch.allclose(judge.embed(images).norm(dim=1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(judge.scene_probabilities(images).sum(1), torch.ones(3), atol=1e-5)
+    assert open_judge(tmp_path, ()) is None
+
+
+def test_the_grid_has_a_cell_for_each_picture_and_enlarges_small_ones():
+    rows = [Row("photos", pictures(2)), Row("base model", pictures(3)), Row("fine-tuned", pictures(3))]
+    grid = draw_grid(SCENES, rows)
+    assert grid.width > 3 * CELL
+    assert grid.height > 3 * CELL
+    assert draw_grid(SCENES, rows).tobytes() == grid.tobytes()
+    assert draw_grid((), [Row("photos", pictures(1))]).width > CELL

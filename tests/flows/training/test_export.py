@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from flows.generation.sampler import denoise, first_latents
+from flows.training.export import SINGLE_FILE, Export, export_model, model_hashes, tensors_like
+from flows.training.families.protocol import Components
+from flows.training.tensor_files import write_tensors
+from storage.blobs.weights import check_weights
+from storage.errors import WeightsRefused
+from storage.records.training import SamplerSettings
+from tests.flows.training.tiny import FAMILY, recipe
+
+CHANGED = frozenset({"unet", "text_encoder"})
+
+
+def nudged(components: Components) -> Components:
+    """Components as a training would leave them: UNet and text encoder moved a little, the VAE as it was."""
+    generator = torch.Generator().manual_seed(0)
+    for name in sorted(CHANGED):
+        for parameter in components.modules[name].parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01)
+    return components
+
+
+@pytest.fixture
+def exported(components: Components, tmp_path: Path) -> Export:
+    """An export of nudged components."""
+    return export_model(FAMILY, nudged(components), CHANGED, recipe(), tmp_path / "export")
+
+
+def header_of(file: Path) -> dict[str, dict[str, str]]:
+    with file.open("rb") as stream:
+        return json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+
+
+def test_an_exported_folder_draws_what_the_components_draw_in_half_precision(components: Components, exported: Export):
+    for module in components.modules.values():
+        for parameter in module.parameters():
+            parameter.copy_(parameter.half().float())
+    latents = first_latents(components, [1])
+    with torch.no_grad():
+        ours = denoise(FAMILY, components, ["a photo of a mug"], latents, SamplerSettings(steps=3, guidance_scale=3.0))
+    pipeline = DiffusionPipeline.from_pretrained(exported.folder)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    theirs = pipeline(
+        "a photo of a mug", latents=latents, num_inference_steps=3, guidance_scale=3.0, output_type="latent"
+    ).images
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_what_training_did_not_touch_is_the_base_files_byte_for_byte(exported: Export, tiny_model: Path):
+    same = [
+        name for name in exported.members() if (tiny_model / name).read_bytes() == (exported.folder / name).read_bytes()
+    ]
+    assert set(exported.members()) - set(same) == {FAMILY.weight_files[name] for name in CHANGED}
+    assert "vae/diffusion_pytorch_model.safetensors" in same
+    assert "tokenizer/vocab.json" in same
+    assert not any(name.startswith("judge/") for name in exported.members())
+
+
+def test_written_files_keep_the_base_files_names_and_dtypes(exported: Export, tiny_model: Path):
+    for name in CHANGED:
+        file = FAMILY.weight_files[name]
+        ours, base = check_weights(exported.folder / file).tensors, check_weights(tiny_model / file).tensors
+        assert {key: (one.dtype, one.shape) for key, one in ours.items()} == {
+            key: (one.dtype, one.shape) for key, one in base.items()
+        }
+
+
+def test_equal_weights_are_exported_as_equal_bytes(components: Components, exported: Export, tmp_path: Path):
+    again = export_model(FAMILY, components, CHANGED, recipe(), tmp_path / "again")
+    assert again.hashes == exported.hashes
+    for name in again.members():
+        assert (again.folder / name).read_bytes() == (exported.folder / name).read_bytes(), name
+
+
+def test_the_single_file_holds_every_component_and_says_what_it_is(exported: Export, components: Components):
+    tensors = load_file(exported.single_file)
+    assert {name.split(".")[0] for name in tensors} == {"unet", "text_encoder", "vae"}
+    unet = UNet2DConditionModel.from_config(components.unet.config)
+    unet.load_state_dict({name.removeprefix("unet."): one for name, one in tensors.items() if name.startswith("unet.")})
+    header = header_of(exported.single_file)
+    metadata = header["__metadata__"]
+    assert list(header) == sorted(header)
+    assert list(metadata) == sorted(metadata)
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1"
+    assert metadata["modelspec.trigger_phrase"] == "sks mug"
+    assert metadata["darkroom.recipe"] == recipe().fingerprint()
+    assert metadata["sshs_model_hash"] == exported.hashes.payload
+    assert not any(word in key for key in metadata for word in ("date", "job", "host", "time"))
+
+
+def test_the_hashes_are_those_that_other_tools_compute(tmp_path: Path):
+    file = tmp_path / "weights.safetensors"
+    write_tensors(file, {"a": torch.arange(400_000, dtype=torch.float32)}, {"note": "x"})
+    content = file.read_bytes()
+    hashes = model_hashes(file)
+    assert hashes.sha256 == hashlib.sha256(content).hexdigest()
+    assert hashes.auto_v1 == hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]
+    assert hashes.auto_v2 == hashes.sha256[:10]
+    body = content[8 + int.from_bytes(content[:8], "little") :]
+    assert hashes.auto_v3 == hashlib.sha256(body).hexdigest()[:12]
+    write_tensors(file, {"a": torch.arange(400_000, dtype=torch.float32)}, {"note": "another"})
+    assert model_hashes(file).auto_v3 == hashes.auto_v3
+    assert model_hashes(file).sha256 != hashes.sha256
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_a_text_encoder_file_is_written_with_the_names_it_had(
+    prefixed: bool, components: Components, tiny_model: Path, tmp_path: Path
+):
+    file = tmp_path / "model.safetensors"
+    state = load_file(tiny_model / FAMILY.weight_files["text_encoder"])
+    plain = {name.removeprefix("text_model."): one for name, one in state.items()}
+    wanted = {f"text_model.{name}" if prefixed else name: one for name, one in plain.items()}
+    save_file(wanted, file)
+    written = tensors_like(file, components.text_encoder)
+    assert written.keys() == wanted.keys()
+    assert all(torch.equal(written[name], wanted[name]) for name in wanted)
+
+
+def test_a_model_that_does_not_fit_the_base_file_is_refused(components: Components, tiny_model: Path, tmp_path: Path):
+    file = tmp_path / "unet.safetensors"
+    state = load_file(tiny_model / FAMILY.weight_files["unet"])
+    lost = state.pop("conv_in.weight")
+    save_file(state, file)
+    with pytest.raises(WeightsRefused, match=r"no place for: \['conv_in\.weight'\]"):
+        tensors_like(file, components.unet)
+    save_file({**state, "conv_in.weight": lost, "extra": lost.clone()}, file)
+    with pytest.raises(WeightsRefused, match="'extra' that the loaded model has not"):
+        tensors_like(file, components.unet)
+
+
+def test_an_export_that_was_cut_off_is_made_again_whole(components: Components, exported: Export, tmp_path: Path):
+    target = tmp_path / "cut"
+    shutil.copytree(exported.folder / "unet", target / "folder" / "unet")
+    (target / "folder" / "stray.bin").write_bytes(b"x")
+    again = export_model(FAMILY, components, CHANGED, recipe(), target)
+    assert again.members() == exported.members()
+    assert (target / SINGLE_FILE).read_bytes() == exported.single_file.read_bytes()
