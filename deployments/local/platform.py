@@ -24,7 +24,7 @@ from deployments.local.supervisor import Supervisor
 from storage.settings import Settings
 
 Say = Callable[[str, str], None]
-START_SECONDS = 300.0
+START_SECONDS = 900.0
 STOP_SECONDS = 60.0
 
 

@@ -34,6 +34,8 @@ from deployments.local.state import (
 from storage.errors import DarkroomError
 
 TICK_SECONDS = 0.1
+CALM_TICK_SECONDS = 0.3
+PROBE_SECONDS = 0.3
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 # A part that stayed up this long is forgiven its earlier deaths.
@@ -57,6 +59,7 @@ class Supervised:
     restarts: int = 0
     was_healthy: bool = False
     next_start: float = 0.0
+    next_probe: float = 0.0
     kill_at: float = 0.0
 
     @property
@@ -93,11 +96,11 @@ class Supervisor:
         try:
             while not self._stop_requests:
                 self._tick()
-                if not self._announced and all(one.satisfied for one in self._parts.values()):
+                if not self._announced and self._all_satisfied():
                     self._announced = True
                     self._record()
                     on_healthy(time.monotonic() - began)
-                time.sleep(TICK_SECONDS)
+                time.sleep(CALM_TICK_SECONDS if self._all_satisfied() else TICK_SECONDS)
         finally:
             self._stop()
 
@@ -156,11 +159,17 @@ class Supervisor:
                 self._become(one, PartState.DONE)
             else:
                 self._died(one, f"ended with status {self._status(one)} before it was healthy")
-        elif not one.part.once and one.part.healthy(process.pid):
+        elif self._answers(one, process.pid):
             self._become(one, PartState.HEALTHY)
         elif time.time() - one.since > one.part.start_seconds:
             self._kill(one)
             self._died(one, f"was not healthy after {one.part.start_seconds:.0f} s")
+
+    def _answers(self, one: Supervised, pid: int) -> bool:
+        if one.part.once or time.monotonic() < one.next_probe:
+            return False
+        one.next_probe = time.monotonic() + PROBE_SECONDS
+        return one.part.healthy(pid)
 
     def _become(self, one: Supervised, state: PartState) -> None:
         try:
