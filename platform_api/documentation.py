@@ -54,7 +54,7 @@ def config() -> OpenAPIConfig:
         description=DESCRIPTION,
         tags=list(_TAGS),
         components=Components(security_schemes={"key": key}),
-        operation_id_creator=operation_id,
+        operation_id_creator=operation_id,  # pyright: ignore[reportArgumentType]
         openapi_controller=Documentation,  # pyright: ignore[reportArgumentType]
     )
 
@@ -71,7 +71,7 @@ def operation_id(handler: HTTPRouteHandler, method: HttpMethod, path: Sequence[s
 def state_scopes(app: Litestar) -> None:
     """Write each route's scope, as its guard has it, into the document."""
     for handler in handlers(app):
-        scopes = [guard.scope.value for guard in handler.resolve_guards() if isinstance(guard, Requires)]
+        scopes = [guard.scope.value for guard in guards_of(handler) if isinstance(guard, Requires)]
         handler.security = [{"key": scopes}] if scopes else [{}]
 
 
@@ -79,9 +79,14 @@ def handlers(app: Litestar) -> list[HTTPRouteHandler]:
     """Every handler that answers requests of its own. Raises TypeError for one that states neither scope nor reason."""
     found = {id(handler): handler for route in app.routes for handler in handlers_of(route)}
     for handler in found.values():
-        if not any(isinstance(guard, Requires | Open) for guard in handler.resolve_guards()):
+        if not any(isinstance(guard, Requires | Open) for guard in guards_of(handler)):
             raise TypeError(f"Route {sorted(handler.paths)} ({handler.handler_name}) states no scope: add a guard.")
     return list(found.values())
+
+
+def guards_of(handler: HTTPRouteHandler) -> list[object]:
+    """The guards that a handler's requests pass, its own and its owners'."""
+    return cast(list[object], cast(Any, handler).resolve_guards())
 
 
 def handlers_of(route: BaseRoute) -> list[HTTPRouteHandler]:

@@ -1,0 +1,81 @@
+"""The contract is the API: whatever fits or breaks the OpenAPI document gets an answer that the document has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.platform_api.door import Door, register_starter, serving
+from tests.platform_api.test_downloads import publish
+
+NAMES_THINGS = ("/api/v1/data-sets", "/api/v1/training-jobs", "/api/v1/generations")
+"""Bodies that must hold pictures, or name things of the caller's: a document cannot say which will be accepted."""
+
+
+@pytest.fixture(scope="module")
+def live_door(module_database_url: str, valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door with something in it, and no relay."""
+    with serving(tmp_path_factory.mktemp("live"), module_database_url, valkey_server) as door:
+        register_starter(door.database)
+        publish(door, door.client())
+        yield door
+
+
+@pytest.fixture(scope="module")
+def operations(live_door: Door) -> list[Any]:
+    """Every operation of the API's own description. The event streams are left out: they end only with their job."""
+    document = schemathesis.openapi.from_url(f"{live_door.url}/schema/openapi.json").exclude(path_regex=r"/events$")
+    found = [result.ok() for result in document.get_all_operations()]
+    assert len(found) > 30
+    return found
+
+
+def faults(door: Door, operations: list[Any], mode: GenerationMode, examples: int) -> list[str]:
+    """What answers to generated requests were not as documented, one line an operation."""
+    headers = {"Authorization": f"Bearer {door.key}"}
+    found: list[str] = []
+    for operation in operations:
+
+        @seed(1)
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate],
+            database=None,
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case: Any) -> None:
+            unsaid = [positive_data_acceptance] if case.method == "POST" and case.path in NAMES_THINGS else []
+            case.call_and_validate(base_url=door.url, headers=headers, timeout=20, excluded_checks=unsaid)
+
+        try:
+            check()
+        except Unsatisfiable:
+            assert operation.label == "GET /health", "only what has no inputs has nothing to generate"
+        except (Exception, BaseExceptionGroup) as fault:  # noqa: BLE001 - every kind is reported, beside all others
+            found.append(f"{operation.label}: {fault}")
+    return found
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_no_input_gets_an_answer_that_is_not_in_the_document(
+    live_door: Door, operations: list[Any], mode: GenerationMode
+):
+    found = faults(live_door, operations, mode, 6)
+    assert not found, "\n\n".join(found)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_no_input_gets_such_an_answer_at_full_size(live_door: Door, operations: list[Any], mode: GenerationMode):
+    found = faults(live_door, operations, mode, 500)
+    assert not found, "\n\n".join(found)
