@@ -96,7 +96,7 @@ def run_job(api: Api, subject: Subject, files: list[Path], seed: int, folder: Pa
     data_set = upload_photos(api, in_english(subject), files)
     wanted = {"dataSetId": str(data_set.id), "baseModel": STARTER, "classWord": subject.class_word, "seed": seed}
     job = submit_training(api, wanted)
-    typer.echo(f"submitted job {job.id}: {cost_in_time(base, None)}")
+    typer.echo(f"submitted job {job.id}\n{cost_in_time(base, None)}")
     ended = follow_job(api, job, display_for(Console()))
     grid = report_training(api, ended, folder)
     if grid is None:
