@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from deployments.local.fingerprint import deploy_is_needed
-from deployments.local.parts import Steps, is_embedded
+from deployments.local.parts import Steps, embedded_postgres, is_embedded
 from deployments.local.seed import ensure_owner, ensure_starter
 from storage.postgres.connection import migrate
 from storage.settings import Settings
@@ -21,8 +21,13 @@ def platform_steps(settings: Settings) -> Steps:
     return Steps(
         databases_ready=lambda: prepare_database(settings),
         prefect_ready=lambda: delete_overdue_runs(settings.prefect.api_url),
-        deploy_needed=is_embedded(settings, "prefect") and deploy_is_needed(settings),
+        deploy_needed=is_embedded(settings, "prefect") and (not _has_data(settings) or deploy_is_needed(settings)),
     )
+
+
+def _has_data(settings: Settings) -> bool:
+    """Whether Prefect's database is still the one that was deployed into."""
+    return (embedded_postgres(settings).folder / "PG_VERSION").exists()
 
 
 def prepare_database(settings: Settings) -> None:
