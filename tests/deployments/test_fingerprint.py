@@ -57,5 +57,5 @@ def test_a_module_that_does_not_exist_is_named(tmp_path: Path) -> None:
     file = tmp_path / "prefect.yaml"
     file.write_text("deployments: [{name: x, entrypoint: flows.no_such_module.x}]")
 
-    with pytest.raises(PlatformError, match="flows.no_such_module"):
+    with pytest.raises(PlatformError, match=r"flows\.no_such_module"):
         fingerprint(file)
