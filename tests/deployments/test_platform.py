@@ -239,7 +239,7 @@ def test_down_leaves_no_process_within_seconds(platform: Platform) -> None:
     down = platform.cli("down")
 
     assert down.returncode == 0, down.stderr
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
     assert platform.process is not None
     assert platform.process.wait(timeout=10) == 0
     assert list(processes_of(platform.folder)) == []
