@@ -57,7 +57,9 @@ def denoise(
     conditioning = encoded.take([distinct.index(prompt) for prompt in prompts])
     if guided:
         conditioning = encoded.take([distinct.index(negative_prompt)] * len(prompts)).then(conditioning)
-    scheduler = DDIMScheduler.from_config(components.noise_schedule.config)
+    # DDIM's own default clips the predicted clean image to [-1, 1]. Latents have unit variance: clipping them bends
+    # every colour and shape.
+    scheduler = DDIMScheduler.from_config(components.noise_schedule.config, clip_sample=False)
     scheduler.set_timesteps(sampler.steps)
     latents = latents * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
