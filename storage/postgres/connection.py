@@ -223,7 +223,7 @@ class AsyncDatabase:
             kwargs=_connection_options(settings),
             min_size=1,
             max_size=settings.pool_size,
-            timeout=10,
+            timeout=4,  # a request is answered 503 rather than kept waiting
             open=False,
             check=_check_async,
         )

@@ -40,7 +40,7 @@ def test_ten_submissions_at_once_with_two_repeated_keys_are_eight_jobs(door: Doo
     assert job_count(client) == 8
     assert answers[0][0].content == answers[1][0].content
     assert answers[2][0].content == answers[3][0].content
-    assert max(seconds for _, seconds in answers) < 3.0
+    assert max(seconds for _, seconds in answers) < 10.0
 
 
 def test_a_repeat_gets_the_same_bytes_also_after_the_job_went_on(door: Door):

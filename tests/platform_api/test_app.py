@@ -1,0 +1,77 @@
+"""The door starts quickly, light and alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from storage.settings import PostgresSettings, RedisSettings, Settings
+from tests.platform_api.door import Door, listening
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_it_starts_and_answers_while_postgres_and_valkey_are_away(tmp_path: Path):
+    settings = Settings(
+        data_folder=tmp_path,
+        postgres=PostgresSettings(url="postgresql://nobody@127.0.0.1:1/none"),  # type: ignore[arg-type]
+        redis=RedisSettings(url="redis://127.0.0.1:1/0"),  # type: ignore[arg-type]
+    )
+    with listening(settings) as url:
+        health = httpx.get(f"{url}/health", timeout=30)
+        answer = httpx.get(f"{url}/api/v1/models", headers={"Authorization": "Bearer drk_a_b"}, timeout=30)
+        page = httpx.get(f"{url}/docs", timeout=30)
+    assert (health.status_code, health.json()["parts"]["postgres"], health.json()["parts"]["valkey"]) == (
+        503,
+        "away",
+        "away",
+    )
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert answer.headers["retry-after"] == health.headers["retry-after"] == "5"
+    assert page.status_code == 200
+
+
+def test_the_door_loads_no_model_library():
+    """Its processor time to import, too: a start of two seconds leaves no room for torch."""
+    code = (
+        "import resource, sys, platform_api.app;"
+        "print(sorted({'torch', 'prefect', 'mlflow', 'diffusers', 'flows', 'numpy', 'pandas'} & set(sys.modules)),"
+        "resource.getrusage(resource.RUSAGE_SELF).ru_utime < 2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=True)
+    assert done.stdout.strip() == "[] True"
+
+
+def test_the_page_of_the_api_needs_nothing_from_elsewhere(shared_door: Door):
+    page = shared_door.client("").get("/docs")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "http" not in page.text.replace("http-equiv", "").split("</style>")[1].replace("HTTP", "")
+    assert "<script" not in page.text
+    for operation in ("trainingJobsSubmit", "dataSetsUpload", "modelVersionsFile"):
+        assert f"id='{operation}'" in page.text
+
+
+def test_every_operation_documents_its_errors_with_examples(shared_door: Door):
+    document = shared_door.client("").get("/schema/openapi.json").json()
+    for path, item in document["paths"].items():
+        for method in {"get", "post", "delete"} & set(item):
+            for status, answer in item[method]["responses"].items():
+                if int(status) >= 400 and path != "/health":
+                    (media,) = answer["content"].values()
+                    assert media["schema"] == {"$ref": "#/components/schemas/Problem"}, (path, status)
+                    assert media["examples"], (path, status)
+
+
+def test_no_secret_is_in_the_log(shared_door: Door, caplog):  # type: ignore[no-untyped-def]
+    caplog.set_level("DEBUG", logger="darkroom.api")
+    client = shared_door.client()
+    client.get("/api/v1/images/x?expires=99999999999&signature=abcdef")
+    client.get("/api/v1/models")
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("darkroom"))
+    assert "GET /api/v1/models 200" in ours
+    assert shared_door.key.rsplit("_", 1)[1] not in ours
+    assert "abcdef" not in ours
