@@ -16,7 +16,6 @@ from uuid import UUID
 
 import msgspec
 import pytest
-import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 from prefect.client.orchestration import SyncPrefectClient
@@ -26,7 +25,7 @@ from deployments.local.environment import settings_environment
 from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth
 from storage.blobs.weights import check_weights
-from storage.postgres import access, base_models, catalog, jobs, sampled_sets, submissions, uploads
+from storage.postgres import access, catalog, jobs, sampled_sets, submissions, uploads
 from storage.records.catalog import FileRole
 from storage.records.generation import GenerationRequest
 from storage.records.jobs import Job, JobFileRole, JobState
@@ -120,7 +119,7 @@ def test_photos_become_a_catalogued_model_and_the_model_draws(
     version = stores.database.run(catalog.version_of_job(job.id))
     assert version is not None
     assert ended.model_version_id == version.id
-    assert version.trained_words == ("sks mug",) or version.trained_words[0].endswith(" mug")
+    assert version.trained_words[0].endswith(" mug")
     assert version.registered_as is not None
     assert_evaluated(version.evaluation or {})
 
@@ -174,8 +173,10 @@ def test_a_second_job_uses_the_set_of_the_first_and_equal_recipes_give_equal_byt
     recipe = regularization_recipe(msgspec.convert(first.request, TrainingJobRequest).recipe)
     drawn = stores.database.run(sampled_sets.images(recipe.fingerprint()))
     assert len(drawn) == 3
+    stores.blobs.delete(drawn[0].sha256)  # a set that lost an image is drawn again, to the same bytes
     assert train_dreambooth(second.id, 1, return_state=True).is_completed()
     assert stores.database.run(sampled_sets.images(recipe.fingerprint())) == drawn
+    assert stores.blobs.exists(drawn[0].sha256)
     assert weights_of(stores, first.id) == weights_of(stores, second.id)
 
 
@@ -187,8 +188,10 @@ train_dreambooth(UUID(sys.argv[1]), int(sys.argv[2]))
 """
 
 
-def run_elsewhere(job: Job, hand_out: int, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", FLOW, str(job.id), str(hand_out)]
+def run_elsewhere(
+    job: Job, hand_out: int, variables: dict[str, str], *, program: str = FLOW
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, str(job.id), str(hand_out)]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=500, check=False)
 
 
@@ -211,20 +214,3 @@ def test_a_flow_killed_in_every_phase_publishes_the_bytes_of_one_that_ran_throug
     metrics = next(file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.METRICS)
     points = [json.loads(line) for line in stores.blobs.read(metrics.sha256).splitlines()]
     assert [point["step"] for point in points if point["name"] == "loss"] == list(range(1, STEPS + 1))
-
-
-@pytest.mark.usefixtures("environment")
-def test_a_set_that_is_cut_off_is_drawn_again_batch_by_batch(stores: Stores, tiny_model: Path) -> None:
-    job = submit(stores, tiny_model)
-    recipe = msgspec.convert(job.request, TrainingJobRequest).recipe
-    base = stores.database.run(base_models.by_name("tiny"))
-    assert recipe.base_model_hash == base.folder_hash
-    assert torch.get_num_threads() >= 1
-    first, second = submit(stores, tiny_model, seed=6), submit(stores, tiny_model, seed=6)
-    assert train_dreambooth(first.id, 1, return_state=True).is_completed()
-    key = regularization_recipe(recipe).fingerprint()
-    [lost, *kept] = stores.database.run(sampled_sets.images(key))
-    stores.blobs.delete(lost.sha256)
-    assert train_dreambooth(second.id, 1, return_state=True).is_completed()
-    assert stores.database.run(sampled_sets.images(key)) == [lost, *kept]
-    assert stores.blobs.exists(lost.sha256)
