@@ -139,6 +139,9 @@ def flow_environment(settings: Settings) -> dict[str, str]:
     return {
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "OMP_NUM_THREADS": str(threads),
+        # Threads that wait sleep instead of spinning. On two busy cores four steps of the starter's UNet took 4 s so;
+        # spinning they took more than 200 s, because the spinning thread holds the core that the other one needs.
+        "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
         # Base models are folders that the operator has registered; nothing is fetched while a job runs.
         "HF_HUB_OFFLINE": "1",
