@@ -96,14 +96,21 @@ def stop_platform(settings: Settings) -> None:
     if pid is None:
         stop_what_is_left(folder)
         return
-    process = psutil.Process(pid)
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=STOP_SECONDS)
+    os.kill(pid, signal.SIGTERM)
+    if not _is_let_go(folder, STOP_SECONDS):
+        os.kill(pid, signal.SIGKILL)
+        _is_let_go(folder, STOP_SECONDS)
         stop_what_is_left(folder)
+
+
+def _is_let_go(folder: Path, timeout_seconds: float) -> bool:
+    """Wait until no `up` holds the folder: it lets go when all is stopped, or with its death, reaped or not."""
+    deadline = time.monotonic() + timeout_seconds
+    while holder(folder) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def stop_what_is_left(folder: Path) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import psutil
@@ -106,15 +108,26 @@ def holding(data_folder: Path) -> Generator[None]:
     folder = run_folder(data_folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _take(lock):
             lock.seek(0)
             raise AlreadyRunning(
                 f"Darkroom already runs on {data_folder}: process {lock.read().strip()}. Stop it with `darkroom down`, "
                 "or set DARKROOM_DATA_FOLDER to another folder (and its ports)."
-            ) from error
+            )
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _take(lock: IO[str]) -> bool:
+    """Lock the file. Tried for half a second, because `holder` locks it too, for an instant."""
+    for pause in (0.1, 0.2, 0.2, None):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause:
+                time.sleep(pause)
+        else:
+            return True
+    return False
