@@ -8,6 +8,7 @@ that a different batch shape brings); equal batches give equal bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +37,8 @@ def draw_images(
 
 def first_latents(components: Components, seeds: Sequence[int]) -> Tensor:
     """Unit noise, one row a seed: (N, C, H, W) on the components' device, drawn on the CPU."""
-    config = components.unet.config
-    shape = (1, config.in_channels, config.sample_size, config.sample_size)  # pyright: ignore[reportAttributeAccessIssue]
+    config: Any = components.unet.config
+    shape = (1, config.in_channels, config.sample_size, config.sample_size)
     rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
     return torch.cat(rows).to(components.device)
 
@@ -59,7 +60,7 @@ def denoise(
         conditioning = encoded.take([distinct.index(negative_prompt)] * len(prompts)).then(conditioning)
     # DDIM's own default clips the predicted clean image to [-1, 1]. Latents have unit variance: clipping them bends
     # every colour and shape.
-    scheduler = DDIMScheduler.from_config(components.noise_schedule.config, clip_sample=False)
+    scheduler: Any = DDIMScheduler.from_config(components.noise_schedule.config, clip_sample=False)
     scheduler.set_timesteps(sampler.steps)
     latents = latents * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
