@@ -15,7 +15,8 @@ from mlflow.tracking import MlflowClient
 
 from flows.reconcile import check_invariants
 from flows.tracking import JOB_TAG
-from flows.training.starter.world import Subject, held_out_subjects, render_photos
+from flows.training.starter.drawing import render_photos
+from flows.training.starter.world import Subject, held_out_subjects
 from storage.stores import open_stores
 from tests.deployments.platform import Platform
 
