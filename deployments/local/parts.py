@@ -232,7 +232,8 @@ def api(settings: Settings) -> Part:
         command=[
             *(sys.executable, "-m", "uvicorn", "platform_api.app:app_from_environment", "--factory"),
             *("--host", settings.api.host, "--port", str(settings.api.port)),
-            *("--no-access-log", "--log-level", "warning"),
+            # An open event stream must not hold up the stop.
+            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
         ],
         environment=env.shared_environment(settings, "api"),
         healthy=probes.answers_http(f"http://{settings.api.host}:{settings.api.port}/health"),
