@@ -130,7 +130,7 @@ def make_parts(sizes: Sizes, tokenizer: CLIPTokenizer, seed: int) -> Parts:
 
 
 def make_scheduler() -> PNDMScheduler:
-    """The noise schedule of Stable Diffusion 1: scaled linear, 0.00085 to 0.012, predicting the noise."""
+    """The noise schedule of Stable Diffusion 1, scaled linear from 0.00085 to 0.012; the network predicts the noise."""
     return PNDMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -176,6 +176,9 @@ def save_parts(parts: Parts, folder: Path) -> None:
     prefixed = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in state.items()}
     _rewrite_weights(folder / "text_encoder" / "model.safetensors", prefixed)
     make_scheduler().save_pretrained(str(folder / "scheduler"))
+    # Samplers made from this config clip predicted latents to [-1, 1] unless told not to, which ruins the colours.
+    schedule_file = folder / "scheduler" / "scheduler_config.json"
+    _write_json(schedule_file, json.loads(schedule_file.read_text(encoding="utf-8")) | {"clip_sample": False})
     _write_json(
         folder / "model_index.json",
         {

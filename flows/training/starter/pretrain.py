@@ -51,9 +51,9 @@ LOGGER = logging.getLogger(__name__)
 
 
 AUTOENCODER_SCHEDULE = Schedule(1_200, 1.5e-3, ema_decay=0.995)
-DIFFUSION_SCHEDULE = Schedule(7_000, 5e-4, ema_decay=0.999)
+DIFFUSION_SCHEDULE = Schedule(5_000, 8e-4, falling_share=0.4, ema_decay=0.998)
 CLASSIFIER_SCHEDULE = Schedule(1_200, 2e-3, ema_decay=0.99)
-EMBEDDER_SCHEDULE = Schedule(1_500, 2e-3, ema_decay=0.99)
+EMBEDDER_SCHEDULE = Schedule(800, 2e-3, falling_share=0.0, ema_decay=0.99)
 JUDGE_SIZES = JudgeSizes()
 
 
@@ -103,7 +103,8 @@ def set_up(out: Path, state: Path, plan: Plan) -> Bench:
 def learn_to_see(bench: Bench, state: Path, plan: Plan) -> dict[str, float]:
     """Train the autoencoder in place; returns its mean absolute error on the last views."""
     first = Views(bench.views.pictures[: plan.autoencoder_pictures], bench.views.pixels[: plan.autoencoder_pictures])
-    train_autoencoder(bench.parts.autoencoder, first, plan.autoencoder, seed=plan.seed_of("autoencoder"), state=state)
+    seed = plan.seed_of("autoencoder")
+    train_autoencoder(bench.parts.autoencoder, first, plan.autoencoder, seed=seed, state=state)
     return {"autoencoder_l1": reconstruction_error(bench.parts.autoencoder, bench.views)}
 
 
