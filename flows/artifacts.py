@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -70,7 +70,8 @@ class ArtifactBoard:
 
     def _show_progress(self, percent: float, description: str) -> None:
         if self._progress_id is None:
-            self._progress_id = create_progress_artifact(percent, key="progress", description=description)
+            made = create_progress_artifact(percent, key="progress", description=description)
+            self._progress_id = cast(UUID, made)  # a coroutine only where a loop runs; this thread has none
         else:
             update_progress_artifact(self._progress_id, percent, description)
 
