@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
@@ -64,6 +64,10 @@ def test_tokenizer_length_equals_the_encoders_positions(pipeline: DiffusionPipel
 
     assert pipeline.tokenizer.model_max_length == positions
     assert CLIPTokenizer.from_pretrained(str(STARTER / "tokenizer")).model_max_length == positions
+
+
+def test_samplers_made_from_its_schedule_do_not_clip_latents(pipeline: DiffusionPipeline) -> None:
+    assert DDIMScheduler.from_config(pipeline.scheduler.config).config["clip_sample"] is False
 
 
 def test_card_is_read_and_names_what_the_starter_knows() -> None:
