@@ -38,9 +38,10 @@ def test_a_job_killed_in_every_phase_gives_the_bytes_of_one_that_ran_through(
     bench: Bench, straight: dict[str, str]
 ) -> None:
     bench.points.arm(*DEADLY)
-    job_id = bench.submit(regularizationCount=5)
-    baseline = bench.weights(bench.submit(regularizationCount=5))
+    job_id = bench.submit(regularizationCount=5)  # a set of its own, so that there is something to draw
+    bench.wait_for_end(job_id)
     assert all(bench.points.was_reached(point) for point in DEADLY)
+    baseline = bench.weights(bench.submit(regularizationCount=5))
     assert baseline != straight
     job = assert_done_once(bench, job_id, baseline)
     assert job["handOut"] == 1 + len(DEADLY)

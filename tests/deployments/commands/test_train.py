@@ -88,7 +88,12 @@ def test_control_c_leaves_the_job_running_and_says_how_to_come_back(line: Line) 
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGINT)
 
-    result = line.with_worker(interrupt, "train", line.photos(), "mug", "--yes")
+    # A test run that was started in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = line.with_worker(interrupt, "train", line.photos(), "mug", "--yes")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     job = line.jobs()[0]
     assert result.exit_code == 130
