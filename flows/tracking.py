@@ -241,12 +241,12 @@ def read_document(content: bytes) -> list[Point]:
 def register_version(
     client: MlflowClient, *, name: str, version_id: int, run_id: str | None, source: str, tags: Mapping[str, str]
 ) -> str:
-    """The registry's name for a model version, NAME/NUMBER: found by our version id, made when it is new.
+    """The registry's name for a model version, NAME/NUMBER: found by its name and our version id, made when it is new.
 
     The alias `current` moves to it (MLflow keeps the word latest to itself). Raises MlflowException when MLflow is
     away.
     """
-    found = client.search_model_versions(f"tags.`{VERSION_TAG}` = '{version_id}'")
+    found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version_id}'")
     if found:
         client.set_registered_model_alias(name, ALIAS, found[0].version)
         return f"{found[0].name}/{found[0].version}"
