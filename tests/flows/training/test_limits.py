@@ -1,0 +1,99 @@
+"""Memory and disk that run out during the fit are named errors, and what was kept before stays good."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.local.seed import STARTER_FOLDER
+from flows.training.dreambooth import train_dreambooth
+from storage.postgres import jobs, submissions
+from storage.records.jobs import Job, JobState
+from storage.settings import Settings
+from storage.stores import Stores
+from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of the main job
+    FLOW,
+    end_of,
+    environment,
+    run_elsewhere,
+    settings,
+    submit,
+    weights_of,
+)
+
+MIB = 1024 * 1024
+# Room for the model, its optimizer and the stores, but not for the activations of the batch.
+LIMITED = f"""
+import os
+import flows.training.dreambooth
+used = next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmData'))
+os.environ['DARKROOM_JOBS__MEMORY_LIMIT_BYTES'] = str(used + {400 * MIB})
+"""
+
+
+def killed_after_a_checkpoint(stores: Stores, job: Job, variables: dict[str, str]) -> int:
+    """Run a job's first hand-out until it dies after its first checkpoint; gives the number of the next."""
+    assert run_elsewhere(job, 1, variables).returncode < 0
+    stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_hand_outs=9))
+    assert stores.database.run(jobs.checkpoints(job.id))
+    return end_of(stores, job.id).hand_out
+
+
+def assert_failed_with_good_checkpoints(stores: Stores, job: Job, code: str) -> None:
+    row = end_of(stores, job.id)
+    assert (row.state, row.failure_code) == (JobState.FAILED, code)
+    assert "retry" in (row.failure_reason or "")
+    for checkpoint in stores.database.run(jobs.checkpoints(job.id)):
+        stores.blobs.read(checkpoint.sha256)
+
+
+def test_memory_that_runs_out_fails_the_job_with_that_reason(
+    stores: Stores,
+    tmp_path: Path,
+    environment: Callable[..., dict[str, str]],  # noqa: F811
+) -> None:
+    wanted = {"steps": 3, "checkpoint_every": 1, "sample_every": 99, "batch_size": 64, "regularization_count": 2}
+    job = submit(stores, STARTER_FOLDER, **wanted)
+    second = killed_after_a_checkpoint(stores, job, environment(**{"fit:2": f"die:{tmp_path / 'two'}"}))
+    limited = run_elsewhere(job, second, environment(), program=LIMITED + FLOW)
+    assert limited.returncode >= 0, "it was killed"
+    assert_failed_with_good_checkpoints(stores, job, "out_of_memory")
+
+
+@pytest.fixture
+def small_disk(settings: Settings) -> Iterator[Path]:  # noqa: F811
+    """A blob store on a file system of 64 MiB."""
+    folder = settings.data_folder / "blobs"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root: run this test as root, or in a container")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_fails_the_job_and_a_retry_goes_on_from_its_checkpoint(
+    small_disk: Path,
+    stores: Stores,
+    tiny_model: Path,
+    tmp_path: Path,
+    environment: Callable[..., dict[str, str]],  # noqa: F811
+) -> None:
+    straight = submit(stores, tiny_model)
+    assert train_dreambooth(straight.id, 1, return_state=True).is_completed()
+    job = submit(stores, tiny_model)
+    second = killed_after_a_checkpoint(stores, job, environment(**{"fit:3": f"die:{tmp_path / 'three'}"}))
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(MIB // 16))
+    assert train_dreambooth(job.id, second, return_state=True).is_failed()
+    assert_failed_with_good_checkpoints(stores, job, "disk_full")
+    filler.unlink()
+    retry, _ = stores.database.run(submissions.retry(job.id, job.account_id, stores.settings))
+    assert [checkpoint.step for checkpoint in stores.database.run(jobs.checkpoints(retry.id))] == [2]
+    assert train_dreambooth(retry.id, 1, return_state=True).is_completed()
+    assert weights_of(stores, retry.id) == weights_of(stores, straight.id)
