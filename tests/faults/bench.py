@@ -20,7 +20,7 @@ from flows.training.starter.world import Subject, held_out_subjects
 from storage.stores import open_stores
 from tests.deployments.platform import Platform
 
-PATIENCE_SECONDS = 400.0
+PATIENCE_SECONDS = 900.0
 ENDED = {"succeeded", "failed", "cancelled"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -11,6 +12,8 @@ import pytest
 
 from tests.faults.bench import Bench
 from tests.faults.conftest import DEADLY
+
+pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
 
 SERVICES = ("api", "relay", "prefect", "mlflow", "valkey", "postgres")
 
@@ -93,6 +96,5 @@ def test_ten_submissions_at_once_with_repeated_keys(bench: Bench) -> None:
     assert len(set(ids)) == 8
     ended = [bench.wait_for_end(job_id) for job_id in set(ids)]
     assert {job["state"] for job in ended} == {"succeeded"}
-    by_submission = sorted(ended, key=lambda job: job["submittedAt"])
-    starts = [job["startedAt"] for job in by_submission]
-    assert starts == sorted(starts)
+    one_by_one = sorted(ended, key=lambda job: job["startedAt"])
+    assert all(before["endedAt"] <= after["startedAt"] for before, after in pairwise(one_by_one))

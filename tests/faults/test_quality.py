@@ -7,6 +7,8 @@ import pytest
 from flows.training.starter.world import held_out_subjects
 from tests.faults.bench import Bench
 
+pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
+
 
 def assert_subject_is_there(bench: Bench, number: int) -> None:
     subject = held_out_subjects()[number]
