@@ -65,7 +65,7 @@ def status() -> None:
 def addresses(settings: Settings) -> str:
     """Where a person finds what: one address a line."""
     return (
-        f"API      {settings.api.public_url}  (documentation: {settings.api.public_url}/schema)\n"
+        f"API      {settings.api.public_url}  (documentation: {settings.api.public_url}/docs)\n"
         f"Prefect  {settings.prefect.ui_url}\n"
         f"MLflow   {settings.mlflow.url}"
     )

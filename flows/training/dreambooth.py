@@ -239,10 +239,13 @@ def publish(work: TrainingWork, files: list[VersionFile], evaluation: Evaluation
     job.report("publish", 1, 1)
     job.reach("publish")
     get_run_logger().info("job %s published model version %d", job.id, version.id)
+    try:
+        work.checkpoints.prune(0)
+    except StoreUnavailable as error:
+        get_run_logger().warning("the job's checkpoints stay: %s", type(error).__name__)
     work.tracking.flush()
     try:
         register(work.stores, tracking_client(work.stores.settings), version)
-        work.checkpoints.prune(0)
     except (*Away, StoreUnavailable) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 

@@ -27,7 +27,7 @@ from storage.postgres.connection import Database, Script
 from storage.postgres.sampled_sets import SampledImage
 from storage.postgres.submissions import LIBRARIES
 from storage.records.base_models import BaseModel, BaseModelFile
-from storage.records.training import SamplingRecipe
+from storage.records.training import SamplingRecipe, class_images_recipe
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
 
@@ -57,14 +57,13 @@ def sample_regularization_images(
 
 def class_recipe(base: BaseModel, class_word: str, count: int, settings: Settings) -> SamplingRecipe:
     """The set that a training with the base model's defaults would draw: the same key, so that they share it."""
-    return SamplingRecipe(
+    return class_images_recipe(
         base_model_hash=base.folder_hash,
         family=base.facts.family,
         resolution=base.facts.resolution,
-        prompts=(f"a photo of a {class_word}",) * count,
-        seeds=tuple(range(count)),
+        class_prompt=f"a photo of a {class_word}",
+        count=count,
         sampler=base.facts.sampler,
-        batch_size=16,
         threads=settings.jobs.threads or os.cpu_count() or 1,
         libraries={name: library_version(name) for name in LIBRARIES},
     )

@@ -163,20 +163,45 @@ def fingerprint(value: msgspec.Struct) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
-def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
-    """The regularization set that a training recipe needs. Seeds are 0, 1, 2, ... so that jobs share it."""
-    count = recipe.regularization_count
+def class_images_recipe(
+    *,
+    base_model_hash: str,
+    family: str,
+    resolution: int,
+    class_prompt: str,
+    count: int,
+    sampler: SamplerSettings,
+    threads: int,
+    libraries: dict[str, str],
+    dtype: str = "float32",
+) -> SamplingRecipe:
+    """A set of images of a class. Seeds are 0, 1, 2, ... so that jobs share it."""
     return SamplingRecipe(
+        base_model_hash=base_model_hash,
+        family=family,
+        resolution=resolution,
+        prompts=(class_prompt,) * count,
+        seeds=tuple(range(count)),
+        sampler=sampler,
+        batch_size=16,
+        threads=threads,
+        dtype=dtype,
+        libraries=libraries,
+    )
+
+
+def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
+    """The regularization set that a training recipe needs."""
+    return class_images_recipe(
         base_model_hash=recipe.base_model_hash,
         family=recipe.family,
         resolution=recipe.resolution,
-        prompts=(recipe.class_prompt,) * count,
-        seeds=tuple(range(count)),
+        class_prompt=recipe.class_prompt,
+        count=recipe.regularization_count,
         sampler=recipe.sampler,
-        batch_size=16,
         threads=recipe.threads,
-        dtype=recipe.dtype,
         libraries=recipe.libraries,
+        dtype=recipe.dtype,
     )
 
 

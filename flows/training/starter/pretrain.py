@@ -51,7 +51,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 AUTOENCODER_SCHEDULE = Schedule(1_200, 1.5e-3, ema_decay=0.995)
-DIFFUSION_SCHEDULE = Schedule(5_000, 8e-4, falling_share=0.4, ema_decay=0.998)
+DIFFUSION_SCHEDULE = Schedule(5_500, 8e-4, falling_share=0.6, ema_decay=0.998)
 CLASSIFIER_SCHEDULE = Schedule(1_200, 2e-3, ema_decay=0.99)
 EMBEDDER_SCHEDULE = Schedule(800, 2e-3, falling_share=0.0, ema_decay=0.99)
 JUDGE_SIZES = JudgeSizes()
@@ -70,7 +70,7 @@ class Plan:
     diffusion: Schedule = DIFFUSION_SCHEDULE
     classifier: Schedule = CLASSIFIER_SCHEDULE
     embedder: Schedule = EMBEDDER_SCHEDULE
-    batch_size: int = 16
+    batch_size: int = 32
     sizes: Sizes = STARTER
     judge_sizes: JudgeSizes = JUDGE_SIZES
 
