@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from uuid import UUID
 
+from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
@@ -16,21 +17,26 @@ from prefect.runtime import flow_run
 
 from flows.relay import Relay
 from flows.tracking import (
+    EXPERIMENT,
     JOB_TAG,
+    RUN_STATUS,
     Away,
+    find_or_create_run,
+    job_params,
+    job_tags,
     read_document,
     register_version,
     registry_name,
+    shortened,
     tracking_client,
 )
 from storage.errors import StoreUnavailable
 from storage.postgres import catalog, invariants, jobs, references
 from storage.records.catalog import ModelVersion
-from storage.records.jobs import TERMINAL, Job, JobFileRole, JobState
+from storage.records.jobs import TERMINAL, Job, JobFileRole
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
-RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 UNFINISHED_WRITE_SECONDS = 86400.0
 
 
@@ -90,10 +96,11 @@ def _missing_blobs(stores: Stores) -> Iterator[str]:
 
 
 def reconcile_tracking(stores: Stores) -> list[str]:
-    """Register versions that MLflow's registry lacks; end and fill tracking runs that stayed open."""
+    """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, end runs left open."""
     client = tracking_client(stores.settings)
     findings: list[str] = []
     try:
+        findings += _make_missing_runs(stores, client)
         for version in stores.database.run(catalog.unregistered()):
             name = register(stores, client, version)
             findings.append(f"model version {version.id} was not in MLflow's registry: now {name}")
@@ -119,6 +126,16 @@ def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str
     )
     stores.database.run(catalog.note_registered(version.id, name))
     return name
+
+
+def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    for job in stores.database.run(jobs.untracked()):
+        run_id = find_or_create_run(client, EXPERIMENT, job.id, job_tags(job))
+        client.log_batch(run_id, params=[Param(name, shortened(value)) for name, value in job_params(job).items()])
+        filled = _fill(stores, client, job, run_id)
+        client.set_terminated(run_id, RUN_STATUS[job.state])
+        stores.database.run(jobs.note_tracking_run(job.id, job.hand_out, run_id))
+        yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled} points filled"
 
 
 def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:

@@ -22,15 +22,19 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from storage.records.jobs import Job, JobState
+from storage.records.training import TrainingJobRequest
 from storage.settings import Settings
 
 log = logging.getLogger("darkroom.tracking")
 
 SEND_SECONDS = 2.0
 SEND_POINTS = 500
+EXPERIMENT = "dreambooth"
 JOB_TAG = "darkroom.job_id"
 VERSION_TAG = "darkroom.model_version_id"
 ALIAS = "current"
+RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 
 Away = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
 
@@ -71,6 +75,23 @@ def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags
     else:
         run_id = str(client.create_run(experiment_id, tags={JOB_TAG: str(job_id), **tags}).info.run_id)
     return run_id
+
+
+def shortened(value: object) -> str:
+    """A parameter as MLflow takes it."""
+    return str(value)[:500]
+
+
+def job_tags(job: Job) -> dict[str, str]:
+    """What the run of a training job is found by."""
+    request = msgspec.convert(job.request, TrainingJobRequest)
+    return {"mlflow.runName": f"{request.model_name} {str(job.id)[:8]}", "base_model": request.base_model}
+
+
+def job_params(job: Job) -> dict[str, object]:
+    """The recipe of a training job, as parameters of its run."""
+    recipe = msgspec.to_builtins(msgspec.convert(job.request, TrainingJobRequest).recipe)
+    return {name: value for name, value in recipe.items() if name != "libraries"}
 
 
 class TrackingRun:
@@ -120,7 +141,7 @@ class TrackingRun:
     def params(self, values: Mapping[str, object]) -> None:
         """Keep the run's parameters; they are sent soon."""
         with self._lock:
-            self._params.update({name: str(value)[:500] for name, value in values.items()})
+            self._params.update({name: shortened(value) for name, value in values.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Keep tags; they are sent soon."""

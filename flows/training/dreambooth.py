@@ -22,7 +22,7 @@ from flows.generation.sampler import draw_images
 from flows.lifecycle import RunningJob, running_job
 from flows.reconcile import register
 from flows.retries import STORE_RETRIES
-from flows.tracking import Away, tracking_client
+from flows.tracking import Away, job_params, tracking_client
 from flows.training.data import TrainingImages, encode_images, pixels_of_all
 from flows.training.evaluation import (
     SEEDS_PER_SCENE,
@@ -96,9 +96,7 @@ def carry_out(job: RunningJob) -> None:
 def link_tracking_run(work: TrainingWork) -> None:
     """Open the job's tracking run and tie job, flow run and tracking run to each other; goes on without MLflow."""
     run_id = work.tracking.open()
-    work.tracking.params(
-        {name: value for name, value in msgspec.to_builtins(work.recipe).items() if name != "libraries"}
-    )
+    work.tracking.params(job_params(work.job.row))
     if run_id is None:
         get_run_logger().warning("MLflow is away; metrics are kept and sent later")
         return

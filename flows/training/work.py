@@ -20,7 +20,7 @@ from flows.artifacts import ArtifactBoard, image_link
 from flows.generation.sampler import draw_images
 from flows.lifecycle import RunningJob
 from flows.retries import patiently
-from flows.tracking import TrackingRun, read_document
+from flows.tracking import EXPERIMENT, RUN_STATUS, TrackingRun, job_tags, read_document
 from flows.training.callbacks import StepReport, Watch
 from flows.training.devices import prepare_torch
 from flows.training.evaluation import Evaluation
@@ -30,14 +30,13 @@ from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.sampled_sets import png
 from storage.errors import JobCancelled, JobLost, StoreUnavailable
 from storage.postgres import jobs
-from storage.records.jobs import JobFile, JobFileRole
+from storage.records.jobs import JobFile, JobFileRole, JobState
 from storage.records.training import TrainingJobRequest
 
 log = logging.getLogger("darkroom.training")
 
 T = TypeVar("T")
 
-EXPERIMENT = "dreambooth"
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -179,13 +178,13 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
     except (JobLost, StoreUnavailable):  # another hand-out goes on with the run
         raise
     except JobCancelled:
-        tracking.end("KILLED")
+        tracking.end(RUN_STATUS[JobState.CANCELLED])
         raise
     except Exception:
-        tracking.end("FAILED")
+        tracking.end(RUN_STATUS[JobState.FAILED])
         raise
     else:
-        tracking.end("FINISHED")
+        tracking.end(RUN_STATUS[JobState.SUCCEEDED])
     finally:
         tracking.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -197,8 +196,7 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def _tags(job: RunningJob) -> dict[str, str]:
-    request = msgspec.convert(job.row.request, TrainingJobRequest)
-    tags = {"mlflow.runName": f"{request.model_name} {str(job.id)[:8]}", "base_model": request.base_model}
+    tags = job_tags(job.row)
     if flow_run.id:
         tags["prefect.flow_run_id"] = str(flow_run.id)
         tags["prefect.flow_run_url"] = f"{job.stores.settings.prefect.ui_url}/runs/flow-run/{flow_run.id}"

@@ -176,6 +176,11 @@ def note_tracking_run(job_id: UUID, hand_out: int, tracking_run_id: str) -> Quer
     return column(SQL["note_tracking_run"], parameters, UUID)
 
 
+def untracked(limit: int = 100) -> Query[list[Job]]:
+    """Training jobs that ran and ended while MLflow was away, the oldest first."""
+    return many(SQL["untracked"], {"limit": limit}, Job)
+
+
 def succeed(job_id: UUID, hand_out: int, model_version_id: int | None) -> Script[Job]:
     """End a running job well. Raises JobLost."""
     parameters = {"id": job_id, "hand_out": hand_out, "model_version_id": model_version_id}

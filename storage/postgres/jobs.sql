@@ -81,6 +81,13 @@ update jobs set flow_run_id = %(flow_run_id)s
  where id = %(id)s and hand_out = %(hand_out)s and state = 'submitted'
 returning id;
 
+-- untracked --
+-- Training jobs that ran and ended without a tracking run that we know of.
+select * from jobs
+ where kind = 'training' and tracking_run_id is null and started_at is not null and ended_at is not null
+ order by sequence
+ limit %(limit)s;
+
 -- note_tracking_run --
 update jobs set tracking_run_id = %(tracking_run_id)s
  where id = %(id)s and hand_out = %(hand_out)s

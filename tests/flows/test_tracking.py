@@ -5,11 +5,21 @@ from __future__ import annotations
 import time
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.reconcile import reconcile_tracking
-from flows.tracking import JOB_TAG, TrackingRun, read_document, register_version, registry_name, tracking_client
+from flows.tracking import (
+    EXPERIMENT,
+    JOB_TAG,
+    Point,
+    TrackingRun,
+    read_document,
+    register_version,
+    registry_name,
+    tracking_client,
+)
 from storage.postgres import catalog, jobs
 from storage.records.catalog import FileRole, NewVersion, VersionFile
 from storage.records.jobs import Job, JobFileRole
@@ -27,11 +37,11 @@ def tracked(settings: Settings, mlflow_url: str) -> Settings:
 
 
 def a_tracking_run(settings: Settings, job_id: UUID) -> TrackingRun:
-    return TrackingRun(settings, "tests", job_id, {"mlflow.runName": "a test"})
+    return TrackingRun(settings, EXPERIMENT, job_id, {"mlflow.runName": "a test"})
 
 
 def runs_of(client: MlflowClient, job_id: UUID) -> list[str]:
-    experiment = client.get_experiment_by_name("tests")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'")
     return [str(run.info.run_id) for run in found]
@@ -106,7 +116,7 @@ def publish(stores: Stores) -> tuple[Job, int]:
 def test_reconcile_registers_a_version_that_mlflow_missed_once(stores: Stores, tracked: Settings) -> None:
     _, version_id = publish(stores)
     stores.settings.mlflow = tracked.mlflow
-    [finding] = reconcile_tracking(stores)
+    _, finding = reconcile_tracking(stores)
     assert "was not in MLflow's registry" in finding
     assert reconcile_tracking(stores) == []
     client = tracking_client(tracked)
@@ -139,6 +149,24 @@ def test_reconcile_ends_and_fills_a_run_that_a_dead_process_left_open(stores: St
     assert client.get_run(run_id).info.status == "FAILED"
     assert [point.value for point in client.get_metric_history(run_id, "loss")] == [2.0, 1.0]
     assert not any(str(job.id) in finding for finding in reconcile_tracking(stores))
+
+
+def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_away(stores: Stores, tracked: Settings) -> None:
+    job = a_job(stores.database)
+    stores.settings.mlflow = tracked.mlflow
+    stores.database.run(jobs.claim(job.id, 1, None))
+    blob = stores.blobs.put(msgspec.json.encode(Point("loss", 3.0, 1, 1_000)) + b"\n")
+    put = {"name": "metrics.jsonl", "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
+    stores.database.run(jobs.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
+    stores.database.run(jobs.fail(job.id, 1, "test", "because"))
+    [finding] = reconcile_tracking(stores)
+    assert f"job {job.id} had no tracking run" in finding
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job.id)
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.metrics, run.data.params["class_word"]) == ("FAILED", {"loss": 3.0}, "mug")
+    assert stores.database.run(jobs.get(job.id)).tracking_run_id == run_id
+    assert reconcile_tracking(stores) == []
 
 
 def test_a_registry_name_has_only_signs_that_it_takes() -> None:
