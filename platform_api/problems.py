@@ -212,7 +212,9 @@ def _headers(error: errors.DarkroomError) -> dict[str, str]:
 def _fields(error: ValidationException) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in cast(list[dict[str, str]], error.extra if isinstance(error.extra, list) else []):
-        found[item.get("key", "request").strip(".") or "request"] = readable(item.get("message", "is not valid"))
+        # A query called state cannot be an argument of that name in Litestar, so its handlers call it in_state.
+        name = item.get("key", "request").strip(".").removeprefix("in_")
+        found[name or "request"] = readable(item.get("message", "is not valid"))
     return found or {"request": "is not valid"}
 
 

@@ -155,3 +155,8 @@ def test_refusals_are_counted_by_reason(shared_door: Door):
     before = client.get("/health").json()["refusals"].get("invalid_request", 0)
     client.post("/api/v1/training-jobs", json={})
     assert client.get("/health").json()["refusals"]["invalid_request"] == before + 1
+
+
+def test_a_wrong_query_is_named_as_it_was_sent(shared_door: Door):
+    answer = shared_door.client().get("/api/v1/training-jobs?state=asleep")
+    assert assert_problem(answer, 422)["errors"].keys() == {"state"}
