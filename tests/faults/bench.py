@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 from mlflow.tracking import MlflowClient
@@ -17,6 +17,7 @@ from flows.reconcile import check_invariants
 from flows.tracking import JOB_TAG
 from flows.training.starter.drawing import render_photos
 from flows.training.starter.world import Subject, held_out_subjects
+from storage.postgres import jobs
 from storage.stores import open_stores
 from tests.deployments.platform import Platform
 
@@ -146,6 +147,11 @@ class Bench:
         client = MlflowClient(tracking_uri=self.platform.settings.mlflow.url)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return list(client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{job_id}'"))
+
+    def sequence(self, job_id: str) -> int:
+        """The place of a job in the order of submission, as Postgres committed it."""
+        with open_stores(self.platform.settings) as stores:
+            return stores.database.run(jobs.get(UUID(job_id))).sequence
 
     def faults(self) -> list[str]:
         """Everything that is wrong between the stores now; `darkroom check` asks the same."""

@@ -89,12 +89,23 @@ def test_cancelling_stops_the_process_and_frees_its_memory(bench: Bench) -> None
     assert any(file["role"] == "sample" for file in files), files
 
 
-def test_ten_submissions_at_once_with_repeated_keys(bench: Bench) -> None:
-    keys = [f"burst-{number}" for number in range(8)] + ["burst-0", "burst-1"]
-    with ThreadPoolExecutor(10) as pool:
+def assert_burst_runs_in_order(bench: Bench, name: str, *, jobs: int, repeated: int) -> None:
+    keys = [f"{name}-{number}" for number in range(jobs)] + [f"{name}-{number}" for number in range(repeated)]
+    with ThreadPoolExecutor(len(keys)) as pool:
         ids = list(pool.map(lambda key: bench.submit(key=key, steps=1, regularizationCount=1), keys))
-    assert len(set(ids)) == 8
+    assert len(set(ids)) == jobs
+    assert ids[jobs:] == ids[:repeated]
     ended = [bench.wait_for_end(job_id) for job_id in set(ids)]
     assert {job["state"] for job in ended} == {"succeeded"}
-    one_by_one = sorted(ended, key=lambda job: job["startedAt"])
+    one_by_one = sorted(ended, key=lambda job: bench.sequence(job["id"]))
     assert all(before["endedAt"] <= after["startedAt"] for before, after in pairwise(one_by_one))
+
+
+def test_ten_submissions_at_once_with_repeated_keys(bench: Bench) -> None:
+    assert_burst_runs_in_order(bench, "burst", jobs=8, repeated=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5400)
+def test_fifty_submissions_at_once_with_ten_repeated_keys(bench: Bench) -> None:
+    assert_burst_runs_in_order(bench, "great-burst", jobs=40, repeated=10)

@@ -1,0 +1,93 @@
+"""Many clients at once: how long a submission waits for its answer, and a read meanwhile, while jobs train.
+
+    python -m benchmarks.burst               SIZE=full for 50 submissions of 40 jobs
+
+A fifth of the submissions repeat an earlier Idempotency-Key. From the first submission on, readers ask for health,
+the list of jobs, one job and the list of models, until the given number of reads is done; flow processes train beside
+them on the same cores. Each goal is that of PROMISES: 1 s for a submission, 100 ms for the 99th percentile of reads.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
+from statistics import median, quantiles
+from uuid import uuid4
+
+import httpx
+
+from flows.training.starter.networks import write_tiny_model
+from tests.deployments.platform import running_platform
+from tests.faults.bench import Bench, Points
+
+FULL = os.environ.get("SIZE") == "full"
+SUBMISSIONS, JOBS = (50, 40) if FULL else (10, 8)
+READS = 3000 if FULL else 600
+READERS = 2
+SUBMISSION_GOAL_SECONDS, READ_GOAL_SECONDS = 1.0, 0.1
+
+
+def submit(bench: Bench, key: str) -> tuple[str, float]:
+    """One submission: the job's id and the seconds until its answer."""
+    headers = {"Idempotency-Key": key}
+    began = time.perf_counter()
+    body = bench.request(steps=1, regularizationCount=1, checkpointEvery=1, sampleEvery=1)
+    answer = bench.client.post("/training-jobs", json=body, headers=headers)
+    seconds = time.perf_counter() - began
+    answer.raise_for_status()
+    return str(answer.json()["id"]), seconds
+
+
+def read(bench: Bench, paths: list[str], count: int) -> list[float]:
+    """Seconds of `count` reads of the paths in turn, a pause of 20 ms between two, on one connection."""
+    seconds: list[float] = []
+    headers = dict(bench.client.headers)
+    with httpx.Client(base_url=str(bench.client.base_url), headers=headers, timeout=30) as client:
+        for path in cycle(paths):
+            began = time.perf_counter()
+            client.get(path).raise_for_status()
+            seconds.append(time.perf_counter() - began)
+            if len(seconds) == count:
+                return seconds
+            time.sleep(0.02)
+    return seconds
+
+
+def main() -> None:
+    """Submit at once, read meanwhile, print a table, then the figures."""
+    keys = [uuid4().hex for _ in range(JOBS)]
+    keys += keys[: SUBMISSIONS - JOBS]
+    with tempfile.TemporaryDirectory() as name, running_platform() as platform:
+        folder = Path(name)
+        write_tiny_model(folder / "tiny", seed=1)
+        added = platform.cli("base", "add", str(folder / "tiny"), "--name", "tiny")
+        if added.returncode:
+            raise RuntimeError(added.stderr)
+        bench = Bench(platform, Points(folder))
+        first, _ = submit(bench, uuid4().hex)  # a job trains before the burst begins
+        paths = ["/training-jobs", f"/training-jobs/{first}", "/models", "/base-models"]
+        with ThreadPoolExecutor(SUBMISSIONS + READERS) as pool:
+            readers = [pool.submit(read, bench, paths, READS // READERS) for _ in range(READERS)]
+            time.sleep(1.0)
+            answers = list(pool.map(lambda key: submit(bench, key), keys))
+            reads = [seconds for reader in readers for seconds in reader.result()]
+    if len({job_id for job_id, _ in answers}) != JOBS:
+        raise RuntimeError(f"{SUBMISSIONS} submissions with {JOBS} keys made {len(set(answers))} jobs.")
+    waits = [seconds for _, seconds in answers]
+    p99 = quantiles(reads, n=100)[98]
+    print(f"{'seconds':<28}{'median':>8}{'p99':>8}{'max':>8}")
+    print(f"{f'{SUBMISSIONS} submissions':<28}{median(waits):>8.3f}{'':>8}{max(waits):>8.3f}")
+    print(f"{f'{len(reads)} reads':<28}{median(reads):>8.3f}{p99:>8.3f}{max(reads):>8.3f}")
+    for figure, ours, goal in (
+        ("slowest_submission_s", max(waits), SUBMISSION_GOAL_SECONDS),
+        ("read_p99_s", p99, READ_GOAL_SECONDS),
+    ):
+        print(f"figure {figure} {ours:.3f} {goal:.3f} {ours / goal:.2f} goal <=1")
+
+
+if __name__ == "__main__":
+    main()
