@@ -18,6 +18,7 @@ from flows.tracking import JOB_TAG
 from flows.training.starter.drawing import render_photos
 from flows.training.starter.world import Subject, held_out_subjects
 from storage.postgres import jobs
+from storage.records.jobs import Job
 from storage.stores import open_stores
 from tests.deployments.platform import Platform
 
@@ -148,10 +149,10 @@ class Bench:
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return list(client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{job_id}'"))
 
-    def sequence(self, job_id: str) -> int:
-        """The place of a job in the order of submission, as Postgres committed it."""
+    def row(self, job_id: str) -> Job:
+        """The job's row, with what the API does not show."""
         with open_stores(self.platform.settings) as stores:
-            return stores.database.run(jobs.get(UUID(job_id))).sequence
+            return stores.database.run(jobs.get(UUID(job_id)))
 
     def faults(self) -> list[str]:
         """Everything that is wrong between the stores now; `darkroom check` asks the same."""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -63,6 +64,22 @@ def test_the_flow_and_its_worker_killed_together(bench: Bench, straight: dict[st
     assert job["handOut"] == 2
 
 
+@pytest.mark.soak
+def test_prefect_shows_the_run_of_a_process_that_died_with_its_worker_as_crashed(bench: Bench) -> None:
+    bench.points.arm("fit:2")
+    job_id = bench.submit()
+    bench.hold("fit:2")
+    flow_run = bench.row(job_id).flow_run_id
+    old = bench.platform.kill("worker-training")
+    for process in bench.platform.flow_processes():
+        process.kill()
+    bench.platform.wait_healthy(restarted={"worker-training": old})
+    bench.points.disarm("fit:2")
+    assert bench.wait_for_end(job_id)["state"] == "succeeded"
+    address = f"{bench.platform.settings.prefect.api_url}/flow_runs/{flow_run}"
+    bench.wait_for("the heartbeat's automation", lambda: httpx.get(address).json()["state"]["type"] == "CRASHED")
+
+
 def test_every_service_killed_in_turn_during_a_job(bench: Bench, straight: dict[str, str]) -> None:
     bench.points.arm("fit:2")
     job_id = bench.submit()
@@ -97,7 +114,7 @@ def assert_burst_runs_in_order(bench: Bench, name: str, *, jobs: int, repeated: 
     assert ids[jobs:] == ids[:repeated]
     ended = [bench.wait_for_end(job_id) for job_id in set(ids)]
     assert {job["state"] for job in ended} == {"succeeded"}
-    one_by_one = sorted(ended, key=lambda job: bench.sequence(job["id"]))
+    one_by_one = sorted(ended, key=lambda job: bench.row(job["id"]).sequence)
     assert all(before["endedAt"] <= after["startedAt"] for before, after in pairwise(one_by_one))
 
 
