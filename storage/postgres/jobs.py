@@ -57,6 +57,7 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int) -> Script[tu
         earlier = yield from _earlier_job(new, idempotency_key, job_id)
         if earlier is not None:
             return earlier, False
+    yield from column(SQL["hold_account"], {"account_id": new.account_id}, UUID)
     unfinished: int = yield from _value(SQL["unfinished"], {"account_id": new.account_id}, "unfinished")
     if unfinished >= limit:
         raise TooManyRequests(f"{unfinished} unfinished jobs; the limit is {limit}. Wait for some to end.", 60)

@@ -39,6 +39,10 @@ select * from jobs
  order by sequence desc
  limit %(limit)s;
 
+-- hold_account --
+-- One submission of an account at a time counts and adds, so that its limit holds. References to it are not held up.
+select id from accounts where id = %(account_id)s for no key update;
+
 -- unfinished --
 -- How many jobs of an account have not ended.
 select count(*) as unfinished from jobs

@@ -259,6 +259,26 @@ def test_an_account_has_a_limit_of_unfinished_jobs(database: Database) -> None:
         database.run(jobs.submit(new, idempotency_key=None, limit=1))
 
 
+def test_the_limit_holds_for_submissions_at_once(database: Database) -> None:
+    account, template = an_account(database), a_job(database)
+    new = jobs.NewJob(
+        account_id=account, kind=template.kind, request=template.request, recipe_hash="r", request_hash="h"
+    )
+
+    def submit(_: int) -> bool:
+        try:
+            database.run(jobs.submit(new, idempotency_key=None, limit=20))
+        except TooManyRequests:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        admitted = sum(pool.map(submit, range(100)))
+
+    assert admitted == 19  # and the one that was there
+    assert len(database.run(jobs.list_for_account(account))) == 20
+
+
 def test_every_statement_prepares_on_the_migrated_schema(database: Database) -> None:
     with database.connect() as connection:
         for repository in (access, base_models, catalog, jobs, outbox, references, sampled_sets, uploads):
