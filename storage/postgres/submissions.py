@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import cache
 from importlib.metadata import version as library_version
 from typing import TypeVar
 from uuid import UUID
@@ -23,6 +24,12 @@ T = TypeVar("T")
 LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
 
 
+@cache
+def library_versions() -> dict[str, str]:
+    """What the recipe says of the libraries. Read once: their metadata files take 20 ms to parse."""
+    return {name: library_version(name) for name in LIBRARIES}
+
+
 def submit_training(
     request: TrainingRequest, account_id: UUID, settings: Settings, *, seed: int, idempotency_key: str | None = None
 ) -> Script[tuple[Job, bool]]:
@@ -38,7 +45,7 @@ def submit_training(
         base=base.resolving_facts(),
         seed=seed,
         threads=settings.jobs.threads or os.cpu_count() or 1,
-        libraries={name: library_version(name) for name in LIBRARIES},
+        libraries=library_versions(),
     )
     new = jobs.NewJob(
         account_id=account_id,
