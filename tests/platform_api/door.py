@@ -91,7 +91,8 @@ def serving(
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[str]:
     """The API's address while it is served."""
-    with socket.socket() as listener:
+    # Only on a socket that says it is TCP does asyncio send at once (TCP_NODELAY): else an answer takes 40 ms more.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         options = uvicorn.Config(
