@@ -24,9 +24,8 @@ from uuid import uuid4
 from prefect.client.orchestration import SyncPrefectClient
 
 from benchmarks.bare_flow import bare
-from flows.training.starter.networks import write_tiny_model
 from tests.deployments.platform import running_platform
-from tests.faults.bench import Bench, Points
+from tests.faults.bench import Bench, Points, add_tiny_base
 
 TURNS = 15 if os.environ.get("SIZE") == "full" else 4
 MODULES = {"ours": "flows.training.dreambooth", "bare": "benchmarks.bare_flow"}
@@ -74,10 +73,7 @@ def main() -> None:
     imports: dict[str, list[float]] = {"ours": [], "bare": []}
     with tempfile.TemporaryDirectory() as name, running_platform() as platform:
         folder = Path(name)
-        write_tiny_model(folder / "tiny", seed=1)
-        added = platform.cli("base", "add", str(folder / "tiny"), "--name", "tiny")
-        if added.returncode:
-            raise RuntimeError(added.stderr)
+        add_tiny_base(platform, folder)
         bench = Bench(platform, Points(folder))
         with SyncPrefectClient(api=platform.settings.prefect.api_url) as prefect:
             deployment = prefect.create_deployment(

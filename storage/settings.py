@@ -88,6 +88,9 @@ class JobSettings(BaseModel):
     relay_poll_seconds: float = Field(2.0, gt=0, description="How often the relay looks when nobody wakes it.")
     memory_limit_bytes: int = Field(0, ge=0, description="Data memory of a flow's process; 0: 70 % of the machine.")
     threads: int = Field(0, ge=0, description="Torch threads of a flow's process; 0: as many as cores.")
+    warm_starts: bool = Field(
+        True, description="Flow runs are forked from a process with their imports done (never beside a GPU)."
+    )
     patience_seconds: float = Field(600.0, gt=0, description="How long a flow waits for a store that is away.")
     crash_points: dict[str, str] = Field(
         default_factory=dict, description="For fault tests: point name to `die:FILE` or `wait:FILE`, once each."

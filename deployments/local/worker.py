@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from abc import ABC
 from typing import Annotated
 
 import typer
 from prefect.workers.process import ProcessWorker
+
+from deployments.local.warm_starts import WarmStarts, modules_of_pool, warm_starts_are_safe
+from storage.settings import load_settings
+
+# The imports begin when the other parts have had their start, which shares the cores with them.
+WARM_UP_AFTER_SECONDS = 5.0
 
 
 class LeanProcessWorker(ProcessWorker, ABC):
@@ -31,6 +38,12 @@ def work(
     limit: Annotated[int, typer.Option(help="Flow runs at one time.", min=1)],
 ) -> None:
     """Poll a work pool and run its flows, each in a process of its own, until SIGINT."""
+    if load_settings().jobs.warm_starts and warm_starts_are_safe():
+        warm = WarmStarts(modules_of_pool(pool))
+        warm.install()
+        timer = threading.Timer(WARM_UP_AFTER_SECONDS, warm.warm_up)
+        timer.daemon = True
+        timer.start()
     worker = LeanProcessWorker(work_pool_name=pool, name=f"worker-{pool}", limit=limit)
     with contextlib.suppress(KeyboardInterrupt):  # the way to stop it; asyncio has closed the worker by then
         asyncio.run(worker.start())

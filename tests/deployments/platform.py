@@ -25,8 +25,25 @@ import psutil
 from deployments.local.environment import PROJECT, settings_environment
 from deployments.local.leftovers import processes_of
 from deployments.local.state import PartRecord, PlatformRecord, read_record
+from deployments.local.warm_starts import FLOW_RUN_NAME
 from storage.settings import ApiSettings, MlflowSettings, PrefectSettings, RedisSettings, Settings
 from tests.conftest import free_port
+
+
+def is_flow_run(process: psutil.Process) -> bool:
+    """Whether a process carries out a flow run: forked warm from a worker's fork server, or started cold."""
+    try:
+        return process.name() == FLOW_RUN_NAME or "prefect.engine" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """What a process has started, and what that has."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 @dataclass
@@ -114,13 +131,9 @@ class Platform:
         return pid
 
     def flow_processes(self) -> list[psutil.Process]:
-        """The flow processes that run now."""
-        workers = {self.pid(name) for name in ("worker-training", "worker-light")}
-        return [
-            process
-            for part, process in processes_of(self.folder)
-            if part.startswith("worker-") and process.pid not in workers
-        ]
+        """The processes of flow runs, and what those have started, that run now."""
+        runs = [process for _, process in processes_of(self.folder) if is_flow_run(process)]
+        return list({each.pid: each for run in runs for each in (run, *children(run))}.values())
 
     def wait_healthy(self, *, timeout: float = 480.0, restarted: Mapping[str, int] | None = None) -> None:
         """Wait until every part is healthy and those in `restarted` have another pid than the one given."""

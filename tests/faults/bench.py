@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from flows.reconcile import check_invariants
 from flows.tracking import JOB_TAG
 from flows.training.starter.drawing import render_photos
+from flows.training.starter.networks import write_tiny_model
 from flows.training.starter.world import Subject, held_out_subjects
 from storage.postgres import jobs
 from storage.records.jobs import Job
@@ -48,6 +49,14 @@ class Points:
     def was_reached(self, point: str) -> bool:
         """Whether an armed point has acted."""
         return self.file(point).exists()
+
+
+def add_tiny_base(platform: Platform, folder: Path) -> None:
+    """Write a tiny random model into `folder` and register it as base model tiny. Raises RuntimeError if refused."""
+    write_tiny_model(folder / "tiny", seed=1)
+    added = platform.cli("base", "add", str(folder / "tiny"), "--name", "tiny")
+    if added.returncode:
+        raise RuntimeError(added.stderr)
 
 
 class Bench:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from flows.training.starter.networks import write_tiny_model
 from tests.deployments.platform import running_platform
-from tests.faults.bench import Bench, Points
+from tests.faults.bench import Bench, Points, add_tiny_base
 
-DEADLY = ("regularize", "fit:3", "fit:6", "export")
-HOLDING = ("fit:2", "fit:5")
+PLACES = ("regularize", "fit:3", "fit:6", "export")
+"""Where fault tests kill a job."""
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +19,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A running platform with a tiny base model, fast heartbeats, and every point disarmed."""
     folder = tmp_path_factory.mktemp("points")
     points = Points(folder)
-    orders = {point: f"die:{points.file(point)}" for point in DEADLY}
-    orders |= {point: f"wait:{points.file(point)}" for point in HOLDING}
+    orders = {point: f"wait:{points.file(point)}" for point in (*PLACES, "fit:2")}
     for point in orders:
         points.disarm(point)
     extra = {
@@ -31,10 +28,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         "DARKROOM_JOBS__THREADS": "1",
         "DARKROOM_JOBS__CRASH_POINTS": json.dumps(orders),
     }
-    tiny = Path(tmp_path_factory.mktemp("model")) / "tiny"
-    write_tiny_model(tiny, seed=1)
     with running_platform(extra) as platform:
         platform.wait_healthy()
-        added = platform.cli("base", "add", str(tiny), "--name", "tiny")
-        assert added.returncode == 0, added.stderr
+        add_tiny_base(platform, tmp_path_factory.mktemp("model"))
         yield Bench(platform, points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -11,8 +12,9 @@ import httpx
 import psutil
 import pytest
 
+from deployments.local.warm_starts import FLOW_RUN_NAME
 from tests.faults.bench import Bench
-from tests.faults.conftest import DEADLY
+from tests.faults.conftest import PLACES
 
 pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
 
@@ -38,30 +40,39 @@ def assert_done_once(bench: Bench, job_id: str, straight: dict[str, str]) -> dic
     return job
 
 
-def test_a_job_killed_in_every_phase_gives_the_bytes_of_one_that_ran_through(
-    bench: Bench, straight: dict[str, str]
-) -> None:
-    bench.points.arm(*DEADLY)
-    job_id = bench.submit(regularizationCount=5)  # a set of its own, so that there is something to draw
-    bench.wait_for_end(job_id)
-    assert all(bench.points.was_reached(point) for point in DEADLY)
-    baseline = bench.weights(bench.submit(regularizationCount=5))
-    assert baseline != straight
-    job = assert_done_once(bench, job_id, baseline)
-    assert job["handOut"] == 1 + len(DEADLY)
-
-
-def test_the_flow_and_its_worker_killed_together(bench: Bench, straight: dict[str, str]) -> None:
-    bench.points.arm("fit:5")
-    job_id = bench.submit()
-    bench.hold("fit:5")
-    old = bench.platform.kill("worker-training")
-    for process in bench.platform.flow_processes():
+def kill_at(bench: Bench, place: str, *, with_worker: bool) -> None:
+    """kill -9 the flow's process once it is held at a place, and its worker with it."""
+    bench.hold(place)
+    flow = bench.platform.flow_processes()
+    assert [process.name() for process in flow if process.name() == FLOW_RUN_NAME], "the flow run was started cold"
+    if with_worker:
+        old = bench.platform.kill("worker-training")
+    for process in flow:
         process.kill()
-    bench.platform.wait_healthy(restarted={"worker-training": old})
-    bench.points.disarm("fit:5")
+    if with_worker:
+        bench.platform.wait_healthy(restarted={"worker-training": old})
+
+
+def assert_killed_in_every_phase_gives_the_same(bench: Bench, images: int, *, with_worker: Collection[str]) -> None:
+    """`images` class images of a set of its own, so that there is something to draw in that phase."""
+    bench.points.arm(*PLACES)
+    job_id = bench.submit(regularizationCount=images)
+    for place in PLACES:
+        kill_at(bench, place, with_worker=place in with_worker)
+    bench.wait_for_end(job_id)
+    straight = bench.weights(bench.submit(regularizationCount=images))
     job = assert_done_once(bench, job_id, straight)
-    assert job["handOut"] == 2
+    assert job["handOut"] == 1 + len(PLACES)
+
+
+def test_a_job_killed_in_every_phase_gives_the_bytes_of_one_that_ran_through(bench: Bench) -> None:
+    assert_killed_in_every_phase_gives_the_same(bench, 5, with_worker=["fit:6"])
+
+
+@pytest.mark.soak
+def test_a_job_killed_in_every_phase_alone_and_one_together_with_its_worker(bench: Bench) -> None:
+    assert_killed_in_every_phase_gives_the_same(bench, 6, with_worker=[])
+    assert_killed_in_every_phase_gives_the_same(bench, 7, with_worker=PLACES)
 
 
 @pytest.mark.soak
@@ -70,10 +81,7 @@ def test_prefect_shows_the_run_of_a_process_that_died_with_its_worker_as_crashed
     job_id = bench.submit()
     bench.hold("fit:2")
     flow_run = bench.row(job_id).flow_run_id
-    old = bench.platform.kill("worker-training")
-    for process in bench.platform.flow_processes():
-        process.kill()
-    bench.platform.wait_healthy(restarted={"worker-training": old})
+    kill_at(bench, "fit:2", with_worker=True)
     bench.points.disarm("fit:2")
     assert bench.wait_for_end(job_id)["state"] == "succeeded"
     address = f"{bench.platform.settings.prefect.api_url}/flow_runs/{flow_run}"

@@ -1,0 +1,134 @@
+"""Flow runs that begin warm: forked from a process that has imported their modules already.
+
+A flow run's process spends its first ten to fifteen seconds importing torch, diffusers and MLflow. Here a worker keeps
+Python's own fork server (`multiprocessing`, context "forkserver") with the modules of its pool's flows imported, and
+takes each flow run's process from there. The server has one thread and runs no flow, so forking it is safe; a flow run
+is a process of its own as before, with Prefect's environment, signals and exit status.
+
+A fresh interpreter is started instead, as Prefect does everywhere, when a flow's code has changed since the server
+imported it, or where a GPU is present: CUDA does not survive a fork, and whether an import has touched it is not ours
+to know.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskStatus
+from prefect.context import refresh_global_settings_context
+from prefect.runner import _starter_engine
+
+from deployments.local.fingerprint import PREFECT_FILE, stanzas
+
+log = logging.getLogger("darkroom.worker")
+
+ENGINE = "prefect.engine"
+FLOW_RUN_NAME = "darkroom-flow"
+"""What a flow run's process is called in `ps` and `top` (at most 15 characters)."""
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
+PACKAGES = ("flows", "storage")
+
+
+class WarmStarts:
+    """Starts the flow runs of one pool from processes that have their modules already."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        """`modules` are imported by the fork server; it starts with `warm_up` or with the first flow run."""
+        self._modules = list(modules)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(self._modules)
+        self._code = newest_change()
+        self._start_cold = _starter_engine.run_process  # pyright: ignore[reportPrivateImportUsage]
+
+    def warm_up(self) -> None:
+        """Start the fork server, which begins to import."""
+        forkserver.ensure_running()
+
+    def install(self) -> None:
+        """Have Prefect's worker start its engine through this object.
+
+        The starter's own docstring names this attribute as the place to replace how a process is run.
+        """
+        _starter_engine.run_process = self.run_process  # pyright: ignore[reportPrivateImportUsage]
+
+    def is_warm_for(self, command: Sequence[str]) -> bool:
+        """Whether `command` is Prefect's engine, and the code that the server imported is still the code on disk."""
+        if list(command[1:]) != ["-m", ENGINE]:
+            return False
+        if newest_change() > self._code:
+            log.warning("the code of a flow has changed: flow runs start cold until the next `darkroom up`")
+            return False
+        return True
+
+    async def run_process(
+        self,
+        command: list[str],
+        *,
+        task_status: TaskStatus[Any],
+        task_status_handler: Callable[[Any], Any],
+        env: Mapping[str, str],
+        cwd: Path | str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run Prefect's engine until it ends, as the function of this name in Prefect does; gives the process.
+
+        Its output goes where the worker's goes.
+        """
+        if not self.is_warm_for(command):
+            started = {"task_status": task_status, "task_status_handler": task_status_handler}
+            return await self._start_cold(command, **started, env=env, cwd=cwd, **options)
+        process = self._context.Process(target=_run_engine, args=(dict(env), str(cwd) if cwd else None))
+        await anyio.to_thread.run_sync(process.start)
+        task_status.started(task_status_handler(process))
+        try:
+            await anyio.to_thread.run_sync(process.join, abandon_on_cancel=True)
+        except BaseException:
+            process.terminate()
+            raise
+        return process
+
+
+def modules_of_pool(pool: str) -> list[str]:
+    """The modules of the flows that are deployed into a work pool."""
+    entrypoints = [stanza["entrypoint"] for stanza in stanzas(PREFECT_FILE) if stanza["work_pool"]["name"] == pool]
+    return sorted({str(entrypoint).rsplit(".", 1)[0] for entrypoint in entrypoints})
+
+
+def warm_starts_are_safe() -> bool:
+    """Whether forking after the imports is safe on this machine: it has no GPU."""
+    return not any(Path(device).exists() for device in GPU_DEVICES)
+
+
+def newest_change() -> float:
+    """When a source file of the flows or of what they import of ours was changed last (Unix seconds)."""
+    folders = [Path(spec.origin).parent for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
+    files = [file for folder in folders for pattern in ("*.py", "*.sql") for file in folder.rglob(pattern)]
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def _run_engine(environment: dict[str, str], folder: str | None) -> None:
+    """In the new process: become `python -m prefect.engine` with that environment and folder."""
+    Path("/proc/self/comm").write_text(FLOW_RUN_NAME)
+    os.environ.clear()
+    os.environ.update(environment)
+    if folder:
+        os.chdir(folder)
+    refresh_global_settings_context()
+    sys.argv = [ENGINE]
+    try:
+        runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
+    finally:
+        # A child of multiprocessing leaves without what modules have asked for at the end of the process.
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
