@@ -22,6 +22,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 DATA_FOLDER_MARK = "DARKROOM_PLATFORM_FOLDER"
 PART_MARK = "DARKROOM_PLATFORM_PART"
 NOT_INHERITED = ("PREFECT_", "MLFLOW_", "_MLFLOW_", "DARKROOM_", "PYTHON", "DO_NOT_TRACK", "OMP_", "GOMP_")
+# A unix socket's path has 107 bytes at most, and Python's fork server puts two names of its own behind the folder.
+LONGEST_TEMPORARY_PATH = 107 - 36
 
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",
@@ -133,10 +135,19 @@ def mlflow_server_environment(settings: Settings, postgres: EmbeddedPostgres) ->
     }
 
 
+def temporary_folder(settings: Settings) -> Path | None:
+    """Where workers and flows keep what is theirs while they run, so that a killed one leaves nothing elsewhere; None
+    where the data folder's path is too long for the sockets in it."""
+    folder = settings.data_folder / "tmp"
+    return folder if len(os.fsencode(folder)) <= LONGEST_TEMPORARY_PATH else None
+
+
 def flow_environment(settings: Settings) -> dict[str, str]:
     """What a worker hands on to its flow processes."""
     threads = settings.jobs.threads or os.cpu_count() or 1
+    temporary = temporary_folder(settings)
     return {
+        **({"TMPDIR": str(temporary)} if temporary else {}),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "OMP_NUM_THREADS": str(threads),
         # Threads that wait spin for a moment, then sleep. A training step of the starter took 0.28 s so, 0.43 s when

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def run_platform(settings: Settings, say: Say, on_healthy: Callable[[float], Non
     with holding(settings.data_folder):
         for line in stop_leftovers(settings.data_folder):
             say("darkroom", line)
+        shutil.rmtree(settings.data_folder / "tmp", ignore_errors=True)  # what killed workers and flows left
         settings = with_signing_key(settings)
         parts = platform_parts(settings, platform_steps(settings))
         refuse_taken_ports(parts)

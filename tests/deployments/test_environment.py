@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from deployments.local.environment import bare_environment, settings_environment, shared_environment
+from deployments.local.environment import (
+    bare_environment,
+    flow_environment,
+    settings_environment,
+    shared_environment,
+)
 from deployments.local.parts import Steps, is_embedded, platform_parts
 from storage.settings import JobSettings, MlflowSettings, PostgresSettings, PrefectSettings, RedisSettings, Settings
 
@@ -69,3 +74,10 @@ def test_every_need_of_a_part_is_a_part(tmp_path: Path) -> None:
     names = [part.name for part in parts]
     for part in parts:
         assert set(part.needs) <= set(names[: names.index(part.name)]), part.name
+
+
+def test_what_workers_and_flows_keep_for_a_while_is_in_the_data_folder_unless_its_sockets_would_not_fit() -> None:
+    short, long = Settings(data_folder=Path("/srv/darkroom")), Settings(data_folder=Path("/srv") / ("d" * 70))
+
+    assert flow_environment(short)["TMPDIR"] == "/srv/darkroom/tmp"
+    assert "TMPDIR" not in flow_environment(long)
