@@ -16,6 +16,9 @@ from storage.settings import Settings
 MIB = 1024 * 1024
 
 
+FLOWS_OF = "flows of "
+
+
 @dataclass(frozen=True, slots=True)
 class PartReport:
     """One line of `darkroom status`. `memory` is the proportional set size of all its processes in bytes."""
@@ -67,14 +70,15 @@ def platform_report(settings: Settings) -> list[PartReport]:
                 healthy=answers and entry.state in ("healthy", "done"),
             )
         )
-    flows = memory.pop("flows", 0)
-    if flows:
-        reports.append(PartReport("flow processes", "running", None, None, flows, 0, "", healthy=True))
-    return reports
+    flows = {name: size for name, size in sorted(memory.items()) if name.startswith(FLOWS_OF)}
+    return reports + [
+        PartReport(name, "running", None, None, size, 0, "", healthy=True) for name, size in flows.items()
+    ]
 
 
 def memory_by_part(data_folder: Path) -> dict[str, int]:
-    """Proportional set size in bytes by part; what workers have started is counted under `flows`."""
+    """Proportional set size in bytes by part. What a worker has started (flow runs, and the process with the imports
+    done that they are forked from) is counted apart, as the flows of its pool."""
     record = read_record(data_folder)
     main = {entry.process.pid: name for name, entry in (record.parts if record else {}).items() if entry.process}
     found = {process.pid: (part, process) for part, process in processes_of(data_folder)}
@@ -83,7 +87,7 @@ def memory_by_part(data_folder: Path) -> dict[str, int]:
             found.setdefault(process.pid, (name, process))
     total: dict[str, int] = {}
     for pid, (part, process) in found.items():
-        name = main.get(pid, "flows" if part.startswith("worker-") else part)
+        name = main.get(pid) or (FLOWS_OF + part.removeprefix("worker-") if part.startswith("worker-") else part)
         total[name] = total.get(name, 0) + proportional_memory(process)
     return total
 
