@@ -127,6 +127,7 @@ def _run_engine(environment: dict[str, str], folder: str | None) -> None:
         os.chdir(folder)
     refresh_global_settings_context()
     sys.argv = [ENGINE]
+    sys.modules.pop(ENGINE, None)  # runpy warns of a module that is about to be run a second time
     try:
         runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
     finally:
