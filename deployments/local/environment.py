@@ -114,6 +114,8 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
         "PREFECT_REDIS_MESSAGING_URL": f"{valkey}/0",
         "PREFECT_SERVER_DOCKET_URL": f"{valkey}/1",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        # Its pages are written out where they are served; beside its code another user may not read or write them.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(settings.data_folder / "prefect" / "pages"),
         # No flow uses a block. Registering the 60 known types imports every integration: 19 MB and 3 s of every start.
         "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
         "PREFECT__SERVER_FINAL": "1",  # as `prefect server start` sets it for the process that it starts

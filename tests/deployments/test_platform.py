@@ -71,6 +71,15 @@ def test_everything_listens_on_the_loopback_only(platform: Platform) -> None:
     assert addresses == {"127.0.0.1"}
 
 
+def test_prefects_pages_are_written_into_the_data_folder_and_served(platform: Platform) -> None:
+    assert list((platform.folder / "prefect" / "pages").rglob("index.html"))
+
+    page = httpx.get(platform.settings.prefect.ui_url, follow_redirects=True)
+
+    assert page.status_code == 200
+    assert "<title>Prefect" in page.text
+
+
 def test_every_part_is_told_to_send_no_telemetry(platform: Platform) -> None:
     for part in ("prefect", "mlflow", "worker-training", "worker-light", "relay", "api"):
         environment = psutil.Process(platform.pid(part)).environ()
