@@ -131,10 +131,14 @@ def plain_path(path: PurePosixPath) -> str:
 
 
 def attachment(name: str) -> str:
-    """Content-Disposition that saves under `name` (RFC 6266): plain ASCII for old clients, UTF-8 for the rest."""
+    """Content-Disposition that saves under `name` (RFC 6266): plain ASCII, and UTF-8 where that says more.
+
+    Clients are known that take everything after `filename=` for the name, so the second form comes only when needed.
+    """
     base = name.rsplit("/", 1)[-1]
     plain = re.sub(r"[^A-Za-z0-9._\- ]", "_", base) or "download"
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(base, safe='')}"
+    extended = "" if plain == base else f"; filename*=UTF-8''{quote(base, safe='')}"
+    return f'attachment; filename="{plain}"{extended}'
 
 
 def _names(if_none_match: str, etag: str) -> bool:

@@ -40,7 +40,7 @@ def models(
 ) -> Script[PageOfIds]:
     """A page of models. Raises InvalidCursor, CursorExpired."""
     began = cursor.began() if cursor else datetime.now(UTC)
-    parameters = msgspec.structs.asdict(wanted) | {"since": wanted.period.since(began), "tag_id": None}
+    parameters = _columns(wanted) | {"since": wanted.period.since(began), "tag_id": None}
     if wanted.tag is not None:
         found = yield from column(SQL["tag"], {"name": wanted.tag.strip().lower()}, int)
         parameters["tag_id"] = found[0] if found else 0
@@ -53,7 +53,7 @@ def images(
 ) -> Script[PageOfIds]:
     """A page of images. Raises InvalidCursor, CursorExpired."""
     began = cursor.began() if cursor else datetime.now(UTC)
-    parameters = msgspec.structs.asdict(wanted) | {"since": wanted.period.since(began)}
+    parameters = _columns(wanted) | {"since": wanted.period.since(began)}
     parameters["account_ids"] = yield from _accounts(wanted.username, wanted.user_number)
     return (yield from _page("images", sort.list_name, wanted, parameters, limit, cursor, offset))
 
@@ -61,6 +61,12 @@ def images(
 def prune(hours: int = KEEP_HOURS) -> Query[int]:
     """Drop the places that no cursor can ask for any more; gives how many."""
     return count(SQL["prune"], {"hours": hours})
+
+
+def _columns(wanted: ModelFilter | ImageFilter) -> dict[str, Any]:
+    """A filter as parameters: Postgres takes lists for arrays, not tuples."""
+    fields = msgspec.structs.asdict(wanted)
+    return {name: [*value] if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def _accounts(username: str | None, number: int | None) -> Script[list[UUID] | None]:
