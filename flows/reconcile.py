@@ -31,7 +31,7 @@ from flows.tracking import (
     tracking_client,
 )
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres import catalog, invariants, jobs, references
+from storage.postgres import catalog, invariants, jobs, listing, references
 from storage.records.catalog import ModelVersion
 from storage.records.jobs import TERMINAL, Job, JobFileRole
 from storage.settings import load_settings
@@ -48,7 +48,8 @@ def reconcile() -> list[str]:
         findings = [*reconcile_prefect(stores), *reconcile_blobs(stores), *reconcile_tracking(stores)]
         findings += [f"{fault} (not repaired)" for fault in stores.database.run(invariants.broken())]
         forgotten = stores.database.run(jobs.forget_old_keys(stores.settings.api.idempotency_hours))
-    log.info("%d differences; %d old idempotency keys forgotten", len(findings), forgotten)
+        places = stores.database.run(listing.prune())
+    log.info("%d differences; %d old idempotency keys and %d old places forgotten", len(findings), forgotten, places)
     for finding in findings:
         log.warning("%s", finding)
     if findings and flow_run.id:

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 from litestar import HttpMethod, Request, Response, route
@@ -96,7 +96,16 @@ async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Dow
         return Response(b"", status_code=status, media_type=wanted.media_type, headers=headers)
     stream = await asyncio.to_thread(blobs.open, wanted.sha256)
     pieces = _whole(stream, wanted) if span is None else _part(stream, span)
-    return Stream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)
+    return _TypedStream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)
+
+
+class _TypedStream(Stream):
+    """A stream whose own media type counts: Litestar's prefers the route's."""
+
+    def to_asgi_response(self, *arguments: Any, **options: Any) -> Any:
+        """The response as it is sent."""
+        options["media_type"] = self.media_type
+        return cast(Any, super()).to_asgi_response(*arguments, **options)
 
 
 def asked_range(header: str | None, if_range: str | None, wanted: Download) -> Span | None:

@@ -95,6 +95,7 @@ def numbers(total: int, page: int, limit: int, path: str, query: Query, where: A
 def queried(parameters: Mapping[str, tuple[Schema, str]]) -> type[Operation]:
     """An operation of the OpenAPI document that takes these in its query; the handler reads them leniently."""
 
+    @dataclass  # Litestar's base calls __post_init__ only for dataclasses
     class Queried(Operation):
         """An operation with a query."""
 

@@ -144,8 +144,8 @@ def a_number(low: int = 1, high: int = BIGGEST) -> Schema:
 
 
 def a_text(longest: int = 200) -> Schema:
-    """A text without control characters."""
-    return Schema(type=OpenAPIType.STRING, min_length=1, max_length=longest, pattern=r"^[^\x00-\x1f\x7f]+$")
+    """A text without control characters; an empty one counts as not given."""
+    return Schema(type=OpenAPIType.STRING, max_length=longest, pattern=r"^[^\x00-\x1f\x7f]*$")
 
 
 def a_flag() -> Schema:

@@ -227,6 +227,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation) ->
         recipe=job.row.request,
         evaluation=msgspec.to_builtins(evaluation),
         files=tuple(files),
+        availability=work.request.availability,
         steps=recipe.steps,
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 from litestar import Controller, Request, Response, get, post
@@ -71,10 +72,11 @@ class MiniVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     payout_enabled: bool
 
 
+@dataclass
 class ByHashOperation(Operation):
     """A body that is a list of hashes, which the handler reads itself."""
 
-    most = MOST_WHOLE
+    most: ClassVar[int] = MOST_WHOLE
 
     def __post_init__(self) -> None:
         """Describe the body."""
@@ -83,10 +85,11 @@ class ByHashOperation(Operation):
         self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=several)}, required=True)
 
 
+@dataclass
 class ByHashIdsOperation(ByHashOperation):
     """The same, for more of them."""
 
-    most = MOST_IDS
+    most: ClassVar[int] = MOST_IDS
 
 
 class ModelVersions(Controller):

@@ -10,7 +10,7 @@ import msgspec
 from storage.errors import Gone, NotFound
 from storage.records.access import Account, Role
 from storage.records.catalog import Model, ModelVersion
-from storage.records.vocabulary import Availability
+from storage.records.vocabulary import Availability, Status
 
 
 class Viewer(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,12 +52,14 @@ def check_model(model: Model, viewer: Viewer) -> None:
 
 
 def check_version(version: ModelVersion, model: Model, viewer: Viewer) -> None:
-    """The same for one version of a model."""
-    check_model(model, viewer)
-    if version.gone_at is not None:
-        if viewer.sees_all_of(model) or version.published_at is not None:
+    """The same for one version of a model. The last version of a model that is gone leaves the model unseen."""
+    if model.gone_at is None and version.gone_at is not None:
+        was_public = version.published_at is not None and version.availability is not Availability.PRIVATE
+        open_model = model.status is Status.PUBLISHED and model.availability is not Availability.PRIVATE
+        if viewer.sees_all_of(model) or (was_public and open_model):
             raise Gone(f"Model version {version.id} is gone: {version.gone_reason}.")
         raise NotFound(f"No model version with id {version.id}.")
+    check_model(model, viewer)
     if version.id not in model.public_versions and not viewer.sees_all_of(model):
         raise NotFound(f"No model version with id {version.id}.")
 
