@@ -30,8 +30,8 @@ from flows.tracking import (
     shortened,
     tracking_client,
 )
-from storage.errors import StoreUnavailable
-from storage.postgres import catalog, invariants, jobs, references
+from storage.errors import NotFound, StoreUnavailable
+from storage.postgres import catalog, invariants, jobs, listing, references
 from storage.records.catalog import ModelVersion
 from storage.records.jobs import TERMINAL, Job, JobFileRole
 from storage.settings import load_settings
@@ -48,7 +48,8 @@ def reconcile() -> list[str]:
         findings = [*reconcile_prefect(stores), *reconcile_blobs(stores), *reconcile_tracking(stores)]
         findings += [f"{fault} (not repaired)" for fault in stores.database.run(invariants.broken())]
         forgotten = stores.database.run(jobs.forget_old_keys(stores.settings.api.idempotency_hours))
-    log.info("%d differences; %d old idempotency keys forgotten", len(findings), forgotten)
+        places = stores.database.run(listing.prune())
+    log.info("%d differences; %d old idempotency keys and %d old places forgotten", len(findings), forgotten, places)
     for finding in findings:
         log.warning("%s", finding)
     if findings and flow_run.id:
@@ -113,7 +114,9 @@ def reconcile_tracking(stores: Stores) -> list[str]:
 
 
 def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
-    """Put a version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
+    """Put a trained version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
+    if version.job_id is None:
+        raise NotFound(f"Model version {version.id} was uploaded, so no tracking run made it. Register trained ones.")
     model = stores.database.run(catalog.model_by_id(version.model_id))
     job = stores.database.run(jobs.get(version.job_id))
     name = register_version(
@@ -122,7 +125,7 @@ def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str
         version_id=version.id,
         run_id=job.tracking_run_id,
         source=f"darkroom:/model-versions/{version.id}",
-        tags={JOB_TAG: str(version.job_id), "base_model": version.base_model},
+        tags={JOB_TAG: str(version.job_id), "base_model": str(job.request["base_model"])},
     )
     stores.database.run(catalog.note_registered(version.id, name))
     return name

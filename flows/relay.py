@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from storage.errors import JobLost, StoreUnavailable
-from storage.postgres import jobs, outbox
+from storage.postgres import jobs, models, outbox
 from storage.records.events import (
     Event,
     JobCancelled,
@@ -32,6 +32,7 @@ from storage.records.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    ModelsChanged,
     ModelVersionPublished,
     OutboxRow,
     SampleReady,
@@ -123,7 +124,9 @@ class Relay:
                 self._start_flow_run(event)
             case JobCancelling() | JobCancelled():
                 self._cancel_flow_run(event.flow_run_id)
-            case JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
+            case (
+                JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished() | ModelsChanged()
+            ):
                 return
             case _:
                 assert_never(event)
@@ -178,7 +181,10 @@ class Relay:
             raise
 
     def sweep(self) -> list[Job]:
-        """Hand silent jobs out again; gives those it moved."""
+        """Publish what was scheduled for a time that has come, and hand silent jobs out again; gives those it moved."""
+        published = self._stores.database.run(models.publish_due())
+        if published:
+            log.info("%d scheduled models and versions are published", published)
         settings = self._stores.settings.jobs
         moved = self._stores.database.run(
             jobs.sweep_silent(

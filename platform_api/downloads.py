@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 from litestar import HttpMethod, Request, Response, route
@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 
-from platform_api.access import Open, Requires
+from platform_api.access import Open, Reads, Requires
 from platform_api.bodies import has_control_characters
 from platform_api.problems import RangeNotSatisfiable, can_answer
 from storage.blobs.store import BlobStore
@@ -55,7 +55,9 @@ class Span:
         return self.last - self.first + 1
 
 
-def read_route(path: str, *, guards: Sequence[Requires | Open], summary: str) -> Callable[[Any], HTTPRouteHandler]:
+def read_route(
+    path: str, *, guards: Sequence[Requires | Reads | Open], summary: str
+) -> Callable[[Any], HTTPRouteHandler]:
     """A GET and HEAD route that answers with `respond`, documented."""
     whole = ResponseSpec(bytes, generate_examples=False, description="All bytes", media_type="application/octet-stream")
     part = ResponseSpec(bytes, generate_examples=False, description="The range", media_type="application/octet-stream")
@@ -67,7 +69,7 @@ def read_route(path: str, *, guards: Sequence[Requires | Open], summary: str) ->
         summary=summary,
         status_code=200,
         media_type="application/octet-stream",
-        responses={200: whole, 206: part, 304: unchanged, **can_answer(401, 403, 404, 416, 422)},
+        responses={200: whole, 206: part, 304: unchanged, **can_answer(401, 403, 404, 410, 416, 422)},
     )
 
 
@@ -94,7 +96,16 @@ async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Dow
         return Response(b"", status_code=status, media_type=wanted.media_type, headers=headers)
     stream = await asyncio.to_thread(blobs.open, wanted.sha256)
     pieces = _whole(stream, wanted) if span is None else _part(stream, span)
-    return Stream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)
+    return _TypedStream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)
+
+
+class _TypedStream(Stream):
+    """A stream whose own media type counts: Litestar's prefers the route's."""
+
+    def to_asgi_response(self, *arguments: Any, **options: Any) -> Any:
+        """The response as it is sent."""
+        options["media_type"] = self.media_type
+        return cast(Any, super()).to_asgi_response(*arguments, **options)
 
 
 def asked_range(header: str | None, if_range: str | None, wanted: Download) -> Span | None:
@@ -129,10 +140,14 @@ def plain_path(path: PurePosixPath) -> str:
 
 
 def attachment(name: str) -> str:
-    """Content-Disposition that saves under `name` (RFC 6266): plain ASCII for old clients, UTF-8 for the rest."""
+    """Content-Disposition that saves under `name` (RFC 6266): plain ASCII, and UTF-8 where that says more.
+
+    Clients are known that take everything after `filename=` for the name, so the second form comes only when needed.
+    """
     base = name.rsplit("/", 1)[-1]
     plain = re.sub(r"[^A-Za-z0-9._\- ]", "_", base) or "download"
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(base, safe='')}"
+    extended = "" if plain == base else f"; filename*=UTF-8''{quote(base, safe='')}"
+    return f'attachment; filename="{plain}"{extended}'
 
 
 def _names(if_none_match: str, etag: str) -> bool:

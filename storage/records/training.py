@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
 from storage.errors import InvalidRequest
+from storage.records.vocabulary import Availability
 
 Words = Annotated[str, Meta(min_length=1, max_length=64)]
 Prompt = Annotated[str, Meta(min_length=1, max_length=300)]
@@ -64,6 +65,9 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         None
     )
     seed: Seed | None = None
+    availability: Annotated[
+        Literal["Public", "Private"] | None, Meta(description="Who sees the result: everybody, or you; default Public.")
+    ] = None
 
 
 class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +140,7 @@ class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
     base_model: str
     model_name: str
     recipe: TrainingRecipe
+    availability: Availability = Availability.PUBLIC
 
 
 class SamplingRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,7 +256,11 @@ def resolve(
     )
     model_name = request.name or f"{recipe.identifier} {recipe.class_word}"
     return TrainingJobRequest(
-        data_set_id=request.data_set_id, base_model=base.name, model_name=model_name, recipe=recipe
+        data_set_id=request.data_set_id,
+        base_model=base.name,
+        model_name=model_name,
+        recipe=recipe,
+        availability=Availability(request.availability or Availability.PUBLIC),
     )
 
 

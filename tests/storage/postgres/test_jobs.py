@@ -24,12 +24,18 @@ from storage.postgres import (
     access,
     base_models,
     catalog,
+    hashes,
+    images,
     jobs,
+    listing,
+    models,
     outbox,
     references,
     sampled_sets,
     submissions,
+    tags,
     uploads,
+    versions,
 )
 from storage.postgres.connection import Database, Query
 from storage.records.events import JobStarted, JobSubmitted
@@ -37,6 +43,22 @@ from storage.records.jobs import TERMINAL, TRANSITIONS, Job, JobFileRole, JobSta
 from storage.records.training import TrainingRequest
 from tests.storage.makers import a_data_set, a_job, an_account, settings_for
 
+REPOSITORIES = (
+    access,
+    base_models,
+    catalog,
+    hashes,
+    images,
+    jobs,
+    listing,
+    models,
+    outbox,
+    references,
+    sampled_sets,
+    tags,
+    uploads,
+    versions,
+)
 PAIRS = list(product(JobState, JobState))
 
 
@@ -281,7 +303,7 @@ def test_the_limit_holds_for_submissions_at_once(database: Database) -> None:
 
 def test_every_statement_prepares_on_the_migrated_schema(database: Database) -> None:
     with database.connect() as connection:
-        for repository in (access, base_models, catalog, jobs, outbox, references, sampled_sets, uploads):
+        for repository in REPOSITORIES:
             for name, statement in repository.SQL.items():
                 plain, number = statement.rstrip().rstrip(";"), 0
                 seen: dict[str, str] = {}
