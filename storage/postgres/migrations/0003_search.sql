@@ -1,0 +1,64 @@
+-- Search: the builds of each index, what waits to be written into them, what could not be, and the vectors of texts.
+-- The embedded engine keeps each build in tables of its own (storage/search/embedded.sql).
+
+create table search_builds (
+    id         bigint generated always as identity primary key,
+    kind       text not null check (kind in ('models', 'images', 'creators')),
+    engine     text not null check (engine in ('embedded', 'elasticsearch')),
+    encoder    text,
+    dimensions int,
+    state      text not null default 'building' check (state in ('building', 'live', 'retired')),
+    created_at timestamptz not null default now(),
+    retired_at timestamptz,
+    check ((state = 'retired') = (retired_at is not null)),
+    check ((encoder is null) = (dimensions is null))
+);
+-- The alias: searches of a kind read the one live build.
+create unique index search_builds_live on search_builds (kind, engine) where state = 'live';
+
+-- Ids whose rows changed since they were last written. `changes` tells a drain whether one changed again meanwhile.
+create table search_queue (
+    kind      text not null check (kind in ('models', 'images', 'creators')),
+    id        bigint not null,
+    lane      smallint not null check (lane between 1 and 3),
+    changes   bigint not null default 1,
+    queued_at timestamptz not null default now(),
+    due_at    timestamptz not null default now(),
+    primary key (kind, id)
+);
+create index search_queue_due on search_queue (lane, due_at);
+
+create table search_dead_letters (
+    kind      text not null,
+    id        bigint not null,
+    revision  bigint not null,
+    error     text not null,
+    failed_at timestamptz not null default now(),
+    primary key (kind, id)
+);
+
+-- Vectors are float32, little-endian, of length 1. A rebuild reads them and encodes nothing.
+create table search_vectors (
+    encoder    text not null,
+    text_hash  bytea not null check (length(text_hash) = 32),
+    vector     bytea not null,
+    created_at timestamptz not null default now(),
+    primary key (encoder, text_hash)
+);
+
+-- How a document's words meet what was asked for. The queries of each asked word stand together, the best first, so
+-- the first that matches is what the word is worth.
+create function search_score(words tsvector, queries tsquery[], numbers int[], scores int[]) returns int
+language plpgsql immutable parallel safe as $$
+declare
+    total int := 0;
+    counted int := 0;
+begin
+    for at in 1 .. cardinality(queries) loop
+        if numbers[at] <> counted and words @@ queries[at] then
+            total := total + scores[at];
+            counted := numbers[at];
+        end if;
+    end loop;
+    return total;
+end $$;

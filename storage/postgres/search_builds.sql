@@ -1,0 +1,26 @@
+-- insert --
+insert into search_builds (kind, engine, encoder, dimensions)
+values (%(kind)s, %(engine)s, %(encoder)s, %(dimensions)s)
+returning *;
+
+-- live --
+-- The build that searches of a kind read.
+select * from search_builds where kind = %(kind)s and engine = %(engine)s and state = 'live';
+
+-- written --
+-- The builds that every write goes to: the one that is read, one that is being filled, and one that open readers finish.
+select * from search_builds where kind = %(kind)s and engine = %(engine)s order by id;
+
+-- retire --
+-- The builds that are read no longer once `id` is.
+update search_builds set state = 'retired', retired_at = now()
+ where kind = (select kind from search_builds where id = %(id)s)
+   and engine = (select engine from search_builds where id = %(id)s)
+   and id <> %(id)s and state = 'live'
+returning id;
+
+-- go_live --
+update search_builds set state = 'live', retired_at = null where id = %(id)s returning *;
+
+-- forget --
+delete from search_builds where id = %(id)s and state <> 'live' returning id;
