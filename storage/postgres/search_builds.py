@@ -30,6 +30,11 @@ def swap(build_id: int) -> Script[Build]:
     return (yield from one(SQL["go_live"], {"id": build_id}, Build, f"No search build {build_id}."))
 
 
+def retire_live(kind: Kind, engine: str) -> Query[list[int]]:
+    """Nothing is read any more: searches of the kind answer that there is no index."""
+    return column(SQL["retire_live"], {"kind": kind, "engine": engine}, int)
+
+
 def forget(build_id: int) -> Query[list[int]]:
     """Nothing is written to a build any more. A live one stays."""
     return column(SQL["forget"], {"id": build_id}, int)

@@ -19,6 +19,11 @@ update search_builds set state = 'retired', retired_at = now()
    and id <> %(id)s and state = 'live'
 returning id;
 
+-- retire_live --
+update search_builds set state = 'retired', retired_at = now()
+ where kind = %(kind)s and engine = %(engine)s and state = 'live'
+returning id;
+
 -- go_live --
 update search_builds set state = 'live', retired_at = null where id = %(id)s returning *;
 
