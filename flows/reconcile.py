@@ -30,7 +30,7 @@ from flows.tracking import (
     shortened,
     tracking_client,
 )
-from storage.errors import StoreUnavailable
+from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import catalog, invariants, jobs, references
 from storage.records.catalog import ModelVersion
 from storage.records.jobs import TERMINAL, Job, JobFileRole
@@ -113,7 +113,9 @@ def reconcile_tracking(stores: Stores) -> list[str]:
 
 
 def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
-    """Put a version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
+    """Put a trained version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
+    if version.job_id is None:
+        raise NotFound(f"Model version {version.id} was uploaded, so no tracking run made it. Register trained ones.")
     model = stores.database.run(catalog.model_by_id(version.model_id))
     job = stores.database.run(jobs.get(version.job_id))
     name = register_version(
@@ -122,7 +124,7 @@ def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str
         version_id=version.id,
         run_id=job.tracking_run_id,
         source=f"darkroom:/model-versions/{version.id}",
-        tags={JOB_TAG: str(version.job_id), "base_model": version.base_model},
+        tags={JOB_TAG: str(version.job_id), "base_model": str(job.request["base_model"])},
     )
     stores.database.run(catalog.note_registered(version.id, name))
     return name

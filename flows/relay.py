@@ -32,6 +32,7 @@ from storage.records.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    ModelsChanged,
     ModelVersionPublished,
     OutboxRow,
     SampleReady,
@@ -123,7 +124,9 @@ class Relay:
                 self._start_flow_run(event)
             case JobCancelling() | JobCancelled():
                 self._cancel_flow_run(event.flow_run_id)
-            case JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
+            case (
+                JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished() | ModelsChanged()
+            ):
                 return
             case _:
                 assert_never(event)

@@ -28,6 +28,7 @@ RETRY_SECONDS = 5
 
 STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Gone: HTTPStatus.GONE,
     errors.Refused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.WrongState: HTTPStatus.CONFLICT,
     errors.InUse: HTTPStatus.CONFLICT,
@@ -234,6 +235,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     404: ("not_found", "No job 6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11.", "nothing of that name that is yours"),
     408: ("too_slow", "No bytes came for 30 s.", "the client stopped sending"),
     409: ("wrong_state", "Job 6f0c1e0a-... has already ended: succeeded.", "not possible in the present state"),
+    410: ("gone", "Model 7 is gone: deleted by its owner.", "it was there and was deleted or taken down"),
     413: ("body_too_large", "The body is over the limit of 65,536 bytes.", "the body is too large"),
     415: ("unsupported_media_type", "Send multipart/form-data or application/zip.", "a body of another kind"),
     416: ("range_not_satisfiable", "The file has 1,024 bytes.", "the range begins behind the end"),

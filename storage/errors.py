@@ -2,16 +2,18 @@
 
 DarkroomError
 ├── NotFound                    nothing of that name that the caller may see
+├── Gone                        it was there and was deleted or taken down; says why
 ├── Refused                     the request cannot be done as asked; the caller can mend it
 │   ├── InvalidRequest          fields that do not pass; carries one reason per field
 │   ├── IdempotencyKeyReused    one key, two different requests
-│   ├── WrongState              the job is not in a state that allows this
+│   ├── WrongState              the job or model is not in a state that allows this
 │   ├── InUse                   something else still needs it
 │   └── UploadRefused           bytes that are not what they claim to be
 │       ├── ImageRefused
 │       ├── ArchiveRefused
 │       └── WeightsRefused
 ├── AccessDenied                the key lacks the scope
+│   ├── AccountBanned           the key's account is banned; says why
 │   └── LinkRefused             a signed link that is wrong or has expired
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
@@ -45,6 +47,12 @@ class NotFound(DarkroomError):
     code = "not_found"
 
 
+class Gone(DarkroomError):
+    """It was there and was deleted or taken down; the message says why."""
+
+    code = "gone"
+
+
 class Refused(DarkroomError):
     """The request cannot be done as asked; the message says how to mend it."""
 
@@ -68,7 +76,7 @@ class IdempotencyKeyReused(Refused):
 
 
 class WrongState(Refused):
-    """The job is not in a state that allows this."""
+    """The job or model is not in a state that allows this."""
 
     code = "wrong_state"
 
@@ -111,6 +119,12 @@ class AccessDenied(DarkroomError):
     """The key lacks the scope."""
 
     code = "scope_missing"
+
+
+class AccountBanned(AccessDenied):
+    """The key works, but its account is banned; the message says why."""
+
+    code = "account_banned"
 
 
 class LinkRefused(AccessDenied):

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from deployments.bases import add_base_model
 from storage.postgres import access
 from storage.postgres.connection import Database, Query
-from storage.records.access import NewKey, Scope, make_key, split_key
+from storage.records.access import NewKey, Role, Scope, make_key, split_key
 from storage.settings import Settings
 from storage.stores import open_stores
 
@@ -57,7 +57,7 @@ def _is_known(database: Database, text: str) -> bool:
 
 
 def _owner_with(key: NewKey) -> Generator[Query[Any], Any, None]:
-    account = yield from access.ensure_account(OWNER)
+    account = yield from access.ensure_account(OWNER, Role.MODERATOR)
     yield from access.add_key(account.id, key, "made by the first darkroom up", list(Scope))
 
 

@@ -43,9 +43,10 @@ from flows.training.work import TrainingWork, open_image, training_work
 from storage.errors import JobFailure, StoreUnavailable
 from storage.postgres import catalog, jobs, uploads
 from storage.postgres.connection import Script
-from storage.records.catalog import FileHashes, FileRole, ModelVersion, NewVersion, VersionFile
+from storage.records.catalog import FileHashes, FileRole, ModelVersion, NewFile, NewVersion
 from storage.records.training import regularization_recipe
 from storage.records.uploads import content_hash
+from storage.records.vocabulary import catalogue_name
 from storage.settings import load_settings
 from storage.stores import open_stores
 
@@ -199,7 +200,7 @@ def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> Eval
 
 
 @task(name="export", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
-def export(work: TrainingWork, trained: Trained) -> list[VersionFile]:
+def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
     """The weights as files, read back and checked, their bytes stored by hash."""
     work.job.report("export")
     written = export_model(
@@ -215,17 +216,18 @@ def export(work: TrainingWork, trained: Trained) -> list[VersionFile]:
 
 
 @task(name="publish", timeout_seconds=HOUR, **LIVE)
-def publish(work: TrainingWork, files: list[VersionFile], evaluation: Evaluation) -> None:
+def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation) -> None:
     """One transaction: version, files, succeeded job, event. Then MLflow's registry, which reconcile repairs."""
     job, recipe = work.job, work.recipe
     work.keep_metrics()
     new = NewVersion(
         model_name=work.request.model_name,
-        base_model=work.request.base_model,
+        base_model=catalogue_name(recipe.family, recipe.resolution),
         trained_words=(f"{recipe.identifier} {recipe.class_word}",),
         recipe=job.row.request,
         evaluation=msgspec.to_builtins(evaluation),
         files=tuple(files),
+        steps=recipe.steps,
     )
 
     def once() -> Script[ModelVersion]:
@@ -248,10 +250,10 @@ def publish(work: TrainingWork, files: list[VersionFile], evaluation: Evaluation
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 
 
-def _stored(work: TrainingWork, file: Path, path: str, role: FileRole, hashes: FileHashes | None = None) -> VersionFile:
+def _stored(work: TrainingWork, file: Path, path: str, role: FileRole, hashes: FileHashes | None = None) -> NewFile:
     work.job.check()
     blob = work.stores.blobs.put_file(file)
-    return VersionFile(path=path, role=role, sha256=blob.sha256, size=blob.size, hashes=hashes or FileHashes())
+    return NewFile(path=path, role=role, sha256=blob.sha256, size=blob.size, hashes=hashes or FileHashes())
 
 
 def _hashes(written: Export) -> FileHashes:

@@ -54,11 +54,11 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     position: int
     base_model: str
     trained_words: Annotated[list[str], Meta(description="Say these in a prompt.", examples=[["sks mug"]])]
-    job_id: UUID
+    job_id: UUID | None
     evaluation: dict[str, Any] | None
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] | None
     registered_as: str | None
-    published_at: datetime
+    published_at: datetime | None
     files: list[FileView]
 
 

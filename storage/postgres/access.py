@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from storage.postgres.connection import Query, load_statements, many, maybe, one
-from storage.records.access import Account, ApiKey, NewKey, Scope
+from storage.records.access import Account, ApiKey, NewKey, Role, Scope
 
 SQL = load_statements(__file__)
 
@@ -17,9 +17,9 @@ def owner() -> Query[Account]:
     return one(SQL["owner"], {}, Account, "There is no owner account yet. Run: darkroom up")
 
 
-def ensure_account(name: str) -> Query[Account]:
-    """The account of this name, made when it is new."""
-    return one(SQL["ensure_account"], {"name": name}, Account, "the account")
+def ensure_account(name: str, role: Role = Role.CREATOR) -> Query[Account]:
+    """The account of this name, made with this role when it is new."""
+    return one(SQL["ensure_account"], {"name": name, "role": role}, Account, "the account")
 
 
 def add_key(

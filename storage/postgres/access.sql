@@ -4,7 +4,7 @@ select * from accounts where name = 'owner';
 
 -- ensure_account --
 -- The account of this name, made when new.
-insert into accounts (name) values (%(name)s)
+insert into accounts (name, role) values (%(name)s, %(role)s)
 on conflict (name) do update set name = excluded.name
 returning *;
 

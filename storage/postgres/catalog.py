@@ -10,8 +10,8 @@ from psycopg.types.json import Jsonb
 
 from storage.errors import JobCancelled, JobLost
 from storage.postgres import jobs, outbox
-from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
-from storage.records.catalog import Model, ModelVersion, NewVersion, VersionFile
+from storage.postgres.connection import Query, Script, column, count, load_statements, many, maybe, one
+from storage.records.catalog import Model, ModelVersion, NewFile, NewImage, NewVersion, VersionFile
 from storage.records.events import ModelVersionPublished
 from storage.records.jobs import Job, JobState
 
@@ -28,11 +28,12 @@ def publish(job_id: UUID, hand_out: int, new: NewVersion) -> Script[ModelVersion
         raise JobCancelled(f"Job {job_id} was cancelled before it published.")
     if job is None or job.state is not JobState.RUNNING or job.hand_out != hand_out:
         raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; nothing was published.")
-    account = {"account_id": job.account_id, "name": new.model_name}
+    account = {"account_id": job.account_id, "name": new.model_name, "availability": new.availability}
+    yield from hold_names(job.account_id)
     model = yield from one(SQL["ensure_model"], account, Model, "the model")
     version = yield from one(SQL["insert_version"], _version_row(new, model.id, job_id), ModelVersion, "the version")
-    rows = Jsonb(msgspec.to_builtins(list(new.files)))
-    yield from Query(SQL["insert_files"], {"version_id": version.id, "files": rows}, len)
+    yield from add_files(version.id, new.files)
+    yield from add_images(version.id, job.account_id, new.images)
     yield from jobs.succeed(job_id, hand_out, version.id)
     yield from outbox.append(ModelVersionPublished(model_version_id=version.id, model_id=model.id, job_id=job_id))
     return version
@@ -46,7 +47,27 @@ def _version_row(new: NewVersion, model_id: int, job_id: UUID) -> dict[str, obje
         "trained_words": list(new.trained_words),
         "recipe": Jsonb(new.recipe),
         "evaluation": None if new.evaluation is None else Jsonb(new.evaluation),
+        "availability": new.availability,
+        "steps": new.steps,
     }
+
+
+def hold_names(account_id: UUID) -> Query[int]:
+    """Keep others from naming this account's models until the transaction ends."""
+    return count(SQL["hold_names"], {"account_id": account_id})
+
+
+def add_files(version_id: int, files: Sequence[NewFile]) -> Query[int]:
+    """Name stored bytes as files of a version, with the hashes that weights are looked up by; gives how many."""
+    rows = Jsonb(msgspec.to_builtins(list(files)))
+    return Query(SQL["insert_files"], {"version_id": version_id, "files": rows}, len)
+
+
+def add_images(version_id: int, account_id: UUID, images: Sequence[NewImage]) -> Query[list[int]]:
+    """Show stored images with a version, behind those it has; gives their ids."""
+    rows = Jsonb(msgspec.to_builtins(list(images)))
+    parameters = {"version_id": version_id, "account_id": account_id, "images": rows}
+    return column(SQL["insert_images"], parameters, int)
 
 
 def model(model_id: int, account_id: UUID) -> Query[Model]:
@@ -85,13 +106,13 @@ def version_of_job(job_id: UUID) -> Query[ModelVersion | None]:
     return maybe(SQL["version_of_job"], {"job_id": job_id}, ModelVersion)
 
 
-def files(version_id: int) -> Query[list[VersionFile]]:
-    """The files of a version, the single weights file first."""
-    return many(SQL["files"], {"version_id": version_id}, VersionFile)
+def files(*version_ids: int) -> Query[list[VersionFile]]:
+    """The files of some versions, in the versions' order; weights before the members of the diffusers folder."""
+    return many(SQL["files"], {"version_ids": list(version_ids)}, VersionFile)
 
 
 def unregistered(limit: int = 100) -> Query[list[ModelVersion]]:
-    """Versions that MLflow's registry still lacks."""
+    """Trained versions that MLflow's registry still lacks."""
     return many(SQL["unregistered"], {"limit": limit}, ModelVersion)
 
 

@@ -9,7 +9,8 @@ SQL = load_statements(__file__)
 SENTENCES = {
     "succeeded_without_version": "training job {} succeeded but has no model version of its own",
     "version_without_success": "model version {} belongs to a job that did not succeed",
-    "version_without_files": "model version {} has no weights file",
+    "version_without_files": "model version {} is published and has no weights file",
+    "misplaced_items": "catalogue item {} does not stand in the lists where it should",
     "ended_without_event": "job {} ended without an event",
     "published_without_event": "model version {} was published without an event",
     "overdue_events": "event {} still has had no effect",

@@ -11,8 +11,19 @@ select version.id::text as fault from model_versions version join jobs job on jo
  where job.state <> 'succeeded';
 
 -- version_without_files --
+-- What is published can be downloaded.
 select version.id::text as fault from model_versions version
- where not exists (select from version_files file where file.version_id = version.id and file.role = 'weights');
+ where version.status = 'Published'
+   and not exists (select from version_files file
+                    where file.version_id = version.id and file.role = 'weights' and file.gone_at is null);
+
+-- misplaced_items --
+-- An item stands in the lists exactly when it should, where its counts put it.
+select distinct coalesce(place.item_id, key.item_id)::text as fault
+  from catalogue_places place
+  full join (select * from sort_keys where replaced is null) key
+    on (key.list, key.item_id, key.k1, key.k2) = (place.list, place.item_id, place.k1, place.k2)
+ where place.list is null or key.list is null;
 
 -- ended_without_event --
 -- Every end of a job is told.
@@ -22,7 +33,8 @@ select job.id::text as fault from jobs job
 
 -- published_without_event --
 select version.id::text as fault from model_versions version
- where not exists (select from outbox
+ where version.job_id is not null
+   and not exists (select from outbox
                     where subject = 'model_version:' || version.id and kind = 'model_version.published');
 
 -- overdue_events --

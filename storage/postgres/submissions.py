@@ -60,6 +60,9 @@ def submit_generation(
     Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests.
     """
     version = yield from _field("modelVersionId", iter(catalog.version(request.model_version_id, account_id)))
+    if version.recipe is None:
+        reason = f"model version {version.id} was uploaded; images are drawn from trained ones. Name one of those."
+        raise InvalidRequest({"modelVersionId": reason})
     recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
     sampler = SamplerSettings(
         steps=request.steps or recipe.sampler.steps,

@@ -23,13 +23,37 @@ class Scope(StrEnum):
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     MODELS_READ = "models:read"
+    MODELS_WRITE = "models:write"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+
+
+class Role(StrEnum):
+    """What an account may do: read, publish what is its own, or keep order among everybody's."""
+
+    READER = "reader"
+    CREATOR = "creator"
+    MODERATOR = "moderator"
+
+
+class AccountStatus(StrEnum):
+    """Whether an account's keys work and its models are shown."""
+
+    ACTIVE = "active"
+    BANNED = "banned"
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An owner of data sets, jobs and models."""
+    """An owner of data sets, jobs and models; a user, to the catalogue. `number` is its id for Civitai's clients,
+    `name` its username, `image` the address of its picture."""
 
     id: UUID
+    number: int
     name: str
+    role: Role
+    status: AccountStatus
+    ban_reason: str | None
+    image: str | None
     created_at: datetime
 
 

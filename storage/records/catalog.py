@@ -1,4 +1,4 @@
-"""The catalogue: models, their versions, and the files of a version."""
+"""The catalogue: models, their versions, the files and images of a version."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from enum import StrEnum
 from uuid import UUID
 
 import msgspec
+
+from storage.records.vocabulary import (
+    Availability,
+    BaseModelType,
+    CheckpointType,
+    CommercialUse,
+    FileType,
+    Mode,
+    ModelType,
+    Status,
+    UploadType,
+)
 
 
 class FileRole(StrEnum):
@@ -17,22 +29,46 @@ class FileRole(StrEnum):
 
 
 class FileHashes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The hashes other tools know a weights file by. AutoV2 is the first 10 hex digits of SHA-256; AutoV3 the first 12
-    of the SHA-256 of everything after the safetensors header."""
+    """The hashes that tools know a weights file by, upper-case hex where they come from a row.
 
-    auto_v1: str | None = None
-    auto_v2: str | None = None
-    auto_v3: str | None = None
+    AutoV1: the first 8 digits of the SHA-256 of bytes 0x100000 to 0x10FFFF. AutoV2: the first 10 of SHA256.
+    AutoV3: the first 12 of the SHA-256 of everything after the safetensors header. CRC32 has 8, BLAKE3 64.
+    """
+
+    auto_v1: str | None = msgspec.field(name="AutoV1", default=None)
+    auto_v2: str | None = msgspec.field(name="AutoV2", default=None)
+    auto_v3: str | None = msgspec.field(name="AutoV3", default=None)
+    sha256: str | None = msgspec.field(name="SHA256", default=None)
+    crc32: str | None = msgspec.field(name="CRC32", default=None)
+    blake3: str | None = msgspec.field(name="BLAKE3", default=None)
 
 
-class VersionFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a model version."""
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file to publish; its bytes are stored. SHA256 and AutoV2 are added to `hashes` from `sha256`."""
 
     path: str
     role: FileRole
     sha256: str
     size: int
     hashes: FileHashes = FileHashes()
+    type: FileType = FileType.MODEL
+    format: str = "SafeTensor"
+    size_kind: str | None = None
+    fp: str | None = None
+    quant_type: str | None = None
+
+
+class NewImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image to show with a version; its bytes are stored. `meta` is how it was made, in Civitai's names."""
+
+    sha256: str
+    size: int
+    media_type: str
+    width: int
+    height: int
+    blurhash: str
+    nsfw_level: int = 1
+    meta: dict[str, object] | None = None
 
 
 class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,30 +79,133 @@ class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
     trained_words: tuple[str, ...]
     recipe: dict[str, object]
     evaluation: dict[str, object] | None
-    files: tuple[VersionFile, ...]
+    files: tuple[NewFile, ...]
+    images: tuple[NewImage, ...] = ()
+    availability: Availability = Availability.PUBLIC
+    steps: int | None = None
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `models`."""
+class ModelFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What an owner says of a model. Tags are lower-case, without blanks at their ends."""
+
+    name: str
+    type: ModelType
+    description: str = ""
+    availability: Availability = Availability.PUBLIC
+    checkpoint_type: CheckpointType | None = None
+    upload_type: UploadType = UploadType.CREATED
+    nsfw: bool = False
+    poi: bool = False
+    minor: bool = False
+    sfw_only: bool = False
+    allow_no_credit: bool = True
+    allow_commercial_use: tuple[CommercialUse, ...] = (CommercialUse.SELL,)
+    allow_derivatives: bool = True
+    allow_different_license: bool = True
+    tags: tuple[str, ...] = ()
+
+
+class VersionFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What an owner says of a version. `base_model` is the family's name that clients filter by."""
+
+    name: str
+    base_model: str
+    description: str = ""
+    availability: Availability = Availability.PUBLIC
+    base_model_type: BaseModelType = BaseModelType.STANDARD
+    trained_words: tuple[str, ...] = ()
+    steps: int | None = None
+    epochs: int | None = None
+    clip_skip: int | None = None
+
+
+class VersionFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `version_files`, with its hashes."""
 
     id: int
-    account_id: UUID
-    name: str
-    type: str
+    version_id: int
+    path: str
+    role: FileRole
+    sha256: str
+    size: int
+    hashes: FileHashes
+    type: FileType
+    format: str
+    size_kind: str | None
+    fp: str | None
+    quant_type: str | None
+    visibility: str
+    override_name: str | None
     created_at: datetime
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `model_versions`."""
+    """A row of `model_versions`. Those of a training job have `job_id`, `recipe` and `evaluation`."""
 
     id: int
     model_id: int
     position: int
     name: str
-    job_id: UUID
+    description: str
+    status: Status
+    availability: Availability
     base_model: str
+    base_model_type: BaseModelType
     trained_words: tuple[str, ...]
-    recipe: dict[str, object]
+    steps: int | None
+    epochs: int | None
+    clip_skip: int | None
+    upload_type: UploadType
+    usage_control: str
+    require_auth: bool
+    nsfw_level: int
+    created_at: datetime
+    updated_at: datetime
+    published_at: datetime | None
+    scheduled_for: datetime | None
+    gone_at: datetime | None
+    gone_reason: str | None
+    job_id: UUID | None
+    recipe: dict[str, object] | None
     evaluation: dict[str, object] | None
-    published_at: datetime
     registered_as: str | None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `models`.
+
+    `visible`: anybody may read it by its id; `listed`: it also stands in lists. `public_versions`: the ids of the
+    versions that anybody sees, newest first. `revision` grows with every change and survives deletion.
+    """
+
+    id: int
+    account_id: UUID
+    name: str
+    description: str
+    type: ModelType
+    status: Status
+    availability: Availability
+    mode: Mode | None
+    checkpoint_type: CheckpointType | None
+    upload_type: UploadType
+    nsfw: bool
+    poi: bool
+    minor: bool
+    sfw_only: bool
+    allow_no_credit: bool
+    allow_commercial_use: tuple[CommercialUse, ...]
+    allow_derivatives: bool
+    allow_different_license: bool
+    created_at: datetime
+    updated_at: datetime
+    published_at: datetime | None
+    scheduled_for: datetime | None
+    gone_at: datetime | None
+    gone_reason: str | None
+    visible: bool
+    listed: bool
+    public_versions: tuple[int, ...]
+    base_models: tuple[str, ...]
+    nsfw_level: int
+    last_version_at: datetime | None
+    revision: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import TypeAlias, cast
 from uuid import UUID
 
@@ -85,6 +86,29 @@ class ModelVersionPublished(_Event, frozen=True, kw_only=True, tag="model_versio
         return f"model_version:{self.model_version_id}"
 
 
+class Lane(StrEnum):
+    """What changed, most urgent first: whether it may be shown at all, what it says, how often it was used."""
+
+    VISIBILITY = "visibility"
+    EDITS = "edits"
+    COUNTS = "counts"
+
+
+class ModelsChanged(_Event, frozen=True, kw_only=True, tag="models.changed"):
+    """Models of the catalogue changed: their rows, or those of their versions, files, images, tags or counts.
+
+    A trigger writes it (migration 0002): one for each model that a transaction changed, one for each batch of counts.
+    """
+
+    model_ids: tuple[int, ...]
+    lane: Lane
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return "models"
+
+
 Event: TypeAlias = (
     JobSubmitted
     | JobStarted
@@ -94,6 +118,7 @@ Event: TypeAlias = (
     | JobCancelled
     | SampleReady
     | ModelVersionPublished
+    | ModelsChanged
 )
 
 

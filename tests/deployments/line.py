@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from deployments.cli import app
 from storage.blobs.store import BlobStore
 from storage.postgres import catalog, jobs
-from storage.records.catalog import FileRole, NewVersion, VersionFile
+from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job, JobFileRole, JobKind, JobState, Progress
 from storage.records.training import TrainingJobRequest
 from storage.redis.progress import ProgressWriter
@@ -71,8 +71,8 @@ class Worker:
             recipe=job.request,
             evaluation={"subject_fidelity": 0.81, "subject_fidelity_base": 0.42, "subject_fidelity_photos": 0.9},
             files=(
-                VersionFile(path="model.safetensors", role=FileRole.WEIGHTS, sha256=big.sha256, size=big.size),
-                VersionFile(path="folder/model_index.json", role=FileRole.FOLDER, sha256=small.sha256, size=small.size),
+                NewFile(path="model.safetensors", role=FileRole.WEIGHTS, sha256=big.sha256, size=big.size),
+                NewFile(path="folder/model_index.json", role=FileRole.FOLDER, sha256=small.sha256, size=small.size),
             ),
         )
         return self.door.database.run(catalog.publish(job.id, job.hand_out, new)).id

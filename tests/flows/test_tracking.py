@@ -21,7 +21,7 @@ from flows.tracking import (
     tracking_client,
 )
 from storage.postgres import catalog, jobs
-from storage.records.catalog import FileRole, NewVersion, VersionFile
+from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job, JobFileRole
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
@@ -101,7 +101,7 @@ def test_while_mlflow_is_away_nothing_waits_long_and_nothing_is_lost(settings: S
 def publish(stores: Stores) -> tuple[Job, int]:
     job = a_job(stores.database, name="a / very * odd name")
     stores.database.run(jobs.claim(job.id, 1, None))
-    files = (VersionFile(path="a.safetensors", role=FileRole.WEIGHTS, sha256="c" * 64, size=1),)
+    files = (NewFile(path="a.safetensors", role=FileRole.WEIGHTS, sha256="c" * 64, size=1),)
     new = NewVersion(
         model_name="a / very * odd name",
         base_model="starter",

@@ -13,7 +13,7 @@ from platform_api.downloads import Download, Span, asked_range, attachment
 from platform_api.problems import RangeNotSatisfiable
 from storage.blobs.store import BlobStore
 from storage.postgres import catalog, jobs
-from storage.records.catalog import FileRole, NewVersion, VersionFile
+from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import JobFileRole
 from tests.platform_api.door import ALL, Door, upload
 
@@ -51,7 +51,7 @@ def publish(door: Door, client: httpx.Client, name: str = "unet/weights.safetens
                 trained_words=("sks mug",),
                 recipe=recipe,
                 evaluation={"subject_fidelity": 0.9},
-                files=(VersionFile(path=name, role=FileRole.WEIGHTS, sha256=blob.sha256, size=blob.size),),
+                files=(NewFile(path=name, role=FileRole.WEIGHTS, sha256=blob.sha256, size=blob.size),),
             ),
         )
     )

@@ -1,4 +1,4 @@
-"""Small valid values for tests: an account with a data set and a base model, and jobs made from them."""
+"""Small valid values for tests: an account with a data set and a base model, jobs made from them, and models."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from storage.postgres import access, base_models, submissions, uploads
+from storage.postgres import access, base_models, catalog, models, submissions, uploads, versions
 from storage.postgres.connection import Database
 from storage.records.base_models import BaseModelCard, EvaluationFacts
+from storage.records.catalog import FileHashes, FileRole, Model, ModelFields, ModelVersion, NewFile, VersionFields
 from storage.records.jobs import Job
 from storage.records.training import SamplerSettings, TrainingDefaults, TrainingRequest
 from storage.records.uploads import DataSetImage
+from storage.records.vocabulary import ModelType
 from storage.settings import PostgresSettings, Settings
 
 A_HASH = "a" * 64
@@ -57,3 +59,38 @@ def a_job(database: Database, account_id: UUID | None = None, *, key: str | None
     settings = settings_for("postgresql://unused")
     job, _ = database.run(submissions.submit_training(request, owner, settings, seed=7, idempotency_key=key))
     return job
+
+
+def a_model(database: Database, account_id: UUID, name: str = "mug", **fields: object) -> Model:
+    """A draft model."""
+    wanted = ModelFields(name=name, type=ModelType.CHECKPOINT, **fields)  # type: ignore[arg-type]
+    return database.run(models.create(account_id, wanted))
+
+
+def a_version(database: Database, model: Model, sha256: str | None = None, **fields: object) -> ModelVersion:
+    """A draft version with one weights file, whose bytes nobody looks at."""
+    wanted = VersionFields(**{"name": "v1", "base_model": "SD 1.5", **fields})  # type: ignore[arg-type]
+    version = database.run(versions.create(model, wanted))
+    database.run(catalog.add_files(version.id, [a_file(sha256 or f"{version.id:064x}")]))
+    return version
+
+
+def a_file(sha256: str, path: str = "weights.safetensors", **fields: object) -> NewFile:
+    """A weights file of 2 MiB that has every hash."""
+    hashes = FileHashes(auto_v1=sha256[:8], auto_v3=sha256[-12:], crc32=sha256[-8:], blake3=sha256[::-1])
+    return NewFile(
+        path=path,
+        role=FileRole.WEIGHTS,
+        sha256=sha256,
+        size=2**21,
+        hashes=hashes,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def a_published_model(database: Database, account_id: UUID, name: str = "mug", **fields: object) -> Model:
+    """A listed model with one version."""
+    model = a_model(database, account_id, name, **fields)
+    a_version(database, model)
+    database.run(models.publish(model))
+    return database.run(catalog.model_by_id(model.id))

@@ -25,11 +25,13 @@ from storage.postgres import (
     base_models,
     catalog,
     jobs,
+    models,
     outbox,
     references,
     sampled_sets,
     submissions,
     uploads,
+    versions,
 )
 from storage.postgres.connection import Database, Query
 from storage.records.events import JobStarted, JobSubmitted
@@ -37,6 +39,7 @@ from storage.records.jobs import TERMINAL, TRANSITIONS, Job, JobFileRole, JobSta
 from storage.records.training import TrainingRequest
 from tests.storage.makers import a_data_set, a_job, an_account, settings_for
 
+REPOSITORIES = (access, base_models, catalog, jobs, models, outbox, references, sampled_sets, uploads, versions)
 PAIRS = list(product(JobState, JobState))
 
 
@@ -261,7 +264,7 @@ def test_an_account_has_a_limit_of_unfinished_jobs(database: Database) -> None:
 
 def test_every_statement_prepares_on_the_migrated_schema(database: Database) -> None:
     with database.connect() as connection:
-        for repository in (access, base_models, catalog, jobs, outbox, references, sampled_sets, uploads):
+        for repository in REPOSITORIES:
             for name, statement in repository.SQL.items():
                 plain, number = statement.rstrip().rstrip(";"), 0
                 seen: dict[str, str] = {}
