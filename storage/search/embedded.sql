@@ -13,8 +13,12 @@ select set_config('plan_cache_mode', 'force_custom_plan', true),
 
 -- candidates --
 -- Words of the same stem and words that may be a typing error away; the caller says which are.
-select word, stem from search_build_{build}_words
- where stem = any(%(stems)s::text[]) or deletes && %(deletes)s::int[];
+-- Form by form, because the planner takes many overlapping arrays for half of the table and reads all of it.
+select word, stem from search_build_{build}_words where stem = any(%(stems)s::text[])
+ union
+select word, stem
+  from unnest(%(deletes)s::int[]) form
+  join search_build_{build}_words known on known.deletes @> array[form];
 
 -- matching --
 not removed

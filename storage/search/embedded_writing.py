@@ -83,7 +83,7 @@ class EmbeddedWriter:
             for name in INDEXES:
                 if name != "index_vectors" or build.dimensions is not None:
                     connection.execute(cast(Any, statement(name, build)))
-            connection.execute(cast(Any, f"analyze search_build_{int(build.id)}"))
+            connection.execute(cast(Any, statement("analyze", build)))
 
     def refresh(self, build: Build) -> None:
         """What is committed is found at once."""

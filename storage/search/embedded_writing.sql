@@ -48,6 +48,9 @@ create index concurrently if not exists search_build_{build}_words_by_deletes
 select indexrelid::regclass::text as name from pg_index
  where not indisvalid and indrelid in (to_regclass('search_build_{build}'), to_regclass('search_build_{build}_words'));
 
+-- analyze --
+analyze search_build_{build}, search_build_{build}_words;
+
 -- drop --
 drop table if exists search_build_{build}, search_build_{build}_words;
 
