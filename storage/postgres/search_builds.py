@@ -9,9 +9,14 @@ SQL = load_statements(__file__)
 
 
 def insert(kind: Kind, engine: str, encoder: str | None, dimensions: int | None) -> Query[Build]:
-    """A new build, to be filled. Drains write to it from now on."""
+    """A new build, whose index is to be made."""
     parameters = {"kind": kind, "engine": engine, "encoder": encoder, "dimensions": dimensions}
     return one(SQL["insert"], parameters, Build, "the new build")
+
+
+def open_for_writes(build_id: int) -> Query[Build]:
+    """The index of a new build is there, so every drain writes to it from now on."""
+    return one(SQL["open"], {"id": build_id}, Build, f"No search build {build_id} that is being prepared.")
 
 
 def live(kind: Kind, engine: str) -> Query[Build | None]:
@@ -22,6 +27,16 @@ def live(kind: Kind, engine: str) -> Query[Build | None]:
 def written(kind: Kind, engine: str) -> Query[list[Build]]:
     """The builds that every write goes to, oldest first."""
     return many(SQL["written"], {"kind": kind, "engine": engine}, Build)
+
+
+def of_engine(engine: str) -> Query[list[Build]]:
+    """Every build of an engine, oldest first."""
+    return many(SQL["of_engine"], {"engine": engine}, Build)
+
+
+def retired(engine: str, seconds: float) -> Query[list[Build]]:
+    """The builds that nobody has read for `seconds`."""
+    return many(SQL["retired"], {"engine": engine, "seconds": seconds}, Build)
 
 
 def swap(build_id: int) -> Script[Build]:

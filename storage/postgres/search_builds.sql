@@ -7,9 +7,24 @@ returning *;
 -- The build that searches of a kind read.
 select * from search_builds where kind = %(kind)s and engine = %(engine)s and state = 'live';
 
+-- open --
+-- Its index is there: writes go to it from now on.
+update search_builds set state = 'building' where id = %(id)s and state = 'preparing' returning *;
+
 -- written --
--- The builds that every write goes to: the one that is read, one that is being filled, and one that open readers finish.
-select * from search_builds where kind = %(kind)s and engine = %(engine)s order by id;
+-- The builds that every write goes to: the one that is read, one that is being filled, and those that open readers
+-- finish. One that is being prepared has no index yet.
+select * from search_builds
+ where kind = %(kind)s and engine = %(engine)s and state <> 'preparing'
+ order by id;
+
+-- of_engine --
+select * from search_builds where engine = %(engine)s order by id;
+
+-- retired --
+select * from search_builds
+ where engine = %(engine)s and state = 'retired' and retired_at < now() - make_interval(secs => %(seconds)s)
+ order by id;
 
 -- retire --
 -- The builds that are read no longer once `id` is.

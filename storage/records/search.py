@@ -195,8 +195,9 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildState(StrEnum):
-    """A build is filled, then read, then kept for a while for open readers."""
+    """A build is made, filled, then read, then kept for a while for open readers."""
 
+    PREPARING = "preparing"
     BUILDING = "building"
     LIVE = "live"
     RETIRED = "retired"

@@ -46,6 +46,11 @@ def index_name(settings: SearchSettings, build: Build) -> str:
     return f"{settings.index_prefix}-{build.kind}-{build.id}"
 
 
+def writing_alias(settings: SearchSettings, build: Build) -> str:
+    """The name that one build is written by."""
+    return f"{index_name(settings, build)}-writing"
+
+
 def words_field(place: Place) -> str:
     """The field of the words that stand at a place."""
     return f"{place.name.lower()}_words"

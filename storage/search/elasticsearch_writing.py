@@ -10,7 +10,7 @@ import numpy as np
 from elastic_transport import TransportError
 from elasticsearch import ApiError, Elasticsearch
 
-from storage.errors import StoreUnavailable
+from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.postgres.connection import Database
 from storage.records.relevance import Place
@@ -25,6 +25,7 @@ from storage.search.elasticsearch import (
     unavailable,
     vector_field,
     words_field,
+    writing_alias,
 )
 from storage.settings import SearchSettings
 
@@ -96,7 +97,10 @@ class ElasticsearchWriter:
         try:
             self._ask(
                 lambda: self._client.indices.create(
-                    index=name, settings=index_settings(), mappings=index_mapping(build)
+                    index=name,
+                    settings=index_settings(),
+                    mappings=index_mapping(build),
+                    aliases={writing_alias(self._settings, build): {}},
                 )
             )
         except ApiError as error:
@@ -115,8 +119,10 @@ class ElasticsearchWriter:
                 status = int(result["status"])
                 if status == 409:
                     superseded += 1
-                elif status < 300 or (action == "delete" and status == 404):
+                elif status < 300 or (action == "delete" and result.get("result") == "not_found"):
                     stored += 1
+                elif status == 404:
+                    raise NotFound(f"Search build {build.id} has no index (any more).")
                 elif status == 429 or status >= 500:
                     raise StoreUnavailable(f"Elasticsearch is too busy to write ({result['error']['type']}).")
                 else:
@@ -125,8 +131,10 @@ class ElasticsearchWriter:
 
     def _bulk(self, build: Build, lines: list[bytes]) -> list[dict[str, Any]]:
         # The client sends bytes as they are; its annotation only knows dicts.
-        name = index_name(self._settings, build)
-        return self._ask(lambda: self._client.bulk(index=name, operations=cast(Any, lines)))["items"]
+        name = writing_alias(self._settings, build)
+        # An alias is required, because a bulk into an index that was dropped would make it again, without a mapping.
+        answer = self._ask(lambda: self._client.bulk(index=name, operations=cast(Any, lines), require_alias=True))
+        return answer["items"]
 
     def complete(self, build: Build) -> None:
         """As `SearchWriter.complete`: from now on writes are found within a second."""
@@ -148,6 +156,17 @@ class ElasticsearchWriter:
         ]
         self._ask(lambda: self._client.indices.update_aliases(actions=actions))
         self._database.run(search_builds.swap(build.id))
+
+    def reading(self, kind: Kind) -> int | None:
+        """As `SearchWriter.reading`."""
+        name = alias(self._settings, kind)
+        try:
+            indexes = self._ask(lambda: self._client.indices.get_alias(name=name))
+        except ApiError as error:
+            if error.meta.status == 404:
+                return None
+            raise
+        return next(int(index.removeprefix(f"{name}-")) for index in indexes)
 
     def drop(self, build: Build) -> None:
         """As `SearchWriter.drop`."""
@@ -173,6 +192,11 @@ class ElasticsearchWriter:
         prefixes = tuple(f"{alias(self._settings, kind)}-" for kind in Kind)
         numbers = [name.removeprefix(prefix) for name in names for prefix in prefixes if name.startswith(prefix)]
         return sorted(int(number) for number in numbers if number.isdigit())
+
+    def drop_stray(self, number: int) -> None:
+        """As `SearchWriter.drop_stray`."""
+        names = [f"{alias(self._settings, kind)}-{int(number)}" for kind in Kind]
+        self._ask(lambda: self._client.indices.delete(index=names, ignore_unavailable=True))
 
     def _ask(self, call: Callable[[], T]) -> T:
         try:

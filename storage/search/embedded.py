@@ -62,6 +62,9 @@ class EmbeddedReader:
         """Postgres answers or nothing does."""
         return True
 
+    async def close(self) -> None:
+        """The database's connections are not this reader's."""
+
 
 def find(kind: Kind, search: TextSearch) -> Script[Found]:
     """A text search, of one moment."""

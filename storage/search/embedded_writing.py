@@ -8,10 +8,10 @@ from typing import Any, cast
 import psycopg
 from psycopg.types.json import Jsonb
 
-from storage.errors import StoreUnavailable
+from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.postgres.connection import Database, Query, Script, column, load_statements
-from storage.records.search import Build, IndexDocument, Removal, Written
+from storage.records.search import Build, IndexDocument, Kind, Removal, Written
 from storage.records.words import stem
 from storage.search.embedded import ENGINE, RANKS, label_of, vector_text
 from storage.search.lexemes import document_lexemes, kept_deletes
@@ -68,7 +68,10 @@ class EmbeddedWriter:
 
     def _write(self, build: Build, rows: Sequence[Mapping[str, Any]], words: set[str]) -> int:
         known = self._known_words.setdefault(build.id, set())
-        written = self._database.run(_put(build, rows, sorted(words - known)))
+        try:
+            written = self._database.run(_put(build, rows, sorted(words - known)))
+        except psycopg.errors.UndefinedTable as error:
+            raise NotFound(f"Search build {build.id} has no tables (any more).") from error
         known.update(words)
         return written
 
@@ -92,6 +95,11 @@ class EmbeddedWriter:
         """As `SearchWriter.swap`: one row, read in every query's own snapshot."""
         self._database.run(search_builds.swap(build.id))
 
+    def reading(self, kind: Kind) -> int | None:
+        """As `SearchWriter.reading`."""
+        build = self._database.run(search_builds.live(kind, ENGINE))
+        return build.id if build else None
+
     def drop(self, build: Build) -> None:
         """As `SearchWriter.drop`."""
         self._known_words.pop(build.id, None)
@@ -109,6 +117,13 @@ class EmbeddedWriter:
     def existing(self) -> list[int]:
         """As `SearchWriter.existing`."""
         return self._database.run(column(SQL["existing"], {}, int))
+
+    def drop_stray(self, number: int) -> None:
+        """As `SearchWriter.drop_stray`."""
+        self._alone(SQL["drop"].replace("{build}", str(int(number))))
+
+    def close(self) -> None:
+        """The database's connections are not this writer's."""
 
     def _alone(self, *statements: str) -> None:
         with self._database.connect() as connection:

@@ -77,6 +77,10 @@ class SearchReader(Protocol):
         """Whether the engine answers."""
         ...
 
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
 
 class SearchWriter(Protocol):
     """An engine, as flows write it. Every method may be repeated, and raises StoreUnavailable while it is away."""
@@ -88,7 +92,10 @@ class SearchWriter(Protocol):
         ...
 
     def write(self, build: Build, documents: Sequence[IndexDocument], removals: Sequence[Removal] = ()) -> Written:
-        """Put documents and take removed ones out. Older revisions than the index has are passed over."""
+        """Put documents and take removed ones out, each id once. Older revisions than the index has are passed over.
+
+        Raises NotFound when the build's index is not there (any more).
+        """
         ...
 
     def complete(self, build: Build) -> None:
@@ -103,6 +110,10 @@ class SearchWriter(Protocol):
         """Searches read this build from now on: one moment for all readers."""
         ...
 
+    def reading(self, kind: Kind) -> int | None:
+        """The id of the build that searches read; None without one."""
+        ...
+
     def drop(self, build: Build) -> None:
         """Remove the index of a build that is not live."""
         ...
@@ -112,7 +123,15 @@ class SearchWriter(Protocol):
         ...
 
     def existing(self) -> list[int]:
-        """The ids of the builds whose index is there, for finding strays."""
+        """The numbers of the builds whose index is there, for finding strays."""
+        ...
+
+    def drop_stray(self, number: int) -> None:
+        """Remove the index of a build that no row names."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back."""
         ...
 
 

@@ -7,7 +7,6 @@ import contextlib
 import uuid
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -24,7 +23,6 @@ from storage.search.embedded_writing import EmbeddedWriter
 from storage.search.encoder import Encoder
 from storage.search.gateway import Search, SearchReader, SearchWriter
 from storage.settings import PostgresSettings, SearchSettings
-from tests import search_server
 from tests.conftest import fresh_database
 
 T = TypeVar("T")
@@ -56,7 +54,7 @@ class Bench:
         """An empty build that nobody reads yet."""
         build = self.database.run(search_builds.insert(kind, self.writer.engine, encoder, dimensions))
         self.writer.create(build)
-        return build
+        return self.database.run(search_builds.open_for_writes(build.id))
 
     def publish(self, build: Build) -> None:
         """Readers see this build from now on."""
@@ -99,13 +97,6 @@ def elastic(url: str, elasticsearch_url: str) -> Iterator[Bench]:
                 writer.drop(build)
         runner.run(reader.close())
         writer.close()
-
-
-@pytest.fixture(scope="session")
-def elasticsearch_url(short_folder: Path) -> Iterator[str]:
-    """URL of a real Elasticsearch, started when the first test asks for it."""
-    with search_server.serving(short_folder / "elasticsearch") as url:
-        yield url
 
 
 @pytest.fixture(scope="module", params=["embedded", "elasticsearch"])

@@ -13,6 +13,7 @@ import pytest
 from storage.errors import EncoderUnavailable
 from storage.records.relevance import fuse
 from storage.records.search import Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
+from storage.records.search_documents import ModelDocument
 from storage.search.documents import models
 from storage.search.encoder import Encoder
 from storage.search.gateway import QueryVector
@@ -40,7 +41,7 @@ def vectors(bench: Bench) -> np.ndarray:
     documents = [
         msgspec.structs.replace(
             models.build(
-                models.ModelDocument(
+                ModelDocument(
                     id=number + 1,
                     revision=1,
                     name=f"picture {number}",

@@ -10,9 +10,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from storage.errors import StoreUnavailable
+from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.records.search import Build, IndexDocument, Kind, Removal, SearchQuery
+from storage.records.search_documents import ModelDocument
 from storage.search.documents import models
 from tests.contracts import corpus
 from tests.contracts.conftest import Bench
@@ -21,7 +22,7 @@ from tests.contracts.conftest import Bench
 def a_document(identity: int, revision: int = 1, name: str = "mug") -> IndexDocument:
     moment = corpus.START + timedelta(hours=identity)
     return models.build(
-        models.ModelDocument(id=identity, revision=revision, name=name, creator="ada", type="LORA", published_at=moment)
+        ModelDocument(id=identity, revision=revision, name=name, creator="ada", type="LORA", published_at=moment)
     )
 
 
@@ -128,8 +129,11 @@ def test_a_build_is_not_seen_before_the_swap_and_the_old_one_not_after(bench: Be
     assert (states[build.id], states[beside.id]) == ("retired", "live")
     bench.writer.drop(build)
     bench.database.run(search_builds.forget(build.id))
-    assert build.id not in bench.writer.existing()
     assert bench.ids("after") == [2]
+    with pytest.raises(NotFound):
+        bench.writer.write(build, [a_document(3)])
+    assert build.id not in bench.writer.existing()
+    assert bench.writer.reading(Kind.MODEL) == beside.id
 
 
 def test_every_step_of_a_build_may_be_repeated(bench: Bench, build: Build) -> None:

@@ -7,7 +7,7 @@ create table search_builds (
     engine     text not null check (engine in ('embedded', 'elasticsearch')),
     encoder    text,
     dimensions int,
-    state      text not null default 'building' check (state in ('building', 'live', 'retired')),
+    state      text not null default 'preparing' check (state in ('preparing', 'building', 'live', 'retired')),
     created_at timestamptz not null default now(),
     retired_at timestamptz,
     check ((state = 'retired') = (retired_at is not null)),
@@ -27,6 +27,14 @@ create table search_queue (
     primary key (kind, id)
 );
 create index search_queue_due on search_queue (lane, due_at);
+
+create function announce_search_queue() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('search_queue', '');
+    return null;
+end $$;
+create trigger search_queue_announced after insert or update on search_queue
+    for each statement execute function announce_search_queue();
 
 create table search_dead_letters (
     kind      text not null,
@@ -62,3 +70,10 @@ begin
     end loop;
     return total;
 end $$;
+
+-- The number of the next run of a flow that drains a queue: part of its idempotency key in Prefect, raised by the run
+-- itself when it begins, so that one wake-up makes one run and the next makes another.
+create table drain_wakeups (
+    flow   text primary key,
+    number bigint not null default 1
+);

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from html import unescape
 
-import msgspec
-
 from storage.records.relevance import Place
 from storage.records.search import Facet, IndexDocument, Kind, Rank, facet_value
+from storage.records.search_documents import ModelDocument
 from storage.records.words import whole, words_of
 
 KIND = Kind.MODEL
@@ -20,33 +19,6 @@ MAX_ENCODED = 2_000
 """Letters of a description that are encoded; an encoder reads a few hundred tokens."""
 _TAG = re.compile(r"<[^<>]*>")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class ModelDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as its row, its public versions and its counts say at one moment.
-
-    levels: browsing level bits. published_at: of the newest public version. hashes: hex, of every public file.
-    """
-
-    id: int
-    revision: int
-    name: str
-    creator: str
-    type: str
-    base_models: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    trained_words: tuple[str, ...] = ()
-    version_names: tuple[str, ...] = ()
-    file_names: tuple[str, ...] = ()
-    hashes: tuple[str, ...] = ()
-    description: str = ""
-    levels: int = 1
-    published_at: datetime
-    likes: int = 0
-    downloads: int = 0
-    comments: int = 0
-    collected: int = 0
-    pictures: int = 0
 
 
 def build(model: ModelDocument, vector: bytes = b"") -> IndexDocument:
