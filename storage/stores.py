@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.redis.progress import ProgressReader, ProgressWriter
-from storage.search.elasticsearch import ElasticsearchReader
-from storage.search.elasticsearch_writing import ElasticsearchWriter
 from storage.search.embedded import EmbeddedReader
 from storage.search.embedded_writing import EmbeddedWriter
 from storage.search.encoder import Encoder
@@ -75,13 +75,18 @@ async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
         await database.close()
 
 
+# Elasticsearch's client takes half a second to import, and numpy with it: only those who have a cluster pay for it.
+
+
 def _search_writer(settings: Settings, database: Database) -> SearchWriter:
     if settings.search.elasticsearch_url.get_secret_value():
-        return ElasticsearchWriter(settings.search, database)
+        engine = import_module("storage.search.elasticsearch_writing")
+        return cast(SearchWriter, engine.ElasticsearchWriter(settings.search, database))
     return EmbeddedWriter(database)
 
 
 def _search_reader(settings: Settings, database: AsyncDatabase) -> SearchReader:
     if settings.search.elasticsearch_url.get_secret_value():
-        return ElasticsearchReader(settings.search)
+        engine = import_module("storage.search.elasticsearch")
+        return cast(SearchReader, engine.ElasticsearchReader(settings.search))
     return EmbeddedReader(database)

@@ -1,4 +1,4 @@
-"""The life of a build around its filling: begun, caught up, compared with the rows, swapped, dropped."""
+"""The life of a build around its filling: caught up, compared with the rows, swapped, dropped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from flows.indexing.documents import SOURCES, write_everywhere
 from flows.indexing.draining import SYNC, drain
-from storage.errors import EncoderUnavailable, StoreUnavailable
+from storage.errors import StoreUnavailable
 from storage.postgres import search_builds, search_queue
 from storage.records.search import Build, BuildState, Kind
 from storage.stores import Stores
@@ -18,18 +18,6 @@ log = logging.getLogger("darkroom.indexing")
 READERS_SECONDS = 600.0
 """An old build stays this long after the swap, so that open readers finish."""
 PAGE = 2000
-
-
-def begin(stores: Stores, kind: Kind) -> Build:
-    """An empty build that drains write to from now on. It holds vectors when there is an encoder."""
-    try:
-        encoder, dimensions = stores.encoder.name, stores.encoder.dimensions
-    except EncoderUnavailable as error:
-        log.warning("building without vectors: %s", error)
-        encoder, dimensions = None, None
-    build = stores.database.run(search_builds.insert(kind, stores.search.engine, encoder, dimensions))
-    stores.search.create(build)
-    return stores.database.run(search_builds.open_for_writes(build.id))
 
 
 def clear_unfinished(stores: Stores, kind: Kind) -> list[Build]:

@@ -21,8 +21,8 @@ from flows.indexing.documents import SOURCES, write_to
 from flows.indexing.draining import sole_writer
 from flows.retries import patiently
 from storage.errors import WrongState
-from storage.postgres import search_builds
 from storage.records.search import Build, Kind
+from storage.search.builds import begin
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
 
@@ -56,7 +56,7 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
             raise WrongState(f"A rebuild of {kind} is running already. Wait for it, or cancel its flow run.")
         builds.clear_unfinished(stores, kind)
         builds.drop_retired(stores)
-        build = builds.begin(stores, kind)
+        build = begin(stores, kind)
         reach(settings, "rebuild-begun")
         fill(stores, build, shard=shard, dask_address=dask_address)
         reach(settings, "rebuild-filled")
@@ -111,9 +111,3 @@ def fill_shard(stores: Stores, build: Build, first: int, end: int | None) -> int
         patiently(write, patience_seconds=stores.settings.jobs.patience_seconds)
         reach(stores.settings, "rebuild-batch-written")
     return len(ids)
-
-
-def ensure_live_build(stores: Stores, kind: Kind) -> None:
-    """Build the index of a kind if searches have none to read."""
-    if stores.database.run(search_builds.live(kind, stores.search.engine)) is None:
-        rebuild(stores, kind)

@@ -53,6 +53,11 @@ def add(kind: Kind, ids: Iterable[int], lane: Lane) -> Query[list[int]]:
     return column(SQL["add"], parameters, int)
 
 
+def add_every_model() -> Query[int]:
+    """Every listed model waits to be written; gives how many did not wait before."""
+    return Query(SQL["add_every_model"], {}, len)
+
+
 def due(limit: int) -> Query[list[Waiting]]:
     """What is due, the most urgent first."""
     return many(SQL["due"], {"limit": limit}, Waiting)

@@ -9,6 +9,11 @@ on conflict (kind, id) do update
        due_at = least(waiting.due_at, excluded.due_at)
 returning id;
 
+-- add_every_model --
+insert into search_queue (kind, id, lane) select 'models', id, 2 from models where listed order by id
+on conflict (kind, id) do nothing
+returning id;
+
 -- due --
 -- The most urgent lane first, then the longest waiting.
 select kind, id, lane, changes from search_queue

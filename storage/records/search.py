@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -192,6 +193,11 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     revision: int
+
+
+def vector_numbers(vector: bytes) -> list[float]:
+    """The numbers of a vector that is kept as bytes."""
+    return list(struct.unpack(f"<{len(vector) // 4}f", vector))
 
 
 class BuildState(StrEnum):

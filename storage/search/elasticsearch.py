@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar, cast
 
-import numpy as np
 from elastic_transport import HttpxAsyncHttpNode, ObjectApiResponse, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch
 
@@ -26,6 +25,7 @@ from storage.records.search import (
     Filters,
     Kind,
     Sort,
+    vector_numbers,
 )
 from storage.search.gateway import Found, QueryVector, TextSearch
 from storage.settings import SearchSettings
@@ -179,7 +179,7 @@ def nearest_request(field: str, filters: Filters, vector: bytes, limit: int) -> 
         "sort": [{"_score": "desc"}, {"id": "asc"}],
         "knn": {
             "field": field,
-            "query_vector": np.frombuffer(vector, "<f4").tolist(),
+            "query_vector": vector_numbers(vector),
             "k": limit,
             "num_candidates": min(MAX_CANDIDATES, max(MIN_CANDIDATES, limit * 2)),
             "filter": _plain_filters(filters) + values,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
-import numpy as np
 from elastic_transport import TransportError
 from elasticsearch import ApiError, Elasticsearch
 
@@ -14,7 +13,7 @@ from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.postgres.connection import Database
 from storage.records.relevance import Place
-from storage.records.search import Build, Facet, IndexDocument, Kind, Rank, Removal, Written
+from storage.records.search import Build, Facet, IndexDocument, Kind, Rank, Removal, Written, vector_numbers
 from storage.records.words import stem
 from storage.search.elasticsearch import (
     ENGINE,
@@ -234,5 +233,5 @@ def _fields(build: Build, document: IndexDocument) -> dict[str, Any]:
     fields.update((facet.value, values) for facet, values in document.values.items())
     fields.update((rank.value, number) for rank, number in document.ranks.items())
     if document.vector and build.encoder is not None:
-        fields[vector_field(build.encoder)] = np.frombuffer(document.vector, "<f4").tolist()
+        fields[vector_field(build.encoder)] = vector_numbers(document.vector)
     return fields

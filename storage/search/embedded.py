@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from storage.errors import EncoderUnavailable, StoreUnavailable
 from storage.postgres import search_builds
@@ -29,6 +28,7 @@ from storage.records.search import (
     Kind,
     Rank,
     Sort,
+    vector_numbers,
 )
 from storage.search.gateway import Found, QueryVector, TextSearch
 from storage.search.lexemes import asked_deletes, word_queries
@@ -167,4 +167,4 @@ def label_of(facet: Facet, value: str) -> str:
 
 def vector_text(vector: bytes) -> str:
     """A vector as pgvector reads it."""
-    return msgspec.json.encode(np.frombuffer(vector, "<f4").tolist()).decode()
+    return msgspec.json.encode(vector_numbers(vector)).decode()

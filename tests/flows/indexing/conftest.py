@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from flows.indexing import builds
 from flows.relay import Relay
 from storage.postgres import search_builds, search_sources
 from storage.postgres.connection import Query
 from storage.records.search import Build, Kind
+from storage.search.builds import begin
 from storage.settings import JobSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests.storage.makers import an_account
@@ -69,7 +69,7 @@ def catalogue(search_settings: Settings) -> Iterator[Catalogue]:
     """An account, an empty live build, nothing waiting."""
     with open_stores(search_settings) as stores:
         made = Catalogue(stores, an_account(stores.database))
-        stores.search.swap(builds.begin(stores, Kind.MODEL))
+        stores.search.swap(begin(stores, Kind.MODEL))
         stores.search.complete(made.live())
         yield made
         for build in stores.database.run(search_builds.of_engine(stores.search.engine)):

@@ -15,6 +15,7 @@ from storage.postgres import catalog, models, search_queue
 from storage.postgres.connection import Query
 from storage.records.events import Lane
 from storage.records.search import Kind, Removal
+from storage.search.builds import begin
 from storage.settings import Settings
 from tests.flows.indexing.conftest import Catalogue, environment
 from tests.storage.makers import a_model, a_published_model
@@ -112,7 +113,7 @@ def test_a_document_that_the_engine_refuses_is_on_the_list_until_it_is_written(c
 def test_every_live_build_is_written_and_the_one_that_is_read_comes_last(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beside = builds.begin(catalogue.stores, Kind.MODEL)
+    beside = begin(catalogue.stores, Kind.MODEL)
     order: list[int] = []
     write = type(catalogue.stores.search).write
 
@@ -129,7 +130,7 @@ def test_every_live_build_is_written_and_the_one_that_is_read_comes_last(
 
 
 def test_a_build_that_is_dropped_while_a_drain_knows_it_does_no_harm(catalogue: Catalogue) -> None:
-    beside = builds.begin(catalogue.stores, Kind.MODEL)
+    beside = begin(catalogue.stores, Kind.MODEL)
     catalogue.stores.search.drop(beside)
     a_published_model(catalogue.stores.database, catalogue.owner)
     catalogue.take_events()

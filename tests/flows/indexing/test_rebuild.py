@@ -12,11 +12,13 @@ import pytest
 
 from flows.indexing import builds
 from flows.indexing.draining import SYNC, drain
-from flows.indexing.rebuild import REBUILD, ensure_live_build, rebuild
+from flows.indexing.rebuild import REBUILD, rebuild
+from flows.reconcile import reconcile_search
 from storage.errors import StoreUnavailable, WrongState
 from storage.postgres import models, search_builds
 from storage.postgres.connection import Query
 from storage.records.search import BuildState, Kind
+from storage.search.builds import begin, ensure_live_builds
 from storage.settings import JobSettings, Settings
 from storage.stores import open_stores
 from tests.flows.indexing.conftest import Catalogue, environment
@@ -118,22 +120,25 @@ def test_differences_are_found_across_pages(catalogue: Catalogue, monkeypatch: p
 
 
 def test_an_index_that_no_row_names_is_dropped(catalogue: Catalogue) -> None:
-    stray = builds.begin(catalogue.stores, Kind.MODEL)
+    stray = begin(catalogue.stores, Kind.MODEL)
     catalogue.stores.database.run(search_builds.forget(stray.id))
     assert builds.drop_strays(catalogue.stores) == [stray.id]
     assert catalogue.stores.search.existing() == [catalogue.live().id]
     assert builds.drop_strays(catalogue.stores) == []
 
 
-def test_a_kind_without_an_index_gets_one(catalogue: Catalogue) -> None:
+def test_a_kind_without_an_index_gets_one_that_is_filled_by_the_next_drain(catalogue: Catalogue) -> None:
     published(catalogue, 2)
     catalogue.take_events()
+    drain(catalogue.stores)
+    assert ensure_live_builds(catalogue.stores) == []
     catalogue.stores.database.run(search_builds.retire_live(Kind.MODEL, catalogue.stores.search.engine))
-    ensure_live_build(catalogue.stores, Kind.MODEL)
+    for build in builds.drop_retired(catalogue.stores, after_seconds=0):
+        assert build.state is BuildState.RETIRED
+    [made] = ensure_live_builds(catalogue.stores)
+    assert (catalogue.live().id, catalogue.indexed()) == (made.id, [])
+    assert drain(catalogue.stores) == 2
     assert catalogue.indexed() == catalogue.listed()
-    again = catalogue.live()
-    ensure_live_build(catalogue.stores, Kind.MODEL)
-    assert catalogue.live() == again
 
 
 EVERY_STEP = ("begun", "batch-written", "filled", "completed", "caught-up", "swapped")
@@ -239,3 +244,23 @@ def test_search_equals_the_catalogue_after_random_writes_with_a_rebuild_in_the_m
     assert rebuilt >= 1
     assert seen
     assert catalogue.indexed() == catalogue.listed()
+
+
+def test_reconcile_mends_a_missing_index_a_stray_one_and_rows_that_differ(catalogue: Catalogue) -> None:
+    published(catalogue, 3)
+    catalogue.take_events()
+    drain(catalogue.stores)
+    assert reconcile_search(catalogue.stores) == []
+    live = catalogue.live()
+    stray = begin(catalogue.stores, Kind.MODEL)
+    catalogue.stores.database.run(search_builds.forget(stray.id))
+    catalogue.stores.search.drop(live)
+    catalogue.stores.search.create(live)
+    catalogue.stores.search.complete(live)
+    catalogue.stores.search.swap(live)
+    assert reconcile_search(catalogue.stores) == [
+        f"search index {stray.id} was named by no row: dropped",
+        "3 models differed in the search index: written again",
+    ]
+    assert catalogue.indexed() == catalogue.listed()
+    assert reconcile_search(catalogue.stores) == []
