@@ -23,7 +23,7 @@ def rows(group: type[BaseModel] = Settings, prefix: str = "DARKROOM_") -> Iterat
             continue
         default = field.get_default(call_default_factory=True)
         shown = default.get_secret_value() if isinstance(default, SecretStr) else default
-        text = f"`{shown}`" if shown not in ("", {}) else ""
+        text = f"`{shown}`" if shown not in ("", {}, []) else ""
         yield prefix + name.upper(), text, field.description or ""
 
 

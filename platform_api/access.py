@@ -11,9 +11,10 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from storage.errors import AccessDenied, Unauthenticated
+from storage.errors import AccessDenied, AccountBanned, Unauthenticated
 from storage.postgres import access
-from storage.records.access import Scope, split_key
+from storage.records.access import Account, AccountStatus, ApiKey, Scope, split_key
+from storage.records.visibility import ANYBODY, Viewer, viewer_of
 from storage.stores import AsyncStores
 
 HOW = "Send: Authorization: Bearer drk_..."
@@ -21,10 +22,15 @@ HOW = "Send: Authorization: Bearer drk_..."
 
 @dataclass(frozen=True)
 class Caller:
-    """The account that a working key belongs to."""
+    """The account that a working key belongs to, and what the key allows."""
 
-    account_id: UUID
-    key_id: str
+    account: Account
+    key: ApiKey
+
+    @property
+    def account_id(self) -> UUID:
+        """The account's id."""
+        return self.account.id
 
 
 @dataclass(frozen=True)
@@ -37,21 +43,52 @@ class Requires:
     scope: Scope
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        """Raises Unauthenticated, or AccessDenied when the key works but lacks the scope."""
-        stores = cast(AsyncStores, connection.app.state.stores)
+        """Raises Unauthenticated, AccountBanned, or AccessDenied when the key works but lacks the scope."""
         header = connection.headers.get("authorization", "")
-        scheme, _, text = header.partition(" ")
         if not header:
             raise Unauthenticated(f"No API key. {HOW}")
-        parts = split_key(text.strip()) if scheme.lower() == "bearer" else None
-        if parts is None or not (parts[0].isascii() and parts[0].isalnum()):
-            raise Unauthenticated(f"The Authorization header holds no Darkroom key. {HOW}")
-        key = await stores.database.run(access.key(parts[0]))
-        if key is None or not key.works(parts[1], datetime.now(UTC)):
-            raise Unauthenticated("The API key is unknown, expired or revoked. Make one with: darkroom key create")
-        if not key.allows(self.scope):
-            raise AccessDenied(f"The key lacks the scope '{self.scope}'. Make one that has it: darkroom key create")
-        connection.state.caller = Caller(account_id=key.account_id, key_id=key.id)
+        connection.state.caller = await _authenticated(connection, _key_in(header), self.scope)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """A guard of what everybody may read: without a key as anybody, with a working key that carries `scope` as its
+    account. A key that does not work is refused, never passed over. `by_token` also takes it as ?token=."""
+
+    scope: Scope
+    by_token: bool = False
+
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """Raises Unauthenticated, AccountBanned, AccessDenied."""
+        header = connection.headers.get("authorization", "")
+        token = connection.query_params.get("token") if self.by_token else None
+        connection.state.caller = None
+        if header or token is not None:
+            key = _key_in(header or f"Bearer {token}")
+            connection.state.caller = await _authenticated(connection, key, self.scope)
+
+
+def _key_in(header: str) -> tuple[str, str]:
+    scheme, _, text = header.partition(" ")
+    parts = split_key(text.strip()) if scheme.lower() == "bearer" else None
+    if parts is None or not (parts[0].isascii() and parts[0].isalnum()):
+        raise Unauthenticated(f"The Authorization header holds no Darkroom key. {HOW}")
+    return parts
+
+
+async def _authenticated(
+    connection: ASGIConnection[Any, Any, Any, Any], parts: tuple[str, str], scope: Scope
+) -> Caller:
+    stores = cast(AsyncStores, connection.app.state.stores)
+    found = await stores.database.run(access.authenticate(parts[0]))
+    if found is None or not found[0].works(parts[1], datetime.now(UTC)):
+        raise Unauthenticated("The API key is unknown, expired or revoked. Make one with: darkroom key create")
+    key, account = found
+    if account.status is AccountStatus.BANNED:
+        raise AccountBanned(f"The account '{account.name}' is banned: {account.ban_reason}. Write to the operator.")
+    if not key.allows(scope):
+        raise AccessDenied(f"The key lacks the scope '{scope}'. Make one that has it: darkroom key create")
+    return Caller(account, key)
 
 
 @dataclass(frozen=True)
@@ -67,3 +104,9 @@ class Open:
 def provide_caller(request: Request[Any, Any, Any]) -> Caller:
     """The caller that the route's guard let in."""
     return cast(Caller, request.state.caller)
+
+
+def provide_viewer(request: Request[Any, Any, Any]) -> Viewer:
+    """Who is looking: the caller's account, or anybody."""
+    caller = cast(Caller | None, getattr(request.state, "caller", None))
+    return ANYBODY if caller is None else viewer_of(caller.account)

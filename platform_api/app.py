@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from platform_api import documentation, problems, receiving
-from platform_api.access import provide_caller
+from platform_api.access import provide_caller, provide_viewer
 from platform_api.bodies import MAX_BODY_BYTES
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
@@ -22,14 +22,18 @@ from platform_api.resources.data_sets import DataSets
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.images import Images
-from platform_api.resources.models import Models, ModelVersions
+from platform_api.resources.model_downloads import ModelDownloads
+from platform_api.resources.model_versions import ModelVersions
+from platform_api.resources.models import Models
+from platform_api.resources.people import People
 from platform_api.resources.training_jobs import TrainingJobs
 from platform_api.resources.views import API
+from platform_api.resources.words import Words
 from storage.blobs.images import ImageWorkers
 from storage.settings import Settings, load_settings
 from storage.stores import AsyncStores, open_async_stores
 
-RESOURCES = (DataSets, BaseModels, TrainingJobs, Generations, Models, ModelVersions, Images)
+RESOURCES = (DataSets, BaseModels, TrainingJobs, Generations, Models, ModelVersions, Images, People, Words)
 
 STREAMS_EACH = 50
 """Event streams that one account may follow at once, in one process."""
@@ -46,12 +50,13 @@ def create_app(settings: Settings) -> Litestar:
             yield
 
     app = Litestar(
-        route_handlers=[Router(API, route_handlers=list(RESOURCES)), Health],
+        route_handlers=[Router(API, route_handlers=list(RESOURCES)), ModelDownloads, Health],
         lifespan=[lifespan],
         state=State({"refusals": problems.Refusals()}),
         dependencies={
             "stores": Provide(provide_stores, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
+            "viewer": Provide(provide_viewer, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
         before_send=[complete_headers],

@@ -26,7 +26,7 @@ from litestar.openapi.spec import (
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
-from platform_api.access import Open, Requires
+from platform_api.access import Open, Reads, Requires
 
 DESCRIPTION = """Photos in, a personalised image model out.
 
@@ -39,8 +39,10 @@ _TAGS = (
     Tag("Base models", "What a fine-tune can start from."),
     Tag("Training jobs", "Photos in, a catalogued model out."),
     Tag("Generations", "A prompt in, images out."),
-    Tag("Models", "What succeeded training jobs published."),
-    Tag("Images", "Single images behind signed links."),
+    Tag("Models", "The catalogue, in the shapes that Civitai's clients read."),
+    Tag("Images", "What models look like, and single images."),
+    Tag("People", "Creators, users, yourself."),
+    Tag("Downloads", "Bytes of published files."),
     Tag("Health", "Whether the door and what it needs are well."),
 )
 
@@ -71,15 +73,17 @@ def operation_id(handler: HTTPRouteHandler, method: HttpMethod, path: Sequence[s
 def state_scopes(app: Litestar) -> None:
     """Write each route's scope, as its guard has it, into the document."""
     for handler in handlers(app):
-        scopes = [guard.scope.value for guard in guards_of(handler) if isinstance(guard, Requires)]
-        handler.security = [{"key": scopes}] if scopes else [{}]
+        guards = guards_of(handler)
+        scopes = [guard.scope.value for guard in guards if isinstance(guard, Requires | Reads)]
+        optional = any(isinstance(guard, Reads) for guard in guards)
+        handler.security = [*([{"key": scopes}] if scopes else []), *([{}] if optional or not scopes else [])]
 
 
 def handlers(app: Litestar) -> list[HTTPRouteHandler]:
     """Every handler that answers requests of its own. Raises TypeError for one that states neither scope nor reason."""
     found = {id(handler): handler for route in app.routes for handler in handlers_of(route)}
     for handler in found.values():
-        if not any(isinstance(guard, Requires | Open) for guard in guards_of(handler)):
+        if not any(isinstance(guard, Requires | Reads | Open) for guard in guards_of(handler)):
             raise TypeError(f"Route {sorted(handler.paths)} ({handler.handler_name}) states no scope: add a guard.")
     return list(found.values())
 
@@ -183,9 +187,10 @@ def _page(document: Mapping[str, Any]) -> str:
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
     needs = cast(list[dict[str, list[str]]], operation.get("security") or [])
     scopes = [scope for need in needs for scope in need.get("key", [])]
-    need = (
-        f"<p class=muted>Scope: <code>{html.escape(scopes[0])}</code></p>" if scopes else "<p class=muted>No key.</p>"
-    )
+    need = "<p class=muted>No key.</p>"
+    if scopes:
+        anybody = " for what is your own; everybody may read what is public" if {} in needs else ""
+        need = f"<p class=muted>Scope: <code>{html.escape(scopes[0])}</code>{anybody}</p>"
     rows = "".join(
         f"<tr><td><code>{html.escape(item['name'])}</code></td><td class=muted>{item['in']}</td>"
         f"<td>{_kind(item.get('schema', {}))} {html.escape(item.get('description', ''))}</td></tr>"

@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 
-from platform_api.access import Open, Requires
+from platform_api.access import Open, Reads, Requires
 from platform_api.bodies import has_control_characters
 from platform_api.problems import RangeNotSatisfiable, can_answer
 from storage.blobs.store import BlobStore
@@ -55,7 +55,9 @@ class Span:
         return self.last - self.first + 1
 
 
-def read_route(path: str, *, guards: Sequence[Requires | Open], summary: str) -> Callable[[Any], HTTPRouteHandler]:
+def read_route(
+    path: str, *, guards: Sequence[Requires | Reads | Open], summary: str
+) -> Callable[[Any], HTTPRouteHandler]:
     """A GET and HEAD route that answers with `respond`, documented."""
     whole = ResponseSpec(bytes, generate_examples=False, description="All bytes", media_type="application/octet-stream")
     part = ResponseSpec(bytes, generate_examples=False, description="The range", media_type="application/octet-stream")
@@ -67,7 +69,7 @@ def read_route(path: str, *, guards: Sequence[Requires | Open], summary: str) ->
         summary=summary,
         status_code=200,
         media_type="application/octet-stream",
-        responses={200: whole, 206: part, 304: unchanged, **can_answer(401, 403, 404, 416, 422)},
+        responses={200: whole, 206: part, 304: unchanged, **can_answer(401, 403, 404, 410, 416, 422)},
     )
 
 

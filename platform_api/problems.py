@@ -30,6 +30,8 @@ STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Gone: HTTPStatus.GONE,
     errors.Refused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.InvalidCursor: HTTPStatus.BAD_REQUEST,
+    errors.CursorExpired: HTTPStatus.BAD_REQUEST,
     errors.WrongState: HTTPStatus.CONFLICT,
     errors.InUse: HTTPStatus.CONFLICT,
     errors.AccessDenied: HTTPStatus.FORBIDDEN,
@@ -65,6 +67,12 @@ class UnsupportedMediaType(errors.Refused):
     code = "unsupported_media_type"
 
 
+class TooManyPages(errors.Refused):
+    """A numbered page that lies too deep."""
+
+    code = "too_many_pages"
+
+
 class RangeNotSatisfiable(errors.Refused):
     """A range that begins behind the end. `size` is how many bytes there are."""
 
@@ -77,6 +85,7 @@ class RangeNotSatisfiable(errors.Refused):
 
 _DOOR_STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
+    TooManyPages: HTTPStatus.BAD_REQUEST,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooSlow: HTTPStatus.REQUEST_TIMEOUT,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

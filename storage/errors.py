@@ -7,6 +7,8 @@ DarkroomError
 │   ├── InvalidRequest          fields that do not pass; carries one reason per field
 │   ├── IdempotencyKeyReused    one key, two different requests
 │   ├── WrongState              the job or model is not in a state that allows this
+│   ├── InvalidCursor           a cursor of another list, or not one of ours
+│   ├── CursorExpired           a cursor whose order is remembered no more
 │   ├── InUse                   something else still needs it
 │   └── UploadRefused           bytes that are not what they claim to be
 │       ├── ImageRefused
@@ -79,6 +81,18 @@ class WrongState(Refused):
     """The job or model is not in a state that allows this."""
 
     code = "wrong_state"
+
+
+class InvalidCursor(Refused):
+    """A cursor that belongs to another list or filter, or is not one of ours."""
+
+    code = "invalid_cursor"
+
+
+class CursorExpired(Refused):
+    """A cursor whose order is remembered no more."""
+
+    code = "cursor_expired"
 
 
 class InUse(Refused):

@@ -61,11 +61,15 @@ class ApiSettings(BaseModel):
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the API listens on.")
     public_url: str = Field("", description="Address clients use, for links; empty: http://HOST:PORT.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="Other Host headers that links may be built from, as a JSON list."
+    )
     key: SecretStr = Field(
         SecretStr(""), description="API key that the command line sends; empty: the owner's, in the data folder."
     )
     signing_key: SecretStr = Field(SecretStr(""), description="Signs image links; empty: the data folder's own key.")
     link_lifetime_seconds: int = Field(7 * 86400, ge=60, description="How long a signed image link works.")
+    download_link_seconds: int = Field(3600, ge=60, description="How long the address that a download leads to works.")
     idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
 
 

@@ -113,20 +113,14 @@ class JobFile(msgspec.Struct, frozen=True, rename="camel"):
     details: dict[str, Any] = {}
 
 
-class Hashes(msgspec.Struct, frozen=True):
-    """The hashes of a file."""
-
-    sha256: str
-
-
-class VersionFile(msgspec.Struct, frozen=True, rename="camel"):
-    """One file of a model version."""
+class StoredFile(msgspec.Struct, frozen=True):
+    """One file of a model version: its weights, or a member of its diffusers folder."""
 
     path: str
     role: str
     size: int
-    hashes: Hashes
-    download_url: str
+    sha256: str
+    url: str
 
 
 class Version(msgspec.Struct, frozen=True, rename="camel"):
@@ -137,7 +131,7 @@ class Version(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     base_model: str
     trained_words: tuple[str, ...]
-    files: tuple[VersionFile, ...]
+    stored_files: tuple[StoredFile, ...]
     evaluation: dict[str, Any] | None = None
 
 

@@ -31,7 +31,7 @@ def download(
         found = api.get(f"/api/v1/model-versions/{version}", Version)
         model = api.get(f"/api/v1/models/{found.model_id}", Model)
         folder = (out or Path(f"{file_name(model.name)}-{found.name}")).resolve()
-        files = [file for file in found.files if file.role == "weights" or not weights_only]
+        files = [file for file in found.stored_files if file.role == "weights" or not weights_only]
         targets = [safe_target(folder, file.path) for file in files]
         console = Console()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -40,9 +40,9 @@ def download(
             new = sum(
                 fetch_file(
                     api,
-                    file.download_url,
+                    file.url,
                     target,
-                    sha256=file.hashes.sha256,
+                    sha256=file.sha256,
                     size=file.size,
                     on_bytes=lambda count: bars.update(task, advance=count),
                 )

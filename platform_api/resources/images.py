@@ -1,30 +1,183 @@
-"""Single images behind signed links, for pages that cannot send a key: Prefect's artifacts, an e-mail, a report."""
+"""Images: lists of what models look like, and single ones by addresses that need no key."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
-from litestar import Controller, Request, Response
+import msgspec
+from litestar import Controller, Request, Response, get
 from litestar.params import Parameter
 
 from platform_api import downloads
-from platform_api.access import Open
+from platform_api.access import Open, Reads
+from platform_api.answers import Addresses, addresses, answer, image_subject
+from platform_api.paging import PageInfo, Turn, queried, read_turn, turning
+from platform_api.problems import can_answer
+from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.resources.models import EVERY_LEVEL, PG, UNCHANGED, WITH_BLOCKED
 from platform_api.resources.views import API
 from storage.blobs.store import BlobStore
-from storage.errors import BlobMissing, LinkRefused, NotFound
-from storage.records.access import link_is_signed
+from storage.errors import BlobMissing, Gone, LinkRefused, NotFound
+from storage.postgres import catalog, images, listing, models
+from storage.postgres.connection import Script
+from storage.records.access import Scope, link_is_signed
+from storage.records.catalog import CatalogImage, ShownImage
+from storage.records.listing import ImageFilter, ImageSort, Period
+from storage.records.visibility import ANYBODY, Viewer, check_version
 from storage.stores import AsyncStores
 
+MOST, USUAL = 200, 100
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
+class NsfwWord(StrEnum):
+    """How far a list of images goes, or a boolean: true only what is explicit, false nothing of it."""
+
+    NONE = "None"
+    SOFT = "Soft"
+    MATURE = "Mature"
+    X = "X"
+    BLOCKED = "Blocked"
+    TRUE = "true"
+    FALSE = "false"
+    ONE = "1"
+    ZERO = "0"
+
+
+_LEVELS = {
+    NsfwWord.NONE: 1,
+    NsfwWord.SOFT: 3,
+    NsfwWord.MATURE: 7,
+    NsfwWord.X: 31,
+    NsfwWord.BLOCKED: 32,
+    NsfwWord.TRUE: 60,
+    NsfwWord.ONE: 60,
+    NsfwWord.FALSE: PG,
+    NsfwWord.ZERO: PG,
+}
+_WORDS = {1: "None", 2: "Soft", 4: "Mature", 8: "X", 16: "X", 32: "Blocked"}
+
+
+class ImageStatsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How an image was received."""
+
+    cry_count: int
+    laugh_count: int
+    like_count: int
+    dislike_count: int
+    heart_count: int
+    comment_count: int
+
+
+class ListedImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An image in a list; `hash` is its BlurHash."""
+
+    id: int
+    url: str
+    hash: str
+    width: int
+    height: int
+    nsfw_level: Annotated[str, msgspec.Meta(examples=["None"])]
+    type: str
+    nsfw: bool
+    browsing_level: int
+    created_at: datetime
+    post_id: Annotated[int, msgspec.Meta(description="The version that the image was shown with.")]
+    stats: ImageStatsView
+    meta: dict[str, Any] | None
+    username: str
+    base_model: str
+    model_version_ids: list[int]
+    tags: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ImagePage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of images."""
+
+    items: list[ListedImage]
+    metadata: PageInfo
+
+
+ListImages = queried(
+    {
+        **turning(MOST),
+        "modelId": (a_number(), "Of one model."),
+        "modelVersionId": (a_number(), "Of one version; `postId` is the same."),
+        "imageId": (a_number(), "One image."),
+        "username": (a_text(), "Whose images."),
+        "userId": (a_number(), "Whose images."),
+        "period": (a_word(Period), "Only images that are not older."),
+        "sort": (a_word(ImageSort), "Most Reactions unless said otherwise."),
+        "nsfw": (a_word(NsfwWord), "None, Soft, Mature and X go that far; true: only what is explicit."),
+        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits of the levels to show; goes before nsfw."),
+        "tags": (a_list(a_number()), "Ids of tags of the model."),
+        "baseModels": (a_list(a_text()), "Families, for example SD 1.5."),
+        "withMeta": (a_flag(), "true: how each image was made."),
+        "requiringMeta": (a_flag(), "true: only images that say how they were made."),
+        "withTags": (a_flag(), "true: the model's tags with each image."),
+    }
+)
+
+
 class Images(Controller):
-    """Signed image links."""
+    """What models look like."""
 
     path = "/images"
     tags = ("Images",)
+
+    @get(
+        "/",
+        guards=[Reads(Scope.MODELS_READ)],
+        operation_class=ListImages,
+        responses=can_answer(401, 403, 422) | UNCHANGED,
+        summary="List",
+    )
+    async def list_page(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+    ) -> Response[ImagePage]:
+        """Images of public versions: what their training drew, and what was uploaded to them."""
+        query, where = Query(request), addresses(request, stores.settings.api)
+        turn = read_turn(query, stores.settings.api, most=MOST, usual=USUAL)
+        wanted, sort = _read_filter(query, viewer)
+        with_meta, with_tags = bool(query.flag("withMeta")), bool(query.flag("withTags"))
+        query.flag("flatMeta")  # it is always flat here
+        query.check()
+        page = await stores.database.run(_page(wanted, sort, turn, query, where, with_meta, with_tags))
+        return answer(request, page, ignored=query.ignored)
+
+    @downloads.read_route(
+        "/{sha256:str}/{transform:str}/{name:str}",
+        guards=[Open("everybody may see images of public versions; the signature in the address opens any other")],
+        summary="An image of a version",
+    )
+    async def of_version(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        sha256: str,
+        transform: str,
+        name: str,
+        expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")] = 0,
+        signature: Annotated[str, Parameter(max_length=128)] = "",
+    ) -> Response[Any]:
+        """The image as it was stored, whatever `transform` asks for (`original=true`, `width=450`). NAME is ID.png."""
+        number = name.partition(".")[0]
+        if not (number.isascii() and number.isdigit() and len(number) < 19 and len(sha256) == 64 and sha256.isalnum()):
+            raise NotFound("There is no image at this address.")
+        key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
+        signed = link_is_signed(image_subject(sha256), expires, signature, key, now)
+        image = await stores.database.run(_shown_image(int(number), sha256, signed))
+        headers = {
+            "Content-Disposition": "inline",
+            "Cache-Control": f"{'private' if signed else 'public'}, max-age=0, must-revalidate",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+        }
+        wanted = downloads.Download(image.sha256, image.size, name, image.media_type, headers)
+        return await downloads.respond(request, stores.blobs, wanted)
 
     @downloads.read_route(
         "/{sha256:str}",
@@ -54,6 +207,79 @@ class Images(Controller):
         }
         wanted = downloads.Download(sha256, size, f"{sha256}.png", media_type, headers)
         return await downloads.respond(request, stores.blobs, wanted)
+
+
+def _read_filter(query: Query, viewer: Viewer) -> tuple[ImageFilter, ImageSort]:
+    nsfw, level = query.choice(NsfwWord, "nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
+    levels = level or (_LEVELS[nsfw] if nsfw else PG)
+    kind = query.text("type")
+    wanted = ImageFilter(
+        levels=levels if viewer.moderator else levels & EVERY_LEVEL,
+        model_id=query.number("modelId"),
+        version_id=query.number("modelVersionId", "postId"),
+        image_id=query.number("imageId"),
+        username=query.text("username"),
+        user_number=query.number("userId"),
+        tags=query.numbers("tags"),
+        base_models=query.words("baseModels", "baseModel"),
+        requiring_meta=bool(query.flag("requiringMeta")),
+        nothing=kind not in (None, "image"),
+        period=query.choice(Period, "period") or Period.ALL_TIME,
+    )
+    return wanted, query.choice(ImageSort, "sort") or ImageSort.MOST_REACTIONS
+
+
+def _page(
+    wanted: ImageFilter,
+    sort: ImageSort,
+    turn: Turn,
+    query: Query,
+    where: Addresses,
+    with_meta: bool,
+    with_tags: bool,
+) -> Script[ImagePage]:
+    page = yield from listing.images(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
+    found = [image for image in (yield from images.shown(page.ids)) if image.gone_at is None]
+    tags = (yield from models.tags_of(*{image.model_id for image in found})) if with_tags else None
+    items = [
+        _listed(image, where, with_meta, msgspec.UNSET if tags is None else tags.get(image.model_id, []))
+        for image in found
+    ]
+    return ImagePage(items=items, metadata=turn.info(page.next, f"{API}/images", query, where))
+
+
+def _listed(image: ShownImage, where: Addresses, with_meta: bool, tags: list[str] | msgspec.UnsetType) -> ListedImage:
+    return ListedImage(
+        id=image.id,
+        url=where.image(image, public=True),
+        hash=image.blurhash,
+        width=image.width,
+        height=image.height,
+        nsfw_level=_WORDS[image.nsfw_level],
+        type="image",
+        nsfw=image.nsfw_level > 1,
+        browsing_level=image.nsfw_level,
+        created_at=image.created_at,
+        post_id=image.version_id,
+        stats=msgspec.convert(image, ImageStatsView, from_attributes=True),
+        meta=image.meta if with_meta else None,
+        username=image.username,
+        base_model=image.base_model,
+        model_version_ids=[image.version_id],
+        tags=tags,
+    )
+
+
+def _shown_image(image_id: int, sha256: str, signed: bool) -> Script[CatalogImage]:
+    """An image of a version that everybody sees, or whose address is signed. Raises NotFound, Gone."""
+    image = yield from images.by_id(image_id, sha256)
+    if image.gone_at is not None:
+        raise Gone(f"Image {image_id} is gone: it was deleted, or its version was.")
+    version = yield from catalog.version_by_id(image.version_id)
+    model = yield from catalog.model_by_id(version.model_id)
+    if not signed or model.gone_at is not None:
+        check_version(version, model, ANYBODY)
+    return image
 
 
 def _measure(blobs: BlobStore, sha256: str) -> tuple[int, str]:

@@ -1,197 +1,163 @@
-"""The catalogue: models, their versions and files."""
+"""The catalogue's models: lists and single ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from pathlib import PurePosixPath
-from typing import Annotated, Any
-from urllib.parse import quote
-from uuid import UUID
+from typing import Any
 
 import msgspec
 from litestar import Controller, Request, Response, get
-from msgspec import Meta
+from litestar.openapi.datastructures import ResponseSpec
 
-from platform_api import downloads
-from platform_api.access import Caller, Requires
-from platform_api.limits import PageCursor, PageLimit, read_number_cursor, write_cursor
+from platform_api.access import Reads
+from platform_api.answers import Addresses, addresses, answer
+from platform_api.paging import PageInfo, Turn, queried, read_turn, turning
 from platform_api.problems import can_answer
-from platform_api.resources.views import API, Page, camelised, page_metadata
-from storage.errors import NotFound
-from storage.postgres import catalog
+from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.resources.catalog_parts import read_parts
+from platform_api.resources.catalog_views import ModelView, model_view
+from platform_api.resources.views import API
+from storage.errors import Unauthenticated
+from storage.postgres import catalog, listing
 from storage.postgres.connection import Script
 from storage.records.access import Scope
-from storage.records.catalog import FileRole, Model, ModelVersion, VersionFile
+from storage.records.listing import ModelFilter, ModelSort, Period
+from storage.records.visibility import Viewer, check_model
+from storage.records.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
 from storage.stores import AsyncStores
 
-
-class FileHashesView(msgspec.Struct, frozen=True, kw_only=True):
-    """The hashes other tools know a weights file by."""
-
-    sha256: str
-    auto_v1: Annotated[str | None, msgspec.Meta(examples=["a1b2c3d4"])] = msgspec.field(name="autoV1")
-    auto_v2: str | None = msgspec.field(name="autoV2")
-    auto_v3: str | None = msgspec.field(name="autoV3")
+UNCHANGED = {304: ResponseSpec(None, description="The client's copy, named by If-None-Match, is still good")}
+MOST = 100
+PG, EVERY_LEVEL, WITH_BLOCKED = 1, 31, 63
 
 
-class FileView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One file of a model version."""
+class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of models."""
 
-    path: Annotated[str, Meta(examples=["unet/diffusion_pytorch_model.safetensors"])]
-    role: FileRole
-    size: int
-    hashes: FileHashesView
-    download_url: str
+    items: list[ModelView]
+    metadata: PageInfo
 
 
-class VersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A model version with its files."""
-
-    id: int
-    model_id: int
-    name: Annotated[str, Meta(examples=["v1"])]
-    position: int
-    base_model: str
-    trained_words: Annotated[list[str], Meta(description="Say these in a prompt.", examples=[["sks mug"]])]
-    job_id: UUID | None
-    evaluation: dict[str, Any] | None
-    recipe: dict[str, Any] | None
-    registered_as: str | None
-    published_at: datetime | None
-    files: list[FileView]
-
-
-class ModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A model in a list."""
-
-    id: int
-    name: Annotated[str, Meta(examples=["sks mug"])]
-    type: str
-    created_at: datetime
-
-
-class ModelDetail(ModelView, frozen=True, kw_only=True, rename="camel"):
-    """A model with its versions, newest first."""
-
-    versions: list[VersionView]
-
-
-def _model_fields(model: Model) -> dict[str, Any]:
-    return {"id": model.id, "name": model.name, "type": model.type, "created_at": model.created_at}
-
-
-def _version_view(version: ModelVersion, files: Sequence[VersionFile]) -> VersionView:
-    return VersionView(
-        id=version.id,
-        model_id=version.model_id,
-        name=version.name,
-        position=version.position,
-        base_model=version.base_model,
-        trained_words=list(version.trained_words),
-        job_id=version.job_id,
-        evaluation=camelised(version.evaluation),
-        recipe=camelised(version.recipe),
-        registered_as=version.registered_as,
-        published_at=version.published_at,
-        files=[_file_view(version.id, file) for file in files],
-    )
-
-
-def _file_view(version_id: int, file: VersionFile) -> FileView:
-    hashes = file.hashes
-    return FileView(
-        path=file.path,
-        role=file.role,
-        size=file.size,
-        hashes=FileHashesView(
-            sha256=file.sha256, auto_v1=hashes.auto_v1, auto_v2=hashes.auto_v2, auto_v3=hashes.auto_v3
-        ),
-        download_url=f"{API}/model-versions/{version_id}/files/{quote(file.path)}",
-    )
+ListModels = queried(
+    {
+        **turning(MOST),
+        "tag": (a_text(), "The exact name of a tag; `tagname` too."),
+        "username": (a_text(), "Whose models; `user` too."),
+        "types": (a_list(a_word(ModelType)), "Repeated or joined by commas; `type` too."),
+        "baseModels": (a_list(a_text()), "Families, for example SD 1.5; `baseModel` too."),
+        "checkpointType": (a_word(CheckpointType), "Trained or merged checkpoints."),
+        "sort": (a_word(ModelSort), "Highest Rated unless said otherwise."),
+        "period": (a_word(Period), "Only models with a version that is not older."),
+        "nsfw": (a_flag(), "true: models of every level; otherwise those with something for everybody."),
+        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits, one of which a model must have; goes before nsfw."),
+        "favorites": (a_flag(), "Needs a key."),
+        "hidden": (a_flag(), "Needs a key."),
+        "primaryFileOnly": (a_flag(), "Only the primary file of each version."),
+        "allowCommercialUse": (a_list(a_word(CommercialUse)), "Any of these uses."),
+        "allowNoCredit": (a_flag(), "What the model's permissions say."),
+        "allowDerivatives": (a_flag(), "What the model's permissions say."),
+        "allowDifferentLicense": (a_flag(), "What the model's permissions say."),
+        "ids": (a_list(a_number()), "Only these models."),
+        "modelVersionIds": (a_list(a_number()), "Only models with one of these versions."),
+        "fileFormats": (a_list(a_text()), "Only models with a file of one of these formats."),
+        "supportsGeneration": (a_flag(), "true: only models that images can be drawn from here."),
+        "fromPlatform": (a_flag(), "Trained here, or uploaded."),
+        "archived": (a_flag(), "true: archived models too."),
+    }
+)
 
 
 class Models(Controller):
-    """What the caller's succeeded training jobs published."""
+    """What is published."""
 
     path = "/models"
     tags = ("Models",)
 
-    @get("/", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
+    @get(
+        "/",
+        guards=[Reads(Scope.MODELS_READ)],
+        operation_class=ListModels,
+        responses=can_answer(401, 403, 422) | UNCHANGED,
+        summary="List",
+    )
     async def list_page(
-        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
-    ) -> Page[ModelView]:
-        """A page of the caller's models."""
-        before = read_number_cursor(cursor)
-        found = await stores.database.run(catalog.list_models(caller.account_id, before=before, limit=limit + 1))
-        end = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        return Page(
-            items=[ModelView(**_model_fields(model)) for model in found[:limit]],
-            metadata=page_metadata(f"{API}/models", end, {"limit": limit}),
-        )
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+    ) -> Response[ModelPage]:
+        """Public models with their versions. Pages by cursor keep the order of the first page, whatever changes."""
+        query, where = Query(request), addresses(request, stores.settings.api)
+        turn = read_turn(query, stores.settings.api, most=MOST, usual=MOST)
+        wanted, sort, primary_only = _read_filter(query, viewer)
+        query.check()
+        page = await stores.database.run(_page(wanted, sort, turn, viewer, query, where, primary_only))
+        return answer(request, page, ignored=query.ignored)
 
     @get(
         "/{model_id:int}",
-        guards=[Requires(Scope.MODELS_READ)],
-        responses=can_answer(401, 403, 404),
+        guards=[Reads(Scope.MODELS_READ)],
+        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
         summary="One model",
     )
-    async def show(self, stores: AsyncStores, caller: Caller, model_id: int) -> ModelDetail:
-        """A model with its versions, their files and hashes."""
+    async def show(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int
+    ) -> Response[ModelView]:
+        """A model with its versions, files, hashes and images, at every browsing level.
 
-        def script() -> Script[ModelDetail]:
-            model = yield from catalog.model(model_id, caller.account_id)
-            views: list[VersionView] = []
-            for version in (yield from catalog.versions([model.id])):
-                files = yield from catalog.files(version.id)
-                views.append(_version_view(version, files))
-            return ModelDetail(**_model_fields(model), versions=views)
+        Its owner also sees drafts and private versions. One that was deleted or taken down answers 410 with the reason.
+        """
+        where = addresses(request, stores.settings.api)
 
-        return await stores.database.run(script())
+        def script() -> Script[ModelView]:
+            model = yield from catalog.model_by_id(model_id)
+            check_model(model, viewer)
+            return model_view(model, (yield from read_parts([model], viewer)), where)
+
+        return answer(request, await stores.database.run(script()))
 
 
-class ModelVersions(Controller):
-    """One released set of files each."""
-
-    path = "/model-versions"
-    tags = ("Models",)
-
-    @get(
-        "/{version_id:int}",
-        guards=[Requires(Scope.MODELS_READ)],
-        responses=can_answer(401, 403, 404),
-        summary="One version",
+def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
+    favourites, hidden = query.flag("favorites", "favourites"), query.flag("hidden")
+    if viewer.account_id is None and not (favourites is None and hidden is None):
+        raise Unauthenticated("favorites and hidden are somebody's own. Send: Authorization: Bearer drk_...")
+    nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
+    levels = level or (EVERY_LEVEL if nsfw else PG)
+    stats_only = query.text("periodMode") == "stats"
+    period = query.choice(Period, "period") or Period.ALL_TIME
+    drawable, ours = query.flag("supportsGeneration"), query.flag("fromPlatform")
+    wanted = ModelFilter(
+        levels=levels if viewer.moderator else levels & EVERY_LEVEL,
+        types=query.choices(ModelType, "types", "type"),
+        base_models=query.words("baseModels", "baseModel"),
+        checkpoint_type=query.choice(CheckpointType, "checkpointType"),
+        tag=query.text("tag", "tagname"),
+        username=query.text("username", "user"),
+        ids=query.numbers("ids"),
+        version_ids=query.numbers("modelVersionIds"),
+        formats=query.words("fileFormats", "fileFormat"),
+        commercial_use=query.choices(CommercialUse, "allowCommercialUse"),
+        allow_no_credit=query.flag("allowNoCredit"),
+        allow_derivatives=query.flag("allowDerivatives"),
+        allow_different_license=query.flag("allowDifferentLicense"),
+        upload_type=None if ours is None else UploadType.TRAINED if ours else UploadType.CREATED,
+        drawable=bool(drawable),
+        archived=bool(query.flag("archived")),
+        nothing=bool(favourites or hidden),  # nobody has any yet
+        period=Period.ALL_TIME if stats_only else period,
     )
-    async def show(self, stores: AsyncStores, caller: Caller, version_id: int) -> VersionView:
-        """A version with its files, their hashes, its recipe and how it measured up."""
+    sort = query.choice(ModelSort, "sort") or ModelSort.HIGHEST_RATED
+    return wanted, sort, bool(query.flag("primaryFileOnly"))
 
-        def script() -> Script[VersionView]:
-            version = yield from catalog.version(version_id, caller.account_id)
-            return _version_view(version, (yield from catalog.files(version_id)))
 
-        return await stores.database.run(script())
-
-    @downloads.read_route(
-        "/{version_id:int}/files/{path:path}", guards=[Requires(Scope.MODELS_READ)], summary="Bytes of a version's file"
-    )
-    async def file(
-        self,
-        request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        version_id: int,
-        path: PurePosixPath,
-    ) -> Response[Any]:
-        """The bytes of one file, whole or a range; the ETag is their SHA-256."""
-        name = downloads.plain_path(path)
-
-        def script() -> Script[list[VersionFile]]:
-            yield from catalog.version(version_id, caller.account_id)
-            return (yield from catalog.files(version_id))
-
-        found = [file for file in await stores.database.run(script()) if file.path == name]
-        if not found:
-            raise NotFound(f"Model version {version_id} has no file '{name}'.")
-        kind = "application/json" if name.endswith(".json") else "application/octet-stream"
-        wanted = downloads.Download(found[0].sha256, found[0].size, name, kind)
-        return await downloads.respond(request, stores.blobs, wanted)
+def _page(
+    wanted: ModelFilter,
+    sort: ModelSort,
+    turn: Turn,
+    viewer: Viewer,
+    query: Query,
+    where: Addresses,
+    primary_only: bool,
+) -> Script[ModelPage]:
+    page = yield from listing.models(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
+    # What was hidden since the ids were read is not shown: a page may be shorter than asked.
+    found = [model for model in (yield from catalog.models_by_id(page.ids)) if model.listed]
+    parts = yield from read_parts(found, Viewer(), levels=wanted.levels)
+    items = [model_view(model, parts, where, primary_only=primary_only) for model in found]
+    return ModelPage(items=items, metadata=turn.info(page.next, f"{API}/models", query, where))

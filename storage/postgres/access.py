@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from storage.postgres.connection import Query, load_statements, many, maybe, one
-from storage.records.access import Account, ApiKey, NewKey, Role, Scope
+from storage.postgres.connection import Query, Script, as_record, column, load_statements, many, maybe, one
+from storage.records.access import Account, ApiKey, Creator, NewKey, Role, Scope
 
 SQL = load_statements(__file__)
 
@@ -20,6 +20,39 @@ def owner() -> Query[Account]:
 def ensure_account(name: str, role: Role = Role.CREATOR) -> Query[Account]:
     """The account of this name, made with this role when it is new."""
     return one(SQL["ensure_account"], {"name": name, "role": role}, Account, "the account")
+
+
+def account(account_id: UUID) -> Query[Account]:
+    """An account. Reading raises NotFound."""
+    return one(SQL["account"], {"id": account_id}, Account, "the account")
+
+
+def users(
+    *, name: str | None = None, number: int | None = None, numbers: Sequence[int] | None = None
+) -> Query[list[Account]]:
+    """The accounts of a name in any case, of a number, or of some numbers; of all that are given."""
+    return many(SQL["users"], {"name": name, "number": number, "numbers": numbers and list(numbers)}, Account)
+
+
+def accounts(ids: Iterable[UUID]) -> Query[dict[UUID, Account]]:
+    """Some accounts by their ids."""
+    parameters = {"ids": list(ids)}
+    return Query(SQL["accounts_by_id"], parameters, lambda rows: {row["id"]: as_record(Account, row) for row in rows})
+
+
+def find_users(query: str, limit: int) -> Query[list[Account]]:
+    """Active accounts whose name begins with `query`, by name."""
+    return many(SQL["find_users"], {"query": query, "limit": limit}, Account)
+
+
+def creators(query: str | None, *, offset: int, limit: int) -> Query[list[Creator]]:
+    """A page of those who have listed models and whose name begins with `query`."""
+    return many(SQL["creators"], {"query": query, "offset": offset, "limit": limit}, Creator)
+
+
+def count_creators(query: str | None) -> Query[list[int]]:
+    """How many there are, as the only number of a list."""
+    return column(SQL["count_creators"], {"query": query}, int)
 
 
 def add_key(
@@ -40,6 +73,14 @@ def add_key(
 def key(key_id: str) -> Query[ApiKey | None]:
     """A key by its id, revoked and expired ones too."""
     return maybe(SQL["key"], {"id": key_id}, ApiKey)
+
+
+def authenticate(key_id: str) -> Script[tuple[ApiKey, Account] | None]:
+    """A key by its id with its account, revoked and expired keys and banned accounts too."""
+    found = yield from key(key_id)
+    if found is None:
+        return None
+    return found, (yield from account(found.account_id))
 
 
 def keys() -> Query[list[ApiKey]]:

@@ -8,6 +8,41 @@ insert into accounts (name, role) values (%(name)s, %(role)s)
 on conflict (name) do update set name = excluded.name
 returning *;
 
+-- account --
+select * from accounts where id = %(id)s;
+
+-- users --
+select * from accounts
+ where (%(name)s::text is null or lower(name) = lower(%(name)s::text))
+   and (%(number)s::bigint is null or number = %(number)s::bigint)
+   and (%(numbers)s::bigint[] is null or number = any(%(numbers)s::bigint[]))
+ order by number;
+
+-- find_users --
+-- Active accounts whose name begins with a text.
+select * from accounts
+ where status = 'active' and starts_with(lower(name), lower(%(query)s))
+ order by lower(name), number
+ limit %(limit)s;
+
+-- creators --
+-- Active accounts that have listed models, the most productive first.
+select account.number, account.name, account.image, count(*) as models
+  from accounts account join models model on model.account_id = account.id and model.listed
+ where %(query)s::text is null or starts_with(lower(account.name), lower(%(query)s::text))
+ group by account.number, account.name, account.image
+ order by count(*) desc, account.number
+offset %(offset)s
+ limit %(limit)s;
+
+-- count_creators --
+select count(distinct account.id) as total
+  from accounts account join models model on model.account_id = account.id and model.listed
+ where %(query)s::text is null or starts_with(lower(account.name), lower(%(query)s::text));
+
+-- accounts_by_id --
+select * from accounts where id = any(%(ids)s);
+
 -- add_key --
 insert into api_keys (id, account_id, name, secret_hash, scopes, expires_at)
 values (%(id)s, %(account_id)s, %(name)s, %(secret_hash)s, %(scopes)s, %(expires_at)s)

@@ -10,8 +10,17 @@ from psycopg.types.json import Jsonb
 
 from storage.errors import JobCancelled, JobLost
 from storage.postgres import jobs, outbox
-from storage.postgres.connection import Query, Script, column, count, load_statements, many, maybe, one
-from storage.records.catalog import Model, ModelVersion, NewFile, NewImage, NewVersion, VersionFile
+from storage.postgres.connection import Query, Script, as_record, column, count, load_statements, many, maybe, one
+from storage.records.catalog import (
+    Model,
+    ModelStats,
+    ModelVersion,
+    NewFile,
+    NewImage,
+    NewVersion,
+    VersionFile,
+    VersionStats,
+)
 from storage.records.events import ModelVersionPublished
 from storage.records.jobs import Job, JobState
 
@@ -109,6 +118,37 @@ def version_of_job(job_id: UUID) -> Query[ModelVersion | None]:
 def files(*version_ids: int) -> Query[list[VersionFile]]:
     """The files of some versions, in the versions' order; weights before the members of the diffusers folder."""
     return many(SQL["files"], {"version_ids": list(version_ids)}, VersionFile)
+
+
+def file(file_id: int) -> Query[VersionFile]:
+    """A file by its id, without its hashes. Reading raises NotFound, also when its version or model is gone."""
+    return one(SQL["file"], {"id": file_id}, VersionFile, f"File {file_id} is gone.")
+
+
+def models_by_id(ids: Sequence[int]) -> Query[list[Model]]:
+    """Models in the order of `ids`, whoever owns them; unknown ones are left out."""
+    return many(SQL["models_by_id"], {"ids": list(ids)}, Model)
+
+
+def versions_by_id(ids: Sequence[int]) -> Query[list[ModelVersion]]:
+    """Versions, whoever owns them; unknown ones are left out."""
+    return many(SQL["versions_by_id"], {"ids": list(ids)}, ModelVersion)
+
+
+def model_stats(ids: Sequence[int]) -> Query[dict[int, ModelStats]]:
+    """The counts of models by id; one whose counts are all 0 may be missing."""
+    return Query(
+        SQL["model_stats"], {"ids": list(ids)}, lambda rows: {r["model_id"]: as_record(ModelStats, r) for r in rows}
+    )
+
+
+def version_stats(ids: Sequence[int]) -> Query[dict[int, VersionStats]]:
+    """The counts of versions by id; one whose counts are all 0 may be missing."""
+    return Query(
+        SQL["version_stats"],
+        {"ids": list(ids)},
+        lambda rows: {r["version_id"]: as_record(VersionStats, r) for r in rows},
+    )
 
 
 def unregistered(limit: int = 100) -> Query[list[ModelVersion]]:

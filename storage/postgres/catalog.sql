@@ -86,6 +86,28 @@ select file.*,
  where file.version_id = any(%(version_ids)s) and file.gone_at is null
  order by file.version_id, file.role desc, file.path;
 
+-- file --
+-- A file whose version and model are still there.
+select file.*, '{}'::jsonb as hashes
+  from version_files file
+  join model_versions version on version.id = file.version_id and version.gone_at is null
+  join models model on model.id = version.model_id and model.gone_at is null
+ where file.id = %(id)s and file.gone_at is null;
+
+-- models_by_id --
+-- Models in the order of their ids' list.
+select model.* from unnest(%(ids)s::bigint[]) with ordinality as asked (id, place) join models model using (id)
+ order by asked.place;
+
+-- versions_by_id --
+select * from model_versions where id = any(%(ids)s);
+
+-- model_stats --
+select * from model_stats where model_id = any(%(ids)s);
+
+-- version_stats --
+select * from version_stats where version_id = any(%(ids)s);
+
 -- unregistered --
 -- Trained versions that MLflow's registry does not have yet, as far as we know.
 select * from model_versions

@@ -57,6 +57,15 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class Creator(msgspec.Struct, frozen=True, kw_only=True):
+    """An account with how many listed models it has."""
+
+    number: int
+    name: str
+    image: str | None
+    models: int
+
+
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key as stored: never its secret, only the SHA-256 of it."""
 

@@ -209,3 +209,59 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     nsfw_level: int
     last_version_at: datetime | None
     revision: int
+
+
+class ModelStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `model_stats`, all 0 when there is none."""
+
+    model_id: int = 0
+    download_count: int = 0
+    thumbs_up_count: int = 0
+    thumbs_down_count: int = 0
+    comment_count: int = 0
+    collected_count: int = 0
+    image_count: int = 0
+    tipped_amount_count: int = 0
+    generation_count: int = 0
+
+
+class VersionStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `version_stats`, all 0 when there is none."""
+
+    version_id: int = 0
+    download_count: int = 0
+    thumbs_up_count: int = 0
+    thumbs_down_count: int = 0
+    generation_count: int = 0
+
+
+class CatalogImage(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `images`."""
+
+    id: int
+    version_id: int
+    account_id: UUID
+    sha256: str
+    size: int
+    media_type: str
+    width: int
+    height: int
+    blurhash: str
+    nsfw_level: int
+    meta: dict[str, object] | None
+    created_at: datetime
+    gone_at: datetime | None
+
+
+class ShownImage(CatalogImage, frozen=True, kw_only=True):
+    """An image with what a list says of it."""
+
+    username: str
+    base_model: str
+    model_id: int
+    cry_count: int
+    laugh_count: int
+    like_count: int
+    dislike_count: int
+    heart_count: int
+    comment_count: int

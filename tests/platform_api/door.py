@@ -94,6 +94,7 @@ def listening(settings: Settings) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
+        settings.api.public_url = f"http://127.0.0.1:{port}"
         options = uvicorn.Config(
             create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=1
         )

@@ -12,9 +12,10 @@ import pytest
 from litestar import Litestar, get
 
 from platform_api import documentation
-from platform_api.access import Open, Requires
+from platform_api.access import Open, Reads, Requires
 from platform_api.app import create_app
 from storage.postgres import access
+from storage.postgres.connection import Query
 from storage.records.access import Scope, make_key
 from storage.settings import Settings
 from tests.platform_api.door import Door
@@ -23,6 +24,26 @@ PROJECT = Path(__file__).parents[2]
 ID = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
 R, W = Scope.DATA_SETS_READ, Scope.DATA_SETS_WRITE
 READ, WRITE, MODELS = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ
+
+PUBLIC: tuple[tuple[str, str], ...] = (
+    ("GET", "/api/v1/models"),
+    ("GET", "/api/v1/models/{model_id}"),
+    ("GET", "/api/v1/model-versions/{version_id}"),
+    ("GET", "/api/v1/model-versions/by-hash/{hash}"),
+    ("POST", "/api/v1/model-versions/by-hash"),
+    ("POST", "/api/v1/model-versions/by-hash/ids"),
+    ("GET", "/api/v1/model-versions/mini/{version_id}"),
+    ("GET", "/api/v1/model-versions/{version_id}/files/{path}"),
+    ("HEAD", "/api/v1/model-versions/{version_id}/files/{path}"),
+    ("GET", "/api/v1/images"),
+    ("GET", "/api/v1/creators"),
+    ("GET", "/api/v1/users"),
+    ("GET", "/api/v1/tags"),
+    ("GET", "/api/v1/enums"),
+    ("GET", "/api/download/models/{version_id}"),
+    ("HEAD", "/api/download/models/{version_id}"),
+)
+"""What everybody may read without a key; with one, it must carry the scope."""
 
 TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/data-sets"): R,
@@ -47,13 +68,14 @@ TABLE: dict[tuple[str, str], Scope | None] = {
             ("HEAD", "/{job_id}/files/{name}", READ),
         )
     },
-    ("GET", "/api/v1/models"): MODELS,
-    ("GET", "/api/v1/models/{model_id}"): MODELS,
-    ("GET", "/api/v1/model-versions/{version_id}"): MODELS,
-    ("GET", "/api/v1/model-versions/{version_id}/files/{path}"): MODELS,
-    ("HEAD", "/api/v1/model-versions/{version_id}/files/{path}"): MODELS,
+    ("GET", "/api/v1/me"): MODELS,
+    **dict.fromkeys(PUBLIC, MODELS),
     ("GET", "/api/v1/images/{sha256}"): None,
     ("HEAD", "/api/v1/images/{sha256}"): None,
+    ("GET", "/api/v1/images/{sha256}/{transform}/{name}"): None,
+    ("HEAD", "/api/v1/images/{sha256}/{transform}/{name}"): None,
+    ("GET", "/api/download/files/{file_id}/{name}"): None,
+    ("HEAD", "/api/download/files/{file_id}/{name}"): None,
     ("GET", "/health"): None,
     ("GET", "/docs"): None,
     ("GET", "/schema/openapi.json"): None,
@@ -66,7 +88,7 @@ def routes(app: Litestar) -> dict[tuple[str, str], Scope | None]:
     found: dict[tuple[str, str], Scope | None] = {}
     for route in app.routes:
         for handler in documentation.handlers_of(route):
-            scopes = [guard.scope for guard in handler.resolve_guards() if isinstance(guard, Requires)]
+            scopes = [guard.scope for guard in handler.resolve_guards() if isinstance(guard, Requires | Reads)]
             for method in handler.http_methods:
                 found[(str(method), route.path_format)] = scopes[0] if scopes else None
     return found
@@ -87,10 +109,27 @@ def test_every_route_times_every_scope(shared_door: Door):
 def test_every_scoped_route_refuses_without_a_key(shared_door: Door):
     stranger = shared_door.client("")
     for (method, path), needed in TABLE.items():
+        refused = needed is not None and (method, path) not in PUBLIC
         answer = stranger.request(method, filled(path))
-        assert (answer.status_code == 401) == (needed is not None), (method, path)
-        if needed is not None:
+        assert (answer.status_code == 401) == refused, (method, path)
+        if refused:
             assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_a_key_that_does_not_work_is_never_anybody(shared_door: Door):
+    wrong = shared_door.client(f"{shared_door.key.rsplit('_', 1)[0]}_{'0' * 64}")
+    for method, path in PUBLIC:
+        assert wrong.request(method, filled(path)).status_code == 401, (method, path)
+
+
+def test_a_banned_accounts_key_is_refused_with_the_reason(door: Door):
+    key = door.new_key(*Scope, account="spammer")
+    ban = "update accounts set status = 'banned', ban_reason = 'sold spam' where name = 'spammer'"
+    door.database.run(Query(ban, {}, len))
+    for path in ("/api/v1/models", "/api/v1/me"):
+        answer = door.client(key).get(path)
+        assert (answer.status_code, answer.json()["code"]) == (403, "account_banned")
+        assert "sold spam" in answer.json()["detail"]
 
 
 def filled(path: str) -> str:
@@ -99,6 +138,7 @@ def filled(path: str) -> str:
         path = path.replace("{" + name + "}", ID)
     for name in ("model_id", "version_id"):
         path = path.replace("{" + name + "}", "999999")
+    path = path.replace("{hash}", "0" * 64).replace("{transform}", "original=true").replace("{file_id}", "1")
     return path.replace("{name}", "no-such").replace("{path}", "a/b").replace("{sha256}", "0" * 64)
 
 
@@ -138,7 +178,7 @@ def test_open_routes_say_why(tmp_path: Path):
     ],
 )
 def test_what_is_no_key_is_refused(shared_door: Door, header: str):
-    answer = httpx.get(f"{shared_door.url}/api/v1/models", headers={"Authorization": header.encode("latin-1")})
+    answer = httpx.get(f"{shared_door.url}/api/v1/me", headers={"Authorization": header.encode("latin-1")})
     assert answer.status_code == 401
     assert answer.json()["code"] == "unauthenticated"
 

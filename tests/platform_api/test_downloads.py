@@ -15,6 +15,7 @@ from storage.blobs.store import BlobStore
 from storage.postgres import catalog, jobs
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import JobFileRole
+from storage.records.vocabulary import Availability
 from tests.platform_api.door import ALL, Door, upload
 
 CONTENT = bytes(range(256)) * 3000
@@ -32,7 +33,9 @@ class Published:
     sha256: str
 
 
-def publish(door: Door, client: httpx.Client, name: str = "unet/weights.safetensors") -> Published:
+def publish(
+    door: Door, client: httpx.Client, name: str = "unet/weights.safetensors", availability: str = "Public"
+) -> Published:
     """A succeeded job with a published version and a file of its own, straight through the stores."""
     submitted = client.post("/api/v1/training-jobs", json={"dataSetId": upload(client, 2)["id"], "classWord": "mug"})
     job = UUID(submitted.json()["id"])
@@ -51,6 +54,7 @@ def publish(door: Door, client: httpx.Client, name: str = "unet/weights.safetens
                 trained_words=("sks mug",),
                 recipe=recipe,
                 evaluation={"subject_fidelity": 0.9},
+                availability=Availability(availability),
                 files=(NewFile(path=name, role=FileRole.WEIGHTS, sha256=blob.sha256, size=blob.size),),
             ),
         )
@@ -62,8 +66,8 @@ def publish(door: Door, client: httpx.Client, name: str = "unet/weights.safetens
 
 @pytest.fixture(scope="module")
 def published(shared_door: Door) -> Published:
-    """One published version for the module."""
-    return publish(shared_door, shared_door.client())
+    """One published version for the module, which only its owner sees."""
+    return publish(shared_door, shared_door.client(), availability="Private")
 
 
 def test_a_file_comes_whole_with_its_hash_as_etag(shared_door: Door, published: Published):
@@ -134,12 +138,12 @@ def test_the_catalogue_shows_versions_files_and_hashes(shared_door: Door, publis
     client = shared_door.client()
     model = client.get(f"/api/v1/models/{published.model}").json()
     version = client.get(f"/api/v1/model-versions/{published.version}").json()
-    assert model["versions"] == [version]
-    assert version["files"][0]["hashes"]["sha256"] == published.sha256
-    assert version["files"][0]["downloadUrl"] == published.path
+    assert [shown["id"] for shown in model["modelVersions"]] == [version["id"]]
+    assert version["files"][0]["hashes"]["SHA256"] == published.sha256.upper()
+    assert version["storedFiles"][0]["url"] == published.path
     assert version["trainedWords"] == ["sks mug"]
     assert version["evaluation"] == {"subjectFidelity": 0.9}
-    assert published.model in [item["id"] for item in client.get("/api/v1/models").json()["items"]]
+    assert client.get("/api/v1/models").json()["items"] == []
 
 
 def test_a_jobs_samples_have_addresses_with_and_without_a_key(shared_door: Door, published: Published):
@@ -169,7 +173,7 @@ def test_another_owners_things_are_not_there(shared_door: Door, published: Publi
     )
     assert {stranger.get(path).status_code for path in paths} == {404}
     assert {shared_door.client().get(path).status_code for path in paths} == {200}
-    for noun in ("training-jobs", "models", "data-sets"):
+    for noun in ("training-jobs", "data-sets"):
         assert stranger.get(f"/api/v1/{noun}").json()["items"] == []
     for verb in ("cancel", "retry"):
         assert stranger.post(f"/api/v1/training-jobs/{published.job}/{verb}").status_code == 404

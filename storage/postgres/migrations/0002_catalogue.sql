@@ -221,8 +221,8 @@ create table image_stats (
 
 create table sort_keys (
     list        text not null check (list in ('rated', 'downloaded', 'discussed', 'collected', 'pictured', 'newest',
-                                              'image_reactions', 'image_comments', 'image_collected', 'image_newest',
-                                              'image_random')),
+                                              'oldest', 'image_reactions', 'image_comments', 'image_collected',
+                                              'image_newest', 'image_oldest', 'image_random')),
     k1          bigint not null,
     k2          bigint not null,
     item_id     bigint not null,
@@ -259,7 +259,7 @@ begin
 end $$;
 select catalogue_moved_in();
 
--- The place that each item should have in each list of its kind. Only listed models have one; whether an image's
+-- The place that each item should have in each list of its kind, the first one highest. Only listed models have one; whether an image's
 -- version is public is asked when the list is read.
 create view catalogue_places (kind, item_id, list, k1, k2) as
 select 'model', model.id, place.list, place.k1, place.k2
@@ -271,26 +271,29 @@ select 'model', model.id, place.list, place.k1, place.k2
            ('discussed', coalesce(stats.comment_count, 0), coalesce(stats.thumbs_up_count, 0)),
            ('collected', coalesce(stats.collected_count, 0), coalesce(stats.thumbs_up_count, 0)),
            ('pictured', coalesce(stats.image_count, 0), coalesce(stats.thumbs_up_count, 0)),
-           ('newest', (extract(epoch from model.last_version_at) * 1000000)::bigint, 0)) place (list, k1, k2)
+           ('newest', (extract(epoch from model.last_version_at) * 1000000)::bigint, 0),
+           ('oldest', (extract(epoch from model.last_version_at) * -1000000)::bigint, -model.id)) place (list, k1, k2)
  where model.listed
 union all
-select 'image', image.id, place.list, place.k1, 0
+select 'image', image.id, place.list, place.k1, place.k2
   from images image
   left join image_stats stats on stats.image_id = image.id,
        lateral (values
-           ('image_reactions', coalesce(stats.cry_count + stats.laugh_count + stats.like_count + stats.heart_count, 0)),
-           ('image_comments', coalesce(stats.comment_count, 0)),
-           ('image_collected', coalesce(stats.collected_count, 0)),
-           ('image_newest', (extract(epoch from image.created_at) * 1000000)::bigint),
-           ('image_random', image.shuffle)) place (list, k1)
+           ('image_reactions',
+            coalesce(stats.cry_count + stats.laugh_count + stats.like_count + stats.heart_count, 0), 0),
+           ('image_comments', coalesce(stats.comment_count, 0), 0),
+           ('image_collected', coalesce(stats.collected_count, 0), 0),
+           ('image_newest', (extract(epoch from image.created_at) * 1000000)::bigint, 0),
+           ('image_oldest', (extract(epoch from image.created_at) * -1000000)::bigint, -image.id),
+           ('image_random', image.shuffle, 0)) place (list, k1, k2)
  where image.gone_at is null;
 
 -- From the places that items have to those they should have. What stays the same is not written.
 create function catalogue_place(placed text, ids bigint[]) returns void language plpgsql as $$
 declare
     lists text[] := case placed
-        when 'model' then array['rated', 'downloaded', 'discussed', 'collected', 'pictured', 'newest']
-        else array['image_reactions', 'image_comments', 'image_collected', 'image_newest', 'image_random'] end;
+        when 'model' then array['rated', 'downloaded', 'discussed', 'collected', 'pictured', 'newest', 'oldest']
+        else array['image_reactions', 'image_comments', 'image_collected', 'image_newest', 'image_oldest', 'image_random'] end;
 begin
     update sort_keys old set replaced = pg_current_xact_id(), replaced_at = now()
      where old.replaced is null and old.item_id = any(ids) and old.list = any(lists)

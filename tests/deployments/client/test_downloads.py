@@ -22,8 +22,8 @@ def weights_url(line: Line) -> str:
     """The address of a published weights file."""
     version = line.trained()
     with open_api(load_settings()) as api:
-        files = api.get(f"/api/v1/model-versions/{version}", Version).files
-    return next(file.download_url for file in files if file.role == "weights")
+        files = api.get(f"/api/v1/model-versions/{version}", Version).stored_files
+    return next(file.url for file in files if file.role == "weights")
 
 
 def test_a_download_goes_on_where_each_break_left_it(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

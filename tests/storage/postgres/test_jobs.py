@@ -24,12 +24,16 @@ from storage.postgres import (
     access,
     base_models,
     catalog,
+    hashes,
+    images,
     jobs,
+    listing,
     models,
     outbox,
     references,
     sampled_sets,
     submissions,
+    tags,
     uploads,
     versions,
 )
@@ -39,7 +43,22 @@ from storage.records.jobs import TERMINAL, TRANSITIONS, Job, JobFileRole, JobSta
 from storage.records.training import TrainingRequest
 from tests.storage.makers import a_data_set, a_job, an_account, settings_for
 
-REPOSITORIES = (access, base_models, catalog, jobs, models, outbox, references, sampled_sets, uploads, versions)
+REPOSITORIES = (
+    access,
+    base_models,
+    catalog,
+    hashes,
+    images,
+    jobs,
+    listing,
+    models,
+    outbox,
+    references,
+    sampled_sets,
+    tags,
+    uploads,
+    versions,
+)
 PAIRS = list(product(JobState, JobState))
 
 

@@ -1,0 +1,41 @@
+"""Cursors of the catalogue's lists as clients hold them: opaque, and signed so that only ours are read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+
+import msgspec
+
+from storage.errors import InvalidCursor
+from storage.records.listing import Cursor
+from storage.settings import ApiSettings
+
+LONGEST = 4000
+_SEAL_BYTES = 9
+
+
+def write(cursor: Cursor, settings: ApiSettings) -> str:
+    """A cursor as text."""
+    content = msgspec.msgpack.encode(cursor)
+    return base64.urlsafe_b64encode(_seal(content, settings) + content).decode().rstrip("=")
+
+
+def read(text: str, settings: ApiSettings) -> Cursor:
+    """A cursor from its text. Raises InvalidCursor."""
+    refusal = InvalidCursor("The cursor is not one of ours. Send metadata.nextCursor of a page, unchanged.")
+    try:
+        whole = base64.b64decode((text + "=" * (-len(text) % 4)).encode("ascii"), altchars=b"-_", validate=True)
+        seal, content = whole[:_SEAL_BYTES], whole[_SEAL_BYTES:]
+        if not hmac.compare_digest(seal, _seal(content, settings)):
+            raise refusal
+        return msgspec.msgpack.decode(content, type=Cursor)
+    except (binascii.Error, UnicodeError, msgspec.DecodeError) as error:
+        raise refusal from error
+
+
+def _seal(content: bytes, settings: ApiSettings) -> bytes:
+    key = settings.signing_key.get_secret_value().encode()
+    return hmac.new(key, b"cursor\n" + content, hashlib.sha256).digest()[:_SEAL_BYTES]

@@ -1,0 +1,121 @@
+"""Downloads as Civitai's clients ask for them: a version's address leads to one file's signed address for a while."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from litestar import Controller, HttpMethod, Request, Response, route
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+
+from platform_api import downloads
+from platform_api.access import Open, Reads
+from platform_api.paging import queried
+from platform_api.problems import can_answer
+from platform_api.queries import Query, a_number, a_text
+from platform_api.resources.model_versions import read_version
+from storage.errors import Gone, LinkRefused, NotFound, Unauthenticated
+from storage.postgres import catalog
+from storage.postgres.connection import Script
+from storage.records.access import Scope, link_is_signed, sign_link
+from storage.records.catalog import Model, ModelVersion, VersionFile
+from storage.records.variants import Wanted, download_name, primary_file, public_files
+from storage.records.visibility import Viewer
+from storage.stores import AsyncStores
+
+ROOT = "/api/download"
+
+DownloadQuery = queried(
+    {
+        "type": (a_text(), "For example Model or VAE."),
+        "format": (a_text(), "For example SafeTensor."),
+        "size": (a_text(), "full or pruned."),
+        "fp": (a_text(), "For example fp16."),
+        "quantType": (a_text(), "For example Q4_K_M."),
+        "fileId": (a_number(), "One file."),
+        "token": (a_text(), "A key, for programs that can send no header. It is not logged."),
+    }
+)
+
+
+class ModelDownloads(Controller):
+    """Bytes of published files."""
+
+    path = ROOT
+    tags = ("Downloads",)
+
+    @route(
+        "/models/{version_id:int}",
+        http_method=[HttpMethod.GET, HttpMethod.HEAD],
+        guards=[Reads(Scope.MODELS_READ, by_token=True)],
+        operation_class=DownloadQuery,
+        status_code=307,
+        responses={
+            307: ResponseSpec(None, description="Location is the file's address, which answers Range for a while"),
+            **can_answer(401, 403, 404, 410, 422),
+        },
+        summary="A version's file",
+    )
+    async def of_version(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+    ) -> Response[None]:
+        """Leads to the primary file, or to the best of those that fit what is asked for."""
+        query = Query(request)
+        wanted = Wanted(
+            file_id=query.number("fileId"),
+            type=query.text("type"),
+            format=query.text("format"),
+            size=query.text("size"),
+            fp=query.text("fp"),
+            quant_type=query.text("quantType"),
+        )
+        query.check()
+        model, version, file = await stores.database.run(_chosen(version_id, wanted, viewer))
+        name = download_name(model, version, file)
+        key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
+        path = f"{ROOT}/files/{file.id}/{quote(name, safe='')}"
+        link = sign_link(path, now + stores.settings.api.download_link_seconds, key)
+        # Clients that follow by hand take the file's name from here.
+        saved_as = urlencode({"response-content-disposition": f'attachment; filename="{name}"'})
+        return Response(None, status_code=307, headers={"Location": f"{link}&{saved_as}", "Cache-Control": "no-store"})
+
+    @downloads.read_route(
+        "/files/{file_id:int}/{name:str}",
+        guards=[Open("the signature in the address opens this one file until it expires")],
+        summary="One file behind a signed link",
+    )
+    async def file(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        file_id: int,
+        name: str,
+        expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")],
+        signature: Annotated[str, Parameter(min_length=1, max_length=128)],
+    ) -> Response[Any]:
+        """The bytes, whole or a range; the ETag is their SHA-256."""
+        key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
+        path = f"{ROOT}/files/{file_id}/{quote(name, safe='', errors='replace')}"
+        if not link_is_signed(path, expires, signature, key, now):
+            raise LinkRefused("The link is not signed by us or has expired. Begin at the version's download address.")
+        found = await stores.database.run(catalog.file(file_id))
+        wanted = downloads.Download(found.sha256, found.size, name, "application/octet-stream")
+        return await downloads.respond(request, stores.blobs, wanted)
+
+
+def _chosen(version_id: int, wanted: Wanted, viewer: Viewer) -> Script[tuple[Model, ModelVersion, VersionFile]]:
+    """The file that a download asks for. Raises NotFound, Gone, Unauthenticated."""
+    model, version = yield from read_version(version_id, viewer)
+    if model.mode is not None:
+        raise Gone(f"Model {model.id} is archived: its files are not given out.")
+    if version.require_auth and viewer.account_id is None:
+        raise Unauthenticated("This version's files need a key. Send: Authorization: Bearer drk_...")
+    fitting = [file for file in public_files((yield from catalog.files(version_id))) if wanted.fits(file)]
+    if version.usage_control != "Download" and not viewer.sees_all_of(model):
+        raise NotFound(f"Model version {version_id} is for generation only: its files are not given out.")
+    file = primary_file(fitting) or next(iter(fitting), None)
+    if file is None:
+        raise NotFound(f"File not found: model version {version_id} has none that is all of what was asked for.")
+    return model, version, file

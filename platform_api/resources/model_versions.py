@@ -1,0 +1,306 @@
+"""Model versions: by id, by the hash of a file, in brief, and their files by path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, cast
+
+import msgspec
+from litestar import Controller, Request, Response, get, post
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from msgspec import Meta
+
+from platform_api import downloads
+from platform_api.access import Reads
+from platform_api.answers import Addresses, addresses, answer
+from platform_api.problems import MalformedBody, can_answer
+from platform_api.resources.catalog_parts import IMAGES_EACH, read_parts
+from platform_api.resources.catalog_views import VersionDetail, version_detail, version_fields
+from platform_api.resources.models import UNCHANGED
+from storage.errors import Gone, InvalidRequest, NotFound
+from storage.postgres import catalog, hashes
+from storage.postgres.connection import Script
+from storage.records.access import Scope
+from storage.records.catalog import FileHashes, Model, ModelVersion, VersionFile
+from storage.records.variants import air, download_name, primary_file
+from storage.records.visibility import Viewer, check_version
+from storage.records.vocabulary import Availability
+from storage.stores import AsyncStores
+
+MOST_WHOLE, MOST_IDS = 100, 10_000
+MOST_BODY_BYTES = 1024 * 1024
+_HASH = re.compile(r"[0-9A-Fa-f]{8,64}")
+_READS = Reads(Scope.MODELS_READ)
+
+
+class HashOwner(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The version that a hash names."""
+
+    model_version_id: int
+    model_id: int
+    hash: str
+
+
+class MiniVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A version in brief, as programs that draw need it. `size` is in units of 1,024 bytes."""
+
+    air: str
+    version_name: str
+    model_name: str
+    user_id: int
+    base_model: str
+    availability: str
+    published_at: datetime | None
+    size: float
+    file_type: str
+    file_name: str
+    hashes: FileHashes
+    download_urls: list[str]
+    format: str
+    can_generate: bool
+    is_featured: bool
+    require_auth: bool
+    check_permission: bool
+    additional_resource_charge: bool
+    minor: bool
+    sfw_only: bool
+    fees: list[Annotated[dict[str, Any], Meta()]]
+    payout_enabled: bool
+
+
+class ByHashOperation(Operation):
+    """A body that is a list of hashes, which the handler reads itself."""
+
+    most = MOST_WHOLE
+
+    def __post_init__(self) -> None:
+        """Describe the body."""
+        one = Schema(type=OpenAPIType.STRING, pattern="^[0-9A-Fa-f]{8,64}$")
+        several = Schema(type=OpenAPIType.ARRAY, items=one, max_items=self.most)
+        self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=several)}, required=True)
+
+
+class ByHashIdsOperation(ByHashOperation):
+    """The same, for more of them."""
+
+    most = MOST_IDS
+
+
+class ModelVersions(Controller):
+    """One released set of files each."""
+
+    path = "/model-versions"
+    tags = ("Models",)
+
+    @get(
+        "/{version_id:int}",
+        guards=[_READS],
+        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        summary="One version",
+    )
+    async def show(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+    ) -> Response[VersionDetail]:
+        """A version with its files and hashes; a trained one also with its recipe and how it measured up."""
+        where = addresses(request, stores.settings.api)
+        return answer(request, await stores.database.run(_detail(version_id, viewer, where)))
+
+    @get(
+        "/by-hash/{hash:str}",
+        guards=[_READS],
+        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        summary="The version of a file, by its hash",
+    )
+    async def by_hash(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        viewer: Viewer,
+        hash: str,
+    ) -> Response[VersionDetail]:
+        """By SHA256, AutoV1, AutoV2, AutoV3, CRC32 or BLAKE3, in any case.
+
+        Of several versions with one hash it is the earliest published, then the one with the smallest id.
+        """
+        where, unknown = addresses(request, stores.settings.api), NotFound("No version has a file with this hash.")
+
+        def script() -> Script[VersionDetail]:
+            if not _HASH.fullmatch(hash):
+                raise unknown
+            found = yield from hashes.lookup([hash], viewer)
+            if not found:
+                raise unknown
+            try:
+                return (yield from _detail(found[0].version_id, viewer, where))
+            except NotFound:
+                raise unknown from None
+
+        return answer(request, await stores.database.run(script()))
+
+    @post(
+        "/by-hash",
+        guards=[_READS],
+        operation_class=ByHashOperation,
+        request_max_body_size=MOST_BODY_BYTES,
+        status_code=200,
+        responses=can_answer(401, 403, 413, 422),
+        summary="The versions of files, by their hashes",
+    )
+    async def by_hashes(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+    ) -> list[VersionDetail]:
+        """Up to 100 hashes; unknown ones and what is gone are left out."""
+        where, asked = addresses(request, stores.settings.api), _read_hashes(await request.body(), MOST_WHOLE)
+
+        def script() -> Script[list[VersionDetail]]:
+            found: list[VersionDetail] = []
+            for match in (yield from hashes.lookup(asked, viewer)):
+                try:
+                    found.append((yield from _detail(match.version_id, viewer, where)))
+                except (NotFound, Gone):
+                    continue
+            return found
+
+        return await stores.database.run(script())
+
+    @post(
+        "/by-hash/ids",
+        guards=[_READS],
+        operation_class=ByHashIdsOperation,
+        request_max_body_size=MOST_BODY_BYTES,
+        status_code=200,
+        responses=can_answer(401, 403, 413, 422),
+        summary="The versions' ids of files, by their hashes",
+    )
+    async def ids_by_hashes(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+    ) -> list[HashOwner]:
+        """Up to 10,000 hashes; unknown ones and what is gone are left out."""
+        asked = _read_hashes(await request.body(), MOST_IDS)
+
+        def script() -> Script[list[HashOwner]]:
+            matches = yield from hashes.lookup(asked, viewer)
+            models = {model.id: model for model in (yield from catalog.models_by_id([m.model_id for m in matches]))}
+            versions = yield from catalog.versions_by_id([match.version_id for match in matches])
+            seen = {version.id for version in versions if _is_seen(version, models[version.model_id], viewer)}
+            return [
+                HashOwner(model_version_id=match.version_id, model_id=match.model_id, hash=match.hash)
+                for match in matches
+                if match.version_id in seen
+            ]
+
+        return await stores.database.run(script())
+
+    @get(
+        "/mini/{version_id:int}",
+        guards=[_READS],
+        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        summary="One version in brief",
+    )
+    async def mini(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+    ) -> Response[MiniVersion]:
+        """What a program that draws with the version needs to know."""
+        where = addresses(request, stores.settings.api)
+
+        def script() -> Script[MiniVersion]:
+            model, version = yield from read_version(version_id, viewer)
+            parts = yield from read_parts([model], viewer, images_each=0)
+            fields = version_fields(model, version, 0, parts, where)
+            primary = primary_file(parts.files.get(version_id, ()))
+            if primary is None:
+                raise NotFound(f"Model version {version_id} has no file.")
+            return MiniVersion(
+                air=air(model, version, primary),
+                version_name=version.name,
+                model_name=model.name,
+                user_id=parts.accounts[model.account_id].number,
+                base_model=version.base_model,
+                availability=version.availability,
+                published_at=fields["published_at"],
+                size=primary.size / 1024,
+                file_type=primary.type,
+                file_name=download_name(model, version, primary),
+                hashes=primary.hashes,
+                download_urls=[where.download(version_id)],
+                format=primary.format,
+                can_generate=version.recipe is not None,
+                is_featured=False,
+                require_auth=version.require_auth,
+                check_permission=version.availability is Availability.PRIVATE,
+                additional_resource_charge=False,
+                minor=model.minor,
+                sfw_only=model.sfw_only,
+                fees=[],
+                payout_enabled=False,
+            )
+
+        return answer(request, await stores.database.run(script()))
+
+    @downloads.read_route(
+        "/{version_id:int}/files/{path:path}", guards=[_READS], summary="Bytes of a version's file, by its path"
+    )
+    async def file(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        viewer: Viewer,
+        version_id: int,
+        path: PurePosixPath,
+    ) -> Response[Any]:
+        """The bytes of one file, whole or a range; the ETag is their SHA-256."""
+        name = downloads.plain_path(path)
+
+        def script() -> Script[list[VersionFile]]:
+            model, _ = yield from read_version(version_id, viewer)
+            if model.mode is not None and not viewer.sees_all_of(model):
+                raise Gone(f"Model {model.id} is archived: its files are not given out.")
+            return (yield from catalog.files(version_id))
+
+        found = [file for file in await stores.database.run(script()) if file.path == name]
+        if not found:
+            raise NotFound(f"Model version {version_id} has no file '{name}'.")
+        kind = "application/json" if name.endswith(".json") else "application/octet-stream"
+        wanted = downloads.Download(found[0].sha256, found[0].size, name, kind)
+        return await downloads.respond(request, stores.blobs, wanted)
+
+
+def read_version(version_id: int, viewer: Viewer) -> Script[tuple[Model, ModelVersion]]:
+    """A version that the viewer may see, and its model. Raises NotFound, Gone."""
+    version = yield from catalog.version_by_id(version_id)
+    model = yield from catalog.model_by_id(version.model_id)
+    check_version(version, model, viewer)
+    return model, version
+
+
+def _detail(version_id: int, viewer: Viewer, where: Addresses) -> Script[VersionDetail]:
+    model, version = yield from read_version(version_id, viewer)
+    parts = yield from read_parts([model], viewer, images_each=IMAGES_EACH // 2)
+    index = [sibling.id for sibling in parts.versions[model.id]].index(version_id)
+    return version_detail(model, version, index, parts, where)
+
+
+def _is_seen(version: ModelVersion, model: Model, viewer: Viewer) -> bool:
+    try:
+        check_version(version, model, viewer)
+    except (NotFound, Gone):
+        return False
+    return True
+
+
+def _read_hashes(body: bytes, most: int) -> Sequence[str]:
+    """A JSON list of hashes. Raises MalformedBody, InvalidRequest."""
+    try:
+        content = cast(object, msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBody("The body is not JSON. Send a list of hashes.") from error
+    found = cast(list[object], content) if isinstance(content, list) else None
+    if found is None or len(found) > most:
+        raise InvalidRequest({"body": f"expected a list of at most {most:,} hashes"})
+    texts = [text for text in found if isinstance(text, str) and _HASH.fullmatch(text)]
+    if len(texts) < len(found):
+        raise InvalidRequest({"body": "expected hashes of 8 to 64 hex digits"})
+    return texts

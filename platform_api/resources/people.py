@@ -1,0 +1,157 @@
+"""Creators, users, and who a key belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from litestar import Controller, Request, Response, get
+
+from platform_api.access import Caller, Reads, Requires
+from platform_api.answers import addresses, answer
+from platform_api.paging import DEEPEST, Numbers, numbers, queried
+from platform_api.problems import TooManyPages, can_answer
+from platform_api.queries import Query, a_list, a_number, a_text
+from platform_api.resources.models import UNCHANGED
+from platform_api.resources.views import API
+from storage.postgres import access
+from storage.postgres.connection import Script
+from storage.records.access import Account, AccountStatus, Creator, Scope
+from storage.stores import AsyncStores
+
+MOST, USUAL = 200, 20
+
+
+class CreatorItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Somebody who has published models."""
+
+    username: str
+    model_count: int
+    link: str
+    image: str | None
+
+
+class CreatorPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of creators."""
+
+    items: list[CreatorItem]
+    metadata: Numbers
+
+
+class UserItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An account."""
+
+    id: int
+    username: str
+
+
+class UserList(msgspec.Struct, frozen=True, kw_only=True):
+    """Some accounts."""
+
+    items: list[UserItem]
+
+
+class Me(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whom the key belongs to."""
+
+    id: int
+    username: str
+    tier: str
+    status: str
+    is_member: bool
+    subscriptions: list[str]
+    role: str
+    scopes: list[str]
+
+
+class People(Controller):
+    """Creators, users, yourself."""
+
+    tags = ("People",)
+
+    @get(
+        "/creators",
+        guards=[Reads(Scope.MODELS_READ)],
+        operation_class=queried(
+            {
+                "limit": (a_number(0, MOST), f"Items in one page; 0: {MOST}."),
+                "page": (a_number(), "A page by its number."),
+                "query": (a_text(), "The beginning of a name."),
+            }
+        ),
+        responses=can_answer(401, 403, 422) | UNCHANGED,
+        summary="Creators",
+    )
+    async def creators(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[CreatorPage]:
+        """Who has public models, the most productive first."""
+        query, where = Query(request), addresses(request, stores.settings.api)
+        limit, page, text = read_numbers(query, MOST, USUAL)
+
+        def script() -> Script[tuple[list[Creator], int]]:
+            found = yield from access.creators(text, offset=(page - 1) * limit, limit=limit)
+            return found, (yield from access.count_creators(text))[0]
+
+        found, total = await stores.database.run(script())
+        items = [
+            CreatorItem(
+                username=one.name,
+                model_count=one.models,
+                link=where.page(f"{API}/models", f"username={quote(one.name, safe='')}"),
+                image=one.image,
+            )
+            for one in found
+        ]
+        metadata = numbers(total, page, limit, f"{API}/creators", query, where)
+        return answer(request, CreatorPage(items=items, metadata=metadata), ignored=query.ignored)
+
+    @get(
+        "/users",
+        guards=[Reads(Scope.MODELS_READ)],
+        operation_class=queried(
+            {
+                "query": (a_text(), "The beginning of a name."),
+                "ids": (a_list(a_number()), "Accounts by their numbers."),
+            }
+        ),
+        responses=can_answer(401, 403, 422) | UNCHANGED,
+        summary="Users",
+    )
+    async def users(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[UserList]:
+        """Accounts by name or number."""
+        query = Query(request)
+        text, ids = query.text("query"), query.numbers("ids")
+        query.check()
+        found: list[Account] = []
+        if ids is not None:
+            found = await stores.database.run(access.users(numbers=ids))
+        elif text is not None:
+            found = await stores.database.run(access.find_users(text, USUAL))
+        active = [one for one in found if one.status is AccountStatus.ACTIVE]
+        users = UserList(items=[UserItem(id=one.number, username=one.name) for one in active])
+        return answer(request, users, ignored=query.ignored)
+
+    @get("/me", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403), summary="Yourself")
+    async def me(self, caller: Caller) -> Me:
+        """Whom the key belongs to, and what it allows."""
+        account = caller.account
+        return Me(
+            id=account.number,
+            username=account.name,
+            tier="free",
+            status=account.status,
+            is_member=False,
+            subscriptions=[],
+            role=account.role,
+            scopes=list(caller.key.scopes),
+        )
+
+
+def read_numbers(query: Query, most: int, usual: int) -> tuple[int, int, str | None]:
+    """The limit, number and text of a numbered list. Raises InvalidRequest, TooManyPages."""
+    limit, page, text = query.number("limit", low=0, high=most), query.number("page") or 1, query.text("query")
+    query.check()
+    limit = usual if limit is None else limit or most
+    if page > 1 and page * limit > DEEPEST * 10:
+        raise TooManyPages(f"Numbered pages end at item {DEEPEST * 10:,}. Narrow the list down with query.")
+    return limit, page, text

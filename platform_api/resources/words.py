@@ -1,0 +1,111 @@
+"""The catalogue's words: tags, and the closed lists that clients should not hard-code."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from litestar import Controller, Request, Response, get
+
+from platform_api.access import Reads
+from platform_api.answers import addresses, answer
+from platform_api.paging import Numbers, numbers, queried
+from platform_api.problems import can_answer
+from platform_api.queries import Query, a_number, a_text
+from platform_api.resources.models import UNCHANGED
+from platform_api.resources.people import read_numbers
+from platform_api.resources.views import API
+from storage.postgres import tags
+from storage.postgres.connection import Script
+from storage.postgres.tags import Tag
+from storage.records.access import Scope
+from storage.records.vocabulary import BASE_MODELS, BaseModelType, FileType, ModelType
+from storage.stores import AsyncStores
+
+MOST, USUAL = 200, 20
+
+
+class TagItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A tag of public models."""
+
+    id: int
+    name: str
+    model_count: int
+    link: str
+
+
+class TagPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of tags."""
+
+    items: list[TagItem]
+    metadata: Numbers
+
+
+class Enums(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """Words that filters take. More may come; treat an unknown one as text."""
+
+    model_type: list[str]
+    model_file_type: list[str]
+    active_base_model: list[str]
+    base_model: list[str]
+    base_model_type: list[str]
+
+
+class Words(Controller):
+    """Words to filter by."""
+
+    tags = ("Models",)
+
+    @get(
+        "/tags",
+        guards=[Reads(Scope.MODELS_READ)],
+        operation_class=queried(
+            {
+                "limit": (a_number(0, MOST), f"Items in one page; 0: {MOST}."),
+                "page": (a_number(), "A page by its number."),
+                "query": (a_text(), "The beginning of a tag."),
+            }
+        ),
+        responses=can_answer(401, 403, 422) | UNCHANGED,
+        summary="Tags",
+    )
+    async def tag_page(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[TagPage]:
+        """Tags of public models, the most used first."""
+        query, where = Query(request), addresses(request, stores.settings.api)
+        limit, page, text = read_numbers(query, MOST, USUAL)
+
+        def script() -> Script[tuple[list[Tag], int]]:
+            found = yield from tags.page(text, offset=(page - 1) * limit, limit=limit)
+            return found, (yield from tags.total(text))[0]
+
+        found, total = await stores.database.run(script())
+        items = [
+            TagItem(
+                id=tag.id,
+                name=tag.name,
+                model_count=tag.models,
+                link=where.page(f"{API}/models", f"tag={quote(tag.name, safe='')}"),
+            )
+            for tag in found
+        ]
+        metadata = numbers(total, page, limit, f"{API}/tags", query, where)
+        return answer(request, TagPage(items=items, metadata=metadata), ignored=query.ignored)
+
+    @get(
+        "/enums",
+        guards=[Reads(Scope.MODELS_READ)],
+        responses=can_answer(401, 403) | UNCHANGED,
+        summary="Closed lists of words",
+    )
+    async def enums(self, request: Request[Any, Any, Any]) -> Response[Enums]:
+        """Types of models and files, and families of base models."""
+        families = list(BASE_MODELS)
+        words = Enums(
+            model_type=[kind.value for kind in ModelType],
+            model_file_type=[kind.value for kind in FileType],
+            active_base_model=families,
+            base_model=families,
+            base_model_type=[kind.value for kind in BaseModelType],
+        )
+        return answer(request, words)
