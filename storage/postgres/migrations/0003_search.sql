@@ -77,3 +77,15 @@ create table drain_wakeups (
     flow   text primary key,
     number bigint not null default 1
 );
+
+-- Ranked ids of searches that have more than one page, for ten minutes. A crash of the server may empty it.
+create unlogged table search_windows (
+    id         uuid primary key default gen_random_uuid(),
+    asked      text not null,
+    ids        bigint[] not null,
+    total      bigint not null,
+    facets     jsonb not null,
+    degraded   text[] not null,
+    created_at timestamptz not null default now()
+);
+create index search_windows_by_age on search_windows (created_at);
