@@ -31,13 +31,13 @@ def sync_search_index() -> int:
             _log().info("another run is draining the queue")
             return 0
         stores.database.run(search_queue.next_wakeup(SYNC))
-        written = drain_until_idle(stores)
+        written = drain_until_idle(stores, IDLE_SECONDS)
         lag = stores.database.run(search_queue.lag())
     _log().info("%d written, %d waiting, %d refused", written, lag.waiting, lag.dead_letters)
     return written
 
 
-def drain_until_idle(stores: Stores, idle_seconds: float = IDLE_SECONDS) -> int:
+def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     """Drain again whenever somebody says that rows wait, until nobody has for `idle_seconds`."""
     total = 0
     with stores.database.connect() as listener:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.indexing import builds, draining
+from flows.indexing import builds, draining, sync
 from flows.indexing.draining import drain, drain_batch
+from flows.indexing.rebuild import rebuild_search_index
+from flows.indexing.sync import drain_until_idle
 from storage.postgres import catalog, models, search_queue
 from storage.postgres.connection import Query
 from storage.records.events import Lane
@@ -172,3 +175,36 @@ def test_a_drain_that_is_killed_is_repeated_by_the_next_one(
         assert catalogue.stores.database.run(search_queue.lag()).waiting == 1
         assert drain(catalogue.stores) == 1
         assert catalogue.indexed() == catalogue.listed()
+
+
+def test_a_drain_goes_on_while_more_comes_and_ends_when_nothing_does(catalogue: Catalogue) -> None:
+    assert drain_until_idle(catalogue.stores, idle_seconds=0.1) == 0
+    a_published_model(catalogue.stores.database, catalogue.owner, "first")
+    catalogue.take_events()
+
+    def publish_another() -> None:
+        a_published_model(catalogue.stores.database, catalogue.owner, "second")
+        catalogue.take_events()
+
+    later = threading.Timer(0.3, publish_another)
+    later.start()
+    assert drain_until_idle(catalogue.stores, idle_seconds=3.0) >= 2
+    later.join()
+    assert catalogue.indexed() == catalogue.listed()
+
+
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
+def test_the_flows_do_it_as_prefect_runs_them(
+    catalogue: Catalogue, search_settings: Settings, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(search_settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sync, "IDLE_SECONDS", 0.1)
+    before = catalogue.live()
+    a_published_model(catalogue.stores.database, catalogue.owner)
+    catalogue.take_events()
+    assert sync.sync_search_index() == 1
+    assert catalogue.indexed(before) == catalogue.listed()
+    assert rebuild_search_index(Kind.MODEL) == catalogue.live().id != before.id
+    with catalogue.stores.database.session_lock(draining.SYNC):
+        assert sync.sync_search_index() == 0
