@@ -16,13 +16,10 @@ from platform_api.answers import addresses, answer
 from platform_api.paging import queried
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
-from platform_api.resources.catalog_parts import read_parts
-from platform_api.resources.catalog_views import ModelView, model_view
+from platform_api.resources.catalog_views import ModelView
 from platform_api.resources.models import EVERY_LEVEL, PG, UNCHANGED, WITH_BLOCKED
 from platform_api.resources.views import API
-from platform_api.searching import page_of
-from storage.postgres import catalog
-from storage.postgres.connection import Script
+from platform_api.searching import page_of, shown
 from storage.records.access import Scope
 from storage.records.search import MAX_TEXT, Facet, FacetCount, Filters, Kind, Mode, SearchQuery, Sort
 from storage.records.visibility import Viewer
@@ -118,14 +115,8 @@ class SearchResource(Controller):
         wanted, limit, cursor = _read(query, viewer)
         page = await page_of(stores, Kind.MODEL, wanted, limit, cursor)
 
-        def script() -> Script[list[ModelView]]:
-            # What was hidden since it was indexed is not shown: a page may be shorter than asked.
-            found = [model for model in (yield from catalog.models_by_id(page.ids)) if model.listed]
-            levels = wanted.filters.levels or WITH_BLOCKED
-            parts = yield from read_parts(found, Viewer(), levels=levels)
-            return [model_view(model, parts, where) for model in found if model.nsfw_level & levels]
-
-        items = await stores.database.run(script()) if page.ids else []
+        levels = wanted.filters.levels or WITH_BLOCKED
+        items = await stores.database.run(shown(page, levels, where))
         info = SearchInfo(
             total_items=page.window.total,
             facets={

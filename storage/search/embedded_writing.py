@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -49,7 +50,7 @@ class EmbeddedWriter:
 
     def write(self, build: Build, documents: Sequence[IndexDocument], removals: Sequence[Removal] = ()) -> Written:
         """As `SearchWriter.write`. A batch with a document that cannot be kept is written one by one."""
-        rows = [_row(document) for document in documents] + [_removed_row(removal) for removal in removals]
+        rows = [row_of(document) for document in documents] + [removed_row(removal) for removal in removals]
         words = [{word for place in document.words.values() for word in place} for document in documents]
         stored = 0
         refused: dict[int, str] = {}
@@ -136,11 +137,12 @@ def _put(build: Build, rows: Sequence[Mapping[str, Any]], words: Sequence[str]) 
     if words:
         new = yield from column(statement("unknown_words", build), {"words": words}, str)
         added = [{"word": word, "stem": stem(word), "deletes": kept_deletes(word)} for word in new]
-        yield from Query(statement("add_words", build), {"words": Jsonb(added)}, len)
-    return (yield from Query(statement("write", build), {"documents": Jsonb(list(rows))}, len))
+        yield from Query(statement("add_words", build), {"words": Jsonb(added, msgspec.json.encode)}, len)
+    return (yield from Query(statement("write", build), {"documents": Jsonb(list(rows), msgspec.json.encode)}, len))
 
 
-def _row(document: IndexDocument) -> dict[str, Any]:
+def row_of(document: IndexDocument) -> dict[str, Any]:
+    """A document by the names of a build's columns."""
     labels = [label_of(facet, value) for facet, values in document.values.items() for value in values]
     return {
         "id": document.id,
@@ -156,7 +158,8 @@ def _row(document: IndexDocument) -> dict[str, Any]:
     }
 
 
-def _removed_row(removal: Removal) -> dict[str, Any]:
+def removed_row(removal: Removal) -> dict[str, Any]:
+    """What stays of a removed document."""
     return {
         "id": removal.id,
         "revision": removal.revision,

@@ -202,3 +202,21 @@ def test_without_an_index_a_search_answers_503_not_nothing(door: Door) -> None:
     answer = door.client("").get(SEARCH, params={"q": "mug"})
     assert answer.status_code == 503
     assert "darkroom rebuild models" in answer.json()["detail"]
+
+
+def test_the_list_of_models_is_searched_by_query(client: httpx.Client) -> None:
+    page = client.get("/api/v1/models", params={"query": "cat", "limit": 20, "tag": "animal", "page": ""})
+    assert page.status_code == 200, page.text
+    assert names(page.json()) == names(found(client, q="cat", limit=20, tags="animal"))
+    rest = client.get(page.json()["metadata"]["nextPage"].replace("http://127.0.0.1:8000", str(client.base_url)))
+    assert len(names(page.json()) + names(rest.json())) == 30
+    oldest = client.get("/api/v1/models", params={"query": "cat", "sort": "Oldest", "limit": 1, "period": "Year"})
+    assert names(oldest.json()) == ["Cat 0"]
+    assert names(client.get("/api/v1/models", params={"query": "red dress"}).json()) == []
+    assert names(client.get("/api/v1/models", params={"query": "red dress", "nsfw": "true"}).json()) == ["Red Dress"]
+
+
+def test_a_search_of_the_list_names_what_it_cannot_filter_by(client: httpx.Client) -> None:
+    answer = client.get("/api/v1/models", params={"query": "cat", "fileFormats": "SafeTensor", "favorites": "true"})
+    assert answer.headers["X-Ignored-Parameters"] == "favorites, fileFormats"
+    assert client.get("/api/v1/models", params={"query": "cat", "page": 2}).status_code == 422
