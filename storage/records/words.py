@@ -7,6 +7,7 @@ There are no stop words: "It" and "Her" are names.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -29,10 +30,13 @@ _UNSPACED = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
+_ASCII_RUN = re.compile(r"[a-z0-9]+")
 
 
 def fold(text: str) -> str:
     """One form of text that looks or is meant the same: é and e, Ａ and a, ß and ss."""
+    if text.isascii():  # as all below would do, twenty times faster
+        return text.lower()
     opened = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
     return unicodedata.normalize("NFKC", opened.translate(_ACCENTS)).translate(_PLAIN)
 
@@ -117,6 +121,10 @@ def _pairs(run: str) -> list[str]:
 
 def _runs(folded: str) -> Iterator[tuple[str, bool]]:
     """The runs of letters and digits, and whether each is of writing without spaces."""
+    if folded.isascii():
+        for found in _ASCII_RUN.finditer(folded):
+            yield found[0], False
+        return
     run: list[str] = []
     unspaced = False
     for sign in folded:

@@ -123,3 +123,10 @@ def test_fusion_adds_reciprocal_ranks_and_breaks_ties_by_id() -> None:
 def test_a_query_that_cannot_be_carried_out_is_refused_by_field(fields: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):
         SearchQuery(**fields)  # type: ignore[arg-type]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(max_codepoint=127), max_size=40))
+def test_plain_text_is_split_as_any_other(text: str) -> None:
+    longer = words_of(text + " é")
+    assert words_of(text) == (longer if "e" in words_of(text) else longer[:-1])
