@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import resource
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -30,6 +27,7 @@ from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
+from flows import crash_points
 from flows.retries import patiently
 from storage.errors import (
     DiskFull,
@@ -89,21 +87,8 @@ class RunningJob:
             self.stores.progress.publish(self.id, self.progress)
 
     def reach(self, point: str) -> None:
-        """A named point where a fault test may kill this process (`die:FILE`), or hold it until FILE says go
-        (`wait:FILE`). A point whose file is there already is passed."""
-        order = self.stores.settings.jobs.crash_points.get(point)
-        if order is None:
-            return
-        action, _, name = order.partition(":")
-        marker = Path(name)
-        try:
-            marker.touch(exist_ok=False)
-        except FileExistsError:
-            return
-        if action == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        while marker.read_text() != "go":
-            time.sleep(0.05)
+        """A named point where a fault test may kill or hold this process."""
+        crash_points.reach(self.stores.settings, point)
 
     def start(self) -> None:
         """Begin the heartbeat."""

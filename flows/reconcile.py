@@ -1,4 +1,4 @@
-"""@flow reconcile: compares the stores with each other, Prefect and MLflow; repairs what is safe, reports all.
+"""@flow reconcile: compares the stores with each other, Prefect, MLflow and search; repairs what is safe, reports all.
 
 It takes no arguments and is safe at any time. A second run on a quiet system reports nothing.
 """
@@ -15,6 +15,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
+from flows.indexing import builds
 from flows.relay import Relay
 from flows.tracking import (
     EXPERIMENT,
@@ -31,9 +32,11 @@ from flows.tracking import (
     tracking_client,
 )
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres import catalog, invariants, jobs, listing, references
+from storage.postgres import catalog, invariants, jobs, listing, references, search_builds, search_queue
 from storage.records.catalog import ModelVersion
 from storage.records.jobs import TERMINAL, Job, JobFileRole
+from storage.records.search import BuildState
+from storage.search.builds import ensure_live_builds
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
@@ -45,7 +48,12 @@ def reconcile() -> list[str]:
     """Compare Postgres with the blob store, Prefect and MLflow; repair what is safe and report every difference."""
     log = get_run_logger()
     with open_stores(load_settings()) as stores:
-        findings = [*reconcile_prefect(stores), *reconcile_blobs(stores), *reconcile_tracking(stores)]
+        findings = [
+            *reconcile_prefect(stores),
+            *reconcile_blobs(stores),
+            *reconcile_tracking(stores),
+            *reconcile_search(stores),
+        ]
         findings += [f"{fault} (not repaired)" for fault in stores.database.run(invariants.broken())]
         forgotten = stores.database.run(jobs.forget_old_keys(stores.settings.api.idempotency_hours))
         places = stores.database.run(listing.prune())
@@ -94,6 +102,25 @@ def _missing_blobs(stores: Stores) -> Iterator[str]:
     for sha256 in sorted(stores.database.run(references.every_hash())):
         if not stores.blobs.exists(sha256):
             yield f"blob {sha256} is named by a row but gone"
+
+
+def reconcile_search(stores: Stores) -> list[str]:
+    """Drop indexes that nobody reads any more, make the one that is missing, write again what differs from the rows."""
+    findings: list[str] = []
+    try:
+        builds.drop_retired(stores)
+        findings += [f"search index {number} was named by no row: dropped" for number in builds.drop_strays(stores)]
+        for build in ensure_live_builds(stores):
+            findings.append(f"searches of {build.kind} had no index: made")
+        for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
+            # What waits in the queue differs by right.
+            if build.state is BuildState.LIVE and not stores.database.run(search_queue.lag()).waiting:
+                mended = builds.mend(stores, build)
+                if mended:
+                    findings.append(f"{mended} {build.kind} differed in the search index: written again")
+    except StoreUnavailable as error:
+        findings.append(f"{error}")
+    return findings
 
 
 def reconcile_tracking(stores: Stores) -> list[str]:

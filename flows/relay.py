@@ -22,8 +22,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
+from flows.indexing.draining import SYNC
 from storage.errors import JobLost, StoreUnavailable
-from storage.postgres import jobs, models, outbox
+from storage.postgres import jobs, models, outbox, search_queue
 from storage.records.events import (
     Event,
     JobCancelled,
@@ -38,6 +39,7 @@ from storage.records.events import (
     SampleReady,
 )
 from storage.records.jobs import Job, JobKind, JobState
+from storage.records.search import Kind
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
@@ -77,6 +79,7 @@ class Relay:
                     listener.execute("listen outbox")
                     while not self.stopping.is_set():
                         self.drain()
+                        self.wake_drain()
                         pause = 0.0
                         now = time.monotonic()
                         if now - last_sweep >= min(SWEEP_SECONDS, self._stores.settings.jobs.silent_after_seconds / 4):
@@ -124,9 +127,9 @@ class Relay:
                 self._start_flow_run(event)
             case JobCancelling() | JobCancelled():
                 self._cancel_flow_run(event.flow_run_id)
-            case (
-                JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished() | ModelsChanged()
-            ):
+            case ModelsChanged():
+                self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
+            case JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
                 return
             case _:
                 assert_never(event)
@@ -151,6 +154,24 @@ class Relay:
             current = self._stores.database.run(jobs.get(job.id))
             if current.state is JobState.CANCELLED:
                 self._cancel_flow_run(run.id)
+
+    def wake_drain(self) -> UUID | None:
+        """Start a run of the search sync when rows are due and nobody drains them; gives the run.
+
+        The key has a number that the run itself raises when it begins, so asking again starts no second one.
+        """
+        number = self._stores.database.run(search_queue.drain_wanted(SYNC))
+        if number is None:
+            return None
+        deployment = self._deployment_id(f"{SYNC}/{SYNC}")
+        key = f"{SYNC}:{number}"
+        run = self._ask(
+            lambda: self._prefect.create_flow_run_from_deployment(deployment, idempotency_key=key, name=key)
+        )
+        if run.state is not None and run.state.is_final():
+            # It died before it began, and Prefect gives a dead run back for its key.
+            self._stores.database.run(search_queue.next_wakeup(SYNC))
+        return run.id
 
     def _cancel_flow_run(self, flow_run_id: UUID | None) -> None:
         """Ask Prefect to stop a flow run; the flow also reads its job's row, so a miss only takes a little longer."""

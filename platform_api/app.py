@@ -26,6 +26,7 @@ from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
 from platform_api.resources.people import People
+from platform_api.resources.search import SearchResource
 from platform_api.resources.training_jobs import TrainingJobs
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
@@ -33,7 +34,18 @@ from storage.blobs.images import ImageWorkers
 from storage.settings import Settings, load_settings
 from storage.stores import AsyncStores, open_async_stores
 
-RESOURCES = (DataSets, BaseModels, TrainingJobs, Generations, Models, ModelVersions, Images, People, Words)
+RESOURCES = (
+    DataSets,
+    BaseModels,
+    TrainingJobs,
+    Generations,
+    Models,
+    ModelVersions,
+    Images,
+    People,
+    Words,
+    SearchResource,
+)
 
 STREAMS_EACH = 50
 """Event streams that one account may follow at once, in one process."""

@@ -20,6 +20,7 @@ DarkroomError
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
 ├── StoreUnavailable            a store does not answer; waiting may help
+│   └── EncoderUnavailable      no weights that turn text into vectors
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
 ├── JobLost                     this process no longer holds the job (another hand-out does)
 │   └── JobAlreadyRunning       a second claimant of one hand-out
@@ -166,6 +167,12 @@ class StoreUnavailable(DarkroomError):
     """A store does not answer. Waiting may help."""
 
     code = "store_unavailable"
+
+
+class EncoderUnavailable(StoreUnavailable):
+    """There are no usable weights that turn text into vectors; text search works without them."""
+
+    code = "encoder_unavailable"
 
 
 class BlobMissing(DarkroomError):

@@ -73,6 +73,21 @@ class ApiSettings(BaseModel):
     idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
 
 
+class SearchSettings(BaseModel):
+    """The read model that searches ask."""
+
+    elasticsearch_url: SecretStr = Field(
+        SecretStr(""), description="http(s)://[user:password@]host:port of Elasticsearch; empty: search in Postgres."
+    )
+    index_prefix: str = Field(
+        "darkroom", pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Begins the name of every Elasticsearch index."
+    )
+    timeout_seconds: float = Field(5.0, gt=0, description="How long a search may take.")
+    encoder_folder: str = Field(
+        "", description="BERT-style folder for semantic search; empty: the installed MiniLM; `off`: none."
+    )
+
+
 class UploadSettings(BaseModel):
     """What a data set may be."""
 
@@ -116,6 +131,7 @@ class Settings(BaseSettings):
     prefect: PrefectSettings = PrefectSettings()  # pyright: ignore[reportCallIssue]
     mlflow: MlflowSettings = MlflowSettings()  # pyright: ignore[reportCallIssue]
     api: ApiSettings = ApiSettings()  # pyright: ignore[reportCallIssue]
+    search: SearchSettings = SearchSettings()  # pyright: ignore[reportCallIssue]
     uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
     jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.redis.progress import ProgressReader, ProgressWriter
+from storage.search.embedded import EmbeddedReader
+from storage.search.embedded_writing import EmbeddedWriter
+from storage.search.encoder import Encoder
+from storage.search.gateway import Search, SearchReader, SearchWriter
 from storage.settings import Settings
 
 
@@ -21,6 +27,8 @@ class Stores:
     database: Database
     blobs: BlobStore
     progress: ProgressWriter
+    search: SearchWriter
+    encoder: Encoder
 
     @property
     def cache_folder(self) -> Path:
@@ -36,15 +44,18 @@ class AsyncStores:
     database: AsyncDatabase
     blobs: BlobStore
     progress: ProgressReader
+    search: Search
 
 
 @contextmanager
 def open_stores(settings: Settings) -> Generator[Stores]:
     """Clients for a sync process, closed at the end."""
     database, progress = Database(settings.postgres), ProgressWriter(settings.redis)
+    search = _search_writer(settings, database)
     try:
-        yield Stores(settings, database, BlobStore(settings.blobs), progress)
+        yield Stores(settings, database, BlobStore(settings.blobs), progress, search, Encoder(settings.search))
     finally:
+        search.close()
         progress.close()
         database.close()
 
@@ -53,9 +64,29 @@ def open_stores(settings: Settings) -> Generator[Stores]:
 async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
     """Clients for the API, closed at the end. It starts also while Postgres or Valkey is away."""
     database, progress = AsyncDatabase(settings.postgres), ProgressReader(settings.redis)
+    reader = _search_reader(settings, database)
     await database.open()
     try:
-        yield AsyncStores(settings, database, BlobStore(settings.blobs), progress)
+        search = Search(reader, Encoder(settings.search))
+        yield AsyncStores(settings, database, BlobStore(settings.blobs), progress, search)
     finally:
+        await reader.close()
         await progress.close()
         await database.close()
+
+
+# Elasticsearch's client takes half a second to import, and numpy with it: only those who have a cluster pay for it.
+
+
+def _search_writer(settings: Settings, database: Database) -> SearchWriter:
+    if settings.search.elasticsearch_url.get_secret_value():
+        engine = import_module("storage.search.elasticsearch_writing")
+        return cast(SearchWriter, engine.ElasticsearchWriter(settings.search, database))
+    return EmbeddedWriter(database)
+
+
+def _search_reader(settings: Settings, database: AsyncDatabase) -> SearchReader:
+    if settings.search.elasticsearch_url.get_secret_value():
+        engine = import_module("storage.search.elasticsearch")
+        return cast(SearchReader, engine.ElasticsearchReader(settings.search))
+    return EmbeddedReader(database)

@@ -22,6 +22,7 @@ import pytest
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.valkey import valkey_command
 from storage.postgres.connection import migrate
+from tests import search_server
 
 TEMPLATE = "template_darkroom"
 
@@ -107,3 +108,10 @@ def valkey_url(valkey_server: str) -> str:
         if connection.recv(64) != b"+OK\r\n":
             raise RuntimeError(f"Valkey at {address} did not empty itself.")
     return valkey_server
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_url(short_folder: Path) -> Iterator[str]:
+    """URL of a real Elasticsearch, started when the first test asks for it."""
+    with search_server.serving(short_folder / "elasticsearch") as url:
+        yield url

@@ -5,6 +5,7 @@ Everything here may be repeated: what is there stays.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Generator
@@ -15,11 +16,15 @@ from typing import Any
 from pydantic import SecretStr
 
 from deployments.bases import add_base_model
+from storage.errors import StoreUnavailable
 from storage.postgres import access
 from storage.postgres.connection import Database, Query
 from storage.records.access import NewKey, Role, Scope, make_key, split_key
+from storage.search.builds import ensure_live_builds
 from storage.settings import Settings
 from storage.stores import open_stores
+
+log = logging.getLogger("darkroom.seed")
 
 OWNER = "owner"
 STARTER = "starter"
@@ -48,6 +53,15 @@ def ensure_owner(settings: Settings) -> None:
         key = make_key()
         database.run(_owner_with(key))
     write_secret(file, key.text)
+
+
+def ensure_search_index(settings: Settings) -> None:
+    """Make the search index that there is not yet. While Elasticsearch is away `reconcile` does it later."""
+    with open_stores(settings) as stores:
+        try:
+            ensure_live_builds(stores)
+        except StoreUnavailable as error:
+            log.warning("no search index yet: %s", error)
 
 
 def _is_known(database: Database, text: str) -> bool:

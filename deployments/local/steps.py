@@ -9,7 +9,7 @@ import httpx
 
 from deployments.local.fingerprint import deploy_is_needed
 from deployments.local.parts import Steps, embedded_postgres, is_embedded
-from deployments.local.seed import ensure_owner, ensure_starter
+from deployments.local.seed import ensure_owner, ensure_search_index, ensure_starter
 from storage.postgres.connection import migrate
 from storage.settings import Settings
 
@@ -31,10 +31,11 @@ def _has_data(settings: Settings) -> bool:
 
 
 def prepare_database(settings: Settings) -> None:
-    """The newest schema, the owner, and the starter model."""
+    """The newest schema, the owner, the starter model, and an index to search in."""
     migrate(settings.postgres.url.get_secret_value())
     ensure_owner(settings)
     ensure_starter(settings)
+    ensure_search_index(settings)
 
 
 def delete_overdue_runs(api_url: str) -> int:

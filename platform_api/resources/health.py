@@ -14,12 +14,13 @@ from msgspec import Meta
 from platform_api.access import Open
 from platform_api.problems import Refusals
 from storage.errors import StoreUnavailable
-from storage.postgres import outbox
+from storage.postgres import outbox, search_queue
 from storage.postgres.outbox import Backlog
 from storage.stores import AsyncStores
 
 PATIENCE_SECONDS = 2.0
 RELAY_LATE_SECONDS = 30.0
+SEARCH_LATE_SECONDS = 30.0
 
 
 class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -29,12 +30,23 @@ class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     oldest_seconds: float
 
 
+class SearchHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whether searches are answered, and how far they are behind the catalogue. Ages are in seconds."""
+
+    state: Annotated[str, Meta(examples=["ok"])]
+    waiting: Annotated[int, Meta(description="Changed rows that searches do not show yet.")]
+    oldest_seconds: Annotated[float, Meta(description="Age of the oldest change that waits, counts aside.")]
+    oldest_counts_seconds: Annotated[float, Meta(description="Age of the oldest change of counts that waits.")]
+    dead_letters: Annotated[int, Meta(description="Rows that could not be indexed.")]
+
+
 class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Each part: `ok` or `away`."""
 
     postgres: Annotated[str, Meta(examples=["ok"])]
     valkey: Annotated[str, Meta(examples=["ok"])]
     relay: RelayHealth | None
+    search: SearchHealth | None
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -59,11 +71,14 @@ class Health(Controller):
     )
     async def show(self, stores: AsyncStores, state: State) -> Response[HealthView]:
         """503 only when Postgres is away; anything else that is missing makes things slower, not wrong."""
-        backlog, valkey = await asyncio.gather(_backlog(stores), _valkey(stores))
+        backlog, valkey, search = await asyncio.gather(_backlog(stores), _valkey(stores), _search(stores))
         relay = backlog and RelayHealth(waiting=backlog.waiting, oldest_seconds=round(backlog.oldest_seconds, 1))
         late = relay is not None and relay.oldest_seconds > RELAY_LATE_SECONDS
-        status = "down" if backlog is None else "degraded" if late or not valkey else "ok"
-        parts = Parts(postgres="ok" if backlog else "away", valkey="ok" if valkey else "away", relay=relay)
+        behind = search is not None and (search.state != "ok" or search.oldest_seconds > SEARCH_LATE_SECONDS)
+        status = "down" if backlog is None else "degraded" if late or behind or not valkey else "ok"
+        parts = Parts(
+            postgres="ok" if backlog else "away", valkey="ok" if valkey else "away", relay=relay, search=search
+        )
         view = HealthView(status=status, parts=parts, refusals=dict(cast(Refusals, state.refusals)))
         return Response(view, status_code=503 if backlog is None else 200, headers=_retry(backlog))
 
@@ -84,3 +99,21 @@ async def _valkey(stores: AsyncStores) -> bool:
         return await asyncio.wait_for(stores.progress.alive(), PATIENCE_SECONDS)
     except TimeoutError:
         return False
+
+
+async def _search(stores: AsyncStores) -> SearchHealth | None:
+    try:
+        lag = await asyncio.wait_for(stores.database.run(search_queue.lag()), PATIENCE_SECONDS)
+    except (StoreUnavailable, TimeoutError):
+        return None
+    try:
+        answers = await asyncio.wait_for(stores.search.reader.alive(), PATIENCE_SECONDS)
+    except TimeoutError:
+        answers = False
+    return SearchHealth(
+        state="ok" if answers else "away",
+        waiting=lag.waiting,
+        oldest_seconds=round(lag.oldest_seconds, 1),
+        oldest_counts_seconds=round(lag.oldest_counts_seconds, 1),
+        dead_letters=lag.dead_letters,
+    )

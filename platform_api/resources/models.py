@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,11 +17,13 @@ from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
 from platform_api.resources.catalog_parts import read_parts
 from platform_api.resources.catalog_views import ModelView, model_view
 from platform_api.resources.views import API
+from platform_api.searching import page_of, shown
 from storage.errors import Unauthenticated
 from storage.postgres import catalog, listing
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.listing import ModelFilter, ModelSort, Period
+from storage.records.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
 from storage.records.visibility import Viewer, check_model
 from storage.records.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
 from storage.stores import AsyncStores
@@ -40,6 +43,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 ListModels = queried(
     {
         **turning(MOST),
+        "query": (a_text(MAX_TEXT), "Words, as in /search, best first unless sort says otherwise; without page."),
         "tag": (a_text(), "The exact name of a tag; `tagname` too."),
         "username": (a_text(), "Whose models; `user` too."),
         "types": (a_list(a_word(ModelType)), "Repeated or joined by commas; `type` too."),
@@ -82,8 +86,14 @@ class Models(Controller):
     async def list_page(
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
     ) -> Response[ModelPage]:
-        """Public models with their versions. Pages by cursor keep the order of the first page, whatever changes."""
+        """Public models with their versions. Pages by cursor keep the order of the first page, whatever changes.
+
+        With `query` they are searched, and filters that search does not have are named in X-Ignored-Parameters.
+        """
         query, where = Query(request), addresses(request, stores.settings.api)
+        if (words := query.text("query")) is not None:
+            found = await _search(stores, words, query, viewer, where)
+            return answer(request, found, ignored=query.ignored)
         turn = read_turn(query, stores.settings.api, most=MOST, usual=MOST)
         wanted, sort, primary_only = _read_filter(query, viewer)
         query.check()
@@ -161,3 +171,51 @@ def _page(
     parts = yield from read_parts(found, Viewer(), levels=wanted.levels)
     items = [model_view(model, parts, where, primary_only=primary_only) for model in found]
     return ModelPage(items=items, metadata=turn.info(page.next, f"{API}/models", query, where))
+
+
+async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer, where: Addresses) -> ModelPage:
+    """A page of a search by words. The limit of its cursors is that of a search: a thousand hits, for ten minutes."""
+    if query.number("page") is not None:
+        query.fault("page", "a search goes on with metadata.nextCursor; leave page out")
+    nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
+    levels = level or (EVERY_LEVEL if nsfw else PG)
+    levels = levels if viewer.moderator else levels & EVERY_LEVEL
+    sort, period = query.choice(ModelSort, "sort"), query.choice(Period, "period") or Period.ALL_TIME
+    values = {
+        Facet.TYPE: query.choices(ModelType, "types", "type"),
+        Facet.BASE_MODEL: query.words("baseModels", "baseModel"),
+        Facet.TAG: query.words("tag", "tagname"),
+        Facet.CREATOR: query.words("username", "user"),
+    }
+    limit, cursor = query.number("limit", low=0, high=MOST), query.text("cursor")
+    primary_only = bool(query.flag("primaryFileOnly"))
+    query.check()
+    # To the day, so that the pages of one search are one search.
+    since = period.since(datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    wanted = SearchQuery(
+        text=words,
+        filters=Filters(
+            values={facet: tuple(given) for facet, given in values.items() if given},
+            levels=levels,
+            published_from=None if since is None else int(since.timestamp()) * 1_000_000,
+        ),
+        sort=Sort.RELEVANCE if sort is None else _SORTS[sort],
+    )
+    page = await page_of(stores, Kind.MODEL, wanted, MOST if limit is None else limit, cursor)
+    items = await stores.database.run(shown(page, levels, where, primary_only=primary_only))
+    if page.next_cursor is None:
+        return ModelPage(items=items, metadata=PageInfo())
+    address = where.page(f"{API}/models", query.following(cursor=page.next_cursor))
+    return ModelPage(items=items, metadata=PageInfo(next_cursor=page.next_cursor, next_page=address))
+
+
+_SORTS = {
+    ModelSort.HIGHEST_RATED: Sort.RATED,
+    ModelSort.MOST_LIKED: Sort.RATED,
+    ModelSort.MOST_DOWNLOADED: Sort.DOWNLOADED,
+    ModelSort.MOST_DISCUSSED: Sort.DISCUSSED,
+    ModelSort.MOST_COLLECTED: Sort.COLLECTED,
+    ModelSort.MOST_IMAGES: Sort.PICTURED,
+    ModelSort.NEWEST: Sort.NEWEST,
+    ModelSort.OLDEST: Sort.OLDEST,
+}

@@ -9,12 +9,13 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Crashed
 
+from flows.indexing.draining import SYNC
 from flows.relay import DEPLOYMENTS, PrefectAway, Relay
-from storage.postgres import jobs, outbox
+from storage.postgres import jobs, outbox, search_queue
 from storage.postgres.connection import Query
 from storage.records.jobs import JobState
 from storage.stores import Stores
-from tests.storage.makers import a_job, an_account
+from tests.storage.makers import a_job, a_published_model, an_account
 
 
 @flow(name="train-dreambooth")
@@ -129,3 +130,31 @@ def test_a_flow_run_that_died_before_it_claimed_is_replaced(
     prefect.set_flow_run_state(run, Crashed(message="power loss"), force=True)
     [replaced] = relay.replace_dead_flow_runs()
     assert replaced.hand_out == 2
+
+
+@flow(name=SYNC)
+def sync_search_index() -> None:
+    """Stands for the deployment's flow; no worker ever runs it here."""
+
+
+def test_a_drain_of_the_search_queue_is_started_once_for_a_wake_up(
+    stores: Stores, prefect: SyncPrefectClient, relay: Relay
+) -> None:
+    flow_id = prefect.create_flow(sync_search_index)
+    prefect.create_deployment(flow_id=flow_id, name=SYNC, parameter_openapi_schema={"type": "object", "properties": {}})
+    assert relay.wake_drain() is None
+    model = a_published_model(stores.database, an_account(stores.database))
+    relay.drain()
+    assert [row.id for row in stores.database.run(search_queue.due(10))] == [model.id]
+    first = relay.wake_drain()
+    assert first is not None
+    assert relay.wake_drain() == first
+    with stores.database.session_lock(SYNC) as held:
+        assert held
+        assert relay.wake_drain() is None
+    stores.database.run(search_queue.next_wakeup(SYNC))
+    second = relay.wake_drain()
+    assert second not in (None, first)
+    prefect.set_flow_run_state(second, Crashed(), force=True)
+    assert relay.wake_drain() == second
+    assert relay.wake_drain() not in (None, first, second)

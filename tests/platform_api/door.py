@@ -22,7 +22,7 @@ from storage.postgres import access, base_models
 from storage.postgres.connection import Database
 from storage.records.access import Scope, make_key
 from storage.records.base_models import BaseModelCard, BaseModelFile, EvaluationFacts
-from storage.settings import ApiSettings, PostgresSettings, RedisSettings, Settings, UploadSettings
+from storage.settings import ApiSettings, PostgresSettings, RedisSettings, SearchSettings, Settings, UploadSettings
 
 ALL = tuple(Scope)
 
@@ -70,7 +70,11 @@ class Door:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, database_url: str, valkey_url: str = "redis://127.0.0.1:1/0", uploads: UploadSettings | None = None
+    folder: Path,
+    database_url: str,
+    valkey_url: str = "redis://127.0.0.1:1/0",
+    uploads: UploadSettings | None = None,
+    search: SearchSettings | None = None,
 ) -> Iterator[Door]:
     """A door over these stores, served by uvicorn in a thread."""
     settings = Settings(
@@ -78,6 +82,7 @@ def serving(
         postgres=PostgresSettings(url=database_url),  # type: ignore[arg-type]
         redis=RedisSettings(url=valkey_url),  # type: ignore[arg-type]
         uploads=uploads or UploadSettings(),
+        search=search or SearchSettings(),
         api=ApiSettings(signing_key="a key for tests"),  # type: ignore[arg-type]
     )
     with Database(settings.postgres) as database, listening(settings) as url:

@@ -35,6 +35,7 @@ PUBLIC: tuple[tuple[str, str], ...] = (
     ("GET", "/api/v1/model-versions/mini/{version_id}"),
     ("GET", "/api/v1/model-versions/{version_id}/files/{path}"),
     ("HEAD", "/api/v1/model-versions/{version_id}/files/{path}"),
+    ("GET", "/api/v1/search"),
     ("GET", "/api/v1/images"),
     ("GET", "/api/v1/creators"),
     ("GET", "/api/v1/users"),

@@ -12,6 +12,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from storage.search.builds import ensure_live_builds
+from storage.stores import open_stores
 from tests.platform_api.door import Door, register_starter, serving
 from tests.platform_api.test_downloads import publish
 
@@ -31,6 +33,8 @@ def live_door(module_database_url: str, valkey_server: str, tmp_path_factory: py
     with serving(tmp_path_factory.mktemp("live"), module_database_url, valkey_server) as door:
         register_starter(door.database)
         publish(door, door.client())
+        with open_stores(door.settings) as stores:
+            ensure_live_builds(stores)
         yield door
 
 

@@ -1,0 +1,30 @@
+"""Named points where a fault test may kill or hold a process. Off unless the settings name one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from storage.settings import Settings
+
+
+def reach(settings: Settings, point: str) -> None:
+    """A point where a fault test may kill this process (`die:FILE`), or hold it until FILE says go (`wait:FILE`).
+
+    A point whose file is there already is passed.
+    """
+    order = settings.jobs.crash_points.get(point)
+    if order is None:
+        return
+    action, _, name = order.partition(":")
+    marker = Path(name)
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    if action == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while marker.read_text() != "go":
+        time.sleep(0.05)

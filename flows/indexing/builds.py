@@ -1,0 +1,118 @@
+"""The life of a build around its filling: caught up, compared with the rows, swapped, dropped."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+from flows.indexing.documents import SOURCES, write_everywhere
+from flows.indexing.draining import SYNC, drain
+from storage.errors import StoreUnavailable
+from storage.postgres import search_builds, search_queue
+from storage.records.search import Build, BuildState, Kind
+from storage.stores import Stores
+
+log = logging.getLogger("darkroom.indexing")
+
+READERS_SECONDS = 600.0
+"""An old build stays this long after the swap, so that open readers finish."""
+PAGE = 2000
+
+
+def clear_unfinished(stores: Stores, kind: Kind) -> list[Build]:
+    """Drop builds of the kind whose rebuild died; gives them. Only the holder of the rebuild's lock may call it."""
+    dropped: list[Build] = []
+    reading = stores.search.reading(kind)
+    for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
+        if build.kind is not kind or build.state not in (BuildState.PREPARING, BuildState.BUILDING):
+            continue
+        if build.id == reading:
+            # The engine had swapped already; only the row does not say so.
+            stores.database.run(search_builds.swap(build.id))
+            continue
+        drop(stores, build)
+        dropped.append(build)
+    return dropped
+
+
+def drop_retired(stores: Stores, after_seconds: float = READERS_SECONDS) -> list[Build]:
+    """Drop builds that nobody has read for a while; gives them."""
+    retired = stores.database.run(search_builds.retired(stores.search.engine, after_seconds))
+    for build in retired:
+        drop(stores, build)
+    return retired
+
+
+def drop_strays(stores: Stores) -> list[int]:
+    """Drop indexes that no row names; gives their numbers."""
+    # The indexes are listed first: a build's row is there before its index.
+    existing = stores.search.existing()
+    known = {build.id for build in stores.database.run(search_builds.of_engine(stores.search.engine))}
+    strays = [number for number in existing if number not in known]
+    for number in strays:
+        stores.search.drop_stray(number)
+    return strays
+
+
+def drop(stores: Stores, build: Build) -> None:
+    """Nothing is written to the build any more, then its index goes."""
+    stores.database.run(search_builds.forget(build.id))
+    stores.search.drop(build)
+
+
+def catch_up(stores: Stores, patience_seconds: float) -> None:
+    """Wait until every change from before now is written, draining here when nobody else does.
+
+    Raises StoreUnavailable when that takes longer than `patience_seconds`, for example because no relay runs.
+    """
+    moment = stores.database.run(search_queue.now())
+    deadline = time.monotonic() + patience_seconds
+    while stores.database.run(search_queue.waiting_since(moment)):
+        with stores.database.session_lock(SYNC) as held:
+            if held:
+                drain(stores)
+        if time.monotonic() > deadline:
+            lag = stores.database.run(search_queue.lag())
+            raise StoreUnavailable(
+                f"{lag.waiting} changes still wait after {patience_seconds:.0f} s. Is the relay running? "
+                "The old index stays; start the rebuild again."
+            )
+        time.sleep(0.1)
+
+
+def mend(stores: Stores, build: Build) -> int:
+    """Make a build equal to the rows where it is not: ids it lacks, has older, or should not have; gives how many."""
+    stores.search.refresh(build)
+    mended = 0
+    for missing, extra in differences(stores, build):
+        if missing:
+            write_everywhere(stores, build.kind, missing)
+        if extra:
+            stores.search.write(build, [], stores.database.run(SOURCES[build.kind].unlisted(extra)))
+        mended += len(missing) + len(extra)
+    return mended
+
+
+def differences(stores: Stores, build: Build) -> Iterator[tuple[list[int], list[int]]]:
+    """Page by page: ids that the build lacks or has older than the rows, and ids that it has though no list shows them.
+
+    A row that changes meanwhile may be among them.
+    """
+    source = SOURCES[build.kind]
+    after = 0
+    while True:
+        rows = dict(stores.database.run(source.revisions(after, PAGE)))
+        kept = dict(stores.search.revisions(build, after=after, limit=PAGE))
+        # Compare up to the last id that both pages reach.
+        ends = [max(page) for page in (rows, kept) if len(page) == PAGE]
+        end = min(ends) if ends else None
+        missing = [number for number, revision in rows.items() if kept.get(number, 0) < revision]
+        extra = [number for number in kept if number not in rows]
+        yield (
+            [number for number in missing if end is None or number <= end],
+            [number for number in extra if end is None or number <= end],
+        )
+        if end is None:
+            return
+        after = end

@@ -1,0 +1,167 @@
+"""Rows become documents: read as they are at this moment, with their vectors, and written to every build."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+import psycopg
+
+from storage.errors import EncoderUnavailable, NotFound
+from storage.postgres import search_builds, search_queue, search_sources, search_vectors
+from storage.postgres.connection import Query
+from storage.records.search import Build, BuildState, IndexDocument, Kind, Removal
+from storage.records.search_documents import ModelDocument
+from storage.search.documents import models
+from storage.stores import Stores
+
+log = logging.getLogger("darkroom.indexing")
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Source(Generic[D]):
+    """Where a kind's documents come from and how they are made.
+
+    read: rows of some ids, as documents and removals. text: what is encoded. build: with a vector, for the engine.
+    shards, listed, revisions, unlisted: for rebuilds, as in `storage.postgres.search_sources`.
+    """
+
+    read: Callable[[Sequence[int]], Query[tuple[list[D], list[Removal]]]]
+    text: Callable[[D], str]
+    build: Callable[[D, bytes], IndexDocument]
+    shards: Callable[[int], Query[list[int]]]
+    listed: Callable[[int, int | None], Query[list[int]]]
+    revisions: Callable[[int, int], Query[list[tuple[int, int]]]]
+    unlisted: Callable[[Sequence[int]], Query[list[Removal]]]
+
+
+SOURCES: Mapping[Kind, Source[ModelDocument]] = {
+    Kind.MODEL: Source(
+        read=search_sources.models,
+        text=models.encoded_text,
+        build=models.build,
+        shards=search_sources.model_shards,
+        listed=search_sources.listed_models,
+        revisions=search_sources.model_revisions,
+        unlisted=search_sources.unlisted_models,
+    )
+}
+"""The kinds that are searched."""
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """Documents and removals as their rows were when they were read; `encoder` made the vectors, None: no vectors."""
+
+    documents: Sequence[IndexDocument]
+    removals: Sequence[Removal]
+    encoder: str | None
+
+    def documents_for(self, build: Build) -> Sequence[IndexDocument]:
+        """The documents as a build takes them: without vectors that are not its encoder's."""
+        if self.encoder is None or build.encoder == self.encoder:
+            return self.documents
+        return [msgspec.structs.replace(document, vector=b"") for document in self.documents]
+
+
+def read_rows(stores: Stores, kind: Kind, ids: Sequence[int]) -> ReadRows:
+    """These rows as they are now, with vectors where there is an encoder."""
+    source = SOURCES[kind]
+    rows, removals = stores.database.run(source.read(ids))
+    encoder, vectors = vectors_of(stores, [source.text(row) for row in rows])
+    documents = [source.build(row, vector) for row, vector in zip(rows, vectors, strict=True)]
+    return ReadRows(documents, removals, encoder)
+
+
+def vectors_of(stores: Stores, texts: Sequence[str]) -> tuple[str | None, list[bytes]]:
+    """The encoder's name and a vector for each text; those that Postgres has are not made again.
+
+    Without an encoder the name is None and the vectors are empty.
+    """
+    try:
+        encoder = stores.encoder.name
+    except EncoderUnavailable:
+        return None, [b""] * len(texts)
+    hashes = [hashlib.sha256(text.encode()).digest() for text in texts]
+    known = stores.database.run(search_vectors.known(encoder, sorted(set(hashes))))
+    missing = {digest: text for digest, text in zip(hashes, texts, strict=True) if digest not in known}
+    if missing:
+        made = stores.encoder.encode(list(missing.values()))
+        new = {digest: row.tobytes() for digest, row in zip(missing, made, strict=True)}
+        stores.database.run(search_vectors.add(encoder, new))
+        known |= new
+    return encoder, [known[digest] for digest in hashes]
+
+
+def write_everywhere(stores: Stores, kind: Kind, ids: Sequence[int]) -> None:
+    """Write rows as they are now to every build of their kind; a row that cannot be is put on the list of dead letters.
+
+    The builds are listed after the rows were read: one that began in between reads these rows itself. The live one
+    comes last, so that a build that takes its place is never behind what readers have seen.
+    """
+
+    def write(some: Sequence[int]) -> None:
+        rows = read_rows(stores, kind, some)
+        builds = stores.database.run(search_builds.written(kind, stores.search.engine))
+        refused: dict[int, str] = {}
+        for build in sorted(builds, key=lambda build: build.state is BuildState.LIVE):
+            refused |= _write(stores, build, rows)
+        _note_refused(stores, kind, rows, refused)
+
+    each_alone_if_need_be(stores, kind, ids, write)
+
+
+def write_to(stores: Stores, build: Build, ids: Sequence[int]) -> None:
+    """Write rows as they are now to one build; a row that cannot be is put on the list of dead letters."""
+
+    def write(some: Sequence[int]) -> None:
+        rows = read_rows(stores, build.kind, some)
+        refused = stores.search.write(build, rows.documents_for(build), rows.removals).refused
+        _bury(stores, build.kind, rows, refused)
+
+    each_alone_if_need_be(stores, build.kind, ids, write)
+
+
+def each_alone_if_need_be(
+    stores: Stores, kind: Kind, ids: Sequence[int], write: Callable[[Sequence[int]], None]
+) -> None:
+    """Write ids together, or one by one if a row among them cannot be read; that one does not hold up the others."""
+    try:
+        write(ids)
+    except (psycopg.DataError, msgspec.ValidationError, ValueError, OverflowError) as error:
+        if len(ids) == 1:
+            log.exception("%s %d cannot be read", kind, ids[0])
+            stores.database.run(search_queue.bury(kind, ids[0], 0, f"{type(error).__name__}: {error}"))
+            return
+        for identity in ids:
+            each_alone_if_need_be(stores, kind, [identity], write)
+
+
+def _write(stores: Stores, build: Build, rows: ReadRows) -> Mapping[int, str]:
+    try:
+        return stores.search.write(build, rows.documents_for(build), rows.removals).refused
+    except NotFound:
+        # Dropped since it was listed; a build that is listed still and has no index is an error.
+        listed = stores.database.run(search_builds.written(build.kind, stores.search.engine))
+        if any(other.id == build.id for other in listed):
+            raise
+        return {}
+
+
+def _note_refused(stores: Stores, kind: Kind, rows: ReadRows, refused: Mapping[int, str]) -> None:
+    written = [change.id for change in (*rows.documents, *rows.removals) if change.id not in refused]
+    stores.database.run(search_queue.revive(kind, written))
+    _bury(stores, kind, rows, refused)
+
+
+def _bury(stores: Stores, kind: Kind, rows: ReadRows, refused: Mapping[int, str]) -> None:
+    revisions = {document.id: document.revision for document in rows.documents}
+    for identity, error in refused.items():
+        log.error("%s %d cannot be indexed: %s", kind, identity, error)
+        stores.database.run(search_queue.bury(kind, identity, revisions.get(identity, 0), error))

@@ -1,0 +1,75 @@
+"""Pages of a search: one window of ranked ids for all of them, held for ten minutes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+
+from platform_api.answers import Addresses
+from platform_api.limits import read_cursor, write_cursor
+from platform_api.resources.catalog_parts import read_parts
+from platform_api.resources.catalog_views import ModelView, model_view
+from storage.errors import InvalidCursor, InvalidRequest
+from storage.postgres import catalog, search_windows
+from storage.postgres.connection import Script
+from storage.postgres.search_windows import SearchWindow, window_of
+from storage.records.search import WINDOW, Kind, SearchQuery
+from storage.records.visibility import Viewer
+from storage.stores import AsyncStores
+
+
+@dataclass(frozen=True)
+class SearchPage:
+    """The ids of a page in order, what is said of the whole search, and the cursor of the next page, if any."""
+
+    ids: tuple[int, ...]
+    window: SearchWindow
+    next_cursor: str | None
+
+
+async def page_of(stores: AsyncStores, kind: Kind, query: SearchQuery, limit: int, cursor: str | None) -> SearchPage:
+    """A page of a search. `query` is without a page of its own.
+
+    Raises InvalidCursor, CursorExpired, StoreUnavailable.
+    """
+    whole = msgspec.structs.replace(query, limit=WINDOW, offset=0)
+    asked = hashlib.sha256(msgspec.json.encode((kind, whole))).hexdigest()
+    if cursor is not None:
+        identity, offset = _read(cursor)
+        window = await stores.database.run(search_windows.get(identity, asked))
+    else:
+        identity, offset = None, 0
+        window = window_of(asked, await stores.search.find(kind, whole))
+    end = offset + limit
+    following = None
+    if limit > 0 and end < len(window.ids):
+        if identity is None:
+            identity = await stores.database.run(search_windows.keep(window))
+        following = write_cursor(identity, end)
+    return SearchPage(window.ids[offset:end], window, following)
+
+
+def shown(page: SearchPage, levels: int, where: Addresses, *, primary_only: bool = False) -> Script[list[ModelView]]:
+    """The models of a page as clients read them, in its order.
+
+    What was hidden since it was indexed is not shown: a page may be shorter than asked.
+    """
+    found = [
+        model for model in (yield from catalog.models_by_id(page.ids)) if model.listed and model.nsfw_level & levels
+    ]
+    parts = yield from read_parts(found, Viewer(), levels=levels)
+    return [model_view(model, parts, where, primary_only=primary_only) for model in found]
+
+
+def _read(cursor: str) -> tuple[UUID, int]:
+    refusal = InvalidCursor("The cursor is not one of ours. Send metadata.nextCursor of a page, unchanged.")
+    try:
+        identity, offset = read_cursor(cursor, 2)
+        if not (offset.isdigit() and len(offset) <= 4):
+            raise refusal
+        return UUID(identity), int(offset)
+    except (InvalidRequest, ValueError) as error:
+        raise refusal from error

@@ -1,0 +1,120 @@
+"""Ids whose documents must be written again, coalesced, in three lanes; what could not be written; when to wake up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from storage.postgres.connection import Query, Script, column, load_statements, lock_number, many, one
+from storage.records.events import Lane
+from storage.records.search import Kind
+
+SQL = load_statements(__file__)
+
+LANES = {Lane.VISIBILITY: 1, Lane.EDITS: 2, Lane.COUNTS: 3}
+COUNTS_DELAY_SECONDS = 60.0
+"""Counts change often and all at once: one that changes again within this time is written once."""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the queue. `changes` tells whether it was changed again since it was read."""
+
+    kind: Kind
+    id: int
+    lane: int
+    changes: int
+
+
+class Lag(msgspec.Struct, frozen=True, kw_only=True):
+    """How far searches are behind the rows: ids that wait, and the age in seconds of the oldest change."""
+
+    waiting: int
+    oldest_seconds: float
+    oldest_counts_seconds: float
+    dead_letters: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that the engine refused, and why."""
+
+    kind: Kind
+    id: int
+    revision: int
+    error: str
+    failed_at: datetime
+
+
+def add(kind: Kind, ids: Iterable[int], lane: Lane) -> Query[list[int]]:
+    """These rows changed. A trigger wakes whoever listens on `search_queue`."""
+    delay = COUNTS_DELAY_SECONDS if lane is Lane.COUNTS else 0.0
+    parameters = {"kind": kind, "ids": sorted(set(ids)), "lane": LANES[lane], "delay": delay}
+    return column(SQL["add"], parameters, int)
+
+
+def add_every_model() -> Query[int]:
+    """Every listed model waits to be written; gives how many did not wait before."""
+    return Query(SQL["add_every_model"], {}, len)
+
+
+def due(limit: int) -> Query[list[Waiting]]:
+    """What is due, the most urgent first."""
+    return many(SQL["due"], {"limit": limit}, Waiting)
+
+
+def done(rows: Sequence[Waiting]) -> Query[list[int]]:
+    """These rows were written as they are now; those changed again since they were read stay."""
+    parameters = {
+        "kinds": [row.kind for row in rows],
+        "ids": [row.id for row in rows],
+        "changes": [row.changes for row in rows],
+    }
+    return column(SQL["done"], parameters, int)
+
+
+def bury(kind: Kind, identity: int, revision: int, error: str) -> Query[list[int]]:
+    """A document was refused; it stays on the list until it is written."""
+    parameters = {"kind": kind, "id": identity, "revision": revision, "error": error[:2000]}
+    return column(SQL["bury"], parameters, int)
+
+
+def revive(kind: Kind, ids: Sequence[int]) -> Query[list[int]]:
+    """These were written, so they are on no list of refused ones."""
+    return column(SQL["revive"], {"kind": kind, "ids": list(ids)}, int)
+
+
+def dead_letters(limit: int = 100) -> Query[list[DeadLetter]]:
+    """What was refused, the oldest first."""
+    return many(SQL["dead_letters"], {"limit": limit}, DeadLetter)
+
+
+def lag() -> Query[Lag]:
+    """How far searches are behind."""
+    return one(SQL["lag"], {}, Lag, "the lag")
+
+
+def waiting_since(moment: datetime) -> Query[bool]:
+    """Whether a change from before `moment` still waits to be written."""
+    return Query(SQL["waiting_since"], {"moment": moment}, lambda rows: bool(rows[0]["waiting"]))
+
+
+def now() -> Query[datetime]:
+    """Postgres' clock."""
+    return Query(SQL["now"], {}, lambda rows: rows[0]["moment"])
+
+
+def next_due() -> Query[float | None]:
+    """In how many seconds the next row is due; None for an empty queue."""
+    return Query(SQL["next_due"], {}, lambda rows: rows[0]["seconds"])
+
+
+def drain_wanted(flow: str) -> Script[int | None]:
+    """The number of the run that should drain the queue now; None when none is due or one holds the lock `flow`."""
+    numbers = yield from column(SQL["drain_wanted"], {"flow": flow, "lock": lock_number(flow)}, int)
+    return numbers[0] if numbers else None
+
+
+def next_wakeup(flow: str) -> Query[list[int]]:
+    """The run of the present number has begun, or is dead: the next has another."""
+    return column(SQL["next_wakeup"], {"flow": flow}, int)

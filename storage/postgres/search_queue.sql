@@ -1,0 +1,82 @@
+-- add --
+-- One row for an id however often it changes; the most urgent lane counts, and the time of the first change.
+insert into search_queue as waiting (kind, id, lane, due_at)
+select %(kind)s, id, %(lane)s, now() + make_interval(secs => %(delay)s) from unnest(%(ids)s::bigint[]) id
+ order by id
+on conflict (kind, id) do update
+   set lane = least(waiting.lane, excluded.lane),
+       changes = waiting.changes + 1,
+       due_at = least(waiting.due_at, excluded.due_at)
+returning id;
+
+-- add_every_model --
+insert into search_queue (kind, id, lane) select 'models', id, 2 from models where listed order by id
+on conflict (kind, id) do nothing
+returning id;
+
+-- due --
+-- The most urgent lane first, then the longest waiting.
+select kind, id, lane, changes from search_queue
+ where due_at <= now()
+ order by lane, due_at, kind, id
+ limit %(limit)s;
+
+-- done --
+-- What was not changed again meanwhile has been written.
+delete from search_queue waiting
+ using unnest(%(kinds)s::text[], %(ids)s::bigint[], %(changes)s::bigint[]) as done (kind, id, changes)
+ where waiting.kind = done.kind and waiting.id = done.id and waiting.changes = done.changes
+returning waiting.id;
+
+-- bury --
+insert into search_dead_letters (kind, id, revision, error)
+values (%(kind)s, %(id)s, %(revision)s, %(error)s)
+on conflict (kind, id) do update
+   set revision = excluded.revision, error = excluded.error, failed_at = now()
+returning id;
+
+-- revive --
+delete from search_dead_letters where kind = %(kind)s and id = any(%(ids)s) returning id;
+
+-- dead_letters --
+select kind, id, revision, error, failed_at from search_dead_letters order by failed_at, kind, id limit %(limit)s;
+
+-- lag --
+-- Changes that searches do not show yet, also those whose event still waits for the relay.
+select (select count(*) from search_queue) as waiting,
+       greatest(coalesce((select extract(epoch from now() - min(queued_at)) from search_queue where lane < 3), 0),
+                coalesce((select extract(epoch from now() - min(created_at)) from outbox
+                           where done_at is null and kind = 'models.changed' and payload ->> 'lane' <> 'counts'), 0)
+               )::float8 as oldest_seconds,
+       coalesce((select extract(epoch from now() - min(queued_at)) from search_queue where lane = 3), 0)::float8
+           as oldest_counts_seconds,
+       (select count(*) from search_dead_letters) as dead_letters;
+
+-- waiting_since --
+-- Whether anything that was changed before `moment` still waits to be written, counts aside.
+select (exists (select from search_queue where lane < 3 and queued_at <= %(moment)s)
+        or exists (select from outbox where done_at is null and kind = 'models.changed' and created_at <= %(moment)s
+                      and payload ->> 'lane' <> 'counts')) as waiting;
+
+-- now --
+select clock_timestamp() as moment;
+
+-- next_due --
+select extract(epoch from min(due_at) - now())::float8 as seconds from search_queue;
+
+-- drain_wanted --
+-- Rows are due and nobody is draining them; gives the number of the run that should.
+insert into drain_wakeups (flow) select %(flow)s
+ where exists (select from search_queue where due_at <= now())
+   and not exists (select from pg_locks
+                    where locktype = 'advisory' and objsubid = 1 and granted
+                      and database = (select oid from pg_database where datname = current_database())
+                      and (classid::bigint << 32 | objid::bigint) = %(lock)s::bigint)
+on conflict (flow) do update set number = drain_wakeups.number
+returning number;
+
+-- next_wakeup --
+-- The run of this number has begun or died: the next one has another key.
+insert into drain_wakeups (flow, number) values (%(flow)s, 2)
+on conflict (flow) do update set number = drain_wakeups.number + 1
+returning number;

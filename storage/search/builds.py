@@ -1,0 +1,42 @@
+"""How a build begins, and the first one of each kind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from storage.errors import EncoderUnavailable
+from storage.postgres import search_builds, search_queue
+from storage.records.search import Build, Kind
+from storage.stores import Stores
+
+log = logging.getLogger("darkroom.search")
+
+SEARCHED: Sequence[Kind] = (Kind.MODEL,)
+"""The kinds that have documents."""
+
+
+def begin(stores: Stores, kind: Kind) -> Build:
+    """An empty build that drains write to from now on. It holds vectors when there is an encoder."""
+    try:
+        encoder, dimensions = stores.encoder.name, stores.encoder.dimensions
+    except EncoderUnavailable as error:
+        log.warning("building without vectors: %s", error)
+        encoder, dimensions = None, None
+    build = stores.database.run(search_builds.insert(kind, stores.search.engine, encoder, dimensions))
+    stores.search.create(build)
+    return stores.database.run(search_builds.open_for_writes(build.id))
+
+
+def ensure_live_builds(stores: Stores) -> list[Build]:
+    """Make an index for each kind whose searches have none to read; gives those. What is listed waits to be written."""
+    made: list[Build] = []
+    for kind in SEARCHED:
+        if stores.search.reading(kind) is not None:
+            continue
+        build = begin(stores, kind)
+        stores.search.complete(build)
+        stores.search.swap(build)
+        stores.database.run(search_queue.add_every_model())
+        made.append(build)
+    return made

@@ -1,0 +1,75 @@
+"""Models as search finds them: what is read of a row, the words and numbers an engine keeps of it, what is encoded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from html import unescape
+
+from storage.records.relevance import Place
+from storage.records.search import Facet, IndexDocument, Kind, Rank, facet_value
+from storage.records.search_documents import ModelDocument
+from storage.records.words import whole, words_of
+
+KIND = Kind.MODEL
+MAX_BODY = 20_000
+"""Letters of a description that are searched."""
+MAX_ENCODED = 2_000
+"""Letters of a description that are encoded; an encoder reads a few hundred tokens."""
+_TAG = re.compile(r"<[^<>]*>")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def build(model: ModelDocument, vector: bytes = b"") -> IndexDocument:
+    """What an engine keeps of a model."""
+    return IndexDocument(
+        id=model.id,
+        revision=model.revision,
+        name=whole(model.name),
+        words={
+            Place.NAME: words_of(model.name),
+            Place.LABELS: words_of(*model.tags, *model.trained_words, model.creator, model.type, *model.base_models),
+            Place.DETAILS: words_of(*model.version_names, *model.file_names),
+            Place.BODY: words_of(plain_text(model.description)[:MAX_BODY]),
+        },
+        hashes=tuple(sorted({digits.lower() for digits in model.hashes})),
+        values={
+            Facet.TYPE: (model.type,),
+            Facet.BASE_MODEL: _kept(Facet.BASE_MODEL, model.base_models),
+            Facet.TAG: _kept(Facet.TAG, model.tags),
+            Facet.CREATOR: _kept(Facet.CREATOR, (model.creator,)),
+        },
+        levels=model.levels,
+        published_at=microseconds(model.published_at),
+        ranks={
+            Rank.LIKES: model.likes,
+            Rank.DOWNLOADS: model.downloads,
+            Rank.COMMENTS: model.comments,
+            Rank.COLLECTED: model.collected,
+            Rank.PICTURES: model.pictures,
+            Rank.NEWEST: microseconds(model.published_at),
+        },
+        vector=vector,
+    )
+
+
+def encoded_text(model: ModelDocument) -> str:
+    """What a model's vector is made from. Changing this changes every text hash, so vectors are made anew."""
+    labels = ", ".join((*model.tags, *model.trained_words))
+    about = plain_text(model.description)[:MAX_ENCODED]
+    return f"{model.name}. {model.type} for {', '.join(model.base_models)}. {labels}. {about}".strip()
+
+
+def plain_text(description: str) -> str:
+    """A description without its markup, on one line."""
+    return " ".join(unescape(_TAG.sub(" ", description)).split())
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _kept(facet: Facet, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({facet_value(facet, value) for value in values}))

@@ -1,0 +1,174 @@
+"""How the embedded engine's builds are made, filled and dropped: two tables for each, named by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+import psycopg
+from psycopg.types.json import Jsonb
+
+from storage.errors import NotFound, StoreUnavailable
+from storage.postgres import search_builds
+from storage.postgres.connection import Database, Query, Script, column, load_statements
+from storage.records.search import Build, IndexDocument, Kind, Removal, Written
+from storage.records.words import stem
+from storage.search.embedded import ENGINE, RANKS, label_of, vector_text
+from storage.search.lexemes import document_lexemes, kept_deletes
+
+SQL = load_statements(__file__)
+INDEXES = ("index_words", "index_labels", "index_stems", "index_deletes", "index_vectors")
+BATCH = 500
+
+
+def statement(name: str, build: Build) -> str:
+    """A statement for the tables of a build."""
+    vector = "halfvec" if build.dimensions is None else f"halfvec({build.dimensions})"
+    return SQL[name].replace("{build}", str(int(build.id))).replace("{vector}", vector)
+
+
+class EmbeddedWriter:
+    """Search in Postgres for flows."""
+
+    engine = ENGINE
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known_words: dict[int, set[str]] = {}
+
+    def create(self, build: Build) -> None:
+        """As `SearchWriter.create`. Raises StoreUnavailable where pgvector is not installed."""
+        try:
+            self._alone("create extension if not exists vector")
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
+            raise StoreUnavailable(
+                "This Postgres has no pgvector, which search needs. Install it, or name an Elasticsearch in "
+                "DARKROOM_SEARCH__ELASTICSEARCH_URL."
+            ) from error
+        self._alone(statement("create", build), statement("create_words", build))
+
+    def write(self, build: Build, documents: Sequence[IndexDocument], removals: Sequence[Removal] = ()) -> Written:
+        """As `SearchWriter.write`. A batch with a document that cannot be kept is written one by one."""
+        rows = [row_of(document) for document in documents] + [removed_row(removal) for removal in removals]
+        words = [{word for place in document.words.values() for word in place} for document in documents]
+        stored = 0
+        refused: dict[int, str] = {}
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            new_words = set[str]().union(*words[start : start + BATCH])
+            try:
+                stored += self._write(build, batch, new_words)
+            except psycopg.DataError:
+                for row, its_words in zip(batch, [*words[start : start + BATCH], *[set[str]()] * BATCH], strict=False):
+                    try:
+                        stored += self._write(build, [row], its_words)
+                    except psycopg.DataError as error:
+                        refused[row["id"]] = str(error).splitlines()[0]
+        return Written(stored=stored, superseded=len(rows) - stored - len(refused), refused=refused)
+
+    def _write(self, build: Build, rows: Sequence[Mapping[str, Any]], words: set[str]) -> int:
+        known = self._known_words.setdefault(build.id, set())
+        try:
+            written = self._database.run(_put(build, rows, sorted(words - known)))
+        except psycopg.errors.UndefinedTable as error:
+            raise NotFound(f"Search build {build.id} has no tables (any more).") from error
+        known.update(words)
+        return written
+
+    def complete(self, build: Build) -> None:
+        """As `SearchWriter.complete`: the indexes, made while writes go on."""
+        with self._database.connect() as connection:
+            connection.execute("set statement_timeout = 0")
+            connection.execute("set lock_timeout = 0")
+            connection.execute("set maintenance_work_mem = '512MB'")
+            for row in connection.execute(cast(Any, statement("invalid", build))).fetchall():
+                connection.execute(cast(Any, f"drop index {row['name']}"))
+            for name in INDEXES:
+                if name != "index_vectors" or build.dimensions is not None:
+                    connection.execute(cast(Any, statement(name, build)))
+            connection.execute(cast(Any, statement("analyze", build)))
+
+    def refresh(self, build: Build) -> None:
+        """What is committed is found at once."""
+
+    def swap(self, build: Build) -> None:
+        """As `SearchWriter.swap`: one row, read in every query's own snapshot."""
+        self._database.run(search_builds.swap(build.id))
+
+    def reading(self, kind: Kind) -> int | None:
+        """As `SearchWriter.reading`."""
+        build = self._database.run(search_builds.live(kind, ENGINE))
+        return build.id if build else None
+
+    def drop(self, build: Build) -> None:
+        """As `SearchWriter.drop`."""
+        self._known_words.pop(build.id, None)
+        self._alone(statement("drop", build))
+
+    def revisions(self, build: Build, *, after: int, limit: int) -> list[tuple[int, int]]:
+        """As `SearchWriter.revisions`."""
+        query = Query(
+            statement("revisions", build),
+            {"after": after, "limit": limit},
+            lambda rows: [(int(row["id"]), int(row["revision"])) for row in rows],
+        )
+        return self._database.run(query)
+
+    def existing(self) -> list[int]:
+        """As `SearchWriter.existing`."""
+        return self._database.run(column(SQL["existing"], {}, int))
+
+    def drop_stray(self, number: int) -> None:
+        """As `SearchWriter.drop_stray`."""
+        self._alone(SQL["drop"].replace("{build}", str(int(number))))
+
+    def close(self) -> None:
+        """The database's connections are not this writer's."""
+
+    def _alone(self, *statements: str) -> None:
+        with self._database.connect() as connection:
+            for text in statements:
+                connection.execute(cast(Any, text))
+
+
+def _put(build: Build, rows: Sequence[Mapping[str, Any]], words: Sequence[str]) -> Script[int]:
+    """Words before the documents that have them; gives how many rows were written."""
+    if words:
+        new = yield from column(statement("unknown_words", build), {"words": words}, str)
+        added = [{"word": word, "stem": stem(word), "deletes": kept_deletes(word)} for word in new]
+        yield from Query(statement("add_words", build), {"words": Jsonb(added, msgspec.json.encode)}, len)
+    return (yield from Query(statement("write", build), {"documents": Jsonb(list(rows), msgspec.json.encode)}, len))
+
+
+def row_of(document: IndexDocument) -> dict[str, Any]:
+    """A document by the names of a build's columns."""
+    labels = [label_of(facet, value) for facet, values in document.values.items() for value in values]
+    return {
+        "id": document.id,
+        "revision": document.revision,
+        "removed": False,
+        "name": document.name,
+        "words": document_lexemes(document),
+        "labels": labels,
+        "levels": document.levels,
+        "published_at": document.published_at,
+        "ranks": [document.ranks.get(rank, 0) for rank in RANKS],
+        "vector": vector_text(document.vector) if document.vector else None,
+    }
+
+
+def removed_row(removal: Removal) -> dict[str, Any]:
+    """What stays of a removed document."""
+    return {
+        "id": removal.id,
+        "revision": removal.revision,
+        "removed": True,
+        "name": "",
+        "words": "",
+        "labels": [],
+        "levels": 0,
+        "published_at": 0,
+        "ranks": [0] * len(RANKS),
+        "vector": None,
+    }

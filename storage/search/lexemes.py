@@ -1,0 +1,119 @@
+"""Documents and asked words in the terms of Postgres full text: lexemes whose weight says where a word stands.
+
+Postgres splits and folds nothing here. A word's weight is A in a name, B in labels, C in details, D in the body.
+Hashes are lexemes that begin with #, which no word does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from storage.records.relevance import AskedText, AskedWord, Match, Place, word_score
+from storage.records.search import IndexDocument
+from storage.records.words import edits
+
+WEIGHTS: Mapping[Place, str] = {Place.NAME: "A", Place.LABELS: "B", Place.DETAILS: "C", Place.BODY: "D"}
+HASH = re.compile(r"[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True)
+class WordQueries:
+    """What documents must match (a tsquery), and what each way of having a word is worth.
+
+    queries, numbers, scores: alike in length; those of one word stand together, the best first.
+    """
+
+    required: str
+    queries: list[str]
+    numbers: list[int]
+    scores: list[int]
+
+
+def document_lexemes(document: IndexDocument) -> str:
+    """A document's words as the text of a tsvector; each word stands at its best place."""
+    places: dict[str, Place] = {}
+    for place in sorted(Place):
+        places.update(dict.fromkeys(document.words.get(place, ()), place))
+    lexemes = [f"'{word}':1{WEIGHTS[place]}" for word, place in places.items()]
+    lexemes.extend(f"'#{digits}':1A" for digits in document.hashes)
+    return " ".join(lexemes)
+
+
+def deletes(word: str, most: int) -> list[int]:
+    """Hashes (signed 32 bits) of the word with up to `most` letters left out.
+
+    Two words within n edits have a form in common with at most n letters left out of each. Source: the symmetric
+    deletion of SymSpell, Garbe 2012.
+    """
+    forms = {word}
+    for count in range(1, most + 1):
+        kept = itertools.combinations(word, len(word) - count)
+        forms.update("".join(letters) for letters in kept)
+    return sorted({zlib.crc32(form.encode()) - 2**31 for form in forms})
+
+
+def kept_deletes(word: str) -> list[int]:
+    """The deletes of a document's word: those that an asked word with its allowed edits may share."""
+    if len(word) < 3 or word[0] == "#":
+        return []
+    return deletes(word, 1 if len(word) < 6 else 2)
+
+
+def asked_deletes(text: AskedText) -> list[int]:
+    """The deletes of all asked words that may have typing errors."""
+    return sorted({form for word in text.words if word.edits for form in deletes(word.word, word.edits)})
+
+
+def word_queries(text: AskedText, candidates: Iterable[tuple[str, str]]) -> WordQueries:
+    """The queries of a text; `candidates`: known words with their stems, at least those that may match by error."""
+    known = list(candidates)
+    required: list[str] = []
+    queries: list[str] = []
+    numbers: list[int] = []
+    scores: list[int] = []
+    for number, word in enumerate(text.words, 1):
+        ways = _ways(word, known)
+        required.append("(" + " | ".join(term for _, terms in ways for term in terms) + ")")
+        for match, terms in ways:
+            for place in sorted(Place, reverse=True):
+                queries.append(" | ".join(_weighted(term, WEIGHTS[place]) for term in terms))
+                numbers.append(number)
+                scores.append(word_score(match, place))
+    return WordQueries(" & ".join(required), queries, numbers, scores)
+
+
+def _ways(word: AskedWord, known: Sequence[tuple[str, str]]) -> list[tuple[Match, list[str]]]:
+    """The terms by which a document may have the word, by way, the best first."""
+    exact = [word.word]
+    if HASH.fullmatch(word.word):
+        exact.append("#" + word.word)
+    plural = [other for other, stem in known if stem == word.stem and other != word.word]
+    one: list[str] = []
+    two: list[str] = []
+    if word.edits:
+        for other, _ in known:
+            distance = edits(word.word, other, word.edits)
+            if distance == 1:
+                one.append(other)
+            elif distance == 2 and word.edits == 2:
+                two.append(other)
+    ways = [
+        (Match.EXACT, _quoted(exact)),
+        (Match.PLURAL, _quoted(plural)),
+        (Match.PREFIX, [f"'{word.word}':*"] if word.begins else []),
+        (Match.ONE_EDIT, _quoted(one)),
+        (Match.TWO_EDITS, _quoted(two)),
+    ]
+    return [(match, terms) for match, terms in ways if terms]
+
+
+def _weighted(term: str, weight: str) -> str:
+    return term + weight if term.endswith(":*") else f"{term}:{weight}"
+
+
+def _quoted(words: Iterable[str]) -> list[str]:
+    return [f"'{word}'" for word in words]

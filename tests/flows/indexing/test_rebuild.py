@@ -1,0 +1,266 @@
+"""A rebuild goes on beside reads and writes, and leaves the old index in place wherever it dies."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from flows.indexing import builds
+from flows.indexing.draining import SYNC, drain
+from flows.indexing.rebuild import REBUILD, rebuild
+from flows.reconcile import reconcile_search
+from storage.errors import StoreUnavailable, WrongState
+from storage.postgres import models, search_builds
+from storage.postgres.connection import Query
+from storage.records.search import BuildState, Kind
+from storage.search.builds import begin, ensure_live_builds
+from storage.settings import JobSettings, Settings
+from storage.stores import open_stores
+from tests.flows.indexing.conftest import Catalogue, environment
+from tests.storage.makers import a_published_model
+
+PROGRAM = (
+    "from storage.settings import load_settings; from storage.stores import open_stores; "
+    "from storage.records.search import Kind; from flows.indexing.rebuild import rebuild\n"
+    "with open_stores(load_settings()) as stores: rebuild(stores, Kind.MODEL)"
+)
+
+
+def published(catalogue: Catalogue, count: int) -> list[int]:
+    """The ids of new listed models; their events are not taken yet."""
+    made = [a_published_model(catalogue.stores.database, catalogue.owner, f"mug {number}") for number in range(count)]
+    return [model.id for model in made]
+
+
+def test_a_rebuild_has_every_listed_row_and_is_read(catalogue: Catalogue) -> None:
+    before = catalogue.live()
+    published(catalogue, 5)
+    catalogue.take_events()
+    build = rebuild(catalogue.stores, Kind.MODEL)
+    assert catalogue.live().id == catalogue.stores.search.reading(Kind.MODEL) == build.id
+    assert len(catalogue.listed()) == 5
+    assert catalogue.indexed() == catalogue.listed()
+    assert catalogue.stores.database.run(search_builds.written(Kind.MODEL, build.engine))[0].id == before.id
+
+
+def test_shards_are_filled_side_by_side(catalogue: Catalogue) -> None:
+    published(catalogue, 7)
+    catalogue.take_events()
+    rebuild(catalogue.stores, Kind.MODEL, shard=3)
+    assert catalogue.indexed() == catalogue.listed()
+
+
+def test_the_old_build_stays_for_open_readers_and_goes_later(catalogue: Catalogue) -> None:
+    before = catalogue.live()
+    build = rebuild(catalogue.stores, Kind.MODEL)
+    assert builds.drop_retired(catalogue.stores) == []
+    assert before.id in catalogue.stores.search.existing()
+    assert [old.id for old in builds.drop_retired(catalogue.stores, after_seconds=0)] == [before.id]
+    assert catalogue.stores.search.existing() == [build.id]
+
+
+def test_two_rebuilds_of_a_kind_do_not_run_at_once(catalogue: Catalogue) -> None:
+    with (
+        catalogue.stores.database.session_lock(f"{REBUILD}:models") as held,
+        pytest.raises(WrongState, match="running already"),
+    ):
+        assert held
+        rebuild(catalogue.stores, Kind.MODEL)
+
+
+def test_without_a_relay_the_old_index_stays_and_the_reason_is_told(
+    catalogue: Catalogue, search_settings: Settings
+) -> None:
+    before = catalogue.live()
+    published(catalogue, 1)
+    hasty = search_settings.model_copy(update={"jobs": JobSettings(patience_seconds=0.3)})
+    with open_stores(hasty) as stores, pytest.raises(StoreUnavailable, match="relay"):
+        rebuild(stores, Kind.MODEL)
+    assert catalogue.live().id == before.id
+
+
+def test_what_a_build_lacks_has_older_or_should_not_have_is_mended(catalogue: Catalogue) -> None:
+    first, second, third = published(catalogue, 3)
+    catalogue.take_events()
+    drain(catalogue.stores)
+    live = catalogue.live()
+    database = catalogue.stores.database
+    catalogue.touch(first, "update models set description = 'newer' where id = %(id)s returning id")
+    database.run(models.unpublish(database.run(models.lock(second))))
+    catalogue.stores.search.drop(live)
+    catalogue.stores.search.create(live)
+    catalogue.stores.search.complete(live)
+    assert builds.mend(catalogue.stores, live) == 2
+    assert [identity for identity, _ in catalogue.indexed()] == [first, third]
+    database.run(models.unpublish(database.run(models.lock(third))))
+    assert builds.mend(catalogue.stores, live) == 1
+    assert catalogue.indexed() == catalogue.listed()
+    assert builds.mend(catalogue.stores, live) == 0
+
+
+def test_differences_are_found_across_pages(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = published(catalogue, 9)
+    catalogue.take_events()
+    drain(catalogue.stores)
+    assert catalogue.indexed() == catalogue.listed()
+    monkeypatch.setattr(builds, "PAGE", 2)
+    database = catalogue.stores.database
+    for identity in ids[::3]:
+        database.run(models.unpublish(database.run(models.lock(identity))))
+    for identity in ids[1::3]:
+        catalogue.touch(identity, "update models set description = 'newer' where id = %(id)s returning id")
+    pages = list(builds.differences(catalogue.stores, catalogue.live()))
+    assert sorted(number for missing, _ in pages for number in missing) == ids[1::3]
+    assert sorted(number for _, extra in pages for number in extra) == ids[::3]
+
+
+def test_an_index_that_no_row_names_is_dropped(catalogue: Catalogue) -> None:
+    stray = begin(catalogue.stores, Kind.MODEL)
+    catalogue.stores.database.run(search_builds.forget(stray.id))
+    assert builds.drop_strays(catalogue.stores) == [stray.id]
+    assert catalogue.stores.search.existing() == [catalogue.live().id]
+    assert builds.drop_strays(catalogue.stores) == []
+
+
+def test_a_kind_without_an_index_gets_one_that_is_filled_by_the_next_drain(catalogue: Catalogue) -> None:
+    published(catalogue, 2)
+    catalogue.take_events()
+    drain(catalogue.stores)
+    assert ensure_live_builds(catalogue.stores) == []
+    catalogue.stores.database.run(search_builds.retire_live(Kind.MODEL, catalogue.stores.search.engine))
+    for build in builds.drop_retired(catalogue.stores, after_seconds=0):
+        assert build.state is BuildState.RETIRED
+    [made] = ensure_live_builds(catalogue.stores)
+    assert (catalogue.live().id, catalogue.indexed()) == (made.id, [])
+    assert drain(catalogue.stores) == 2
+    assert catalogue.indexed() == catalogue.listed()
+
+
+EVERY_STEP = ("begun", "batch-written", "filled", "completed", "caught-up", "swapped")
+
+
+@pytest.mark.parametrize(
+    ("search_settings", "point"),
+    [
+        *(("embedded", f"rebuild-{step}") for step in EVERY_STEP),
+        *(("elasticsearch", f"rebuild-{step}") for step in ("batch-written", "swapped")),
+    ],
+    indirect=["search_settings"],
+)
+def test_a_rebuild_that_is_killed_leaves_a_whole_index_and_the_next_one_clears_up(
+    catalogue: Catalogue, search_settings: Settings, tmp_path: Path, point: str
+) -> None:
+    published(catalogue, 3)
+    catalogue.take_events()
+    drain(catalogue.stores)
+    marker = tmp_path / "marker"
+    killed = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment(search_settings, **{point: f"die:{marker}"}), timeout=120
+    )
+    assert killed.returncode == -9
+    assert marker.exists()
+    reading = catalogue.stores.search.reading(Kind.MODEL)
+    assert catalogue.live().id == reading
+    assert catalogue.indexed() == catalogue.listed()
+    build = rebuild(catalogue.stores, Kind.MODEL)
+    assert catalogue.indexed() == catalogue.listed()
+    states = {row.id: row.state for row in catalogue.stores.database.run(search_builds.of_engine(build.engine))}
+    assert set(states.values()) == {BuildState.LIVE, BuildState.RETIRED}
+    assert catalogue.stores.search.existing() == sorted(states)
+
+
+@pytest.mark.parametrize("search_settings", ["elasticsearch"], indirect=True)
+def test_after_a_death_between_the_swap_and_its_row_the_row_is_mended(catalogue: Catalogue) -> None:
+    published(catalogue, 1)
+    catalogue.take_events()
+    build = rebuild(catalogue.stores, Kind.MODEL)
+    database = catalogue.stores.database
+    old = search_builds.written(Kind.MODEL, build.engine)
+    [before, *_] = database.run(old)
+    database.run(
+        Query("update search_builds set state = 'building' where id = %(id)s returning id", {"id": build.id}, len)
+    )
+    restore = "update search_builds set state = 'live', retired_at = null where id = %(id)s returning id"
+    database.run(Query(restore, {"id": before.id}, len))
+    assert builds.clear_unfinished(catalogue.stores, Kind.MODEL) == []
+    assert catalogue.live().id == build.id
+
+
+def test_search_equals_the_catalogue_after_random_writes_with_a_rebuild_in_the_middle(catalogue: Catalogue) -> None:
+    chance = random.Random(20261124)
+    database = catalogue.stores.database
+    ids = published(catalogue, 20)
+    catalogue.take_events()
+    drain(catalogue.stores)
+    done = threading.Event()
+    seen: dict[int, int] = {}
+    faults: list[str] = []
+
+    def write() -> None:
+        for _ in range(80):
+            model = database.run(models.lock(chance.choice(ids)))
+            match chance.randrange(4):
+                case 0 if model.listed:
+                    database.run(models.unpublish(model))
+                case 1 if not model.listed:
+                    database.run(models.publish(model))
+                case _:
+                    catalogue.touch(
+                        model.id, "update models set description = description || 'x' where id = %(id)s returning id"
+                    )
+            catalogue.take_events()
+            with database.session_lock(SYNC) as held:
+                if held:
+                    drain(catalogue.stores)
+        done.set()
+
+    def read() -> None:
+        while not done.is_set():
+            live = catalogue.stores.search.reading(Kind.MODEL)
+            state = database.run(search_builds.live(Kind.MODEL, catalogue.stores.search.engine))
+            if live is None or state is None or state.id != live:
+                continue
+            for identity, revision in catalogue.stores.search.revisions(state, after=0, limit=100):
+                if revision < seen.get(identity, 0):
+                    faults.append(f"model {identity} went from revision {seen[identity]} to {revision}")
+                seen[identity] = max(revision, seen.get(identity, 0))
+
+    workers = [threading.Thread(target=write), threading.Thread(target=read)]
+    for worker in workers:
+        worker.start()
+    rebuilt = 0
+    while not done.is_set():
+        rebuild(catalogue.stores, Kind.MODEL)
+        rebuilt += 1
+    for worker in workers:
+        worker.join()
+    drain(catalogue.stores)
+    assert faults == []
+    assert rebuilt >= 1
+    assert seen
+    assert catalogue.indexed() == catalogue.listed()
+
+
+def test_reconcile_mends_a_missing_index_a_stray_one_and_rows_that_differ(catalogue: Catalogue) -> None:
+    published(catalogue, 3)
+    catalogue.take_events()
+    drain(catalogue.stores)
+    assert reconcile_search(catalogue.stores) == []
+    live = catalogue.live()
+    stray = begin(catalogue.stores, Kind.MODEL)
+    catalogue.stores.database.run(search_builds.forget(stray.id))
+    catalogue.stores.search.drop(live)
+    catalogue.stores.search.create(live)
+    catalogue.stores.search.complete(live)
+    catalogue.stores.search.swap(live)
+    assert reconcile_search(catalogue.stores) == [
+        f"search index {stray.id} was named by no row: dropped",
+        "3 models differed in the search index: written again",
+    ]
+    assert catalogue.indexed() == catalogue.listed()
+    assert reconcile_search(catalogue.stores) == []
