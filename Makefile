@@ -66,4 +66,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo "Installing the tools for tests and checks"
 	@$(PIP_INSTALL) --editable '.[dev,s3]'
+	@# It asks for an old copy of the standard library's argparse, with which Prefect's test server does not start.
+	@$(PIP_INSTALL) --no-deps civitdl==2.2.0
 	@touch $@
