@@ -33,7 +33,7 @@ from flows.training.evaluation import (
     new_scenes,
     split_images,
 )
-from flows.training.export import SINGLE_FILE, Export, export_model
+from flows.training.export import SINGLE_FILE, export_model
 from flows.training.families.protocol import Components
 from flows.training.fit import fit
 from flows.training.grid import Row, draw_grid
@@ -212,7 +212,7 @@ def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
         between_files=lambda: work.boundary("export", 0, 0),
     )
     files = [_stored(work, written.folder / name, name, FileRole.FOLDER) for name in written.members()]
-    return [_stored(work, written.single_file, SINGLE_FILE, FileRole.WEIGHTS, _hashes(written)), *files]
+    return [_stored(work, written.single_file, SINGLE_FILE, FileRole.WEIGHTS, written.hashes), *files]
 
 
 @task(name="publish", timeout_seconds=HOUR, **LIVE)
@@ -255,8 +255,3 @@ def _stored(work: TrainingWork, file: Path, path: str, role: FileRole, hashes: F
     work.job.check()
     blob = work.stores.blobs.put_file(file)
     return NewFile(path=path, role=role, sha256=blob.sha256, size=blob.size, hashes=hashes or FileHashes())
-
-
-def _hashes(written: Export) -> FileHashes:
-    hashes = written.hashes
-    return FileHashes(auto_v1=hashes.auto_v1, auto_v2=hashes.auto_v2, auto_v3=hashes.auto_v3)

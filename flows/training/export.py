@@ -6,7 +6,6 @@ names and dtypes. Nothing in a file differs between two runs of one recipe: no d
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,39 +15,26 @@ import torch
 from torch import Tensor, nn
 
 from flows.training.families.protocol import Components, Family
-from flows.training.tensor_files import DTYPES, file_sha256, payload_sha256, read_metadata, read_tensors, write_tensors
+from flows.training.tensor_files import DTYPES, payload_sha256, read_metadata, read_tensors, write_tensors
+from storage.blobs.hashing import hash_again
 from storage.blobs.weights import TensorFacts, check_weights
 from storage.errors import WeightsRefused
+from storage.records.catalog import FileHashes
 from storage.records.training import TrainingRecipe
 
 SINGLE_FILE = "model.safetensors"
 FOLDER = "folder"
-_LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 _OLD_TEXT_PREFIX = "text_model."
 
 
 @dataclass(frozen=True)
-class ModelHashes:
-    """What other tools know a weights file by, lower-case hex.
-
-    sha256: the whole file. auto_v1: the first 8 digits of the SHA-256 of bytes 0x100000 to 0x10FFFF. auto_v2: the
-    first 10 digits of sha256. auto_v3: the first 12 digits of payload, the SHA-256 of all after the header.
-    """
-
-    sha256: str
-    auto_v1: str
-    auto_v2: str
-    auto_v3: str
-    payload: str
-
-
-@dataclass(frozen=True)
 class Export:
-    """A finished export: `folder` is a complete diffusers folder, `single_file` holds every component."""
+    """A finished export: `folder` is a complete diffusers folder, `single_file` holds every component. `hashes` are
+    what other tools know that file by."""
 
     folder: Path
     single_file: Path
-    hashes: ModelHashes
+    hashes: FileHashes
 
     def members(self) -> list[str]:
         """Paths of the folder's files inside it, sorted."""
@@ -86,7 +72,7 @@ def export_model(
     between_files()
     single = target / SINGLE_FILE
     write_single_file(family, folder, recipe, single)
-    return Export(folder, single, model_hashes(single))
+    return Export(folder, single, hash_again(single, single.stat().st_size).finish().hashes)
 
 
 def tensors_like(base_file: Path, module: nn.Module) -> dict[str, Tensor]:
@@ -146,15 +132,6 @@ def metadata(family: Family, recipe: TrainingRecipe) -> dict[str, str]:
         "darkroom.recipe": recipe.fingerprint(),
         "darkroom.base_model": recipe.base_model_hash,
     }
-
-
-def model_hashes(path: Path) -> ModelHashes:
-    """The hashes of a safetensors file. A file shorter than AutoV1's window is hashed as far as it goes."""
-    sha256, payload = file_sha256(path), payload_sha256(path)
-    with path.open("rb") as file:
-        file.seek(_LEGACY_START)
-        legacy = hashlib.sha256(file.read(_LEGACY_LENGTH)).hexdigest()
-    return ModelHashes(sha256, legacy[:8], sha256[:10], payload[:12], payload)
 
 
 def _model_files(folder: Path) -> Iterator[Path]:

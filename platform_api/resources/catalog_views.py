@@ -28,7 +28,7 @@ from storage.records.variants import air, download_name, primary_file, public_fi
 from storage.records.vocabulary import Mode, Status
 
 NO_CODE = "No Pickle imports"
-CHECKED = "Tensors only: the whole header was read and every byte belongs to a tensor"
+NOT_SCANNED = "No virus scanner has seen it. It holds tensors only: every byte of it belongs to one"
 
 
 class StatsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -323,8 +323,8 @@ def file_view(model: Model, version: ModelVersion, file: VersionFile, primary: b
         type=file.type,
         pickle_scan_result="Success",
         pickle_scan_message=NO_CODE,
-        virus_scan_result="Success",
-        virus_scan_message=CHECKED,
+        virus_scan_result="Pending",
+        virus_scan_message=NOT_SCANNED,
         scanned_at=file.created_at,
         metadata=FileMetadata(format=file.format, size=file.size_kind, fp=file.fp, quant_type=file.quant_type),
         hashes=file.hashes,

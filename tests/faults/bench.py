@@ -148,7 +148,7 @@ class Bench:
         """The SHA-256 of every file that a succeeded job published, by path."""
         job = self.wait_for_end(job_id)
         assert job["state"] == "succeeded", job
-        files = {file["path"]: file["hashes"]["sha256"] for file in self.model_version(job_id)["files"]}
+        files = {file["path"]: file["sha256"] for file in self.model_version(job_id)["storedFiles"]}
         assert any(path.endswith(".safetensors") for path in files)
         return files
 

@@ -3,17 +3,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
+from blake3 import blake3
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from flows.generation.sampler import denoise, first_latents
-from flows.training.export import SINGLE_FILE, Export, export_model, model_hashes, tensors_like
+from flows.training.export import SINGLE_FILE, Export, export_model, tensors_like
 from flows.training.families.protocol import Components
-from flows.training.tensor_files import write_tensors
+from flows.training.tensor_files import payload_sha256
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from storage.records.training import SamplerSettings
@@ -95,23 +97,18 @@ def test_the_single_file_holds_every_component_and_says_what_it_is(exported: Exp
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1"
     assert metadata["modelspec.trigger_phrase"] == "sks mug"
     assert metadata["darkroom.recipe"] == recipe().fingerprint()
-    assert metadata["sshs_model_hash"] == exported.hashes.payload
+    assert metadata["sshs_model_hash"] == payload_sha256(exported.single_file)
     assert not any(word in key for key in metadata for word in ("date", "job", "host", "time"))
 
 
-def test_the_hashes_are_those_that_other_tools_compute(tmp_path: Path):
-    file = tmp_path / "weights.safetensors"
-    write_tensors(file, {"a": torch.arange(400_000, dtype=torch.float32)}, {"note": "x"})
-    content = file.read_bytes()
-    hashes = model_hashes(file)
-    assert hashes.sha256 == hashlib.sha256(content).hexdigest()
-    assert hashes.auto_v1 == hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]
-    assert hashes.auto_v2 == hashes.sha256[:10]
-    body = content[8 + int.from_bytes(content[:8], "little") :]
-    assert hashes.auto_v3 == hashlib.sha256(body).hexdigest()[:12]
-    write_tensors(file, {"a": torch.arange(400_000, dtype=torch.float32)}, {"note": "another"})
-    assert model_hashes(file).auto_v3 == hashes.auto_v3
-    assert model_hashes(file).sha256 != hashes.sha256
+def test_the_exported_file_comes_with_every_hash_that_other_tools_know_it_by(exported: Export):
+    body = exported.single_file.read_bytes()
+    data = body[8 + int.from_bytes(body[:8], "little") :]
+
+    assert exported.hashes.auto_v1 == hashlib.sha256(body[0x100000:0x110000]).hexdigest()[:8].upper()
+    assert exported.hashes.auto_v3 == hashlib.sha256(data).hexdigest()[:12].upper()
+    assert exported.hashes.crc32 == f"{zlib.crc32(body):08X}"
+    assert exported.hashes.blake3 == blake3(body).hexdigest().upper()
 
 
 @pytest.mark.parametrize("prefixed", [True, False])
