@@ -39,6 +39,7 @@ FLOW_RUN_NAME = "darkroom-flow"
 """What a flow run's process is called in `ps` and `top` (at most 15 characters)."""
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
 PACKAGES = ("flows", "storage")
+UPKEEP = "upkeep"
 
 
 class WarmStarts:
@@ -101,9 +102,12 @@ class WarmStarts:
 
 
 def modules_of_pool(pool: str) -> list[str]:
-    """The modules of the flows that are deployed into a work pool."""
-    entrypoints = [stanza["entrypoint"] for stanza in stanzas(PREFECT_FILE) if stanza["work_pool"]["name"] == pool]
-    return sorted({str(entrypoint).rsplit(".", 1)[0] for entrypoint in entrypoints})
+    """The modules of the flows that are deployed into a work pool, without those that nobody waits for.
+
+    What is tagged upkeep runs by its schedule: it may import MLflow itself, and need not hold 100 MB all day for that.
+    """
+    wanted = [stanza for stanza in stanzas(PREFECT_FILE) if stanza["work_pool"]["name"] == pool]
+    return sorted({str(stanza["entrypoint"]).rsplit(".", 1)[0] for stanza in wanted if UPKEEP not in stanza["tags"]})
 
 
 def warm_starts_are_safe() -> bool:

@@ -97,7 +97,8 @@ def test_after_a_change_of_a_flows_code_the_engine_is_started_cold(
     assert not warm.is_warm_for(ENGINE)
 
 
-def test_a_worker_imports_the_flows_of_its_own_pool() -> None:
+def test_a_worker_imports_the_flows_of_its_own_pool_that_somebody_waits_for() -> None:
     assert "flows.training.dreambooth" in modules_of_pool("training")
     assert "flows.training.dreambooth" not in modules_of_pool("light")
-    assert "flows.reconcile" in modules_of_pool("light")
+    assert "flows.indexing.sync" in modules_of_pool("light")
+    assert "flows.reconcile" not in modules_of_pool("light")
