@@ -17,6 +17,8 @@ from storage.settings import ApiSettings
 
 DEEPEST = 1000
 """How far numbered pages reach; cursors reach everything."""
+MOST_NUMBERED, USUAL_NUMBERED = 200, 20
+"""Items in one page of a list that has numbers only."""
 
 
 class PageInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -113,3 +115,23 @@ def turning(most: int) -> dict[str, tuple[Schema, str]]:
         "page": (a_number(), f"A page by its number, up to item {DEEPEST:,}; cursors go on from there."),
         "cursor": (a_text(cursors.LONGEST), "metadata.nextCursor of the page before, with the same other parameters."),
     }
+
+
+def numbering(of: str) -> dict[str, tuple[Schema, str]]:
+    """The parameters of a list that has numbers only, searched by the beginning of `of`."""
+    return {
+        "limit": (a_number(0, MOST_NUMBERED), f"Items in one page; 0: {MOST_NUMBERED}."),
+        "page": (a_number(), "A page by its number."),
+        "query": (a_text(), f"The beginning of {of}."),
+    }
+
+
+def read_numbers(query: Query) -> tuple[int, int, str | None]:
+    """The limit, number and text of a numbered list. Raises InvalidRequest, TooManyPages."""
+    limit, page = query.number("limit", low=0, high=MOST_NUMBERED), query.number("page") or 1
+    text = query.text("query")
+    query.check()
+    limit = USUAL_NUMBERED if limit is None else limit or MOST_NUMBERED
+    if page > 1 and page * limit > DEEPEST * 10:
+        raise TooManyPages(f"Numbered pages end at item {DEEPEST * 10:,}. Narrow the list down with query.")
+    return limit, page, text

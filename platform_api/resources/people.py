@@ -10,8 +10,8 @@ from litestar import Controller, Request, Response, get
 
 from platform_api.access import Caller, Reads, Requires
 from platform_api.answers import addresses, answer
-from platform_api.paging import DEEPEST, Numbers, numbers, queried
-from platform_api.problems import TooManyPages, can_answer
+from platform_api.paging import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
+from platform_api.problems import can_answer
 from platform_api.queries import Query, a_list, a_number, a_text
 from platform_api.resources.models import UNCHANGED
 from platform_api.resources.views import API
@@ -19,8 +19,6 @@ from storage.postgres import access
 from storage.postgres.connection import Script
 from storage.records.access import Account, AccountStatus, Creator, Scope
 from storage.stores import AsyncStores
-
-MOST, USUAL = 200, 20
 
 
 class CreatorItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -73,20 +71,14 @@ class People(Controller):
     @get(
         "/creators",
         guards=[Reads(Scope.MODELS_READ)],
-        operation_class=queried(
-            {
-                "limit": (a_number(0, MOST), f"Items in one page; 0: {MOST}."),
-                "page": (a_number(), "A page by its number."),
-                "query": (a_text(), "The beginning of a name."),
-            }
-        ),
+        operation_class=queried(numbering("a name")),
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Creators",
     )
     async def creators(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[CreatorPage]:
         """Who has public models, the most productive first."""
         query, where = Query(request), addresses(request, stores.settings.api)
-        limit, page, text = read_numbers(query, MOST, USUAL)
+        limit, page, text = read_numbers(query)
 
         def script() -> Script[tuple[list[Creator], int]]:
             found = yield from access.creators(text, offset=(page - 1) * limit, limit=limit)
@@ -126,7 +118,7 @@ class People(Controller):
         if ids is not None:
             found = await stores.database.run(access.users(numbers=ids))
         elif text is not None:
-            found = await stores.database.run(access.find_users(text, USUAL))
+            found = await stores.database.run(access.find_users(text, USUAL_NUMBERED))
         active = [one for one in found if one.status is AccountStatus.ACTIVE]
         users = UserList(items=[UserItem(id=one.number, username=one.name) for one in active])
         return answer(request, users, ignored=query.ignored)
@@ -145,13 +137,3 @@ class People(Controller):
             role=account.role,
             scopes=list(caller.key.scopes),
         )
-
-
-def read_numbers(query: Query, most: int, usual: int) -> tuple[int, int, str | None]:
-    """The limit, number and text of a numbered list. Raises InvalidRequest, TooManyPages."""
-    limit, page, text = query.number("limit", low=0, high=most), query.number("page") or 1, query.text("query")
-    query.check()
-    limit = usual if limit is None else limit or most
-    if page > 1 and page * limit > DEEPEST * 10:
-        raise TooManyPages(f"Numbered pages end at item {DEEPEST * 10:,}. Narrow the list down with query.")
-    return limit, page, text

@@ -10,11 +10,10 @@ from litestar import Controller, Request, Response, get
 
 from platform_api.access import Reads
 from platform_api.answers import addresses, answer
-from platform_api.paging import Numbers, numbers, queried
+from platform_api.paging import Numbers, numbering, numbers, queried, read_numbers
 from platform_api.problems import can_answer
-from platform_api.queries import Query, a_number, a_text
+from platform_api.queries import Query
 from platform_api.resources.models import UNCHANGED
-from platform_api.resources.people import read_numbers
 from platform_api.resources.views import API
 from storage.postgres import tags
 from storage.postgres.connection import Script
@@ -22,8 +21,6 @@ from storage.postgres.tags import Tag
 from storage.records.access import Scope
 from storage.records.vocabulary import BASE_MODELS, BaseModelType, FileType, ModelType
 from storage.stores import AsyncStores
-
-MOST, USUAL = 200, 20
 
 
 class TagItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -60,20 +57,14 @@ class Words(Controller):
     @get(
         "/tags",
         guards=[Reads(Scope.MODELS_READ)],
-        operation_class=queried(
-            {
-                "limit": (a_number(0, MOST), f"Items in one page; 0: {MOST}."),
-                "page": (a_number(), "A page by its number."),
-                "query": (a_text(), "The beginning of a tag."),
-            }
-        ),
+        operation_class=queried(numbering("a tag")),
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Tags",
     )
     async def tag_page(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[TagPage]:
         """Tags of public models, the most used first."""
         query, where = Query(request), addresses(request, stores.settings.api)
-        limit, page, text = read_numbers(query, MOST, USUAL)
+        limit, page, text = read_numbers(query)
 
         def script() -> Script[tuple[list[Tag], int]]:
             found = yield from tags.page(text, offset=(page - 1) * limit, limit=limit)
