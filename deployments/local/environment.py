@@ -138,8 +138,8 @@ def mlflow_server_environment(settings: Settings, postgres: EmbeddedPostgres) ->
 
 
 def temporary_folder(settings: Settings) -> Path | None:
-    """Where workers and flows keep what is theirs while they run, so that a killed one leaves nothing elsewhere; None
-    where the data folder's path is too long for the sockets in it."""
+    """Where workers and flows keep what is theirs while they run, so that a killed one leaves nothing elsewhere; `up`
+    empties it. None where the data folder's path is too long for the sockets in it."""
     folder = settings.data_folder / "tmp"
     return folder if len(os.fsencode(folder)) <= LONGEST_TEMPORARY_PATH else None
 

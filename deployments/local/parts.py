@@ -206,7 +206,6 @@ def worker(settings: Settings, pool: str, *, limit: int) -> Part:
         environment=env.shared_environment(settings, name) | env.flow_environment(settings),
         healthy=probes.polls(settings.prefect.api_url, pool, name),
         needs=("prefect",),
-        before_start=lambda: (settings.data_folder / "tmp").mkdir(mode=0o700, exist_ok=True),
         niceness=FLOW_NICENESS,
         starts_flows=True,
         # Asked to stop, a worker kills its flow processes at once. Killed itself it leaves them alone, and they can be

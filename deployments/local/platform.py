@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments.local.environment import PROJECT
+from deployments.local.environment import PROJECT, temporary_folder
 from deployments.local.errors import NotRunning, PartFailed
 from deployments.local.leftovers import stop_leftovers
 from deployments.local.parts import Part, Steps, platform_parts
@@ -38,7 +38,9 @@ def run_platform(settings: Settings, say: Say, on_healthy: Callable[[float], Non
     with holding(settings.data_folder):
         for line in stop_leftovers(settings.data_folder):
             say("darkroom", line)
-        shutil.rmtree(settings.data_folder / "tmp", ignore_errors=True)  # what killed workers and flows left
+        if temporary := temporary_folder(settings):
+            shutil.rmtree(temporary, ignore_errors=True)  # what killed workers and flows left
+            temporary.mkdir(mode=0o700)
         settings = with_signing_key(settings)
         parts = platform_parts(settings, platform_steps(settings))
         refuse_taken_ports(parts)

@@ -14,8 +14,6 @@ from deployments.local.state import holder, read_record
 from storage.settings import Settings
 
 MIB = 1024 * 1024
-
-
 FLOWS_OF = "flows of "
 
 
