@@ -78,6 +78,7 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/download/files/{file_id}/{name}"): None,
     ("HEAD", "/api/download/files/{file_id}/{name}"): None,
     ("GET", "/health"): None,
+    ("GET", "/metrics"): None,
     ("GET", "/docs"): None,
     ("GET", "/schema/openapi.json"): None,
 }
