@@ -27,6 +27,7 @@ from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
+from platform_api.resources.social import Comments, Follows, Reactions
 from platform_api.resources.training_jobs import TrainingJobs
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
@@ -45,6 +46,9 @@ RESOURCES = (
     People,
     Words,
     SearchResource,
+    Follows,
+    Reactions,
+    Comments,
 )
 
 STREAMS_EACH = 50

@@ -26,6 +26,8 @@ class Scope(StrEnum):
     MODELS_WRITE = "models:write"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
+    SOCIAL_READ = "social:read"
+    SOCIAL_WRITE = "social:write"
 
 
 class Role(StrEnum):
