@@ -14,9 +14,11 @@ from litestar.di import Provide
 from platform_api import documentation, problems, receiving
 from platform_api.access import provide_caller, provide_viewer
 from platform_api.bodies import MAX_BODY_BYTES
+from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.limits import Slots
+from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
 from platform_api.resources.generations import Generations
@@ -49,6 +51,7 @@ RESOURCES = (
     Follows,
     Reactions,
     Comments,
+    ActivityResource,
 )
 
 STREAMS_EACH = 50
@@ -97,17 +100,20 @@ def provide_stores(state: State) -> AsyncStores:
 
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
-    """What runs beside the routes: the listener for announcements and the image children."""
+    """What runs beside the routes: the listener for announcements, the tally of acts and the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
     state.announcements = Announcements(stores.database)
     state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
-    listening = asyncio.create_task(state.announcements.listen())
+    state.tally = Tally(stores.database)
+    beside = [asyncio.create_task(work) for work in (state.announcements.listen(), state.tally.write_down_for_ever())]
     try:
         yield
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await state.tally.write_down()
         await asyncio.to_thread(state.image_workers.close)

@@ -44,6 +44,7 @@ _TAGS = (
     Tag("Images", "What models look like, and single images."),
     Tag("People", "Creators, users, yourself."),
     Tag("Social", "Follows, reactions, comments."),
+    Tag("Activity", "Counted acts, and how fresh the counts are."),
     Tag("Downloads", "Bytes of published files."),
     Tag("Health", "Whether the door and what it needs are well."),
 )

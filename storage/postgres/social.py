@@ -1,4 +1,4 @@
-"""Social facts: follows, reactions, comments with mentions. Every write commits its event with it."""
+"""Social facts: follows, reactions, comments with mentions. Every write commits its event, and is counted, with it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from datetime import datetime
 from uuid import UUID
 
 from storage.errors import AccessDenied, Gone, InvalidRequest, NotFound, WrongState
-from storage.postgres import access, catalog, outbox
+from storage.postgres import access, activity, catalog, outbox
 from storage.postgres.connection import Query, Script, column, load_statements, many, one
 from storage.records.access import Account, AccountStatus
+from storage.records.activity import Counted, Metric
 from storage.records.events import (
     CommentDeleted,
     CommentEdited,
@@ -33,6 +34,9 @@ from storage.records.visibility import Viewer, check_model, check_version
 
 SQL = load_statements(__file__)
 
+SOURCE = "social"
+"""Where the acts that are counted here come from."""
+
 
 def follow(follower: UUID, number: int) -> Script[Account]:
     """Follow the account of a number, once however often. Raises NotFound, WrongState for one's own number."""
@@ -42,6 +46,7 @@ def follow(follower: UUID, number: int) -> Script[Account]:
     ids = {"follower_id": follower, "followed_id": followed.id}
     if (yield from column(SQL["follow"], ids, UUID)):
         yield from outbox.append(FollowAdded(follower_id=follower, followed_id=followed.id))
+        yield from activity.count_one(SOURCE, Counted.USER, number, Metric.FOLLOW)
     return followed
 
 
@@ -51,6 +56,7 @@ def unfollow(follower: UUID, number: int) -> Script[Account]:
     ids = {"follower_id": follower, "followed_id": followed.id}
     if (yield from column(SQL["unfollow"], ids, UUID)):
         yield from outbox.append(FollowRemoved(follower_id=follower, followed_id=followed.id))
+        yield from activity.count_one(SOURCE, Counted.USER, number, Metric.FOLLOW, -1)
     return followed
 
 
@@ -77,6 +83,7 @@ def react(
     if (yield from column(SQL["react"], parameters, str)):
         event = ReactionAdded(account_id=account_id, entity=entity, entity_id=entity_id, reaction=reaction)
         yield from outbox.append(event)
+        yield from activity.count_one(SOURCE, Counted(entity), entity_id, Metric(reaction))
     return (yield from reactions_of(account_id, entity, entity_id))
 
 
@@ -124,6 +131,7 @@ def comment(
             mentioned=tuple(mentioned),
         )
     )
+    yield from activity.count_one(SOURCE, Counted(entity), entity_id, Metric.COMMENT)
     return (yield from comment_by_id(number))
 
 
@@ -151,6 +159,7 @@ def delete_comment(viewer: Viewer, comment_id: int) -> Script[None]:
         yield from column(SQL["forget_mentions"], {"comment_id": comment_id, "names": []}, UUID)
         by_moderator = found.account_id != viewer.account_id
         yield from outbox.append(CommentDeleted(comment_id=comment_id, by_moderator=by_moderator))
+        yield from activity.count_one(SOURCE, Counted(found.entity), found.entity_id, Metric.COMMENT, -1)
 
 
 def comment_by_id(comment_id: int) -> Query[Comment]:
@@ -198,6 +207,7 @@ def _take_back(account_id: UUID, entity: Entity, entity_id: int, reactions: Sequ
         yield from outbox.append(
             ReactionRemoved(account_id=account_id, entity=entity, entity_id=entity_id, reaction=Reaction(word))
         )
+        yield from activity.count_one(SOURCE, Counted(entity), entity_id, Metric(word), -1)
 
 
 def _own_comment(viewer: Viewer, comment_id: int, *, moderators: bool) -> Script[Comment]:

@@ -28,6 +28,8 @@ class Scope(StrEnum):
     KEYS_WRITE = "keys:write"
     SOCIAL_READ = "social:read"
     SOCIAL_WRITE = "social:write"
+    ACTIVITY_READ = "activity:read"
+    ACTIVITY_WRITE = "activity:write"
 
 
 class Role(StrEnum):

@@ -81,6 +81,8 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("PUT", "/api/v1/reactions/{entity}/{entity_id}/{reaction}"): SOCIAL_WRITE,
     ("DELETE", "/api/v1/reactions/{entity}/{entity_id}/{reaction}"): SOCIAL_WRITE,
     ("POST", "/api/v1/comments"): SOCIAL_WRITE,
+    ("POST", "/api/v1/activity"): Scope.ACTIVITY_WRITE,
+    ("GET", "/api/v1/activity/set-aside"): Scope.ACTIVITY_READ,
     ("PATCH", "/api/v1/comments/{comment_id}"): SOCIAL_WRITE,
     ("DELETE", "/api/v1/comments/{comment_id}"): SOCIAL_WRITE,
     **dict.fromkeys(PUBLIC, MODELS),
