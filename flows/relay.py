@@ -26,7 +26,12 @@ from flows.indexing.draining import SYNC
 from storage.errors import JobLost, StoreUnavailable
 from storage.postgres import jobs, models, outbox, search_queue
 from storage.records.events import (
+    CommentDeleted,
+    CommentEdited,
+    CommentWritten,
     Event,
+    FollowAdded,
+    FollowRemoved,
     JobCancelled,
     JobCancelling,
     JobFailed,
@@ -36,6 +41,8 @@ from storage.records.events import (
     ModelsChanged,
     ModelVersionPublished,
     OutboxRow,
+    ReactionAdded,
+    ReactionRemoved,
     SampleReady,
 )
 from storage.records.jobs import Job, JobKind, JobState
@@ -130,6 +137,10 @@ class Relay:
             case ModelsChanged():
                 self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
             case JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
+                return
+            case FollowAdded() | FollowRemoved() | ReactionAdded() | ReactionRemoved():
+                return
+            case CommentWritten() | CommentEdited() | CommentDeleted():
                 return
             case _:
                 assert_never(event)

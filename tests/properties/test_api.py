@@ -17,7 +17,13 @@ from storage.stores import open_stores
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
 from tests.platform_api.test_downloads import publish
 
-NAMES_THINGS = ("/api/v1/data-sets", "/api/v1/training-jobs", "/api/v1/generations")
+NAMES_THINGS = (
+    "/api/v1/data-sets",
+    "/api/v1/training-jobs",
+    "/api/v1/generations",
+    "/api/v1/comments",
+    "/api/v1/activity",
+)
 """Bodies that must hold pictures, or name things of the caller's: a document cannot say which will be accepted."""
 
 LENIENT = ("/api/v1/models", "/api/v1/images", "/api/v1/creators", "/api/v1/tags", "/api/v1/users", "/api/v1/search")
