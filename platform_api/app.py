@@ -25,6 +25,7 @@ from platform_api.resources.images import Images
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
+from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
 from platform_api.resources.training_jobs import TrainingJobs
@@ -45,6 +46,7 @@ RESOURCES = (
     People,
     Words,
     SearchResource,
+    Notifications,
 )
 
 STREAMS_EACH = 50

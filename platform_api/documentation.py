@@ -43,6 +43,7 @@ _TAGS = (
     Tag("Search", "By words, by meaning, by both; filters and facets."),
     Tag("Images", "What models look like, and single images."),
     Tag("People", "Creators, users, yourself."),
+    Tag("Notifications", "What you are told, where, and how often."),
     Tag("Downloads", "Bytes of published files."),
     Tag("Health", "Whether the door and what it needs are well."),
 )

@@ -26,6 +26,8 @@ class Scope(StrEnum):
     MODELS_WRITE = "models:write"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
+    NOTIFICATIONS_READ = "notifications:read"
+    NOTIFICATIONS_WRITE = "notifications:write"
 
 
 class Role(StrEnum):
