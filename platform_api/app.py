@@ -31,6 +31,7 @@ from platform_api.resources.metrics import Metrics
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
+from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
 from platform_api.resources.social import Comments, Follows, Reactions
@@ -56,6 +57,7 @@ RESOURCES = (
     Reactions,
     Comments,
     ActivityResource,
+    Notifications,
 )
 
 STREAMS_EACH = 50

@@ -60,6 +60,7 @@ _TAGS = (
     Tag("People", "Creators, users, yourself."),
     Tag("Social", "Follows, reactions, comments."),
     Tag("Activity", "Counted acts, and how fresh the counts are."),
+    Tag("Notifications", "What you are told, where, and how often."),
     Tag("Downloads", "Bytes of published files."),
     Tag("Health", "Whether the door and what it needs are well."),
 )
