@@ -62,6 +62,8 @@ _TAGS = (
     Tag("Activity", "Counted acts, and how fresh the counts are."),
     Tag("Notifications", "What you are told, where, and how often."),
     Tag("Downloads", "Bytes of published files."),
+    Tag("Moderation", "For moderators: take-downs and bans."),
+    Tag("Keys", "API keys of your own."),
     Tag("Health", "Whether the door and what it needs are well."),
 )
 

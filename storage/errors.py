@@ -16,6 +16,7 @@ DarkroomError
 │       └── WeightsRefused
 ├── AccessDenied                the key lacks the scope
 │   ├── AccountBanned           the key's account is banned; says why
+│   ├── NotAllowed              another's, or for moderators alone
 │   └── LinkRefused             a signed link that is wrong or has expired
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
@@ -139,6 +140,12 @@ class AccountBanned(AccessDenied):
     """The key works, but its account is banned; the message says why."""
 
     code = "account_banned"
+
+
+class NotAllowed(AccessDenied):
+    """What the caller sees but may not do: it is another's, or moderators alone may."""
+
+    code = "not_allowed"
 
 
 class LinkRefused(AccessDenied):

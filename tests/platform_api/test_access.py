@@ -25,7 +25,7 @@ ID = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
 R, W = Scope.DATA_SETS_READ, Scope.DATA_SETS_WRITE
 SOCIAL_READ, SOCIAL_WRITE = Scope.SOCIAL_READ, Scope.SOCIAL_WRITE
 TOLD, TELLING = Scope.NOTIFICATIONS_READ, Scope.NOTIFICATIONS_WRITE
-READ, WRITE, MODELS = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ
+READ, WRITE, MODELS, CATALOGUE = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ, Scope.MODELS_WRITE
 
 PUBLIC: tuple[tuple[str, str], ...] = (
     ("GET", "/api/v1/models"),
@@ -50,6 +50,25 @@ PUBLIC: tuple[tuple[str, str], ...] = (
 
 COMMENTS = (("GET", "/api/v1/comments"), ("GET", "/api/v1/comments/{comment_id}"))
 """The same, with another scope."""
+WRITES: tuple[tuple[str, str], ...] = (
+    ("POST", "/api/v1/models"),
+    *(
+        (method, f"/api/v1/{noun}/{{{name}}}{rest}")
+        for noun, name in (("models", "model_id"), ("model-versions", "version_id"))
+        for method, rest in (("PATCH", ""), ("DELETE", ""), ("POST", "/publish"), ("POST", "/unpublish"))
+    ),
+    ("POST", "/api/v1/models/{model_id}/versions"),
+    ("POST", "/api/v1/models/{model_id}/take-down"),
+    ("POST", "/api/v1/models/{model_id}/restore"),
+    ("PATCH", "/api/v1/model-versions/{version_id}/files/{path}"),
+    ("DELETE", "/api/v1/model-versions/{version_id}/files/{path}"),
+    ("POST", "/api/v1/model-versions/{version_id}/images"),
+    ("PATCH", "/api/v1/model-versions/{version_id}/images/{image_id}"),
+    ("DELETE", "/api/v1/model-versions/{version_id}/images/{image_id}"),
+    ("POST", "/api/v1/users/{user_id}/ban"),
+    ("POST", "/api/v1/users/{user_id}/unban"),
+)
+"""What is written of the catalogue."""
 
 TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/data-sets"): R,
@@ -93,6 +112,10 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("PUT", "/api/v1/notifications/preferences"): TELLING,
     ("POST", "/api/v1/notifications/read"): TELLING,
     ("POST", "/api/v1/notifications/{notification_id}/read"): TELLING,
+    ("GET", "/api/v1/keys"): Scope.KEYS_READ,
+    ("POST", "/api/v1/keys"): Scope.KEYS_WRITE,
+    ("DELETE", "/api/v1/keys/{key_id}"): Scope.KEYS_WRITE,
+    **dict.fromkeys(WRITES, CATALOGUE),
     **dict.fromkeys(PUBLIC, MODELS),
     **dict.fromkeys(COMMENTS, SOCIAL_READ),
     ("GET", "/api/v1/images/{sha256}"): None,
@@ -162,7 +185,10 @@ def filled(path: str) -> str:
     """A path with something in each of its places."""
     for name in ("data_set_id", "job_id"):
         path = path.replace("{" + name + "}", ID)
-    for name in ("model_id", "version_id", "number", "entity_id", "comment_id", "notification_id"):
+    for name in (
+        *("model_id", "version_id", "number", "entity_id", "comment_id", "notification_id"),
+        *("image_id", "user_id", "key_id"),
+    ):
         path = path.replace("{" + name + "}", "999999")
     path = path.replace("{entity}", "model").replace("{reaction}", "thumbs_up")
     path = path.replace("{hash}", "0" * 64).replace("{transform}", "original=true").replace("{file_id}", "1")
