@@ -11,18 +11,20 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 
-from platform_api import documentation, problems, receiving
+from platform_api import documentation, problems, receiving, resuming, tus
 from platform_api.access import provide_caller, provide_viewer
 from platform_api.bodies import MAX_BODY_BYTES
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.limits import Slots
+from platform_api.resources import uploads
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.images import Images
 from platform_api.resources.model_downloads import ModelDownloads
+from platform_api.resources.model_files import ModelFiles
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
 from platform_api.resources.people import People
@@ -31,6 +33,7 @@ from platform_api.resources.training_jobs import TrainingJobs
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
 from storage.blobs.images import ImageWorkers
+from storage.blobs.parts import Parts
 from storage.settings import Settings, load_settings
 from storage.stores import AsyncStores, open_async_stores
 
@@ -41,6 +44,8 @@ RESOURCES = (
     Generations,
     Models,
     ModelVersions,
+    ModelFiles,
+    uploads.Uploads,
     Images,
     People,
     Words,
@@ -69,9 +74,10 @@ def create_app(settings: Settings) -> Litestar:
             "stores": Provide(provide_stores, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),
+            "arrivals": Provide(provide_arrivals, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
-        before_send=[complete_headers],
+        before_send=[complete_headers, tus.name_version(uploads.ROOT)],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=documentation.config(),
         logging_config=None,
@@ -91,19 +97,29 @@ def provide_stores(state: State) -> AsyncStores:
     return state.stores
 
 
+def provide_arrivals(state: State) -> resuming.Arrivals:
+    """Uploads of model files under way at this process."""
+    return state.arrivals
+
+
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
-    """What runs beside the routes: the listener for announcements and the image children."""
+    """What runs beside the routes: the listener for announcements, the sweep of uploads, the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
     state.announcements = Announcements(stores.database)
     state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
-    listening = asyncio.create_task(state.announcements.listen())
+    state.arrivals = resuming.Arrivals(stores, Parts(stores.settings.model_uploads_folder))
+    beside = [
+        asyncio.create_task(state.announcements.listen()),
+        asyncio.create_task(resuming.keep_sweeping(state.arrivals)),
+    ]
     try:
         yield
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         await asyncio.to_thread(state.image_workers.close)

@@ -7,15 +7,18 @@ DarkroomError
 │   ├── InvalidRequest          fields that do not pass; carries one reason per field
 │   ├── IdempotencyKeyReused    one key, two different requests
 │   ├── WrongState              the job or model is not in a state that allows this
+│   │   └── FileExists          the version has another file of that name
 │   ├── InvalidCursor           a cursor of another list, or not one of ours
 │   ├── CursorExpired           a cursor whose order is remembered no more
 │   ├── InUse                   something else still needs it
+│   ├── UploadBusy              another request is sending bytes of the upload
 │   └── UploadRefused           bytes that are not what they claim to be
 │       ├── ImageRefused
 │       ├── ArchiveRefused
 │       └── WeightsRefused
 ├── AccessDenied                the key lacks the scope
 │   ├── AccountBanned           the key's account is banned; says why
+│   ├── NotAllowed              another's, or for moderators alone
 │   └── LinkRefused             a signed link that is wrong or has expired
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
@@ -83,6 +86,12 @@ class WrongState(Refused):
     code = "wrong_state"
 
 
+class FileExists(WrongState):
+    """The version has another file of that name."""
+
+    code = "file_exists"
+
+
 class InvalidCursor(Refused):
     """A cursor that belongs to another list or filter, or is not one of ours."""
 
@@ -99,6 +108,12 @@ class InUse(Refused):
     """Something else still needs it."""
 
     code = "in_use"
+
+
+class UploadBusy(Refused):
+    """Another request is sending bytes of the upload."""
+
+    code = "upload_busy"
 
 
 class UploadRefused(Refused):
@@ -139,6 +154,12 @@ class AccountBanned(AccessDenied):
     """The key works, but its account is banned; the message says why."""
 
     code = "account_banned"
+
+
+class NotAllowed(AccessDenied):
+    """What the caller sees but may not do: it is another's, or moderators alone may."""
+
+    code = "not_allowed"
 
 
 class LinkRefused(AccessDenied):

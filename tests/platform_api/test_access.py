@@ -23,7 +23,7 @@ from tests.platform_api.door import Door
 PROJECT = Path(__file__).parents[2]
 ID = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
 R, W = Scope.DATA_SETS_READ, Scope.DATA_SETS_WRITE
-READ, WRITE, MODELS = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ
+READ, WRITE, MODELS, UPLOAD = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ, Scope.MODELS_WRITE
 
 PUBLIC: tuple[tuple[str, str], ...] = (
     ("GET", "/api/v1/models"),
@@ -69,6 +69,9 @@ TABLE: dict[tuple[str, str], Scope | None] = {
             ("HEAD", "/{job_id}/files/{name}", READ),
         )
     },
+    ("PUT", "/api/v1/model-versions/{version_id}/files/{path}"): UPLOAD,
+    ("POST", "/api/v1/uploads"): UPLOAD,
+    **dict.fromkeys(((method, "/api/v1/uploads/{upload_id}") for method in ("GET", "HEAD", "PATCH", "DELETE")), UPLOAD),
     ("GET", "/api/v1/me"): MODELS,
     **dict.fromkeys(PUBLIC, MODELS),
     ("GET", "/api/v1/images/{sha256}"): None,
@@ -135,7 +138,7 @@ def test_a_banned_accounts_key_is_refused_with_the_reason(door: Door):
 
 def filled(path: str) -> str:
     """A path with something in each of its places."""
-    for name in ("data_set_id", "job_id"):
+    for name in ("data_set_id", "job_id", "upload_id"):
         path = path.replace("{" + name + "}", ID)
     for name in ("model_id", "version_id"):
         path = path.replace("{" + name + "}", "999999")

@@ -24,6 +24,10 @@ LENIENT = ("/api/v1/models", "/api/v1/images", "/api/v1/creators", "/api/v1/tags
 """Lists that read queries as Civitai's clients write them: empty is not given, what is unknown is ignored, pages end
 where page times limit does, and parameters depend on each other. Which data they take a document cannot say."""
 
+UPLOADS = ("/api/v1/uploads", "/api/v1/uploads/{upload_id}", "/api/v1/model-versions/{version_id}/files/{path}")
+"""Uploads name a version and a file in headers, which a document cannot describe well enough to make good ones; a name,
+an offset or bytes that are not a model's are refused however well they fit. A creation without bytes has no body."""
+
 NO_INPUTS = ("GET /health", "GET /api/v1/me", "GET /api/v1/enums", "GET /api/v1/model-versions/by-hash/{hash}")
 """What takes nothing, or a text that is never wrong."""
 
@@ -57,6 +61,8 @@ def unsaid(case: Any) -> list[Any]:
         checks += [positive_data_acceptance, negative_data_rejection]
     if case.method == "POST" and case.path in NAMES_THINGS:
         checks.append(positive_data_acceptance)
+    if case.method in ("POST", "PUT", "PATCH", "DELETE", "GET") and case.operation.path in UPLOADS:
+        checks += [positive_data_acceptance, negative_data_rejection]
     if "cursor" in query:  # opaque: only we know which ones are ours
         checks.append(positive_data_acceptance)
     if not declared.issuperset(query):  # what a route does not know it ignores
