@@ -137,11 +137,11 @@ class _Appending:
             )
             if checksum is not None:
                 checksum.check()
-            if self._hasher.length == self._upload.length:
+            if self._is_whole:
                 return await self._finish()
             await self._mark()
         except (MalformedBody, TooSlow):  # the sender is gone
-            if checksum is None and self._hasher.length < self._upload.length:
+            if checksum is None and not self._is_whole:
                 await self._mark()
                 self._arrivals.hashers.put(self._upload.id, self._hasher)
             raise
@@ -155,6 +155,11 @@ class _Appending:
             raise
         self._arrivals.hashers.put(self._upload.id, self._hasher)
         return self._upload
+
+    @property
+    def _is_whole(self) -> bool:
+        taken, length = self._hasher.length, self._upload.length
+        return taken == length
 
     async def _mark(self) -> None:
         """What was taken so far is on the disk, and the row says so."""
