@@ -25,8 +25,8 @@ LENIENT = ("/api/v1/models", "/api/v1/images", "/api/v1/creators", "/api/v1/tags
 where page times limit does, and parameters depend on each other. Which data they take a document cannot say."""
 
 UPLOADS = ("/api/v1/uploads", "/api/v1/uploads/{upload_id}")
-"""Uploads name a version, a file and an offset in headers, and bytes must be a model's: whatever fits the document, most
-of it is refused; a body of a creation that is not sent at all is none."""
+"""Uploads name a version, a file and an offset in headers, and bytes must be a model's: most of what fits the document
+is refused; a creation whose body is not sent has none."""
 
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 

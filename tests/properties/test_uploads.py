@@ -31,9 +31,12 @@ STEPS = st.lists(
 @pytest.fixture(scope="module")
 def doors(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Door, str]]:
     """Two APIs over the same stores: what one has hashed the other must hash again."""
-    with serving(tmp_path_factory.mktemp("cuts"), module_database_url) as door:
-        with listening(door.settings.model_copy(deep=True)) as other:
-            yield door, other
+    folder = tmp_path_factory.mktemp("cuts")
+    with (
+        serving(folder, module_database_url) as door,
+        listening(door.settings.model_copy(deep=True)) as other,
+    ):
+        yield door, other
 
 
 def checksum(content: bytes) -> dict[str, str]:
