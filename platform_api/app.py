@@ -14,13 +14,14 @@ from litestar.di import Provide
 from litestar.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from platform_api import documentation, problems, receiving
+from platform_api import documentation, problems, receiving, resuming, tus
 from platform_api.access import provide_caller, provide_viewer
 from platform_api.bodies import MAX_BODY_BYTES
 from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.limits import Slots
+from platform_api.resources import uploads
 from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
@@ -28,14 +29,15 @@ from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.image_writing import ImageWriting
 from platform_api.resources.images import Images
-from platform_api.resources.metrics import Metrics
 from platform_api.resources.keys import Keys
+from platform_api.resources.metrics import Metrics
 from platform_api.resources.model_downloads import ModelDownloads
+from platform_api.resources.model_files import ModelFiles
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.model_writing import ModelWriting
 from platform_api.resources.models import Models
-from platform_api.resources.notifications import Notifications
 from platform_api.resources.moderation import Moderation
+from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
 from platform_api.resources.social import Comments, Follows, Reactions
@@ -44,6 +46,7 @@ from platform_api.resources.version_writing import VersionWriting
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
 from storage.blobs.images import ImageWorkers
+from storage.blobs.parts import Parts
 from storage.settings import Settings, load_settings
 from storage.stores import AsyncStores, open_async_stores
 
@@ -56,6 +59,8 @@ RESOURCES = (
     ModelWriting,
     ModelVersions,
     VersionWriting,
+    ModelFiles,
+    uploads.Uploads,
     Images,
     ImageWriting,
     Moderation,
@@ -92,9 +97,10 @@ def create_app(settings: Settings) -> Litestar:
             "stores": Provide(provide_stores, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),
+            "arrivals": Provide(provide_arrivals, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
-        before_send=[complete_headers],
+        before_send=[complete_headers, tus.name_version(uploads.ROOT)],
         response_headers=documentation.SHARED_HEADERS,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=documentation.config(),
@@ -121,9 +127,14 @@ def provide_stores(state: State) -> AsyncStores:
     return state.stores
 
 
+def provide_arrivals(state: State) -> resuming.Arrivals:
+    """Uploads of model files under way at this process."""
+    return state.arrivals
+
+
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
-    """What runs beside the routes: the listener for announcements, the tally of acts and the image children."""
+    """What runs beside the routes: announcements, the tally of acts, the sweep of uploads, the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
     state.announcements = Announcements(stores.database)
@@ -131,7 +142,12 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     state.tally = Tally(stores.database)
-    beside = [asyncio.create_task(work) for work in (state.announcements.listen(), state.tally.write_down_for_ever())]
+    state.arrivals = resuming.Arrivals(stores, Parts(stores.settings.model_uploads_folder))
+    beside = [
+        asyncio.create_task(state.announcements.listen()),
+        asyncio.create_task(state.tally.write_down_for_ever()),
+        asyncio.create_task(resuming.keep_sweeping(state.arrivals)),
+    ]
     try:
         yield
     finally:

@@ -55,6 +55,7 @@ _TAGS = (
     Tag("Training jobs", "Photos in, a catalogued model out."),
     Tag("Generations", "A prompt in, images out."),
     Tag("Models", "The catalogue, in the shapes that Civitai's clients read."),
+    Tag("Uploads", "Model files, whole or in parts."),
     Tag("Search", "By words, by meaning, by both; filters and facets."),
     Tag("Images", "What models look like, and single images."),
     Tag("People", "Creators, users, yourself."),

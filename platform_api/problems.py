@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 from litestar import Request, Response
@@ -34,6 +34,7 @@ STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     errors.CursorExpired: HTTPStatus.BAD_REQUEST,
     errors.WrongState: HTTPStatus.CONFLICT,
     errors.InUse: HTTPStatus.CONFLICT,
+    errors.UploadBusy: HTTPStatus.LOCKED,
     errors.AccessDenied: HTTPStatus.FORBIDDEN,
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
@@ -83,6 +84,17 @@ class RangeNotSatisfiable(errors.Refused):
         super().__init__(f"The range asks for bytes behind the end: the file has {size:,} bytes.")
 
 
+class ProtocolRefusal(errors.Refused):
+    """A refusal to which a protocol on top of HTTP gives its own status and headers."""
+
+    status: ClassVar[int] = HTTPStatus.BAD_REQUEST
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer carries besides its body."""
+        return {}
+
+
 _DOOR_STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
     TooManyPages: HTTPStatus.BAD_REQUEST,
@@ -111,8 +123,10 @@ class Refusals(Counter[str]):
     """How many requests were refused since the start, by reason: `image_refused/animated`, `invalid_request`, ..."""
 
 
-def status_of(error: errors.DarkroomError) -> HTTPStatus:
-    """The status that an error means: that of its nearest ancestor in the table."""
+def status_of(error: errors.DarkroomError) -> int:
+    """The status that an error means: its own, or that of its nearest ancestor in the table."""
+    if isinstance(error, ProtocolRefusal):
+        return error.status
     for kind in type(error).__mro__:
         status = _DOOR_STATUSES.get(kind) or STATUSES.get(kind)
         if status is not None:
@@ -123,7 +137,7 @@ def status_of(error: errors.DarkroomError) -> HTTPStatus:
 def answer_named_error(request: Request[Any, Any, Any], error: errors.DarkroomError) -> Response[Problem]:
     """The answer to an error that we raise on purpose."""
     status = status_of(error)
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return answer_unforeseen_error(request, error)
     refused = cast(Refusals, request.app.state.refusals)
     reason = f"{error.code}/{error.reason}" if isinstance(error, errors.UploadRefused) else error.code
@@ -132,7 +146,7 @@ def answer_named_error(request: Request[Any, Any, Any], error: errors.DarkroomEr
         "refused %s %s as %s %s request=%s",
         request.method,
         _path(request),
-        status.value,
+        int(status),
         reason,
         request_id(request.scope),
     )
@@ -180,7 +194,7 @@ _FRAMEWORK: Mapping[HTTPStatus, tuple[str, str]] = {
 
 def _answer(
     request: Request[Any, Any, Any],
-    status: HTTPStatus,
+    status: int,
     code: str,
     detail: str,
     fields: Mapping[str, str],
@@ -188,8 +202,8 @@ def _answer(
 ) -> Response[Problem]:
     problem = Problem(
         type=f"/docs#problem-{code}",
-        title=status.phrase,
-        status=status.value,
+        title=_phrase(status),
+        status=int(status),
         detail=detail,
         instance=_path(request),
         errors=dict(fields),
@@ -197,7 +211,11 @@ def _answer(
         code=code,
         request_id=request_id(request.scope),
     )
-    return Response(problem, status_code=status.value, media_type=MEDIA_TYPE, headers=dict(headers))
+    return Response(problem, status_code=int(status), media_type=MEDIA_TYPE, headers=dict(headers))
+
+
+def _phrase(status: int) -> str:
+    return "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase  # 460 is tus's alone
 
 
 def _path(request: Request[Any, Any, Any]) -> str:
@@ -213,6 +231,8 @@ def _headers(error: errors.DarkroomError) -> dict[str, str]:
             return {"Retry-After": str(RETRY_SECONDS)}
         case errors.Unauthenticated():
             return {"WWW-Authenticate": 'Bearer realm="darkroom"'}
+        case ProtocolRefusal():
+            return error.headers
         case RangeNotSatisfiable():
             return {"Content-Range": f"bytes */{error.size}"}
         case _:
@@ -245,15 +265,18 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     408: ("too_slow", "No bytes came for 30 s.", "the client stopped sending"),
     409: ("wrong_state", "Job 6f0c1e0a-... has already ended: succeeded.", "not possible in the present state"),
     410: ("gone", "Model 7 is gone: deleted by its owner.", "it was there and was deleted or taken down"),
+    412: ("tus_version", "This server speaks tus 1.0.0.", "another version of the tus protocol"),
     413: ("body_too_large", "The body is over the limit of 65,536 bytes.", "the body is too large"),
     415: ("unsupported_media_type", "Send multipart/form-data or application/zip.", "a body of another kind"),
     416: ("range_not_satisfiable", "The file has 1,024 bytes.", "the range begins behind the end"),
     422: ("invalid_request", "steps: expected a whole number >= 1", "one or more fields do not pass"),
+    423: ("upload_busy", "Another request sends bytes of upload 0b9e....", "another request is sending bytes of it"),
     429: (
         "too_many_requests",
         "1000 unfinished jobs; the limit is 1000.",
         "too many; Retry-After says how many seconds to wait",
     ),
+    460: ("checksum_mismatch", "The bytes are not those of Upload-Checksum.", "the bytes came changed; none is kept"),
     503: ("store_unavailable", "Postgres does not answer.", "a store does not answer; see Retry-After"),
     507: ("disk_full", "The blob store has no room left.", "no room left"),
 }
@@ -268,7 +291,7 @@ def _documented(status: int) -> ResponseSpec:
     code, detail, description = _EXAMPLES[status]
     problem = Problem(
         type=f"/docs#problem-{code}",
-        title=HTTPStatus(status).phrase,
+        title=_phrase(status),
         status=status,
         detail=detail,
         instance="/api/v1/...",

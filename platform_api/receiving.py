@@ -1,4 +1,4 @@
-"""Uploads on their way in: streamed to a staging folder, with every limit enforced while the bytes arrive.
+"""Uploads of photos on their way in: streamed to a staging folder, with every limit enforced while the bytes arrive.
 
 What a client says about its body (Content-Length, a part's own headers) is checked against what comes, never believed.
 """
@@ -10,14 +10,13 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from litestar import Request
-from litestar.exceptions import HTTPException
 from multipart import (
     MultipartError,
     MultipartSegment,
@@ -26,12 +25,11 @@ from multipart import (
 )
 
 from platform_api.bodies import has_control_characters
-from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType
+from platform_api.incoming import Body
+from platform_api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from storage.errors import InvalidRequest, UploadRefused
 from storage.settings import Settings, UploadSettings
 
-SILENT_SECONDS = 30.0
-DRAIN_SECONDS = 10.0
 _FORGOTTEN_SECONDS = 6 * 3600
 _MAX_NAME = 120
 
@@ -115,7 +113,8 @@ async def receive(
     Raises BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType, InvalidRequest, UploadRefused. The rest of the
     body is then read for a while and dropped, so that the client gets to read why.
     """
-    body = _Body(request, limits.max_upload_bytes)
+    most = limits.max_upload_bytes
+    body = Body(request, most, f"The upload has more than {most:,} bytes. Send fewer or smaller photos.")
     kind, options = cast(tuple[str, dict[str, str]], parse_options_header(request.headers.get("content-type", "")))
     try:
         body.check_declared_length()
@@ -131,57 +130,7 @@ async def receive(
         raise
 
 
-class _Body:
-    """A request's bytes as they come, never more than `limit`, and never waiting for ever."""
-
-    def __init__(self, request: Request[Any, Any, Any], limit: int) -> None:
-        self._request, self._limit = request, limit
-        self._stream: AsyncIterator[bytes] = request.stream()
-        self._ended = False
-
-    def check_declared_length(self) -> None:
-        declared = self._request.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared[:20]) > self._limit:
-            raise self._too_large()
-
-    async def pieces(self) -> AsyncGenerator[bytes]:
-        came = 0
-        while (piece := await self._next()) is not None:
-            came += len(piece)
-            if came > self._limit:
-                raise self._too_large()
-            yield piece
-
-    async def drain(self) -> None:
-        """Read on for a while, so that the refusal reaches a client that is still sending."""
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                dropped = 0
-                while dropped <= self._limit and (piece := await self._next()) is not None:
-                    dropped += len(piece)
-        except (TimeoutError, TooSlow, MalformedBody):
-            return
-
-    async def _next(self) -> bytes | None:
-        if self._ended:
-            return None
-        try:
-            return await asyncio.wait_for(anext(self._stream), SILENT_SECONDS)
-        except StopAsyncIteration:
-            self._ended = True
-            return None
-        except TimeoutError as error:
-            self._ended = True
-            raise TooSlow(f"No bytes came for {SILENT_SECONDS:.0f} s. Send the upload again.") from error
-        except HTTPException as error:
-            self._ended = True
-            raise MalformedBody("The body ended before it was whole. Send the upload again.") from error
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The upload has more than {self._limit:,} bytes. Send fewer or smaller photos.")
-
-
-async def _receive_whole(body: _Body, folder: Path, *, is_archive: bool) -> ReceivedFile:
+async def _receive_whole(body: Body, folder: Path, *, is_archive: bool) -> ReceivedFile:
     name = "archive.zip" if is_archive else "image"
     with (folder / name).open("wb") as sink:
         async for piece in body.pieces():
@@ -252,7 +201,7 @@ class _Form:
             self._sink = None
 
 
-async def _receive_form(body: _Body, boundary: str, form: _Form) -> Upload:
+async def _receive_form(body: Body, boundary: str, form: _Form) -> Upload:
     try:
         parser = PushMultipartParser(boundary, max_segment_count=form.most_parts, strict=True)
         async for piece in body.pieces():

@@ -7,9 +7,11 @@ DarkroomError
 │   ├── InvalidRequest          fields that do not pass; carries one reason per field
 │   ├── IdempotencyKeyReused    one key, two different requests
 │   ├── WrongState              the job or model is not in a state that allows this
+│   │   └── FileExists          the version has another file of that name
 │   ├── InvalidCursor           a cursor of another list, or not one of ours
 │   ├── CursorExpired           a cursor whose order is remembered no more
 │   ├── InUse                   something else still needs it
+│   ├── UploadBusy              another request is sending bytes of the upload
 │   └── UploadRefused           bytes that are not what they claim to be
 │       ├── ImageRefused
 │       ├── ArchiveRefused
@@ -84,6 +86,12 @@ class WrongState(Refused):
     code = "wrong_state"
 
 
+class FileExists(WrongState):
+    """The version has another file of that name."""
+
+    code = "file_exists"
+
+
 class InvalidCursor(Refused):
     """A cursor that belongs to another list or filter, or is not one of ours."""
 
@@ -100,6 +108,12 @@ class InUse(Refused):
     """Something else still needs it."""
 
     code = "in_use"
+
+
+class UploadBusy(Refused):
+    """Another request is sending bytes of the upload."""
+
+    code = "upload_busy"
 
 
 class UploadRefused(Refused):

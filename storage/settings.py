@@ -105,13 +105,15 @@ class SearchSettings(BaseModel):
 
 
 class UploadSettings(BaseModel):
-    """What a data set may be."""
+    """What may be uploaded: photos of a data set, files of a model."""
 
     max_images: int = Field(500, ge=1, description="Images in one data set.")
     max_image_bytes: int = Field(32 * MIB, ge=1, description="Bytes of one image file.")
     max_pixels: int = Field(24_000_000, ge=1, description="Pixels of one image, from its header.")
     max_upload_bytes: int = Field(512 * MIB, ge=1, description="Bytes of one upload request or zip archive.")
     max_unpacked_bytes: int = Field(1 * GIB, ge=1, description="Bytes a zip archive may unpack to.")
+    max_model_bytes: int = Field(16 * GIB, ge=1, description="Bytes of one model file.")
+    unfinished_hours: float = Field(24.0, gt=0, description="A model file's upload is dropped after this long a pause.")
 
 
 class JobSettings(BaseModel):
@@ -172,6 +174,11 @@ class Settings(BaseSettings):
     def signing_key_file(self) -> Path:
         """Where `darkroom up` keeps the key that signs image links (mode 0600)."""
         return self.data_folder / "signing.key"
+
+    @property
+    def model_uploads_folder(self) -> Path:
+        """Where model files lie until they are whole. Several API processes on one machine share it."""
+        return self.data_folder / "model-uploads"
 
     @property
     def owner_key_file(self) -> Path:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from flows.training.families.protocol import Components, Family
 from flows.training.tensor_files import DTYPES, payload_sha256, read_metadata, read_tensors, write_tensors
 from storage.blobs.hashing import hash_again
-from storage.blobs.weights import TensorFacts, check_weights
+from storage.blobs.headers import TensorFacts
+from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from storage.records.catalog import FileHashes
 from storage.records.training import TrainingRecipe

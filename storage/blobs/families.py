@@ -153,23 +153,26 @@ _PART_OF_MODEL = {
 _WHOLE = frozenset({FileType.MODEL, FileType.PRUNED_MODEL})
 
 
-def check_model_file(path: Path, family: str, model: ModelType, file: FileType) -> ModelFile:
+def check_model_file(
+    path: Path, family: str, model: ModelType, file: FileType, *, called: str | None = None
+) -> ModelFile:
     """What a model's weights file holds, when it is sound and, for a family that we know, of that family.
 
-    `family` is a name of BASE_MODELS' values. Raises WeightsRefused, and OSError when the file cannot be read.
+    `family` is a name of BASE_MODELS' values; refusals name the file as `called`, or by its own name.
+    Raises WeightsRefused, and OSError when the file cannot be read.
     """
-    facts = check_weights(path)
+    facts, own = check_weights(path, called=called), called or path.name
     if not facts.tensors:
-        raise WeightsRefused("no_tensors", f"{path.name} holds no tensor. Make it again with its weights.")
+        raise WeightsRefused("no_tensors", f"{own} holds no tensor. Make it again with its weights.")
     for name in facts.tensors:
         if not PLAIN_NAME.fullmatch(name):
             shown = name[:80].encode("unicode_escape").decode()
-            raise WeightsRefused("name", f"{path.name} holds a tensor with a name that is not plain: '{shown}'.")
+            raise WeightsRefused("name", f"{own} holds a tensor with a name that is not plain: '{shown}'.")
     known = FAMILIES.get(family)
     part = _PART_OF_MODEL.get(model) if file in _WHOLE else _PART_OF_FILE.get(file)
     checked = Checked.STRUCTURE
     if known is not None and part is not None:
-        _check_family(path.name, facts, family, known, known.parts[part])
+        _check_family(own, facts, family, known, known.parts[part])
         checked = Checked.FAMILY
     return ModelFile(facts, checked, _precision(facts), _size_kind(facts))
 

@@ -38,6 +38,14 @@ class ModelHasher:
         self._crc32 = 0
         self._start = b""
 
+    def copy(self) -> ModelHasher:
+        """Another hasher that has taken the same bytes, to go back to when those that follow are not kept."""
+        twin = ModelHasher()
+        twin.length, twin._crc32, twin._start = self.length, self._crc32, self._start
+        twin._sha256, twin._auto_v1, twin._auto_v3 = self._sha256.copy(), self._auto_v1.copy(), self._auto_v3.copy()
+        twin._blake3 = self._blake3.copy()
+        return twin
+
     def take(self, piece: bytes) -> None:
         """The next bytes of the file."""
         begin, self.length = self.length, self.length + len(piece)
@@ -70,8 +78,13 @@ def hash_again(path: Path, length: int) -> ModelHasher:
 
     Raises OSError when it cannot be read, and EOFError when it is shorter: what was acknowledged is then not there.
     """
-    hasher = ModelHasher()
+    return hash_on(ModelHasher(), path, length)
+
+
+def hash_on(hasher: ModelHasher, path: Path, length: int) -> ModelHasher:
+    """The same hasher after the file's bytes from where it is up to `length`. Raises as `hash_again` does."""
     with path.open("rb") as stream:
+        stream.seek(hasher.length)
         while hasher.length < length:
             piece = stream.read(min(PIECE, length - hasher.length))
             if not piece:

@@ -67,6 +67,18 @@ class BlobStore:
         with path.open("rb") as source:
             return self.put_stream(iter(lambda: source.read(CHUNK), b""))
 
+    def put_hashed(self, path: Path, sha256: str) -> Blob:
+        """Store a file whose SHA-256 was taken while it was written. On the store's own disk it is linked, not copied:
+        nobody may write to it from then on. Raises BlobCorrupted when it has other bytes by now, DiskFull,
+        StoreUnavailable."""
+        size = path.stat().st_size
+        if self._refresh(sha256) or (self._local and self._link(path, sha256)):
+            return Blob(sha256, size)
+        blob = self.put_file(path)
+        if blob.sha256 != sha256:
+            raise BlobCorrupted(f"A file changed on its way into the blob store: {blob.sha256}, not {sha256}.")
+        return blob
+
     def put_stream(self, pieces: Iterator[bytes]) -> Blob:
         """Store bytes that arrive in pieces, hashed on the way. Raises DiskFull, StoreUnavailable."""
         digest, size = hashlib.sha256(), 0
@@ -97,7 +109,7 @@ class BlobStore:
         except FileNotFoundError as error:
             raise BlobMissing(f"Blob {sha256} is gone. Restore it from a backup, or delete what names it.") from error
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
     def fetch(self, sha256: str, target: Path) -> None:
         """Write a blob to a file, checked against its name. The file appears whole or not at all.
@@ -116,7 +128,7 @@ class BlobStore:
                 raise _corrupted(sha256)
             temporary.replace(target)
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -132,7 +144,7 @@ class BlobStore:
                 building.rename(folder)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise _store_error(error) from error
+                    raise store_error(error) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return folder
@@ -190,6 +202,17 @@ class BlobStore:
     def _writing(self) -> _Writing:
         return _Writing(self._fs, f"{self._root}/{INCOMING}/{uuid4().hex}", local=self._local)
 
+    def _link(self, path: Path, sha256: str) -> bool:
+        """Give a file on the store's disk its name there too; whether that could be done."""
+        temporary = f"{self._root}/{INCOMING}/{uuid4().hex}"
+        try:
+            self._fs.makedirs(f"{self._root}/{INCOMING}", exist_ok=True)
+            os.link(path, temporary)
+        except OSError:  # another disk, or a file system without links: the caller copies
+            return False
+        self._finish(temporary, sha256)
+        return True
+
     def _finish(self, temporary: str, sha256: str) -> None:
         path = self._path(sha256)
         try:
@@ -199,7 +222,7 @@ class BlobStore:
             else:
                 self._fs.mv(temporary, path)
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
 
 class _Writing:
@@ -215,7 +238,7 @@ class _Writing:
                 BinaryIO, Path(self._path).open("wb") if self._local else self._fs.open(self._path, "wb")
             )
         except OSError as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         return self._stream, self._path
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -226,11 +249,11 @@ class _Writing:
             self._stream.close()
         except OSError as failed:
             self._discard()
-            raise _store_error(failed) from failed
+            raise store_error(failed) from failed
         if error is not None:
             self._discard()
             if isinstance(error, OSError):
-                raise _store_error(error) from error
+                raise store_error(error) from error
 
     def _discard(self) -> None:
         if self._fs.exists(self._path):
@@ -247,7 +270,8 @@ def _corrupted(sha256: str) -> BlobCorrupted:
     return BlobCorrupted(f"Blob {sha256} no longer has the bytes of its name. Restore it from a backup.")
 
 
-def _store_error(error: OSError) -> DiskFull | StoreUnavailable:
+def store_error(error: OSError) -> DiskFull | StoreUnavailable:
+    """The named error for a file system's own: no room left, or the store does not answer."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("The blob store has no room left. Free some space, then retry.")
     return StoreUnavailable(f"The blob store does not answer ({type(error).__name__}: {error.strerror}).")

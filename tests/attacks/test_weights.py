@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from storage.blobs.weights import DTYPE_BITS, check_weights
+from storage.blobs.headers import DTYPE_BITS
+from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from tests.attacks.corpus import ACCEPT, REJECT, RUNS_CODE, as_file, with_header
 

@@ -93,6 +93,11 @@ TABLE: dict[tuple[str, str], Scope | None] = {
             ("HEAD", "/{job_id}/files/{name}", READ),
         )
     },
+    ("PUT", "/api/v1/model-versions/{version_id}/files/{path}"): CATALOGUE,
+    ("POST", "/api/v1/uploads"): CATALOGUE,
+    **dict.fromkeys(
+        ((method, "/api/v1/uploads/{upload_id}") for method in ("GET", "HEAD", "PATCH", "DELETE")), CATALOGUE
+    ),
     ("GET", "/api/v1/me"): MODELS,
     ("GET", "/api/v1/follows"): SOCIAL_READ,
     ("PUT", "/api/v1/follows/{number}"): SOCIAL_WRITE,
@@ -183,7 +188,7 @@ def test_a_banned_accounts_key_is_refused_with_the_reason(door: Door):
 
 def filled(path: str) -> str:
     """A path with something in each of its places."""
-    for name in ("data_set_id", "job_id"):
+    for name in ("data_set_id", "job_id", "upload_id"):
         path = path.replace("{" + name + "}", ID)
     for name in (
         *("model_id", "version_id", "number", "entity_id", "comment_id", "notification_id"),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from storage.blobs.weights import MAX_KEPT_METADATA_BYTES, TensorFacts, check_weights
+from storage.blobs.headers import MAX_KEPT_METADATA_BYTES, TensorFacts
+from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 
 

@@ -1,0 +1,94 @@
+"""A request's body while it arrives, with its limit enforced.
+
+What a client says about its body (Content-Length) is checked against what comes, never believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import HTTPException
+
+from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
+
+SILENT_SECONDS = 30.0
+DRAIN_SECONDS = 10.0
+
+
+class Body:
+    """A request's bytes as they come, never more than `limit`, and never waiting for ever.
+
+    `too_many` is what a client is told that sends more.
+    """
+
+    def __init__(self, request: Request[Any, Any, Any], limit: int, too_many: str) -> None:
+        self._request, self._limit, self._too_many = request, limit, too_many
+        self._stream: AsyncIterator[bytes] = request.stream()
+        self._ended = False
+
+    @property
+    def declared_length(self) -> int | None:
+        """What the client says that it will send; None when it does not."""
+        declared = self._request.headers.get("content-length", "")
+        return int(declared[:20]) if declared.isdigit() else None
+
+    def check_declared_length(self) -> None:
+        """Raises BodyTooLarge when the client says that it will send too much."""
+        if (self.declared_length or 0) > self._limit:
+            raise BodyTooLarge(self._too_many)
+
+    async def large_pieces(self, size: int) -> AsyncGenerator[bytes]:
+        """The bytes as `pieces` gives them, gathered to at least `size` each but the last.
+
+        What came before an error is given first: nothing that arrived is lost.
+        """
+        gathered = bytearray()
+        try:
+            async for piece in self.pieces():
+                gathered += piece
+                if len(gathered) >= size:
+                    yield bytes(gathered)
+                    gathered.clear()
+        except (TooSlow, MalformedBody):
+            if gathered:
+                yield bytes(gathered)
+            raise
+        if gathered:
+            yield bytes(gathered)
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """The bytes. Raises BodyTooLarge, TooSlow, and MalformedBody when the client goes away."""
+        came = 0
+        while (piece := await self._next()) is not None:
+            came += len(piece)
+            if came > self._limit:
+                raise BodyTooLarge(self._too_many)
+            yield piece
+
+    async def drain(self) -> None:
+        """Read on for a while, so that the refusal reaches a client that is still sending."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                dropped = 0
+                while dropped <= self._limit and (piece := await self._next()) is not None:
+                    dropped += len(piece)
+        except (TimeoutError, TooSlow, MalformedBody):
+            return
+
+    async def _next(self) -> bytes | None:
+        if self._ended:
+            return None
+        try:
+            return await asyncio.wait_for(anext(self._stream), SILENT_SECONDS)
+        except StopAsyncIteration:
+            self._ended = True
+            return None
+        except TimeoutError as error:
+            self._ended = True
+            raise TooSlow(f"No bytes came for {SILENT_SECONDS:.0f} s. Send the upload again.") from error
+        except HTTPException as error:
+            self._ended = True
+            raise MalformedBody("The body ended before it was whole. Send the upload again.") from error

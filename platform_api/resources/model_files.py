@@ -1,0 +1,154 @@
+"""A model file in one piece: PUT to the address under which it is then read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import msgspec
+from litestar import Controller, Request, Response, put
+from litestar.datastructures import State
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.params import Parameter
+from msgspec import Meta
+
+from platform_api.access import Caller, Requires
+from platform_api.incoming import Body
+from platform_api.model_files import go_on, keep_whole, read_wanted, take_in
+from platform_api.problems import UnsupportedMediaType, can_answer
+from platform_api.resources.views import API
+from platform_api.resuming import Arrivals
+from storage.blobs.hashing import ModelHasher
+from storage.blobs.parts import Part, Parts
+from storage.errors import FileExists, Gone, NotAllowed, NotFound, UploadRefused
+from storage.postgres import model_uploads
+from storage.records.access import Scope
+from storage.records.catalog import Checked, FileHashes, VersionFile
+from storage.records.visibility import Viewer
+from storage.records.vocabulary import FileType
+from storage.stores import AsyncStores
+
+_FORMS = ("multipart/", "application/json")
+
+
+class UploadedFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an upload became. `size` is in bytes."""
+
+    id: int
+    version_id: int
+    name: Annotated[str, Meta(examples=["copper-lantern.safetensors"])]
+    type: FileType
+    size: int
+    sha256: str
+    hashes: FileHashes
+    checked: Annotated[
+        Checked | None,
+        Meta(description="family: its tensors are those of the version's base model; structure: it is sound."),
+    ]
+    fp: Annotated[str | None, Meta(examples=["fp16"])]
+    size_kind: str | None
+    url: str
+
+
+def uploaded_file(file: VersionFile) -> UploadedFile:
+    """A file as its uploader sees it."""
+    return UploadedFile(
+        id=file.id,
+        version_id=file.version_id,
+        name=file.path,
+        type=file.type,
+        size=file.size,
+        sha256=file.sha256,
+        hashes=file.hashes,
+        checked=file.checked,
+        fp=file.fp,
+        size_kind=file.size_kind,
+        url=f"{API}/model-versions/{file.version_id}/files/{quote(file.path)}",
+    )
+
+
+@dataclass
+class FileOperation(Operation):
+    """The file's bytes, which the handler reads as they come."""
+
+    def __post_init__(self) -> None:
+        """Describe the body."""
+        binary = Schema(type=OpenAPIType.STRING, format="binary")  # pyright: ignore[reportArgumentType]
+        content = {"application/octet-stream": OpenAPIMediaType(schema=binary)}
+        self.request_body = RequestBody(content=content, required=True)
+
+
+class ModelFiles(Controller):
+    """A version's files, written by their path."""
+
+    path = "/model-versions"
+    tags = ("Uploads",)
+
+    @put(
+        "/{version_id:int}/files/{path:path}",
+        guards=[Requires(Scope.MODELS_WRITE)],
+        operation_class=FileOperation,
+        request_max_body_size=None,
+        status_code=201,
+        responses=can_answer(401, 403, 404, 408, 409, 410, 413, 415, 422, 429, 507),
+        summary="Upload a file in one piece",
+    )
+    async def upload(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        caller: Caller,
+        viewer: Viewer,
+        state: State,
+        arrivals: Arrivals,
+        version_id: int,
+        path: PurePosixPath,
+        file_type: Annotated[
+            str | None, Parameter(query="type", required=False, description="What it is; Model unless said.")
+        ] = None,
+        sha256: Annotated[
+            str | None, Parameter(required=False, max_length=64, description="What its bytes must come to.")
+        ] = None,
+    ) -> Response[UploadedFile]:
+        """The bytes as they are (curl -T FILE). They are checked while they come; a refused file leaves nothing.
+
+        The same bytes under the same name again change nothing. Larger files go on where they broke off when they are
+        sent in parts: POST /api/v1/uploads.
+        """
+        wanted = read_wanted(version_id, str(path).lstrip("/"), file_type, sha256)
+        if request.headers.get("content-type", "").lower().startswith(_FORMS):
+            raise UnsupportedMediaType("Send the file's bytes as they are: curl -T FILE URL")
+        await stores.database.run(model_uploads.check_target(wanted, viewer))
+        most = stores.settings.uploads.max_model_bytes
+        body = Body(request, most, f"A model file has at most {most:,} bytes.")
+        body.check_declared_length()
+        hasher = ModelHasher()
+        async with state.uploads.hold(caller.account_id), temporary_part(arrivals.parts) as part:
+            try:
+                await go_on(part, hasher, 0)
+                await take_in(body, part, hasher, name=wanted.name, length=body.declared_length)
+                new = await keep_whole(stores, part, hasher, wanted, viewer)
+                file, is_new = await stores.database.run(model_uploads.attach(version_id, new))
+            except (UploadRefused, FileExists, Gone, NotAllowed, NotFound):
+                await body.drain()
+                raise
+        made = uploaded_file(file)
+        return Response(made, status_code=201 if is_new else 200, headers={"Location": made.url})
+
+
+@asynccontextmanager
+async def temporary_part(parts: Parts) -> AsyncGenerator[Part]:
+    """A part for one request, gone at the end whatever happens."""
+    identity = uuid4()
+    await asyncio.to_thread(parts.create, identity)
+    try:
+        with parts.hold(identity) as part:
+            yield part
+    finally:
+        await asyncio.shield(asyncio.to_thread(parts.remove, identity))
