@@ -26,7 +26,9 @@ from flows.indexing.draining import SYNC
 from storage.errors import JobLost, StoreUnavailable
 from storage.postgres import jobs, models, outbox, search_queue
 from storage.records.events import (
+    CreatorsChanged,
     Event,
+    ImagesChanged,
     JobCancelled,
     JobCancelling,
     JobFailed,
@@ -129,6 +131,10 @@ class Relay:
                 self._cancel_flow_run(event.flow_run_id)
             case ModelsChanged():
                 self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
+            case ImagesChanged():
+                self._stores.database.run(search_queue.add_images(event))
+            case CreatorsChanged():
+                self._stores.database.run(search_queue.add(Kind.CREATOR, event.numbers, event.lane))
             case JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
                 return
             case _:

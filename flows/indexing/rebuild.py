@@ -17,10 +17,11 @@ from prefect import flow, get_run_logger
 
 from flows.crash_points import reach
 from flows.indexing import builds
-from flows.indexing.documents import SOURCES, write_to
+from flows.indexing.documents import write_to
 from flows.indexing.draining import sole_writer
 from flows.retries import patiently
 from storage.errors import WrongState
+from storage.postgres import search_sources
 from storage.records.search import Build, Kind
 from storage.search.builds import begin
 from storage.settings import Settings, load_settings
@@ -75,7 +76,7 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
 
 def fill(stores: Stores, build: Build, *, shard: int, dask_address: str) -> None:
     """Write every listed row to a build: here when it is one shard, else side by side on Dask."""
-    firsts = stores.database.run(SOURCES[build.kind].shards(shard))
+    firsts = stores.database.run(search_sources.shards(build.kind, shard))
     ranges: list[tuple[int, int | None]] = [*pairwise(firsts), *((first, None) for first in firsts[-1:])]
     if len(ranges) < 2:
         for first, end in ranges:
@@ -105,7 +106,7 @@ def fill_shard_alone(settings: Settings, build: Build, first: int, end: int | No
 
 def fill_shard(stores: Stores, build: Build, first: int, end: int | None) -> int:
     """Write the listed rows from `first` to before `end` to a build, as they are just before; gives how many."""
-    ids = stores.database.run(SOURCES[build.kind].listed(first, end))
+    ids = stores.database.run(search_sources.listed(build.kind, first, end))
     for start in range(0, len(ids), BATCH):
         write = partial(write_to, stores, build, ids[start : start + BATCH])
         patiently(write, patience_seconds=stores.settings.jobs.patience_seconds)

@@ -27,6 +27,7 @@ from storage.records.search import (
     SearchQuery,
     Sort,
     Written,
+    check_kind,
 )
 from storage.search.encoder import Encoder
 
@@ -144,8 +145,10 @@ class Search:
     async def find(self, kind: Kind, query: SearchQuery) -> SearchHits:
         """A page of a search.
 
-        Raises StoreUnavailable while the engine is away, EncoderUnavailable when `mode=semantic` has no encoder.
+        Raises InvalidRequest for what the kind does not have, StoreUnavailable while the engine is away,
+        EncoderUnavailable when `mode=semantic` has no encoder.
         """
+        check_kind(kind, query)
         match query.mode:
             case Mode.TEXT:
                 return await self._by_words(kind, query)

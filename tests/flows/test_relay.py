@@ -14,6 +14,7 @@ from flows.relay import DEPLOYMENTS, PrefectAway, Relay
 from storage.postgres import jobs, outbox, search_queue
 from storage.postgres.connection import Query
 from storage.records.jobs import JobState
+from storage.records.search import Kind
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
 
@@ -145,7 +146,9 @@ def test_a_drain_of_the_search_queue_is_started_once_for_a_wake_up(
     assert relay.wake_drain() is None
     model = a_published_model(stores.database, an_account(stores.database))
     relay.drain()
-    assert [row.id for row in stores.database.run(search_queue.due(10))] == [model.id]
+    due = stores.database.run(search_queue.due(10))
+    assert [row.id for row in due if row.kind is Kind.MODEL] == [model.id]
+    assert {row.kind for row in due} == {Kind.CREATOR, Kind.MODEL}
     first = relay.wake_drain()
     assert first is not None
     assert relay.wake_drain() == first
