@@ -109,11 +109,13 @@ def write_everywhere(stores: Stores, kind: Kind, ids: Sequence[int]) -> None:
 
 
 def write_to(stores: Stores, build: Build, ids: Sequence[int]) -> None:
-    """Write rows as they are now to one build; a row that cannot be is put on the list of dead letters."""
+    """Write rows as they are now to one build that is filled; one that cannot be is put on the list of dead letters."""
 
     def write(some: Sequence[int]) -> None:
         rows = read_rows(stores, build.kind, some)
-        refused = stores.search.write(build, rows.documents_for(build), rows.removals).refused
+        refused = dict(stores.search.load(build, rows.documents_for(build)).refused)
+        if rows.removals:
+            refused |= stores.search.write(build, [], rows.removals).refused
         _bury(stores, build.kind, rows, refused)
 
     each_alone_if_need_be(stores, build.kind, ids, write)

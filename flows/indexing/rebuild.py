@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -30,7 +31,9 @@ from storage.stores import Stores, open_stores
 REBUILD = "rebuild-search-index"
 SHARD = 20_000
 """Documents of a shard: some ten seconds of work."""
-BATCH = 500
+BATCH = 1000
+THREADS = 2
+"""Batches of a shard at a time: one is read while another is sent."""
 
 
 @flow(name=REBUILD)
@@ -107,8 +110,13 @@ def fill_shard_alone(settings: Settings, build: Build, first: int, end: int | No
 def fill_shard(stores: Stores, build: Build, first: int, end: int | None) -> int:
     """Write the listed rows from `first` to before `end` to a build, as they are just before; gives how many."""
     ids = stores.database.run(search_sources.listed(build.kind, first, end))
-    for start in range(0, len(ids), BATCH):
-        write = partial(write_to, stores, build, ids[start : start + BATCH])
-        patiently(write, patience_seconds=stores.settings.jobs.patience_seconds)
+
+    def write(start: int) -> None:
+        batch = partial(write_to, stores, build, ids[start : start + BATCH])
+        patiently(batch, patience_seconds=stores.settings.jobs.patience_seconds)
         reach(stores.settings, "rebuild-batch-written")
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        for written in [threads.submit(write, start) for start in range(0, len(ids), BATCH)]:
+            written.result()
     return len(ids)

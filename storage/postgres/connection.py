@@ -173,18 +173,21 @@ class Database:
 
     def run(self, script: Query[T] | Script[T]) -> T:
         """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
+        with self.transaction() as connection:
+            driver = _Driver(script)
+            while driver.query is not None:
+                cursor = connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+                driver.take(cursor.fetchall() if cursor.description else [])
+            return driver.result
+
+    @contextmanager
+    def transaction(self) -> Generator[psycopg.Connection[DictRow]]:
+        """A connection in a transaction of its own, for COPY, which no script can do. Raises StoreUnavailable."""
         try:
             with self._pool.connection() as connection, connection.transaction():
-                return self._drive(connection, script)
+                yield connection
         except _LOST as error:
             raise _unavailable(error) from error
-
-    def _drive(self, connection: psycopg.Connection[DictRow], script: Query[T] | Script[T]) -> T:
-        driver = _Driver(script)
-        while driver.query is not None:
-            cursor = connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
-            driver.take(cursor.fetchall() if cursor.description else [])
-        return driver.result
 
     def connect(self) -> psycopg.Connection[DictRow]:
         """A connection of its own, outside the pool, for session locks and LISTEN. The caller closes it."""
