@@ -1,6 +1,6 @@
-"""Search on both engines: a rebuild beside the engine's own bulk path, and queries.
+"""Search on both engines: a rebuild beside the engine's own bulk path, queries, and what semantic search finds.
 
-    python -m benchmarks.search              20,000 models or MODELS=n; SIZE=full for 100,000 and 1,000,000
+    python -m benchmarks.search              20,000 models or MODELS=n,m; SIZE=full for 100,000 and 1,000,000
     ENGINES=embedded python -m benchmarks.search
 
 A rebuild is timed from the first row read to the swap. Its peer writes the same documents, ready in memory, by the
@@ -11,15 +11,14 @@ ELASTICSEARCH_URL names, or the one of the tests.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from statistics import median, quantiles
 
 import numpy as np
 from elasticsearch import Elasticsearch
@@ -27,46 +26,44 @@ from elasticsearch.helpers import streaming_bulk
 from pydantic import SecretStr
 
 from benchmarks.search_catalogue import WORDS, fill_catalogue
+from benchmarks.search_queries import RECALL_QUERIES, Recall, time_queries
 from deployments.local.postgres import EmbeddedPostgres
-from flows.indexing.documents import SOURCES, read_rows
+from flows.indexing.documents import read_rows
 from flows.indexing.rebuild import rebuild
-from storage.postgres import search_queue, search_vectors
-from storage.postgres.connection import AsyncDatabase, migrate
-from storage.records.search import Build, BuildState, Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
+from storage.postgres import search_queue, search_sources, search_vectors
+from storage.postgres.connection import migrate
+from storage.records.search import Build, BuildState, IndexDocument, Kind
 from storage.records.words import stem
-from storage.search.elasticsearch import ElasticsearchReader
+from storage.search.documents import models
 from storage.search.elasticsearch_writing import bulk_lines, index_mapping, index_settings
-from storage.search.embedded import EmbeddedReader
 from storage.search.embedded_writing import row_of
 from storage.search.encoder import Encoder
-from storage.search.gateway import Search
 from storage.search.lexemes import kept_deletes
 from storage.settings import PostgresSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests import search_server
 
-SIZES = (100_000, 1_000_000) if os.environ.get("SIZE") == "full" else (int(os.environ.get("MODELS", "20000")),)
+FULL = os.environ.get("SIZE") == "full"
+SIZES = [int(size) for size in os.environ.get("MODELS", "100000,1000000" if FULL else "20000").split(",")]
 ENGINES = os.environ.get("ENGINES", "embedded,elasticsearch").split(",")
-QUERIES = 200
-GOAL = 0.8
+GOAL, LINEAR_GOAL = 0.8, 0.9
 PAGE = 2_000
 
 
-def seeded_vectors(count: int, dimensions: int) -> np.ndarray:
-    """(count, dimensions) rows of length 1 around 500 centres."""
-    numbers = np.random.default_rng(7)
-    centres = numbers.normal(size=(500, dimensions)).astype("<f4")
+def seeded_vectors(count: int, dimensions: int, seed: int) -> np.ndarray:
+    """(count, dimensions) rows of length 1 around 500 centres, which are the same for every seed."""
+    centres = np.random.default_rng(7).normal(size=(500, dimensions)).astype("<f4")
+    numbers = np.random.default_rng(seed)
     rows = centres[numbers.integers(500, size=count)] + numbers.normal(size=(count, dimensions)).astype("<f4") * 0.7
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def remember_vectors(stores: Stores, count: int) -> None:
     """A vector in Postgres for the text of each model, as the sync flow would have left them."""
-    source = SOURCES[Kind.MODEL]
     for start in range(1, count + 1, PAGE):
-        rows, _ = stores.database.run(source.read(range(start, min(start + PAGE, count + 1))))
-        hashes = [hashlib.sha256(source.text(row).encode()).digest() for row in rows]
-        vectors = seeded_vectors(len(rows), stores.encoder.dimensions)
+        rows, _ = stores.database.run(search_sources.models(range(start, min(start + PAGE, count + 1))))
+        hashes = [hashlib.sha256(models.encoded_text(row).encode()).digest() for row in rows]
+        vectors = seeded_vectors(len(rows), stores.encoder.dimensions, seed=start)
         known = {digest: row.tobytes() for digest, row in zip(hashes, vectors, strict=True)}
         stores.database.run(search_vectors.add(stores.encoder.name, known))
 
@@ -112,59 +109,11 @@ def peer_elasticsearch(settings: SearchSettings, documents: list[IndexDocument],
     return seconds
 
 
-def queries() -> dict[str, list[SearchQuery]]:
-    """Queries of each kind, by its name."""
-    chance = np.random.default_rng(3)
-
-    def words(count: int) -> list[str]:
-        return [" ".join(chance.choice(WORDS, count, replace=False)) for _ in range(QUERIES)]
-
-    lora = Filters(values={Facet.TYPE: ("LORA",)})
-    return {
-        "two words": [SearchQuery(text=text) for text in words(2)],
-        "filter and facets": [SearchQuery(text=text, filters=lora, facets=tuple(Facet)) for text in words(1)],
-        "prefix": [SearchQuery(text=text[:4]) for text in words(1)],
-        "typing error": [SearchQuery(text=text[0] + text[2] + text[1] + text[3:]) for text in words(1)],
-        "semantic": [SearchQuery(text=text, mode=Mode.SEMANTIC) for text in words(3)],
-        "fused": [SearchQuery(text=text, mode=Mode.FUSED) for text in words(2)],
-    }
-
-
-async def time_kind(search: Search, name: str, asked: list[SearchQuery]) -> None:
-    """Print the median and the 99th percentile of some queries, one after the other."""
-    await search.find(Kind.MODEL, asked[0])
-    seconds: list[float] = []
-    for query in asked:
-        began = time.perf_counter()
-        await search.find(Kind.MODEL, query)
-        seconds.append(time.perf_counter() - began)
-    worst = quantiles(seconds, n=100)[98]
-    print(f"  {name:<20} p50 {median(seconds) * 1000:8.1f} ms   p99 {worst * 1000:8.1f} ms", flush=True)
-
-
-def time_queries(settings: Settings) -> None:
-    """Print the figures of each kind of query."""
-
-    async def ask() -> None:
-        database = AsyncDatabase(settings.postgres)
-        await database.open()
-        elastic = bool(settings.search.elasticsearch_url.get_secret_value())
-        reader = ElasticsearchReader(settings.search) if elastic else EmbeddedReader(database)
-        try:
-            search = Search(reader, Encoder(settings.search))
-            for name, asked in queries().items():
-                await time_kind(search, name, asked)
-        finally:
-            await reader.close()
-            await database.close()
-
-    asyncio.run(ask())
-
-
-def measure(settings: Settings, engine: str, count: int) -> None:
-    """One engine at one size."""
+def measure(settings: Settings, engine: str, count: int) -> float:
+    """One engine at one size; gives the documents that a rebuild took in a second."""
     with open_stores(settings) as stores:
         documents = ready_documents(stores, count)
+        recall = Recall(documents, seeded_vectors(RECALL_QUERIES, stores.encoder.dimensions, seed=0))
         peer = Build(
             id=10_000_000,
             kind=Kind.MODEL,
@@ -184,13 +133,15 @@ def measure(settings: Settings, engine: str, count: int) -> None:
         began = time.perf_counter()
         rebuild(stores, Kind.MODEL)
         ours = time.perf_counter() - began
-    share = theirs / ours
+        encoder = stores.encoder.name
     print(
         f"{engine}, {count:,} models: rebuild {ours:.1f} s ({count / ours:,.0f}/s), own bulk path {theirs:.1f} s "
-        f"({count / theirs:,.0f}/s): {share:.2f} of it, goal {GOAL}",
-        flush=True,
+        f"({count / theirs:,.0f}/s); load of the last minute {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
-    time_queries(settings)
+    name = f"search-{engine}-{count}"
+    print(f"figure {name}-rebuild-per-second {count / ours:.0f} {count / theirs:.0f} {theirs / ours:.2f} goal >={GOAL}")
+    time_queries(settings, name, encoder, recall)
+    return count / ours
 
 
 def encoder_speed() -> None:
@@ -218,6 +169,7 @@ def elasticsearch_of(engine: str, folder: Path) -> Iterator[str]:
 def main() -> None:
     """Print the table."""
     encoder_speed()
+    rates: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     for count in SIZES:
         with (
             tempfile.TemporaryDirectory(prefix="dr-") as name,
@@ -233,7 +185,11 @@ def main() -> None:
             for engine in ENGINES:
                 with elasticsearch_of(engine, Path(name)) as address:
                     search = SearchSettings(elasticsearch_url=SecretStr(address), index_prefix="bench")
-                    measure(plain.model_copy(update={"search": search}), engine, count)
+                    rates[engine].append(measure(plain.model_copy(update={"search": search}), engine, count))
+    for engine, measured in rates.items():
+        for smaller, larger in pairwise(measured):
+            share = larger / smaller
+            print(f"figure search-{engine}-linear {larger:.0f} {smaller:.0f} {share:.2f} goal >={LINEAR_GOAL}")
 
 
 if __name__ == "__main__":

@@ -32,9 +32,11 @@ from storage.records.events import (
     CommentDeleted,
     CommentEdited,
     CommentWritten,
+    CreatorsChanged,
     Event,
     FollowAdded,
     FollowRemoved,
+    ImagesChanged,
     JobCancelled,
     JobCancelling,
     JobFailed,
@@ -146,6 +148,10 @@ class Relay:
                 self._cancel_flow_run(event.flow_run_id)
             case ModelsChanged():
                 self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
+            case ImagesChanged():
+                self._stores.database.run(search_queue.add_images(event))
+            case CreatorsChanged():
+                self._stores.database.run(search_queue.add(Kind.CREATOR, event.numbers, event.lane))
             case JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
                 self._stores.database.run(expand(event))
             case JobStarted():

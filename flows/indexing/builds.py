@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Iterator
 
-from flows.indexing.documents import SOURCES, write_everywhere
+from flows.indexing.documents import write_everywhere
 from flows.indexing.draining import SYNC, drain
 from storage.errors import StoreUnavailable
-from storage.postgres import search_builds, search_queue
+from storage.postgres import search_builds, search_queue, search_sources
 from storage.records.search import Build, BuildState, Kind
 from storage.stores import Stores
 
@@ -89,7 +89,7 @@ def mend(stores: Stores, build: Build) -> int:
         if missing:
             write_everywhere(stores, build.kind, missing)
         if extra:
-            stores.search.write(build, [], stores.database.run(SOURCES[build.kind].unlisted(extra)))
+            stores.search.write(build, [], stores.database.run(search_sources.unlisted(build.kind, extra)))
         mended += len(missing) + len(extra)
     return mended
 
@@ -99,10 +99,9 @@ def differences(stores: Stores, build: Build) -> Iterator[tuple[list[int], list[
 
     A row that changes meanwhile may be among them.
     """
-    source = SOURCES[build.kind]
     after = 0
     while True:
-        rows = dict(stores.database.run(source.revisions(after, PAGE)))
+        rows = dict(stores.database.run(search_sources.revisions(build.kind, after, PAGE)))
         kept = dict(stores.search.revisions(build, after=after, limit=PAGE))
         # Compare up to the last id that both pages reach.
         ends = [max(page) for page in (rows, kept) if len(page) == PAGE]

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import psycopg
@@ -15,8 +15,7 @@ from storage.errors import EncoderUnavailable, NotFound
 from storage.postgres import search_builds, search_queue, search_sources, search_vectors
 from storage.postgres.connection import Query
 from storage.records.search import Build, BuildState, IndexDocument, Kind, Removal
-from storage.records.search_documents import ModelDocument
-from storage.search.documents import models
+from storage.search.documents import creators, images, models
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.indexing")
@@ -28,31 +27,21 @@ D = TypeVar("D")
 class Source(Generic[D]):
     """Where a kind's documents come from and how they are made.
 
-    read: rows of some ids, as documents and removals. text: what is encoded. build: with a vector, for the engine.
-    shards, listed, revisions, unlisted: for rebuilds, as in `storage.postgres.search_sources`.
+    read: rows of some ids, as documents and removals. text: what is encoded; None for a kind that is not. build: with a
+    vector, for the engine.
     """
 
     read: Callable[[Sequence[int]], Query[tuple[list[D], list[Removal]]]]
-    text: Callable[[D], str]
+    text: Callable[[D], str] | None
     build: Callable[[D, bytes], IndexDocument]
-    shards: Callable[[int], Query[list[int]]]
-    listed: Callable[[int, int | None], Query[list[int]]]
-    revisions: Callable[[int, int], Query[list[tuple[int, int]]]]
-    unlisted: Callable[[Sequence[int]], Query[list[Removal]]]
 
 
-SOURCES: Mapping[Kind, Source[ModelDocument]] = {
-    Kind.MODEL: Source(
-        read=search_sources.models,
-        text=models.encoded_text,
-        build=models.build,
-        shards=search_sources.model_shards,
-        listed=search_sources.listed_models,
-        revisions=search_sources.model_revisions,
-        unlisted=search_sources.unlisted_models,
-    )
+SOURCES: Mapping[Kind, Source[Any]] = {
+    Kind.MODEL: Source(search_sources.models, models.encoded_text, models.build),
+    Kind.IMAGE: Source(search_sources.images, images.encoded_text, images.build),
+    Kind.CREATOR: Source(search_sources.creators, None, creators.build),
 }
-"""The kinds that are searched."""
+"""What is searched."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,9 @@ def read_rows(stores: Stores, kind: Kind, ids: Sequence[int]) -> ReadRows:
     """These rows as they are now, with vectors where there is an encoder."""
     source = SOURCES[kind]
     rows, removals = stores.database.run(source.read(ids))
-    encoder, vectors = vectors_of(stores, [source.text(row) for row in rows])
+    encoder, vectors = None, [b""] * len(rows)
+    if source.text is not None:
+        encoder, vectors = vectors_of(stores, [source.text(row) for row in rows])
     documents = [source.build(row, vector) for row, vector in zip(rows, vectors, strict=True)]
     return ReadRows(documents, removals, encoder)
 
@@ -118,11 +109,13 @@ def write_everywhere(stores: Stores, kind: Kind, ids: Sequence[int]) -> None:
 
 
 def write_to(stores: Stores, build: Build, ids: Sequence[int]) -> None:
-    """Write rows as they are now to one build; a row that cannot be is put on the list of dead letters."""
+    """Write rows as they are now to one build that is filled; one that cannot be is put on the list of dead letters."""
 
     def write(some: Sequence[int]) -> None:
         rows = read_rows(stores, build.kind, some)
-        refused = stores.search.write(build, rows.documents_for(build), rows.removals).refused
+        refused = dict(stores.search.load(build, rows.documents_for(build)).refused)
+        if rows.removals:
+            refused |= stores.search.write(build, [], rows.removals).refused
         _bury(stores, build.kind, rows, refused)
 
     each_alone_if_need_be(stores, build.kind, ids, write)

@@ -7,7 +7,10 @@ never takes an older revision, so whatever the order of arrival the newest stays
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,10 +20,12 @@ from prefect import flow, get_run_logger
 
 from flows.crash_points import reach
 from flows.indexing import builds
-from flows.indexing.documents import SOURCES, write_to
+from flows.indexing.documents import write_to
 from flows.indexing.draining import sole_writer
+from flows.light_tracking import FAILED, KILLED, RUNNING, note
 from flows.retries import patiently
 from storage.errors import WrongState
+from storage.postgres import search_queue, search_sources
 from storage.records.search import Build, Kind
 from storage.search.builds import begin
 from storage.settings import Settings, load_settings
@@ -29,7 +34,9 @@ from storage.stores import Stores, open_stores
 REBUILD = "rebuild-search-index"
 SHARD = 20_000
 """Documents of a shard: some ten seconds of work."""
-BATCH = 500
+BATCH = 1000
+THREADS = 2
+"""Batches of a shard at a time: one is read while another is sent."""
 
 
 @flow(name=REBUILD)
@@ -54,47 +61,88 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
     with stores.database.session_lock(f"{REBUILD}:{kind}") as held:
         if not held:
             raise WrongState(f"A rebuild of {kind} is running already. Wait for it, or cancel its flow run.")
-        builds.clear_unfinished(stores, kind)
+        for dead in builds.clear_unfinished(stores, kind):
+            note(settings, REBUILD, run_name(dead), {}, status=KILLED)
         builds.drop_retired(stores)
         build = begin(stores, kind)
         reach(settings, "rebuild-begun")
-        fill(stores, build, shard=shard, dask_address=dask_address)
-        reach(settings, "rebuild-filled")
-        stores.search.complete(build)
-        stores.search.refresh(build)
-        reach(settings, "rebuild-completed")
-        builds.catch_up(stores, settings.jobs.patience_seconds)
-        builds.mend(stores, build)
-        reach(settings, "rebuild-caught-up")
-        with sole_writer(stores, kind):
+        with tracked(settings, build) as clock:
+            clock.figures["rows"] = fill(stores, build, shard=shard, dask_address=dask_address)
+            clock.lap("fill")
+            reach(settings, "rebuild-filled")
+            stores.search.complete(build)
             stores.search.refresh(build)
-            stores.search.swap(build)
+            clock.lap("complete")
+            reach(settings, "rebuild-completed")
+            clock.figures["lag_seconds"] = stores.database.run(search_queue.lag()).oldest_seconds
+            builds.catch_up(stores, settings.jobs.patience_seconds)
+            clock.lap("catch_up")
+            clock.figures["mended"] = builds.mend(stores, build)
+            clock.lap("mend")
+            reach(settings, "rebuild-caught-up")
+            with sole_writer(stores, kind):
+                stores.search.refresh(build)
+                stores.search.swap(build)
         reach(settings, "rebuild-swapped")
         return build
 
 
-def fill(stores: Stores, build: Build, *, shard: int, dask_address: str) -> None:
-    """Write every listed row to a build: here when it is one shard, else side by side on Dask."""
-    firsts = stores.database.run(SOURCES[build.kind].shards(shard))
+def run_name(build: Build) -> str:
+    """What the tracking run of a build is called."""
+    return f"{build.kind} build {build.id}"
+
+
+class Clock:
+    """The figures of a rebuild: seconds of each step, and what it counts."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+        self._began = self._lap = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """A step is done."""
+        now = time.monotonic()
+        self.figures[f"{name}_seconds"] = now - self._lap
+        self._lap = now
+
+    def totals(self) -> dict[str, float]:
+        """The figures with the whole time and the rate, so far."""
+        seconds = time.monotonic() - self._began
+        return {**self.figures, "seconds": seconds, "rows_per_second": self.figures.get("rows", 0) / max(seconds, 1e-3)}
+
+
+@contextmanager
+def tracked(settings: Settings, build: Build) -> Generator[Clock]:
+    """A rebuild with a tracking run of its own: running, then finished or failed; the next one ends a dead one's."""
+    clock = Clock()
+    params = {"kind": build.kind, "engine": build.engine, "build": build.id, "encoder": build.encoder}
+    note(settings, REBUILD, run_name(build), {}, params=params, status=RUNNING)
+    try:
+        yield clock
+    except Exception:
+        note(settings, REBUILD, run_name(build), clock.totals(), status=FAILED)
+        raise
+    note(settings, REBUILD, run_name(build), clock.totals())
+
+
+def fill(stores: Stores, build: Build, *, shard: int, dask_address: str) -> int:
+    """Write every listed row to a build: here when it is one shard, else side by side on Dask; gives how many rows."""
+    firsts = stores.database.run(search_sources.shards(build.kind, shard))
     ranges: list[tuple[int, int | None]] = [*pairwise(firsts), *((first, None) for first in firsts[-1:])]
     if len(ranges) < 2:
-        for first, end in ranges:
-            fill_shard(stores, build, first, end)
-        return
+        return sum(fill_shard(stores, build, first, end) for first, end in ranges)
     if dask_address:
         with Client(dask_address) as client:
-            _fill_on(client, stores.settings, build, ranges)
-        return
+            return _fill_on(client, stores.settings, build, ranges)
     options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
     workers = min(len(ranges), os.cpu_count() or 1)
     with LocalCluster(n_workers=workers, **options) as local, Client(local) as client:
-        _fill_on(client, stores.settings, build, ranges)
+        return _fill_on(client, stores.settings, build, ranges)
 
 
-def _fill_on(client: Any, settings: Settings, build: Build, ranges: Sequence[tuple[int, int | None]]) -> None:
+def _fill_on(client: Any, settings: Settings, build: Build, ranges: Sequence[tuple[int, int | None]]) -> int:
     futures = [client.submit(fill_shard_alone, settings, build, *ends, pure=False, retries=2) for ends in ranges]
-    for done in as_completed(futures):
-        done.result()
+    return sum(done.result() for done in as_completed(futures))
 
 
 def fill_shard_alone(settings: Settings, build: Build, first: int, end: int | None) -> int:
@@ -105,9 +153,14 @@ def fill_shard_alone(settings: Settings, build: Build, first: int, end: int | No
 
 def fill_shard(stores: Stores, build: Build, first: int, end: int | None) -> int:
     """Write the listed rows from `first` to before `end` to a build, as they are just before; gives how many."""
-    ids = stores.database.run(SOURCES[build.kind].listed(first, end))
-    for start in range(0, len(ids), BATCH):
-        write = partial(write_to, stores, build, ids[start : start + BATCH])
-        patiently(write, patience_seconds=stores.settings.jobs.patience_seconds)
+    ids = stores.database.run(search_sources.listed(build.kind, first, end))
+
+    def write(start: int) -> None:
+        batch = partial(write_to, stores, build, ids[start : start + BATCH])
+        patiently(batch, patience_seconds=stores.settings.jobs.patience_seconds)
         reach(stores.settings, "rebuild-batch-written")
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        for written in [threads.submit(write, start) for start in range(0, len(ids), BATCH)]:
+            written.result()
     return len(ids)

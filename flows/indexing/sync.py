@@ -7,15 +7,22 @@ relay starts it when rows are due and nobody drains.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
 from prefect.context import FlowRunContext
 
 from flows import drains
 from flows.indexing.draining import SYNC, drain
+from flows.light_tracking import note
 from storage.postgres import search_queue
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
+
+NOTE_SECONDS = 60.0
+"""A drain that goes on and on adds its figures to MLflow this often."""
 
 
 @flow(name=SYNC)
@@ -34,13 +41,63 @@ def sync_search_index() -> int:
 
 def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     """Drain again whenever somebody says that rows wait, until nobody has for `idle_seconds`."""
-    return drains.drain_until_idle(
+    figures = DrainFigures(stores)
+    total = drains.drain_until_idle(
         stores,
         "search_queue",
-        lambda: drain(stores),
+        lambda: figures.of(drain),
         lambda: stores.database.run(search_queue.next_due()),
         idle_seconds,
     )
+    figures.note()
+    return total
+
+
+class DrainFigures:
+    """What drains have done since their last point in MLflow.
+
+    The drains of one day share a tracking run, with a point a minute at most and none for a drain that found nothing:
+    a run for each of thousands of small drains could not be read, and this one is the day's chart of the lag.
+    """
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rows, self._seconds, self._lag = 0, 0.0, 0.0
+        self._since = time.monotonic()
+
+    def of(self, work: Callable[[Stores], int]) -> int:
+        """Drain; gives how many ids were written."""
+        lag = self._stores.database.run(search_queue.lag())
+        began = time.monotonic()
+        written = work(self._stores)
+        if written:
+            self._rows += written
+            self._seconds += time.monotonic() - began
+            self._lag = max(self._lag, lag.oldest_seconds)
+        if time.monotonic() - self._since >= NOTE_SECONDS:
+            self.note()
+        return written
+
+    def note(self) -> None:
+        """Add a point to the day's tracking run, if anything was written since the last one."""
+        if self._rows:
+            left = self._stores.database.run(search_queue.lag())
+            moment = datetime.now(UTC)
+            points = {
+                "rows": self._rows,
+                "seconds": self._seconds,
+                "rows_per_second": self._rows / max(self._seconds, 1e-3),
+                "lag_seconds": self._lag,
+                "lag_seconds_after": left.oldest_seconds,
+                "waiting_after": left.waiting,
+                "dead_letters": left.dead_letters,
+            }
+            second = moment.hour * 3600 + moment.minute * 60 + moment.second
+            note(self._stores.settings, SYNC, f"{moment:%Y-%m-%d}", points, step=second)
+        self._begin()
 
 
 def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:

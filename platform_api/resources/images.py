@@ -242,13 +242,16 @@ def _page(
     found = [image for image in (yield from images.shown(page.ids)) if image.gone_at is None]
     tags = (yield from models.tags_of(*{image.model_id for image in found})) if with_tags else None
     items = [
-        _listed(image, where, with_meta, msgspec.UNSET if tags is None else tags.get(image.model_id, []))
+        listed_image(image, where, with_meta, msgspec.UNSET if tags is None else tags.get(image.model_id, []))
         for image in found
     ]
     return ImagePage(items=items, metadata=turn.info(page.next, f"{API}/images", query, where))
 
 
-def _listed(image: ShownImage, where: Addresses, with_meta: bool, tags: list[str] | msgspec.UnsetType) -> ListedImage:
+def listed_image(
+    image: ShownImage, where: Addresses, with_meta: bool, tags: list[str] | msgspec.UnsetType = msgspec.UNSET
+) -> ListedImage:
+    """An image as lists show it, to everybody."""
     return ListedImage(
         id=image.id,
         url=where.image(image, public=True),

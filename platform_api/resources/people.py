@@ -9,7 +9,7 @@ import msgspec
 from litestar import Controller, Request, Response, get
 
 from platform_api.access import Caller, Reads, Requires
-from platform_api.answers import addresses, answer
+from platform_api.answers import Addresses, addresses, answer
 from platform_api.paging import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_list, a_number, a_text
@@ -85,15 +85,7 @@ class People(Controller):
             return found, (yield from access.count_creators(text))[0]
 
         found, total = await stores.database.run(script())
-        items = [
-            CreatorItem(
-                username=one.name,
-                model_count=one.models,
-                link=where.page(f"{API}/models", f"username={quote(one.name, safe='')}"),
-                image=one.image,
-            )
-            for one in found
-        ]
+        items = [creator_item(one, where) for one in found]
         metadata = numbers(total, page, limit, f"{API}/creators", query, where)
         return answer(request, CreatorPage(items=items, metadata=metadata), ignored=query.ignored)
 
@@ -137,3 +129,13 @@ class People(Controller):
             role=account.role,
             scopes=list(caller.key.scopes),
         )
+
+
+def creator_item(creator: Creator, where: Addresses) -> CreatorItem:
+    """A creator as lists show them."""
+    return CreatorItem(
+        username=creator.name,
+        model_count=creator.models,
+        link=where.page(f"{API}/models", f"username={quote(creator.name, safe='')}"),
+        image=creator.image,
+    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import Controller, Request, Response, get
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
-from msgspec import Meta
 
 from platform_api.access import Reads
 from platform_api.answers import addresses, answer
@@ -17,17 +17,18 @@ from platform_api.paging import queried
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
 from platform_api.rates import LIMITED_AS, RateKind
-from platform_api.resources.catalog_views import ModelView
 from platform_api.resources.models import EVERY_LEVEL, PG, UNCHANGED, WITH_BLOCKED
+from platform_api.resources.search_views import Found, SearchInfo, found
 from platform_api.resources.views import API
-from platform_api.searching import page_of, shown
+from platform_api.searching import page_of
 from storage.records.access import Scope
-from storage.records.search import MAX_TEXT, Facet, FacetCount, Filters, Kind, Mode, SearchQuery, Sort
+from storage.records.search import FACETS, MAX_TEXT, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
 from storage.records.visibility import Viewer
 from storage.records.vocabulary import ModelType
 from storage.stores import AsyncStores
 
 MOST, USUAL = 100, 20
+_ORDERS = " ".join(f"{kind.capitalize()}: {', '.join(SORTS[kind])}." for kind in Kind)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -35,6 +36,13 @@ class SearchType(StrEnum):
     """What is searched for."""
 
     MODEL = "model"
+    IMAGE = "image"
+    CREATOR = "creator"
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the index."""
+        return Kind[self.name]
 
 
 class FacetName(StrEnum):
@@ -44,6 +52,7 @@ class FacetName(StrEnum):
     BASE_MODEL = "baseModel"
     TAG = "tag"
     CREATOR = "creator"
+    SHAPE = "shape"
 
     @property
     def facet(self) -> Facet:
@@ -51,44 +60,35 @@ class FacetName(StrEnum):
         return Facet[self.name]
 
 
-class SearchInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is said of the whole search; the next page is missing on the last one."""
+class ShapeWord(StrEnum):
+    """The shape of an image."""
 
-    total_items: Annotated[
-        int, Meta(description="Everything that matches, also beyond the 1,000 hits that are ranked.")
-    ]
-    facets: Annotated[
-        dict[str, list[FacetCount]], Meta(description="The values of each facet asked for, without its own filter.")
-    ]
-    degraded: Annotated[list[str], Meta(description="What was left out because it is away: semantic.")]
-    next_cursor: str | msgspec.UnsetType = msgspec.UNSET
-    next_page: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of what was found, best first."""
-
-    items: list[ModelView]
-    metadata: SearchInfo
+    LANDSCAPE = "landscape"
+    PORTRAIT = "portrait"
+    SQUARE = "square"
 
 
 _MOMENT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 
-FindModels = queried(
+FindAnything = queried(
     {
         "q": (a_text(MAX_TEXT), "Words, all of which must be there; the last may be a beginning. `query` too."),
-        "mode": (a_word(Mode), "By words (text, the default), by meaning, or by both."),
-        "type": (a_word(SearchType), "What is searched for."),
-        "types": (a_list(a_word(ModelType)), "Any of these types of model."),
-        "baseModels": (a_list(a_text()), "Any of these families."),
-        "tags": (a_list(a_text()), "Any of these tags; `tag` too."),
-        "usernames": (a_list(a_text()), "Models of any of these creators; `username` too."),
-        "nsfw": (a_flag(), "true: models of every level; otherwise those with something for everybody."),
-        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits, one of which a model must have; goes before nsfw."),
-        "publishedFrom": (_MOMENT, "Published then or later."),
+        "mode": (a_word(Mode), "By words (text, the default), by meaning, or by both. Creators: by words."),
+        "type": (a_word(SearchType), "What is searched for; model unless said otherwise."),
+        "types": (a_list(a_word(ModelType)), "Any of these types of model; creators of any."),
+        "baseModels": (a_list(a_text()), "Any of these families; creators who have published for any."),
+        "tags": (a_list(a_text()), "Any of these tags of the model; `tag` too. Not for creators."),
+        "usernames": (a_list(a_text()), "Of any of these creators; `username` too. Not for creators."),
+        "shapes": (a_list(a_word(ShapeWord)), "Any of these shapes. For images."),
+        "minWidth": (a_number(), "Pixels. For images."),
+        "minHeight": (a_number(), "Pixels. For images."),
+        "withMeta": (a_flag(), "true: how each image was made."),
+        "nsfw": (a_flag(), "true: every level; otherwise what has something for everybody."),
+        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits, one of which must be there; goes before nsfw."),
+        "publishedFrom": (_MOMENT, "Published then or later; creators who have published since."),
         "publishedBefore": (_MOMENT, "Published earlier."),
-        "facets": (a_list(a_word(FacetName)), "Count the hits by these."),
-        "sort": (a_word(Sort), "relevance unless said otherwise; other orders for mode=text."),
+        "facets": (a_list(a_word(FacetName)), "Count the hits by these. Creators: type and baseModel; shape: images."),
+        "sort": (a_word(Sort), f"relevance unless said otherwise; other orders for mode=text. {_ORDERS}"),
         "limit": (a_number(0, MOST), "Items in one page."),
         "cursor": (a_text(200), "metadata.nextCursor of the page before, with the same other parameters."),
     }
@@ -104,21 +104,23 @@ class SearchResource(Controller):
     @get(
         "/",
         guards=[Reads(Scope.MODELS_READ)],
-        operation_class=FindModels,
+        operation_class=FindAnything,
         opt={LIMITED_AS: RateKind.SEARCHES},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Search",
     )
-    async def find(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
-    ) -> Response[SearchAnswer]:
-        """What matches, with exact totals and facets. While the engine or the encoder is away: 503, never nothing."""
-        query, where = Query(request), addresses(request, stores.settings.api)
-        wanted, limit, cursor = _read(query, viewer)
-        page = await page_of(stores, Kind.MODEL, wanted, limit, cursor)
+    async def find(self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer) -> Response[Found]:
+        """What matches, with exact totals and facets. While the engine or the encoder is away: 503, never nothing.
 
-        levels = wanted.filters.levels or WITH_BLOCKED
-        items = await stores.database.run(shown(page, levels, where))
+        A filter that the type does not have is named in X-Ignored-Parameters.
+        """
+        query, where = Query(request), addresses(request, stores.settings.api)
+        kind = (query.choice(SearchType, "type") or SearchType.MODEL).kind
+        wanted, limit, cursor = _read(query, kind, viewer)
+        with_meta = kind is Kind.IMAGE and bool(query.flag("withMeta"))
+        query.check()
+        page = await page_of(stores, kind, wanted, limit, cursor)
+
         info = SearchInfo(
             total_items=page.window.total,
             facets={
@@ -129,22 +131,18 @@ class SearchResource(Controller):
         if page.next_cursor is not None:
             address = where.page(f"{API}/search", query.following(cursor=page.next_cursor))
             info = msgspec.structs.replace(info, next_cursor=page.next_cursor, next_page=address)
-        return answer(request, SearchAnswer(items=items, metadata=info), ignored=query.ignored)
+        levels = wanted.filters.levels or WITH_BLOCKED
+        items = await stores.database.run(found(kind, page, levels, where, info, with_meta))
+        return answer(request, items, ignored=query.ignored)
 
 
-def _read(query: Query, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:
+def _read(query: Query, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:
     text, mode = query.text("q", "query") or "", query.choice(Mode, "mode") or Mode.TEXT
-    query.choice(SearchType, "type")
     nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
     levels = level or (EVERY_LEVEL if nsfw else PG)
-    values = {
-        Facet.TYPE: query.choices(ModelType, "types"),
-        Facet.BASE_MODEL: query.words("baseModels", "baseModel"),
-        Facet.TAG: query.words("tags", "tag"),
-        Facet.CREATOR: query.words("usernames", "username", "user"),
-    }
     filters = Filters(
-        values={facet: tuple(given) for facet, given in values.items() if given},
+        values=_read_values(query, kind),
+        at_least=_read_sizes(query) if kind is Kind.IMAGE else {},
         levels=levels if viewer.moderator else levels & EVERY_LEVEL,
         published_from=_moment(query, "publishedFrom"),
         published_before=_moment(query, "publishedBefore"),
@@ -155,6 +153,23 @@ def _read(query: Query, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:
     query.check()
     wanted = SearchQuery(text=text, mode=mode, filters=filters, facets=facets, sort=sort)
     return wanted, USUAL if limit is None else limit, cursor
+
+
+def _read_values(query: Query, kind: Kind) -> dict[Facet, tuple[str, ...]]:
+    readers: dict[Facet, Callable[[], tuple[str, ...] | None]] = {
+        Facet.TYPE: lambda: query.choices(ModelType, "types"),
+        Facet.BASE_MODEL: lambda: query.words("baseModels", "baseModel"),
+        Facet.TAG: lambda: query.words("tags", "tag"),
+        Facet.CREATOR: lambda: query.words("usernames", "username", "user"),
+        Facet.SHAPE: lambda: query.choices(ShapeWord, "shapes", "shape"),
+    }
+    given = {facet: readers[facet]() for facet in FACETS[kind]}
+    return {facet: tuple(values) for facet, values in given.items() if values}
+
+
+def _read_sizes(query: Query) -> dict[Rank, int]:
+    sizes = {Rank.WIDTH: query.number("minWidth"), Rank.HEIGHT: query.number("minHeight")}
+    return {rank: size for rank, size in sizes.items() if size is not None}
 
 
 def _moment(query: Query, name: str) -> int | None:

@@ -50,6 +50,11 @@ def creators(query: str | None, *, offset: int, limit: int) -> Query[list[Creato
     return many(SQL["creators"], {"query": query, "offset": offset, "limit": limit}, Creator)
 
 
+def creators_by_number(numbers: Sequence[int]) -> Query[list[Creator]]:
+    """Those who have listed models, in the order of their accounts' numbers as given."""
+    return many(SQL["creators_by_number"], {"numbers": list(numbers)}, Creator)
+
+
 def count_creators(query: str | None) -> Query[list[int]]:
     """How many there are, as the only number of a list."""
     return column(SQL["count_creators"], {"query": query}, int)

@@ -35,6 +35,14 @@ select account.number, account.name, account.image, count(*) as models
 offset %(offset)s
  limit %(limit)s;
 
+-- creators_by_number --
+-- Creators in the order of their numbers' list.
+select account.number, account.name, account.image, listing.models
+  from unnest(%(numbers)s::bigint[]) with ordinality as asked (number, place)
+  join creator_listings listing on listing.id = asked.number and listing.listed
+  join accounts account on account.id = listing.account_id
+ order by asked.place;
+
 -- count_creators --
 select count(distinct account.id) as total
   from accounts account join models model on model.account_id = account.id and model.listed

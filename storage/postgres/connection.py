@@ -177,9 +177,15 @@ class Database:
 
     def run(self, script: Query[T] | Script[T]) -> T:
         """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
+        with self.transaction() as connection:
+            return self._drive(connection, script)
+
+    @contextmanager
+    def transaction(self) -> Generator[psycopg.Connection[DictRow]]:
+        """A connection in a transaction of its own, for a COPY of rows made on the way. Raises StoreUnavailable."""
         try:
             with self._pool.connection() as connection, connection.transaction():
-                return self._drive(connection, script)
+                yield connection
         except _LOST as error:
             raise _unavailable(error) from error
 

@@ -22,6 +22,11 @@ def shown(ids: Sequence[int]) -> Query[list[ShownImage]]:
     return many(SQL["shown"], {"ids": list(ids)}, ShownImage)
 
 
+def listed(ids: Sequence[int]) -> Query[frozenset[int]]:
+    """Those of `ids` that everybody may see in a list."""
+    return Query(SQL["listed"], {"ids": list(ids)}, lambda rows: frozenset(row["id"] for row in rows))
+
+
 def by_id(image_id: int, sha256: str) -> Query[CatalogImage]:
     """An image, gone ones too. Reading raises NotFound."""
     return one(SQL["by_id"], {"id": image_id, "sha256": sha256}, CatalogImage, f"No image {image_id}.")

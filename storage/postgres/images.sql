@@ -21,6 +21,9 @@ select image.*, account.name as username, version.base_model, version.model_id,
   left join image_stats stats on stats.image_id = image.id
  order by asked.place;
 
+-- listed --
+select id from image_listings where id = any(%(ids)s) and listed;
+
 -- by_id --
 select image.*, version.model_id from images image join model_versions version on version.id = image.version_id
  where image.id = %(id)s and image.sha256 = %(sha256)s;

@@ -8,7 +8,8 @@ from datetime import datetime
 import msgspec
 
 from storage.postgres.connection import Query, Script, column, load_statements, lock_number, many, one
-from storage.records.events import Lane
+from storage.postgres.search_sources import LISTINGS
+from storage.records.events import ImagesChanged, Lane
 from storage.records.search import Kind
 
 SQL = load_statements(__file__)
@@ -53,9 +54,20 @@ def add(kind: Kind, ids: Iterable[int], lane: Lane) -> Query[list[int]]:
     return column(SQL["add"], parameters, int)
 
 
-def add_every_model() -> Query[int]:
-    """Every listed model waits to be written; gives how many did not wait before."""
-    return Query(SQL["add_every_model"], {}, len)
+def add_images(changed: ImagesChanged) -> Script[list[int]]:
+    """The images that an event is about changed."""
+    parameters = {
+        "ids": list(changed.image_ids),
+        "model_ids": list(changed.model_ids),
+        "account_numbers": list(changed.account_numbers),
+    }
+    ids = yield from column(SQL["changed_images"], parameters, int)
+    return (yield from add(Kind.IMAGE, ids, changed.lane))
+
+
+def add_every(kind: Kind) -> Query[int]:
+    """Every listed row of a kind waits to be written; gives how many did not wait before."""
+    return Query(SQL["add_every"].replace("{listings}", LISTINGS[kind]), {"kind": kind}, len)
 
 
 def due(limit: int) -> Query[list[Waiting]]:

@@ -9,8 +9,18 @@ on conflict (kind, id) do update
        due_at = least(waiting.due_at, excluded.due_at)
 returning id;
 
--- add_every_model --
-insert into search_queue (kind, id, lane) select 'models', id, 2 from models where listed order by id
+-- changed_images --
+-- The images that changed: these, those of models, those that accounts showed. What is gone changes no more.
+select unnest(%(ids)s::bigint[]) as id
+ union
+select image.id from images image join model_versions version on version.id = image.version_id
+ where version.model_id = any(%(model_ids)s::bigint[]) and image.gone_at is null
+ union
+select image.id from images image join accounts account on account.id = image.account_id
+ where account.number = any(%(account_numbers)s::bigint[]) and image.gone_at is null;
+
+-- add_every --
+insert into search_queue (kind, id, lane) select %(kind)s, id, 2 from {listings} where listed order by id
 on conflict (kind, id) do nothing
 returning id;
 
@@ -46,7 +56,7 @@ select kind, id, revision, error, failed_at from search_dead_letters order by fa
 select (select count(*) from search_queue) as waiting,
        greatest(coalesce((select extract(epoch from now() - min(queued_at)) from search_queue where lane < 3), 0),
                 coalesce((select extract(epoch from now() - min(created_at)) from outbox
-                           where done_at is null and kind = 'models.changed' and payload ->> 'lane' <> 'counts'), 0)
+                           where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed') and payload ->> 'lane' <> 'counts'), 0)
                )::float8 as oldest_seconds,
        coalesce((select extract(epoch from now() - min(queued_at)) from search_queue where lane = 3), 0)::float8
            as oldest_counts_seconds,
@@ -55,7 +65,7 @@ select (select count(*) from search_queue) as waiting,
 -- waiting_since --
 -- Whether anything that was changed before `moment` still waits to be written, counts aside.
 select (exists (select from search_queue where lane < 3 and queued_at <= %(moment)s)
-        or exists (select from outbox where done_at is null and kind = 'models.changed' and created_at <= %(moment)s
+        or exists (select from outbox where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed') and created_at <= %(moment)s
                       and payload ->> 'lane' <> 'counts')) as waiting;
 
 -- now --

@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from storage.postgres.connection import Query, Rows, as_record, column, load_statements, many
-from storage.records.search import Removal
-from storage.records.search_documents import ModelDocument
+from storage.records.search import Kind, Removal
+from storage.records.search_documents import CreatorDocument, ImageDocument, ModelDocument
+
+D = TypeVar("D")
 
 SQL = load_statements(__file__)
+
+LISTINGS: Mapping[Kind, str] = {
+    Kind.MODEL: "models",
+    Kind.IMAGE: "image_listings",
+    Kind.CREATOR: "creator_listings",
+}
+"""The table or view of each kind that says which ids are listed, and at which revision."""
 
 
 def models(ids: Sequence[int]) -> Query[tuple[list[ModelDocument], list[Removal]]]:
     """Models of one moment."""
+    return Query(SQL["models"], {"ids": list(ids)}, _reader(ModelDocument))
 
-    def read(rows: Rows) -> tuple[list[ModelDocument], list[Removal]]:
-        documents = [as_record(ModelDocument, row) for row in rows if row["listed"]]
+
+def images(ids: Sequence[int]) -> Query[tuple[list[ImageDocument], list[Removal]]]:
+    """Images of one moment."""
+    return Query(SQL["images"], {"ids": list(ids)}, _reader(ImageDocument))
+
+
+def creators(ids: Sequence[int]) -> Query[tuple[list[CreatorDocument], list[Removal]]]:
+    """Creators of one moment, by the numbers of their accounts."""
+    return Query(SQL["creators"], {"ids": list(ids)}, _reader(CreatorDocument))
+
+
+def shards(kind: Kind, size: int) -> Query[list[int]]:
+    """The first ids of shards of `size` listed rows, in order."""
+    return column(_of(kind, "shards"), {"size": size}, int)
+
+
+def listed(kind: Kind, first: int, end: int | None) -> Query[list[int]]:
+    """The ids of listed rows from `first` to before `end`; None: to the last."""
+    return column(_of(kind, "listed"), {"first": first, "end": end}, int)
+
+
+def revisions(kind: Kind, after: int, limit: int) -> Query[list[tuple[int, int]]]:
+    """Ids and revisions of listed rows above `after`, in order."""
+    parameters = {"after": after, "limit": limit}
+    return Query(_of(kind, "revisions"), parameters, lambda rows: [(row["id"], row["revision"]) for row in rows])
+
+
+def unlisted(kind: Kind, ids: Sequence[int]) -> Query[list[Removal]]:
+    """Those of `ids` that are not listed."""
+    return many(_of(kind, "unlisted"), {"ids": list(ids)}, Removal)
+
+
+def _of(kind: Kind, name: str) -> str:
+    return SQL[name].replace("{listings}", LISTINGS[kind])
+
+
+def _reader(record: type[D]) -> Callable[[Rows], tuple[list[D], list[Removal]]]:
+    def read(rows: Rows) -> tuple[list[D], list[Removal]]:
+        documents = [as_record(record, row) for row in rows if row["listed"]]
         return documents, [Removal(id=row["id"], revision=row["revision"]) for row in rows if not row["listed"]]
 
-    return Query(SQL["models"], {"ids": list(ids)}, read)
-
-
-def model_shards(size: int) -> Query[list[int]]:
-    """The first ids of shards of `size` listed models, in order."""
-    return column(SQL["model_shards"], {"size": size}, int)
-
-
-def listed_models(first: int, end: int | None) -> Query[list[int]]:
-    """The ids of listed models from `first` to before `end`; None: to the last."""
-    return column(SQL["listed_models"], {"first": first, "end": end}, int)
-
-
-def model_revisions(after: int, limit: int) -> Query[list[tuple[int, int]]]:
-    """Ids and revisions of listed models above `after`, in order."""
-    parameters = {"after": after, "limit": limit}
-    return Query(SQL["model_revisions"], parameters, lambda rows: [(row["id"], row["revision"]) for row in rows])
-
-
-def unlisted_models(ids: Sequence[int]) -> Query[list[Removal]]:
-    """Those of `ids` that are not listed."""
-    return many(SQL["unlisted_models"], {"ids": list(ids)}, Removal)
+    return read

@@ -38,20 +38,73 @@ select model.id,
  where model.id = any(%(ids)s)
  order by model.id;
 
--- model_shards --
+-- images --
+-- Images as they are now, listed or not. Of how one was made, what was not wanted in it is no word of it.
+select image.id,
+       listing.revision,
+       listing.listed,
+       coalesce(image.meta ->> 'prompt', '') as prompt,
+       array(select said.value #>> '{}' from jsonb_each(case jsonb_typeof(image.meta) when 'object' then image.meta end) said
+              where jsonb_typeof(said.value) = 'string' and said.key not in ('prompt', 'negativePrompt')
+              order by said.key) as details,
+       model.name as model_name,
+       version.name as version_name,
+       account.name as creator,
+       model.type,
+       version.base_model,
+       array(select tag.name from model_tags tagged join tags tag on tag.id = tagged.tag_id
+              where tagged.model_id = model.id
+              order by tag.name) as tags,
+       image.sha256,
+       image.nsfw_level as level,
+       image.width,
+       image.height,
+       image.created_at,
+       coalesce(stats.cry_count + stats.laugh_count + stats.like_count + stats.heart_count, 0) as reactions,
+       coalesce(stats.comment_count, 0) as comments,
+       coalesce(stats.collected_count, 0) as collected
+  from image_listings listing
+  join images image on image.id = listing.id
+  join model_versions version on version.id = listing.version_id
+  join models model on model.id = listing.model_id
+  join accounts account on account.id = listing.account_id
+  left join image_stats stats on stats.image_id = image.id
+ where listing.id = any(%(ids)s)
+ order by listing.id;
+
+-- creators --
+-- Creators as they are now, listed or not.
+select listing.id,
+       listing.revision,
+       listing.listed,
+       account.name,
+       listing.models,
+       array(select distinct type from models where account_id = account.id and listed order by type) as types,
+       array(select distinct base_model from models, unnest(base_models) base_model
+              where account_id = account.id and listed
+              order by base_model) as base_models,
+       coalesce((select bit_or(nsfw_level) from models where account_id = account.id and listed), 1) as levels,
+       coalesce((select max(last_version_at) from models where account_id = account.id and listed),
+                account.created_at) as published_at
+  from creator_listings listing
+  join accounts account on account.id = listing.account_id
+ where listing.id = any(%(ids)s)
+ order by listing.id;
+
+-- shards --
 -- The first ids of equal shards of what is listed.
 select id
-  from (select id, row_number() over (order by id) as position from models where listed) numbered
+  from (select id, row_number() over (order by id) as position from {listings} where listed) numbered
  where position %% %(size)s = 1 %% %(size)s
  order by id;
 
--- listed_models --
-select id from models where listed and id >= %(first)s and (%(end)s::bigint is null or id < %(end)s::bigint) order by id;
+-- listed --
+select id from {listings} where listed and id >= %(first)s and (%(end)s::bigint is null or id < %(end)s::bigint) order by id;
 
--- model_revisions --
+-- revisions --
 -- What an index should have, in pages.
-select id, revision from models where listed and id > %(after)s order by id limit %(limit)s;
+select id, revision from {listings} where listed and id > %(after)s order by id limit %(limit)s;
 
--- unlisted_models --
--- Of these ids the models that nobody may see in a list, with the revision that says so.
-select id, revision from models where id = any(%(ids)s) and not listed order by id;
+-- unlisted --
+-- Those of some ids that nobody may see in a list, with the revision that says so.
+select id, revision from {listings} where id = any(%(ids)s) and not listed order by id;

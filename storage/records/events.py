@@ -111,6 +111,35 @@ class ModelsChanged(_Event, frozen=True, kw_only=True, tag="models.changed"):
         return "models"
 
 
+class ImagesChanged(_Event, frozen=True, kw_only=True, tag="images.changed"):
+    """Images of the catalogue changed: these, all of these models, or all that these accounts showed.
+
+    A trigger writes it (migration 0005), as it does CreatorsChanged.
+    """
+
+    image_ids: tuple[int, ...] = ()
+    model_ids: tuple[int, ...] = ()
+    account_numbers: tuple[int, ...] = ()
+    lane: Lane
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return "images"
+
+
+class CreatorsChanged(_Event, frozen=True, kw_only=True, tag="creators.changed"):
+    """Accounts changed as creators: their names, whether they are banned, or what they have published."""
+
+    numbers: tuple[int, ...]
+    lane: Lane
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return "creators"
+
+
 class FollowAdded(_Event, frozen=True, kw_only=True, tag="follow.added"):
     """An account follows another one."""
 
@@ -196,6 +225,8 @@ Event: TypeAlias = (
     | SampleReady
     | ModelVersionPublished
     | ModelsChanged
+    | ImagesChanged
+    | CreatorsChanged
     | FollowAdded
     | FollowRemoved
     | ReactionAdded

@@ -43,6 +43,7 @@ class Facet(StrEnum):
     BASE_MODEL = "base_model"
     TAG = "tag"
     CREATOR = "creator"
+    SHAPE = "shape"
 
 
 class Rank(StrEnum):
@@ -54,6 +55,10 @@ class Rank(StrEnum):
     COLLECTED = "collected"
     PICTURES = "pictures"
     NEWEST = "newest"
+    MODELS = "models"
+    WIDTH = "width"
+    HEIGHT = "height"
+    PIXELS = "pixels"
 
 
 class Sort(StrEnum):
@@ -65,6 +70,8 @@ class Sort(StrEnum):
     DISCUSSED = "discussed"
     COLLECTED = "collected"
     PICTURED = "pictured"
+    PRODUCTIVE = "productive"
+    LARGEST = "largest"
     NEWEST = "newest"
     OLDEST = "oldest"
 
@@ -77,27 +84,57 @@ class SortKeys(msgspec.Struct, frozen=True):
     ascending: bool = False
 
 
-SORTS: Mapping[Sort, SortKeys] = {
-    Sort.RELEVANCE: SortKeys(Rank.LIKES, Rank.DOWNLOADS),
-    Sort.RATED: SortKeys(Rank.LIKES, Rank.DOWNLOADS),
-    Sort.DOWNLOADED: SortKeys(Rank.DOWNLOADS, Rank.LIKES),
-    Sort.DISCUSSED: SortKeys(Rank.COMMENTS, Rank.LIKES),
-    Sort.COLLECTED: SortKeys(Rank.COLLECTED, Rank.LIKES),
-    Sort.PICTURED: SortKeys(Rank.PICTURES, Rank.LIKES),
+_BY_AGE = {
     Sort.NEWEST: SortKeys(Rank.NEWEST, Rank.NEWEST),
     Sort.OLDEST: SortKeys(Rank.NEWEST, Rank.NEWEST, ascending=True),
 }
-"""For relevance these come after the score."""
+SORTS: Mapping[Kind, Mapping[Sort, SortKeys]] = {
+    Kind.MODEL: {
+        Sort.RELEVANCE: SortKeys(Rank.LIKES, Rank.DOWNLOADS),
+        Sort.RATED: SortKeys(Rank.LIKES, Rank.DOWNLOADS),
+        Sort.DOWNLOADED: SortKeys(Rank.DOWNLOADS, Rank.LIKES),
+        Sort.DISCUSSED: SortKeys(Rank.COMMENTS, Rank.LIKES),
+        Sort.COLLECTED: SortKeys(Rank.COLLECTED, Rank.LIKES),
+        Sort.PICTURED: SortKeys(Rank.PICTURES, Rank.LIKES),
+        **_BY_AGE,
+    },
+    Kind.IMAGE: {
+        Sort.RELEVANCE: SortKeys(Rank.LIKES, Rank.COMMENTS),
+        Sort.RATED: SortKeys(Rank.LIKES, Rank.COMMENTS),
+        Sort.DISCUSSED: SortKeys(Rank.COMMENTS, Rank.LIKES),
+        Sort.COLLECTED: SortKeys(Rank.COLLECTED, Rank.LIKES),
+        Sort.LARGEST: SortKeys(Rank.PIXELS, Rank.LIKES),
+        **_BY_AGE,
+    },
+    Kind.CREATOR: {
+        Sort.RELEVANCE: SortKeys(Rank.MODELS, Rank.NEWEST),
+        Sort.PRODUCTIVE: SortKeys(Rank.MODELS, Rank.NEWEST),
+        **_BY_AGE,
+    },
+}
+"""The orders of each kind. For relevance these come after the score."""
+
+FACETS: Mapping[Kind, tuple[Facet, ...]] = {
+    Kind.MODEL: (Facet.TYPE, Facet.BASE_MODEL, Facet.TAG, Facet.CREATOR),
+    Kind.IMAGE: tuple(Facet),
+    Kind.CREATOR: (Facet.TYPE, Facet.BASE_MODEL),
+}
+"""What the documents of each kind have."""
+
+ENCODED: frozenset[Kind] = frozenset({Kind.MODEL, Kind.IMAGE})
+"""The kinds that are found by meaning. A creator's name has none."""
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
     """What hits must be. Of several values of one facet one is enough; tags and creators are compared without case.
 
-    `levels`: browsing levels as bits, of which a hit has at least one. Times are microseconds since 1970 of the newest
-    version's publication; `published_before` is not included.
+    `levels`: browsing levels as bits, of which a hit has at least one. `at_least`: numbers that a hit reaches. Times
+    are microseconds since 1970 of the newest version's publication, or of an image's arrival; `published_before` is
+    not included.
     """
 
     values: Mapping[Facet, tuple[str, ...]] = {}
+    at_least: Mapping[Rank, int] = {}
     levels: int | None = None
     published_from: int | None = None
     published_before: int | None = None
@@ -142,6 +179,19 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
             wrong["sort"] = f"mode={self.mode} is ordered by relevance; leave sort out or use mode=text"
         if wrong:
             raise InvalidRequest(wrong)
+
+
+def check_kind(kind: Kind, query: SearchQuery) -> None:
+    """Raises InvalidRequest for what the documents of a kind do not have."""
+    wrong: dict[str, str] = {}
+    if query.mode is not Mode.TEXT and kind not in ENCODED:
+        wrong["mode"] = f"{kind} are found by words only; use mode=text"
+    if query.sort not in SORTS[kind]:
+        wrong["sort"] = f"{kind} are sorted by one of: {', '.join(SORTS[kind])}"
+    if not set(query.facets) <= set(FACETS[kind]):
+        wrong["facets"] = f"{kind} are counted by: {', '.join(FACETS[kind])}"
+    if wrong:
+        raise InvalidRequest(wrong)
 
 
 class FacetCount(msgspec.Struct, frozen=True):

@@ -32,3 +32,45 @@ class ModelDocument(msgspec.Struct, frozen=True, kw_only=True):
     comments: int = 0
     collected: int = 0
     pictures: int = 0
+
+
+class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as its row, its version, its model and its counts say at one moment.
+
+    prompt: what it was drawn from; details: what else is said of how. level: a browsing level bit.
+    """
+
+    id: int
+    revision: int
+    prompt: str = ""
+    details: tuple[str, ...] = ()
+    model_name: str
+    version_name: str = ""
+    creator: str
+    type: str
+    base_model: str
+    tags: tuple[str, ...] = ()
+    sha256: str
+    level: int = 1
+    width: int
+    height: int
+    created_at: datetime
+    reactions: int = 0
+    comments: int = 0
+    collected: int = 0
+
+
+class CreatorDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as its row and its listed models say at one moment.
+
+    id: the account's number. levels: browsing level bits of the models. published_at: of the newest version.
+    """
+
+    id: int
+    revision: int
+    name: str
+    types: tuple[str, ...] = ()
+    base_models: tuple[str, ...] = ()
+    levels: int = 1
+    models: int
+    published_at: datetime

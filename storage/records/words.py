@@ -31,6 +31,8 @@ _UNSPACED = (
     (0x20000, 0x3FFFF),
 )
 _ASCII_RUN = re.compile(r"[a-z0-9]+")
+# No other sign of ASCII is part of a word, so a folded text may be cut at those before its signs are looked at.
+_PIECE = re.compile(r"[a-z0-9\x80-\U0010ffff]+")
 
 
 def fold(text: str) -> str:
@@ -43,7 +45,10 @@ def fold(text: str) -> str:
 
 def words_of(*texts: str) -> tuple[str, ...]:
     """The words that a document with these texts is found by, each once, in order."""
-    return tuple(dict.fromkeys(word for text in texts for word in _document_words(text)))
+    found: dict[str, None] = {}
+    for text in texts:
+        found.update(dict.fromkeys(_document_words(fold(text))))
+    return tuple(found)
 
 
 def asked_words(text: str) -> tuple[str, ...]:
@@ -106,13 +111,13 @@ def edits(first: str, second: str, most: int) -> int:
     return min(previous[-1], most + 1)
 
 
-def _document_words(text: str) -> Iterator[str]:
-    for run, unspaced in _runs(fold(text)):
-        if unspaced:
-            yield from run
-            yield from _pairs(run)
-        else:
-            yield run[:MAX_LETTERS]
+def _document_words(folded: str) -> list[str]:
+    if folded.isascii():
+        return [run[:MAX_LETTERS] for run in _ASCII_RUN.findall(folded)]
+    words: list[str] = []
+    for run, unspaced in _runs(folded):
+        words.extend([*run, *_pairs(run)] if unspaced else [run[:MAX_LETTERS]])
+    return words
 
 
 def _pairs(run: str) -> list[str]:
@@ -121,13 +126,17 @@ def _pairs(run: str) -> list[str]:
 
 def _runs(folded: str) -> Iterator[tuple[str, bool]]:
     """The runs of letters and digits, and whether each is of writing without spaces."""
-    if folded.isascii():
-        for found in _ASCII_RUN.finditer(folded):
-            yield found[0], False
-        return
+    for piece in _PIECE.findall(folded):
+        if piece.isascii():
+            yield piece, False
+        else:
+            yield from _runs_of_signs(piece)
+
+
+def _runs_of_signs(piece: str) -> Iterator[tuple[str, bool]]:
     run: list[str] = []
     unspaced = False
-    for sign in folded:
+    for sign in piece:
         kind = unicodedata.category(sign)[0]
         if kind not in "LN" and not (kind == "M" and run):
             if run:

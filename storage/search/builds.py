@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from storage.errors import EncoderUnavailable
 from storage.postgres import search_builds, search_queue
-from storage.records.search import Build, Kind
+from storage.records.search import ENCODED, Build, Kind
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.search")
 
-SEARCHED: Sequence[Kind] = (Kind.MODEL,)
-"""The kinds that have documents."""
-
 
 def begin(stores: Stores, kind: Kind) -> Build:
-    """An empty build that drains write to from now on. It holds vectors when there is an encoder."""
-    try:
-        encoder, dimensions = stores.encoder.name, stores.encoder.dimensions
-    except EncoderUnavailable as error:
-        log.warning("building without vectors: %s", error)
-        encoder, dimensions = None, None
+    """An empty build that drains write to from now on. It holds vectors if its kind has any and there is an encoder."""
+    encoder, dimensions = None, None
+    if kind in ENCODED:
+        try:
+            encoder, dimensions = stores.encoder.name, stores.encoder.dimensions
+        except EncoderUnavailable as error:
+            log.warning("building without vectors: %s", error)
     build = stores.database.run(search_builds.insert(kind, stores.search.engine, encoder, dimensions))
     stores.search.create(build)
     return stores.database.run(search_builds.open_for_writes(build.id))
@@ -31,12 +28,12 @@ def begin(stores: Stores, kind: Kind) -> Build:
 def ensure_live_builds(stores: Stores) -> list[Build]:
     """Make an index for each kind whose searches have none to read; gives those. What is listed waits to be written."""
     made: list[Build] = []
-    for kind in SEARCHED:
+    for kind in Kind:
         if stores.search.reading(kind) is not None:
             continue
         build = begin(stores, kind)
         stores.search.complete(build)
         stores.search.swap(build)
-        stores.database.run(search_queue.add_every_model())
+        stores.database.run(search_queue.add_every(kind))
         made.append(build)
     return made

@@ -94,7 +94,9 @@ class ElasticsearchReader:
 
     async def find(self, kind: Kind, search: TextSearch) -> Found:
         """As `SearchReader.find`."""
-        answer = await self._ask(kind, self._client.search(index=alias(self._settings, kind), **find_request(search)))
+        answer = await self._ask(
+            kind, self._client.search(index=alias(self._settings, kind), **find_request(kind, search))
+        )
         hits = tuple(Hit(int(hit["sort"][-1]), float(hit["_score"] or 0)) for hit in answer["hits"]["hits"])
         return Found(hits=hits, total=int(answer["hits"]["total"]["value"]), facets=_facet_counts(search, answer))
 
@@ -136,7 +138,7 @@ class ElasticsearchReader:
             raise
 
 
-def find_request(search: TextSearch) -> dict[str, Any]:
+def find_request(kind: Kind, search: TextSearch) -> dict[str, Any]:
     """A text search as Elasticsearch takes it.
 
     The filters of facets come after the counting, so that each facet can leave out its own.
@@ -152,7 +154,7 @@ def find_request(search: TextSearch) -> dict[str, Any]:
         "track_total_hits": True,
         "track_scores": search.text is not None,
         "source": False,
-        "sort": _sort(search.sort, search.text),
+        "sort": _sort(kind, search.sort, search.text),
         "query": {"bool": query},
     }
     if not search.facets:
@@ -215,8 +217,8 @@ def _constant(kind: str, field: str, value: str, worth: int) -> dict[str, Any]:
     return {"constant_score": {"filter": {kind: {field: value}}, "boost": worth}}
 
 
-def _sort(sort: Sort, text: AskedText | None) -> list[dict[str, Any]]:
-    keys = SORTS[sort]
+def _sort(kind: Kind, sort: Sort, text: AskedText | None) -> list[dict[str, Any]]:
+    keys = SORTS[kind][sort]
     direction = "asc" if keys.ascending else "desc"
     order = [{"_score": "desc"}] if sort is Sort.RELEVANCE and text is not None else []
     fields = dict.fromkeys((keys.first.value, keys.second.value, "id"))
@@ -231,6 +233,7 @@ def _plain_filters(filters: Filters) -> list[dict[str, Any]]:
     if filters.published_from is not None or filters.published_before is not None:
         bounds = {"gte": filters.published_from, "lt": filters.published_before}
         found.append({"range": {"published_at": {name: at for name, at in bounds.items() if at is not None}}})
+    found += [{"range": {rank.value: {"gte": number}}} for rank, number in filters.at_least.items()]
     return found
 
 

@@ -76,7 +76,7 @@ def find(kind: Kind, search: TextSearch) -> Script[Found]:
         parameters["words"] = scoring.pop("words")
     hits: list[Hit] = []
     if search.limit:
-        keys = SORTS[search.sort]
+        keys = SORTS[kind][search.sort]
         page = {
             "first": RANKS.index(keys.first) + 1,
             "second": RANKS.index(keys.second) + 1,
@@ -119,6 +119,8 @@ def _filter_parameters(filters: Filters) -> dict[str, Any]:
         "published_from": filters.published_from,
         "published_before": filters.published_before,
     }
+    parameters["places"] = [RANKS.index(rank) + 1 for rank in filters.at_least] or None
+    parameters["at_least"] = list(filters.at_least.values()) or None
     for facet in Facet:
         parameters[facet.value] = [label_of(facet, value) for value in filters.wanted(facet)] or None
     return parameters

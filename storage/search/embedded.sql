@@ -27,6 +27,10 @@ not removed
    and (%(base_model)s::text[] is null or labels && %(base_model)s::text[])
    and (%(tag)s::text[] is null or labels && %(tag)s::text[])
    and (%(creator)s::text[] is null or labels && %(creator)s::text[])
+   and (%(shape)s::text[] is null or labels && %(shape)s::text[])
+   and (%(places)s::int[] is null
+        or not exists (select from unnest(%(places)s::int[], %(at_least)s::bigint[]) as asked (place, number)
+                        where ranks[place] < number))
    and (%(levels)s::int is null or levels & %(levels)s::int <> 0)
    and (%(published_from)s::bigint is null or published_at >= %(published_from)s::bigint)
    and (%(published_before)s::bigint is null or published_at < %(published_before)s::bigint)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
@@ -11,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
-from storage.postgres.connection import Database, Query, Script, column, load_statements
+from storage.postgres.connection import Database, Query, column, load_statements
 from storage.records.search import Build, IndexDocument, Kind, Removal, Written
 from storage.records.words import stem
 from storage.search.embedded import ENGINE, RANKS, label_of, vector_text
@@ -68,13 +69,39 @@ class EmbeddedWriter:
         return Written(stored=stored, superseded=len(rows) - stored - len(refused), refused=refused)
 
     def _write(self, build: Build, rows: Sequence[Mapping[str, Any]], words: set[str]) -> int:
+        documents = {"documents": Jsonb(list(rows), msgspec.json.encode)}
+        with _in_tables_of(build):
+            self._add_words(build, words)
+            return self._database.run(Query(statement("write", build), documents, len))
+
+    def load(self, build: Build, documents: Sequence[IndexDocument]) -> Written:
+        """As `SearchWriter.load`: by COPY, except what a drain has written before and what cannot be kept."""
+        with _in_tables_of(build):
+            ids = [document.id for document in documents]
+            there = set(self._database.run(column(statement("written", build), {"ids": ids}, int)))
+            new = [document for document in documents if document.id not in there]
+            self._add_words(build, {word for document in new for place in document.words.values() for word in place})
+            try:
+                with (
+                    self._database.transaction() as connection,
+                    connection.cursor().copy(cast(Any, statement("copy", build))) as copy,
+                ):
+                    for document in new:
+                        copy.write_row(list(row_of(document).values()))
+            except (psycopg.errors.UniqueViolation, psycopg.DataError):
+                return self.write(build, documents)
+        written = self.write(build, [document for document in documents if document.id in there])
+        return msgspec.structs.replace(written, stored=written.stored + len(new))
+
+    def _add_words(self, build: Build, words: set[str]) -> None:
+        """Keep new words before the documents that have them."""
         known = self._known_words.setdefault(build.id, set())
-        try:
-            written = self._database.run(_put(build, rows, sorted(words - known)))
-        except psycopg.errors.UndefinedTable as error:
-            raise NotFound(f"Search build {build.id} has no tables (any more).") from error
-        known.update(words)
-        return written
+        unseen = {"words": sorted(words - known)}
+        if unseen["words"]:
+            new = self._database.run(column(statement("unknown_words", build), unseen, str))
+            added = [{"word": word, "stem": stem(word), "deletes": kept_deletes(word)} for word in new]
+            self._database.run(Query(statement("add_words", build), {"words": Jsonb(added, msgspec.json.encode)}, len))
+            known.update(unseen["words"])
 
     def complete(self, build: Build) -> None:
         """As `SearchWriter.complete`: the indexes, made while writes go on."""
@@ -132,13 +159,12 @@ class EmbeddedWriter:
                 connection.execute(cast(Any, text))
 
 
-def _put(build: Build, rows: Sequence[Mapping[str, Any]], words: Sequence[str]) -> Script[int]:
-    """Words before the documents that have them; gives how many rows were written."""
-    if words:
-        new = yield from column(statement("unknown_words", build), {"words": words}, str)
-        added = [{"word": word, "stem": stem(word), "deletes": kept_deletes(word)} for word in new]
-        yield from Query(statement("add_words", build), {"words": Jsonb(added, msgspec.json.encode)}, len)
-    return (yield from Query(statement("write", build), {"documents": Jsonb(list(rows), msgspec.json.encode)}, len))
+@contextmanager
+def _in_tables_of(build: Build) -> Generator[None]:
+    try:
+        yield
+    except psycopg.errors.UndefinedTable as error:
+        raise NotFound(f"Search build {build.id} has no tables (any more).") from error
 
 
 def row_of(document: IndexDocument) -> dict[str, Any]:

@@ -64,7 +64,7 @@ select word from unnest(%(words)s::text[]) word
  where not exists (select from search_build_{build}_words known where known.word = word.word);
 
 -- add_words --
--- In order, so that two writers never wait for each other in a circle.
+-- In order and in a transaction of their own, so that two writers never wait for each other in a circle, nor for long.
 insert into search_build_{build}_words (word, stem, deletes)
 select word, stem, deletes from jsonb_to_recordset(%(words)s) as new (word text, stem text, deletes int[])
  order by word
@@ -91,6 +91,13 @@ on conflict (id) do update
        vector = excluded.vector
  where stored.revision <= excluded.revision
 returning id;
+
+-- written --
+-- Those of some ids that a build has, also as removed ones.
+select id from search_build_{build} where id = any(%(ids)s);
+
+-- copy --
+copy search_build_{build} (id, revision, removed, name, words, labels, levels, published_at, ranks, vector) from stdin;
 
 -- revisions --
 select id, revision from search_build_{build} where not removed and id > %(after)s order by id limit %(limit)s;

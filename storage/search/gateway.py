@@ -27,6 +27,7 @@ from storage.records.search import (
     SearchQuery,
     Sort,
     Written,
+    check_kind,
 )
 from storage.search.encoder import Encoder
 
@@ -98,6 +99,10 @@ class SearchWriter(Protocol):
         """
         ...
 
+    def load(self, build: Build, documents: Sequence[IndexDocument]) -> Written:
+        """As `write`, by the engine's fastest path: for a build that is being filled. Several threads may."""
+        ...
+
     def complete(self, build: Build) -> None:
         """After a fill: what a build needs to be searched fast. Writes may go on meanwhile."""
         ...
@@ -144,8 +149,10 @@ class Search:
     async def find(self, kind: Kind, query: SearchQuery) -> SearchHits:
         """A page of a search.
 
-        Raises StoreUnavailable while the engine is away, EncoderUnavailable when `mode=semantic` has no encoder.
+        Raises InvalidRequest for what the kind does not have, StoreUnavailable while the engine is away,
+        EncoderUnavailable when `mode=semantic` has no encoder.
         """
+        check_kind(kind, query)
         match query.mode:
             case Mode.TEXT:
                 return await self._by_words(kind, query)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from storage.records.search_documents import ModelDocument
+from storage.records.search_documents import CreatorDocument, ImageDocument, ModelDocument
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SYLLABLES = ("zor", "vak", "mil", "nop", "tuz", "kreb", "lum", "dri", "quo", "fen", "gax", "hyv", "jub", "wex", "yop")
@@ -18,9 +18,8 @@ BASES = ("SD 1.5", "SDXL 1.0", "Pony", "Illustrious", "Flux.1 D")
 def written() -> dict[str, ModelDocument]:
     """The models made by hand, by key. Their ids begin at 1; likes fall with the id."""
     models: dict[str, ModelDocument] = {}
-    lines = Path(__file__).with_suffix(".txt").read_text().splitlines()
-    for number, line in enumerate((line for line in lines if not line.startswith("#")), 1):
-        key, name, creator, kind, bases, tags, trained, files, description = (part.strip() for part in line.split("|"))
+    for number, parts in _lines("corpus.txt"):
+        key, name, creator, kind, bases, tags, trained, files, description = parts
         models[key] = ModelDocument(
             id=number,
             revision=1,
@@ -67,6 +66,95 @@ def invented(count: int, seed: int, first_id: int = 1001) -> Iterator[ModelDocum
             collected=chance.randint(0, 3),
             pictures=chance.randint(0, 3),
         )
+
+
+def written_images() -> dict[str, ImageDocument]:
+    """The images made by hand, by key; reactions fall with the id."""
+    found: dict[str, ImageDocument] = {}
+    for number, (key, prompt, details, model, creator, base, tags, size) in _lines("corpus_images.txt"):
+        width, height = size.split("x")
+        found[key] = ImageDocument(
+            id=number,
+            revision=1,
+            prompt=prompt,
+            details=_list(details),
+            model_name=model,
+            version_name="v1",
+            creator=creator,
+            type="LORA",
+            base_model=base,
+            tags=_list(tags),
+            sha256=f"{number:064x}",
+            level=(1, 2, 4, 8, 16)[number % 5],
+            width=int(width),
+            height=int(height),
+            created_at=START + timedelta(hours=number * 37 % 101),
+            reactions=100 - number,
+        )
+    return found
+
+
+def invented_images(count: int, seed: int, first_id: int = 1001) -> Iterator[ImageDocument]:
+    """Images of the invented models, with every kind of tie."""
+    chance = random.Random(seed)
+    for number, model in enumerate(invented(count, seed, first_id)):
+        yield ImageDocument(
+            id=first_id + number,
+            revision=1,
+            prompt=chance.choice((model.name, model.description)),
+            details=model.trained_words,
+            model_name=model.name,
+            creator=model.creator,
+            type=model.type,
+            base_model=model.base_models[0],
+            tags=model.tags,
+            sha256=f"{number:064x}",
+            level=chance.choice((1, 1, 2, 4, 8, 16)),
+            width=chance.choice((512, 768, 1024)),
+            height=chance.choice((512, 768, 1024)),
+            created_at=model.published_at,
+            reactions=model.likes,
+            comments=model.comments,
+            collected=model.collected,
+        )
+
+
+def written_creators() -> dict[str, CreatorDocument]:
+    """The creators made by hand, by key; the number of models falls with the id."""
+    return {
+        key: CreatorDocument(
+            id=number,
+            revision=1,
+            name=name,
+            types=_list(types),
+            base_models=_list(bases),
+            models=100 - number,
+            published_at=START + timedelta(hours=number * 37 % 101),
+        )
+        for number, (key, name, types, bases) in _lines("corpus_creators.txt")
+    }
+
+
+def invented_creators(count: int, seed: int, first_id: int = 1001) -> Iterator[CreatorDocument]:
+    """Creators named as the invented models are, with every kind of tie."""
+    for number, model in enumerate(invented(count, seed, first_id)):
+        yield CreatorDocument(
+            id=first_id + number,
+            revision=1,
+            name=model.name,
+            types=(model.type,),
+            base_models=model.base_models,
+            levels=model.levels,
+            models=1 + model.comments,
+            published_at=model.published_at,
+        )
+
+
+def _lines(name: str) -> Iterator[tuple[int, list[str]]]:
+    """The parts of each line of a file beside this one, numbered from 1."""
+    lines = Path(__file__).with_name(name).read_text().splitlines()
+    for number, line in enumerate((line for line in lines if not line.startswith("#")), 1):
+        yield number, [part.strip() for part in line.split("|")]
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from storage.records.relevance import AskedWord, Hit, Match, Place, asked, word_score
-from storage.records.search import SORTS, Facet, FacetCount, Filters, IndexDocument, SearchQuery, Sort
+from storage.records.search import SORTS, Facet, FacetCount, Filters, IndexDocument, Kind, SearchQuery, Sort
 from storage.records.words import stem
 
 
@@ -65,20 +65,21 @@ def passes(document: IndexDocument, filters: Filters) -> bool:
         all(
             set(filters.wanted(facet)) & set(document.values.get(facet, ())) for facet in Facet if filters.wanted(facet)
         )
+        and all(document.ranks[rank] >= number for rank, number in filters.at_least.items())
         and (filters.levels is None or bool(document.levels & filters.levels))
         and (filters.published_from is None or document.published_at >= filters.published_from)
         and (filters.published_before is None or document.published_at < filters.published_before)
     )
 
 
-def matches(documents: Sequence[IndexDocument], query: SearchQuery) -> list[Hit]:
+def matches(documents: Sequence[IndexDocument], query: SearchQuery, kind: Kind) -> list[Hit]:
     """Every match in order, also beyond the page."""
     found: list[tuple[int, IndexDocument]] = []
     for document in documents:
         worth = score(document, query.text) if query.text.strip() else 0
         if worth is not None and passes(document, query.filters):
             found.append((worth, document))
-    keys = SORTS[query.sort]
+    keys = SORTS[kind][query.sort]
     sign = 1 if keys.ascending else -1
 
     def order(item: tuple[int, IndexDocument]) -> tuple[int, int, int, int]:
@@ -90,10 +91,10 @@ def matches(documents: Sequence[IndexDocument], query: SearchQuery) -> list[Hit]
     return [Hit(document.id, float(worth)) for worth, document in sorted(found, key=order)]
 
 
-def facet(documents: Sequence[IndexDocument], query: SearchQuery, facet: Facet) -> tuple[FacetCount, ...]:
+def facet(documents: Sequence[IndexDocument], query: SearchQuery, facet: Facet, kind: Kind) -> tuple[FacetCount, ...]:
     """The values of a facet among what matches everything but its own filter, the most frequent first."""
     others = SearchQuery(text=query.text, filters=query.filters.without(facet))
-    found = {hit.id for hit in matches(documents, others)}
+    found = {hit.id for hit in matches(documents, others, kind)}
     counts = Counter(value for document in documents if document.id in found for value in document.values[facet])
     return tuple(
         FacetCount(value, count) for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import msgspec
@@ -77,6 +78,28 @@ def test_a_removal_that_comes_first_or_twice_is_remembered(bench: Bench, build: 
     assert write(bench, build, Removal(id=9, revision=2)) == (0, 1)
     assert write(bench, build, a_document(9, 2)) == (0, 1)
     assert bench.ids("mug") == []
+
+
+def test_a_load_is_a_write_that_never_goes_back(bench: Bench, build: Build) -> None:
+    write(bench, build, a_document(1, 5, "newer"), Removal(id=2, revision=5))
+    impossible = msgspec.structs.replace(a_document(5), published_at=2**70)
+    loaded = bench.writer.load(build, [a_document(1, 4), a_document(2, 4), a_document(3), a_document(4)])
+    assert (loaded.stored, loaded.superseded, loaded.refused) == (2, 2, {})
+    again = bench.writer.load(build, [a_document(4, 2, "cup"), impossible, a_document(6)])
+    assert (again.stored, list(again.refused)) == (2, [5])
+    bench.writer.refresh(build)
+    assert (bench.ids("mug"), bench.ids("newer"), bench.ids("cup")) == ([6, 3], [1], [4])
+    assert bench.writer.revisions(build, after=0, limit=10) == [(1, 5), (3, 1), (4, 2), (6, 1)]
+
+
+def test_loads_side_by_side_keep_every_document_and_word(bench: Bench, build: Build) -> None:
+    parts = [[a_document(first + step, 1, f"mug w{step}") for step in range(40)] for first in range(1, 400, 100)]
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(lambda part: bench.writer.load(build, part), parts))
+    assert [written.stored for written in loaded] == [40] * 4
+    bench.writer.refresh(build)
+    assert bench.find(SearchQuery(text="mug")).total == 160
+    assert bench.ids("w39") == [340, 240, 140, 40]
 
 
 def test_revisions_are_listed_in_pages(bench: Bench, build: Build) -> None:

@@ -16,6 +16,7 @@ from storage.postgres import catalog, jobs, models, outbox, search_queue
 from storage.postgres.connection import Query
 from storage.records.events import Lane, ModelsChanged
 from storage.records.jobs import JobState
+from storage.records.search import Kind
 from storage.records.vocabulary import Status
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
@@ -170,7 +171,9 @@ def test_a_drain_of_the_search_queue_is_started_once_for_a_wake_up(
     assert relay.wake_drain(SYNC) is None
     model = a_published_model(stores.database, an_account(stores.database))
     relay.drain()
-    assert [row.id for row in stores.database.run(search_queue.due(10))] == [model.id]
+    due = stores.database.run(search_queue.due(10))
+    assert [row.id for row in due if row.kind is Kind.MODEL] == [model.id]
+    assert {row.kind for row in due} == {Kind.CREATOR, Kind.MODEL}
     first = relay.wake_drain(SYNC)
     assert first is not None
     assert relay.wake_drain(SYNC) == first

@@ -9,7 +9,16 @@ from pydantic import SecretStr
 from storage.postgres import access, base_models, catalog, models, submissions, uploads, versions
 from storage.postgres.connection import Database
 from storage.records.base_models import BaseModelCard, EvaluationFacts
-from storage.records.catalog import FileHashes, FileRole, Model, ModelFields, ModelVersion, NewFile, VersionFields
+from storage.records.catalog import (
+    FileHashes,
+    FileRole,
+    Model,
+    ModelFields,
+    ModelVersion,
+    NewFile,
+    NewImage,
+    VersionFields,
+)
 from storage.records.jobs import Job
 from storage.records.training import SamplerSettings, TrainingDefaults, TrainingRequest
 from storage.records.uploads import DataSetImage
@@ -63,7 +72,7 @@ def a_job(database: Database, account_id: UUID | None = None, *, key: str | None
 
 def a_model(database: Database, account_id: UUID, name: str = "mug", **fields: object) -> Model:
     """A draft model."""
-    wanted = ModelFields(name=name, type=ModelType.CHECKPOINT, **fields)  # type: ignore[arg-type]
+    wanted = ModelFields(**{"name": name, "type": ModelType.CHECKPOINT, **fields})  # type: ignore[arg-type]
     return database.run(models.create(account_id, wanted))
 
 
@@ -94,3 +103,12 @@ def a_published_model(database: Database, account_id: UUID, name: str = "mug", *
     a_version(database, model)
     database.run(models.publish(model))
     return database.run(catalog.model_by_id(model.id))
+
+
+def an_image(database: Database, model: Model, **fields: object) -> int:
+    """The id of an image that its owner showed with a model's newest version, whose bytes nobody looks at."""
+    [version, *_] = database.run(catalog.versions([model.id]))
+    wanted = {"sha256": A_HASH, "size": 10, "media_type": "image/png", "width": 64, "height": 64, "blurhash": "L00000"}
+    image = NewImage(**{**wanted, **fields})  # type: ignore[arg-type]
+    [identity] = database.run(catalog.add_images(version.id, model.account_id, [image]))
+    return identity

@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from html import unescape
 
 from storage.records.relevance import Place
-from storage.records.search import Facet, IndexDocument, Kind, Rank, facet_value
+from storage.records.search import Facet, IndexDocument, Rank, facet_value
 from storage.records.search_documents import ModelDocument
 from storage.records.words import whole, words_of
 
-KIND = Kind.MODEL
 MAX_BODY = 20_000
 """Letters of a description that are searched."""
 MAX_ENCODED = 2_000
@@ -36,9 +35,9 @@ def build(model: ModelDocument, vector: bytes = b"") -> IndexDocument:
         hashes=tuple(sorted({digits.lower() for digits in model.hashes})),
         values={
             Facet.TYPE: (model.type,),
-            Facet.BASE_MODEL: _kept(Facet.BASE_MODEL, model.base_models),
-            Facet.TAG: _kept(Facet.TAG, model.tags),
-            Facet.CREATOR: _kept(Facet.CREATOR, (model.creator,)),
+            Facet.BASE_MODEL: kept(Facet.BASE_MODEL, model.base_models),
+            Facet.TAG: kept(Facet.TAG, model.tags),
+            Facet.CREATOR: kept(Facet.CREATOR, (model.creator,)),
         },
         levels=model.levels,
         published_at=microseconds(model.published_at),
@@ -71,5 +70,6 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _kept(facet: Facet, values: Iterable[str]) -> tuple[str, ...]:
+def kept(facet: Facet, values: Iterable[str]) -> tuple[str, ...]:
+    """Values of a facet as documents keep them."""
     return tuple(sorted({facet_value(facet, value) for value in values}))

@@ -39,9 +39,11 @@ class Catalogue:
     stores: Stores
     owner: UUID
 
-    def take_events(self) -> None:
-        """What the relay does with the events of the catalogue: Prefect is not needed for it."""
+    def take_events(self, *kinds: Kind) -> None:
+        """What the relay does with the catalogue's events, for models or these kinds alone; no Prefect is needed."""
         Relay(self.stores, None).drain()  # type: ignore[arg-type]
+        others = "delete from search_queue where kind <> all(%(kinds)s) returning id"
+        self.stores.database.run(Query(others, {"kinds": [*(kinds or (Kind.MODEL,))]}, len))
 
     def live(self) -> Build:
         """The build that is read."""
@@ -57,7 +59,7 @@ class Catalogue:
 
     def listed(self) -> list[tuple[int, int]]:
         """Ids and revisions of the listed rows."""
-        return self.stores.database.run(search_sources.model_revisions(0, 100_000))
+        return self.stores.database.run(search_sources.revisions(Kind.MODEL, 0, 100_000))
 
     def touch(self, model_id: int, statement: str) -> None:
         """Change a row, as anybody with the database might."""

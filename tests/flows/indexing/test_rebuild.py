@@ -130,13 +130,14 @@ def test_an_index_that_no_row_names_is_dropped(catalogue: Catalogue) -> None:
 def test_a_kind_without_an_index_gets_one_that_is_filled_by_the_next_drain(catalogue: Catalogue) -> None:
     published(catalogue, 2)
     catalogue.take_events()
-    drain(catalogue.stores)
+    ensure_live_builds(catalogue.stores)
     assert ensure_live_builds(catalogue.stores) == []
+    drain(catalogue.stores)
     catalogue.stores.database.run(search_builds.retire_live(Kind.MODEL, catalogue.stores.search.engine))
     for build in builds.drop_retired(catalogue.stores, after_seconds=0):
         assert build.state is BuildState.RETIRED
     [made] = ensure_live_builds(catalogue.stores)
-    assert (catalogue.live().id, catalogue.indexed()) == (made.id, [])
+    assert (made.kind, catalogue.live().id, catalogue.indexed()) == (Kind.MODEL, made.id, [])
     assert drain(catalogue.stores) == 2
     assert catalogue.indexed() == catalogue.listed()
 
@@ -249,6 +250,7 @@ def test_search_equals_the_catalogue_after_random_writes_with_a_rebuild_in_the_m
 def test_reconcile_mends_a_missing_index_a_stray_one_and_rows_that_differ(catalogue: Catalogue) -> None:
     published(catalogue, 3)
     catalogue.take_events()
+    ensure_live_builds(catalogue.stores)
     drain(catalogue.stores)
     assert reconcile_search(catalogue.stores) == []
     live = catalogue.live()
