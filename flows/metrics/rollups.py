@@ -1,0 +1,114 @@
+"""@flow roll-up-metrics: counted acts become sums by hour, day and period, and the catalogue's counts.
+
+Each day is a partition and a transaction of its own: what waits of it is taken, or, when the flow was away when it
+ended, the whole day is built beside and put in its place. A run that dies leaves only whole days behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from prefect import flow, get_run_logger
+from prefect.context import FlowRunContext
+
+from flows.crash_points import reach
+from flows.retries import patiently
+from flows.upkeep import note_run
+from storage.postgres import activity, freshness, rollups
+from storage.postgres.connection import Query, Script
+from storage.records.freshness import unfinished
+from storage.records.rollups import ROLL_UP, RolledUp
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+T = TypeVar("T")
+
+
+@flow(name=ROLL_UP)
+def roll_up_metrics(day: date | None = None) -> int:
+    """Roll up every day that waits; gives how many activities.
+
+    Args:
+        day: Build this day anew from all of its activity instead.
+    """
+    with open_stores(load_settings()) as stores, stores.database.session_lock(ROLL_UP) as held:
+        if not held:
+            _log().info("another run is rolling up")
+            return 0
+        now = datetime.now(UTC)
+        done = roll_up(stores, now) if day is None else [build(stores, day, now), *settle(stores, now)]
+        [fresh] = [
+            flow
+            for flow in stores.database.run(freshness.report(now, stores.settings.metrics.late_after_seconds))
+            if flow.flow == ROLL_UP
+        ]
+        counted = sum(part.activities for part in done)
+        seconds = sum(part.seconds for part in done)
+        figures = {
+            "days": len(done),
+            "activities": counted,
+            "cells": sum(part.hour_cells + part.day_cells for part in done),
+            "stats": sum(part.stats for part in done),
+            "seconds": seconds,
+            "activities_per_second": counted / seconds if seconds else 0.0,
+            "waiting": fresh.waiting,
+            "lag_seconds": fresh.oldest_seconds,
+        }
+        note_run(stores.settings, ROLL_UP, figures, [msgspec.to_builtins(part) for part in done])
+    _log().info("%d activities of %d days in %.1f s", counted, len(done), seconds)
+    return counted
+
+
+def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
+    """Everything that waits at `now`, oldest day first, and the days that were missed; drops what is kept no more."""
+    run = _patiently(stores)
+    [known] = [rows for rows in run(freshness.rows) if rows.flow == ROLL_UP]
+    missed = unfinished(known, now.date())
+    kept_since = now.date() - timedelta(days=stores.settings.metrics.keep_days)
+    never = {day for day in missed if day not in known.finished and day >= kept_since}
+    done: list[RolledUp] = []
+    for day in sorted({now.date(), *missed, *run(rollups.waiting_days)}):
+        script = rollups.build_day if day in never else rollups.roll_up_day
+        done.append(_timed(run, partial(script, day, now)))
+        reach(stores.settings, "day-rolled-up")
+    done += settle(stores, now)
+    run(activity.make_days_ahead)
+    run(partial(activity.forget, stores.settings.metrics.keep_days))
+    return done
+
+
+def settle(stores: Stores, now: datetime) -> list[RolledUp]:
+    """Make totals and the catalogue's counts anew if whole days were built since; gives what that did, if anything."""
+    run = _patiently(stores)
+    if not run(rollups.state).stale:
+        return []
+    return [_timed(run, partial(rollups.settle_totals, now))]
+
+
+def build(stores: Stores, day: date, now: datetime) -> RolledUp:
+    """Build a whole day from its activity; totals are to be settled after it. Raises Refused where that was dropped."""
+    return _timed(_patiently(stores), partial(rollups.build_day, day, now))
+
+
+def _patiently(stores: Stores) -> Callable[[Callable[[], Query[T] | Script[T]]], T]:
+    """Runs scripts, and waits for a Postgres that is away or a lock that somebody holds."""
+    patience = stores.settings.jobs.patience_seconds
+    return lambda script: patiently(lambda: stores.database.run(script()), patience_seconds=patience)
+
+
+def _timed(
+    run: Callable[[Callable[[], Script[RolledUp]]], RolledUp], script: Callable[[], Script[RolledUp]]
+) -> RolledUp:
+    began = time.perf_counter()
+    done = run(script)
+    return msgspec.structs.replace(done, seconds=round(time.perf_counter() - began, 3))
+
+
+def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.metrics")
