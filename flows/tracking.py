@@ -57,27 +57,24 @@ def tracking_client(settings: Settings) -> MlflowClient:
 
 def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> str:
     """The id of the job's tracking run, running again if it had ended. Raises MlflowException when MLflow is away."""
-    home = experiment_id(client, experiment)
-    runs = client.search_runs([home], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1, order_by=["start_time"])
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        try:
+            experiment_id = client.create_experiment(experiment)
+        except MlflowException:
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                raise
+            experiment_id = found.experiment_id
+    else:
+        experiment_id = found.experiment_id
+    runs = client.search_runs([experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1, order_by=["start_time"])
     if runs:
         run_id = str(runs[0].info.run_id)
         client.update_run(run_id, status="RUNNING")
     else:
-        run_id = str(client.create_run(home, tags={JOB_TAG: str(job_id), **tags}).info.run_id)
+        run_id = str(client.create_run(experiment_id, tags={JOB_TAG: str(job_id), **tags}).info.run_id)
     return run_id
-
-
-def experiment_id(client: MlflowClient, experiment: str) -> str:
-    """The id of an experiment, made when it is new. Raises MlflowException when MLflow is away."""
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        try:
-            return str(client.create_experiment(experiment))
-        except MlflowException:  # another process may have made it meanwhile
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                raise
-    return str(found.experiment_id)
 
 
 def shortened(value: object) -> str:

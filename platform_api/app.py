@@ -21,6 +21,7 @@ from platform_api.limits import Slots
 from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
+from platform_api.resources.freshness import Freshness
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.images import Images
@@ -52,6 +53,7 @@ RESOURCES = (
     Reactions,
     Comments,
     ActivityResource,
+    Freshness,
 )
 
 STREAMS_EACH = 50

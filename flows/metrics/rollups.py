@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 
 from flows.crash_points import reach
+from flows.light_tracking import note
 from flows.retries import patiently
-from flows.upkeep import note_run
 from storage.postgres import activity, freshness, rollups
 from storage.postgres.connection import Query, Script
 from storage.records.freshness import unfinished
@@ -43,26 +45,31 @@ def roll_up_metrics(day: date | None = None) -> int:
             return 0
         now = datetime.now(UTC)
         done = roll_up(stores, now) if day is None else [build(stores, day, now), *settle(stores, now)]
-        [fresh] = [
-            flow
-            for flow in stores.database.run(freshness.report(now, stores.settings.metrics.late_after_seconds))
-            if flow.flow == ROLL_UP
-        ]
-        counted = sum(part.activities for part in done)
-        seconds = sum(part.seconds for part in done)
-        figures = {
-            "days": len(done),
-            "activities": counted,
-            "cells": sum(part.hour_cells + part.day_cells for part in done),
-            "stats": sum(part.stats for part in done),
-            "seconds": seconds,
-            "activities_per_second": counted / seconds if seconds else 0.0,
-            "waiting": fresh.waiting,
-            "lag_seconds": fresh.oldest_seconds,
-        }
-        note_run(stores.settings, ROLL_UP, figures, [msgspec.to_builtins(part) for part in done])
-    _log().info("%d activities of %d days in %.1f s", counted, len(done), seconds)
-    return counted
+        figures = figures_of(stores, done, now)
+        # Every run has a tracking run of its own: its name is that of the flow run, or its time.
+        note(stores.settings, ROLL_UP, str(flow_run.name or now), figures)
+    if flow_run.id and any(part.activities or part.whole for part in done):
+        create_table_artifact(key=ROLL_UP, table=[_row(part) for part in done])
+    _log().info("%d activities of %d days in %.1f s", figures["activities"], len(done), figures["seconds"])
+    return int(figures["activities"])
+
+
+def figures_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[str, float]:
+    """What a run did and how far behind the flow still is, as figures for MLflow."""
+    late_after = stores.settings.metrics.late_after_seconds
+    [left] = [flow for flow in stores.database.run(freshness.report(now, late_after)) if flow.flow == ROLL_UP]
+    activities, seconds = sum(part.activities for part in done), sum(part.seconds for part in done)
+    return {
+        "days": len(done),
+        "batches": sum(part.batches for part in done),
+        "activities": activities,
+        "cells": sum(part.hour_cells + part.day_cells for part in done),
+        "counts_written": sum(part.stats for part in done),
+        "seconds": seconds,
+        "activities_per_second": activities / seconds if seconds else 0.0,
+        "batches_left": left.waiting,
+        "lag_seconds": left.oldest_seconds,
+    }
 
 
 def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
@@ -108,6 +115,10 @@ def _timed(
     began = time.perf_counter()
     done = run(script)
     return msgspec.structs.replace(done, seconds=round(time.perf_counter() - began, 3))
+
+
+def _row(part: RolledUp) -> dict[str, str]:
+    return {name: str(value) for name, value in msgspec.to_builtins(part).items()}
 
 
 def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:

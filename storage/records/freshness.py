@@ -85,8 +85,9 @@ def _partition(rows: FlowRows, day: date, today: date, now: datetime, late_after
     finished = rows.finished.get(day)
     if day < today and _was_finished(rows, day):
         return Partition(day=day, finished_at=finished, expected_by=_end(day), state=PartitionState.FRESH)
-    since = max(rows.started_at, _end(day) if day < today else finished or _end(day) - timedelta(days=1))
-    expected = since + late_after
+    # Every run finishes today's again, so it is expected soon after any run: midnight makes no silent flow better.
+    since = _end(day) if day < today else max(rows.finished.values(), default=rows.started_at)
+    expected = max(rows.started_at, since) + late_after
     in_time = PartitionState.FRESH if day == today and finished else PartitionState.DUE
     state = PartitionState.LATE if now > expected else in_time
     return Partition(day=day, finished_at=finished, expected_by=expected, state=state)

@@ -30,7 +30,13 @@ LENIENT = ("/api/v1/models", "/api/v1/images", "/api/v1/creators", "/api/v1/tags
 """Lists that read queries as Civitai's clients write them: empty is not given, what is unknown is ignored, pages end
 where page times limit does, and parameters depend on each other. Which data they take a document cannot say."""
 
-NO_INPUTS = ("GET /health", "GET /api/v1/me", "GET /api/v1/enums", "GET /api/v1/model-versions/by-hash/{hash}")
+NO_INPUTS = (
+    "GET /health",
+    "GET /api/v1/me",
+    "GET /api/v1/enums",
+    "GET /api/v1/freshness",
+    "GET /api/v1/model-versions/by-hash/{hash}",
+)
 """What takes nothing, or a text that is never wrong."""
 
 
