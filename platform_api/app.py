@@ -25,6 +25,7 @@ from platform_api.resources import uploads
 from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
+from platform_api.resources.freshness import Freshness
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.image_writing import ImageWriting
@@ -73,6 +74,7 @@ RESOURCES = (
     Comments,
     ActivityResource,
     Notifications,
+    Freshness,
 )
 
 STREAMS_EACH = 50

@@ -113,7 +113,7 @@ end $$;
 create table flow_partitions (
     flow        text not null,
     day         date not null,
-    finished_at timestamptz not null default now(),
+    finished_at timestamptz not null,
     runs        int not null default 1,
     primary key (flow, day)
 );
