@@ -25,6 +25,8 @@ from platform_api.resources.images import Images
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
+from platform_api.resources.notification_channels import NotificationChannels
+from platform_api.resources.notification_links import NotificationLinks
 from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
@@ -47,6 +49,8 @@ RESOURCES = (
     Words,
     SearchResource,
     Notifications,
+    NotificationChannels,
+    NotificationLinks,
 )
 
 STREAMS_EACH = 50

@@ -10,6 +10,7 @@ DarkroomError
 │   ├── InvalidCursor           a cursor of another list, or not one of ours
 │   ├── CursorExpired           a cursor whose order is remembered no more
 │   ├── InUse                   something else still needs it
+│   ├── AddressRefused          an address that may not be called or written to
 │   └── UploadRefused           bytes that are not what they claim to be
 │       ├── ImageRefused
 │       ├── ArchiveRefused
@@ -21,6 +22,7 @@ DarkroomError
 ├── TooManyRequests             a limit was reached; says when to come back
 ├── StoreUnavailable            a store does not answer; waiting may help
 │   └── EncoderUnavailable      no weights that turn text into vectors
+├── SealBroken                  a secret at rest does not open: another key, or none
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
 ├── JobLost                     this process no longer holds the job (another hand-out does)
 │   └── JobAlreadyRunning       a second claimant of one hand-out
@@ -101,6 +103,12 @@ class InUse(Refused):
     code = "in_use"
 
 
+class AddressRefused(Refused):
+    """An address that may not be called or written to; the message says what it must be."""
+
+    code = "address_refused"
+
+
 class UploadRefused(Refused):
     """Bytes that are not what they claim to be. `reason` is the stable word that is counted."""
 
@@ -173,6 +181,12 @@ class EncoderUnavailable(StoreUnavailable):
     """There are no usable weights that turn text into vectors; text search works without them."""
 
     code = "encoder_unavailable"
+
+
+class SealBroken(DarkroomError):
+    """A secret at rest does not open: it was sealed with another key, or there is none."""
+
+    code = "seal_broken"
 
 
 class BlobMissing(DarkroomError):

@@ -22,7 +22,15 @@ from storage.postgres import access, base_models
 from storage.postgres.connection import Database
 from storage.records.access import Scope, make_key
 from storage.records.base_models import BaseModelCard, BaseModelFile, EvaluationFacts
-from storage.settings import ApiSettings, PostgresSettings, RedisSettings, SearchSettings, Settings, UploadSettings
+from storage.settings import (
+    ApiSettings,
+    NotificationSettings,
+    PostgresSettings,
+    RedisSettings,
+    SearchSettings,
+    Settings,
+    UploadSettings,
+)
 
 ALL = tuple(Scope)
 
@@ -84,6 +92,7 @@ def serving(
         uploads=uploads or UploadSettings(),
         search=search or SearchSettings(),
         api=ApiSettings(signing_key="a key for tests"),  # type: ignore[arg-type]
+        notifications=NotificationSettings(sealing_key="another", smtp_host="mail.example.com"),  # type: ignore[arg-type]
     )
     with Database(settings.postgres) as database, listening(settings) as url:
         door = Door(settings, database, url, UUID(int=0), "")

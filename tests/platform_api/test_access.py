@@ -78,6 +78,19 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("PUT", "/api/v1/notifications/preferences"): TELLING,
     ("POST", "/api/v1/notifications/read"): TELLING,
     ("POST", "/api/v1/notifications/{notification_id}/read"): TELLING,
+    ("GET", "/api/v1/notifications/channels"): TOLD,
+    ("PUT", "/api/v1/notifications/channels/email"): TELLING,
+    ("PUT", "/api/v1/notifications/channels/webhook"): TELLING,
+    ("POST", "/api/v1/notifications/channels/webhook/secret"): TELLING,
+    ("DELETE", "/api/v1/notifications/channels/email"): TELLING,
+    ("DELETE", "/api/v1/notifications/channels/webhook"): TELLING,
+    ("POST", "/api/v1/notifications/channels/{channel}/test"): TELLING,
+    ("GET", "/api/v1/notifications/dead-letters"): TOLD,
+    ("POST", "/api/v1/notifications/dead-letters/{sending_id}/replay"): TELLING,
+    ("GET", "/api/v1/notifications/confirm"): None,
+    ("POST", "/api/v1/notifications/confirm"): None,
+    ("GET", "/api/v1/notifications/unsubscribe"): None,
+    ("POST", "/api/v1/notifications/unsubscribe"): None,
     **dict.fromkeys(PUBLIC, MODELS),
     ("GET", "/api/v1/images/{sha256}"): None,
     ("HEAD", "/api/v1/images/{sha256}"): None,
@@ -143,11 +156,12 @@ def test_a_banned_accounts_key_is_refused_with_the_reason(door: Door):
 
 def filled(path: str) -> str:
     """A path with something in each of its places."""
-    for name in ("data_set_id", "job_id"):
+    for name in ("data_set_id", "job_id", "sending_id"):
         path = path.replace("{" + name + "}", ID)
     for name in ("model_id", "version_id", "notification_id"):
         path = path.replace("{" + name + "}", "999999")
     path = path.replace("{hash}", "0" * 64).replace("{transform}", "original=true").replace("{file_id}", "1")
+    path = path.replace("{channel}", "email")
     return path.replace("{name}", "no-such").replace("{path}", "a/b").replace("{sha256}", "0" * 64)
 
 

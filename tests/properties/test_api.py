@@ -19,7 +19,8 @@ from tests.platform_api.test_downloads import publish
 
 NAMES_THINGS = (
     *("/api/v1/data-sets", "/api/v1/training-jobs", "/api/v1/generations"),
-    "/api/v1/notifications/preferences",
+    *("/api/v1/notifications/preferences", "/api/v1/notifications/channels/webhook"),
+    "/api/v1/notifications/channels/email",
 )
 """Bodies that must hold pictures, or name things of the caller's or of the world: a document cannot say which will be
 accepted."""
