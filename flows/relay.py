@@ -24,10 +24,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from flows.indexing.draining import SYNC
+from flows.notifications.deliver import DELIVER
 from flows.notifications.expanding import expand
 from flows.notifications.fan_out import FAN_OUT
 from storage.errors import JobLost, StoreUnavailable
-from storage.postgres import freshness, jobs, models, notifications, outbox, search_queue
+from storage.postgres import deliveries, freshness, jobs, models, notifications, outbox, search_queue
 from storage.postgres.connection import Script
 from storage.records.events import (
     CommentDeleted,
@@ -67,6 +68,7 @@ DEPLOYMENTS: dict[JobKind, str] = {
 DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
     SYNC: search_queue.drain_wanted,
     FAN_OUT: notifications.fan_out_wanted,
+    DELIVER: deliveries.wanted,
 }
 """Flows that empty a queue, each deployed under its own name, and what says that a run of it is wanted."""
 

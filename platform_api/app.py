@@ -38,6 +38,8 @@ from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.model_writing import ModelWriting
 from platform_api.resources.models import Models
 from platform_api.resources.moderation import Moderation
+from platform_api.resources.notification_channels import NotificationChannels
+from platform_api.resources.notification_links import NotificationLinks
 from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
@@ -75,6 +77,8 @@ RESOURCES = (
     ActivityResource,
     Notifications,
     Freshness,
+    NotificationChannels,
+    NotificationLinks,
 )
 
 STREAMS_EACH = 50

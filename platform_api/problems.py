@@ -39,6 +39,7 @@ STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.SealBroken: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DiskFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The nearest ancestor counts. What is not here is our own fault: 500, with the reason in the log alone."""
@@ -227,7 +228,7 @@ def _headers(error: errors.DarkroomError) -> dict[str, str]:
     match error:
         case errors.TooManyRequests():
             return {"Retry-After": str(error.retry_after)}
-        case errors.StoreUnavailable():
+        case errors.StoreUnavailable() | errors.SealBroken():
             return {"Retry-After": str(RETRY_SECONDS)}
         case errors.Unauthenticated():
             return {"WWW-Authenticate": 'Bearer realm="darkroom"'}

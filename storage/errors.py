@@ -12,6 +12,7 @@ DarkroomError
 │   ├── CursorExpired           a cursor whose order is remembered no more
 │   ├── InUse                   something else still needs it
 │   ├── UploadBusy              another request is sending bytes of the upload
+│   ├── AddressRefused          an address that may not be called or written to
 │   └── UploadRefused           bytes that are not what they claim to be
 │       ├── ImageRefused
 │       ├── ArchiveRefused
@@ -24,6 +25,7 @@ DarkroomError
 ├── TooManyRequests             a limit was reached; says when to come back
 ├── StoreUnavailable            a store does not answer; waiting may help
 │   └── EncoderUnavailable      no weights that turn text into vectors
+├── SealBroken                  a secret at rest does not open: another key, or none
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
 ├── JobLost                     this process no longer holds the job (another hand-out does)
 │   └── JobAlreadyRunning       a second claimant of one hand-out
@@ -116,6 +118,12 @@ class UploadBusy(Refused):
     code = "upload_busy"
 
 
+class AddressRefused(Refused):
+    """An address that may not be called or written to; the message says what it must be."""
+
+    code = "address_refused"
+
+
 class UploadRefused(Refused):
     """Bytes that are not what they claim to be. `reason` is the stable word that is counted."""
 
@@ -194,6 +202,12 @@ class EncoderUnavailable(StoreUnavailable):
     """There are no usable weights that turn text into vectors; text search works without them."""
 
     code = "encoder_unavailable"
+
+
+class SealBroken(DarkroomError):
+    """A secret at rest does not open: it was sealed with another key, or there is none."""
+
+    code = "seal_broken"
 
 
 class BlobMissing(DarkroomError):

@@ -7,7 +7,7 @@ URLs that are not given point at the parts that `darkroom up` runs in the data f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
@@ -142,6 +142,33 @@ class MetricsSettings(BaseModel):
     late_after_seconds: float = Field(900.0, gt=0, description="Counts that are this late raise an alarm.")
 
 
+class NotificationSettings(BaseModel):
+    """How readers are told outside the platform."""
+
+    sealing_key: SecretStr = Field(
+        SecretStr(""), description="Seals addresses and their secrets at rest; empty: the data folder's own key."
+    )
+    smtp_host: str = Field("", description="Mail server that takes our e-mail; empty: no e-mail is sent.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the connection to it is secured."
+    )
+    smtp_user: str = Field("", description="Account on the mail server; empty: none.")
+    smtp_password: SecretStr = Field(SecretStr(""), description="Password of that account.")
+    sender: str = Field("darkroom@localhost", description="E-mail address that our e-mail comes from.")
+    call_seconds: float = Field(20.0, gt=0, description="One e-mail or webhook call may take so long.")
+    claim_seconds: float = Field(120.0, gt=0, description="A sending whose worker died is taken again after so long.")
+    secret_overlap_hours: float = Field(
+        24.0, gt=0, description="How long webhooks are signed with the old secret too, after a new one was made."
+    )
+
+    @model_validator(mode="after")
+    def _claims_outlive_calls(self) -> Self:
+        if self.claim_seconds < self.call_seconds * 2:
+            raise ValueError("notifications.claim_seconds must be at least twice notifications.call_seconds")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings. Built once at each root: the API, a flow, the relay, a CLI command."""
 
@@ -161,6 +188,7 @@ class Settings(BaseSettings):
     uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
     jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]
     metrics: MetricsSettings = MetricsSettings()  # pyright: ignore[reportCallIssue]
+    notifications: NotificationSettings = NotificationSettings()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:
@@ -176,7 +204,14 @@ class Settings(BaseSettings):
         self.api.public_url = self.api.public_url or f"http://{self.api.host}:{self.api.port}"
         if not self.api.signing_key.get_secret_value() and self.signing_key_file.exists():
             self.api.signing_key = SecretStr(self.signing_key_file.read_text().strip())
+        if not self.notifications.sealing_key.get_secret_value() and self.sealing_key_file.exists():
+            self.notifications.sealing_key = SecretStr(self.sealing_key_file.read_text().strip())
         return self
+
+    @property
+    def sealing_key_file(self) -> Path:
+        """Where `darkroom up` keeps the key that seals addresses and their secrets (mode 0600)."""
+        return self.data_folder / "sealing.key"
 
     @property
     def signing_key_file(self) -> Path:

@@ -18,7 +18,7 @@ from deployments.local.errors import NotRunning, PartFailed
 from deployments.local.leftovers import stop_leftovers
 from deployments.local.parts import Part, Steps, platform_parts
 from deployments.local.ports import refuse_taken_ports
-from deployments.local.seed import with_signing_key
+from deployments.local.seed import with_own_keys
 from deployments.local.state import holder, holding, read_record
 from deployments.local.steps import platform_steps
 from deployments.local.supervisor import Supervisor
@@ -41,7 +41,7 @@ def run_platform(settings: Settings, say: Say, on_healthy: Callable[[float], Non
         if temporary := temporary_folder(settings):
             shutil.rmtree(temporary, ignore_errors=True)  # what killed workers and flows left
             temporary.mkdir(mode=0o700)
-        settings = with_signing_key(settings)
+        settings = with_own_keys(settings)
         parts = platform_parts(settings, platform_steps(settings))
         refuse_taken_ports(parts)
         Supervisor(settings.data_folder, parts, say).run(on_healthy)

@@ -1,4 +1,4 @@
-"""What the first `up` puts in place: the key that signs image links, the owner's account and key, the starter model.
+"""What the first `up` puts in place: the keys that sign and seal, the owner's account and key, the starter model.
 
 Everything here may be repeated: what is there stays.
 """
@@ -31,14 +31,21 @@ STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent / STARTER
 
 
-def with_signing_key(settings: Settings) -> Settings:
-    """The settings with a key that signs image links: the one given, or that of the data folder, made if missing."""
-    if settings.api.signing_key.get_secret_value():
-        return settings
-    if not settings.signing_key_file.exists():
-        write_secret(settings.signing_key_file, secrets.token_hex(32))
-    key = SecretStr(settings.signing_key_file.read_text().strip())
-    return settings.model_copy(update={"api": settings.api.model_copy(update={"signing_key": key})})
+def with_own_keys(settings: Settings) -> Settings:
+    """The settings with the key that signs links and the one that seals secrets at rest: those given, or those of the
+    data folder, made if missing."""
+    api, told = settings.api, settings.notifications
+    if not api.signing_key.get_secret_value():
+        api = api.model_copy(update={"signing_key": _own_key(settings.signing_key_file)})
+    if not told.sealing_key.get_secret_value():
+        told = told.model_copy(update={"sealing_key": _own_key(settings.sealing_key_file)})
+    return settings.model_copy(update={"api": api, "notifications": told})
+
+
+def _own_key(file: Path) -> SecretStr:
+    if not file.exists():
+        write_secret(file, secrets.token_hex(32))
+    return SecretStr(file.read_text().strip())
 
 
 def ensure_owner(settings: Settings) -> None:

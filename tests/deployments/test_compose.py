@@ -62,7 +62,7 @@ def settings_names(settings: Settings) -> list[str]:
 def test_no_secret_has_a_value_and_no_image_floats() -> None:
     text = COMPOSE.read_text()
 
-    for name in ("POSTGRES_PASSWORD", "SIGNING_KEY", "S3_SECRET_KEY"):
+    for name in ("POSTGRES_PASSWORD", "SIGNING_KEY", "SEALING_KEY", "S3_SECRET_KEY"):
         assert f"${{{name}:?}}" in text
     for name, service in SERVICES.items():
         assert re.search(r":\d[\w.-]*$", service["image"]), name

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from deployments.local.seed import ensure_owner, with_signing_key
+from deployments.local.seed import ensure_owner, with_own_keys
 from storage.postgres import access
 from storage.postgres.connection import Database
 from storage.records.access import Scope, split_key
@@ -45,18 +45,20 @@ def test_a_key_that_the_database_does_not_know_is_replaced(settings: Settings) -
         assert [key.id for key in database.run(access.keys())] == [identity]
 
 
-def test_the_signing_key_is_made_once_and_kept_private(settings: Settings) -> None:
-    first = with_signing_key(settings).api.signing_key.get_secret_value()
-    second = with_signing_key(settings).api.signing_key.get_secret_value()
+def test_the_keys_that_sign_and_seal_are_made_once_and_kept_private(settings: Settings) -> None:
+    first, second = with_own_keys(settings), with_own_keys(settings)
 
-    assert len(first) == 64
     assert first == second
-    assert settings.signing_key_file.stat().st_mode & 0o777 == 0o600
-    assert first not in repr(with_signing_key(settings))
+    keys = [first.api.signing_key.get_secret_value(), first.notifications.sealing_key.get_secret_value()]
+    assert [len(key) for key in keys] == [64, 64]
+    assert keys[0] != keys[1]
+    for file in (settings.signing_key_file, settings.sealing_key_file):
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert not any(key in repr(first) for key in keys)
 
 
 def test_a_signing_key_that_was_given_is_used(settings: Settings) -> None:
     given = settings.model_copy(update={"api": settings.api.model_copy(update={"signing_key": SecretStr("given")})})
 
-    assert with_signing_key(given).api.signing_key.get_secret_value() == "given"
+    assert with_own_keys(given).api.signing_key.get_secret_value() == "given"
     assert not settings.signing_key_file.exists()

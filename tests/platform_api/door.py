@@ -25,6 +25,7 @@ from storage.records.base_models import BaseModelCard, BaseModelFile, Evaluation
 from storage.settings import (
     ApiSettings,
     LimitSettings,
+    NotificationSettings,
     PostgresSettings,
     RedisSettings,
     SearchSettings,
@@ -95,6 +96,7 @@ def serving(
         search=search or SearchSettings(),
         limits=limits or LimitSettings(),
         api=ApiSettings(signing_key="a key for tests"),  # type: ignore[arg-type]
+        notifications=NotificationSettings(sealing_key="another", smtp_host="mail.example.com"),  # type: ignore[arg-type]
     )
     with Database(settings.postgres) as database, listening(settings) as url:
         door = Door(settings, database, url, UUID(int=0), "")

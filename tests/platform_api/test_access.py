@@ -122,6 +122,19 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("POST", "/api/v1/keys"): Scope.KEYS_WRITE,
     ("DELETE", "/api/v1/keys/{key_id}"): Scope.KEYS_WRITE,
     **dict.fromkeys(WRITES, CATALOGUE),
+    ("GET", "/api/v1/notifications/channels"): TOLD,
+    ("PUT", "/api/v1/notifications/channels/email"): TELLING,
+    ("PUT", "/api/v1/notifications/channels/webhook"): TELLING,
+    ("POST", "/api/v1/notifications/channels/webhook/secret"): TELLING,
+    ("DELETE", "/api/v1/notifications/channels/email"): TELLING,
+    ("DELETE", "/api/v1/notifications/channels/webhook"): TELLING,
+    ("POST", "/api/v1/notifications/channels/{channel}/test"): TELLING,
+    ("GET", "/api/v1/notifications/dead-letters"): TOLD,
+    ("POST", "/api/v1/notifications/dead-letters/{sending_id}/replay"): TELLING,
+    ("GET", "/api/v1/notifications/confirm"): None,
+    ("POST", "/api/v1/notifications/confirm"): None,
+    ("GET", "/api/v1/notifications/unsubscribe"): None,
+    ("POST", "/api/v1/notifications/unsubscribe"): None,
     **dict.fromkeys(PUBLIC, MODELS),
     **dict.fromkeys(COMMENTS, SOCIAL_READ),
     ("GET", "/api/v1/images/{sha256}"): None,
@@ -189,7 +202,7 @@ def test_a_banned_accounts_key_is_refused_with_the_reason(door: Door):
 
 def filled(path: str) -> str:
     """A path with something in each of its places."""
-    for name in ("data_set_id", "job_id", "upload_id"):
+    for name in ("data_set_id", "job_id", "upload_id", "sending_id"):
         path = path.replace("{" + name + "}", ID)
     for name in (
         *("model_id", "version_id", "number", "entity_id", "comment_id", "notification_id"),
@@ -198,6 +211,7 @@ def filled(path: str) -> str:
         path = path.replace("{" + name + "}", "999999")
     path = path.replace("{entity}", "model").replace("{reaction}", "thumbs_up")
     path = path.replace("{hash}", "0" * 64).replace("{transform}", "original=true").replace("{file_id}", "1")
+    path = path.replace("{channel}", "email")
     return path.replace("{name}", "no-such").replace("{path}", "a/b").replace("{sha256}", "0" * 64)
 
 

@@ -24,6 +24,8 @@ NAMES_THINGS = (
     "/api/v1/comments",
     "/api/v1/activity",
     "/api/v1/notifications/preferences",
+    "/api/v1/notifications/channels/webhook",
+    "/api/v1/notifications/channels/email",
 )
 """Bodies that must hold pictures, or name things of the caller's or of the world: a document cannot say which will be
 accepted."""

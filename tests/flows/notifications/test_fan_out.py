@@ -15,9 +15,10 @@ from psycopg.rows import dict_row
 
 from flows import drains
 from flows.notifications import fan_out as fanning
+from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay import Relay
-from storage.postgres import catalog, in_app, jobs, notifications, outbox
+from storage.postgres import catalog, deliveries, in_app, jobs, notifications, outbox
 from storage.records.catalog import NewVersion
 from storage.records.jobs import JobFileRole
 from storage.records.notifications import (
@@ -190,13 +191,13 @@ def test_words_stay_short_and_on_one_line() -> None:
         assert said.path.startswith("/api/v1/") or not said.path
 
 
-def test_the_flow_does_it_as_prefect_runs_it(
+def test_the_flows_do_it_as_prefect_runs_them(
     told: Told, settings: Settings, prefect_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
     monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
     monkeypatch.setattr(drains, "IDLE_SECONDS", 0.1)
-    told.reader("reader")
+    reader = told.reader("reader")
     told.tell("to all")
     number = told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT))
     assert number is not None
@@ -207,3 +208,13 @@ def test_the_flow_does_it_as_prefect_runs_it(
     with told.stores.database.session_lock(fanning.FAN_OUT):
         assert told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) is None
         assert fanning.fan_out_notifications() == 0
+    odd = "insert into sendings (id, purpose, reader, channel) values (%(id)s, 'tell', %(n)s, 'email') returning id"
+    told.rows(odd, id=JOB, n=reader)
+    with told.stores.database.session_lock(DELIVER):
+        assert told.stores.database.run(deliveries.wanted(DELIVER)) is None
+        assert deliver_notifications() == 0
+    assert told.stores.database.run(deliveries.wanted(DELIVER)) is not None
+    assert deliver_notifications() == 1
+    assert told.rows("select state, last_error from sendings") == [
+        {"state": "suppressed", "last_error": "the reader's address is not in use"}
+    ]

@@ -1,0 +1,134 @@
+"""E-mail over SMTP: text and HTML, with one-click unsubscribe (RFC 8058).
+
+The mail server is the operator's own, from the settings. The Message-ID is the sending's id, so that a repeat is known
+as one. A receiver that is refused for good (5xx) ends the address; everything else that fails is tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import smtplib
+import socket
+import ssl
+import threading
+from collections.abc import Generator
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+
+from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
+from storage.postgres.sendings import Purpose
+from storage.records.notification_links import Confirm, Unsubscribe, write_link
+from storage.settings import NotificationSettings
+
+LINKS = "/api/v1/notifications"
+
+
+class EmailSender:
+    """Sends parcels as e-mail."""
+
+    def __init__(
+        self, settings: NotificationSettings, public_url: str, signing_key: str, trust: ssl.SSLContext | None = None
+    ) -> None:
+        self._settings, self._public_url, self._signing_key = settings, public_url, signing_key
+        self._trust = trust or ssl.create_default_context()
+
+    def send(self, parcel: Parcel) -> Outcome:
+        """Hand one e-mail to the mail server."""
+        if not self._settings.smtp_host:
+            return TryAgain("no mail server: set DARKROOM_NOTIFICATIONS__SMTP_HOST")
+        message = self.message(parcel)
+        try:
+            with self._session() as server:
+                server.send_message(message, self._settings.sender, [parcel.address])
+        except smtplib.SMTPRecipientsRefused as error:
+            code, text = next(iter(error.recipients.values()))
+            return _refused(code, text)
+        except smtplib.SMTPDataError as error:
+            return _refused(error.smtp_code, error.smtp_error)
+        except (smtplib.SMTPException, OSError) as error:
+            return TryAgain(f"the mail server: {type(error).__name__}: {str(error)[:200]}")
+        return Told()
+
+    @contextlib.contextmanager
+    def _session(self) -> Generator[smtplib.SMTP]:
+        """A connection to the mail server, cut when the settings' time for one call is over."""
+        settings = self._settings
+        host, port, seconds = settings.smtp_host, settings.smtp_port, settings.call_seconds
+        if settings.smtp_security == "tls":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=seconds, context=self._trust)
+        else:
+            server = smtplib.SMTP(host, port, timeout=seconds)
+        # Each operation of smtplib has the timeout for itself: a server that drips could hold a worker for ever.
+        cut = threading.Timer(seconds, _cut, [server])
+        cut.daemon = True
+        cut.start()
+        try:
+            with server:
+                if settings.smtp_security == "starttls":
+                    server.starttls(context=self._trust)
+                if settings.smtp_user:
+                    server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+                yield server
+        finally:
+            cut.cancel()
+
+    def message(self, parcel: Parcel) -> EmailMessage:
+        """A parcel as an e-mail."""
+        message = EmailMessage(policy=SMTP)
+        message["From"], message["To"] = self._settings.sender, parcel.address
+        message["Date"] = format_datetime(parcel.created_at)
+        message["Message-ID"] = f"<{parcel.id}@{self._settings.sender.rpartition('@')[2]}>"
+        message["Auto-Submitted"] = "auto-generated"
+        match parcel.purpose:
+            case Purpose.CONFIRM:
+                token = write_link(Confirm(endpoint_id=parcel.endpoint_id), self._signing_key)
+                link = f"{self._public_url}{LINKS}/confirm?token={token}"
+                words = "Somebody, we hope you, asked Darkroom to write to this address. If it was not you, do nothing."
+                _write(message, "Confirm your e-mail address", [("Confirm your e-mail address", words, link)], "")
+            case Purpose.TEST:
+                _write(message, "A test from Darkroom", [("It works", "This address can be told.", "")], "")
+            case Purpose.TELL:
+                self._tell(message, parcel)
+        return message
+
+    def _tell(self, message: EmailMessage, parcel: Parcel) -> None:
+        types = tuple(sorted({item.type for item in parcel.items}))
+        token = write_link(Unsubscribe(reader=parcel.reader, types=types), self._signing_key)
+        stop = f"{self._public_url}{LINKS}/unsubscribe?token={token}"
+        message["List-Unsubscribe"] = f"<{stop}>"
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        parts = [
+            (item.words.title, item.words.text, self._public_url + item.words.path if item.words.path else "")
+            for item in parcel.items
+        ]
+        title = parts[0][0] if len(parts) == 1 else f"{len(parts)} notifications: {parts[0][0]}"
+        _write(message, title, parts, stop)
+
+
+def _write(message: EmailMessage, title: str, parts: list[tuple[str, str, str]], stop: str) -> None:
+    message["Subject"] = title
+    text = "\n\n".join("\n".join(line for line in part if line) for part in parts)
+    page = "".join(
+        f"<h2 style='font-size:1.1em'>{html.escape(heading)}</h2><p>{html.escape(words)}</p>"
+        + (f"<p><a href='{html.escape(link, quote=True)}'>{html.escape(link)}</a></p>" if link else "")
+        for heading, words, link in parts
+    )
+    if stop:
+        text += f"\n\n--\nNo more e-mail of this kind: {stop}\n"
+        page += f"<hr><p><a href='{html.escape(stop, quote=True)}'>No more e-mail of this kind</a></p>"
+    message.set_content(text)
+    message.add_alternative(f"<!doctype html><html lang=en><body>{page}</body></html>", subtype="html")
+
+
+def _refused(code: int, text: bytes | str) -> Outcome:
+    said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    reason = f"the mail server answered {code} {said[:200]}"
+    return GiveUp(reason) if 500 <= code < 600 else TryAgain(reason)
+
+
+def _cut(server: smtplib.SMTP) -> None:
+    with contextlib.suppress(OSError):  # it was closed at this very moment
+        if server.sock is not None:
+            server.sock.shutdown(socket.SHUT_RDWR)

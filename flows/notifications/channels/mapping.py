@@ -1,0 +1,21 @@
+"""Which sender carries which channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flows.notifications.channels.email import EmailSender
+from flows.notifications.channels.protocol import Sender
+from flows.notifications.channels.transport import PublicTransport
+from flows.notifications.channels.webhook import WebhookSender
+from storage.records.notifications import Channel
+from storage.settings import Settings
+
+
+def senders(settings: Settings) -> Mapping[Channel, Sender]:
+    """A sender for each channel that leaves the platform."""
+    told, key = settings.notifications, settings.api.signing_key.get_secret_value()
+    return {
+        Channel.EMAIL: EmailSender(told, settings.api.public_url, key),
+        Channel.WEBHOOK: WebhookSender(PublicTransport(told.call_seconds), settings.api.public_url),
+    }

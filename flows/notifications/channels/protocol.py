@@ -1,0 +1,68 @@
+"""What a channel does: it takes one parcel to one address and says how that went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+from storage.postgres.sendings import Purpose
+from storage.records.notifications import Words
+
+
+@dataclass(frozen=True)
+class Item:
+    """One notification in a parcel."""
+
+    id: int
+    type: str
+    words: Words
+    details: dict[str, object]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One sending, with its address and secrets open. `id` and `created_at` stay the same over retries."""
+
+    id: UUID
+    purpose: Purpose
+    reader: int
+    endpoint_id: UUID
+    address: str
+    secrets: Sequence[str]
+    items: Sequence[Item]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Told:
+    """The other side has taken it."""
+
+
+@dataclass(frozen=True)
+class TryAgain:
+    """It was not taken, and may be later; not before `after_seconds` if the other side said so."""
+
+    reason: str
+    after_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """It will never be taken at this address, which is used no more until its reader registers it again."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Told | TryAgain | GiveUp
+
+
+class Sender(Protocol):
+    """One channel. `send` raises nothing for what the other side does: that is an outcome."""
+
+    def send(self, parcel: Parcel) -> Outcome:
+        """Take a parcel to its address, within the settings' time for one call."""
+        ...

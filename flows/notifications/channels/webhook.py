@@ -1,0 +1,87 @@
+"""Webhooks: one signed POST in the form of Standard Webhooks (standardwebhooks.com).
+
+Receivers check `webhook-signature` over `webhook-id`, `webhook-timestamp` and the body, and tell repeats by the id,
+which is the sending's. After a new secret was made, both it and the old one sign for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+from standardwebhooks import Webhook
+
+from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel, Told, TryAgain
+from flows.notifications.channels.transport import CallFailed, PublicTransport
+from storage.errors import AddressRefused
+from storage.postgres.sendings import Purpose
+from storage.records.addresses import read_web_address
+
+LONGEST_WAIT_SECONDS = 86400.0
+
+
+class WebhookSender:
+    """Sends parcels as webhooks."""
+
+    def __init__(
+        self, transport: PublicTransport, public_url: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._transport, self._public_url, self._now = transport, public_url, now
+
+    def send(self, parcel: Parcel) -> Outcome:
+        """Post a parcel. 410, or a name that leads inside, ends the address; all else that is no 2xx is tried again."""
+        body = self._body(parcel)
+        try:
+            answer = self._transport.post(read_web_address(parcel.address), body, self._headers(parcel, body))
+        except AddressRefused as error:
+            return GiveUp(f"the address {error}")
+        except CallFailed as error:
+            return TryAgain(str(error))
+        if 200 <= answer.status < 300:
+            return Told()
+        if answer.status == 410:
+            return GiveUp("the receiver answered 410 Gone")
+        if 300 <= answer.status < 400:
+            return TryAgain(f"the receiver answered {answer.status}; redirects are not followed")
+        return TryAgain(f"the receiver answered {answer.status}", _wait(answer.headers.get("retry-after", "")))
+
+    def _headers(self, parcel: Parcel, body: bytes) -> dict[str, str]:
+        identity, now = str(parcel.id), self._now()
+        signatures = [Webhook(secret).sign(identity, now, body.decode()) for secret in parcel.secrets]
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": "Darkroom",
+            "webhook-id": identity,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(signatures),
+        }
+
+    def _body(self, parcel: Parcel) -> bytes:
+        """The same bytes at each try."""
+        match parcel.purpose, list(parcel.items):
+            case Purpose.TELL, [item]:
+                kind, data = f"notification.{item.type}", self._data(item)
+            case Purpose.TELL, items:
+                kind, data = "notification.digest", {"notifications": [self._data(item) for item in items]}
+            case _:
+                kind, data = "notification.test", {}
+        return msgspec.json.encode({"type": kind, "timestamp": parcel.created_at, "data": data})
+
+    def _data(self, item: Item) -> dict[str, object]:
+        link = self._public_url + item.words.path if item.words.path else None
+        return {
+            "id": item.id,
+            "type": item.type,
+            "title": item.words.title,
+            "text": item.words.text,
+            "link": link,
+            "details": item.details,
+            "createdAt": item.created_at,
+        }
+
+
+def _wait(retry_after: str) -> float:
+    """Seconds that the receiver asks for; dates are not read."""
+    text = retry_after.strip()
+    return min(float(text), LONGEST_WAIT_SECONDS) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0

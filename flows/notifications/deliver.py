@@ -1,0 +1,177 @@
+"""@flow deliver-notifications: what is due leaves the platform, each sending once in effect.
+
+A sending is claimed by one worker, called for within a bounded time, and ended in one statement that says which claim
+it was. A worker that dies leaves its claim to run out; the next try carries the same id. What cannot be sent is tried
+again with growing pauses, then given up: it is a line in the log, a row that can be listed, and it can be sent again.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import random
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from prefect import flow, get_run_logger
+from prefect.context import FlowRunContext
+
+from flows import drains
+from flows.crash_points import reach
+from flows.notifications.channels.mapping import senders
+from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel, Sender, Told, TryAgain
+from flows.notifications.gathering import gather, utc_now
+from flows.retries import patiently
+from storage.errors import DarkroomError
+from storage.postgres import deliveries, endpoints, search_queue, sendings
+from storage.postgres.connection import Script
+from storage.postgres.endpoints import Endpoint, EndpointState
+from storage.postgres.sendings import Purpose, Sending, SendingState, SentItem
+from storage.records.notifications import Channel, Words, retry_pause
+from storage.sealing import Seal
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+DELIVER = "deliver-notifications"
+"""The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
+WORKERS = 6
+"""Calls under way at once; one hangs for at most the settings' time for a call."""
+
+T = TypeVar("T")
+Senders = Mapping[Channel, Sender]
+
+
+@flow(name=DELIVER)
+def deliver_notifications() -> int:
+    """Send everything that is due until nothing has been for a while; gives how many sendings were tried."""
+    with open_stores(load_settings()) as stores, stores.database.session_lock(DELIVER) as held:
+        if not held:
+            _log().info("another run is delivering")
+            return 0
+        stores.database.run(search_queue.next_wakeup(DELIVER))
+        channels = senders(stores.settings)
+        tried = drains.drain_until_idle(
+            stores,
+            "deliveries",
+            lambda: deliver(stores, channels),
+            lambda: stores.database.run(deliveries.next_due()),
+            drains.IDLE_SECONDS,
+        )
+        lag = stores.database.run(deliveries.lag())
+    _log().info("%d sendings tried, %d wait, %d were given up", tried, lag.sendings, lag.dead_letters)
+    return tried
+
+
+def deliver(stores: Stores, channels: Senders, workers: int = WORKERS) -> int:
+    """Gather and send until nothing is due; gives how many deliveries were gathered and sendings tried."""
+    total = 0
+    while True:
+        done = gather_all(stores) + send_all(stores, channels, workers)
+        total += done
+        if done == 0:
+            return total
+
+
+def gather_all(stores: Stores) -> int:
+    """Decide about all that is due; gives how many deliveries."""
+    total = 0
+    while batch := _patiently(stores, lambda: stores.database.run(gather(utc_now()))):
+        total += batch
+    return total
+
+
+def send_all(stores: Stores, channels: Senders, workers: int) -> int:
+    """Try every sending that is due, several at once; gives how many tries."""
+
+    def work() -> int:
+        tries = 0
+        while _patiently(stores, lambda: send_next(stores, channels)):
+            tries += 1
+        return tries
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="sending") as pool:
+        # Each worker has the flow run's context, so that its log lines are the run's.
+        started = [pool.submit(contextvars.copy_context().run, work) for _ in range(workers)]
+        return sum(one.result() for one in started)
+
+
+def send_next(stores: Stores, channels: Senders) -> bool:
+    """Claim the longest due sending, try it and note how that went; gives whether there was one."""
+    sending = stores.database.run(sendings.claim(stores.settings.notifications.claim_seconds))
+    if sending is None:
+        return False
+    endpoint, items = stores.database.run(_load(sending))
+    reach(stores.settings, "sending-claimed")
+    if endpoint is None:
+        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "the reader's address is not in use"))
+        return True
+    try:
+        outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))
+    except DarkroomError as error:
+        outcome = TryAgain(f"{error}")
+    except Exception as error:  # noqa: BLE001 - a sending that breaks its sender must not hold up the others
+        _log().exception("sending %s broke its sender", sending.id)
+        outcome = TryAgain(f"{type(error).__name__}: {error}")
+    reach(stores.settings, "sending-called")
+    _patiently(stores, lambda: stores.database.run(note(sending, endpoint, outcome)))
+    return True
+
+
+def note(sending: Sending, endpoint: Endpoint, outcome: Outcome) -> Script[None]:
+    """Write down how a try went: ended, given up for good, or to be tried again."""
+    match outcome:
+        case Told():
+            yield from sendings.end(sending, SendingState.SENT)
+        case GiveUp(reason=reason):
+            yield from endpoints.suspend(endpoint.id, reason)
+            yield from _give_up(sending, reason)
+        case TryAgain(reason=reason, after_seconds=after):
+            pause = retry_pause(sending.attempts, random.SystemRandom())
+            if pause is None:
+                yield from _give_up(sending, reason)
+            else:
+                _log().warning("sending %s, try %d, %s: %s", sending.id, sending.attempts, sending.channel, reason)
+                yield from sendings.again(sending, max(pause, after), reason)
+
+
+def _give_up(sending: Sending, reason: str) -> Script[None]:
+    if (yield from sendings.end(sending, SendingState.DEAD, reason)):
+        _log().error("sending %s, %s, given up: %s", sending.id, sending.channel, reason)
+
+
+def _load(sending: Sending) -> Script[tuple[Endpoint | None, list[SentItem]]]:
+    """The address that a sending goes to, None when it may not be used, and what it carries."""
+    endpoint = yield from endpoints.find(sending.reader, sending.channel)
+    items = yield from sendings.items(sending.id)
+    if endpoint is None or (sending.endpoint_id is not None and sending.endpoint_id != endpoint.id):
+        return None, items
+    wanted = EndpointState.UNCONFIRMED if sending.purpose is Purpose.CONFIRM else EndpointState.ACTIVE
+    return (endpoint if endpoint.state is wanted else None), items
+
+
+def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: Seal) -> Parcel:
+    secrets = [endpoint.secret]
+    if endpoint.old_secret is not None and endpoint.old_until is not None and endpoint.old_until > utc_now():
+        secrets.append(endpoint.old_secret)
+    return Parcel(
+        id=sending.id,
+        purpose=sending.purpose,
+        reader=sending.reader,
+        endpoint_id=endpoint.id,
+        address=seal.open(endpoint.address),
+        secrets=[seal.open(secret) for secret in secrets if secret is not None],
+        items=[
+            Item(one.id, one.type, Words(title=one.title, text=one.text, path=one.path), one.details, one.created_at)
+            for one in items
+        ],
+        created_at=sending.created_at,
+    )
+
+
+def _patiently(stores: Stores, call: Callable[[], T]) -> T:
+    return patiently(call, patience_seconds=stores.settings.jobs.patience_seconds)
+
+
+def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.notifications")

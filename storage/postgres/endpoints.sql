@@ -1,0 +1,32 @@
+-- put --
+-- One address for each reader and channel. Another address is another endpoint, with an id of its own.
+insert into endpoints (reader, channel, state, address, shown, secret)
+values (%(reader)s, %(channel)s, %(state)s, %(address)s, %(shown)s, %(secret)s)
+on conflict (reader, channel) do update
+   set id = gen_random_uuid(), state = excluded.state, reason = null, address = excluded.address,
+       shown = excluded.shown, secret = excluded.secret, old_secret = null, old_until = null, created_at = now()
+returning *;
+
+-- of_reader --
+select * from endpoints where reader = %(reader)s order by channel;
+
+-- one --
+select * from endpoints where reader = %(reader)s and channel = %(channel)s;
+
+-- drop --
+delete from endpoints where reader = %(reader)s and channel = %(channel)s returning *;
+
+-- confirm --
+-- Also again: whoever follows the link twice has confirmed it once.
+update endpoints set state = 'active' where id = %(id)s and state in ('unconfirmed', 'active') returning *;
+
+-- suspend --
+-- Only the very address that failed: one that was registered meanwhile stays.
+update endpoints set state = 'suspended', reason = %(reason)s where id = %(id)s and state <> 'suspended' returning id;
+
+-- rotate --
+-- The old secret signs beside the new one for a while.
+update endpoints
+   set old_secret = secret, old_until = now() + make_interval(secs => %(overlap)s), secret = %(secret)s
+ where reader = %(reader)s and channel = 'webhook'
+returning *;
