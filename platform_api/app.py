@@ -22,14 +22,19 @@ from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
+from platform_api.resources.image_writing import ImageWriting
 from platform_api.resources.images import Images
+from platform_api.resources.keys import Keys
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_files import ModelFiles
 from platform_api.resources.model_versions import ModelVersions
+from platform_api.resources.model_writing import ModelWriting
 from platform_api.resources.models import Models
+from platform_api.resources.moderation import Moderation
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
 from platform_api.resources.training_jobs import TrainingJobs
+from platform_api.resources.version_writing import VersionWriting
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
 from storage.blobs.images import ImageWorkers
@@ -43,10 +48,15 @@ RESOURCES = (
     TrainingJobs,
     Generations,
     Models,
+    ModelWriting,
     ModelVersions,
+    VersionWriting,
     ModelFiles,
     uploads.Uploads,
     Images,
+    ImageWriting,
+    Moderation,
+    Keys,
     People,
     Words,
     SearchResource,

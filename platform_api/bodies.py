@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast, get_args
 
 import msgspec
 from litestar import Request
@@ -16,14 +16,16 @@ MAX_BODY_BYTES = 64 * 1024
 Check = Callable[[Request[Any, Any, Any]], Awaitable[None]]
 
 
-def strictly(kind: type[msgspec.Struct]) -> Check:
-    """A check that runs before the handler: the body is JSON and a `kind`, to the letter.
+def strictly(kind: type[msgspec.Struct], *, optional: bool = False) -> Check:
+    """A check that runs before the handler: the body is JSON and a `kind`, to the letter; nothing, if `optional`.
 
     The framework alone would take "800" for 800 and report the first wrong field only.
     """
 
     async def check(request: Request[Any, Any, Any]) -> None:
-        read_strictly(await request.body(), kind)
+        body = await request.body()
+        if not optional or body not in (b"", b"null"):
+            read_strictly(body, kind)
 
     return check
 
@@ -68,14 +70,48 @@ def _fault(value: Any, kind: Any) -> str | None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         return readable(str(error))
-    if isinstance(value, str) and has_control_characters(value):
+    takes_lines = any((meta.extra or {}).get("lines") for meta in _metas(kind))
+    if any(has_control_characters(text, lines=takes_lines) for text in _texts(value)):
         return "must not hold control characters"
     return None
 
 
-def has_control_characters(text: str) -> bool:
-    """Whether a text holds what no store or log line should get: NUL and its kind, lone surrogates."""
-    return any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text)
+def _metas(kind: Any) -> Iterator[msgspec.Meta]:
+    """What a field's type says beside its Python type, at any depth of a union."""
+    for part in get_args(kind):
+        if isinstance(part, msgspec.Meta):
+            yield part
+        else:
+            yield from _metas(part)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, also the names of its members."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, member in cast(dict[str, Any], value).items():
+            yield name
+            yield from _texts(member)
+    elif isinstance(value, list):
+        for member in cast(list[Any], value):
+            yield from _texts(member)
+
+
+LINES = {"lines": True}
+"""`Meta(extra=LINES)` marks a field whose texts may have several lines."""
+
+
+def has_control_characters(text: str, *, lines: bool = False) -> bool:
+    """Whether a text holds what no store or log line should get: NUL and its kind, lone surrogates.
+
+    With `lines` it may have tabs and ends of lines.
+    """
+    plain = text.translate(_LINES) if lines else text
+    return any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in plain)
+
+
+_LINES = dict.fromkeys(map(ord, "\t\r\n"))
 
 
 def _shown(name: str) -> str:

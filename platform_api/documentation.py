@@ -45,6 +45,8 @@ _TAGS = (
     Tag("Images", "What models look like, and single images."),
     Tag("People", "Creators, users, yourself."),
     Tag("Downloads", "Bytes of published files."),
+    Tag("Moderation", "For moderators: take-downs and bans."),
+    Tag("Keys", "API keys of your own."),
     Tag("Health", "Whether the door and what it needs are well."),
 )
 

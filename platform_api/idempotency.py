@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from typing import Annotated
+from typing import Annotated, TypeVar, cast
+from uuid import UUID
 
+import msgspec
+from litestar import Response
 from litestar.params import Parameter
 
 from storage.errors import InvalidRequest
+from storage.postgres import idempotency
+from storage.postgres.connection import Script
+
+Made = TypeVar("Made", bound=msgspec.Struct)
 
 MAX_LENGTH = 255
 
@@ -30,6 +38,30 @@ def checked_key(key: str | None) -> str | None:
         reason = f"must have 1 to {MAX_LENGTH} printable ASCII characters; a random UUID is a good key"
         raise InvalidRequest({"Idempotency-Key": reason})
     return key
+
+
+class _Placed(msgspec.Struct):
+    id: int
+    url: str = ""
+
+
+def created_once(
+    account_id: UUID, key: str | None, request: tuple[object, ...], make: Script[Made], place: str
+) -> Script[Response[Made]]:
+    """201 with what `make` gives; with a key seen before and the same `request`, the first answer again.
+
+    `place` is the address of what is made, with {id} or {url} of the answer in it. Raises InvalidRequest,
+    IdempotencyKeyReused, and whatever `make` raises.
+    """
+
+    def answer() -> Script[str]:
+        return msgspec.json.encode((yield from make)).decode()
+
+    digest = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+    body = (yield from idempotency.once(account_id, checked_key(key), digest, answer())).encode()
+    made = msgspec.json.decode(body, type=_Placed)
+    location = place.format(id=made.id, url=made.url)
+    return Response(cast(Made, body), status_code=201, media_type="application/json", headers={"Location": location})
 
 
 def fresh_seed() -> int:

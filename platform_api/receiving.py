@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +47,33 @@ class ReceivedFile:
 class Upload:
     """What an upload request brought."""
 
-    name: str | None
     files: list[ReceivedFile]
+    texts: dict[str, str]
+
+    @property
+    def name(self) -> str | None:
+        """What its sender calls it."""
+        return self.texts.get("name", "").strip() or None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Kinds of a bare body, and a form's text fields with the bytes each may have; `advice` answers other kinds."""
+
+    kinds: tuple[str, ...]
+    texts: Mapping[str, int]
+    advice: str
+
+
+_ZIPS = ("application/zip", "application/x-zip-compressed")
+PHOTOS = Expected(
+    _ZIPS, {"name": 4 * _MAX_NAME}, "Send multipart/form-data with a boundary, or a zip as application/zip."
+)
+ONE_IMAGE = Expected(
+    ("image/png", "image/jpeg", "image/webp"),
+    {"meta": 64 * 1024},
+    "Send the image as image/png, image/jpeg or image/webp, or as `files` of multipart/form-data.",
+)
 
 
 def staging_root(settings: Settings) -> Path:
@@ -80,7 +105,9 @@ def sweep_staging(settings: Settings) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def receive(request: Request[Any, Any, Any], folder: Path, limits: UploadSettings) -> Upload:
+async def receive(
+    request: Request[Any, Any, Any], folder: Path, limits: UploadSettings, expected: Expected = PHOTOS
+) -> Upload:
     """Write the files of an upload into `folder`.
 
     Raises BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType, InvalidRequest, UploadRefused. The rest of the
@@ -92,29 +119,32 @@ async def receive(request: Request[Any, Any, Any], folder: Path, limits: UploadS
     try:
         body.check_declared_length()
         if kind == "multipart/form-data" and options.get("boundary"):
-            return await _receive_form(body, options["boundary"], folder, limits)
-        if kind in ("application/zip", "application/x-zip-compressed"):
-            return await _receive_archive(body, folder)
-        raise UnsupportedMediaType("Send multipart/form-data with a boundary, or one zip as application/zip.")
+            upload = await _receive_form(body, options["boundary"], _Form(folder, limits, expected.texts))
+            _check_name(upload.name or "")
+            return upload
+        if kind in expected.kinds:
+            return Upload([await _receive_whole(body, folder, is_archive=kind in _ZIPS)], {})
+        raise UnsupportedMediaType(expected.advice)
     except (UploadRefused, InvalidRequest, BodyTooLarge, MalformedBody, UnsupportedMediaType):
         await body.drain()
         raise
 
 
-async def _receive_archive(body: Body, folder: Path) -> Upload:
-    path = folder / "archive.zip"
-    with path.open("wb") as sink:
+async def _receive_whole(body: Body, folder: Path, *, is_archive: bool) -> ReceivedFile:
+    name = "archive.zip" if is_archive else "image"
+    with (folder / name).open("wb") as sink:
         async for piece in body.pieces():
             await _write(sink, piece)
-    return Upload(None, [ReceivedFile("archive.zip", path, is_archive=True)])
+    return ReceivedFile(name, folder / name, is_archive)
 
 
 class _Form:
     """The parts of a form as they arrive."""
 
-    def __init__(self, folder: Path, limits: UploadSettings) -> None:
-        self.upload = Upload(None, [])
-        self._folder, self._limits = folder, limits
+    def __init__(self, folder: Path, limits: UploadSettings, texts: Mapping[str, int]) -> None:
+        self.upload = Upload([], {})
+        self.most_parts = limits.max_images + len(texts) + 1
+        self._folder, self._limits, self._texts = folder, limits, texts
         self._sink: BinaryIO | None = None
         self._text: bytearray | None = None
         self._left = 0
@@ -122,13 +152,15 @@ class _Form:
 
     def begin(self, part: MultipartSegment) -> None:
         """A new part. Raises InvalidRequest for a field that there is not, UploadRefused for one file too many."""
-        if part.name == "name" and not part.filename:
-            self._text, self._left = bytearray(), 4 * _MAX_NAME
-        elif part.name == "files":
+        field = part.name or ""
+        if field in self._texts and not part.filename:
+            self._name, self._text, self._left = field, bytearray(), self._texts[field]
+        elif field == "files":
             self._begin_file(part.filename or "")
         else:
-            shown = re.sub(r"[^\x20-\x7e]", "?", part.name or "")[:40]
-            raise InvalidRequest({shown or "body": "there is no such field; there are: name, files"})
+            shown = re.sub(r"[^\x20-\x7e]", "?", field)[:40]
+            known = ", ".join((*self._texts, "files"))
+            raise InvalidRequest({shown or "body": f"there is no such field; there are: {known}"})
 
     def _begin_file(self, filename: str) -> None:
         if len(self.upload.files) >= self._limits.max_images:
@@ -152,15 +184,15 @@ class _Form:
             await _write(self._sink, piece)
         elif self._text is not None:
             if self._left < 0:
-                raise InvalidRequest({"name": f"must have {_MAX_NAME} characters at most"})
+                raise InvalidRequest({self._name: f"must have {self._texts[self._name]:,} bytes at most"})
             self._text += piece
 
     def end(self) -> None:
-        """The present part is whole. Raises InvalidRequest when it is a name that cannot be one."""
+        """The present part is whole. Raises InvalidRequest when it is a text that cannot be one."""
         self.close()
         if self._text is not None:
             text, self._text = bytes(self._text), None
-            self.upload.name = _checked_name(text)
+            self.upload.texts[self._name] = _checked_text(self._name, text)
 
     def close(self) -> None:
         """Close the file of a part that is whole, or that never will be."""
@@ -169,10 +201,9 @@ class _Form:
             self._sink = None
 
 
-async def _receive_form(body: Body, boundary: str, folder: Path, limits: UploadSettings) -> Upload:
-    form = _Form(folder, limits)
+async def _receive_form(body: Body, boundary: str, form: _Form) -> Upload:
     try:
-        parser = PushMultipartParser(boundary, max_segment_count=limits.max_images + 2, strict=True)
+        parser = PushMultipartParser(boundary, max_segment_count=form.most_parts, strict=True)
         async for piece in body.pieces():
             for event in parser.parse(piece):
                 if isinstance(event, MultipartSegment):
@@ -195,16 +226,19 @@ async def _write(sink: BinaryIO, piece: bytes) -> None:
     await asyncio.to_thread(sink.write, piece)
 
 
-def _checked_name(raw: bytes) -> str | None:
+def _checked_text(name: str, raw: bytes) -> str:
     try:
-        text = raw.decode().strip()
+        text = raw.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest({"name": "must be UTF-8 text"}) from error
-    if len(text) > _MAX_NAME:
-        raise InvalidRequest({"name": f"must have {_MAX_NAME} characters at most"})
-    if has_control_characters(text):
-        raise InvalidRequest({"name": "must not hold control characters"})
-    return text or None
+        raise InvalidRequest({name: "must be UTF-8 text"}) from error
+    if has_control_characters(text, lines=True):
+        raise InvalidRequest({name: "must not hold control characters"})
+    return text
+
+
+def _check_name(name: str) -> None:
+    if len(name) > _MAX_NAME or has_control_characters(name):
+        raise InvalidRequest({"name": f"must have {_MAX_NAME} characters at most, on one line"})
 
 
 def plain_name(filename: str) -> str:

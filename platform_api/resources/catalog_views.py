@@ -241,7 +241,7 @@ def model_view(model: Model, parts: Parts, where: Addresses, *, primary_only: bo
         supports_generation=any(version.recipe is not None for version in versions),
         created_at=model.created_at,
         updated_at=model.updated_at,
-        published_at=model.published_at,
+        published_at=model.published_at or model.scheduled_for,
         last_version_at=model.last_version_at,
         stats=msgspec.convert(stats, StatsView, from_attributes=True),
         creator=CreatorView(username=account.name, image=account.image),

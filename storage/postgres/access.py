@@ -91,3 +91,31 @@ def keys() -> Query[list[ApiKey]]:
 def revoke_key(key_id: str) -> Query[ApiKey]:
     """Make a key stop working with the next request. Reading raises NotFound."""
     return one(SQL["revoke_key"], {"id": key_id}, ApiKey, f"No key '{key_id}'. List them with: darkroom key list")
+
+
+def keys_of(account_id: UUID, *, before: tuple[datetime, str] | None, limit: int) -> Query[list[ApiKey]]:
+    """A page of an account's keys, newest first; `before` is when the last one of the page before was made, and its
+    id."""
+    at, key_id = before or (None, None)
+    parameters = {"account_id": account_id, "before": at, "before_id": key_id, "limit": limit}
+    return many(SQL["keys_of"], parameters, ApiKey)
+
+
+def revoke_own_key(key_id: str, account_id: UUID) -> Query[ApiKey]:
+    """Make an account's key stop working with the next request. Reading raises NotFound, also for another's key."""
+    return one(SQL["revoke_own_key"], {"id": key_id, "account_id": account_id}, ApiKey, f"You have no key '{key_id}'.")
+
+
+def user(number: int) -> Query[Account]:
+    """The account of a number. Reading raises NotFound."""
+    return one(SQL["users"], {"name": None, "number": number, "numbers": None}, Account, f"No user {number}.")
+
+
+def ban(account: Account, reason: str) -> Query[Account]:
+    """Make an account's keys and models work no more; `reason` is what its owner is told."""
+    return one(SQL["ban"], {"id": account.id, "reason": reason}, Account, f"No user {account.number}.")
+
+
+def lift_ban(account: Account) -> Query[Account]:
+    """Undo a ban: keys work and models are shown again."""
+    return one(SQL["lift_ban"], {"id": account.id}, Account, f"No user {account.number}.")

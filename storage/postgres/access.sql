@@ -56,3 +56,23 @@ select * from api_keys order by created_at;
 
 -- revoke_key --
 update api_keys set revoked_at = coalesce(revoked_at, now()) where id = %(id)s returning *;
+
+-- keys_of --
+-- A page of an account's keys, newest first.
+select * from api_keys
+ where account_id = %(account_id)s
+   and (%(before)s::timestamptz is null or (created_at, id) < (%(before)s::timestamptz, %(before_id)s))
+ order by created_at desc, id desc
+ limit %(limit)s;
+
+-- revoke_own_key --
+update api_keys set revoked_at = coalesce(revoked_at, now())
+ where id = %(id)s and account_id = %(account_id)s
+returning *;
+
+-- ban --
+-- Every model of the account settles anew: a trigger sees to it.
+update accounts set status = 'banned', ban_reason = %(reason)s where id = %(id)s returning *;
+
+-- lift_ban --
+update accounts set status = 'active', ban_reason = null where id = %(id)s returning *;

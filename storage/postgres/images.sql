@@ -24,3 +24,17 @@ select image.*, account.name as username, version.base_model, version.model_id,
 -- by_id --
 select image.*, version.model_id from images image join model_versions version on version.id = image.version_id
  where image.id = %(id)s and image.sha256 = %(sha256)s;
+
+-- of_version --
+-- An image of a version, gone ones too.
+select * from images where id = %(id)s and version_id = %(version_id)s;
+
+-- change --
+-- What is not among the changes stays.
+update images image
+   set (nsfw_level, meta) = (select nsfw_level, meta from jsonb_populate_record(image, %(changes)s))
+ where id = %(id)s
+returning *;
+
+-- delete --
+update images set gone_at = now() where id = %(id)s and gone_at is null returning id;

@@ -65,7 +65,7 @@ update models set status = %(status)s, scheduled_for = null where id = %(id)s re
 -- delete --
 -- The row stays as a tombstone: its id, reason, date and revision, and nothing that it said.
 update models
-   set status = 'Deleted', name = 'deleted', description = '', scheduled_for = null, gone_at = now(),
+   set status = 'Deleted', mode = null, name = 'deleted', description = '', scheduled_for = null, gone_at = now(),
        gone_reason = %(reason)s
  where id = %(id)s
 returning *;

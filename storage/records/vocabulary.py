@@ -114,6 +114,29 @@ class FileType(StrEnum):
     OTHER = "Other"
 
 
+class SizeKind(StrEnum):
+    """Whether a weights file holds everything that training used, or what drawing needs."""
+
+    FULL = "full"
+    PRUNED = "pruned"
+
+
+class Precision(StrEnum):
+    """What the numbers of a weights file are."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    MXFP8 = "mxfp8"
+    FP8_MIXED = "fp8_mixed"
+    FP8_SCALED = "fp8_scaled"
+    FP8 = "fp8"
+    INT8 = "int8"
+    NF4 = "nf4"
+    NVFP4 = "nvfp4"
+    INT4 = "int4"
+
+
 class BrowsingLevel(IntFlag):
     """How explicit something is. A model's level is every bit of its images; a filter matches when it shares one."""
 

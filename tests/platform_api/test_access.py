@@ -23,7 +23,7 @@ from tests.platform_api.door import Door
 PROJECT = Path(__file__).parents[2]
 ID = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
 R, W = Scope.DATA_SETS_READ, Scope.DATA_SETS_WRITE
-READ, WRITE, MODELS, UPLOAD = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ, Scope.MODELS_WRITE
+READ, WRITE, MODELS, CATALOGUE = Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.MODELS_READ, Scope.MODELS_WRITE
 
 PUBLIC: tuple[tuple[str, str], ...] = (
     ("GET", "/api/v1/models"),
@@ -45,6 +45,26 @@ PUBLIC: tuple[tuple[str, str], ...] = (
     ("HEAD", "/api/download/models/{version_id}"),
 )
 """What everybody may read without a key; with one, it must carry the scope."""
+
+WRITES: tuple[tuple[str, str], ...] = (
+    ("POST", "/api/v1/models"),
+    *(
+        (method, f"/api/v1/{noun}/{{{name}}}{rest}")
+        for noun, name in (("models", "model_id"), ("model-versions", "version_id"))
+        for method, rest in (("PATCH", ""), ("DELETE", ""), ("POST", "/publish"), ("POST", "/unpublish"))
+    ),
+    ("POST", "/api/v1/models/{model_id}/versions"),
+    ("POST", "/api/v1/models/{model_id}/take-down"),
+    ("POST", "/api/v1/models/{model_id}/restore"),
+    ("PATCH", "/api/v1/model-versions/{version_id}/files/{path}"),
+    ("DELETE", "/api/v1/model-versions/{version_id}/files/{path}"),
+    ("POST", "/api/v1/model-versions/{version_id}/images"),
+    ("PATCH", "/api/v1/model-versions/{version_id}/images/{image_id}"),
+    ("DELETE", "/api/v1/model-versions/{version_id}/images/{image_id}"),
+    ("POST", "/api/v1/users/{user_id}/ban"),
+    ("POST", "/api/v1/users/{user_id}/unban"),
+)
+"""What is written of the catalogue."""
 
 TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/data-sets"): R,
@@ -69,10 +89,16 @@ TABLE: dict[tuple[str, str], Scope | None] = {
             ("HEAD", "/{job_id}/files/{name}", READ),
         )
     },
-    ("PUT", "/api/v1/model-versions/{version_id}/files/{path}"): UPLOAD,
-    ("POST", "/api/v1/uploads"): UPLOAD,
-    **dict.fromkeys(((method, "/api/v1/uploads/{upload_id}") for method in ("GET", "HEAD", "PATCH", "DELETE")), UPLOAD),
+    ("PUT", "/api/v1/model-versions/{version_id}/files/{path}"): CATALOGUE,
+    ("POST", "/api/v1/uploads"): CATALOGUE,
+    **dict.fromkeys(
+        ((method, "/api/v1/uploads/{upload_id}") for method in ("GET", "HEAD", "PATCH", "DELETE")), CATALOGUE
+    ),
     ("GET", "/api/v1/me"): MODELS,
+    ("GET", "/api/v1/keys"): Scope.KEYS_READ,
+    ("POST", "/api/v1/keys"): Scope.KEYS_WRITE,
+    ("DELETE", "/api/v1/keys/{key_id}"): Scope.KEYS_WRITE,
+    **dict.fromkeys(WRITES, CATALOGUE),
     **dict.fromkeys(PUBLIC, MODELS),
     ("GET", "/api/v1/images/{sha256}"): None,
     ("HEAD", "/api/v1/images/{sha256}"): None,
@@ -140,7 +166,7 @@ def filled(path: str) -> str:
     """A path with something in each of its places."""
     for name in ("data_set_id", "job_id", "upload_id"):
         path = path.replace("{" + name + "}", ID)
-    for name in ("model_id", "version_id"):
+    for name in ("model_id", "version_id", "image_id", "user_id", "key_id"):
         path = path.replace("{" + name + "}", "999999")
     path = path.replace("{hash}", "0" * 64).replace("{transform}", "original=true").replace("{file_id}", "1")
     return path.replace("{name}", "no-such").replace("{path}", "a/b").replace("{sha256}", "0" * 64)

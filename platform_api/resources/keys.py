@@ -1,0 +1,131 @@
+"""API keys: listed, made, revoked. A key's text is shown once and kept nowhere; only a hash of it is stored."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, delete, get, post
+from msgspec import Meta
+
+from platform_api.access import Caller, Requires
+from platform_api.bodies import has_control_characters, strictly
+from platform_api.limits import PageCursor, PageLimit, read_cursor, write_cursor, wrong_cursor
+from platform_api.problems import can_answer
+from platform_api.resources.views import API, Page, page_metadata
+from platform_api.writing import kept
+from storage.errors import AccessDenied, InvalidRequest, NotFound
+from storage.postgres import access
+from storage.records.access import ApiKey, Scope, make_key
+from storage.stores import AsyncStores
+
+LONGEST_LIFE = timedelta(days=3660)
+
+
+class NewApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """A key to make."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64, description="What it is for.", examples=["my laptop"])]
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=32, description="What it allows.")]
+    expires_at: (
+        Annotated[datetime, Meta(tz=True, description="When it stops; null: when the present key does.")] | None
+    ) = None
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class MadeKey(KeyView, frozen=True, kw_only=True, rename="camel"):
+    """A key just made; `key` is shown this once."""
+
+    key: str
+
+
+class Keys(Controller):
+    """The caller's API keys."""
+
+    path = "/keys"
+    tags = ("Keys",)
+
+    @get("/", guards=[Requires(Scope.KEYS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
+    async def list_page(
+        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+    ) -> Page[KeyView]:
+        """A page of the caller's keys, revoked and expired ones too; never a secret."""
+        before = None if cursor is None else _place(cursor)
+        found = await stores.database.run(access.keys_of(caller.account_id, before=before, limit=limit + 1))
+        last = found[limit - 1] if len(found) > limit else None
+        end = last and write_cursor(last.created_at.isoformat(), last.id)
+        return Page(
+            items=[msgspec.convert(key, KeyView, from_attributes=True) for key in found[:limit]],
+            metadata=page_metadata(f"{API}/keys", end, {"limit": limit}),
+        )
+
+    @post(
+        "/",
+        guards=[Requires(Scope.KEYS_WRITE)],
+        before_request=strictly(NewApiKey),
+        responses=can_answer(401, 403, 413, 422),
+        summary="Make a key",
+    )
+    async def create(self, stores: AsyncStores, caller: Caller, data: NewApiKey) -> MadeKey:
+        """Its text is in this answer and nowhere else, so a repeat makes another key: revoke the one you lost.
+
+        It can allow only what the key that asks allows, and ends no later than that one.
+        """
+        name, scopes = kept(data)["name"], list(dict.fromkeys(data.scopes))
+        _check_gives(caller.key, scopes)
+        made = make_key()
+        expires_at = _expiry(caller.key, data.expires_at)
+        row = await stores.database.run(access.add_key(caller.account_id, made, name, scopes, expires_at))
+        fields = msgspec.structs.asdict(msgspec.convert(row, KeyView, from_attributes=True))
+        return MadeKey(**fields, key=made.text)
+
+    @delete(
+        "/{key_id:str}",
+        guards=[Requires(Scope.KEYS_WRITE)],
+        responses=can_answer(401, 403, 404),
+        summary="Revoke a key",
+    )
+    async def revoke(self, stores: AsyncStores, caller: Caller, key_id: str) -> None:
+        """It is refused from the next request on, also when it is the key that asks."""
+        if has_control_characters(key_id):
+            raise NotFound("No key has an id with control characters.")
+        await stores.database.run(access.revoke_own_key(key_id, caller.account_id))
+
+
+def _check_gives(giving: ApiKey, scopes: list[Scope]) -> None:
+    """Raises AccessDenied for a scope that the giving key lacks."""
+    missing = [scope.value for scope in scopes if not giving.allows(scope)]
+    if missing:
+        raise AccessDenied(f"The key lacks {', '.join(missing)}, so it cannot give it. Ask with a key that has it.")
+
+
+def _expiry(giving: ApiKey, asked: datetime | None) -> datetime | None:
+    """When a new key stops: no later than the one that gives. Raises InvalidRequest."""
+    if asked is None:
+        return giving.expires_at
+    now = datetime.now(UTC)
+    if not now < asked <= now + LONGEST_LIFE:
+        raise InvalidRequest({"expiresAt": f"must be in the future, at most {LONGEST_LIFE.days:,} days from now"})
+    if giving.expires_at is not None and asked > giving.expires_at:
+        reason = f"must not be later than {giving.expires_at.isoformat()}, when the key that asks expires"
+        raise InvalidRequest({"expiresAt": reason})
+    return asked
+
+
+def _place(cursor: str) -> tuple[datetime, str]:
+    at, key_id = read_cursor(cursor, 2)
+    try:
+        return datetime.fromisoformat(at), key_id
+    except ValueError as error:
+        raise wrong_cursor() from error
