@@ -16,7 +16,7 @@ ROOT = "/api/v1/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
 MEDIA_TYPE = "application/offset+octet-stream"
 PIECE = 1024 * 1024
-FRUITLESS_TRIES = 8
+FRUITLESS_TRIES = 12
 PAUSE_SECONDS = 0.5
 _AGAIN = frozenset({408, 423, 429})
 """Answers after which the same is right a little later: our last request still ends, or others are before us."""
