@@ -41,6 +41,10 @@ COMMANDS: dict[str, Place] = {
     "jobs": Place("jobs:app", "What was asked for, and how far it is."),
     "generate": Place("generate:generate", "Draw images with a published model version and save them."),
     "download": Place("download:download", "Bring a model version here. Repeating goes on where it broke off."),
+    "import": Place(
+        "importing:import_folder",
+        "Fill the catalogue from a folder of safetensors, reading their metadata. Repeating changes nothing.",
+    ),
     "base": Place("base:app", "Base models that a fine-tune can start from."),
     "key": Place("key:app", "API keys, on this machine's database."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),

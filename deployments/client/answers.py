@@ -23,6 +23,19 @@ class Problem(msgspec.Struct, frozen=True, rename="camel"):
     request_id: str = ""
 
 
+class Made(msgspec.Struct, frozen=True):
+    """Something that was made, by its number."""
+
+    id: int
+
+
+class HashOwner(msgspec.Struct, frozen=True, rename="camel"):
+    """The model that a hash names."""
+
+    model_id: int
+    hash: str
+
+
 class Listing(msgspec.Struct, Generic[T], frozen=True):
     """Some of many items, newest first."""
 

@@ -58,6 +58,10 @@ _HEADERS: Mapping[str, tuple[Schema, str]] = {
         Schema(type=OpenAPIType.STRING, max_length=tus.MAX_METADATA),
         "Pairs of a key and a Base64 value: versionId and filename; fileType (Model unless said) and sha256 if wanted.",
     ),
+    "X-HTTP-Method-Override": (
+        Schema(type=OpenAPIType.STRING, enum=["PATCH", "DELETE"]),
+        "The method that this POST stands for.",
+    ),
     "Upload-Checksum": (
         Schema(type=OpenAPIType.STRING, max_length=200),
         f"An algorithm ({', '.join(tus.ALGORITHMS)}) and the Base64 of what it gives for these bytes.",
@@ -192,12 +196,8 @@ class Uploads(Controller):
         upload_id: UUID,
     ) -> Response[None]:
         """The bytes behind those that are there. With the last ones the file is checked and joins its version."""
-        tus.check_version(request.headers)
-        tus.check_media_type(request.headers)
-        offset, checksum = tus.read_number(request.headers, "Upload-Offset"), tus.read_checksum(request.headers)
         async with state.uploads.hold(caller.account_id):
-            upload = await resuming.append(arrivals, request, upload_id, viewer, offset, checksum)
-        return Response(None, status_code=204, headers=tus.upload_headers(upload))
+            return await _send(request, arrivals, upload_id, viewer)
 
     @delete(
         "/{upload_id:uuid}",
@@ -212,6 +212,49 @@ class Uploads(Controller):
         """Its bytes are removed. A file that it became already stays."""
         tus.check_version(request.headers)
         await resuming.remove(arrivals, upload_id, viewer)
+
+    @post(
+        "/{upload_id:uuid}",
+        guards=[_WRITES],
+        operation_class=_speaking(
+            *("Tus-Resumable", "X-HTTP-Method-Override"), optional=("Upload-Offset", "Upload-Checksum"), body=True
+        ),
+        request_max_body_size=None,
+        status_code=204,
+        responses={
+            204: _nothing("As the method that it stands for answers"),
+            **can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460, 507),
+        },
+        summary="PATCH or DELETE by POST",
+    )
+    async def stand_in(
+        self,
+        request: Request[Any, Any, Any],
+        caller: Caller,
+        viewer: Viewer,
+        state: State,
+        arrivals: Arrivals,
+        upload_id: UUID,
+    ) -> Response[None]:
+        """For clients behind a proxy that passes neither; X-HTTP-Method-Override says which it stands for."""
+        match request.headers.get("x-http-method-override", ""):
+            case "PATCH":
+                async with state.uploads.hold(caller.account_id):
+                    return await _send(request, arrivals, upload_id, viewer)
+            case "DELETE":
+                tus.check_version(request.headers)
+                await resuming.remove(arrivals, upload_id, viewer)
+                return Response(None, status_code=204)
+            case _:
+                raise InvalidRequest({"X-HTTP-Method-Override": "expected PATCH or DELETE"})
+
+
+async def _send(request: Request[Any, Any, Any], arrivals: Arrivals, upload_id: UUID, viewer: Viewer) -> Response[None]:
+    tus.check_version(request.headers)
+    tus.check_media_type(request.headers)
+    offset, checksum = tus.read_number(request.headers, "Upload-Offset"), tus.read_checksum(request.headers)
+    upload = await resuming.append(arrivals, request, upload_id, viewer, offset, checksum)
+    return Response(None, status_code=204, headers=tus.upload_headers(upload))
 
 
 def _read_length(headers: Mapping[str, str], most: int) -> int:

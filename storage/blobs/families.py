@@ -28,7 +28,7 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "I64", "I
 """Element types of weights; the whole numbers are for counters such as position_ids."""
 
 _PRECISIONS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
-_TEXT_IN = re.compile(r"(?:attn2[._]to_[kv])(?:\.weight|\.lora_(?:down|A)(?:\.\w+)?\.weight|\.lora\.down\.weight)$")
+TEXT_IN = re.compile(r"(?:attn2[._]to_[kv])(?:\.weight|\.lora_(?:down|A)(?:\.\w+)?\.weight|\.lora\.down\.weight)$")
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _check_family(name: str, facts: WeightsFacts, family: str, known: Family, la
             raise WeightsRefused(
                 "dtype", f"{name}: tensor '{key[:80]}' is {tensor.dtype}; known here are {', '.join(sorted(FLOATS))}."
             )
-        if _TEXT_IN.search(key) and tensor.shape[1:2] != (known.text_width,):
+        if TEXT_IN.search(key) and tensor.shape[1:2] != (known.text_width,):
             raise WeightsRefused(
                 "family",
                 f"{name}: tensor '{key[:80]}' of shape {list(tensor.shape)} does not take the {known.text_width:,} "

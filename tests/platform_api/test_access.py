@@ -96,7 +96,7 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("PUT", "/api/v1/model-versions/{version_id}/files/{path}"): CATALOGUE,
     ("POST", "/api/v1/uploads"): CATALOGUE,
     **dict.fromkeys(
-        ((method, "/api/v1/uploads/{upload_id}") for method in ("GET", "HEAD", "PATCH", "DELETE")), CATALOGUE
+        ((method, "/api/v1/uploads/{upload_id}") for method in ("GET", "HEAD", "PATCH", "DELETE", "POST")), CATALOGUE
     ),
     ("GET", "/api/v1/me"): MODELS,
     ("GET", "/api/v1/follows"): SOCIAL_READ,

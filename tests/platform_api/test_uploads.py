@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -213,10 +215,25 @@ def test_a_sender_may_give_an_upload_up(sender: Sender):
     assert sender.everything() == before
 
 
+def test_a_post_may_stand_for_what_a_proxy_does_not_pass(sender: Sender):
+    path = sender.begin(len(CONTENT))
+    patch = {**BYTES, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
+    assert sender.http.post(path, content=CONTENT[:100], headers=patch).headers["upload-offset"] == "100"
+    wrong = sender.http.post(path, content=b"", headers={**patch, "X-HTTP-Method-Override": "PUT"})
+    assert list(wrong.json()["errors"]) == ["X-HTTP-Method-Override"]
+    assert sender.http.post(path, headers={**TUS, "X-HTTP-Method-Override": "DELETE"}).status_code == 204
+    assert sender.http.head(path, headers=TUS).status_code == 404
+
+
 def test_a_rested_upload_is_gone_and_swept_when_the_api_starts(sender: Sender, shared_door: Door):
     before = sender.everything()
     path = sender.begin(len(CONTENT))
     sender.send(path, 0, CONTENT[:100])
+    left = shared_door.settings.model_uploads_folder / str(uuid4())  # by a process that was killed in a PUT
+    left.mkdir()
+    (left / "bytes").write_bytes(b"never acknowledged")
+    for place in (left / "bytes", left):
+        os.utime(place, (0, 0))
     shared_door.database.run(Query("update model_uploads set expires_at = now() where file_id is null", {}, len))
     gone = sender.http.head(path, headers=TUS)
     assert (gone.status_code, sender.send(path, 100, b"x").json()["code"]) == (410, "gone")
