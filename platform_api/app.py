@@ -20,6 +20,7 @@ from platform_api.bodies import MAX_BODY_BYTES
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.limits import Slots
+from platform_api.remembered import Remembered, remembering
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
 from platform_api.resources.generations import Generations
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> Litestar:
             "viewer": Provide(provide_viewer, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
+        middleware=[remembering],
         before_send=[complete_headers],
         response_headers=documentation.SHARED_HEADERS,
         request_max_body_size=MAX_BODY_BYTES,
@@ -107,6 +109,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     """What runs beside the routes: the listener for announcements and the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
+    state.remembered = Remembered(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database)
     state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)

@@ -18,9 +18,10 @@ from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
 from platform_api.rates import LIMITED_AS, RateKind
 from platform_api.resources.catalog_views import ModelView
+from platform_api.resources.listed_models import Shown, shown_models
 from platform_api.resources.models import EVERY_LEVEL, PG, UNCHANGED, WITH_BLOCKED
 from platform_api.resources.views import API
-from platform_api.searching import page_of, shown
+from platform_api.searching import page_of
 from storage.records.access import Scope
 from storage.records.search import MAX_TEXT, Facet, FacetCount, Filters, Kind, Mode, SearchQuery, Sort
 from storage.records.visibility import Viewer
@@ -118,7 +119,7 @@ class SearchResource(Controller):
         page = await page_of(stores, Kind.MODEL, wanted, limit, cursor)
 
         levels = wanted.filters.levels or WITH_BLOCKED
-        items = await stores.database.run(shown(page, levels, where))
+        items = await shown_models(stores, page.ids, Shown(levels, where))
         info = SearchInfo(
             total_items=page.window.total,
             facets={
