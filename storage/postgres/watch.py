@@ -55,7 +55,7 @@ class CatalogueWatch:
 
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
-        self._connection: psycopg.AsyncConnection[DictRow] | None = None
+        self._cursor: psycopg.AsyncCursor[DictRow] | None = None
         self._batches = Batches[None, None](self._look_once, most=100_000)
         self._snapshot: str | None = None
         self._asked_at = 0.0
@@ -130,14 +130,14 @@ class CatalogueWatch:
             raise StoreUnavailable(f"Postgres does not answer ({type(error).__name__}). Try again soon.") from error
 
     async def _execute(self) -> Changes:
-        if self._connection is None:
-            self._connection = await self._database.connect()
+        if self._cursor is None:
+            self._cursor = (await self._database.connect()).cursor()
         query = changes.since(self._snapshot, MOST_EVENTS)
-        cursor = await self._connection.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        return query.read(await cursor.fetchall())
+        await self._cursor.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return query.read(await self._cursor.fetchall())
 
     async def close(self) -> None:
         """Give the connection back."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            await cursor.connection.close()
