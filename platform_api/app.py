@@ -17,10 +17,12 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from platform_api import documentation, problems, receiving
 from platform_api.access import provide_caller, provide_viewer
 from platform_api.bodies import MAX_BODY_BYTES
+from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.limits import Slots
 from platform_api.remembered import Remembered, remembering
+from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
 from platform_api.resources.generations import Generations
@@ -30,8 +32,10 @@ from platform_api.resources.metrics import Metrics
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
+from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
+from platform_api.resources.social import Comments, Follows, Reactions
 from platform_api.resources.training_jobs import TrainingJobs
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
@@ -50,6 +54,11 @@ RESOURCES = (
     People,
     Words,
     SearchResource,
+    Follows,
+    Reactions,
+    Comments,
+    ActivityResource,
+    Notifications,
 )
 
 STREAMS_EACH = 50
@@ -106,7 +115,7 @@ def provide_stores(state: State) -> AsyncStores:
 
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
-    """What runs beside the routes: the listener for announcements and the image children."""
+    """What runs beside the routes: the listener for announcements, the tally of acts and the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
     state.remembered = Remembered(stores.settings, stores.watch)
@@ -114,10 +123,13 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
-    listening = asyncio.create_task(state.announcements.listen())
+    state.tally = Tally(stores.database)
+    beside = [asyncio.create_task(work) for work in (state.announcements.listen(), state.tally.write_down_for_ever())]
     try:
         yield
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await state.tally.write_down()
         await asyncio.to_thread(state.image_workers.close)
