@@ -66,7 +66,7 @@ class Reads:
             connection.state.caller = await _let_in(connection, handler, header or f"Bearer {token}")
             _check_scope(connection.state.caller, self.scope)
         else:
-            await rates.count(connection, handler, None)
+            await rates.count(connection.scope, handler, None)
 
 
 async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler, header: str) -> Caller:
@@ -76,9 +76,9 @@ async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseR
             raise Unauthenticated(f"No API key. {HOW}")
         caller = await _authenticated(connection, _key_in(header))
     except (Unauthenticated, AccountBanned):
-        await rates.count(connection, handler, None)
+        await rates.count(connection.scope, handler, None)
         raise
-    await rates.count(connection, handler, caller.key.id)
+    await rates.count(connection.scope, handler, caller.key.id)
     return caller
 
 
@@ -117,7 +117,7 @@ class Open:
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Raises TooManyRequests."""
         if self.counted:
-            await rates.count(connection, handler, None)
+            await rates.count(connection.scope, handler, None)
 
 
 def provide_caller(request: Request[Any, Any, Any]) -> Caller:

@@ -12,6 +12,8 @@ from urllib.parse import quote
 import msgspec
 from litestar import Request, Response
 
+from platform_api import remembered
+from storage.postgres.watch import Grounds
 from storage.records.access import sign_link
 from storage.records.catalog import CatalogImage
 from storage.settings import ApiSettings
@@ -69,8 +71,12 @@ def answer(
     *,
     ignored: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
+    grounds: Grounds | None = None,
 ) -> Response[T]:
-    """JSON that a cache keeps and asks about each time, so that what is hidden is not shown for another moment."""
+    """JSON that a cache keeps and asks about each time, so that what is hidden is not shown for another moment.
+
+    With its `grounds` it is kept here, too, where the route is remembered: it must be what anybody is shown.
+    """
     body = msgspec.json.encode(content)
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     keyed = "authorization" in request.headers
@@ -82,6 +88,9 @@ def answer(
     }
     if ignored:
         whole[IGNORED] = ", ".join(quote(name[:60], safe="") for name in ignored[:50])
+    if grounds is not None:
+        sent = [(b"content-type", b"application/json"), *((n.lower().encode(), v.encode()) for n, v in whole.items())]
+        remembered.keep(request.scope, sent, body, etag, grounds)
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if etag in known or "*" in known:
         return Response(cast(T, b""), status_code=304, media_type="application/json", headers=whole)

@@ -21,6 +21,7 @@ from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.limits import Slots
+from platform_api.remembered import Remembered, remembering
 from platform_api.resources import uploads
 from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
@@ -106,6 +107,7 @@ def create_app(settings: Settings) -> Litestar:
             "arrivals": Provide(provide_arrivals, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
+        middleware=[remembering],
         before_send=[complete_headers, tus.name_version(uploads.ROOT)],
         response_headers=documentation.SHARED_HEADERS,
         request_max_body_size=MAX_BODY_BYTES,
@@ -143,6 +145,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     """What runs beside the routes: announcements, the tally of acts, the sweep of uploads, the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
+    state.remembered = Remembered(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database)
     state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)

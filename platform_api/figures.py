@@ -1,7 +1,8 @@
-"""Figures of one API process for Prometheus: refusals by reason, and what was done without Valkey."""
+"""Figures of one API process for Prometheus: refusals by reason, the cache by layer, what went without Valkey."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import cast
 
@@ -33,6 +34,20 @@ class Figures(Collector):
             "darkroom_rate_limits_open",
             "Requests that were admitted uncounted because Valkey did not answer.",
             value=stores.rate_limits.breaker.failures,
+        )
+        if stores.settings.cache.enabled:
+            yield from self._cache(stores)
+
+    def _cache(self, stores: AsyncStores) -> Iterable[Metric]:
+        cache = CounterMetricFamily("darkroom_cache", "What was asked of each layer.", labels=["layer", "outcome"])
+        for layer, counts in (("answers", self._state.remembered.counts), ("models", stores.models.counts)):
+            for outcome, times in cast(Counter[str], counts).items():
+                cache.add_metric([layer, outcome], times)
+        yield cache
+        yield CounterMetricFamily(
+            "darkroom_cache_open",
+            "Times that models were neither asked of Valkey nor kept there because it did not answer.",
+            value=stores.models.breaker.failures,
         )
 
 

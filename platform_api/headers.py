@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, cast
 
-from litestar.datastructures import MutableScopeHeaders
 from litestar.types import HTTPScope, Message, Scope
 
 from platform_api.rates import LIMIT, REMAINING, RESET, rate_headers
@@ -36,9 +35,11 @@ SAFE: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": ", ".join(EXPOSED),
 }
 """Set unless the route has set its own."""
+
+CROSS_ORIGIN: Mapping[str, str] = {"Access-Control-Expose-Headers": ", ".join(EXPOSED)}
+"""What a page of another origin is told."""
 
 PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
@@ -59,18 +60,31 @@ def request_id(scope: Scope) -> str:
     return str(state["request_id"])
 
 
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+
+_SAFE, _PREFLIGHT, _CROSS_ORIGIN = _encoded(SAFE), _encoded(PREFLIGHT), _encoded(CROSS_ORIGIN)
+_REQUEST_ID = REQUEST_ID.lower().encode()
+
+
 async def complete_headers(message: Message, scope: Scope) -> None:
-    """Add what every answer carries to the start of a response, and write the request's log line."""
+    """Add what every answer carries to the start of a response, and write the request's log line.
+
+    On the pairs themselves: through a mapping of headers this took a tenth of an answer's whole time.
+    """
     if message["type"] != "http.response.start" or scope["type"] != "http":
         return
-    identity = request_id(scope)
-    headers = cast(MutableMapping[str, str], MutableScopeHeaders.from_message(message))
-    headers[REQUEST_ID] = identity
-    for name, value in SAFE.items():
-        headers.setdefault(name, value)
-    method = cast(HTTPScope, scope)["method"]
-    for name, value in (PREFLIGHT if method == "OPTIONS" else rate_headers(scope)).items():
-        headers[name] = value
+    identity, method = request_id(scope), cast(HTTPScope, scope)["method"]
+    own = list(message["headers"])
+    present = {name.lower() for name, _ in own}
+    message["headers"] = [
+        *own,
+        (_REQUEST_ID, identity.encode()),
+        *(pair for pair in _SAFE if pair[0] not in present),
+        *(_PREFLIGHT if method == "OPTIONS" else _encoded(rate_headers(scope))),
+        *(_CROSS_ORIGIN if any(name == b"origin" for name, _ in scope["headers"]) else ()),
+    ]
     LOG.info("%s %s %s request=%s", method, _plain(scope["path"]), message["status"], identity)
 
 

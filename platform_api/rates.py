@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, cast
+from urllib.parse import parse_qs
 
-from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
@@ -23,6 +24,7 @@ from storage.stores import AsyncStores
 LIMITED_AS, SEARCHES_WITH = "limited_as", "searches_with"
 """Words in a handler's `opt`: the kind of its requests when their method does not say it, and the query parameter that
 makes a search of one."""
+_RATE = "rate"
 LIMIT, REMAINING, RESET = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
 
 
@@ -35,38 +37,36 @@ class RateKind(StrEnum):
     DOWNLOADS = "downloads"
 
 
-async def count(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler, key_id: str | None) -> None:
-    """Count one request for its key, or for its address when it has none. Raises TooManyRequests."""
-    stores = cast(AsyncStores, connection.app.state.stores)
-    kind = kind_of(connection, handler)
+async def count(scope: Scope, handler: BaseRouteHandler, key_id: str | None) -> None:
+    """Count one request, once, for its key, or for its address when it has none. Raises TooManyRequests."""
+    state = _state(scope)
+    if _RATE in state:
+        return
+    stores = cast(AsyncStores, scope["litestar_app"].state.stores)
+    kind = kind_of(scope, handler)
     limit = cast(int, getattr(stores.settings.limits, kind))
-    if not limit:
-        return
-    who = f"address:{_address(connection)}" if key_id is None else f"key:{key_id}"
-    verdict = await stores.rate_limits.count(Allowance(f"{kind}:{who}", limit))
-    if verdict is None:
-        return
-    _state(connection.scope)["rate"] = verdict
-    if not verdict.admitted:
+    who = f"address:{_address(scope)}" if key_id is None else f"key:{key_id}"
+    state[_RATE] = verdict = await stores.rate_limits.count(Allowance(f"{kind}:{who}", limit)) if limit else None
+    if verdict is not None and not verdict.admitted:
         whose = "this address; with an API key you have an allowance of your own" if key_id is None else "this API key"
         message = f"Too many {kind} in a minute: {limit:,} are allowed for {whose}. Go on in {verdict.retry_seconds} s."
         raise TooManyRequests(message, verdict.retry_seconds)
 
 
-def kind_of(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> RateKind:
+def kind_of(scope: Scope, handler: BaseRouteHandler) -> RateKind:
     """What a request counts as."""
     words = cast(str | None, handler.opt.get(SEARCHES_WITH))
-    if words is not None and connection.query_params.get(words):
+    if words is not None and words in parse_qs(scope["query_string"].decode("latin-1")):
         return RateKind.SEARCHES
     stated = cast(RateKind | None, handler.opt.get(LIMITED_AS))
     if stated is not None:
         return stated
-    return RateKind.READS if cast(Any, connection.scope)["method"] in ("GET", "HEAD") else RateKind.WRITES
+    return RateKind.READS if cast(Any, scope)["method"] in ("GET", "HEAD") else RateKind.WRITES
 
 
 def rate_headers(scope: Scope) -> Mapping[str, str]:
     """What the answer to a counted request says; nothing for others."""
-    verdict = cast(Verdict | None, _state(scope).get("rate"))
+    verdict = cast(Verdict | None, _state(scope).get(_RATE))
     if verdict is None:
         return {}
     return {LIMIT: str(verdict.limit), REMAINING: str(verdict.remaining), RESET: str(verdict.reset_seconds)}
@@ -76,9 +76,9 @@ def _state(scope: Scope) -> dict[str, Any]:
     return cast(dict[str, Any], cast(dict[str, Any], scope).setdefault("state", {}))
 
 
-def _address(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+@lru_cache(10_000)
+def _network(text: str) -> str:
     """The client's address; of IPv6 the network, because a client has 2**64 addresses in it."""
-    text = connection.client.host if connection.client else "unknown"
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -86,3 +86,8 @@ def _address(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False).network_address)
     return text
+
+
+def _address(scope: Scope) -> str:
+    client = scope["client"]
+    return _network(client[0]) if client else "unknown"

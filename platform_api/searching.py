@@ -8,16 +8,11 @@ from uuid import UUID
 
 import msgspec
 
-from platform_api.answers import Addresses
 from platform_api.limits import read_cursor, write_cursor
-from platform_api.resources.catalog_parts import read_parts
-from platform_api.resources.catalog_views import ModelView, model_view
 from storage.errors import InvalidCursor, InvalidRequest
-from storage.postgres import catalog, search_windows
-from storage.postgres.connection import Script
+from storage.postgres import search_windows
 from storage.postgres.search_windows import SearchWindow, window_of
 from storage.records.search import WINDOW, Kind, SearchQuery
-from storage.records.visibility import Viewer
 from storage.stores import AsyncStores
 
 
@@ -50,18 +45,6 @@ async def page_of(stores: AsyncStores, kind: Kind, query: SearchQuery, limit: in
             identity = await stores.database.run(search_windows.keep(window))
         following = write_cursor(identity, end)
     return SearchPage(window.ids[offset:end], window, following)
-
-
-def shown(page: SearchPage, levels: int, where: Addresses, *, primary_only: bool = False) -> Script[list[ModelView]]:
-    """The models of a page as clients read them, in its order.
-
-    What was hidden since it was indexed is not shown: a page may be shorter than asked.
-    """
-    found = [
-        model for model in (yield from catalog.models_by_id(page.ids)) if model.listed and model.nsfw_level & levels
-    ]
-    parts = yield from read_parts(found, Viewer(), levels=levels)
-    return [model_view(model, parts, where, primary_only=primary_only) for model in found]
 
 
 def _read(cursor: str) -> tuple[UUID, int]:

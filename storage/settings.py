@@ -27,7 +27,7 @@ class PostgresSettings(BaseModel):
 
 
 class RedisSettings(BaseModel):
-    """Progress ticks and politeness limits. All of it may vanish."""
+    """Progress ticks, politeness limits, models ready to send. All of it may vanish."""
 
     url: SecretStr = Field(SecretStr(""), description="redis:// URL; empty: the embedded Valkey.")
     port: int = Field(6479, ge=1, le=65535, description="Port of the embedded Valkey.")
@@ -75,6 +75,14 @@ class ApiSettings(BaseModel):
     link_lifetime_seconds: int = Field(7 * 86400, ge=60, description="How long a signed image link works.")
     download_link_seconds: int = Field(3600, ge=60, description="How long the address that a download leads to works.")
     idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
+
+
+class CacheSettings(BaseModel):
+    """What is kept so that it need not be built again. It never decides what is shown: Postgres is asked each time."""
+
+    enabled: bool = Field(True, description="Answers are kept in the API's memory, models ready to send in Valkey.")
+    memory_mib: int = Field(64, ge=1, description="MiB of kept answers, and as much of models, in one process.")
+    model_seconds: int = Field(600, ge=1, description="How long Valkey keeps a model that nobody asks for.")
 
 
 class LimitSettings(BaseModel):
@@ -184,6 +192,7 @@ class Settings(BaseSettings):
     mlflow: MlflowSettings = MlflowSettings()  # pyright: ignore[reportCallIssue]
     api: ApiSettings = ApiSettings()  # pyright: ignore[reportCallIssue]
     limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]
+    cache: CacheSettings = CacheSettings()  # pyright: ignore[reportCallIssue]
     search: SearchSettings = SearchSettings()  # pyright: ignore[reportCallIssue]
     uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
     jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]

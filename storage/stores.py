@@ -11,6 +11,8 @@ from typing import cast
 
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import AsyncDatabase, Database
+from storage.postgres.watch import CatalogueWatch
+from storage.redis.cache import ModelCache
 from storage.redis.progress import ProgressReader, ProgressWriter
 from storage.redis.rate_limits import RateLimits
 from storage.search.embedded import EmbeddedReader
@@ -46,6 +48,8 @@ class AsyncStores:
     blobs: BlobStore
     progress: ProgressReader
     rate_limits: RateLimits
+    models: ModelCache
+    watch: CatalogueWatch
     search: Search
 
 
@@ -66,14 +70,18 @@ def open_stores(settings: Settings) -> Generator[Stores]:
 async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
     """Clients for the API, closed at the end. It starts also while Postgres or Valkey is away."""
     database, progress = AsyncDatabase(settings.postgres), ProgressReader(settings.redis)
-    rate_limits = RateLimits(settings.redis)
+    rate_limits, models = RateLimits(settings.redis), ModelCache(settings.redis, settings.cache)
+    watch = CatalogueWatch(database)
     reader = _search_reader(settings, database)
     await database.open()
     try:
         search = Search(reader, Encoder(settings.search))
-        yield AsyncStores(settings, database, BlobStore(settings.blobs), progress, rate_limits, search)
+        blobs = BlobStore(settings.blobs)
+        yield AsyncStores(settings, database, blobs, progress, rate_limits, models, watch, search)
     finally:
         await reader.close()
+        await watch.close()
+        await models.close()
         await rate_limits.close()
         await progress.close()
         await database.close()

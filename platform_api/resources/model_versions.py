@@ -19,12 +19,14 @@ from platform_api.access import Reads
 from platform_api.answers import Addresses, addresses, answer
 from platform_api.problems import MalformedBody, can_answer
 from platform_api.rates import LIMITED_AS, RateKind
+from platform_api.remembered import MODEL_SECONDS, REMEMBERED, keep_absence
 from platform_api.resources.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.resources.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.resources.models import UNCHANGED
 from storage.errors import Gone, InvalidRequest, NotFound
 from storage.postgres import catalog, hashes
 from storage.postgres.connection import Script
+from storage.postgres.watch import Every, Grounds
 from storage.records.access import Scope
 from storage.records.catalog import FileHashes, Model, ModelVersion, VersionFile
 from storage.records.variants import air, download_name, primary_file
@@ -102,6 +104,7 @@ class ModelVersions(Controller):
     @get(
         "/{version_id:int}",
         guards=[_READS],
+        opt={REMEMBERED: MODEL_SECONDS},
         responses=can_answer(401, 403, 404, 410) | UNCHANGED,
         summary="One version",
     )
@@ -110,11 +113,13 @@ class ModelVersions(Controller):
     ) -> Response[VersionDetail]:
         """A version with its files and hashes; a trained one also with its recipe and how it measured up."""
         where = addresses(request, stores.settings.api)
-        return answer(request, await stores.database.run(_detail(version_id, viewer, where)))
+        found = await stores.database.run(_detail(version_id, viewer, where))
+        return answer(request, found, grounds=Grounds(frozenset({found.model_id})))
 
     @get(
         "/by-hash/{hash:str}",
         guards=[_READS],
+        opt={REMEMBERED: MODEL_SECONDS},
         responses=can_answer(401, 403, 404, 410) | UNCHANGED,
         summary="The version of a file, by its hash",
     )
@@ -142,7 +147,13 @@ class ModelVersions(Controller):
             except NotFound:
                 raise unknown from None
 
-        return answer(request, await stores.database.run(script()))
+        try:
+            version = await stores.database.run(script())
+        except NotFound as error:
+            keep_absence(request.scope, error, Grounds(every=Every.EDITS))
+            raise
+        # Which version a hash names, any model's edit can change.
+        return answer(request, version, grounds=Grounds(frozenset({version.model_id}), Every.EDITS))
 
     @post(
         "/by-hash",

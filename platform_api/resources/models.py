@@ -11,17 +11,20 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from platform_api.access import Reads
 from platform_api.answers import Addresses, addresses, answer
-from platform_api.paging import PageInfo, Turn, queried, read_turn, turning
+from platform_api.paging import PageInfo, queried, read_turn, turning
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
 from platform_api.rates import SEARCHES_WITH
+from platform_api.remembered import LIST_SECONDS, MODEL_SECONDS, REMEMBERED
 from platform_api.resources.catalog_parts import read_parts
 from platform_api.resources.catalog_views import ModelView, model_view
+from platform_api.resources.listed_models import Shown, shown_models
 from platform_api.resources.views import API
-from platform_api.searching import page_of, shown
+from platform_api.searching import page_of
 from storage.errors import Unauthenticated
 from storage.postgres import catalog, listing
 from storage.postgres.connection import Script
+from storage.postgres.watch import Every, Grounds
 from storage.records.access import Scope
 from storage.records.listing import ModelFilter, ModelSort, Period
 from storage.records.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
@@ -81,7 +84,7 @@ class Models(Controller):
         "/",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=ListModels,
-        opt={SEARCHES_WITH: "query"},
+        opt={SEARCHES_WITH: "query", REMEMBERED: LIST_SECONDS},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="List",
     )
@@ -99,12 +102,17 @@ class Models(Controller):
         turn = read_turn(query, stores.settings.api, most=MOST, usual=MOST)
         wanted, sort, primary_only = _read_filter(query, viewer)
         query.check()
-        page = await stores.database.run(_page(wanted, sort, turn, viewer, query, where, primary_only))
-        return answer(request, page, ignored=query.ignored)
+        page = await stores.database.run(
+            listing.models(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
+        )
+        items = await shown_models(stores, page.ids, Shown(wanted.levels, where, primary_only))
+        found = ModelPage(items=items, metadata=turn.info(page.next, f"{API}/models", query, where))
+        return answer(request, found, ignored=query.ignored, grounds=Grounds(every=Every.ALL))
 
     @get(
         "/{model_id:int}",
         guards=[Reads(Scope.MODELS_READ)],
+        opt={REMEMBERED: MODEL_SECONDS},
         responses=can_answer(401, 403, 404, 410) | UNCHANGED,
         summary="One model",
     )
@@ -122,7 +130,7 @@ class Models(Controller):
             check_model(model, viewer)
             return model_view(model, (yield from read_parts([model], viewer)), where)
 
-        return answer(request, await stores.database.run(script()))
+        return answer(request, await stores.database.run(script()), grounds=Grounds(frozenset({model_id})))
 
 
 def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
@@ -158,23 +166,6 @@ def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, 
     return wanted, sort, bool(query.flag("primaryFileOnly"))
 
 
-def _page(
-    wanted: ModelFilter,
-    sort: ModelSort,
-    turn: Turn,
-    viewer: Viewer,
-    query: Query,
-    where: Addresses,
-    primary_only: bool,
-) -> Script[ModelPage]:
-    page = yield from listing.models(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
-    # What was hidden since the ids were read is not shown: a page may be shorter than asked.
-    found = [model for model in (yield from catalog.models_by_id(page.ids)) if model.listed]
-    parts = yield from read_parts(found, Viewer(), levels=wanted.levels)
-    items = [model_view(model, parts, where, primary_only=primary_only) for model in found]
-    return ModelPage(items=items, metadata=turn.info(page.next, f"{API}/models", query, where))
-
-
 async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer, where: Addresses) -> ModelPage:
     """A page of a search by words. The limit of its cursors is that of a search: a thousand hits, for ten minutes."""
     if query.number("page") is not None:
@@ -204,7 +195,7 @@ async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer,
         sort=Sort.RELEVANCE if sort is None else _SORTS[sort],
     )
     page = await page_of(stores, Kind.MODEL, wanted, MOST if limit is None else limit, cursor)
-    items = await stores.database.run(shown(page, levels, where, primary_only=primary_only))
+    items = await shown_models(stores, page.ids, Shown(levels, where, primary_only))
     if page.next_cursor is None:
         return ModelPage(items=items, metadata=PageInfo())
     address = where.page(f"{API}/models", query.following(cursor=page.next_cursor))

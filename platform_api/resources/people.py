@@ -13,10 +13,12 @@ from platform_api.answers import Addresses, addresses, answer
 from platform_api.paging import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_list, a_number, a_text
+from platform_api.remembered import PEOPLE_SECONDS, REMEMBERED
 from platform_api.resources.models import UNCHANGED
 from platform_api.resources.views import API
 from storage.postgres import access
 from storage.postgres.connection import Script
+from storage.postgres.watch import Every, Grounds
 from storage.records.access import Account, AccountStatus, Creator, Scope
 from storage.stores import AsyncStores
 
@@ -72,6 +74,7 @@ class People(Controller):
         "/creators",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=queried(numbering("a name")),
+        opt={REMEMBERED: PEOPLE_SECONDS},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Creators",
     )
@@ -87,7 +90,8 @@ class People(Controller):
         found, total = await stores.database.run(script())
         items = [creator_item(one, where) for one in found]
         metadata = numbers(total, page, limit, f"{API}/creators", query, where)
-        return answer(request, CreatorPage(items=items, metadata=metadata), ignored=query.ignored)
+        people, grounds = CreatorPage(items=items, metadata=metadata), Grounds(every=Every.EDITS)
+        return answer(request, people, ignored=query.ignored, grounds=grounds)
 
     @get(
         "/users",

@@ -120,7 +120,6 @@ class SearchResource(Controller):
         with_meta = kind is Kind.IMAGE and bool(query.flag("withMeta"))
         query.check()
         page = await page_of(stores, kind, wanted, limit, cursor)
-
         info = SearchInfo(
             total_items=page.window.total,
             facets={
@@ -132,8 +131,8 @@ class SearchResource(Controller):
             address = where.page(f"{API}/search", query.following(cursor=page.next_cursor))
             info = msgspec.structs.replace(info, next_cursor=page.next_cursor, next_page=address)
         levels = wanted.filters.levels or WITH_BLOCKED
-        items = await stores.database.run(found(kind, page, levels, where, info, with_meta))
-        return answer(request, items, ignored=query.ignored)
+        shown = await found(stores, kind, page, levels, where, info, with_meta)
+        return answer(request, shown, ignored=query.ignored)
 
 
 def _read(query: Query, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:

@@ -10,11 +10,13 @@ from msgspec import Meta
 from platform_api.answers import Addresses
 from platform_api.resources.catalog_views import ModelView
 from platform_api.resources.images import ListedImage, listed_image
+from platform_api.resources.listed_models import Shown, shown_models
 from platform_api.resources.people import CreatorItem, creator_item
-from platform_api.searching import SearchPage, shown
+from platform_api.searching import SearchPage
 from storage.postgres import access, images
 from storage.postgres.connection import Script
 from storage.records.search import FacetCount, Kind
+from storage.stores import AsyncStores
 
 
 class SearchInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -55,20 +57,27 @@ class CreatorsFound(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
 Found: TypeAlias = ModelsFound | ImagesFound | CreatorsFound
 
 
-def found(
-    kind: Kind, page: SearchPage, levels: int, where: Addresses, info: SearchInfo, with_meta: bool
-) -> Script[Found]:
+async def found(
+    stores: AsyncStores,
+    kind: Kind,
+    page: SearchPage,
+    levels: int,
+    where: Addresses,
+    info: SearchInfo,
+    with_meta: bool,
+) -> Found:
     """A page in the shape of its kind, in its order.
 
     What was hidden since it was indexed is not shown: a page may be shorter than asked.
     """
     match kind:
         case Kind.MODEL:
-            return ModelsFound(items=(yield from shown(page, levels, where)), metadata=info)
+            return ModelsFound(items=await shown_models(stores, page.ids, Shown(levels, where)), metadata=info)
         case Kind.IMAGE:
-            return ImagesFound(items=(yield from _images(page, levels, where, with_meta)), metadata=info)
+            listed = await stores.database.run(_images(page, levels, where, with_meta))
+            return ImagesFound(items=listed, metadata=info)
         case Kind.CREATOR:
-            creators = yield from access.creators_by_number(page.ids)
+            creators = await stores.database.run(access.creators_by_number(page.ids))
             return CreatorsFound(items=[creator_item(one, where) for one in creators], metadata=info)
 
 

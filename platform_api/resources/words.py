@@ -13,11 +13,13 @@ from platform_api.answers import addresses, answer
 from platform_api.paging import Numbers, numbering, numbers, queried, read_numbers
 from platform_api.problems import can_answer
 from platform_api.queries import Query
+from platform_api.remembered import PEOPLE_SECONDS, REMEMBERED
 from platform_api.resources.models import UNCHANGED
 from platform_api.resources.views import API
 from storage.postgres import tags
 from storage.postgres.connection import Script
 from storage.postgres.tags import Tag
+from storage.postgres.watch import Every, Grounds
 from storage.records.access import Scope
 from storage.records.vocabulary import BASE_MODELS, BaseModelType, FileType, ModelType
 from storage.stores import AsyncStores
@@ -58,6 +60,7 @@ class Words(Controller):
         "/tags",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=queried(numbering("a tag")),
+        opt={REMEMBERED: PEOPLE_SECONDS},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Tags",
     )
@@ -81,7 +84,8 @@ class Words(Controller):
             for tag in found
         ]
         metadata = numbers(total, page, limit, f"{API}/tags", query, where)
-        return answer(request, TagPage(items=items, metadata=metadata), ignored=query.ignored)
+        page_of_tags, grounds = TagPage(items=items, metadata=metadata), Grounds(every=Every.EDITS)
+        return answer(request, page_of_tags, ignored=query.ignored, grounds=grounds)
 
     @get(
         "/enums",

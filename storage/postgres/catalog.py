@@ -13,6 +13,7 @@ from storage.postgres import jobs, outbox
 from storage.postgres.connection import Query, Script, as_record, column, count, load_statements, many, maybe, one
 from storage.records.catalog import (
     Model,
+    ModelRevision,
     ModelStats,
     ModelVersion,
     NewFile,
@@ -136,6 +137,11 @@ def file(file_id: int) -> Query[VersionFile]:
 def models_by_id(ids: Sequence[int]) -> Query[list[Model]]:
     """Models in the order of `ids`, whoever owns them; unknown ones are left out."""
     return many(SQL["models_by_id"], {"ids": list(ids)}, Model)
+
+
+def revisions(ids: Sequence[int]) -> Query[list[ModelRevision]]:
+    """The revisions of those of some models that stand in lists, in the order of `ids`."""
+    return many(SQL["revisions"], {"ids": list(ids)}, ModelRevision)
 
 
 def versions_by_id(ids: Sequence[int]) -> Query[list[ModelVersion]]:

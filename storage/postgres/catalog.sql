@@ -99,6 +99,13 @@ select file.*, '{}'::jsonb as hashes
 select model.* from unnest(%(ids)s::bigint[]) with ordinality as asked (id, place) join models model using (id)
  order by asked.place;
 
+-- revisions --
+-- Which models stand in lists, and as of which revision, in the order of their ids' list.
+select model.id, model.revision, model.nsfw_level
+  from unnest(%(ids)s::bigint[]) with ordinality as asked (id, place) join models model using (id)
+ where model.listed
+ order by asked.place;
+
 -- versions_by_id --
 select * from model_versions where id = any(%(ids)s);
 

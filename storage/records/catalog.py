@@ -220,6 +220,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
+class ModelRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a model's row says whether a page may show it, and as what."""
+
+    id: int
+    revision: int
+    nsfw_level: int
+
+
 class ModelStats(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `model_stats`, all 0 when there is none."""
 

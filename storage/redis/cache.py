@@ -1,0 +1,94 @@
+"""Models ready to send, kept in this process and, for all processes, in Valkey.
+
+Each is named by the model, the revision of its row and the way in which it is shown, so a name never means two things:
+there is nothing to invalidate, and what is stored late is stored under a revision that nobody asks for any more. The
+revision to ask for comes from Postgres with every request (`catalog.revisions`), and so does whether the model may be
+shown at all. When Valkey is away or empty, models are built from their rows: slower, and the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from redis.exceptions import RedisError
+
+from storage.redis.breaker import Breaker, short_client
+from storage.settings import CacheSettings, RedisSettings
+
+_OVERHEAD = 300
+
+
+class ModelCache:
+    """Bytes by name; at most `memory_mib` of them in this process, those longest unused dropped first.
+
+    `counts` are by outcome: found in memory, found in Valkey, missing.
+    """
+
+    def __init__(self, redis: RedisSettings, settings: CacheSettings) -> None:
+        self._client = short_client(redis)
+        self._settings = settings
+        self._room = settings.memory_mib * 1024 * 1024
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+        self.counts: Counter[str] = Counter()
+        self.breaker = Breaker()
+
+    async def get(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Those of some names that are kept."""
+        if not self._settings.enabled:
+            return {}
+        found = {name: self._kept[name] for name in names if name in self._kept}
+        for name in found:
+            self._kept.move_to_end(name)
+        lacking = [name for name in names if name not in found]
+        shared = await self._from_valkey(lacking) if lacking else {}
+        for name, content in shared.items():
+            self._remember(name, content)
+        self.counts["memory"] += len(found)
+        self.counts["valkey"] += len(shared)
+        self.counts["missing"] += len(lacking) - len(shared)
+        return found | shared
+
+    async def keep(self, contents: Mapping[str, bytes]) -> None:
+        """Keep some contents under their names."""
+        if not self._settings.enabled:
+            return
+        for name, content in contents.items():
+            self._remember(name, content)
+        if self.breaker.open:
+            self.breaker.failures += 1
+            return
+        try:
+            async with self._client.pipeline(transaction=False) as together:
+                for name, content in contents.items():
+                    together.set(name, content, ex=self._settings.model_seconds)
+                await together.execute()
+        except (RedisError, OSError):
+            self.breaker.fail()
+
+    async def _from_valkey(self, names: Sequence[str]) -> dict[str, bytes]:
+        if self.breaker.open:
+            self.breaker.failures += 1
+            return {}
+        try:
+            values = cast(list[bytes | None], await self._client.mget(names))
+        except (RedisError, OSError):
+            self.breaker.fail()
+            return {}
+        return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+    def _remember(self, name: str, content: bytes) -> None:
+        known = self._kept.pop(name, None)
+        if known is not None:
+            self._size -= len(known) + _OVERHEAD
+        self._kept[name] = content
+        self._size += len(content) + _OVERHEAD
+        while self._size > self._room:
+            _, dropped = self._kept.popitem(last=False)
+            self._size -= len(dropped) + _OVERHEAD
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._client.aclose()
