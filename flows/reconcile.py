@@ -66,9 +66,16 @@ def reconcile() -> list[str]:
 
 
 def check_invariants(stores: Stores) -> list[str]:
-    """One sentence for each fault of the rows and of the bytes they name; empty when all holds. Repairs nothing."""
+    """One sentence for each fault of the rows, of the bytes they name and of the search indexes; empty when all holds.
+
+    Repairs nothing.
+    """
     faults = stores.database.run(invariants.broken())
-    return faults + list(_missing_blobs(stores))
+    faults += _missing_blobs(stores)
+    try:
+        return faults + builds.index_faults(stores)
+    except StoreUnavailable as error:
+        return [*faults, f"search cannot be compared with the rows: {error}"]
 
 
 def reconcile_prefect(stores: Stores) -> list[str]:

@@ -10,7 +10,7 @@ from storage.settings import load_settings
 
 
 def check() -> None:
-    """Compare the stores with each other: every row has its bytes, every job its facts.
+    """Compare the stores with each other: every row has its bytes, every job its facts, every index its rows.
 
     Repairs nothing; the flow `reconcile` does that every ten minutes. Exits with 1 when something is wrong.
     """
@@ -23,4 +23,4 @@ def check() -> None:
             f"{len(faults)} faults. Repair what can be repaired: prefect deployment run reconcile/reconcile", err=True
         )
         raise typer.Exit(1)
-    typer.echo("the stores agree: every row has its bytes, every job its facts")
+    typer.echo("the stores agree: every row has its bytes, every job its facts, every index its rows")

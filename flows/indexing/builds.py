@@ -94,6 +94,34 @@ def mend(stores: Stores, build: Build) -> int:
     return mended
 
 
+def index_faults(stores: Stores) -> list[str]:
+    """One sentence for each kind whose live index is not its rows: the whole set of ids, at their revisions.
+
+    What still waits to be written differs by right. The comparison is made twice, because rows change meanwhile: only
+    what both found is a fault. Raises StoreUnavailable while the engine is away.
+    """
+    faults: list[str] = []
+    for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
+        if build.state is not BuildState.LIVE:
+            continue
+        wrong = _differing(stores, build)
+        if wrong:
+            wrong &= _differing(stores, build)
+        if wrong:
+            some = ", ".join(str(number) for number in sorted(wrong)[:5])
+            faults.append(f"the search index of {build.kind} is not its rows: {len(wrong)} differ, {some} among them")
+    return faults
+
+
+def _differing(stores: Stores, build: Build) -> set[int]:
+    """Ids that differ and do not wait; none while changes are still on their way to the queue."""
+    stores.search.refresh(build)
+    found = {number for missing, extra in differences(stores, build) for number in (*missing, *extra)}
+    if not found or stores.database.run(search_queue.events_waiting()):
+        return set()
+    return found - set(stores.database.run(search_queue.waiting_ids(build.kind)))
+
+
 def differences(stores: Stores, build: Build) -> Iterator[tuple[list[int], list[int]]]:
     """Page by page: ids that the build lacks or has older than the rows, and ids that it has though no list shows them.
 

@@ -111,6 +111,16 @@ def waiting_since(moment: datetime) -> Query[bool]:
     return Query(SQL["waiting_since"], {"moment": moment}, lambda rows: bool(rows[0]["waiting"]))
 
 
+def waiting_ids(kind: Kind) -> Query[list[int]]:
+    """The ids of a kind that wait to be written, due or not."""
+    return column(SQL["waiting_ids"], {"kind": kind}, int)
+
+
+def events_waiting() -> Query[bool]:
+    """Whether changes are still on their way to the queue."""
+    return Query(SQL["events_waiting"], {}, lambda rows: bool(rows[0]["waiting"]))
+
+
 def now() -> Query[datetime]:
     """Postgres' clock."""
     return Query(SQL["now"], {}, lambda rows: rows[0]["moment"])

@@ -68,6 +68,13 @@ select (exists (select from search_queue where lane < 3 and queued_at <= %(momen
         or exists (select from outbox where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed') and created_at <= %(moment)s
                       and payload ->> 'lane' <> 'counts')) as waiting;
 
+-- waiting_ids --
+select id from search_queue where kind = %(kind)s;
+
+-- events_waiting --
+select exists (select from outbox
+                where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed')) as waiting;
+
 -- now --
 select clock_timestamp() as moment;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -13,14 +14,16 @@ from psycopg.types.json import Jsonb
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.postgres.connection import Database, Query, column, load_statements
-from storage.records.search import Build, IndexDocument, Kind, Removal, Written
+from storage.records.search import Build, IndexDocument, Kind, Removal, Written, vector_numbers
 from storage.records.words import stem
 from storage.search.embedded import ENGINE, RANKS, label_of, vector_text
-from storage.search.lexemes import document_lexemes, kept_deletes
+from storage.search.lexemes import document_lexemes, document_tsvector, kept_deletes
 
 SQL = load_statements(__file__)
 INDEXES = ("index_words", "index_labels", "index_stems", "index_deletes", "index_vectors")
 BATCH = 500
+COPIED = ("int8", "int8", "bool", "text", "bytea", "text[]", "int4", "int8", "int8[]", "bytea")
+"""How the columns are sent by COPY; what has no type of Python's own is sent as its bytes."""
 
 
 def statement(name: str, build: Build) -> str:
@@ -86,9 +89,10 @@ class EmbeddedWriter:
                     self._database.transaction() as connection,
                     connection.cursor().copy(cast(Any, statement("copy", build))) as copy,
                 ):
+                    copy.set_types(COPIED)
                     for document in new:
-                        copy.write_row(list(row_of(document).values()))
-            except (psycopg.errors.UniqueViolation, psycopg.DataError):
+                        copy.write_row(copied_row(document))
+            except (psycopg.errors.UniqueViolation, psycopg.DataError, OverflowError):
                 return self.write(build, documents)
         written = self.write(build, [document for document in documents if document.id in there])
         return msgspec.structs.replace(written, stored=written.stored + len(new))
@@ -182,6 +186,24 @@ def row_of(document: IndexDocument) -> dict[str, Any]:
         "ranks": [document.ranks.get(rank, 0) for rank in RANKS],
         "vector": vector_text(document.vector) if document.vector else None,
     }
+
+
+def copied_row(document: IndexDocument) -> tuple[Any, ...]:
+    """A document in the order of a build's columns, as COPY takes it in binary."""
+    numbers = vector_numbers(document.vector)
+    return (
+        document.id,
+        document.revision,
+        False,
+        document.name,
+        document_tsvector(document),
+        [label_of(facet, value) for facet, values in document.values.items() for value in values],
+        document.levels,
+        document.published_at,
+        [document.ranks.get(rank, 0) for rank in RANKS],
+        # Source: halfvec_recv of pgvector: the length, nothing, the halves.
+        struct.pack(f">hh{len(numbers)}e", len(numbers), 0, *numbers) if numbers else None,
+    )
 
 
 def removed_row(removal: Removal) -> dict[str, Any]:

@@ -97,7 +97,8 @@ returning id;
 select id from search_build_{build} where id = any(%(ids)s);
 
 -- copy --
-copy search_build_{build} (id, revision, removed, name, words, labels, levels, published_at, ranks, vector) from stdin;
+copy search_build_{build} (id, revision, removed, name, words, labels, levels, published_at, ranks, vector)
+from stdin (format binary);
 
 -- revisions --
 select id, revision from search_build_{build} where not removed and id > %(after)s order by id limit %(limit)s;

@@ -63,10 +63,10 @@ class Bench:
         self.writer.swap(build)
 
     def filled(self, documents: Sequence[IndexDocument], kind: Kind = Kind.MODEL, **vectors: Any) -> Build:
-        """A live build of these documents."""
+        """A live build of these documents, of which every other one comes as in a drain and the rest as in a fill."""
         build = self.new_build(kind, **vectors)
-        written = self.writer.write(build, documents)
-        assert (written.stored, written.refused) == (len(documents), {})
+        parts = self.writer.write(build, documents[::2]), self.writer.load(build, documents[1::2])
+        assert (sum(part.stored for part in parts), [part.refused for part in parts]) == (len(documents), [{}, {}])
         self.publish(build)
         return build
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from storage.postgres import search_builds, search_sources
 from storage.postgres.connection import Query
 from storage.records.search import Build, Kind
 from storage.search.builds import begin
-from storage.settings import JobSettings, SearchSettings, Settings
+from storage.settings import JobSettings, MlflowSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests.storage.makers import an_account
 
@@ -29,7 +28,9 @@ def search_settings(request: pytest.FixtureRequest, settings: Settings) -> Setti
     search = SearchSettings(
         elasticsearch_url=SecretStr(url), index_prefix=f"test-{uuid.uuid4().hex[:12]}", encoder_folder="off"
     )
-    return settings.model_copy(update={"search": search, "jobs": JobSettings(patience_seconds=20)})
+    away = MlflowSettings(url="http://127.0.0.1:9")
+    fields = {"search": search, "mlflow": away, "jobs": JobSettings(patience_seconds=20)}
+    return settings.model_copy(update=fields)
 
 
 @dataclass
@@ -78,7 +79,7 @@ def catalogue(search_settings: Settings) -> Iterator[Catalogue]:
             stores.search.drop(build)
 
 
-def environment(settings: Settings, **crash_points: str) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """What another process needs to open the same stores."""
     search = settings.search
     return {
@@ -88,5 +89,5 @@ def environment(settings: Settings, **crash_points: str) -> dict[str, str]:
         "DARKROOM_SEARCH__ELASTICSEARCH_URL": search.elasticsearch_url.get_secret_value(),
         "DARKROOM_SEARCH__INDEX_PREFIX": search.index_prefix,
         "DARKROOM_SEARCH__ENCODER_FOLDER": "off",
-        "DARKROOM_JOBS__CRASH_POINTS": json.dumps(crash_points),
+        "DARKROOM_MLFLOW__URL": settings.mlflow.url,
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from storage.records.search import Kind, Removal
 from storage.search.builds import begin
 from storage.settings import Settings
 from tests.flows.indexing.conftest import Catalogue, environment
+from tests.flows.indexing.processes import DRAIN_STEPS, drain_once, run_flow
 from tests.storage.makers import a_model, a_published_model
 
 
@@ -162,17 +161,10 @@ def test_lag_counts_what_waits_also_before_the_relay_took_it(catalogue: Catalogu
 def test_a_drain_that_is_killed_is_repeated_by_the_next_one(
     catalogue: Catalogue, search_settings: Settings, tmp_path: Path
 ) -> None:
-    program = (
-        "from storage.settings import load_settings; from storage.stores import open_stores; "
-        "from flows.indexing.draining import drain\n"
-        "with open_stores(load_settings()) as stores: drain(stores)"
-    )
-    for point in ("search-queue-read", "search-documents-written"):
+    for point in DRAIN_STEPS:
         a_published_model(catalogue.stores.database, catalogue.owner, point)
         catalogue.take_events()
-        order = {point: f"die:{tmp_path / point}"}
-        killed = subprocess.run([sys.executable, "-c", program], env=environment(search_settings, **order), timeout=120)
-        assert killed.returncode == -9
+        assert run_flow(drain_once, search_settings, Kind.MODEL, kill_at=point, folder=tmp_path)
         assert catalogue.stores.database.run(search_queue.lag()).waiting == 1
         assert drain(catalogue.stores) == 1
         assert catalogue.indexed() == catalogue.listed()

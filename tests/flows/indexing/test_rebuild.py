@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from flows.indexing import builds
-from flows.indexing.draining import SYNC, drain
+from flows.indexing.draining import drain
 from flows.indexing.rebuild import REBUILD, rebuild
 from flows.reconcile import reconcile_search
 from storage.errors import StoreUnavailable, WrongState
@@ -21,14 +17,9 @@ from storage.records.search import BuildState, Kind
 from storage.search.builds import begin, ensure_live_builds
 from storage.settings import JobSettings, Settings
 from storage.stores import open_stores
-from tests.flows.indexing.conftest import Catalogue, environment
+from tests.flows.indexing.conftest import Catalogue
+from tests.flows.indexing.processes import REBUILD_STEPS, rebuild_once, run_flow
 from tests.storage.makers import a_published_model
-
-PROGRAM = (
-    "from storage.settings import load_settings; from storage.stores import open_stores; "
-    "from storage.records.search import Kind; from flows.indexing.rebuild import rebuild\n"
-    "with open_stores(load_settings()) as stores: rebuild(stores, Kind.MODEL)"
-)
 
 
 def published(catalogue: Catalogue, count: int) -> list[int]:
@@ -142,13 +133,10 @@ def test_a_kind_without_an_index_gets_one_that_is_filled_by_the_next_drain(catal
     assert catalogue.indexed() == catalogue.listed()
 
 
-EVERY_STEP = ("begun", "batch-written", "filled", "completed", "caught-up", "swapped")
-
-
 @pytest.mark.parametrize(
     ("search_settings", "point"),
     [
-        *(("embedded", f"rebuild-{step}") for step in EVERY_STEP),
+        *(("embedded", step) for step in REBUILD_STEPS),
         *(("elasticsearch", f"rebuild-{step}") for step in ("batch-written", "swapped")),
     ],
     indirect=["search_settings"],
@@ -159,12 +147,7 @@ def test_a_rebuild_that_is_killed_leaves_a_whole_index_and_the_next_one_clears_u
     published(catalogue, 3)
     catalogue.take_events()
     drain(catalogue.stores)
-    marker = tmp_path / "marker"
-    killed = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment(search_settings, **{point: f"die:{marker}"}), timeout=120
-    )
-    assert killed.returncode == -9
-    assert marker.exists()
+    assert run_flow(rebuild_once, search_settings, Kind.MODEL, kill_at=point, folder=tmp_path)
     reading = catalogue.stores.search.reading(Kind.MODEL)
     assert catalogue.live().id == reading
     assert catalogue.indexed() == catalogue.listed()
@@ -190,61 +173,6 @@ def test_after_a_death_between_the_swap_and_its_row_the_row_is_mended(catalogue:
     database.run(Query(restore, {"id": before.id}, len))
     assert builds.clear_unfinished(catalogue.stores, Kind.MODEL) == []
     assert catalogue.live().id == build.id
-
-
-def test_search_equals_the_catalogue_after_random_writes_with_a_rebuild_in_the_middle(catalogue: Catalogue) -> None:
-    chance = random.Random(20261124)
-    database = catalogue.stores.database
-    ids = published(catalogue, 20)
-    catalogue.take_events()
-    drain(catalogue.stores)
-    done = threading.Event()
-    seen: dict[int, int] = {}
-    faults: list[str] = []
-
-    def write() -> None:
-        for _ in range(80):
-            model = database.run(models.lock(chance.choice(ids)))
-            match chance.randrange(4):
-                case 0 if model.listed:
-                    database.run(models.unpublish(model))
-                case 1 if not model.listed:
-                    database.run(models.publish(model))
-                case _:
-                    catalogue.touch(
-                        model.id, "update models set description = description || 'x' where id = %(id)s returning id"
-                    )
-            catalogue.take_events()
-            with database.session_lock(SYNC) as held:
-                if held:
-                    drain(catalogue.stores)
-        done.set()
-
-    def read() -> None:
-        while not done.is_set():
-            live = catalogue.stores.search.reading(Kind.MODEL)
-            state = database.run(search_builds.live(Kind.MODEL, catalogue.stores.search.engine))
-            if live is None or state is None or state.id != live:
-                continue
-            for identity, revision in catalogue.stores.search.revisions(state, after=0, limit=100):
-                if revision < seen.get(identity, 0):
-                    faults.append(f"model {identity} went from revision {seen[identity]} to {revision}")
-                seen[identity] = max(revision, seen.get(identity, 0))
-
-    workers = [threading.Thread(target=write), threading.Thread(target=read)]
-    for worker in workers:
-        worker.start()
-    rebuilt = 0
-    while not done.is_set():
-        rebuild(catalogue.stores, Kind.MODEL)
-        rebuilt += 1
-    for worker in workers:
-        worker.join()
-    drain(catalogue.stores)
-    assert faults == []
-    assert rebuilt >= 1
-    assert seen
-    assert catalogue.indexed() == catalogue.listed()
 
 
 def test_reconcile_mends_a_missing_index_a_stray_one_and_rows_that_differ(catalogue: Catalogue) -> None:

@@ -1,0 +1,181 @@
+"""A catalogue that changes at random, and a reader that notes every answer that is empty or older than before."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from storage.errors import WrongState
+from storage.postgres import access, models
+from storage.postgres.connection import Query, Script
+from storage.records.catalog import Model
+from storage.records.search import Filters, Kind, Rank, SearchQuery
+from storage.records.vocabulary import ModelType, Status
+from storage.settings import Settings
+from storage.stores import Stores, open_async_stores
+from tests.storage.makers import a_published_model, an_account, an_image
+
+STEADY, RANDOM_MODELS, ACCOUNTS = 5, 60, 6
+WORDS = ("mug", "cat", "castle", "dragon", "portrait", "neon")
+
+
+@dataclass
+class World:
+    """A catalogue that changes at random. A steady model is never hidden, and each change of one adds a like."""
+
+    stores: Stores
+    seed: int
+    accounts: list[UUID] = field(default_factory=list)
+    steady: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(self.seed)
+        self._names = itertools.count()
+        database = self.stores.database
+        self.accounts = [database.run(access.ensure_account(f"creator{number}")).id for number in range(ACCOUNTS)]
+        keeper = an_account(database, "keeper")
+        for number in range(STEADY):
+            model = a_published_model(database, keeper, f"steady {number}")
+            an_image(database, model, meta={"prompt": "a steady mug"})
+            self.steady.append(model.id)
+
+    def write(self) -> None:
+        """One random change."""
+        acts: list[tuple[int, Callable[[], None]]] = [
+            (1, self.create),
+            (
+                3,
+                lambda: self.touch("update models set description = description || 'x' where id = %(id)s returning id"),
+            ),
+            (1, lambda: self.touch("update models set name = name || 'x' where id = %(id)s returning id")),
+            (
+                1,
+                lambda: self.touch(
+                    "update model_versions set base_model = 'Pony' where model_id = %(id)s returning id"
+                ),
+            ),
+            (2, self.publish_or_hide),
+            (1, self.tag),
+            (1, self.delete),
+            (2, self.count),
+            (1, self.change_account),
+            (2, self.change_steady),
+        ]
+        [act] = self._chance.choices([act for _, act in acts], [weight for weight, _ in acts])
+        act()
+
+    def create(self) -> None:
+        """Publish a model with an image, or show another one with a model that is there."""
+        database = self.stores.database
+        if len(self.ids) < RANDOM_MODELS:
+            name = f"{self._chance.choice(WORDS)} {next(self._names)}"
+            model = a_published_model(database, self._chance.choice(self.accounts), name, type=ModelType.LORA)
+            self.ids.append(model.id)
+            an_image(database, model, meta={"prompt": f"a {self._chance.choice(WORDS)}"})
+
+    def touch(self, statement: str) -> None:
+        """Change something by SQL, as anybody with the database might."""
+        if self.ids:
+            self.stores.database.run(Query(statement, {"id": self._chance.choice(self.ids)}, len))
+
+    def publish_or_hide(self) -> None:
+        """Hide what is shown, show what is hidden."""
+
+        def script(model_id: int) -> Script[Model]:
+            model = yield from models.lock(model_id)
+            if model.status is Status.PUBLISHED:
+                return (yield from models.unpublish(model))
+            return (yield from models.publish(model))
+
+        if self.ids:
+            self.stores.database.run(script(self._chance.choice(self.ids)))
+
+    def tag(self) -> None:
+        """Give a model other tags."""
+        if self.ids:
+            self.stores.database.run(
+                models.set_tags(self._chance.choice(self.ids), self._chance.sample(WORDS, self._chance.randint(0, 3)))
+            )
+
+    def delete(self) -> None:
+        """Delete a model with its images, for ever."""
+
+        def script(model_id: int) -> Script[Model]:
+            return (yield from models.delete((yield from models.lock(model_id)), "test"))
+
+        if len(self.ids) > RANDOM_MODELS // 2:
+            with contextlib.suppress(WrongState):
+                self.stores.database.run(script(self.ids.pop(self._chance.randrange(len(self.ids)))))
+
+    def count(self) -> None:
+        """Counts of a few models and of their images come in."""
+        some = self._chance.sample(self.ids, min(5, len(self.ids)))
+        for statement in (
+            "insert into model_stats (model_id, download_count) select unnest(%(ids)s::bigint[]), 1"
+            " on conflict (model_id) do update set download_count = model_stats.download_count + 1 returning model_id",
+            "insert into image_stats (image_id, heart_count) select listing.id, 1 from image_listings listing"
+            " where model_id = any(%(ids)s) order by listing.id on conflict (image_id)"
+            " do update set heart_count = image_stats.heart_count + 1 returning image_id",
+        ):
+            self.stores.database.run(Query(statement, {"ids": some}, len))
+
+    def change_account(self) -> None:
+        """Ban an account, pardon it, or give it another name."""
+        statement = self._chance.choice(
+            (
+                "update accounts set name = %(name)s where id = %(id)s returning id",
+                "update accounts set status = 'banned', ban_reason = 'spam' where id = %(id)s returning id",
+                "update accounts set status = 'active', ban_reason = null where id = %(id)s returning id",
+                "update accounts set status = 'active', ban_reason = null where id = %(id)s returning id",
+            )
+        )
+        parameters = {"id": self._chance.choice(self.accounts), "name": f"creator{next(self._names)}x"}
+        self.stores.database.run(Query(statement, parameters, len))
+
+    def change_steady(self) -> None:
+        """One more like for a steady model, told with an edit, so that it is due at once."""
+
+        def script(model_id: int) -> Script[None]:
+            for statement in (
+                "update models set description = description || 'x' where id = %(id)s returning id",
+                "insert into model_stats (model_id, thumbs_up_count) values (%(id)s, 1) on conflict (model_id)"
+                " do update set thumbs_up_count = model_stats.thumbs_up_count + 1 returning model_id",
+            ):
+                yield from Query(statement, {"id": model_id}, len)
+
+        self.stores.database.run(script(self._chance.choice(self.steady)))
+
+
+class Reader:
+    """Asks as the API does, and notes every answer that is empty or older than one before it."""
+
+    def __init__(self, settings: Settings, steady: list[int]) -> None:
+        self._settings, self._steady = settings, frozenset(steady)
+        self.answers = 0
+        self.likes = dict.fromkeys(steady, 0)
+        self.faults: list[str] = []
+
+    async def read(self, stop: threading.Event) -> None:
+        """Read until told to stop."""
+        async with open_async_stores(self._settings) as stores:
+            while not stop.is_set():
+                words = await stores.search.find(Kind.MODEL, SearchQuery(text="steady", limit=100))
+                missing = self._steady - {hit.id for hit in words.hits}
+                pictures = await stores.search.find(Kind.IMAGE, SearchQuery(text="steady", limit=100))
+                keeper = await stores.search.find(Kind.CREATOR, SearchQuery(text="keeper"))
+                if missing or pictures.total != STEADY or keeper.total != 1:
+                    self.faults.append(f"models {sorted(missing)}, {pictures.total} images, {keeper.total} creators")
+                for identity, likes in self.likes.items():
+                    query = SearchQuery(text="steady", filters=Filters(at_least={Rank.LIKES: likes}), limit=100)
+                    if identity not in {hit.id for hit in (await stores.search.find(Kind.MODEL, query)).hits}:
+                        self.faults.append(f"model {identity} had {likes} likes before")
+                    more = SearchQuery(text="steady", filters=Filters(at_least={Rank.LIKES: likes + 1}), limit=100)
+                    if identity in {hit.id for hit in (await stores.search.find(Kind.MODEL, more)).hits}:
+                        self.likes[identity] = likes + 1
+                self.answers += 1

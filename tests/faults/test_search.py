@@ -1,0 +1,150 @@
+"""Search equals the catalogue, on both engines, whatever is written and whatever dies meanwhile.
+
+Accounts and models are made, changed, hidden, deleted, counted and banned at random; drains and rebuilds run in
+processes of their own and are killed at each of their steps; a reader asks all the time, as the API does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from flows.indexing.builds import index_faults
+from flows.indexing.draining import drain
+from flows.reconcile import check_invariants
+from flows.relay import Relay
+from storage.postgres import access, search_queue
+from storage.postgres.connection import Query, Script
+from storage.records.events import Lane
+from storage.records.search import Kind
+from storage.search.builds import ensure_live_builds
+from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, SearchSettings, Settings
+from storage.stores import Stores, open_stores
+from tests.faults.catalogue import Reader, World
+from tests.flows.indexing.processes import DRAIN_STEPS, REBUILD_STEPS, drain_once, rebuild_once, run_flow
+from tests.storage.makers import a_published_model, an_account, an_image
+
+KILLED_AT = {"embedded": REBUILD_STEPS, "elasticsearch": ("rebuild-batch-written", "rebuild-swapped")}
+"""Where rebuilds are killed: on a server, where the steps take seconds, at two of them."""
+
+
+@pytest.fixture(params=["embedded", "elasticsearch"])
+def stores(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[Stores]:
+    """Stores on one engine, without an encoder and without MLflow; every kind has an empty index."""
+    url = request.getfixturevalue("elasticsearch_url") if request.param == "elasticsearch" else ""
+    settings = Settings(
+        data_folder=tmp_path,
+        postgres=PostgresSettings(url=SecretStr(database_url)),
+        redis=RedisSettings(url=SecretStr("redis://127.0.0.1:9/0")),
+        mlflow=MlflowSettings(url="http://127.0.0.1:9"),
+        jobs=JobSettings(patience_seconds=120),
+        search=SearchSettings(
+            elasticsearch_url=SecretStr(url),
+            index_prefix=f"test-{uuid.uuid4().hex[:12]}",
+            encoder_folder="off",
+            timeout_seconds=60,
+        ),
+    )
+    with open_stores(settings) as opened:
+        ensure_live_builds(opened)
+        yield opened
+        for number in opened.search.existing():
+            opened.search.drop_stray(number)
+
+
+def follow(stores: Stores, stop: threading.Event) -> None:
+    """What the relay does, with counts made due at once."""
+    while not stop.is_set():
+        Relay(stores, None).drain()  # type: ignore[arg-type]
+        stores.database.run(Query("update search_queue set due_at = now() where due_at > now()", {}, len))
+        stop.wait(0.02)
+
+
+def kill_at_each_step(stores: Stores, folder: Path, writing: threading.Event, steps: Sequence[str]) -> set[str]:
+    """Drain and rebuild while somebody writes, killed at each step in turn, then whole; gives the steps that killed."""
+    killed: set[str] = set()
+    kinds = itertools.cycle(Kind)
+    while writing.is_set() or len(killed) < len(steps):
+        for step in (*steps, ""):
+            kind = next(kinds)
+            died = run_flow(drain_once, stores.settings, kind, kill_at=step, folder=folder)
+            if not died and step not in DRAIN_STEPS:
+                died = run_flow(rebuild_once, stores.settings, kind, kill_at=step, folder=folder)
+            if died:
+                killed.add(step)
+    return killed
+
+
+def settle(stores: Stores) -> None:
+    """Nothing happens any more: what waits is written."""
+    Relay(stores, None).drain()  # type: ignore[arg-type]
+    stores.database.run(Query("update search_queue set due_at = now()", {}, len))
+    drain(stores)
+    lag = stores.database.run(search_queue.lag())
+    assert (lag.waiting, lag.oldest_seconds, lag.dead_letters) == (0, 0, 0)
+    assert index_faults(stores) == []  # and what was written is found from now on
+
+
+@pytest.mark.timeout(86400)
+@pytest.mark.parametrize(
+    "writes",
+    [400, pytest.param(10_000, marks=pytest.mark.soak), pytest.param(1_000_000, marks=pytest.mark.soak)],
+)
+def test_search_equals_the_catalogue_whatever_is_written_and_whatever_dies(
+    stores: Stores, tmp_path: Path, writes: int
+) -> None:
+    world = World(stores, seed=writes)
+    settle(stores)
+    reader = Reader(stores.settings, world.steady)
+    stop, writing = threading.Event(), threading.Event()
+    writing.set()
+
+    def write() -> None:
+        for _ in range(writes):
+            world.write()
+        writing.clear()
+
+    threads = [
+        threading.Thread(target=write),
+        threading.Thread(target=follow, args=(stores, stop)),
+        threading.Thread(target=lambda: asyncio.run(reader.read(stop))),
+    ]
+    for thread in threads:
+        thread.start()
+    steps = (*DRAIN_STEPS, *KILLED_AT[stores.search.engine])
+    killed = kill_at_each_step(stores, tmp_path, writing, steps)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert killed == set(steps)
+    settle(stores)
+    assert reader.faults == []
+    assert reader.answers > 3
+    assert sum(reader.likes.values()) > 0
+
+
+def test_an_index_that_is_not_its_rows_is_a_fault(stores: Stores) -> None:
+    model = a_published_model(stores.database, an_account(stores.database))
+    image = an_image(stores.database, model)
+    settle(stores)
+
+    def hide_without_telling() -> Script[None]:
+        yield from Query("set local session_replication_role = replica", {}, len)
+        yield from Query("update models set listed = false", {}, len)
+
+    stores.database.run(hide_without_telling())
+    creator = stores.database.run(access.account(model.account_id)).number
+    expected = [
+        f"the search index of {kind} is not its rows: 1 differ, {number} among them"
+        for kind, number in ((Kind.MODEL, model.id), (Kind.IMAGE, image), (Kind.CREATOR, creator))
+    ]
+    assert [fault for fault in check_invariants(stores) if "index" in fault] == expected
+    stores.database.run(search_queue.add(Kind.IMAGE, [image], Lane.EDITS))
+    assert index_faults(stores) == [expected[0], expected[2]]
