@@ -30,7 +30,12 @@ from storage.errors import JobLost, StoreUnavailable
 from storage.postgres import deliveries, jobs, models, notifications, outbox, search_queue
 from storage.postgres.connection import Script
 from storage.records.events import (
+    CommentDeleted,
+    CommentEdited,
+    CommentWritten,
     Event,
+    FollowAdded,
+    FollowRemoved,
     JobCancelled,
     JobCancelling,
     JobFailed,
@@ -40,6 +45,8 @@ from storage.records.events import (
     ModelsChanged,
     ModelVersionPublished,
     OutboxRow,
+    ReactionAdded,
+    ReactionRemoved,
     SampleReady,
 )
 from storage.records.jobs import Job, JobKind, JobState
@@ -144,6 +151,10 @@ class Relay:
             case JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
                 self._stores.database.run(expand(event))
             case JobStarted():
+                return
+            case FollowAdded() | FollowRemoved() | ReactionAdded() | ReactionRemoved():
+                return
+            case CommentWritten() | CommentEdited() | CommentDeleted():
                 return
             case _:
                 assert_never(event)

@@ -17,13 +17,14 @@ import httpx
 import uvicorn
 from PIL import Image
 
-from platform_api.app import create_app
+from platform_api.app import served
 from storage.postgres import access, base_models
 from storage.postgres.connection import Database
 from storage.records.access import Scope, make_key
 from storage.records.base_models import BaseModelCard, BaseModelFile, EvaluationFacts
 from storage.settings import (
     ApiSettings,
+    LimitSettings,
     NotificationSettings,
     PostgresSettings,
     RedisSettings,
@@ -33,6 +34,7 @@ from storage.settings import (
 )
 
 ALL = tuple(Scope)
+UNLIMITED = LimitSettings(reads=0, writes=0, searches=0, downloads=0)
 
 
 @dataclass
@@ -83,6 +85,7 @@ def serving(
     valkey_url: str = "redis://127.0.0.1:1/0",
     uploads: UploadSettings | None = None,
     search: SearchSettings | None = None,
+    limits: LimitSettings | None = None,
 ) -> Iterator[Door]:
     """A door over these stores, served by uvicorn in a thread."""
     settings = Settings(
@@ -91,6 +94,7 @@ def serving(
         redis=RedisSettings(url=valkey_url),  # type: ignore[arg-type]
         uploads=uploads or UploadSettings(),
         search=search or SearchSettings(),
+        limits=limits or LimitSettings(),
         api=ApiSettings(signing_key="a key for tests"),  # type: ignore[arg-type]
         notifications=NotificationSettings(sealing_key="another", smtp_host="mail.example.com"),  # type: ignore[arg-type]
     )
@@ -111,7 +115,7 @@ def listening(settings: Settings) -> Iterator[str]:
         port = listener.getsockname()[1]
         settings.api.public_url = f"http://127.0.0.1:{port}"
         options = uvicorn.Config(
-            create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=1
+            served(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=1, proxy_headers=False
         )
         server = uvicorn.Server(options)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
