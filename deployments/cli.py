@@ -43,6 +43,7 @@ COMMANDS: dict[str, Place] = {
     "download": Place("download:download", "Bring a model version here. Repeating goes on where it broke off."),
     "base": Place("base:app", "Base models that a fine-tune can start from."),
     "key": Place("key:app", "API keys, on this machine's database."),
+    "notifications": Place("notifications:app", "What readers are told, and what could not be sent."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),
     "check": Place("check:check", "Compare the stores with each other: every row has its bytes, every job its facts."),
 }

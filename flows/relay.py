@@ -148,13 +148,12 @@ class Relay:
                 self._cancel_flow_run(event.flow_run_id)
             case ModelsChanged():
                 self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
-            case JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
                 self._stores.database.run(expand(event))
-            case JobStarted():
+            case JobSucceeded() | JobFailed() | SampleReady() | FollowAdded() | CommentWritten() | CommentEdited():
+                self._stores.database.run(expand(event))
+            case JobStarted() | ModelVersionPublished() | FollowRemoved() | CommentDeleted():
                 return
-            case FollowAdded() | FollowRemoved() | ReactionAdded() | ReactionRemoved():
-                return
-            case CommentWritten() | CommentEdited() | CommentDeleted():
+            case ReactionAdded() | ReactionRemoved():
                 return
             case _:
                 assert_never(event)

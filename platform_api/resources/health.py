@@ -14,13 +14,15 @@ from msgspec import Meta
 from platform_api.access import Open
 from platform_api.problems import Refusals
 from storage.errors import StoreUnavailable
-from storage.postgres import outbox, search_queue
+from storage.postgres import deliveries, notifications, outbox, search_queue
+from storage.postgres.connection import Script
 from storage.postgres.outbox import Backlog
 from storage.stores import AsyncStores
 
 PATIENCE_SECONDS = 2.0
 RELAY_LATE_SECONDS = 30.0
 SEARCH_LATE_SECONDS = 30.0
+NOTIFICATIONS_LATE_SECONDS = 300.0
 
 
 class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -40,6 +42,16 @@ class SearchHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     dead_letters: Annotated[int, Meta(description="Rows that could not be indexed.")]
 
 
+class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What readers should have been told by now. The age is in seconds."""
+
+    waiting: Annotated[int, Meta(description="Notifications, deliveries and sendings that wait.")]
+    oldest_seconds: Annotated[float, Meta(description="How late the oldest of them is.")]
+    dead_letters: Annotated[
+        int, Meta(description="Sendings that were given up, and notifications that cannot be told.")
+    ]
+
+
 class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Each part: `ok` or `away`."""
 
@@ -47,6 +59,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     valkey: Annotated[str, Meta(examples=["ok"])]
     relay: RelayHealth | None
     search: SearchHealth | None
+    notifications: NotificationsHealth | None
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -71,13 +84,20 @@ class Health(Controller):
     )
     async def show(self, stores: AsyncStores, state: State) -> Response[HealthView]:
         """503 only when Postgres is away; anything else that is missing makes things slower, not wrong."""
-        backlog, valkey, search = await asyncio.gather(_backlog(stores), _valkey(stores), _search(stores))
+        backlog, valkey, search, told = await asyncio.gather(
+            _backlog(stores), _valkey(stores), _search(stores), _notifications(stores)
+        )
         relay = backlog and RelayHealth(waiting=backlog.waiting, oldest_seconds=round(backlog.oldest_seconds, 1))
         late = relay is not None and relay.oldest_seconds > RELAY_LATE_SECONDS
         behind = search is not None and (search.state != "ok" or search.oldest_seconds > SEARCH_LATE_SECONDS)
-        status = "down" if backlog is None else "degraded" if late or behind or not valkey else "ok"
+        untold = told is not None and told.oldest_seconds > NOTIFICATIONS_LATE_SECONDS
+        status = "down" if backlog is None else "degraded" if late or behind or untold or not valkey else "ok"
         parts = Parts(
-            postgres="ok" if backlog else "away", valkey="ok" if valkey else "away", relay=relay, search=search
+            postgres="ok" if backlog else "away",
+            valkey="ok" if valkey else "away",
+            relay=relay,
+            search=search,
+            notifications=told,
         )
         view = HealthView(status=status, parts=parts, refusals=dict(cast(Refusals, state.refusals)))
         return Response(view, status_code=503 if backlog is None else 200, headers=_retry(backlog))
@@ -99,6 +119,22 @@ async def _valkey(stores: AsyncStores) -> bool:
         return await asyncio.wait_for(stores.progress.alive(), PATIENCE_SECONDS)
     except TimeoutError:
         return False
+
+
+async def _notifications(stores: AsyncStores) -> NotificationsHealth | None:
+    def script() -> Script[NotificationsHealth]:
+        fan_out = yield from notifications.lag()
+        sending = yield from deliveries.lag()
+        return NotificationsHealth(
+            waiting=fan_out.waiting + sending.waiting + sending.sendings,
+            oldest_seconds=round(max(fan_out.oldest_seconds, sending.oldest_seconds), 1),
+            dead_letters=sending.dead_letters + fan_out.failed,
+        )
+
+    try:
+        return await asyncio.wait_for(stores.database.run(script()), PATIENCE_SECONDS)
+    except (StoreUnavailable, TimeoutError):
+        return None
 
 
 async def _search(stores: AsyncStores) -> SearchHealth | None:
