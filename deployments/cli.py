@@ -47,6 +47,7 @@ COMMANDS: dict[str, Place] = {
     ),
     "base": Place("base:app", "Base models that a fine-tune can start from."),
     "key": Place("key:app", "API keys, on this machine's database."),
+    "notifications": Place("notifications:app", "What readers are told, and what could not be sent."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),
     "check": Place("check:check", "Compare the stores with each other: every row has its bytes, every job its facts."),
 }

@@ -152,17 +152,16 @@ class Relay:
                 self._cancel_flow_run(event.flow_run_id)
             case ModelsChanged():
                 self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
+                self._stores.database.run(expand(event))
             case ImagesChanged():
                 self._stores.database.run(search_queue.add_images(event))
             case CreatorsChanged():
                 self._stores.database.run(search_queue.add(Kind.CREATOR, event.numbers, event.lane))
-            case JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
+            case JobSucceeded() | JobFailed() | SampleReady() | FollowAdded() | CommentWritten() | CommentEdited():
                 self._stores.database.run(expand(event))
-            case JobStarted():
+            case JobStarted() | ModelVersionPublished() | FollowRemoved() | CommentDeleted():
                 return
-            case FollowAdded() | FollowRemoved() | ReactionAdded() | ReactionRemoved():
-                return
-            case CommentWritten() | CommentEdited() | CommentDeleted():
+            case ReactionAdded() | ReactionRemoved():
                 return
             case _:
                 assert_never(event)

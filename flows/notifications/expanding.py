@@ -1,25 +1,55 @@
-"""Which events are told, in which words' terms, to whom. Pure statements: the relay runs them as an event's effect."""
+"""Which events are told, and to whom. Statements alone: the relay runs them as an event's effect."""
 
 from __future__ import annotations
 
-from typing import TypeAlias, assert_never
+from collections.abc import Iterable
+from typing import TypeAlias, TypeVar, assert_never
+from uuid import UUID
 
-from storage.postgres import access, catalog, jobs, notifications
+from storage.errors import NotFound
+from storage.postgres import access, catalog, jobs, notifications, social
 from storage.postgres.connection import Script
+from storage.postgres.notifications import CommentedOn
 from storage.records import events
-from storage.records.notifications import Content, JobFailed, JobFinished, SampleReady, VersionPublished
+from storage.records.access import Account
+from storage.records.notifications import (
+    EXCERPT,
+    Commented,
+    Content,
+    JobFailed,
+    JobFinished,
+    Mentioned,
+    NewFollower,
+    SampleReady,
+)
+from storage.records.social import Comment
 
-ToldEvent: TypeAlias = events.JobSucceeded | events.JobFailed | events.SampleReady | events.ModelVersionPublished
+Said = TypeVar("Said", Commented, Mentioned)
+ToldEvent: TypeAlias = (
+    events.JobSucceeded
+    | events.JobFailed
+    | events.SampleReady
+    | events.ModelsChanged
+    | events.FollowAdded
+    | events.CommentWritten
+    | events.CommentEdited
+)
 """Events that somebody is told of."""
 
 
 def expand(event: ToldEvent) -> Script[list[int]]:
-    """Add the notification of an event; gives its id. The same event again adds nothing."""
+    """Add the notifications of an event; gives their ids. The same event again adds nothing."""
     match event:
-        case events.ModelVersionPublished():
-            return (yield from _published(event))
         case events.JobSucceeded() | events.JobFailed() | events.SampleReady():
             return (yield from _of_job(event))
+        case events.ModelsChanged(lane=events.Lane.COUNTS):
+            return (yield from notifications.add_milestones(event.model_ids))
+        case events.ModelsChanged():
+            return (yield from notifications.add_published(event.model_ids))
+        case events.FollowAdded():
+            return (yield from _followed(event))
+        case events.CommentWritten() | events.CommentEdited():
+            return (yield from _commented(event))
         case _:
             assert_never(event)
 
@@ -45,15 +75,47 @@ def _of_job(event: events.JobSucceeded | events.JobFailed | events.SampleReady) 
     return (yield from notifications.add(f"{content.type}:{job.id}{part}", content, [owner.number]))
 
 
-def _published(event: events.ModelVersionPublished) -> Script[list[int]]:
-    model = yield from catalog.model_by_id(event.model_id)
-    version = yield from catalog.version_by_id(event.model_version_id)
-    owner = yield from access.account(model.account_id)
-    content = VersionPublished(
-        model_id=model.id,
-        model_name=model.name,
-        model_version_id=version.id,
-        version_name=version.name,
-        by=owner.name,
+def _followed(event: events.FollowAdded) -> Script[list[int]]:
+    """Who follows again is not told of again."""
+    follower = yield from access.account(event.follower_id)
+    followed = yield from access.account(event.followed_id)
+    content = NewFollower(by=follower.name)
+    return (
+        yield from notifications.add(f"new_follower:{follower.number}:{followed.number}", content, [followed.number])
     )
-    return (yield from notifications.add(f"{content.type}:{version.id}", content, [owner.number]))
+
+
+def _commented(event: events.CommentWritten | events.CommentEdited) -> Script[list[int]]:
+    """Whom it mentions is told that alone; else whose the thing is, and who wrote the comment that it replies to."""
+    comment = yield from social.comment_by_id(event.comment_id)
+    if comment.content is None:
+        return []  # it was deleted meanwhile, or its author is banned
+    try:
+        on = yield from notifications.commented_on(comment.entity, comment.entity_id)
+    except NotFound:
+        return []
+    added: list[int] = []
+    for account in (yield from _others(event.mentioned, comment)):
+        added += yield from notifications.add(
+            f"mention:{comment.id}:{account.number}", _said(Mentioned, comment, on), [account.number]
+        )
+    if isinstance(event, events.CommentWritten):
+        concerned = {on.account_id}
+        if event.parent_id is not None:
+            concerned.add((yield from social.comment_by_id(event.parent_id)).account_id)
+        readers = yield from _others(concerned - set(event.mentioned), comment)
+        if readers:
+            numbers = [account.number for account in readers]
+            added += yield from notifications.add(f"comment:{comment.id}", _said(Commented, comment, on), numbers)
+    return added
+
+
+def _others(ids: Iterable[UUID], comment: Comment) -> Script[list[Account]]:
+    """These accounts, without the comment's own author."""
+    found = yield from access.accounts(set(ids) - {comment.account_id})
+    return list(found.values())
+
+
+def _said(kind: type[Said], comment: Comment, on: CommentedOn) -> Said:
+    excerpt = (comment.content or "")[:EXCERPT]
+    return kind(comment_id=comment.id, by=comment.name, on=on.name, model_id=on.model_id, excerpt=excerpt)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import assert_never
 
 from storage.records.notifications import (
+    Commented,
     Content,
+    DownloadMilestone,
     JobFailed,
     JobFinished,
+    Mentioned,
+    NewFollower,
+    ReactionMilestone,
     SampleReady,
     SystemNotice,
     VersionPublished,
@@ -49,10 +54,32 @@ def words(content: Content) -> Words:
                 f"Version {content.version_name} of {content.model_name} is in the catalogue.",
                 f"/api/v1/models/{content.model_id}",
             )
+        case NewFollower():
+            return _words(f"{content.by} follows you", f"{content.by} is told when you publish.", "")
+        case Commented():
+            return _words(f"{content.by} commented on {content.on}", content.excerpt, _model(content.model_id))
+        case Mentioned():
+            return _words(f"{content.by} mentioned you on {content.on}", content.excerpt, _model(content.model_id))
+        case ReactionMilestone():
+            return _words(
+                f"{content.model_name} has {content.count:,} thumbs up",
+                f"{content.count:,} people gave {content.model_name} a thumb up.",
+                _model(content.model_id),
+            )
+        case DownloadMilestone():
+            return _words(
+                f"{content.model_name} was downloaded {content.count:,} times",
+                f"{content.model_name} has reached {content.count:,} downloads.",
+                _model(content.model_id),
+            )
         case SystemNotice():
             return _words(content.title, content.text, content.path)
         case _:
             assert_never(content)
+
+
+def _model(model_id: int | None) -> str:
+    return "" if model_id is None else f"/api/v1/models/{model_id}"
 
 
 def _words(title: str, text: str, path: str) -> Words:

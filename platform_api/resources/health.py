@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 from litestar import Controller, Response, get
@@ -15,15 +15,18 @@ from msgspec import Meta
 from platform_api.access import Open
 from platform_api.problems import Refusals
 from storage.errors import StoreUnavailable
-from storage.postgres import freshness, outbox, search_queue
-from storage.postgres.connection import Script
+from storage.postgres import deliveries, freshness, notifications, outbox, search_queue
+from storage.postgres.connection import Query, Script
 from storage.postgres.outbox import Backlog
 from storage.records.freshness import PartitionState
 from storage.stores import AsyncStores
 
+T = TypeVar("T")
+
 PATIENCE_SECONDS = 2.0
 RELAY_LATE_SECONDS = 30.0
 SEARCH_LATE_SECONDS = 30.0
+NOTIFICATIONS_LATE_SECONDS = 300.0
 
 
 class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -52,6 +55,16 @@ class MetricsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     alarms: Annotated[list[str], Meta(description="Alarms that are raised now.")]
 
 
+class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What readers should have been told by now. The age is in seconds."""
+
+    waiting: Annotated[int, Meta(description="Notifications, deliveries and sendings that wait.")]
+    oldest_seconds: Annotated[float, Meta(description="How late the oldest of them is.")]
+    dead_letters: Annotated[
+        int, Meta(description="Sendings that were given up, and notifications that cannot be told.")
+    ]
+
+
 class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Each part: `ok` or `away`."""
 
@@ -60,6 +73,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     relay: RelayHealth | None
     search: SearchHealth | None
     metrics: MetricsHealth | None
+    notifications: NotificationsHealth | None
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -84,20 +98,23 @@ class Health(Controller):
     )
     async def show(self, stores: AsyncStores, state: State) -> Response[HealthView]:
         """503 only when Postgres is away; anything else that is missing makes things slower, not wrong."""
-        backlog, valkey, search, metrics = await asyncio.gather(
-            _backlog(stores), _valkey(stores), _search(stores), _metrics(stores)
+        backlog, valkey, search, metrics, told = await asyncio.gather(
+            _backlog(stores), _valkey(stores), _search(stores), _metrics(stores), _notifications(stores)
         )
         relay = backlog and RelayHealth(waiting=backlog.waiting, oldest_seconds=round(backlog.oldest_seconds, 1))
         late = relay is not None and relay.oldest_seconds > RELAY_LATE_SECONDS
         behind = search is not None and (search.state != "ok" or search.oldest_seconds > SEARCH_LATE_SECONDS)
         stale = metrics is not None and (metrics.state == PartitionState.LATE or bool(metrics.alarms))
-        status = "down" if backlog is None else "degraded" if late or behind or stale or not valkey else "ok"
+        untold = told is not None and told.oldest_seconds > NOTIFICATIONS_LATE_SECONDS
+        degraded = late or behind or stale or untold or not valkey
+        status = "down" if backlog is None else "degraded" if degraded else "ok"
         parts = Parts(
             postgres="ok" if backlog else "away",
             valkey="ok" if valkey else "away",
             relay=relay,
             search=search,
             metrics=metrics,
+            notifications=told,
         )
         view = HealthView(status=status, parts=parts, refusals=dict(cast(Refusals, state.refusals)))
         return Response(view, status_code=503 if backlog is None else 200, headers=_retry(backlog))
@@ -108,10 +125,7 @@ def _retry(backlog: Backlog | None) -> dict[str, str]:
 
 
 async def _backlog(stores: AsyncStores) -> Backlog | None:
-    try:
-        return await asyncio.wait_for(stores.database.run(outbox.backlog()), PATIENCE_SECONDS)
-    except (StoreUnavailable, TimeoutError):
-        return None
+    return await _in_time(stores, outbox.backlog())
 
 
 async def _valkey(stores: AsyncStores) -> bool:
@@ -133,16 +147,33 @@ async def _metrics(stores: AsyncStores) -> MetricsHealth | None:
             alarms=[alarm.name for alarm in raised],
         )
 
+    return await _in_time(stores, script())
+
+
+async def _notifications(stores: AsyncStores) -> NotificationsHealth | None:
+    def script() -> Script[NotificationsHealth]:
+        fan_out = yield from notifications.lag()
+        sending = yield from deliveries.lag()
+        return NotificationsHealth(
+            waiting=fan_out.waiting + sending.waiting + sending.sendings,
+            oldest_seconds=round(max(fan_out.oldest_seconds, sending.oldest_seconds), 1),
+            dead_letters=sending.dead_letters + fan_out.failed,
+        )
+
+    return await _in_time(stores, script())
+
+
+async def _in_time(stores: AsyncStores, script: Query[T] | Script[T]) -> T | None:
+    """What Postgres says, None when it does not say it soon."""
     try:
-        return await asyncio.wait_for(stores.database.run(script()), PATIENCE_SECONDS)
+        return await asyncio.wait_for(stores.database.run(script), PATIENCE_SECONDS)
     except (StoreUnavailable, TimeoutError):
         return None
 
 
 async def _search(stores: AsyncStores) -> SearchHealth | None:
-    try:
-        lag = await asyncio.wait_for(stores.database.run(search_queue.lag()), PATIENCE_SECONDS)
-    except (StoreUnavailable, TimeoutError):
+    lag = await _in_time(stores, search_queue.lag())
+    if lag is None:
         return None
     try:
         answers = await asyncio.wait_for(stores.search.reader.alive(), PATIENCE_SECONDS)

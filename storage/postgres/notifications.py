@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 from psycopg.types.json import Jsonb
 
-from storage.postgres.connection import Query, Script, column, load_statements, lock_number, many, maybe, one
+from storage.postgres.connection import Query, Rows, Script, column, load_statements, lock_number, many, maybe, one
 from storage.records.notifications import (
+    MILESTONES,
     OUTWARD,
     TYPES,
     Audience,
@@ -19,6 +21,7 @@ from storage.records.notifications import (
     Notification,
     Words,
 )
+from storage.records.social import Subject
 
 SQL = load_statements(__file__)
 
@@ -48,9 +51,13 @@ class FailedNotification(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class _Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    reached: int
-    last: int | None
+class CommentedOn(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comment is on: whose it is and what it is called. An image has no model that a page could be of."""
+
+    number: int
+    account_id: UUID
+    name: str
+    model_id: int | None
 
 
 def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Query[list[int]]:
@@ -69,6 +76,21 @@ def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Que
         "usual": any(frequency is not Frequency.NEVER for frequency in TYPES[kind].usual.values()),
     }
     return column(SQL["add"], parameters, int)
+
+
+def add_published(model_ids: Sequence[int]) -> Query[list[int]]:
+    """Tell the followers of their owners of the newest versions of these models, each once, while they are new."""
+    return column(SQL["add_published"], {"ids": list(model_ids)}, int)
+
+
+def add_milestones(model_ids: Sequence[int]) -> Query[list[int]]:
+    """Tell owners which counts their models have reached, the highest alone, each once."""
+    return column(SQL["add_milestones"], {"ids": list(model_ids), "milestones": list(MILESTONES)}, int)
+
+
+def commented_on(entity: Subject, entity_id: int) -> Query[CommentedOn]:
+    """What a comment is on. Reading raises NotFound."""
+    return one(SQL["commented_on"], {"entity": entity, "id": entity_id}, CommentedOn, f"No {entity} {entity_id}.")
 
 
 def waiting() -> Query[Notification | None]:
@@ -93,21 +115,27 @@ def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool
     Whoever opted out is left out by the statements themselves. In-app deliveries are sent with this.
     """
     yield from column(SQL["lock"], {"lock": lock_number(_ORDER)}, int)
-    chunk = yield from maybe(SQL["chunk"], {"id": notification.id, "limit": limit}, _Chunk)
-    if chunk is None:
+    reached = yield from column(SQL["reached"], {"id": notification.id}, int)
+    if not reached:
         return False
-    if chunk.last is None:
+    whom = {"audience": notification.audience, "readers": list(notification.readers), "reached": reached[0]}
+    last = yield from Query(SQL["chunk_end"], {**whom, "limit": limit}, _last)
+    if last is None:
         yield from column(SQL["done"], {"id": notification.id}, int)
         return False
     usual = TYPES[notification.type].usual
-    where = {"id": notification.id, "reached": chunk.reached, "last": chunk.last}
+    where = {**whom, "id": notification.id, "type": notification.type, "last": last}
     yield from column(SQL["tell_in_app"], {**where, "usual": usual[Channel.IN_APP]}, int)
-    outward = {"channels": list(OUTWARD), "usual": [usual[channel] for channel in OUTWARD]}
+    outward = {"channels": list(OUTWARD), "frequencies": [usual[channel] for channel in OUTWARD]}
     yield from column(SQL["tell_outward"], {**where, **outward}, int)
     few = notification.audience is Audience.ACCOUNTS and len(notification.readers) <= FEW
     yield from column(SQL["announce"], {"id": notification.id, "few": few}, str)
-    yield from column(SQL["advance"], {"id": notification.id, "last": chunk.last}, int)
+    yield from column(SQL["advance"], {"id": notification.id, "last": last}, int)
     return True
+
+
+def _last(rows: Rows) -> int | None:
+    return rows[0]["last"]
 
 
 def fan_out_wanted(flow: str) -> Script[int | None]:

@@ -9,6 +9,53 @@ select %(key)s, %(type)s, %(details)s, %(audience)s, %(readers)s
 on conflict (key) do nothing
 returning id;
 
+-- add_published --
+-- The newest public version of each of these models, told to the followers of its owner when it is new.
+insert into notifications (key, type, details, audience, readers)
+select 'version_published:' || version.id, 'version_published',
+       jsonb_build_object('model_id', model.id, 'model_name', model.name, 'model_version_id', version.id,
+                          'version_name', version.name, 'by', owner.name),
+       'followers', array[owner.number]
+  from models model
+  join model_versions version on version.id = model.public_versions[1]
+  join accounts owner on owner.id = model.account_id
+ where model.id = any(%(ids)s) and model.listed
+   and version.published_at > now() - interval '1 day'
+   and exists (select from follows where followed_id = owner.id)
+ order by version.id
+on conflict (key) do nothing
+returning id;
+
+-- add_milestones --
+-- The highest milestone that each of these models has reached, told to its owner once.
+insert into notifications (key, type, details, audience, readers)
+select counted.type || ':' || model.id || ':' || max(milestone), counted.type,
+       jsonb_build_object('model_id', model.id, 'model_name', model.name, 'count', max(milestone)),
+       'accounts', array[owner.number]
+  from models model
+  join accounts owner on owner.id = model.account_id
+  join model_stats stats on stats.model_id = model.id
+ cross join lateral (values ('download_milestone', stats.download_count),
+                            ('reaction_milestone', stats.thumbs_up_count)) as counted (type, count)
+  join unnest(%(milestones)s::bigint[]) as milestone on milestone <= counted.count
+ where model.id = any(%(ids)s) and model.listed
+ group by model.id, model.name, owner.number, counted.type
+ order by model.id, counted.type
+on conflict (key) do nothing
+returning id;
+
+-- commented_on --
+-- Whose a model, version or image is, and what it is called.
+select owner.number, owner.id as account_id, found.name, found.model_id
+  from (select account_id, name, id as model_id from models where %(entity)s = 'model' and id = %(id)s
+        union all
+        select model.account_id, model.name, model.id
+          from model_versions version join models model on model.id = version.model_id
+         where %(entity)s = 'version' and version.id = %(id)s
+        union all
+        select account_id, 'an image', null from images where %(entity)s = 'image' and id = %(id)s) found
+  join accounts owner on owner.id = found.account_id;
+
 -- waiting --
 -- The oldest notification that is not told to all of its readers yet.
 select id, key, type, details, audience, readers, created_at from notifications
@@ -28,48 +75,43 @@ update notifications set error = %(error)s, done_at = now() where id = %(id)s an
 -- One chunk at a time is written: ids of deliveries come into sight in their order.
 select pg_advisory_xact_lock(%(lock)s);
 
--- chunk --
--- The next readers of a notification: from above `reached` up to `last`. No row when it is done.
-select reached, last from notifications notification,
-       lateral (select max(number) as last
-                  from (select number from accounts
-                         where number > reached and (audience = 'everyone' or number = any(readers))
-                         order by number limit %(limit)s) chunk) chunk
- where notification.id = %(id)s and done_at is null;
+-- reached --
+-- How far a notification has come; no row when it is done.
+select reached from notifications where id = %(id)s and done_at is null;
+
+-- chunk_end --
+-- The last of the next readers; null when there is none.
+select max(number) as last
+  from (select number
+          from readers_between(%(audience)s, %(readers)s::bigint[], %(reached)s, 9223372036854775807) as reader (number)
+         order by number limit %(limit)s) chunk;
 
 -- tell_in_app --
--- Those who want it in the list, at once; who opted out is never written. Banned accounts are told nothing.
+-- Those who want it in the list, at once; who opted out is never written.
 insert into deliveries (notification_id, reader, channel, state, frequency)
-select notification.id, account.number, 'in_app', 'sent', 'now'
-  from notifications notification
-  join accounts account
-    on account.number > %(reached)s and account.number <= %(last)s
-   and (notification.audience = 'everyone' or account.number = any(notification.readers))
+select %(id)s, reader.number, 'in_app', 'sent', 'now'
+  from readers_between(%(audience)s, %(readers)s::bigint[], %(reached)s, %(last)s) as reader (number)
   left join notification_preferences said
-    on said.type = notification.type and said.channel = 'in_app' and said.reader = account.number
+    on said.type = %(type)s and said.channel = 'in_app' and said.reader = reader.number
    and said.reader > %(reached)s and said.reader <= %(last)s
- where notification.id = %(id)s
-   and account.status = 'active'
-   and coalesce(said.frequency, %(usual)s) <> 'never'
- order by account.number
+ where coalesce(said.frequency, %(usual)s) <> 'never'
+ order by reader.number
 on conflict (reader, channel, notification_id) do nothing;
 
 -- tell_outward --
 -- Those who have an address that works on another channel and want it there.
 insert into deliveries (notification_id, reader, channel, state, frequency, due_at)
-select notification.id, endpoint.reader, endpoint.channel, 'waiting', wanted.frequency, now()
-  from notifications notification
+select %(id)s, endpoint.reader, endpoint.channel, 'waiting', wanted.frequency, now()
+  from readers_between(%(audience)s, %(readers)s::bigint[], %(reached)s, %(last)s) as reader (number)
   join endpoints endpoint
-    on endpoint.state = 'active' and endpoint.reader > %(reached)s and endpoint.reader <= %(last)s
-   and (notification.audience = 'everyone' or endpoint.reader = any(notification.readers))
-  join accounts account on account.number = endpoint.reader and account.status = 'active'
-  join unnest(%(channels)s::text[], %(usual)s::text[]) as usual (channel, frequency)
+    on endpoint.reader = reader.number and endpoint.state = 'active'
+   and endpoint.reader > %(reached)s and endpoint.reader <= %(last)s
+  join unnest(%(channels)s::text[], %(frequencies)s::text[]) as usual (channel, frequency)
     on usual.channel = endpoint.channel
   left join notification_preferences said
-    on said.type = notification.type and said.channel = endpoint.channel and said.reader = endpoint.reader
+    on said.type = %(type)s and said.channel = endpoint.channel and said.reader = endpoint.reader
  cross join lateral (select coalesce(said.frequency, usual.frequency) as frequency) wanted
- where notification.id = %(id)s
-   and wanted.frequency <> 'never'
+ where wanted.frequency <> 'never'
  order by endpoint.reader, endpoint.channel
 on conflict (reader, channel, notification_id) do nothing;
 

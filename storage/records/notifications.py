@@ -105,15 +105,66 @@ class SampleReady(_Content, frozen=True, kw_only=True, tag="sample_ready"):
 
 
 class VersionPublished(_Content, frozen=True, kw_only=True, tag="version_published"):
-    """A model version is in the catalogue."""
+    """Somebody whom the reader follows published a model version."""
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
-    about: ClassVar[str] = "A model version was published."
+    about: ClassVar[str] = "Somebody you follow published a model version."
     model_id: int
     model_name: str
     model_version_id: int
     version_name: str
     by: str
+
+
+class NewFollower(_Content, frozen=True, kw_only=True, tag="new_follower"):
+    """Somebody follows the reader."""
+
+    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    about: ClassVar[str] = "Somebody follows you."
+    by: str
+
+
+class Commented(_Content, frozen=True, kw_only=True, tag="comment"):
+    """Somebody commented on what is the reader's, or replied to a comment of the reader's."""
+
+    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    about: ClassVar[str] = "Somebody commented on something of yours, or replied to you."
+    comment_id: int
+    by: str
+    on: str
+    model_id: int | None
+    excerpt: str
+
+
+class Mentioned(_Content, frozen=True, kw_only=True, tag="mention"):
+    """Somebody mentioned the reader in a comment. Who is mentioned is not told of the comment as well."""
+
+    about: ClassVar[str] = "Somebody mentioned you in a comment."
+    comment_id: int
+    by: str
+    on: str
+    model_id: int | None
+    excerpt: str
+
+
+class ReactionMilestone(_Content, frozen=True, kw_only=True, tag="reaction_milestone"):
+    """A model of the reader's has been given so many thumbs up."""
+
+    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    about: ClassVar[str] = "A model of yours was given many thumbs up."
+    model_id: int
+    model_name: str
+    count: int
+
+
+class DownloadMilestone(_Content, frozen=True, kw_only=True, tag="download_milestone"):
+    """A model of the reader's has been downloaded so often."""
+
+    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    about: ClassVar[str] = "A model of yours was downloaded often."
+    model_id: int
+    model_name: str
+    count: int
 
 
 class SystemNotice(_Content, frozen=True, kw_only=True, tag="system"):
@@ -126,12 +177,29 @@ class SystemNotice(_Content, frozen=True, kw_only=True, tag="system"):
     path: str = ""
 
 
-Content: TypeAlias = JobFinished | JobFailed | SampleReady | VersionPublished | SystemNotice
+Content: TypeAlias = (
+    JobFinished
+    | JobFailed
+    | SampleReady
+    | VersionPublished
+    | NewFollower
+    | Commented
+    | Mentioned
+    | ReactionMilestone
+    | DownloadMilestone
+    | SystemNotice
+)
 
 TYPES: Mapping[str, type[_Content]] = {
     cast(str, kind.__struct_config__.tag): kind for kind in cast("tuple[type[_Content], ...]", get_args(Content))
 }
 """Every type by its name."""
+
+
+MILESTONES = (10, 50, 100, 500, 1000, 5000, 10_000, 50_000, 100_000, 500_000, 1_000_000)
+"""Counts that owners are told of. Where several are passed at once, the highest alone is told."""
+EXCERPT = 200
+"""Characters of a comment that a notification shows."""
 
 
 def allowed(channel: Channel, frequency: Frequency) -> bool:
@@ -143,11 +211,12 @@ class Audience(StrEnum):
     """Whom a notification is for."""
 
     ACCOUNTS = "accounts"
+    FOLLOWERS = "followers"
     EVERYONE = "everyone"
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
-    """An event worth telling. `readers` are numbers of accounts, for the audience `accounts`."""
+    """An event worth telling. `readers` are numbers of accounts: its readers, or those whom its readers follow."""
 
     id: int
     key: str

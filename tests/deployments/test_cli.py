@@ -55,6 +55,7 @@ def test_no_command_but_those_that_do_a_flows_work_loads_a_heavy_library() -> No
         (["train", ".", "mug"], "no photos in"),
         (["base", "list"], "Is the platform up?"),
         (["key", "list"], "Is the platform up?"),
+        (["notifications", "status"], "Is the platform up?"),
         (["check"], "Is the platform up?"),
         (["rebuild"], "Is the platform up?"),
     ],

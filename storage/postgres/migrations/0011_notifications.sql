@@ -76,24 +76,21 @@ create table channel_pauses (
     paused_at timestamptz not null default now()
 );
 
--- One call: it carries deliveries, or it confirms or tests the address `endpoint_id`. Receivers tell repeats by its id.
+-- One call: it carries deliveries, or it confirms or tests an address. Its id is what receivers tell repeats by.
 create table sendings (
     id              uuid primary key,
     purpose         text not null check (purpose in ('tell', 'confirm', 'test')),
     reader          bigint not null references accounts (number),
     channel         text not null check (channel in ('email', 'webhook')),
-    endpoint_id     uuid,
     state           text not null default 'due' check (state in ('due', 'sent', 'suppressed', 'dead')),
     attempts        int not null default 0,
     next_attempt_at timestamptz not null default now(),
     last_error      text,
     created_at      timestamptz not null default now(),
     ended_at        timestamptz,
-    check ((state = 'due') = (ended_at is null)),
-    check ((purpose = 'tell') = (endpoint_id is null))
+    check ((state = 'due') = (ended_at is null))
 );
 create index sendings_due on sendings (next_attempt_at, id) where state = 'due';
-create index sendings_of_owner on sendings (reader, created_at) where purpose <> 'tell';
 create index sendings_dead on sendings (ended_at, id) where state = 'dead';
 
 -- One notification for one reader on one channel. A million are written at once, so nothing here asks another table:
@@ -107,7 +104,6 @@ create table deliveries (
     state           text not null check (state in ('waiting', 'sent', 'folded', 'suppressed', 'dead')),
     frequency       text not null check (frequency in ('now', 'hourly', 'daily')),
     due_at          timestamptz,
-    folds           boolean not null default false,
     sending_id      uuid,
     created_at      timestamptz not null default now(),
     read_at         timestamptz,

@@ -18,21 +18,28 @@ from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay import Relay
-from storage.postgres import catalog, deliveries, in_app, jobs, notifications, outbox
-from storage.records.catalog import NewVersion
+from storage.postgres import access, deliveries, in_app, jobs, notifications, outbox, social
 from storage.records.jobs import JobFileRole
 from storage.records.notifications import (
+    TYPES,
     Channel,
+    Commented,
+    DownloadMilestone,
     Frequency,
     JobFailed,
     JobFinished,
+    Mentioned,
+    NewFollower,
+    ReactionMilestone,
     SampleReady,
     SystemNotice,
     VersionPublished,
 )
+from storage.records.social import Subject
+from storage.records.visibility import viewer_of
 from storage.settings import Settings
 from tests.flows.notifications.conftest import NOTICE, Told
-from tests.storage.makers import a_job
+from tests.storage.makers import a_job, a_published_model, an_account
 
 JOB = UUID(int=7)
 
@@ -126,18 +133,73 @@ def test_the_owner_of_a_job_is_told_of_its_end(told: Told) -> None:
     assert found.path == f"/api/v1/training-jobs/{job.id}"
 
 
-def test_the_owner_of_a_published_version_is_told_of_it_by_name(told: Told) -> None:
+def test_followers_are_told_of_a_new_public_version_once_however_it_was_published(told: Told) -> None:
     database = told.stores.database
-    job = a_job(database)
-    database.run(jobs.claim(job.id, 1, None))
-    new = NewVersion(
-        model_name="My mug", base_model="SD 1.5", trained_words=("sks",), recipe={}, evaluation=None, files=()
-    )
-    version = database.run(catalog.publish(job.id, 1, new))
+    owner = an_account(database)
+    fan, stranger = told.reader("fan"), told.reader("stranger")
+    follow(told, "fan", "owner")
+    a_published_model(database, owner, "unseen", availability="Private")
+    model = a_published_model(database, owner, "My mug")
+    take_events(told)
+    told.rows("update models set description = 'changed' where id = %(id)s returning id", id=model.id)
     take_events(told)
     told.fan_out()
-    found = told.list_of(told.reader("owner"))
-    assert {one.title for one in found} == {"Your model My mug is ready", f"owner published My mug {version.name}"}
+    titles = [one.title for one in told.list_of(fan) if one.type == "version_published"]
+    assert titles == ["owner published My mug v1"]
+    assert told.list_of(stranger) == []
+
+
+def test_a_new_follower_is_told_once_however_often_it_follows(told: Told) -> None:
+    owner = told.reader("owner")
+    for _ in range(2):
+        follow(told, "fan", "owner")
+        take_events(told)
+        fan = told.stores.database.run(access.ensure_account("fan"))
+        told.stores.database.run(social.unfollow(fan.id, owner))
+        take_events(told)
+    told.fan_out()
+    assert [one.title for one in told.list_of(owner)] == ["fan follows you"]
+
+
+def test_of_a_comment_each_is_told_the_most_specific_thing_alone(told: Told) -> None:
+    database = told.stores.database
+    owner, ann, bob = (database.run(access.ensure_account(name)) for name in ("owner", "ann", "bob"))
+    model = a_published_model(database, owner.id, "My mug")
+    first = database.run(social.comment(viewer_of(ann), ann.id, Subject.MODEL, model.id, "Nice, @owner!"))
+    database.run(social.comment(viewer_of(bob), bob.id, Subject.MODEL, model.id, "Indeed.", first.id))
+    database.run(social.comment(viewer_of(owner), owner.id, Subject.MODEL, model.id, "Thanks @owner"))
+    take_events(told)
+    told.fan_out()
+    assert [one.title for one in told.list_of(owner.number)] == [
+        "bob commented on My mug",
+        "ann mentioned you on My mug",
+    ]
+    assert [(one.type, one.text) for one in told.list_of(ann.number)] == [("comment", "Indeed.")]
+    assert told.list_of(bob.number) == []
+
+
+def test_an_owner_is_told_of_the_highest_milestone_alone_and_once(told: Told) -> None:
+    database = told.stores.database
+    owner = an_account(database)
+    model = a_published_model(database, owner, "My mug")
+    for downloads, thumbs in ((9, 3), (612, 9), (613, 10)):
+        told.rows(
+            "insert into model_stats (model_id, download_count, thumbs_up_count) values (%(id)s, %(d)s, %(t)s)"
+            " on conflict (model_id) do update set download_count = %(d)s, thumbs_up_count = %(t)s returning 1",
+            id=model.id,
+            d=downloads,
+            t=thumbs,
+        )
+        take_events(told)
+    told.fan_out()
+    titles = [one.title for one in told.list_of(told.reader("owner"))]
+    assert titles == ["My mug has 10 thumbs up", "My mug was downloaded 500 times"]
+
+
+def follow(told: Told, who: str, whom: str) -> None:
+    """Have one account follow another."""
+    follower = told.stores.database.run(access.ensure_account(who))
+    told.stores.database.run(social.follow(follower.id, told.reader(whom)))
 
 
 def test_samples_are_told_only_to_who_asked(told: Told) -> None:
@@ -181,8 +243,14 @@ def test_words_stay_short_and_on_one_line() -> None:
         JobFailed(job_id=JOB, job_kind="training", reason="x" * 5000),
         SampleReady(job_id=JOB, name="a.png", step=3),
         VersionPublished(model_id=1, model_name="m" * 300, model_version_id=2, version_name="v1", by="owner"),
+        NewFollower(by="fan"),
+        Commented(comment_id=1, by="ann", on="My mug", model_id=1, excerpt="Nice"),
+        Mentioned(comment_id=1, by="ann", on="an image", model_id=None, excerpt="Nice"),
+        ReactionMilestone(model_id=1, model_name="My mug", count=10),
+        DownloadMilestone(model_id=1, model_name="My mug", count=1000),
         SystemNotice(title="T" * 400, text="text"),
     ]
+    assert {content.type for content in contents} == set(TYPES)
     for content in contents:
         said = words(content)
         assert 0 < len(said.title) <= LONGEST_TITLE
