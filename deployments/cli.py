@@ -44,6 +44,10 @@ COMMANDS: dict[str, Place] = {
     "base": Place("base:app", "Base models that a fine-tune can start from."),
     "key": Place("key:app", "API keys, on this machine's database."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),
+    "backfill": Place(
+        "backfill:backfill",
+        "Make days of a flow anew from what they are made of. Repeating it goes on where it broke off.",
+    ),
     "check": Place("check:check", "Compare the stores with each other: every row has its bytes, every job its facts."),
 }
 
