@@ -1,7 +1,7 @@
 """@flow roll-up-metrics: counted acts become sums by hour, day and period, and the catalogue's counts.
 
-Each day is a partition and a transaction of its own: what waits of it is taken, or, when the flow was away when it
-ended, the whole day is built beside and put in its place. A run that dies leaves only whole days behind it.
+Each day is a partition and a transaction of its own. A run that dies leaves only whole days behind it, and the next one
+takes what it left, also of days on which nobody ran.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -77,12 +77,9 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
     run = _patiently(stores)
     [known] = [rows for rows in run(freshness.rows) if rows.flow == ROLL_UP]
     missed = unfinished(known, now.date())
-    kept_since = now.date() - timedelta(days=stores.settings.metrics.keep_days)
-    never = {day for day in missed if day not in known.finished and day >= kept_since}
     done: list[RolledUp] = []
     for day in sorted({now.date(), *missed, *run(rollups.waiting_days)}):
-        script = rollups.build_day if day in never else rollups.roll_up_day
-        done.append(_timed(run, partial(script, day, now)))
+        done.append(_timed(run, partial(rollups.roll_up_day, day, now)))
         reach(stores.settings, "day-rolled-up")
     done += settle(stores, now)
     run(activity.make_days_ahead)

@@ -33,7 +33,7 @@ class _Hours(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Days(msgspec.Struct, frozen=True, kw_only=True):
-    day_cells: int
+    day_cells: int = 0
     models: list[int]
     versions: list[int]
     images: list[int]
@@ -58,24 +58,37 @@ def totals(entity: Counted, entity_id: int, metric: Metric) -> Script[Totals]:
 def roll_up_day(day: date, now: datetime) -> Script[RolledUp]:
     """Take what waits of one day into its hours, its sums, the totals of `now` and the catalogue's counts."""
     yield from _alone()
+    yield from Query(SQL["room"], {}, len)
     yield from _move_totals(now.date())
-    yield from count(SQL["make_day"], {"day": day})
-    span = yield from Query(SQL["span"], {"day": day}, lambda rows: rows[0])
-    done = RolledUp(day=day)
-    if span["first"] is not None:
-        hours = yield from one(SQL["roll_up_hours"], span, _Hours, "hours")
-        days = yield from one(SQL["roll_up_days"], {"day": day, "entities": hours.entities}, _Days, "days")
-        written = yield from _write_stats(days.models, days.versions, days.images)
-        done = RolledUp(
-            day=day,
-            batches=hours.batches,
-            activities=hours.activities,
-            hour_cells=hours.hour_cells,
-            day_cells=days.day_cells,
-            stats=written,
-        )
+    [begun] = yield from column(SQL["is_begun"], {"day": day}, bool)
+    done = yield from (_take if begun else _begin)(day, (now.date() - day).days)
     yield from freshness.finished(ROLL_UP, day, now)
     return done
+
+
+def _take(day: date, ago: int) -> Script[RolledUp]:
+    """What waits of a day, `ago` days before that of the totals, goes into the cells that it touches."""
+    span = yield from Query(SQL["span"], {"day": day}, lambda rows: rows[0])
+    if span["first"] is None:
+        return RolledUp(day=day)
+    hours = yield from one(SQL["roll_up_hours"], span, _Hours, "hours")
+    days = yield from one(SQL["roll_up_days"], {"day": day, "ago": ago, "entities": hours.entities}, _Days, "days")
+    return RolledUp(
+        day=day,
+        batches=hours.batches,
+        activities=hours.activities,
+        hour_cells=hours.hour_cells,
+        day_cells=days.day_cells,
+        stats=(yield from _write_stats(days.models, days.versions, days.images)),
+    )
+
+
+def _begin(day: date, ago: int) -> Script[RolledUp]:
+    """Nothing was rolled up of the day before, so it is built whole, and all of it is new to the totals."""
+    built = yield from _build(day)
+    days = yield from one(SQL["total_day"], {"day": day, "ago": ago}, _Days, "days")
+    written = yield from _write_stats(days.models, days.versions, days.images)
+    return msgspec.structs.replace(built, stats=written)
 
 
 def build_day(day: date, now: datetime) -> Script[RolledUp]:
@@ -86,16 +99,20 @@ def build_day(day: date, now: datetime) -> Script[RolledUp]:
     yield from Query(SQL["beside"], {"lock": _TOTALS}, len)
     yield from Query(SQL["alone"], {"lock": lock_number(f"{ROLL_UP} {day}")}, len)
     yield from Query(SQL["room"], {}, len)
+    built = yield from _build(day)
+    yield from Query(SQL["note_stale"], {}, len)
+    yield from freshness.finished(ROLL_UP, day, now)
+    return built
+
+
+def _build(day: date) -> Script[RolledUp]:
     batches = yield from count(SQL["take_day"], {"day": day})
     yield from count(SQL["make_source"], {"day": day})
     [kept] = yield from column(SQL["is_kept"], {"day": day}, bool)
     if not kept:
         raise Refused(f"The activity of {day} is not kept any more: its sums are all that is left of it.")
-    [activities] = yield from column(SQL["build_day"], {"day": day}, int)
-    cells = yield from Query(SQL["cells_of_day"], {"day": day}, lambda rows: rows[0])
-    yield from Query(SQL["note_stale"], {}, len)
-    yield from freshness.finished(ROLL_UP, day, now)
-    return RolledUp(day=day, whole=True, batches=batches, activities=activities, **cells)
+    made = yield from Query(SQL["build_day"], {"day": day}, lambda rows: rows[0])
+    return RolledUp(day=day, whole=True, batches=batches, **made)
 
 
 def settle_totals(now: datetime) -> Script[RolledUp]:

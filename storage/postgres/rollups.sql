@@ -8,7 +8,7 @@ select pg_advisory_xact_lock_shared(%(lock)s);
 
 -- room --
 -- A whole day or all totals may take longer than a statement usually may, and sort more than one usually does.
-select set_config('statement_timeout', '0', true), set_config('work_mem', '256MB', true),
+select set_config('statement_timeout', '1h', true), set_config('work_mem', '256MB', true),
        set_config('maintenance_work_mem', '256MB', true);
 
 -- state --
@@ -17,8 +17,9 @@ select as_of, stale from rollup_state;
 -- waiting_days --
 select distinct (hour at time zone 'UTC')::date as day from activity_pending order by day;
 
--- make_day --
-select day_partition('activity_hours', %(day)s), day_partition('activity_days', %(day)s);
+-- is_begun --
+-- Whether anything was ever rolled up into a day.
+select to_regclass('activity_days_' || to_char(%(day)s::date, 'YYYYMMDD')) is not null as begun;
 
 -- span --
 -- The first and the last hour of a day that wait.
@@ -28,7 +29,7 @@ select min(hour) as first, max(hour) as last from activity_pending
 
 -- roll_up_hours --
 -- Take what waits, and sum anew every cell that it touches. Taking and summing see the same moment: what commits later
--- waits still. Only cells that differ are written.
+-- waits still. Only cells that differ are written. Nobody else writes them: the lock is held.
 with taken as (
     delete from activity_pending where hour between %(first)s and %(last)s returning hour, batch_id
 ), batches as (
@@ -42,21 +43,29 @@ with taken as (
        and date_bin(interval '1 hour', act.occurred_at, timestamptz '2000-01-01 00:00+00') in (select hour from taken)
      group by 1, 2, 3, 4
     having count(batches.batch_id) > 0
-), written as (
-    insert into activity_hours (hour, entity_id, entity, metric, amount)
-    select new.hour, new.entity_id, new.entity, new.metric, new.amount
+), changed as (
+    select new.*, old.amount as was
       from cells new
       left join activity_hours old
         on (old.hour, old.entity_id, old.entity, old.metric) = (new.hour, new.entity_id, new.entity, new.metric)
        and old.hour between %(first)s and %(last)s
      where old.amount is distinct from new.amount
-    on conflict (hour, entity_id, entity, metric) do update set amount = excluded.amount
-    returning entity_id
+), updated as (
+    update activity_hours cell set amount = changed.amount
+      from changed
+     where (cell.hour, cell.entity_id, cell.entity, cell.metric)
+           = (changed.hour, changed.entity_id, changed.entity, changed.metric)
+       and cell.hour between %(first)s and %(last)s and changed.was is not null
+), inserted as (
+    insert into activity_hours (hour, entity_id, entity, metric, amount)
+    select hour, entity_id, entity, metric, amount from changed
+     where was is null
+     order by hour, entity_id, entity, metric
 )
 select (select count(*) from batches) as batches,
        (select coalesce(sum(brought), 0)::bigint from cells) as activities,
-       (select count(*) from written) as hour_cells,
-       array(select distinct entity_id from written) as entities;
+       (select count(*) from changed) as hour_cells,
+       array(select distinct entity_id from changed) as entities;
 
 -- roll_up_days --
 -- The sums of a day from its hours, for entities that changed, and by as much the totals of the periods that hold it.
@@ -68,37 +77,74 @@ with sums as (
        and entity_id in (select unnest(%(entities)s::bigint[]))
      group by entity_id, entity, metric
 ), changed as (
-    select new.*, new.amount - coalesce(old.amount, 0) as change
+    select new.*, old.amount as was, new.amount - coalesce(old.amount, 0) as change
       from sums new
       left join activity_days old
         on (old.entity_id, old.entity, old.metric) = (new.entity_id, new.entity, new.metric) and old.day = %(day)s
      where old.amount is distinct from new.amount
-), written as (
+), updated as (
+    update activity_days cell set amount = changed.amount
+      from changed
+     where (cell.entity_id, cell.entity, cell.metric) = (changed.entity_id, changed.entity, changed.metric)
+       and cell.day = %(day)s and changed.was is not null
+), inserted as (
     insert into activity_days (day, entity_id, entity, metric, amount)
-    select %(day)s, entity_id, entity, metric, amount from changed
-    on conflict (day, entity_id, entity, metric) do update set amount = excluded.amount
-), totalled as (
-    insert into activity_totals as total (entity_id, entity, metric, day, week, month, year, all_time)
-    select entity_id, entity, metric, change * (ago = 0)::int, change * (ago between 0 and 6)::int,
-           change * (ago between 0 and 29)::int, change * (ago between 0 and 364)::int, change
-      from changed, (select as_of - %(day)s::date as ago from rollup_state) state
-    on conflict (entity_id, entity, metric) do update
-       set day = total.day + excluded.day,
-           week = total.week + excluded.week,
-           month = total.month + excluded.month,
-           year = total.year + excluded.year,
-           all_time = total.all_time + excluded.all_time
+    select %(day)s, entity_id, entity, metric, amount from changed where was is null order by entity_id, entity, metric
+), moved as (
+    update activity_totals total
+       set week = total.week + changed.change * (%(ago)s::int between 0 and 6)::int,
+           month = total.month + changed.change * (%(ago)s::int between 0 and 29)::int,
+           year = total.year + changed.change * (%(ago)s::int between 0 and 364)::int,
+           all_time = total.all_time + changed.change
+      from changed
+     where (total.entity_id, total.entity, total.metric) = (changed.entity_id, changed.entity, changed.metric)
+       and changed.change <> 0
+), begun as (
+    insert into activity_totals (entity_id, entity, metric, week, month, year, all_time)
+    select entity_id, entity, metric, change * (%(ago)s::int between 0 and 6)::int,
+           change * (%(ago)s::int between 0 and 29)::int, change * (%(ago)s::int between 0 and 364)::int, change
+      from changed
+     where was is null
+       and not exists (select from activity_totals total
+                        where (total.entity_id, total.entity, total.metric)
+                              = (changed.entity_id, changed.entity, changed.metric))
+     order by entity_id, entity, metric
 )
 select (select count(*) from changed) as day_cells,
        array(select distinct entity_id from changed where entity = 'model') as models,
        array(select distinct entity_id from changed where entity = 'version') as versions,
        array(select distinct entity_id from changed where entity = 'image') as images;
 
+-- total_day --
+-- The totals of the periods that hold a day, by all that it has: nothing of it was in them before.
+with moved as (
+    update activity_totals total
+       set week = total.week + cell.amount * (%(ago)s::int between 0 and 6)::int,
+           month = total.month + cell.amount * (%(ago)s::int between 0 and 29)::int,
+           year = total.year + cell.amount * (%(ago)s::int between 0 and 364)::int,
+           all_time = total.all_time + cell.amount
+      from activity_days cell
+     where (total.entity_id, total.entity, total.metric) = (cell.entity_id, cell.entity, cell.metric)
+       and cell.day = %(day)s and cell.amount <> 0
+), begun as (
+    insert into activity_totals (entity_id, entity, metric, week, month, year, all_time)
+    select entity_id, entity, metric, amount * (%(ago)s::int between 0 and 6)::int,
+           amount * (%(ago)s::int between 0 and 29)::int, amount * (%(ago)s::int between 0 and 364)::int, amount
+      from activity_days cell
+     where cell.day = %(day)s
+       and not exists (select from activity_totals total
+                        where (total.entity_id, total.entity, total.metric)
+                              = (cell.entity_id, cell.entity, cell.metric))
+     order by entity_id, entity, metric
+)
+select array(select distinct entity_id from activity_days where day = %(day)s and entity = 'model') as models,
+       array(select distinct entity_id from activity_days where day = %(day)s and entity = 'version') as versions,
+       array(select distinct entity_id from activity_days where day = %(day)s and entity = 'image') as images;
+
 -- move_totals --
 -- Totals of another day: what enters a period is added, what leaves it is taken off.
 with moved as (
     select entity_id, entity, metric,
-           sum(amount * ((now_ago = 0)::int - (was_ago = 0)::int))::bigint as day,
            sum(amount * ((now_ago between 0 and 6)::int - (was_ago between 0 and 6)::int))::bigint as week,
            sum(amount * ((now_ago between 0 and 29)::int - (was_ago between 0 and 29)::int))::bigint as month,
            sum(amount * ((now_ago between 0 and 364)::int - (was_ago between 0 and 364)::int))::bigint as year
@@ -108,14 +154,10 @@ with moved as (
      group by entity_id, entity, metric
 )
 update activity_totals total
-   set day = total.day + moved.day,
-       week = total.week + moved.week,
-       month = total.month + moved.month,
-       year = total.year + moved.year
+   set week = total.week + moved.week, month = total.month + moved.month, year = total.year + moved.year
   from moved
  where (total.entity_id, total.entity, total.metric) = (moved.entity_id, moved.entity, moved.metric)
-   and (moved.day, moved.week, moved.month, moved.year) <> (0, 0, 0, 0)
-returning total.entity_id;
+   and (moved.week, moved.month, moved.year) <> (0, 0, 0);
 
 -- note_as_of --
 update rollup_state set as_of = %(today)s;
@@ -135,13 +177,7 @@ returning batch_id;
 select day_partition('activity', %(day)s) where not exists (select from activity_days where day = %(day)s);
 
 -- build_day --
-select activity_build_day(%(day)s) as activities;
-
--- cells_of_day --
-select (select count(*) from activity_hours
-         where hour >= %(day)s::date::timestamp at time zone 'UTC'
-           and hour < (%(day)s::date + 1)::timestamp at time zone 'UTC') as hour_cells,
-       (select count(*) from activity_days where day = %(day)s) as day_cells;
+select activities, hour_cells, day_cells from activity_build_day(%(day)s);
 
 -- build_totals --
 select activity_build_totals(%(today)s) as made;
@@ -244,8 +280,12 @@ on conflict (image_id) do update
 returning image_id;
 
 -- totals --
-select day, week, month, year, all_time from activity_totals
- where entity = %(entity)s and entity_id = %(entity_id)s and metric = %(metric)s;
+select coalesce(today.amount, 0) as day, total.week, total.month, total.year, total.all_time
+  from activity_totals total
+  left join activity_days today
+    on (today.entity_id, today.entity, today.metric) = (total.entity_id, total.entity, total.metric)
+   and today.day = (select as_of from rollup_state)
+ where total.entity = %(entity)s and total.entity_id = %(entity_id)s and total.metric = %(metric)s;
 
 -- is_kept --
 select to_regclass('activity_' || to_char(%(day)s::date, 'YYYYMMDD')) is not null as kept;

@@ -9,7 +9,7 @@ import msgspec
 ROLL_UP = "roll-up-metrics"
 """The flow, its lock, and its rows in `flow_partitions`."""
 
-WINDOWS = {"day": 1, "week": 7, "month": 30, "year": 365}
+WINDOWS = {"week": 7, "month": 30, "year": 365}
 """How many UTC days each period holds, the last of them today."""
 
 

@@ -23,6 +23,7 @@ from storage.errors import (
 from storage.postgres import (
     access,
     activity,
+    backfills,
     base_models,
     catalog,
     files,
@@ -52,6 +53,7 @@ from tests.storage.makers import a_data_set, a_job, an_account, settings_for
 REPOSITORIES = (
     access,
     activity,
+    backfills,
     base_models,
     catalog,
     files,

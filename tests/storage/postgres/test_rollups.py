@@ -75,8 +75,9 @@ class World:
             days[(act.occurred_at.date(), *cell)] += act.amount
         sums: dict[Any, Counter[str]] = {}
         for (day, *cell), amount in days.items():
-            total = sums.setdefault(tuple(cell), Counter(all_time=0))
+            total = sums.setdefault(tuple(cell), Counter(all_time=0, day=0))
             total["all_time"] += amount
+            total["day"] += amount if day == self.now.date() else 0
             for name, length in WINDOWS.items():
                 total[name] += amount if 0 <= (self.now.date() - day).days < length else 0
         return hours, days, {cell: Totals(**total) for cell, total in sums.items()}
@@ -86,14 +87,14 @@ class World:
         cell = "entity::text, entity_id, metric::text"
         hours = self.rows(f"select hour, {cell}, amount from activity_hours")
         days = self.rows(f"select day, {cell}, amount from activity_days")
-        totals = self.rows(f"select {cell}, day, week, month, year, all_time from activity_totals")
+        totals = [
+            (*row[:3], self.database.run(rollups.totals(*row[:3])))
+            for row in self.rows(f"select {cell} from activity_totals")
+        ]
         return (
             Counter({row[:-1]: row[-1] for row in hours}),
             Counter({row[:-1]: row[-1] for row in days}),
-            {
-                row[:3]: Totals(**dict(zip(("day", "week", "month", "year", "all_time"), row[3:], strict=True)))
-                for row in totals
-            },
+            {row[:3]: row[3] for row in totals},
         )
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
