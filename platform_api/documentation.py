@@ -32,8 +32,8 @@ from platform_api.access import Open, Reads, Requires
 
 DESCRIPTION = """Photos in, a personalised image model out.
 
-Send `Authorization: Bearer drk_...` with every request; each route names the scope that the key needs. A POST with an
-`Idempotency-Key` can be repeated: the same key and request give the same answer. Errors are
+Send `Authorization: Bearer drk_...` with every request; each route names the scope that the key needs. Where a POST
+takes an `Idempotency-Key` it can be repeated: the same key and request give the same answer. Errors are
 `application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`.
 
 Each answer says how many more requests of its kind the key, or the address without one, may send: `X-RateLimit-Limit`

@@ -91,8 +91,8 @@ class ImageWriting(Controller):
         level = query.number("nsfwLevel", high=BrowsingLevel.BLOCKED) or BrowsingLevel.PG
         query.check()
         _check_level(level, viewer)
-        await stores.database.run(held_version(version_id, viewer))  # before the bytes come
         limits, where = stores.settings.uploads, addresses(request, stores.settings.api)
+        await stores.database.run(_with_room(version_id, viewer, limits))  # before the bytes come
         async with state.uploads.hold(caller.account_id), receiving.staging_folder(stores.settings) as folder:
             upload = await receiving.receive(request, folder, _of_one(limits), receiving.ONE_IMAGE)
             meta = _read_meta(upload.texts.get("meta"))
@@ -100,9 +100,7 @@ class ImageWriting(Controller):
         image = msgspec.structs.replace(image, nsfw_level=int(level), meta=meta)
 
         def make() -> Script[ImageView]:
-            model, version = yield from held_version(version_id, viewer)
-            if len((yield from images.of_versions([version_id], limits.max_images))) >= limits.max_images:
-                raise WrongState(f"Model version {version_id} has {limits.max_images} images, which is the limit.")
+            model, version = yield from _with_room(version_id, viewer, limits)
             [image_id] = yield from catalog.add_images(version_id, caller.account_id, [image])
             return _view(model, version, (yield from images.of_version(version_id, image_id)), where)
 
@@ -146,6 +144,14 @@ class ImageWriting(Controller):
             yield from images.delete((yield from _there(version_id, image_id)))
 
         await stores.database.run(script())
+
+
+def _with_room(version_id: int, viewer: Viewer, limits: UploadSettings) -> Script[tuple[Model, ModelVersion]]:
+    """A version that takes another image, held, and its model. Raises as `held_version`, and WrongState."""
+    model, version = yield from held_version(version_id, viewer)
+    if len((yield from images.of_versions([version_id], limits.max_images))) >= limits.max_images:
+        raise WrongState(f"Model version {version_id} has {limits.max_images} images, the limit. Delete one first.")
+    return model, version
 
 
 def _view(model: Model, version: ModelVersion, image: CatalogImage, where: Addresses) -> ImageView:

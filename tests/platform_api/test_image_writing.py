@@ -160,7 +160,9 @@ def test_others_add_no_images_and_a_version_has_only_so_many(gallery: Door) -> N
     assert_problem(stranger.post(f"{VERSIONS}/99999999/images", files=form(("a.png", photo(1)))), 404)
     for number in range(LIMITS.max_images):
         assert owner.post(path, files=form(("a.png", photo(number)))).status_code == 201
+    before = sorted(gallery.blobs)
     assert "6 images" in str(assert_problem(owner.post(path, files=form(("a.png", photo(9)))), 409)["detail"])
+    assert sorted(gallery.blobs) == before
     assert_problem(stranger.delete(f"{path}/1"), 403)
 
 

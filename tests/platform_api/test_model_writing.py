@@ -165,10 +165,10 @@ def test_every_field_that_does_not_pass_is_named_and_nothing_is_made(
 def test_a_description_keeps_plain_formatting_only(shared_door: Door) -> None:
     said = 'A <b>warm</b>\nlamp & 1 < 2<script>alert(1)</script><img src=x onerror=y><a href="javascript:x">a</a>'
     owner = shared_door.client()
-    model_id = made(owner, "described", description=said)
-    kept = owner.get(f"{MODELS}/{model_id}").json()["description"]
+    path = f"{MODELS}/{made(owner, 'described', description=said)}"
+    kept = owner.get(path).json()["description"]
     assert kept == 'A <b>warm</b>\nlamp &amp; 1 &lt; 2<a rel="nofollow noopener noreferrer">a</a>'
-    assert owner.patch(f"{MODELS}/{model_id}", json={"description": kept}).json()["description"] == kept
+    assert owner.patch(path, json={"description": kept}).json()["description"] == kept
 
 
 def test_a_name_is_taken_once_in_an_account(shared_door: Door, stranger: httpx.Client) -> None:
@@ -214,8 +214,8 @@ def test_others_may_not_write_what_they_see_and_do_not_find_what_they_do_not(
 
 def test_an_account_that_only_reads_makes_nothing(shared_door: Door) -> None:
     shared_door.database.run(access.ensure_account("reader", Role.READER))
-    client = shared_door.client(shared_door.new_key(*ALL, account="reader"))
-    assert_problem(client.post(MODELS, json={"name": "x", "type": "LORA"}), 403)
+    reader = shared_door.client(shared_door.new_key(*ALL, account="reader"))
+    assert_problem(reader.post(MODELS, json={"name": "x", "type": "LORA"}), 403)
 
 
 def test_what_is_deleted_answers_that_it_is_gone_and_why(
@@ -249,8 +249,8 @@ def test_a_repeated_creation_is_one_with_one_answer(shared_door: Door, stranger:
     owner.patch(first.headers["location"], json={"name": "twice"})
     again = owner.post(MODELS, json=body, headers=key)
     assert (again.content, again.headers["location"]) == (first.content, first.headers["location"])
-    reused = owner.post(MODELS, json={**body, "type": "VAE"}, headers=key)
-    assert assert_problem(reused, 422)["code"] == "idempotency_key_reused"
+    reused = assert_problem(owner.post(MODELS, json={**body, "type": "VAE"}, headers=key), 422)
+    assert reused["code"] == "idempotency_key_reused"
     theirs = stranger.post(MODELS, json=body, headers=key)
     assert theirs.json()["id"] != first.json()["id"]
     versions = f"{MODELS}/{first.json()['id']}/versions"
@@ -260,9 +260,8 @@ def test_a_repeated_creation_is_one_with_one_answer(shared_door: Door, stranger:
 
 
 def test_a_creation_that_was_refused_leaves_its_key_free(shared_door: Door) -> None:
-    owner, key = shared_door.client(), {"Idempotency-Key": "try-again"}
+    owner, key, body = shared_door.client(), {"Idempotency-Key": "try-again"}, {"name": "wanted", "type": "LORA"}
     blocking = made(owner, "wanted")
-    body = {"name": "wanted", "type": "LORA"}
     assert_problem(owner.post(MODELS, json=body, headers=key), 422)
     owner.delete(f"{MODELS}/{blocking}")
     assert owner.post(MODELS, json=body, headers=key).status_code == 201
