@@ -13,6 +13,10 @@ from storage.errors import InvalidRequest
 
 MAX_BODY_BYTES = 64 * 1024
 
+LINES = msgspec.Meta(extra={"lines": True})
+"""Marks a field whose texts may have lines and tabs."""
+_LINES = str.maketrans("", "", "\n\r\t")
+
 Check = Callable[[Request[Any, Any, Any]], Awaitable[None]]
 
 
@@ -98,10 +102,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(member)
 
 
-LINES = {"lines": True}
-"""`Meta(extra=LINES)` marks a field whose texts may have several lines."""
-
-
 def has_control_characters(text: str, *, lines: bool = False) -> bool:
     """Whether a text holds what no store or log line should get: NUL and its kind, lone surrogates.
 
@@ -109,9 +109,6 @@ def has_control_characters(text: str, *, lines: bool = False) -> bool:
     """
     plain = text.translate(_LINES) if lines else text
     return any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in plain)
-
-
-_LINES = dict.fromkeys(map(ord, "\t\r\n"))
 
 
 def _shown(name: str) -> str:

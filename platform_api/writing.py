@@ -29,7 +29,8 @@ from storage.records.vocabulary import (
 Name = Annotated[str, Meta(min_length=1, max_length=120, examples=["Copper Lantern"])]
 Description = Annotated[
     str,
-    Meta(max_length=20_000, extra=LINES, description="Text or HTML; what is no plain formatting is left out."),
+    Meta(max_length=20_000, description="Text or HTML; what is no plain formatting is left out."),
+    LINES,
 ]
 Tags = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=100)]],
@@ -51,7 +52,8 @@ FileName = Annotated[str, Meta(min_length=1, max_length=200, description="What i
 Level = Annotated[Literal[1, 2, 4, 8, 16, 32], Meta(description="PG 1, PG-13 2, R 4, X 8, XXX 16, blocked 32.")]
 ImageMeta = Annotated[
     dict[str, Any],
-    Meta(extra=LINES, description="How it was made: prompt, negativePrompt, steps, sampler, cfgScale, seed, Size, ..."),
+    Meta(description="How it was made: prompt, negativePrompt, steps, sampler, cfgScale, seed, Size, ..."),
+    LINES,
 ]
 Reason = Annotated[str, Meta(min_length=1, max_length=300, examples=["copyright claim 12"])]
 

@@ -108,7 +108,7 @@ def revoke_own_key(key_id: str, account_id: UUID) -> Query[ApiKey]:
 
 def user(number: int) -> Query[Account]:
     """The account of a number. Reading raises NotFound."""
-    return one(SQL["users"], {"name": None, "number": number, "numbers": None}, Account, f"No user {number}.")
+    return one(SQL["user"], {"number": number}, Account, f"No user {number}.")
 
 
 def ban(account: Account, reason: str) -> Query[Account]:

@@ -70,6 +70,9 @@ update api_keys set revoked_at = coalesce(revoked_at, now())
  where id = %(id)s and account_id = %(account_id)s
 returning *;
 
+-- user --
+select * from accounts where number = %(number)s;
+
 -- ban --
 -- Every model of the account settles anew: a trigger sees to it.
 update accounts set status = 'banned', ban_reason = %(reason)s where id = %(id)s returning *;

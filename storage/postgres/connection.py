@@ -41,11 +41,15 @@ _MIGRATION_LOCK = 0x6461726B
 
 @dataclass(frozen=True)
 class Query(Generic[T]):
-    """One statement with its parameters, and how its rows become a value. `yield from` it inside a script."""
+    """One statement with its parameters, and how its rows become a value. `yield from` it inside a script.
+
+    `copied` are the lines that a COPY ... FROM STDIN is given.
+    """
 
     statement: str
     parameters: Mapping[str, Any]
     read: Callable[[Rows], T]
+    copied: Sequence[Sequence[Any]] | None = None
 
     def __iter__(self) -> Generator[Query[Any], Any, T]:
         return (yield self)
@@ -182,6 +186,12 @@ class Database:
     def _drive(self, connection: psycopg.Connection[DictRow], script: Query[T] | Script[T]) -> T:
         driver = _Driver(script)
         while driver.query is not None:
+            if driver.query.copied is not None:
+                with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                    for line in driver.query.copied:
+                        copy.write_row(line)
+                driver.take([])
+                continue
             cursor = connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
             driver.take(cursor.fetchall() if cursor.description else [])
         return driver.result
@@ -238,6 +248,12 @@ class AsyncDatabase:
             async with self._pool.connection() as connection, connection.transaction():
                 driver = _Driver(script)
                 while driver.query is not None:
+                    if driver.query.copied is not None:
+                        async with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                            for line in driver.query.copied:
+                                await copy.write_row(line)
+                        driver.take([])
+                        continue
                     cursor = await connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
                     driver.take(await cursor.fetchall() if cursor.description else [])
                 return driver.result

@@ -74,6 +74,8 @@ def publish(model: Model, at: datetime | None = None) -> Script[Model]:
 
 def publish_due() -> Script[int]:
     """Publish what was scheduled and whose time has come; gives how many models and versions."""
+    if not (yield from count(SQL["hold_due"], {})):
+        return 0
     due = yield from count(SQL["publish_due"], {})
     return due + (yield from versions.publish_due())
 

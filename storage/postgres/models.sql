@@ -53,6 +53,15 @@ update models
  where id = %(id)s
 returning *;
 
+-- hold_due --
+-- The models that publish_due moves, themselves or by a version: held first and in order, as all who write them do.
+select id from models
+ where id in (select id from models where status = 'Scheduled' and scheduled_for <= now()
+              union
+              select model_id from model_versions where status = 'Scheduled' and scheduled_for <= now())
+ order by id
+   for update;
+
 -- publish_due --
 -- What was scheduled and whose time has come.
 update models set status = 'Published', published_at = coalesce(published_at, scheduled_for), scheduled_for = null

@@ -167,19 +167,19 @@ def test_a_drain_of_the_search_queue_is_started_once_for_a_wake_up(
 ) -> None:
     flow_id = prefect.create_flow(sync_search_index)
     prefect.create_deployment(flow_id=flow_id, name=SYNC, parameter_openapi_schema={"type": "object", "properties": {}})
-    assert relay.wake_drain() is None
+    assert relay.wake_drain(SYNC) is None
     model = a_published_model(stores.database, an_account(stores.database))
     relay.drain()
     assert [row.id for row in stores.database.run(search_queue.due(10))] == [model.id]
-    first = relay.wake_drain()
+    first = relay.wake_drain(SYNC)
     assert first is not None
-    assert relay.wake_drain() == first
+    assert relay.wake_drain(SYNC) == first
     with stores.database.session_lock(SYNC) as held:
         assert held
-        assert relay.wake_drain() is None
+        assert relay.wake_drain(SYNC) is None
     stores.database.run(search_queue.next_wakeup(SYNC))
-    second = relay.wake_drain()
+    second = relay.wake_drain(SYNC)
     assert second not in (None, first)
     prefect.set_flow_run_state(second, Crashed(), force=True)
-    assert relay.wake_drain() == second
-    assert relay.wake_drain() not in (None, first, second)
+    assert relay.wake_drain(SYNC) == second
+    assert relay.wake_drain(SYNC) not in (None, first, second)

@@ -284,3 +284,18 @@ def test_changes_at_once_all_count(shared_door: Door) -> None:
     assert {answer.status_code for answer in answers} == {200}
     shown = owner.get(f"{MODELS}/{model_id}").json()
     assert all(shown[name] == value for body in words for name, value in body.items())
+
+
+def test_who_names_a_model_and_who_publishes_into_it_wait_for_each_other_in_one_order(shared_door: Door) -> None:
+    owner = shared_door.client()
+    model_id = made(owner, "fine-tuned into")
+    waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    with shared_door.database.connect() as job, ThreadPoolExecutor(1) as pool:
+        job.execute("begin")
+        job.execute("select from accounts where id = %s for no key update", (shared_door.account_id,))
+        renamed = pool.submit(owner.patch, f"{MODELS}/{model_id}", json={"name": "renamed meanwhile"})
+        while not shared_door.database.run(Query(waiting, {}, len)):
+            assert not renamed.done()
+        job.execute("select from models where id = %s for update", (model_id,))
+        job.execute("commit")
+        assert renamed.result().status_code == 200
