@@ -73,6 +73,13 @@ def test_each_honest_file_is_taken(door: Door, what: str):
     assert (answer.status_code, answer.json()["checked"]) == (201, "structure")
 
 
+def test_a_long_header_comes_in_pieces_of_a_length_that_nobody_said(door: Door):
+    content = ACCEPT["50,000 tensors"]
+    sender = a_sender(door, base_model="Other", kind=ModelType.OTHER)
+    pieces = (content[begin : begin + 65_536] for begin in range(0, len(content), 65_536))
+    assert sender.put(pieces).status_code == 201
+
+
 def test_a_hash_that_is_not_the_files_refuses_it(sender: Sender):
     refused = sender.put(SOUND, sha256="0" * 64)
     assert (refused.status_code, refused.json()["code"]) == (422, "upload_refused")
