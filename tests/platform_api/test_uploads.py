@@ -8,6 +8,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -316,14 +317,20 @@ def test_a_taken_name_is_refused_without_its_bytes_or_with(sender: Sender):
     assert sender.everything() == before
 
 
-def test_two_uploads_of_one_file_at_once_are_one_file(sender: Sender):
-    paths = [sender.begin(len(CONTENT)) for _ in range(2)]
-    for path in paths:
-        sender.send(path, 0, CONTENT[:100])
-    assert [sender.send(path, 100, CONTENT[100:]).status_code for path in paths] == [204, 204]
-    files = {sender.http.get(path).json()["file"]["id"] for path in paths}
-    assert len(files) == 1
-    assert sender.files() == [("a.safetensors", SHA256)]
+def test_uploads_of_one_file_at_once_are_one_file_and_one_blob(sender: Sender):
+    content, blobs = weights(7, 1_000_000), len(sender.door.blobs)
+    others = [a_sender(sender.door) for _ in range(2)]
+    begun = [(one, one.begin(len(content))) for one in (sender, sender, *others)]
+    for one, path in begun:
+        assert one.send(path, 0, content[:100]).status_code == 204
+    with ThreadPoolExecutor(len(begun)) as pool:
+        sent = list(pool.map(lambda job: job[0].send(job[1], 100, content[100:]).status_code, begun))
+    assert sent == [204] * len(begun)
+    files = [one.http.get(path).json()["file"] for one, path in begun]
+    assert files[0]["id"] == files[1]["id"]
+    assert len({file["id"] for file in files}) == 3
+    assert len(sender.door.blobs) == blobs + 1
+    assert [one.files() for one in (sender, *others)] == [[("a.safetensors", hashlib.sha256(content).hexdigest())]] * 3
 
 
 def test_a_version_deleted_meanwhile_refuses_its_file(sender: Sender):
