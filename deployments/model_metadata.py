@@ -166,9 +166,15 @@ def _trained_words(said: Mapping[str, str], frequencies: Mapping[str, Mapping[st
     phrase = _first(said, "modelspec.trigger_phrase")
     if phrase:
         return (phrase[:300],)
-    everywhere = [tag for tags in frequencies.values() for tag, count in tags.items() if count == max(tags.values())]
+    everywhere = [tag for tags in frequencies.values() for tag in _most_frequent(tags)]
     words = [word for word in dict.fromkeys((*_concepts(said, frequencies), *everywhere)) if 0 < len(word) <= 300]
     return tuple(words[:MOST_WORDS])
+
+
+def _most_frequent(tags: Mapping[str, int]) -> list[str]:
+    """Those that most images have; captions that each stand with one image alone are no words to trigger by."""
+    most = max(tags.values(), default=0)
+    return [tag for tag, count in tags.items() if count == most > 1]
 
 
 def _tags(said: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:

@@ -152,11 +152,8 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     state.tally = Tally(stores.database)
     state.arrivals = resuming.Arrivals(stores, Parts(stores.settings.model_uploads_folder))
-    beside = [
-        asyncio.create_task(state.announcements.listen()),
-        asyncio.create_task(state.tally.write_down_for_ever()),
-        asyncio.create_task(resuming.keep_sweeping(state.arrivals)),
-    ]
+    works = (state.announcements.listen(), state.tally.write_down_for_ever(), resuming.keep_sweeping(state.arrivals))
+    beside = [asyncio.create_task(work) for work in works]
     try:
         yield
     finally:

@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 PIECE = 1024 * 1024
 """Bytes that go to the disk and the hashes at once, in a thread of their own."""
+MOST = 2**63
+"""A size for files whose sender has not said theirs."""
 MARK = 64 * 1024 * 1024
 """Bytes after which those received are made durable: a process that dies costs its sender no more than these."""
 
@@ -90,7 +92,7 @@ async def take_in(
         if digest is not None:
             digest.take(piece)
         if not looked_at and hasher.length >= START_BYTES:
-            check_start(name, part.start(START_BYTES), hasher.length if length is None else length)
+            check_start(name, part.start(START_BYTES), MOST if length is None else length)
 
     marked = hasher.length
     async for piece in body.large_pieces(PIECE):

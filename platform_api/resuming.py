@@ -141,13 +141,12 @@ class _Appending:
                 return await self._finish()
             await self._mark()
         except (MalformedBody, TooSlow):  # the sender is gone
-            if checksum is None and not self._is_whole:
+            if checksum is None:
                 await self._mark()
                 self._arrivals.hashers.put(self._upload.id, self._hasher)
             raise
         except (tus.ChecksumMismatch, BodyTooLarge):
-            if before.length == self._upload.received:
-                self._arrivals.hashers.put(self._upload.id, before)
+            self._arrivals.hashers.put(self._upload.id, before)
             raise
         except (UploadRefused, FileExists, Gone, NotAllowed, NotFound):
             await self._arrivals.give_up(self._upload.id)
@@ -162,7 +161,9 @@ class _Appending:
         return taken == length
 
     async def _mark(self) -> None:
-        """What was taken so far is on the disk, and the row says so."""
+        """What was taken so far is on the disk, and the row says so. A whole file is received when it is finished."""
+        if self._is_whole:
+            return
         await in_thread(self._part.sync)
         received = model_uploads.receive(self._upload, self._hasher.length, self._arrivals.hours)
         self._upload = await self._arrivals.stores.database.run(received)

@@ -146,7 +146,7 @@ class Uploads(Controller):
         brings_bytes = _brings_bytes(request.headers)
         upload = await resuming.begin(arrivals, wanted, length, metadata, viewer)
         if brings_bytes:
-            async with state.uploads.hold(caller.account_id), resuming.unless_it_fails(arrivals, upload.id):
+            async with resuming.unless_it_fails(arrivals, upload.id), state.uploads.hold(caller.account_id):
                 upload = await resuming.append(arrivals, request, upload.id, viewer, 0, checksum)
         headers = {"Location": f"{ROOT}/{upload.id}", **tus.upload_headers(upload)}
         return Response(None, status_code=201, headers=headers)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
-from platform_api import incoming
+from platform_api import incoming, model_files
 from platform_api.app import UPLOADS_EACH
 from storage.records.vocabulary import ModelType
 from tests.attacks.corpus import ACCEPT, REJECT, SOUND
@@ -73,6 +75,13 @@ def test_each_honest_file_is_taken(door: Door, what: str):
     assert (answer.status_code, answer.json()["checked"]) == (201, "structure")
 
 
+def test_a_long_header_comes_in_pieces_of_a_length_that_nobody_said(door: Door):
+    content = ACCEPT["50,000 tensors"]
+    sender = a_sender(door, base_model="Other", kind=ModelType.OTHER)
+    pieces = (content[begin : begin + 65_536] for begin in range(0, len(content), 65_536))
+    assert sender.put(pieces).status_code == 201
+
+
 def test_a_hash_that_is_not_the_files_refuses_it(sender: Sender):
     refused = sender.put(SOUND, sha256="0" * 64)
     assert (refused.status_code, refused.json()["code"]) == (422, "upload_refused")
@@ -87,15 +96,15 @@ def test_a_pickle_is_refused_at_its_beginning(sender: Sender):
     assert (refused.status_code, "torch.load" in refused.json()["detail"]) == (422, True)
 
 
-def raw(sender: Sender, head: str, content: bytes, *, wait: bool) -> bytes:
-    """A request as it is written here, and what comes back; without `wait` the client goes away after its bytes."""
-    address, before = urlsplit(sender.door.url), sender.parts
+def raw(sender: Sender, head: str, content: bytes, *, leave: Callable[[], bool] | None = None) -> bytes:
+    """A request as it is written here, and what comes back; with `leave` the client goes away as soon as that is so."""
+    address = urlsplit(sender.door.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall(f"{head}Host: x\r\nAuthorization: Bearer {sender.door.key}\r\n\r\n".encode() + content)
-        if wait:
+        if leave is None:
             return connection.recv(4096)
         deadline = time.monotonic() + 20
-        while sender.parts == before and time.monotonic() < deadline:
+        while not leave() and time.monotonic() < deadline:
             time.sleep(0.01)
         return b""
 
@@ -107,32 +116,41 @@ def put_head(sender: Sender, length: int) -> str:
 
 
 def test_a_content_length_over_the_limit_is_refused_before_the_body(sender: Sender):
-    assert raw(sender, put_head(sender, 16 * 1024**3 + 1), b"", wait=True).startswith(b"HTTP/1.1 413")
+    assert raw(sender, put_head(sender, 16 * 1024**3 + 1), b"").startswith(b"HTTP/1.1 413")
 
 
 def test_a_body_longer_than_its_content_length_is_cut_there(sender: Sender):
-    answer = raw(sender, put_head(sender, len(SOUND) - 1), SOUND + b"x" * 5000, wait=True)
+    answer = raw(sender, put_head(sender, len(SOUND) - 1), SOUND + b"x" * 5000)
     assert answer.startswith(b"HTTP/1.1 422")
 
 
 def test_a_client_that_stops_at_99_percent_is_sent_away(sender: Sender, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(incoming, "SILENT_SECONDS", 0.3)
-    answer = raw(sender, put_head(sender, len(SOUND) + 1), SOUND, wait=True)
+    answer = raw(sender, put_head(sender, len(SOUND) + 1), SOUND)
     assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_a_client_that_goes_away_in_a_put_leaves_nothing(sender: Sender):
-    raw(sender, put_head(sender, len(SOUND) + 1), SOUND, wait=False)
+    before = sender.parts
+    raw(sender, put_head(sender, len(SOUND) + 1), SOUND, leave=lambda: sender.parts != before)
+
+
+def is_as_long(path: Path, size: int) -> bool:
+    """Whether a file is there with so many bytes."""
+    return path.exists() and path.stat().st_size == size
 
 
 def test_a_cut_patch_keeps_what_arrived(door: Door, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model_files, "PIECE", 1000)
     sender, content = a_sender(door), weights(4)
     for ending in ("silence", "disconnect"):
         path = sender.begin(len(content), f"{ending}.safetensors")
         head = f"PATCH {path} HTTP/1.1\r\nContent-Length: {len(content)}\r\nUpload-Offset: 0\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in BYTES.items())
         monkeypatch.setattr(incoming, "SILENT_SECONDS", 0.3 if ending == "silence" else 30.0)
-        raw(sender, head, content[:70_000], wait=ending == "silence")
+        part = door.settings.model_uploads_folder / path.rsplit("/", 1)[-1] / "bytes"
+        arrived = partial(is_as_long, part, 70_000)
+        raw(sender, head, content[:70_000], leave=arrived if ending == "disconnect" else None)
         deadline = time.monotonic() + 20
         while sender.offset(path) == 0 and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -146,7 +164,7 @@ def test_a_cut_patch_with_a_checksum_keeps_nothing(sender: Sender, monkeypatch: 
     head = (
         f"PATCH {path} HTTP/1.1\r\nContent-Length: {len(SOUND)}\r\nUpload-Offset: 0\r\nUpload-Checksum: sha1 AAAA\r\n"
     )
-    answer = raw(sender, head + "".join(f"{name}: {value}\r\n" for name, value in BYTES.items()), SOUND[:9], wait=True)
+    answer = raw(sender, head + "".join(f"{name}: {value}\r\n" for name, value in BYTES.items()), SOUND[:9])
     assert answer.startswith(b"HTTP/1.1 408")
     assert sender.offset(path) == 0
     assert sender.http.delete(path, headers=TUS).status_code == 204

@@ -97,6 +97,11 @@ def test_a_trigger_phrase_goes_before_folders_and_tags(tmp_path: Path):
     assert said.trained_words == ("a sks mug",)
 
 
+def test_captions_of_single_images_are_no_trigger_words(tmp_path: Path):
+    frequency = json.dumps({"photos": {f"a mug on a table, view {number}": 1 for number in range(20)}})
+    assert described(tmp_path, {DOWN: (4, 768)}, ss_tag_frequency=frequency).trained_words == ()
+
+
 def test_variants_of_one_name_are_one_model_unless_they_differ_in_kind(tmp_path: Path):
     for name, width in (("a", 768), ("a-fp16", 768), ("a_pruned.fp16", 768), ("a-bf16", 2048), ("ab", 768)):
         save_file({DOWN: np.zeros((4, width), np.float16)}, tmp_path / f"{name}.safetensors")

@@ -6,11 +6,14 @@ import base64
 import hashlib
 import itertools
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
 
+from platform_api import model_files
 from storage.blobs.hashing import ModelHasher
 from storage.postgres import catalog, models
 from storage.postgres.connection import Query
@@ -68,6 +71,45 @@ def test_an_upload_in_parts_becomes_a_file_of_its_version(sender: Sender):
     assert sender.files() == [("a.safetensors", SHA256)]
     assert sender.offset(path) == len(CONTENT)
     assert path.rsplit("/", 1)[-1] not in [part.name for part in sender.parts]
+
+
+def test_bytes_are_received_on_the_way(sender: Sender, monkeypatch: pytest.MonkeyPatch):
+    """A process that dies costs its sender no more than MARK bytes; the last ones are received with the file alone."""
+    monkeypatch.setattr(model_files, "PIECE", 1000)
+    monkeypatch.setattr(model_files, "MARK", 10_000)
+    path, seen = sender.begin(len(CONTENT)), list[int]()
+
+    def watched() -> Iterator[bytes]:
+        for begin in range(0, len(CONTENT), 20_000):
+            deadline = time.monotonic() + 20
+            while begin and (offset := sender.offset(path)) < begin - 11_000 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append(offset if begin else 0)
+            yield CONTENT[begin : begin + 20_000]
+
+    assert sender.send(path, 0, watched()).status_code == 204
+    assert seen == sorted(set(seen))
+    assert len(seen) == 6
+    assert sender.files() == [("a.safetensors", SHA256)]
+
+
+def test_a_file_that_ends_at_a_mark_is_whole(sender: Sender, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model_files, "PIECE", len(CONTENT))
+    monkeypatch.setattr(model_files, "MARK", len(CONTENT))
+    assert sender.send(sender.begin(len(CONTENT)), 0, CONTENT).status_code == 204
+
+
+def test_a_creation_whose_bytes_cannot_be_taken_leaves_nothing(sender: Sender, shared_door: Door):
+    before = sender.everything()
+    headers = {**BYTES, "Upload-Length": "10", "Upload-Metadata": sender.metadata()}
+    assert sender.http.post("/api/v1/uploads", content=b"x" * 11, headers=headers).status_code == 413
+    assert (
+        sender.http.post(
+            "/api/v1/uploads", content=b"not a model", headers={**headers, "Upload-Length": "11"}
+        ).status_code
+        == 422
+    )
+    assert sender.everything() == before
 
 
 def test_a_creation_may_bring_the_first_bytes_or_all(sender: Sender):
@@ -275,14 +317,20 @@ def test_a_taken_name_is_refused_without_its_bytes_or_with(sender: Sender):
     assert sender.everything() == before
 
 
-def test_two_uploads_of_one_file_at_once_are_one_file(sender: Sender):
-    paths = [sender.begin(len(CONTENT)) for _ in range(2)]
-    for path in paths:
-        sender.send(path, 0, CONTENT[:100])
-    assert [sender.send(path, 100, CONTENT[100:]).status_code for path in paths] == [204, 204]
-    files = {sender.http.get(path).json()["file"]["id"] for path in paths}
-    assert len(files) == 1
-    assert sender.files() == [("a.safetensors", SHA256)]
+def test_uploads_of_one_file_at_once_are_one_file_and_one_blob(sender: Sender):
+    content, blobs = weights(7, 1_000_000), len(sender.door.blobs)
+    others = [a_sender(sender.door) for _ in range(2)]
+    begun = [(one, one.begin(len(content))) for one in (sender, sender, *others)]
+    for one, path in begun:
+        assert one.send(path, 0, content[:100]).status_code == 204
+    with ThreadPoolExecutor(len(begun)) as pool:
+        sent = list(pool.map(lambda job: job[0].send(job[1], 100, content[100:]).status_code, begun))
+    assert sent == [204] * len(begun)
+    files = [one.http.get(path).json()["file"] for one, path in begun]
+    assert files[0]["id"] == files[1]["id"]
+    assert len({file["id"] for file in files}) == 3
+    assert len(sender.door.blobs) == blobs + 1
+    assert [one.files() for one in (sender, *others)] == [[("a.safetensors", hashlib.sha256(content).hexdigest())]] * 3
 
 
 def test_a_version_deleted_meanwhile_refuses_its_file(sender: Sender):
