@@ -6,8 +6,9 @@
 One uvicorn process each, as `darkroom up` starts it. The bare one is a Litestar handler that gives the same bytes
 back; FastAPI asks the same questions through mapped classes (benchmarks/fastapi_catalogue.py). One client asks all
 three in turns, so that what else the machine does falls on each; a figure is the median of the turns. Cold is the
-first time that anything is asked for, warm every later one. The limits of requests are off, and searches have no peer:
-the bare handler alone stands beside them.
+first time that anything is asked for, warm every later one. Beside requests a second stands the processor time that
+the server's own process takes for one: on a machine that does other things it says more. The limits of requests are
+off, and searches have no peer: the bare handler alone stands beside them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from statistics import median
 from urllib.parse import quote_plus
 
 import numpy as np
+import psutil
 import psycopg
 from pydantic import SecretStr
 
@@ -44,7 +46,7 @@ from tests.conftest import free_port
 FULL = os.environ.get("SIZE") == "full"
 MODELS = 100_000 if FULL else int(os.environ.get("MODELS", "5000"))
 TURNS, DISTINCT = (7, 200) if FULL else (5, 50)
-PORTIONS = {"list": 150, "detail": 1000, "by-hash": 1000, "search": 150}
+PORTIONS = {"list": 500, "detail": 1500, "by-hash": 1500, "search": 100}
 """Requests of one turn, by what is asked."""
 BARE_GOAL, FASTAPI_GOAL = 0.6, 2.0
 
@@ -79,17 +81,23 @@ def fill(url: str) -> None:
 
 
 @dataclass
-class Servers:
-    """The ports of the three."""
+class Server:
+    """A uvicorn process."""
 
-    ours: int
-    bare: int
-    fastapi: int
+    port: int
+    process: psutil.Process
+
+    def load(self, asked: list[str], count: int) -> tuple[Timing, float]:
+        """The timing of some requests, and the microseconds of processor time that each took here."""
+        before = self.process.cpu_times()
+        timing = load(self.port, asked, count)
+        after = self.process.cpu_times()
+        return timing, (after.user + after.system - before.user - before.system) / count * 1e6
 
 
 @contextlib.contextmanager
-def serving(module: str, environment: dict[str, str]) -> Iterator[int]:
-    """The port of a uvicorn process."""
+def serving(module: str, environment: dict[str, str]) -> Iterator[Server]:
+    """A uvicorn process that answers."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", module, "--factory", "--port", str(port), "--no-access-log"]
     process = subprocess.Popen(
@@ -107,7 +115,7 @@ def serving(module: str, environment: dict[str, str]) -> Iterator[int]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
-        yield port
+        yield Server(port, psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -126,30 +134,34 @@ def ours_environment(folder: Path, database: str, valkey: str) -> dict[str, str]
     }
 
 
-def compare(servers: Servers, kind: str, asked: list[str]) -> None:
+def compare(ours: Server, bare: Server, fastapi: Server, kind: str, asked: list[str]) -> None:
     """Print one kind's figures: ours cold, then all of them warm and in turns."""
-    cold = load(servers.ours, asked, len(asked), connections=4)
-    count = PORTIONS[kind]
-    turns: dict[str, list[Timing]] = {"ours": [], "bare": [], "fastapi": []}
+    count, peered = PORTIONS[kind], kind != "search"
+    rows: dict[str, list[tuple[Timing, float]]] = {"ours, cold": [ours.load(asked, len(asked))]}
     for _ in range(TURNS):
-        turns["ours"].append(load(servers.ours, asked, count))
-        turns["bare"].append(load(servers.bare, [f"/{kind}"], count))
-        if kind != "search":
-            turns["fastapi"].append(load(servers.fastapi, asked, max(20, count // 10)))
-    rows = {"ours, cold": [cold], "ours, warm": turns["ours"], "bare": turns["bare"], "FastAPI": turns["fastapi"]}
-    for name, timings in rows.items():
-        if timings:
-            print(
-                f"{kind:<9}{name:<12}{median(t.rate for t in timings):>9.0f}/s"
-                f"   p50 {median(t.p50 for t in timings):>7.1f} ms   p99 {median(t.p99 for t in timings):>7.1f} ms",
-                flush=True,
-            )
-    ours = median(timing.rate for timing in turns["ours"])
-    for peer, goal in (("bare", BARE_GOAL), ("fastapi", FASTAPI_GOAL)):
-        if turns[peer]:
-            theirs = median(timing.rate for timing in turns[peer])
-            stated = f" goal >={goal}" if kind != "search" else ""
-            print(f"figure {kind}_of_{peer} {ours:.0f} {theirs:.0f} {ours / theirs:.2f}{stated}", flush=True)
+        rows.setdefault("ours, warm", []).append(ours.load(asked, count))
+        rows.setdefault("bare", []).append(bare.load([f"/{kind}"], count))
+        if peered:
+            rows.setdefault("FastAPI", []).append(fastapi.load(asked, max(20, count // 25)))
+    for name, turns in rows.items():
+        print(
+            f"{kind:<9}{name:<12}{median(t.rate for t, _ in turns):>9.0f}/s"
+            f"   p50 {median(t.p50 for t, _ in turns):>7.1f} ms   p99 {median(t.p99 for t, _ in turns):>7.1f} ms"
+            f"   processor {median(spent for _, spent in turns):>7.0f} us",
+            flush=True,
+        )
+    mine = rows["ours, warm"]
+    for peer, goal in (("bare", BARE_GOAL), ("FastAPI", FASTAPI_GOAL)):
+        if peer not in rows:
+            continue
+        rate, theirs = (median(timing.rate for timing, _ in turns) for turns in (mine, rows[peer]))
+        spent, their_time = (median(spent for _, spent in turns) for turns in (mine, rows[peer]))
+        stated = f" goal >={goal}" if peered else ""
+        print(f"figure {kind}_of_{peer.lower()} {rate:.0f} {theirs:.0f} {rate / theirs:.2f}{stated}", flush=True)
+        print(
+            f"figure {kind}_processor_us_{peer.lower()} {spent:.0f} {their_time:.0f} {their_time / spent:.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -180,14 +192,14 @@ def main() -> None:
         try:
             with serving("platform_api.app:app_from_environment", environment) as ours:
                 for kind, asked in paths().items():
-                    (bodies / kind).write_bytes(fetch(ours, asked[0]))
+                    (bodies / kind).write_bytes(fetch(ours.port, asked[0]))
             with (
                 serving("platform_api.app:app_from_environment", environment) as ours,
                 serving("benchmarks.bare_catalogue:app", {bare_catalogue.FOLDER: str(bodies)}) as bare,
                 serving("benchmarks.fastapi_catalogue:app", {fastapi_catalogue.DATABASE: url}) as fastapi,
             ):
                 for kind, asked in paths().items():
-                    compare(Servers(ours, bare, fastapi), kind, asked)
+                    compare(ours, bare, fastapi, kind, asked)
         finally:
             valkey.terminate()
             valkey.wait()

@@ -72,7 +72,7 @@ class _Line:
         return len(self._received) >= self._expected
 
 
-def load(port: int, paths: Sequence[str], count: int, *, connections: int = 16) -> Timing:
+def load(port: int, paths: Sequence[str], count: int, *, connections: int = 32) -> Timing:
     """`count` requests for the paths in turn, over some connections that each wait for their answer."""
     requests = [f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode() for path in paths]
     waiting: Iterator[bytes] = islice(cycle(requests), count)

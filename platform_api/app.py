@@ -20,6 +20,7 @@ from platform_api.bodies import MAX_BODY_BYTES
 from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
+from platform_api.heads import answering_head
 from platform_api.limits import Slots
 from platform_api.remembered import Remembered, remembering
 from platform_api.resources import uploads
@@ -125,8 +126,8 @@ def app_from_environment() -> ASGIApp:
 
 
 def served(settings: Settings) -> ASGIApp:
-    """The API as it is served: behind the proxies whose word for the client's address is taken, and no others."""
-    app, trusted = create_app(settings), settings.api.trusted_proxies
+    """The API as it is served: with HEAD, and behind the proxies whose word for the client's address is taken."""
+    app, trusted = answering_head(create_app(settings)), settings.api.trusted_proxies
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
 

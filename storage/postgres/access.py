@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from storage.postgres.connection import Query, Script, as_record, column, load_statements, many, maybe, one
+from storage.postgres.connection import Query, Rows, as_record, column, load_statements, many, maybe, one
 from storage.records.access import Account, ApiKey, Creator, NewKey, Role, Scope
 
 SQL = load_statements(__file__)
@@ -80,12 +80,13 @@ def key(key_id: str) -> Query[ApiKey | None]:
     return maybe(SQL["key"], {"id": key_id}, ApiKey)
 
 
-def authenticate(key_id: str) -> Script[tuple[ApiKey, Account] | None]:
+def authenticate(key_id: str) -> Query[tuple[ApiKey, Account] | None]:
     """A key by its id with its account, revoked and expired keys and banned accounts too."""
-    found = yield from key(key_id)
-    if found is None:
-        return None
-    return found, (yield from account(found.account_id))
+
+    def read(rows: Rows) -> tuple[ApiKey, Account] | None:
+        return (as_record(ApiKey, rows[0]), as_record(Account, rows[0]["account"])) if rows else None
+
+    return Query(SQL["authenticate"], {"id": key_id}, read)
 
 
 def keys() -> Query[list[ApiKey]]:

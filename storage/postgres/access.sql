@@ -59,6 +59,12 @@ returning *;
 -- key --
 select * from api_keys where id = %(id)s;
 
+-- authenticate --
+-- A key and its account in one go: every request that brings a key waits for this.
+select key.*, to_jsonb(account) as account
+  from api_keys key join accounts account on account.id = key.account_id
+ where key.id = %(id)s;
+
 -- keys --
 select * from api_keys order by created_at;
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -152,6 +152,13 @@ class _Driver(Generic[T]):
             self.result = stop.value
 
 
+def _transaction(
+    connection: psycopg.AsyncConnection[DictRow], script: Query[T] | Script[T]
+) -> AbstractAsyncContextManager[object]:
+    """One statement is a transaction by itself: it needs no round trips that begin and commit one."""
+    return nullcontext() if isinstance(script, Query) else connection.transaction()
+
+
 def _unavailable(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"Postgres does not answer ({type(error).__name__}). Try again in a few seconds.")
 
@@ -251,7 +258,7 @@ class AsyncDatabase:
     async def run(self, script: Query[T] | Script[T]) -> T:
         """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._pool.connection() as connection, _transaction(connection, script):
                 driver = _Driver(script)
                 while driver.query is not None:
                     if driver.query.copied is not None:

@@ -87,7 +87,12 @@ class CatalogueWatch:
         began = time.monotonic()
         if began - self._asked_at > LONGEST_PAUSE_SECONDS:
             self._forget()
-        found = await self._ask()
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                found = await self._ask()
+        except (psycopg.Error, TimeoutError) as error:
+            await self._lose()
+            raise StoreUnavailable(f"Postgres does not answer ({type(error).__name__}). Try again soon.") from error
         self._asked_at = began
         self._snapshot = found.snapshot
         self._note(found)
@@ -116,18 +121,15 @@ class CatalogueWatch:
 
     async def _ask(self) -> Changes:
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                return await self._execute()
-        except (psycopg.Error, StoreUnavailable, TimeoutError):
-            # Another connection may lead to another server, or to an older state of this one.
-            await self.close()
-            self._forget()
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                return await self._execute()
-        except (psycopg.Error, TimeoutError) as error:
-            await self.close()
-            raise StoreUnavailable(f"Postgres does not answer ({type(error).__name__}). Try again soon.") from error
+            return await self._execute()
+        except (psycopg.Error, StoreUnavailable):
+            await self._lose()
+        return await self._execute()
+
+    async def _lose(self) -> None:
+        """Another connection may lead to another server, or to an older state of this one."""
+        await self.close()
+        self._forget()
 
     async def _execute(self) -> Changes:
         if self._cursor is None:

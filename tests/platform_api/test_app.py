@@ -10,6 +10,7 @@ import httpx
 
 from storage.settings import PostgresSettings, RedisSettings, Settings
 from tests.platform_api.door import Door, listening
+from tests.platform_api.test_access import TABLE, filled
 
 PROJECT = Path(__file__).parents[2]
 
@@ -64,6 +65,23 @@ def test_every_operation_documents_its_errors_with_examples(shared_door: Door):
                     (media,) = answer["content"].values()
                     assert media["schema"] == {"$ref": "#/components/schemas/Problem"}, (path, status)
                     assert media["examples"], (path, status)
+
+
+def test_head_is_get_without_its_body_on_every_route_that_ends(shared_door: Door):
+    client = shared_door.client()
+    for path in (path for method, path in TABLE if method == "GET"):
+        head = client.head(filled(path))
+        if path.endswith("/events"):
+            assert head.status_code == 405
+            continue
+        got = client.get(filled(path))
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        named = ("content-type", "etag", "cache-control", "x-ratelimit-limit")
+        assert {name: head.headers.get(name) for name in named} == {name: got.headers.get(name) for name in named}, path
+        if "etag" in got.headers:
+            assert head.headers["content-length"] == got.headers["content-length"], path
+    assert client.head("/nothing").status_code == 404
+    assert client.head("/api/v1/training-jobs/6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11/cancel").status_code == 405
 
 
 def test_no_secret_is_in_the_log(shared_door: Door, caplog):  # type: ignore[no-untyped-def]

@@ -244,6 +244,15 @@ class Readers(RuleBasedStateMachine):
         self.read(reader)
 
     @rule()
+    def lose_the_watch(self) -> None:
+        """The connections that ask what has changed are cut."""
+        cut = (
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid() and query like %(asks)s"
+        )
+        self.door.database.run(Query(cut, {"asks": "%pg_current_snapshot()::text%"}, len))
+
+    @rule()
     def flush(self) -> None:
         """Valkey forgets everything."""
         if not self.paused:
