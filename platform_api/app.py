@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
+from typing import Any, cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from platform_api import documentation, problems, receiving
 from platform_api.access import provide_caller, provide_viewer
@@ -25,9 +28,11 @@ from platform_api.resources.freshness import Freshness
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.images import Images
+from platform_api.resources.metrics import Metrics
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
+from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
 from platform_api.resources.social import Comments, Follows, Reactions
@@ -54,6 +59,7 @@ RESOURCES = (
     Comments,
     ActivityResource,
     Freshness,
+    Notifications,
 )
 
 STREAMS_EACH = 50
@@ -71,7 +77,7 @@ def create_app(settings: Settings) -> Litestar:
             yield
 
     app = Litestar(
-        route_handlers=[Router(API, route_handlers=list(RESOURCES)), ModelDownloads, Health],
+        route_handlers=[Router(API, route_handlers=list(RESOURCES)), ModelDownloads, Health, Metrics],
         lifespan=[lifespan],
         state=State({"refusals": problems.Refusals()}),
         dependencies={
@@ -81,6 +87,7 @@ def create_app(settings: Settings) -> Litestar:
         },
         exception_handlers=problems.HANDLERS,
         before_send=[complete_headers],
+        response_headers=documentation.SHARED_HEADERS,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=documentation.config(),
         logging_config=None,
@@ -89,10 +96,16 @@ def create_app(settings: Settings) -> Litestar:
     return app
 
 
-def app_from_environment() -> Litestar:
-    """What uvicorn serves: `uvicorn platform_api.app:app_from_environment --factory`."""
+def app_from_environment() -> ASGIApp:
+    """What uvicorn serves: `uvicorn platform_api.app:app_from_environment --factory --no-proxy-headers`."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    return create_app(load_settings())
+    return served(load_settings())
+
+
+def served(settings: Settings) -> ASGIApp:
+    """The API as it is served: behind the proxies whose word for the client's address is taken, and no others."""
+    app, trusted = create_app(settings), settings.api.trusted_proxies
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
 
 def provide_stores(state: State) -> AsyncStores:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from litestar import Controller, Litestar, Request, Response, get
+from litestar.datastructures import ResponseHeader
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
@@ -26,13 +27,27 @@ from litestar.openapi.spec import (
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
+from platform_api import rates
 from platform_api.access import Open, Reads, Requires
 
 DESCRIPTION = """Photos in, a personalised image model out.
 
 Send `Authorization: Bearer drk_...` with every request; each route names the scope that the key needs. A POST with an
 `Idempotency-Key` can be repeated: the same key and request give the same answer. Errors are
-`application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`."""
+`application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`.
+
+Each answer says how many more requests of its kind the key, or the address without one, may send: `X-RateLimit-Limit`
+in a minute, `-Remaining` now, `-Reset` seconds until all of them again. Beyond that it is 429 with `Retry-After`."""
+
+SHARED_HEADERS = tuple(
+    ResponseHeader(name=name, description=words, documentation_only=True)
+    for name, words in (
+        (rates.LIMIT, "How many requests of this kind the key, or the address without a key, may send in a minute."),
+        (rates.REMAINING, "How many more it may send at this moment."),
+        (rates.RESET, "Seconds from now until it may send that many again."),
+    )
+)
+"""What every counted answer says, the refusals too."""
 
 _TAGS = (
     Tag("Data sets", "The subject's photos."),
@@ -45,6 +60,7 @@ _TAGS = (
     Tag("People", "Creators, users, yourself."),
     Tag("Social", "Follows, reactions, comments."),
     Tag("Activity", "Counted acts, and how fresh the counts are."),
+    Tag("Notifications", "What you are told, where, and how often."),
     Tag("Downloads", "Bytes of published files."),
     Tag("Health", "Whether the door and what it needs are well."),
 )

@@ -7,20 +7,15 @@ relay starts it when rows are due and nobody drains.
 from __future__ import annotations
 
 import logging
-import time
 
-import psycopg
 from prefect import flow, get_run_logger
 from prefect.context import FlowRunContext
-from psycopg.rows import DictRow
 
+from flows import drains
 from flows.indexing.draining import SYNC, drain
 from storage.postgres import search_queue
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
-
-IDLE_SECONDS = 30.0
-"""A drain that found work waits this long for more before it ends: a flow run costs seconds."""
 
 
 @flow(name=SYNC)
@@ -31,7 +26,7 @@ def sync_search_index() -> int:
             _log().info("another run is draining the queue")
             return 0
         stores.database.run(search_queue.next_wakeup(SYNC))
-        written = drain_until_idle(stores, IDLE_SECONDS)
+        written = drain_until_idle(stores, drains.IDLE_SECONDS)
         lag = stores.database.run(search_queue.lag())
     _log().info("%d written, %d waiting, %d refused", written, lag.waiting, lag.dead_letters)
     return written
@@ -39,26 +34,13 @@ def sync_search_index() -> int:
 
 def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     """Drain again whenever somebody says that rows wait, until nobody has for `idle_seconds`."""
-    total = 0
-    with stores.database.connect() as listener:
-        listener.execute("listen search_queue")
-        deadline = time.monotonic() + idle_seconds
-        while True:
-            written = drain(stores)
-            total += written
-            now = time.monotonic()
-            if written:
-                deadline = now + idle_seconds
-            elif total == 0 or now >= deadline:
-                return total
-            _wait(listener, stores, deadline - now)
-
-
-def _wait(listener: psycopg.Connection[DictRow], stores: Stores, seconds: float) -> None:
-    due = stores.database.run(search_queue.next_due())
-    limit = seconds if due is None else max(0.05, min(seconds, due))
-    for _ in listener.notifies(timeout=limit, stop_after=1):
-        return
+    return drains.drain_until_idle(
+        stores,
+        "search_queue",
+        lambda: drain(stores),
+        lambda: stores.database.run(search_queue.next_due()),
+        idle_seconds,
+    )
 
 
 def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:

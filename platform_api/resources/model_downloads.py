@@ -17,6 +17,7 @@ from platform_api.counting import Tally
 from platform_api.paging import queried
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_number, a_text
+from platform_api.rates import LIMITED_AS, RateKind
 from platform_api.resources.model_versions import read_version
 from storage.errors import Gone, LinkRefused, NotFound, Unauthenticated
 from storage.postgres import catalog
@@ -53,6 +54,7 @@ class ModelDownloads(Controller):
         "/models/{version_id:int}",
         http_method=[HttpMethod.GET, HttpMethod.HEAD],
         guards=[Reads(Scope.MODELS_READ, by_token=True)],
+        opt={LIMITED_AS: RateKind.DOWNLOADS},
         operation_class=DownloadQuery,
         status_code=307,
         responses={

@@ -30,6 +30,8 @@ class Scope(StrEnum):
     SOCIAL_WRITE = "social:write"
     ACTIVITY_READ = "activity:read"
     ACTIVITY_WRITE = "activity:write"
+    NOTIFICATIONS_READ = "notifications:read"
+    NOTIFICATIONS_WRITE = "notifications:write"
 
 
 class Role(StrEnum):

@@ -71,8 +71,6 @@ begin
                  add constraint of_the_day check (%2$I >= %3$L and %2$I < %4$L)',
             'built_' || grain.name || '_' || suffix, grain.at, built || grain.midnight, (built + 1) || grain.midnight);
     end loop;
-    -- Without statistics Postgres takes a day of a table of one day for a few of its rows.
-    execute format('analyze %I', 'built_days_' || suffix);
     for grain in select * from (values ('hours', ' 00:00+00'), ('days', '')) as grains (name, midnight)
     loop
         execute format('drop table if exists %I', 'activity_' || grain.name || '_' || suffix);
