@@ -30,7 +30,7 @@ create table activity_totals (
     year      bigint not null,
     all_time  bigint not null,
     primary key (entity_id, entity, metric)
-) with (fillfactor = 60);
+) with (fillfactor = 80);
 
 -- `as_of` is the day that totals are of. `stale`: a day was built whole since they were, so they are to be made anew.
 create table rollup_state (
@@ -99,7 +99,7 @@ end $$;
 -- The totals of a day, made anew from every day.
 create function activity_build_totals(today date) returns void language plpgsql as $$
 begin
-    create table built_totals with (fillfactor = 60) as
+    create table built_totals with (fillfactor = 80) as
     select entity_id, entity, metric,
            coalesce(sum(amount) filter (where day > today - 7 and day <= today), 0)::bigint as week,
            coalesce(sum(amount) filter (where day > today - 30 and day <= today), 0)::bigint as month,
@@ -115,7 +115,7 @@ end $$;
 -- the totals are written anew beside those that are read; this costs what there are entities, not what was counted.
 create function activity_turn_totals(was date, today date, moved date[], begun date) returns void language plpgsql as $$
 begin
-    create table built_totals with (fillfactor = 60) as
+    create table built_totals with (fillfactor = 80) as
     select entity_id, entity, metric,
            coalesce(old.week, 0) + coalesce(change.week, 0) as week,
            coalesce(old.month, 0) + coalesce(change.month, 0) as month,
