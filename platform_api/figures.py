@@ -1,17 +1,18 @@
-"""Figures of one API process for Prometheus: refusals by reason, the cache by layer, what went without Valkey."""
+"""Figures for Prometheus: what this API process refused, kept and did without Valkey; of all, how fresh counts are."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from litestar.datastructures import State
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from platform_api.problems import Refusals
+from storage.records.freshness import FlowFreshness, PartitionState
 from storage.stores import AsyncStores
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,8 +21,8 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Figures(Collector):
     """Reads the counts where they are kept, when somebody asks for them."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, flows: Sequence[FlowFreshness]) -> None:
+        self._state, self._flows = state, flows
 
     def collect(self) -> Iterable[Metric]:
         """Every figure."""
@@ -37,6 +38,11 @@ class Figures(Collector):
         )
         if stores.settings.cache.enabled:
             yield from self._cache(stores)
+        for name, words, value in _FRESHNESS:
+            family = GaugeMetricFamily(name, words, labels=["flow"])
+            for flow in self._flows:
+                family.add_metric([flow.flow], value(flow))
+            yield family
 
     def _cache(self, stores: AsyncStores) -> Iterable[Metric]:
         cache = CounterMetricFamily("darkroom_cache", "What was asked of each layer.", labels=["layer", "outcome"])
@@ -51,8 +57,15 @@ class Figures(Collector):
         )
 
 
-def exposed(state: State) -> bytes:
-    """The figures in Prometheus' text format."""
+_FRESHNESS: tuple[tuple[str, str, Callable[[FlowFreshness], float]], ...] = (
+    ("darkroom_flow_late", "1 while a flow is late.", lambda flow: flow.state is PartitionState.LATE),
+    ("darkroom_flow_waiting", "Batches that no run has taken.", lambda flow: flow.waiting),
+    ("darkroom_flow_lag_seconds", "Age of the oldest of them.", lambda flow: flow.oldest_seconds),
+)
+
+
+def exposed(state: State, flows: Sequence[FlowFreshness] = ()) -> bytes:
+    """The figures in Prometheus' text format; without flows while Postgres is away."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(state))
+    registry.register(Figures(state, flows))
     return generate_latest(registry)

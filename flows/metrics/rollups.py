@@ -83,6 +83,7 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
         reach(stores.settings, "day-rolled-up")
     done += settle(stores, now)
     run(activity.make_days_ahead)
+    run(partial(activity.drop_days, stores.settings.metrics.keep_days))
     run(partial(activity.forget, stores.settings.metrics.keep_days))
     return done
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
+
 from litestar import Controller, Response, get
 from litestar.datastructures import State
 
 from platform_api.access import Open
 from platform_api.figures import MEDIA_TYPE, exposed
+from storage.errors import StoreUnavailable
+from storage.postgres import freshness
+from storage.stores import AsyncStores
+
+PATIENCE_SECONDS = 2.0
 
 
 class Metrics(Controller):
-    """Figures of this process."""
+    """Figures of this process, and of flows."""
 
     path = "/metrics"
     tags = ("Health",)
@@ -21,6 +29,11 @@ class Metrics(Controller):
         media_type=MEDIA_TYPE,
         summary="Figures",
     )
-    async def show(self, state: State) -> Response[bytes]:
-        """What this process has counted since it started, in Prometheus' text format."""
-        return Response(exposed(state), media_type=MEDIA_TYPE)
+    async def show(self, stores: AsyncStores, state: State) -> Response[bytes]:
+        """What this process has counted since it started, and how fresh counts are, in Prometheus' text format."""
+        report = freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
+        try:
+            flows = await asyncio.wait_for(stores.database.run(report), PATIENCE_SECONDS)
+        except (StoreUnavailable, TimeoutError):
+            flows = []
+        return Response(exposed(state, flows), media_type=MEDIA_TYPE)

@@ -74,10 +74,16 @@ def make_days_ahead() -> Query[int]:
     return count(SQL["make_days_ahead"], {})
 
 
-def forget(keep_days: int) -> Script[int]:
-    """Drop the days whose activity is kept no more, and what says only how it came; gives how many days."""
-    [dropped] = yield from column(SQL["drop_old_days"], {"days": keep_days}, int)
+def drop_days(keep_days: int) -> Query[list[int]]:
+    """Drop the days whose activity is kept no more; gives how many, as the only number of a list.
+
+    By itself: it keeps everybody from the tables until it is committed.
+    """
+    return column(SQL["drop_old_days"], {"days": keep_days}, int)
+
+
+def forget(keep_days: int) -> Script[None]:
+    """Forget what says only how acts came: keys that are too old to come again, lists of acts set aside, batches."""
     yield from count(SQL["forget_keys"], {})
     yield from count(SQL["forget_set_aside"], {"days": keep_days})
     yield from count(SQL["forget_batches"], {})
-    return dropped

@@ -1,8 +1,8 @@
 """Roll-ups of activity. Each script is one transaction, done whole or not at all; doing it again changes nothing.
 
 A cell of an hour or day is always summed anew from what it holds. Totals of the periods move by what cells change by,
-so that a run costs what is new and not what was ever counted; building whole days marks them stale, and
-`settle_totals` makes them anew from every day.
+and by the days that periods gain and lose, so that a run costs what is new and not what was ever counted. `build_day`
+marks them stale, and `settle_totals` makes them anew from every day.
 """
 
 from __future__ import annotations
@@ -59,9 +59,20 @@ def roll_up_day(day: date, now: datetime) -> Script[RolledUp]:
     """Take what waits of one day into its hours, its sums, the totals of `now` and the catalogue's counts."""
     yield from _alone()
     yield from Query(SQL["room"], {}, len)
-    yield from _move_totals(now.date())
+    today, was = now.date(), (yield from state()).as_of
     [begun] = yield from column(SQL["is_begun"], {"day": day}, bool)
-    done = yield from (_take if begun else _begin)(day, (now.date() - day).days)
+    built = None if begun else (yield from _build(day))
+    if built or was != today:
+        moved = moved_days(was, today) if was else []
+        turn = {"was": was or today, "today": today, "moved": moved, "begun": day if built else None}
+        yield from Query(SQL["turn_totals"], turn, len)
+        yield from Query(SQL["note_as_of"], {"today": today}, len)
+    if built:
+        touched = yield from one(SQL["entities_of_day"], {"day": day}, _Days, "entities")
+        written = yield from _write_stats(touched.models, touched.versions, touched.images)
+        done = msgspec.structs.replace(built, stats=written)
+    else:
+        done = yield from _take(day, (today - day).days)
     yield from freshness.finished(ROLL_UP, day, now)
     return done
 
@@ -81,14 +92,6 @@ def _take(day: date, ago: int) -> Script[RolledUp]:
         day_cells=days.day_cells,
         stats=(yield from _write_stats(days.models, days.versions, days.images)),
     )
-
-
-def _begin(day: date, ago: int) -> Script[RolledUp]:
-    """Nothing was rolled up of the day before, so it is built whole, and all of it is new to the totals."""
-    built = yield from _build(day)
-    days = yield from one(SQL["total_day"], {"day": day, "ago": ago}, _Days, "days")
-    written = yield from _write_stats(days.models, days.versions, days.images)
-    return msgspec.structs.replace(built, stats=written)
 
 
 def build_day(day: date, now: datetime) -> Script[RolledUp]:
@@ -127,14 +130,6 @@ def settle_totals(now: datetime) -> Script[RolledUp]:
 
 def _alone() -> Query[int]:
     return Query(SQL["alone"], {"lock": _TOTALS}, len)
-
-
-def _move_totals(today: date) -> Script[None]:
-    was = (yield from state()).as_of
-    if was is not None and was != today:
-        yield from count(SQL["move_totals"], {"was": was, "now": today, "days": moved_days(was, today)})
-    if was != today:
-        yield from Query(SQL["note_as_of"], {"today": today}, len)
 
 
 def _write_stats(

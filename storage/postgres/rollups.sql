@@ -115,49 +115,13 @@ select (select count(*) from changed) as day_cells,
        array(select distinct entity_id from changed where entity = 'version') as versions,
        array(select distinct entity_id from changed where entity = 'image') as images;
 
--- total_day --
--- The totals of the periods that hold a day, by all that it has: nothing of it was in them before.
-with moved as (
-    update activity_totals total
-       set week = total.week + cell.amount * (%(ago)s::int between 0 and 6)::int,
-           month = total.month + cell.amount * (%(ago)s::int between 0 and 29)::int,
-           year = total.year + cell.amount * (%(ago)s::int between 0 and 364)::int,
-           all_time = total.all_time + cell.amount
-      from activity_days cell
-     where (total.entity_id, total.entity, total.metric) = (cell.entity_id, cell.entity, cell.metric)
-       and cell.day = %(day)s and cell.amount <> 0
-), begun as (
-    insert into activity_totals (entity_id, entity, metric, week, month, year, all_time)
-    select entity_id, entity, metric, amount * (%(ago)s::int between 0 and 6)::int,
-           amount * (%(ago)s::int between 0 and 29)::int, amount * (%(ago)s::int between 0 and 364)::int, amount
-      from activity_days cell
-     where cell.day = %(day)s
-       and not exists (select from activity_totals total
-                        where (total.entity_id, total.entity, total.metric)
-                              = (cell.entity_id, cell.entity, cell.metric))
-     order by entity_id, entity, metric
-)
+-- entities_of_day --
 select array(select distinct entity_id from activity_days where day = %(day)s and entity = 'model') as models,
        array(select distinct entity_id from activity_days where day = %(day)s and entity = 'version') as versions,
        array(select distinct entity_id from activity_days where day = %(day)s and entity = 'image') as images;
 
--- move_totals --
--- Totals of another day: what enters a period is added, what leaves it is taken off.
-with moved as (
-    select entity_id, entity, metric,
-           sum(amount * ((now_ago between 0 and 6)::int - (was_ago between 0 and 6)::int))::bigint as week,
-           sum(amount * ((now_ago between 0 and 29)::int - (was_ago between 0 and 29)::int))::bigint as month,
-           sum(amount * ((now_ago between 0 and 364)::int - (was_ago between 0 and 364)::int))::bigint as year
-      from activity_days cell,
-           lateral (select %(now)s::date - cell.day as now_ago, %(was)s::date - cell.day as was_ago) ages
-     where cell.day = any(%(days)s::date[])
-     group by entity_id, entity, metric
-)
-update activity_totals total
-   set week = total.week + moved.week, month = total.month + moved.month, year = total.year + moved.year
-  from moved
- where (total.entity_id, total.entity, total.metric) = (moved.entity_id, moved.entity, moved.metric)
-   and (moved.week, moved.month, moved.year) <> (0, 0, 0);
+-- turn_totals --
+select activity_turn_totals(%(was)s::date, %(today)s::date, %(moved)s::date[], %(begun)s::date);
 
 -- note_as_of --
 update rollup_state set as_of = %(today)s;
@@ -180,7 +144,7 @@ select day_partition('activity', %(day)s) where not exists (select from activity
 select activities, hour_cells, day_cells from activity_build_day(%(day)s);
 
 -- build_totals --
-select activity_build_totals(%(today)s) as made;
+select activity_build_totals(%(today)s);
 
 -- note_fresh --
 update rollup_state set as_of = %(today)s, stale = false;

@@ -23,3 +23,6 @@ def test_a_flow_that_stands_still_is_seen_in_freshness_and_health(door: Door) ->
     health = client.get("/health").json()
     assert (health["status"], health["parts"]["metrics"]["state"]) == ("degraded", "late")
     assert health["parts"]["metrics"]["alarms"] == ["late roll-up-metrics"]
+    figures = door.client("").get("/metrics").text
+    assert 'darkroom_flow_late{flow="roll-up-metrics"} 1.0' in figures
+    assert 'darkroom_flow_waiting{flow="roll-up-metrics"} 0.0' in figures

@@ -30,7 +30,7 @@ create table activity_totals (
     year      bigint not null,
     all_time  bigint not null,
     primary key (entity_id, entity, metric)
-) with (fillfactor = 60);
+) with (fillfactor = 80);
 
 -- `as_of` is the day that totals are of. `stale`: a day was built whole since they were, so they are to be made anew.
 create table rollup_state (
@@ -71,8 +71,6 @@ begin
                  add constraint of_the_day check (%2$I >= %3$L and %2$I < %4$L)',
             'built_' || grain.name || '_' || suffix, grain.at, built || grain.midnight, (built + 1) || grain.midnight);
     end loop;
-    -- Without statistics Postgres takes a day of a table of one day for a few of its rows.
-    execute format('analyze %I', 'built_days_' || suffix);
     for grain in select * from (values ('hours', ' 00:00+00'), ('days', '')) as grains (name, midnight)
     loop
         execute format('drop table if exists %I', 'activity_' || grain.name || '_' || suffix);
@@ -85,12 +83,23 @@ begin
     end loop;
 end $$;
 
--- The totals made anew from every day, beside those that are read, and put in their place. Gives how many rows.
-create function activity_build_totals(today date) returns bigint language plpgsql as $$
-declare
-    made bigint;
+-- Index built_totals and put it in the place of the totals that are read.
+create function activity_swap_totals() returns void language plpgsql as $$
 begin
-    create table built_totals with (fillfactor = 60) as
+    alter table built_totals
+        add primary key (entity_id, entity, metric),
+        alter column week set not null,
+        alter column month set not null,
+        alter column year set not null,
+        alter column all_time set not null;
+    drop table activity_totals;
+    alter table built_totals rename to activity_totals;
+end $$;
+
+-- The totals of a day, made anew from every day.
+create function activity_build_totals(today date) returns void language plpgsql as $$
+begin
+    create table built_totals with (fillfactor = 80) as
     select entity_id, entity, metric,
            coalesce(sum(amount) filter (where day > today - 7 and day <= today), 0)::bigint as week,
            coalesce(sum(amount) filter (where day > today - 30 and day <= today), 0)::bigint as month,
@@ -98,17 +107,34 @@ begin
            sum(amount)::bigint as all_time
       from activity_days
      group by entity_id, entity, metric;
-    get diagnostics made = row_count;
-    alter table built_totals
-        add primary key (entity_id, entity, metric),
-        alter column week set not null,
-        alter column month set not null,
-        alter column year set not null,
-        alter column all_time set not null;
-    analyze built_totals;
-    drop table activity_totals;
-    alter table built_totals rename to activity_totals;
-    return made;
+    perform activity_swap_totals();
+end $$;
+
+-- The totals of the day `was` become those of `today`: what enters a period is added, what leaves it is taken off.
+-- `moved` are the days that do; all that the day `begun` has is new. Most entities are touched when a day begins, so
+-- the totals are written anew beside those that are read; this costs what there are entities, not what was counted.
+create function activity_turn_totals(was date, today date, moved date[], begun date) returns void language plpgsql as $$
+begin
+    create table built_totals with (fillfactor = 80) as
+    select entity_id, entity, metric,
+           coalesce(old.week, 0) + coalesce(change.week, 0) as week,
+           coalesce(old.month, 0) + coalesce(change.month, 0) as month,
+           coalesce(old.year, 0) + coalesce(change.year, 0) as year,
+           coalesce(old.all_time, 0) + coalesce(change.all_time, 0) as all_time
+      from activity_totals old
+      full join (
+           select entity_id, entity, metric,
+                  sum(amount * ((now_ago between 0 and 6)::int - (was_ago between 0 and 6)::int))::bigint as week,
+                  sum(amount * ((now_ago between 0 and 29)::int - (was_ago between 0 and 29)::int))::bigint as month,
+                  sum(amount * ((now_ago between 0 and 364)::int - (was_ago between 0 and 364)::int))::bigint as year,
+                  (sum(amount) filter (where day = begun))::bigint as all_time
+             from activity_days cell,
+                  lateral (select today - cell.day as now_ago,
+                                  case when cell.day is distinct from begun then was - cell.day else -1 end as was_ago) ages
+            where day = any(moved || begun)
+            group by entity_id, entity, metric) change
+        using (entity_id, entity, metric);
+    perform activity_swap_totals();
 end $$;
 
 -- Which partitions of which flow were finished, and when last. `started` begins what is expected of a flow.
