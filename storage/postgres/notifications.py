@@ -119,7 +119,8 @@ def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool
     if not reached:
         return False
     whom = {"audience": notification.audience, "readers": list(notification.readers), "reached": reached[0]}
-    last = yield from Query(SQL["chunk_end"], {**whom, "limit": limit}, _last)
+    ends = "chunk_end_of_all" if notification.audience is Audience.EVERYONE else "chunk_end"
+    last = yield from Query(SQL[ends], {**whom, "limit": limit}, _last)
     if last is None:
         yield from column(SQL["done"], {"id": notification.id}, int)
         return False

@@ -86,6 +86,11 @@ select max(number) as last
           from readers_between(%(audience)s, %(readers)s::bigint[], %(reached)s, 9223372036854775807) as reader (number)
          order by number limit %(limit)s) chunk;
 
+-- chunk_end_of_all --
+-- The same for everybody, from the index alone: where a chunk ends, banned accounts count too.
+select max(number) as last
+  from (select number from accounts where number > %(reached)s order by number limit %(limit)s) chunk;
+
 -- tell_in_app --
 -- Those who want it in the list, at once; who opted out is never written.
 insert into deliveries (notification_id, reader, channel, state, frequency)
