@@ -88,6 +88,7 @@ class RangeNotSatisfiable(errors.Refused):
 class ProtocolRefusal(errors.Refused):
     """A refusal to which a protocol on top of HTTP gives its own status and headers."""
 
+    code = "protocol"
     status: ClassVar[int] = HTTPStatus.BAD_REQUEST
 
     @property

@@ -23,6 +23,8 @@ Outward = Annotated[Channel, typer.Argument(help="email or webhook.")]
 class NoAddress(DarkroomError):
     """The list in the app has no address, so it cannot be paused."""
 
+    code = "no_address"
+
 
 @app.command()
 def announce(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -220,7 +220,14 @@ class Database:
     def session_lock(self, name: str) -> Generator[bool]:
         """Hold the advisory lock called `name` on a connection of its own; gives whether it was free."""
         with self.connect() as connection:
-            yield try_lock(connection, name)
+            held = try_lock(connection, name)
+            try:
+                yield held
+            finally:
+                if held:
+                    # A server frees what a closed connection held a moment later only. A lost one holds nothing.
+                    with suppress(psycopg.Error):
+                        connection.execute("select pg_advisory_unlock(%(number)s)", {"number": lock_number(name)})
 
     def close(self) -> None:
         """Give every connection back."""
