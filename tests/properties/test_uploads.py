@@ -66,7 +66,7 @@ def step(sender: Sender, url: str, offset: int, what: str, place: int) -> int:
 
 
 @given(steps=STEPS)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_same_bytes_and_hashes_come_of_any_cuts(doors: tuple[Door, str], steps: list[tuple[str, int]]):
     door, other = doors
     sender = a_sender(door)
