@@ -13,7 +13,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.blobs.hashing import ModelHasher, hash_again
+from storage.blobs.hashing import ModelHasher, hash_again, hash_on
 
 HEADER = b'{"__metadata__":{}}'
 CONTENT = len(HEADER).to_bytes(8, "little") + HEADER + random.Random(6).randbytes(0x118000)
@@ -67,6 +67,18 @@ def test_after_a_restart_what_is_on_disk_is_hashed_again(tmp_path: Path) -> None
     hasher.take(CONTENT[0x108000:])
 
     assert found(hasher) == expected(CONTENT)
+
+
+def test_a_hasher_catches_up_with_what_others_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    path.write_bytes(CONTENT)
+    hasher = ModelHasher()
+    hasher.take(CONTENT[:1000])
+    before = hasher.copy()
+
+    assert found(hash_on(hasher, path, len(CONTENT))) == expected(CONTENT)
+    assert found(before) == expected(CONTENT[:1000])
+    assert found(hash_on(before, path, 2000)) == expected(CONTENT[:2000])
 
 
 def test_a_part_that_lost_bytes_is_not_hashed(tmp_path: Path) -> None:
