@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import msgspec
 
-from storage.blobs.weights import CONVERT_FOLDER, check_weights
+from storage.blobs import families
+from storage.blobs.other_formats import CONVERT_FOLDER, PICKLE_SUFFIXES
+from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from storage.records.base_models import BaseModelCard
 
 MAX_FILES = 500
 MAX_JSON_BYTES = 32 * 1024 * 1024
-PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib"})
 CODE = frozenset({".py", ".pyc", ".so", ".dll", ".sh", ".exe"})
 TEXTS = frozenset({".json", ".txt", ".md"})
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "I64"})
@@ -51,17 +52,17 @@ _SD1 = FamilyLayout(
         "unet": Component(
             frozenset({"UNet2DConditionModel"}),
             "diffusion_pytorch_model.safetensors",
-            re.compile(r"(conv_in|conv_out|conv_norm_out|time_embedding|down_blocks|mid_block|up_blocks)\..+"),
+            re.compile(families.UNET),
         ),
         "vae": Component(
             frozenset({"AutoencoderKL"}),
             "diffusion_pytorch_model.safetensors",
-            re.compile(r"(encoder|decoder|quant_conv|post_quant_conv)\..+"),
+            re.compile(families.VAE),
         ),
         "text_encoder": Component(
             frozenset({"CLIPTextModel"}),
             "model.safetensors",
-            re.compile(r"(text_model\.)?(embeddings|encoder|final_layer_norm)\..+"),
+            re.compile(families.CLIP),
         ),
         "tokenizer": Component(frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})),
         "scheduler": Component(frozenset()),
@@ -208,7 +209,7 @@ def _is_taken(path: str, parts: set[str], layout: FamilyLayout, paths: tuple[str
     part, _, name = path.rpartition("/")
     suffix = Path(name).suffix.lower()
     weights = _weights_name(part, layout)
-    if suffix in PICKLES:
+    if suffix in PICKLE_SUFFIXES:
         twins = {str(Path(path).with_suffix(".safetensors")), f"{part}/{weights}"}
         if twins.isdisjoint(paths):
             raise WeightsRefused("pickle", f"{path} is a pickle, which can run code. {CONVERT_FOLDER}")

@@ -23,11 +23,19 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from flows.indexing.draining import SYNC
+from flows.notifications.expanding import expand
+from flows.notifications.fan_out import FAN_OUT
 from storage.errors import JobLost, StoreUnavailable
-from storage.postgres import jobs, models, outbox, search_queue
+from storage.postgres import jobs, models, notifications, outbox, search_queue
+from storage.postgres.connection import Script
 from storage.records.events import (
+    CommentDeleted,
+    CommentEdited,
+    CommentWritten,
     CreatorsChanged,
     Event,
+    FollowAdded,
+    FollowRemoved,
     ImagesChanged,
     JobCancelled,
     JobCancelling,
@@ -38,6 +46,8 @@ from storage.records.events import (
     ModelsChanged,
     ModelVersionPublished,
     OutboxRow,
+    ReactionAdded,
+    ReactionRemoved,
     SampleReady,
 )
 from storage.records.jobs import Job, JobKind, JobState
@@ -52,6 +62,12 @@ DEPLOYMENTS: dict[JobKind, str] = {
     JobKind.GENERATION: "generate-images/generate-images",
 }
 """Which deployment carries out which kind of job."""
+
+DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
+    SYNC: search_queue.drain_wanted,
+    FAN_OUT: notifications.fan_out_wanted,
+}
+"""Flows that empty a queue, each deployed under its own name, and what says that a run of it is wanted."""
 
 SWEEP_SECONDS = 5.0
 DEAD_FLOW_RUN_SECONDS = 30.0
@@ -81,7 +97,8 @@ class Relay:
                     listener.execute("listen outbox")
                     while not self.stopping.is_set():
                         self.drain()
-                        self.wake_drain()
+                        for flow in DRAINS:
+                            self.wake_drain(flow)
                         pause = 0.0
                         now = time.monotonic()
                         if now - last_sweep >= min(SWEEP_SECONDS, self._stores.settings.jobs.silent_after_seconds / 4):
@@ -135,7 +152,13 @@ class Relay:
                 self._stores.database.run(search_queue.add_images(event))
             case CreatorsChanged():
                 self._stores.database.run(search_queue.add(Kind.CREATOR, event.numbers, event.lane))
-            case JobStarted() | JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
+            case JobSucceeded() | JobFailed() | SampleReady() | ModelVersionPublished():
+                self._stores.database.run(expand(event))
+            case JobStarted():
+                return
+            case FollowAdded() | FollowRemoved() | ReactionAdded() | ReactionRemoved():
+                return
+            case CommentWritten() | CommentEdited() | CommentDeleted():
                 return
             case _:
                 assert_never(event)
@@ -161,22 +184,22 @@ class Relay:
             if current.state is JobState.CANCELLED:
                 self._cancel_flow_run(run.id)
 
-    def wake_drain(self) -> UUID | None:
-        """Start a run of the search sync when rows are due and nobody drains them; gives the run.
+    def wake_drain(self, flow: str) -> UUID | None:
+        """Start a run of a flow in DRAINS when its queue has something due and nobody drains it; gives the run.
 
         The key has a number that the run itself raises when it begins, so asking again starts no second one.
         """
-        number = self._stores.database.run(search_queue.drain_wanted(SYNC))
+        number = self._stores.database.run(DRAINS[flow](flow))
         if number is None:
             return None
-        deployment = self._deployment_id(f"{SYNC}/{SYNC}")
-        key = f"{SYNC}:{number}"
+        deployment = self._deployment_id(f"{flow}/{flow}")
+        key = f"{flow}:{number}"
         run = self._ask(
             lambda: self._prefect.create_flow_run_from_deployment(deployment, idempotency_key=key, name=key)
         )
         if run.state is not None and run.state.is_final():
             # It died before it began, and Prefect gives a dead run back for its key.
-            self._stores.database.run(search_queue.next_wakeup(SYNC))
+            self._stores.database.run(search_queue.next_wakeup(flow))
         return run.id
 
     def _cancel_flow_run(self, flow_run_id: UUID | None) -> None:

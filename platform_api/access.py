@@ -1,4 +1,4 @@
-"""Who is calling and what their key allows. Every route states its scope; a route without one does not start."""
+"""Who is calling, what their key allows, and how often. Every route states its scope; one without does not start."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from platform_api import rates
 from storage.errors import AccessDenied, AccountBanned, Unauthenticated
 from storage.postgres import access
 from storage.records.access import Account, AccountStatus, ApiKey, Scope, split_key
@@ -43,11 +44,9 @@ class Requires:
     scope: Scope
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        """Raises Unauthenticated, AccountBanned, or AccessDenied when the key works but lacks the scope."""
-        header = connection.headers.get("authorization", "")
-        if not header:
-            raise Unauthenticated(f"No API key. {HOW}")
-        connection.state.caller = await _authenticated(connection, _key_in(header), self.scope)
+        """Raises Unauthenticated, AccountBanned, TooManyRequests; AccessDenied when the key lacks the scope."""
+        connection.state.caller = await _let_in(connection, handler, connection.headers.get("authorization", ""))
+        _check_scope(connection.state.caller, self.scope)
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,28 @@ class Reads:
     by_token: bool = False
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        """Raises Unauthenticated, AccountBanned, AccessDenied."""
+        """Raises Unauthenticated, AccountBanned, TooManyRequests, AccessDenied."""
         header = connection.headers.get("authorization", "")
         token = connection.query_params.get("token") if self.by_token else None
         connection.state.caller = None
         if header or token is not None:
-            key = _key_in(header or f"Bearer {token}")
-            connection.state.caller = await _authenticated(connection, key, self.scope)
+            connection.state.caller = await _let_in(connection, handler, header or f"Bearer {token}")
+            _check_scope(connection.state.caller, self.scope)
+        else:
+            await rates.count(connection, handler, None)
+
+
+async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler, header: str) -> Caller:
+    """The caller of a working key. A request without one counts for its address, however often it tries."""
+    try:
+        if not header:
+            raise Unauthenticated(f"No API key. {HOW}")
+        caller = await _authenticated(connection, _key_in(header))
+    except (Unauthenticated, AccountBanned):
+        await rates.count(connection, handler, None)
+        raise
+    await rates.count(connection, handler, caller.key.id)
+    return caller
 
 
 def _key_in(header: str) -> tuple[str, str]:
@@ -76,9 +90,7 @@ def _key_in(header: str) -> tuple[str, str]:
     return parts
 
 
-async def _authenticated(
-    connection: ASGIConnection[Any, Any, Any, Any], parts: tuple[str, str], scope: Scope
-) -> Caller:
+async def _authenticated(connection: ASGIConnection[Any, Any, Any, Any], parts: tuple[str, str]) -> Caller:
     stores = cast(AsyncStores, connection.app.state.stores)
     found = await stores.database.run(access.authenticate(parts[0]))
     if found is None or not found[0].works(parts[1], datetime.now(UTC)):
@@ -86,19 +98,26 @@ async def _authenticated(
     key, account = found
     if account.status is AccountStatus.BANNED:
         raise AccountBanned(f"The account '{account.name}' is banned: {account.ban_reason}. Write to the operator.")
-    if not key.allows(scope):
-        raise AccessDenied(f"The key lacks the scope '{scope}'. Make one that has it: darkroom key create")
     return Caller(account, key)
+
+
+def _check_scope(caller: Caller, scope: Scope) -> None:
+    if not caller.key.allows(scope):
+        raise AccessDenied(f"The key lacks the scope '{scope}'. Make one that has it: darkroom key create")
 
 
 @dataclass(frozen=True)
 class Open:
-    """A guard that lets everyone in, and says why that is right."""
+    """A guard that lets everyone in, and says why that is right. Who comes counts by address, unless `counted` is
+    False."""
 
     reason: str
+    counted: bool = True
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        """Nothing is asked."""
+        """Raises TooManyRequests."""
+        if self.counted:
+            await rates.count(connection, handler, None)
 
 
 def provide_caller(request: Request[Any, Any, Any]) -> Caller:

@@ -6,27 +6,35 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
+from typing import Any, cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from platform_api import documentation, problems, receiving
 from platform_api.access import provide_caller, provide_viewer
 from platform_api.bodies import MAX_BODY_BYTES
+from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.limits import Slots
+from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.images import Images
+from platform_api.resources.metrics import Metrics
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_versions import ModelVersions
 from platform_api.resources.models import Models
+from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
 from platform_api.resources.search import SearchResource
+from platform_api.resources.social import Comments, Follows, Reactions
 from platform_api.resources.training_jobs import TrainingJobs
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
@@ -45,6 +53,11 @@ RESOURCES = (
     People,
     Words,
     SearchResource,
+    Follows,
+    Reactions,
+    Comments,
+    ActivityResource,
+    Notifications,
 )
 
 STREAMS_EACH = 50
@@ -62,7 +75,7 @@ def create_app(settings: Settings) -> Litestar:
             yield
 
     app = Litestar(
-        route_handlers=[Router(API, route_handlers=list(RESOURCES)), ModelDownloads, Health],
+        route_handlers=[Router(API, route_handlers=list(RESOURCES)), ModelDownloads, Health, Metrics],
         lifespan=[lifespan],
         state=State({"refusals": problems.Refusals()}),
         dependencies={
@@ -72,6 +85,7 @@ def create_app(settings: Settings) -> Litestar:
         },
         exception_handlers=problems.HANDLERS,
         before_send=[complete_headers],
+        response_headers=documentation.SHARED_HEADERS,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=documentation.config(),
         logging_config=None,
@@ -80,10 +94,16 @@ def create_app(settings: Settings) -> Litestar:
     return app
 
 
-def app_from_environment() -> Litestar:
-    """What uvicorn serves: `uvicorn platform_api.app:app_from_environment --factory`."""
+def app_from_environment() -> ASGIApp:
+    """What uvicorn serves: `uvicorn platform_api.app:app_from_environment --factory --no-proxy-headers`."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    return create_app(load_settings())
+    return served(load_settings())
+
+
+def served(settings: Settings) -> ASGIApp:
+    """The API as it is served: behind the proxies whose word for the client's address is taken, and no others."""
+    app, trusted = create_app(settings), settings.api.trusted_proxies
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
 
 def provide_stores(state: State) -> AsyncStores:
@@ -93,17 +113,20 @@ def provide_stores(state: State) -> AsyncStores:
 
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
-    """What runs beside the routes: the listener for announcements and the image children."""
+    """What runs beside the routes: the listener for announcements, the tally of acts and the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
     state.announcements = Announcements(stores.database)
     state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
-    listening = asyncio.create_task(state.announcements.listen())
+    state.tally = Tally(stores.database)
+    beside = [asyncio.create_task(work) for work in (state.announcements.listen(), state.tally.write_down_for_ever())]
     try:
         yield
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await state.tally.write_down()
         await asyncio.to_thread(state.image_workers.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 from litestar import Request
@@ -12,6 +12,10 @@ from platform_api.problems import MalformedBody, readable
 from storage.errors import InvalidRequest
 
 MAX_BODY_BYTES = 64 * 1024
+
+LINES = msgspec.Meta(extra={"lines": True})
+"""Marks a field whose text may have lines and tabs."""
+_LINES = str.maketrans("", "", "\n\t")
 
 Check = Callable[[Request[Any, Any, Any]], Awaitable[None]]
 
@@ -68,9 +72,13 @@ def _fault(value: Any, kind: Any) -> str | None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         return readable(str(error))
-    if isinstance(value, str) and has_control_characters(value):
+    if isinstance(value, str) and has_control_characters(value.translate(_LINES) if _has_lines(kind) else value):
         return "must not hold control characters"
     return None
+
+
+def _has_lines(kind: Any) -> bool:
+    return LINES in get_args(kind)
 
 
 def has_control_characters(text: str) -> bool:

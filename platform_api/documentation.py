@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from litestar import Controller, Litestar, Request, Response, get
+from litestar.datastructures import ResponseHeader
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
@@ -26,13 +27,27 @@ from litestar.openapi.spec import (
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
+from platform_api import rates
 from platform_api.access import Open, Reads, Requires
 
 DESCRIPTION = """Photos in, a personalised image model out.
 
 Send `Authorization: Bearer drk_...` with every request; each route names the scope that the key needs. A POST with an
 `Idempotency-Key` can be repeated: the same key and request give the same answer. Errors are
-`application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`."""
+`application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`.
+
+Each answer says how many more requests of its kind the key, or the address without one, may send: `X-RateLimit-Limit`
+in a minute, `-Remaining` now, `-Reset` seconds until all of them again. Beyond that it is 429 with `Retry-After`."""
+
+SHARED_HEADERS = tuple(
+    ResponseHeader(name=name, description=words, documentation_only=True)
+    for name, words in (
+        (rates.LIMIT, "How many requests of this kind the key, or the address without a key, may send in a minute."),
+        (rates.REMAINING, "How many more it may send at this moment."),
+        (rates.RESET, "Seconds from now until it may send that many again."),
+    )
+)
+"""What every counted answer says, the refusals too."""
 
 _TAGS = (
     Tag("Data sets", "The subject's photos."),
@@ -43,6 +58,9 @@ _TAGS = (
     Tag("Search", "By words, by meaning, by both; filters and facets."),
     Tag("Images", "What models look like, and single images."),
     Tag("People", "Creators, users, yourself."),
+    Tag("Social", "Follows, reactions, comments."),
+    Tag("Activity", "Counted acts, and how fresh the counts are."),
+    Tag("Notifications", "What you are told, where, and how often."),
     Tag("Downloads", "Bytes of published files."),
     Tag("Health", "Whether the door and what it needs are well."),
 )
@@ -78,6 +96,17 @@ def state_scopes(app: Litestar) -> None:
         scopes = [guard.scope.value for guard in guards if isinstance(guard, Requires | Reads)]
         optional = any(isinstance(guard, Reads) for guard in guards)
         handler.security = [*([{"key": scopes}] if scopes else []), *([{}] if optional or not scopes else [])]
+
+
+def described(app: Litestar) -> dict[str, Any]:
+    """The document. Bodies that take no unknown field say so, which the framework leaves out."""
+    document = app.openapi_schema.to_schema()
+    for handler in handlers(app):
+        body = handler.parsed_fn_signature.parameters.get("data")
+        config = body and getattr(body.annotation, "__struct_config__", None)
+        if body and config and config.forbid_unknown_fields:
+            document["components"]["schemas"][body.annotation.__name__]["additionalProperties"] = False
+    return document
 
 
 def handlers(app: Litestar) -> list[HTTPRouteHandler]:
@@ -139,12 +168,12 @@ class Documentation(Controller):
     @get("/schema/openapi.json", media_type="application/vnd.oai.openapi+json")
     async def document(self, request: Request[Any, Any, Any]) -> dict[str, Any]:
         """The OpenAPI 3.1 document."""
-        return request.app.openapi_schema.to_schema()
+        return described(request.app)
 
     @get("/docs", media_type="text/html")
     async def page(self, request: Request[Any, Any, Any]) -> Response[str]:
         """The document as a page."""
-        return Response(_page(request.app.openapi_schema.to_schema()), headers=_PAGE_HEADERS, media_type="text/html")
+        return Response(_page(described(request.app)), headers=_PAGE_HEADERS, media_type="text/html")
 
 
 _STYLE = """

@@ -19,6 +19,7 @@ from litestar.response import Stream
 from platform_api.access import Open, Reads, Requires
 from platform_api.bodies import has_control_characters
 from platform_api.problems import RangeNotSatisfiable, can_answer
+from platform_api.rates import LIMITED_AS, RateKind
 from storage.blobs.store import BlobStore
 from storage.errors import BlobCorrupted, NotFound
 
@@ -69,6 +70,7 @@ def read_route(
         summary=summary,
         status_code=200,
         media_type="application/octet-stream",
+        opt={LIMITED_AS: RateKind.DOWNLOADS},
         responses={200: whole, 206: part, 304: unchanged, **can_answer(401, 403, 404, 410, 416, 422)},
     )
 

@@ -1,7 +1,7 @@
 """A job's event stream: state changes from Postgres with ids, progress ticks from Valkey without.
 
-One connection a process listens on the channel `outbox` and wakes the streams whose subject is named. A slow look at
-the table is the fallback, so a lost announcement delays an event and loses none.
+One connection a process listens on the channels `outbox` and `in_app` and wakes the streams whose subject is named. A
+slow look at the table is the fallback, so a lost announcement delays an event and loses none.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ KEEP_ALIVE_SECONDS = 10.0
 LOOK_SECONDS = 5.0
 TICKS_AGAIN_SECONDS = 3.0
 TICKS_LOOK_SECONDS = 0.5
+CHANNELS = ("outbox", "in_app")
+"""What is listened to: events by their subject, new notifications by their reader."""
+EVERY_READER = "readers"
+"""Announced instead of each reader of a notification when there are many."""
 _LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
@@ -75,7 +79,8 @@ class Announcements:
         while True:
             try:
                 async with await self._database.connect() as connection:
-                    await connection.execute("listen outbox")
+                    for channel in CHANNELS:
+                        await connection.execute(f"listen {channel}".encode())
                     pause = 0.2
                     for subject in list(self._waiting):
                         self._announce(subject)
@@ -87,6 +92,9 @@ class Announcements:
             pause = min(pause * 2, 5.0)
 
     def _announce(self, subject: str) -> None:
+        if subject == EVERY_READER:
+            for reader in [waiting for waiting in self._waiting if waiting.startswith("reader:")]:
+                self._announce(reader)
         for waiter in self._waiting.get(subject, ()):
             waiter.announce()
 

@@ -1,4 +1,8 @@
-"""What every answer carries: the request's id, and headers that give nothing away. One log line a request."""
+"""What every answer carries: the request's id, how often it may be asked, and headers that give nothing away.
+
+Pages of any origin may read the API and send it keys, because nothing in it acts on who a browser is: there are no
+cookies, so a page can do no more than a program without a browser. One log line a request.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,19 @@ from typing import Any, cast
 from litestar.datastructures import MutableScopeHeaders
 from litestar.types import HTTPScope, Message, Scope
 
+from platform_api.rates import LIMIT, REMAINING, RESET, rate_headers
+
 LOG = logging.getLogger("darkroom.api")
 REQUEST_ID = "X-Request-Id"
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+
+EXPOSED = (
+    *(LIMIT, REMAINING, RESET, REQUEST_ID, "X-Ignored-Parameters"),
+    *("Retry-After", "ETag", "Location", "Content-Range", "Accept-Ranges", "Content-Disposition", "Allow"),
+    *("Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Metadata"),
+    *("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm"),
+)
+"""What a page's script may read of an answer."""
 
 SAFE: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
@@ -21,8 +35,17 @@ SAFE: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": ", ".join(EXPOSED),
 }
 """Set unless the route has set its own."""
+
+PREFLIGHT: Mapping[str, str] = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, *",  # the star leaves Authorization out
+    "Access-Control-Max-Age": "7200",
+}
+"""What a browser asks before requests that are not plain, by OPTIONS."""
 
 
 def request_id(scope: Scope) -> str:
@@ -45,9 +68,10 @@ async def complete_headers(message: Message, scope: Scope) -> None:
     headers[REQUEST_ID] = identity
     for name, value in SAFE.items():
         headers.setdefault(name, value)
-    LOG.info(
-        "%s %s %s request=%s", cast(HTTPScope, scope)["method"], _plain(scope["path"]), message["status"], identity
-    )
+    method = cast(HTTPScope, scope)["method"]
+    for name, value in (PREFLIGHT if method == "OPTIONS" else rate_headers(scope)).items():
+        headers[name] = value
+    LOG.info("%s %s %s request=%s", method, _plain(scope["path"]), message["status"], identity)
 
 
 def _plain(path: str) -> str:

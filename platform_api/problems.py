@@ -249,7 +249,11 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     415: ("unsupported_media_type", "Send multipart/form-data or application/zip.", "a body of another kind"),
     416: ("range_not_satisfiable", "The file has 1,024 bytes.", "the range begins behind the end"),
     422: ("invalid_request", "steps: expected a whole number >= 1", "one or more fields do not pass"),
-    429: ("too_many_requests", "1000 unfinished jobs; the limit is 1000.", "a limit was reached; see Retry-After"),
+    429: (
+        "too_many_requests",
+        "1000 unfinished jobs; the limit is 1000.",
+        "too many; Retry-After says how many seconds to wait",
+    ),
     503: ("store_unavailable", "Postgres does not answer.", "a store does not answer; see Retry-After"),
     507: ("disk_full", "The blob store has no room left.", "no room left"),
 }
@@ -257,7 +261,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
 
 def can_answer(*statuses: int) -> dict[int, ResponseSpec]:
     """The OpenAPI documentation of a route's refusals, each with an example."""
-    return {status: _documented(status) for status in (400, *statuses, 503)}
+    return {status: _documented(status) for status in dict.fromkeys((400, *statuses, 429, 503))}
 
 
 def _documented(status: int) -> ResponseSpec:

@@ -64,6 +64,10 @@ class ApiSettings(BaseModel):
     allowed_hosts: list[str] = Field(
         default_factory=list, description="Other Host headers that links may be built from, as a JSON list."
     )
+    trusted_proxies: list[str] = Field(
+        default_factory=list,
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed, as a JSON list.",
+    )
     key: SecretStr = Field(
         SecretStr(""), description="API key that the command line sends; empty: the owner's, in the data folder."
     )
@@ -71,6 +75,18 @@ class ApiSettings(BaseModel):
     link_lifetime_seconds: int = Field(7 * 86400, ge=60, description="How long a signed image link works.")
     download_link_seconds: int = Field(3600, ge=60, description="How long the address that a download leads to works.")
     idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
+
+
+class LimitSettings(BaseModel):
+    """How often one API key, or one address that sends none, may ask. All at once or spread; 0: as often as it likes.
+
+    While Valkey is away nobody is limited.
+    """
+
+    reads: int = Field(6000, ge=0, description="Reads a minute of one API key, or of one address without a key.")
+    writes: int = Field(600, ge=0, description="Requests a minute that change something.")
+    searches: int = Field(600, ge=0, description="Searches a minute.")
+    downloads: int = Field(1200, ge=0, description="Files and images a minute.")
 
 
 class SearchSettings(BaseModel):
@@ -131,6 +147,7 @@ class Settings(BaseSettings):
     prefect: PrefectSettings = PrefectSettings()  # pyright: ignore[reportCallIssue]
     mlflow: MlflowSettings = MlflowSettings()  # pyright: ignore[reportCallIssue]
     api: ApiSettings = ApiSettings()  # pyright: ignore[reportCallIssue]
+    limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]
     search: SearchSettings = SearchSettings()  # pyright: ignore[reportCallIssue]
     uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
     jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]

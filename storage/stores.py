@@ -12,6 +12,7 @@ from typing import cast
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.redis.progress import ProgressReader, ProgressWriter
+from storage.redis.rate_limits import RateLimits
 from storage.search.embedded import EmbeddedReader
 from storage.search.embedded_writing import EmbeddedWriter
 from storage.search.encoder import Encoder
@@ -44,6 +45,7 @@ class AsyncStores:
     database: AsyncDatabase
     blobs: BlobStore
     progress: ProgressReader
+    rate_limits: RateLimits
     search: Search
 
 
@@ -64,13 +66,15 @@ def open_stores(settings: Settings) -> Generator[Stores]:
 async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
     """Clients for the API, closed at the end. It starts also while Postgres or Valkey is away."""
     database, progress = AsyncDatabase(settings.postgres), ProgressReader(settings.redis)
+    rate_limits = RateLimits(settings.redis)
     reader = _search_reader(settings, database)
     await database.open()
     try:
         search = Search(reader, Encoder(settings.search))
-        yield AsyncStores(settings, database, BlobStore(settings.blobs), progress, search)
+        yield AsyncStores(settings, database, BlobStore(settings.blobs), progress, rate_limits, search)
     finally:
         await reader.close()
+        await rate_limits.close()
         await progress.close()
         await database.close()
 

@@ -27,6 +27,15 @@ from tests import search_server
 TEMPLATE = "template_darkroom"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files run side by side. What shares the platform of tests/faults stays together, and first."""
+    faults = Path(__file__).parent / "faults"
+    for item in items:
+        together = faults if faults in item.path.parents else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together.relative_to(faults.parent))))
+    items.sort(key=lambda item: faults not in item.path.parents)
+
+
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
     """A temporary folder with a path short enough for unix sockets."""

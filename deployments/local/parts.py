@@ -232,6 +232,8 @@ def api(settings: Settings) -> Part:
         command=[
             *(sys.executable, "-m", "uvicorn", "platform_api.app:app_from_environment", "--factory"),
             *("--host", settings.api.host, "--port", str(settings.api.port)),
+            # Which proxies to believe is a setting of the API; uvicorn would believe everybody on this machine.
+            "--no-proxy-headers",
             # An open event stream must not hold up the stop.
             *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
         ],

@@ -15,10 +15,12 @@ from flows.artifacts import ArtifactBoard, image_link
 from flows.generation.backends.mapping import BACKENDS
 from flows.lifecycle import RunningJob, running_job
 from flows.retries import STORE_RETRIES
-from storage.postgres import catalog, jobs
+from storage.postgres import activity, catalog, jobs
+from storage.postgres.connection import Script
+from storage.records.activity import Counted, Metric
 from storage.records.catalog import FileRole
 from storage.records.generation import GenerationRecipe
-from storage.records.jobs import JobFileRole
+from storage.records.jobs import Job, JobFileRole
 from storage.records.training import TrainingJobRequest
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
@@ -47,8 +49,15 @@ def generate_images(job_id: UUID, hand_out: int) -> State[Any]:
         with ArtifactBoard() as board:
             recipe = msgspec.convert(job.row.request, GenerationRecipe)
             draw(job, board, recipe, fetch_model(job, recipe.model_version_id))
-        job.run(lambda: jobs.succeed(job.id, job.hand_out, None))
+        job.run(lambda: succeed(job.id, job.hand_out, recipe.model_version_id))
     return job.outcome
+
+
+def succeed(job_id: UUID, hand_out: int, version_id: int) -> Script[Job]:
+    """End the job, and with it count a generation of the version. Raises JobLost, JobCancelled."""
+    ended = yield from jobs.succeed(job_id, hand_out, None)
+    yield from activity.count_one("generations", Counted.VERSION, version_id, Metric.GENERATION)
+    return ended
 
 
 @task(name="fetch-model", timeout_seconds=HOUR, **LIVE, **STORE_RETRIES)

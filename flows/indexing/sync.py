@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
-import psycopg
 from prefect import flow, get_run_logger
 from prefect.context import FlowRunContext
-from psycopg.rows import DictRow
 
+from flows import drains
 from flows.indexing.draining import SYNC, drain
 from flows.light_tracking import note
 from storage.postgres import search_queue
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
-IDLE_SECONDS = 30.0
-"""A drain that found work waits this long for more before it ends: a flow run costs seconds."""
 NOTE_SECONDS = 60.0
 """A drain that goes on and on adds its figures to MLflow this often."""
 
@@ -36,7 +32,7 @@ def sync_search_index() -> int:
             _log().info("another run is draining the queue")
             return 0
         stores.database.run(search_queue.next_wakeup(SYNC))
-        written = drain_until_idle(stores, IDLE_SECONDS)
+        written = drain_until_idle(stores, drains.IDLE_SECONDS)
         lag = stores.database.run(search_queue.lag())
     _log().info("%d written, %d waiting, %d refused", written, lag.waiting, lag.dead_letters)
     return written
@@ -44,21 +40,16 @@ def sync_search_index() -> int:
 
 def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     """Drain again whenever somebody says that rows wait, until nobody has for `idle_seconds`."""
-    total = 0
     figures = DrainFigures(stores)
-    with stores.database.connect() as listener:
-        listener.execute("listen search_queue")
-        deadline = time.monotonic() + idle_seconds
-        while True:
-            written = figures.of(drain)
-            total += written
-            now = time.monotonic()
-            if written:
-                deadline = now + idle_seconds
-            elif total == 0 or now >= deadline:
-                figures.note()
-                return total
-            _wait(listener, stores, deadline - now)
+    total = drains.drain_until_idle(
+        stores,
+        "search_queue",
+        figures.drain,
+        lambda: stores.database.run(search_queue.next_due()),
+        idle_seconds,
+    )
+    figures.note()
+    return total
 
 
 class DrainFigures:
@@ -76,11 +67,11 @@ class DrainFigures:
         self._rows, self._seconds, self._lag = 0, 0.0, 0.0
         self._since = time.monotonic()
 
-    def of(self, work: Callable[[Stores], int]) -> int:
+    def drain(self) -> int:
         """Drain; gives how many ids were written."""
         lag = self._stores.database.run(search_queue.lag())
         began = time.monotonic()
-        written = work(self._stores)
+        written = drain(self._stores)
         if written:
             self._rows += written
             self._seconds += time.monotonic() - began
@@ -106,13 +97,6 @@ class DrainFigures:
             second = moment.hour * 3600 + moment.minute * 60 + moment.second
             note(self._stores.settings, SYNC, f"{moment:%Y-%m-%d}", points, step=second)
         self._begin()
-
-
-def _wait(listener: psycopg.Connection[DictRow], stores: Stores, seconds: float) -> None:
-    due = stores.database.run(search_queue.next_due())
-    limit = seconds if due is None else max(0.05, min(seconds, due))
-    for _ in listener.notifies(timeout=limit, stop_after=1):
-        return
 
 
 def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:

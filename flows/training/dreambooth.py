@@ -39,11 +39,12 @@ from flows.training.fit import fit
 from flows.training.grid import Row, draw_grid
 from flows.training.judges import open_judge
 from flows.training.regularization import fetch_base_folder, fill_set
+from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image, training_work
 from storage.errors import JobFailure, StoreUnavailable
 from storage.postgres import catalog, jobs, uploads
 from storage.postgres.connection import Script
-from storage.records.catalog import FileHashes, FileRole, ModelVersion, NewFile, NewVersion
+from storage.records.catalog import FileHashes, FileRole, ModelVersion, NewFile, NewImage, NewVersion
 from storage.records.training import regularization_recipe
 from storage.records.uploads import content_hash
 from storage.records.vocabulary import catalogue_name
@@ -89,9 +90,9 @@ def carry_out(job: RunningJob) -> None:
         materials = prepare(work)
         regularization = regularize(work, materials)
         trained = fit_model(work, materials, regularization)
-        evaluation = evaluate(work, materials, trained)
+        evaluation, samples = evaluate(work, materials, trained)
         files = export(work, trained)
-        publish(work, files, evaluation)
+        publish(work, files, evaluation, samples)
 
 
 def link_tracking_run(work: TrainingWork) -> None:
@@ -163,8 +164,11 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
 
 
 @task(name="evaluate", timeout_seconds=24 * HOUR, **LIVE, **STORE_RETRIES)
-def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> Evaluation:
-    """Subject fidelity, prompt fidelity and prior drift, beside the base's floor and the photos' ceiling."""
+def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tuple[Evaluation, tuple[NewImage, ...]]:
+    """Subject fidelity, prompt fidelity and prior drift, beside the base's floor and the photos' ceiling.
+
+    Also gives what the catalogue shows of the fine-tune: the pictures of the subject, stored.
+    """
     recipe = work.recipe
     judge = open_judge(materials.base_folder, recipe.evaluation_scenes)
     photos = pixels_of_all(materials.photos, recipe.resolution)
@@ -196,7 +200,7 @@ def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> Eval
         Row("fine-tuned", drawn[0:columns:SEEDS_PER_SCENE]),
     ]
     work.show_evaluation(evaluation, draw_grid(list(scenes), rows_of_grid))
-    return evaluation
+    return evaluation, store_samples(work, wanted, drawn)
 
 
 @task(name="export", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
@@ -216,8 +220,8 @@ def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
 
 
 @task(name="publish", timeout_seconds=HOUR, **LIVE)
-def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation) -> None:
-    """One transaction: version, files, succeeded job, event. Then MLflow's registry, which reconcile repairs."""
+def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, samples: tuple[NewImage, ...]) -> None:
+    """One transaction: version, files, images, job, event. Then MLflow's registry, which reconcile repairs."""
     job, recipe = work.job, work.recipe
     work.keep_metrics()
     new = NewVersion(
@@ -227,6 +231,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation) ->
         recipe=job.row.request,
         evaluation=msgspec.to_builtins(evaluation),
         files=tuple(files),
+        images=samples,
         availability=work.request.availability,
         steps=recipe.steps,
     )

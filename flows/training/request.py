@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from prefect import flow, get_run_logger
@@ -33,6 +33,7 @@ def request_training(
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
     prior_loss_weight: Annotated[float, Field(ge=0, le=10)] | None = None,
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None,
+    availability: Literal["Public", "Private"] = "Public",
 ) -> str:
     """Start a fine-tune of a subject as the owner of this platform; gives the job's id.
 
@@ -47,6 +48,7 @@ def request_training(
         learning_rate: UNet learning rate; empty: the base model's default.
         prior_loss_weight: 0 trains without prior preservation; empty: the base model's default.
         seed: Same seed, same weights; empty: a random one.
+        availability: Who sees the result: everybody, or the owner alone.
     """
     request = TrainingRequest(
         data_set_id=data_set_id,
@@ -59,6 +61,7 @@ def request_training(
         learning_rate=learning_rate,
         prior_loss_weight=prior_loss_weight,
         seed=seed,
+        availability=availability,
     )
     settings = load_settings()
     with open_stores(settings) as stores:

@@ -16,6 +16,7 @@ from platform_api.resources.views import API, camelised
 from storage.records.access import Account
 from storage.records.catalog import (
     CatalogImage,
+    Checked,
     FileHashes,
     FileRole,
     Model,
@@ -58,12 +59,13 @@ class CreatorView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """Which variant a file is."""
+    """Which variant a file is, and what was checked of its tensors when it was uploaded."""
 
     format: str | None = None
     size: str | None = None
     fp: str | None = None
     quant_type: str | None = None
+    checked: Checked | None = None
 
 
 class FileView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -326,7 +328,9 @@ def file_view(model: Model, version: ModelVersion, file: VersionFile, primary: b
         virus_scan_result="Pending",
         virus_scan_message=NOT_SCANNED,
         scanned_at=file.created_at,
-        metadata=FileMetadata(format=file.format, size=file.size_kind, fp=file.fp, quant_type=file.quant_type),
+        metadata=FileMetadata(
+            format=file.format, size=file.size_kind, fp=file.fp, quant_type=file.quant_type, checked=file.checked
+        ),
         hashes=file.hashes,
         primary=primary,
         download_url=where.download(version.id, query),

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import quote, urlencode
 
 from litestar import Controller, HttpMethod, Request, Response, route
+from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 
 from platform_api import downloads
 from platform_api.access import Open, Reads
+from platform_api.counting import Tally
 from platform_api.paging import queried
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_number, a_text
+from platform_api.rates import LIMITED_AS, RateKind
 from platform_api.resources.model_versions import read_version
 from storage.errors import Gone, LinkRefused, NotFound, Unauthenticated
 from storage.postgres import catalog
 from storage.postgres.connection import Script
 from storage.records.access import Scope, link_is_signed, sign_link
+from storage.records.activity import Counted, Metric
 from storage.records.catalog import Model, ModelVersion, VersionFile
 from storage.records.variants import Wanted, download_name, primary_file, public_files
 from storage.records.visibility import Viewer
@@ -50,6 +54,7 @@ class ModelDownloads(Controller):
         "/models/{version_id:int}",
         http_method=[HttpMethod.GET, HttpMethod.HEAD],
         guards=[Reads(Scope.MODELS_READ, by_token=True)],
+        opt={LIMITED_AS: RateKind.DOWNLOADS},
         operation_class=DownloadQuery,
         status_code=307,
         responses={
@@ -59,9 +64,9 @@ class ModelDownloads(Controller):
         summary="A version's file",
     )
     async def of_version(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+        self, request: Request[Any, Any, Any], stores: AsyncStores, state: State, viewer: Viewer, version_id: int
     ) -> Response[None]:
-        """Leads to the primary file, or to the best of those that fit what is asked for."""
+        """Leads to the primary file, or to the best of those that fit what is asked for. A GET counts as a download."""
         query = Query(request)
         wanted = Wanted(
             file_id=query.number("fileId"),
@@ -74,6 +79,8 @@ class ModelDownloads(Controller):
         query.check()
         model, version, file = await stores.database.run(_chosen(version_id, wanted, viewer))
         name = download_name(model, version, file)
+        if request.method == HttpMethod.GET:
+            cast(Tally, state.tally).add(Counted.VERSION, version_id, Metric.DOWNLOAD)
         key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
         path = f"{ROOT}/files/{file.id}/{quote(name, safe='')}"
         link = sign_link(path, now + stores.settings.api.download_link_seconds, key)

@@ -18,6 +18,7 @@ from platform_api import downloads
 from platform_api.access import Reads
 from platform_api.answers import Addresses, addresses, answer
 from platform_api.problems import MalformedBody, can_answer
+from platform_api.rates import LIMITED_AS, RateKind
 from platform_api.resources.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.resources.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.resources.models import UNCHANGED
@@ -149,6 +150,7 @@ class ModelVersions(Controller):
         operation_class=ByHashOperation,
         request_max_body_size=MOST_BODY_BYTES,
         status_code=200,
+        opt={LIMITED_AS: RateKind.READS},
         responses=can_answer(401, 403, 413, 422),
         summary="The versions of files, by their hashes",
     )
@@ -175,6 +177,7 @@ class ModelVersions(Controller):
         operation_class=ByHashIdsOperation,
         request_max_body_size=MOST_BODY_BYTES,
         status_code=200,
+        opt={LIMITED_AS: RateKind.READS},
         responses=can_answer(401, 403, 413, 422),
         summary="The versions' ids of files, by their hashes",
     )

@@ -14,6 +14,7 @@ from platform_api.answers import Addresses, addresses, answer
 from platform_api.paging import PageInfo, Turn, queried, read_turn, turning
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.rates import SEARCHES_WITH
 from platform_api.resources.catalog_parts import read_parts
 from platform_api.resources.catalog_views import ModelView, model_view
 from platform_api.resources.views import API
@@ -80,6 +81,7 @@ class Models(Controller):
         "/",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=ListModels,
+        opt={SEARCHES_WITH: "query"},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="List",
     )

@@ -16,6 +16,7 @@ from platform_api.answers import addresses, answer
 from platform_api.paging import queried
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.rates import LIMITED_AS, RateKind
 from platform_api.resources.models import EVERY_LEVEL, PG, UNCHANGED, WITH_BLOCKED
 from platform_api.resources.search_views import Found, SearchInfo, found
 from platform_api.resources.views import API
@@ -104,6 +105,7 @@ class SearchResource(Controller):
         "/",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=FindAnything,
+        opt={LIMITED_AS: RateKind.SEARCHES},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Search",
     )

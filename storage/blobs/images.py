@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from storage.blobs.blurhashes import blurhash_of
 from storage.errors import ImageRefused
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -38,11 +39,12 @@ _PROJECT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class CanonicalImage:
-    """What a canonical PNG measures, in pixels and bytes."""
+    """What a canonical PNG measures, in pixels and bytes, and its place-holder."""
 
     width: int
     height: int
     size: int
+    blurhash: str
 
 
 def canonicalise(source: Path, target: Path, max_pixels: int) -> CanonicalImage:
@@ -67,7 +69,7 @@ def canonicalise(source: Path, target: Path, max_pixels: int) -> CanonicalImage:
         except (OSError, SyntaxError, ValueError, struct.error, EOFError, Warning) as error:
             raise ImageRefused("broken", "is damaged or cut short; export it again") from error
     canonical.save(target, format="PNG", compress_level=1)
-    return CanonicalImage(canonical.width, canonical.height, target.stat().st_size)
+    return CanonicalImage(canonical.width, canonical.height, target.stat().st_size, blurhash_of(canonical))
 
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:

@@ -16,19 +16,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 import msgspec
 
+from storage.blobs.other_formats import START_BYTES, refuse_other_format
 from storage.errors import WeightsRefused
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
-MAX_TENSORS = 20_000
+MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 8
 MAX_NAME_BYTES = 512
 MAX_METADATA_ENTRIES = 1_000
 MAX_METADATA_BYTES = 4 * 1024 * 1024
+MAX_KEPT_METADATA_BYTES = 2 * 1024 * 1024
 MAX_NUMBER = 2**63 - 1
 PIECE = 64 * 1024
 
@@ -43,30 +45,6 @@ DTYPE_BITS: Mapping[str, int] = MappingProxyType(
     }
 )
 """Bits of one element, by the format's name of the type."""
-
-CONVERT_FOLDER = (
-    "Convert it on a machine where running its code does no harm: load it there with "
-    "DiffusionPipeline.from_pretrained(FOLDER) and write it with .save_pretrained(NEW_FOLDER, safe_serialization=True)."
-)
-CONVERT_FILE = (
-    "Convert it on a machine where running its code does no harm: "
-    "safetensors.torch.save_file(torch.load(OLD, weights_only=True), NEW)."
-)
-
-_SIGNATURES: tuple[tuple[str, bytes, str], ...] = (
-    ("zip", b"PK\x03\x04", "a zip archive, as torch.save writes them, with a pickle inside that can run code"),
-    ("zip", b"PK\x05\x06", "an empty zip archive"),
-    ("gguf", b"GGUF", "a GGUF file"),
-    ("hdf5", b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
-    ("numpy", b"\x93NUMPY", "a NumPy array, which may hold a pickle"),
-    ("gzip", b"\x1f\x8b", "a gzip archive"),
-    ("git_lfs", b"version https://git-lfs", "a Git LFS pointer without the file: run git lfs pull"),
-    ("pickle", b"\x80\x02", "a pickle, which can run code"),
-    ("pickle", b"\x80\x03", "a pickle, which can run code"),
-    ("pickle", b"\x80\x04", "a pickle, which can run code"),
-    ("pickle", b"\x80\x05", "a pickle, which can run code"),
-    ("onnx", b"\x08", "an ONNX or other protobuf file"),
-)
 
 _TOKEN = re.compile(rb'[ \t\r\n]*+(?:("(?:[^"\\\x00-\x1f]++|\\.)*+")|(\d{1,19}+)|([{}\[\]:,]))', re.DOTALL)
 _PADDING = re.compile(rb"[ \t\r\n]*+")
@@ -85,10 +63,14 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class WeightsFacts:
-    """What a sound safetensors file holds. `data_begin` is where tensor bytes start; sizes are in bytes."""
+    """What a sound safetensors file holds. `data_begin` is where tensor bytes start; sizes are in bytes.
+
+    `metadata` has the first MAX_KEPT_METADATA_BYTES of values, each whole; `metadata_keys` names every one there is.
+    """
 
     tensors: Mapping[str, TensorFacts]
     metadata_keys: frozenset[str]
+    metadata: Mapping[str, str]
     data_begin: int
     size: int
 
@@ -124,27 +106,28 @@ def check_weights(
 
 
 def _read(name: str, stream: BinaryIO, size: int) -> WeightsFacts:
-    start = stream.read(32)
+    start = stream.read(START_BYTES)
     header_bytes = int.from_bytes(start[:LENGTH_BYTES], "little")
-    if len(start) <= LENGTH_BYTES or header_bytes > size - LENGTH_BYTES or start[LENGTH_BYTES] != ord("{"):
-        _refuse_as_something_else(name, start)
+    if len(start) <= LENGTH_BYTES or start[LENGTH_BYTES] != ord("{"):
+        refuse_other_format(name, start)
     if header_bytes > MAX_HEADER_BYTES:
         raise WeightsRefused(
             "header_size", f"{name} has a header of {header_bytes:,} bytes; the format allows {MAX_HEADER_BYTES:,}."
         )
+    if header_bytes > size - LENGTH_BYTES:
+        raise WeightsRefused(
+            "truncated", f"{name} has {size:,} bytes, but its header alone has {header_bytes:,}. Get the file again."
+        )
     stream.seek(LENGTH_BYTES)
     header = stream.read(header_bytes)
     _refuse_what_is_not_utf8(name, header)
-    tensors, metadata_keys = _HeaderReader(name, header).read()
+    reader = _HeaderReader(name, header)
+    tensors = reader.read()
     _refuse_gaps_and_overlaps(name, tensors, size - LENGTH_BYTES - header_bytes)
-    return WeightsFacts(MappingProxyType(tensors), metadata_keys, LENGTH_BYTES + header_bytes, size)
-
-
-def _refuse_as_something_else(name: str, start: bytes) -> NoReturn:
-    for reason, signature, what in _SIGNATURES:
-        if start.startswith(signature):
-            raise WeightsRefused(reason, f"{name} is not safetensors but looks like {what}. {CONVERT_FILE}")
-    raise WeightsRefused("not_safetensors", f"{name} does not begin with a safetensors header. {CONVERT_FILE}")
+    metadata = MappingProxyType(reader.metadata)
+    return WeightsFacts(
+        MappingProxyType(tensors), frozenset(reader.metadata_keys), metadata, LENGTH_BYTES + header_bytes, size
+    )
 
 
 def _refuse_what_is_not_utf8(name: str, header: bytes) -> None:
@@ -183,32 +166,38 @@ class _HeaderReader:
 
     def __init__(self, name: str, header: bytes) -> None:
         self._name, self._header, self._at = name, header, 0
+        self.metadata_keys: set[str] = set()
+        self.metadata: dict[str, str] = {}
 
-    def read(self) -> tuple[dict[str, TensorFacts], frozenset[str]]:
-        """All tensors by name, and the keys of the metadata."""
+    def read(self) -> dict[str, TensorFacts]:
+        """All tensors by name; the metadata is then in `metadata_keys` and `metadata`."""
         tensors: dict[str, TensorFacts] = {}
-        metadata: frozenset[str] | None = None
+        seen_metadata = False
         for key in self._members(MAX_TENSORS + 1):
             if key == "__metadata__":
-                if metadata is not None:
+                if seen_metadata:
                     raise self._refusal("duplicate", "the metadata comes twice")
-                metadata = self._metadata()
+                seen_metadata = True
+                self._read_metadata()
             elif key in tensors:
                 raise self._refusal("duplicate", f"tensor '{key[:80]}' comes twice")
             else:
                 tensors[key] = self._tensor(key)
         if not _PADDING.fullmatch(self._header, self._at):
             raise self._refusal("header_grammar", f"something follows the closing brace at byte {self._at}")
-        return tensors, metadata or frozenset()
+        return tensors
 
-    def _metadata(self) -> frozenset[str]:
-        keys: set[str] = set()
+    def _read_metadata(self) -> None:
+        left = MAX_KEPT_METADATA_BYTES
         for key in self._members(MAX_METADATA_ENTRIES):
-            if key in keys:
+            if key in self.metadata_keys:
                 raise self._refusal("duplicate", f"metadata key '{key[:80]}' comes twice")
-            keys.add(key)
-            self._text(MAX_METADATA_BYTES)
-        return frozenset(keys)
+            self.metadata_keys.add(key)
+            begin = self._at
+            value = self._text(MAX_METADATA_BYTES)
+            left -= self._at - begin
+            if left >= 0:
+                self.metadata[key] = value
 
     def _tensor(self, key: str) -> TensorFacts:
         dtype, shape, offsets = "", None, None

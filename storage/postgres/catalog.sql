@@ -26,10 +26,10 @@ returning *;
 with given as (
     select * from jsonb_to_recordset(%(files)s)
         as file (path text, role text, sha256 text, size bigint, type text, format text, size_kind text, fp text,
-                 quant_type text, hashes jsonb)
+                 quant_type text, checked text, hashes jsonb)
 ), made as (
-    insert into version_files (version_id, path, role, sha256, size, type, format, size_kind, fp, quant_type)
-    select %(version_id)s, path, role, sha256, size, type, format, size_kind, fp, quant_type from given
+    insert into version_files (version_id, path, role, sha256, size, type, format, size_kind, fp, quant_type, checked)
+    select %(version_id)s, path, role, sha256, size, type, format, size_kind, fp, quant_type, checked from given
     returning id, path, role
 )
 insert into file_hashes (file_id, kind, hash)

@@ -41,11 +41,17 @@ _MIGRATION_LOCK = 0x6461726B
 
 @dataclass(frozen=True)
 class Query(Generic[T]):
-    """One statement with its parameters, and how its rows become a value. `yield from` it inside a script."""
+    """One statement with its parameters, and how its rows become a value. `yield from` it inside a script.
+
+    `copied` are the lines that a COPY ... FROM STDIN is given; `copied_as` are the types of their columns, which a
+    binary one needs.
+    """
 
     statement: str
     parameters: Mapping[str, Any]
     read: Callable[[Rows], T]
+    copied: Sequence[Sequence[Any]] | None = None
+    copied_as: Sequence[str] = ()
 
     def __iter__(self) -> Generator[Query[Any], Any, T]:
         return (yield self)
@@ -173,21 +179,25 @@ class Database:
 
     def run(self, script: Query[T] | Script[T]) -> T:
         """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
-        with self.transaction() as connection:
-            driver = _Driver(script)
-            while driver.query is not None:
-                cursor = connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
-                driver.take(cursor.fetchall() if cursor.description else [])
-            return driver.result
-
-    @contextmanager
-    def transaction(self) -> Generator[psycopg.Connection[DictRow]]:
-        """A connection in a transaction of its own, for COPY, which no script can do. Raises StoreUnavailable."""
         try:
             with self._pool.connection() as connection, connection.transaction():
-                yield connection
+                return self._drive(connection, script)
         except _LOST as error:
             raise _unavailable(error) from error
+
+    def _drive(self, connection: psycopg.Connection[DictRow], script: Query[T] | Script[T]) -> T:
+        driver = _Driver(script)
+        while driver.query is not None:
+            if driver.query.copied is not None:
+                with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                    copy.set_types(driver.query.copied_as)
+                    for line in driver.query.copied:
+                        copy.write_row(line)
+                driver.take([])
+                continue
+            cursor = connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            driver.take(cursor.fetchall() if cursor.description else [])
+        return driver.result
 
     def connect(self) -> psycopg.Connection[DictRow]:
         """A connection of its own, outside the pool, for session locks and LISTEN. The caller closes it."""
@@ -241,6 +251,13 @@ class AsyncDatabase:
             async with self._pool.connection() as connection, connection.transaction():
                 driver = _Driver(script)
                 while driver.query is not None:
+                    if driver.query.copied is not None:
+                        async with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                            copy.set_types(driver.query.copied_as)
+                            for line in driver.query.copied:
+                                await copy.write_row(line)
+                        driver.take([])
+                        continue
                     cursor = await connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
                     driver.take(await cursor.fetchall() if cursor.description else [])
                 return driver.result

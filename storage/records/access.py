@@ -26,6 +26,12 @@ class Scope(StrEnum):
     MODELS_WRITE = "models:write"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
+    SOCIAL_READ = "social:read"
+    SOCIAL_WRITE = "social:write"
+    ACTIVITY_READ = "activity:read"
+    ACTIVITY_WRITE = "activity:write"
+    NOTIFICATIONS_READ = "notifications:read"
+    NOTIFICATIONS_WRITE = "notifications:write"
 
 
 class Role(StrEnum):

@@ -28,6 +28,13 @@ class FileRole(StrEnum):
     FOLDER = "folder"
 
 
+class Checked(StrEnum):
+    """What is known of a file's tensors: that they are sound and plain, or also that they are its model family's."""
+
+    STRUCTURE = "structure"
+    FAMILY = "family"
+
+
 class FileHashes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The hashes that tools know a weights file by, upper-case hex where they come from a row.
 
@@ -56,6 +63,7 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     size_kind: str | None = None
     fp: str | None = None
     quant_type: str | None = None
+    checked: Checked | None = None
 
 
 class NewImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +142,7 @@ class VersionFile(msgspec.Struct, frozen=True, kw_only=True):
     size_kind: str | None
     fp: str | None
     quant_type: str | None
+    checked: Checked | None
     visibility: str
     override_name: str | None
     created_at: datetime

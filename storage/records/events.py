@@ -9,6 +9,8 @@ from uuid import UUID
 
 import msgspec
 
+from storage.records.social import Entity, Reaction, Subject
+
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What all events share."""
@@ -109,6 +111,81 @@ class ModelsChanged(_Event, frozen=True, kw_only=True, tag="models.changed"):
         return "models"
 
 
+class FollowAdded(_Event, frozen=True, kw_only=True, tag="follow.added"):
+    """An account follows another one."""
+
+    follower_id: UUID
+    followed_id: UUID
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return f"account:{self.followed_id}"
+
+
+class FollowRemoved(_Event, frozen=True, kw_only=True, tag="follow.removed"):
+    """An account follows another one no more."""
+
+    follower_id: UUID
+    followed_id: UUID
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return f"account:{self.followed_id}"
+
+
+class _ReactionEvent(_Event, frozen=True, kw_only=True):
+    account_id: UUID
+    entity: Entity
+    entity_id: int
+    reaction: Reaction
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return f"{self.entity}:{self.entity_id}"
+
+
+class ReactionAdded(_ReactionEvent, frozen=True, kw_only=True, tag="reaction.added"):
+    """An account reacted to an entity."""
+
+
+class ReactionRemoved(_ReactionEvent, frozen=True, kw_only=True, tag="reaction.removed"):
+    """An account took a reaction back, or put the other thumb in its place."""
+
+
+class _CommentEvent(_Event, frozen=True, kw_only=True):
+    comment_id: int
+
+    @property
+    def subject(self) -> str:
+        """What the event is about."""
+        return f"comment:{self.comment_id}"
+
+
+class CommentWritten(_CommentEvent, frozen=True, kw_only=True, tag="comment.written"):
+    """Somebody commented on an entity, or replied there to the comment `parent_id`."""
+
+    account_id: UUID
+    entity: Subject
+    entity_id: int
+    parent_id: int | None
+    mentioned: tuple[UUID, ...]
+
+
+class CommentEdited(_CommentEvent, frozen=True, kw_only=True, tag="comment.edited"):
+    """A comment has other words. `mentioned` are those whom it did not mention before."""
+
+    mentioned: tuple[UUID, ...]
+
+
+class CommentDeleted(_CommentEvent, frozen=True, kw_only=True, tag="comment.deleted"):
+    """A comment's words are gone, by its author or by a moderator."""
+
+    by_moderator: bool
+
+
 class ImagesChanged(_Event, frozen=True, kw_only=True, tag="images.changed"):
     """Images of the catalogue changed: these, all of these models, or all that these accounts showed.
 
@@ -150,6 +227,13 @@ Event: TypeAlias = (
     | ModelsChanged
     | ImagesChanged
     | CreatorsChanged
+    | FollowAdded
+    | FollowRemoved
+    | ReactionAdded
+    | ReactionRemoved
+    | CommentWritten
+    | CommentEdited
+    | CommentDeleted
 )
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
 import random
 import struct
 import sys
 import tracemalloc
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,98 +18,9 @@ from safetensors.numpy import save
 
 from storage.blobs.weights import DTYPE_BITS, check_weights
 from storage.errors import WeightsRefused
+from tests.attacks.corpus import ACCEPT, REJECT, RUNS_CODE, as_file, with_header
 
 MIB = 1024 * 1024
-
-
-class _Evil:
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return (exec, ("raise SystemExit('a pickle ran')",))
-
-
-def with_header(header: bytes, data: bytes = b"", *, length: int | None = None) -> bytes:
-    """The bytes of a file with this header; `length` lies about it."""
-    return struct.pack("<Q", len(header) if length is None else length) + header + data
-
-
-def entry(dtype: str = "F32", shape: object = (2,), offsets: object = (0, 8), **more: object) -> dict[str, object]:
-    """One tensor's part of a header."""
-    return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
-
-
-def as_file(entries: object, data: bytes = bytes(8)) -> bytes:
-    """The bytes of a file whose header is this value as JSON."""
-    return with_header(json.dumps(entries).encode(), data)
-
-
-def zipped(name: str, content: bytes) -> bytes:
-    """A zip archive with one file."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(name, content)
-    return stream.getvalue()
-
-
-SOUND = save({"a": np.zeros(2, np.float32)})
-PICKLE = pickle.dumps(_Evil())
-TORCH_ZIP = zipped("archive/data.pkl", PICKLE)
-TEXT = '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
-
-RENAMED: dict[str, bytes] = {
-    "pickle protocol 5": PICKLE,
-    "pickle protocol 4": pickle.dumps(_Evil(), protocol=4),
-    "pickle protocol 2": pickle.dumps(_Evil(), protocol=2),
-    "pickle protocol 0": pickle.dumps(_Evil(), protocol=0),
-    "torch zip": TORCH_ZIP,
-    "torch legacy .bin": b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + PICKLE,
-    "empty zip": b"PK\x05\x06" + bytes(18),
-    "onnx": b"\x08\x07\x12\x07pytorch\x1a\x052.0.0" + bytes(40),
-    "gguf": b"GGUF\x03\x00\x00\x00" + bytes(40),
-    "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(40),
-    "numpy": b"\x93NUMPY\x01\x00v\x00" + bytes(40),
-    "gzip": b"\x1f\x8b\x08" + bytes(40),
-    "git lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64,
-    "html page": b"<!doctype html><html><body>Not found</body></html>",
-    "json alone": TEXT.encode(),
-    "empty": b"",
-    "eight bytes": bytes(8),
-    "empty header": with_header(b""),
-    "polyglot: zip after it": SOUND + TORCH_ZIP,
-    "polyglot: pickle after it": SOUND + PICKLE,
-    "polyglot: zip before it": TORCH_ZIP + SOUND,
-    "polyglot: pickle in the padding": with_header(TEXT.encode() + PICKLE, bytes(8)),
-    "polyglot: bytes no tensor owns": as_file({"a": entry(offsets=(60, 68))}, PICKLE[:60].ljust(60) + bytes(8)),
-    "header beyond the file": with_header(TEXT.encode(), bytes(8), length=2**40),
-    "header of 2^64 - 1": with_header(TEXT.encode(), bytes(8), length=2**64 - 1),
-    "deep lists": with_header(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
-    "deep objects": with_header(b'{"a":' * 50_000 + b"1" + b"}" * 50_000),
-    "deep metadata": as_file({"__metadata__": {"a": {"b": "c"}}, "a": entry()}),
-    "number in metadata": as_file({"__metadata__": {"a": 1}, "a": entry()}),
-    "header is a list": with_header(b'["a"]'),
-    "text not UTF-8": with_header(b'{"\xff\xfe":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
-    "lone surrogate": with_header(TEXT.replace('"a"', '"\\ud800"').encode(), bytes(8)),
-    "a tensor twice": with_header((TEXT[:-1] + "," + TEXT[1:]).encode(), bytes(8)),
-    "a shape twice": with_header(TEXT.replace('"shape":[2]', '"shape":[4],"shape":[2]').encode(), bytes(8)),
-    "overlap": as_file({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)),
-    "same bytes twice": as_file({"a": entry(), "b": entry()}),
-    "gap": as_file({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)),
-    "offsets backwards": as_file({"a": entry(offsets=(8, 0))}),
-    "offsets negative": as_file({"a": entry(offsets=(-8, 0))}),
-    "offsets beyond": as_file({"a": entry(offsets=(0, 2**63), shape=(2**61,))}),
-    "offset as float": as_file({"a": entry(offsets=(0, 8.0))}),
-    "shape that overflows 64 bits": as_file({"a": entry(shape=(2**62, 2**62, 2**62))}),
-    "shape of nine": as_file({"a": entry(shape=(1,) * 8 + (2,))}),
-    "unknown type": as_file({"a": entry("F31")}),
-    "type as list": as_file({"a": entry(shape=(2,)) | {"dtype": ["F32"]}}),
-    "half a byte": as_file({"a": entry("F4", (3,), (0, 2))}, bytes(2)),
-    "unknown field": as_file({"a": entry(run="rm -rf /")}),
-    "no shape": as_file({"a": {"dtype": "F32", "data_offsets": [0, 8]}}),
-    "trailing comma": with_header(TEXT.replace("]}}", "]},}").encode(), bytes(8)),
-    "comment": with_header(TEXT.replace('{"a"', '{/**/"a"').encode(), bytes(8)),
-    "null byte in the padding": with_header(TEXT.encode() + b"\x00", bytes(8)),
-    "30,000 tensors": as_file({str(i): entry(shape=(0,), offsets=(0, 0)) for i in range(30_000)}, b""),
-    "a name of 10,000 characters": as_file({"a" * 10_000: entry()}),
-}
 
 
 @pytest.fixture
@@ -132,16 +38,26 @@ def without_pickle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     armed.clear()
 
 
-@pytest.mark.parametrize("what", RENAMED)
+@pytest.mark.parametrize("what", REJECT)
 def test_weights_refuse_everything_but_safetensors(what: str, tmp_path: Path, without_pickle: None) -> None:
+    reason, content = REJECT[what]
     path = tmp_path / "model.safetensors"
-    path.write_bytes(RENAMED[what])
+    path.write_bytes(content)
 
     with pytest.raises(WeightsRefused) as refused:
         check_weights(path)
 
+    assert refused.value.reason == reason
     assert len(str(refused.value)) < 600
-    assert refused.value.reason
+    assert ("run code" in str(refused.value)) == (reason in RUNS_CODE)
+
+
+@pytest.mark.parametrize("what", ACCEPT)
+def test_what_is_unusual_but_sound_is_taken(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(ACCEPT[what])
+
+    assert check_weights(path).size == len(ACCEPT[what])
 
 
 JSON_VALUES = st.recursive(

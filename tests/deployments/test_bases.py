@@ -129,7 +129,7 @@ def _foreign_tensors(folder: Path) -> None:
 
 SPOILED = {
     "a pickle": (_pickled_unet, "unet/diffusion_pytorch_model.bin is a pickle, .*save_pretrained"),
-    "a renamed pickle": (_renamed_pickle, "unet/diffusion_pytorch_model.safetensors is not safetensors but looks like"),
+    "a renamed pickle": (_renamed_pickle, "unet/diffusion_pytorch_model.safetensors is a pickle, which can run code"),
     "a link": (_linked, "vae/config.json is a link. .* cp -rL"),
     "code": (lambda folder: (folder / "unet" / "pipeline.py").write_text("x"), "unet/pipeline.py is code"),
     "foreign tensors": (_foreign_tensors, "which this part of the model family does not have"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,12 +12,14 @@ from prefect.states import Crashed
 
 from flows.indexing.draining import SYNC
 from flows.relay import DEPLOYMENTS, PrefectAway, Relay
-from storage.postgres import jobs, outbox, search_queue
+from storage.postgres import catalog, jobs, models, outbox, search_queue
 from storage.postgres.connection import Query
+from storage.records.events import Lane, ModelsChanged
 from storage.records.jobs import JobState
 from storage.records.search import Kind
+from storage.records.vocabulary import Status
 from storage.stores import Stores
-from tests.storage.makers import a_job, a_published_model, an_account
+from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
 
 
 @flow(name="train-dreambooth")
@@ -118,6 +121,28 @@ def test_a_job_handed_out_again_gets_a_new_flow_run(stores: Stores, prefect: Syn
     assert prefect.read_flow_run(second).parameters["hand_out"] == 2
 
 
+def test_what_was_scheduled_is_published_also_after_a_downtime_as_of_its_own_time(stores: Stores, relay: Relay) -> None:
+    owner, soon = an_account(stores.database), datetime.now(UTC) + timedelta(hours=1)
+    overdue, waiting = a_model(stores.database, owner, "overdue"), a_model(stores.database, owner, "waiting")
+    for model in (overdue, waiting):
+        a_version(stores.database, model)
+        stores.database.run(models.publish(model, soon))
+    relay.sweep()
+    assert stores.database.run(catalog.model_by_id(overdue.id)).status is Status.SCHEDULED
+    # Two days went by while no relay ran.
+    for table, column in (("models", "id"), ("model_versions", "model_id")):
+        past = f"update {table} set scheduled_for = now() - interval '2 days' where {column} = %(id)s returning id"
+        assert stores.database.run(Query(past, {"id": overdue.id}, len)) == 1
+    relay.sweep()
+    published = stores.database.run(catalog.model_by_id(overdue.id))
+    assert (published.status, published.listed, published.scheduled_for) == (Status.PUBLISHED, True, None)
+    assert published.published_at is not None
+    assert timedelta(days=2) <= datetime.now(UTC) - published.published_at < timedelta(days=2, hours=1)
+    assert stores.database.run(catalog.model_by_id(waiting.id)).status is Status.SCHEDULED
+    events = [row.event() for row in stores.database.run(outbox.of_subject("models"))]
+    assert events[-1] == ModelsChanged(model_ids=(overdue.id,), lane=Lane.VISIBILITY)
+
+
 def test_a_flow_run_that_died_before_it_claimed_is_replaced(
     stores: Stores, prefect: SyncPrefectClient, relay: Relay
 ) -> None:
@@ -143,21 +168,21 @@ def test_a_drain_of_the_search_queue_is_started_once_for_a_wake_up(
 ) -> None:
     flow_id = prefect.create_flow(sync_search_index)
     prefect.create_deployment(flow_id=flow_id, name=SYNC, parameter_openapi_schema={"type": "object", "properties": {}})
-    assert relay.wake_drain() is None
+    assert relay.wake_drain(SYNC) is None
     model = a_published_model(stores.database, an_account(stores.database))
     relay.drain()
     due = stores.database.run(search_queue.due(10))
     assert [row.id for row in due if row.kind is Kind.MODEL] == [model.id]
     assert {row.kind for row in due} == {Kind.CREATOR, Kind.MODEL}
-    first = relay.wake_drain()
+    first = relay.wake_drain(SYNC)
     assert first is not None
-    assert relay.wake_drain() == first
+    assert relay.wake_drain(SYNC) == first
     with stores.database.session_lock(SYNC) as held:
         assert held
-        assert relay.wake_drain() is None
+        assert relay.wake_drain(SYNC) is None
     stores.database.run(search_queue.next_wakeup(SYNC))
-    second = relay.wake_drain()
+    second = relay.wake_drain(SYNC)
     assert second not in (None, first)
     prefect.set_flow_run_state(second, Crashed(), force=True)
-    assert relay.wake_drain() == second
-    assert relay.wake_drain() not in (None, first, second)
+    assert relay.wake_drain(SYNC) == second
+    assert relay.wake_drain(SYNC) not in (None, first, second)

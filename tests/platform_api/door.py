@@ -17,14 +17,23 @@ import httpx
 import uvicorn
 from PIL import Image
 
-from platform_api.app import create_app
+from platform_api.app import served
 from storage.postgres import access, base_models
 from storage.postgres.connection import Database
 from storage.records.access import Scope, make_key
 from storage.records.base_models import BaseModelCard, BaseModelFile, EvaluationFacts
-from storage.settings import ApiSettings, PostgresSettings, RedisSettings, SearchSettings, Settings, UploadSettings
+from storage.settings import (
+    ApiSettings,
+    LimitSettings,
+    PostgresSettings,
+    RedisSettings,
+    SearchSettings,
+    Settings,
+    UploadSettings,
+)
 
 ALL = tuple(Scope)
+UNLIMITED = LimitSettings(reads=0, writes=0, searches=0, downloads=0)
 
 
 @dataclass
@@ -75,6 +84,7 @@ def serving(
     valkey_url: str = "redis://127.0.0.1:1/0",
     uploads: UploadSettings | None = None,
     search: SearchSettings | None = None,
+    limits: LimitSettings | None = None,
 ) -> Iterator[Door]:
     """A door over these stores, served by uvicorn in a thread."""
     settings = Settings(
@@ -83,6 +93,7 @@ def serving(
         redis=RedisSettings(url=valkey_url),  # type: ignore[arg-type]
         uploads=uploads or UploadSettings(),
         search=search or SearchSettings(),
+        limits=limits or LimitSettings(),
         api=ApiSettings(signing_key="a key for tests"),  # type: ignore[arg-type]
     )
     with Database(settings.postgres) as database, listening(settings) as url:
@@ -102,7 +113,7 @@ def listening(settings: Settings) -> Iterator[str]:
         port = listener.getsockname()[1]
         settings.api.public_url = f"http://127.0.0.1:{port}"
         options = uvicorn.Config(
-            create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=1
+            served(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=1, proxy_headers=False
         )
         server = uvicorn.Server(options)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -24,11 +24,13 @@ from deployments.bases import add_base_model
 from deployments.local.environment import settings_environment
 from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth
+from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.weights import check_weights
-from storage.postgres import access, catalog, jobs, sampled_sets, submissions, uploads
-from storage.records.catalog import FileRole
+from storage.postgres import access, catalog, images, jobs, listing, sampled_sets, submissions, uploads
+from storage.records.catalog import FileRole, ModelVersion
 from storage.records.generation import GenerationRequest
 from storage.records.jobs import Job, JobFileRole, JobState
+from storage.records.listing import ImageFilter, ImageSort
 from storage.records.training import TrainingJobRequest, TrainingRequest, regularization_recipe
 from storage.records.uploads import DataSetImage
 from storage.settings import MlflowSettings, Settings
@@ -141,6 +143,7 @@ def test_photos_become_a_catalogued_model_and_the_model_draws(
     assert [point["step"] for point in losses] == list(range(1, STEPS + 1))
     assert stores.database.run(jobs.checkpoints(job.id)) == []
     assert not (stores.settings.data_folder / "work" / str(job.id)).exists()
+    assert_shown(stores, version, job.request["model_name"])
     assert_drawn(stores, version.id, ended.account_id)
 
 
@@ -153,15 +156,37 @@ def assert_evaluated(figures: dict[str, Any]) -> None:
     assert figures["class_noise_drift"] > 0
 
 
+def assert_shown(stores: Stores, version: ModelVersion, model_name: str) -> None:
+    """The catalogue's list of images holds every picture of the subject, the first seed of each scene first."""
+    shown = stores.database.run(images.of_versions([version.id], 100))
+    scenes = (version.evaluation or {})["scenes"]
+    assert isinstance(scenes, list)
+    assert [image.meta and (image.meta["seed"], image.meta["prompt"]) for image in shown] == [
+        (seed, f"a photo of a sks mug {scene}") for seed in range(4) for scene in scenes
+    ]
+    for image in shown:
+        picture = Image.open(io.BytesIO(stores.blobs.read(image.sha256)))
+        assert picture.size == (image.width, image.height) == (64, 64)
+        assert (image.blurhash, image.nsfw_level) == (blurhash_of(picture), 1)
+    assert shown[0].meta is not None
+    named = {name: shown[0].meta[name] for name in ("Model", "Size", "sampler", "negativePrompt")}
+    assert named == {"Model": model_name, "Size": "64x64", "sampler": "DDIM", "negativePrompt": ""}
+    assert (shown[0].meta["steps"], shown[0].meta["cfgScale"]) == (2, 3.0)
+    listed = stores.database.run(
+        listing.images(ImageFilter(levels=1, version_id=version.id), ImageSort.NEWEST, limit=100)
+    )
+    assert set(listed.ids) == {image.id for image in shown}
+
+
 def assert_drawn(stores: Stores, version_id: int, account: UUID) -> None:
     request = GenerationRequest(model_version_id=version_id, prompt="a photo of a mug", count=2, seed=3)
     job, _ = stores.database.run(submissions.submit_generation(request, account, stores.settings, seed=1))
     assert generate_images(job.id, 1, return_state=True).is_completed()
     assert end_of(stores, job.id).state is JobState.SUCCEEDED
-    images = [file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.IMAGE]
-    assert [file.name for file in images] == ["image-000.png", "image-001.png"]
-    assert [file.details["seed"] for file in images] == [3, 4]
-    assert Image.open(io.BytesIO(stores.blobs.read(images[0].sha256))).size == (64, 64)
+    drawn = [file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.IMAGE]
+    assert [file.name for file in drawn] == ["image-000.png", "image-001.png"]
+    assert [file.details["seed"] for file in drawn] == [3, 4]
+    assert Image.open(io.BytesIO(stores.blobs.read(drawn[0].sha256))).size == (64, 64)
 
 
 @pytest.mark.usefixtures("environment")

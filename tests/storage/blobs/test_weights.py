@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from storage.blobs.weights import TensorFacts, check_weights
+from storage.blobs.weights import MAX_KEPT_METADATA_BYTES, TensorFacts, check_weights
 from storage.errors import WeightsRefused
 
 
@@ -34,7 +34,17 @@ def test_a_sound_file_tells_its_tensors_metadata_and_size(tmp_path: Path) -> Non
     assert facts.tensors["conv_in.bias"] == TensorFacts("F32", (2,), 0, 8)
     assert facts.parameters == 8
     assert facts.metadata_keys == {"ss_tags", "ü"}
+    assert facts.metadata == {"ss_tags": '{"a": {"b": [1, 2]}}', "ü": "\\ \n"}
     assert facts.size == path.stat().st_size == facts.data_begin + 20
+
+
+def test_metadata_beyond_what_is_kept_is_named_without_its_value(tmp_path: Path) -> None:
+    long = "x" * (MAX_KEPT_METADATA_BYTES - 100)
+
+    facts = check_weights(a_file(tmp_path, {"a": "short", "b": long, "c": long}))
+
+    assert facts.metadata_keys == {"a", "b", "c"}
+    assert sorted(facts.metadata) in (["a", "b"], ["a", "c"], ["b"], ["c"])
 
 
 def test_only_tensors_of_the_allow_list_pass(tmp_path: Path) -> None:
@@ -69,7 +79,7 @@ def test_a_pickle_is_refused_with_how_to_convert_it(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.")
 
-    with pytest.raises(WeightsRefused, match=r"looks like a pickle, which can run code\. Convert it .* weights_only"):
+    with pytest.raises(WeightsRefused, match=r"is a pickle, which can run code; only .* Convert it .* weights_only"):
         check_weights(path)
 
 

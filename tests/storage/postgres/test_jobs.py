@@ -22,6 +22,7 @@ from storage.errors import (
 )
 from storage.postgres import (
     access,
+    activity,
     base_models,
     catalog,
     hashes,
@@ -32,6 +33,7 @@ from storage.postgres import (
     outbox,
     references,
     sampled_sets,
+    social,
     submissions,
     tags,
     uploads,
@@ -45,6 +47,7 @@ from tests.storage.makers import a_data_set, a_job, an_account, settings_for
 
 REPOSITORIES = (
     access,
+    activity,
     base_models,
     catalog,
     hashes,
@@ -55,6 +58,7 @@ REPOSITORIES = (
     outbox,
     references,
     sampled_sets,
+    social,
     tags,
     uploads,
     versions,
@@ -306,6 +310,8 @@ def test_every_statement_prepares_on_the_migrated_schema(database: Database) -> 
         for repository in REPOSITORIES:
             for name, statement in repository.SQL.items():
                 plain, number = statement.rstrip().rstrip(";"), 0
+                if plain.startswith("copy "):
+                    continue  # Postgres prepares no COPY
                 seen: dict[str, str] = {}
                 while "%(" in plain:
                     start = plain.index("%(")

@@ -1,0 +1,69 @@
+"""@flow fan-out-notifications: an event worth telling becomes one delivery for each reader and channel.
+
+The deliveries are written by statements over chunks of readers, each with the cursor behind it in one transaction, so
+memory does not follow the number of readers and a crash repeats at most one chunk. The list in the app is told by this
+alone; what leaves the platform waits for deliver-notifications.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from prefect import flow, get_run_logger
+from prefect.context import FlowRunContext
+
+from flows import drains
+from flows.crash_points import reach
+from flows.notifications.messages import words
+from flows.retries import patiently
+from storage.postgres import notifications, search_queue
+from storage.records.notifications import Notification
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+FAN_OUT = "fan-out-notifications"
+"""The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
+
+
+@flow(name=FAN_OUT)
+def fan_out_notifications() -> int:
+    """Write the deliveries of every notification that waits, until none has come for a while; gives how many."""
+    with open_stores(load_settings()) as stores, stores.database.session_lock(FAN_OUT) as held:
+        if not held:
+            _log().info("another run is fanning out")
+            return 0
+        stores.database.run(search_queue.next_wakeup(FAN_OUT))
+        told = drains.drain_until_idle(
+            stores, "notifications", lambda: fan_out(stores), lambda: None, drains.IDLE_SECONDS
+        )
+        lag = stores.database.run(notifications.lag())
+    _log().info("%d notifications told, %d waiting, %d cannot be told", told, lag.waiting, lag.failed)
+    return told
+
+
+def fan_out(stores: Stores) -> int:
+    """Tell everything that waits, the oldest first; gives how many notifications. Waits for a database that is away."""
+    patience = stores.settings.jobs.patience_seconds
+    told = 0
+    while True:
+        notification = patiently(lambda: stores.database.run(notifications.waiting()), patience_seconds=patience)
+        if notification is None:
+            return told
+        _tell(stores, notification, patience)
+        told += 1
+
+
+def _tell(stores: Stores, notification: Notification, patience: float) -> None:
+    try:
+        said = words(notification.content())
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one notification's words holds up no other
+        _log().error("notification %d (%s) cannot be told: %s", notification.id, notification.type, error)
+        stores.database.run(notifications.fail(notification, f"{type(error).__name__}: {error}"))
+        return
+    patiently(lambda: stores.database.run(notifications.begin(notification, said)), patience_seconds=patience)
+    while patiently(lambda: stores.database.run(notifications.fan_out_chunk(notification)), patience_seconds=patience):
+        reach(stores.settings, "notification-chunk-written")
+
+
+def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.notifications")

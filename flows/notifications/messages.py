@@ -1,0 +1,65 @@
+"""The words of each type of notification. Pure: an event in, words out."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from storage.records.notifications import (
+    Content,
+    JobFailed,
+    JobFinished,
+    SampleReady,
+    SystemNotice,
+    VersionPublished,
+    Words,
+)
+
+_JOBS = {"training": "fine-tune", "generation": "generation"}
+_PATHS = {"training": "/api/v1/training-jobs", "generation": "/api/v1/generations"}
+LONGEST_TITLE = 150
+LONGEST_TEXT = 2000
+
+
+def words(content: Content) -> Words:
+    """What a notification says. Names that people chose are shortened and stay on one line."""
+    match content:
+        case JobFinished(model_name=str(name)):
+            return _words(
+                f"Your model {name} is ready",
+                f"The fine-tune is done and {name} is in the catalogue.",
+                f"/api/v1/models/{content.model_id}",
+            )
+        case JobFinished():
+            kind = _JOBS[content.job_kind]
+            return _words(
+                f"Your {kind} is done", f"The {kind} is done.", f"{_PATHS[content.job_kind]}/{content.job_id}"
+            )
+        case JobFailed():
+            kind = _JOBS[content.job_kind]
+            path = f"{_PATHS[content.job_kind]}/{content.job_id}"
+            return _words(
+                f"Your {kind} failed", f"{content.reason} What it made so far is kept; it can be retried.", path
+            )
+        case SampleReady():
+            path = f"/api/v1/training-jobs/{content.job_id}/samples"
+            return _words(f"A sample of step {content.step} is ready", "Your fine-tune made a sample image.", path)
+        case VersionPublished():
+            return _words(
+                f"{content.by} published {content.model_name} {content.version_name}",
+                f"Version {content.version_name} of {content.model_name} is in the catalogue.",
+                f"/api/v1/models/{content.model_id}",
+            )
+        case SystemNotice():
+            return _words(content.title, content.text, content.path)
+        case _:
+            assert_never(content)
+
+
+def _words(title: str, text: str, path: str) -> Words:
+    return Words(
+        title=_shortened(" ".join(title.split()), LONGEST_TITLE), text=_shortened(text, LONGEST_TEXT), path=path
+    )
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,49 @@
+"""Questions that come while one is under way go together as the next one.
+
+A request asks Valkey whether it may, and Postgres what has changed. Under load many ask at once, and a round trip for
+each would cost more than the work itself: together they cost one. Nobody waits for company: the first goes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+class Batches(Generic[Item, Value]):
+    """Asks for many items at once. `together` is given at most `most` items and gives a value for each, in order.
+
+    A batch begins after everything in it has come, so what it reads is never older than the question.
+    """
+
+    def __init__(self, together: Callable[[list[Item]], Awaitable[Sequence[Value]]], *, most: int = 100) -> None:
+        self._together, self._most = together, most
+        self._waiting: list[tuple[Item, asyncio.Future[Value]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def ask(self, item: Item) -> Value:
+        """The value of one item. Raises what its batch raised."""
+        answer: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await answer
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            try:
+                values = await self._together([item for item, _ in batch])
+            except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+            else:
+                for (_, answer), value in zip(batch, values, strict=True):
+                    if not answer.done():  # its request may have been given up
+                        answer.set_result(value)
+        self._running = None

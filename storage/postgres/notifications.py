@@ -1,0 +1,126 @@
+"""Notifications: events worth telling, and their fan-out to one delivery for each reader and channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from storage.postgres.connection import Query, Script, column, load_statements, lock_number, many, maybe, one
+from storage.records.notifications import (
+    OUTWARD,
+    TYPES,
+    Audience,
+    Channel,
+    Content,
+    Frequency,
+    Notification,
+    Words,
+)
+
+SQL = load_statements(__file__)
+
+CHUNK = 100_000
+"""Readers whose deliveries one transaction writes."""
+FEW = 100
+"""Up to so many readers are woken by name."""
+_ORDER = "fan-out of notifications"
+
+
+class Lag(msgspec.Struct, frozen=True, kw_only=True):
+    """How many notifications are not told to all of their readers, the age in seconds of the oldest, and how many
+    cannot be told."""
+
+    waiting: int
+    oldest_seconds: float
+    failed: int
+
+
+class FailedNotification(msgspec.Struct, frozen=True, kw_only=True):
+    """A notification that cannot be told, and why."""
+
+    id: int
+    key: str
+    type: str
+    error: str
+    created_at: datetime
+
+
+class _Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    reached: int
+    last: int | None
+
+
+def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Query[list[int]]:
+    """Tell some readers, by their accounts' numbers, or everybody; gives the id, none when `key` was told before.
+
+    Also none when the type is one that readers must ask for and none of them has.
+    """
+    details = msgspec.to_builtins(content)
+    kind = details.pop("type")
+    parameters = {
+        "key": key,
+        "type": kind,
+        "details": Jsonb(details),
+        "audience": Audience.EVERYONE if readers is None else Audience.ACCOUNTS,
+        "readers": [] if readers is None else sorted(set(readers)),
+        "usual": any(frequency is not Frequency.NEVER for frequency in TYPES[kind].usual.values()),
+    }
+    return column(SQL["add"], parameters, int)
+
+
+def waiting() -> Query[Notification | None]:
+    """The oldest notification that is not told to all of its readers."""
+    return maybe(SQL["waiting"], {}, Notification)
+
+
+def begin(notification: Notification, words: Words) -> Query[list[int]]:
+    """Write a notification's words, before anybody can read it."""
+    parameters = {"id": notification.id, "title": words.title, "text": words.text, "path": words.path}
+    return column(SQL["begin"], parameters, int)
+
+
+def fail(notification: Notification, error: str) -> Query[list[int]]:
+    """Note that a notification cannot be told; it holds up no other."""
+    return column(SQL["fail"], {"id": notification.id, "error": error[:2000]}, int)
+
+
+def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool]:
+    """Write the deliveries of the next `limit` readers with the cursor behind them; gives whether more may follow.
+
+    Whoever opted out is left out by the statements themselves. In-app deliveries are sent with this.
+    """
+    yield from column(SQL["lock"], {"lock": lock_number(_ORDER)}, int)
+    chunk = yield from maybe(SQL["chunk"], {"id": notification.id, "limit": limit}, _Chunk)
+    if chunk is None:
+        return False
+    if chunk.last is None:
+        yield from column(SQL["done"], {"id": notification.id}, int)
+        return False
+    usual = TYPES[notification.type].usual
+    where = {"id": notification.id, "reached": chunk.reached, "last": chunk.last}
+    yield from column(SQL["tell_in_app"], {**where, "usual": usual[Channel.IN_APP]}, int)
+    outward = {"channels": list(OUTWARD), "usual": [usual[channel] for channel in OUTWARD]}
+    yield from column(SQL["tell_outward"], {**where, **outward}, int)
+    few = notification.audience is Audience.ACCOUNTS and len(notification.readers) <= FEW
+    yield from column(SQL["announce"], {"id": notification.id, "few": few}, str)
+    yield from column(SQL["advance"], {"id": notification.id, "last": chunk.last}, int)
+    return True
+
+
+def fan_out_wanted(flow: str) -> Script[int | None]:
+    """The number of the run that should fan out now; None when nothing waits or one holds the lock `flow`."""
+    numbers = yield from column(SQL["fan_out_wanted"], {"flow": flow, "lock": lock_number(flow)}, int)
+    return numbers[0] if numbers else None
+
+
+def lag() -> Query[Lag]:
+    """How far the fan-out is behind."""
+    return one(SQL["lag"], {}, Lag, "the lag")
+
+
+def failed(limit: int = 100) -> Query[list[FailedNotification]]:
+    """What cannot be told, the newest first."""
+    return many(SQL["failed"], {"limit": limit}, FailedNotification)

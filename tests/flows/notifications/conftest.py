@@ -1,0 +1,60 @@
+"""Readers, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from flows.notifications.fan_out import fan_out
+from storage.postgres import access, in_app, notifications, preferences
+from storage.postgres.connection import Query
+from storage.postgres.in_app import InApp
+from storage.records.notifications import Channel, Content, Frequency, Preference, SystemNotice
+from storage.stores import Stores
+
+NOTICE = SystemNotice(title="Maintenance", text="The platform is away on Sunday.")
+
+
+@dataclass
+class Told:
+    """A platform with readers."""
+
+    stores: Stores
+
+    def reader(self, name: str) -> int:
+        """The number of the account of a name, made when new."""
+        return self.stores.database.run(access.ensure_account(name)).number
+
+    def readers(self, count: int) -> list[int]:
+        """Many accounts at once."""
+        made = "insert into accounts (name) select 'reader ' || n from generate_series(1, %(count)s) n returning number"
+        return self.stores.database.run(Query(made, {"count": count}, lambda rows: [row["number"] for row in rows]))
+
+    def wants(self, reader: int, kind: str, channel: Channel, frequency: Frequency) -> None:
+        """Say how often a reader wants to be told."""
+        wish = Preference(type=kind, channel=channel, frequency=frequency)
+        self.stores.database.run(preferences.say(reader, [wish]))
+
+    def tell(self, key: str, content: Content = NOTICE, readers: Sequence[int] | None = None) -> list[int]:
+        """Add a notification; gives its id."""
+        return self.stores.database.run(notifications.add(key, content, readers))
+
+    def fan_out(self) -> int:
+        """Tell everything that waits."""
+        return fan_out(self.stores)
+
+    def list_of(self, reader: int) -> list[InApp]:
+        """What a reader finds in the app, the newest first."""
+        return self.stores.database.run(in_app.page(reader, before=None, unread=False, limit=1000))
+
+    def rows(self, statement: str, **parameters: object) -> list[dict[str, object]]:
+        """What a statement gives."""
+        return self.stores.database.run(Query(statement, parameters, lambda rows: [dict(row) for row in rows]))
+
+
+@pytest.fixture
+def told(stores: Stores) -> Told:
+    """Nobody yet."""
+    return Told(stores)

@@ -1,0 +1,181 @@
+"""Rate limits hold under load, say where one stands, and open when Valkey is away; pages of any origin may ask."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployments.local.valkey import valkey_command
+from storage.records.access import Scope
+from storage.redis.breaker import AWAY_SECONDS
+from storage.settings import LimitSettings
+from tests.conftest import free_port
+from tests.platform_api.door import UNLIMITED, Door, listening, serving
+from tests.platform_api.test_access import PUBLIC, TABLE, filled
+from tests.platform_api.test_problems import assert_problem
+
+FEW = LimitSettings(reads=20, writes=2, searches=3, downloads=4)
+"""So few that in the seconds of a test less than one comes back, but for reads."""
+
+
+@pytest.fixture
+def strict(module_database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Door]:
+    """A door that lets few requests in."""
+    with serving(tmp_path, module_database_url, valkey_url, limits=FEW) as door:
+        yield door
+
+
+def test_two_hundred_at_once_against_a_limit_of_twenty_admit_twenty(
+    module_database_url: str, valkey_url: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, module_database_url, valkey_url, limits=FEW) as door, listening(door.settings) as other:
+        with ThreadPoolExecutor(20) as pool, httpx.Client(timeout=30) as client:
+            addresses = [f"{url}/api/v1/tags" for url in (door.url, other)] * 100
+            began = time.monotonic()
+            answers = list(pool.map(client.get, addresses))
+        back = int((time.monotonic() - began) / 3)  # one more in each three seconds that this took
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 429}
+    assert 20 <= statuses[200] <= 20 + back
+
+
+def test_an_answer_says_where_one_stands_and_a_refusal_when_to_come_back(strict: Door) -> None:
+    client = strict.client("")
+    for left in (2, 1, 0):
+        shown = client.get("/api/v1/models?query=mug")
+        assert (shown.headers["x-ratelimit-limit"], shown.headers["x-ratelimit-remaining"]) == ("3", str(left))
+        assert 0 < int(shown.headers["x-ratelimit-reset"]) <= 60
+    refused = client.get("/api/v1/models?query=mug")
+    assert "an API key" in str(assert_problem(refused, 429)["detail"])
+    assert 0 < int(refused.headers["retry-after"]) <= 20 < int(refused.headers["x-ratelimit-reset"]) <= 60
+    assert refused.headers["x-ratelimit-remaining"] == "0"
+
+
+def test_each_kind_has_its_own_allowance_and_so_has_each_key(strict: Door) -> None:
+    first, second = (strict.client(strict.new_key(*Scope)) for _ in range(2))
+    for _ in range(2):
+        assert first.post("/api/v1/training-jobs", json={}).status_code == 422
+    assert first.post("/api/v1/training-jobs", json={}).status_code == 429
+    assert first.get("/api/v1/search?q=mug").headers["x-ratelimit-limit"] == "3"
+    assert first.get("/api/download/models/1").headers["x-ratelimit-limit"] == "4"
+    assert first.get("/api/v1/models").headers["x-ratelimit-limit"] == "20"
+    assert first.post("/api/v1/model-versions/by-hash", json=[]).headers["x-ratelimit-limit"] == "20"
+    assert second.post("/api/v1/training-jobs", json={}).status_code == 422
+
+
+def test_keys_that_do_not_work_count_for_the_address_and_never_for_the_key(strict: Door) -> None:
+    key_id = strict.key.split("_")[1]
+    statuses = [
+        strict.client(f"drk_{name}_{'0' * 64}").get("/api/v1/search?q=mug").status_code
+        for name in ("made", "up", "keys", key_id, key_id, key_id)
+    ]
+    assert statuses == [401, 401, 401, 429, 429, 429]
+    assert strict.client().get("/api/v1/search?q=mug").headers["x-ratelimit-remaining"] == "2"
+
+
+def test_an_address_is_the_peers_unless_a_trusted_proxy_says_otherwise(strict: Door) -> None:
+    path, said = "/api/v1/search?q=mug", {"X-Forwarded-For": "198.51.100.7"}
+    plain = strict.client("")
+    assert plain.get(path, headers=said).headers["x-ratelimit-remaining"] == "2"
+    assert plain.get(path).headers["x-ratelimit-remaining"] == "1"
+    settings = strict.settings.model_copy(deep=True)
+    settings.api.trusted_proxies = ["127.0.0.0/8", "10.0.0.0/8"]
+    with listening(settings) as url, httpx.Client(base_url=url) as behind:
+        assert behind.get(path, headers=said).headers["x-ratelimit-remaining"] == "2"
+        chain = {"X-Forwarded-For": "203.0.113.9, 198.51.100.7, 10.1.2.3"}  # only what trusted proxies added counts
+        assert behind.get(path, headers=chain).headers["x-ratelimit-remaining"] == "1"
+        six = {"X-Forwarded-For": "2001:db8:1:2::1"}
+        assert behind.get(path, headers=six).headers["x-ratelimit-remaining"] == "2"
+        assert (
+            behind.get(path, headers={"X-Forwarded-For": "2001:db8:1:2:ffff::9"}).headers["x-ratelimit-remaining"]
+            == "1"
+        )
+
+
+def test_every_route_is_counted_but_health_and_the_figures(strict: Door) -> None:
+    strangers = strict.client("")
+    for method, path in TABLE:
+        counted = "x-ratelimit-limit" in strangers.request(method, filled(path)).headers
+        assert counted == (path not in ("/health", "/metrics")), (method, path)
+
+
+def test_a_limit_of_nothing_is_none(module_database_url: str, valkey_url: str, tmp_path: Path) -> None:
+    with serving(tmp_path, module_database_url, valkey_url, limits=UNLIMITED) as door:
+        assert "x-ratelimit-limit" not in door.client("").get("/api/v1/search?q=mug").headers
+
+
+@contextmanager
+def a_valkey(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of this test alone."""
+    command = valkey_command(folder, port, durable=False)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def test_while_valkey_is_away_everybody_is_admitted_soon_and_it_is_counted(
+    module_database_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    with (
+        a_valkey(tmp_path, port) as process,
+        serving(tmp_path, module_database_url, f"redis://127.0.0.1:{port}/0", limits=FEW) as door,
+        httpx.Client(base_url=door.url, timeout=30) as client,
+    ):
+        assert client.get("/api/v1/tags").headers["x-ratelimit-limit"] == "20"
+        os.kill(process.pid, signal.SIGSTOP)  # it takes connections and answers nothing
+        began = time.monotonic()
+        for _ in range(40):
+            answer = client.get("/api/v1/tags")
+            assert (answer.status_code, "x-ratelimit-limit" in answer.headers) == (200, False)
+        assert time.monotonic() - began < 10, "each request waited for Valkey"
+        assert open_failures(client) >= 40
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(AWAY_SECONDS)
+        assert "x-ratelimit-limit" in client.get("/api/v1/tags").headers
+    with serving(tmp_path, module_database_url, f"redis://127.0.0.1:{port}/0", limits=FEW) as door:
+        statuses = {door.client("").get("/api/v1/tags").status_code for _ in range(30)}
+        assert (statuses, open_failures(door.client(""))) == ({200}, 30)
+
+
+def open_failures(client: httpx.Client) -> int:
+    """How many requests were admitted without being counted."""
+    lines = client.get("/metrics").text.splitlines()
+    return int(float(next(line.split()[1] for line in lines if line.startswith("darkroom_rate_limits_open_total "))))
+
+
+def test_pages_of_any_origin_may_ask_and_read_what_clients_need(strict: Door) -> None:
+    client = strict.client("")
+    client.headers["Origin"] = "https://gallery.example"
+    for path in ("/api/v1/models", "/api/v1/models/999999", "/nothing", "/health"):
+        headers = client.get(path).headers
+        assert headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in headers
+        for name in ("X-RateLimit-Remaining", "X-Ignored-Parameters", "ETag", "Upload-Offset", "Tus-Resumable"):
+            assert name in headers["access-control-expose-headers"]
+    for _, path in (*PUBLIC, ("", "/api/v1/me"), ("", "/api/v1/training-jobs")):
+        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+        preflight = client.options(filled(path), headers=asked)
+        assert preflight.status_code == 204, path
+        assert preflight.headers["access-control-allow-headers"] == "Authorization, *"
+        assert "GET" in preflight.headers["access-control-allow-methods"]
