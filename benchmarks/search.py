@@ -82,6 +82,7 @@ def peer_embedded(stores: Stores, documents: list[IndexDocument], build: Build) 
     stores.search.create(build)
     began = time.perf_counter()
     with stores.database.connect() as connection:
+        connection.execute("set statement_timeout = 0")
         for table, lines in ((f"search_build_{build.id}", rows), (f"search_build_{build.id}_words", words)):
             statement = f"copy {table} ({', '.join(lines[0])}) from stdin".encode()
             with connection.cursor().copy(statement) as copy:

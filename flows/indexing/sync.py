@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
@@ -45,7 +44,7 @@ def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     total = drains.drain_until_idle(
         stores,
         "search_queue",
-        lambda: figures.of(drain),
+        figures.drain,
         lambda: stores.database.run(search_queue.next_due()),
         idle_seconds,
     )
@@ -68,11 +67,11 @@ class DrainFigures:
         self._rows, self._seconds, self._lag = 0, 0.0, 0.0
         self._since = time.monotonic()
 
-    def of(self, work: Callable[[Stores], int]) -> int:
+    def drain(self) -> int:
         """Drain; gives how many ids were written."""
         lag = self._stores.database.run(search_queue.lag())
         began = time.monotonic()
-        written = work(self._stores)
+        written = drain(self._stores)
         if written:
             self._rows += written
             self._seconds += time.monotonic() - began

@@ -43,13 +43,15 @@ _MIGRATION_LOCK = 0x6461726B
 class Query(Generic[T]):
     """One statement with its parameters, and how its rows become a value. `yield from` it inside a script.
 
-    `copied` are the lines that a COPY ... FROM STDIN is given.
+    `copied` are the lines that a COPY ... FROM STDIN is given; `copied_as` are the types of their columns, which a
+    binary one needs.
     """
 
     statement: str
     parameters: Mapping[str, Any]
     read: Callable[[Rows], T]
     copied: Sequence[Sequence[Any]] | None = None
+    copied_as: Sequence[str] = ()
 
     def __iter__(self) -> Generator[Query[Any], Any, T]:
         return (yield self)
@@ -184,15 +186,9 @@ class Database:
 
     def run(self, script: Query[T] | Script[T]) -> T:
         """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
-        with self.transaction() as connection:
-            return self._drive(connection, script)
-
-    @contextmanager
-    def transaction(self) -> Generator[psycopg.Connection[DictRow]]:
-        """A connection in a transaction of its own, for a COPY of rows made on the way. Raises StoreUnavailable."""
         try:
             with self._pool.connection() as connection, connection.transaction():
-                yield connection
+                return self._drive(connection, script)
         except _LOST as error:
             raise _unavailable(error) from error
 
@@ -201,6 +197,7 @@ class Database:
         while driver.query is not None:
             if driver.query.copied is not None:
                 with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                    copy.set_types(driver.query.copied_as)
                     for line in driver.query.copied:
                         copy.write_row(line)
                 driver.take([])
@@ -270,6 +267,7 @@ class AsyncDatabase:
                 while driver.query is not None:
                     if driver.query.copied is not None:
                         async with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                            copy.set_types(driver.query.copied_as)
                             for line in driver.query.copied:
                                 await copy.write_row(line)
                         driver.take([])

@@ -1,6 +1,8 @@
 -- epoch --
--- The cluster in whose transaction numbers sort keys are written, and how far it has come.
-select epoch, pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next_transaction from catalogue_home;
+-- The cluster in whose transaction numbers sort keys are written, and how far it has come. What this transaction asks
+-- next is planned for the filters that it has: a plan for any filters takes 20 times as long.
+select epoch, pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next_transaction
+  from catalogue_home, set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- models --
 -- A page of a list, as the snapshot saw its order, of what is public now. It begins at a place, which it includes.

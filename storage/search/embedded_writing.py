@@ -85,13 +85,8 @@ class EmbeddedWriter:
             new = [document for document in documents if document.id not in there]
             self._add_words(build, {word for document in new for place in document.words.values() for word in place})
             try:
-                with (
-                    self._database.transaction() as connection,
-                    connection.cursor().copy(cast(Any, statement("copy", build))) as copy,
-                ):
-                    copy.set_types(COPIED)
-                    for document in new:
-                        copy.write_row(copied_row(document))
+                rows = [copied_row(document) for document in new]
+                self._database.run(Query(statement("copy", build), {}, len, copied=rows, copied_as=COPIED))
             except (psycopg.errors.UniqueViolation, psycopg.DataError, OverflowError):
                 return self.write(build, documents)
         written = self.write(build, [document for document in documents if document.id in there])

@@ -243,3 +243,14 @@ def test_places_are_dropped_when_no_cursor_can_ask_for_them(database: Database) 
     execute(database, "update sort_keys set replaced_at = replaced_at - %(age)s where replaced is not null", age=age)
     database.run(listing.prune())
     assert database.run(kept) == 0
+
+
+def test_a_page_is_planned_for_its_own_filters_however_often_it_is_asked(database: Database) -> None:
+    mode = Query("select current_setting('plan_cache_mode') as mode", {}, lambda rows: rows[0]["mode"])
+
+    def page_and_mode() -> Script[str]:
+        yield from listing.models(ModelFilter(), ModelSort.NEWEST, limit=5)
+        return (yield from mode)
+
+    assert database.run(page_and_mode()) == "force_custom_plan"
+    assert database.run(mode) == "auto"
