@@ -5,7 +5,8 @@
 Seven kinds of acts on 100,000 entities, of which few have most (a power law, seeded), spread over the week. Rolled up
 as a backfill does it: each day built beside, indexed and put in place, then the totals of every period. The peer is one
 CREATE TABLE AS ... GROUP BY for the hours and one for the days, with primary keys, in the same database with the same
-memory, without totals. Both are timed in turns, and the median counts.
+memory, without totals. Both are timed in turns, and the median counts. The goals are those of the full size: at the
+small one nearly every act is a cell of its own, and what each day costs once weighs more.
 
 Then a tenth as many acts come, on the week's next day, and a usual run takes them. `late` is the same for acts that are
 spread over the whole week once more, which re-opens every hour of it.

@@ -74,6 +74,7 @@ DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
 
 SWEEP_SECONDS = 5.0
 DEAD_FLOW_RUN_SECONDS = 30.0
+ALARM_SECONDS = 30.0
 START_SECONDS = 45.0
 LONGEST_PAUSE_SECONDS = 15.0
 
@@ -93,12 +94,16 @@ class Relay:
     def run(self) -> None:
         """Work until told to stop: on a NOTIFY, else every poll."""
         poll = self._stores.settings.jobs.relay_poll_seconds
-        pause, last_sweep, last_look = 0.0, 0.0, time.monotonic()
+        pause, last_sweep, last_alarms, last_look = 0.0, 0.0, 0.0, time.monotonic()
         while not self.stopping.is_set():
             try:
                 with self._stores.database.connect() as listener:
                     listener.execute("listen outbox")
                     while not self.stopping.is_set():
+                        # Before anything that asks Prefect: while that is away, what stands still is said all the same.
+                        if not last_alarms or time.monotonic() - last_alarms >= ALARM_SECONDS:
+                            last_alarms = time.monotonic()
+                            self.sound_alarms(datetime.now(UTC))
                         self.drain()
                         for flow in DRAINS:
                             self.wake_drain(flow)
@@ -110,7 +115,6 @@ class Relay:
                         if now - last_look >= DEAD_FLOW_RUN_SECONDS:
                             last_look = now
                             self.replace_dead_flow_runs()
-                            self.sound_alarms(datetime.now(UTC))
                         for _ in listener.notifies(timeout=poll, stop_after=1):
                             pass
             except (StoreUnavailable, psycopg.Error, PrefectAway) as error:

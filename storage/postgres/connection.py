@@ -195,16 +195,18 @@ class Database:
     def _drive(self, connection: psycopg.Connection[DictRow], script: Query[T] | Script[T]) -> T:
         driver = _Driver(script)
         while driver.query is not None:
-            if driver.query.copied is not None:
-                with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
-                    copy.set_types(driver.query.copied_as)
-                    for line in driver.query.copied:
-                        copy.write_row(line)
-                driver.take([])
-                continue
-            cursor = connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
-            driver.take(cursor.fetchall() if cursor.description else [])
+            driver.take(self._rows(connection, driver.query))
         return driver.result
+
+    def _rows(self, connection: psycopg.Connection[DictRow], query: Query[Any]) -> Rows:
+        if query.copied is None:
+            cursor = connection.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            return cursor.fetchall() if cursor.description else []
+        with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+            copy.set_types(query.copied_as)
+            for line in query.copied:
+                copy.write_row(line)
+        return []
 
     def connect(self) -> psycopg.Connection[DictRow]:
         """A connection of its own, outside the pool, for session locks and LISTEN. The caller closes it."""
@@ -265,18 +267,20 @@ class AsyncDatabase:
             async with self._pool.connection() as connection, _transaction(connection, script):
                 driver = _Driver(script)
                 while driver.query is not None:
-                    if driver.query.copied is not None:
-                        async with connection.cursor().copy(driver.query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
-                            copy.set_types(driver.query.copied_as)
-                            for line in driver.query.copied:
-                                await copy.write_row(line)
-                        driver.take([])
-                        continue
-                    cursor = await connection.execute(driver.query.statement, driver.query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
-                    driver.take(await cursor.fetchall() if cursor.description else [])
+                    driver.take(await self._rows(connection, driver.query))
                 return driver.result
         except _LOST as error:
             raise _unavailable(error) from error
+
+    async def _rows(self, connection: psycopg.AsyncConnection[DictRow], query: Query[Any]) -> Rows:
+        if query.copied is None:
+            cursor = await connection.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            return await cursor.fetchall() if cursor.description else []
+        async with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+            copy.set_types(query.copied_as)
+            for line in query.copied:
+                await copy.write_row(line)
+        return []
 
     async def connect(self) -> psycopg.AsyncConnection[DictRow]:
         """A connection of its own, outside the pool, for LISTEN. The caller closes it."""

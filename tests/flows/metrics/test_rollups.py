@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +20,7 @@ from storage.records.freshness import PartitionState
 from storage.records.rollups import ROLL_UP, Totals
 from storage.settings import Settings
 from storage.stores import Stores
-from tests.storage.makers import a_published_model, an_account
+from tests.storage.makers import a_job, a_published_model, an_account
 
 LATE_AFTER = 900.0
 
@@ -56,6 +58,21 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     assert stores.database.run(freshness.raised()) == []
     totals = stores.database.run(rollups.totals(Counted.MODEL, model.id, Metric.VIEW))
     assert totals == Totals(day=0, week=2, month=2, year=2, all_time=2)
+
+
+def test_the_relay_raises_the_alarm_while_prefect_is_away_and_events_wait_for_it(stores: Stores) -> None:
+    a_job(stores.database)
+    stores.database.run(Query("update watched_flows set started_at = now() - interval '1 day'", {}, len))
+    with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
+        relay = Relay(stores, nobody)
+        running = threading.Thread(target=relay.run)
+        running.start()
+        deadline = time.monotonic() + 60
+        while not (alarms := stores.database.run(freshness.raised())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        relay.stopping.set()
+        running.join(timeout=60)
+    assert [alarm.name for alarm in alarms] == [f"late {ROLL_UP}"]
 
 
 def test_the_flow_as_prefect_runs_it_leaves_its_figures_and_its_table(

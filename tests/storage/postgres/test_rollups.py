@@ -20,7 +20,7 @@ from storage.postgres import activity, catalog, listing, outbox, rollups
 from storage.postgres.connection import Database, Query, Script
 from storage.records.activity import Act, Counted, Metric
 from storage.records.listing import ModelFilter, ModelSort
-from storage.records.rollups import WINDOWS, Totals, moved_days
+from storage.records.rollups import WINDOWS, Totals
 from storage.settings import PostgresSettings
 from tests.storage.makers import a_published_model, an_account
 
@@ -296,17 +296,3 @@ def test_acts_taken_back_are_taken_off(world: World) -> None:
     totals = world.database.run(rollups.totals(Counted.MODEL, model, Metric.THUMBS_UP))
     assert totals == Totals(day=1, week=1, month=1, year=1, all_time=1)
     assert world.database.run(rollups.totals(Counted.USER, 1, Metric.FOLLOW)) == Totals()
-
-
-@pytest.mark.parametrize("gap", [0, 1, 5, 31, 400])
-def test_the_days_that_move_are_those_that_a_period_gains_or_loses(gap: int) -> None:
-    was, now = NOON.date(), NOON.date() + DAY * gap
-    span = [was + DAY * n for n in range(-800, gap + 800)]
-    expected = [
-        day
-        for day in span
-        if any((0 <= (was - day).days < length) != (0 <= (now - day).days < length) for length in WINDOWS.values())
-    ]
-    assert set(expected) <= set(moved_days(was, now))
-    assert moved_days(was, now) == moved_days(now, was)
-    assert len(moved_days(was, now)) <= 5 * gap
