@@ -45,6 +45,10 @@ COMMANDS: dict[str, Place] = {
     "key": Place("key:app", "API keys, on this machine's database."),
     "notifications": Place("notifications:app", "What readers are told, and what could not be sent."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),
+    "backfill": Place(
+        "backfill:backfill",
+        "Make days of a flow anew from what they are made of. Repeating it goes on where it broke off.",
+    ),
     "check": Place("check:check", "Compare the stores with each other: every row has its bytes, every job its facts."),
 }
 

@@ -1,4 +1,4 @@
-"""The relay: committed events to effects, and the sweep for silent jobs. `python -m flows.relay` runs it.
+"""The relay: committed events to effects, the sweep for silent jobs, and alarms. `python -m flows.relay` runs it.
 
 It claims one due event at a time in order, does its effect under a key that makes repeating it harmless, and
 acknowledges the row. A crash anywhere only repeats. While Prefect is away events keep their place.
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, assert_never
 from uuid import UUID
@@ -27,7 +28,7 @@ from flows.notifications.deliver import DELIVER
 from flows.notifications.expanding import expand
 from flows.notifications.fan_out import FAN_OUT
 from storage.errors import JobLost, StoreUnavailable
-from storage.postgres import deliveries, jobs, models, notifications, outbox, search_queue
+from storage.postgres import deliveries, freshness, jobs, models, notifications, outbox, search_queue
 from storage.postgres.connection import Script
 from storage.records.events import (
     CommentDeleted,
@@ -107,6 +108,7 @@ class Relay:
                         if now - last_look >= DEAD_FLOW_RUN_SECONDS:
                             last_look = now
                             self.replace_dead_flow_runs()
+                            self.sound_alarms(datetime.now(UTC))
                         for _ in listener.notifies(timeout=poll, stop_after=1):
                             pass
             except (StoreUnavailable, psycopg.Error, PrefectAway) as error:
@@ -253,6 +255,19 @@ class Relay:
         for job in replaced:
             log.warning("job %s lost its flow run before it began: hand-out %d", job.id, job.hand_out)
         return replaced
+
+    def sound_alarms(self, now: datetime) -> list[str]:
+        """Raise the alarm of every flow that is late at `now` and clear what is over; gives the new ones.
+
+        It asks Postgres alone: a stopped scheduler cannot report itself.
+        """
+        late_after = self._stores.settings.metrics.late_after_seconds
+        changes = self._stores.database.run(freshness.sound(now, late_after))
+        for name, detail in changes.raised.items():
+            log.error("alarm: %s: %s", name, detail)
+        for name in changes.cleared:
+            log.warning("alarm is over: %s", name)
+        return list(changes.raised)
 
     def _flow_run_is_dead(self, flow_run_id: UUID) -> bool:
         try:

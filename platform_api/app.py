@@ -24,6 +24,7 @@ from platform_api.limits import Slots
 from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
 from platform_api.resources.data_sets import DataSets
+from platform_api.resources.freshness import Freshness
 from platform_api.resources.generations import Generations
 from platform_api.resources.health import Health
 from platform_api.resources.images import Images
@@ -62,6 +63,7 @@ RESOURCES = (
     Notifications,
     NotificationChannels,
     NotificationLinks,
+    Freshness,
 )
 
 STREAMS_EACH = 50

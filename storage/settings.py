@@ -160,6 +160,13 @@ class NotificationSettings(BaseModel):
         return self
 
 
+class MetricsSettings(BaseModel):
+    """Counted acts and their sums."""
+
+    keep_days: int = Field(400, ge=366, description="Days that counted acts and their hourly sums are kept.")
+    late_after_seconds: float = Field(900.0, gt=0, description="Counts that are this late raise an alarm.")
+
+
 class Settings(BaseSettings):
     """All settings. Built once at each root: the API, a flow, the relay, a CLI command."""
 
@@ -179,6 +186,7 @@ class Settings(BaseSettings):
     uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
     jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]
     notifications: NotificationSettings = NotificationSettings()  # pyright: ignore[reportCallIssue]
+    metrics: MetricsSettings = MetricsSettings()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Annotated, cast
 
 import msgspec
@@ -14,9 +15,10 @@ from msgspec import Meta
 from platform_api.access import Open
 from platform_api.problems import Refusals
 from storage.errors import StoreUnavailable
-from storage.postgres import deliveries, notifications, outbox, search_queue
+from storage.postgres import deliveries, freshness, notifications, outbox, search_queue
 from storage.postgres.connection import Script
 from storage.postgres.outbox import Backlog
+from storage.records.freshness import PartitionState
 from storage.stores import AsyncStores
 
 PATIENCE_SECONDS = 2.0
@@ -52,6 +54,15 @@ class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="cam
     ]
 
 
+class MetricsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How fresh the counts of the catalogue are."""
+
+    state: Annotated[str, Meta(examples=["fresh"], description="`fresh`, `due` or `late`; see /api/v1/freshness.")]
+    waiting: Annotated[int, Meta(description="Batches of counted acts that no roll-up has taken.")]
+    oldest_seconds: float
+    alarms: Annotated[list[str], Meta(description="Alarms that are raised now.")]
+
+
 class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Each part: `ok` or `away`."""
 
@@ -60,6 +71,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     relay: RelayHealth | None
     search: SearchHealth | None
     notifications: NotificationsHealth | None
+    metrics: MetricsHealth | None
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -84,20 +96,23 @@ class Health(Controller):
     )
     async def show(self, stores: AsyncStores, state: State) -> Response[HealthView]:
         """503 only when Postgres is away; anything else that is missing makes things slower, not wrong."""
-        backlog, valkey, search, told = await asyncio.gather(
-            _backlog(stores), _valkey(stores), _search(stores), _notifications(stores)
+        backlog, valkey, search, told, metrics = await asyncio.gather(
+            _backlog(stores), _valkey(stores), _search(stores), _notifications(stores), _metrics(stores)
         )
         relay = backlog and RelayHealth(waiting=backlog.waiting, oldest_seconds=round(backlog.oldest_seconds, 1))
         late = relay is not None and relay.oldest_seconds > RELAY_LATE_SECONDS
         behind = search is not None and (search.state != "ok" or search.oldest_seconds > SEARCH_LATE_SECONDS)
         untold = told is not None and told.oldest_seconds > NOTIFICATIONS_LATE_SECONDS
-        status = "down" if backlog is None else "degraded" if late or behind or untold or not valkey else "ok"
+        stale = metrics is not None and (metrics.state == PartitionState.LATE or bool(metrics.alarms))
+        poor = late or behind or untold or stale or not valkey
+        status = "down" if backlog is None else "degraded" if poor else "ok"
         parts = Parts(
             postgres="ok" if backlog else "away",
             valkey="ok" if valkey else "away",
             relay=relay,
             search=search,
             notifications=told,
+            metrics=metrics,
         )
         view = HealthView(status=status, parts=parts, refusals=dict(cast(Refusals, state.refusals)))
         return Response(view, status_code=503 if backlog is None else 200, headers=_retry(backlog))
@@ -129,6 +144,24 @@ async def _notifications(stores: AsyncStores) -> NotificationsHealth | None:
             waiting=fan_out.waiting + sending.waiting + sending.sendings,
             oldest_seconds=round(max(fan_out.oldest_seconds, sending.oldest_seconds), 1),
             dead_letters=sending.dead_letters + fan_out.failed,
+        )
+
+    try:
+        return await asyncio.wait_for(stores.database.run(script()), PATIENCE_SECONDS)
+    except (StoreUnavailable, TimeoutError):
+        return None
+
+
+async def _metrics(stores: AsyncStores) -> MetricsHealth | None:
+    def script() -> Script[MetricsHealth]:
+        late_after = stores.settings.metrics.late_after_seconds
+        flows = yield from freshness.report(datetime.now(UTC), late_after)
+        raised = yield from freshness.raised()
+        return MetricsHealth(
+            state=max((flow.state for flow in flows), key=list(PartitionState).index),
+            waiting=sum(flow.waiting for flow in flows),
+            oldest_seconds=round(max(flow.oldest_seconds for flow in flows), 1),
+            alarms=[alarm.name for alarm in raised],
         )
 
     try:

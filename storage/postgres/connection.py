@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -207,7 +207,13 @@ class Database:
     def session_lock(self, name: str) -> Generator[bool]:
         """Hold the advisory lock called `name` on a connection of its own; gives whether it was free."""
         with self.connect() as connection:
-            yield try_lock(connection, name)
+            held = try_lock(connection, name)
+            try:
+                yield held
+            finally:
+                # The server gives the locks of a closed connection back a moment later: who looks next must not see it.
+                with suppress(psycopg.OperationalError):  # the connection is lost, and the lock with it
+                    connection.execute("select pg_advisory_unlock_all()")
 
     def close(self) -> None:
         """Give every connection back."""

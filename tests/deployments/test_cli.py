@@ -41,7 +41,8 @@ def test_the_list_of_commands_comes_in_under_a_second_and_imports_nothing_heavy(
 
 
 def test_no_command_but_those_that_do_a_flows_work_loads_a_heavy_library() -> None:
-    program = "from deployments.cli import COMMANDS, load; [load(name) for name in {*COMMANDS} - {'check', 'rebuild'}]"
+    program = "from deployments.cli import COMMANDS, load; work = {'backfill', 'check', 'rebuild'}"
+    program += "; [load(name) for name in {*COMMANDS} - work]"
     program += "; import sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

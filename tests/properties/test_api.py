@@ -39,6 +39,9 @@ NO_INPUTS = (
     "GET /metrics",
     "GET /api/v1/me",
     "GET /api/v1/enums",
+    "GET /api/v1/me",
+    "GET /api/v1/enums",
+    "GET /api/v1/freshness",
     "GET /api/v1/model-versions/by-hash/{hash}",
 )
 """What takes nothing, or a text that is never wrong."""

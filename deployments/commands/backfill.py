@@ -1,0 +1,45 @@
+"""darkroom backfill: days of a flow made anew."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from deployments.commands.operator import operator_stores
+from flows.metrics.backfill import backfill as fill
+from storage.errors import InvalidRequest
+from storage.records.rollups import ROLL_UP
+from storage.settings import load_settings
+
+
+class Flow(StrEnum):
+    """Flows that work by days."""
+
+    ROLL_UP = ROLL_UP
+
+
+DAY = ["%Y-%m-%d"]
+
+
+def backfill(
+    flow: Annotated[Flow, typer.Argument(help="Whose days.")],
+    first: Annotated[datetime, typer.Option("--from", formats=DAY, help="The first UTC day.")],
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=DAY, help="The last UTC day; default: yesterday.")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=16, help="Days that are built at the same time.")] = 2,
+) -> None:
+    """Make days of a flow anew from what they are made of. Repeating it goes on where it broke off."""
+    now = datetime.now(UTC)
+    end = last.date() if last else now.date() - timedelta(days=1)
+    if not first.date() <= end <= now.date():
+        raise InvalidRequest({"--from": f"must not be after --to ({end}), nor --to after today ({now.date()})"})
+    with operator_stores(load_settings()) as stores:
+        done = fill(stores, first.date(), end, at_once=at_once, now=now)
+    days = [part for part in done if part.batches or part.activities or part.hour_cells]
+    typer.echo(
+        f"{flow}: {sum(part.activities for part in done):,} activities of {len(days)} days, {first.date()} to {end}"
+    )

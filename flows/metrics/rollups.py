@@ -1,0 +1,122 @@
+"""@flow roll-up-metrics: counted acts become sums by hour, day and period, and the catalogue's counts.
+
+Each day is a partition and a transaction of its own. A run that dies leaves only whole days behind it, and the next one
+takes what it left, also of days on which nobody ran.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from flows.crash_points import reach
+from flows.light_tracking import note
+from flows.retries import patiently
+from storage.postgres import activity, freshness, rollups
+from storage.postgres.connection import Query, Script
+from storage.records.freshness import unfinished
+from storage.records.rollups import ROLL_UP, RolledUp
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+T = TypeVar("T")
+
+
+@flow(name=ROLL_UP)
+def roll_up_metrics(day: date | None = None) -> int:
+    """Roll up every day that waits; gives how many activities.
+
+    Args:
+        day: Build this day anew from all of its activity instead.
+    """
+    with open_stores(load_settings()) as stores, stores.database.session_lock(ROLL_UP) as held:
+        if not held:
+            _log().info("another run is rolling up")
+            return 0
+        now = datetime.now(UTC)
+        done = roll_up(stores, now) if day is None else [build(stores, day, now), *settle(stores, now)]
+        figures = figures_of(stores, done, now)
+        # Every run has a tracking run of its own: its name is that of the flow run, or its time.
+        note(stores.settings, ROLL_UP, str(flow_run.name or now), figures)
+    if flow_run.id and any(part.activities or part.whole for part in done):
+        create_table_artifact(key=ROLL_UP, table=[_row(part) for part in done])
+    _log().info("%d activities of %d days in %.1f s", figures["activities"], len(done), figures["seconds"])
+    return int(figures["activities"])
+
+
+def figures_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[str, float]:
+    """What a run did and how far behind the flow still is, as figures for MLflow."""
+    late_after = stores.settings.metrics.late_after_seconds
+    [left] = [flow for flow in stores.database.run(freshness.report(now, late_after)) if flow.flow == ROLL_UP]
+    activities, seconds = sum(part.activities for part in done), sum(part.seconds for part in done)
+    return {
+        "days": len(done),
+        "batches": sum(part.batches for part in done),
+        "activities": activities,
+        "cells": sum(part.hour_cells + part.day_cells for part in done),
+        "counts_written": sum(part.stats for part in done),
+        "seconds": seconds,
+        "activities_per_second": activities / seconds if seconds else 0.0,
+        "batches_left": left.waiting,
+        "lag_seconds": left.oldest_seconds,
+    }
+
+
+def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
+    """Everything that waits at `now`, oldest day first, and the days that were missed; drops what is kept no more."""
+    run = _patiently(stores)
+    [known] = [rows for rows in run(freshness.rows) if rows.flow == ROLL_UP]
+    missed = unfinished(known, now.date())
+    done: list[RolledUp] = []
+    for day in sorted({now.date(), *missed, *run(rollups.waiting_days)}):
+        done.append(_timed(run, partial(rollups.roll_up_day, day, now)))
+        reach(stores.settings, "day-rolled-up")
+    done += settle(stores, now)
+    run(activity.make_days_ahead)
+    run(partial(activity.forget, stores.settings.metrics.keep_days))
+    return done
+
+
+def settle(stores: Stores, now: datetime) -> list[RolledUp]:
+    """Make totals and the catalogue's counts anew if whole days were built since; gives what that did, if anything."""
+    run = _patiently(stores)
+    if not run(rollups.state).stale:
+        return []
+    return [_timed(run, partial(rollups.settle_totals, now))]
+
+
+def build(stores: Stores, day: date, now: datetime) -> RolledUp:
+    """Build a whole day from its activity; totals are to be settled after it. Raises Refused where that was dropped."""
+    return _timed(_patiently(stores), partial(rollups.build_day, day, now))
+
+
+def _patiently(stores: Stores) -> Callable[[Callable[[], Query[T] | Script[T]]], T]:
+    """Runs scripts, and waits for a Postgres that is away or a lock that somebody holds."""
+    patience = stores.settings.jobs.patience_seconds
+    return lambda script: patiently(lambda: stores.database.run(script()), patience_seconds=patience)
+
+
+def _timed(
+    run: Callable[[Callable[[], Script[RolledUp]]], RolledUp], script: Callable[[], Script[RolledUp]]
+) -> RolledUp:
+    began = time.perf_counter()
+    done = run(script)
+    return msgspec.structs.replace(done, seconds=round(time.perf_counter() - began, 3))
+
+
+def _row(part: RolledUp) -> dict[str, str]:
+    return {name: str(value) for name, value in msgspec.to_builtins(part).items()}
+
+
+def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.metrics")

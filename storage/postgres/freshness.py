@@ -1,0 +1,78 @@
+"""Freshness: what flows have finished, and the alarms of what they have not."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+import msgspec
+
+from storage.postgres import notifications
+from storage.postgres.connection import Query, Script, column, load_statements, many
+from storage.records.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
+from storage.records.notifications import SystemNotice
+
+SQL = load_statements(__file__)
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """An alarm that has been raised and not cleared."""
+
+    name: str
+    detail: str
+    raised_at: datetime
+
+
+class _Watched(msgspec.Struct, frozen=True, kw_only=True):
+    flow: str
+    started_at: datetime
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """Alarms that were raised and cleared just now; raised ones with what they say."""
+
+    raised: dict[str, str]
+    cleared: list[str]
+
+
+def finished(flow: str, day: date, at: datetime) -> Query[list[date]]:
+    """A flow's partition is finished as of a time, with the caller's transaction."""
+    return column(SQL["finished"], {"flow": flow, "day": day, "at": at}, date)
+
+
+def rows(since: date | None = None) -> Script[list[FlowRows]]:
+    """What is known of each watched flow; of its partitions, those from the day `since` on."""
+    known: list[FlowRows] = []
+    for flow in (yield from many(SQL["flows"], {}, _Watched)):
+        parameters = {"flow": flow.flow, "since": since or date.min}
+        days = yield from Query(
+            SQL["partitions"], parameters, lambda found: {row["day"]: row["finished_at"] for row in found}
+        )
+        waiting = yield from Query(SQL["waiting"], {}, lambda found: found[0])
+        known.append(FlowRows(flow=flow.flow, started_at=flow.started_at, finished=days, **waiting))
+    return known
+
+
+def report(now: datetime, late_after_seconds: float) -> Script[list[FlowFreshness]]:
+    """How fresh every watched flow is at `now`."""
+    late_after = timedelta(seconds=late_after_seconds)
+    known = yield from rows(now.date() - timedelta(days=SHOWN_DAYS))
+    return [judge(flow, now, late_after) for flow in known]
+
+
+def sound(now: datetime, late_after_seconds: float) -> Script[Changes]:
+    """Raise the alarms that are due at `now`, each once until it is cleared, and clear those that are not any more.
+
+    Moderators are told of a new one, as a system message, with the transaction that raises it.
+    """
+    due = alarms((yield from report(now, late_after_seconds)))
+    names = yield from column(SQL["raise"], {"names": list(due), "details": list(due.values())}, str)
+    for name in names:
+        notice = SystemNotice(title=f"Alarm: {name}", text=due[name], path="/health")
+        yield from notifications.tell_moderators(f"alarm:{name}:{now.isoformat()}", notice)
+    cleared = yield from column(SQL["clear"], {"names": list(due)}, str)
+    return Changes(raised={name: due[name] for name in names}, cleared=cleared)
+
+
+def raised() -> Query[list[Alarm]]:
+    """The alarms that are raised now, the oldest first."""
+    return many(SQL["raised"], {}, Alarm)

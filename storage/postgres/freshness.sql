@@ -1,0 +1,28 @@
+-- finished --
+insert into flow_partitions as partition (flow, day, finished_at) values (%(flow)s, %(day)s, %(at)s)
+on conflict (flow, day) do update set finished_at = excluded.finished_at, runs = partition.runs + 1
+returning day;
+
+-- flows --
+select flow, started_at from watched_flows order by flow;
+
+-- partitions --
+select day, finished_at from flow_partitions where flow = %(flow)s and day >= %(since)s;
+
+-- waiting --
+-- Batches that no roll-up has taken, and when the oldest of them came.
+select count(*) as waiting, min(received_at) as oldest
+  from activity_batches
+ where id in (select batch_id from activity_pending);
+
+-- raise --
+insert into alarms (name, detail)
+select name, detail from unnest(%(names)s::text[], %(details)s::text[]) as raised (name, detail)
+on conflict (name) where cleared_at is null do nothing
+returning name;
+
+-- clear --
+update alarms set cleared_at = now() where cleared_at is null and name <> all(%(names)s::text[]) returning name;
+
+-- raised --
+select name, detail, raised_at from alarms where cleared_at is null order by raised_at;

@@ -1,0 +1,111 @@
+"""Freshness: what each flow should have finished by now, beside what it has. A pure function of rows and a time.
+
+A flow that works by days has a partition for each. Today's is expected again and again; an earlier one is expected once
+after its end, and once more when something came late for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+SHOWN_DAYS = 30
+"""How many partitions are looked at, today's the last of them."""
+
+
+class PartitionState(StrEnum):
+    """Whether a partition is as it should be: finished, still in time, or late."""
+
+    FRESH = "fresh"
+    DUE = "due"
+    LATE = "late"
+
+
+class Partition(msgspec.Struct, frozen=True, kw_only=True):
+    """One day of a flow: when it was finished last, and when it is expected to be (again)."""
+
+    day: date
+    finished_at: datetime | None
+    expected_by: datetime
+    state: PartitionState
+
+
+class FlowFreshness(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow's partitions, newest first, and what waits for it: how much, and the age of the oldest in seconds."""
+
+    flow: str
+    state: PartitionState
+    waiting: int
+    oldest_seconds: float
+    partitions: tuple[Partition, ...]
+
+
+class FlowRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What Postgres knows of a flow: since when it is watched, when its days were finished last, what waits."""
+
+    flow: str
+    started_at: datetime
+    finished: Mapping[date, datetime]
+    waiting: int
+    oldest: datetime | None
+
+
+def judge(rows: FlowRows, now: datetime, late_after: timedelta) -> FlowFreshness:
+    """How fresh a flow is at `now`. It is late when any of its partitions is, or what waits is older than allowed."""
+    today = now.astimezone(UTC).date()
+    first = max(rows.started_at.astimezone(UTC).date(), today - timedelta(days=SHOWN_DAYS - 1))
+    days = [today - timedelta(days=ago) for ago in range((today - first).days + 1)]
+    partitions = tuple(_partition(rows, day, today, now, late_after) for day in days)
+    oldest = max(0.0, (now - rows.oldest).total_seconds()) if rows.oldest else 0.0
+    states = [partition.state for partition in partitions]
+    late = PartitionState.LATE in states or oldest > late_after.total_seconds()
+    due = PartitionState.DUE in states
+    state = PartitionState.LATE if late else PartitionState.DUE if due else PartitionState.FRESH
+    return FlowFreshness(
+        flow=rows.flow, state=state, waiting=rows.waiting, oldest_seconds=oldest, partitions=partitions
+    )
+
+
+def alarms(flows: Sequence[FlowFreshness]) -> dict[str, str]:
+    """What is to be said aloud, by the alarm's name: one for each flow that is late."""
+    return {f"late {flow.flow}": _words(flow) for flow in flows if flow.state is PartitionState.LATE}
+
+
+def unfinished(rows: FlowRows, today: date) -> list[date]:
+    """The days before `today` that a flow has not finished after their end, oldest first."""
+    first = rows.started_at.astimezone(UTC).date()
+    days = [first + timedelta(days=number) for number in range((today - first).days)]
+    return [day for day in days if not _was_finished(rows, day)]
+
+
+def _partition(rows: FlowRows, day: date, today: date, now: datetime, late_after: timedelta) -> Partition:
+    finished = rows.finished.get(day)
+    if day < today and _was_finished(rows, day):
+        return Partition(day=day, finished_at=finished, expected_by=_end(day), state=PartitionState.FRESH)
+    # Every run finishes today's again, so it is expected soon after any run: midnight makes no silent flow better.
+    since = _end(day) if day < today else max(rows.finished.values(), default=rows.started_at)
+    expected = max(rows.started_at, since) + late_after
+    in_time = PartitionState.FRESH if day == today and finished else PartitionState.DUE
+    state = PartitionState.LATE if now > expected else in_time
+    return Partition(day=day, finished_at=finished, expected_by=expected, state=state)
+
+
+def _was_finished(rows: FlowRows, day: date) -> bool:
+    finished = rows.finished.get(day)
+    return finished is not None and finished >= _end(day)
+
+
+def _end(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+
+
+def _words(flow: FlowFreshness) -> str:
+    late = [partition for partition in flow.partitions if partition.state is PartitionState.LATE]
+    parts = [f"{flow.waiting} batches wait, the oldest for {flow.oldest_seconds:.0f} s"] if flow.waiting else []
+    if late:
+        days = ", ".join(str(partition.day) for partition in late[:5])
+        parts.append(f"{len(late)} of its days are not finished in time ({days}{', ...' if len(late) > 5 else ''})")
+    return f"{flow.flow}: {'; '.join(parts)}. Is its schedule on, and a worker of its pool running?"

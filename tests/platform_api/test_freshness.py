@@ -1,0 +1,25 @@
+"""Freshness at the door, and in its health."""
+
+from __future__ import annotations
+
+from storage.postgres import freshness
+from storage.postgres.connection import Query
+from storage.records.freshness import PartitionState
+from tests.platform_api.door import Door
+
+
+def test_a_flow_that_stands_still_is_seen_in_freshness_and_health(door: Door) -> None:
+    client = door.client()
+    fresh = client.get("/api/v1/freshness").json()
+    assert [(flow["flow"], flow["state"]) for flow in fresh["flows"]] == [("roll-up-metrics", "due")]
+    assert (fresh["alarms"], client.get("/health").json()["parts"]["metrics"]["state"]) == ([], "due")
+
+    door.database.run(Query("update watched_flows set started_at = now() - interval '2 days'", {}, len))
+    [now] = door.database.run(Query("select now() as now", {}, lambda rows: [row["now"] for row in rows]))
+    door.database.run(freshness.sound(now, door.settings.metrics.late_after_seconds))
+    late = client.get("/api/v1/freshness").json()
+    assert [partition["state"] for partition in late["flows"][0]["partitions"]] == [PartitionState.LATE] * 3
+    assert [alarm["name"] for alarm in late["alarms"]] == ["late roll-up-metrics"]
+    health = client.get("/health").json()
+    assert (health["status"], health["parts"]["metrics"]["state"]) == ("degraded", "late")
+    assert health["parts"]["metrics"]["alarms"] == ["late roll-up-metrics"]
