@@ -203,7 +203,8 @@ class Database:
             cursor = connection.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
             return cursor.fetchall() if cursor.description else []
         with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
-            copy.set_types(query.copied_as)
+            if query.copied_as:
+                copy.set_types(query.copied_as)
             for line in query.copied:
                 copy.write_row(line)
         return []
@@ -277,7 +278,8 @@ class AsyncDatabase:
             cursor = await connection.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
             return await cursor.fetchall() if cursor.description else []
         async with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
-            copy.set_types(query.copied_as)
+            if query.copied_as:
+                copy.set_types(query.copied_as)
             for line in query.copied:
                 await copy.write_row(line)
         return []

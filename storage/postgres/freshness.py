@@ -6,8 +6,10 @@ from datetime import date, datetime, timedelta
 
 import msgspec
 
+from storage.postgres import notifications
 from storage.postgres.connection import Query, Script, column, load_statements, many
 from storage.records.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
+from storage.records.notifications import SystemNotice
 
 SQL = load_statements(__file__)
 
@@ -58,9 +60,15 @@ def report(now: datetime, late_after_seconds: float) -> Script[list[FlowFreshnes
 
 
 def sound(now: datetime, late_after_seconds: float) -> Script[Changes]:
-    """Raise the alarms that are due at `now`, each once until it is cleared, and clear those that are not any more."""
+    """Raise the alarms that are due at `now`, each once until it is cleared, and clear those that are not any more.
+
+    Moderators are told of a new one, as a system message, with the transaction that raises it.
+    """
     due = alarms((yield from report(now, late_after_seconds)))
     names = yield from column(SQL["raise"], {"names": list(due), "details": list(due.values())}, str)
+    for name in names:
+        notice = SystemNotice(title=f"Alarm: {name}", text=due[name], path="/health")
+        yield from notifications.tell_moderators(f"alarm:{name}:{now.isoformat()}", notice)
     cleared = yield from column(SQL["clear"], {"names": list(due)}, str)
     return Changes(raised={name: due[name] for name in names}, cleared=cleared)
 

@@ -78,6 +78,12 @@ def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Que
     return column(SQL["add"], parameters, int)
 
 
+def tell_moderators(key: str, content: Content) -> Script[list[int]]:
+    """Tell those who keep order; gives the id, none when there is nobody or `key` was told before."""
+    moderators = yield from column(SQL["moderators"], {}, int)
+    return (yield from add(key, content, moderators)) if moderators else []
+
+
 def add_published(model_ids: Sequence[int]) -> Query[list[int]]:
     """Tell the followers of their owners of the newest versions of these models, each once, while they are new."""
     return column(SQL["add_published"], {"ids": list(model_ids)}, int)

@@ -9,6 +9,9 @@ select %(key)s, %(type)s, %(details)s, %(audience)s, %(readers)s
 on conflict (key) do nothing
 returning id;
 
+-- moderators --
+select number from accounts where role = 'moderator' and status = 'active' order by number;
+
 -- add_published --
 -- The newest public version of each of these models, told to the followers of its owner when it is new.
 insert into notifications (key, type, details, audience, readers)

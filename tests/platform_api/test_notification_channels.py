@@ -59,6 +59,9 @@ def test_an_email_address_is_confirmed_by_a_page_that_posts(shared_door: Door):
     assert ann.get(f"{AT}/channels").json()["items"][0]["state"] == "active"
     again = ann.put(f"{AT}/channels/email", json={"address": "Ann@example.com"}).json()
     assert again["state"] == "active"
+    shared_door.database.run(endpoints.suspend(endpoint.id, "the mail server answered 550"))
+    assert stranger.post(link).status_code == 404
+    assert ann.get(f"{AT}/channels").json()["items"][0]["reason"] == "the mail server answered 550"
     ann.put(f"{AT}/channels/email", json={"address": "other@example.com"})
     assert stranger.post(link).status_code == 404
 

@@ -38,16 +38,19 @@ class EmailSender:
         """Hand one e-mail to the mail server."""
         if not self._settings.smtp_host:
             return TryAgain("no mail server: set DARKROOM_NOTIFICATIONS__SMTP_HOST")
-        message = self.message(parcel)
+        message, taken = self.message(parcel), False
         try:
             with self._session() as server:
                 server.send_message(message, self._settings.sender, [parcel.address])
+                taken = True
         except smtplib.SMTPRecipientsRefused as error:
             code, text = next(iter(error.recipients.values()))
             return _refused(code, text)
         except smtplib.SMTPDataError as error:
             return _refused(error.smtp_code, error.smtp_error)
         except (smtplib.SMTPException, OSError) as error:
+            if taken:  # only the goodbye failed
+                return Told()
             return TryAgain(f"the mail server: {type(error).__name__}: {str(error)[:200]}")
         return Told()
 

@@ -30,3 +30,6 @@ language sql stable as $$
      where audience = 'followers' and follower.status = 'active' and follower.number > low and follower.number <= high
        and followed.number = any(readers)
 $$;
+
+-- What waits either has its time or is in a sending: nothing waits for ever.
+alter table deliveries add check (state <> 'waiting' or due_at is not null or sending_id is not null);

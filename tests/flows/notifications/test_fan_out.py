@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -18,7 +19,8 @@ from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay import Relay
-from storage.postgres import access, deliveries, in_app, jobs, notifications, outbox, social
+from storage.postgres import access, deliveries, freshness, in_app, jobs, notifications, outbox, social
+from storage.records.access import Role
 from storage.records.jobs import JobFileRole
 from storage.records.notifications import (
     TYPES,
@@ -194,6 +196,21 @@ def test_an_owner_is_told_of_the_highest_milestone_alone_and_once(told: Told) ->
     told.fan_out()
     titles = [one.title for one in told.list_of(told.reader("owner"))]
     assert titles == ["My mug has 10 thumbs up", "My mug was downloaded 500 times"]
+
+
+def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(told: Told) -> None:
+    database = told.stores.database
+    keeper = database.run(access.ensure_account("keeper", Role.MODERATOR)).number
+    creator = told.reader("creator")
+    later = datetime.now(UTC) + timedelta(days=3)
+    raised = database.run(freshness.sound(later, 900)).raised
+    assert raised
+    assert database.run(freshness.sound(later, 900)).raised == {}
+    told.fan_out()
+    assert [(one.title, one.text) for one in told.list_of(keeper)] == [
+        (f"Alarm: {name}", detail) for name, detail in raised.items()
+    ]
+    assert told.list_of(creator) == []
 
 
 def follow(told: Told, who: str, whom: str) -> None:
