@@ -53,7 +53,10 @@ COMMANDS: dict[str, Place] = {
         "backfill:backfill",
         "Make days of a flow anew from what they are made of. Repeating it goes on where it broke off.",
     ),
-    "check": Place("check:check", "Compare the stores with each other: every row has its bytes, every job its facts."),
+    "check": Place(
+        "check:check",
+        "Compare the stores with each other: every row has its bytes, every job its facts, every index its rows.",
+    ),
 }
 
 

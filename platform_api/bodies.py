@@ -13,8 +13,8 @@ from storage.errors import InvalidRequest
 
 MAX_BODY_BYTES = 64 * 1024
 
-LINES = {"lines": True}
-"""`Meta(extra=LINES)` marks a field whose texts may have several lines."""
+LINES = msgspec.Meta(extra={"lines": True})
+"""Marks a field whose texts may have lines and tabs."""
 _LINES = dict.fromkeys(map(ord, "\t\r\n"))
 
 Check = Callable[[Request[Any, Any, Any]], Awaitable[None]]

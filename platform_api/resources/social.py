@@ -33,8 +33,8 @@ Words = Annotated[
         pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x08\x0b-\x1f\x7f]*$",
         description="Plain text, at least one sign that is not a space; @name mentions an account.",
         examples=["Lovely light, @owner!"],
-        extra=LINES,
     ),
+    LINES,
 ]
 
 

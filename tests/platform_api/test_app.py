@@ -69,7 +69,8 @@ def test_every_operation_documents_its_errors_with_examples(shared_door: Door):
 
 def test_head_is_get_without_its_body_on_every_route_that_ends(shared_door: Door):
     client = shared_door.client()
-    for path in (path for method, path in TABLE if method == "GET"):
+    resumed = "/api/v1/uploads/{upload_id}"  # its HEAD is that of tus, which asks for the protocol's version
+    for path in (path for method, path in TABLE if method == "GET" and path != resumed):
         head = client.head(filled(path))
         if path.endswith("/events"):
             assert head.status_code == 405

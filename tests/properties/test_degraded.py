@@ -43,6 +43,7 @@ def check(door: Door, examples: int) -> None:
     for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
         found += faults(door, operations, mode, examples, stores_away=True)
     assert not found, "\n\n".join(found)
+    publish(door, door.client())  # what was there may have been deleted
     client = door.client("")
     assert client.get("/api/v1/models").json()["items"]
     for path in ("/api/v1/search?q=mug", "/api/v1/models?query=mug"):
