@@ -50,7 +50,11 @@ log = logging.getLogger("darkroom.lifecycle")
 TICK_SECONDS = 0.5
 MEMORY_SHARE = 0.7
 # torch raises a plain RuntimeError: its CPU allocator's words, CUDA's, and those of the libraries it calls.
-OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc")
+OUT_OF_MEMORY_WORDS = (
+    *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc"),
+    *("can't start new thread", "could not create a memory", "could not create a primitive"),
+)
+"""What says so when it is no MemoryError: torch's allocator, C++, Python's threads, oneDNN."""
 
 
 class RunningJob:
@@ -213,8 +217,7 @@ def named_failure(error: Exception) -> JobFailure:
     """The reason that a failed job shows for an error: what happened and what to do, nothing internal."""
     if isinstance(error, JobFailure):
         return error
-    text = str(error)
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY_WORDS):
+    if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
         return OutOfMemory(
             "The flow's process reached its memory limit. Ask for a smaller batch size, or raise "
             "DARKROOM_JOBS__MEMORY_LIMIT_BYTES; then retry the job: it goes on from its last checkpoint."
@@ -222,6 +225,11 @@ def named_failure(error: Exception) -> JobFailure:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
     return JobFailure(f"{type(error).__name__} in the flow. Its log in Prefect says where; mend it and retry the job.")
+
+
+def _says_out_of_memory(error: BaseException | None) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY_WORDS)
 
 
 def limit_memory(limit_bytes: int) -> None:

@@ -39,12 +39,21 @@ def test_a_heart_beats_and_carries_progress(stores: Stores) -> None:
     assert running.outcome.is_completed()
 
 
+def caused_by(error: Exception, cause: Exception) -> Exception:
+    """An error that another one led to."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
         (JobFailure("no photo of it"), "job_failed"),
         (MemoryError(), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), "out_of_memory"),
+        (RuntimeError("can't start new thread"), "out_of_memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
+        (caused_by(ValueError("a figure is missing"), MemoryError()), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
         (ZeroDivisionError("a secret detail"), "job_failed"),
     ],

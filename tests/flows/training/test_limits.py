@@ -44,7 +44,7 @@ def killed_after_a_checkpoint(stores: Stores, job: Job, variables: dict[str, str
 
 def assert_failed_with_good_checkpoints(stores: Stores, job: Job, code: str) -> None:
     row = end_of(stores, job.id)
-    assert (row.state, row.failure_code) == (JobState.FAILED, code)
+    assert (row.state, row.failure_code) == (JobState.FAILED, code), row.failure_reason
     assert "retry" in (row.failure_reason or "")
     for checkpoint in stores.database.run(jobs.checkpoints(job.id)):
         stores.blobs.read(checkpoint.sha256)
