@@ -52,8 +52,8 @@ def test_a_folder_whose_socket_path_is_too_long_is_refused_with_the_setting_to_c
         EmbeddedPostgres(tmp_path / ("long" * 30)).prepare()
 
 
-def test_data_of_another_major_version_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "old"
+def test_data_of_another_major_version_is_refused(short_folder: Path) -> None:
+    folder = short_folder / "old"
     folder.mkdir()
     (folder / "PG_VERSION").write_text("15\n")
 

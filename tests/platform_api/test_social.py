@@ -109,14 +109,15 @@ def test_images_and_comments_take_faces(shared_door: Door) -> None:
 
 def test_a_comment_is_written_edited_and_deleted_by_its_author_alone(shared_door: Door, model: Model) -> None:
     author, other = someone(shared_door, "author"), someone(shared_door, "other")
+    shared_door.account("carol")
     made = comment(author, model.id, "first,\n\tsecond line for @other and @nobody", parentId=None)
     at = f"/api/v1/comments/{made['id']}"
     assert (made["username"], made["mentions"], made["editedAt"]) == ("author", ["other"], None)
     reply = comment(other, model.id, "indeed", parentId=made["id"])
     assert other.patch(at, json={"content": "mine now"}).status_code == 403
     assert other.delete(at).status_code == 403
-    edited = author.patch(at, json={"content": "for @author and @bob"}).json()
-    assert (edited["content"], edited["mentions"]) == ("for @author and @bob", ["bob"])
+    edited = author.patch(at, json={"content": "for @author and @carol"}).json()
+    assert (edited["content"], edited["mentions"]) == ("for @author and @carol", ["carol"])
     assert edited["editedAt"] is not None
     assert author.patch(at, json={"content": edited["content"]}).json() == edited
     assert author.delete(at).status_code == 204
@@ -132,7 +133,7 @@ def test_a_comment_is_written_edited_and_deleted_by_its_author_alone(shared_door
     assert [row.kind for row in events] == ["comment.written", "comment.edited", "comment.deleted"]
     assert [row.payload.get("mentioned") for row in events] == [
         [str(shared_door.account("other"))],
-        [str(shared_door.account("bob"))],
+        [str(shared_door.account("carol"))],
         None,
     ]
 

@@ -78,10 +78,12 @@ create index activity_set_aside_by_batch on activity_set_aside (batch_id);
 create function day_partition(parent text, day date) returns text language plpgsql as $$
 declare
     child text := parent || '_' || to_char(day, 'YYYYMMDD');
+    parent_schema oid := (select relnamespace from pg_class where oid = parent::regclass);
 begin
     if to_regclass(child) is null then
         perform pg_advisory_xact_lock(hashtextextended('day_partition ' || parent, 0));
-        if to_regclass(child) is null then
+        -- Asked of the table itself: to_regclass may still remember that there was none before the lock was waited for.
+        if not exists (select from pg_class where relname = child and relnamespace = parent_schema) then
             execute format('create table %I (like %I including all)', child, parent);
             execute format('alter table %I attach partition %I for values from (%L) to (%L)', parent, child,
                            day::text || ' 00:00+00', (day + 1)::text || ' 00:00+00');
