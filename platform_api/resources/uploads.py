@@ -96,6 +96,10 @@ def _nothing(description: str) -> ResponseSpec:
     return ResponseSpec(None, description=description)
 
 
+_SENDING = can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460, 507)
+"""What bytes of an upload can be answered with, whichever method brings them."""
+
+
 class Uploads(Controller):
     """Model files in parts."""
 
@@ -125,7 +129,7 @@ class Uploads(Controller):
         request_max_body_size=None,
         responses={
             201: _nothing("Location is the upload"),
-            **can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460, 507),
+            **_SENDING,
         },
         summary="Begin an upload",
     )
@@ -182,7 +186,7 @@ class Uploads(Controller):
         status_code=204,
         responses={
             204: _nothing("Upload-Offset is where to go on"),
-            **can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460, 507),
+            **_SENDING,
         },
         summary="Send bytes of an upload",
     )
@@ -223,7 +227,7 @@ class Uploads(Controller):
         status_code=204,
         responses={
             204: _nothing("As the method that it stands for answers"),
-            **can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460, 507),
+            **_SENDING,
         },
         summary="PATCH or DELETE by POST",
     )
