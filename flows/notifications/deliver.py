@@ -28,7 +28,8 @@ from storage.postgres import deliveries, endpoints, search_queue, sendings
 from storage.postgres.connection import Script
 from storage.postgres.endpoints import Endpoint, EndpointState
 from storage.postgres.sendings import Purpose, Sending, SendingState, SentItem
-from storage.records.notifications import Channel, Words, retry_pause
+from storage.records.notification_times import retry_pause
+from storage.records.notifications import Channel, Words
 from storage.sealing import Seal
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores

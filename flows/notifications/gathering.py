@@ -11,14 +11,8 @@ from storage.postgres import deliveries
 from storage.postgres.connection import Script
 from storage.postgres.deliveries import Due
 from storage.postgres.endpoints import EndpointState
-from storage.records.notifications import (
-    INTERRUPTS,
-    TYPES,
-    Frequency,
-    QuietHours,
-    digest_time,
-    quiet_until,
-)
+from storage.records.notification_times import QuietHours, digest_time, quiet_until
+from storage.records.notifications import INTERRUPTS, TYPES, Frequency
 
 BATCH = 500
 

@@ -29,7 +29,8 @@ from storage.postgres.endpoints import EndpointState
 from storage.postgres.preferences import Clocks
 from storage.postgres.sendings import Purpose
 from storage.records.notification_links import Unsubscribe, read_link
-from storage.records.notifications import MAX_ATTEMPTS, RETRY_SECONDS, Channel, Frequency, JobFinished, SystemNotice
+from storage.records.notification_times import MAX_ATTEMPTS, RETRY_SECONDS
+from storage.records.notifications import Channel, Frequency, JobFinished, SystemNotice
 from storage.sealing import Seal
 from storage.settings import ApiSettings, NotificationSettings, Settings
 from tests.conftest import free_port
