@@ -2,7 +2,7 @@
 
 A **notification** is one event worth telling. A **delivery** is one notification for one reader on one channel; it ends
 sent (told on its own), folded (told together with others), suppressed (no longer wanted when its time came) or dead
-(given up). A **sending** is one e-mail or webhook call, whose id stays the same over its retries.
+(given up). A **sending** is one e-mail, push or webhook call, whose id stays the same over its retries.
 
 To add a type: one struct here, in `Content`; the type checker then asks flows/notifications/messages.py for its words.
 """
@@ -24,11 +24,12 @@ class Channel(StrEnum):
     IN_APP = "in_app"
     EMAIL = "email"
     WEBHOOK = "webhook"
+    PUSH = "push"
 
 
-OUTWARD = (Channel.EMAIL, Channel.WEBHOOK)
+OUTWARD = (Channel.EMAIL, Channel.WEBHOOK, Channel.PUSH)
 """Channels that leave the platform: they need a registered address and a sending."""
-INTERRUPTS = frozenset({Channel.EMAIL})
+INTERRUPTS = frozenset({Channel.EMAIL, Channel.PUSH})
 """Channels that keep quiet hours; the others wake nobody."""
 
 
@@ -51,12 +52,9 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
-def _usually(in_app: Frequency, email: Frequency, webhook: Frequency) -> Mapping[Channel, Frequency]:
-    return {Channel.IN_APP: in_app, Channel.EMAIL: email, Channel.WEBHOOK: webhook}
-
-
-_EVERYWHERE = _usually(Frequency.NOW, Frequency.NOW, Frequency.NOW)
-_DIGESTED = _usually(Frequency.NOW, Frequency.DAILY, Frequency.NOW)
+_EVERYWHERE: Mapping[Channel, Frequency] = dict.fromkeys(Channel, Frequency.NOW)
+_DIGESTED = {**_EVERYWHERE, Channel.EMAIL: Frequency.DAILY}
+_ON_REQUEST = dict.fromkeys(Channel, Frequency.NEVER)
 
 
 class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -95,7 +93,7 @@ class JobFailed(_Content, frozen=True, kw_only=True, tag="job_failed"):
 class SampleReady(_Content, frozen=True, kw_only=True, tag="sample_ready"):
     """A running job of the reader's made a sample image. There are many, so a reader asks for them."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _usually(Frequency.NEVER, Frequency.NEVER, Frequency.NEVER)
+    usual: ClassVar[Mapping[Channel, Frequency]] = _ON_REQUEST
     about: ClassVar[str] = "A running job of yours made a sample image."
     job_id: UUID
     name: str
