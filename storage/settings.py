@@ -167,7 +167,7 @@ class NotificationSettings(BaseModel):
         "darkroom@localhost",
         description="E-mail address that our e-mail comes from, and that push services may write to.",
     )
-    call_seconds: float = Field(20.0, gt=0, description="One e-mail, webhook call or push may take so long.")
+    call_seconds: float = Field(20.0, gt=0, description="One sending, whatever its channel, may take so long.")
     claim_seconds: float = Field(120.0, gt=0, description="A sending whose worker died is taken again after so long.")
     secret_overlap_hours: float = Field(
         24.0, gt=0, description="How long webhooks are signed with the old secret too, after a new one was made."

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from storage.postgres.endpoints import Endpoint, EndpointState
 from storage.postgres.sendings import Purpose, Sending
+from storage.records.chat import ALLOWED
 from storage.records.notifications import Channel
 from storage.records.push import PushKeys
 
@@ -23,6 +24,7 @@ class OutwardChannel(StrEnum):
     EMAIL = Channel.EMAIL.value
     WEBHOOK = Channel.WEBHOOK.value
     PUSH = Channel.PUSH.value
+    CHAT = Channel.CHAT.value
 
 
 Named = Annotated[OutwardChannel, Parameter(description="A channel that has an address.")]
@@ -73,6 +75,19 @@ class PushKeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ]
 
 
+class ChatWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A channel of a chat service, as the service names it: Discord, Slack, Telegram or Google Chat."""
+
+    url: Annotated[
+        str,
+        Meta(
+            max_length=1000,
+            description=f"One of: {ALLOWED}.",
+            examples=["https://discord.com/api/webhooks/123456/token"],
+        ),
+    ]
+
+
 class SecretView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What webhooks are signed with (Standard Webhooks), shown this once. Until `old_until` the old one signs too."""
 
@@ -81,7 +96,7 @@ class SecretView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class SendingView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One e-mail, webhook call or push. Receivers find its id in the Message-ID, `webhook-id` or the tag."""
+    """One e-mail, webhook call, push or chat message. Receivers find its id in Message-ID, `webhook-id` or the tag."""
 
     id: UUID
     channel: OutwardChannel

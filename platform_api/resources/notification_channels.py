@@ -17,6 +17,7 @@ from platform_api.problems import can_answer
 from platform_api.resources.notification_channel_views import (
     ChannelList,
     ChannelView,
+    ChatWish,
     EmailWish,
     Named,
     PushKeyView,
@@ -36,6 +37,7 @@ from storage.postgres.sendings import Purpose, Sending
 from storage.push_key import public_push_key
 from storage.records.access import Scope
 from storage.records.addresses import read_email_address, read_web_address, shown_email_address
+from storage.records.chat import read_chat_address
 from storage.records.notifications import Channel
 from storage.records.push import PushSubscription, read_endpoint, read_keys
 from storage.sealing import Seal
@@ -153,20 +155,19 @@ class NotificationChannels(Controller):
         address = _checked("endpoint", read_endpoint, data.endpoint)
         _checked("keys", read_keys, data.keys)
         subscription = msgspec.json.encode(PushSubscription(endpoint=data.endpoint, keys=data.keys)).decode()
-        sealed = Seal(stores.settings.notifications).seal(subscription)
+        return await stores.database.run(_put(stores, caller, Channel.PUSH, subscription, address.shown))
 
-        def script() -> Script[ChannelView]:
-            put_active = endpoints.put(
-                caller.account.number,
-                Channel.PUSH,
-                EndpointState.ACTIVE,
-                address=sealed,
-                shown=address.shown,
-                secret=None,
-            )
-            return channel_view((yield from put_active), (yield from sendings.paused()))
-
-        return await stores.database.run(script())
+    @put(
+        "/channels/chat",
+        guards=[Requires(WRITE)],
+        before_request=strictly(ChatWish),
+        responses=can_answer(401, 403, 413, 422),
+        summary="Register a chat channel",
+    )
+    async def put_chat(self, stores: AsyncStores, caller: Caller, data: ChatWish) -> ChannelView:
+        """Its address is its secret: whoever knows it may write there. It is sealed, and never shown again."""
+        address = _checked("url", read_chat_address, data.url)
+        return await stores.database.run(_put(stores, caller, Channel.CHAT, data.url, address.shown))
 
     @delete(
         "/channels/email",
@@ -197,6 +198,16 @@ class NotificationChannels(Controller):
     async def drop_push(self, stores: AsyncStores, caller: Caller) -> None:
         """Nothing more is sent there; what waits for it is suppressed."""
         await stores.database.run(endpoints.drop(caller.account.number, Channel.PUSH))
+
+    @delete(
+        "/channels/chat",
+        guards=[Requires(WRITE)],
+        responses=can_answer(401, 403, 404),
+        summary="Forget your chat channel",
+    )
+    async def drop_chat(self, stores: AsyncStores, caller: Caller) -> None:
+        """Nothing more is sent there; what waits for it is suppressed."""
+        await stores.database.run(endpoints.drop(caller.account.number, Channel.CHAT))
 
     @post(
         "/channels/{channel:str}/test",
@@ -244,6 +255,14 @@ def _checked(field: str, read: Callable[[Typed], Read], typed: Typed) -> Read:
         return read(typed)
     except AddressRefused as error:
         raise InvalidRequest({field: str(error)}) from error
+
+
+def _put(stores: AsyncStores, caller: Caller, channel: Channel, address: str, shown: str) -> Script[ChannelView]:
+    """Register an address that needs no confirmation: whoever knows it may use it."""
+    sealed = Seal(stores.settings.notifications).seal(address)
+    active = EndpointState.ACTIVE
+    made = yield from endpoints.put(caller.account.number, channel, active, address=sealed, shown=shown, secret=None)
+    return channel_view(made, (yield from sendings.paused()))
 
 
 def _ask(purpose: Purpose, endpoint: Endpoint) -> Script[Sending]:

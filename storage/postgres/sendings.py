@@ -1,4 +1,4 @@
-"""Sendings: one e-mail, webhook call or push each. Claimed by one worker, ended once, sent again on request."""
+"""Sendings: one e-mail, webhook call, push or chat message each. Claimed by one worker, ended once, sent on request."""
 
 from __future__ import annotations
 

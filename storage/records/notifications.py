@@ -2,7 +2,8 @@
 
 A **notification** is one event worth telling. A **delivery** is one notification for one reader on one channel; it ends
 sent (told on its own), folded (told together with others), suppressed (no longer wanted when its time came) or dead
-(given up). A **sending** is one e-mail, push or webhook call, whose id stays the same over its retries.
+(given up). A **sending** is one e-mail, webhook call, push or chat message, whose id stays the same
+over its retries.
 
 To add a type: one struct here, in `Content`; the type checker then asks flows/notifications/messages.py for its words.
 """
@@ -25,11 +26,12 @@ class Channel(StrEnum):
     EMAIL = "email"
     WEBHOOK = "webhook"
     PUSH = "push"
+    CHAT = "chat"
 
 
-OUTWARD = (Channel.EMAIL, Channel.WEBHOOK, Channel.PUSH)
+OUTWARD = (Channel.EMAIL, Channel.WEBHOOK, Channel.PUSH, Channel.CHAT)
 """Channels that leave the platform: they need a registered address and a sending."""
-INTERRUPTS = frozenset({Channel.EMAIL, Channel.PUSH})
+INTERRUPTS = frozenset({Channel.EMAIL, Channel.PUSH, Channel.CHAT})
 """Channels that keep quiet hours; the others wake nobody."""
 
 

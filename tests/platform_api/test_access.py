@@ -131,6 +131,8 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/notifications/channels/push/key"): TOLD,
     ("PUT", "/api/v1/notifications/channels/push"): TELLING,
     ("DELETE", "/api/v1/notifications/channels/push"): TELLING,
+    ("PUT", "/api/v1/notifications/channels/chat"): TELLING,
+    ("DELETE", "/api/v1/notifications/channels/chat"): TELLING,
     ("POST", "/api/v1/notifications/channels/{channel}/test"): TELLING,
     ("GET", "/api/v1/notifications/dead-letters"): TOLD,
     ("POST", "/api/v1/notifications/dead-letters/{sending_id}/replay"): TELLING,

@@ -187,3 +187,18 @@ def test_a_subscription_that_no_browser_gives_is_refused(
     given["keys"] = {**given["keys"], **keys}  # type: ignore[dict-item]
     answer = client(shared_door, "kim").put(f"{AT}/channels/push", json=given)
     assert (answer.status_code, list(answer.json()["errors"])) == (422, [field])
+
+
+def test_a_chat_channel_is_named_by_its_services_secret_which_is_never_shown(shared_door: Door):
+    lea, url = client(shared_door, "lea"), "https://discord.com/api/webhooks/123456/a-secret_token"
+    made = lea.put(f"{AT}/channels/chat", json={"url": url})
+    assert (made.json()["address"], made.json()["state"]) == ("https://discord.com/…", "active")
+    assert not any("secret_token" in text for text in (made.text, lea.get(f"{AT}/channels").text))
+    stored = shared_door.database.run(endpoints.get(number(shared_door, "lea"), Channel.CHAT))
+    assert b"secret_token" not in stored.address
+    assert Seal(shared_door.settings.notifications).open(stored.address) == url
+    assert lea.post(f"{AT}/channels/chat/test").json()["channel"] == "chat"
+    refused = lea.put(f"{AT}/channels/chat", json={"url": "json://10.0.0.1/"})
+    assert refused.status_code == 422
+    assert "Discord" in refused.json()["errors"]["url"]
+    assert lea.delete(f"{AT}/channels/chat").status_code == 204

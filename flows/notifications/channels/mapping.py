@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flows.notifications.channels.chat import ChatSender
 from flows.notifications.channels.email import EmailSender
 from flows.notifications.channels.protocol import Sender
 from flows.notifications.channels.push import PushSender
@@ -21,4 +22,5 @@ def senders(settings: Settings) -> Mapping[Channel, Sender]:
         Channel.EMAIL: EmailSender(told, public_url, key),
         Channel.WEBHOOK: WebhookSender(transport, public_url),
         Channel.PUSH: PushSender(transport, told, public_url),
+        Channel.CHAT: ChatSender(told.call_seconds, public_url),
     }
