@@ -169,6 +169,12 @@ class NotificationSettings(BaseModel):
     )
     call_seconds: float = Field(20.0, gt=0, description="One sending, whatever its channel, may take so long.")
     claim_seconds: float = Field(120.0, gt=0, description="A sending whose worker died is taken again after so long.")
+    debounce_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        description="What interrupts waits so long for more of its kind; 0: it does not.",
+    )
     secret_overlap_hours: float = Field(
         24.0, gt=0, description="How long webhooks are signed with the old secret too, after a new one was made."
     )

@@ -76,8 +76,8 @@ def deliver(stores: Stores, channels: Senders, workers: int = WORKERS) -> int:
 
 def gather_all(stores: Stores) -> int:
     """Decide about all that is due; gives how many deliveries."""
-    total = 0
-    while batch := _patiently(stores, lambda: stores.database.run(gather(utc_now()))):
+    total, wait = 0, stores.settings.notifications.debounce_seconds
+    while batch := _patiently(stores, lambda: stores.database.run(gather(utc_now(), wait))):
         total += batch
     return total
 

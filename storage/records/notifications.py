@@ -64,6 +64,8 @@ class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _EVERYWHERE
     about: ClassVar[str]
+    family: ClassVar[str] = ""
+    """Types of one family that come within a moment interrupt a reader once; those of none do so at once."""
     always: ClassVar[bool] = False
     """Whether quiet hours do not hold it back."""
 
@@ -77,6 +79,7 @@ class JobFinished(_Content, frozen=True, kw_only=True, tag="job_finished"):
     """A job of the reader's is done. `model_name` is set when it made a model version."""
 
     about: ClassVar[str] = "A job of yours is done."
+    family: ClassVar[str] = "jobs"
     job_id: UUID
     job_kind: str
     model_id: int | None = None
@@ -87,6 +90,7 @@ class JobFailed(_Content, frozen=True, kw_only=True, tag="job_failed"):
     """A job of the reader's cannot be done."""
 
     about: ClassVar[str] = "A job of yours failed."
+    family: ClassVar[str] = "jobs"
     job_id: UUID
     job_kind: str
     reason: str
@@ -97,6 +101,7 @@ class SampleReady(_Content, frozen=True, kw_only=True, tag="sample_ready"):
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _ON_REQUEST
     about: ClassVar[str] = "A running job of yours made a sample image."
+    family: ClassVar[str] = "samples"
     job_id: UUID
     name: str
     step: int
@@ -107,6 +112,7 @@ class VersionPublished(_Content, frozen=True, kw_only=True, tag="version_publish
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody you follow published a model version."
+    family: ClassVar[str] = "releases"
     model_id: int
     model_name: str
     model_version_id: int
@@ -119,6 +125,7 @@ class NewFollower(_Content, frozen=True, kw_only=True, tag="new_follower"):
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody follows you."
+    family: ClassVar[str] = "followers"
     by: str
 
 
@@ -127,6 +134,7 @@ class Commented(_Content, frozen=True, kw_only=True, tag="comment"):
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody commented on something of yours, or replied to you."
+    family: ClassVar[str] = "comments"
     comment_id: int
     by: str
     on: str
@@ -138,6 +146,7 @@ class Mentioned(_Content, frozen=True, kw_only=True, tag="mention"):
     """Somebody mentioned the reader in a comment. Who is mentioned is not told of the comment as well."""
 
     about: ClassVar[str] = "Somebody mentioned you in a comment."
+    family: ClassVar[str] = "comments"
     comment_id: int
     by: str
     on: str
@@ -150,6 +159,7 @@ class ReactionMilestone(_Content, frozen=True, kw_only=True, tag="reaction_miles
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "A model of yours was given many thumbs up."
+    family: ClassVar[str] = "milestones"
     model_id: int
     model_name: str
     count: int
@@ -160,6 +170,7 @@ class DownloadMilestone(_Content, frozen=True, kw_only=True, tag="download_miles
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "A model of yours was downloaded often."
+    family: ClassVar[str] = "milestones"
     model_id: int
     model_name: str
     count: int

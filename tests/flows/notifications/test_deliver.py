@@ -120,10 +120,10 @@ def test_a_batch_never_tears_a_digest(told: Platform, monkeypatch: pytest.Monkey
     for number in range(4):
         told.tell(f"news {number}")
     told.fan_out()
-    while told.stores.database.run(gathering.gather(datetime.now(UTC), limit=5)):
+    while told.stores.database.run(gathering.gather(datetime.now(UTC), 60, limit=5)):
         pass
     later = datetime.now(UTC) + timedelta(days=1)
-    while told.stores.database.run(gathering.gather(later, limit=5)):
+    while told.stores.database.run(gathering.gather(later, 60, limit=5)):
         pass
     counted = told.rows(
         "select count(*)::int as carried from deliveries where sending_id is not null group by sending_id"
