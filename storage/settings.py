@@ -175,6 +175,7 @@ class NotificationSettings(BaseModel):
         le=3600,
         description="What interrupts waits so long for more of its kind; 0: it does not.",
     )
+    keep_days: int = Field(180, ge=7, description="Days that notifications, and what became of them, are kept.")
     secret_overlap_hours: float = Field(
         24.0, gt=0, description="How long webhooks are signed with the old secret too, after a new one was made."
     )

@@ -107,6 +107,9 @@ def send_next(stores: Stores, channels: Senders) -> bool:
     if endpoint is None:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "the reader's address is not in use"))
         return True
+    if sending.purpose is Purpose.TELL and not items:
+        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told was too old and is forgotten"))
+        return True
     try:
         outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))
     except DarkroomError as error:

@@ -2,7 +2,8 @@
 
 The deliveries are written by statements over chunks of readers, each with the cursor behind it in one transaction, so
 memory does not follow the number of readers and a crash repeats at most one chunk. The list in the app is told by this
-alone; what leaves the platform waits for deliver-notifications.
+alone; what leaves the platform waits for deliver-notifications. A run ends with forgetting what is old: rows grow by
+this flow alone, so it runs where there is something to forget.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from storage.stores import Stores, open_stores
 FAN_OUT = "fan-out-notifications"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
 
+FORGOTTEN_AT_ONCE = 5000
+"""Rows of a table that one transaction forgets."""
+MOST_BATCHES = 100
+"""Transactions of it in one run: more is left for the next."""
+
 
 @flow(name=FAN_OUT)
 def fan_out_notifications() -> int:
@@ -36,8 +42,10 @@ def fan_out_notifications() -> int:
         told = drains.drain_until_idle(
             stores, "notifications", lambda: fan_out(stores), lambda: None, drains.IDLE_SECONDS
         )
+        forgotten = forget_old(stores)
         lag = stores.database.run(notifications.lag())
-    _log().info("%d notifications told, %d waiting, %d cannot be told", told, lag.waiting, lag.failed)
+    counts = (told, lag.waiting, lag.failed, forgotten)
+    _log().info("%d notifications told, %d waiting, %d cannot be told, %d old rows forgotten", *counts)
     return told
 
 
@@ -51,6 +59,20 @@ def fan_out(stores: Stores) -> int:
             return told
         _tell(stores, notification, patience)
         told += 1
+
+
+def forget_old(stores: Stores, limit: int = FORGOTTEN_AT_ONCE) -> int:
+    """Forget what is older than the settings keep, `limit` rows to a transaction and so much a run; gives how many."""
+    days, total = stores.settings.notifications.keep_days, 0
+    for _ in range(MOST_BATCHES):
+        forget = notifications.forget_old(days, limit)
+        batch = patiently(
+            lambda script=forget: stores.database.run(script), patience_seconds=stores.settings.jobs.patience_seconds
+        )
+        total += batch
+        if batch == 0:
+            break
+    return total
 
 
 def _tell(stores: Stores, notification: Notification, patience: float) -> None:

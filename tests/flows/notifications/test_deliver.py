@@ -318,12 +318,17 @@ def test_what_receivers_do_decides_what_comes_next(told: Platform, net: tuple[In
     told.register(reader, Channel.WEBHOOK, HOOK)
     told.tell("to all")
     told.fan_out()
-    sender = WebhookSender(internet.transport(seconds=0.5), "https://d.example")
+    sender = WebhookSender(internet.transport(), "https://d.example")
+    hasty = WebhookSender(internet.transport(seconds=0.5), "https://d.example")
 
     def redirect(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: https://10.0.0.1/\r\nContent-Length: 0\r\n\r\n")
 
     def drop(request: BaseHTTPRequestHandler) -> None:
+        request.close_connection = True
+
+    def take_and_drop(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ntak")
         request.close_connection = True
 
     def hang(request: BaseHTTPRequestHandler) -> None:
@@ -334,10 +339,11 @@ def test_what_receivers_do_decides_what_comes_next(told: Platform, net: tuple[In
         (500, "500"),
         (redirect, "not followed"),
         (drop, "Disconnect|Protocol"),
+        (take_and_drop, "Protocol"),  # it may have it: the next try carries the same id
         (hang, "took more"),
     ):
         receiver.answer = answer
-        deliver(told.stores, both(sender), workers=1)
+        deliver(told.stores, both(hasty if answer is hang else sender), workers=1)
         [row] = told.rows("select state, last_error from sendings")
         assert row["state"] == "due", reason
         assert any(part in str(row["last_error"]) for part in reason.split("|")), row
