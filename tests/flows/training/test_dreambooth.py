@@ -27,7 +27,7 @@ from flows.training.dreambooth import train_dreambooth
 from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.weights import check_weights
 from storage.postgres import access, catalog, images, jobs, listing, sampled_sets, submissions, uploads
-from storage.records.catalog import FileRole, ModelVersion
+from storage.records.catalog import Checked, FileRole, ModelVersion
 from storage.records.generation import GenerationRequest
 from storage.records.jobs import Job, JobFileRole, JobState
 from storage.records.listing import ImageFilter, ImageSort
@@ -128,6 +128,7 @@ def test_photos_become_a_catalogued_model_and_the_model_draws(
     files = stores.database.run(catalog.files(version.id))
     assert files[0].role is FileRole.WEIGHTS
     assert files[0].hashes.auto_v2 == files[0].sha256[:10].upper()
+    assert (files[0].checked, files[0].fp) == (Checked.STRUCTURE, "fp16")  # the tiny model is of no known family
     folder = {file.path: file.sha256 for file in files if file.role is FileRole.FOLDER}
     pipeline = DiffusionPipeline.from_pretrained(stores.blobs.fetch_folder(folder, tmp_path / "folder"))
     assert pipeline("a photo of a mug", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)
