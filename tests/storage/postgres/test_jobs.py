@@ -31,6 +31,7 @@ from storage.postgres import (
     hashes,
     idempotency,
     images,
+    job_files,
     jobs,
     listing,
     models,
@@ -61,6 +62,7 @@ REPOSITORIES = (
     hashes,
     idempotency,
     images,
+    job_files,
     jobs,
     listing,
     models,
@@ -121,7 +123,7 @@ def test_a_terminal_state_refuses_every_repository_call(database: Database) -> N
             jobs.give_back(job.id, job.hand_out),
             jobs.cancel(job.id, job.account_id),
             jobs.heartbeat(job.id, job.hand_out, None),
-            jobs.put_checkpoint(job.id, job.hand_out, 1, "b" * 64, 1),
+            job_files.put_checkpoint(job.id, job.hand_out, 1, "b" * 64, 1),
         ]
         for call in calls:
             with pytest.raises((JobLost, WrongState)):
@@ -195,15 +197,15 @@ def test_a_silent_job_is_handed_out_again_and_its_old_process_writes_nothing(dat
     assert again.hand_out == 2
     late_writes = [
         jobs.heartbeat(job.id, 1, Progress(phase="fit")),
-        jobs.put_checkpoint(job.id, 1, 5, "b" * 64, 1),
+        job_files.put_checkpoint(job.id, 1, 5, "b" * 64, 1),
         jobs.succeed(job.id, 1, None),
-        jobs.put_file(job.id, 1, name="x", role=JobFileRole.GRID, sha256="b" * 64, size=1, media_type="image/png"),
+        job_files.put_file(job.id, 1, name="x", role=JobFileRole.GRID, sha256="b" * 64, size=1, media_type="image/png"),
     ]
     for write in late_writes:
         with pytest.raises(JobLost):
             database.run(write)
-    assert database.run(jobs.checkpoints(job.id)) == []
-    assert database.run(jobs.files(job.id)) == []
+    assert database.run(job_files.checkpoints(job.id)) == []
+    assert database.run(job_files.files(job.id)) == []
 
 
 def test_a_job_that_stays_silent_fails_unless_it_makes_progress(database: Database) -> None:
@@ -212,7 +214,7 @@ def test_a_job_that_stays_silent_fails_unless_it_makes_progress(database: Databa
     for hand_out in range(1, 6):
         database.run(jobs.claim(job.id, hand_out, uuid4()))
         if hand_out == 2:
-            database.run(jobs.put_checkpoint(job.id, hand_out, 4, "b" * 64, 1))
+            database.run(job_files.put_checkpoint(job.id, hand_out, 4, "b" * 64, 1))
         execute(database, "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s", id=job.id)
         [moved] = database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_hand_outs=3))
         states.append((moved.state, moved.silent_hand_outs))
@@ -242,14 +244,14 @@ def test_a_retry_starts_from_the_old_jobs_newest_checkpoint(database: Database) 
     job = a_job(database)
     database.run(jobs.claim(job.id, 1, uuid4()))
     for step in (2, 4):
-        database.run(jobs.put_checkpoint(job.id, 1, step, f"{step:064x}", 1))
+        database.run(job_files.put_checkpoint(job.id, 1, step, f"{step:064x}", 1))
     with pytest.raises(WrongState):
         database.run(submissions.retry(job.id, job.account_id, settings_for("postgresql://unused")))
     database.run(jobs.fail(job.id, 1, "test", "because"))
     new, _ = database.run(submissions.retry(job.id, job.account_id, settings_for("postgresql://unused")))
     assert new.retry_of == job.id
     assert new.request == job.request
-    assert [point.step for point in database.run(jobs.checkpoints(new.id))] == [4]
+    assert [point.step for point in database.run(job_files.checkpoints(new.id))] == [4]
 
 
 def test_a_data_set_in_use_is_not_deleted(database: Database) -> None:
