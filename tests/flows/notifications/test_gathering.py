@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID
@@ -14,8 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.notifications import deliver as delivering
-from flows.notifications.channels.protocol import Outcome, Parcel
-from flows.notifications.channels.protocol import Told as Taken
 from flows.notifications.deliver import deliver
 from flows.notifications.gathering import settled_at
 from storage.postgres import preferences, sendings
@@ -28,32 +25,21 @@ from storage.records.notifications import (
     Content,
     Frequency,
     JobFailed,
-    JobFinished,
     Mentioned,
     NewFollower,
     SystemNotice,
 )
-from tests.flows.notifications.conftest import Told
+from tests.flows.notifications.conftest import DONE, Post, Told
 
 SAID = {"comment_id": 1, "by": "bob", "on": "M", "model_id": None, "excerpt": "Nice."}
 COMMENT, MENTION = Commented(**SAID), Mentioned(**SAID)
 MINUTE = timedelta(seconds=60)
 
 
-@dataclass
-class Post:
-    """A channel that takes everything."""
-
-    parcels: list[Parcel] = field(default_factory=list)
-
-    def send(self, parcel: Parcel) -> Outcome:
-        self.parcels.append(parcel)
-        return Taken()
-
-    def types(self, channel: Channel, told: Told) -> list[list[str]]:
-        """What was in each call on a channel, in the order of the calls."""
-        of_channel = {row["id"] for row in told.rows("select id from sendings where channel = %(c)s", c=channel)}
-        return [sorted(item.type for item in parcel.items) for parcel in self.parcels if parcel.id in of_channel]
+def types(post: Post, channel: Channel, told: Told) -> list[list[str]]:
+    """What was in each call on a channel, in the order of the calls."""
+    of_channel = {row["id"] for row in told.rows("select id from sendings where channel = %(c)s", c=channel)}
+    return [sorted(item.type for item in parcel.items) for parcel in post.parcels if parcel.id in of_channel]
 
 
 @pytest.fixture
@@ -89,13 +75,13 @@ def test_a_burst_is_one_call_for_each_family_and_webhooks_have_each_by_itself(
     told.register(reader, Channel.WEBHOOK, "…")
     tell(told, reader, COMMENT, NewFollower(by="eve"), COMMENT)
     at(0)
-    assert sorted(post.types(Channel.WEBHOOK, told)) == [["comment"], ["comment"], ["new_follower"]]
-    assert post.types(Channel.PUSH, told) == []
+    assert sorted(types(post, Channel.WEBHOOK, told)) == [["comment"], ["comment"], ["new_follower"]]
+    assert types(post, Channel.PUSH, told) == []
     tell(told, reader, MENTION, SystemNotice(title="Now", text="At once."))
     at(30)
-    assert post.types(Channel.PUSH, told) == [["system"]]
+    assert types(post, Channel.PUSH, told) == [["system"]]
     at(61)
-    assert sorted(post.types(Channel.PUSH, told)) == [["comment", "comment", "mention"], ["new_follower"], ["system"]]
+    assert sorted(types(post, Channel.PUSH, told)) == [["comment", "comment", "mention"], ["new_follower"], ["system"]]
     tell(told, reader, COMMENT)
     at(61)
     ended = told.rows("select state from deliveries where channel = 'push' order by id")
@@ -110,18 +96,18 @@ def test_what_comes_after_the_moment_waits_its_own(told: Told, post: Post, at: C
     told.rows("update deliveries set due_at = due_at - interval '61 s' where due_at is not null returning id")
     tell(told, reader, COMMENT)
     at(0)
-    assert post.types(Channel.PUSH, told) == [["comment"]]
+    assert types(post, Channel.PUSH, told) == [["comment"]]
     at(61)
-    assert post.types(Channel.PUSH, told) == [["comment"], ["comment"]]
+    assert types(post, Channel.PUSH, told) == [["comment"], ["comment"]]
 
 
 def test_what_waited_for_a_paused_channel_is_told_in_one_go(
     told: Told, post: Post, at: Callable[[float], None]
 ) -> None:
-    reader, done = told.reader("reader"), JobFinished(job_id=UUID(int=1), job_kind="generation")
+    reader = told.reader("reader")
     told.register(reader, Channel.CHAT, "…")
     told.stores.database.run(sendings.pause(Channel.CHAT))
-    tell(told, reader, done, done, JobFailed(job_id=UUID(int=2), job_kind="generation", reason="Full."))
+    tell(told, reader, DONE, DONE, JobFailed(job_id=UUID(int=2), job_kind="generation", reason="Full."))
     at(0)
     told.rows(
         "update deliveries set created_at = created_at - interval '1 h', due_at = due_at - interval '1 h'"
@@ -129,7 +115,7 @@ def test_what_waited_for_a_paused_channel_is_told_in_one_go(
     )
     told.stores.database.run(sendings.resume(Channel.CHAT))
     at(0)
-    assert post.types(Channel.CHAT, told) == [["job_failed", "job_finished", "job_finished"]]
+    assert types(post, Channel.CHAT, told) == [["job_failed", "job_finished", "job_finished"]]
 
 
 def test_a_moment_that_ends_in_quiet_hours_ends_with_them(told: Told, post: Post, at: Callable[[float], None]) -> None:
@@ -143,7 +129,7 @@ def test_a_moment_that_ends_in_quiet_hours_ends_with_them(told: Told, post: Post
     at(90)
     assert post.parcels == []
     at(7200)
-    assert post.types(Channel.PUSH, told) == [["comment"]]
+    assert types(post, Channel.PUSH, told) == [["comment"]]
 
 
 def test_an_operator_can_have_everything_told_at_once(told: Told, post: Post, at: Callable[[float], None]) -> None:
@@ -152,7 +138,7 @@ def test_an_operator_can_have_everything_told_at_once(told: Told, post: Post, at
     told.register(reader, Channel.PUSH, "…")
     tell(told, reader, COMMENT, COMMENT)
     at(0)
-    assert post.types(Channel.PUSH, told) == [["comment"], ["comment"]]
+    assert types(post, Channel.PUSH, told) == [["comment"], ["comment"]]
 
 
 def due(number: int, came: datetime) -> Due:
