@@ -63,12 +63,13 @@ def fan_out(stores: Stores) -> int:
 
 def forget_old(stores: Stores, limit: int = FORGOTTEN_AT_ONCE) -> int:
     """Forget what is older than the settings keep, `limit` rows to a transaction and so much a run; gives how many."""
-    days, total = stores.settings.notifications.keep_days, 0
+    total, patience = 0, stores.settings.jobs.patience_seconds
+
+    def forget() -> int:
+        return stores.database.run(notifications.forget_old(stores.settings.notifications.keep_days, limit))
+
     for _ in range(MOST_BATCHES):
-        forget = notifications.forget_old(days, limit)
-        batch = patiently(
-            lambda script=forget: stores.database.run(script), patience_seconds=stores.settings.jobs.patience_seconds
-        )
+        batch = patiently(forget, patience_seconds=patience)
         total += batch
         if batch == 0:
             break
