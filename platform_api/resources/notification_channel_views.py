@@ -13,7 +13,6 @@ from msgspec import Meta
 
 from storage.postgres.endpoints import Endpoint, EndpointState
 from storage.postgres.sendings import Purpose, Sending
-from storage.records.chat import ALLOWED
 from storage.records.notifications import Channel
 from storage.records.push import PushKeys
 
@@ -82,7 +81,7 @@ class ChatWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             max_length=1000,
-            description=f"One of: {ALLOWED}.",
+            description="The webhook link of Discord, Slack or Google Chat, or tgram://BOT_TOKEN/CHAT; no options.",
             examples=["https://discord.com/api/webhooks/123456/token"],
         ),
     ]
