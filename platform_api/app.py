@@ -33,6 +33,7 @@ from platform_api.resources.health import Health
 from platform_api.resources.image_writing import ImageWriting
 from platform_api.resources.images import Images
 from platform_api.resources.keys import Keys
+from platform_api.resources.leaderboards import Leaderboards
 from platform_api.resources.metrics import Metrics
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_files import ModelFiles
@@ -79,6 +80,7 @@ RESOURCES = (
     ActivityResource,
     Notifications,
     Freshness,
+    Leaderboards,
     NotificationChannels,
     NotificationLinks,
 )
