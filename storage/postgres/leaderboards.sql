@@ -28,7 +28,7 @@ returning id;
 -- who made them while everybody finds them; a creator has at least one. Equal scores: who joined first.
 with cells as (
     select entity, entity_id, metric, amount from activity_days
-     where day > %(since)s::date and day < %(until)s::date
+     where day > %(first_day)s and day < %(last_day)s
     union all
     select entity, entity_id, metric, amount from activity_hours
      where hour >= %(since)s and hour < %(first_midnight)s
