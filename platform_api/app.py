@@ -45,6 +45,7 @@ from platform_api.resources.notification_channels import NotificationChannels
 from platform_api.resources.notification_links import NotificationLinks
 from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
+from platform_api.resources.period_stats import PeriodStats
 from platform_api.resources.search import SearchResource
 from platform_api.resources.social import Comments, Follows, Reactions
 from platform_api.resources.training_jobs import TrainingJobs
@@ -81,6 +82,7 @@ RESOURCES = (
     Notifications,
     Freshness,
     Leaderboards,
+    PeriodStats,
     NotificationChannels,
     NotificationLinks,
 )
