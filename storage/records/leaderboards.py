@@ -1,7 +1,8 @@
 """Leaderboards: whose works were taken up most in the last days. What a board scores, how, and for whom, is data here.
 
 A day's boards score acts until `AHEAD` before it begins. So they are ready when it does, every act counts in as many
-boards of one kind as that has days, and a board that is made again later scores the same hours.
+boards of one kind as that has days, and a board that is made again later scores the same hours. It counts works that
+everybody finds at that moment, and what has come late for those hours: only what was published stays as it was.
 """
 
 from __future__ import annotations

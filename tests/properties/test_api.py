@@ -127,6 +127,8 @@ def faults(
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case: Any) -> None:
             assume((case.path_parameters or {}).get("hash") != "ids")  # that address is another route's
+            # How a body is framed the server judges by itself, before the API sees a request.
+            assume("transfer-encoding" not in {name.lower() for name in case.headers or {}})
             answer = case.call(base_url=door.url, headers=headers, timeout=20)
             unasked = unsaid(case)
             if answer.status_code == 410:  # what is gone says so, whatever else a request has
