@@ -6,6 +6,8 @@ from datetime import date, timedelta
 
 import msgspec
 
+from storage.records.activity import Metric
+
 ROLL_UP = "roll-up-metrics"
 """The flow, its lock, and its rows in `flow_partitions`."""
 
@@ -41,6 +43,17 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     month: int = 0
     year: int = 0
     all_time: int = 0
+
+
+class EntityTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """The sums of an entity, and the day that they are of, None before the first. What has none stands for 0."""
+
+    as_of: date | None
+    metrics: dict[Metric, Totals]
+
+    def of(self, metric: Metric) -> Totals:
+        """The sums of one metric."""
+        return self.metrics.get(metric, Totals())
 
 
 def moved_days(was: date, now: date) -> list[date]:
