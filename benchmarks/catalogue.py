@@ -36,7 +36,7 @@ from benchmarks.search_catalogue import WORDS, fill_catalogue
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.valkey import valkey_command
 from flows.indexing.rebuild import rebuild
-from storage.postgres.connection import migrate
+from storage.postgres.migrating import migrate
 from storage.records.search import Kind
 from storage.search.builds import ensure_live_builds
 from storage.settings import PostgresSettings, SearchSettings, Settings

@@ -27,7 +27,8 @@ from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
 from storage.postgres import rollups
-from storage.postgres.connection import Database, migrate
+from storage.postgres.connection import Database
+from storage.postgres.migrating import migrate
 from storage.settings import PostgresSettings
 
 ACTIVITIES = 10_000_000 if os.environ.get("SIZE") == "full" else int(os.environ.get("ACTIVITIES", "300000"))

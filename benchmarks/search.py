@@ -31,7 +31,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from flows.indexing.documents import read_rows
 from flows.indexing.rebuild import rebuild
 from storage.postgres import search_queue, search_sources, search_vectors
-from storage.postgres.connection import migrate
+from storage.postgres.migrating import migrate
 from storage.records.search import Build, BuildState, IndexDocument, Kind
 from storage.records.words import stem
 from storage.search.documents import models

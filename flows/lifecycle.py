@@ -39,7 +39,8 @@ from storage.errors import (
     StoreUnavailable,
 )
 from storage.postgres import jobs
-from storage.postgres.connection import Query, Script, try_lock
+from storage.postgres.connection import Query, Script
+from storage.postgres.locks import try_lock
 from storage.records.jobs import Job, JobState, Progress
 from storage.stores import Stores
 

@@ -21,7 +21,7 @@ import pytest
 
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.valkey import valkey_command
-from storage.postgres.connection import migrate
+from storage.postgres.migrating import migrate
 from tests import search_server
 
 TEMPLATE = "template_darkroom"

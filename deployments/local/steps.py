@@ -10,7 +10,7 @@ import httpx
 from deployments.local.fingerprint import deploy_is_needed
 from deployments.local.parts import Steps, embedded_postgres, is_embedded
 from deployments.local.seed import ensure_owner, ensure_search_index, ensure_starter
-from storage.postgres.connection import migrate
+from storage.postgres.migrating import migrate
 from storage.settings import Settings
 
 _PAGE = 50  # Prefect deletes no more in one request

@@ -15,7 +15,6 @@ network while one is open.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -29,14 +28,12 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from storage.errors import NotFound, StoreUnavailable
+from storage.postgres.locks import lock_number, try_lock
 from storage.settings import PostgresSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
-
-MIGRATIONS = Path(__file__).parent / "migrations"
-_MIGRATION_LOCK = 0x6461726B
 
 
 @dataclass(frozen=True)
@@ -295,40 +292,3 @@ class AsyncDatabase:
         """Give every connection back."""
         async with asyncio.timeout(10):
             await self._pool.close()
-
-
-def lock_number(name: str) -> int:
-    """The advisory lock number (signed 64 bits) of a name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-
-
-def try_lock(connection: psycopg.Connection[DictRow], name: str) -> bool:
-    """Take the session's advisory lock called `name` if it is free; it goes when the connection does."""
-    row = connection.execute(
-        "select pg_try_advisory_lock(%(number)s) as held", {"number": lock_number(name)}
-    ).fetchone()
-    return bool(row and row["held"])
-
-
-def migrate(url: str) -> list[str]:
-    """Bring the database at `url` to the newest schema; gives the names of the migrations that ran.
-
-    Each file runs once, in its own transaction, under one advisory lock, so that several starters do no harm.
-    """
-    ran: list[str] = []
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("select pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
-        connection.execute(
-            "create table if not exists schema_migrations (name text primary key, ran_at timestamptz default now())"
-        )
-        done = {row[0] for row in connection.execute("select name from schema_migrations")}
-        for file in sorted(MIGRATIONS.glob("*.sql")):
-            if file.stem in done:
-                continue
-            with connection.transaction():
-                connection.execute(file.read_text())  # pyright: ignore[reportArgumentType, reportCallIssue]
-                connection.execute("insert into schema_migrations (name) values (%s)", (file.stem,))
-            ran.append(file.stem)
-        # A database restored into another cluster: its lists must not compare transaction numbers of both.
-        connection.execute("select catalogue_moved_in()")
-    return ran

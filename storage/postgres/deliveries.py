@@ -8,7 +8,8 @@ from uuid import UUID
 
 import msgspec
 
-from storage.postgres.connection import Query, Script, column, load_statements, lock_number, many, one
+from storage.postgres.connection import Query, Script, column, load_statements, many, one
+from storage.postgres.locks import lock_number
 from storage.records.notifications import Channel, Frequency
 
 SQL = load_statements(__file__)

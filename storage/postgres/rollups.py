@@ -15,7 +15,8 @@ import msgspec
 
 from storage.errors import Refused
 from storage.postgres import freshness
-from storage.postgres.connection import Query, Script, column, count, load_statements, lock_number, one
+from storage.postgres.connection import Query, Script, column, count, load_statements, one
+from storage.postgres.locks import lock_number
 from storage.records.activity import Counted, Metric
 from storage.records.rollups import ROLL_UP, EntityTotals, RolledUp, RollupState, Totals, moved_days
 

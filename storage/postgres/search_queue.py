@@ -7,7 +7,8 @@ from datetime import datetime
 
 import msgspec
 
-from storage.postgres.connection import Query, Script, column, load_statements, lock_number, many, one
+from storage.postgres.connection import Query, Script, column, load_statements, many, one
+from storage.postgres.locks import lock_number
 from storage.postgres.search_sources import LISTINGS
 from storage.records.events import ImagesChanged, Lane
 from storage.records.search import Kind

@@ -12,7 +12,8 @@ import pytest
 
 from storage.errors import InvalidRequest, WrongState
 from storage.postgres import access, catalog, invariants, models, outbox, versions
-from storage.postgres.connection import MIGRATIONS, Database, Query, migrate
+from storage.postgres.connection import Database, Query
+from storage.postgres.migrating import MIGRATIONS, migrate
 from storage.records.catalog import Model, NewImage
 from storage.records.events import Lane, ModelsChanged
 from storage.records.vocabulary import Status

@@ -1,0 +1,21 @@
+"""Advisory locks of Postgres, by name."""
+
+from __future__ import annotations
+
+import hashlib
+
+import psycopg
+from psycopg.rows import DictRow
+
+
+def lock_number(name: str) -> int:
+    """The advisory lock number (signed 64 bits) of a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def try_lock(connection: psycopg.Connection[DictRow], name: str) -> bool:
+    """Take the session's advisory lock called `name` if it is free; it goes when the connection does."""
+    row = connection.execute(
+        "select pg_try_advisory_lock(%(number)s) as held", {"number": lock_number(name)}
+    ).fetchone()
+    return bool(row and row["held"])
