@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 
 import msgspec
 
-from storage.postgres import notifications
+from storage.postgres import notifications, pauses
 from storage.postgres.connection import Query, Script, column, load_statements, many
 from storage.records.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
 from storage.records.notifications import SystemNotice
@@ -25,6 +25,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 class _Watched(msgspec.Struct, frozen=True, kw_only=True):
     flow: str
     started_at: datetime
+    paused_at: datetime | None
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,9 @@ def rows(since: date | None = None) -> Script[list[FlowRows]]:
             SQL["partitions"], parameters, lambda found: {row["day"]: row["finished_at"] for row in found}
         )
         waiting = yield from Query(SQL["waiting"], {}, lambda found: found[0])
-        known.append(FlowRows(flow=flow.flow, started_at=flow.started_at, finished=days, **waiting))
+        known.append(
+            FlowRows(flow=flow.flow, started_at=flow.started_at, paused_at=flow.paused_at, finished=days, **waiting)
+        )
     return known
 
 
@@ -64,8 +67,12 @@ def sound(now: datetime, late_after_seconds: float) -> Script[Changes]:
 
     Moderators are told of a new one, as a system message, with the transaction that raises it.
     """
-    due = alarms((yield from report(now, late_after_seconds)))
-    names = yield from column(SQL["raise"], {"names": list(due), "details": list(due.values())}, str)
+    flows = yield from report(now, late_after_seconds)
+    long_ago = now - timedelta(seconds=late_after_seconds)
+    due = alarms(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
+    said = {"names": list(due), "details": list(due.values())}
+    yield from column(SQL["renew"], said, str)
+    names = yield from column(SQL["raise"], said, str)
     for name in names:
         notice = SystemNotice(title=f"Alarm: {name}", text=due[name], path="/health")
         yield from notifications.tell_moderators(f"alarm:{name}:{now.isoformat()}", notice)

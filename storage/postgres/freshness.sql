@@ -4,7 +4,7 @@ on conflict (flow, day) do update set finished_at = excluded.finished_at, runs =
 returning day;
 
 -- flows --
-select flow, started_at from watched_flows order by flow;
+select flow, started_at, paused_at from watched_flows left join flow_pauses using (flow) order by flow;
 
 -- partitions --
 select day, finished_at from flow_partitions where flow = %(flow)s and day >= %(since)s;
@@ -14,6 +14,13 @@ select day, finished_at from flow_partitions where flow = %(flow)s and day >= %(
 select count(*) as waiting, min(received_at) as oldest
   from activity_batches
  where id in (select batch_id from activity_pending);
+
+-- renew --
+-- What raised alarms say now.
+update alarms set detail = renewed.detail
+  from unnest(%(names)s::text[], %(details)s::text[]) as renewed (name, detail)
+ where alarms.name = renewed.name and cleared_at is null and alarms.detail <> renewed.detail
+returning alarms.name;
 
 -- raise --
 insert into alarms (name, detail)
