@@ -40,6 +40,11 @@ def finished(flow: str, day: date, at: datetime) -> Query[list[date]]:
     return column(SQL["finished"], {"flow": flow, "day": day, "at": at}, date)
 
 
+def finished_at(flow: str, day: date) -> Query[datetime | None]:
+    """When a flow finished a day last; None when it never has."""
+    return Query(SQL["finished_at"], {"flow": flow, "day": day}, lambda rows: rows[0]["finished_at"] if rows else None)
+
+
 def rows(since: date | None = None) -> Script[list[FlowRows]]:
     """What is known of each watched flow; of its partitions, those from the day `since` on."""
     known: list[FlowRows] = []
