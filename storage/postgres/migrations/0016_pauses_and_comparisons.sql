@@ -17,3 +17,6 @@ create or replace function drain_number(wanted_flow text, flow_lock bigint) retu
     on conflict (flow) do update set number = drain_wakeups.number
     returning number;
 $$;
+
+-- The entity up to which totals have been compared with their days in this round; 0: a round begins.
+alter table rollup_state add column compared_to bigint not null default 0;
