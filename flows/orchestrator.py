@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.events import ReceivedEvent
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from storage.errors import DarkroomError
 
 T = TypeVar("T")
-_PAGE = 200  # Prefect gives no more in one answer
+_PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect gives no more in one answer
 
 
 class PrefectAway(DarkroomError):
@@ -65,13 +68,21 @@ class Orchestrator:
         state = Cancelling(message="Cancelled by its owner")
         self._ask(lambda: self._prefect.set_flow_run_state(flow_run_id, state))
 
-    def is_dead(self, flow_run_id: UUID) -> bool:
-        """Whether a flow run has ended, or Prefect has forgotten it."""
+    def flow_run(self, flow_run_id: UUID) -> FlowRun | None:
+        """A flow run; None for one that was deleted."""
         try:
-            run = self._ask(lambda: self._prefect.read_flow_run(flow_run_id))
+            return self._ask(lambda: self._prefect.read_flow_run(flow_run_id))
         except ObjectNotFound:
-            return True
-        return run.state is not None and run.state.is_final()
+            return None
+
+    def flow_of(self, run: FlowRun) -> str:
+        """The name of a run's flow."""
+        return self._ask(lambda: self._prefect.read_flow(run.flow_id)).name
+
+    def is_dead(self, flow_run_id: UUID) -> bool:
+        """Whether a flow run has ended, or was deleted."""
+        run = self.flow_run(flow_run_id)
+        return run is None or (run.state is not None and run.state.is_final())
 
     def deployments(self) -> list[DeploymentResponse]:
         """Every deployment."""
@@ -87,6 +98,14 @@ class Orchestrator:
         """Pause a deployment in Prefect, or let it go on: a paused one's schedules make no runs."""
         change = self._prefect.pause_deployment if paused else self._prefect.resume_deployment
         self._ask(lambda: change(deployment_id))
+
+    def firings(self, since: datetime) -> list[ReceivedEvent]:
+        """The newest firings of automations since a time, the newest first."""
+        wanted = EventFilter(
+            event=EventNameFilter(name=["prefect.automation.triggered"]),
+            occurred=EventOccurredFilter(since=since),  # pyright: ignore[reportArgumentType]
+        )
+        return self._ask(lambda: self._prefect.read_events(wanted, limit=_FIRINGS)).events
 
     def _ask(self, call: Callable[[], T]) -> T:
         try:

@@ -21,6 +21,7 @@ import psycopg
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
+from flows import alarms
 from flows.indexing.draining import SYNC
 from flows.notifications.deliver import DELIVER
 from flows.notifications.expanding import expand
@@ -28,7 +29,7 @@ from flows.notifications.fan_out import FAN_OUT
 from flows.orchestrator import FlowPaused, Orchestrator, PrefectAway
 from flows.pausing import follow
 from storage.errors import JobLost, StoreUnavailable
-from storage.postgres import deliveries, freshness, jobs, models, notifications, outbox, pauses, search_queue
+from storage.postgres import deliveries, jobs, models, notifications, outbox, pauses, search_queue
 from storage.postgres.connection import Script
 from storage.records.events import (
     CommentDeleted,
@@ -85,6 +86,7 @@ class Relay:
 
     def __init__(self, stores: Stores, prefect: SyncPrefectClient) -> None:
         self._stores, self._orchestrator = stores, Orchestrator(prefect)
+        self._firings = alarms.Firings(stores.database, self._orchestrator)
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -112,6 +114,7 @@ class Relay:
                             last_look = now
                             self.replace_dead_flow_runs()
                             follow(self._stores.database, self._orchestrator)
+                            self._firings.hear(datetime.now(UTC))
                         for _ in listener.notifies(timeout=poll, stop_after=1):
                             pass
             except (StoreUnavailable, psycopg.Error, PrefectAway) as error:
@@ -251,17 +254,8 @@ class Relay:
         return replaced
 
     def sound_alarms(self, now: datetime) -> list[str]:
-        """Raise the alarm of every flow that is late at `now` and clear what is over; gives the new ones.
-
-        It asks Postgres alone: a stopped scheduler cannot report itself.
-        """
-        late_after = self._stores.settings.metrics.late_after_seconds
-        changes = self._stores.database.run(freshness.sound(now, late_after))
-        for name, detail in changes.raised.items():
-            log.error("alarm: %s: %s", name, detail)
-        for name in changes.cleared:
-            log.warning("alarm is over: %s", name)
-        return list(changes.raised)
+        """Raise the alarm of every flow that is late at `now` and clear what is over; gives the new ones."""
+        return alarms.sound(self._stores.database, now, self._stores.settings.metrics.late_after_seconds)
 
 
 def _hold(row: OutboxRow, error: FlowPaused) -> Script[None]:
