@@ -32,7 +32,17 @@ from flows.tracking import (
     tracking_client,
 )
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres import catalog, invariants, jobs, listing, references, rollups, search_builds, search_queue
+from storage.postgres import (
+    catalog,
+    invariants,
+    job_files,
+    jobs,
+    listing,
+    references,
+    rollups,
+    search_builds,
+    search_queue,
+)
 from storage.records.catalog import ModelVersion
 from storage.records.jobs import TERMINAL, Job, JobFileRole
 from storage.records.search import BuildState
@@ -212,7 +222,7 @@ def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
 
 def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> int:
     """Send the points of a job's metrics blob that MLflow lacks; gives how many."""
-    blobs = [file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.METRICS]
+    blobs = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS]
     if not blobs:
         return 0
     points = read_document(stores.blobs.read(blobs[-1].sha256))

@@ -114,7 +114,8 @@ class EmbeddedPostgres:
             "listen_addresses": "",
             "unix_socket_directories": str(self.folder),
             "max_connections": "200",
-            "shared_buffers": "64MB",
+            # Memory that is used only as far as the tables fill it.
+            "shared_buffers": "256MB",
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_min_messages": "warning",

@@ -15,7 +15,7 @@ from flows.artifacts import ArtifactBoard, image_link
 from flows.generation.backends.mapping import BACKENDS
 from flows.lifecycle import RunningJob, running_job
 from flows.retries import STORE_RETRIES
-from storage.postgres import activity, catalog, jobs
+from storage.postgres import activity, catalog, job_files, jobs
 from storage.postgres.connection import Script
 from storage.records.activity import Counted, Metric
 from storage.records.catalog import FileRole
@@ -76,7 +76,7 @@ def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
 @task(name="draw", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
 def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model: ModelFolder) -> None:
     """Draw what is missing, store each image and show it; images of an earlier hand-out are kept."""
-    made = job.run(lambda: jobs.files(job.id))
+    made = job.run(lambda: job_files.files(job.id))
     first = sum(file.role is JobFileRole.IMAGE for file in made)
     job.report("draw", first, recipe.count)
     for number, content in enumerate(BACKENDS[BACKEND].draw(model.family, model.folder, recipe, first), first):
@@ -91,7 +91,7 @@ def keep_image(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, 
     blob = job.stores.blobs.put(content)
     details: dict[str, object] = {"prompt": recipe.prompt, "seed": recipe.seed + number}
     job.run(
-        lambda: jobs.put_file(
+        lambda: job_files.put_file(
             job.id,
             job.hand_out,
             name=f"image-{number:03d}.png",

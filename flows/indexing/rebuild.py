@@ -6,37 +6,25 @@ never takes an older revision, so whatever the order of arrival the newest stays
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator
 from contextlib import contextmanager
-from functools import partial
-from itertools import pairwise
-from typing import Any
 
-from dask.distributed import Client, LocalCluster, as_completed
 from prefect import flow, get_run_logger
 
 from flows.crash_points import reach
 from flows.indexing import builds
-from flows.indexing.documents import write_to
 from flows.indexing.draining import sole_writer
+from flows.indexing.filling import SHARD, fill
 from flows.light_tracking import FAILED, KILLED, RUNNING, note
-from flows.retries import patiently
 from storage.errors import WrongState
-from storage.postgres import search_queue, search_sources
+from storage.postgres import search_queue
 from storage.records.search import Build, Kind
 from storage.search.builds import begin
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
 
 REBUILD = "rebuild-search-index"
-SHARD = 20_000
-"""Documents of a shard: some ten seconds of work."""
-BATCH = 1000
-THREADS = 2
-"""Batches of a shard at a time: one is read while another is sent."""
 
 
 @flow(name=REBUILD)
@@ -123,44 +111,3 @@ def tracked(settings: Settings, build: Build) -> Generator[Clock]:
         note(settings, REBUILD, run_name(build), clock.totals(), status=FAILED)
         raise
     note(settings, REBUILD, run_name(build), clock.totals())
-
-
-def fill(stores: Stores, build: Build, *, shard: int, dask_address: str) -> int:
-    """Write every listed row to a build: here when it is one shard, else side by side on Dask; gives how many rows."""
-    firsts = stores.database.run(search_sources.shards(build.kind, shard))
-    ranges: list[tuple[int, int | None]] = [*pairwise(firsts), *((first, None) for first in firsts[-1:])]
-    if len(ranges) < 2:
-        return sum(fill_shard(stores, build, first, end) for first, end in ranges)
-    if dask_address:
-        with Client(dask_address) as client:
-            return _fill_on(client, stores.settings, build, ranges)
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
-    workers = min(len(ranges), os.cpu_count() or 1)
-    with LocalCluster(n_workers=workers, **options) as local, Client(local) as client:
-        return _fill_on(client, stores.settings, build, ranges)
-
-
-def _fill_on(client: Any, settings: Settings, build: Build, ranges: Sequence[tuple[int, int | None]]) -> int:
-    futures = [client.submit(fill_shard_alone, settings, build, *ends, pure=False, retries=2) for ends in ranges]
-    return sum(done.result() for done in as_completed(futures))
-
-
-def fill_shard_alone(settings: Settings, build: Build, first: int, end: int | None) -> int:
-    """A shard in a process of its own, which opens its own stores."""
-    with open_stores(settings) as stores:
-        return fill_shard(stores, build, first, end)
-
-
-def fill_shard(stores: Stores, build: Build, first: int, end: int | None) -> int:
-    """Write the listed rows from `first` to before `end` to a build, as they are just before; gives how many."""
-    ids = stores.database.run(search_sources.listed(build.kind, first, end))
-
-    def write(start: int) -> None:
-        batch = partial(write_to, stores, build, ids[start : start + BATCH])
-        patiently(batch, patience_seconds=stores.settings.jobs.patience_seconds)
-        reach(stores.settings, "rebuild-batch-written")
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        for written in [threads.submit(write, start) for start in range(0, len(ids), BATCH)]:
-            written.result()
-    return len(ids)

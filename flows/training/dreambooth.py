@@ -41,13 +41,14 @@ from flows.training.judges import open_judge
 from flows.training.regularization import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image, training_work
-from storage.errors import JobFailure, StoreUnavailable
+from storage.blobs.families import ModelFile, check_model_file
+from storage.errors import JobFailure, StoreUnavailable, WeightsRefused
 from storage.postgres import catalog, jobs, uploads
 from storage.postgres.connection import Script
-from storage.records.catalog import FileHashes, FileRole, ModelVersion, NewFile, NewImage, NewVersion
+from storage.records.catalog import FileRole, ModelVersion, NewFile, NewImage, NewVersion
 from storage.records.training import regularization_recipe
 from storage.records.uploads import content_hash
-from storage.records.vocabulary import catalogue_name
+from storage.records.vocabulary import BASE_MODELS, FileType, ModelType, catalogue_name
 from storage.settings import load_settings
 from storage.stores import open_stores
 
@@ -216,7 +217,14 @@ def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
         between_files=lambda: work.boundary("export", 0, 0),
     )
     files = [_stored(work, written.folder / name, name, FileRole.FOLDER) for name in written.members()]
-    return [_stored(work, written.single_file, SINGLE_FILE, FileRole.WEIGHTS, written.hashes), *files]
+    found = _looked_at(work, written.single_file)
+    weights = msgspec.structs.replace(
+        _stored(work, written.single_file, SINGLE_FILE, FileRole.WEIGHTS),
+        hashes=written.hashes,
+        checked=found.checked,
+        fp=found.fp,
+    )
+    return [weights, *files]
 
 
 @task(name="publish", timeout_seconds=HOUR, **LIVE)
@@ -256,7 +264,16 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 
 
-def _stored(work: TrainingWork, file: Path, path: str, role: FileRole, hashes: FileHashes | None = None) -> NewFile:
+def _looked_at(work: TrainingWork, file: Path) -> ModelFile:
+    """What the catalogue says of a file is found in it, as for an uploaded one. A base may differ from its family."""
+    family = BASE_MODELS.get(catalogue_name(work.recipe.family, work.recipe.resolution), "other")
+    try:
+        return check_model_file(file, family, ModelType.CHECKPOINT, FileType.MODEL)
+    except WeightsRefused:
+        return check_model_file(file, "other", ModelType.CHECKPOINT, FileType.MODEL)
+
+
+def _stored(work: TrainingWork, file: Path, path: str, role: FileRole) -> NewFile:
     work.job.check()
     blob = work.stores.blobs.put_file(file)
-    return NewFile(path=path, role=role, sha256=blob.sha256, size=blob.size, hashes=hashes or FileHashes())
+    return NewFile(path=path, role=role, sha256=blob.sha256, size=blob.size)

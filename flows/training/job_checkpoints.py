@@ -10,7 +10,7 @@ from typing import TypeVar
 from flows.lifecycle import RunningJob
 from flows.retries import patiently
 from storage.errors import BlobCorrupted, BlobMissing
-from storage.postgres import jobs, references
+from storage.postgres import job_files, references
 
 log = logging.getLogger("darkroom.checkpoints")
 
@@ -28,13 +28,13 @@ class JobCheckpoints:
 
     def latest(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose bytes are whole; a damaged one is forgotten, and the one before is used."""
-        for row in self._job.run(lambda: jobs.checkpoints(self._job.id)):
+        for row in self._job.run(lambda: job_files.checkpoints(self._job.id)):
             target = self._work_folder / f"resume-{row.step}.safetensors"
             try:
                 self._patiently(lambda row=row, target=target: self._job.stores.blobs.fetch(row.sha256, target))
             except (BlobMissing, BlobCorrupted) as error:
                 log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
-                self._job.run(lambda row=row: jobs.drop_checkpoint(self._job.id, row.step))
+                self._job.run(lambda row=row: job_files.drop_checkpoint(self._job.id, row.step))
                 continue
             return row.step, target
         return None
@@ -44,7 +44,7 @@ class JobCheckpoints:
         job = self._job
         blob = self._patiently(lambda: job.stores.blobs.put_file(file))
         self._before_keeping(step)
-        job.run(lambda: jobs.put_checkpoint(job.id, job.hand_out, step, blob.sha256, blob.size))
+        job.run(lambda: job_files.put_checkpoint(job.id, job.hand_out, step, blob.sha256, blob.size))
         self._patiently(lambda: self.prune(KEPT))
 
     def prune(self, keep: int) -> None:
@@ -53,7 +53,7 @@ class JobCheckpoints:
         Works for an ended job too. Raises StoreUnavailable.
         """
         stores = self._job.stores
-        orphans = stores.database.run(jobs.prune_checkpoints(self._job.id, keep))
+        orphans = stores.database.run(job_files.prune_checkpoints(self._job.id, keep))
         named = set(stores.database.run(references.referenced(orphans)))
         for sha256 in orphans:
             if sha256 not in named:

@@ -29,7 +29,7 @@ from flows.training.families.protocol import Components
 from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.sampled_sets import png
 from storage.errors import JobCancelled, JobLost, StoreUnavailable
-from storage.postgres import jobs
+from storage.postgres import job_files
 from storage.records.jobs import JobFile, JobFileRole, JobState
 from storage.records.training import TrainingJobRequest
 
@@ -78,7 +78,7 @@ class TrainingWork:
 
     def resume_metrics(self, step: int) -> None:
         """Take over what earlier hand-outs measured up to the checkpoint that this one starts from."""
-        files = self.job.run(lambda: jobs.files(self.job.id))
+        files = self.job.run(lambda: job_files.files(self.job.id))
         documents = [file.sha256 for file in files if file.role is JobFileRole.METRICS]
         if documents:
             content = self.patiently(lambda: self.stores.blobs.read(documents[-1]))
@@ -100,7 +100,7 @@ class TrainingWork:
         """Bytes, then the row of a file that the job made."""
         blob = self.patiently(lambda: self.stores.blobs.put(content))
         return self.job.run(
-            lambda: jobs.put_file(
+            lambda: job_files.put_file(
                 self.job.id,
                 self.job.hand_out,
                 name=name,

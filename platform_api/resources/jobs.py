@@ -31,7 +31,7 @@ from platform_api.resources.job_views import (
     summary,
 )
 from platform_api.resources.views import API, Page, page_metadata
-from storage.postgres import jobs, submissions
+from storage.postgres import job_files, jobs, submissions
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.jobs import Job, JobFile, JobFileRole, JobKind, JobState
@@ -166,7 +166,7 @@ class JobRoutes(Controller):
 
         def script() -> Script[JobFile]:
             yield from job_of_kind(job_id, caller.account_id, self.kind)
-            return (yield from jobs.file(job_id, downloads.plain_path(name)))
+            return (yield from job_files.file(job_id, downloads.plain_path(name)))
 
         found = await stores.database.run(script())
         wanted = downloads.Download(found.sha256, found.size, found.name, found.media_type)
@@ -175,7 +175,7 @@ class JobRoutes(Controller):
     async def _files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> list[JobFileView]:
         def script() -> Script[list[JobFile]]:
             yield from job_of_kind(job_id, caller.account_id, self.kind)
-            return (yield from jobs.files(job_id))
+            return (yield from job_files.files(job_id))
 
         found = await stores.database.run(script())
         return [file_view(file, self.kind, stores.settings) for file in found]

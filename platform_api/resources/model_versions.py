@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, Response, get, post
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from msgspec import Meta
 
 from platform_api import downloads
 from platform_api.access import Reads
 from platform_api.answers import Addresses, addresses, answer
-from platform_api.problems import MalformedBody, can_answer
+from platform_api.problems import can_answer
 from platform_api.rates import LIMITED_AS, RateKind
 from platform_api.remembered import MODEL_SECONDS, REMEMBERED, keep_absence
+from platform_api.resources.asked_hashes import (
+    HASH,
+    MOST_BODY_BYTES,
+    MOST_IDS,
+    MOST_WHOLE,
+    ByHashIdsOperation,
+    ByHashOperation,
+    HashOwner,
+    read_hashes,
+)
 from platform_api.resources.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.resources.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.resources.models import UNCHANGED
-from storage.errors import Gone, InvalidRequest, NotFound
+from storage.errors import Gone, NotFound
 from storage.postgres import catalog, hashes
 from storage.postgres.connection import Script
 from storage.postgres.watch import Every, Grounds
@@ -34,18 +40,7 @@ from storage.records.visibility import Viewer, check_version
 from storage.records.vocabulary import Availability
 from storage.stores import AsyncStores
 
-MOST_WHOLE, MOST_IDS = 100, 10_000
-MOST_BODY_BYTES = 1024 * 1024
-_HASH = re.compile(r"[0-9A-Fa-f]{8,64}")
 _READS = Reads(Scope.MODELS_READ)
-
-
-class HashOwner(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The version that a hash names."""
-
-    model_version_id: int
-    model_id: int
-    hash: str
 
 
 class MiniVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -73,26 +68,6 @@ class MiniVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     sfw_only: bool
     fees: list[Annotated[dict[str, Any], Meta()]]
     payout_enabled: bool
-
-
-@dataclass
-class ByHashOperation(Operation):
-    """A body that is a list of hashes, which the handler reads itself."""
-
-    most: ClassVar[int] = MOST_WHOLE
-
-    def __post_init__(self) -> None:
-        """Describe the body."""
-        one = Schema(type=OpenAPIType.STRING, pattern="^[0-9A-Fa-f]{8,64}$")
-        several = Schema(type=OpenAPIType.ARRAY, items=one, max_items=self.most)
-        self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=several)}, required=True)
-
-
-@dataclass
-class ByHashIdsOperation(ByHashOperation):
-    """The same, for more of them."""
-
-    most: ClassVar[int] = MOST_IDS
 
 
 class ModelVersions(Controller):
@@ -137,7 +112,7 @@ class ModelVersions(Controller):
         where, unknown = addresses(request, stores.settings.api), NotFound("No version has a file with this hash.")
 
         def script() -> Script[VersionDetail]:
-            if not _HASH.fullmatch(hash):
+            if not HASH.fullmatch(hash):
                 raise unknown
             found = yield from hashes.lookup([hash], viewer)
             if not found:
@@ -169,7 +144,7 @@ class ModelVersions(Controller):
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
     ) -> list[VersionDetail]:
         """Up to 100 hashes; unknown ones and what is gone are left out."""
-        where, asked = addresses(request, stores.settings.api), _read_hashes(await request.body(), MOST_WHOLE)
+        where, asked = addresses(request, stores.settings.api), read_hashes(await request.body(), MOST_WHOLE)
 
         def script() -> Script[list[VersionDetail]]:
             found: list[VersionDetail] = []
@@ -196,7 +171,7 @@ class ModelVersions(Controller):
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
     ) -> list[HashOwner]:
         """Up to 10,000 hashes; unknown ones and what is gone are left out."""
-        asked = _read_hashes(await request.body(), MOST_IDS)
+        asked = read_hashes(await request.body(), MOST_IDS)
 
         def script() -> Script[list[HashOwner]]:
             matches = yield from hashes.lookup(asked, viewer)
@@ -306,18 +281,3 @@ def _is_seen(version: ModelVersion, model: Model, viewer: Viewer) -> bool:
     except (NotFound, Gone):
         return False
     return True
-
-
-def _read_hashes(body: bytes, most: int) -> Sequence[str]:
-    """A JSON list of hashes. Raises MalformedBody, InvalidRequest."""
-    try:
-        content = cast(object, msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedBody("The body is not JSON. Send a list of hashes.") from error
-    found = cast(list[object], content) if isinstance(content, list) else None
-    if found is None or len(found) > most:
-        raise InvalidRequest({"body": f"expected a list of at most {most:,} hashes"})
-    texts = [text for text in found if isinstance(text, str) and _HASH.fullmatch(text)]
-    if len(texts) < len(found):
-        raise InvalidRequest({"body": "expected hashes of 8 to 64 hex digits"})
-    return texts

@@ -10,7 +10,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from storage.errors import IdempotencyKeyReused, JobAlreadyRunning, JobLost, TooManyRequests, WrongState
-from storage.postgres import outbox
+from storage.postgres import job_files, outbox
 from storage.postgres.connection import Query, Rows, Script, column, load_statements, many, maybe, one
 from storage.records.events import (
     JobCancelled,
@@ -19,9 +19,8 @@ from storage.records.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
-    SampleReady,
 )
-from storage.records.jobs import TERMINAL, Checkpoint, Job, JobFile, JobFileRole, JobKind, JobState, Progress
+from storage.records.jobs import TERMINAL, Job, JobKind, JobState, Progress
 
 SQL = load_statements(__file__)
 
@@ -76,8 +75,7 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int) -> Script[tu
         "the new job",
     )
     if new.retry_of is not None:
-        parameters = {"job_id": job_id, "retry_of": new.retry_of, "most": new.retry_steps}
-        yield from column(SQL["inherit_checkpoint"], parameters, int)
+        yield from job_files.inherit_checkpoint(job_id, new.retry_of, new.retry_steps)
     yield from outbox.append(JobSubmitted(job_id=job.id, job_kind=job.kind, hand_out=job.hand_out))
     return job, True
 
@@ -276,72 +274,6 @@ def _after_silence(job: Job, max_silent_hand_outs: int) -> Script[Job]:
 def waiting_with_flow_run(older_than_seconds: float) -> Query[list[Job]]:
     """Submitted jobs that a flow run was made for; reconcile asks Prefect whether it still lives."""
     return many(SQL["waiting_with_flow_run"], {"seconds": older_than_seconds}, Job)
-
-
-def put_checkpoint(job_id: UUID, hand_out: int, step: int, sha256: str, size: int) -> Script[Checkpoint]:
-    """Record a checkpoint whose bytes are stored. Raises JobLost."""
-    parameters = {"job_id": job_id, "hand_out": hand_out, "step": step, "sha256": sha256, "size": size}
-    row = yield from maybe(SQL["put_checkpoint"], parameters, Checkpoint)
-    if row is None:
-        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; its checkpoint was not recorded.")
-    return row
-
-
-def checkpoints(job_id: UUID) -> Query[list[Checkpoint]]:
-    """A job's checkpoints, newest first."""
-    return many(SQL["checkpoints"], {"job_id": job_id}, Checkpoint)
-
-
-def prune_checkpoints(job_id: UUID, keep: int) -> Query[list[str]]:
-    """Forget all but the newest `keep` checkpoints; gives the hashes whose bytes may now be orphans."""
-    return column(SQL["prune_checkpoints"], {"job_id": job_id, "keep": keep}, str)
-
-
-def drop_checkpoint(job_id: UUID, step: int) -> Query[list[int]]:
-    """Forget a checkpoint that did not verify, so that the one before is used."""
-    return column(SQL["drop_checkpoint"], {"job_id": job_id, "step": step}, int)
-
-
-def put_file(
-    job_id: UUID,
-    hand_out: int,
-    *,
-    name: str,
-    role: JobFileRole,
-    sha256: str,
-    size: int,
-    media_type: str,
-    step: int | None = None,
-    details: Mapping[str, object] | None = None,
-) -> Script[JobFile]:
-    """Record a file whose bytes are stored; a sample is also announced. Raises JobLost."""
-    parameters: dict[str, Any] = {
-        "job_id": job_id,
-        "hand_out": hand_out,
-        "name": name,
-        "role": role,
-        "sha256": sha256,
-        "size": size,
-        "media_type": media_type,
-        "step": step,
-        "details": Jsonb(dict(details or {})),
-    }
-    row = yield from maybe(SQL["put_file"], parameters, JobFile)
-    if row is None:
-        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; '{name}' was not recorded.")
-    if role is JobFileRole.SAMPLE:
-        yield from outbox.append(SampleReady(job_id=job_id, name=name, step=step or 0))
-    return row
-
-
-def files(job_id: UUID) -> Query[list[JobFile]]:
-    """Everything a job made, oldest first."""
-    return many(SQL["files"], {"job_id": job_id}, JobFile)
-
-
-def file(job_id: UUID, name: str) -> Query[JobFile]:
-    """One file of a job. Reading raises NotFound."""
-    return one(SQL["file"], {"job_id": job_id, "name": name}, JobFile, f"Job {job_id} has no file '{name}'.")
 
 
 def forget_old_keys(hours: int) -> Query[int]:

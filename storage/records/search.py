@@ -151,7 +151,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 def facet_value(facet: Facet, value: str) -> str:
     """A facet's value as documents keep it."""
-    return value.lower() if facet in (Facet.TAG, Facet.CREATOR) else value
+    return value.lower() if facet is Facet.TAG or facet is Facet.CREATOR else value
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):

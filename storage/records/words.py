@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 MAX_LETTERS = 64
 """A longer run of letters is cut here, in documents and in queries alike."""
@@ -47,7 +48,7 @@ def words_of(*texts: str) -> tuple[str, ...]:
     """The words that a document with these texts is found by, each once, in order."""
     found: dict[str, None] = {}
     for text in texts:
-        found.update(dict.fromkeys(_document_words(fold(text))))
+        found.update(dict.fromkeys(_label_words(text) if len(text) <= MAX_LETTERS else _document_words(fold(text))))
     return tuple(found)
 
 
@@ -109,6 +110,12 @@ def edits(first: str, second: str, most: int) -> int:
             return most + 1
         before, previous = previous, current
     return min(previous[-1], most + 1)
+
+
+@lru_cache(maxsize=65_536)
+def _label_words(text: str) -> tuple[str, ...]:
+    """Short texts are mostly labels, which many documents share."""
+    return tuple(_document_words(fold(text)))
 
 
 def _document_words(folded: str) -> list[str]:

@@ -8,15 +8,15 @@ which is exact; pg_trgm misses one error in a word of four letters ("gril" share
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from storage.errors import EncoderUnavailable, StoreUnavailable
 from storage.postgres import search_builds
-from storage.postgres.connection import AsyncDatabase, Query, Rows, Script, load_statements, many
-from storage.records.relevance import WHOLE_NAME_SCORE, AskedText, Hit
+from storage.postgres.connection import AsyncDatabase, Query, Rows, Script, as_record, load_statements, many
+from storage.records.relevance import AskedText, Hit
 from storage.records.search import (
     FACET_VALUES,
     SORTS,
@@ -31,17 +31,24 @@ from storage.records.search import (
     vector_numbers,
 )
 from storage.search.gateway import Found, QueryVector, TextSearch
-from storage.search.lexemes import asked_deletes, word_queries
+from storage.search.lexemes import WordQueries, asked_deletes, word_queries
 
 SQL = load_statements(__file__)
 ENGINE = "embedded"
 RANKS = tuple(Rank)
 MIN_EF_SEARCH, MAX_EF_SEARCH = 200, 1000
+FEW = 5_000
+"""So many documents are compared with a vector one by one about as fast as by the approximate index with a filter."""
+LOOKED_AT = 3
+"""How many times as many as are asked for are taken from the approximate index."""
 
 
-def statement(name: str, build: Build) -> str:
-    """A statement for the tables of a build."""
-    return SQL[name].replace("{matching}", SQL["matching"].strip()).replace("{build}", str(int(build.id)))
+def statement(name: str, build: Build, **parts: str) -> str:
+    """A statement for the tables of a build; `parts` stand for what is in braces."""
+    text = SQL[name]
+    for part, meaning in {"counted": SQL["counted"], "matching": SQL["matching"], **parts}.items():
+        text = text.replace("{" + part + "}", meaning.strip())
+    return text.replace("{build}", str(int(build.id)))
 
 
 class EmbeddedReader:
@@ -70,36 +77,56 @@ def find(kind: Kind, search: TextSearch) -> Script[Found]:
     """A text search, of one moment."""
     build = yield from _live_build(kind, MIN_EF_SEARCH)
     parameters = _filter_parameters(search.filters)
-    scoring: dict[str, Any] = {}
+    filtered = [facet for facet in search.facets if search.filters.values.get(facet)]
+    free = [facet for facet in search.facets if facet not in filtered]
+    score = "0"
     if search.text is not None:
-        scoring = yield from _word_parameters(build, search.text)
-        parameters["words"] = scoring.pop("words")
-    hits: list[Hit] = []
-    if search.limit:
-        keys = SORTS[kind][search.sort]
-        page = {
-            "first": RANKS.index(keys.first) + 1,
-            "second": RANKS.index(keys.second) + 1,
-            "sign": -1 if keys.ascending else 1,
-            "limit": search.limit,
-            "offset": search.offset,
-        }
-        name = "relevant" if search.sort is Sort.RELEVANCE and search.text is not None else "sorted"
-        hits = yield from many(statement(name, build), parameters | scoring | page, Hit)
-    total = yield from Query(statement("total", build), parameters, lambda rows: int(rows[0]["total"]))
-    facets = yield from _facets(build, search, parameters)
-    return Found(hits=tuple(hits), total=total, facets=facets)
+        queries = yield from _word_queries(build, search.text)
+        parameters["words"] = queries.required
+        if search.sort is Sort.RELEVANCE:
+            score, scored = queries.score(search.text.name)
+            parameters |= scored
+    if not search.limit and not free:
+        total = yield from Query(statement("total", build), parameters, lambda rows: int(rows[0]["total"]))
+        return Found(hits=(), total=total, facets=(yield from _facets(build, search.facets, filtered, parameters)))
+    keys = SORTS[kind][search.sort]
+    page = {
+        "first": RANKS.index(keys.first) + 1,
+        "second": RANKS.index(keys.second) + 1,
+        "sign": -1 if keys.ascending else 1,
+        "limit": search.limit,
+        "offset": search.offset,
+        **_counted(free),
+    }
+    text = statement("found", build, score=score, labels="labels" if free else "null::text[]")
+    found = yield from Query(text, parameters | page, lambda rows: rows[0])
+    others = yield from _facets(build, search.facets, filtered, parameters)
+    return Found(
+        hits=tuple(as_record(Hit, hit) for hit in found["hits"]),
+        total=found["total"],
+        facets={**others, **_facet_counts(free, found["counts"])},
+    )
 
 
 def nearest(kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> Script[tuple[Hit, ...]]:
     """The documents of the largest cosine. Raises EncoderUnavailable for a build of another encoder."""
-    build = yield from _live_build(kind, limit * 2)
+    filtered = filters != Filters()
+    build = yield from _live_build(kind, MAX_EF_SEARCH if filtered else limit * LOOKED_AT)
     if build.encoder != vector.encoder:
         raise EncoderUnavailable(
             f"The index of {kind} was not built with this encoder. Rebuild it: darkroom rebuild {kind}"
         )
-    parameters = {"vector": vector_text(vector.vector), "limit": limit, **_filter_parameters(filters)}
-    return tuple((yield from many(statement("nearest", build), parameters, Hit)))
+    parameters = {
+        "vector": vector_text(vector.vector),
+        "limit": limit,
+        "looked_at": limit * LOOKED_AT,
+        **_filter_parameters(filters),
+    }
+    name = "nearest"
+    if filtered:
+        counted = Query(statement("some", build), parameters | {"most": FEW + 1}, lambda rows: rows[0]["documents"])
+        name = "nearest_of_few" if (yield from counted) <= FEW else name
+    return tuple((yield from many(statement(name, build), parameters, Hit)))
 
 
 def _live_build(kind: Kind, ef_search: int) -> Script[Build]:
@@ -126,40 +153,37 @@ def _filter_parameters(filters: Filters) -> dict[str, Any]:
     return parameters
 
 
-def _word_parameters(build: Build, text: AskedText) -> Script[dict[str, Any]]:
+def _word_queries(build: Build, text: AskedText) -> Script[WordQueries]:
     asked = {"stems": sorted({word.stem for word in text.words}), "deletes": asked_deletes(text)}
 
     def pairs(rows: Rows) -> list[tuple[str, str]]:
         return [(row["word"], row["stem"]) for row in rows]
 
     candidates = yield from Query(statement("candidates", build), asked, pairs)
-    queries = word_queries(text, candidates)
-    return {
-        "words": queries.required,
-        "queries": queries.queries,
-        "numbers": queries.numbers,
-        "scores": queries.scores,
-        "name": text.name,
-        "whole_name": WHOLE_NAME_SCORE,
-    }
+    return word_queries(text, candidates)
 
 
-def _facets(build: Build, search: TextSearch, parameters: Mapping[str, Any]) -> Script[FacetCounts]:
-    """Facets without a filter of their own are counted in one scan, each other one in its own."""
-    counts: dict[Facet, tuple[FacetCount, ...]] = dict.fromkeys(search.facets, ())
-    filtered = [facet for facet in search.facets if search.filters.values.get(facet)]
-    free = [facet for facet in search.facets if facet not in filtered]
-    for facets in [free, *([facet] for facet in filtered)]:
-        if not facets:
-            continue
-        without = {facet.value: None for facet in facets}
-        asked = {**parameters, **without, "facets": [facet.value for facet in facets], "most": FACET_VALUES}
+def _facets(
+    build: Build, facets: Iterable[Facet], filtered: Iterable[Facet], parameters: Mapping[str, Any]
+) -> Script[FacetCounts]:
+    """No values for each facet, but those for the ones with a filter of their own, which it leaves out."""
+    counts: dict[Facet, tuple[FacetCount, ...]] = dict.fromkeys(facets, ())
+    for facet in filtered:
+        asked = {**parameters, facet.value: None, **_counted([facet])}
         rows = yield from Query(statement("facets", build), asked, list)
-        for facet in facets:
-            counts[facet] = tuple(
-                FacetCount(row["value"], row["documents"]) for row in rows if row["facet"] == facet.value
-            )
+        counts |= _facet_counts([facet], rows)
     return counts
+
+
+def _counted(facets: Iterable[Facet]) -> dict[str, Any]:
+    return {"facets": [label_of(facet, "") for facet in facets], "most": FACET_VALUES}
+
+
+def _facet_counts(facets: Iterable[Facet], rows: Rows) -> dict[Facet, tuple[FacetCount, ...]]:
+    return {
+        facet: tuple(FacetCount(row["value"], row["documents"]) for row in rows if row["facet"] == facet.value)
+        for facet in facets
+    }
 
 
 def label_of(facet: Facet, value: str) -> str:

@@ -1,12 +1,17 @@
--- {build} stands for a build's number, {matching} for the fragment of that name.
+-- {build} stands for a build's number, {matching} and {counted} for the fragments of those names, {score} for what a
+-- document's words are worth, {labels} for its labels where they are counted.
 
 -- one_snapshot --
 -- The alias and everything read after it are of one moment.
 set transaction isolation level repeatable read;
 
 -- planned_for_these_values --
--- A plan for any values would use no index of a filter; an approximate index goes on until enough pass the filters.
+-- A plan for any values would use no index of a filter; pages mostly come from memory, where a compiled plan costs more
+-- than it saves; an approximate index goes on until enough pass the filters.
 select set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('random_page_cost', '1.1', true),
+       set_config('jit', 'off', true),
+       set_config('work_mem', '32MB', true),
        set_config('hnsw.iterative_scan', 'relaxed_order', true),
        set_config('hnsw.ef_search', %(ef_search)s::text, true),
        set_config('hnsw.max_scan_tuples', '100000', true);
@@ -35,47 +40,64 @@ not removed
    and (%(published_from)s::bigint is null or published_at >= %(published_from)s::bigint)
    and (%(published_before)s::bigint is null or published_at < %(published_before)s::bigint)
 
+-- counted --
+-- The most frequent values of each facet, with how many documents have them.
+select split_part(label, '=', 1) as facet, substr(label, strpos(label, '=') + 1) as value, documents
+  from (select label, documents,
+               row_number() over (partition by split_part(label, '=', 1)
+                                      order by documents desc, label collate "C") as position
+          from (select label, count(*) as documents
+                  from matched, unnest(labels) label
+                 where label ^@ any(%(facets)s::text[])
+                 group by label) each_label) numbered
+ where position <= %(most)s
+ order by facet, position
+
+-- found --
+-- What matches is looked up once: a page of it, how much it is, and the labels it has.
+with matched as materialized (
+    select id, {score} as score, {labels} as labels,
+           ranks[%(first)s::int] * %(sign)s::int as first, ranks[%(second)s::int] * %(sign)s::int as second
+      from search_build_{build}
+     where {matching}
+)
+select (select count(*) from matched) as total,
+       (select coalesce(json_agg(page), '[]')
+          from (select id, score from matched
+                 order by score desc, first desc, second desc, id * %(sign)s::int desc
+                 limit %(limit)s offset %(offset)s) page) as hits,
+       (select coalesce(json_agg(counts), '[]') from ({counted}) counts) as counts;
+
 -- total --
 select count(*) as total from search_build_{build}
  where {matching};
 
 -- facets --
--- The most frequent values of each facet, with how many documents have them.
-select facet, value, documents
-  from (select split_part(label, '=', 1) as facet, substr(label, strpos(label, '=') + 1) as value,
-               count(*) as documents,
-               row_number() over (partition by split_part(label, '=', 1)
-                                      order by count(*) desc, label collate "C") as position
-          from search_build_{build}, unnest(labels) label
-         where split_part(label, '=', 1) = any(%(facets)s::text[])
-           and {matching}
-         group by label) counted
- where position <= %(most)s
- order by facet, position;
+with matched as (select labels from search_build_{build} where {matching})
+{counted};
 
--- relevant --
-select id,
-       search_score(words, %(queries)s::text[]::tsquery[], %(numbers)s::int[], %(scores)s::int[])
-       + case when name = %(name)s then %(whole_name)s::int else 0 end as score
-  from search_build_{build}
- where {matching}
- order by score desc, ranks[%(first)s::int] desc, ranks[%(second)s::int] desc, id desc
- limit %(limit)s offset %(offset)s;
-
--- sorted --
-select id, 0 as score
-  from search_build_{build}
- where {matching}
- order by ranks[%(first)s::int] * %(sign)s::int desc, ranks[%(second)s::int] * %(sign)s::int desc,
-          id * %(sign)s::int desc
- limit %(limit)s offset %(offset)s;
+-- some --
+-- How many match, counted no further than `most`.
+select count(*) as documents from (select from search_build_{build} where {matching} limit %(most)s) enough;
 
 -- nearest --
+-- An approximate index gives them in nearly their order, so more than are asked for are put in order.
 select id, -distance as score
   from (select id, vector <#> %(vector)s::halfvec as distance
           from search_build_{build}
          where vector is not null
            and {matching}
          order by vector <#> %(vector)s::halfvec
-         limit %(limit)s) nearest
- order by distance, id;
+         limit %(looked_at)s) nearest
+ order by distance, id
+ limit %(limit)s;
+
+-- nearest_of_few --
+-- Every one of them is looked at.
+with few as materialized (
+    select id, vector <#> %(vector)s::halfvec as distance
+      from search_build_{build}
+     where vector is not null
+       and {matching}
+)
+select id, -distance as score from few order by distance, id limit %(limit)s;

@@ -8,22 +8,24 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.postgres.connection import Database, Query, column, load_statements
-from storage.records.search import Build, IndexDocument, Kind, Removal, Written, vector_numbers
+from storage.records.search import Build, IndexDocument, Kind, Removal, Written
 from storage.records.words import stem
 from storage.search.embedded import ENGINE, RANKS, label_of, vector_text
 from storage.search.lexemes import document_lexemes, document_tsvector, kept_deletes
 
 SQL = load_statements(__file__)
-INDEXES = ("index_words", "index_labels", "index_stems", "index_deletes", "index_vectors")
+INDEXES = ("index_words", "index_labels", "index_there", "index_stems", "index_deletes", "index_vectors")
 BATCH = 500
-COPIED = ("int8", "int8", "bool", "text", "bytea", "text[]", "int4", "int8", "int8[]", "bytea")
-"""How the columns are sent by COPY; what has no type of Python's own is sent as its bytes."""
+OID_INT8, OID_TEXT = 20, 25
+COPIED = ("int8", "int8", "bool", "text", "bytea", "bytea", "int4", "int8", "bytea", "bytea")
+"""How the columns are sent by COPY: as bytes where those are made here, which takes a tenth of psycopg's time."""
 
 
 def statement(name: str, build: Build) -> str:
@@ -185,20 +187,31 @@ def row_of(document: IndexDocument) -> dict[str, Any]:
 
 def copied_row(document: IndexDocument) -> tuple[Any, ...]:
     """A document in the order of a build's columns, as COPY takes it in binary."""
-    numbers = vector_numbers(document.vector)
+    labels = [label_of(facet, value).encode() for facet, values in document.values.items() for value in values]
     return (
         document.id,
         document.revision,
         False,
         document.name,
         document_tsvector(document),
-        [label_of(facet, value) for facet, values in document.values.items() for value in values],
+        _array(OID_TEXT, labels),
         document.levels,
         document.published_at,
-        [document.ranks.get(rank, 0) for rank in RANKS],
-        # Source: halfvec_recv of pgvector: the length, nothing, the halves.
-        struct.pack(f">hh{len(numbers)}e", len(numbers), 0, *numbers) if numbers else None,
+        _array(OID_INT8, [document.ranks.get(rank, 0).to_bytes(8, "big", signed=True) for rank in RANKS]),
+        _halves(document.vector) if document.vector else None,
     )
+
+
+def _array(kind: int, values: Sequence[bytes]) -> bytes:
+    """A Postgres array in binary. Source: array_recv: dimensions, nulls, type, length, first index, then each value."""
+    head = struct.pack(">iiIii", 1, 0, kind, len(values), 1) if values else struct.pack(">iiI", 0, 0, kind)
+    return head + b"".join(len(value).to_bytes(4, "big") + value for value in values)
+
+
+def _halves(vector: bytes) -> bytes:
+    """A vector in binary. Source: halfvec_recv of pgvector: the length, nothing, the halves."""
+    numbers = np.frombuffer(vector, "<f4")
+    return struct.pack(">hh", len(numbers), 0) + numbers.astype(">f2").tobytes()
 
 
 def removed_row(removal: Removal) -> dict[str, Any]:

@@ -32,6 +32,11 @@ create index concurrently if not exists search_build_{build}_by_words
 create index concurrently if not exists search_build_{build}_by_labels
     on search_build_{build} using gin (labels) with (fastupdate = off);
 
+-- index_there --
+-- Counts without words are answered from it alone.
+create index concurrently if not exists search_build_{build}_there
+    on search_build_{build} (levels, published_at) where not removed;
+
 -- index_vectors --
 create index concurrently if not exists search_build_{build}_by_vector
     on search_build_{build} using hnsw (vector halfvec_ip_ops) with (m = 16, ef_construction = 100);
@@ -49,7 +54,8 @@ select indexrelid::regclass::text as name from pg_index
  where not indisvalid and indrelid in (to_regclass('search_build_{build}'), to_regclass('search_build_{build}_words'));
 
 -- analyze --
-analyze search_build_{build}, search_build_{build}_words;
+-- With the vacuum, an index alone can answer.
+vacuum (analyze) search_build_{build}, search_build_{build}_words;
 
 -- drop --
 drop table if exists search_build_{build}, search_build_{build}_words;

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from storage.records.relevance import AskedText, AskedWord, Match, Place, word_score
+from storage.records.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Match, Place, word_score
 from storage.records.search import IndexDocument
 from storage.records.words import edits
 
@@ -28,13 +28,26 @@ HASH = re.compile(r"[0-9a-f]{8,64}")
 class WordQueries:
     """What documents must match (a tsquery), and what each way of having a word is worth.
 
-    queries, numbers, scores: alike in length; those of one word stand together, the best first.
+    ways: for each asked word, queries with what a document that matches them is worth, the best first.
     """
 
     required: str
-    queries: list[str]
-    numbers: list[int]
-    scores: list[int]
+    ways: Sequence[Sequence[tuple[str, int]]]
+
+    def score(self, name: str) -> tuple[str, dict[str, str]]:
+        """What a document is worth that is asked for by these words and this name: SQL and its parameters.
+
+        As SQL, because a function of the database would be called once for every document that matches.
+        """
+        parameters = {"name": name}
+        terms = [f"case when name = %(name)s then {WHOLE_NAME_SCORE} else 0 end"]
+        for number, ways in enumerate(self.ways):
+            branches: list[str] = []
+            for place, (query, worth) in enumerate(ways):
+                parameters[f"way_{number}_{place}"] = query
+                branches.append(f"when words @@ %(way_{number}_{place})s::tsquery then {worth}")
+            terms.append(f"case {' '.join(branches)} else 0 end")
+        return " + ".join(terms), parameters
 
 
 def document_lexemes(document: IndexDocument) -> str:
@@ -48,17 +61,28 @@ def document_tsvector(document: IndexDocument) -> bytes:
     Source: tsvectorrecv of PostgreSQL: how many, then each word, a zero, how many positions, and those, whose two
     highest bits are the weight.
     """
-    places = _places(document)
-    return struct.pack(">i", len(places)) + b"".join(word.encode() + _POSITION[place] for word, place in places.items())
+    seen: set[str] = set()
+    lexemes: list[bytes] = []
+    for place, position in _POSITION.items():
+        words = [word for word in _words_at(document, place) if word not in seen]
+        if words:
+            seen.update(words)
+            lexemes.append("\0".join([*words, ""]).encode().replace(b"\0", position))
+    return struct.pack(">i", len(seen)) + b"".join(lexemes)
 
 
 def _places(document: IndexDocument) -> Mapping[str, Place]:
     """Each lexeme of a document with its best place."""
     places: dict[str, Place] = {}
-    for place in sorted(Place):
-        places.update(dict.fromkeys(document.words.get(place, ()), place))
-    places.update({f"#{digits}": Place.NAME for digits in document.hashes})
+    for place in WEIGHTS:
+        for word in _words_at(document, place):
+            places.setdefault(word, place)
     return places
+
+
+def _words_at(document: IndexDocument, place: Place) -> Sequence[str]:
+    words = document.words.get(place, ())
+    return (*words, *(f"#{digits}" for digits in document.hashes)) if place is Place.NAME else words
 
 
 def deletes(word: str, most: int) -> list[int]:
@@ -89,19 +113,17 @@ def asked_deletes(text: AskedText) -> list[int]:
 def word_queries(text: AskedText, candidates: Iterable[tuple[str, str]]) -> WordQueries:
     """The queries of a text; `candidates`: known words with their stems, at least those that may match by error."""
     known = list(candidates)
-    required: list[str] = []
-    queries: list[str] = []
-    numbers: list[int] = []
-    scores: list[int] = []
-    for number, word in enumerate(text.words, 1):
-        ways = _ways(word, known)
-        required.append("(" + " | ".join(term for _, terms in ways for term in terms) + ")")
-        for match, terms in ways:
-            for place in sorted(Place, reverse=True):
-                queries.append(" | ".join(_weighted(term, WEIGHTS[place]) for term in terms))
-                numbers.append(number)
-                scores.append(word_score(match, place))
-    return WordQueries(" & ".join(required), queries, numbers, scores)
+    of_words = [_ways(word, known) for word in text.words]
+    required = ("(" + " | ".join(term for _, terms in ways for term in terms) + ")" for ways in of_words)
+    return WordQueries(" & ".join(required), [_worth(ways) for ways in of_words])
+
+
+def _worth(ways: Iterable[tuple[Match, list[str]]]) -> list[tuple[str, int]]:
+    return [
+        (" | ".join(_weighted(term, WEIGHTS[place]) for term in terms), word_score(match, place))
+        for match, terms in ways
+        for place in sorted(Place, reverse=True)
+    ]
 
 
 def _ways(word: AskedWord, known: Sequence[tuple[str, str]]) -> list[tuple[Match, list[str]]]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from storage.blobs.store import BlobStore
-from storage.postgres import catalog, jobs
+from storage.postgres import catalog, job_files, jobs
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job, JobFileRole, JobKind, JobState, Progress
 from storage.records.training import TrainingJobRequest
@@ -53,7 +53,7 @@ class Worker:
         """Store a picture as a file of the job; gives its hash."""
         blob = BlobStore(self.door.settings.blobs).put(photo(len(name)))
         self.door.database.run(
-            jobs.put_file(
+            job_files.put_file(
                 job.id, job.hand_out, name=name, role=role, sha256=blob.sha256, size=blob.size, media_type=PNG
             )
         )

@@ -11,7 +11,7 @@ import pytest
 
 from flows.lifecycle import RunningJob, lock_name, running_job
 from storage.errors import JobAlreadyRunning, JobFailure, JobLost
-from storage.postgres import jobs
+from storage.postgres import job_files, jobs
 from storage.postgres.connection import Query, lock_number
 from storage.records.jobs import JobFileRole, JobState
 from storage.stores import Stores
@@ -89,7 +89,7 @@ def test_a_process_whose_job_was_handed_out_again_stops_and_writes_nothing(store
         stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_hand_outs=3))
         put = {"name": "x", "role": JobFileRole.GRID, "sha256": "b" * 64, "size": 1, "media_type": "image/png"}
         with pytest.raises(JobLost):
-            running.run(lambda: jobs.put_file(job.id, 1, **put))
+            running.run(lambda: job_files.put_file(job.id, 1, **put))
         for _ in range(500):
             running.check()
             time.sleep(0.02)

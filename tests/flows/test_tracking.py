@@ -20,7 +20,7 @@ from flows.tracking import (
     registry_name,
     tracking_client,
 )
-from storage.postgres import catalog, jobs
+from storage.postgres import catalog, job_files, jobs
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job, JobFileRole
 from storage.settings import MlflowSettings, Settings
@@ -141,7 +141,7 @@ def test_reconcile_ends_and_fills_a_run_that_a_dead_process_left_open(stores: St
     run.log(2, {"loss": 1.0})
     blob = stores.blobs.put(run.document())
     put = {"name": "metrics.jsonl", "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
-    stores.database.run(jobs.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
+    stores.database.run(job_files.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
     stores.database.run(jobs.fail(job.id, 1, "test", "because"))
     assert any(str(job.id) in finding for finding in reconcile_tracking(stores))
     client = tracking_client(tracked)
@@ -157,7 +157,7 @@ def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_away(stores:
     stores.database.run(jobs.claim(job.id, 1, None))
     blob = stores.blobs.put(msgspec.json.encode(Point("loss", 3.0, 1, 1_000)) + b"\n")
     put = {"name": "metrics.jsonl", "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
-    stores.database.run(jobs.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
+    stores.database.run(job_files.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
     stores.database.run(jobs.fail(job.id, 1, "test", "because"))
     [finding] = reconcile_tracking(stores)
     assert f"job {job.id} had no tracking run" in finding

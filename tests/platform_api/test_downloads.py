@@ -12,7 +12,7 @@ import pytest
 from platform_api.downloads import Download, Span, asked_range, attachment
 from platform_api.problems import RangeNotSatisfiable
 from storage.blobs.store import BlobStore
-from storage.postgres import catalog, jobs
+from storage.postgres import catalog, job_files, jobs
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import JobFileRole
 from storage.records.vocabulary import Availability
@@ -42,7 +42,7 @@ def publish(
     blob = BlobStore(door.settings.blobs).put(CONTENT)
     door.database.run(jobs.claim(job, 1, None))
     facts = {"role": JobFileRole.SAMPLE, "sha256": blob.sha256, "size": blob.size, "media_type": "image/png"}
-    door.database.run(jobs.put_file(job, 1, name="samples/step 3.png", step=3, **facts))  # type: ignore[arg-type]
+    door.database.run(job_files.put_file(job, 1, name="samples/step 3.png", step=3, **facts))  # type: ignore[arg-type]
     recipe = door.database.run(jobs.get(job)).request
     version = door.database.run(
         catalog.publish(

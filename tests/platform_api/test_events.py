@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from platform_api import app, events
-from storage.postgres import jobs
+from storage.postgres import job_files, jobs
 from storage.records.jobs import JobFileRole, Progress
 from storage.redis.progress import ProgressWriter
 from tests.platform_api.door import ALL, Door, register_starter, serving, upload
@@ -64,7 +64,7 @@ def test_a_job_is_followed_from_submission_to_its_end(door: Door):
     job = submitted(client)
     job_id = UUID(str(job["id"]))
     ticks = ProgressWriter(door.settings.redis)
-    sample = jobs.put_file(
+    sample = job_files.put_file(
         job_id, 1, name="s.png", role=JobFileRole.SAMPLE, sha256="0" * 64, size=1, media_type="image/png", step=3
     )
     thread = later(

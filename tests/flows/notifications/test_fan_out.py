@@ -19,7 +19,7 @@ from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay import Relay
-from storage.postgres import access, deliveries, freshness, in_app, jobs, notifications, outbox, social
+from storage.postgres import access, deliveries, freshness, in_app, job_files, jobs, notifications, outbox, social
 from storage.records.access import Role
 from storage.records.jobs import JobFileRole
 from storage.records.notifications import (
@@ -225,7 +225,7 @@ def test_samples_are_told_only_to_who_asked(told: Told) -> None:
     database.run(jobs.claim(job.id, 1, None))
     for step in (1, 2):
         database.run(
-            jobs.put_file(
+            job_files.put_file(
                 job.id,
                 1,
                 name=f"{step}.png",

@@ -26,8 +26,8 @@ from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth
 from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.weights import check_weights
-from storage.postgres import access, catalog, images, jobs, listing, sampled_sets, submissions, uploads
-from storage.records.catalog import FileRole, ModelVersion
+from storage.postgres import access, catalog, images, job_files, jobs, listing, sampled_sets, submissions, uploads
+from storage.records.catalog import Checked, FileRole, ModelVersion
 from storage.records.generation import GenerationRequest
 from storage.records.jobs import Job, JobFileRole, JobState
 from storage.records.listing import ImageFilter, ImageSort
@@ -128,20 +128,21 @@ def test_photos_become_a_catalogued_model_and_the_model_draws(
     files = stores.database.run(catalog.files(version.id))
     assert files[0].role is FileRole.WEIGHTS
     assert files[0].hashes.auto_v2 == files[0].sha256[:10].upper()
+    assert (files[0].checked, files[0].fp) == (Checked.STRUCTURE, "fp16")  # the tiny model is of no known family
     folder = {file.path: file.sha256 for file in files if file.role is FileRole.FOLDER}
     pipeline = DiffusionPipeline.from_pretrained(stores.blobs.fetch_folder(folder, tmp_path / "folder"))
     assert pipeline("a photo of a mug", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)
     stores.blobs.fetch(files[0].sha256, tmp_path / "single.safetensors")
     check_weights(tmp_path / "single.safetensors")
 
-    made = stores.database.run(jobs.files(job.id))
+    made = stores.database.run(job_files.files(job.id))
     roles = [file.role for file in made]
     assert roles.count(JobFileRole.GRID) == roles.count(JobFileRole.METRICS) == roles.count(JobFileRole.EVALUATION) == 1
     assert {file.step for file in made if file.role is JobFileRole.SAMPLE} == {4, STEPS}
     points = stores.blobs.read(next(file.sha256 for file in made if file.role is JobFileRole.METRICS)).splitlines()
     losses = [point for point in map(json.loads, points) if point["name"] == "loss"]
     assert [point["step"] for point in losses] == list(range(1, STEPS + 1))
-    assert stores.database.run(jobs.checkpoints(job.id)) == []
+    assert stores.database.run(job_files.checkpoints(job.id)) == []
     assert not (stores.settings.data_folder / "work" / str(job.id)).exists()
     assert_shown(stores, version, job.request["model_name"])
     assert_drawn(stores, version.id, ended.account_id)
@@ -183,7 +184,7 @@ def assert_drawn(stores: Stores, version_id: int, account: UUID) -> None:
     job, _ = stores.database.run(submissions.submit_generation(request, account, stores.settings, seed=1))
     assert generate_images(job.id, 1, return_state=True).is_completed()
     assert end_of(stores, job.id).state is JobState.SUCCEEDED
-    drawn = [file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.IMAGE]
+    drawn = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.IMAGE]
     assert [file.name for file in drawn] == ["image-000.png", "image-001.png"]
     assert [file.details["seed"] for file in drawn] == [3, 4]
     assert Image.open(io.BytesIO(stores.blobs.read(drawn[0].sha256))).size == (64, 64)
@@ -236,6 +237,6 @@ def test_a_flow_killed_in_every_phase_publishes_the_bytes_of_one_that_ran_throug
         hand_out = end_of(stores, job.id).hand_out
     assert train_dreambooth(job.id, hand_out, return_state=True).is_completed()
     assert weights_of(stores, job.id) == weights_of(stores, straight.id)
-    metrics = next(file for file in stores.database.run(jobs.files(job.id)) if file.role is JobFileRole.METRICS)
+    metrics = next(file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS)
     points = [json.loads(line) for line in stores.blobs.read(metrics.sha256).splitlines()]
     assert [point["step"] for point in points if point["name"] == "loss"] == list(range(1, STEPS + 1))

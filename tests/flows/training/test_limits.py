@@ -10,7 +10,7 @@ import pytest
 
 from deployments.local.seed import STARTER_FOLDER
 from flows.training.dreambooth import train_dreambooth
-from storage.postgres import jobs, submissions
+from storage.postgres import job_files, jobs, submissions
 from storage.records.jobs import Job, JobState
 from storage.settings import Settings
 from storage.stores import Stores
@@ -38,7 +38,7 @@ def killed_after_a_checkpoint(stores: Stores, job: Job, variables: dict[str, str
     """Run a job's first hand-out until it dies after its first checkpoint; gives the number of the next."""
     assert run_elsewhere(job, 1, variables).returncode < 0
     stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_hand_outs=9))
-    assert stores.database.run(jobs.checkpoints(job.id))
+    assert stores.database.run(job_files.checkpoints(job.id))
     return end_of(stores, job.id).hand_out
 
 
@@ -46,7 +46,7 @@ def assert_failed_with_good_checkpoints(stores: Stores, job: Job, code: str) -> 
     row = end_of(stores, job.id)
     assert (row.state, row.failure_code) == (JobState.FAILED, code), row.failure_reason
     assert "retry" in (row.failure_reason or "")
-    for checkpoint in stores.database.run(jobs.checkpoints(job.id)):
+    for checkpoint in stores.database.run(job_files.checkpoints(job.id)):
         stores.blobs.read(checkpoint.sha256)
 
 
@@ -94,6 +94,6 @@ def test_a_disk_that_is_full_fails_the_job_and_a_retry_goes_on_from_its_checkpoi
     assert_failed_with_good_checkpoints(stores, job, "disk_full")
     filler.unlink()
     retry, _ = stores.database.run(submissions.retry(job.id, job.account_id, stores.settings))
-    assert [checkpoint.step for checkpoint in stores.database.run(jobs.checkpoints(retry.id))] == [2]
+    assert [checkpoint.step for checkpoint in stores.database.run(job_files.checkpoints(retry.id))] == [2]
     assert train_dreambooth(retry.id, 1, return_state=True).is_completed()
     assert weights_of(stores, retry.id) == weights_of(stores, straight.id)

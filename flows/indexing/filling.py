@@ -1,0 +1,103 @@
+"""A new index is filled shard by shard, by this process and by Dask workers beside it.
+
+Nothing here imports Prefect: without it a worker starts in a second.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from dask.distributed import Client, LocalCluster
+
+from flows.crash_points import reach
+from flows.indexing.documents import write_to
+from flows.retries import patiently
+from storage.postgres import search_sources
+from storage.records.search import Build
+from storage.settings import Settings
+from storage.stores import Stores, open_stores
+
+SHARD = 5_000
+"""Documents of a shard: a second or two of work."""
+BATCH = 1000
+THREADS = 2
+"""Batches of a shard at a time: one is read while another is sent."""
+
+Range: TypeAlias = tuple[int, int | None]
+"""The first id of a shard, and the one before which it ends; None: it has no end."""
+
+
+def fill(stores: Stores, build: Build, *, shard: int = SHARD, dask_address: str = "") -> int:
+    """Write every listed row to a build; gives how many.
+
+    This process begins at once; Dask workers join it, where there are several shards: those of the scheduler at
+    `dask_address`, or one for each further core of this machine.
+    """
+    firsts = stores.database.run(search_sources.shards(build.kind, shard))
+    waiting: deque[Range] = deque([*pairwise(firsts), *((first, None) for first in firsts[-1:])])
+    cores = min(len(waiting), os.cpu_count() or 1)
+    if not dask_address and cores < 2:
+        return _take(waiting, partial(fill_shard, stores, build))
+    with _workers(dask_address, cores - 1) as (client, count), ThreadPoolExecutor(count) as threads:
+
+        def elsewhere(ends: Range) -> int:
+            return client.submit(fill_shard_alone, stores.settings, build, ends, pure=False, retries=2).result()
+
+        taken = [threads.submit(_take, waiting, elsewhere) for _ in range(count)]
+        return _take(waiting, partial(fill_shard, stores, build)) + sum(each.result() for each in taken)
+
+
+def _take(waiting: deque[Range], work: Callable[[Range], int]) -> int:
+    """Work on what waits until nothing does; gives how many rows. After an error nobody goes on."""
+    rows = 0
+    while True:
+        try:
+            ends = waiting.popleft()
+        except IndexError:
+            return rows
+        try:
+            rows += work(ends)
+        except BaseException:
+            waiting.clear()
+            raise
+
+
+@contextmanager
+def _workers(address: str, count: int) -> Generator[tuple[Any, int]]:
+    """A client of Dask, and how many shards its workers take at a time."""
+    if address:
+        with Client(address) as client:
+            threads: Any = client.nthreads()
+            yield client, max(1, sum(threads.values()))
+        return
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+    with LocalCluster(n_workers=count, **options) as local, Client(local) as client:
+        yield client, count
+
+
+def fill_shard_alone(settings: Settings, build: Build, ends: Range) -> int:
+    """A shard in a process of its own, which opens its own stores."""
+    with open_stores(settings) as stores:
+        return fill_shard(stores, build, ends)
+
+
+def fill_shard(stores: Stores, build: Build, ends: Range) -> int:
+    """Write the listed rows of a shard to a build, as they are just before; gives how many."""
+    ids = stores.database.run(search_sources.listed(build.kind, *ends))
+
+    def write(start: int) -> None:
+        batch = partial(write_to, stores, build, ids[start : start + BATCH])
+        patiently(batch, patience_seconds=stores.settings.jobs.patience_seconds)
+        reach(stores.settings, "rebuild-batch-written")
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        for written in [threads.submit(write, start) for start in range(0, len(ids), BATCH)]:
+            written.result()
+    return len(ids)

@@ -1,0 +1,50 @@
+-- put_checkpoint --
+-- A checkpoint of this hand-out; progress resets the count of silent hand-outs.
+with holder as (
+    update jobs set silent_hand_outs = 0, heartbeat_at = now()
+     where id = %(job_id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling')
+    returning id
+)
+insert into job_checkpoints (job_id, step, sha256, size)
+select id, %(step)s, %(sha256)s, %(size)s from holder
+on conflict (job_id, step) do update set sha256 = excluded.sha256, size = excluded.size, created_at = now()
+returning *;
+
+-- checkpoints --
+-- A job's checkpoints, newest step first.
+select * from job_checkpoints where job_id = %(job_id)s order by step desc;
+
+-- prune_checkpoints --
+-- Keep only the newest few checkpoints of a job.
+delete from job_checkpoints
+ where job_id = %(job_id)s
+   and step not in (select step from job_checkpoints where job_id = %(job_id)s order by step desc limit %(keep)s)
+returning sha256;
+
+-- drop_checkpoint --
+-- Forget a checkpoint that did not verify.
+delete from job_checkpoints where job_id = %(job_id)s and step = %(step)s returning step;
+
+-- inherit_checkpoint --
+-- Start a retry from the newest checkpoint of the job it retries.
+insert into job_checkpoints (job_id, step, sha256, size)
+select %(job_id)s, step, sha256, size from job_checkpoints
+ where job_id = %(retry_of)s and step <= %(most)s order by step desc limit 1
+returning step;
+
+-- put_file --
+-- Something the job made; the same name again replaces it.
+with holder as (
+    select id from jobs where id = %(job_id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling') for share
+)
+insert into job_files (job_id, name, role, sha256, size, media_type, step, details)
+select id, %(name)s, %(role)s, %(sha256)s, %(size)s, %(media_type)s, %(step)s, %(details)s from holder
+on conflict (job_id, name) do update
+   set sha256 = excluded.sha256, size = excluded.size, details = excluded.details, created_at = now()
+returning *;
+
+-- files --
+select * from job_files where job_id = %(job_id)s order by created_at, name;
+
+-- file --
+select * from job_files where job_id = %(job_id)s and name = %(name)s;
