@@ -46,6 +46,6 @@ def wait_for_day(stores: Stores, flow: str, day: date, *, limit_seconds: float =
 
 def _words(stores: Stores, flow: str, day: date, finished_at: datetime | None, limit_seconds: float) -> str:
     so_far = f"only as it was at {finished_at:%Y-%m-%d %H:%M} UTC" if finished_at else "not at all"
-    paused = any(pause.flow == flow for pause in stores.database.run(pauses.every()))
+    paused = stores.database.run(pauses.is_paused(flow))
     what = f"It is paused: darkroom resume {flow}" if paused else "See /api/v1/freshness."
     return f"{flow} has finished {day} {so_far}; {limit_seconds:.0f} s were waited for it. {what}"

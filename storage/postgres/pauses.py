@@ -20,6 +20,11 @@ def remove(flow: str) -> Script[bool]:
     return bool(removed)
 
 
+def is_paused(flow: str) -> Query[bool]:
+    """Whether a flow is paused."""
+    return Query(SQL["is_paused"], {"flow": flow}, lambda rows: bool(rows[0]["paused"]))
+
+
 def every() -> Query[list[Pause]]:
     """The flows that are paused."""
     return many(SQL["every"], {}, Pause)

@@ -11,5 +11,8 @@ delete from flow_pauses where flow = %(flow)s returning flow;
 -- The relay starts what has waited.
 select pg_notify('outbox', 'flow:' || %(flow)s::text);
 
+-- is_paused --
+select exists (select from flow_pauses where flow = %(flow)s) as paused;
+
 -- every --
 select flow, paused_in, paused_at from flow_pauses order by flow;
