@@ -56,12 +56,14 @@ class Firings:
         return said
 
     def _tell(self, firing: ReceivedEvent) -> str | None:
-        """Tell of one firing; not of a run that was deleted since, as `up` does with what fell due while nobody ran."""
+        """Tell of one firing, unless all is well with its run: it was deleted, as `up` does with what fell due while
+        nobody ran, or it has done its work: Prefect also takes a run for silent whose heartbeat came after its end.
+        """
         run = self._orchestrator.flow_run(UUID(firing.payload["triggering_labels"][RUN].removeprefix(f"{FLOW_RUN}.")))
-        if run is None:
+        if run is None or run.state is None or run.state.is_completed() or run.state.is_cancelled():
             return None
         flow, what = self._orchestrator.flow_of(run), _name(firing).removeprefix(OURS)
-        state = f"{run.state.name} {run.state.message or ''}".strip() if run.state else "unknown"
+        state = f"{run.state.name} {run.state.message or ''}".strip()
         detail = f"flow run {run.name} of {flow} ({run.id}), now {state}"
         log.error("alarm: %s: %s", what, detail)
         key = f"alarm:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"

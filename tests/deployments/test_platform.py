@@ -26,7 +26,7 @@ from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanza
 from deployments.local.leftovers import processes_of
 from deployments.local.parts import deploy
 from deployments.local.steps import delete_overdue_runs
-from flows.alarms import Firings, sound
+from flows.alarms import OURS, Firings, sound
 from flows.indexing.draining import SYNC
 from flows.orchestrator import Orchestrator
 from storage.postgres.connection import Database, Query
@@ -204,12 +204,12 @@ def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platfor
         deadline = time.monotonic() + 120
         while not (heard := firings.hear(datetime.now(UTC))) and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert f"flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late" in heard[0]
+        assert heard == [f"{IMPATIENT.removeprefix(OURS)}: flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late"]
         assert firings.hear(datetime.now(UTC)) == []
         Firings(database, Orchestrator(client)).hear(datetime.now(UTC))
         alarms = "select details from notifications where key like 'alarm:flow runs stay late%%'"
         told = database.run(Query(alarms, {}, list))
-    assert [row["details"]["title"] for row in told] == [f"Alarm: {IMPATIENT.removeprefix('darkroom: ')}"]
+    assert [row["details"]["title"] for row in told] == [f"Alarm: {IMPATIENT.removeprefix(OURS)}"]
     prefect.delete(f"flow_runs/{late['id']}").raise_for_status()
 
 
