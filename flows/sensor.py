@@ -8,11 +8,10 @@ would hold the process just as long, asleep. A flow that has a schedule need onl
 from __future__ import annotations
 
 import time
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from storage.errors import DarkroomError
 from storage.postgres import freshness, pauses
-from storage.records.freshness import is_over
 from storage.stores import Stores
 
 LOOK_SECONDS = 30.0
@@ -25,17 +24,21 @@ class DayUnfinished(DarkroomError):
     code = "day_unfinished"
 
 
-def wait_for_day(stores: Stores, flow: str, day: date, *, limit_seconds: float = 120.0) -> datetime:
-    """Wait until `flow` has finished the UTC day `day` after its end; gives when it did.
+def wait_for_day(
+    stores: Stores, flow: str, day: date, *, as_of: datetime | None = None, limit_seconds: float = 120.0
+) -> datetime:
+    """Wait until `flow` has finished the UTC day `day` as it was `as_of` a time or later; gives when it did last.
 
-    The transaction that finishes the day wakes whoever waits. Raises DayUnfinished at the limit, StoreUnavailable.
+    as_of: the end of the day if it is not said. The transaction that finishes the day wakes whoever waits. Raises
+    DayUnfinished at the limit, StoreUnavailable.
     """
+    wanted = as_of or datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
     deadline = time.monotonic() + limit_seconds
     with stores.database.connect() as listener:
         listener.execute("listen flow_partitions")
         while True:
             finished_at = stores.database.run(freshness.finished_at(flow, day))
-            if finished_at and is_over(finished_at, day):
+            if finished_at and finished_at >= wanted:
                 return finished_at
             left = deadline - time.monotonic()
             if left <= 0:

@@ -109,17 +109,12 @@ def unfinished(rows: FlowRows, today: date) -> list[date]:
     """The days before `today` that a flow has not finished after their end, oldest first."""
     first = rows.started_at.astimezone(UTC).date()
     days = [first + timedelta(days=number) for number in range((today - first).days)]
-    return [day for day in days if not is_over(rows.finished.get(day), day)]
-
-
-def is_over(finished_at: datetime | None, day: date) -> bool:
-    """Whether a day that was finished last at this time, if ever, was finished after its end."""
-    return finished_at is not None and finished_at >= _end(day)
+    return [day for day in days if not _was_finished(rows, day)]
 
 
 def _partition(rows: FlowRows, day: date, today: date, now: datetime, late_after: timedelta) -> Partition:
     finished = rows.finished.get(day)
-    if day < today and is_over(rows.finished.get(day), day):
+    if day < today and _was_finished(rows, day):
         return Partition(day=day, finished_at=finished, expected_by=_end(day), state=PartitionState.FRESH)
     # Every run finishes today's again, so it is expected soon after any run: midnight makes no silent flow better.
     since = _end(day) if day < today else max(rows.finished.values(), default=rows.started_at)
@@ -127,6 +122,11 @@ def _partition(rows: FlowRows, day: date, today: date, now: datetime, late_after
     in_time = PartitionState.FRESH if day == today and finished else PartitionState.DUE
     state = PartitionState.LATE if now > expected else in_time
     return Partition(day=day, finished_at=finished, expected_by=expected, state=state)
+
+
+def _was_finished(rows: FlowRows, day: date) -> bool:
+    finished = rows.finished.get(day)
+    return finished is not None and finished >= _end(day)
 
 
 def _end(day: date) -> datetime:

@@ -38,6 +38,9 @@ def test_who_waits_for_a_day_is_woken_by_what_finishes_it(stores: Stores, monkey
     waiting.join(timeout=60)
     assert found == [NOW]
     assert wait_for_day(stores, "f", YESTERDAY, limit_seconds=0) == NOW
+    noon = datetime.combine(NOW.date(), datetime.min.time(), UTC) - timedelta(hours=12)
+    stores.database.run(freshness.finished("early", YESTERDAY, noon))
+    assert wait_for_day(stores, "early", YESTERDAY, as_of=noon, limit_seconds=0) == noon
 
 
 def test_a_wait_has_an_end_that_says_what_was_waited_for(stores: Stores) -> None:
