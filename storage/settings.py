@@ -107,6 +107,9 @@ class SearchSettings(BaseModel):
         "darkroom", pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Begins the name of every Elasticsearch index."
     )
     timeout_seconds: float = Field(5.0, gt=0, description="How long a search may take.")
+    index_memory_mib: int = Field(
+        2048, ge=64, description="Memory of Postgres at most while it makes an index of vectors; beyond it it crawls."
+    )
     encoder_folder: str = Field(
         "", description="BERT-style folder for semantic search; empty: the installed MiniLM; `off`: none."
     )

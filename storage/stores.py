@@ -94,7 +94,7 @@ def _search_writer(settings: Settings, database: Database) -> SearchWriter:
     if settings.search.elasticsearch_url.get_secret_value():
         engine = import_module("storage.search.elasticsearch_writing")
         return cast(SearchWriter, engine.ElasticsearchWriter(settings.search, database))
-    return EmbeddedWriter(database)
+    return EmbeddedWriter(database, settings.search.index_memory_mib)
 
 
 def _search_reader(settings: Settings, database: AsyncDatabase) -> SearchReader:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import psycopg
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from storage.errors import NotFound, StoreUnavailable
@@ -24,6 +25,8 @@ SQL = load_statements(__file__)
 INDEXES = ("index_words", "index_labels", "index_there", "index_stems", "index_deletes", "index_vectors")
 BATCH = 500
 OID_INT8, OID_TEXT = 20, 25
+HALF_BYTES, GRAPH_BYTES = 2, 1200
+"""Of a vector's number, and of a vector's place in the graph with m = 16, about."""
 COPIED = ("int8", "int8", "bool", "text", "bytea", "bytea", "int4", "int8", "bytea", "bytea")
 """How the columns are sent by COPY: as bytes where those are made here, which takes a tenth of psycopg's time."""
 
@@ -39,8 +42,8 @@ class EmbeddedWriter:
 
     engine = ENGINE
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, index_memory_mib: int) -> None:
+        self._database, self._index_memory_mib = database, index_memory_mib
         self._known_words: dict[int, set[str]] = {}
 
     def create(self, build: Build) -> None:
@@ -109,13 +112,19 @@ class EmbeddedWriter:
         with self._database.connect() as connection:
             connection.execute("set statement_timeout = 0")
             connection.execute("set lock_timeout = 0")
-            connection.execute("set maintenance_work_mem = '512MB'")
+            memory = min(self._index_memory_mib, self._memory_for_vectors(connection, build))
+            connection.execute(f"set maintenance_work_mem = '{memory}MB'".encode())
             for row in connection.execute(cast(Any, statement("invalid", build))).fetchall():
                 connection.execute(cast(Any, f"drop index {row['name']}"))
             for name in INDEXES:
                 if name != "index_vectors" or build.dimensions is not None:
                     connection.execute(cast(Any, statement(name, build)))
             connection.execute(cast(Any, statement("analyze", build)))
+
+    def _memory_for_vectors(self, connection: psycopg.Connection[DictRow], build: Build) -> int:
+        """MiB in which the whole graph fits; Postgres takes as much as it is told at once."""
+        [row] = connection.execute(cast(Any, statement("size", build))).fetchall()
+        return 64 + int(row["documents"]) * (HALF_BYTES * (build.dimensions or 0) + GRAPH_BYTES) // 2**20
 
     def refresh(self, build: Build) -> None:
         """What is committed is found at once."""

@@ -53,6 +53,9 @@ create index concurrently if not exists search_build_{build}_words_by_deletes
 select indexrelid::regclass::text as name from pg_index
  where not indisvalid and indrelid in (to_regclass('search_build_{build}'), to_regclass('search_build_{build}_words'));
 
+-- size --
+select count(*) as documents from search_build_{build};
+
 -- analyze --
 -- With the vacuum, an index alone can answer.
 vacuum (analyze) search_build_{build}, search_build_{build}_words;

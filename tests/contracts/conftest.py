@@ -79,7 +79,7 @@ def embedded(url: str) -> Iterator[Bench]:
     with asyncio.Runner() as runner, Database(settings) as database:
         runner.run(reading.open())
         encoder = Encoder(SearchSettings())
-        yield Bench(runner, database, EmbeddedReader(reading), EmbeddedWriter(database), encoder)
+        yield Bench(runner, database, EmbeddedReader(reading), EmbeddedWriter(database, 256), encoder)
         runner.run(reading.close())
 
 
