@@ -61,7 +61,8 @@ def with_pauses(settings: Settings, prefect_file: Path, paused: Collection[str])
         return prefect_file
     document = yaml.safe_load(prefect_file.read_text())
     for stanza in document["deployments"]:
-        stanza["paused"] = stanza["name"] in paused
+        if stanza["name"] in paused:
+            stanza["paused"] = True
     file = fingerprint_file(settings).with_name("prefect.yaml")
     file.write_text(yaml.safe_dump(document))
     return file
