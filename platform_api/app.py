@@ -33,6 +33,7 @@ from platform_api.resources.health import Health
 from platform_api.resources.image_writing import ImageWriting
 from platform_api.resources.images import Images
 from platform_api.resources.keys import Keys
+from platform_api.resources.leaderboards import Leaderboards
 from platform_api.resources.metrics import Metrics
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_files import ModelFiles
@@ -44,6 +45,7 @@ from platform_api.resources.notification_channels import NotificationChannels
 from platform_api.resources.notification_links import NotificationLinks
 from platform_api.resources.notifications import Notifications
 from platform_api.resources.people import People
+from platform_api.resources.period_stats import PeriodStats
 from platform_api.resources.search import SearchResource
 from platform_api.resources.social import Comments, Follows, Reactions
 from platform_api.resources.training_jobs import TrainingJobs
@@ -79,6 +81,8 @@ RESOURCES = (
     ActivityResource,
     Notifications,
     Freshness,
+    Leaderboards,
+    PeriodStats,
     NotificationChannels,
     NotificationLinks,
 )

@@ -10,7 +10,9 @@ import typer
 
 from deployments.commands.operator import operator_stores
 from flows.metrics.backfill import backfill as fill
+from flows.metrics.backfill import backfill_boards
 from storage.errors import InvalidRequest
+from storage.records.leaderboards import RANK
 from storage.records.rollups import ROLL_UP
 from storage.settings import load_settings
 
@@ -19,6 +21,7 @@ class Flow(StrEnum):
     """Flows that work by days."""
 
     ROLL_UP = ROLL_UP
+    RANK = RANK
 
 
 DAY = ["%Y-%m-%d"]
@@ -38,8 +41,12 @@ def backfill(
     if not first.date() <= end <= now.date():
         raise InvalidRequest({"--from": f"must not be after --to ({end}), nor --to after today ({now.date()})"})
     with operator_stores(load_settings()) as stores:
-        done = fill(stores, first.date(), end, at_once=at_once, now=now)
-    days = [part for part in done if part.batches or part.activities or part.hour_cells]
-    typer.echo(
-        f"{flow}: {sum(part.activities for part in done):,} activities of {len(days)} days, {first.date()} to {end}"
-    )
+        match flow:
+            case Flow.ROLL_UP:
+                done = fill(stores, first.date(), end, at_once=at_once, now=now)
+                days = len([part for part in done if part.batches or part.activities or part.hour_cells])
+                made = f"{sum(part.activities for part in done):,} activities of {days} days"
+            case Flow.RANK:
+                ranked = backfill_boards(stores, first.date(), end, at_once=at_once, now=now)
+                made = f"{sum(part.boards for part in ranked):,} boards of {len(ranked)} days"
+    typer.echo(f"{flow}: {made}, {first.date()} to {end}")

@@ -1,22 +1,30 @@
-"""Days of roll-ups made anew from their activity, a few at once; one that broke off goes on where it was."""
+"""Days of a flow made anew, a few at once; a backfill that broke off goes on where it was."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from functools import partial
+from typing import Any, TypeVar
 
 from flows.crash_points import reach
+from flows.metrics.leaderboards import rank_day
 from flows.metrics.rollups import settle
 from flows.retries import patiently
 from storage.errors import DarkroomError, Refused
 from storage.postgres import backfills, rollups
-from storage.postgres.connection import Script
+from storage.postgres.connection import Query, Script
+from storage.records.leaderboards import RANK, Ranked
 from storage.records.rollups import ROLL_UP, RolledUp
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.metrics")
+
+T = TypeVar("T")
+Note = Callable[[], Query[Any]]
+"""Says that a day is done: to be run with the day's last transaction."""
 
 
 def backfill(stores: Stores, first: date, last: date, *, at_once: int, now: datetime) -> list[RolledUp]:
@@ -24,32 +32,61 @@ def backfill(stores: Stores, first: date, last: date, *, at_once: int, now: date
 
     A day that cannot be built stops no other one. Raises Refused for it in the end, and the same call tries it again.
     """
-    patience = stores.settings.jobs.patience_seconds
-    wanted = stores.database.run(backfills.begin(ROLL_UP, first, last))
 
-    def work(day: date) -> RolledUp | DarkroomError:
-        script = partial(_build, wanted.id, day, now)
+    def build(day: date, note: Note) -> RolledUp:
+        return stores.database.run(_build(day, now, note))
+
+    return _each_day(stores, ROLL_UP, first, last, build, at_once, after=lambda: settle(stores, now))
+
+
+def backfill_boards(stores: Stores, first: date, last: date, *, at_once: int, now: datetime) -> list[Ranked]:
+    """The same for leaderboards. Raises Refused also while another run makes some."""
+
+    def rank(day: date, note: Note) -> Ranked:
+        return rank_day(stores, day, now, note)
+
+    with stores.database.session_lock(RANK) as held:
+        if not held:
+            raise Refused(f"A run of {RANK} is making boards at this moment. Try again when it has ended.")
+        return _each_day(stores, RANK, first, last, rank, at_once)
+
+
+def _build(day: date, now: datetime, note: Note) -> Script[RolledUp]:
+    built = yield from rollups.build_day(day, now)
+    yield from note()
+    return built
+
+
+def _each_day(
+    stores: Stores,
+    flow: str,
+    first: date,
+    last: date,
+    make: Callable[[date, Note], T],
+    at_once: int,
+    after: Callable[[], list[T]] = list,
+) -> list[T]:
+    """Make every day that is left, then what comes `after` them all; gives what was done."""
+    patience = stores.settings.jobs.patience_seconds
+    wanted = stores.database.run(backfills.begin(flow, first, last))
+
+    def work(day: date) -> T | DarkroomError:
+        note = partial(backfills.finish_day, wanted.id, day)
         try:
-            built = patiently(lambda: stores.database.run(script()), patience_seconds=patience)
+            made = patiently(lambda: make(day, note), patience_seconds=patience)
         except DarkroomError as error:
-            log.error("%s was not built: %s", day, error)
+            log.error("%s of %s was not made: %s", day, flow, error)
             return error
-        log.info("%s: %d activities", day, built.activities)
+        log.info("%s of %s: %s", day, flow, made)
         reach(stores.settings, "day-backfilled")
-        return built
+        return made
 
     with ThreadPoolExecutor(at_once, thread_name_prefix="backfill") as pool:
-        results = dict(zip(wanted.left, pool.map(work, wanted.left), strict=True))
-    done = [result for result in results.values() if isinstance(result, RolledUp)] + settle(stores, now)
-    failed = {day: result for day, result in results.items() if isinstance(result, DarkroomError)}
+        results = list(pool.map(work, wanted.left))
+    done = [result for result in results if not isinstance(result, DarkroomError)] + after()
+    failed = [result for result in results if isinstance(result, DarkroomError)]
     if failed:
-        reasons = "; ".join(dict.fromkeys(str(error) for error in failed.values()))
-        raise Refused(f"{len(failed)} of {len(wanted.left)} days were not built: {reasons}")
+        reasons = "; ".join(dict.fromkeys(str(error) for error in failed))
+        raise Refused(f"{len(failed)} of {len(wanted.left)} days were not made: {reasons}")
     stores.database.run(backfills.finish(wanted.id))
     return done
-
-
-def _build(backfill_id: int, day: date, now: datetime) -> Script[RolledUp]:
-    built = yield from rollups.build_day(day, now)
-    yield from backfills.finish_day(backfill_id, day)
-    return built

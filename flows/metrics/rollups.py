@@ -75,8 +75,7 @@ def figures_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[
 def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
     """Everything that waits at `now`, oldest day first, and the days that were missed; drops what is kept no more."""
     run = _patiently(stores)
-    [known] = [rows for rows in run(freshness.rows) if rows.flow == ROLL_UP]
-    missed = unfinished(known, now.date())
+    missed = unfinished(run(partial(freshness.rows_of, ROLL_UP)), now.date())
     done: list[RolledUp] = []
     for day in sorted({now.date(), *missed, *run(rollups.waiting_days)}):
         done.append(_timed(run, partial(rollups.roll_up_day, day, now)))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from storage.postgres import notifications, pauses
 from storage.postgres.connection import Query, Script, column, load_statements, many
 from storage.records.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
+from storage.records.leaderboards import AHEAD, RANK
 from storage.records.notifications import SystemNotice
+from storage.records.rollups import ROLL_UP
 
 SQL = load_statements(__file__)
 
@@ -53,10 +57,18 @@ def rows(since: date | None = None) -> Script[list[FlowRows]]:
         days = yield from Query(
             SQL["partitions"], parameters, lambda found: {row["day"]: row["finished_at"] for row in found}
         )
-        waiting = yield from Query(SQL["waiting"], {}, lambda found: found[0])
-        known.append(
-            FlowRows(flow=flow.flow, started_at=flow.started_at, paused_at=flow.paused_at, finished=days, **waiting)
-        )
+        waiting: Mapping[str, Any] = {}
+        if flow.flow == ROLL_UP:
+            waiting = yield from Query(SQL["waiting"], {}, lambda found: found[0])
+        ahead = AHEAD if flow.flow == RANK else None
+        switched = {"started_at": flow.started_at, "paused_at": flow.paused_at}
+        known.append(FlowRows(flow=flow.flow, **switched, finished=days, ahead=ahead, **waiting))
+    return known
+
+
+def rows_of(flow: str) -> Script[FlowRows]:
+    """What is known of one watched flow."""
+    [known] = [found for found in (yield from rows()) if found.flow == flow]
     return known
 
 

@@ -15,9 +15,9 @@ import msgspec
 
 from storage.errors import Refused
 from storage.postgres import freshness
-from storage.postgres.connection import Query, Script, column, count, load_statements, lock_number, many, maybe, one
+from storage.postgres.connection import Query, Script, column, count, load_statements, lock_number, many, one
 from storage.records.activity import Counted, Metric
-from storage.records.rollups import ROLL_UP, Compared, Mended, RolledUp, RollupState, Totals, moved_days
+from storage.records.rollups import ROLL_UP, Compared, EntityTotals, Mended, RolledUp, RollupState, Totals, moved_days
 
 SQL = load_statements(__file__)
 
@@ -55,8 +55,15 @@ def state() -> Query[RollupState]:
 
 def totals(entity: Counted, entity_id: int, metric: Metric) -> Script[Totals]:
     """The sums of one entity's metric; all 0 for one that nothing was counted for."""
-    parameters = {"entity": entity, "entity_id": entity_id, "metric": metric}
-    return (yield from maybe(SQL["totals"], parameters, Totals)) or Totals()
+    parameters = {"entity": entity, "entity_id": entity_id, "with_versions": False}
+    found = yield from one(SQL["totals"], parameters, EntityTotals, "the state of roll-ups")
+    return found.of(metric)
+
+
+def taken_up(entity: Counted, entity_id: int) -> Query[EntityTotals]:
+    """How an entity was taken up, by every metric; a model with its versions, as the catalogue counts it."""
+    parameters = {"entity": entity, "entity_id": entity_id, "with_versions": entity is Counted.MODEL}
+    return one(SQL["totals"], parameters, EntityTotals, "the state of roll-ups")
 
 
 def roll_up_day(day: date, now: datetime) -> Script[RolledUp]:

@@ -298,12 +298,22 @@ select array(select distinct entity_id from activity_totals
 update rollup_state set compared_to = case when %(last)s = 9223372036854775807 then 0 else %(last)s end;
 
 -- totals --
-select coalesce(today.amount, 0) as day, total.week, total.month, total.year, total.all_time
-  from activity_totals total
-  left join activity_days today
-    on (today.entity_id, today.entity, today.metric) = (total.entity_id, total.entity, total.metric)
-   and today.day = (select as_of from rollup_state)
- where total.entity = %(entity)s and total.entity_id = %(entity_id)s and total.metric = %(metric)s;
+-- The sums of an entity by metric, of a model together with those of its versions, and the day that they are of. One
+-- statement: another day's sums never stand under it.
+with asked as (
+    select %(entity)s::activity_entity as entity, %(entity_id)s::bigint as entity_id
+    union all
+    select 'version', id from model_versions where %(with_versions)s and model_id = %(entity_id)s
+), sums as (
+    select total.metric, coalesce(sum(today.amount), 0)::bigint as day, sum(total.week)::bigint as week,
+           sum(total.month)::bigint as month, sum(total.year)::bigint as year, sum(total.all_time)::bigint as all_time
+      from asked join activity_totals total using (entity, entity_id)
+      left join activity_days today
+        on (today.entity_id, today.entity, today.metric) = (total.entity_id, total.entity, total.metric)
+       and today.day = (select as_of from rollup_state)
+     group by total.metric
+)
+select as_of, coalesce((select jsonb_object_agg(metric, to_jsonb(sums)) from sums), '{}') as metrics from rollup_state;
 
 -- is_kept --
 select to_regclass('activity_' || to_char(%(day)s::date, 'YYYYMMDD')) is not null as kept;

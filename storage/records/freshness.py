@@ -1,7 +1,8 @@
 """Freshness: what each flow should have finished by now, beside what it has. A pure function of rows and a time.
 
 A flow that works by days has a partition for each. Today's is expected again and again; an earlier one is expected once
-after its end, and once more when something came late for it.
+after its end, and once more when something came late for it. A flow that works `ahead` has a day's partition finished
+before the day begins: from that long before it the partition is due, and late when the day has begun.
 """
 
 from __future__ import annotations
@@ -63,22 +64,28 @@ class FlowFreshness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowRows(msgspec.Struct, frozen=True, kw_only=True):
-    """What Postgres knows of a flow: since when it is watched, when its days were finished last, what waits."""
+    """What Postgres knows of a flow: since when it is watched, when its days were finished last, what waits.
+
+    ahead: how long before a day begins its partition can be made, for a flow that makes it before.
+    """
 
     flow: str
     started_at: datetime
     paused_at: datetime | None = None
     finished: Mapping[date, datetime]
-    waiting: int
-    oldest: datetime | None
+    waiting: int = 0
+    oldest: datetime | None = None
+    ahead: timedelta | None = None
 
 
 def judge(rows: FlowRows, now: datetime, late_after: timedelta) -> FlowFreshness:
     """How fresh a flow is at `now`. It is late when any of its partitions is, or what waits is older than allowed."""
     today = now.astimezone(UTC).date()
-    first = max(rows.started_at.astimezone(UTC).date(), today - timedelta(days=SHOWN_DAYS - 1))
-    days = [today - timedelta(days=ago) for ago in range((today - first).days + 1)]
-    partitions = tuple(_partition(rows, day, today, now, late_after) for day in days)
+    if rows.ahead is None:
+        expected = _days(rows.started_at.astimezone(UTC).date(), today)
+        partitions = tuple(_partition(rows, day, today, now, late_after) for day in expected)
+    else:
+        partitions = tuple(_early_partition(rows, day, now) for day in _begun_ahead(rows, rows.ahead, now))
     oldest = max(0.0, (now - rows.oldest).total_seconds()) if rows.oldest else 0.0
     states = [partition.state for partition in partitions]
     late = PartitionState.LATE in states or oldest > late_after.total_seconds()
@@ -110,6 +117,30 @@ def unfinished(rows: FlowRows, today: date) -> list[date]:
     first = rows.started_at.astimezone(UTC).date()
     days = [first + timedelta(days=number) for number in range((today - first).days)]
     return [day for day in days if not _was_finished(rows, day)]
+
+
+def missing(rows: FlowRows, now: datetime) -> list[date]:
+    """The days that a flow which works ahead has not finished although it could, oldest first: of the shown ones."""
+    days = [] if rows.ahead is None else _begun_ahead(rows, rows.ahead, now)
+    return [day for day in reversed(days) if day not in rows.finished]
+
+
+def _days(first: date, last: date) -> list[date]:
+    """At most so many days as are shown, the last one first."""
+    return [last - timedelta(days=ago) for ago in range(min(SHOWN_DAYS, (last - first).days + 1))]
+
+
+def _begun_ahead(rows: FlowRows, ahead: timedelta, now: datetime) -> list[date]:
+    """The days whose partition could be made by now, not counting those for which it was too late at the start."""
+    first = (rows.started_at.astimezone(UTC) + ahead).date() + timedelta(days=1)
+    return _days(first, (now.astimezone(UTC) + ahead).date())
+
+
+def _early_partition(rows: FlowRows, day: date, now: datetime) -> Partition:
+    finished, expected = rows.finished.get(day), _end(day) - timedelta(days=1)
+    late = PartitionState.LATE if now > expected else PartitionState.DUE
+    state = late if finished is None else PartitionState.FRESH
+    return Partition(day=day, finished_at=finished, expected_by=expected, state=state)
 
 
 def _partition(rows: FlowRows, day: date, today: date, now: datetime, late_after: timedelta) -> Partition:

@@ -45,6 +45,17 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     all_time: int = 0
 
 
+class EntityTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """The sums of an entity, and the day that they are of, None before the first. What has none stands for 0."""
+
+    as_of: date | None
+    metrics: dict[Metric, Totals]
+
+    def of(self, metric: Metric) -> Totals:
+        """The sums of one metric."""
+        return self.metrics.get(metric, Totals())
+
+
 class Mended(msgspec.Struct, frozen=True, kw_only=True):
     """A total that was not the sum of its days: week, month, year, all time as they were (None: none), and are."""
 

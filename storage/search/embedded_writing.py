@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
-import numpy as np
 import psycopg
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
@@ -16,7 +15,7 @@ from psycopg.types.json import Jsonb
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.postgres.connection import Database, Query, column, load_statements
-from storage.records.search import Build, IndexDocument, Kind, Removal, Written
+from storage.records.search import Build, IndexDocument, Kind, Removal, Written, vector_numbers
 from storage.records.words import stem
 from storage.search.embedded import ENGINE, RANKS, label_of, vector_text
 from storage.search.lexemes import document_lexemes, document_tsvector, kept_deletes
@@ -219,8 +218,8 @@ def _array(kind: int, values: Sequence[bytes]) -> bytes:
 
 def _halves(vector: bytes) -> bytes:
     """A vector in binary. Source: halfvec_recv of pgvector: the length, nothing, the halves."""
-    numbers = np.frombuffer(vector, "<f4")
-    return struct.pack(">hh", len(numbers), 0) + numbers.astype(">f2").tobytes()
+    numbers = vector_numbers(vector)
+    return struct.pack(f">hh{len(numbers)}e", len(numbers), 0, *numbers)
 
 
 def removed_row(removal: Removal) -> dict[str, Any]:

@@ -226,10 +226,11 @@ def test_a_day_with_the_schedule_paused_is_late_aloud_and_made_good_by_the_next_
     with Database(settings.postgres) as database:
         # The clock goes on by a day, seen from what was done before.
         for ahead in (
-            "update watched_flows set started_at = started_at - interval '1 day'",
-            "update flow_partitions set day = day - 1, finished_at = finished_at - interval '1 day'",
+            "update watched_flows set started_at = started_at - interval '1 day' where flow = %(flow)s",
+            "update flow_partitions set day = day - 1, finished_at = finished_at - interval '1 day'"
+            " where flow = %(flow)s",
         ):
-            database.run(Query(ahead, {}, len))
+            database.run(Query(ahead, {"flow": ROLL_UP}, len))
         sound(database, datetime.now(UTC), settings.metrics.late_after_seconds)
         stopped = api.get("/api/v1/freshness").json()
         [flow] = [flow for flow in stopped["flows"] if flow["flow"] == ROLL_UP]

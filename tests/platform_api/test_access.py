@@ -43,6 +43,11 @@ PUBLIC: tuple[tuple[str, str], ...] = (
     ("GET", "/api/v1/users"),
     ("GET", "/api/v1/tags"),
     ("GET", "/api/v1/enums"),
+    ("GET", "/api/v1/models/{model_id}/stats"),
+    ("GET", "/api/v1/model-versions/{version_id}/stats"),
+    ("GET", "/api/v1/images/{image_id}/stats"),
+    ("GET", "/api/v1/leaderboards"),
+    ("GET", "/api/v1/leaderboards/{board_id}"),
     ("GET", "/api/download/models/{version_id}"),
     ("HEAD", "/api/download/models/{version_id}"),
 )

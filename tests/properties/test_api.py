@@ -35,7 +35,10 @@ RULED = ("/api/v1/models", "/api/v1/model-versions", "/api/v1/keys", "/api/v1/us
 """Where the catalogue is written: names are taken once, words have rules over several fields, a model needs a file
 before it is published. A document cannot say which bodies will pass."""
 
-LENIENT = ("/api/v1/models", "/api/v1/images", "/api/v1/creators", "/api/v1/tags", "/api/v1/users", "/api/v1/search")
+LENIENT = (
+    *("/api/v1/models", "/api/v1/images", "/api/v1/creators", "/api/v1/tags", "/api/v1/users", "/api/v1/search"),
+    "/api/v1/leaderboards/{board_id}",
+)
 """Lists that read queries as Civitai's clients write them: empty is not given, what is unknown is ignored, pages end
 where page times limit does, and parameters depend on each other. Which data they take a document cannot say."""
 
@@ -50,6 +53,7 @@ NO_INPUTS = (
     "GET /metrics",
     "GET /api/v1/me",
     "GET /api/v1/enums",
+    "GET /api/v1/leaderboards",
     "GET /api/v1/freshness",
     "GET /api/v1/model-versions/by-hash/{hash}",
 )
@@ -123,6 +127,8 @@ def faults(
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case: Any) -> None:
             assume((case.path_parameters or {}).get("hash") != "ids")  # that address is another route's
+            # How a body is framed the server judges by itself, before the API sees a request.
+            assume("transfer-encoding" not in {name.lower() for name in case.headers or {}})
             answer = case.call(base_url=door.url, headers=headers, timeout=20)
             unasked = unsaid(case)
             if answer.status_code == 410:  # what is gone says so, whatever else a request has

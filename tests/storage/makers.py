@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from uuid import UUID
 
 from pydantic import SecretStr
 
-from storage.postgres import access, base_models, catalog, models, submissions, uploads, versions
+from storage.postgres import access, base_models, catalog, leaderboards, models, submissions, uploads, versions
 from storage.postgres.connection import Database
 from storage.records.base_models import BaseModelCard, EvaluationFacts
 from storage.records.catalog import (
@@ -20,6 +21,7 @@ from storage.records.catalog import (
     VersionFields,
 )
 from storage.records.jobs import Job
+from storage.records.leaderboards import BOARDS
 from storage.records.training import SamplerSettings, TrainingDefaults, TrainingRequest
 from storage.records.uploads import DataSetImage
 from storage.records.vocabulary import ModelType
@@ -112,3 +114,9 @@ def an_image(database: Database, model: Model, **fields: object) -> int:
     image = NewImage(**{**wanted, **fields})  # type: ignore[arg-type]
     [identity] = database.run(catalog.add_images(version.id, model.account_id, [image]))
     return identity
+
+
+def boards_of(database: Database, day: date, now: datetime) -> None:
+    """The boards of a day, made as the flow makes them."""
+    editions = [database.run(leaderboards.prepare(board, day)).edition_id for board in BOARDS.values()]
+    database.run(leaderboards.publish(day, editions, now))

@@ -82,7 +82,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(
 def test_a_day_that_is_not_kept_is_named_and_stops_no_other(stores: Stores, model_id: int) -> None:
     stores.database.run(Query(f"drop table activity_{day(2):%Y%m%d}", {}, len))
     stores.database.run(Query("delete from activity_days where day <> %(day)s", {"day": day(2)}, len))
-    with pytest.raises(Refused, match=f"1 of 5 days were not built: The activity of {day(2)} is not kept"):
+    with pytest.raises(Refused, match=f"1 of 5 days were not made: The activity of {day(2)} is not kept"):
         backfilling.backfill(stores, day(4), day(0), at_once=2, now=NOW)
     assert len(days_of(stores)) == 5
 

@@ -1,4 +1,4 @@
-"""The flow roll-up-metrics: it catches up by itself, and when it does not run somebody says so."""
+"""The flow roll-up-metrics: it catches up by itself, and when it does not run somebody says so, as of its boards."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from flows.metrics.leaderboards import rank_due, rank_leaderboards
 from flows.metrics.rollups import roll_up, roll_up_metrics
 from flows.relay import Relay
 from storage.postgres import activity, freshness, rollups
 from storage.postgres.connection import Query
 from storage.records.activity import Act, Counted, Metric
 from storage.records.freshness import PartitionState
+from storage.records.leaderboards import RANK
 from storage.records.rollups import ROLL_UP, Totals
 from storage.settings import Settings
 from storage.stores import Stores
@@ -42,18 +44,19 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
 
     ahead = now + timedelta(days=2, minutes=1)
     count(stores, model.id, "meanwhile", now + timedelta(days=1))
-    [late] = stores.database.run(freshness.report(ahead, LATE_AFTER))
-    assert late.state is PartitionState.LATE
+    boards, late = stores.database.run(freshness.report(ahead, LATE_AFTER))
+    assert (boards.state, late.state) == (PartitionState.LATE, PartitionState.LATE)
     assert {partition.state for partition in late.partitions[1:]} == {PartitionState.LATE}
-    assert relay.sound_alarms(ahead) == [f"late {ROLL_UP}"]
+    assert relay.sound_alarms(ahead) == [f"late {RANK}", f"late {ROLL_UP}"]
     assert relay.sound_alarms(ahead) == []
-    [alarm] = stores.database.run(freshness.raised())
-    assert "days are not finished in time" in alarm.detail
+    for alarm in stores.database.run(freshness.raised()):
+        assert "of its days are not finished in time" in alarm.detail
 
     done = roll_up(stores, ahead)
     assert [((part.day - now.date()).days, part.activities) for part in done] == [(0, 0), (1, 1), (2, 0)]
-    [fresh] = stores.database.run(freshness.report(ahead, LATE_AFTER))
-    assert fresh.state is PartitionState.FRESH
+    assert len(rank_due(stores, ahead)) >= 2
+    for fresh in stores.database.run(freshness.report(ahead, LATE_AFTER)):
+        assert fresh.state is PartitionState.FRESH
     assert relay.sound_alarms(ahead) == []
     assert stores.database.run(freshness.raised()) == []
     totals = stores.database.run(rollups.totals(Counted.MODEL, model.id, Metric.VIEW))
@@ -62,7 +65,8 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
 
 def test_the_relay_raises_the_alarm_while_prefect_is_away_and_events_wait_for_it(stores: Stores) -> None:
     a_job(stores.database)
-    stores.database.run(Query("update watched_flows set started_at = now() - interval '1 day'", {}, len))
+    began = "update watched_flows set started_at = now() - interval '1 day' where flow = 'roll-up-metrics'"
+    stores.database.run(Query(began, {}, len))
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
         relay = Relay(stores, nobody)
         running = threading.Thread(target=relay.run)
@@ -75,7 +79,7 @@ def test_the_relay_raises_the_alarm_while_prefect_is_away_and_events_wait_for_it
     assert [alarm.name for alarm in alarms] == [f"late {ROLL_UP}"]
 
 
-def test_the_flow_as_prefect_runs_it_leaves_its_figures_and_its_table(
+def test_the_flows_as_prefect_runs_them_leave_their_figures_and_tables(
     stores: Stores,
     settings: Settings,
     prefect: SyncPrefectClient,
@@ -91,8 +95,9 @@ def test_the_flow_as_prefect_runs_it_leaves_its_figures_and_its_table(
     count(stores, model.id, "one", now)
     assert roll_up_metrics() == 1
     assert roll_up_metrics(day=now.date()) == 1
-    with stores.database.session_lock(ROLL_UP):
-        assert roll_up_metrics() == 0
+    assert rank_leaderboards(day=now.date()) == 1
+    with stores.database.session_lock(ROLL_UP), stores.database.session_lock(RANK):
+        assert (roll_up_metrics(), rank_leaderboards()) == (0, 0)
     client = MlflowClient(tracking_uri=mlflow_url)
     experiment = client.get_experiment_by_name(ROLL_UP)
     assert experiment is not None
@@ -100,8 +105,13 @@ def test_the_flow_as_prefect_runs_it_leaves_its_figures_and_its_table(
     assert sorted(run.data.metrics["activities"] for run in runs) == [1, 1]
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {"seconds", "lag_seconds", "activities_per_second", "cells"} <= set(runs[0].data.metrics)
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[ROLL_UP]))
-    assert len(prefect.read_artifacts(artifact_filter=wanted)) == 2
+    boards = client.get_experiment_by_name(RANK)
+    assert boards is not None
+    [run] = client.search_runs([boards.experiment_id])
+    assert {"days", "boards", "places", "seconds", "days_left", "lag_seconds"} <= set(run.data.metrics)
+    for flow, tables in ((ROLL_UP, 2), (RANK, 1)):
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[flow]))
+        assert len(prefect.read_artifacts(artifact_filter=wanted)) == tables
 
 
 def test_while_the_flow_is_away_everything_else_is_counted_and_old_days_are_dropped(stores: Stores) -> None:

@@ -7,7 +7,17 @@ from datetime import UTC, date, datetime, timedelta
 import msgspec
 import pytest
 
-from storage.records.freshness import SHOWN_DAYS, FlowRows, PartitionState, Pause, Switch, alarms, judge, unfinished
+from storage.records.freshness import (
+    SHOWN_DAYS,
+    FlowRows,
+    PartitionState,
+    Pause,
+    Switch,
+    alarms,
+    judge,
+    missing,
+    unfinished,
+)
 
 NOW = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
 LATE = timedelta(minutes=15)
@@ -98,3 +108,28 @@ def test_a_clock_that_jumps_back_makes_nothing_late() -> None:
 
 def test_only_the_last_days_are_shown() -> None:
     assert len(states(a_flow(started=NOW - timedelta(days=100)))) == SHOWN_DAYS
+
+
+def test_a_flow_that_works_ahead_is_due_before_a_day_begins_and_late_when_it_has() -> None:
+    rows = FlowRows(flow="f", started_at=NOW - timedelta(days=1), finished={day(0): NOW}, ahead=timedelta(hours=2))
+    ten, midnight = NOW.replace(hour=22), NOW.replace(hour=0) + timedelta(days=1)
+    for now, expected in (
+        (NOW, [FRESH]),
+        (ten - timedelta(seconds=1), [FRESH]),
+        (ten, [DUE, FRESH]),
+        (midnight, [DUE, FRESH]),
+        (midnight + timedelta(seconds=1), [TOO_LATE, FRESH]),
+        (ten + timedelta(days=1), [DUE, TOO_LATE, FRESH]),
+    ):
+        assert states(rows, now) == expected
+        assert len(missing(rows, now)) == len(expected) - 1
+    assert missing(rows, ten + timedelta(days=1)) == [day(-1), day(-2)]
+    assert judge(rows, midnight, LATE).partitions[0].expected_by == midnight
+    assert len(missing(rows, NOW + timedelta(days=100))) == SHOWN_DAYS
+
+
+def test_of_a_flow_that_works_ahead_no_day_is_expected_that_had_begun_when_it_was_first_watched() -> None:
+    for started in (NOW, NOW.replace(hour=23)):
+        rows = FlowRows(flow="f", started_at=started, finished={}, ahead=timedelta(hours=2))
+        assert judge(rows, started, LATE).state is FRESH
+        assert states(rows, started) == []

@@ -1,0 +1,106 @@
+"""@flow rank-leaderboards: tomorrow's boards from the sums of counted acts, ready before midnight UTC.
+
+A day is a partition. Each of its boards is prepared beside what is read, in a transaction of its own, and one more
+publishes them all. A run that dies leaves what was read before; the next one makes the day, also days that were missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from flows.crash_points import reach
+from flows.light_tracking import note
+from flows.retries import patiently
+from storage.errors import Refused
+from storage.postgres import freshness, leaderboards
+from storage.postgres.connection import Query, Script
+from storage.records.freshness import missing
+from storage.records.leaderboards import BOARDS, RANK, Prepared, Ranked, counted_until
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+T = TypeVar("T")
+
+
+@flow(name=RANK)
+def rank_leaderboards(day: date | None = None) -> int:
+    """Make the boards of every day that is due; gives of how many days.
+
+    Args:
+        day: Make this day's boards anew instead.
+    """
+    with open_stores(load_settings()) as stores, stores.database.session_lock(RANK) as held:
+        if not held:
+            _log().info("another run is making boards")
+            return 0
+        now = datetime.now(UTC)
+        done = rank_due(stores, now) if day is None else [rank_day(stores, day, now)]
+        figures = figures_of(stores, done, now)
+        note(stores.settings, RANK, str(flow_run.name or now), figures)
+    if flow_run.id and done:
+        create_table_artifact(key=RANK, table=[msgspec.to_builtins(ranked) for ranked in done])
+    _log().info("boards of %d days in %.1f s", len(done), figures["seconds"])
+    return len(done)
+
+
+def figures_of(stores: Stores, done: Sequence[Ranked], now: datetime) -> dict[str, float]:
+    """What a run did and how far behind the flow still is, as figures for MLflow."""
+    left = missing(stores.database.run(freshness.rows_of(RANK)), now)
+    places, seconds = sum(ranked.places for ranked in done), sum(ranked.seconds for ranked in done)
+    return {
+        "days": len(done),
+        "boards": sum(ranked.boards for ranked in done),
+        "places": places,
+        "seconds": seconds,
+        "places_per_second": places / seconds if seconds else 0.0,
+        "days_left": len(left),
+        "lag_seconds": (now - counted_until(left[0])).total_seconds() if left else 0.0,
+    }
+
+
+def rank_due(stores: Stores, now: datetime) -> list[Ranked]:
+    """Make the boards of each day whose time has come, oldest first. A day that has to wait stops no other one."""
+    done: list[Ranked] = []
+    for day in missing(stores.database.run(freshness.rows_of(RANK)), now):
+        try:
+            done.append(rank_day(stores, day, now))
+        except Refused as error:
+            _log().warning("%s", error)
+    return done
+
+
+def rank_day(stores: Stores, day: date, now: datetime, also: Callable[[], Query[Any]] | None = None) -> Ranked:
+    """Make a day's boards and publish them together, with what else is `also` true from then on. Raises Refused."""
+    began = time.perf_counter()
+    prepared: list[Prepared] = []
+    for board in BOARDS.values():
+        prepared.append(_patiently(stores, partial(leaderboards.prepare, board, day)))
+        reach(stores.settings, "board-prepared")
+    _patiently(stores, partial(_publish, day, [board.edition_id for board in prepared], now, also))
+    places = sum(board.places for board in prepared)
+    return Ranked(day=day, boards=len(prepared), places=places, seconds=round(time.perf_counter() - began, 3))
+
+
+def _publish(day: date, editions: Sequence[int], now: datetime, also: Callable[[], Query[Any]] | None) -> Script[None]:
+    yield from leaderboards.publish(day, editions, now)
+    if also is not None:
+        yield from also()
+
+
+def _patiently(stores: Stores, script: Callable[[], Script[T]]) -> T:
+    return patiently(lambda: stores.database.run(script()), patience_seconds=stores.settings.jobs.patience_seconds)
+
+
+def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.metrics")
