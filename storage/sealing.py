@@ -11,17 +11,20 @@ from storage.errors import SealBroken
 from storage.settings import NotificationSettings
 
 
+def sealing_key(settings: NotificationSettings) -> bytes:
+    """What keys are derived from. Raises SealBroken when there is none."""
+    key = settings.sealing_key.get_secret_value()
+    if not key:
+        raise SealBroken("There is no sealing key. Run darkroom up once, or set DARKROOM_NOTIFICATIONS__SEALING_KEY.")
+    return key.encode()
+
+
 class Seal:
     """Seals and opens texts: AES-128-CBC with an HMAC (Fernet), under a key derived from the settings' own."""
 
     def __init__(self, settings: NotificationSettings) -> None:
         """Raises SealBroken when there is no key."""
-        key = settings.sealing_key.get_secret_value()
-        if not key:
-            raise SealBroken(
-                "There is no sealing key. Run darkroom up once, or set DARKROOM_NOTIFICATIONS__SEALING_KEY."
-            )
-        self._fernet = Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()))
+        self._fernet = Fernet(base64.urlsafe_b64encode(hashlib.sha256(sealing_key(settings)).digest()))
 
     def seal(self, text: str) -> bytes:
         """What is stored."""

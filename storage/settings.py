@@ -166,9 +166,19 @@ class NotificationSettings(BaseModel):
     )
     smtp_user: str = Field("", description="Account on the mail server; empty: none.")
     smtp_password: SecretStr = Field(SecretStr(""), description="Password of that account.")
-    sender: str = Field("darkroom@localhost", description="E-mail address that our e-mail comes from.")
-    call_seconds: float = Field(20.0, gt=0, description="One e-mail or webhook call may take so long.")
+    sender: str = Field(
+        "darkroom@localhost",
+        description="E-mail address that our e-mail comes from, and that push services may write to.",
+    )
+    call_seconds: float = Field(20.0, gt=0, description="One sending, whatever its channel, may take so long.")
     claim_seconds: float = Field(120.0, gt=0, description="A sending whose worker died is taken again after so long.")
+    debounce_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        description="What interrupts waits so long for more of its kind; 0: it does not.",
+    )
+    keep_days: int = Field(180, ge=7, description="Days that notifications, and what became of them, are kept.")
     secret_overlap_hours: float = Field(
         24.0, gt=0, description="How long webhooks are signed with the old secret too, after a new one was made."
     )

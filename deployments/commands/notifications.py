@@ -17,7 +17,7 @@ from storage.settings import load_settings
 
 app = typer.Typer(help="What readers are told, and what could not be sent.", no_args_is_help=True, add_completion=False)
 
-Outward = Annotated[Channel, typer.Argument(help="email or webhook.")]
+Outward = Annotated[Channel, typer.Argument(help=f"One of: {', '.join(OUTWARD)}.")]
 
 
 class NoAddress(DarkroomError):

@@ -28,7 +28,8 @@ from storage.postgres import deliveries, endpoints, sendings
 from storage.postgres.connection import Script
 from storage.postgres.endpoints import Endpoint, EndpointState
 from storage.postgres.sendings import Purpose, Sending, SendingState, SentItem
-from storage.records.notifications import Channel, Words, retry_pause
+from storage.records.notification_times import retry_pause
+from storage.records.notifications import Channel, Words
 from storage.sealing import Seal
 from storage.stores import Stores
 
@@ -73,8 +74,8 @@ def deliver(stores: Stores, channels: Senders, workers: int = WORKERS) -> int:
 
 def gather_all(stores: Stores) -> int:
     """Decide about all that is due; gives how many deliveries."""
-    total = 0
-    while batch := _patiently(stores, lambda: stores.database.run(gather(utc_now()))):
+    total, wait = 0, stores.settings.notifications.debounce_seconds
+    while batch := _patiently(stores, lambda: stores.database.run(gather(utc_now(), wait))):
         total += batch
     return total
 
@@ -103,6 +104,9 @@ def send_next(stores: Stores, channels: Senders) -> bool:
     reach(stores.settings, "sending-claimed")
     if endpoint is None:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "the reader's address is not in use"))
+        return True
+    if sending.purpose is Purpose.TELL and not items:
+        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told was too old and is forgotten"))
         return True
     try:
         outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))

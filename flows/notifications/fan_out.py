@@ -2,7 +2,8 @@
 
 The deliveries are written by statements over chunks of readers, each with the cursor behind it in one transaction, so
 memory does not follow the number of readers and a crash repeats at most one chunk. The list in the app is told by this
-alone; what leaves the platform waits for deliver-notifications.
+alone; what leaves the platform waits for deliver-notifications. A run ends with forgetting what is old: rows grow by
+this flow alone, so it runs where there is something to forget.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from storage.stores import Stores
 FAN_OUT = "fan-out-notifications"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
 
+FORGOTTEN_AT_ONCE = 5000
+"""Rows of a table that one transaction forgets."""
+MOST_BATCHES = 100
+"""Transactions of it in one run: more is left for the next."""
+
 
 @flow(name=FAN_OUT)
 def fan_out_notifications() -> int:
@@ -33,8 +39,10 @@ def fan_out_notifications() -> int:
         told = drains.drain_until_idle(
             stores, FAN_OUT, "notifications", lambda: fan_out(stores), lambda: None, drains.IDLE_SECONDS
         )
+        forgotten = forget_old(stores)
         lag = stores.database.run(notifications.lag())
-    _log().info("%d notifications told, %d waiting, %d cannot be told", told, lag.waiting, lag.failed)
+    counts = (told, lag.waiting, lag.failed, forgotten)
+    _log().info("%d notifications told, %d waiting, %d cannot be told, %d old rows forgotten", *counts)
     return told
 
 
@@ -48,6 +56,21 @@ def fan_out(stores: Stores) -> int:
             return told
         _tell(stores, notification, patience)
         told += 1
+
+
+def forget_old(stores: Stores, limit: int = FORGOTTEN_AT_ONCE) -> int:
+    """Forget what is older than the settings keep, `limit` rows to a transaction and so much a run; gives how many."""
+    total, patience = 0, stores.settings.jobs.patience_seconds
+
+    def forget() -> int:
+        return stores.database.run(notifications.forget_old(stores.settings.notifications.keep_days, limit))
+
+    for _ in range(MOST_BATCHES):
+        batch = patiently(forget, patience_seconds=patience)
+        total += batch
+        if batch == 0:
+            break
+    return total
 
 
 def _tell(stores: Stores, notification: Notification, patience: float) -> None:

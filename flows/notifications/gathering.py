@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from itertools import groupby
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from storage.postgres import deliveries
 from storage.postgres.connection import Script
-from storage.postgres.deliveries import Due
+from storage.postgres.deliveries import Due, Settling
 from storage.postgres.endpoints import EndpointState
-from storage.records.notifications import (
-    INTERRUPTS,
-    TYPES,
-    Frequency,
-    QuietHours,
-    digest_time,
-    quiet_until,
-)
+from storage.records.notification_times import QuietHours, digest_time, quiet_until
+from storage.records.notifications import INTERRUPTS, TYPES, Frequency
 
 BATCH = 500
 
 
-def gather(now: datetime, limit: int = BATCH) -> Script[int]:
+def gather(now: datetime, debounce_seconds: float, limit: int = BATCH) -> Script[int]:
     """Decide about what is due at `now`, at most `limit` deliveries; gives how many. 0 also while another gathers."""
     if not (yield from deliveries.gather_alone()):
         return 0
@@ -31,8 +25,12 @@ def gather(now: datetime, limit: int = BATCH) -> Script[int]:
     if len(found) == limit:
         found = _whole_groups(found)
     unwanted = {one: reason for one in found if (reason := why_unwanted(one))}
-    later = {one: moment for one in found if one not in unwanted and (moment := postponed_until(one, now))}
-    parcels = into_parcels([one for one in found if one not in unwanted and one not in later])
+    bursts = [one for one in found if one not in unwanted and debounce_seconds > 0 and comes_in_bursts(one)]
+    pending = (yield from deliveries.settling(now, bursts)) if bursts else []
+    settled = settled_at(bursts, pending, timedelta(seconds=debounce_seconds))
+    wanted = [one for one in found if one not in unwanted]
+    later = {one: moment for one in wanted if (moment := postponed_until(one, now, settled.get(one)))}
+    parcels = into_parcels([one for one in wanted if one not in later], settled.keys())
     if unwanted:
         yield from deliveries.suppress(unwanted)
     if later:
@@ -53,9 +51,34 @@ def why_unwanted(one: Due) -> str | None:
     return None
 
 
-def postponed_until(one: Due, now: datetime) -> datetime | None:
-    """When a due delivery is told instead of at `now`: with its digest, or after quiet hours. None for at once."""
-    moment = now
+def comes_in_bursts(one: Due) -> bool:
+    """Whether a delivery waits a moment for more of its family: it would interrupt, and has not waited yet."""
+    return one.channel in INTERRUPTS and one.frequency is Frequency.NOW and not one.folds and bool(_family(one.type))
+
+
+def settled_at(bursts: Iterable[Due], pending: Iterable[Settling], wait: timedelta) -> dict[Due, datetime]:
+    """When each is told: `wait` after it came, or with the first of its family that is told before that.
+
+    So a burst is one call, and none of it waits longer than that.
+    """
+    ends: dict[tuple[int, str, str], datetime] = {}
+    for one in pending:
+        key = one.reader, one.channel, _family(one.type)
+        ends[key] = min(one.due_at, ends.get(key, one.due_at))
+    settled: dict[Due, datetime] = {}
+    for one in bursts:
+        key, own = (one.reader, one.channel, _family(one.type)), one.created_at + wait
+        ends[key] = min(own, ends[key]) if key in ends and ends[key] >= one.created_at else own
+        settled[one] = ends[key]
+    return settled
+
+
+def postponed_until(one: Due, now: datetime, settled: datetime | None) -> datetime | None:
+    """When a due delivery is told instead of at `now`: when its family is, with its digest, or after quiet hours.
+
+    None for at once.
+    """
+    moment = settled or now
     if one.frequency is not Frequency.NOW and not one.folds:
         moment = digest_time(one.frequency, one.zone, one.created_at)
     always = one.type in TYPES and TYPES[one.type].always
@@ -65,12 +88,18 @@ def postponed_until(one: Due, now: datetime) -> datetime | None:
     return moment if moment > now else None
 
 
-def into_parcels(found: Sequence[Due]) -> dict[UUID, list[Due]]:
-    """What goes into which sending, by new ids: what was postponed to one time together, the rest one by one."""
-    parcels: dict[UUID, list[Due]] = {uuid4(): [one] for one in found if not one.folds}
-    for _, group in groupby([one for one in found if one.folds], key=_group):
-        parcels[uuid4()] = list(group)
-    return parcels
+def into_parcels(found: Iterable[Due], bursts: Collection[Due]) -> dict[UUID, list[Due]]:
+    """What goes into which sending, by new ids: what was postponed to one time together, and what is late of one
+    family; the rest one by one."""
+    together: defaultdict[Hashable, list[Due]] = defaultdict(list)
+    for one in found:
+        family = (one.reader, one.channel, _family(one.type)) if one in bursts else one.id
+        together[_group(one) if one.folds else family].append(one)
+    return {uuid4(): parcel for parcel in together.values()}
+
+
+def _family(kind: str) -> str:
+    return TYPES[kind].family if kind in TYPES else ""
 
 
 def _group(one: Due) -> tuple[datetime, int, str]:

@@ -35,6 +35,15 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     quiet_to: time | None
 
 
+class Settling(msgspec.Struct, frozen=True, kw_only=True):
+    """When one reader is told on one channel what waits a moment for more of its type."""
+
+    reader: int
+    channel: Channel
+    type: str
+    due_at: datetime
+
+
 class Lag(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries due and not gathered, sendings due, the age in seconds of what is late, and sendings given up."""
 
@@ -52,6 +61,13 @@ def gather_alone() -> Query[bool]:
 def due(now: datetime, limit: int) -> Query[list[Due]]:
     """What is due at `now`, the oldest first; what goes to one reader on one channel at one time stands together."""
     return many(SQL["due"], {"now": now, "limit": limit}, Due)
+
+
+def settling(now: datetime, asked: Iterable[Due]) -> Query[list[Settling]]:
+    """What the readers of these wait for at `now`, on the same channels."""
+    pairs = sorted({(one.reader, one.channel) for one in asked})
+    readers, channels = [reader for reader, _ in pairs], [channel for _, channel in pairs]
+    return many(SQL["settling"], {"now": now, "readers": readers, "channels": channels}, Settling)
 
 
 def postpone(later: Mapping[Due, datetime]) -> Query[list[int]]:

@@ -22,6 +22,15 @@ select delivery.id, delivery.reader, delivery.channel, delivery.due_at, delivery
   left join notification_readers clocks on clocks.reader = delivery.reader
  order by delivery.due_at, delivery.reader, delivery.channel, delivery.id;
 
+-- settling --
+-- When what waits a moment for others of its kind is told, for some readers and channels.
+select delivery.reader, delivery.channel, notification.type, min(delivery.due_at) as due_at
+  from unnest(%(readers)s::bigint[], %(channels)s::text[]) as asked (reader, channel)
+  join deliveries delivery on delivery.reader = asked.reader and delivery.channel = asked.channel
+  join notifications notification on notification.id = delivery.notification_id
+ where delivery.folds and delivery.due_at > %(now)s and delivery.frequency = 'now'
+ group by delivery.reader, delivery.channel, notification.type;
+
 -- postpone --
 update deliveries delivery set due_at = later.until, folds = true
   from unnest(%(due_ats)s::timestamptz[], %(readers)s::bigint[], %(channels)s::text[], %(ids)s::bigint[],

@@ -9,7 +9,18 @@ from uuid import UUID
 import msgspec
 from psycopg.types.json import Jsonb
 
-from storage.postgres.connection import Query, Rows, Script, column, load_statements, lock_number, many, maybe, one
+from storage.postgres.connection import (
+    Query,
+    Rows,
+    Script,
+    column,
+    count,
+    load_statements,
+    lock_number,
+    many,
+    maybe,
+    one,
+)
 from storage.records.notifications import (
     MILESTONES,
     OUTWARD,
@@ -159,3 +170,18 @@ def lag() -> Query[Lag]:
 def failed(limit: int = 100) -> Query[list[FailedNotification]]:
     """What cannot be told, the newest first."""
     return many(SQL["failed"], {"limit": limit}, FailedNotification)
+
+
+def forget_old(keep_days: int, limit: int) -> Script[int]:
+    """Forget what was told more than `keep_days` ago, with what became of it, up to `limit` rows of each table; gives
+    how many rows. The keys of notifications stay: what was told once is not told again."""
+    old = {"days": keep_days, "limit": limit}
+    forgotten = yield from count(SQL["forget_sendings"], old)
+    ids = yield from column(SQL["old"], old, int)
+    if not ids:
+        return forgotten
+    deleted = yield from count(SQL["forget_deliveries"], {"ids": ids, "limit": limit})
+    forgotten += deleted
+    if deleted < limit:
+        forgotten += yield from count(SQL["forget"], {"ids": ids})
+    return forgotten

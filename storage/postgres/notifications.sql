@@ -154,3 +154,31 @@ select count(*) filter (where done_at is null) as waiting,
 
 -- failed --
 select id, key, type, error, created_at from notifications where error is not null order by id desc limit %(limit)s;
+
+-- old --
+-- The oldest that are told and not forgotten, as far as they are old: the look stops at the first that is not.
+select id from (select id, done_at from notifications
+                 where done_at is not null and not forgotten
+                 order by id limit %(limit)s) oldest
+ where done_at < now() - make_interval(days => %(days)s);
+
+-- forget_deliveries --
+-- Locked first: one that is read at this moment is gone all the same.
+delete from deliveries
+ where ctid = any(array(select ctid from deliveries
+                         where notification_id = any(%(ids)s::bigint[]) limit %(limit)s for update))
+returning id;
+
+-- forget --
+-- Only the key stays. An empty list of readers would be none.
+update notifications
+   set forgotten = true, details = '{}', readers = readers[1:1], title = '', text = '', path = '', error = null
+ where id = any(%(ids)s::bigint[])
+returning id;
+
+-- forget_sendings --
+delete from sendings
+ where id = any(array(select id from sendings
+                       where ended_at < now() - make_interval(days => %(days)s)
+                       order by ended_at limit %(limit)s))
+returning id;

@@ -8,7 +8,8 @@ from datetime import time
 import msgspec
 
 from storage.postgres.connection import Query, Script, column, load_statements, many, maybe
-from storage.records.notifications import TYPES, Channel, Frequency, Preference, QuietHours
+from storage.records.notification_times import QuietHours
+from storage.records.notifications import TYPES, Channel, Frequency, Preference
 
 SQL = load_statements(__file__)
 

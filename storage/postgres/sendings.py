@@ -1,4 +1,4 @@
-"""Sendings: one e-mail or webhook call each. Claimed by one worker, ended once, sent again on request."""
+"""Sendings: one e-mail, webhook call, push or chat message. Claimed by one worker, ended once, sent again if asked."""
 
 from __future__ import annotations
 

@@ -2,20 +2,19 @@
 
 A **notification** is one event worth telling. A **delivery** is one notification for one reader on one channel; it ends
 sent (told on its own), folded (told together with others), suppressed (no longer wanted when its time came) or dead
-(given up). A **sending** is one e-mail or webhook call, whose id stays the same over its retries.
+(given up). A **sending** is one e-mail, webhook call, push or chat message, whose id stays the same
+over its retries.
 
 To add a type: one struct here, in `Content`; the type checker then asks flows/notifications/messages.py for its words.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias, cast, get_args
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -26,11 +25,13 @@ class Channel(StrEnum):
     IN_APP = "in_app"
     EMAIL = "email"
     WEBHOOK = "webhook"
+    PUSH = "push"
+    CHAT = "chat"
 
 
-OUTWARD = (Channel.EMAIL, Channel.WEBHOOK)
+OUTWARD = (Channel.EMAIL, Channel.WEBHOOK, Channel.PUSH, Channel.CHAT)
 """Channels that leave the platform: they need a registered address and a sending."""
-INTERRUPTS = frozenset({Channel.EMAIL})
+INTERRUPTS = frozenset({Channel.EMAIL, Channel.PUSH, Channel.CHAT})
 """Channels that keep quiet hours; the others wake nobody."""
 
 
@@ -53,12 +54,9 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
-def _usually(in_app: Frequency, email: Frequency, webhook: Frequency) -> Mapping[Channel, Frequency]:
-    return {Channel.IN_APP: in_app, Channel.EMAIL: email, Channel.WEBHOOK: webhook}
-
-
-_EVERYWHERE = _usually(Frequency.NOW, Frequency.NOW, Frequency.NOW)
-_DIGESTED = _usually(Frequency.NOW, Frequency.DAILY, Frequency.NOW)
+_EVERYWHERE: Mapping[Channel, Frequency] = dict.fromkeys(Channel, Frequency.NOW)
+_DIGESTED = {**_EVERYWHERE, Channel.EMAIL: Frequency.DAILY}
+_ON_REQUEST = dict.fromkeys(Channel, Frequency.NEVER)
 
 
 class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -66,6 +64,8 @@ class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _EVERYWHERE
     about: ClassVar[str]
+    family: ClassVar[str] = ""
+    """Types of one family that come within a moment interrupt a reader once; those of none do so at once."""
     always: ClassVar[bool] = False
     """Whether quiet hours do not hold it back."""
 
@@ -79,6 +79,7 @@ class JobFinished(_Content, frozen=True, kw_only=True, tag="job_finished"):
     """A job of the reader's is done. `model_name` is set when it made a model version."""
 
     about: ClassVar[str] = "A job of yours is done."
+    family: ClassVar[str] = "jobs"
     job_id: UUID
     job_kind: str
     model_id: int | None = None
@@ -89,6 +90,7 @@ class JobFailed(_Content, frozen=True, kw_only=True, tag="job_failed"):
     """A job of the reader's cannot be done."""
 
     about: ClassVar[str] = "A job of yours failed."
+    family: ClassVar[str] = "jobs"
     job_id: UUID
     job_kind: str
     reason: str
@@ -97,8 +99,9 @@ class JobFailed(_Content, frozen=True, kw_only=True, tag="job_failed"):
 class SampleReady(_Content, frozen=True, kw_only=True, tag="sample_ready"):
     """A running job of the reader's made a sample image. There are many, so a reader asks for them."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _usually(Frequency.NEVER, Frequency.NEVER, Frequency.NEVER)
+    usual: ClassVar[Mapping[Channel, Frequency]] = _ON_REQUEST
     about: ClassVar[str] = "A running job of yours made a sample image."
+    family: ClassVar[str] = "samples"
     job_id: UUID
     name: str
     step: int
@@ -109,6 +112,7 @@ class VersionPublished(_Content, frozen=True, kw_only=True, tag="version_publish
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody you follow published a model version."
+    family: ClassVar[str] = "releases"
     model_id: int
     model_name: str
     model_version_id: int
@@ -121,6 +125,7 @@ class NewFollower(_Content, frozen=True, kw_only=True, tag="new_follower"):
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody follows you."
+    family: ClassVar[str] = "followers"
     by: str
 
 
@@ -129,6 +134,7 @@ class Commented(_Content, frozen=True, kw_only=True, tag="comment"):
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody commented on something of yours, or replied to you."
+    family: ClassVar[str] = "comments"
     comment_id: int
     by: str
     on: str
@@ -140,6 +146,7 @@ class Mentioned(_Content, frozen=True, kw_only=True, tag="mention"):
     """Somebody mentioned the reader in a comment. Who is mentioned is not told of the comment as well."""
 
     about: ClassVar[str] = "Somebody mentioned you in a comment."
+    family: ClassVar[str] = "comments"
     comment_id: int
     by: str
     on: str
@@ -152,6 +159,7 @@ class ReactionMilestone(_Content, frozen=True, kw_only=True, tag="reaction_miles
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "A model of yours was given many thumbs up."
+    family: ClassVar[str] = "milestones"
     model_id: int
     model_name: str
     count: int
@@ -162,6 +170,7 @@ class DownloadMilestone(_Content, frozen=True, kw_only=True, tag="download_miles
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "A model of yours was downloaded often."
+    family: ClassVar[str] = "milestones"
     model_id: int
     model_name: str
     count: int
@@ -245,68 +254,3 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     channel: Channel
     frequency: Frequency
-
-
-class QuietHours(msgspec.Struct, frozen=True, kw_only=True):
-    """When a reader is not to be woken: from `start` to `end` on the clocks of `zone` (an IANA name)."""
-
-    zone: str
-    start: time
-    end: time
-
-
-def quiet_until(quiet: QuietHours | None, now: datetime) -> datetime | None:
-    """The moment (UTC) when the quiet hours that `now` lies in end; None outside them.
-
-    Computed when something is to be sent, from the reader's clocks on that day. Where clocks change within them, quiet
-    hours are never shorter than asked: an hour that comes twice ends with its second, one that is left out counts.
-    """
-    if quiet is None or quiet.start == quiet.end:
-        return None
-    zone = ZoneInfo(quiet.zone)
-    today = now.astimezone(zone).date()
-    ends: list[datetime] = []
-    for day in (today - timedelta(days=1), today):
-        last = day if quiet.start < quiet.end else day + timedelta(days=1)
-        begin, end = min(_moments(day, quiet.start, zone)), max(_moments(last, quiet.end, zone))
-        if begin <= now < end:
-            ends.append(end)
-    return max(ends, default=None)
-
-
-def _moments(day: date, clock: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """Both readings of a clock's time: they differ where clocks change."""
-    local = datetime.combine(day, clock, zone)
-    return local.astimezone(UTC), local.replace(fold=1).astimezone(UTC)
-
-
-DIGEST_HOUR = 8
-"""Daily digests leave at this hour of the reader's clocks."""
-
-
-def digest_time(frequency: Frequency, zone: str, now: datetime) -> datetime:
-    """When what came up at `now` is told: at once, at the next full hour, or at eight on the reader's clocks."""
-    match frequency:
-        case Frequency.HOURLY:
-            return now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-        case Frequency.DAILY:
-            place = ZoneInfo(zone)
-            today = now.astimezone(place).date()
-            days = (today + timedelta(days=ahead) for ahead in range(3))
-            moments = (max(_moments(day, time(DIGEST_HOUR), place)) for day in days)
-            return next(moment for moment in moments if moment > now)
-        case Frequency.NOW | Frequency.NEVER:
-            return now
-
-
-RETRY_SECONDS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
-"""Pauses after each failed try of a sending, 10 % more or less. After the last try it is dead: some 34 hours in all."""
-JITTER = 0.1
-MAX_ATTEMPTS = len(RETRY_SECONDS) + 1
-
-
-def retry_pause(attempts: int, chance: random.Random) -> float | None:
-    """Seconds until the next try after `attempts` of them failed; None when that was the last."""
-    if attempts >= MAX_ATTEMPTS:
-        return None
-    return RETRY_SECONDS[attempts - 1] * chance.uniform(1 - JITTER, 1 + JITTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 import httpx
@@ -10,10 +11,12 @@ from standardwebhooks import Webhook
 
 from storage.postgres import access, endpoints, preferences, sendings
 from storage.postgres.sendings import Purpose, SendingState
+from storage.push_key import public_push_key
 from storage.records.access import Scope
 from storage.records.notification_links import Confirm, Unsubscribe, write_link
 from storage.records.notifications import Channel, Frequency, Preference
 from storage.sealing import Seal
+from tests.flows.notifications.channels.browser import Browser, unbase64
 from tests.platform_api.door import ALL, Door
 
 AT = "/api/v1/notifications"
@@ -151,3 +154,51 @@ def test_what_was_given_up_is_listed_and_sent_again_by_its_owner_alone(door: Doo
 def test_a_key_that_only_reads_registers_nothing(shared_door: Door):
     reads = shared_door.client(shared_door.new_key(Scope.NOTIFICATIONS_READ, account="ida"))
     assert reads.put(f"{AT}/channels/webhook", json={"url": "https://hooks.example.com/"}).status_code == 403
+
+
+def test_a_browser_subscribes_with_our_key_and_its_own_json(shared_door: Door):
+    jay, browser = client(shared_door, "jay"), Browser()
+    key = jay.get(f"{AT}/channels/push/key").json()["applicationServerKey"]
+    assert key == public_push_key(shared_door.settings.notifications)
+    assert (len(unbase64(key)), unbase64(key)[0]) == (65, 4)
+    made = jay.put(f"{AT}/channels/push", json={**browser.subscription(), "expirationTime": None}).json()
+    assert (made["address"], made["state"]) == ("https://push.example.com/…", "active")
+    stored = shared_door.database.run(endpoints.get(number(shared_door, "jay"), Channel.PUSH))
+    assert json.loads(Seal(shared_door.settings.notifications).open(stored.address)) == browser.subscription()
+    assert b"f3a9" not in stored.address
+    assert jay.post(f"{AT}/channels/push/test").json()["channel"] == "push"
+    assert jay.delete(f"{AT}/channels/push").status_code == 204
+    assert jay.delete(f"{AT}/channels/push").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "keys", "field"),
+    [
+        ("https://10.0.0.1/", {}, "endpoint"),
+        ("https://[2606:4700::1111]/", {}, "endpoint"),
+        ("https://push.example.com/", {"p256dh": "AAAA"}, "keys"),
+        ("https://push.example.com/", {"auth": "AAAA"}, "keys"),
+    ],
+)
+def test_a_subscription_that_no_browser_gives_is_refused(
+    shared_door: Door, endpoint: str, keys: dict[str, str], field: str
+):
+    given = Browser(endpoint).subscription()
+    given["keys"] = {**given["keys"], **keys}  # type: ignore[dict-item]
+    answer = client(shared_door, "kim").put(f"{AT}/channels/push", json=given)
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, [field])
+
+
+def test_a_chat_channel_is_named_by_its_services_secret_which_is_never_shown(shared_door: Door):
+    lea, url = client(shared_door, "lea"), "https://discord.com/api/webhooks/123456/a-secret_token"
+    made = lea.put(f"{AT}/channels/chat", json={"url": url})
+    assert (made.json()["address"], made.json()["state"]) == ("https://discord.com/…", "active")
+    assert not any("secret_token" in text for text in (made.text, lea.get(f"{AT}/channels").text))
+    stored = shared_door.database.run(endpoints.get(number(shared_door, "lea"), Channel.CHAT))
+    assert b"secret_token" not in stored.address
+    assert Seal(shared_door.settings.notifications).open(stored.address) == url
+    assert lea.post(f"{AT}/channels/chat/test").json()["channel"] == "chat"
+    refused = lea.put(f"{AT}/channels/chat", json={"url": "json://10.0.0.1/"})
+    assert refused.status_code == 422
+    assert "Discord" in refused.json()["errors"]["url"]
+    assert lea.delete(f"{AT}/channels/chat").status_code == 204

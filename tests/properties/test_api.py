@@ -27,6 +27,8 @@ NAMES_THINGS = (
     "/api/v1/notifications/preferences",
     "/api/v1/notifications/channels/webhook",
     "/api/v1/notifications/channels/email",
+    "/api/v1/notifications/channels/push",
+    "/api/v1/notifications/channels/chat",
 )
 """Bodies that must hold pictures, or name things of the caller's or of the world: a document cannot say which will be
 accepted."""

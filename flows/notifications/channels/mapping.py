@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flows.notifications.channels.chat import ChatSender
 from flows.notifications.channels.email import EmailSender
 from flows.notifications.channels.protocol import Sender
+from flows.notifications.channels.push import PushSender
 from flows.notifications.channels.transport import PublicTransport
 from flows.notifications.channels.webhook import WebhookSender
 from storage.records.notifications import Channel
@@ -15,7 +17,10 @@ from storage.settings import Settings
 def senders(settings: Settings) -> Mapping[Channel, Sender]:
     """A sender for each channel that leaves the platform."""
     told, key = settings.notifications, settings.api.signing_key.get_secret_value()
+    transport, public_url = PublicTransport(told.call_seconds), settings.api.public_url
     return {
-        Channel.EMAIL: EmailSender(told, settings.api.public_url, key),
-        Channel.WEBHOOK: WebhookSender(PublicTransport(told.call_seconds), settings.api.public_url),
+        Channel.EMAIL: EmailSender(told, public_url, key),
+        Channel.WEBHOOK: WebhookSender(transport, public_url),
+        Channel.PUSH: PushSender(transport, told, public_url),
+        Channel.CHAT: ChatSender(told.call_seconds, public_url),
     }

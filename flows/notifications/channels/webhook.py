@@ -12,13 +12,11 @@ from datetime import UTC, datetime
 import msgspec
 from standardwebhooks import Webhook
 
-from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel, Told, TryAgain
-from flows.notifications.channels.transport import CallFailed, PublicTransport
-from storage.errors import AddressRefused
+from flows.notifications.channels.answers import post
+from flows.notifications.channels.protocol import Item, Outcome, Parcel
+from flows.notifications.channels.transport import PublicTransport
 from storage.postgres.sendings import Purpose
 from storage.records.addresses import read_web_address
-
-LONGEST_WAIT_SECONDS = 86400.0
 
 
 class WebhookSender:
@@ -31,20 +29,9 @@ class WebhookSender:
 
     def send(self, parcel: Parcel) -> Outcome:
         """Post a parcel. 410, or a name that leads inside, ends the address; all else that is no 2xx is tried again."""
-        body = self._body(parcel)
-        try:
-            answer = self._transport.post(read_web_address(parcel.address), body, self._headers(parcel, body))
-        except AddressRefused as error:
-            return GiveUp(f"the address {error}")
-        except CallFailed as error:
-            return TryAgain(str(error))
-        if 200 <= answer.status < 300:
-            return Told()
-        if answer.status == 410:
-            return GiveUp("the receiver answered 410 Gone")
-        if 300 <= answer.status < 400:
-            return TryAgain(f"the receiver answered {answer.status}; redirects are not followed")
-        return TryAgain(f"the receiver answered {answer.status}", _wait(answer.headers.get("retry-after", "")))
+        body, address = self._body(parcel), read_web_address(parcel.address)
+        headers = self._headers(parcel, body)
+        return post(self._transport, address, body, headers, who="the receiver", ended=(410,))
 
     def _headers(self, parcel: Parcel, body: bytes) -> dict[str, str]:
         identity, now = str(parcel.id), self._now()
@@ -79,9 +66,3 @@ class WebhookSender:
             "details": item.details,
             "createdAt": item.created_at,
         }
-
-
-def _wait(retry_after: str) -> float:
-    """Seconds that the receiver asks for; dates are not read."""
-    text = retry_after.strip()
-    return min(float(text), LONGEST_WAIT_SECONDS) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
+from flows.notifications.channels.protocol import Outcome, Parcel, Sender
+from flows.notifications.channels.protocol import Told as Taken
 from flows.notifications.fan_out import fan_out
-from storage.postgres import access, in_app, notifications, preferences
+from storage.postgres import access, endpoints, in_app, notifications, preferences
 from storage.postgres.connection import Query
+from storage.postgres.endpoints import EndpointState
 from storage.postgres.in_app import InApp
-from storage.records.notifications import Channel, Content, Frequency, Preference, SystemNotice
+from storage.records.notifications import Channel, Content, Frequency, JobFinished, Preference, SystemNotice
+from storage.sealing import Seal
+from storage.settings import ApiSettings, NotificationSettings, Settings
 from storage.stores import Stores
 
+HOOK = "https://hooks.example.com/darkroom?secret=42"
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+DONE = JobFinished(job_id=UUID(int=1), job_kind="generation")
 NOTICE = SystemNotice(title="Maintenance", text="The platform is away on Sunday.")
 
 
@@ -49,9 +59,54 @@ class Told:
         """What a reader finds in the app, the newest first."""
         return self.stores.database.run(in_app.page(reader, before=None, unread=False, limit=1000))
 
+    def register(self, reader: int, channel: Channel, address: str, state: str = "active") -> UUID:
+        """Give a reader an address."""
+        seal = Seal(self.stores.settings.notifications)
+        sealed = {"address": seal.seal(address), "secret": seal.seal(SECRET) if channel is Channel.WEBHOOK else None}
+        return self.stores.database.run(endpoints.put(reader, channel, EndpointState(state), shown="…", **sealed)).id
+
+    def states(self) -> list[str]:
+        """The states of all deliveries that leave the platform."""
+        found = self.rows("select state from deliveries where channel <> 'in_app' order by id")
+        return [str(row["state"]) for row in found]
+
+    def hurry(self) -> None:
+        """Have what waits for another try be due now."""
+        self.rows("update sendings set next_attempt_at = now() where state = 'due' returning id")
+
     def rows(self, statement: str, **parameters: object) -> list[dict[str, object]]:
         """What a statement gives."""
         return self.stores.database.run(Query(statement, parameters, lambda rows: [dict(row) for row in rows]))
+
+
+@dataclass
+class Post:
+    """A channel that does as it is told, and remembers what it got."""
+
+    outcome: Outcome = field(default_factory=Taken)
+    parcels: list[Parcel] = field(default_factory=list)
+
+    def send(self, parcel: Parcel) -> Outcome:
+        """Remember a parcel."""
+        self.parcels.append(parcel)
+        return self.outcome
+
+
+def both(sender: Sender) -> Mapping[Channel, Sender]:
+    """One sender for e-mail and webhooks."""
+    return {Channel.EMAIL: sender, Channel.WEBHOOK: sender}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings with keys, and a time for calls that tests can wait for."""
+    told = NotificationSettings(sealing_key=SecretStr("a sealing key"), call_seconds=2, claim_seconds=4)
+    return settings.model_copy(
+        update={
+            "notifications": told,
+            "api": ApiSettings(signing_key=SecretStr("a key"), public_url="https://d.example"),
+        }
+    )
 
 
 @pytest.fixture

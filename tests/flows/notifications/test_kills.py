@@ -18,7 +18,7 @@ from flows.notifications.channels.webhook import WebhookSender
 from flows.notifications.deliver import deliver
 from storage.postgres import endpoints
 from storage.postgres.endpoints import EndpointState
-from storage.records import notifications as records
+from storage.records import notification_times
 from storage.records.notifications import Channel
 from storage.sealing import Seal
 from storage.settings import NotificationSettings, Settings
@@ -40,7 +40,7 @@ def settings(settings: Settings) -> Settings:
 
 def work(settings: Settings, authority: str, port: int) -> None:
     """A worker: sends whatever is due until it is killed. Failed tries come again soon."""
-    records.RETRY_SECONDS = (0.05,) * len(records.RETRY_SECONDS)
+    notification_times.RETRY_SECONDS = (0.05,) * len(notification_times.RETRY_SECONDS)
     internet = Internet(Path(authority), {NAME: [PUBLIC]}, {PUBLIC: port})
     with open_stores(settings) as stores:
         sender = WebhookSender(internet.transport(seconds=0.5), "https://d.example")

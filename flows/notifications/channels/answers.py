@@ -1,0 +1,45 @@
+"""What a receiver's answer to a call means for what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+
+from flows.notifications.channels.protocol import GiveUp, Outcome, Told, TryAgain
+from flows.notifications.channels.transport import CallFailed, PublicTransport
+from storage.errors import AddressRefused
+from storage.records.addresses import WebAddress
+
+LONGEST_WAIT_SECONDS = 86400.0
+
+
+def post(
+    transport: PublicTransport,
+    address: WebAddress,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    who: str,
+    ended: Collection[int],
+) -> Outcome:
+    """Post a body. The statuses `ended`, or a name that leads inside, end the address; all else that is no 2xx is
+    tried again, not before the receiver asks for it."""
+    try:
+        answer = transport.post(address, body, headers)
+    except AddressRefused as error:
+        return GiveUp(f"the address {error}")
+    except CallFailed as error:
+        return TryAgain(str(error))
+    if 200 <= answer.status < 300:
+        return Told()
+    if answer.status in ended:
+        return GiveUp(f"{who} answered {answer.status} {HTTPStatus(answer.status).phrase}")
+    if 300 <= answer.status < 400:
+        return TryAgain(f"{who} answered {answer.status}; redirects are not followed")
+    return TryAgain(f"{who} answered {answer.status}", _wait(answer.headers.get("retry-after", "")))
+
+
+def _wait(retry_after: str) -> float:
+    """Seconds that the receiver asks for; dates are not read."""
+    text = retry_after.strip()
+    return min(float(text), LONGEST_WAIT_SECONDS) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0

@@ -1,0 +1,110 @@
+"""Chat services, through apprise: one message to a channel that its owner named by the service's own secret.
+
+apprise calls the services with `requests`, which takes no transport of ours. What keeps such a call outside instead:
+the host is a constant of the service's class (storage/records/chat.py lists them, and a test sees where each calls);
+nothing of an address but letters, digits and the like reaches the class, so no template file, no proxy and no switch
+for certificates; redirects are not followed; and a call that hangs is left behind when its time is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
+
+from apprise import Apprise, AppriseAsset, NotifyFormat
+from apprise.common import OverflowMode
+from apprise.plugins.base import NotifyBase
+from apprise.plugins.discord import NotifyDiscord
+from apprise.plugins.google_chat import NotifyGoogleChat
+from apprise.plugins.slack import NotifySlack
+from apprise.plugins.telegram import NotifyTelegram
+
+from flows.notifications.channels.brief import Brief, brief
+from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
+from storage.records.chat import ChatAddress, Service, read_chat_address
+
+T = TypeVar("T")
+
+_PLUGINS: Mapping[Service, type[NotifyBase]] = {
+    Service.DISCORD: NotifyDiscord,
+    Service.SLACK: NotifySlack,
+    Service.TELEGRAM: NotifyTelegram,
+    Service.GOOGLE_CHAT: NotifyGoogleChat,
+}
+_ENDED = frozenset({"401", "403", "404", "410"})
+"""The secret is not valid any more, or the channel is gone."""
+_RINGS = re.compile(r"[@<!](?=\S)")
+_STATUS = re.compile(r"error=([0-9]{3})\b")
+
+
+class ChatSender:
+    """Sends parcels as chat messages."""
+
+    def __init__(self, seconds: float, public_url: str) -> None:
+        self._seconds, self._public_url = seconds, public_url
+        self._asset = AppriseAsset(
+            app_id="Darkroom", app_url=public_url, http_redirects=False, image_url_mask="", image_url_logo=""
+        )
+
+    def send(self, parcel: Parcel) -> Outcome:
+        """Post a parcel, within the time for one call. What a service says of a secret that ended, ends the address."""
+        address, said = read_chat_address(parcel.address), brief(parcel, self._public_url)
+        heard = _Heard()
+        try:
+            taken = _within(self._seconds, lambda: self._post(address, said, heard))
+        except TimeoutError:
+            return TryAgain(f"{address.service} took more than {self._seconds:g} s")
+        if taken:
+            return Told()
+        reason = f"{address.service} did not take it: {heard.last}"
+        status = _STATUS.search(heard.last)
+        return GiveUp(reason) if status is not None and status[1] in _ENDED else TryAgain(reason)
+
+    def _post(self, address: ChatAddress, said: Brief, heard: _Heard) -> bool:
+        plugin = _PLUGINS[address.service](asset=self._asset, **address.parts)
+        # The library says yes or no; why not is a warning in its log. Its other lines hold the secret: they end here.
+        plugin.logger = logging.Logger("chat", logging.WARNING)
+        plugin.logger.addHandler(heard)
+        plugin.socket_connect_timeout = plugin.socket_read_timeout = self._seconds
+        plugin.overflow_mode = OverflowMode.TRUNCATE
+        messenger = Apprise(asset=self._asset)
+        messenger.add(plugin)
+        body = f"{_plain(said.text)}\n{said.link}"
+        return bool(messenger.notify(title=_plain(said.title), body=body, body_format=NotifyFormat.TEXT))
+
+
+class _Heard(logging.Handler):
+    """Keeps the last line that was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = "it does not say why"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
+
+
+def _plain(text: str) -> str:
+    """Without what rings everybody: @everyone, <users/all>, <!channel>, and !channel, which apprise makes that of.
+
+    Others may have written it. A blank that is not seen stands behind each sign that begins such a thing.
+    """
+    return _RINGS.sub("\\g<0>\u200b", text)
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` gives. Raises TimeoutError when that takes longer: its thread is left behind and ends by itself."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="chat call", daemon=True).start()
+    return result.result(seconds)

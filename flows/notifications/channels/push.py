@@ -1,0 +1,102 @@
+"""Web push: one encrypted message to a browser's push service (RFC 8030, 8291, 8292).
+
+The service knows who sends, by our signature, and cannot read what. The message is a declarative push message
+(W3C Push API): browsers that know them show it by themselves, a service worker finds the same JSON in `event.data`.
+A repeat replaces what it repeats: it has the same Topic at the service, and the same tag in the browser.
+"""
+
+from __future__ import annotations
+
+import base64
+from bisect import bisect_right
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import http_ece
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from py_vapid import Vapid02
+
+from flows.notifications.channels.answers import post
+from flows.notifications.channels.brief import brief
+from flows.notifications.channels.protocol import Outcome, Parcel
+from flows.notifications.channels.transport import PublicTransport
+from storage.push_key import push_key
+from storage.records.addresses import WebAddress
+from storage.records.notifications import TYPES
+from storage.records.push import PushSubscription, read_endpoint, read_keys
+from storage.settings import NotificationSettings
+
+MOST_BYTES = 4096 - 103
+"""Of a message: push services take 4,096 bytes, of which encryption needs 103 (RFC 8291, 4)."""
+KEPT_SECONDS = 86400
+"""A push service keeps a message so long for a browser that is off. After that it is in the list in the app."""
+SIGNED_FOR = timedelta(hours=12)
+"""A signature is good for so long; a day is the most that push services take (RFC 8292, 2)."""
+
+
+class PushSender:
+    """Sends parcels as web push messages."""
+
+    def __init__(
+        self,
+        transport: PublicTransport,
+        settings: NotificationSettings,
+        public_url: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._transport, self._settings, self._public_url, self._now = transport, settings, public_url, now
+
+    def send(self, parcel: Parcel) -> Outcome:
+        """Push a parcel. 404 and 410 say that the subscription has ended (RFC 8030, 7.3)."""
+        subscription = msgspec.json.decode(parcel.address, type=PushSubscription)
+        address, (point, auth) = read_endpoint(subscription.endpoint), read_keys(subscription.keys)
+        body: bytes = http_ece.encrypt(
+            self.message(parcel), private_key=ec.generate_private_key(ec.SECP256R1()), dh=point, auth_secret=auth
+        )
+        headers = self._headers(parcel, address)
+        return post(self._transport, address, body, headers, who="the push service", ended=(404, 410))
+
+    def message(self, parcel: Parcel) -> bytes:
+        """What the browser reads, at most MOST_BYTES of it: the text is shortened."""
+        said = brief(parcel, self._public_url)
+
+        def written(length: int) -> bytes:
+            text = said.text if length == len(said.text) else said.text[:length] + "…"
+            notification = {
+                "title": said.title,
+                "body": text,
+                "navigate": said.link,
+                "tag": str(parcel.id),
+                "data": {"types": sorted({item.type for item in parcel.items})},
+            }
+            return msgspec.json.encode({"web_push": 8030, "notification": notification})
+
+        whole = written(len(said.text))
+        if len(whole) <= MOST_BYTES:
+            return whole
+        too_long = bisect_right(range(len(said.text)), MOST_BYTES, key=lambda length: len(written(length)))
+        return written(max(0, too_long - 1))
+
+    def _headers(self, parcel: Parcel, address: WebAddress) -> dict[str, str]:
+        port = "" if address.port == 443 else f":{address.port}"
+        claims = {
+            "aud": f"https://{address.host}{port}",
+            "exp": int((self._now() + SIGNED_FOR).timestamp()),
+            "sub": f"mailto:{self._settings.sender}",
+        }
+        return {
+            "Authorization": Vapid02(push_key(self._settings)).sign(claims)["Authorization"],
+            "Content-Encoding": "aes128gcm",
+            "Content-Type": "application/octet-stream",
+            "TTL": str(KEPT_SECONDS),
+            "Urgency": _urgency(parcel),
+            "Topic": base64.urlsafe_b64encode(parcel.id.bytes).decode().rstrip("="),
+        }
+
+
+def _urgency(parcel: Parcel) -> str:
+    """How much of a battery it is worth: what passes quiet hours most, what was gathered least (RFC 8030, 5.3)."""
+    if any(item.type in TYPES and TYPES[item.type].always for item in parcel.items):
+        return "high"
+    return "low" if len(parcel.items) > 1 else "normal"

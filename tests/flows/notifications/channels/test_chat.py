@@ -1,0 +1,157 @@
+"""Chat: each service is called at its own host alone, in time, and nobody's words ring everybody."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from flows.notifications.channels.chat import ChatSender
+from flows.notifications.channels.protocol import GiveUp, Item, Parcel, TryAgain
+from flows.notifications.channels.protocol import Told as Taken
+from flows.notifications.deliver import deliver
+from storage.postgres import endpoints
+from storage.postgres.endpoints import EndpointState
+from storage.postgres.sendings import Purpose
+from storage.records.chat import HOSTS, Service
+from storage.records.notifications import Channel, Words
+from tests.flows.notifications.channels.proxy import Proxy, proxying
+from tests.flows.notifications.conftest import Told
+from tests.flows.notifications.internet import Receiver, receiving
+
+DISCORD = "https://discord.com/api/webhooks/123456/a-secret_token"
+ADDRESSES = {
+    Service.DISCORD: ("discord://123456/a-secret_token", DISCORD),
+    Service.SLACK: (
+        "slack://T0AAAAAAA/B0BBBBBBB/cccccccccccccccccccccccc",
+        "https://hooks.slack.com/services/T0AAAAAAA/B0BBBBBBB/cccccccccccccccccccccccc",
+    ),
+    Service.TELEGRAM: ("tgram://12345:a-secret_token/-10012345", "tgram://12345:a-secret_token/@a_channel"),
+    Service.GOOGLE_CHAT: (
+        "gchat://space/a-key/a-secret_token",
+        "https://chat.googleapis.com/v1/spaces/space/messages?key=a-key&token=a-secret_token%3D",
+    ),
+}
+WORDS = Words(title="ann & bob mentioned you @everyone", text="See <!channel> !here <users/all>", path="/docs")
+
+
+def parcel(address: str, *words: Words) -> Parcel:
+    """A sending to an address."""
+    now = datetime.now(UTC)
+    items = [Item(number, "mention", said, {}, now) for number, said in enumerate(words or [WORDS])]
+    return Parcel(UUID(int=1), Purpose.TELL, 1, UUID(int=2), address, [], items, now)
+
+
+def ok(request: BaseHTTPRequestHandler) -> None:
+    """What all four services answer when they have taken something."""
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Proxy, Receiver]]:
+    with receiving(tmp_path, *HOSTS.values()) as (internet, receiver), proxying(receiver.port) as proxy:
+        for name in ("NO_PROXY", "no_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(internet.authority))
+        receiver.answer = ok
+        yield proxy, receiver
+
+
+@pytest.mark.parametrize("service", Service)
+def test_a_service_is_called_at_its_own_host_and_rings_nobody_else(
+    world: tuple[Proxy, Receiver], service: Service
+) -> None:
+    proxy, receiver = world
+    for address in ADDRESSES[service]:
+        assert ChatSender(20, "https://d.example").send(parcel(address)) == Taken()
+    assert proxy.asked == [f"{HOSTS[service]}:443"] * 2
+    assert len(receiver.calls) == 2
+    for call in receiver.calls:
+        said = json.dumps(json.loads(call.body), ensure_ascii=False)
+        assert all(part in said for part in ("mentioned you", "https://d.example/docs"))
+        assert not any(part in said for part in ("@everyone", "!channel", "!here", "<users/all"))
+
+
+def test_a_long_digest_is_cut_to_what_a_service_takes(world: tuple[Proxy, Receiver]) -> None:
+    _, receiver = world
+    many = [Words(title=f"Model {number} is ready" + "!" * 100, text="") for number in range(100)]
+    assert ChatSender(20, "https://d.example").send(parcel(DISCORD, *many)) == Taken()
+    [call] = receiver.calls
+    content = json.loads(call.body)["content"]
+    assert content.startswith("100 notifications: Model 0 is ready")
+    assert 1900 < len(content) <= 2000
+
+
+def test_what_a_service_answers_decides_what_comes_next(world: tuple[Proxy, Receiver]) -> None:
+    proxy, receiver = world
+    sender, hasty = ChatSender(20, "https://d.example"), ChatSender(0.5, "https://d.example")
+
+    def redirect(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 307 Away\r\nLocation: https://10.0.0.1/\r\nContent-Length: 0\r\n\r\n")
+
+    def drop(request: BaseHTTPRequestHandler) -> None:
+        request.close_connection = True
+
+    def hang(request: BaseHTTPRequestHandler) -> None:
+        request.connection.settimeout(5)
+        request.connection.recv(1)
+
+    def limit(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(
+            b"HTTP/1.1 429 Slow down\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 4102444800\r\n"
+            b"Content-Length: 0\r\n\r\n"
+        )
+
+    for answer, words in (
+        (500, "error=500"),
+        (redirect, "error=307"),
+        (drop, "Connection error"),
+        (hang, "took more than 0.5 s|Connection error"),
+        (limit, "took more than 0.5 s"),  # the library would wait until the year 2100
+    ):
+        receiver.answer = answer
+        outcome = (hasty if answer in (hang, limit) else sender).send(parcel(DISCORD))
+        assert isinstance(outcome, TryAgain)
+        assert any(part in outcome.reason for part in words.split("|")), outcome
+    assert set(proxy.asked) == {"discord.com:443"}
+    for status in (401, 403, 404, 410):
+        receiver.answer = status
+        outcome = sender.send(parcel(DISCORD))
+        assert isinstance(outcome, GiveUp)
+        assert f"error={status}" in outcome.reason
+
+
+def test_a_chat_address_is_opened_used_and_named_nowhere(
+    told: Told, world: tuple[Proxy, Receiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, receiver = world
+    reader = told.reader("reader")
+    told.register(reader, Channel.CHAT, DISCORD)
+    channels = {Channel.CHAT: ChatSender(20, "https://d.example")}
+    with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, "apprise"):
+        for key, answer in (("first", ok), ("second", 404)):
+            receiver.answer = answer
+            told.tell(key)
+            told.fan_out()
+            deliver(told.stores, channels, workers=1)
+    assert told.states() == ["sent", "dead"]
+    assert [call.path for call in receiver.calls] == ["/api/webhooks/123456/a-secret_token"] * 2
+    found = told.stores.database.run(endpoints.get(reader, Channel.CHAT))
+    assert (found.state, "error=404" in str(found.reason)) == (EndpointState.SUSPENDED, True)
+    assert "given up" in caplog.text
+    assert not any(secret in f"{caplog.text} {found.reason}" for secret in ("123456", "a-secret_token"))
+
+
+def test_a_test_of_an_address_says_so(world: tuple[Proxy, Receiver]) -> None:
+    _, receiver = world
+    test = replace(parcel(DISCORD), purpose=Purpose.TEST, items=[])
+    assert ChatSender(20, "https://d.example").send(test) == Taken()
+    assert "A test from Darkroom" in json.loads(receiver.calls[0].body)["content"]

@@ -1,0 +1,143 @@
+"""E-mail: in text and HTML, stopped with one click, and nothing but a confirmation to who has not confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+import pytest
+from aiosmtpd.controller import Controller
+
+from flows.notifications.channels.email import EmailSender
+from flows.notifications.deliver import deliver
+from storage.postgres import endpoints, sendings
+from storage.postgres.endpoints import EndpointState
+from storage.postgres.sendings import Purpose
+from storage.records.notification_links import Unsubscribe, read_link
+from storage.records.notifications import Channel, SystemNotice
+from storage.settings import Settings
+from tests.conftest import free_port
+from tests.flows.notifications.conftest import Told, both
+
+
+class Mailbox:
+    """What a mail server does with what it is handed: `refusals` maps a receiver to its answer."""
+
+    def __init__(self) -> None:
+        self.messages: list[EmailMessage] = []
+        self.refusals: dict[str, str] = {}
+
+    async def handle_RCPT(
+        self, server: object, session: object, envelope: object, address: str, options: object
+    ) -> str:
+        if address in self.refusals:
+            return self.refusals[address]
+        envelope.rcpt_tos.append(address)  # type: ignore[attr-defined]
+        return "250 OK"
+
+    async def handle_DATA(self, server: object, session: object, envelope: object) -> str:
+        content: bytes = envelope.original_content  # type: ignore[attr-defined]
+        self.messages.append(message_from_bytes(content, policy=policy.default))  # type: ignore[arg-type]
+        return "250 OK"
+
+
+@dataclass
+class Mail:
+    """A mail server and a sender that hands e-mail to it."""
+
+    box: Mailbox
+    sender: EmailSender
+
+
+@pytest.fixture
+def mail(settings: Settings) -> Iterator[Mail]:
+    box = Mailbox()
+    port = free_port()
+    controller = Controller(box, hostname="127.0.0.1", port=port)
+    controller.start()
+    served = settings.notifications.model_copy(
+        update={"smtp_host": "127.0.0.1", "smtp_port": port, "smtp_security": "none", "sender": "news@d.example"}
+    )
+    yield Mail(box, EmailSender(served, "https://d.example", "a key"))
+    controller.stop()
+
+
+def test_an_email_says_it_in_text_and_html_and_can_be_stopped_with_one_click(told: Told, mail: Mail) -> None:
+    reader = told.reader("reader")
+    told.register(reader, Channel.EMAIL, "ann@example.com")
+    told.tell("to all", SystemNotice(title="Maintenance <soon>", text="On Sunday.", path="/docs"))
+    told.fan_out()
+    deliver(told.stores, both(mail.sender))
+    [message] = mail.box.messages
+    [sending] = told.rows("select id from sendings")
+    assert (message["To"], message["Subject"]) == ("ann@example.com", "Maintenance <soon>")
+    assert message["Message-ID"] == f"<{sending['id']}@d.example>"
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    link = str(message["List-Unsubscribe"]).strip("<>")
+    assert read_link(link.partition("token=")[2], Unsubscribe, "a key") == Unsubscribe(reader=reader, types=("system",))
+    text, page = message.get_body(("plain",)), message.get_body(("html",))
+    assert text is not None
+    assert page is not None
+    assert "On Sunday.\nhttps://d.example/docs" in text.get_content().replace("\r\n", "\n")
+    assert link in text.get_content().replace("\r\n", "").replace("\n", "")
+    assert "<h2 style='font-size:1.1em'>Maintenance &lt;soon&gt;</h2>" in page.get_content()
+
+
+def test_an_address_that_bounces_for_good_is_suspended_and_one_that_is_busy_is_tried_again(
+    told: Told, mail: Mail
+) -> None:
+    busy, wrong = told.reader("busy"), told.reader("wrong")
+    told.register(busy, Channel.EMAIL, "busy@example.com")
+    told.register(wrong, Channel.EMAIL, "wrong@example.com")
+    mail.box.refusals = {"busy@example.com": "450 Try later", "wrong@example.com": "550 No such user"}
+    told.tell("to all")
+    told.fan_out()
+    deliver(told.stores, both(mail.sender))
+    found = {one: told.stores.database.run(endpoints.get(one, Channel.EMAIL)).state for one in (busy, wrong)}
+    assert found == {busy: EndpointState.ACTIVE, wrong: EndpointState.SUSPENDED}
+    assert sorted(told.states()) == ["dead", "waiting"]
+    mail.box.refusals = {}
+    told.hurry()
+    deliver(told.stores, both(mail.sender))
+    assert [message["To"] for message in mail.box.messages] == ["busy@example.com"]
+
+
+def test_a_mail_server_that_is_away_costs_nothing_but_time(told: Told, settings: Settings) -> None:
+    reader = told.reader("reader")
+    told.register(reader, Channel.EMAIL, "ann@example.com")
+    told.tell("to all")
+    told.fan_out()
+    nobody = settings.notifications.model_copy(
+        update={"smtp_host": "127.0.0.1", "smtp_port": 9, "smtp_security": "none"}
+    )
+    deliver(told.stores, both(EmailSender(nobody, "https://d.example", "a key")))
+    assert told.states() == ["waiting"]
+    assert told.stores.database.run(endpoints.get(reader, Channel.EMAIL)).state is EndpointState.ACTIVE
+
+
+def test_an_address_gets_nothing_but_its_confirmation_until_it_is_confirmed(told: Told, mail: Mail) -> None:
+    reader = told.reader("reader")
+    endpoint = told.register(reader, Channel.EMAIL, "ann@example.com", "unconfirmed")
+    told.stores.database.run(sendings.add(Purpose.CONFIRM, reader, Channel.EMAIL, endpoint))
+    told.tell("before")
+    told.fan_out()
+    deliver(told.stores, both(mail.sender))
+    assert [message["Subject"] for message in mail.box.messages] == ["Confirm your e-mail address"]
+    assert mail.box.messages[0]["List-Unsubscribe"] is None
+    told.stores.database.run(endpoints.confirm(endpoint))
+    told.tell("after")
+    told.fan_out()
+    deliver(told.stores, both(mail.sender))
+    assert [message["Subject"] for message in mail.box.messages[1:]] == ["Maintenance"]
+
+
+def test_a_confirmation_of_an_address_that_was_changed_goes_nowhere(told: Told, mail: Mail) -> None:
+    reader = told.reader("reader")
+    old = told.register(reader, Channel.EMAIL, "old@example.com", "unconfirmed")
+    told.stores.database.run(sendings.add(Purpose.CONFIRM, reader, Channel.EMAIL, old))
+    told.register(reader, Channel.EMAIL, "new@example.com", "unconfirmed")
+    deliver(told.stores, both(mail.sender))
+    assert mail.box.messages == []
+    assert told.rows("select state from sendings") == [{"state": "suppressed"}]

@@ -1,0 +1,162 @@
+"""What comes in bursts interrupts a reader once: it waits a moment for more of its family, and no longer than that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.notifications import deliver as delivering
+from flows.notifications.deliver import deliver
+from flows.notifications.gathering import settled_at
+from storage.postgres import preferences, sendings
+from storage.postgres.deliveries import Due
+from storage.postgres.preferences import Clocks
+from storage.records.notifications import (
+    TYPES,
+    Channel,
+    Commented,
+    Content,
+    Frequency,
+    JobFailed,
+    Mentioned,
+    NewFollower,
+    SystemNotice,
+)
+from tests.flows.notifications.conftest import DONE, Post, Told
+
+SAID = {"comment_id": 1, "by": "bob", "on": "M", "model_id": None, "excerpt": "Nice."}
+COMMENT, MENTION = Commented(**SAID), Mentioned(**SAID)
+MINUTE = timedelta(seconds=60)
+
+
+def types(post: Post, channel: Channel, told: Told) -> list[list[str]]:
+    """What was in each call on a channel, in the order of the calls."""
+    of_channel = {row["id"] for row in told.rows("select id from sendings where channel = %(c)s", c=channel)}
+    return [sorted(item.type for item in parcel.items) for parcel in post.parcels if parcel.id in of_channel]
+
+
+@pytest.fixture
+def post() -> Post:
+    return Post()
+
+
+@pytest.fixture
+def at(told: Told, post: Post, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Deliver as if so many seconds had passed."""
+
+    def deliver_at(seconds: float) -> None:
+        moment = datetime.now(UTC) + timedelta(seconds=seconds)
+        monkeypatch.setattr(delivering, "utc_now", lambda: moment)
+        deliver(told.stores, dict.fromkeys(Channel, post), workers=1)
+
+    return deliver_at
+
+
+def tell(told: Told, reader: int, *contents: Content) -> None:
+    """Tell a reader some things, one after another."""
+    [row] = told.rows("select count(*)::int as n from notifications")
+    for number, content in enumerate(contents):
+        told.tell(f"{row['n']}.{number}", content, [reader])
+    told.fan_out()
+
+
+def test_a_burst_is_one_call_for_each_family_and_webhooks_have_each_by_itself(
+    told: Told, post: Post, at: Callable[[float], None]
+) -> None:
+    reader = told.reader("reader")
+    told.register(reader, Channel.PUSH, "…")
+    told.register(reader, Channel.WEBHOOK, "…")
+    tell(told, reader, COMMENT, NewFollower(by="eve"), COMMENT)
+    at(0)
+    assert sorted(types(post, Channel.WEBHOOK, told)) == [["comment"], ["comment"], ["new_follower"]]
+    assert types(post, Channel.PUSH, told) == []
+    tell(told, reader, MENTION, SystemNotice(title="Now", text="At once."))
+    at(30)
+    assert types(post, Channel.PUSH, told) == [["system"]]
+    at(61)
+    assert sorted(types(post, Channel.PUSH, told)) == [["comment", "comment", "mention"], ["new_follower"], ["system"]]
+    tell(told, reader, COMMENT)
+    at(61)
+    ended = told.rows("select state from deliveries where channel = 'push' order by id")
+    assert Counter(str(row["state"]) for row in ended) == {"folded": 3, "sent": 3}
+
+
+def test_what_comes_after_the_moment_waits_its_own(told: Told, post: Post, at: Callable[[float], None]) -> None:
+    reader = told.reader("reader")
+    told.register(reader, Channel.PUSH, "…")
+    tell(told, reader, COMMENT)
+    at(0)
+    told.rows("update deliveries set due_at = due_at - interval '61 s' where due_at is not null returning id")
+    tell(told, reader, COMMENT)
+    at(0)
+    assert types(post, Channel.PUSH, told) == [["comment"]]
+    at(61)
+    assert types(post, Channel.PUSH, told) == [["comment"], ["comment"]]
+
+
+def test_what_waited_for_a_paused_channel_is_told_in_one_go(
+    told: Told, post: Post, at: Callable[[float], None]
+) -> None:
+    reader = told.reader("reader")
+    told.register(reader, Channel.CHAT, "…")
+    told.stores.database.run(sendings.pause(Channel.CHAT))
+    tell(told, reader, DONE, DONE, JobFailed(job_id=UUID(int=2), job_kind="generation", reason="Full."))
+    at(0)
+    told.rows(
+        "update deliveries set created_at = created_at - interval '1 h', due_at = due_at - interval '1 h'"
+        " where due_at is not null returning id"
+    )
+    told.stores.database.run(sendings.resume(Channel.CHAT))
+    at(0)
+    assert types(post, Channel.CHAT, told) == [["job_failed", "job_finished", "job_finished"]]
+
+
+def test_a_moment_that_ends_in_quiet_hours_ends_with_them(told: Told, post: Post, at: Callable[[float], None]) -> None:
+    reader = told.reader("reader")
+    told.register(reader, Channel.PUSH, "…")
+    clock = (datetime.now(UTC) + timedelta(seconds=30)).time().replace(microsecond=0)
+    until = (datetime.now(UTC) + timedelta(hours=2)).time().replace(microsecond=0)
+    told.stores.database.run(preferences.replace(reader, [], Clocks(zone="UTC", quiet_from=clock, quiet_to=until)))
+    tell(told, reader, COMMENT)
+    at(0)
+    at(90)
+    assert post.parcels == []
+    at(7200)
+    assert types(post, Channel.PUSH, told) == [["comment"]]
+
+
+def test_an_operator_can_have_everything_told_at_once(told: Told, post: Post, at: Callable[[float], None]) -> None:
+    told.stores.settings.notifications.debounce_seconds = 0
+    reader = told.reader("reader")
+    told.register(reader, Channel.PUSH, "…")
+    tell(told, reader, COMMENT, COMMENT)
+    at(0)
+    assert types(post, Channel.PUSH, told) == [["comment"], ["comment"]]
+
+
+def due(number: int, came: datetime) -> Due:
+    """A comment for one reader."""
+    return Due(
+        id=number, reader=1, channel=Channel.PUSH, due_at=came, frequency=Frequency.NOW, folds=False, created_at=came,
+        type="comment", unwanted=False, banned=False, endpoint="active", zone="UTC", quiet_from=None, quiet_to=None,
+    )  # fmt: skip
+
+
+@given(st.lists(st.integers(0, 600), min_size=1, max_size=30))
+def test_nothing_waits_longer_than_the_moment_and_two_calls_lie_further_apart(seconds: list[int]):
+    came = [datetime(2026, 7, 1, tzinfo=UTC) + timedelta(seconds=one) for one in sorted(seconds)]
+    settled = settled_at([due(number, one) for number, one in enumerate(came)], [], MINUTE)
+    assert all(one.created_at <= moment <= one.created_at + MINUTE for one, moment in settled.items())
+    calls = sorted(set(settled.values()))
+    assert all(later - earlier > MINUTE for earlier, later in pairwise(calls))
+
+
+def test_every_type_but_news_of_the_platform_has_a_family():
+    assert [name for name, kind in TYPES.items() if not kind.family] == ["system"]
