@@ -1,7 +1,7 @@
 """Prefect automations, kept in code and brought in line by name.
 
-They are for people who read Prefect's pages. Nothing that must be right depends on one: jobs are watched by their own
-heartbeat in Postgres.
+They are for people who read Prefect's pages, and the relay makes an alarm of each firing (`flows.alarms`). Nothing that
+must be right depends on one: jobs are watched by their own heartbeat in Postgres, days by freshness.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events import EventTrigger
-from prefect.events.actions import ActionTypes, ChangeFlowRunState
+from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing
 from prefect.events.schemas.automations import AutomationCore, Posture
+
+from flows.alarms import OURS
 
 # Three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY of deployments.local.environment.
 SILENT_AFTER = timedelta(seconds=90)
+# Prefect calls a run Late 15 s after its time; a worker that has its hands full takes it a little later.
+LATE_FOR = timedelta(minutes=3)
+# Flows that keep things up to date. Jobs wait for their turn by right, and how they end is told to their owners.
+UPKEEP = {"prefect.resource.role": "work-pool", "prefect.resource.name": "light"}
 
 
 def silent_runs_are_crashed() -> AutomationCore:
@@ -29,7 +35,7 @@ def silent_runs_are_crashed() -> AutomationCore:
         force=False,  # a run that has ended meanwhile stays as it is
     )
     return AutomationCore(
-        name="darkroom: silent flow runs are crashed",
+        name=f"{OURS}silent flow runs are crashed",
         description="A flow process that dies together with its worker says nothing any more.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
@@ -44,7 +50,44 @@ def silent_runs_are_crashed() -> AutomationCore:
     )
 
 
-AUTOMATIONS: Sequence[AutomationCore] = (silent_runs_are_crashed(),)
+def late_runs_are_told(within: timedelta = LATE_FOR) -> AutomationCore:
+    """A run that has become Late and does not begin for a while more: no worker takes it."""
+    return AutomationCore(
+        name=f"{OURS}flow runs stay late",
+        description="The relay tells moderators, since a missing worker would not.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.Late"},
+            expect={"prefect.flow-run.*"},
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},  # pyright: ignore[reportArgumentType]
+            match_related=UPKEEP,  # pyright: ignore[reportArgumentType]
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=within,
+        ),
+        actions=[DoNothing()],
+    )
+
+
+def failed_runs_are_told() -> AutomationCore:
+    """A run that did not do what it was started for."""
+    return AutomationCore(
+        name=f"{OURS}flow runs fail",
+        description="The relay tells moderators, once an hour for each flow.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.TimedOut", "prefect.flow-run.Crashed"},
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},  # pyright: ignore[reportArgumentType]
+            match_related=UPKEEP,  # pyright: ignore[reportArgumentType]
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[DoNothing()],
+    )
+
+
+AUTOMATIONS: Sequence[AutomationCore] = (silent_runs_are_crashed(), late_runs_are_told(), failed_runs_are_told())
 
 
 def deploy_automations(client: SyncPrefectClient) -> None:

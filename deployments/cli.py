@@ -53,6 +53,8 @@ COMMANDS: dict[str, Place] = {
         "backfill:backfill",
         "Make days of a flow anew from what they are made of. Repeating it goes on where it broke off.",
     ),
+    "pause": Place("pausing:pause", "Start no more runs of a flow until it is resumed; what it would do waits."),
+    "resume": Place("pausing:resume", "Let a paused flow go on, also with what has waited."),
     "check": Place(
         "check:check",
         "Compare the stores with each other: every row has its bytes, every job its facts, every index its rows.",

@@ -32,7 +32,17 @@ from flows.tracking import (
     tracking_client,
 )
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres import catalog, invariants, job_files, jobs, listing, references, search_builds, search_queue
+from storage.postgres import (
+    catalog,
+    invariants,
+    job_files,
+    jobs,
+    listing,
+    references,
+    rollups,
+    search_builds,
+    search_queue,
+)
 from storage.records.catalog import ModelVersion
 from storage.records.jobs import TERMINAL, Job, JobFileRole
 from storage.records.search import BuildState
@@ -40,6 +50,8 @@ from storage.search.builds import ensure_live_builds
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
+NAMED = 20
+"""So many totals that differed are named one by one."""
 UNFINISHED_WRITE_SECONDS = 86400.0
 
 
@@ -53,6 +65,7 @@ def reconcile() -> list[str]:
             *reconcile_blobs(stores),
             *reconcile_tracking(stores),
             *reconcile_search(stores),
+            *reconcile_counts(stores),
         ]
         findings += [f"{fault} (not repaired)" for fault in stores.database.run(invariants.broken())]
         forgotten = stores.database.run(jobs.forget_old_keys(stores.settings.api.idempotency_hours))
@@ -128,6 +141,25 @@ def reconcile_search(stores: Stores) -> list[str]:
     except StoreUnavailable as error:
         findings.append(f"{error}")
     return findings
+
+
+def reconcile_counts(stores: Stores) -> list[str]:
+    """Compare totals and the catalogue's counts of the next entities in the round with the days; write what differs."""
+    compared = stores.database.run(rollups.compare())
+    findings = [
+        f"{total.metric} of {total.entity} {total.entity_id} in the last 7, 30, 365 days and in all were "
+        f"{_amounts(total.was)}, its days give {_amounts(total.now)}: written again"
+        for total in compared.totals[:NAMED]
+    ]
+    if len(compared.totals) > NAMED:
+        findings.append(f"{len(compared.totals) - NAMED} more totals differed from their days: written again")
+    if compared.counts:
+        findings.append(f"{compared.counts} counts of the catalogue differed from their totals: written again")
+    return findings
+
+
+def _amounts(amounts: tuple[int | None, ...]) -> str:
+    return ", ".join("none" if amount is None else str(amount) for amount in amounts)
 
 
 def reconcile_tracking(stores: Stores) -> list[str]:

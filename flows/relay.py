@@ -14,21 +14,22 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, assert_never
+from typing import assert_never
 from uuid import UUID
 
-import httpx
 import psycopg
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling
 
+from flows import alarms
 from flows.indexing.draining import SYNC
 from flows.notifications.deliver import DELIVER
 from flows.notifications.expanding import expand
 from flows.notifications.fan_out import FAN_OUT
+from flows.orchestrator import FlowPaused, Orchestrator, PrefectAway
+from flows.pausing import follow
 from storage.errors import JobLost, StoreUnavailable
-from storage.postgres import deliveries, freshness, jobs, models, notifications, outbox, search_queue
+from storage.postgres import deliveries, jobs, models, notifications, outbox, pauses, search_queue
 from storage.postgres.connection import Script
 from storage.records.events import (
     CommentDeleted,
@@ -52,6 +53,7 @@ from storage.records.events import (
     ReactionRemoved,
     SampleReady,
 )
+from storage.records.freshness import Switch
 from storage.records.jobs import Job, JobKind, JobState
 from storage.records.search import Kind
 from storage.settings import load_settings
@@ -59,11 +61,11 @@ from storage.stores import Stores, open_stores
 
 log = logging.getLogger("darkroom.relay")
 
-DEPLOYMENTS: dict[JobKind, str] = {
-    JobKind.TRAINING: "train-dreambooth/train-dreambooth",
-    JobKind.GENERATION: "generate-images/generate-images",
+FLOWS: dict[JobKind, str] = {
+    JobKind.TRAINING: "train-dreambooth",
+    JobKind.GENERATION: "generate-images",
 }
-"""Which deployment carries out which kind of job."""
+"""Which flow carries out which kind of job, deployed under its own name."""
 
 DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
     SYNC: search_queue.drain_wanted,
@@ -79,16 +81,12 @@ START_SECONDS = 45.0
 LONGEST_PAUSE_SECONDS = 15.0
 
 
-class PrefectAway(Exception):
-    """Prefect does not answer; nothing was done."""
-
-
 class Relay:
     """One relay's loop. Several may run: each event is claimed by one of them."""
 
     def __init__(self, stores: Stores, prefect: SyncPrefectClient) -> None:
-        self._stores, self._prefect = stores, prefect
-        self._deployment_ids: dict[str, UUID] = {}
+        self._stores, self._orchestrator = stores, Orchestrator(prefect)
+        self._firings = alarms.Firings(stores.database, self._orchestrator)
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -115,6 +113,8 @@ class Relay:
                         if now - last_look >= DEAD_FLOW_RUN_SECONDS:
                             last_look = now
                             self.replace_dead_flow_runs()
+                            follow(self._stores.database, self._orchestrator)
+                            self._firings.hear(datetime.now(UTC))
                         for _ in listener.notifies(timeout=poll, stop_after=1):
                             pass
             except (StoreUnavailable, psycopg.Error, PrefectAway) as error:
@@ -126,12 +126,17 @@ class Relay:
         """Have the effect of every due event, in order; gives how many. Raises PrefectAway, StoreUnavailable."""
         acted = 0
         while not self.stopping.is_set():
-            claimed = self._stores.database.run(outbox.claim(1))
+            claimed = self._stores.database.run(self._claim())
             if not claimed:
                 return acted
             self._act(claimed[0])
             acted += 1
         return acted
+
+    def _claim(self) -> Script[list[OutboxRow]]:
+        """The next event; jobs whose flow is paused keep their places."""
+        paused = {pause.flow for pause in (yield from pauses.every())}
+        return (yield from outbox.claim(1, [kind for kind, flow in FLOWS.items() if flow in paused]))
 
     def _act(self, row: OutboxRow) -> None:
         try:
@@ -139,6 +144,9 @@ class Relay:
         except PrefectAway as error:
             self._stores.database.run(outbox.wait_no_longer(row.id, str(error)))
             raise
+        except FlowPaused as error:
+            self._stores.database.run(_hold(row, error))
+            return
         except (StoreUnavailable, psycopg.Error):
             raise
         except Exception as error:
@@ -174,15 +182,12 @@ class Relay:
         job = self._stores.database.run(jobs.get(event.job_id))
         if job.state is not JobState.SUBMITTED or job.hand_out != event.hand_out:
             return
-        deployment = self._deployment_id(DEPLOYMENTS[job.kind])
-        run = self._ask(
-            lambda: self._prefect.create_flow_run_from_deployment(
-                deployment,
-                parameters={"job_id": str(job.id), "hand_out": job.hand_out},
-                idempotency_key=f"{job.id}:{job.hand_out}",
-                name=f"{job.kind}-{str(job.id)[:8]}-{job.hand_out}",
-                tags=[f"job:{job.id}"],
-            )
+        run = self._orchestrator.start(
+            FLOWS[job.kind],
+            key=f"{job.id}:{job.hand_out}",
+            name=f"{job.kind}-{str(job.id)[:8]}-{job.hand_out}",
+            parameters={"job_id": str(job.id), "hand_out": job.hand_out},
+            tags=[f"job:{job.id}"],
         )
         noted = self._stores.database.run(jobs.note_flow_run(job.id, job.hand_out, run.id))
         log.info("job %s hand-out %d: flow run %s", job.id, job.hand_out, run.id)
@@ -192,18 +197,19 @@ class Relay:
                 self._cancel_flow_run(run.id)
 
     def wake_drain(self, flow: str) -> UUID | None:
-        """Start a run of a flow in DRAINS when its queue has something due and nobody drains it; gives the run.
+        """Start a run of a flow in DRAINS when something is due, nobody drains and it is not paused; gives the run.
 
         The key has a number that the run itself raises when it begins, so asking again starts no second one.
         """
         number = self._stores.database.run(DRAINS[flow](flow))
         if number is None:
             return None
-        deployment = self._deployment_id(f"{flow}/{flow}")
         key = f"{flow}:{number}"
-        run = self._ask(
-            lambda: self._prefect.create_flow_run_from_deployment(deployment, idempotency_key=key, name=key)
-        )
+        try:
+            run = self._orchestrator.start(flow, key=key, name=key)
+        except FlowPaused as error:
+            self._stores.database.run(pauses.add(error.flow, Switch.PREFECT))
+            return None
         if run.state is not None and run.state.is_final():
             # It died before it began, and Prefect gives a dead run back for its key.
             self._stores.database.run(search_queue.next_wakeup(flow))
@@ -214,28 +220,9 @@ class Relay:
         if flow_run_id is None:
             return
         try:
-            self._ask(
-                lambda: self._prefect.set_flow_run_state(flow_run_id, Cancelling(message="Cancelled by its owner"))
-            )
+            self._orchestrator.cancel(flow_run_id)
         except ObjectNotFound:
             log.info("flow run %s is gone from Prefect already", flow_run_id)
-
-    def _deployment_id(self, name: str) -> UUID:
-        if name not in self._deployment_ids:
-            self._deployment_ids[name] = self._ask(lambda: self._prefect.read_deployment_by_name(name)).id
-        return self._deployment_ids[name]
-
-    def _ask(self, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except (httpx.TransportError, httpx.TimeoutException) as error:
-            raise PrefectAway(f"Prefect does not answer ({type(error).__name__}).") from error
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code >= 500:
-                raise PrefectAway(f"Prefect answers {error.response.status_code}.") from error
-            if error.response.status_code == 404:
-                self._deployment_ids.clear()
-            raise
 
     def sweep(self) -> list[Job]:
         """Publish what was scheduled for a time that has come, and hand silent jobs out again; gives those it moved."""
@@ -256,7 +243,7 @@ class Relay:
         """Hand jobs out again whose flow run ended in Prefect before it claimed them; gives those it moved."""
         replaced: list[Job] = []
         for job in self._stores.database.run(jobs.waiting_with_flow_run(START_SECONDS)):
-            if job.flow_run_id is not None and self._flow_run_is_dead(job.flow_run_id):
+            if job.flow_run_id is not None and self._orchestrator.is_dead(job.flow_run_id):
                 try:
                     most = self._stores.settings.jobs.max_silent_hand_outs
                     replaced.append(self._stores.database.run(jobs.replace_dead_flow_run(job, most)))
@@ -267,24 +254,14 @@ class Relay:
         return replaced
 
     def sound_alarms(self, now: datetime) -> list[str]:
-        """Raise the alarm of every flow that is late at `now` and clear what is over; gives the new ones.
+        """Raise the alarm of every flow that is late at `now` and clear what is over; gives the new ones."""
+        return alarms.sound(self._stores.database, now, self._stores.settings.metrics.late_after_seconds)
 
-        It asks Postgres alone: a stopped scheduler cannot report itself.
-        """
-        late_after = self._stores.settings.metrics.late_after_seconds
-        changes = self._stores.database.run(freshness.sound(now, late_after))
-        for name, detail in changes.raised.items():
-            log.error("alarm: %s: %s", name, detail)
-        for name in changes.cleared:
-            log.warning("alarm is over: %s", name)
-        return list(changes.raised)
 
-    def _flow_run_is_dead(self, flow_run_id: UUID) -> bool:
-        try:
-            run = self._ask(lambda: self._prefect.read_flow_run(flow_run_id))
-        except ObjectNotFound:
-            return True
-        return run.state is not None and run.state.is_final()
+def _hold(row: OutboxRow, error: FlowPaused) -> Script[None]:
+    """The flow was found paused in Prefect: the event keeps its place, and waits from now on."""
+    yield from pauses.add(error.flow, Switch.PREFECT)
+    yield from outbox.wait_no_longer(row.id, str(error))
 
 
 def main() -> None:

@@ -59,6 +59,7 @@ class Figures(Collector):
 
 _FRESHNESS: tuple[tuple[str, str, Callable[[FlowFreshness], float]], ...] = (
     ("darkroom_flow_late", "1 while a flow is late.", lambda flow: flow.state is PartitionState.LATE),
+    ("darkroom_flow_paused", "1 while an operator has paused a flow.", lambda flow: flow.paused_at is not None),
     ("darkroom_flow_waiting", "Batches that no run has taken.", lambda flow: flow.waiting),
     ("darkroom_flow_lag_seconds", "Age of the oldest of them.", lambda flow: flow.oldest_seconds),
 )

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import httpx
+import yaml
 from prefect.client.orchestration import get_client
 
 from deployments.automations import deploy_automations
 from deployments.local.errors import PlatformError
 from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas
+from flows.orchestrator import Orchestrator
+from flows.pausing import still_paused
+from storage.postgres.connection import Database
 from storage.settings import Settings, load_settings
 
 # On every deployment of the file: what carries it and is not in the file any more is removed.
@@ -26,13 +31,15 @@ WORK_POOLS = ("training", "light")
 def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
     """Deploy everything in the file. Repeatable. Raises PlatformError with Prefect's own words when it refuses."""
     before = fingerprint(prefect_file)
+    with get_client(sync_client=True) as prefect, Database(settings.postgres) as database:
+        deployed = with_pauses(settings, prefect_file, still_paused(database, Orchestrator(prefect)))
     with httpx.Client(base_url=settings.prefect.api_url + "/", timeout=30) as client:
         for pool in WORK_POOLS:
             ensure_work_pool(client, pool)
         done = subprocess.run(
             [
                 *(str(Path(sys.executable).parent / "prefect"), "--no-prompt"),
-                *("deploy", "--all", "--prefect-file", str(prefect_file)),
+                *("deploy", "--all", "--prefect-file", str(deployed)),
             ],
             cwd=prefect_file.parent,
             capture_output=True,
@@ -45,6 +52,20 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
     with get_client(sync_client=True) as prefect:
         deploy_automations(prefect)
     fingerprint_file(settings).write_text(before)
+
+
+def with_pauses(settings: Settings, prefect_file: Path, paused: Collection[str]) -> Path:
+    """The file to deploy: the given one, or one beside the fingerprint that pauses what is `paused`. Prefect's own
+    deploy lets everything go on that its file does not pause."""
+    if not paused:
+        return prefect_file
+    document = yaml.safe_load(prefect_file.read_text())
+    for stanza in document["deployments"]:
+        if stanza["name"] in paused:
+            stanza["paused"] = True
+    file = fingerprint_file(settings).with_name("prefect.yaml")
+    file.write_text(yaml.safe_dump(document))
+    return file
 
 
 def ensure_work_pool(client: httpx.Client, name: str) -> None:

@@ -17,8 +17,7 @@ from flows import drains
 from flows.indexing.draining import SYNC, drain
 from flows.light_tracking import note
 from storage.postgres import search_queue
-from storage.settings import load_settings
-from storage.stores import Stores, open_stores
+from storage.stores import Stores
 
 NOTE_SECONDS = 60.0
 """A drain that goes on and on adds its figures to MLflow this often."""
@@ -27,11 +26,9 @@ NOTE_SECONDS = 60.0
 @flow(name=SYNC)
 def sync_search_index() -> int:
     """Write what changed to the search index until nothing has for a while; gives how many ids were written."""
-    with open_stores(load_settings()) as stores, stores.database.session_lock(SYNC) as held:
-        if not held:
-            _log().info("another run is draining the queue")
+    with drains.sole_drain(SYNC) as stores:
+        if stores is None:
             return 0
-        stores.database.run(search_queue.next_wakeup(SYNC))
         written = drain_until_idle(stores, drains.IDLE_SECONDS)
         lag = stores.database.run(search_queue.lag())
     _log().info("%d written, %d waiting, %d refused", written, lag.waiting, lag.dead_letters)
@@ -43,6 +40,7 @@ def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     figures = DrainFigures(stores)
     total = drains.drain_until_idle(
         stores,
+        SYNC,
         "search_queue",
         figures.drain,
         lambda: stores.database.run(search_queue.next_due()),
@@ -68,7 +66,14 @@ class DrainFigures:
         self._since = time.monotonic()
 
     def drain(self) -> int:
-        """Drain; gives how many ids were written."""
+        """Drain what is due, if anything is; gives how many ids were written."""
+        due = self._stores.database.run(search_queue.next_due())
+        written = self._drain() if due is not None and due <= 0 else 0
+        if time.monotonic() - self._since >= NOTE_SECONDS:
+            self.note()
+        return written
+
+    def _drain(self) -> int:
         lag = self._stores.database.run(search_queue.lag())
         began = time.monotonic()
         written = drain(self._stores)
@@ -76,8 +81,6 @@ class DrainFigures:
             self._rows += written
             self._seconds += time.monotonic() - began
             self._lag = max(self._lag, lag.oldest_seconds)
-        if time.monotonic() - self._since >= NOTE_SECONDS:
-            self.note()
         return written
 
     def note(self) -> None:

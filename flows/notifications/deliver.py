@@ -24,15 +24,14 @@ from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel,
 from flows.notifications.gathering import gather, utc_now
 from flows.retries import patiently
 from storage.errors import DarkroomError
-from storage.postgres import deliveries, endpoints, search_queue, sendings
+from storage.postgres import deliveries, endpoints, sendings
 from storage.postgres.connection import Script
 from storage.postgres.endpoints import Endpoint, EndpointState
 from storage.postgres.sendings import Purpose, Sending, SendingState, SentItem
 from storage.records.notification_times import retry_pause
 from storage.records.notifications import Channel, Words
 from storage.sealing import Seal
-from storage.settings import load_settings
-from storage.stores import Stores, open_stores
+from storage.stores import Stores
 
 DELIVER = "deliver-notifications"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
@@ -46,14 +45,13 @@ Senders = Mapping[Channel, Sender]
 @flow(name=DELIVER)
 def deliver_notifications() -> int:
     """Send everything that is due until nothing has been for a while; gives how many sendings were tried."""
-    with open_stores(load_settings()) as stores, stores.database.session_lock(DELIVER) as held:
-        if not held:
-            _log().info("another run is delivering")
+    with drains.sole_drain(DELIVER) as stores:
+        if stores is None:
             return 0
-        stores.database.run(search_queue.next_wakeup(DELIVER))
         channels = senders(stores.settings)
         tried = drains.drain_until_idle(
             stores,
+            DELIVER,
             "deliveries",
             lambda: deliver(stores, channels),
             lambda: stores.database.run(deliveries.next_due()),

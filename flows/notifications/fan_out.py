@@ -17,10 +17,9 @@ from flows import drains
 from flows.crash_points import reach
 from flows.notifications.messages import words
 from flows.retries import patiently
-from storage.postgres import notifications, search_queue
+from storage.postgres import notifications
 from storage.records.notifications import Notification
-from storage.settings import load_settings
-from storage.stores import Stores, open_stores
+from storage.stores import Stores
 
 FAN_OUT = "fan-out-notifications"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
@@ -34,13 +33,11 @@ MOST_BATCHES = 100
 @flow(name=FAN_OUT)
 def fan_out_notifications() -> int:
     """Write the deliveries of every notification that waits, until none has come for a while; gives how many."""
-    with open_stores(load_settings()) as stores, stores.database.session_lock(FAN_OUT) as held:
-        if not held:
-            _log().info("another run is fanning out")
+    with drains.sole_drain(FAN_OUT) as stores:
+        if stores is None:
             return 0
-        stores.database.run(search_queue.next_wakeup(FAN_OUT))
         told = drains.drain_until_idle(
-            stores, "notifications", lambda: fan_out(stores), lambda: None, drains.IDLE_SECONDS
+            stores, FAN_OUT, "notifications", lambda: fan_out(stores), lambda: None, drains.IDLE_SECONDS
         )
         forgotten = forget_old(stores)
         lag = stores.database.run(notifications.lag())

@@ -11,10 +11,10 @@ from msgspec import Meta
 
 from platform_api.access import Requires
 from platform_api.problems import can_answer
-from storage.postgres import freshness
+from storage.postgres import freshness, pauses
 from storage.postgres.connection import Script
 from storage.records.access import Scope
-from storage.records.freshness import PartitionState
+from storage.records.freshness import PartitionState, Switch
 from storage.stores import AsyncStores
 
 
@@ -32,6 +32,7 @@ class FlowView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     flow: Annotated[str, Meta(examples=["roll-up-metrics"])]
     state: PartitionState
+    paused_at: Annotated[datetime | None, Meta(description="Since when an operator has paused it; it is late as ever.")]
     waiting: Annotated[int, Meta(description="Batches that no run has taken.")]
     oldest_seconds: Annotated[float, Meta(description="Age of the oldest of them.")]
     partitions: Annotated[list[PartitionView], Meta(description="The last 30 days, newest first.")]
@@ -45,11 +46,20 @@ class AlarmView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     raised_at: datetime
 
 
+class PauseView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A flow that an operator has paused, by `darkroom pause` or in Prefect's pages; what it would do waits."""
+
+    flow: Annotated[str, Meta(examples=["sync-search-index"])]
+    paused_in: Switch
+    paused_at: datetime
+
+
 class FreshnessView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What is expected beside what is finished, and what the relay has raised the alarm for."""
 
     now: datetime
     flows: list[FlowView]
+    paused: Annotated[list[PauseView], Meta(description="Every flow that is paused, also those without days.")]
     alarms: list[AlarmView]
 
 
@@ -69,6 +79,7 @@ class Freshness(Controller):
             alarms = yield from freshness.raised()
             return FreshnessView(
                 now=now,
+                paused=msgspec.convert((yield from pauses.every()), list[PauseView], from_attributes=True),
                 flows=msgspec.convert(flows, list[FlowView], from_attributes=True),
                 alarms=msgspec.convert(alarms, list[AlarmView], from_attributes=True),
             )

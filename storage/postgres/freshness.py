@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from storage.postgres import notifications
+from storage.postgres import notifications, pauses
 from storage.postgres.connection import Query, Script, column, load_statements, many
 from storage.records.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
 from storage.records.leaderboards import AHEAD, RANK
@@ -29,6 +29,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 class _Watched(msgspec.Struct, frozen=True, kw_only=True):
     flow: str
     started_at: datetime
+    paused_at: datetime | None
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,11 @@ def finished(flow: str, day: date, at: datetime) -> Query[list[date]]:
     return column(SQL["finished"], {"flow": flow, "day": day, "at": at}, date)
 
 
+def finished_at(flow: str, day: date) -> Query[datetime | None]:
+    """When a flow finished a day last; None when it never has."""
+    return Query(SQL["finished_at"], {"flow": flow, "day": day}, lambda rows: rows[0]["finished_at"] if rows else None)
+
+
 def rows(since: date | None = None) -> Script[list[FlowRows]]:
     """What is known of each watched flow; of its partitions, those from the day `since` on."""
     known: list[FlowRows] = []
@@ -55,7 +61,8 @@ def rows(since: date | None = None) -> Script[list[FlowRows]]:
         if flow.flow == ROLL_UP:
             waiting = yield from Query(SQL["waiting"], {}, lambda found: found[0])
         ahead = AHEAD if flow.flow == RANK else None
-        known.append(FlowRows(flow=flow.flow, started_at=flow.started_at, finished=days, ahead=ahead, **waiting))
+        switched = {"started_at": flow.started_at, "paused_at": flow.paused_at}
+        known.append(FlowRows(flow=flow.flow, **switched, finished=days, ahead=ahead, **waiting))
     return known
 
 
@@ -77,8 +84,12 @@ def sound(now: datetime, late_after_seconds: float) -> Script[Changes]:
 
     Moderators are told of a new one, as a system message, with the transaction that raises it.
     """
-    due = alarms((yield from report(now, late_after_seconds)))
-    names = yield from column(SQL["raise"], {"names": list(due), "details": list(due.values())}, str)
+    flows = yield from report(now, late_after_seconds)
+    long_ago = now - timedelta(seconds=late_after_seconds)
+    due = alarms(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
+    said = {"names": list(due), "details": list(due.values())}
+    yield from column(SQL["renew"], said, str)
+    names = yield from column(SQL["raise"], said, str)
     for name in names:
         notice = SystemNotice(title=f"Alarm: {name}", text=due[name], path="/health")
         yield from notifications.tell_moderators(f"alarm:{name}:{now.isoformat()}", notice)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from psycopg.types.json import Jsonb
 
 from storage.postgres.connection import Query, Script, column, load_statements, many, one
 from storage.records.events import Event, OutboxRow
+from storage.records.jobs import JobKind
 
 SQL = load_statements(__file__)
 
@@ -26,9 +29,12 @@ def append(event: Event) -> Script[int]:
     return (yield from Query(SQL["append"], parameters, lambda rows: int(rows[0]["id"])))
 
 
-def claim(limit: int) -> Script[list[OutboxRow]]:
-    """The oldest due events, in order; each gets its next try set before anything is done with it."""
-    rows = yield from many(SQL["claim"], {"limit": limit}, OutboxRow)
+def claim(limit: int, held: Sequence[JobKind] = ()) -> Script[list[OutboxRow]]:
+    """The oldest due events, in order; each gets its next try set before anything is done with it.
+
+    Submitted jobs of the kinds in `held` wait.
+    """
+    rows = yield from many(SQL["claim"], {"limit": limit, "held": list(held)}, OutboxRow)
     return sorted(rows, key=lambda row: row.id)
 
 

@@ -4,12 +4,17 @@ insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(pay
 
 -- claim --
 -- The oldest due events among the kinds the relay acts on, held until the transaction ends; others skip them.
--- A later try is set before the work, so that a relay that dies mid-way does not hold the event for ever.
+-- A later try is set before the work, so that a relay that dies mid-way does not hold the event for ever. Jobs of the
+-- held kinds keep their place.
 update outbox
    set attempts = attempts + 1,
        next_attempt_at = now() + make_interval(secs => least(60, 5 * power(2, least(attempts, 6))))
  where id in (select id from outbox
                where done_at is null and next_attempt_at <= now()
+                 and not (kind = 'job.submitted'
+                          and exists (select from jobs
+                                       where jobs.id = (outbox.payload ->> 'job_id')::uuid
+                                         and jobs.kind = any(%(held)s::text[])))
                order by id
                limit %(limit)s
                  for update skip locked)

@@ -15,15 +15,19 @@ import msgspec
 
 from storage.errors import Refused
 from storage.postgres import freshness
-from storage.postgres.connection import Query, Script, column, count, load_statements, one
+from storage.postgres.connection import Query, Script, column, count, load_statements, many, one
 from storage.postgres.locks import lock_number
 from storage.records.activity import Counted, Metric
-from storage.records.rollups import ROLL_UP, EntityTotals, RolledUp, RollupState, Totals, moved_days
+from storage.records.rollups import ROLL_UP, Compared, EntityTotals, Mended, RolledUp, RollupState, Totals, moved_days
 
 SQL = load_statements(__file__)
 
 _TOTALS = lock_number(f"{ROLL_UP} totals")
 """Held alone by what moves totals, and together by those who build days."""
+
+
+SAMPLE = 500
+"""Entities whose totals one comparison looks at; the next one goes on after them, and round again."""
 
 
 class _Hours(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +138,23 @@ def settle_totals(now: datetime) -> Script[RolledUp]:
     yield from Query(SQL["build_totals"], {"today": today}, len)
     yield from Query(SQL["note_fresh"], {"today": today}, len)
     return RolledUp(day=today, whole=True, stats=(yield from _write_stats(None, None, None)))
+
+
+def compare(entities: int = SAMPLE) -> Script[Compared]:
+    """Compare the totals of the next entities, and the catalogue's counts, with the days; repair what differs.
+
+    Nothing is compared while somebody rolls up, or while totals are to be made anew anyway.
+    """
+    [free] = yield from column(SQL["try_alone"], {"lock": _TOTALS}, bool)
+    known = yield from state()
+    if not free or known.stale or known.as_of is None:
+        return Compared()
+    sample = yield from Query(SQL["next_sample"], {"entities": entities}, lambda rows: rows[0])
+    totals = yield from many(SQL["mend_totals"], sample, Mended)
+    touched = yield from one(SQL["entities_between"], sample, _Days, "entities")
+    counts = yield from _write_stats(touched.models, touched.versions, touched.images)
+    yield from Query(SQL["note_compared"], sample, len)
+    return Compared(totals=tuple(totals), counts=counts)
 
 
 def _alone() -> Query[int]:

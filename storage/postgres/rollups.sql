@@ -243,6 +243,60 @@ on conflict (image_id) do update
        comment_count = excluded.comment_count
 returning image_id;
 
+-- try_alone --
+select pg_try_advisory_xact_lock(%(lock)s) as held;
+
+-- next_sample --
+-- The next entities in the round: those after `first` up to `last`, the whole rest when few are left.
+select first, case when found < %(entities)s then 9223372036854775807 else last end as last
+  from (select state.compared_to as first, count(sample.entity_id) as found, max(sample.entity_id) as last
+          from rollup_state state
+          left join lateral (select distinct entity_id from activity_totals where entity_id > state.compared_to
+                              order by entity_id limit %(entities)s) sample on true
+         group by state.compared_to) next;
+
+-- mend_totals --
+-- Totals of some entities made anew from their days, where they differ.
+with sums as (
+    select entity_id, entity, metric,
+           coalesce(sum(amount) filter (where day > as_of - 7 and day <= as_of), 0)::bigint as week,
+           coalesce(sum(amount) filter (where day > as_of - 30 and day <= as_of), 0)::bigint as month,
+           coalesce(sum(amount) filter (where day > as_of - 365 and day <= as_of), 0)::bigint as year,
+           sum(amount)::bigint as all_time
+      from activity_days cross join rollup_state
+     where entity_id > %(first)s and entity_id <= %(last)s
+     group by entity_id, entity, metric
+), known as (
+    select * from activity_totals where entity_id > %(first)s and entity_id <= %(last)s
+), differing as (
+    select entity_id, entity, metric,
+           array[known.week, known.month, known.year, known.all_time] as was,
+           array[coalesce(sums.week, 0), coalesce(sums.month, 0), coalesce(sums.year, 0),
+                 coalesce(sums.all_time, 0)] as now
+      from sums full join known using (entity_id, entity, metric)
+     where (coalesce(sums.week, 0), coalesce(sums.month, 0), coalesce(sums.year, 0), coalesce(sums.all_time, 0))
+           is distinct from (known.week, known.month, known.year, known.all_time)
+), written as (
+    insert into activity_totals (entity_id, entity, metric, week, month, year, all_time)
+    select entity_id, entity, metric, now[1], now[2], now[3], now[4] from differing
+        on conflict (entity_id, entity, metric) do update
+       set week = excluded.week, month = excluded.month, year = excluded.year, all_time = excluded.all_time
+)
+select entity, entity_id, metric, was, now from differing
+ where was[4] is not null or now <> array[0, 0, 0, 0]::bigint[]
+ order by entity_id, entity, metric;
+
+-- entities_between --
+select array(select distinct entity_id from activity_totals
+              where entity_id > %(first)s and entity_id <= %(last)s and entity = 'model') as models,
+       array(select distinct entity_id from activity_totals
+              where entity_id > %(first)s and entity_id <= %(last)s and entity = 'version') as versions,
+       array(select distinct entity_id from activity_totals
+              where entity_id > %(first)s and entity_id <= %(last)s and entity = 'image') as images;
+
+-- note_compared --
+update rollup_state set compared_to = case when %(last)s = 9223372036854775807 then 0 else %(last)s end;
+
 -- totals --
 -- The sums of an entity by metric, of a model together with those of its versions, and the day that they are of. One
 -- statement: another day's sums never stand under it.

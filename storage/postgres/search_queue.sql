@@ -83,14 +83,7 @@ select extract(epoch from min(due_at) - now())::float8 as seconds from search_qu
 
 -- drain_wanted --
 -- Rows are due and nobody is draining them; gives the number of the run that should.
-insert into drain_wakeups (flow) select %(flow)s
- where exists (select from search_queue where due_at <= now())
-   and not exists (select from pg_locks
-                    where locktype = 'advisory' and objsubid = 1 and granted
-                      and database = (select oid from pg_database where datname = current_database())
-                      and (classid::bigint << 32 | objid::bigint) = %(lock)s::bigint)
-on conflict (flow) do update set number = drain_wakeups.number
-returning number;
+select drain_number(%(flow)s, %(lock)s) as number where exists (select from search_queue where due_at <= now());
 
 -- next_wakeup --
 -- The run of this number has begun or died: the next one has another key.

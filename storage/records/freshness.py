@@ -25,6 +25,21 @@ class PartitionState(StrEnum):
     LATE = "late"
 
 
+class Switch(StrEnum):
+    """Where a flow was paused: with `darkroom pause`, or in Prefect's pages."""
+
+    DARKROOM = "darkroom"
+    PREFECT = "prefect"
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow that an operator has paused: nobody starts it, and what it would do waits."""
+
+    flow: str
+    paused_in: Switch
+    paused_at: datetime
+
+
 class Partition(msgspec.Struct, frozen=True, kw_only=True):
     """One day of a flow: when it was finished last, and when it is expected to be (again)."""
 
@@ -35,10 +50,14 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowFreshness(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow's partitions, newest first, and what waits for it: how much, and the age of the oldest in seconds."""
+    """A flow's partitions, newest first, and what waits for it: how much, and the age of the oldest in seconds.
+
+    A paused flow is as late as any other that does not run.
+    """
 
     flow: str
     state: PartitionState
+    paused_at: datetime | None
     waiting: int
     oldest_seconds: float
     partitions: tuple[Partition, ...]
@@ -52,6 +71,7 @@ class FlowRows(msgspec.Struct, frozen=True, kw_only=True):
 
     flow: str
     started_at: datetime
+    paused_at: datetime | None = None
     finished: Mapping[date, datetime]
     waiting: int = 0
     oldest: datetime | None = None
@@ -72,13 +92,24 @@ def judge(rows: FlowRows, now: datetime, late_after: timedelta) -> FlowFreshness
     due = PartitionState.DUE in states
     state = PartitionState.LATE if late else PartitionState.DUE if due else PartitionState.FRESH
     return FlowFreshness(
-        flow=rows.flow, state=state, waiting=rows.waiting, oldest_seconds=oldest, partitions=partitions
+        flow=rows.flow,
+        state=state,
+        paused_at=rows.paused_at,
+        waiting=rows.waiting,
+        oldest_seconds=oldest,
+        partitions=partitions,
     )
 
 
-def alarms(flows: Sequence[FlowFreshness]) -> dict[str, str]:
-    """What is to be said aloud, by the alarm's name: one for each flow that is late."""
-    return {f"late {flow.flow}": _words(flow) for flow in flows if flow.state is PartitionState.LATE}
+def alarms(flows: Sequence[FlowFreshness], forgotten: Sequence[Pause] = ()) -> dict[str, str]:
+    """What is to be said aloud, by the alarm's name: one for each flow that is late, or `forgotten` in a pause."""
+    late = {f"late {flow.flow}": _words(flow) for flow in flows if flow.state is PartitionState.LATE}
+    paused = {
+        f"paused {pause.flow}": f"What {pause.flow} would do waits. {_paused(pause.flow, pause.paused_at)}"
+        for pause in forgotten
+        if f"late {pause.flow}" not in late
+    }
+    return late | paused
 
 
 def unfinished(rows: FlowRows, today: date) -> list[date]:
@@ -139,4 +170,11 @@ def _words(flow: FlowFreshness) -> str:
     if late:
         days = ", ".join(str(partition.day) for partition in late[:5])
         parts.append(f"{len(late)} of its days are not finished in time ({days}{', ...' if len(late) > 5 else ''})")
-    return f"{flow.flow}: {'; '.join(parts)}. Is its schedule on, and a worker of its pool running?"
+    why = "Is its schedule on, and a worker of its pool running?"
+    if flow.paused_at:
+        why = _paused(flow.flow, flow.paused_at)
+    return f"{flow.flow}: {'; '.join(parts)}. {why}"
+
+
+def _paused(flow: str, since: datetime) -> str:
+    return f"It is paused since {since:%Y-%m-%d %H:%M} UTC; it goes on with: darkroom resume {flow}"

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import msgspec
 
-from storage.records.activity import Metric
+from storage.records.activity import Counted, Metric
 
 ROLL_UP = "roll-up-metrics"
 """The flow, its lock, and its rows in `flow_partitions`."""
@@ -54,6 +54,23 @@ class EntityTotals(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, metric: Metric) -> Totals:
         """The sums of one metric."""
         return self.metrics.get(metric, Totals())
+
+
+class Mended(msgspec.Struct, frozen=True, kw_only=True):
+    """A total that was not the sum of its days: week, month, year, all time as they were (None: none), and are."""
+
+    entity: Counted
+    entity_id: int
+    metric: Metric
+    was: tuple[int | None, ...]
+    now: tuple[int, ...]
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison with the days mended: totals, and how many of the catalogue's counts."""
+
+    totals: tuple[Mended, ...] = ()
+    counts: int = 0
 
 
 def moved_days(was: date, now: date) -> list[date]:

@@ -16,21 +16,43 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Scheduled
 
+from deployments.automations import AUTOMATIONS, late_runs_are_told
 from deployments.local.deploy import prune
 from deployments.local.environment import NO_TELEMETRY
 from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanzas
 from deployments.local.leftovers import processes_of
 from deployments.local.parts import deploy
 from deployments.local.steps import delete_overdue_runs
+from flows.alarms import OURS, Firings, sound
+from flows.indexing.draining import SYNC
+from flows.orchestrator import Orchestrator
+from storage.postgres.connection import Database, Query
+from storage.records.rollups import ROLL_UP
+from storage.settings import Settings
 from tests.deployments.platform import Platform, running_platform
 
+IMPATIENT, LATE_RUN = "darkroom: flow runs stay late, says a test", "late-run"
 RESTARTED = ("postgres", "valkey", "prefect", "mlflow", "worker-training", "worker-light", "relay", "api")
+
+
+def leave_a_run_late(settings: Settings) -> None:
+    """A run of a queue that no worker asks, and our automation for it with less patience: it fires 10 s later."""
+    automation = late_runs_are_told(within=timedelta(seconds=10)).model_copy(update={"name": IMPATIENT})
+    past = Scheduled(scheduled_time=datetime.now(UTC) - timedelta(hours=1))
+    with SyncPrefectClient(api=settings.prefect.api_url) as client:
+        client.create_automation(automation)
+        client.create_work_queue("nobody", work_pool_name="light", is_paused=True)
+        sync = client.read_deployment_by_name(f"{SYNC}/{SYNC}")
+        client.create_flow_run_from_deployment(sync.id, state=past, name=LATE_RUN, work_queue_name="nobody")
 
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
     with running_platform() as platform:
+        leave_a_run_late(platform.settings)
         yield platform
 
 
@@ -38,6 +60,11 @@ def platform() -> Iterator[Platform]:
 def prefect(platform: Platform) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=platform.settings.prefect.api_url + "/", timeout=30) as client:
         yield client
+
+
+def paused_of(client: httpx.Client) -> dict[str, bool]:
+    """Which deployments are paused in Prefect."""
+    return {deployment["name"]: deployment["paused"] for deployment in found(client, "deployments")}
 
 
 def found(client: httpx.Client, what: str, **body: Any) -> list[dict[str, Any]]:
@@ -151,6 +178,8 @@ def test_a_scheduled_deployment_gets_scheduled_runs(prefect: httpx.Client) -> No
 def test_deploying_again_doubles_nothing(platform: Platform, prefect: httpx.Client) -> None:
     assert not deploy_is_needed(platform.settings)
     before = {deployment["id"]: deployment["schedules"] for deployment in found(prefect, "deployments")}
+    (paused,) = found(prefect, "deployments", deployments={"name": {"any_": ["rebuild-search-index"]}})
+    prefect.patch(f"deployments/{paused['id']}", json={"paused": True}).raise_for_status()
     again = deploy(platform.settings)
 
     subprocess.run(again.command, env=again.environment, check=True, timeout=300)
@@ -158,8 +187,67 @@ def test_deploying_again_doubles_nothing(platform: Platform, prefect: httpx.Clie
     after = {deployment["id"]: deployment["schedules"] for deployment in found(prefect, "deployments")}
     assert [len(schedules) for schedules in after.values()] == [len(schedules) for schedules in before.values()]
     assert set(after) == set(before)
-    names = [automation["name"] for automation in found(prefect, "automations")]
-    assert names == ["darkroom: silent flow runs are crashed"]
+    assert [name for name, is_paused in paused_of(prefect).items() if is_paused] == ["rebuild-search-index"]
+    prefect.patch(f"deployments/{paused['id']}", json={"paused": False}).raise_for_status()
+    names = {automation["name"] for automation in found(prefect, "automations")}
+    assert names == {automation.name for automation in AUTOMATIONS} | {IMPATIENT}
+
+
+def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platform, prefect: httpx.Client) -> None:
+    (late,) = found(prefect, "flow_runs", flow_runs={"name": {"any_": [LATE_RUN]}})
+    with (
+        Database(platform.settings.postgres) as database,
+        SyncPrefectClient(api=platform.settings.prefect.api_url) as client,
+    ):
+        database.run(Query("update accounts set role = 'moderator'", {}, len))
+        firings = Firings(database, Orchestrator(client))
+        deadline = time.monotonic() + 120
+        while not (heard := firings.hear(datetime.now(UTC))) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert heard == [f"{IMPATIENT.removeprefix(OURS)}: flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late"]
+        assert firings.hear(datetime.now(UTC)) == []
+        Firings(database, Orchestrator(client)).hear(datetime.now(UTC))
+        alarms = "select details from notifications where key like 'alarm:flow runs stay late%%'"
+        told = database.run(Query(alarms, {}, list))
+    assert [row["details"]["title"] for row in told] == [f"Alarm: {IMPATIENT.removeprefix(OURS)}"]
+    prefect.delete(f"flow_runs/{late['id']}").raise_for_status()
+
+
+def test_a_day_with_the_schedule_paused_is_late_aloud_and_made_good_by_the_next_run(
+    platform: Platform, prefect: httpx.Client
+) -> None:
+    api = httpx.Client(base_url=platform.api_url, headers={"Authorization": f"Bearer {platform.key}"}, timeout=30)
+    settings = platform.settings
+    assert platform.cli("pause", ROLL_UP).returncode == 0
+    (roll_up,) = found(prefect, "deployments", deployments={"name": {"any_": [ROLL_UP]}})
+    scheduled = {"deployment_id": {"any_": [roll_up["id"]]}, "state": {"name": {"any_": ["Scheduled"]}}}
+    assert (roll_up["paused"], found(prefect, "flow_runs", flow_runs=scheduled)) == (True, [])
+
+    with Database(settings.postgres) as database:
+        # The clock goes on by a day, seen from what was done before.
+        for ahead in (
+            "update watched_flows set started_at = started_at - interval '1 day' where flow = %(flow)s",
+            "update flow_partitions set day = day - 1, finished_at = finished_at - interval '1 day'"
+            " where flow = %(flow)s",
+        ):
+            database.run(Query(ahead, {"flow": ROLL_UP}, len))
+        sound(database, datetime.now(UTC), settings.metrics.late_after_seconds)
+        stopped = api.get("/api/v1/freshness").json()
+        [flow] = [flow for flow in stopped["flows"] if flow["flow"] == ROLL_UP]
+        assert (flow["state"], [day["state"] for day in flow["partitions"]]) == ("late", ["late", "late"])
+        assert flow["pausedAt"] is not None
+        [alarm] = [alarm for alarm in stopped["alarms"] if alarm["name"] == f"late {ROLL_UP}"]
+        assert f"it goes on with: darkroom resume {ROLL_UP}" in alarm["detail"]
+
+        assert platform.cli("resume", ROLL_UP).returncode == 0
+        prefect.post(f"deployments/{roll_up['id']}/create_flow_run", json={}).raise_for_status()
+        deadline = time.monotonic() + 120
+        while flow["state"] != "fresh" and time.monotonic() < deadline:
+            time.sleep(0.2)
+            [flow] = [flow for flow in api.get("/api/v1/freshness").json()["flows"] if flow["flow"] == ROLL_UP]
+        assert ([day["state"] for day in flow["partitions"]], flow["pausedAt"]) == (["fresh", "fresh"], None)
+        sound(database, datetime.now(UTC), settings.metrics.late_after_seconds)
+    assert f"late {ROLL_UP}" not in [alarm["name"] for alarm in api.get("/api/v1/freshness").json()["alarms"]]
 
 
 def test_a_deployment_that_has_left_the_file_is_removed(

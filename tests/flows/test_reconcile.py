@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from flows.reconcile import check_invariants, reconcile_blobs
-from storage.postgres import catalog, jobs, uploads
+from flows.metrics.rollups import roll_up
+from flows.reconcile import check_invariants, reconcile_blobs, reconcile_counts
+from storage.postgres import activity, catalog, jobs, rollups, uploads
 from storage.postgres.connection import Query
+from storage.records.activity import Act, Counted, Metric
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job
 from storage.records.uploads import DataSetImage
 from storage.stores import Stores
-from tests.storage.makers import a_job, an_account
+from tests.storage.makers import a_job, a_published_model, an_account
 
 
 def put_old(stores: Stores, content: bytes) -> str:
@@ -66,6 +69,50 @@ def test_a_healthy_system_has_nothing_to_report(stores: Stores) -> None:
     a_published_job(stores)
     assert check_invariants(stores) == []
     assert reconcile_blobs(stores) == []
+
+
+def test_totals_and_counts_that_are_not_those_of_the_days_are_named_and_written_again(stores: Stores) -> None:
+    now, owner = datetime.now(UTC), an_account(stores.database)
+    viewed = [a_published_model(stores.database, owner, name).id for name in ("one", "two", "three")]
+    for model in viewed:
+        at = now - timedelta(days=1)
+        act = Act(key=f"{model}", entity=Counted.MODEL, entity_id=model, metric=Metric.DOWNLOAD, occurred_at=at)
+        stores.database.run(activity.ingest("test", [act], now=now))
+    roll_up(stores, now)
+    assert reconcile_counts(stores) == []
+    whole = all_totals(stores)
+
+    first, second, third = viewed
+    execute(stores, f"update activity_totals set week = 9, all_time = 9 where entity_id = {first}")
+    execute(stores, f"delete from activity_totals where entity_id = {second}")
+    execute(stores, f"insert into activity_totals values ({third}, 'model', 'tip', 4, 4, 4, 4)")
+    execute(stores, f"update model_stats set download_count = 7 where model_id = {third}")
+    ending = "in the last 7, 30, 365 days and in all were "
+    assert reconcile_counts(stores) == [
+        f"download of model {first} {ending}9, 1, 1, 9, its days give 1, 1, 1, 1: written again",
+        f"download of model {second} {ending}none, none, none, none, its days give 1, 1, 1, 1: written again",
+        f"tip of model {third} {ending}4, 4, 4, 4, its days give 0, 0, 0, 0: written again",
+        "1 counts of the catalogue differed from their totals: written again",
+    ]
+    assert {row: total for row, total in all_totals(stores).items() if any(total)} == whole
+    assert reconcile_counts(stores) == []
+
+
+def test_one_comparison_looks_at_some_entities_and_the_next_goes_on(stores: Stores) -> None:
+    execute(stores, "update rollup_state set as_of = current_date")
+    execute(stores, "insert into activity_totals select id, 'user', 'follow', 0, 0, 0, 0 from generate_series(1, 5) id")
+    seen: list[list[int]] = []
+    for _ in range(4):
+        execute(stores, "update activity_totals set week = 1")
+        seen.append([total.entity_id for total in stores.database.run(rollups.compare(entities=2)).totals])
+    assert seen == [[1, 2], [3, 4], [5], [1, 2]]
+
+
+def all_totals(stores: Stores) -> dict[tuple[int, str], tuple[int, ...]]:
+    rows = stores.database.run(Query("select * from activity_totals", {}, list))
+    return {
+        (row["entity_id"], row["metric"]): (row["week"], row["month"], row["year"], row["all_time"]) for row in rows
+    }
 
 
 def test_every_broken_invariant_is_said_in_a_sentence(stores: Stores) -> None:

@@ -11,11 +11,12 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Crashed
 
 from flows.indexing.draining import SYNC
-from flows.relay import DEPLOYMENTS, PrefectAway, Relay
+from flows.orchestrator import PrefectAway
+from flows.relay import FLOWS, Relay
 from storage.postgres import catalog, jobs, models, outbox, search_queue
 from storage.postgres.connection import Query
 from storage.records.events import Lane, ModelsChanged
-from storage.records.jobs import JobState
+from storage.records.jobs import JobKind, JobState
 from storage.records.search import Kind
 from storage.records.vocabulary import Status
 from storage.stores import Stores
@@ -30,8 +31,9 @@ def train_dreambooth(job_id: UUID, hand_out: int) -> None:
 @pytest.fixture
 def relay(stores: Stores, prefect: SyncPrefectClient) -> Relay:
     flow_id = prefect.create_flow(train_dreambooth)
-    name = DEPLOYMENTS[next(iter(DEPLOYMENTS))].split("/")[1]
-    prefect.create_deployment(flow_id=flow_id, name=name, parameter_openapi_schema={"type": "object", "properties": {}})
+    prefect.create_deployment(
+        flow_id=flow_id, name=FLOWS[JobKind.TRAINING], parameter_openapi_schema={"type": "object", "properties": {}}
+    )
     return Relay(stores, prefect)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from storage.postgres import freshness
+from storage.postgres import freshness, pauses
 from storage.postgres.connection import Query
-from storage.records.freshness import PartitionState
+from storage.records.freshness import PartitionState, Switch
 from tests.platform_api.door import Door
 
 
@@ -20,7 +20,10 @@ def test_a_flow_that_stands_still_is_seen_in_freshness_and_health(door: Door) ->
     door.database.run(Query(began, {}, len))
     [now] = door.database.run(Query("select now() as now", {}, lambda rows: [row["now"] for row in rows]))
     door.database.run(freshness.sound(now, door.settings.metrics.late_after_seconds))
+    door.database.run(pauses.add("roll-up-metrics", Switch.DARKROOM))
     late = client.get("/api/v1/freshness").json()
+    assert late["flows"][1]["pausedAt"] == late["paused"][0]["pausedAt"] is not None
+    assert (late["paused"][0]["flow"], late["paused"][0]["pausedIn"]) == ("roll-up-metrics", "darkroom")
     assert [partition["state"] for partition in late["flows"][1]["partitions"]] == [PartitionState.LATE] * 3
     assert [alarm["name"] for alarm in late["alarms"]] == ["late roll-up-metrics"]
     health = client.get("/health").json()
@@ -28,4 +31,5 @@ def test_a_flow_that_stands_still_is_seen_in_freshness_and_health(door: Door) ->
     assert health["parts"]["metrics"]["alarms"] == ["late roll-up-metrics"]
     figures = door.client("").get("/metrics").text
     assert 'darkroom_flow_late{flow="roll-up-metrics"} 1.0' in figures
+    assert 'darkroom_flow_paused{flow="roll-up-metrics"} 1.0' in figures
     assert 'darkroom_flow_waiting{flow="roll-up-metrics"} 0.0' in figures

@@ -13,9 +13,10 @@ from flows.indexing import builds, draining, sync
 from flows.indexing.draining import drain, drain_batch
 from flows.indexing.rebuild import rebuild_search_index
 from flows.indexing.sync import drain_until_idle
-from storage.postgres import catalog, models, search_queue
+from storage.postgres import catalog, models, pauses, search_queue
 from storage.postgres.connection import Query
 from storage.records.events import Lane
+from storage.records.freshness import Switch
 from storage.records.search import Kind, Removal
 from storage.search.builds import begin
 from storage.settings import Settings
@@ -183,6 +184,14 @@ def test_a_drain_goes_on_while_more_comes_and_ends_when_nothing_does(catalogue: 
     later.start()
     assert drain_until_idle(catalogue.stores, idle_seconds=3.0) >= 2
     later.join()
+    assert catalogue.indexed() == catalogue.listed()
+
+
+def test_a_drain_whose_flow_is_paused_ends_with_what_it_took(catalogue: Catalogue) -> None:
+    catalogue.stores.database.run(pauses.add(draining.SYNC, Switch.DARKROOM))
+    a_published_model(catalogue.stores.database, catalogue.owner)
+    catalogue.take_events()
+    assert drain_until_idle(catalogue.stores, idle_seconds=3600.0) >= 1
     assert catalogue.indexed() == catalogue.listed()
 
 

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import msgspec
 import pytest
 
-from storage.records.freshness import SHOWN_DAYS, FlowRows, PartitionState, alarms, judge, missing, unfinished
+from storage.records.freshness import (
+    SHOWN_DAYS,
+    FlowRows,
+    PartitionState,
+    Pause,
+    Switch,
+    alarms,
+    judge,
+    missing,
+    unfinished,
+)
 
 NOW = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
 LATE = timedelta(minutes=15)
@@ -77,6 +88,16 @@ def test_what_waits_too_long_is_late_also_when_every_day_is_finished() -> None:
 def test_an_alarm_names_the_days() -> None:
     late = judge(a_flow(), NOW, LATE)
     assert "3 of its days are not finished in time (2026-06-10, 2026-06-09, 2026-06-08)" in alarms([late])["late f"]
+
+
+def test_a_paused_flow_is_as_late_as_ever_and_its_alarm_says_that_it_is_paused() -> None:
+    paused = msgspec.structs.replace(a_flow(), paused_at=NOW - timedelta(days=1))
+    late = judge(paused, NOW, LATE)
+    assert (late.state, late.paused_at) == (TOO_LATE, NOW - timedelta(days=1))
+    pauses = [Pause(flow=name, paused_in=Switch.PREFECT, paused_at=NOW) for name in ("f", "g")]
+    said = alarms([late], pauses)
+    assert set(said) == {"late f", "paused g"}
+    assert said["late f"].endswith("It is paused since 2026-06-09 12:00 UTC; it goes on with: darkroom resume f")
 
 
 def test_a_clock_that_jumps_back_makes_nothing_late() -> None:

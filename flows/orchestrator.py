@@ -1,0 +1,118 @@
+"""Prefect's server, as the relay and the operator speak with it. Every call raises PrefectAway while it is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.events import ReceivedEvent
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+
+from storage.errors import DarkroomError
+
+T = TypeVar("T")
+_PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect gives no more in one answer
+
+
+class PrefectAway(DarkroomError):
+    """Prefect does not answer; nothing was done."""
+
+    code = "prefect_away"
+
+
+class FlowPaused(DarkroomError):
+    """An operator has paused the flow in Prefect; nothing was started."""
+
+    code = "flow_paused"
+
+    def __init__(self, flow: str) -> None:
+        self.flow = flow
+        super().__init__(f"{flow} is paused. It goes on with: darkroom resume {flow}")
+
+
+class Orchestrator:
+    """Prefect's server. A flow's deployment has the flow's name."""
+
+    def __init__(self, prefect: SyncPrefectClient) -> None:
+        self._prefect = prefect
+
+    def start(
+        self,
+        flow: str,
+        key: str,
+        name: str,
+        parameters: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+    ) -> FlowRun:
+        """A run of a flow, begun or found: one for each key. Raises FlowPaused when it is paused in Prefect, which
+        itself starts what is asked for all the same."""
+        deployment = self._ask(lambda: self._prefect.read_deployment_by_name(f"{flow}/{flow}"))
+        if deployment.paused:
+            raise FlowPaused(flow)
+        return self._ask(
+            lambda: self._prefect.create_flow_run_from_deployment(
+                deployment.id, parameters=dict(parameters or {}), idempotency_key=key, name=name, tags=tags
+            )
+        )
+
+    def cancel(self, flow_run_id: UUID) -> None:
+        """Ask a flow run to stop. Raises ObjectNotFound for one that Prefect has forgotten."""
+        state = Cancelling(message="Cancelled by its owner")
+        self._ask(lambda: self._prefect.set_flow_run_state(flow_run_id, state))
+
+    def flow_run(self, flow_run_id: UUID) -> FlowRun | None:
+        """A flow run; None for one that was deleted."""
+        try:
+            return self._ask(lambda: self._prefect.read_flow_run(flow_run_id))
+        except ObjectNotFound:
+            return None
+
+    def flow_of(self, run: FlowRun) -> str:
+        """The name of a run's flow."""
+        return self._ask(lambda: self._prefect.read_flow(run.flow_id)).name
+
+    def is_dead(self, flow_run_id: UUID) -> bool:
+        """Whether a flow run has ended, or was deleted."""
+        run = self.flow_run(flow_run_id)
+        return run is None or (run.state is not None and run.state.is_final())
+
+    def deployments(self) -> list[DeploymentResponse]:
+        """Every deployment."""
+        found: list[DeploymentResponse] = []
+        while True:
+            offset = len(found)
+            page = self._ask(lambda: self._prefect.read_deployments(limit=_PAGE, offset=offset))  # noqa: B023 - called at once
+            found += page
+            if len(page) < _PAGE:
+                return found
+
+    def set_paused(self, deployment_id: UUID, paused: bool) -> None:
+        """Pause a deployment in Prefect, or let it go on: a paused one's schedules make no runs."""
+        change = self._prefect.pause_deployment if paused else self._prefect.resume_deployment
+        self._ask(lambda: change(deployment_id))
+
+    def firings(self, since: datetime) -> list[ReceivedEvent]:
+        """The newest firings of automations since a time, the newest first."""
+        wanted = EventFilter(
+            event=EventNameFilter(name=["prefect.automation.triggered"]),
+            occurred=EventOccurredFilter(since=since),  # pyright: ignore[reportArgumentType]
+        )
+        return self._ask(lambda: self._prefect.read_events(wanted, limit=_FIRINGS)).events
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except (httpx.TransportError, httpx.TimeoutException) as error:
+            raise PrefectAway(f"Prefect does not answer ({type(error).__name__}).") from error
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code >= 500:
+                raise PrefectAway(f"Prefect answers {error.response.status_code}.") from error
+            raise
