@@ -22,15 +22,20 @@ from prefect.runtime import flow_run
 from flows.crash_points import reach
 from flows.light_tracking import note
 from flows.retries import patiently
+from flows.sensor import DayUnfinished, wait_for_day
 from storage.errors import Refused
 from storage.postgres import freshness, leaderboards
 from storage.postgres.connection import Query, Script
 from storage.records.freshness import missing
 from storage.records.leaderboards import BOARDS, RANK, Prepared, Ranked, counted_until
+from storage.records.rollups import ROLL_UP
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
 T = TypeVar("T")
+
+WAIT_SECONDS = 120.0
+"""A run in the evening may begin a moment before the roll-up that it needs is done."""
 
 
 @flow(name=RANK)
@@ -45,7 +50,7 @@ def rank_leaderboards(day: date | None = None) -> int:
             _log().info("another run is making boards")
             return 0
         now = datetime.now(UTC)
-        done = rank_due(stores, now) if day is None else [rank_day(stores, day, now)]
+        done = rank_due(stores, now, wait_seconds=WAIT_SECONDS) if day is None else [rank_day(stores, day, now)]
         figures = figures_of(stores, done, now)
         note(stores.settings, RANK, str(flow_run.name or now), figures)
     if flow_run.id and done:
@@ -69,15 +74,29 @@ def figures_of(stores: Stores, done: Sequence[Ranked], now: datetime) -> dict[st
     }
 
 
-def rank_due(stores: Stores, now: datetime) -> list[Ranked]:
-    """Make the boards of each day whose time has come, oldest first. A day that has to wait stops no other one."""
+def rank_due(stores: Stores, now: datetime, *, wait_seconds: float = 0.0) -> list[Ranked]:
+    """Make the boards of each day whose time has come, oldest first. A day that has to wait stops no other one.
+
+    wait_seconds: how long the roll-up that the newest boards score is waited for.
+    """
     done: list[Ranked] = []
-    for day in missing(stores.database.run(freshness.rows_of(RANK)), now):
+    due = missing(stores.database.run(freshness.rows_of(RANK)), now)
+    if due and wait_seconds:
+        _wait_for_sums(stores, due[-1], wait_seconds)
+    for day in due:
         try:
             done.append(rank_day(stores, day, now))
         except Refused as error:
             _log().warning("%s", error)
     return done
+
+
+def _wait_for_sums(stores: Stores, day: date, seconds: float) -> None:
+    until = counted_until(day)
+    try:
+        wait_for_day(stores, ROLL_UP, until.date(), as_of=until, limit_seconds=seconds)
+    except DayUnfinished as error:
+        _log().warning("%s", error)
 
 
 def rank_day(stores: Stores, day: date, now: datetime, also: Callable[[], Query[Any]] | None = None) -> Ranked:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from deployments.commands import backfill as command
+from flows import sensor
 from flows.metrics.backfill import backfill_boards
 from flows.metrics.leaderboards import rank_due
 from flows.metrics.rollups import roll_up
@@ -68,6 +71,21 @@ def test_tomorrows_boards_are_made_when_what_they_score_is_summed_and_missed_day
     assert scores(stores, 3) == DOWNLOADED
     states = {flow.flow: flow.state for flow in stores.database.run(freshness.report(later, 900.0))}
     assert states[RANK] is PartitionState.FRESH
+
+
+def test_a_run_that_begins_a_moment_before_its_sums_are_there_waits_for_them(
+    stores: Stores, downloaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensor, "LOOK_SECONDS", 20.0)  # so that only the word of who finished can wake it
+    roll_up(stores, TODAY)
+    with ThreadPoolExecutor(1) as beside:
+        ranked = beside.submit(rank_due, stores, EVENING, wait_seconds=15.0)
+        listening = Query("select 1 from pg_stat_activity where query = 'listen flow_partitions'", {}, bool)
+        while not (stores.database.run(listening) or ranked.done()):
+            time.sleep(0.01)
+        roll_up(stores, EVENING)
+        assert [boards.day for boards in ranked.result()] == [day(1)]
+    assert scores(stores, 1) == DOWNLOADED
 
 
 def test_a_run_that_is_killed_between_two_boards_leaves_none_and_the_next_makes_them_all(
