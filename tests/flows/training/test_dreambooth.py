@@ -221,6 +221,7 @@ def run_elsewhere(
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=500, check=False)
 
 
+@pytest.mark.soak  # tests/faults/test_jobs.py kills the same flow where workers run it
 def test_a_flow_killed_in_every_phase_publishes_the_bytes_of_one_that_ran_through(
     stores: Stores, tiny_model: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]
 ) -> None:
