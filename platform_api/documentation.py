@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -208,7 +209,7 @@ def _page(document: Mapping[str, Any]) -> str:
                 groups.setdefault(operation.get("tags", ["Other"])[0], []).append(_operation(path, method, operation))
     body = "".join(f"<h2>{html.escape(tag)}</h2>{''.join(parts)}" for tag, parts in groups.items() if parts)
     listed = "".join(_schema_section(name, schema) for name, schema in sorted(schemas.items()))
-    words = html.escape(info["description"]).replace("\n\n", "</p><p>")
+    words = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(info["description"])).replace("\n\n", "</p><p>")
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(info['title'])} API</title>"
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
