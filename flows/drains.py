@@ -4,20 +4,57 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import psycopg
 from prefect import get_run_logger
 from prefect.context import FlowRunContext
 from psycopg.rows import DictRow
 
+from flows.light_tracking import note
 from storage.postgres import pauses, search_queue
-from storage.settings import load_settings
+from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
 
 IDLE_SECONDS = 30.0
 """A drain that found work waits this long for more before it ends."""
+
+
+class Work:
+    """What the drains of one run did, and how long they worked at it: waiting for more does not count."""
+
+    def __init__(self) -> None:
+        self.rows, self.seconds = 0, 0.0
+
+    def timed(self, drain: Callable[[], int]) -> Callable[[], int]:
+        """The same drain, counted here."""
+
+        def counted() -> int:
+            began = time.monotonic()
+            done = drain()
+            if done:
+                self.rows += done
+                self.seconds += time.monotonic() - began
+            return done
+
+        return counted
+
+    def figures(self) -> dict[str, float]:
+        """Rows, seconds and the rate."""
+        rate = self.rows / max(self.seconds, 1e-3)
+        return {"rows": self.rows, "seconds": self.seconds, "rows_per_second": rate}
+
+
+def note_point(settings: Settings, flow: str, figures: Mapping[str, float]) -> None:
+    """Add a point to the flow's tracking run of this UTC day, which the drains of the day share.
+
+    A run for each of thousands of small drains could not be read; this one is the day's chart.
+    """
+    moment = datetime.now(UTC)
+    second = moment.hour * 3600 + moment.minute * 60 + moment.second
+    note(settings, flow, f"{moment:%Y-%m-%d}", figures, step=second)
 
 
 @contextmanager

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
 from prefect.context import FlowRunContext
 
 from flows import drains
 from flows.indexing.draining import SYNC, drain
-from flows.light_tracking import note
 from storage.postgres import search_queue
 from storage.stores import Stores
 
@@ -53,8 +51,7 @@ def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
 class DrainFigures:
     """What drains have done since their last point in MLflow.
 
-    The drains of one day share a tracking run, with a point a minute at most and none for a drain that found nothing:
-    a run for each of thousands of small drains could not be read, and this one is the day's chart of the lag.
+    A point a minute at most, and none for a drain that found nothing.
     """
 
     def __init__(self, stores: Stores) -> None:
@@ -87,7 +84,6 @@ class DrainFigures:
         """Add a point to the day's tracking run, if anything was written since the last one."""
         if self._rows:
             left = self._stores.database.run(search_queue.lag())
-            moment = datetime.now(UTC)
             points = {
                 "rows": self._rows,
                 "seconds": self._seconds,
@@ -97,8 +93,7 @@ class DrainFigures:
                 "waiting_after": left.waiting,
                 "dead_letters": left.dead_letters,
             }
-            second = moment.hour * 3600 + moment.minute * 60 + moment.second
-            note(self._stores.settings, SYNC, f"{moment:%Y-%m-%d}", points, step=second)
+            drains.note_point(self._stores.settings, SYNC, points)
         self._begin()
 
 

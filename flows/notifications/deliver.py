@@ -48,16 +48,19 @@ def deliver_notifications() -> int:
     with drains.sole_drain(DELIVER) as stores:
         if stores is None:
             return 0
-        channels = senders(stores.settings)
+        channels, work = senders(stores.settings), drains.Work()
         tried = drains.drain_until_idle(
             stores,
             DELIVER,
             "deliveries",
-            lambda: deliver(stores, channels),
+            work.timed(lambda: deliver(stores, channels)),
             lambda: stores.database.run(deliveries.next_due()),
             drains.IDLE_SECONDS,
         )
         lag = stores.database.run(deliveries.lag())
+        if tried:
+            late = {"waiting_after": lag.waiting + lag.sendings, "lag_seconds_after": lag.oldest_seconds}
+            drains.note_point(stores.settings, DELIVER, {**work.figures(), **late, "dead_letters": lag.dead_letters})
     _log().info("%d sendings tried, %d wait, %d were given up", tried, lag.sendings, lag.dead_letters)
     return tried
 

@@ -36,11 +36,15 @@ def fan_out_notifications() -> int:
     with drains.sole_drain(FAN_OUT) as stores:
         if stores is None:
             return 0
+        work = drains.Work()
         told = drains.drain_until_idle(
-            stores, FAN_OUT, "notifications", lambda: fan_out(stores), lambda: None, drains.IDLE_SECONDS
+            stores, FAN_OUT, "notifications", work.timed(lambda: fan_out(stores)), lambda: None, drains.IDLE_SECONDS
         )
         forgotten = forget_old(stores)
         lag = stores.database.run(notifications.lag())
+        if told or forgotten:
+            after = {"waiting_after": lag.waiting, "lag_seconds_after": lag.oldest_seconds, "failed": lag.failed}
+            drains.note_point(stores.settings, FAN_OUT, {**work.figures(), **after, "forgotten": forgotten})
     counts = (told, lag.waiting, lag.failed, forgotten)
     _log().info("%d notifications told, %d waiting, %d cannot be told, %d old rows forgotten", *counts)
     return told

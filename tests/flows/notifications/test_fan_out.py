@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from mlflow.tracking import MlflowClient
 from psycopg.rows import dict_row
 
 from flows import drains
@@ -278,9 +279,10 @@ def test_words_stay_short_and_on_one_line() -> None:
 
 
 def test_the_flows_do_it_as_prefect_runs_them(
-    told: Told, settings: Settings, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+    told: Told, settings: Settings, prefect_server: None, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
+    monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_url)
     monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
     monkeypatch.setattr(drains, "IDLE_SECONDS", 0.1)
     reader = told.reader("reader")
@@ -304,3 +306,11 @@ def test_the_flows_do_it_as_prefect_runs_them(
     assert told.rows("select state, last_error from sendings") == [
         {"state": "suppressed", "last_error": "the reader's address is not in use"}
     ]
+    client = MlflowClient(tracking_uri=mlflow_url)
+    for flow, figures in ((fanning.FAN_OUT, {"failed": 0.0, "forgotten": 0.0}), (DELIVER, {"dead_letters": 0.0})):
+        experiment = client.get_experiment_by_name(flow)
+        assert experiment is not None
+        [run] = client.search_runs([experiment.experiment_id])
+        assert run.data.metrics["rows"] >= 1
+        assert run.data.metrics["rows_per_second"] > 0
+        assert figures.items() <= run.data.metrics.items()
