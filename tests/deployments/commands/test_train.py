@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -23,7 +24,8 @@ def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
     assert lines[0] == "left out: notes.txt is not a photo or a zip archive"
     assert lines[1] == "8 steps on 'starter'; no measurement of its pace yet: the first job makes one."
     assert lines[2].startswith("uploaded 3 photos as data set ")
-    assert "train 0/8, loss 0.5000" in result.output
+    # Each figure is shown while it is the newest; on a busy machine one may be passed over.
+    assert re.search(r"train (0/8, loss 0\.5000|4/8, loss 0\.1000|8/8, loss 0\.0556)", result.output), result.output
     assert "published 'sks mug' v1 as model version 1" in result.output
     assert "likeness of the subject  0.42  0.81        0.90    cosine" in result.output
     grid = Path(lines[-1].removeprefix("picture grid:  "))
