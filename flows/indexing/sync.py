@@ -59,7 +59,7 @@ class DrainFigures:
         self._begin()
 
     def _begin(self) -> None:
-        self._rows, self._seconds, self._lag = 0, 0.0, 0.0
+        self._work, self._lag = drains.Work(), 0.0
         self._since = time.monotonic()
 
     def drain(self) -> int:
@@ -72,22 +72,17 @@ class DrainFigures:
 
     def _drain(self) -> int:
         lag = self._stores.database.run(search_queue.lag())
-        began = time.monotonic()
-        written = drain(self._stores)
+        written = self._work.timed(lambda: drain(self._stores))()
         if written:
-            self._rows += written
-            self._seconds += time.monotonic() - began
             self._lag = max(self._lag, lag.oldest_seconds)
         return written
 
     def note(self) -> None:
         """Add a point to the day's tracking run, if anything was written since the last one."""
-        if self._rows:
+        if self._work.rows:
             left = self._stores.database.run(search_queue.lag())
             points = {
-                "rows": self._rows,
-                "seconds": self._seconds,
-                "rows_per_second": self._rows / max(self._seconds, 1e-3),
+                **self._work.figures(),
                 "lag_seconds": self._lag,
                 "lag_seconds_after": left.oldest_seconds,
                 "waiting_after": left.waiting,

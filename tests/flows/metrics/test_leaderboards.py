@@ -24,6 +24,7 @@ from storage.records.freshness import PartitionState
 from storage.records.leaderboards import BOARDS, RANK
 from storage.settings import Settings
 from storage.stores import Stores
+from tests.flows.test_sensor import waits
 from tests.storage.makers import a_published_model, an_account
 
 TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
@@ -80,8 +81,7 @@ def test_a_run_that_begins_a_moment_before_its_sums_are_there_waits_for_them(
     roll_up(stores, TODAY)
     with ThreadPoolExecutor(1) as beside:
         ranked = beside.submit(rank_due, stores, EVENING, wait_seconds=15.0)
-        listening = Query("select 1 from pg_stat_activity where query = 'listen flow_partitions'", {}, bool)
-        while not (stores.database.run(listening) or ranked.done()):
+        while not (waits(stores) or ranked.done()):
             time.sleep(0.01)
         roll_up(stores, EVENING)
         assert [boards.day for boards in ranked.result()] == [day(1)]
