@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import psycopg
-from prefect import get_run_logger
-from prefect.context import FlowRunContext
 from psycopg.rows import DictRow
 
 from flows.light_tracking import note
+from flows.run_logs import run_logger
 from storage.postgres import pauses, search_queue
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
+
+_log = partial(run_logger, "darkroom.drains")
 
 IDLE_SECONDS = 30.0
 """A drain that found work waits this long for more before it ends."""
@@ -105,7 +106,3 @@ def _wait(listener: psycopg.Connection[DictRow], due: float | None, seconds: flo
     limit = seconds if due is None else max(0.05, min(seconds, due))
     for _ in listener.notifies(timeout=limit, stop_after=1):
         return
-
-
-def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.drains")

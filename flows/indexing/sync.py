@@ -6,16 +6,18 @@ relay starts it when rows are due and nobody drains.
 
 from __future__ import annotations
 
-import logging
 import time
+from functools import partial
 
-from prefect import flow, get_run_logger
-from prefect.context import FlowRunContext
+from prefect import flow
 
 from flows import drains
 from flows.indexing.draining import SYNC, drain
+from flows.run_logs import run_logger
 from storage.postgres import search_queue
 from storage.stores import Stores
+
+_log = partial(run_logger, "darkroom.indexing")
 
 NOTE_SECONDS = 60.0
 """A drain that goes on and on adds its figures to MLflow this often."""
@@ -90,7 +92,3 @@ class DrainFigures:
             }
             drains.note_point(self._stores.settings, SYNC, points)
         self._begin()
-
-
-def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.indexing")

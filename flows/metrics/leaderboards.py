@@ -6,7 +6,6 @@ publishes them all. A run that dies leaves what was read before; the next one ma
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
@@ -14,14 +13,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from flows.crash_points import reach
 from flows.light_tracking import note
 from flows.retries import patiently
+from flows.run_logs import run_logger
 from flows.sensor import DayUnfinished, wait_for_day
 from storage.errors import Refused
 from storage.postgres import freshness, leaderboards
@@ -31,6 +30,8 @@ from storage.records.leaderboards import BOARDS, RANK, Prepared, Ranked, counted
 from storage.records.rollups import ROLL_UP
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
+
+_log = partial(run_logger, "darkroom.metrics")
 
 T = TypeVar("T")
 
@@ -119,7 +120,3 @@ def _publish(day: date, editions: Sequence[int], now: datetime, also: Callable[[
 
 def _patiently(stores: Stores, script: Callable[[], Script[T]]) -> T:
     return patiently(lambda: stores.database.run(script()), patience_seconds=stores.settings.jobs.patience_seconds)
-
-
-def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.metrics")

@@ -6,7 +6,6 @@ takes what it left, also of days on which nobody ran.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
@@ -14,20 +13,22 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from flows.crash_points import reach
 from flows.light_tracking import note
 from flows.retries import patiently
+from flows.run_logs import run_logger
 from storage.postgres import activity, freshness, rollups
 from storage.postgres.connection import Query, Script
 from storage.records.freshness import unfinished
 from storage.records.rollups import ROLL_UP, RolledUp
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
+
+_log = partial(run_logger, "darkroom.metrics")
 
 T = TypeVar("T")
 
@@ -116,7 +117,3 @@ def _timed(
 
 def _row(part: RolledUp) -> dict[str, str]:
     return {name: str(value) for name, value in msgspec.to_builtins(part).items()}
-
-
-def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.metrics")

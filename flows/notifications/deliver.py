@@ -8,14 +8,13 @@ again with growing pauses, then given up: it is a line in the log, a row that ca
 from __future__ import annotations
 
 import contextvars
-import logging
 import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
-from prefect import flow, get_run_logger
-from prefect.context import FlowRunContext
+from prefect import flow
 
 from flows import drains
 from flows.crash_points import reach
@@ -23,6 +22,7 @@ from flows.notifications.channels.mapping import senders
 from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel, Sender, Told, TryAgain
 from flows.notifications.gathering import gather, utc_now
 from flows.retries import patiently
+from flows.run_logs import run_logger
 from storage.errors import DarkroomError
 from storage.postgres import deliveries, endpoints, sendings
 from storage.postgres.connection import Script
@@ -32,6 +32,8 @@ from storage.records.notification_times import retry_pause
 from storage.records.notifications import Channel, Words
 from storage.sealing import Seal
 from storage.stores import Stores
+
+_log = partial(run_logger, "darkroom.notifications")
 
 DELIVER = "deliver-notifications"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
@@ -176,7 +178,3 @@ def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: S
 
 def _patiently(stores: Stores, call: Callable[[], T]) -> T:
     return patiently(call, patience_seconds=stores.settings.jobs.patience_seconds)
-
-
-def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.notifications")

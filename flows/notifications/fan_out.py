@@ -8,18 +8,20 @@ this flow alone, so it runs where there is something to forget.
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 
-from prefect import flow, get_run_logger
-from prefect.context import FlowRunContext
+from prefect import flow
 
 from flows import drains
 from flows.crash_points import reach
 from flows.notifications.messages import words
 from flows.retries import patiently
+from flows.run_logs import run_logger
 from storage.postgres import notifications
 from storage.records.notifications import Notification
 from storage.stores import Stores
+
+_log = partial(run_logger, "darkroom.notifications")
 
 FAN_OUT = "fan-out-notifications"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
@@ -87,7 +89,3 @@ def _tell(stores: Stores, notification: Notification, patience: float) -> None:
     patiently(lambda: stores.database.run(notifications.begin(notification, said)), patience_seconds=patience)
     while patiently(lambda: stores.database.run(notifications.fan_out_chunk(notification)), patience_seconds=patience):
         reach(stores.settings, "notification-chunk-written")
-
-
-def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    return get_run_logger() if FlowRunContext.get() else logging.getLogger("darkroom.notifications")
