@@ -34,6 +34,7 @@ from storage.postgres import search_queue, search_sources, search_vectors
 from storage.postgres.migrating import migrate
 from storage.records.search import Build, BuildState, IndexDocument, Kind
 from storage.records.words import stem
+from storage.search.builds import SEGMENT
 from storage.search.documents import models
 from storage.search.elasticsearch_writing import bulk_lines, index_mapping, index_settings
 from storage.search.embedded_writing import row_of
@@ -124,6 +125,7 @@ def measure(settings: Settings, engine: str, count: int) -> float:
             state=BuildState.PREPARING,
             created_at=stores.database.run(search_queue.now()),
             retired_at=None,
+            vector_segments=max(1, count // SEGMENT),
         )
         if engine == "embedded":
             theirs = peer_embedded(stores, documents, peer)

@@ -13,7 +13,7 @@ import psycopg
 
 from storage.errors import EncoderUnavailable, NotFound
 from storage.postgres import search_builds, search_queue, search_sources, search_vectors
-from storage.postgres.connection import Query
+from storage.postgres.connection import Script
 from storage.records.search import Build, BuildState, IndexDocument, Kind, Removal
 from storage.search.documents import creators, images, models
 from storage.stores import Stores
@@ -31,7 +31,7 @@ class Source(Generic[D]):
     vector, for the engine.
     """
 
-    read: Callable[[Sequence[int]], Query[tuple[list[D], list[Removal]]]]
+    read: Callable[[Sequence[int]], Script[tuple[list[D], list[Removal]]]]
     text: Callable[[D], str] | None
     build: Callable[[D, bytes], IndexDocument]
 

@@ -8,9 +8,17 @@ from storage.records.search import Build, Kind
 SQL = load_statements(__file__)
 
 
-def insert(kind: Kind, engine: str, encoder: str | None, dimensions: int | None) -> Query[Build]:
+def insert(
+    kind: Kind, engine: str, encoder: str | None, dimensions: int | None, vector_segments: int = 1
+) -> Query[Build]:
     """A new build, whose index is to be made."""
-    parameters = {"kind": kind, "engine": engine, "encoder": encoder, "dimensions": dimensions}
+    parameters = {
+        "kind": kind,
+        "engine": engine,
+        "encoder": encoder,
+        "dimensions": dimensions,
+        "vector_segments": vector_segments,
+    }
     return one(SQL["insert"], parameters, Build, "the new build")
 
 

@@ -1,6 +1,6 @@
 -- insert --
-insert into search_builds (kind, engine, encoder, dimensions)
-values (%(kind)s, %(engine)s, %(encoder)s, %(dimensions)s)
+insert into search_builds (kind, engine, encoder, dimensions, vector_segments)
+values (%(kind)s, %(engine)s, %(encoder)s, %(dimensions)s, %(vector_segments)s)
 returning *;
 
 -- live --

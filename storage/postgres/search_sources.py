@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from storage.postgres.connection import Query, Rows, as_record, column, load_statements, many
+from storage.postgres.connection import Query, Rows, Script, as_record, column, load_statements, many
 from storage.records.search import Kind, Removal
 from storage.records.search_documents import CreatorDocument, ImageDocument, ModelDocument
 
@@ -21,19 +21,19 @@ LISTINGS: Mapping[Kind, str] = {
 """The table or view of each kind that says which ids are listed, and at which revision."""
 
 
-def models(ids: Sequence[int]) -> Query[tuple[list[ModelDocument], list[Removal]]]:
+def models(ids: Sequence[int]) -> Script[tuple[list[ModelDocument], list[Removal]]]:
     """Models of one moment."""
-    return Query(SQL["models"], {"ids": list(ids)}, _reader(ModelDocument))
+    return _read("models", ids, ModelDocument)
 
 
-def images(ids: Sequence[int]) -> Query[tuple[list[ImageDocument], list[Removal]]]:
+def images(ids: Sequence[int]) -> Script[tuple[list[ImageDocument], list[Removal]]]:
     """Images of one moment."""
-    return Query(SQL["images"], {"ids": list(ids)}, _reader(ImageDocument))
+    return _read("images", ids, ImageDocument)
 
 
-def creators(ids: Sequence[int]) -> Query[tuple[list[CreatorDocument], list[Removal]]]:
+def creators(ids: Sequence[int]) -> Script[tuple[list[CreatorDocument], list[Removal]]]:
     """Creators of one moment, by the numbers of their accounts."""
-    return Query(SQL["creators"], {"ids": list(ids)}, _reader(CreatorDocument))
+    return _read("creators", ids, CreatorDocument)
 
 
 def shards(kind: Kind, size: int) -> Query[list[int]]:
@@ -61,9 +61,10 @@ def _of(kind: Kind, name: str) -> str:
     return SQL[name].replace("{listings}", LISTINGS[kind])
 
 
-def _reader(record: type[D]) -> Callable[[Rows], tuple[list[D], list[Removal]]]:
-    def read(rows: Rows) -> tuple[list[D], list[Removal]]:
+def _read(name: str, ids: Sequence[int], record: type[D]) -> Script[tuple[list[D], list[Removal]]]:
+    def documents_and_removals(rows: Rows) -> tuple[list[D], list[Removal]]:
         documents = [as_record(record, row) for row in rows if row["listed"]]
         return documents, [Removal(id=row["id"], revision=row["revision"]) for row in rows if not row["listed"]]
 
-    return read
+    yield from Query(SQL["looked_up"], {}, len)
+    return (yield from Query(SQL[name], {"ids": list(ids)}, documents_and_removals))

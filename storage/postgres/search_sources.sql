@@ -1,3 +1,8 @@
+-- looked_up --
+-- Each row looks up what belongs to it. A planner that takes such lookups for dear, as it does for disks that turn, reads
+-- whole tables for every batch.
+select set_config('random_page_cost', '1.1', true);
+
 -- models --
 -- Models as they are now, listed or not.
 select model.id,

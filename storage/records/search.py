@@ -260,7 +260,10 @@ class BuildState(StrEnum):
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `search_builds`. `encoder` and `dimensions` say whose vectors it holds; None when it holds none."""
+    """A row of `search_builds`. `encoder` and `dimensions` say whose vectors it holds; None when it holds none.
+
+    `vector_segments`: in so many graphs the embedded engine keeps them, by id.
+    """
 
     id: int
     kind: Kind
@@ -270,6 +273,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     state: BuildState
     created_at: datetime
     retired_at: datetime | None
+    vector_segments: int = 1
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):

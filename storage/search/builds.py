@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 
 from storage.errors import EncoderUnavailable
-from storage.postgres import search_builds, search_queue
+from storage.postgres import search_builds, search_queue, search_sources
 from storage.records.search import ENCODED, Build, Kind
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.search")
 
+SEGMENT = 100_000
+"""Vectors of one graph, about: twice as many graphs take twice the time, a graph of twice the size takes more."""
+
 
 def begin(stores: Stores, kind: Kind) -> Build:
     """An empty build that drains write to from now on. It holds vectors if its kind has any and there is an encoder."""
-    encoder, dimensions = None, None
+    encoder, dimensions, segments = None, None, 1
     if kind in ENCODED:
         try:
             encoder, dimensions = stores.encoder.name, stores.encoder.dimensions
+            segments = max(1, len(stores.database.run(search_sources.shards(kind, SEGMENT))))
         except EncoderUnavailable as error:
             log.warning("building without vectors: %s", error)
-    build = stores.database.run(search_builds.insert(kind, stores.search.engine, encoder, dimensions))
+    build = stores.database.run(search_builds.insert(kind, stores.search.engine, encoder, dimensions, segments))
     stores.search.create(build)
     return stores.database.run(search_builds.open_for_writes(build.id))
 

@@ -8,6 +8,7 @@ which is exact; pg_trgm misses one error in a word of four letters ("gril" share
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,9 +37,13 @@ from storage.search.lexemes import WordQueries, asked_deletes, word_queries
 SQL = load_statements(__file__)
 ENGINE = "embedded"
 RANKS = tuple(Rank)
-MIN_EF_SEARCH, MAX_EF_SEARCH = 200, 1000
+EF_SEARCH, FILTERED_EF_SEARCH, LEAST_EF_SEARCH = 200, 1000, 80
+"""How many candidates a search of the vectors keeps, shared out among the segments, and at least in each of them."""
+MAX_EF_SEARCH = 1000
+"""What pgvector takes."""
 FEW = 5_000
 """So many documents are compared with a vector one by one about as fast as by the approximate index with a filter."""
+EVERY_ROW = "true"
 LOOKED_AT = 3
 """How many times as many as are asked for are taken from the approximate index."""
 
@@ -75,7 +80,7 @@ class EmbeddedReader:
 
 def find(kind: Kind, search: TextSearch) -> Script[Found]:
     """A text search, of one moment."""
-    build = yield from _live_build(kind, MIN_EF_SEARCH)
+    build = yield from _live_build(kind)
     parameters = _filter_parameters(search.filters)
     filtered = [facet for facet in search.facets if search.filters.values.get(facet)]
     free = [facet for facet in search.facets if facet not in filtered]
@@ -111,28 +116,45 @@ def find(kind: Kind, search: TextSearch) -> Script[Found]:
 def nearest(kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> Script[tuple[Hit, ...]]:
     """The documents of the largest cosine. Raises EncoderUnavailable for a build of another encoder."""
     filtered = filters != Filters()
-    build = yield from _live_build(kind, MAX_EF_SEARCH if filtered else limit * LOOKED_AT)
+    build = yield from _live_build(kind)
     if build.encoder != vector.encoder:
         raise EncoderUnavailable(
             f"The index of {kind} was not built with this encoder. Rebuild it: darkroom rebuild {kind}"
         )
-    parameters = {
-        "vector": vector_text(vector.vector),
-        "limit": limit,
-        "looked_at": limit * LOOKED_AT,
-        **_filter_parameters(filters),
-    }
-    name = "nearest"
+    parameters = {"vector": vector_text(vector.vector), "limit": limit, **_filter_parameters(filters)}
     if filtered:
         counted = Query(statement("some", build), parameters | {"most": FEW + 1}, lambda rows: rows[0]["documents"])
-        name = "nearest_of_few" if (yield from counted) <= FEW else name
-    return tuple((yield from many(statement(name, build), parameters, Hit)))
+        if (yield from counted) <= FEW:
+            return tuple((yield from many(statement("nearest_of_few", build), parameters, Hit)))
+    segments = build.vector_segments
+    looked_at = looked_at_in_each(limit, segments)
+    ef_search = max(LEAST_EF_SEARCH, (FILTERED_EF_SEARCH if filtered else EF_SEARCH) // segments, looked_at)
+    yield from Query(SQL["wide"], {"ef_search": min(MAX_EF_SEARCH, ef_search)}, len)
+    each = [statement("nearest_of_segment", build, segment=part) for part in segments_of(build)]
+    search = statement("nearest", build, each="\n union all ".join(each))
+    return tuple((yield from many(search, parameters | {"looked_at": looked_at}, Hit)))
 
 
-def _live_build(kind: Kind, ef_search: int) -> Script[Build]:
+def looked_at_in_each(limit: int, segments: int) -> int:
+    """How many a segment gives so that the nearest `limit` of all are among them.
+
+    Ids are spread evenly over the segments, so a segment has its share of the nearest, give or take a few times the
+    square root of it; four standard deviations and four more are taken.
+    """
+    share = limit / segments
+    return min(limit, math.ceil(share + 4 * math.sqrt(share) + 4)) * LOOKED_AT
+
+
+def segments_of(build: Build) -> list[str]:
+    """For each segment of a build's vectors, which rows it has, as a condition."""
+    if build.vector_segments == 1:
+        return [EVERY_ROW]
+    return [f"mod(id, {int(build.vector_segments)}) = {number}" for number in range(build.vector_segments)]
+
+
+def _live_build(kind: Kind) -> Script[Build]:
     yield from Query(SQL["one_snapshot"], {}, len)
-    wide = min(MAX_EF_SEARCH, max(MIN_EF_SEARCH, ef_search))
-    yield from Query(SQL["planned_for_these_values"], {"ef_search": wide}, len)
+    yield from Query(SQL["planned_for_these_values"], {}, len)
     build = yield from search_builds.live(kind, ENGINE)
     if build is None:
         raise StoreUnavailable(f"There is no search index of {kind} yet. Make it: darkroom rebuild {kind}")

@@ -1,5 +1,6 @@
 -- {build} stands for a build's number, {matching} and {counted} for the fragments of those names, {score} for what a
--- document's words are worth, {labels} for its labels where they are counted.
+-- document's words are worth, {labels} for its labels where they are counted, {segment} for the rows of one segment,
+-- {each} for what each segment has.
 
 -- one_snapshot --
 -- The alias and everything read after it are of one moment.
@@ -13,8 +14,10 @@ select set_config('plan_cache_mode', 'force_custom_plan', true),
        set_config('jit', 'off', true),
        set_config('work_mem', '32MB', true),
        set_config('hnsw.iterative_scan', 'relaxed_order', true),
-       set_config('hnsw.ef_search', %(ef_search)s::text, true),
        set_config('hnsw.max_scan_tuples', '100000', true);
+
+-- wide --
+select set_config('hnsw.ef_search', %(ef_search)s::text, true);
 
 -- candidates --
 -- Words of the same stem and words that may be a typing error away; the caller says which are.
@@ -82,15 +85,16 @@ select count(*) as documents from (select from search_build_{build} where {match
 
 -- nearest --
 -- An approximate index gives them in nearly their order, so more than are asked for are put in order.
-select id, -distance as score
-  from (select id, vector <#> %(vector)s::halfvec as distance
-          from search_build_{build}
-         where vector is not null
-           and {matching}
-         order by vector <#> %(vector)s::halfvec
-         limit %(looked_at)s) nearest
- order by distance, id
- limit %(limit)s;
+select id, -distance as score from ({each}) nearest order by distance, id limit %(limit)s;
+
+-- nearest_of_segment --
+(select id, vector <#> %(vector)s::halfvec as distance
+   from search_build_{build}
+  where vector is not null
+    and {segment}
+    and {matching}
+  order by vector <#> %(vector)s::halfvec
+  limit %(looked_at)s)
 
 -- nearest_of_few --
 -- Every one of them is looked at.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -15,13 +16,13 @@ from psycopg.types.json import Jsonb
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
 from storage.postgres.connection import Database, Query, column, load_statements
-from storage.records.search import Build, IndexDocument, Kind, Removal, Written, vector_numbers
+from storage.records.search import Build, Facet, IndexDocument, Kind, Removal, Written, vector_numbers
 from storage.records.words import stem
-from storage.search.embedded import ENGINE, RANKS, label_of, vector_text
+from storage.search.embedded import ENGINE, EVERY_ROW, RANKS, label_of, segments_of, vector_text
 from storage.search.lexemes import document_lexemes, document_tsvector, kept_deletes
 
 SQL = load_statements(__file__)
-INDEXES = ("index_words", "index_labels", "index_there", "index_stems", "index_deletes", "index_vectors")
+INDEXES = ("index_words", "index_labels", "index_there", "index_stems", "index_deletes")
 BATCH = 500
 OID_INT8, OID_TEXT = 20, 25
 HALF_BYTES, GRAPH_BYTES = 2, 1200
@@ -34,6 +35,17 @@ def statement(name: str, build: Build) -> str:
     """A statement for the tables of a build."""
     vector = "halfvec" if build.dimensions is None else f"halfvec({build.dimensions})"
     return SQL[name].replace("{build}", str(int(build.id))).replace("{vector}", vector)
+
+
+def vector_indexes(build: Build) -> list[str]:
+    """The statements that make the indexes of a build's vectors; none for a build without vectors."""
+    if build.dimensions is None:
+        return []
+    wheres = ["" if rows == EVERY_ROW else f"where {rows}" for rows in segments_of(build)]
+    index = statement("index_vectors", build)
+    return [
+        index.replace("{number}", str(number)).replace("{of_segment}", where) for number, where in enumerate(wheres)
+    ]
 
 
 class EmbeddedWriter:
@@ -86,12 +98,12 @@ class EmbeddedWriter:
         with _in_tables_of(build):
             ids = [document.id for document in documents]
             there = set(self._database.run(column(statement("written", build), {"ids": ids}, int)))
-            new = [document for document in documents if document.id not in there]
+            new = [document for document in documents if document.id not in there] if there else documents
             self._add_words(build, {word for document in new for place in document.words.values() for word in place})
             try:
                 rows = [copied_row(document) for document in new]
                 self._database.run(Query(statement("copy", build), {}, len, copied=rows, copied_as=COPIED))
-            except (psycopg.errors.UniqueViolation, psycopg.DataError, OverflowError):
+            except (psycopg.errors.UniqueViolation, psycopg.DataError, OverflowError, struct.error):
                 return self.write(build, documents)
         written = self.write(build, [document for document in documents if document.id in there])
         return msgspec.structs.replace(written, stored=written.stored + len(new))
@@ -116,14 +128,16 @@ class EmbeddedWriter:
             for row in connection.execute(cast(Any, statement("invalid", build))).fetchall():
                 connection.execute(cast(Any, f"drop index {row['name']}"))
             for name in INDEXES:
-                if name != "index_vectors" or build.dimensions is not None:
-                    connection.execute(cast(Any, statement(name, build)))
+                connection.execute(cast(Any, statement(name, build)))
+            for index in vector_indexes(build):
+                connection.execute(cast(Any, index))
             connection.execute(cast(Any, statement("analyze", build)))
 
     def _memory_for_vectors(self, connection: psycopg.Connection[DictRow], build: Build) -> int:
-        """MiB in which the whole graph fits; Postgres takes as much as it is told at once."""
+        """MiB in which the graph of a segment fits; Postgres takes as much as it is told at once."""
         [row] = connection.execute(cast(Any, statement("size", build))).fetchall()
-        return 64 + int(row["documents"]) * (HALF_BYTES * (build.dimensions or 0) + GRAPH_BYTES) // 2**20
+        documents = int(row["documents"]) // build.vector_segments
+        return 64 + documents * (HALF_BYTES * (build.dimensions or 0) + GRAPH_BYTES) // 2**20
 
     def refresh(self, build: Build) -> None:
         """What is committed is found at once."""
@@ -195,25 +209,38 @@ def row_of(document: IndexDocument) -> dict[str, Any]:
 
 def copied_row(document: IndexDocument) -> tuple[Any, ...]:
     """A document in the order of a build's columns, as COPY takes it in binary."""
-    labels = [label_of(facet, value).encode() for facet, values in document.values.items() for value in values]
+    labels = [_label(facet, value) for facet, values in document.values.items() for value in values]
     return (
         document.id,
         document.revision,
         False,
         document.name,
         document_tsvector(document),
-        _array(OID_TEXT, labels),
+        _array_head(OID_TEXT, len(labels)) + b"".join(labels),
         document.levels,
         document.published_at,
-        _array(OID_INT8, [document.ranks.get(rank, 0).to_bytes(8, "big", signed=True) for rank in RANKS]),
+        _RANKS_HEAD + _RANKS.pack(*[part for rank in RANKS for part in (8, document.ranks.get(rank, 0))]),
         _halves(document.vector) if document.vector else None,
     )
 
 
-def _array(kind: int, values: Sequence[bytes]) -> bytes:
-    """A Postgres array in binary. Source: array_recv: dimensions, nulls, type, length, first index, then each value."""
-    head = struct.pack(">iiIii", 1, 0, kind, len(values), 1) if values else struct.pack(">iiI", 0, 0, kind)
-    return head + b"".join(len(value).to_bytes(4, "big") + value for value in values)
+def _array_head(kind: int, count: int) -> bytes:
+    """The head of a Postgres array in binary; each value follows behind its length.
+
+    Source: array_recv: dimensions, nulls, type, length, first index.
+    """
+    return struct.pack(">iiIii", 1, 0, kind, count, 1) if count else struct.pack(">iiI", 0, 0, kind)
+
+
+_RANKS_HEAD = _array_head(OID_INT8, len(RANKS))
+_RANKS = struct.Struct(">" + "iq" * len(RANKS))
+
+
+@lru_cache(maxsize=65_536)
+def _label(facet: Facet, value: str) -> bytes:
+    """A label as a value of an array in binary; many documents share it."""
+    label = label_of(facet, value).encode()
+    return len(label).to_bytes(4, "big") + label
 
 
 def _halves(vector: bytes) -> bytes:

@@ -38,8 +38,9 @@ create index concurrently if not exists search_build_{build}_there
     on search_build_{build} (levels, published_at) where not removed;
 
 -- index_vectors --
-create index concurrently if not exists search_build_{build}_by_vector
-    on search_build_{build} using hnsw (vector halfvec_ip_ops) with (m = 16, ef_construction = 100);
+-- Of one segment: the time of a graph grows faster than its rows.
+create index concurrently if not exists search_build_{build}_by_vector_{number}
+    on search_build_{build} using hnsw (vector halfvec_ip_ops) with (m = 16, ef_construction = 100) {of_segment};
 
 -- index_stems --
 create index concurrently if not exists search_build_{build}_words_by_stem on search_build_{build}_words (stem);

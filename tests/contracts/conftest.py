@@ -50,9 +50,16 @@ class Bench:
         """The ids that a search gives."""
         return [hit.id for hit in self.find(SearchQuery(text=text, limit=1000, **fields), kind).hits]
 
-    def new_build(self, kind: Kind = Kind.MODEL, *, encoder: str | None = None, dimensions: int | None = None) -> Build:
+    def new_build(
+        self,
+        kind: Kind = Kind.MODEL,
+        *,
+        encoder: str | None = None,
+        dimensions: int | None = None,
+        vector_segments: int = 1,
+    ) -> Build:
         """An empty build that nobody reads yet."""
-        build = self.database.run(search_builds.insert(kind, self.writer.engine, encoder, dimensions))
+        build = self.database.run(search_builds.insert(kind, self.writer.engine, encoder, dimensions, vector_segments))
         self.writer.create(build)
         return self.database.run(search_builds.open_for_writes(build.id))
 

@@ -14,6 +14,7 @@ from storage.errors import EncoderUnavailable
 from storage.records.relevance import fuse
 from storage.records.search import Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
 from storage.records.search_documents import ModelDocument
+from storage.search import embedded
 from storage.search.documents import models
 from storage.search.encoder import Encoder
 from storage.search.gateway import QueryVector
@@ -34,8 +35,14 @@ def clustered(count: int, seed: int) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("<f4")
 
 
+@pytest.fixture(scope="module", params=[1, 7])
+def segments(request: pytest.FixtureRequest) -> int:
+    """In how many graphs the embedded engine keeps the vectors."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def vectors(bench: Bench) -> np.ndarray:
+def vectors(bench: Bench, segments: int) -> np.ndarray:
     """The vectors of a live build of images: one document in 50 is tagged rare, one in 5 common."""
     rows = clustered(COUNT, seed=3)
     documents = [
@@ -56,7 +63,7 @@ def vectors(bench: Bench) -> np.ndarray:
         )
         for number, row in enumerate(rows)
     ]
-    bench.filled(documents, Kind.IMAGE, encoder="seeded", dimensions=DIMENSIONS)
+    bench.filled(documents, Kind.IMAGE, encoder="seeded", dimensions=DIMENSIONS, vector_segments=segments)
     return rows
 
 
@@ -71,8 +78,15 @@ def vectors(bench: Bench) -> np.ndarray:
     ids=["everything", "a fifth", "a fiftieth", "a 150th"],
 )
 def test_nineteen_of_the_nearest_twenty_are_found(
-    bench: Bench, vectors: np.ndarray, filters: Filters, allowed: Callable[[int], bool]
+    bench: Bench,
+    vectors: np.ndarray,
+    segments: int,
+    monkeypatch: pytest.MonkeyPatch,
+    filters: Filters,
+    allowed: Callable[[int], bool],
 ) -> None:
+    if segments > 1:  # few are looked for in the graphs too
+        monkeypatch.setattr(embedded, "FEW", 0)
     passing = np.array([number for number in range(COUNT) if allowed(number)])
     shares = []
     for query in clustered(40, seed=5):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from html import unescape
 
 from storage.records.relevance import Place
@@ -17,6 +18,8 @@ MAX_BODY = 20_000
 MAX_ENCODED = 2_000
 """Letters of a description that are encoded; an encoder reads a few hundred tokens."""
 _TAG = re.compile(r"<[^<>]*>")
+# Many documents share a value.
+_kept_value = lru_cache(maxsize=65_536)(facet_value)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -72,4 +75,4 @@ def microseconds(moment: datetime) -> int:
 
 def kept(facet: Facet, values: Iterable[str]) -> tuple[str, ...]:
     """Values of a facet as documents keep them."""
-    return tuple(sorted({facet_value(facet, value) for value in values}))
+    return tuple(sorted({_kept_value(facet, value) for value in values}))

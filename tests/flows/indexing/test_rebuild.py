@@ -12,10 +12,10 @@ from flows.indexing.rebuild import REBUILD, rebuild
 from flows.reconcile import reconcile_search
 from storage.errors import StoreUnavailable, WrongState
 from storage.postgres import models, search_builds
-from storage.postgres.connection import Query
+from storage.postgres.connection import Query, column
 from storage.records.search import BuildState, Kind
 from storage.search.builds import begin, ensure_live_builds
-from storage.settings import JobSettings, Settings
+from storage.settings import JobSettings, SearchSettings, Settings
 from storage.stores import open_stores
 from tests.flows.indexing.conftest import Catalogue
 from tests.flows.indexing.processes import REBUILD_STEPS, rebuild_once, run_flow
@@ -44,6 +44,22 @@ def test_shards_are_filled_side_by_side(catalogue: Catalogue) -> None:
     catalogue.take_events()
     rebuild(catalogue.stores, Kind.MODEL, shard=3)
     assert catalogue.indexed() == catalogue.listed()
+
+
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
+def test_a_large_build_keeps_its_vectors_in_several_graphs(
+    catalogue: Catalogue, search_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(catalogue, 5)
+    catalogue.take_events()
+    monkeypatch.setattr("storage.search.builds.SEGMENT", 2)
+    encoding = search_settings.search.model_copy(update={"encoder_folder": SearchSettings().encoder_folder})
+    with open_stores(search_settings.model_copy(update={"search": encoding})) as stores:
+        build = rebuild(stores, Kind.MODEL)
+    assert build.vector_segments == 3
+    graphs = "select indexname as name from pg_indexes where tablename = %(table)s and indexdef like '%% hnsw %%'"
+    made = catalogue.stores.database.run(column(graphs, {"table": f"search_build_{build.id}"}, str))
+    assert len(made) == build.vector_segments
 
 
 def test_the_old_build_stays_for_open_readers_and_goes_later(catalogue: Catalogue) -> None:
