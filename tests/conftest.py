@@ -25,15 +25,19 @@ from storage.postgres.migrating import migrate
 from tests import search_server
 
 TEMPLATE = "template_darkroom"
+FAULTS = Path(__file__).parent / "faults"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole files run side by side. What shares the platform of tests/faults stays together, and first."""
-    faults = Path(__file__).parent / "faults"
+    """Whole files run side by side. Those that share the platform of tests/faults stay together, and come first."""
     for item in items:
-        together = faults if faults in item.path.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together.relative_to(faults.parent))))
-    items.sort(key=lambda item: faults not in item.path.parents)
+        item.add_marker(pytest.mark.xdist_group(str(FAULTS if needs_platform(item) else item.path)))
+    items.sort(key=lambda item: not needs_platform(item))
+
+
+def needs_platform(item: pytest.Item) -> bool:
+    """Whether a test asks for the platform of tests/faults, itself or through a fixture."""
+    return FAULTS in item.path.parents and "bench" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ PLACES = ("regularize", "fit:3", "fit:6", "export")
 """Where fault tests kill a job."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A running platform with a tiny base model, fast heartbeats, and every point disarmed."""
+    """A running platform with a tiny base model, fast heartbeats, every point disarmed; gone with its last test."""
     folder = tmp_path_factory.mktemp("points")
     points = Points(folder)
     orders = {point: f"wait:{points.file(point)}" for point in (*PLACES, "fit:2")}

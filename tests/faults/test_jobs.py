@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
 SERVICES = ("api", "relay", "prefect", "mlflow", "valkey", "postgres")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def straight(bench: Bench) -> dict[str, str]:
     """What the recipe of these tests gives when nothing dies."""
     return bench.weights(bench.submit())
