@@ -11,6 +11,7 @@ programs is made passable (not readable) for it. Started by anyone else, nothing
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -197,21 +198,27 @@ def account_to_run_as() -> RunAs:
     """The account that the server runs as: our own; for root a separate one, made when it is missing."""
     if os.geteuid() != 0:
         return OURSELVES
-    if ACCOUNT_OF_ROOT not in {account.pw_name for account in pwd.getpwall()}:
-        made = subprocess.run(
-            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_OF_ROOT],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        # Another process may have made it meanwhile (exit status 9): what counts is that it is there.
-        if made.returncode not in (0, 9):
-            raise PlatformError(
-                f"Postgres does not run as root, and the account {ACCOUNT_OF_ROOT} could not be made: "
-                f"{made.stderr.strip()}. Run as a normal user, or create that account."
-            )
+    # One at a time: `useradd` looks for the name before it locks its files, so that two at once make the account twice
+    # and the first one's number is nobody's.
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if ACCOUNT_OF_ROOT not in {account.pw_name for account in pwd.getpwall()}:
+            _make_account()
+    finally:
+        os.close(folder)
     account = pwd.getpwnam(ACCOUNT_OF_ROOT)
     return RunAs(account.pw_uid, account.pw_gid, ())
+
+
+def _make_account() -> None:
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_OF_ROOT]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode not in (0, 9):  # 9: it is there, by somebody else
+        raise PlatformError(
+            f"Postgres does not run as root, and the account {ACCOUNT_OF_ROOT} could not be made: "
+            f"{made.stderr.strip()}. Run as a normal user, or create that account."
+        )
 
 
 def _let_pass(folder: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from deployments.local.errors import PlatformError
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.postgres import ACCOUNT_OF_ROOT, EmbeddedPostgres, RunAs, account_to_run_as
 
 
 def test_the_server_has_what_prefect_and_search_ask_for_and_no_tcp_port(postgres_server: EmbeddedPostgres) -> None:
@@ -69,3 +72,21 @@ def test_a_death_in_the_middle_of_the_first_start_leaves_nothing_that_is_taken_f
     server = EmbeddedPostgres(short_folder / "half", durable=False)
     with server.serving():
         assert server.answers()
+
+
+def test_servers_started_by_root_at_once_make_its_account_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "made"
+    useradd = tmp_path / "useradd"
+    useradd.write_text(f"#!/bin/sh\nsleep 0.2\necho account >> {made}\n")
+    useradd.chmod(0o700)
+    account = SimpleNamespace(pw_name=ACCOUNT_OF_ROOT, pw_uid=990, pw_gid=991)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwall", lambda: [account] if made.exists() else [])
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: account)
+
+    with ThreadPoolExecutor(3) as threads:
+        accounts = [threads.submit(account_to_run_as) for _ in range(3)]
+
+    assert [run_as.result() for run_as in accounts] == [RunAs(990, 991, ())] * 3
+    assert made.read_text().splitlines() == ["account"]
