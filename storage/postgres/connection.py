@@ -41,7 +41,7 @@ class Query(Generic[T]):
     """One statement with its parameters, and how its rows become a value. `yield from` it inside a script.
 
     `copied` are the lines that a COPY ... FROM STDIN is given; `copied_as` are the types of their columns, which a
-    binary one needs.
+    binary one needs. `binary`: the rows come in binary, of which bytes are half as long.
     """
 
     statement: str
@@ -49,6 +49,7 @@ class Query(Generic[T]):
     read: Callable[[Rows], T]
     copied: Sequence[Sequence[Any]] | None = None
     copied_as: Sequence[str] = ()
+    binary: bool = False
 
     def __iter__(self) -> Generator[Query[Any], Any, T]:
         return (yield self)
@@ -197,7 +198,7 @@ class Database:
 
     def _rows(self, connection: psycopg.Connection[DictRow], query: Query[Any]) -> Rows:
         if query.copied is None:
-            cursor = connection.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            cursor = connection.execute(query.statement, query.parameters, binary=query.binary)  # pyright: ignore[reportArgumentType, reportCallIssue]
             return cursor.fetchall() if cursor.description else []
         with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
             if query.copied_as:
@@ -272,7 +273,7 @@ class AsyncDatabase:
 
     async def _rows(self, connection: psycopg.AsyncConnection[DictRow], query: Query[Any]) -> Rows:
         if query.copied is None:
-            cursor = await connection.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            cursor = await connection.execute(query.statement, query.parameters, binary=query.binary)  # pyright: ignore[reportArgumentType, reportCallIssue]
             return await cursor.fetchall() if cursor.description else []
         async with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
             if query.copied_as:

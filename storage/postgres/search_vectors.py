@@ -12,7 +12,7 @@ SQL = load_statements(__file__)
 def known(encoder: str, hashes: Sequence[bytes]) -> Query[dict[bytes, bytes]]:
     """The vectors that are there (float32, little-endian), by text hash."""
     parameters = {"encoder": encoder, "hashes": list(hashes)}
-    return Query(SQL["known"], parameters, lambda rows: {row["text_hash"]: row["vector"] for row in rows})
+    return Query(SQL["known"], parameters, lambda rows: {row["text_hash"]: row["vector"] for row in rows}, binary=True)
 
 
 def add(encoder: str, vectors: Mapping[bytes, bytes]) -> Query[int]:

@@ -120,7 +120,8 @@ def _label_words(text: str) -> tuple[str, ...]:
 
 def _document_words(folded: str) -> list[str]:
     if folded.isascii():
-        return [run[:MAX_LETTERS] for run in _ASCII_RUN.findall(folded)]
+        runs: list[str] = _ASCII_RUN.findall(folded)
+        return runs if max(map(len, runs), default=0) <= MAX_LETTERS else [run[:MAX_LETTERS] for run in runs]
     words: list[str] = []
     for run, unspaced in _runs(folded):
         words.extend([*run, *_pairs(run)] if unspaced else [run[:MAX_LETTERS]])

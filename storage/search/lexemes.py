@@ -64,9 +64,9 @@ def document_tsvector(document: IndexDocument) -> bytes:
     seen: set[str] = set()
     lexemes: list[bytes] = []
     for place, position in _POSITION.items():
-        words = [word for word in _words_at(document, place) if word not in seen]
+        words = set(_words_at(document, place)) - seen
         if words:
-            seen.update(words)
+            seen |= words
             lexemes.append("\0".join([*words, ""]).encode().replace(b"\0", position))
     return struct.pack(">i", len(seen)) + b"".join(lexemes)
 

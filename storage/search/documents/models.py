@@ -65,6 +65,8 @@ def encoded_text(model: ModelDocument) -> str:
 
 def plain_text(description: str) -> str:
     """A description without its markup, on one line."""
+    if "<" not in description and "&" not in description:
+        return " ".join(description.split())
     return " ".join(unescape(_TAG.sub(" ", description)).split())
 
 
