@@ -8,12 +8,12 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from uuid import UUID
 
 from storage.errors import WrongState
 from storage.postgres import access, models
 from storage.postgres.connection import Query, Script
-from storage.records.catalog import Model
 from storage.records.search import Filters, Kind, Rank, SearchQuery
 from storage.records.vocabulary import ModelType, Status
 from storage.settings import Settings
@@ -45,30 +45,40 @@ class World:
             an_image(database, model, meta={"prompt": "a steady mug"})
             self.steady.append(model.id)
 
-    def write(self) -> None:
-        """One random change."""
-        acts: list[tuple[int, Callable[[], None]]] = [
-            (1, self.create),
+    def write(self, count: int = 1) -> None:
+        """Random changes, committed together; what is made is committed by itself."""
+
+        def script(changes: list[Script[object]]) -> Script[None]:
+            for change in changes:
+                yield from change
+
+        acts, weights = zip(*self._acts, strict=True)
+        chosen = [act() for act in self._chance.choices(acts, weights, k=count)]
+        if changes := [change for change in chosen if change is not None]:
+            self.stores.database.run(script(changes))
+
+    @cached_property
+    def _acts(self) -> list[tuple[Callable[[], Script[object] | None], int]]:
+        return [
+            (self.create, 1),
             (
-                3,
                 lambda: self.touch("update models set description = description || 'x' where id = %(id)s returning id"),
+                3,
             ),
-            (1, lambda: self.touch("update models set name = name || 'x' where id = %(id)s returning id")),
+            (lambda: self.touch("update models set name = name || 'x' where id = %(id)s returning id"), 1),
             (
-                1,
                 lambda: self.touch(
                     "update model_versions set base_model = 'Pony' where model_id = %(id)s returning id"
                 ),
+                1,
             ),
-            (2, self.publish_or_hide),
-            (1, self.tag),
-            (1, self.delete),
-            (2, self.count),
-            (1, self.change_account),
-            (2, self.change_steady),
+            (self.publish_or_hide, 2),
+            (self.tag, 1),
+            (self.delete, 1),
+            (self.count, 2),
+            (self.change_account, 1),
+            (self.change_steady, 2),
         ]
-        [act] = self._chance.choices([act for _, act in acts], [weight for weight, _ in acts])
-        act()
 
     def create(self) -> None:
         """Publish a model with an image, or show another one with a model that is there."""
@@ -79,41 +89,38 @@ class World:
             self.ids.append(model.id)
             an_image(database, model, meta={"prompt": f"a {self._chance.choice(WORDS)}"})
 
-    def touch(self, statement: str) -> None:
+    def touch(self, statement: str) -> Script[object] | None:
         """Change something by SQL, as anybody with the database might."""
-        if self.ids:
-            self.stores.database.run(Query(statement, {"id": self._chance.choice(self.ids)}, len))
+        return iter(Query(statement, {"id": self._chance.choice(self.ids)}, len)) if self.ids else None
 
-    def publish_or_hide(self) -> None:
+    def publish_or_hide(self) -> Script[object] | None:
         """Hide what is shown, show what is hidden."""
 
-        def script(model_id: int) -> Script[Model]:
+        def script(model_id: int) -> Script[object]:
             model = yield from models.lock(model_id)
             if model.status is Status.PUBLISHED:
                 return (yield from models.unpublish(model))
             return (yield from models.publish(model))
 
-        if self.ids:
-            self.stores.database.run(script(self._chance.choice(self.ids)))
+        return script(self._chance.choice(self.ids)) if self.ids else None
 
-    def tag(self) -> None:
+    def tag(self) -> Script[object] | None:
         """Give a model other tags."""
-        if self.ids:
-            self.stores.database.run(
-                models.set_tags(self._chance.choice(self.ids), self._chance.sample(WORDS, self._chance.randint(0, 3)))
-            )
+        tags = self._chance.sample(WORDS, self._chance.randint(0, 3))
+        return models.set_tags(self._chance.choice(self.ids), tags) if self.ids else None
 
-    def delete(self) -> None:
+    def delete(self) -> Script[object] | None:
         """Delete a model with its images, for ever."""
 
-        def script(model_id: int) -> Script[Model]:
-            return (yield from models.delete((yield from models.lock(model_id)), "test"))
-
-        if len(self.ids) > RANDOM_MODELS // 2:
+        def script(model_id: int) -> Script[object]:
             with contextlib.suppress(WrongState):
-                self.stores.database.run(script(self.ids.pop(self._chance.randrange(len(self.ids)))))
+                yield from models.delete((yield from models.lock(model_id)), "test")
 
-    def count(self) -> None:
+        if len(self.ids) <= RANDOM_MODELS // 2:
+            return None
+        return script(self.ids.pop(self._chance.randrange(len(self.ids))))
+
+    def count(self) -> Script[object]:
         """Counts of a few models and of their images come in."""
         some = self._chance.sample(self.ids, min(5, len(self.ids)))
         for statement in (
@@ -123,9 +130,9 @@ class World:
             " where model_id = any(%(ids)s) order by listing.id on conflict (image_id)"
             " do update set heart_count = image_stats.heart_count + 1 returning image_id",
         ):
-            self.stores.database.run(Query(statement, {"ids": some}, len))
+            yield from Query(statement, {"ids": some}, len)
 
-    def change_account(self) -> None:
+    def change_account(self) -> Script[object]:
         """Ban an account, pardon it, or give it another name."""
         statement = self._chance.choice(
             (
@@ -136,20 +143,17 @@ class World:
             )
         )
         parameters = {"id": self._chance.choice(self.accounts), "name": f"creator{next(self._names)}x"}
-        self.stores.database.run(Query(statement, parameters, len))
+        yield from Query(statement, parameters, len)
 
-    def change_steady(self) -> None:
+    def change_steady(self) -> Script[object]:
         """One more like for a steady model, told with an edit, so that it is due at once."""
-
-        def script(model_id: int) -> Script[None]:
-            for statement in (
-                "update models set description = description || 'x' where id = %(id)s returning id",
-                "insert into model_stats (model_id, thumbs_up_count) values (%(id)s, 1) on conflict (model_id)"
-                " do update set thumbs_up_count = model_stats.thumbs_up_count + 1 returning model_id",
-            ):
-                yield from Query(statement, {"id": model_id}, len)
-
-        self.stores.database.run(script(self._chance.choice(self.steady)))
+        model_id = self._chance.choice(self.steady)
+        for statement in (
+            "update models set description = description || 'x' where id = %(id)s returning id",
+            "insert into model_stats (model_id, thumbs_up_count) values (%(id)s, 1) on conflict (model_id)"
+            " do update set thumbs_up_count = model_stats.thumbs_up_count + 1 returning model_id",
+        ):
+            yield from Query(statement, {"id": model_id}, len)
 
 
 class Reader:
