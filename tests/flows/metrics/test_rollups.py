@@ -42,7 +42,7 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     roll_up(stores, now)
     assert relay.sound_alarms(now) == []
 
-    ahead = now + timedelta(days=2, minutes=1)
+    ahead = now.replace(hour=12) + timedelta(days=2)
     count(stores, model.id, "meanwhile", now + timedelta(days=1))
     boards, late = stores.database.run(freshness.report(ahead, LATE_AFTER))
     assert (boards.state, late.state) == (PartitionState.LATE, PartitionState.LATE)
