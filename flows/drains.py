@@ -11,6 +11,7 @@ from functools import partial
 import psycopg
 from psycopg.rows import DictRow
 
+from flows.artifacts import leave_table
 from flows.light_tracking import note
 from flows.run_logs import run_logger
 from storage.postgres import pauses, search_queue
@@ -49,13 +50,14 @@ class Work:
 
 
 def note_point(settings: Settings, flow: str, figures: Mapping[str, float]) -> None:
-    """Add a point to the flow's tracking run of this UTC day, which the drains of the day share.
+    """Add a point to the flow's tracking run of this UTC day, which the drains of the day share; show it in Prefect.
 
     A run for each of thousands of small drains could not be read; this one is the day's chart.
     """
     moment = datetime.now(UTC)
     second = moment.hour * 3600 + moment.minute * 60 + moment.second
     note(settings, flow, f"{moment:%Y-%m-%d}", figures, step=second)
+    leave_table(flow, [dict(figures)])
 
 
 @contextmanager

@@ -11,10 +11,9 @@ from uuid import UUID
 from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
-from prefect.runtime import flow_run
 
+from flows.artifacts import leave_table
 from flows.indexing import builds
 from flows.relay import Relay
 from flows.tracking import (
@@ -73,8 +72,8 @@ def reconcile() -> list[str]:
     log.info("%d differences; %d old idempotency keys and %d old places forgotten", len(findings), forgotten, places)
     for finding in findings:
         log.warning("%s", finding)
-    if findings and flow_run.id:
-        create_table_artifact(key="reconcile", table=[{"difference": finding} for finding in findings])
+    if findings:
+        leave_table("reconcile", [{"difference": finding} for finding in findings])
     return findings
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from prefect import flow, get_run_logger
 
+from flows.artifacts import leave_table
 from flows.crash_points import reach
 from flows.indexing import builds
 from flows.indexing.draining import sole_writer
@@ -111,3 +112,4 @@ def tracked(settings: Settings, build: Build) -> Generator[Clock]:
         note(settings, REBUILD, run_name(build), clock.totals(), status=FAILED)
         raise
     note(settings, REBUILD, run_name(build), clock.totals())
+    leave_table(REBUILD, [clock.totals()])

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import msgspec
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
+from flows.artifacts import leave_table
 from flows.crash_points import reach
 from flows.light_tracking import note
 from flows.retries import patiently
@@ -54,8 +54,7 @@ def rank_leaderboards(day: date | None = None) -> int:
         done = rank_due(stores, now, wait_seconds=WAIT_SECONDS) if day is None else [rank_day(stores, day, now)]
         figures = figures_of(stores, done, now)
         note(stores.settings, RANK, str(flow_run.name or now), figures)
-    if flow_run.id and done:
-        create_table_artifact(key=RANK, table=[msgspec.to_builtins(ranked) for ranked in done])
+    leave_table(RANK, [msgspec.to_builtins(ranked) for ranked in done] or [figures])
     _log().info("boards of %d days in %.1f s", len(done), figures["seconds"])
     return len(done)
 

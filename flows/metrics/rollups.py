@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import msgspec
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
+from flows.artifacts import leave_table
 from flows.crash_points import reach
 from flows.light_tracking import note
 from flows.retries import patiently
@@ -49,8 +49,7 @@ def roll_up_metrics(day: date | None = None) -> int:
         figures = figures_of(stores, done, now)
         # Every run has a tracking run of its own: its name is that of the flow run, or its time.
         note(stores.settings, ROLL_UP, str(flow_run.name or now), figures)
-    if flow_run.id and any(part.activities or part.whole for part in done):
-        create_table_artifact(key=ROLL_UP, table=[_row(part) for part in done])
+    leave_table(ROLL_UP, [_row(part) for part in done])
     _log().info("%d activities of %d days in %.1f s", figures["activities"], len(done), figures["seconds"])
     return int(figures["activities"])
 

@@ -13,6 +13,8 @@ from uuid import UUID
 import psycopg
 import pytest
 from mlflow.tracking import MlflowClient
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from psycopg.rows import dict_row
 
 from flows import drains
@@ -279,7 +281,7 @@ def test_words_stay_short_and_on_one_line() -> None:
 
 
 def test_the_flows_do_it_as_prefect_runs_them(
-    told: Told, settings: Settings, prefect_server: None, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+    told: Told, settings: Settings, prefect: SyncPrefectClient, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
     monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_url)
@@ -314,3 +316,5 @@ def test_the_flows_do_it_as_prefect_runs_them(
         assert run.data.metrics["rows"] >= 1
         assert run.data.metrics["rows_per_second"] > 0
         assert figures.items() <= run.data.metrics.items()
+        [table] = prefect.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[flow])))
+        assert '"rows": 1' in str(table.data)
