@@ -94,10 +94,13 @@ def peer_embedded(stores: Stores, documents: list[IndexDocument], build: Build) 
 
 
 def peer_elasticsearch(settings: SearchSettings, documents: list[IndexDocument], build: Build) -> float:
-    """Seconds of streaming_bulk and a refresh."""
+    """Seconds of streaming_bulk and a refresh. Takes the documents out of the list: both do not fit into memory."""
     client = Elasticsearch(settings.elasticsearch_url.get_secret_value(), request_timeout=300)
     client.indices.create(index="bench-peer", settings=index_settings(), mappings=index_mapping(build))
-    ready = [(str(document.id), list(bulk_lines(build, document))[1]) for document in documents]
+    ready: list[tuple[str, bytes]] = []
+    while documents:
+        document = documents.pop()
+        ready.append((str(document.id), list(bulk_lines(build, document))[1]))
     began = time.perf_counter()
     actions = (
         {"_op_type": "index", "_index": "bench-peer", "_id": identity, "_source": body} for identity, body in ready

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from storage.errors import StoreUnavailable
+from storage.postgres.connection import Query, Script
+from storage.stores import Stores
 
 T = TypeVar("T")
 
@@ -37,6 +39,11 @@ def patiently(call: Callable[[], T], *, patience_seconds: float, check: Callable
                 raise
         time.sleep(wait * random.uniform(0.8, 1.2))
         wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+
+def run_patiently(stores: Stores, script: Callable[[], Query[T] | Script[T]]) -> T:
+    """What a script gives, begun anew while Postgres is away, for as long as the settings have patience."""
+    return patiently(lambda: stores.database.run(script()), patience_seconds=stores.settings.jobs.patience_seconds)
 
 
 def task_retries(task: object, task_run: object, state: Any) -> bool:

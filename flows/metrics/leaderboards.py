@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from prefect import flow
@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 from flows.artifacts import leave_table
 from flows.crash_points import reach
 from flows.light_tracking import note
-from flows.retries import patiently
+from flows.retries import run_patiently
 from flows.run_logs import run_logger
 from flows.sensor import DayUnfinished, wait_for_day
 from storage.errors import Refused
@@ -33,7 +33,6 @@ from storage.stores import Stores, open_stores
 
 _log = partial(run_logger, "darkroom.metrics")
 
-T = TypeVar("T")
 
 WAIT_SECONDS = 120.0
 """A run in the evening may begin a moment before the roll-up that it needs is done."""
@@ -104,9 +103,9 @@ def rank_day(stores: Stores, day: date, now: datetime, also: Callable[[], Query[
     began = time.perf_counter()
     prepared: list[Prepared] = []
     for board in BOARDS.values():
-        prepared.append(_patiently(stores, partial(leaderboards.prepare, board, day)))
+        prepared.append(run_patiently(stores, partial(leaderboards.prepare, board, day)))
         reach(stores.settings, "board-prepared")
-    _patiently(stores, partial(_publish, day, [board.edition_id for board in prepared], now, also))
+    run_patiently(stores, partial(_publish, day, [board.edition_id for board in prepared], now, also))
     places = sum(board.places for board in prepared)
     return Ranked(day=day, boards=len(prepared), places=places, seconds=round(time.perf_counter() - began, 3))
 
@@ -115,7 +114,3 @@ def _publish(day: date, editions: Sequence[int], now: datetime, also: Callable[[
     yield from leaderboards.publish(day, editions, now)
     if also is not None:
         yield from also()
-
-
-def _patiently(stores: Stores, script: Callable[[], Script[T]]) -> T:
-    return patiently(lambda: stores.database.run(script()), patience_seconds=stores.settings.jobs.patience_seconds)

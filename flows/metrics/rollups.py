@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 from prefect import flow
@@ -19,18 +18,16 @@ from prefect.runtime import flow_run
 from flows.artifacts import leave_table
 from flows.crash_points import reach
 from flows.light_tracking import note
-from flows.retries import patiently
+from flows.retries import run_patiently
 from flows.run_logs import run_logger
 from storage.postgres import activity, freshness, rollups
-from storage.postgres.connection import Query, Script
+from storage.postgres.connection import Script
 from storage.records.freshness import unfinished
 from storage.records.rollups import ROLL_UP, RolledUp
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
 _log = partial(run_logger, "darkroom.metrics")
-
-T = TypeVar("T")
 
 
 @flow(name=ROLL_UP)
@@ -74,11 +71,11 @@ def figures_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[
 
 def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
     """Everything that waits at `now`, oldest day first, and the days that were missed; drops what is kept no more."""
-    run = _patiently(stores)
+    run = partial(run_patiently, stores)
     missed = unfinished(run(partial(freshness.rows_of, ROLL_UP)), now.date())
     done: list[RolledUp] = []
     for day in sorted({now.date(), *missed, *run(rollups.waiting_days)}):
-        done.append(_timed(run, partial(rollups.roll_up_day, day, now)))
+        done.append(_timed(stores, partial(rollups.roll_up_day, day, now)))
         reach(stores.settings, "day-rolled-up")
     done += settle(stores, now)
     run(activity.make_days_ahead)
@@ -89,28 +86,19 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
 
 def settle(stores: Stores, now: datetime) -> list[RolledUp]:
     """Make totals and the catalogue's counts anew if whole days were built since; gives what that did, if anything."""
-    run = _patiently(stores)
-    if not run(rollups.state).stale:
+    if not run_patiently(stores, rollups.state).stale:
         return []
-    return [_timed(run, partial(rollups.settle_totals, now))]
+    return [_timed(stores, partial(rollups.settle_totals, now))]
 
 
 def build(stores: Stores, day: date, now: datetime) -> RolledUp:
     """Build a whole day from its activity; totals are to be settled after it. Raises Refused where that was dropped."""
-    return _timed(_patiently(stores), partial(rollups.build_day, day, now))
+    return _timed(stores, partial(rollups.build_day, day, now))
 
 
-def _patiently(stores: Stores) -> Callable[[Callable[[], Query[T] | Script[T]]], T]:
-    """Runs scripts, and waits for a Postgres that is away or a lock that somebody holds."""
-    patience = stores.settings.jobs.patience_seconds
-    return lambda script: patiently(lambda: stores.database.run(script()), patience_seconds=patience)
-
-
-def _timed(
-    run: Callable[[Callable[[], Script[RolledUp]]], RolledUp], script: Callable[[], Script[RolledUp]]
-) -> RolledUp:
+def _timed(stores: Stores, script: Callable[[], Script[RolledUp]]) -> RolledUp:
     began = time.perf_counter()
-    done = run(script)
+    done = run_patiently(stores, script)
     return msgspec.structs.replace(done, seconds=round(time.perf_counter() - began, 3))
 
 

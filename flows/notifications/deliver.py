@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextvars
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
 from prefect import flow
 
@@ -21,7 +20,7 @@ from flows.crash_points import reach
 from flows.notifications.channels.mapping import senders
 from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel, Sender, Told, TryAgain
 from flows.notifications.gathering import gather, utc_now
-from flows.retries import patiently
+from flows.retries import patiently, run_patiently
 from flows.run_logs import run_logger
 from storage.errors import DarkroomError
 from storage.postgres import deliveries, endpoints, sendings
@@ -40,7 +39,6 @@ DELIVER = "deliver-notifications"
 WORKERS = 6
 """Calls under way at once; one hangs for at most the settings' time for a call."""
 
-T = TypeVar("T")
 Senders = Mapping[Channel, Sender]
 
 
@@ -80,7 +78,7 @@ def deliver(stores: Stores, channels: Senders, workers: int = WORKERS) -> int:
 def gather_all(stores: Stores) -> int:
     """Decide about all that is due; gives how many deliveries."""
     total, wait = 0, stores.settings.notifications.debounce_seconds
-    while batch := _patiently(stores, lambda: stores.database.run(gather(utc_now(), wait))):
+    while batch := run_patiently(stores, lambda: gather(utc_now(), wait)):
         total += batch
     return total
 
@@ -89,8 +87,8 @@ def send_all(stores: Stores, channels: Senders, workers: int) -> int:
     """Try every sending that is due, several at once; gives how many tries."""
 
     def work() -> int:
-        tries = 0
-        while _patiently(stores, lambda: send_next(stores, channels)):
+        tries, patience = 0, stores.settings.jobs.patience_seconds
+        while patiently(lambda: send_next(stores, channels), patience_seconds=patience):
             tries += 1
         return tries
 
@@ -121,7 +119,7 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         _log().exception("sending %s broke its sender", sending.id)
         outcome = TryAgain(f"{type(error).__name__}: {error}")
     reach(stores.settings, "sending-called")
-    _patiently(stores, lambda: stores.database.run(note(sending, endpoint, outcome)))
+    run_patiently(stores, partial(note, sending, endpoint, outcome))
     return True
 
 
@@ -174,7 +172,3 @@ def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: S
         ],
         created_at=sending.created_at,
     )
-
-
-def _patiently(stores: Stores, call: Callable[[], T]) -> T:
-    return patiently(call, patience_seconds=stores.settings.jobs.patience_seconds)

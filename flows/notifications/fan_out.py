@@ -15,7 +15,7 @@ from prefect import flow
 from flows import drains
 from flows.crash_points import reach
 from flows.notifications.messages import words
-from flows.retries import patiently
+from flows.retries import run_patiently
 from flows.run_logs import run_logger
 from storage.postgres import notifications
 from storage.records.notifications import Notification
@@ -54,38 +54,33 @@ def fan_out_notifications() -> int:
 
 def fan_out(stores: Stores) -> int:
     """Tell everything that waits, the oldest first; gives how many notifications. Waits for a database that is away."""
-    patience = stores.settings.jobs.patience_seconds
     told = 0
     while True:
-        notification = patiently(lambda: stores.database.run(notifications.waiting()), patience_seconds=patience)
+        notification = run_patiently(stores, notifications.waiting)
         if notification is None:
             return told
-        _tell(stores, notification, patience)
+        _tell(stores, notification)
         told += 1
 
 
 def forget_old(stores: Stores, limit: int = FORGOTTEN_AT_ONCE) -> int:
     """Forget what is older than the settings keep, `limit` rows to a transaction and so much a run; gives how many."""
-    total, patience = 0, stores.settings.jobs.patience_seconds
-
-    def forget() -> int:
-        return stores.database.run(notifications.forget_old(stores.settings.notifications.keep_days, limit))
-
+    total = 0
     for _ in range(MOST_BATCHES):
-        batch = patiently(forget, patience_seconds=patience)
+        batch = run_patiently(stores, partial(notifications.forget_old, stores.settings.notifications.keep_days, limit))
         total += batch
         if batch == 0:
             break
     return total
 
 
-def _tell(stores: Stores, notification: Notification, patience: float) -> None:
+def _tell(stores: Stores, notification: Notification) -> None:
     try:
         said = words(notification.content())
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one notification's words holds up no other
         _log().error("notification %d (%s) cannot be told: %s", notification.id, notification.type, error)
         stores.database.run(notifications.fail(notification, f"{type(error).__name__}: {error}"))
         return
-    patiently(lambda: stores.database.run(notifications.begin(notification, said)), patience_seconds=patience)
-    while patiently(lambda: stores.database.run(notifications.fan_out_chunk(notification)), patience_seconds=patience):
+    run_patiently(stores, partial(notifications.begin, notification, said))
+    while run_patiently(stores, partial(notifications.fan_out_chunk, notification)):
         reach(stores.settings, "notification-chunk-written")

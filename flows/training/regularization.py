@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from PIL import Image
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.retries import patiently
+from flows.retries import run_patiently
 from flows.training.families.protocol import Components
 from flows.training.sampled_sets import DaskWorkers, DrawnBatch, draw_set
 from storage.blobs.store import BlobStore
@@ -94,10 +95,9 @@ def fill_set(
 
     `boundary` is called with the images done and the total before each batch is stored; it may raise to stop.
     """
-    patience = stores.settings.jobs.patience_seconds
     total = len(recipe.prompts)
     with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
-        present = patiently(lambda: stores.database.run(sampled_sets.ensure(recipe)), patience_seconds=patience)
+        present = run_patiently(stores, partial(sampled_sets.ensure, recipe))
         whole = [image.position for image in present if stores.blobs.exists(image.sha256)]
         done = len(whole)
 
@@ -105,12 +105,11 @@ def fill_set(
             nonlocal done
             boundary(done, total)
             rows = [_put(stores.blobs, batch.start + place, content) for place, content in enumerate(batch.images)]
-            key = recipe.fingerprint()
-            patiently(lambda: stores.database.run(sampled_sets.put_batch(key, rows)), patience_seconds=patience)
+            run_patiently(stores, partial(sampled_sets.put_batch, recipe.fingerprint(), rows))
             done += len(rows)
 
         draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
-    rows = patiently(lambda: stores.database.run(sampled_sets.images(recipe.fingerprint())), patience_seconds=patience)
+    rows = run_patiently(stores, partial(sampled_sets.images, recipe.fingerprint()))
     return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
 
 
