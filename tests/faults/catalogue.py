@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 from uuid import UUID
 
 from storage.errors import WrongState
@@ -22,6 +23,15 @@ from tests.storage.makers import a_published_model, an_account, an_image
 
 STEADY, RANDOM_MODELS, ACCOUNTS = 5, 60, 6
 WORDS = ("mug", "cat", "castle", "dragon", "portrait", "neon")
+
+
+Change: TypeAlias = tuple[int, Script[object]]
+"""How many rows will have been changed, and what changes them."""
+
+
+def nothing() -> Script[object]:
+    """What changes nothing."""
+    yield from ()
 
 
 @dataclass
@@ -45,55 +55,60 @@ class World:
             an_image(database, model, meta={"prompt": "a steady mug"})
             self.steady.append(model.id)
 
-    def write(self, count: int = 1) -> None:
-        """Random changes, committed together; what is made is committed by itself."""
+    def write(self, rows: int = 1) -> None:
+        """Random changes of so many rows in all, committed together; what is made is committed by itself."""
 
         def script(changes: list[Script[object]]) -> Script[None]:
             for change in changes:
                 yield from change
 
         acts, weights = zip(*self._acts, strict=True)
-        chosen = [act() for act in self._chance.choices(acts, weights, k=count)]
-        if changes := [change for change in chosen if change is not None]:
-            self.stores.database.run(script(changes))
+        changes: list[Script[object]] = []
+        while rows > 0:
+            [act] = self._chance.choices(acts, weights)
+            changed, change = act(rows)
+            rows -= changed
+            changes.append(change)
+        self.stores.database.run(script(changes))
 
     @cached_property
-    def _acts(self) -> list[tuple[Callable[[], Script[object] | None], int]]:
+    def _acts(self) -> list[tuple[Callable[[int], Change], int]]:
+        """What may happen, given how many rows may be changed at most, with how often it does."""
+        longer = "update models set {0} = {0} || 'x' where id = any(%(ids)s) returning id"
+        based = "update model_versions set base_model = 'Pony' where model_id = any(%(ids)s) returning id"
         return [
-            (self.create, 1),
-            (
-                lambda: self.touch("update models set description = description || 'x' where id = %(id)s returning id"),
-                3,
-            ),
-            (lambda: self.touch("update models set name = name || 'x' where id = %(id)s returning id"), 1),
-            (
-                lambda: self.touch(
-                    "update model_versions set base_model = 'Pony' where model_id = %(id)s returning id"
-                ),
-                1,
-            ),
-            (self.publish_or_hide, 2),
-            (self.tag, 1),
-            (self.delete, 1),
+            (lambda _: self.create(), 1),
+            (lambda rows: self.touch(longer.format("description"), rows), 3),
+            (lambda rows: self.touch(longer.format("name"), rows), 1),
+            (lambda rows: self.touch(based, rows), 1),
+            (lambda _: (1, self.publish_or_hide()), 2),
+            (lambda _: (1, self.tag()), 1),
+            (lambda _: (1, self.delete()), 1),
             (self.count, 2),
-            (self.change_account, 1),
-            (self.change_steady, 2),
+            (lambda _: (1, self.change_account()), 1),
+            (lambda _: (1, self.change_steady()), 2),
         ]
 
-    def create(self) -> None:
-        """Publish a model with an image, or show another one with a model that is there."""
+    def create(self) -> Change:
+        """Publish a model with an image, if there are few."""
         database = self.stores.database
-        if len(self.ids) < RANDOM_MODELS:
-            name = f"{self._chance.choice(WORDS)} {next(self._names)}"
-            model = a_published_model(database, self._chance.choice(self.accounts), name, type=ModelType.LORA)
-            self.ids.append(model.id)
-            an_image(database, model, meta={"prompt": f"a {self._chance.choice(WORDS)}"})
+        if len(self.ids) >= RANDOM_MODELS:
+            return 0, nothing()
+        name = f"{self._chance.choice(WORDS)} {next(self._names)}"
+        model = a_published_model(database, self._chance.choice(self.accounts), name, type=ModelType.LORA)
+        self.ids.append(model.id)
+        an_image(database, model, meta={"prompt": f"a {self._chance.choice(WORDS)}"})
+        return 1, nothing()
 
-    def touch(self, statement: str) -> Script[object] | None:
-        """Change something by SQL, as anybody with the database might."""
-        return iter(Query(statement, {"id": self._chance.choice(self.ids)}, len)) if self.ids else None
+    def touch(self, statement: str, rows: int) -> Change:
+        """Change something of so many models by SQL, as anybody with the database might."""
+        some = self._some(rows)
+        return len(some), iter(Query(statement, {"ids": some}, len))
 
-    def publish_or_hide(self) -> Script[object] | None:
+    def _some(self, most: int) -> list[int]:
+        return self._chance.sample(self.ids, min(most, len(self.ids)))
+
+    def publish_or_hide(self) -> Script[object]:
         """Hide what is shown, show what is hidden."""
 
         def script(model_id: int) -> Script[object]:
@@ -102,14 +117,14 @@ class World:
                 return (yield from models.unpublish(model))
             return (yield from models.publish(model))
 
-        return script(self._chance.choice(self.ids)) if self.ids else None
+        return script(self._chance.choice(self.ids)) if self.ids else nothing()
 
-    def tag(self) -> Script[object] | None:
+    def tag(self) -> Script[object]:
         """Give a model other tags."""
         tags = self._chance.sample(WORDS, self._chance.randint(0, 3))
-        return models.set_tags(self._chance.choice(self.ids), tags) if self.ids else None
+        return models.set_tags(self._chance.choice(self.ids), tags) if self.ids else nothing()
 
-    def delete(self) -> Script[object] | None:
+    def delete(self) -> Script[object]:
         """Delete a model with its images, for ever."""
 
         def script(model_id: int) -> Script[object]:
@@ -117,20 +132,24 @@ class World:
                 yield from models.delete((yield from models.lock(model_id)), "test")
 
         if len(self.ids) <= RANDOM_MODELS // 2:
-            return None
+            return nothing()
         return script(self.ids.pop(self._chance.randrange(len(self.ids))))
 
-    def count(self) -> Script[object]:
-        """Counts of a few models and of their images come in."""
-        some = self._chance.sample(self.ids, min(5, len(self.ids)))
-        for statement in (
-            "insert into model_stats (model_id, download_count) select unnest(%(ids)s::bigint[]), 1"
-            " on conflict (model_id) do update set download_count = model_stats.download_count + 1 returning model_id",
-            "insert into image_stats (image_id, heart_count) select listing.id, 1 from image_listings listing"
-            " where model_id = any(%(ids)s) order by listing.id on conflict (image_id)"
-            " do update set heart_count = image_stats.heart_count + 1 returning image_id",
-        ):
-            yield from Query(statement, {"ids": some}, len)
+    def count(self, rows: int) -> Change:
+        """Counts of some models, of five at least, and of their images come in."""
+        some = self._some(max(5, rows))
+
+        def script() -> Script[object]:
+            for statement in (
+                "insert into model_stats (model_id, download_count) select unnest(%(ids)s::bigint[]), 1 on conflict"
+                " (model_id) do update set download_count = model_stats.download_count + 1 returning model_id",
+                "insert into image_stats (image_id, heart_count) select listing.id, 1 from image_listings listing"
+                " where model_id = any(%(ids)s) order by listing.id on conflict (image_id)"
+                " do update set heart_count = image_stats.heart_count + 1 returning image_id",
+            ):
+                yield from Query(statement, {"ids": some}, len)
+
+        return min(rows, len(some)), script()
 
     def change_account(self) -> Script[object]:
         """Ban an account, pardon it, or give it another name."""
