@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from flows.indexing.documents import write_everywhere
-from flows.indexing.draining import SYNC, drain
+from flows.indexing.draining import SYNC, drain_batch
 from storage.errors import StoreUnavailable
 from storage.postgres import search_builds, search_queue, search_sources
 from storage.records.search import Build, BuildState, Kind
@@ -66,19 +66,22 @@ def catch_up(stores: Stores, patience_seconds: float) -> None:
 
     Raises StoreUnavailable when that takes longer than `patience_seconds`, for example because no relay runs.
     """
-    moment = stores.database.run(search_queue.now())
     deadline = time.monotonic() + patience_seconds
-    while stores.database.run(search_queue.waiting_since(moment)):
-        with stores.database.session_lock(SYNC) as held:
-            if held:
-                drain(stores)
-        if time.monotonic() > deadline:
-            lag = stores.database.run(search_queue.lag())
-            raise StoreUnavailable(
-                f"{lag.waiting} changes still wait after {patience_seconds:.0f} s. Is the relay running? "
-                "The old index stays; start the rebuild again."
-            )
-        time.sleep(0.1)
+    # First what was changed before now comes to the queue, then what is in the queue by then is written: an id that
+    # never rests is in it all the time, and has been written since.
+    for still in (search_queue.on_their_way_since, search_queue.waiting_since):
+        moment = stores.database.run(search_queue.now())
+        while stores.database.run(still(moment)):
+            with stores.database.session_lock(SYNC) as held:
+                done = drain_batch(stores) if held else 0
+            if time.monotonic() > deadline:
+                lag = stores.database.run(search_queue.lag())
+                raise StoreUnavailable(
+                    f"{lag.waiting} changes still wait after {patience_seconds:.0f} s, the oldest for "
+                    f"{lag.oldest_seconds:.0f} s. Is the relay running? The old index stays; start the rebuild again."
+                )
+            if done == 0:
+                time.sleep(0.1)
 
 
 def mend(stores: Stores, build: Build) -> int:

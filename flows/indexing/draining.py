@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -37,13 +38,16 @@ def sole_writer(stores: Stores, kind: Kind) -> Generator[None]:
         time.sleep(0.05)
 
 
-def drain(stores: Stores) -> int:
-    """Write everything that is due; gives how many ids. Waits for a store that is away, as long as the settings say."""
-    total = 0
+def drain(stores: Stores, seconds: float = math.inf) -> int:
+    """Write everything that is due, for about so many seconds at most; gives how many ids.
+
+    Waits for a store that is away, as long as the settings say.
+    """
+    total, ends = 0, time.monotonic() + seconds
     while True:
         batch = patiently(lambda: drain_batch(stores), patience_seconds=stores.settings.jobs.patience_seconds)
         total += batch
-        if batch == 0:
+        if batch == 0 or time.monotonic() > ends:
             return total
 
 

@@ -21,12 +21,13 @@ COUNTS_DELAY_SECONDS = 60.0
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the queue. `changes` tells whether it was changed again since it was read."""
+    """A row of the queue. `changes` tells whether it was changed again since `read_at`."""
 
     kind: Kind
     id: int
     lane: int
     changes: int
+    read_at: datetime
 
 
 class Lag(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,14 +77,17 @@ def due(limit: int) -> Query[list[Waiting]]:
     return many(SQL["due"], {"limit": limit}, Waiting)
 
 
-def done(rows: Sequence[Waiting]) -> Query[list[int]]:
-    """These rows were written as they are now; those changed again since they were read stay."""
+def done(rows: Sequence[Waiting]) -> Script[None]:
+    """These rows were written as they are now; those changed again since they were read stay, as changed after that."""
     parameters = {
         "kinds": [row.kind for row in rows],
         "ids": [row.id for row in rows],
         "changes": [row.changes for row in rows],
     }
-    return column(SQL["done"], parameters, int)
+    written = yield from column(SQL["done"], parameters, int)
+    if len(written) < len(rows):
+        again = {"read_at": [row.read_at for row in rows], "delay": COUNTS_DELAY_SECONDS}
+        yield from column(SQL["done_but_changed"], {**parameters, **again}, int)
 
 
 def bury(kind: Kind, identity: int, revision: int, error: str) -> Query[list[int]]:
@@ -108,8 +112,13 @@ def lag() -> Query[Lag]:
 
 
 def waiting_since(moment: datetime) -> Query[bool]:
-    """Whether a change from before `moment` still waits to be written."""
+    """Whether a change that came to the queue before `moment` still waits to be written. Counts do not matter here."""
     return Query(SQL["waiting_since"], {"moment": moment}, lambda rows: bool(rows[0]["waiting"]))
+
+
+def on_their_way_since(moment: datetime) -> Query[bool]:
+    """Whether a change from before `moment` has not come to the queue. Counts do not matter here."""
+    return Query(SQL["on_their_way_since"], {"moment": moment}, lambda rows: bool(rows[0]["waiting"]))
 
 
 def waiting_ids(kind: Kind) -> Query[list[int]]:

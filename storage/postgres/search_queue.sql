@@ -26,7 +26,7 @@ returning id;
 
 -- due --
 -- The most urgent lane first, then the longest waiting.
-select kind, id, lane, changes from search_queue
+select kind, id, lane, changes, now() as read_at from search_queue
  where due_at <= now()
  order by lane, due_at, kind, id
  limit %(limit)s;
@@ -36,6 +36,17 @@ select kind, id, lane, changes from search_queue
 delete from search_queue waiting
  using unnest(%(kinds)s::text[], %(ids)s::bigint[], %(changes)s::bigint[]) as done (kind, id, changes)
  where waiting.kind = done.kind and waiting.id = done.id and waiting.changes = done.changes
+returning waiting.id;
+
+-- done_but_changed --
+-- What was changed again: those changes are from after it was read, so a row that never rests looks no older than that
+-- and lets others go first. Counts wait for more again.
+update search_queue waiting
+   set queued_at = done.read_at,
+       due_at = done.read_at + case waiting.lane when 3 then make_interval(secs => %(delay)s) else '0' end
+  from unnest(%(kinds)s::text[], %(ids)s::bigint[], %(changes)s::bigint[], %(read_at)s::timestamptz[])
+       as done (kind, id, changes, read_at)
+ where waiting.kind = done.kind and waiting.id = done.id and waiting.changes <> done.changes
 returning waiting.id;
 
 -- bury --
@@ -63,10 +74,13 @@ select (select count(*) from search_queue) as waiting,
        (select count(*) from search_dead_letters) as dead_letters;
 
 -- waiting_since --
--- Whether anything that was changed before `moment` still waits to be written, counts aside.
-select (exists (select from search_queue where lane < 3 and queued_at <= %(moment)s)
-        or exists (select from outbox where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed') and created_at <= %(moment)s
-                      and payload ->> 'lane' <> 'counts')) as waiting;
+-- Whether anything that came to the queue before `moment` still waits to be written, counts aside.
+select exists (select from search_queue where lane < 3 and queued_at <= %(moment)s) as waiting;
+
+-- on_their_way_since --
+-- Whether any change from before `moment` has not come to the queue, counts aside.
+select exists (select from outbox where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed') and created_at <= %(moment)s
+                  and payload ->> 'lane' <> 'counts') as waiting;
 
 -- waiting_ids --
 select id from search_queue where kind = %(kind)s;

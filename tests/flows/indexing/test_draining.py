@@ -95,6 +95,58 @@ def test_a_row_that_changes_while_it_is_written_is_written_again(
     assert catalogue.indexed() == catalogue.listed()
 
 
+@pytest.fixture
+def restless(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A model that changes again whenever a batch is written."""
+    model = a_published_model(catalogue.stores.database, catalogue.owner, "restless")
+    catalogue.take_events()
+    write = draining.write_everywhere
+
+    def write_then_change(*arguments: Any) -> None:
+        write(*arguments)
+        catalogue.touch(model.id, "update models set description = description || 'x' where id = %(id)s returning id")
+        catalogue.take_events()
+
+    monkeypatch.setattr(draining, "write_everywhere", write_then_change)
+    return model.id
+
+
+def test_a_row_that_never_rests_lets_others_go_first_and_is_as_old_as_its_last_reading(
+    catalogue: Catalogue, restless: int
+) -> None:
+    stores = catalogue.stores
+    stores.database.run(Query("update search_queue set queued_at = now() - interval '1 hour'", {}, len))
+    assert stores.database.run(search_queue.lag()).oldest_seconds >= 3600
+    drain_batch(stores)
+    assert stores.database.run(search_queue.lag()).oldest_seconds < 600
+    stores.database.run(search_queue.add(Kind.MODEL, [restless + 1], Lane.VISIBILITY))
+    stores.database.run(search_queue.add(Kind.MODEL, [restless], Lane.VISIBILITY))
+    drain_batch(stores, limit=1)
+    assert [row.id for row in stores.database.run(search_queue.due(10)) if row.kind is Kind.MODEL] == [
+        restless + 1,
+        restless,
+    ]
+
+
+def test_counts_that_change_while_they_are_written_wait_for_more(catalogue: Catalogue, restless: int) -> None:
+    stores = catalogue.stores
+    stores.database.run(Query("delete from search_queue", {}, len))
+    stores.database.run(search_queue.add(Kind.MODEL, [restless], Lane.COUNTS))
+    stores.database.run(Query("update search_queue set due_at = now()", {}, len))
+    [row] = stores.database.run(search_queue.due(10))
+    stores.database.run(search_queue.add(Kind.MODEL, [restless], Lane.COUNTS))
+    stores.database.run(search_queue.done([row]))
+    later = stores.database.run(search_queue.next_due())
+    assert later is not None
+    assert later > search_queue.COUNTS_DELAY_SECONDS / 2
+
+
+def test_a_rebuild_catches_up_and_a_drain_stops_though_a_row_never_rests(catalogue: Catalogue, restless: int) -> None:
+    builds.catch_up(catalogue.stores, patience_seconds=20)
+    assert drain(catalogue.stores, seconds=0.5) > 1
+    assert catalogue.indexed()[0][0] == restless
+
+
 def test_a_document_that_the_engine_refuses_is_on_the_list_until_it_is_written(catalogue: Catalogue) -> None:
     database = catalogue.stores.database
     good = a_published_model(database, catalogue.owner, "good")
