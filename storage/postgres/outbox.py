@@ -29,18 +29,19 @@ def append(event: Event) -> Script[int]:
     return (yield from Query(SQL["append"], parameters, lambda rows: int(rows[0]["id"])))
 
 
-def claim(limit: int, held: Sequence[JobKind] = ()) -> Script[list[OutboxRow]]:
+def claim(limit: int, held: Sequence[JobKind] = (), kinds: Sequence[str] | None = None) -> Script[list[OutboxRow]]:
     """The oldest due events, in order; each gets its next try set before anything is done with it.
 
-    Submitted jobs of the kinds in `held` wait.
+    Submitted jobs of the kinds in `held` wait. `kinds`: of these events only.
     """
-    rows = yield from many(SQL["claim"], {"limit": limit, "held": list(held)}, OutboxRow)
+    wanted = None if kinds is None else list(kinds)
+    rows = yield from many(SQL["claim"], {"limit": limit, "held": list(held), "kinds": wanted}, OutboxRow)
     return sorted(rows, key=lambda row: row.id)
 
 
-def done(event_id: int) -> Query[list[int]]:
-    """The event has had its effect."""
-    return column(SQL["done"], {"id": event_id}, int)
+def done(*event_ids: int) -> Query[list[int]]:
+    """These events have had their effect."""
+    return column(SQL["done"], {"ids": list(event_ids)}, int)
 
 
 def failed(event_id: int, error: str) -> Query[list[int]]:

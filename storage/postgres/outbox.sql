@@ -5,12 +5,13 @@ insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(pay
 -- claim --
 -- The oldest due events among the kinds the relay acts on, held until the transaction ends; others skip them.
 -- A later try is set before the work, so that a relay that dies mid-way does not hold the event for ever. Jobs of the
--- held kinds keep their place.
+-- held kinds keep their place. Without `kinds` any event is claimed.
 update outbox
    set attempts = attempts + 1,
        next_attempt_at = now() + make_interval(secs => least(60, 5 * power(2, least(attempts, 6))))
  where id in (select id from outbox
                where done_at is null and next_attempt_at <= now()
+                 and (%(kinds)s::text[] is null or kind = any(%(kinds)s::text[]))
                  and not (kind = 'job.submitted'
                           and exists (select from jobs
                                        where jobs.id = (outbox.payload ->> 'job_id')::uuid
@@ -22,7 +23,7 @@ returning id, kind, subject, payload, created_at, attempts;
 
 -- done --
 -- Acknowledged by row, never by cursor: transactions commit out of sequence order.
-update outbox set done_at = now(), last_error = null where id = %(id)s and done_at is null returning id;
+update outbox set done_at = now(), last_error = null where id = any(%(ids)s::bigint[]) and done_at is null returning id;
 
 -- failed --
 update outbox set last_error = %(error)s where id = %(id)s and done_at is null returning id;

@@ -84,6 +84,7 @@ def done(rows: Sequence[Waiting]) -> Script[None]:
         "ids": [row.id for row in rows],
         "changes": [row.changes for row in rows],
     }
+    yield from column(SQL["hold_done"], parameters, int)
     written = yield from column(SQL["done"], parameters, int)
     if len(written) < len(rows):
         again = {"read_at": [row.read_at for row in rows], "delay": COUNTS_DELAY_SECONDS}

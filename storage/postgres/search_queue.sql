@@ -31,6 +31,14 @@ select kind, id, lane, changes, now() as read_at from search_queue
  order by lane, due_at, kind, id
  limit %(limit)s;
 
+-- hold_done --
+-- In the order in which changes come, so that neither waits for the other for ever.
+select waiting.id from search_queue waiting
+  join unnest(%(kinds)s::text[], %(ids)s::bigint[]) as done (kind, id)
+    on waiting.kind = done.kind and waiting.id = done.id
+ order by waiting.kind, waiting.id
+   for update of waiting;
+
 -- done --
 -- What was not changed again meanwhile has been written.
 delete from search_queue waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias, cast
@@ -235,6 +236,27 @@ Event: TypeAlias = (
     | CommentEdited
     | CommentDeleted
 )
+
+
+ChangeEvent: TypeAlias = ModelsChanged | ImagesChanged | CreatorsChanged
+"""Says that rows of the catalogue changed, but not how: any number of them are one."""
+
+CHANGES = tuple(str(one.__struct_config__.tag) for one in (ModelsChanged, ImagesChanged, CreatorsChanged))
+"""Their names."""
+
+
+def merged(changes: Iterable[ChangeEvent]) -> list[ChangeEvent]:
+    """The same changes in as few events as there are kinds and lanes."""
+    together: dict[tuple[type[ChangeEvent], Lane], dict[str, set[int]]] = {}
+    for change in changes:
+        numbers = together.setdefault((type(change), change.lane), {})
+        for name in change.__struct_fields__:
+            if name != "lane":
+                numbers.setdefault(name, set()).update(getattr(change, name))
+    return [
+        kind(lane=lane, **{name: tuple(sorted(values)) for name, values in numbers.items()})
+        for (kind, lane), numbers in together.items()
+    ]
 
 
 class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):

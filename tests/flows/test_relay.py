@@ -93,6 +93,27 @@ def test_one_event_without_an_effect_does_not_hold_up_the_others(stores: Stores,
     assert "job.unheard_of" in waiting["last_error"]
 
 
+def test_many_changes_have_their_effect_as_one_and_one_that_breaks_holds_up_no_other(
+    stores: Stores, relay: Relay
+) -> None:
+    model = a_published_model(stores.database, an_account(stores.database))
+    relay.drain()
+    stores.database.run(Query("delete from search_queue", {}, len))
+    for _ in range(30):
+        stores.database.run(Query("update models set description = description || 'x' returning id", {}, len))
+    assert relay.drain() == 30
+    [row] = [row for row in stores.database.run(search_queue.due(10)) if row.kind is Kind.MODEL]
+    assert (row.id, row.changes) == (model.id, 1)
+    broken = "insert into outbox (kind, subject, payload) values ('models.changed', 'models', '{}') returning id"
+    stores.database.run(Query(broken, {}, len))
+    stores.database.run(Query("update models set description = 'y' returning id", {}, len))
+    assert relay.drain() == 2
+    [row] = [row for row in stores.database.run(search_queue.due(10)) if row.kind is Kind.MODEL]
+    assert (row.id, row.changes) == (model.id, 2)
+    [waiting] = stores.database.run(Query("select last_error from outbox where done_at is null", {}, list))
+    assert "model_ids" in waiting["last_error"]
+
+
 def test_cancelling_a_waiting_job_cancels_its_flow_run(
     stores: Stores, prefect: SyncPrefectClient, relay: Relay
 ) -> None:
