@@ -22,6 +22,8 @@ _log = partial(run_logger, "darkroom.drains")
 
 IDLE_SECONDS = 30.0
 """A drain that found work waits this long for more before it ends."""
+TURN_SECONDS = 15.0
+"""A drain that always finds more stops this often to see whether its flow is paused."""
 
 
 class Work:

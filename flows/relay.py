@@ -8,6 +8,7 @@ their place.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import threading
@@ -80,6 +81,8 @@ DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
 
 CHANGES_AT_ONCE = 500
 """Changes of the catalogue that have their effect together: those of an import come by the thousand."""
+TURN_SECONDS, BREATH_SECONDS = 1.0, 0.01
+"""Events that never end hold up alarms, sweeps and the drains of others for so long; then they are gone on with."""
 SWEEP_SECONDS = 5.0
 DEAD_FLOW_RUN_SECONDS = 30.0
 ALARM_SECONDS = 30.0
@@ -108,7 +111,9 @@ class Relay:
                         if not last_alarms or time.monotonic() - last_alarms >= ALARM_SECONDS:
                             last_alarms = time.monotonic()
                             self.sound_alarms(datetime.now(UTC))
-                        self.drain()
+                        ends = time.monotonic() + TURN_SECONDS
+                        self.drain(ends)
+                        rest = BREATH_SECONDS if time.monotonic() >= ends else poll
                         for flow in DRAINS:
                             self.wake_drain(flow)
                         pause = 0.0
@@ -121,17 +126,20 @@ class Relay:
                             self.replace_dead_flow_runs()
                             follow(self._stores.database, self._orchestrator)
                             self._firings.hear(datetime.now(UTC))
-                        for _ in listener.notifies(timeout=poll, stop_after=1):
+                        for _ in listener.notifies(timeout=rest, stop_after=1):
                             pass
             except (StoreUnavailable, psycopg.Error, PrefectAway) as error:
                 pause = min(LONGEST_PAUSE_SECONDS, max(1.0, pause * 2))
                 log.warning("waiting %.0f s: %s", pause, error)
                 self.stopping.wait(pause)
 
-    def drain(self) -> int:
-        """Have the effect of every due event, in order; gives how many. Raises PrefectAway, StoreUnavailable."""
+    def drain(self, ends: float = math.inf) -> int:
+        """Have the effect of every due event, in order, until a moment of the monotonic clock; gives how many.
+
+        Raises PrefectAway, StoreUnavailable.
+        """
         acted = 0
-        while not self.stopping.is_set():
+        while not self.stopping.is_set() and time.monotonic() < ends:
             changes = self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES))
             self._act_together(changes)
             claimed = self._stores.database.run(self._claim())

@@ -20,7 +20,7 @@ from storage.stores import Stores
 _log = partial(run_logger, "darkroom.indexing")
 
 NOTE_SECONDS = 60.0
-"""A drain that goes on and on stops this often to add its figures to MLflow, and to see whether it is paused."""
+"""A drain that goes on and on adds its figures to MLflow this often."""
 
 
 @flow(name=SYNC)
@@ -74,7 +74,7 @@ class DrainFigures:
 
     def _drain(self) -> int:
         lag = self._stores.database.run(search_queue.lag())
-        written = self._work.timed(lambda: drain(self._stores, NOTE_SECONDS))()
+        written = self._work.timed(lambda: drain(self._stores, drains.TURN_SECONDS))()
         if written:
             self._lag = max(self._lag, lag.oldest_seconds)
         return written

@@ -8,7 +8,9 @@ again with growing pauses, then given up: it is a line in the log, a row that ca
 from __future__ import annotations
 
 import contextvars
+import math
 import random
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -53,7 +55,7 @@ def deliver_notifications() -> int:
             stores,
             DELIVER,
             "deliveries",
-            work.timed(lambda: deliver(stores, channels)),
+            work.timed(lambda: deliver(stores, channels, seconds=drains.TURN_SECONDS)),
             lambda: stores.database.run(deliveries.next_due()),
             drains.IDLE_SECONDS,
         )
@@ -65,31 +67,38 @@ def deliver_notifications() -> int:
     return tried
 
 
-def deliver(stores: Stores, channels: Senders, workers: int = WORKERS) -> int:
-    """Gather and send until nothing is due; gives how many deliveries were gathered and sendings tried."""
-    total = 0
+def deliver(stores: Stores, channels: Senders, workers: int = WORKERS, seconds: float = math.inf) -> int:
+    """Gather and send until nothing is due, for about so many seconds at most.
+
+    Gives how many deliveries were gathered and sendings tried.
+    """
+    total, ends = 0, time.monotonic() + seconds
     while True:
-        done = gather_all(stores) + send_all(stores, channels, workers)
+        done = gather_all(stores, ends) + send_all(stores, channels, workers, ends)
         total += done
-        if done == 0:
+        if done == 0 or time.monotonic() >= ends:
             return total
 
 
-def gather_all(stores: Stores) -> int:
-    """Decide about all that is due; gives how many deliveries."""
+def gather_all(stores: Stores, ends: float) -> int:
+    """Decide about all that is due, until a moment of the monotonic clock; gives how many deliveries."""
     total, wait = 0, stores.settings.notifications.debounce_seconds
     while batch := run_patiently(stores, lambda: gather(utc_now(), wait)):
         total += batch
+        if time.monotonic() >= ends:
+            break
     return total
 
 
-def send_all(stores: Stores, channels: Senders, workers: int) -> int:
-    """Try every sending that is due, several at once; gives how many tries."""
+def send_all(stores: Stores, channels: Senders, workers: int, ends: float) -> int:
+    """Try every sending that is due, several at once, until that moment; gives how many tries."""
 
     def work() -> int:
         tries, patience = 0, stores.settings.jobs.patience_seconds
         while patiently(lambda: send_next(stores, channels), patience_seconds=patience):
             tries += 1
+            if time.monotonic() >= ends:
+                break
         return tries
 
     with ThreadPoolExecutor(workers, thread_name_prefix="sending") as pool:

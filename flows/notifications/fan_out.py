@@ -8,6 +8,8 @@ this flow alone, so it runs where there is something to forget.
 
 from __future__ import annotations
 
+import math
+import time
 from functools import partial
 
 from prefect import flow
@@ -40,7 +42,12 @@ def fan_out_notifications() -> int:
             return 0
         work = drains.Work()
         told = drains.drain_until_idle(
-            stores, FAN_OUT, "notifications", work.timed(lambda: fan_out(stores)), lambda: None, drains.IDLE_SECONDS
+            stores,
+            FAN_OUT,
+            "notifications",
+            work.timed(lambda: fan_out(stores, drains.TURN_SECONDS)),
+            lambda: None,
+            drains.IDLE_SECONDS,
         )
         forgotten = forget_old(stores)
         lag = stores.database.run(notifications.lag())
@@ -52,15 +59,20 @@ def fan_out_notifications() -> int:
     return told
 
 
-def fan_out(stores: Stores) -> int:
-    """Tell everything that waits, the oldest first; gives how many notifications. Waits for a database that is away."""
-    told = 0
+def fan_out(stores: Stores, seconds: float = math.inf) -> int:
+    """Tell everything that waits, the oldest first, and begin none after so many seconds.
+
+    Gives how many notifications were told. Waits for a database that is away.
+    """
+    told, ends = 0, time.monotonic() + seconds
     while True:
         notification = run_patiently(stores, notifications.waiting)
         if notification is None:
             return told
         _tell(stores, notification)
         told += 1
+        if time.monotonic() >= ends:
+            return told
 
 
 def forget_old(stores: Stores, limit: int = FORGOTTEN_AT_ONCE) -> int:

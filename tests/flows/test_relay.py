@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,12 +11,13 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Crashed
 
+from flows import relay as relaying
 from flows.indexing.draining import SYNC
 from flows.orchestrator import PrefectAway
 from flows.relay import FLOWS, Relay
 from storage.postgres import catalog, jobs, models, outbox, search_queue
 from storage.postgres.connection import Query
-from storage.records.events import Lane, ModelsChanged
+from storage.records.events import Event, Lane, ModelsChanged
 from storage.records.jobs import JobKind, JobState
 from storage.records.search import Kind
 from storage.records.vocabulary import Status
@@ -112,6 +114,36 @@ def test_many_changes_have_their_effect_as_one_and_one_that_breaks_holds_up_no_o
     assert (row.id, row.changes) == (model.id, 2)
     [waiting] = stores.database.run(Query("select last_error from outbox where done_at is null", {}, list))
     assert "model_ids" in waiting["last_error"]
+
+
+def test_events_that_never_end_hold_up_neither_alarms_nor_the_drains_of_others(
+    stores: Stores, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = a_published_model(stores.database, an_account(stores.database))
+    relay.drain()
+    touch = Query("update models set description = description || 'x' where id = %(id)s", {"id": model.id}, len)
+    stores.database.run(touch)
+    effect, looked, woken, acted = relay.effect, threading.Semaphore(0), threading.Semaphore(0), []
+
+    def have_effect_and_change_again(event: Event) -> None:
+        effect(event)
+        stores.database.run(touch)
+        acted.append(event)
+
+    monkeypatch.setattr(relaying, "ALARM_SECONDS", 0)
+    monkeypatch.setattr(relaying, "TURN_SECONDS", 0.1)
+    monkeypatch.setattr(relay, "effect", have_effect_and_change_again)
+    monkeypatch.setattr(relay, "sound_alarms", lambda _: looked.release())
+    monkeypatch.setattr(relay, "wake_drain", lambda _: woken.release())
+    working = threading.Thread(target=relay.run)
+    working.start()
+    try:
+        assert [looked.acquire(timeout=20) for _ in range(3)] == [True] * 3
+        assert [woken.acquire(timeout=20) for _ in range(3)] == [True] * 3
+    finally:
+        relay.stopping.set()
+        working.join()
+    assert acted
 
 
 def test_cancelling_a_waiting_job_cancels_its_flow_run(

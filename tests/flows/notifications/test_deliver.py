@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
+from flows import drains
 from flows.notifications import deliver as delivering
 from flows.notifications import gathering
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
 from flows.notifications.deliver import deliver
-from storage.postgres import deliveries, endpoints, preferences, sendings
+from storage.postgres import deliveries, endpoints, pauses, preferences, sendings
 from storage.postgres.endpoints import EndpointState
 from storage.postgres.preferences import Clocks
+from storage.records.freshness import Switch
 from storage.records.notification_times import MAX_ATTEMPTS, RETRY_SECONDS
 from storage.records.notifications import Channel, Frequency
+from storage.settings import Settings
 from tests.flows.notifications.conftest import DONE, HOOK, NOTICE, SECRET, Post, both
 from tests.flows.notifications.conftest import Told as Platform
 
@@ -217,6 +221,42 @@ def test_a_key_that_does_not_open_is_named(told: Platform) -> None:
     deliver(told.stores, both(Post()))
     [row] = told.rows("select last_error from sendings")
     assert "does not open" in str(row["last_error"])
+
+
+def test_a_backlog_stops_after_a_sending_when_its_time_is_up(told: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "gather", partial(gathering.gather, limit=1))
+    for reader in told.readers(3):
+        told.register(reader, Channel.EMAIL, f"{reader}@example.com")
+    told.tell("to all")
+    told.fan_out()
+    post = Post()
+    deliver(told.stores, both(post), workers=1, seconds=0)
+    assert told.rows("select count(*)::int as gathered from sendings") == [{"gathered": 1}]
+    assert (len(post.parcels), sorted(told.states())) == (1, ["sent", "waiting", "waiting"])
+    deliver(told.stores, both(post), workers=1)
+    assert (len(post.parcels), told.states()) == (3, ["sent"] * 3)
+
+
+def test_a_flow_that_is_paused_leaves_its_backlog(
+    told: Platform, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reader in told.readers(3 * delivering.WORKERS):
+        told.register(reader, Channel.EMAIL, f"{reader}@example.com")
+    told.tell("to all")
+    told.fan_out()
+    post = Post()
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
+    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
+    sealing_key = settings.notifications.sealing_key.get_secret_value()
+    monkeypatch.setenv("DARKROOM_NOTIFICATIONS__SEALING_KEY", sealing_key)
+    monkeypatch.setattr(drains, "TURN_SECONDS", 0)
+    monkeypatch.setattr(drains, "note_point", lambda *_: None)
+    monkeypatch.setattr(delivering, "senders", lambda _: both(post))
+    told.stores.database.run(pauses.add(delivering.DELIVER, Switch.DARKROOM))
+    assert delivering.deliver_notifications.fn() > 0
+    assert 0 < len(post.parcels) <= delivering.WORKERS
+    deliver(told.stores, both(post))
+    assert len(post.parcels) == 3 * delivering.WORKERS
 
 
 def test_ends_do_not_change_any_more(told: Platform) -> None:

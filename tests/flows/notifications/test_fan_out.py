@@ -22,8 +22,20 @@ from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay import Relay
-from storage.postgres import access, deliveries, freshness, in_app, job_files, jobs, notifications, outbox, social
+from storage.postgres import (
+    access,
+    deliveries,
+    freshness,
+    in_app,
+    job_files,
+    jobs,
+    notifications,
+    outbox,
+    pauses,
+    social,
+)
 from storage.records.access import Role
+from storage.records.freshness import Switch
 from storage.records.jobs import JobFileRole
 from storage.records.notifications import (
     TYPES,
@@ -278,6 +290,21 @@ def test_words_stay_short_and_on_one_line() -> None:
         assert 0 < len(said.text) <= LONGEST_TEXT
         assert "\n" not in said.title
         assert said.path.startswith("/api/v1/") or not said.path
+
+
+def test_a_drain_that_always_finds_more_ends_soon_after_its_flow_is_paused(
+    told: Told, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
+    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
+    monkeypatch.setattr(drains, "TURN_SECONDS", 0)
+    monkeypatch.setattr(drains, "note_point", lambda *_: None)
+    for number in range(3):
+        told.tell(f"news {number}")
+    told.stores.database.run(pauses.add(fanning.FAN_OUT, Switch.DARKROOM))
+    assert fanning.fan_out_notifications.fn() == 1
+    told.stores.database.run(pauses.remove(fanning.FAN_OUT))
+    assert told.fan_out() == 2
 
 
 def test_the_flows_do_it_as_prefect_runs_them(
