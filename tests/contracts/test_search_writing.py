@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from elasticsearch import Elasticsearch
 
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres import search_builds
@@ -203,3 +204,22 @@ def test_a_kind_without_an_index_is_unavailable_not_empty(bench: Bench) -> None:
 def test_a_live_build_is_not_forgotten(bench: Bench, build: Build) -> None:
     assert bench.database.run(search_builds.forget(build.id)) == []
     assert bench.ids("mug") == []
+
+
+@pytest.mark.parametrize("bench", ["elasticsearch"], indirect=True)
+def test_an_elasticsearch_index_is_refreshed_copied_and_merged_once_it_is_filled(
+    bench: Bench, elasticsearch_url: str
+) -> None:
+    build = bench.new_build()
+    with Elasticsearch(elasticsearch_url) as client:
+
+        def told() -> dict[str, str]:
+            [index] = client.indices.get_settings(index=f"test-*-{build.id}", flat_settings=True).values()
+            asked = ("refresh_interval", "auto_expand_replicas", "merge.policy.segments_per_tier")
+            return {key: index["settings"][f"index.{key}"] for key in asked if f"index.{key}" in index["settings"]}
+
+        assert told() == {"refresh_interval": "-1", "merge.policy.segments_per_tier": "100"}
+        bench.writer.complete(build)
+        assert told() == {"refresh_interval": "1s", "auto_expand_replicas": "0-1"}
+    bench.writer.drop(build)
+    bench.database.run(search_builds.forget(build.id))
