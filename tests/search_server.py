@@ -28,7 +28,7 @@ def serving(folder: Path) -> Iterator[str]:
             "no Elasticsearch: set ELASTICSEARCH_URL, or put the test server at ../shared/elasticsearch beside this "
             "repository"
         )
-    environment = {**os.environ, "PYTHON": sys.executable, "ES_HEAP": "512m"}
+    environment = {"ES_HEAP": "512m", **os.environ, "PYTHON": sys.executable}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
