@@ -115,7 +115,7 @@ async def compare_answers(stores: Stores) -> None:
     [
         (400, 1),
         pytest.param(10_000, 1, marks=pytest.mark.soak),
-        pytest.param(1_000_000, 20, marks=pytest.mark.soak),  # twenty rows to a commit, or it takes half a day
+        pytest.param(1_000_000, 100, marks=pytest.mark.soak),  # a hundred rows to a commit, or it takes half a day
     ],
 )
 def test_search_equals_the_catalogue_whatever_is_written_and_whatever_dies(
