@@ -10,7 +10,7 @@ import msgspec
 from storage.postgres.connection import Query, Script, column, load_statements, many, one
 from storage.postgres.locks import lock_number
 from storage.postgres.search_sources import LISTINGS
-from storage.records.events import ImagesChanged, Lane
+from storage.records.events import CHANGES, ImagesChanged, Lane
 from storage.records.search import Kind
 
 SQL = load_statements(__file__)
@@ -109,7 +109,7 @@ def dead_letters(limit: int = 100) -> Query[list[DeadLetter]]:
 
 def lag() -> Query[Lag]:
     """How far searches are behind."""
-    return one(SQL["lag"], {}, Lag, "the lag")
+    return one(SQL["lag"], {"changes": list(CHANGES)}, Lag, "the lag")
 
 
 def waiting_since(moment: datetime) -> Query[bool]:
@@ -119,7 +119,8 @@ def waiting_since(moment: datetime) -> Query[bool]:
 
 def on_their_way_since(moment: datetime) -> Query[bool]:
     """Whether a change from before `moment` has not come to the queue. Counts do not matter here."""
-    return Query(SQL["on_their_way_since"], {"moment": moment}, lambda rows: bool(rows[0]["waiting"]))
+    parameters = {"moment": moment, "changes": list(CHANGES)}
+    return Query(SQL["on_their_way_since"], parameters, lambda rows: bool(rows[0]["waiting"]))
 
 
 def waiting_ids(kind: Kind) -> Query[list[int]]:
@@ -129,7 +130,7 @@ def waiting_ids(kind: Kind) -> Query[list[int]]:
 
 def events_waiting() -> Query[bool]:
     """Whether changes are still on their way to the queue."""
-    return Query(SQL["events_waiting"], {}, lambda rows: bool(rows[0]["waiting"]))
+    return Query(SQL["events_waiting"], {"changes": list(CHANGES)}, lambda rows: bool(rows[0]["waiting"]))
 
 
 def now() -> Query[datetime]:

@@ -75,7 +75,7 @@ select kind, id, revision, error, failed_at from search_dead_letters order by fa
 select (select count(*) from search_queue) as waiting,
        greatest(coalesce((select extract(epoch from now() - min(queued_at)) from search_queue where lane < 3), 0),
                 coalesce((select extract(epoch from now() - min(created_at)) from outbox
-                           where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed') and payload ->> 'lane' <> 'counts'), 0)
+                           where done_at is null and kind = any(%(changes)s) and payload ->> 'lane' <> 'counts'), 0)
                )::float8 as oldest_seconds,
        coalesce((select extract(epoch from now() - min(queued_at)) from search_queue where lane = 3), 0)::float8
            as oldest_counts_seconds,
@@ -87,15 +87,15 @@ select exists (select from search_queue where lane < 3 and queued_at <= %(moment
 
 -- on_their_way_since --
 -- Whether any change from before `moment` has not come to the queue, counts aside.
-select exists (select from outbox where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed') and created_at <= %(moment)s
+select exists (select from outbox
+                where done_at is null and kind = any(%(changes)s) and created_at <= %(moment)s
                   and payload ->> 'lane' <> 'counts') as waiting;
 
 -- waiting_ids --
 select id from search_queue where kind = %(kind)s;
 
 -- events_waiting --
-select exists (select from outbox
-                where done_at is null and kind in ('models.changed', 'images.changed', 'creators.changed')) as waiting;
+select exists (select from outbox where done_at is null and kind = any(%(changes)s)) as waiting;
 
 -- now --
 select clock_timestamp() as moment;
