@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from flows.indexing.documents import write_everywhere
 from flows.indexing.draining import SYNC, drain_batch
+from flows.retries import patiently
 from storage.errors import StoreUnavailable
 from storage.postgres import search_builds, search_queue, search_sources
 from storage.records.search import Build, BuildState, Kind
@@ -73,7 +75,8 @@ def catch_up(stores: Stores, patience_seconds: float) -> None:
         moment = stores.database.run(search_queue.now())
         while stores.database.run(still(moment)):
             with stores.database.session_lock(SYNC) as held:
-                done = drain_batch(stores) if held else 0
+                batch = partial(drain_batch, stores)
+                done = patiently(batch, patience_seconds=deadline - time.monotonic()) if held else 0
             if time.monotonic() > deadline:
                 lag = stores.database.run(search_queue.lag())
                 raise StoreUnavailable(

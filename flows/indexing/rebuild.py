@@ -7,8 +7,9 @@ never takes an older revision, so whatever the order of arrival the newest stays
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
@@ -18,12 +19,15 @@ from flows.indexing import builds
 from flows.indexing.draining import sole_writer
 from flows.indexing.filling import SHARD, fill
 from flows.light_tracking import FAILED, KILLED, RUNNING, note
+from flows.retries import patiently
 from storage.errors import WrongState
 from storage.postgres import search_queue
 from storage.records.search import Build, Kind
 from storage.search.builds import begin
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
+
+T = TypeVar("T")
 
 REBUILD = "rebuild-search-index"
 
@@ -47,6 +51,15 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
     A failure or a death at any step leaves the old build in place; the next rebuild clears what it left.
     """
     settings = stores.settings
+
+    def patient(step: Callable[[], T]) -> T:
+        """A step that may be repeated, begun anew while a store is away or busy: nothing that was filled is lost."""
+        return patiently(step, patience_seconds=settings.jobs.patience_seconds)
+
+    def swap() -> None:
+        stores.search.refresh(build)
+        stores.search.swap(build)
+
     with stores.database.session_lock(f"{REBUILD}:{kind}") as held:
         if not held:
             raise WrongState(f"A rebuild of {kind} is running already. Wait for it, or cancel its flow run.")
@@ -59,19 +72,17 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
             clock.figures["rows"] = fill(stores, build, shard=shard, dask_address=dask_address)
             clock.lap("fill")
             reach(settings, "rebuild-filled")
-            stores.search.complete(build)
-            stores.search.refresh(build)
+            patient(lambda: stores.search.complete(build))
             clock.lap("complete")
             reach(settings, "rebuild-completed")
             clock.figures["lag_seconds"] = stores.database.run(search_queue.lag()).oldest_seconds
             builds.catch_up(stores, settings.jobs.patience_seconds)
             clock.lap("catch_up")
-            clock.figures["mended"] = builds.mend(stores, build)
+            clock.figures["mended"] = patient(lambda: builds.mend(stores, build))
             clock.lap("mend")
             reach(settings, "rebuild-caught-up")
             with sole_writer(stores, kind):
-                stores.search.refresh(build)
-                stores.search.swap(build)
+                patient(swap)
         reach(settings, "rebuild-swapped")
         return build
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import random
@@ -12,13 +13,13 @@ from functools import cached_property
 from typing import TypeAlias
 from uuid import UUID
 
-from storage.errors import WrongState
+from storage.errors import StoreUnavailable, WrongState
 from storage.postgres import access, models
 from storage.postgres.connection import Query, Script
 from storage.records.search import Filters, Kind, Rank, SearchQuery
 from storage.records.vocabulary import ModelType, Status
 from storage.settings import Settings
-from storage.stores import Stores, open_async_stores
+from storage.stores import AsyncStores, Stores, open_async_stores
 from tests.storage.makers import a_published_model, an_account, an_image
 
 STEADY, RANDOM_MODELS, ACCOUNTS = 5, 60, 6
@@ -180,7 +181,7 @@ class Reader:
 
     def __init__(self, settings: Settings, steady: list[int]) -> None:
         self._settings, self._steady = settings, frozenset(steady)
-        self.answers = 0
+        self.answers = self.refusals = 0
         self.likes = dict.fromkeys(steady, 0)
         self.faults: list[str] = []
 
@@ -188,17 +189,25 @@ class Reader:
         """Read until told to stop."""
         async with open_async_stores(self._settings) as stores:
             while not stop.is_set():
-                words = await stores.search.find(Kind.MODEL, SearchQuery(text="steady", limit=100))
-                missing = self._steady - {hit.id for hit in words.hits}
-                pictures = await stores.search.find(Kind.IMAGE, SearchQuery(text="steady", limit=100))
-                keeper = await stores.search.find(Kind.CREATOR, SearchQuery(text="keeper"))
-                if missing or pictures.total != STEADY or keeper.total != 1:
-                    self.faults.append(f"models {sorted(missing)}, {pictures.total} images, {keeper.total} creators")
-                for identity, likes in self.likes.items():
-                    query = SearchQuery(text="steady", filters=Filters(at_least={Rank.LIKES: likes}), limit=100)
-                    if identity not in {hit.id for hit in (await stores.search.find(Kind.MODEL, query)).hits}:
-                        self.faults.append(f"model {identity} had {likes} likes before")
-                    more = SearchQuery(text="steady", filters=Filters(at_least={Rank.LIKES: likes + 1}), limit=100)
-                    if identity in {hit.id for hit in (await stores.search.find(Kind.MODEL, more)).hits}:
-                        self.likes[identity] = likes + 1
-                self.answers += 1
+                try:
+                    await self._read(stores)
+                except StoreUnavailable:  # a server that is too busy says so, and is asked again later
+                    self.refusals += 1
+                    await asyncio.sleep(0.5)
+                else:
+                    self.answers += 1
+
+    async def _read(self, stores: AsyncStores) -> None:
+        words = await stores.search.find(Kind.MODEL, SearchQuery(text="steady", limit=100))
+        missing = self._steady - {hit.id for hit in words.hits}
+        pictures = await stores.search.find(Kind.IMAGE, SearchQuery(text="steady", limit=100))
+        keeper = await stores.search.find(Kind.CREATOR, SearchQuery(text="keeper"))
+        if missing or pictures.total != STEADY or keeper.total != 1:
+            self.faults.append(f"models {sorted(missing)}, {pictures.total} images, {keeper.total} creators")
+        for identity, likes in self.likes.items():
+            query = SearchQuery(text="steady", filters=Filters(at_least={Rank.LIKES: likes}), limit=100)
+            if identity not in {hit.id for hit in (await stores.search.find(Kind.MODEL, query)).hits}:
+                self.faults.append(f"model {identity} had {likes} likes before")
+            more = SearchQuery(text="steady", filters=Filters(at_least={Rank.LIKES: likes + 1}), limit=100)
+            if identity in {hit.id for hit in (await stores.search.find(Kind.MODEL, more)).hits}:
+                self.likes[identity] = likes + 1

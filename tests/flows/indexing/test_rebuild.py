@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.indexing import builds
+from flows.indexing import rebuild as rebuilding
 from flows.indexing.draining import drain
 from flows.indexing.rebuild import REBUILD, rebuild
 from flows.reconcile import reconcile_search
@@ -89,6 +91,35 @@ def test_without_a_relay_the_old_index_stays_and_the_reason_is_told(
     with open_stores(hasty) as stores, pytest.raises(StoreUnavailable, match="relay"):
         rebuild(stores, Kind.MODEL)
     assert catalogue.live().id == before.id
+
+
+@pytest.mark.parametrize("step", ["load", "complete", "write", "refresh", "revisions", "swap"])
+def test_a_store_that_is_busy_for_a_moment_costs_a_rebuild_nothing_but_time(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    a_published_model(catalogue.stores.database, catalogue.owner)
+    catalogue.take_events()
+    search, refusals = catalogue.stores.search, list[StoreUnavailable]()
+    call, fill = getattr(search, step), rebuilding.fill
+
+    def fill_then_catch_up(*arguments: Any, **named: Any) -> int:
+        rows = fill(*arguments, **named)
+        if step != "load":
+            refusals.append(StoreUnavailable("Too busy."))
+        return rows
+
+    def busy_once(*arguments: Any, **named: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return call(*arguments, **named)
+
+    if step == "load":
+        refusals.append(StoreUnavailable("Too busy."))
+    monkeypatch.setattr(rebuilding, "fill", fill_then_catch_up)
+    monkeypatch.setattr(search, step, busy_once)
+    assert rebuild(catalogue.stores, Kind.MODEL).id == catalogue.live().id
+    assert refusals == []
+    assert catalogue.indexed() == catalogue.listed()
 
 
 def test_what_a_build_lacks_has_older_or_should_not_have_is_mended(catalogue: Catalogue) -> None:
