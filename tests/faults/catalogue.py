@@ -191,7 +191,9 @@ class Reader:
             while not stop.is_set():
                 try:
                     await self._read(stores)
-                except StoreUnavailable:  # a server that is too busy says so, and is asked again later
+                except StoreUnavailable as error:
+                    if "answers 429" not in str(error):  # only a server that is too busy may refuse
+                        self.faults.append(str(error))
                     self.refusals += 1
                     await asyncio.sleep(0.5)
                 else:
