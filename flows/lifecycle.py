@@ -28,7 +28,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows import crash_points
-from flows.retries import patiently
+from flows.retries import patiently, retried, run_patiently
 from storage.errors import (
     DiskFull,
     JobAlreadyRunning,
@@ -80,8 +80,11 @@ class RunningJob:
 
     def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
         """Carry out a script in one transaction, waiting while Postgres is away. The script is made anew each try."""
-        patience = self.stores.settings.jobs.patience_seconds
-        return patiently(lambda: self.stores.database.run(script()), patience_seconds=patience, check=self.check)
+        return run_patiently(self.stores, script, self.check)
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """What `call` gives, tried again while a store is away, as long as the job may go on."""
+        return patiently(self.stores, call, self.check)
 
     def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
         """Say how far the job is: at once to listeners (at most twice a second), with the next heartbeat to the row."""
@@ -171,8 +174,7 @@ def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[Runnin
 
 
 def _claim(stores: Stores, job_id: UUID, hand_out: int) -> RunningJob:
-    patience = stores.settings.jobs.patience_seconds
-    lock = patiently(stores.database.connect, patience_seconds=patience)
+    lock = patiently(stores, stores.database.connect)
     deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
     while not try_lock(lock, lock_name(job_id)):
         if time.monotonic() > deadline:
@@ -182,7 +184,7 @@ def _claim(stores: Stores, job_id: UUID, hand_out: int) -> RunningJob:
     run_id = flow_run.id
     identity = UUID(str(run_id)) if run_id else None
     try:
-        row = patiently(lambda: stores.database.run(jobs.claim(job_id, hand_out, identity)), patience_seconds=patience)
+        row = run_patiently(stores, lambda: jobs.claim(job_id, hand_out, identity))
     except BaseException:
         lock.close()
         raise
@@ -209,7 +211,7 @@ def _cancel(job: RunningJob) -> Script[Job]:
 def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
     """Write how a job ended. If it is no longer ours, or Postgres stays away, the relay's sweep finds it silent."""
     try:
-        patiently(lambda: job.stores.database.run(script()), patience_seconds=15)
+        retried(lambda: job.stores.database.run(script()), patience_seconds=15)
     except (JobLost, StoreUnavailable) as error:
         log.warning("job %s: its end was not written: %s", job.id, error)
 

@@ -22,7 +22,7 @@ def passes_by_waiting(error: BaseException) -> bool:
     return isinstance(error, StoreUnavailable | ConnectionError | TimeoutError)
 
 
-def patiently(call: Callable[[], T], *, patience_seconds: float, check: Callable[[], None] | None = None) -> T:
+def retried(call: Callable[[], T], *, patience_seconds: float, check: Callable[[], None] | None = None) -> T:
     """What `call` gives, tried again while a store is away, for at most `patience_seconds`.
 
     `check` runs before each try and may raise to stop waiting. Raises the last StoreUnavailable.
@@ -41,9 +41,16 @@ def patiently(call: Callable[[], T], *, patience_seconds: float, check: Callable
         wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
 
-def run_patiently(stores: Stores, script: Callable[[], Query[T] | Script[T]]) -> T:
+def patiently(stores: Stores, call: Callable[[], T], check: Callable[[], None] | None = None) -> T:
+    """What `call` gives, tried again while a store is away, for as long as the settings have patience."""
+    return retried(call, patience_seconds=stores.settings.jobs.patience_seconds, check=check)
+
+
+def run_patiently(
+    stores: Stores, script: Callable[[], Query[T] | Script[T]], check: Callable[[], None] | None = None
+) -> T:
     """What a script gives, begun anew while Postgres is away, for as long as the settings have patience."""
-    return patiently(lambda: stores.database.run(script()), patience_seconds=stores.settings.jobs.patience_seconds)
+    return patiently(stores, lambda: stores.database.run(script()), check)
 
 
 def task_retries(task: object, task_run: object, state: Any) -> bool:

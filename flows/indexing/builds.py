@@ -9,7 +9,7 @@ from functools import partial
 
 from flows.indexing.documents import write_everywhere
 from flows.indexing.draining import SYNC, drain_batch
-from flows.retries import patiently
+from flows.retries import retried
 from storage.errors import StoreUnavailable
 from storage.postgres import search_builds, search_queue, search_sources
 from storage.records.search import Build, BuildState, Kind
@@ -76,7 +76,7 @@ def catch_up(stores: Stores, patience_seconds: float) -> None:
         while stores.database.run(still(moment)):
             with stores.database.session_lock(SYNC) as held:
                 batch = partial(drain_batch, stores)
-                done = patiently(batch, patience_seconds=deadline - time.monotonic()) if held else 0
+                done = retried(batch, patience_seconds=deadline - time.monotonic()) if held else 0
             if time.monotonic() > deadline:
                 lag = stores.database.run(search_queue.lag())
                 raise StoreUnavailable(

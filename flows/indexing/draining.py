@@ -45,7 +45,7 @@ def drain(stores: Stores, seconds: float = math.inf) -> int:
     """
     total, ends = 0, time.monotonic() + seconds
     while True:
-        batch = patiently(lambda: drain_batch(stores), patience_seconds=stores.settings.jobs.patience_seconds)
+        batch = patiently(stores, lambda: drain_batch(stores))
         total += batch
         if batch == 0 or time.monotonic() > ends:
             return total

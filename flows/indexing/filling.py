@@ -111,8 +111,7 @@ def fill_shard(stores: Stores, build: Build, ends: Range) -> int:
     ids = stores.database.run(search_sources.listed(build.kind, *ends))
 
     def write(start: int) -> None:
-        batch = partial(write_to, stores, build, ids[start : start + BATCH])
-        patiently(batch, patience_seconds=stores.settings.jobs.patience_seconds)
+        patiently(stores, partial(write_to, stores, build, ids[start : start + BATCH]))
         reach(stores.settings, "rebuild-batch-written")
 
     with ThreadPoolExecutor(THREADS) as threads:

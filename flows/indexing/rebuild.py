@@ -7,9 +7,8 @@ never takes an older revision, so whatever the order of arrival the newest stays
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from prefect import flow, get_run_logger
 
@@ -26,8 +25,6 @@ from storage.records.search import Build, Kind
 from storage.search.builds import begin
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
-
-T = TypeVar("T")
 
 REBUILD = "rebuild-search-index"
 
@@ -49,12 +46,9 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
     """Build, fill, catch up, compare, swap. Raises WrongState while another rebuild of the kind runs.
 
     A failure or a death at any step leaves the old build in place; the next rebuild clears what it left.
+    A store that is away or busy for a while ends no rebuild that has begun to fill.
     """
     settings = stores.settings
-
-    def patient(step: Callable[[], T]) -> T:
-        """A step that may be repeated, begun anew while a store is away or busy: nothing that was filled is lost."""
-        return patiently(step, patience_seconds=settings.jobs.patience_seconds)
 
     def swap() -> None:
         stores.search.refresh(build)
@@ -72,17 +66,17 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
             clock.figures["rows"] = fill(stores, build, shard=shard, dask_address=dask_address)
             clock.lap("fill")
             reach(settings, "rebuild-filled")
-            patient(lambda: stores.search.complete(build))
+            patiently(stores, lambda: stores.search.complete(build))
             clock.lap("complete")
             reach(settings, "rebuild-completed")
             clock.figures["lag_seconds"] = stores.database.run(search_queue.lag()).oldest_seconds
             builds.catch_up(stores, settings.jobs.patience_seconds)
             clock.lap("catch_up")
-            clock.figures["mended"] = patient(lambda: builds.mend(stores, build))
+            clock.figures["mended"] = patiently(stores, lambda: builds.mend(stores, build))
             clock.lap("mend")
             reach(settings, "rebuild-caught-up")
             with sole_writer(stores, kind):
-                patient(swap)
+                patiently(stores, swap)
         reach(settings, "rebuild-swapped")
         return build
 

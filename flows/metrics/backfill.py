@@ -67,13 +67,12 @@ def _each_day(
     after: Callable[[], list[T]] = list,
 ) -> list[T]:
     """Make every day that is left, then what comes `after` them all; gives what was done."""
-    patience = stores.settings.jobs.patience_seconds
     wanted = stores.database.run(backfills.begin(flow, first, last))
 
     def work(day: date) -> T | DarkroomError:
         note = partial(backfills.finish_day, wanted.id, day)
         try:
-            made = patiently(lambda: make(day, note), patience_seconds=patience)
+            made = patiently(stores, lambda: make(day, note))
         except DarkroomError as error:
             log.error("%s of %s was not made: %s", day, flow, error)
             return error

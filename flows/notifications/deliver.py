@@ -94,8 +94,8 @@ def send_all(stores: Stores, channels: Senders, workers: int, ends: float) -> in
     """Try every sending that is due, several at once, until that moment; gives how many tries."""
 
     def work() -> int:
-        tries, patience = 0, stores.settings.jobs.patience_seconds
-        while patiently(lambda: send_next(stores, channels), patience_seconds=patience):
+        tries = 0
+        while patiently(stores, lambda: send_next(stores, channels)):
             tries += 1
             if time.monotonic() >= ends:
                 break

@@ -5,16 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from flows.lifecycle import RunningJob
-from flows.retries import patiently
 from storage.errors import BlobCorrupted, BlobMissing
 from storage.postgres import job_files, references
 
 log = logging.getLogger("darkroom.checkpoints")
-
-T = TypeVar("T")
 
 KEPT = 2
 
@@ -31,7 +27,7 @@ class JobCheckpoints:
         for row in self._job.run(lambda: job_files.checkpoints(self._job.id)):
             target = self._work_folder / f"resume-{row.step}.safetensors"
             try:
-                self._patiently(lambda row=row, target=target: self._job.stores.blobs.fetch(row.sha256, target))
+                self._job.patiently(lambda row=row, target=target: self._job.stores.blobs.fetch(row.sha256, target))
             except (BlobMissing, BlobCorrupted) as error:
                 log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
                 self._job.run(lambda row=row: job_files.drop_checkpoint(self._job.id, row.step))
@@ -42,10 +38,10 @@ class JobCheckpoints:
     def keep(self, step: int, file: Path) -> None:
         """Bytes, then the row, then the oldest ones go. Raises JobLost, DiskFull, StoreUnavailable."""
         job = self._job
-        blob = self._patiently(lambda: job.stores.blobs.put_file(file))
+        blob = job.patiently(lambda: job.stores.blobs.put_file(file))
         self._before_keeping(step)
         job.run(lambda: job_files.put_checkpoint(job.id, job.hand_out, step, blob.sha256, blob.size))
-        self._patiently(lambda: self.prune(KEPT))
+        job.patiently(lambda: self.prune(KEPT))
 
     def prune(self, keep: int) -> None:
         """Forget all but the newest `keep` checkpoints, and delete bytes that nothing else names.
@@ -58,7 +54,3 @@ class JobCheckpoints:
         for sha256 in orphans:
             if sha256 not in named:
                 stores.blobs.delete(sha256)
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        seconds = self._job.stores.settings.jobs.patience_seconds
-        return patiently(call, patience_seconds=seconds, check=self._job.check)

@@ -11,7 +11,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.retries import patiently
+from flows.retries import run_patiently
 from storage.postgres import access
 from storage.postgres.connection import Script
 from storage.postgres.submissions import submit_training
@@ -65,10 +65,7 @@ def request_training(
     )
     settings = load_settings()
     with open_stores(settings) as stores:
-        job, new = patiently(
-            lambda: stores.database.run(_submit_as_owner(request, settings)),
-            patience_seconds=settings.jobs.patience_seconds,
-        )
+        job, new = run_patiently(stores, lambda: _submit_as_owner(request, settings))
     link = f"{settings.prefect.ui_url}/runs?tags=job%3A{job.id}"
     create_link_artifact(key="job", link=link, link_text=f"Flow runs of job {job.id}", description=f"Job {job.id}")
     get_run_logger().info("job %s %s", job.id, "submitted" if new else "was submitted before")

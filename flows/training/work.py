@@ -6,10 +6,9 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import torch
@@ -19,7 +18,6 @@ from prefect.runtime import flow_run
 from flows.artifacts import ArtifactBoard, image_link
 from flows.generation.sampler import draw_images
 from flows.lifecycle import RunningJob
-from flows.retries import patiently
 from flows.tracking import EXPERIMENT, RUN_STATUS, TrackingRun, job_tags, read_document
 from flows.training.callbacks import StepReport, Watch
 from flows.training.devices import prepare_torch
@@ -34,8 +32,6 @@ from storage.records.jobs import JobFile, JobFileRole, JobState
 from storage.records.training import TrainingJobRequest
 
 log = logging.getLogger("darkroom.training")
-
-T = TypeVar("T")
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -55,11 +51,6 @@ class TrainingWork:
     def load_components(self, folder: Path) -> Components:
         """A model folder's parts on this process's device."""
         return self.family.load(folder).to(self.device)
-
-    def patiently(self, call: Callable[[], T]) -> T:
-        """What `call` gives, tried again while a store is away."""
-        seconds = self.stores.settings.jobs.patience_seconds
-        return patiently(call, patience_seconds=seconds, check=self.job.check)
 
     def boundary(self, phase: str, done: int, total: int) -> None:
         """Between two pieces of a phase's work: tell, and stop if asked to."""
@@ -81,7 +72,7 @@ class TrainingWork:
         files = self.job.run(lambda: job_files.files(self.job.id))
         documents = [file.sha256 for file in files if file.role is JobFileRole.METRICS]
         if documents:
-            content = self.patiently(lambda: self.stores.blobs.read(documents[-1]))
+            content = self.job.patiently(lambda: self.stores.blobs.read(documents[-1]))
             self.tracking.resume(read_document(content), up_to_step=step)
 
     def keep_metrics(self) -> None:
@@ -98,7 +89,7 @@ class TrainingWork:
         details: dict[str, object] | None = None,
     ) -> JobFile:
         """Bytes, then the row of a file that the job made."""
-        blob = self.patiently(lambda: self.stores.blobs.put(content))
+        blob = self.job.patiently(lambda: self.stores.blobs.put(content))
         return self.job.run(
             lambda: job_files.put_file(
                 self.job.id,

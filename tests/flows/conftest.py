@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
+from deployments.local.environment import settings_environment
 from deployments.local.parts import mlflow_server
 from deployments.local.postgres import EmbeddedPostgres
 from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, Settings
@@ -35,6 +37,14 @@ def stores(settings: Settings) -> Iterator[Stores]:
     """Open stores."""
     with open_stores(settings) as opened:
         yield opened
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What opens the same stores in another process; also set in this one, for flows and commands."""
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    return dict(os.environ)
 
 
 @pytest.fixture(scope="session")

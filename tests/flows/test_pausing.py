@@ -21,7 +21,6 @@ from storage.postgres.connection import Query
 from storage.records.freshness import Switch
 from storage.records.jobs import JobKind
 from storage.records.search import Kind
-from storage.settings import Settings
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
 
@@ -41,10 +40,9 @@ def train_dreambooth(job_id: UUID, hand_out: int) -> None:
 
 @pytest.fixture
 def relay(
-    stores: Stores, settings: Settings, prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Relay]:
     """A relay, beside a command line with the same stores and the same Prefect."""
-    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
     monkeypatch.setenv("DARKROOM_PREFECT__API_URL", str(prefect.api_url))
     for stood_in in (sync_search_index, train_dreambooth):
         schema = {"type": "object", "properties": {}}

@@ -17,7 +17,6 @@ from storage.postgres import activity, rollups
 from storage.postgres.connection import Query
 from storage.records.activity import Act, Counted, Metric
 from storage.records.rollups import Totals
-from storage.settings import Settings
 from storage.stores import Stores
 from tests.storage.makers import a_published_model, an_account
 
@@ -58,7 +57,7 @@ def test_days_whose_sums_were_lost_come_back_with_their_totals(stores: Stores, m
 
 
 def test_a_backfill_that_is_killed_goes_on_where_it_was(
-    stores: Stores, settings: Settings, model_id: int, tmp_path: Path
+    stores: Stores, environment: dict[str, str], model_id: int, tmp_path: Path
 ) -> None:
     program = (
         "from datetime import UTC, datetime, date; from storage.settings import load_settings\n"
@@ -67,12 +66,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(
         f"    backfill(stores, date.fromisoformat('{day(4)}'), date.fromisoformat('{day(0)}'), at_once=1, "
         "now=datetime.now(UTC))"
     )
-    environment = {
-        "DARKROOM_DATA_FOLDER": str(settings.data_folder),
-        "DARKROOM_POSTGRES__URL": settings.postgres.url.get_secret_value(),
-        "DARKROOM_JOBS__CRASH_POINTS": f'{{"day-backfilled": "die:{tmp_path / "died"}"}}',
-        "PYTHONPATH": ":".join(sys.path),
-    }
+    environment["DARKROOM_JOBS__CRASH_POINTS"] = f'{{"day-backfilled": "die:{tmp_path / "died"}"}}'
     assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=120).returncode == -9
     left = backfilling.backfill(stores, day(4), day(0), at_once=2, now=NOW)
     assert [part.day for part in left if part.activities] == [day(3), day(2), day(1), day(0)]
@@ -89,12 +83,10 @@ def test_a_day_that_is_not_kept_is_named_and_stops_no_other(stores: Stores, mode
 
 def test_the_command_takes_days_that_make_sense(
     stores: Stores,
-    settings: Settings,
+    environment: dict[str, str],
     model_id: int,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
     command.backfill(command.Flow.ROLL_UP, NOW - timedelta(days=4))
     days = (datetime.now(UTC).date() - day(4)).days  # up to yesterday; the suite may have begun on another day
     assert f"{days} activities of {days} days" in capsys.readouterr().out

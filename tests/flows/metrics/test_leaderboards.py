@@ -22,7 +22,6 @@ from storage.postgres.connection import Query
 from storage.records.activity import Act, Counted, Metric
 from storage.records.freshness import PartitionState
 from storage.records.leaderboards import BOARDS, RANK
-from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.test_sensor import waits
 from tests.storage.makers import a_published_model, an_account
@@ -89,7 +88,7 @@ def test_a_run_that_begins_a_moment_before_its_sums_are_there_waits_for_them(
 
 
 def test_a_run_that_is_killed_between_two_boards_leaves_none_and_the_next_makes_them_all(
-    stores: Stores, settings: Settings, downloaded: None, tmp_path: Path
+    stores: Stores, environment: dict[str, str], downloaded: None, tmp_path: Path
 ) -> None:
     roll_up(stores, EVENING)
     program = (
@@ -98,12 +97,7 @@ def test_a_run_that_is_killed_between_two_boards_leaves_none_and_the_next_makes_
         "with open_stores(load_settings()) as stores:\n"
         f"    rank_due(stores, datetime.fromisoformat('{EVENING.isoformat()}'))"
     )
-    environment = {
-        "DARKROOM_DATA_FOLDER": str(settings.data_folder),
-        "DARKROOM_POSTGRES__URL": settings.postgres.url.get_secret_value(),
-        "DARKROOM_JOBS__CRASH_POINTS": f'{{"board-prepared": "die:{tmp_path / "died"}"}}',
-        "PYTHONPATH": ":".join(sys.path),
-    }
+    environment["DARKROOM_JOBS__CRASH_POINTS"] = f'{{"board-prepared": "die:{tmp_path / "died"}"}}'
     assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=120).returncode == -9
     assert stores.database.run(Query("select 1 from leaderboard_editions", {}, len)) == 1
     assert scores(stores, 1) == {}
@@ -114,9 +108,8 @@ def test_a_run_that_is_killed_between_two_boards_leaves_none_and_the_next_makes_
 
 def test_a_backfill_makes_days_that_nobody_waited_for(
     stores: Stores,
-    settings: Settings,
+    environment: dict[str, str],
     downloaded: None,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     now = TODAY + timedelta(days=1)
@@ -128,6 +121,5 @@ def test_a_backfill_makes_days_that_nobody_waited_for(
     assert (scores(stores, 0)["creators-week"], scores(stores, 1)) == ([], DOWNLOADED)
     with pytest.raises(Refused, match="1 of 1 days were not made: The boards of"):
         backfill_boards(stores, day(9), day(9), at_once=1, now=now)
-    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
     command.backfill(command.Flow.RANK, TODAY - timedelta(days=1), TODAY)
     assert "rank-leaderboards: 8 boards of 2 days" in capsys.readouterr().out

@@ -20,7 +20,6 @@ from storage.records.activity import Act, Counted, Metric
 from storage.records.freshness import PartitionState
 from storage.records.leaderboards import RANK
 from storage.records.rollups import ROLL_UP, Totals
-from storage.settings import Settings
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
 
@@ -81,14 +80,11 @@ def test_the_relay_raises_the_alarm_while_prefect_is_away_and_events_wait_for_it
 
 def test_the_flows_as_prefect_runs_them_leave_their_figures_and_tables(
     stores: Stores,
-    settings: Settings,
+    environment: dict[str, str],
     prefect: SyncPrefectClient,
     mlflow_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
-    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
-    monkeypatch.setenv("DARKROOM_REDIS__URL", settings.redis.url.get_secret_value())
     monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_url)
     model = a_published_model(stores.database, an_account(stores.database))
     now = datetime.now(UTC)

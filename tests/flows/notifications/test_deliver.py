@@ -20,7 +20,6 @@ from storage.postgres.preferences import Clocks
 from storage.records.freshness import Switch
 from storage.records.notification_times import MAX_ATTEMPTS, RETRY_SECONDS
 from storage.records.notifications import Channel, Frequency
-from storage.settings import Settings
 from tests.flows.notifications.conftest import DONE, HOOK, NOTICE, SECRET, Post, both
 from tests.flows.notifications.conftest import Told as Platform
 
@@ -238,17 +237,13 @@ def test_a_backlog_stops_after_a_sending_when_its_time_is_up(told: Platform, mon
 
 
 def test_a_flow_that_is_paused_leaves_its_backlog(
-    told: Platform, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    told: Platform, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for reader in told.readers(3 * delivering.WORKERS):
         told.register(reader, Channel.EMAIL, f"{reader}@example.com")
     told.tell("to all")
     told.fan_out()
     post = Post()
-    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
-    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
-    sealing_key = settings.notifications.sealing_key.get_secret_value()
-    monkeypatch.setenv("DARKROOM_NOTIFICATIONS__SEALING_KEY", sealing_key)
     monkeypatch.setattr(drains, "TURN_SECONDS", 0)
     monkeypatch.setattr(drains, "note_point", lambda *_: None)
     monkeypatch.setattr(delivering, "senders", lambda _: both(post))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -85,7 +84,7 @@ def test_chunks_end_where_the_readers_do(told: Told, monkeypatch: pytest.MonkeyP
 
 
 def test_a_fan_out_that_is_killed_between_chunks_goes_on_where_it_was(
-    told: Told, settings: Settings, tmp_path: Path
+    told: Told, environment: dict[str, str], tmp_path: Path
 ) -> None:
     told.readers(12)
     told.tell("to all")
@@ -95,12 +94,7 @@ def test_a_fan_out_that_is_killed_between_chunks_goes_on_where_it_was(
         "notifications.fan_out_chunk.__defaults__ = (5,)\n"
         "with open_stores(load_settings()) as stores: fan_out(stores)"
     )
-    environment = {
-        **os.environ,
-        "DARKROOM_DATA_FOLDER": str(settings.data_folder),
-        "DARKROOM_POSTGRES__URL": settings.postgres.url.get_secret_value(),
-        "DARKROOM_JOBS__CRASH_POINTS": json.dumps({"notification-chunk-written": f"die:{tmp_path / 'once'}"}),
-    }
+    environment["DARKROOM_JOBS__CRASH_POINTS"] = json.dumps({"notification-chunk-written": f"die:{tmp_path / 'once'}"})
     killed = subprocess.run([sys.executable, "-c", program], env=environment, timeout=120)
     assert killed.returncode == -9
     assert told.rows("select count(*)::int as told from deliveries") == [{"told": 5}]
@@ -293,10 +287,8 @@ def test_words_stay_short_and_on_one_line() -> None:
 
 
 def test_a_drain_that_always_finds_more_ends_soon_after_its_flow_is_paused(
-    told: Told, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    told: Told, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
-    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
     monkeypatch.setattr(drains, "TURN_SECONDS", 0)
     monkeypatch.setattr(drains, "note_point", lambda *_: None)
     for number in range(3):
@@ -308,11 +300,13 @@ def test_a_drain_that_always_finds_more_ends_soon_after_its_flow_is_paused(
 
 
 def test_the_flows_do_it_as_prefect_runs_them(
-    told: Told, settings: Settings, prefect: SyncPrefectClient, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+    told: Told,
+    environment: dict[str, str],
+    prefect: SyncPrefectClient,
+    mlflow_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(settings.data_folder))
     monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_url)
-    monkeypatch.setenv("DARKROOM_POSTGRES__URL", settings.postgres.url.get_secret_value())
     monkeypatch.setattr(drains, "IDLE_SECONDS", 0.1)
     reader = told.reader("reader")
     told.tell("to all")
