@@ -32,3 +32,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         platform.wait_healthy()
         add_tiny_base(platform, tmp_path_factory.mktemp("model"))
         yield Bench(platform, points)
+
+
+@pytest.fixture(scope="package")
+def straight_job(bench: Bench) -> str:
+    """The id of a fine-tune with the recipe of these tests, during which nothing died."""
+    job_id = bench.submit()
+    bench.wait_for_end(job_id)
+    return job_id
+
+
+@pytest.fixture(scope="package")
+def straight(bench: Bench, straight_job: str) -> dict[str, str]:
+    """What the recipe of these tests gives when nothing dies."""
+    return bench.weights(straight_job)

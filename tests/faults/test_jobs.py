@@ -21,12 +21,6 @@ pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
 SERVICES = ("api", "relay", "prefect", "mlflow", "valkey", "postgres")
 
 
-@pytest.fixture(scope="package")
-def straight(bench: Bench) -> dict[str, str]:
-    """What the recipe of these tests gives when nothing dies."""
-    return bench.weights(bench.submit())
-
-
 def assert_done_once(bench: Bench, job_id: str, straight: dict[str, str]) -> dict[str, Any]:
     assert bench.weights(job_id) == straight
     job = bench.job(job_id)
