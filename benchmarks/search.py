@@ -109,7 +109,7 @@ def peer_elasticsearch(settings: SearchSettings, documents: list[IndexDocument],
         client.indices.create(index=index, settings=index_settings(), mappings=index_mapping(build))
         began = time.perf_counter()
         actions = ({"_op_type": "index", "_index": index, "_id": identity, "_source": body} for identity, body in pairs)
-        for _ in streaming_bulk(client, actions, chunk_size=500, max_retries=5, initial_backoff=0.5):
+        for _ in streaming_bulk(client, actions, chunk_size=500, max_retries=60, initial_backoff=0.5, max_backoff=5):
             pass
         client.indices.refresh(index=index)
         seconds = time.perf_counter() - began

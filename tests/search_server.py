@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from elasticsearch import Elasticsearch
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "elasticsearch"
 START_SECONDS = 120
+PATIENT_BREAKER = {"indices.breaker.total.limit": "100%"}
+"""Its collector begins when the heap is full; at the usual 95 %, nothing would be let in that fills it."""
 
 
 @contextlib.contextmanager
@@ -35,7 +38,10 @@ def serving(folder: Path) -> Iterator[str]:
             [FOLDER / "start", folder, "0"], env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        yield f"http://{_address(folder, process)}"
+        address = f"http://{_address(folder, process)}"
+        with Elasticsearch(address) as client:
+            client.cluster.put_settings(persistent=PATIENT_BREAKER)
+        yield address
     finally:
         process.terminate()
         process.wait(timeout=30)
