@@ -44,7 +44,11 @@ def serving(folder: Path) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # it finishes a large merge first, of data that nobody wants any more
+            process.kill()
+            process.wait()
 
 
 def _address(folder: Path, process: subprocess.Popen[bytes]) -> str:
