@@ -33,7 +33,8 @@ from storage.settings import SearchSettings
 T = TypeVar("T")
 
 ENGINE = "elasticsearch"
-MIN_CANDIDATES, MAX_CANDIDATES = 200, 10_000
+CANDIDATES, FILTERED_CANDIDATES, MAX_CANDIDATES = 200, 1000, 10_000
+"""How many documents a search of the vectors keeps; the last is what Elasticsearch takes."""
 
 
 def alias(settings: SearchSettings, kind: Kind) -> str:
@@ -103,7 +104,11 @@ class ElasticsearchReader:
     async def nearest(self, kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> tuple[Hit, ...]:
         """As `SearchReader.nearest`."""
         name, field = alias(self._settings, kind), vector_field(vector.encoder)
-        request = nearest_request(field, filters, vector.vector, limit)
+        passing = None
+        if filters != Filters():
+            counted = self._client.count(index=name, query={"bool": {"filter": _filters(filters)}})
+            passing = int((await self._ask(kind, counted))["count"])
+        request = nearest_request(field, filters, vector.vector, limit, passing)
         answer = await self._ask(kind, self._client.search(index=name, **request))
         hits = tuple(Hit(int(hit["sort"][-1]), 2 * float(hit["_score"]) - 1) for hit in answer["hits"]["hits"])
         if not hits:
@@ -172,9 +177,13 @@ def find_request(kind: Kind, search: TextSearch) -> dict[str, Any]:
     return request
 
 
-def nearest_request(field: str, filters: Filters, vector: bytes, limit: int) -> dict[str, Any]:
-    """A search by vector as Elasticsearch takes it: the filters hold while the graph is walked."""
-    values = [_facet_filter(filters, facet) for facet in Facet if filters.wanted(facet)]
+def nearest_request(field: str, filters: Filters, vector: bytes, limit: int, passing: int | None) -> dict[str, Any]:
+    """A search by vector as Elasticsearch takes it: the filters hold while the graph is walked.
+
+    `passing`: how many documents pass the filters, if there are any. Where as many as that are kept, each of them is
+    compared, and none is missed: a graph of which little passes falls into parts that are not reached.
+    """
+    least = CANDIDATES if passing is None else passing if passing <= MAX_CANDIDATES else FILTERED_CANDIDATES
     return {
         "size": limit,
         "source": False,
@@ -183,8 +192,8 @@ def nearest_request(field: str, filters: Filters, vector: bytes, limit: int) -> 
             "field": field,
             "query_vector": vector_numbers(vector),
             "k": limit,
-            "num_candidates": min(MAX_CANDIDATES, max(MIN_CANDIDATES, limit * 2)),
-            "filter": _plain_filters(filters) + values,
+            "num_candidates": min(MAX_CANDIDATES, max(least, limit * 2)),
+            "filter": _filters(filters),
         },
     }
 
@@ -235,6 +244,10 @@ def _plain_filters(filters: Filters) -> list[dict[str, Any]]:
         found.append({"range": {"published_at": {name: at for name, at in bounds.items() if at is not None}}})
     found += [{"range": {rank.value: {"gte": number}}} for rank, number in filters.at_least.items()]
     return found
+
+
+def _filters(filters: Filters) -> list[dict[str, Any]]:
+    return _plain_filters(filters) + [_facet_filter(filters, facet) for facet in Facet if filters.wanted(facet)]
 
 
 def _facet_filter(filters: Filters, facet: Facet) -> dict[str, Any]:
