@@ -42,7 +42,7 @@ EF_SEARCH, FILTERED_EF_SEARCH, LEAST_EF_SEARCH = 200, 1000, 80
 MAX_EF_SEARCH = 1000
 """What pgvector takes."""
 FEW = 5_000
-"""So many documents are compared with a vector one by one about as fast as by the approximate index with a filter."""
+"""So many documents a graph are compared with a vector one by one faster than the graphs find a few that pass."""
 EVERY_ROW = "true"
 LOOKED_AT = 3
 """How many times as many as are asked for are taken from the approximate index."""
@@ -123,8 +123,9 @@ def nearest(kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> Sc
         )
     parameters = {"vector": vector_text(vector.vector), "limit": limit, **_filter_parameters(filters)}
     if filtered:
-        counted = Query(statement("some", build), parameters | {"most": FEW + 1}, lambda rows: rows[0]["documents"])
-        if (yield from counted) <= FEW:
+        few = FEW * build.vector_segments
+        counted = Query(statement("some", build), parameters | {"most": few + 1}, lambda rows: rows[0]["documents"])
+        if (yield from counted) <= few:
             return tuple((yield from many(statement("nearest_of_few", build), parameters, Hit)))
     segments = build.vector_segments
     looked_at = looked_at_in_each(limit, segments)
