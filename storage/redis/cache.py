@@ -8,15 +8,16 @@ shown at all. When Valkey is away or empty, models are built from their rows: sl
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from redis.exceptions import RedisError
-
-from storage.redis.breaker import Breaker, short_client
+from storage.redis.breaker import Breaker, ValkeyAway, short_client
 from storage.settings import CacheSettings, RedisSettings
 
+PATIENCE_SECONDS = 0.25
+"""A model is built from its rows in less time than that."""
 _OVERHEAD = 300
 
 
@@ -33,7 +34,7 @@ class ModelCache:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
         self.counts: Counter[str] = Counter()
-        self.breaker = Breaker()
+        self.breaker = Breaker(self._client, PATIENCE_SECONDS)
 
     async def get(self, names: Sequence[str]) -> dict[str, bytes]:
         """Those of some names that are kept."""
@@ -57,25 +58,19 @@ class ModelCache:
             return
         for name, content in contents.items():
             self._remember(name, content)
-        if self.breaker.open:
-            self.breaker.failures += 1
-            return
-        try:
-            async with self._client.pipeline(transaction=False) as together:
-                for name, content in contents.items():
-                    together.set(name, content, ex=self._settings.model_seconds)
-                await together.execute()
-        except (RedisError, OSError):
-            self.breaker.fail()
+        with contextlib.suppress(ValkeyAway):
+            await self.breaker.ask(lambda: self._to_valkey(contents))
+
+    async def _to_valkey(self, contents: Mapping[str, bytes]) -> None:
+        async with self._client.pipeline(transaction=False) as together:
+            for name, content in contents.items():
+                together.set(name, content, ex=self._settings.model_seconds)
+            await together.execute()
 
     async def _from_valkey(self, names: Sequence[str]) -> dict[str, bytes]:
-        if self.breaker.open:
-            self.breaker.failures += 1
-            return {}
         try:
-            values = cast(list[bytes | None], await self._client.mget(names))
-        except (RedisError, OSError):
-            self.breaker.fail()
+            values = cast(list[bytes | None], await self.breaker.ask(lambda: self._client.mget(names)))
+        except ValkeyAway:
             return {}
         return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
@@ -91,4 +86,4 @@ class ModelCache:
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._client.aclose()
+        await self.breaker.close()

@@ -4,8 +4,8 @@ By the generic cell rate algorithm: one number for each caller, the moment at wh
 counters of fixed windows it lets nobody have two allowances around the turn of a minute, and unlike a log of requests
 it is as small for a thousand requests as for one.
 
-These limits are politeness: when Valkey does not answer everybody is admitted, and that is counted. What costs money
-is limited in Postgres.
+These limits are politeness: while Valkey is away everybody is admitted, and that is counted. A slow Valkey is not away:
+requests wait for it, PATIENCE_SECONDS at most. What costs money is limited in Postgres.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from redis.exceptions import RedisError
-
 from storage.batches import Batches
-from storage.redis.breaker import Breaker, short_client
+from storage.redis.breaker import Breaker, ValkeyAway, short_client
 from storage.settings import RedisSettings
 
 WINDOW_SECONDS = 60
+PATIENCE_SECONDS = 2.0
 _SCRIPT = Path(__file__).with_suffix(".lua").read_text()
 
 
@@ -52,28 +51,29 @@ class RateLimits:
         self._client = short_client(settings)
         self._script: Any = self._client.register_script(_SCRIPT)
         self._batches = Batches[Allowance, Verdict | None](self._count)
-        self.breaker = Breaker()
+        self.breaker = Breaker(self._client, PATIENCE_SECONDS)
 
     async def count(self, allowance: Allowance) -> Verdict | None:
-        """Count one request; None when Valkey does not answer."""
+        """Count one request; None while Valkey is away."""
         return await self._batches.ask(allowance)
 
     async def _count(self, allowances: list[Allowance]) -> Sequence[Verdict | None]:
-        if self.breaker.open:
-            self.breaker.failures += len(allowances)
-            return [None] * len(allowances)
         names = [f"limit:{allowance.name}" for allowance in allowances]
         limits = [allowance.limit for allowance in allowances]
         try:
-            found = cast(list[int], await self._script(keys=names, args=[WINDOW_SECONDS * 1_000_000, *limits]))
-        except (RedisError, OSError):
-            self.breaker.fail(len(allowances))
+            found = cast(
+                list[int],
+                await self.breaker.ask(
+                    lambda: self._script(keys=names, args=[WINDOW_SECONDS * 1_000_000, *limits]), len(allowances)
+                ),
+            )
+        except ValkeyAway:
             return [None] * len(allowances)
         return [_verdict(limit, found[place * 4 : place * 4 + 4]) for place, limit in enumerate(limits)]
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._client.aclose()
+        await self.breaker.close()
 
 
 def _verdict(limit: int, numbers: Sequence[int]) -> Verdict:

@@ -18,7 +18,7 @@ import pytest
 
 from deployments.local.valkey import valkey_command
 from storage.records.access import Scope
-from storage.redis.breaker import AWAY_SECONDS
+from storage.redis.breaker import PROBE_SECONDS
 from storage.settings import LimitSettings
 from tests.conftest import free_port
 from tests.platform_api.door import UNLIMITED, Door, listening, serving
@@ -147,7 +147,7 @@ def test_while_valkey_is_away_everybody_is_admitted_and_it_is_counted(module_dat
             assert (answer.status_code, "x-ratelimit-limit" in answer.headers) == (200, False)
         assert open_failures(client) >= 40
         os.kill(process.pid, signal.SIGCONT)
-        time.sleep(AWAY_SECONDS)
+        time.sleep(PROBE_SECONDS * 3)
         assert "x-ratelimit-limit" in client.get("/api/v1/tags").headers
     with serving(tmp_path, module_database_url, f"redis://127.0.0.1:{port}/0", limits=FEW) as door:
         statuses = {door.client("").get("/api/v1/tags").status_code for _ in range(30)}
