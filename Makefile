@@ -11,6 +11,8 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Torch threads that wait sleep instead of spinning: many processes share the cores in a test run.
 TEST_ENVIRONMENT := OMP_WAIT_POLICY=passive DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Migrations since there is a linter for them: .squawk.toml.
+NEW_MIGRATIONS := $(filter-out storage/postgres/migrations/000% storage/postgres/migrations/001%,$(wildcard storage/postgres/migrations/*.sql))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down status check format test soak bench clean
@@ -32,11 +34,12 @@ down: $(INSTALLED) ## Stop the embedded platform
 status: $(INSTALLED) ## Show each part of the running platform
 	@$(BIN)/darkroom status
 
-check: $(INSTALLED_DEV) ## Lint, format, types and layers
+check: $(INSTALLED_DEV) ## Lint, format, types, layers and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/squawk $(NEW_MIGRATIONS)
 
 format: $(INSTALLED_DEV) ## Sort imports and format
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from deployments.local.environment import PROJECT
 from deployments.local.postgres import EmbeddedPostgres
 from storage.postgres import migrating
 from storage.postgres.migrating import (
@@ -192,7 +194,44 @@ def test_every_migration_can_be_read_and_those_after_the_first_limits_are_limite
     assert {m.statement_timeout for m in read if m.name[:4] <= "0019"} == {"30min"}
 
 
+def test_no_column_is_added_whose_default_differs_from_row_to_row() -> None:
+    """Postgres would write the whole table anew with everybody kept out. The linter knows only some such functions."""
+    added = re.compile(r"add column[^;,]*?\bdefault\s+(\w+)\s*\(", re.IGNORECASE)
+    volatile = {
+        file.name: [name for name in added.findall(file.read_text()) if name.lower() != "now"]
+        for file in sorted(MIGRATIONS.glob("*.sql"))
+    }
+    old = {"0002_catalogue.sql": ["nextval"], "0007_changes.sql": ["pg_current_xact_id"]}
+    assert {name: found for name, found in volatile.items() if found} == old
+
+
 def test_a_database_of_the_first_schema_comes_to_the_newest(postgres_server: EmbeddedPostgres) -> None:
     with fresh_database(postgres_server, "template1") as url:
         assert migrate(url) == [file.stem for file in sorted(MIGRATIONS.glob("*.sql"))]
         assert value(url, "select count(*) from pg_index where not indisvalid") == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("create index things_by_n on things (n);", "require-concurrent-index-creation"),
+        ("alter table things add column made uuid not null default gen_random_uuid();", "adding-field-with-default"),
+        ("alter table things add column m int not null;", "adding-required-field"),
+        ("alter table things alter column n type bigint;", "changing-column-type"),
+        ("alter table things add constraint n_is_small check (n < 9);", "constraint-missing-not-valid"),
+    ],
+)
+def test_the_linter_refuses_what_would_lock_a_table_for_long(tmp_path: Path, statement: str, rule: str) -> None:
+    file = tmp_path / "9001_test.sql"
+    file.write_text(statement)
+    command = [
+        str(Path(sys.executable).with_name("squawk")),
+        "--config",
+        ".squawk.toml",
+        "--reporter",
+        "gcc",
+        str(file),
+    ]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert found.returncode != 0
+    assert rule in found.stdout
