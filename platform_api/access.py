@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,11 +11,10 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from platform_api import rates
+from platform_api.key_checks import key_checks
 from storage.errors import AccessDenied, AccountBanned, Unauthenticated
-from storage.postgres import access
 from storage.records.access import Account, AccountStatus, ApiKey, Scope, split_key
 from storage.records.visibility import ANYBODY, Viewer, viewer_of
-from storage.stores import AsyncStores
 
 HOW = "Send: Authorization: Bearer drk_..."
 
@@ -78,7 +76,7 @@ async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseR
     except (Unauthenticated, AccountBanned):
         await rates.count(connection.scope, handler, None)
         raise
-    await rates.count(connection.scope, handler, caller.key.id)
+    await rates.count(connection.scope, handler, caller.account_id)
     return caller
 
 
@@ -91,11 +89,7 @@ def _key_in(header: str) -> tuple[str, str]:
 
 
 async def _authenticated(connection: ASGIConnection[Any, Any, Any, Any], parts: tuple[str, str]) -> Caller:
-    stores = cast(AsyncStores, connection.app.state.stores)
-    found = await stores.database.run(access.authenticate(parts[0]))
-    if found is None or not found[0].works(parts[1], datetime.now(UTC)):
-        raise Unauthenticated("The API key is unknown, expired or revoked. Make one with: darkroom key create")
-    key, account = found
+    key, account = await key_checks(connection.scope).find(connection.scope, *parts)
     if account.status is AccountStatus.BANNED:
         raise AccountBanned(f"The account '{account.name}' is banned: {account.ban_reason}. Write to the operator.")
     return Caller(account, key)

@@ -21,6 +21,7 @@ from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.heads import answering_head
+from platform_api.key_checks import KeyChecks
 from platform_api.limits import Slots
 from platform_api.remembered import Remembered, remembering
 from platform_api.resources import uploads
@@ -150,6 +151,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     """What runs beside the routes: announcements, the tally of acts, the sweep of uploads, the image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
+    state.key_checks = KeyChecks(stores)
     state.remembered = Remembered(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database)
     state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
@@ -157,7 +159,12 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     state.tally = Tally(stores.database)
     state.arrivals = resuming.Arrivals(stores, Parts(stores.settings.model_uploads_folder))
-    works = (state.announcements.listen(), state.tally.write_down_for_ever(), resuming.keep_sweeping(state.arrivals))
+    works = (
+        state.announcements.listen(),
+        state.tally.write_down_for_ever(),
+        state.key_checks.keep_noting(),
+        resuming.keep_sweeping(state.arrivals),
+    )
     beside = [asyncio.create_task(work) for work in works]
     try:
         yield
@@ -166,4 +173,5 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         await state.tally.write_down()
+        await state.key_checks.note_uses()
         await asyncio.to_thread(state.image_workers.close)

@@ -43,7 +43,10 @@ in a minute, `-Remaining` now, `-Reset` seconds until all of them again. Beyond 
 SHARED_HEADERS = tuple(
     ResponseHeader(name=name, description=words, documentation_only=True)
     for name, words in (
-        (rates.LIMIT, "How many requests of this kind the key, or the address without a key, may send in a minute."),
+        (
+            rates.LIMIT,
+            "How many requests of this kind the account, or an address without a key, may send a minute.",
+        ),
         (rates.REMAINING, "How many more it may send at this moment."),
         (rates.RESET, "Seconds from now until it may send that many again."),
     )

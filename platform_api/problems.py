@@ -41,6 +41,7 @@ STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SealBroken: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DiskFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.FreeSpaceLow: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The nearest ancestor counts. What is not here is our own fault: 500, with the reason in the log alone."""
 

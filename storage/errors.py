@@ -20,11 +20,13 @@ DarkroomError
 ├── AccessDenied                the key lacks the scope
 │   ├── AccountBanned           the key's account is banned; says why
 │   ├── NotAllowed              another's, or for moderators alone
+│   ├── QuotaExceeded           the account holds as much as it may
 │   └── LinkRefused             a signed link that is wrong or has expired
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
 ├── StoreUnavailable            a store does not answer; waiting may help
 │   └── EncoderUnavailable      no weights that turn text into vectors
+├── FreeSpaceLow                a disk is nearly full: nothing new is taken, everything else works
 ├── SealBroken                  a secret at rest does not open: another key, or none
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
 ├── JobLost                     this process no longer holds the job (another hand-out does)
@@ -170,6 +172,12 @@ class NotAllowed(AccessDenied):
     code = "not_allowed"
 
 
+class QuotaExceeded(AccessDenied):
+    """The account holds as much as one account may; the message says what to delete."""
+
+    code = "quota_exceeded"
+
+
 class LinkRefused(AccessDenied):
     """A signed link that is not ours or has expired."""
 
@@ -202,6 +210,12 @@ class EncoderUnavailable(StoreUnavailable):
     """There are no usable weights that turn text into vectors; text search works without them."""
 
     code = "encoder_unavailable"
+
+
+class FreeSpaceLow(DarkroomError):
+    """A disk has less free space than the floor: uploads and new jobs are refused, everything else works."""
+
+    code = "free_space_low"
 
 
 class SealBroken(DarkroomError):

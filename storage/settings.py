@@ -86,15 +86,18 @@ class CacheSettings(BaseModel):
 
 
 class LimitSettings(BaseModel):
-    """How often one API key, or one address that sends none, may ask. All at once or spread; 0: as often as it likes.
+    """How often one account, or one address that sends no key, may ask. All at once or spread; 0: as often as it likes.
 
     While Valkey is away nobody is limited.
     """
 
-    reads: int = Field(6000, ge=0, description="Reads a minute of one API key, or of one address without a key.")
+    reads: int = Field(6000, ge=0, description="Reads a minute of one account, or of one address without a key.")
     writes: int = Field(600, ge=0, description="Requests a minute that change something.")
     searches: int = Field(600, ge=0, description="Searches a minute.")
     downloads: int = Field(1200, ge=0, description="Files and images a minute.")
+    failed_keys: int = Field(
+        120, ge=0, description="API keys a minute from one address that do not work; more are not looked up."
+    )
 
 
 class SearchSettings(BaseModel):

@@ -13,6 +13,7 @@ from storage.blobs.store import BlobStore
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.postgres.watch import CatalogueWatch
 from storage.redis.cache import ModelCache
+from storage.redis.failed_keys import FailedKeys
 from storage.redis.progress import ProgressReader, ProgressWriter
 from storage.redis.rate_limits import RateLimits
 from storage.search.embedded import EmbeddedReader
@@ -48,6 +49,7 @@ class AsyncStores:
     blobs: BlobStore
     progress: ProgressReader
     rate_limits: RateLimits
+    failed_keys: FailedKeys
     models: ModelCache
     watch: CatalogueWatch
     search: Search
@@ -71,16 +73,18 @@ async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
     """Clients for the API, closed at the end. It starts also while Postgres or Valkey is away."""
     database, progress = AsyncDatabase(settings.postgres), ProgressReader(settings.redis)
     rate_limits, models = RateLimits(settings.redis), ModelCache(settings.redis, settings.cache)
+    failed_keys = FailedKeys(settings.redis)
     watch = CatalogueWatch(database)
     reader = _search_reader(settings, database)
     await database.open()
     try:
         search = Search(reader, Encoder(settings.search))
         blobs = BlobStore(settings.blobs)
-        yield AsyncStores(settings, database, blobs, progress, rate_limits, models, watch, search)
+        yield AsyncStores(settings, database, blobs, progress, rate_limits, failed_keys, models, watch, search)
     finally:
         await reader.close()
         await watch.close()
+        await failed_keys.close()
         await models.close()
         await rate_limits.close()
         await progress.close()

@@ -40,24 +40,35 @@ def list_keys() -> None:
         found = stores.database.run(access.keys())
     now = datetime.now(UTC)
     rows = [
-        (key.id, _state(key, now), _day(key.created_at), _day(key.expires_at), _scopes(key), key.name) for key in found
+        (
+            key.id,
+            _state(key, now),
+            _day(key.created_at),
+            key.made_by or "operator",
+            _day(key.last_used_at),
+            _day(key.expires_at),
+            _scopes(key),
+            key.name,
+        )
+        for key in found
     ]
-    echo_table(("key", "state", "made", "expires", "scopes", "name"), rows)
+    echo_table(("key", "state", "made", "by", "used", "expires", "scopes", "name"), rows)
 
 
 @app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id from `darkroom key list`.")],
 ) -> None:
-    """Make a key stop working with its next request."""
+    """Make a key, and every key that it made, stop working with the next request."""
     with operator_stores(load_settings()) as stores:
-        key = stores.database.run(access.revoke_key(key_id))
-    typer.echo(f"key {key.id} ({key.name}) is revoked")
+        revoked = stores.database.run(access.revoke_key(key_id))
+    for key in revoked:
+        typer.echo(f"key {key.id} ({key.name}) is revoked")
 
 
 def _add(account: str, key: NewKey, name: str, scopes: list[Scope], expires: datetime | None) -> Script[Any]:
     owner = yield from access.ensure_account(account)
-    return (yield from access.add_key(owner.id, key, name, scopes, expires))
+    return (yield from access.make_key(owner.id, key, name, scopes, expires))
 
 
 def _state(key: ApiKey, now: datetime) -> str:

@@ -42,6 +42,8 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: Annotated[datetime | None, Meta(description="To the minute; null: never, or before it was noted.")]
+    made_by: Annotated[str | None, Meta(description="The id of the key that made it; null: the operator.")]
 
 
 class MadeKey(KeyView, frozen=True, kw_only=True, rename="camel"):
@@ -80,13 +82,15 @@ class Keys(Controller):
     async def create(self, stores: AsyncStores, caller: Caller, data: NewApiKey) -> MadeKey:
         """Its text is in this answer and nowhere else, so a repeat makes another key: revoke the one you lost.
 
-        It can allow only what the key that asks allows, and ends no later than that one.
+        It can allow only what the key that asks allows, ends no later than that one, and is revoked with it. An account
+        has 100 working keys at most.
         """
         name, scopes = kept(data)["name"], list(dict.fromkeys(data.scopes))
         _check_gives(caller.key, scopes)
         made = make_key()
         expires_at = _expiry(caller.key, data.expires_at)
-        row = await stores.database.run(access.add_key(caller.account_id, made, name, scopes, expires_at))
+        make = access.make_key(caller.account_id, made, name, scopes, expires_at, made_by=caller.key.id)
+        row = await stores.database.run(make)
         fields = msgspec.structs.asdict(msgspec.convert(row, KeyView, from_attributes=True))
         return MadeKey(**fields, key=made.text)
 
@@ -97,10 +101,11 @@ class Keys(Controller):
         summary="Revoke a key",
     )
     async def revoke(self, stores: AsyncStores, caller: Caller, key_id: str) -> None:
-        """It is refused from the next request on, also when it is the key that asks."""
+        """It and the keys that it made, and those that they made, are refused from the next request on. A key may
+        revoke itself: this request is answered, the next is not."""
         if has_control_characters(key_id):
             raise NotFound("No key has an id with control characters.")
-        await stores.database.run(access.revoke_own_key(key_id, caller.account_id))
+        await stores.database.run(access.revoke_key(key_id, caller.account_id))
 
 
 def _check_gives(giving: ApiKey, scopes: list[Scope]) -> None:

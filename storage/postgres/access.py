@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from storage.postgres.connection import Query, Rows, as_record, column, load_statements, many, maybe, one
-from storage.records.access import Account, ApiKey, Creator, NewKey, Role, Scope
+from storage.errors import NotFound, QuotaExceeded, Unauthenticated
+from storage.postgres.connection import Query, Rows, Script, as_record, column, load_statements, many, maybe, one
+from storage.records.access import MAX_KEYS, Account, ApiKey, Creator, NewKey, Role, Scope
 
 SQL = load_statements(__file__)
 
@@ -60,10 +61,40 @@ def count_creators(query: str | None) -> Query[list[int]]:
     return column(SQL["count_creators"], {"query": query}, int)
 
 
+def make_key(
+    account_id: UUID,
+    key: NewKey,
+    name: str,
+    scopes: Sequence[Scope],
+    expires_at: datetime | None = None,
+    *,
+    made_by: str | None = None,
+) -> Script[ApiKey]:
+    """A new key of an account; `made_by` is the id of the key that asks, None for an operator.
+
+    Raises QuotaExceeded when MAX_KEYS of the account work already, Unauthenticated when the key that asks was revoked
+    meanwhile.
+    """
+    yield from column(SQL["hold_account"], {"id": account_id}, UUID)
+    asked = {"account_id": account_id, "asking": made_by}
+    found = yield from Query(SQL["working_keys"], asked, lambda rows: rows[0])
+    if made_by is not None and not found["asking_works"]:
+        raise Unauthenticated("The API key was revoked meanwhile. Nothing was made.")
+    if found["working"] >= MAX_KEYS:
+        raise QuotaExceeded(f"{found['working']} keys of this account work; the limit is {MAX_KEYS}. Revoke one first.")
+    return (yield from add_key(account_id, key, name, scopes, expires_at, made_by=made_by))
+
+
 def add_key(
-    account_id: UUID, key: NewKey, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None
+    account_id: UUID,
+    key: NewKey,
+    name: str,
+    scopes: Sequence[Scope],
+    expires_at: datetime | None = None,
+    *,
+    made_by: str | None = None,
 ) -> Query[ApiKey]:
-    """Store a key's hash and scopes."""
+    """Store a key's hash and scopes, however many there are."""
     parameters = {
         "id": key.id,
         "account_id": account_id,
@@ -71,6 +102,7 @@ def add_key(
         "secret_hash": key.secret_hash,
         "scopes": [scope.value for scope in scopes],
         "expires_at": expires_at,
+        "made_by": made_by,
     }
     return one(SQL["add_key"], parameters, ApiKey, "the new key")
 
@@ -94,9 +126,21 @@ def keys() -> Query[list[ApiKey]]:
     return many(SQL["keys"], {}, ApiKey)
 
 
-def revoke_key(key_id: str) -> Query[ApiKey]:
-    """Make a key stop working with the next request. Reading raises NotFound."""
-    return one(SQL["revoke_key"], {"id": key_id}, ApiKey, f"No key '{key_id}'. List them with: darkroom key list")
+def note_used(times: Mapping[str, datetime]) -> Query[list[str]]:
+    """When keys were used, by their ids; gives those whose row says so now: at most once a minute each."""
+    return column(SQL["note_used"], {"ids": list(times), "times": list(times.values())}, str)
+
+
+def revoke_key(key_id: str, account_id: UUID | None = None) -> Script[list[ApiKey]]:
+    """Make a key, what it made, what that made and so on stop working with the next request; gives them, it first.
+
+    Raises NotFound, also for a key that is not `account_id`'s.
+    """
+    found = yield from key(key_id)
+    if found is None or account_id not in (None, found.account_id):
+        raise NotFound(f"You have no key '{key_id}'." if account_id else f"No key '{key_id}'. See: darkroom key list")
+    yield from column(SQL["hold_account"], {"id": found.account_id}, UUID)
+    return (yield from many(SQL["revoke_key"], {"id": key_id}, ApiKey))
 
 
 def keys_of(account_id: UUID, *, before: tuple[datetime, str] | None, limit: int) -> Query[list[ApiKey]]:
@@ -105,11 +149,6 @@ def keys_of(account_id: UUID, *, before: tuple[datetime, str] | None, limit: int
     at, key_id = before or (None, None)
     parameters = {"account_id": account_id, "before": at, "before_id": key_id, "limit": limit}
     return many(SQL["keys_of"], parameters, ApiKey)
-
-
-def revoke_own_key(key_id: str, account_id: UUID) -> Query[ApiKey]:
-    """Make an account's key stop working with the next request. Reading raises NotFound, also for another's key."""
-    return one(SQL["revoke_own_key"], {"id": key_id, "account_id": account_id}, ApiKey, f"You have no key '{key_id}'.")
 
 
 def user(number: int) -> Query[Account]:

@@ -52,24 +52,65 @@ select count(distinct account.id) as total
 select * from accounts where id = any(%(ids)s);
 
 -- add_key --
-insert into api_keys (id, account_id, name, secret_hash, scopes, expires_at)
-values (%(id)s, %(account_id)s, %(name)s, %(secret_hash)s, %(scopes)s, %(expires_at)s)
+insert into api_keys (id, account_id, name, secret_hash, scopes, expires_at, made_by)
+values (%(id)s, %(account_id)s, %(name)s, %(secret_hash)s, %(scopes)s, %(expires_at)s, %(made_by)s)
 returning *;
+
+-- hold_account --
+-- One making or revoking of an account's keys at a time, so that none is made by a key that is revoked meanwhile, and
+-- their limit holds.
+select id from accounts where id = %(id)s for no key update;
+
+-- working_keys --
+-- How many keys of an account work, and whether the one that asks for another still does.
+select count(*) as working, coalesce(bool_or(id = %(asking)s), false) as asking_works
+  from api_keys
+ where account_id = %(account_id)s and revoked_at is null and (expires_at is null or expires_at > now());
 
 -- key --
 select * from api_keys where id = %(id)s;
 
 -- authenticate --
--- A key and its account in one go: every request that brings a key waits for this.
-select key.*, to_jsonb(account) as account
+-- A key and its account in one go: every request that brings a key waits for this. Revoking a key revokes what it
+-- made; that is looked at again here, so that no key outlives its maker whatever happened between.
+select key.*, to_jsonb(account) as account,
+       case when key.made_by is null then false
+            else exists (with recursive makers as (
+                             select id, made_by, revoked_at from api_keys where id = key.made_by
+                             union all
+                             select maker.id, maker.made_by, maker.revoked_at
+                               from makers join api_keys maker on maker.id = makers.made_by)
+                         select from makers where revoked_at is not null)
+       end as maker_revoked
   from api_keys key join accounts account on account.id = key.account_id
  where key.id = %(id)s;
+
+-- note_used --
+-- When keys were used, at most once a minute each. A row that somebody holds is left out until the next time.
+update api_keys key
+   set last_used_at = used.at
+  from (select held.id, noted.at
+          from unnest(%(ids)s::text[], %(times)s::timestamptz[]) as noted (id, at)
+          join api_keys held on held.id = noted.id
+         where held.last_used_at is null or held.last_used_at <= noted.at - interval '1 minute'
+         order by held.id
+           for no key update of held skip locked) used
+ where key.id = used.id
+returning key.id;
 
 -- keys --
 select * from api_keys order by created_at;
 
 -- revoke_key --
-update api_keys set revoked_at = coalesce(revoked_at, now()) where id = %(id)s returning *;
+-- A key with every key that it made, and those that these made; itself first.
+with recursive revoked as (
+    select id, 0 as generation from api_keys where id = %(id)s
+    union all
+    select child.id, revoked.generation + 1 from revoked join api_keys child on child.made_by = revoked.id
+), gone as (
+    update api_keys set revoked_at = coalesce(revoked_at, now()) where id in (select id from revoked) returning *
+)
+select gone.* from gone join revoked using (id) order by revoked.generation, gone.created_at;
 
 -- keys_of --
 -- A page of an account's keys, newest first.
@@ -78,11 +119,6 @@ select * from api_keys
    and (%(before)s::timestamptz is null or (created_at, id) < (%(before)s::timestamptz, %(before_id)s))
  order by created_at desc, id desc
  limit %(limit)s;
-
--- revoke_own_key --
-update api_keys set revoked_at = coalesce(revoked_at, now())
- where id = %(id)s and account_id = %(account_id)s
-returning *;
 
 -- user --
 select * from accounts where number = %(number)s;

@@ -13,6 +13,8 @@ from uuid import UUID
 import msgspec
 
 KEY_PREFIX = "drk"
+MAX_KEYS = 100
+"""Keys of one account that work at the same time."""
 
 
 class Scope(StrEnum):
@@ -73,7 +75,8 @@ class Creator(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as stored: never its secret, only the SHA-256 of it."""
+    """A key as stored: never its secret, only the SHA-256 of it. `made_by` is the id of the key that made it, None for
+    an operator's; `maker_revoked` says that it, or the maker of that one and so on, is revoked."""
 
     id: str
     account_id: UUID
@@ -83,15 +86,19 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    made_by: str | None = None
+    last_used_at: datetime | None = None
+    maker_revoked: bool = False
 
     def allows(self, scope: Scope) -> bool:
         """Whether the key carries the scope. Words that are no scope allow nothing."""
         return scope.value in self.scopes
 
     def works(self, secret: str, now: datetime) -> bool:
-        """Whether `secret` belongs to this key and the key is neither revoked nor expired at `now`."""
+        """Whether `secret` belongs to this key, no maker of it is revoked, and it is neither revoked nor expired."""
         matches = hmac.compare_digest(self.secret_hash, hash_secret(secret))
-        return matches and self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+        revoked = self.maker_revoked or self.revoked_at is not None
+        return matches and not revoked and (self.expires_at is None or self.expires_at > now)
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):

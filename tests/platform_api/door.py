@@ -34,7 +34,7 @@ from storage.settings import (
 )
 
 ALL = tuple(Scope)
-UNLIMITED = LimitSettings(reads=0, writes=0, searches=0, downloads=0)
+UNLIMITED = LimitSettings(reads=0, writes=0, searches=0, downloads=0, failed_keys=0)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,9 +19,19 @@ from storage.postgres import access
 from storage.postgres.connection import Query
 from storage.records.access import Scope, make_key
 from storage.settings import Settings
-from tests.platform_api.door import Door
+from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
 
 PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def shared_door(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door without limits: one account tries every scope at every route."""
+    with serving(tmp_path_factory.mktemp("door"), module_database_url, limits=UNLIMITED) as door:
+        register_starter(door.database)
+        yield door
+
+
 ID = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
 R, W = Scope.DATA_SETS_READ, Scope.DATA_SETS_WRITE
 SOCIAL_READ, SOCIAL_WRITE = Scope.SOCIAL_READ, Scope.SOCIAL_WRITE

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
+from storage.errors import QuotaExceeded
 from storage.postgres import access
 from storage.postgres.connection import Query
-from storage.records.access import Scope, make_key
+from storage.records.access import MAX_KEYS, Scope, make_key
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_problems import assert_problem
 
@@ -92,3 +96,122 @@ def test_pages_of_keys_are_whole(shared_door: Door) -> None:
     assert found[:4] == made[::-1]
     assert len(found) == 5
     assert_problem(client.get(f"{KEYS}?cursor=zzz"), 422)
+
+
+def make(client: httpx.Client) -> str:
+    """The text of a key that the client's key makes."""
+    answer = client.post(KEYS, json={"name": "child", "scopes": [scope.value for scope in ALL]})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["key"]
+
+
+def id_of(key: str) -> str:
+    """The id in a key's text."""
+    return key.split("_")[1]
+
+
+def works(door: Door, key: str) -> bool:
+    """Whether the API takes a key."""
+    return door.client(key).get("/api/v1/me").status_code == 200
+
+
+def test_revoking_a_key_revokes_what_it_made_and_what_that_made(shared_door: Door) -> None:
+    grandmother, neighbour = (shared_door.new_key(*ALL, account="family") for _ in range(2))
+    mother, aunt = (make(shared_door.client(grandmother)) for _ in range(2))
+    child = make(shared_door.client(mother))
+    family, owner = (grandmother, mother, aunt, child), shared_door.client(neighbour)
+    assert all(works(shared_door, key) for key in family)
+    assert owner.delete(f"{KEYS}/{id_of(mother)}").status_code == 204
+    assert [works(shared_door, key) for key in family] == [True, False, True, False]
+    rows = {key["id"]: key for key in owner.get(KEYS).json()["items"]}
+    assert rows[id_of(child)]["revokedAt"] == rows[id_of(mother)]["revokedAt"] is not None
+    assert (rows[id_of(child)]["madeBy"], rows[id_of(grandmother)]["madeBy"]) == (id_of(mother), None)
+    revoked = shared_door.database.run(access.revoke_key(id_of(grandmother)))
+    assert [key.id for key in revoked] == [id_of(key) for key in family]
+    assert works(shared_door, neighbour)
+
+
+def test_a_key_that_revokes_itself_is_answered_and_then_dead_with_its_children(shared_door: Door) -> None:
+    key = shared_door.new_key(*ALL, account="self-revoking")
+    client, child = shared_door.client(key), make(shared_door.client(key))
+    assert client.delete(f"{KEYS}/{id_of(key)}").status_code == 204
+    assert_problem(client.delete(f"{KEYS}/{id_of(key)}"), 401)
+    assert not works(shared_door, child)
+
+
+def test_a_key_whose_maker_is_revoked_never_works(shared_door: Door) -> None:
+    """Also when a row came to be behind the back of the statement that revokes what a key made."""
+    key = shared_door.new_key(*ALL, account="late")
+    child = make(shared_door.client(make(shared_door.client(key))))
+    assert works(shared_door, child)
+    with shared_door.database.connect() as connection:
+        connection.execute("update api_keys set revoked_at = now() where id = %s", (id_of(key),))
+    assert not works(shared_door, child)
+
+
+def test_no_key_is_made_by_one_that_is_revoked_meanwhile(shared_door: Door) -> None:
+    owner, parent = (shared_door.new_key(*ALL, account="quick") for _ in range(2))
+
+    def fill(client: httpx.Client) -> list[str]:
+        answers = [client.post(KEYS, json={"name": "x", "scopes": ["models:read"]}) for _ in range(6)]
+        assert {answer.status_code for answer in answers} <= {201, 401}
+        return [answer.json()["key"] for answer in answers if answer.status_code == 201]
+
+    with ThreadPoolExecutor(8) as pool:
+        filling = pool.map(fill, [shared_door.client(parent) for _ in range(8)])
+        time.sleep(0.05)
+        assert shared_door.client(owner).delete(f"{KEYS}/{id_of(parent)}").status_code == 204
+        made = [key for keys in filling for key in keys]
+    with shared_door.database.connect() as connection:
+        select = "select id from api_keys where made_by = %s and revoked_at is null"
+        assert connection.execute(select, (id_of(parent),)).fetchall() == []
+    assert not any(works(shared_door, key) for key in made[:5])
+
+
+def test_an_account_has_a_hundred_working_keys_at_most_however_many_ask_at_once(shared_door: Door) -> None:
+    key, account = shared_door.new_key(*ALL, account="hoarder"), shared_door.account("hoarder")
+    ended = datetime.now(UTC) - timedelta(seconds=1)
+    shared_door.database.run(access.add_key(account, make_key(), "ended", ALL, expires_at=ended))
+    for _ in range(MAX_KEYS - 33):
+        shared_door.database.run(access.add_key(account, make_key(), "x", ALL))
+    client, body = shared_door.client(key), {"name": "x", "scopes": ["models:read"]}
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: client.post(KEYS, json=body), range(64)))
+    made = [answer.json()["id"] for answer in answers if answer.status_code == 201]
+    refused = [answer for answer in answers if answer.status_code != 201]
+    assert len(made) == 32
+    problem = assert_problem(refused[0], 403)
+    assert (problem["code"], "Revoke one first" in str(problem["detail"])) == ("quota_exceeded", True)
+    with pytest.raises(QuotaExceeded, match="100 keys of this account work"):
+        shared_door.database.run(access.make_key(account, make_key(), "x", ALL))
+    assert client.delete(f"{KEYS}/{made[0]}").status_code == 204
+    assert client.post(KEYS, json=body).status_code == 201
+
+
+def test_a_list_says_when_a_key_was_last_used_and_no_read_waits_for_that(shared_door: Door) -> None:
+    owner, key = shared_door.client(), shared_door.new_key(Scope.MODELS_READ)
+
+    def last_used() -> str:
+        [row] = [row for row in owner.get(f"{KEYS}?limit=200").json()["items"] if row["id"] == id_of(key)]
+        return row["lastUsedAt"] or ""
+
+    def used_after(before: str) -> str:
+        deadline = time.monotonic() + 15
+        while last_used() <= before and time.monotonic() < deadline:
+            assert works(shared_door, key)
+            time.sleep(0.1)
+        return last_used()
+
+    with shared_door.database.connect() as connection, connection.transaction():
+        connection.execute("select * from api_keys where id = %s for update", (id_of(key),))
+        assert works(shared_door, key)  # while nobody may write its row
+        time.sleep(2.5)
+        assert last_used() == ""
+    first = used_after("")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(first)) < timedelta(minutes=1)
+    assert works(shared_door, key)
+    time.sleep(2.5)
+    assert last_used() == first  # once a minute
+    with shared_door.database.connect() as connection:
+        connection.execute("update api_keys set last_used_at = now() - interval '61 s' where id = %s", (id_of(key),))
+    assert used_after(first) > first

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from deployments.local.valkey import valkey_command
+from platform_api import rates
+from storage.postgres import access
 from storage.records.access import Scope
 from storage.redis.breaker import PROBE_SECONDS
 from storage.settings import LimitSettings
@@ -62,8 +65,8 @@ def test_an_answer_says_where_one_stands_and_a_refusal_when_to_come_back(strict:
     assert refused.headers["x-ratelimit-remaining"] == "0"
 
 
-def test_each_kind_has_its_own_allowance_and_so_has_each_key(strict: Door) -> None:
-    first, second = (strict.client(strict.new_key(*Scope)) for _ in range(2))
+def test_each_kind_has_its_own_allowance_and_so_has_each_account(strict: Door) -> None:
+    first, second = (strict.client(strict.new_key(*Scope, account=name)) for name in ("first", "second"))
     for _ in range(2):
         assert first.post("/api/v1/training-jobs", json={}).status_code == 422
     assert first.post("/api/v1/training-jobs", json={}).status_code == 429
@@ -72,6 +75,72 @@ def test_each_kind_has_its_own_allowance_and_so_has_each_key(strict: Door) -> No
     assert first.get("/api/v1/models").headers["x-ratelimit-limit"] == "20"
     assert first.post("/api/v1/model-versions/by-hash", json=[]).headers["x-ratelimit-limit"] == "20"
     assert second.post("/api/v1/training-jobs", json={}).status_code == 422
+
+
+def test_the_keys_of_an_account_share_its_allowance_whoever_made_them(strict: Door) -> None:
+    first, second = (strict.client(strict.new_key(*Scope)) for _ in range(2))
+    child = strict.client(first.post("/api/v1/keys", json={"name": "child", "scopes": ["jobs:write"]}).json()["key"])
+    assert second.post("/api/v1/training-jobs", json={}).status_code == 422
+    refused = child.post("/api/v1/training-jobs", json={})
+    assert "this account, whichever of its API keys" in str(assert_problem(refused, 429)["detail"])
+
+
+@pytest.fixture
+def suspicious(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Door]:
+    """A door that looks five keys a minute up that do not work."""
+    limits = UNLIMITED.model_copy(update={"failed_keys": 5})
+    with serving(tmp_path, database_url, valkey_url, limits=limits) as door:
+        yield door
+
+
+def made_up(number: int) -> str:
+    """A key that nobody made."""
+    return f"drk_{number:012x}_{'0' * 64}"
+
+
+def test_of_two_hundred_made_up_keys_at_once_five_are_looked_up(suspicious: Door, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    authenticate = access.authenticate
+    monkeypatch.setattr(access, "authenticate", lambda key_id: asked.append(key_id) or authenticate(key_id))
+    with ThreadPoolExecutor(20) as pool, httpx.Client(base_url=suspicious.url, timeout=30) as client:
+        keys = [{"Authorization": f"Bearer {made_up(number)}"} for number in range(200)]
+        answers = list(pool.map(lambda key: client.get("/api/v1/me", headers=key), keys))
+    assert Counter(answer.status_code for answer in answers) == {401: 5, 429: 195}
+    assert len(asked) == 5
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert "keys that do not work came from this address" in str(assert_problem(refused, 429)["detail"])
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+
+
+def test_working_keys_do_not_suffer_from_a_neighbour_who_makes_keys_up(suspicious: Door) -> None:
+    known, new = suspicious.client(), suspicious.client(suspicious.new_key(*Scope))
+    with ThreadPoolExecutor(16) as pool:  # a new key whose client begins with many requests is one key
+        statuses = [*pool.map(lambda client: client.get("/api/v1/me").status_code, [known, new] * 64)]
+    assert Counter(statuses) == {200: 128}
+    assert [suspicious.client(made_up(n)).get("/api/v1/me").status_code for n in range(6)] == [401] * 5 + [429]
+    assert {client.get("/api/v1/me").status_code for client in (known, new)} == {200}
+    with listening(suspicious.settings) as another_process, httpx.Client(base_url=another_process) as there:
+        for key, status in ((suspicious.key, 200), (made_up(7), 429)):
+            assert there.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"}).status_code == status
+    suspicious.database.run(access.revoke_key(suspicious.key.split("_")[1]))
+    assert known.get("/api/v1/me").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("one", "another", "shared"),
+    [
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("::ffff:c000:201", "192.0.2.1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("not an address", "not an address either", False),
+    ],
+)
+def test_an_ipv4_client_counts_as_itself_and_an_ipv6_client_by_its_network(one: str, another: str, shared: bool):
+    counted = [rates.address_of(cast(Any, {"client": (text, 1)})) for text in (one, another)]
+    assert (counted[0] == counted[1]) is shared
 
 
 def test_keys_that_do_not_work_count_for_the_address_and_never_for_the_key(strict: Door) -> None:

@@ -40,4 +40,4 @@ def test_an_unknown_key_is_an_error_of_one_line(line: Line) -> None:
     result = line("key", "revoke", "nothing")
 
     assert result.exit_code == 1
-    assert result.output == "error: No key 'nothing'. List them with: darkroom key list\n"
+    assert result.output == "error: No key 'nothing'. See: darkroom key list\n"

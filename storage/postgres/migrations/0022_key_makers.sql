@@ -1,0 +1,7 @@
+-- Which key made a key, and when one was last used. Keys made before this have no maker: an operator revokes them one
+-- by one.
+alter table api_keys
+    add column made_by      text references api_keys (id),
+    add column last_used_at timestamptz;
+create index api_keys_by_maker on api_keys (made_by) where made_by is not null;
+create index api_keys_by_account on api_keys (account_id, created_at desc, id desc);
