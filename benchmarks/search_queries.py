@@ -17,6 +17,7 @@ from storage.search.embedded import EmbeddedReader
 from storage.search.encoder import Encoder
 from storage.search.gateway import QueryVector, Search, SearchReader
 from storage.settings import Settings
+from storage.thread_pools import ThreadPool
 
 QUERIES, RECALL_QUERIES = 200, 50
 NEAREST = 20
@@ -104,7 +105,7 @@ def time_queries(settings: Settings, name: str, encoder: str, recall: Recall) ->
         elastic = bool(settings.search.elasticsearch_url.get_secret_value())
         reader = ElasticsearchReader(settings.search) if elastic else EmbeddedReader(database)
         try:
-            search = Search(reader, Encoder(settings.search))
+            search = Search(reader, Encoder(settings.search), ThreadPool("encoder", 2, wait_seconds=5.0))
             medians = {kind: await time_kind(search, kind, asked) for kind, asked in queries().items()}
             for kind, seconds in medians.items():
                 figure = f"{name}-{kind.replace(' ', '-')}-p50-seconds"

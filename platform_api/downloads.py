@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -22,8 +21,12 @@ from platform_api.problems import RangeNotSatisfiable, can_answer
 from platform_api.rates import LIMITED_AS, RateKind
 from storage.blobs.store import BlobStore
 from storage.errors import BlobCorrupted, NotFound
+from storage.stores import AsyncStores
+from storage.thread_pools import ThreadPool
 
 PIECE = 256 * 1024
+WITHIN_SECONDS = 60.0
+"""How long the next piece of a download that has begun waits for a thread: cutting it off helps nobody."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -78,6 +81,7 @@ def read_route(
 async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Download) -> Response[Any]:
     """The blob, or the range of it that the request asks for. Only the headers for HEAD.
 
+    A thread is held for one piece at a time, so a client that stops reading holds none.
     Raises RangeNotSatisfiable, BlobMissing, StoreUnavailable.
     """
     headers = {
@@ -96,8 +100,9 @@ async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Dow
     headers["Content-Length"] = str(wanted.size if span is None else span.length)
     if request.method == HttpMethod.HEAD:
         return Response(b"", status_code=status, media_type=wanted.media_type, headers=headers)
-    stream = await asyncio.to_thread(blobs.open, wanted.sha256)
-    pieces = _whole(stream, wanted) if span is None else _part(stream, span)
+    threads = cast(AsyncStores, request.app.state.stores).pools.blob_reads
+    stream = await threads.run(blobs.open, wanted.sha256)
+    pieces = _whole(threads, stream, wanted) if span is None else _part(threads, stream, span)
     return _TypedStream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)
 
 
@@ -157,7 +162,7 @@ def _names(if_none_match: str, etag: str) -> bool:
     return "*" in tags or etag in tags
 
 
-async def _whole(stream: BinaryIO, wanted: Download) -> AsyncGenerator[bytes]:
+async def _whole(threads: ThreadPool, stream: BinaryIO, wanted: Download) -> AsyncGenerator[bytes]:
     """Every byte, hashed on the way; the last piece is held back until the hash agrees with the name, so that a
     client never takes changed bytes for the file."""
     digest = hashlib.sha256()
@@ -168,8 +173,8 @@ async def _whole(stream: BinaryIO, wanted: Download) -> AsyncGenerator[bytes]:
         return piece
 
     try:
-        held = await asyncio.to_thread(read)
-        while piece := await asyncio.to_thread(read):
+        held = await threads.go_on(read, WITHIN_SECONDS)
+        while piece := await threads.go_on(read, WITHIN_SECONDS):
             yield held
             held = piece
         if digest.hexdigest() != wanted.sha256:
@@ -179,11 +184,15 @@ async def _whole(stream: BinaryIO, wanted: Download) -> AsyncGenerator[bytes]:
         stream.close()
 
 
-async def _part(stream: BinaryIO, span: Span) -> AsyncGenerator[bytes]:
+async def _part(threads: ThreadPool, stream: BinaryIO, span: Span) -> AsyncGenerator[bytes]:
+    left = span.length
+
+    def read() -> bytes:
+        return stream.read(min(PIECE, left))
+
     try:
-        await asyncio.to_thread(stream.seek, span.first)
-        left = span.length
-        while left and (piece := await asyncio.to_thread(stream.read, min(PIECE, left))):
+        await threads.go_on(lambda: stream.seek(span.first), WITHIN_SECONDS)
+        while left and (piece := await threads.go_on(read, WITHIN_SECONDS)):
             left -= len(piece)
             yield piece
     finally:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from platform_api.problems import Refusals
 from storage.records.freshness import FlowFreshness, PartitionState
 from storage.stores import AsyncStores
+from storage.thread_pools import Room
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,6 +39,7 @@ class Figures(Collector):
         )
         if stores.settings.cache.enabled:
             yield from self._cache(stores)
+        yield from _rooms([stores.database.room, *(pool.room for pool in stores.pools.every)])
         for name, words, value in _FRESHNESS:
             family = GaugeMetricFamily(name, words, labels=["flow"])
             for flow in self._flows:
@@ -55,6 +57,20 @@ class Figures(Collector):
             "Times that models were neither asked of Valkey nor kept there because it did not answer.",
             value=stores.models.breaker.failures,
         )
+
+
+def _rooms(rooms: Sequence[Room]) -> Iterable[Metric]:
+    """How full each kind of work is."""
+    refused = CounterMetricFamily("darkroom_pool_refusals", "Waits for a place that were in vain.", labels=["pool"])
+    busy = GaugeMetricFamily("darkroom_pool_busy", "Places in use.", labels=["pool"])
+    waiting = GaugeMetricFamily("darkroom_pool_waiting", "Who waits for a place.", labels=["pool"])
+    places = GaugeMetricFamily("darkroom_pool_places", "Places there are.", labels=["pool"])
+    for room in rooms:
+        refused.add_metric([room.name], room.refused)
+        busy.add_metric([room.name], room.busy)
+        waiting.add_metric([room.name], room.waiting)
+        places.add_metric([room.name], room.places)
+    yield from (refused, busy, waiting, places)
 
 
 _FRESHNESS: tuple[tuple[str, str, Callable[[FlowFreshness], float]], ...] = (

@@ -26,6 +26,7 @@ from storage.records.model_uploads import MAX_NAME, UPLOADED_TYPES, WantedFile
 from storage.records.visibility import Viewer
 from storage.records.vocabulary import BASE_MODELS, FileType
 from storage.stores import AsyncStores
+from storage.thread_pools import ThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,6 +74,7 @@ async def take_in(
     body: Body,
     part: Part,
     hasher: ModelHasher,
+    threads: ThreadPool,
     *,
     name: str,
     length: int | None,
@@ -96,16 +98,16 @@ async def take_in(
 
     marked = hasher.length
     async for piece in body.large_pieces(PIECE):
-        await in_thread(keep, piece)
+        await in_thread(threads, keep, piece)
         if mark is not None and hasher.length - marked >= MARK:
             await mark()
             marked = hasher.length
 
 
-async def in_thread(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+async def in_thread(threads: ThreadPool, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """Do what touches a part in a thread; it is waited for also when the request is cancelled, as nobody may let go of
-    a part while a thread writes to it."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **options))
+    a part while a thread writes to it. Raises PoolBusy."""
+    thread = asyncio.ensure_future(threads.run(work, *arguments, **options))
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
@@ -113,14 +115,14 @@ async def in_thread(work: Callable[P, T], *arguments: P.args, **options: P.kwarg
         raise
 
 
-async def go_on(part: Part, hasher: ModelHasher, received: int) -> None:
+async def go_on(part: Part, hasher: ModelHasher, threads: ThreadPool, received: int) -> None:
     """Open a part behind its received bytes, with a hasher that has taken them. Raises EOFError when some are lost."""
 
     def opened() -> None:
         part.go_on_at(received)
         hash_on(hasher, part.path, received)
 
-    await in_thread(opened)
+    await in_thread(threads, opened)
 
 
 async def keep_whole(
@@ -138,7 +140,8 @@ async def keep_whole(
         )
     known = WantedFile(version_id=wanted.version_id, name=wanted.name, type=wanted.type, sha256=hashed.sha256)
     model, version = await stores.database.run(model_uploads.check_target(known, viewer))
-    return await in_thread(_checked_and_stored, stores.blobs, part, hasher, known, model, version)
+    threads = stores.pools.blob_writes
+    return await in_thread(threads, _checked_and_stored, stores.blobs, part, hasher, known, model, version)
 
 
 def _checked_and_stored(

@@ -29,6 +29,8 @@ from platform_api.incoming import Body
 from platform_api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from storage.errors import InvalidRequest, UploadRefused
 from storage.settings import Settings, UploadSettings
+from storage.stores import AsyncStores
+from storage.thread_pools import ThreadPool
 
 _FORGOTTEN_SECONDS = 6 * 3600
 _MAX_NAME = 120
@@ -82,10 +84,10 @@ def staging_root(settings: Settings) -> Path:
 
 
 @asynccontextmanager
-async def staging_folder(settings: Settings) -> AsyncGenerator[Path]:
+async def staging_folder(stores: AsyncStores) -> AsyncGenerator[Path]:
     """A folder for one upload, gone at the end whatever happens."""
-    root = staging_root(settings)
-    folder = Path(await asyncio.to_thread(_make_folder, root))
+    root = staging_root(stores.settings)
+    folder = Path(await stores.pools.blob_writes.run(_make_folder, root))
     try:
         yield folder
     finally:
@@ -114,37 +116,38 @@ async def receive(
     body is then read for a while and dropped, so that the client gets to read why.
     """
     most = limits.max_upload_bytes
+    threads = cast(AsyncStores, request.app.state.stores).pools.blob_writes
     body = Body(request, most, f"The upload has more than {most:,} bytes. Send fewer or smaller photos.")
     kind, options = cast(tuple[str, dict[str, str]], parse_options_header(request.headers.get("content-type", "")))
     try:
         body.check_declared_length()
         if kind == "multipart/form-data" and options.get("boundary"):
-            upload = await _receive_form(body, options["boundary"], _Form(folder, limits, expected.texts))
+            upload = await _receive_form(body, options["boundary"], _Form(folder, limits, expected.texts, threads))
             _check_name(upload.name or "")
             return upload
         if kind in expected.kinds:
-            return Upload([await _receive_whole(body, folder, is_archive=kind in _ZIPS)], {})
+            return Upload([await _receive_whole(body, folder, threads, is_archive=kind in _ZIPS)], {})
         raise UnsupportedMediaType(expected.advice)
     except (UploadRefused, InvalidRequest, BodyTooLarge, MalformedBody, UnsupportedMediaType):
         await body.drain()
         raise
 
 
-async def _receive_whole(body: Body, folder: Path, *, is_archive: bool) -> ReceivedFile:
+async def _receive_whole(body: Body, folder: Path, threads: ThreadPool, *, is_archive: bool) -> ReceivedFile:
     name = "archive.zip" if is_archive else "image"
     with (folder / name).open("wb") as sink:
         async for piece in body.pieces():
-            await _write(sink, piece)
+            await threads.run(sink.write, piece)
     return ReceivedFile(name, folder / name, is_archive)
 
 
 class _Form:
     """The parts of a form as they arrive."""
 
-    def __init__(self, folder: Path, limits: UploadSettings, texts: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, limits: UploadSettings, texts: Mapping[str, int], threads: ThreadPool) -> None:
         self.upload = Upload([], {})
         self.most_parts = limits.max_images + len(texts) + 1
-        self._folder, self._limits, self._texts = folder, limits, texts
+        self._folder, self._limits, self._texts, self._threads = folder, limits, texts, threads
         self._sink: BinaryIO | None = None
         self._text: bytearray | None = None
         self._left = 0
@@ -181,7 +184,7 @@ class _Form:
             if self._left < 0:
                 message = f"'{self._name}' has more than {self._limits.max_image_bytes:,} bytes. Export it smaller."
                 raise UploadRefused("image_too_large", message)
-            await _write(self._sink, piece)
+            await self._threads.run(self._sink.write, piece)
         elif self._text is not None:
             if self._left < 0:
                 raise InvalidRequest({self._name: f"must have {self._texts[self._name]:,} bytes at most"})
@@ -220,10 +223,6 @@ async def _receive_form(body: Body, boundary: str, form: _Form) -> Upload:
     finally:
         form.close()
     return form.upload
-
-
-async def _write(sink: BinaryIO, piece: bytes) -> None:
-    await asyncio.to_thread(sink.write, piece)
 
 
 def _checked_text(name: str, raw: bytes) -> str:

@@ -22,11 +22,21 @@ from platform_api.model_files import Hashers, go_on, in_thread, keep_whole, take
 from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
 from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import Part, Parts
-from storage.errors import FileExists, Gone, NotAllowed, NotFound, StoreUnavailable, UploadBusy, UploadRefused
+from storage.errors import (
+    FileExists,
+    Gone,
+    NotAllowed,
+    NotFound,
+    PoolBusy,
+    StoreUnavailable,
+    UploadBusy,
+    UploadRefused,
+)
 from storage.postgres import model_uploads
 from storage.records.model_uploads import ModelUpload, WantedFile
 from storage.records.visibility import Viewer
 from storage.stores import AsyncStores
+from storage.thread_pools import ThreadPool
 
 LOG = logging.getLogger("darkroom.api")
 SWEEP_SECONDS = 900.0
@@ -45,6 +55,11 @@ class Arrivals:
         """How long an upload may rest."""
         return self.stores.settings.uploads.unfinished_hours
 
+    @property
+    def threads(self) -> ThreadPool:
+        """What writes the bytes down."""
+        return self.stores.pools.blob_writes
+
     async def give_up(self, upload_id: UUID) -> None:
         """Forget an upload: its row, then its bytes. The caller holds its part."""
         await self.stores.database.run(model_uploads.delete(upload_id))
@@ -56,7 +71,7 @@ async def begin(arrivals: Arrivals, wanted: WantedFile, length: int, metadata: s
     run = arrivals.stores.database.run
     upload = await run(model_uploads.create(wanted, length, metadata, viewer, arrivals.hours))
     async with unless_it_fails(arrivals, upload.id):
-        await asyncio.to_thread(arrivals.parts.create, upload.id)
+        await arrivals.threads.run(arrivals.parts.create, upload.id)
     return upload
 
 
@@ -94,7 +109,7 @@ async def append(
         body = _awaited(request, upload, offset)
         hasher = arrivals.hashers.take(upload_id, upload.received)
         try:
-            await go_on(part, hasher, upload.received)
+            await go_on(part, hasher, arrivals.threads, upload.received)
         except EOFError as error:
             await arrivals.give_up(upload_id)
             raise Gone(f"Upload {upload_id} lost bytes on our disk and was given up. Begin a new one.") from error
@@ -130,6 +145,7 @@ class _Appending:
                 body,
                 self._part,
                 self._hasher,
+                self._arrivals.threads,
                 name=self._upload.name,
                 length=self._upload.length,
                 mark=mark,
@@ -140,7 +156,7 @@ class _Appending:
             if self._is_whole:
                 return await self._finish()
             await self._mark()
-        except (MalformedBody, TooSlow):  # the sender is gone
+        except (MalformedBody, TooSlow, PoolBusy):  # the sender is gone, or goes on later
             if checksum is None:
                 await self._mark()
                 self._arrivals.hashers.put(self._upload.id, self._hasher)
@@ -164,7 +180,7 @@ class _Appending:
         """What was taken so far is on the disk, and the row says so. A whole file is received when it is finished."""
         if self._is_whole:
             return
-        await in_thread(self._part.sync)
+        await in_thread(self._arrivals.threads, self._part.sync)
         received = model_uploads.receive(self._upload, self._hasher.length, self._arrivals.hours)
         self._upload = await self._arrivals.stores.database.run(received)
 

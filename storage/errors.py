@@ -25,7 +25,8 @@ DarkroomError
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
 ├── StoreUnavailable            a store does not answer; waiting may help
-│   └── EncoderUnavailable      no weights that turn text into vectors
+│   ├── EncoderUnavailable      no weights that turn text into vectors
+│   └── PoolBusy                every thread or connection of its kind was in use for too long
 ├── FreeSpaceLow                a disk is nearly full: nothing new is taken, everything else works
 ├── SealBroken                  a secret at rest does not open: another key, or none
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
@@ -216,6 +217,16 @@ class FreeSpaceLow(DarkroomError):
     """A disk has less free space than the floor: uploads and new jobs are refused, everything else works."""
 
     code = "free_space_low"
+
+
+class PoolBusy(StoreUnavailable):
+    """Every place of a kind of work was taken for too long. `pool` is its name."""
+
+    code = "pool_busy"
+
+    def __init__(self, pool: str, places: int, seconds: float) -> None:
+        self.pool = pool
+        super().__init__(f"All {places} places for {pool} were in use for {seconds:g} s. Try again in a few seconds.")
 
 
 class SealBroken(DarkroomError):

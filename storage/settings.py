@@ -75,6 +75,11 @@ class ApiSettings(BaseModel):
     link_lifetime_seconds: int = Field(7 * 86400, ge=60, description="How long a signed image link works.")
     download_link_seconds: int = Field(3600, ge=60, description="How long the address that a download leads to works.")
     idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
+    max_streams: int = Field(4000, ge=1, description="Event streams that one process keeps open at once.")
+    max_streams_per_account: int = Field(50, ge=1, description="Of these, streams of one account.")
+    blob_threads: int = Field(
+        8, ge=1, description="Threads of one process that read bytes of downloads, and as many that write uploads."
+    )
 
 
 class CacheSettings(BaseModel):

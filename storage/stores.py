@@ -21,6 +21,7 @@ from storage.search.embedded_writing import EmbeddedWriter
 from storage.search.encoder import Encoder
 from storage.search.gateway import Search, SearchReader, SearchWriter
 from storage.settings import Settings
+from storage.thread_pools import ThreadPools
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class AsyncStores:
     models: ModelCache
     watch: CatalogueWatch
     search: Search
+    pools: ThreadPools
 
 
 @contextmanager
@@ -76,12 +78,14 @@ async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
     failed_keys = FailedKeys(settings.redis)
     watch = CatalogueWatch(database)
     reader = _search_reader(settings, database)
+    pools = ThreadPools(settings.api.blob_threads)
     await database.open()
     try:
-        search = Search(reader, Encoder(settings.search))
+        search = Search(reader, Encoder(settings.search), pools.encoder)
         blobs = BlobStore(settings.blobs)
-        yield AsyncStores(settings, database, blobs, progress, rate_limits, failed_keys, models, watch, search)
+        yield AsyncStores(settings, database, blobs, progress, rate_limits, failed_keys, models, watch, search, pools)
     finally:
+        pools.close()
         await reader.close()
         await watch.close()
         await failed_keys.close()

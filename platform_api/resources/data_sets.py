@@ -24,13 +24,14 @@ from platform_api.resources.views import API, Page, page_metadata
 from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
-from storage.errors import ArchiveRefused, ImageRefused, UploadRefused
+from storage.errors import ArchiveRefused, ImageRefused, PoolBusy, UploadRefused
 from storage.postgres import uploads
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.uploads import DataSet, DataSetImage
 from storage.settings import UploadSettings
 from storage.stores import AsyncStores
+from storage.thread_pools import ThreadPool
 
 LEAST_IMAGES = 2
 _ADVICE = "3 to 6 photos of one subject, from different sides and in different places, work best."
@@ -110,12 +111,12 @@ class DataSets(Controller):
         Each photo is turned upright, stripped of its metadata (also of where it was taken) and kept as a PNG.
         """
         limits = stores.settings.uploads
-        async with state.uploads.hold(caller.account_id), receiving.staging_folder(stores.settings) as folder:
+        async with state.uploads.hold(caller.account_id), receiving.staging_folder(stores) as folder:
             upload = await receiving.receive(request, folder, limits)
-            staged = await asyncio.to_thread(_unpack, upload, folder, limits)
+            staged = await stores.pools.blob_writes.run(_unpack, upload, folder, limits)
             _check_count(len(staged), limits)
-            measured = await _make_canonical(staged, state.image_workers)
-            images = await asyncio.to_thread(_keep, stores.blobs, staged, measured)
+            measured = await _make_canonical(staged, state.image_workers, stores.pools.images)
+            images = await stores.pools.blob_writes.run(_keep, stores.blobs, staged, measured)
         name = upload.name or f"{len(images)} photos"
         data_set = await stores.database.run(uploads.create(caller.account_id, name, images))
         return Response(
@@ -204,26 +205,29 @@ def _check_count(count: int, limits: UploadSettings) -> None:
         raise UploadRefused("too_few_images", f"{said}. Send at least {LEAST_IMAGES}. {_ADVICE}")
 
 
-async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers) -> list[CanonicalImage]:
-    """Canonical PNGs beside their sources, a few at once. Raises ImageRefused naming the first bad photo.
+async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threads: ThreadPool) -> list[CanonicalImage]:
+    """Canonical PNGs beside their sources, a few at once. Raises ImageRefused naming the first bad photo, PoolBusy.
 
     After a refusal no photo is begun, and those under way are waited for: the staging folder goes right after.
     """
     turns, refused = asyncio.Semaphore(workers.count), asyncio.Event()
 
-    async def make(photo: Staged) -> CanonicalImage | ImageRefused | None:
+    async def make(photo: Staged) -> CanonicalImage | ImageRefused | PoolBusy | None:
         async with turns:
             if refused.is_set():
                 return None
             try:
-                return await asyncio.to_thread(workers.canonicalise, photo.source, photo.target)
+                return await threads.run(workers.canonicalise, photo.source, photo.target)
+            except PoolBusy as busy:
+                refused.set()
+                return busy
             except ImageRefused as refusal:
                 refused.set()
                 return ImageRefused(refusal.reason, f"'{photo.name}' {refusal}.")
 
     made: list[CanonicalImage] = []
     for result in await asyncio.gather(*(make(photo) for photo in staged)):
-        if isinstance(result, ImageRefused):
+        if isinstance(result, ImageRefused | PoolBusy):
             raise result
         if result is not None:
             made.append(result)

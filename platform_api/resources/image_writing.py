@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +22,7 @@ from platform_api.queries import Query, described
 from platform_api.resources.catalog_views import ImageView, image_view
 from platform_api.resources.model_writing import WRITES
 from platform_api.writing import ImageChanges, kept
-from storage.blobs.images import ImageWorkers
+from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
 from storage.postgres import catalog, images
@@ -93,10 +92,12 @@ class ImageWriting(Controller):
         _check_level(level, viewer)
         limits, where = stores.settings.uploads, addresses(request, stores.settings.api)
         await stores.database.run(_with_room(version_id, viewer, limits))  # before the bytes come
-        async with state.uploads.hold(caller.account_id), receiving.staging_folder(stores.settings) as folder:
+        async with state.uploads.hold(caller.account_id), receiving.staging_folder(stores) as folder:
             upload = await receiving.receive(request, folder, _of_one(limits), receiving.ONE_IMAGE)
             meta = _read_meta(upload.texts.get("meta"))
-            image = await asyncio.to_thread(_keep, upload, folder, state.image_workers, stores.blobs)
+            target = folder / "canonical.png"
+            measured = await stores.pools.images.run(_made_canonical, upload, target, state.image_workers)
+            image = await stores.pools.blob_writes.run(_keep, target, measured, stores.blobs)
         image = msgspec.structs.replace(image, nsfw_level=int(level), meta=meta)
 
         def make() -> Script[ImageView]:
@@ -190,16 +191,19 @@ def _of_one(limits: UploadSettings) -> UploadSettings:
     return limits.model_copy(update={"max_images": 1, "max_upload_bytes": limits.max_image_bytes + FORM_BYTES})
 
 
-def _keep(upload: receiving.Upload, folder: Path, workers: ImageWorkers, blobs: BlobStore) -> NewImage:
-    """The image made canonical in a child, its bytes stored. Raises InvalidRequest, ImageRefused."""
+def _made_canonical(upload: receiving.Upload, target: Path, workers: ImageWorkers) -> CanonicalImage:
+    """The image made canonical in a child. Raises InvalidRequest, ImageRefused."""
     if not upload.files:
         raise InvalidRequest({"files": "is required: the image"})
     [file] = upload.files
-    target = folder / "canonical.png"
     try:
-        measured = workers.canonicalise(file.path, target)
+        return workers.canonicalise(file.path, target)
     except ImageRefused as refusal:
         raise ImageRefused(refusal.reason, f"'{file.name}' {refusal}.") from refusal
+
+
+def _keep(target: Path, measured: CanonicalImage, blobs: BlobStore) -> NewImage:
+    """The bytes of a canonical image, stored."""
     blob = blobs.put_file(target)
     return NewImage(
         sha256=blob.sha256,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import datetime
 from enum import StrEnum
@@ -197,7 +196,7 @@ class Images(Controller):
         if not link_is_signed(f"{API}/images/{sha256}", expires, signature, key, now):
             raise LinkRefused("The link is not signed by us or has expired. Load the page that shows it again.")
         try:
-            size, media_type = await asyncio.to_thread(_measure, stores.blobs, sha256)
+            size, media_type = await stores.pools.blob_reads.run(_measure, stores.blobs, sha256)
         except BlobMissing as error:
             raise NotFound("The image is gone.") from error
         headers = {

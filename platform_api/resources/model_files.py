@@ -33,6 +33,7 @@ from storage.records.catalog import Checked, FileHashes, VersionFile
 from storage.records.visibility import Viewer
 from storage.records.vocabulary import FileType
 from storage.stores import AsyncStores
+from storage.thread_pools import ThreadPool
 
 _FORMS = ("multipart/", "application/json")
 
@@ -128,11 +129,11 @@ class ModelFiles(Controller):
         most = stores.settings.uploads.max_model_bytes
         body = Body(request, most, f"A model file has at most {most:,} bytes.")
         body.check_declared_length()
-        hasher = ModelHasher()
-        async with state.uploads.hold(caller.account_id), temporary_part(arrivals.parts) as part:
+        hasher, threads = ModelHasher(), stores.pools.blob_writes
+        async with state.uploads.hold(caller.account_id), temporary_part(arrivals.parts, threads) as part:
             try:
-                await go_on(part, hasher, 0)
-                await take_in(body, part, hasher, name=wanted.name, length=body.declared_length)
+                await go_on(part, hasher, threads, 0)
+                await take_in(body, part, hasher, threads, name=wanted.name, length=body.declared_length)
                 new = await keep_whole(stores, part, hasher, wanted, viewer)
                 file, is_new = await stores.database.run(model_uploads.attach(version_id, new))
             except (UploadRefused, FileExists, Gone, NotAllowed, NotFound):
@@ -143,10 +144,10 @@ class ModelFiles(Controller):
 
 
 @asynccontextmanager
-async def temporary_part(parts: Parts) -> AsyncGenerator[Part]:
+async def temporary_part(parts: Parts, threads: ThreadPool) -> AsyncGenerator[Part]:
     """A part for one request, gone at the end whatever happens."""
     identity = uuid4()
-    await asyncio.to_thread(parts.create, identity)
+    await threads.run(parts.create, identity)
     try:
         with parts.hold(identity) as part:
             yield part

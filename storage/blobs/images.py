@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, cast
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from storage.blobs.blurhashes import blurhash_of
-from storage.errors import ImageRefused
+from storage.errors import ImageRefused, StoreUnavailable
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SHORTEST_SIDE = 16
@@ -156,6 +156,8 @@ class ImageWorkers:
     def __init__(self, max_pixels: int, *, count: int = 2, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
         self._max_pixels, self._memory = max_pixels, memory_limit_bytes
         self.count, self.started = count, 0
+        self._children: set[_Child] = set()
+        self._closed = False
         self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(count):
             self._idle.put(None)
@@ -165,11 +167,19 @@ class ImageWorkers:
         child = self._idle.get()
         try:
             if child is None or not child.alive:
-                child = _Child(self._memory)
-                self.started += 1
+                child = self._new_child()
             return child.ask(source, target, self._max_pixels)
         finally:
             self._idle.put(child if child is not None and child.alive else None)
+
+    def _new_child(self) -> _Child:
+        if self._closed:
+            raise StoreUnavailable("The server stops. Send the image again in a few seconds.")
+        self._children = {child for child in self._children if child.alive}
+        child = _Child(self._memory)
+        self._children.add(child)
+        self.started += 1
+        return child
 
     def kill_children(self) -> None:
         """Kill the idle children as the system would when memory runs out; they are replaced when next needed."""
@@ -178,13 +188,10 @@ class ImageWorkers:
                 child.kill()
 
     def close(self) -> None:
-        """Stop the children, each when its image is done."""
-        for _ in range(self.count):
-            child = self._idle.get()
-            if child is not None:
-                child.stop()
-        for _ in range(self.count):
-            self._idle.put(None)
+        """Kill the children, also those at work: whoever waits for an image is gone by now."""
+        self._closed = True
+        for child in self._children:
+            child.kill()
 
 
 class _Child:
@@ -222,8 +229,7 @@ class _Child:
             stdin.flush()
         except BrokenPipeError:
             return None
-        ready, _, _ = select.select([stdout], [], [], SECONDS_EACH)
-        answer = stdout.readline() if ready else b""
+        answer = stdout.readline() if _is_ready(stdout, SECONDS_EACH) else b""
         return answer if answer.endswith(b"\n") else None
 
     def kill(self) -> None:
@@ -238,6 +244,13 @@ class _Child:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _is_ready(stream: BinaryIO, seconds: float) -> bool:
+    """Whether something can be read within a time. By poll: select knows no descriptor above 1023."""
+    waiting = select.poll()
+    waiting.register(stream, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, memory_limit_bytes: int) -> None:

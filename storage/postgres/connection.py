@@ -30,6 +30,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres.locks import lock_number, try_lock
 from storage.settings import PostgresSettings
+from storage.thread_pools import Room
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -240,10 +241,15 @@ class Database:
         self.close()
 
 
+ROOM_SECONDS = 4.0
+"""How long a script waits for one of the connections; then its request is answered 503 rather than kept waiting."""
+
+
 class AsyncDatabase:
-    """Runs scripts, one transaction each. Async; for the API."""
+    """Runs scripts, one transaction each. Async; for the API. `room` has a place for each connection."""
 
     def __init__(self, settings: PostgresSettings) -> None:
+        self.room = Room("postgres", settings.pool_size, ROOM_SECONDS)
         self._url = settings.url.get_secret_value()
         self._settings = settings
         self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
@@ -261,9 +267,14 @@ class AsyncDatabase:
         await self._pool.open(wait=False)
 
     async def run(self, script: Query[T] | Script[T]) -> T:
-        """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
+        """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer, PoolBusy when
+        every connection is in use for too long."""
         try:
-            async with self._pool.connection() as connection, _transaction(connection, script):
+            async with (
+                self.room.place(),
+                self._pool.connection() as connection,
+                _transaction(connection, script),
+            ):
                 driver = _Driver(script)
                 while driver.query is not None:
                     driver.take(await self._rows(connection, driver.query))

@@ -30,6 +30,7 @@ from storage.records.search import (
     check_kind,
 )
 from storage.search.encoder import Encoder
+from storage.thread_pools import ThreadPool
 
 SEMANTIC = "semantic"
 
@@ -143,8 +144,8 @@ class SearchWriter(Protocol):
 class Search:
     """Searches of the API: text, semantic, fused."""
 
-    def __init__(self, reader: SearchReader, encoder: Encoder) -> None:
-        self.reader, self._encoder = reader, encoder
+    def __init__(self, reader: SearchReader, encoder: Encoder, threads: ThreadPool) -> None:
+        self.reader, self._encoder, self._threads = reader, encoder, threads
 
     async def find(self, kind: Kind, query: SearchQuery) -> SearchHits:
         """A page of a search.
@@ -208,5 +209,5 @@ class Search:
 
     async def _vector(self, text: str) -> QueryVector:
         # Milliseconds of arithmetic, so not in the event loop.
-        vectors = await asyncio.to_thread(self._encoder.encode, [text])
+        vectors = await self._threads.run(self._encoder.encode, [text])
         return QueryVector(self._encoder.name, vectors[0].tobytes())

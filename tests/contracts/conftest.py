@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
@@ -23,6 +23,7 @@ from storage.search.embedded_writing import EmbeddedWriter
 from storage.search.encoder import Encoder
 from storage.search.gateway import Search, SearchReader, SearchWriter
 from storage.settings import PostgresSettings, SearchSettings
+from storage.thread_pools import ThreadPool
 from tests.conftest import fresh_database
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Bench:
     reader: SearchReader
     writer: SearchWriter
     encoder: Encoder
+    threads: ThreadPool = field(default_factory=lambda: ThreadPool("encoder", 1, wait_seconds=5.0))
 
     def run(self, asked: Coroutine[Any, Any, T]) -> T:
         """The answer of an async call."""
@@ -44,7 +46,7 @@ class Bench:
 
     def find(self, query: SearchQuery, kind: Kind = Kind.MODEL) -> SearchHits:
         """A search as the API asks it."""
-        return self.run(Search(self.reader, self.encoder).find(kind, query))
+        return self.run(Search(self.reader, self.encoder, self.threads).find(kind, query))
 
     def ids(self, text: str = "", kind: Kind = Kind.MODEL, **fields: Any) -> list[int]:
         """The ids that a search gives."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import resource
 import struct
 import time
 import zlib
@@ -217,3 +219,19 @@ def test_an_image_that_needs_more_memory_than_a_child_has_is_refused(tmp_path: P
         pool.canonicalise(tmp_path / "small", tmp_path / "out")
     finally:
         pool.close()
+
+
+def test_images_are_taken_also_with_more_than_a_thousand_open_files(workers: ImageWorkers, tmp_path: Path):
+    """select.select knows no descriptor above 1023, and a server with many clients has more."""
+    (tmp_path / "good").write_bytes(encoded(noise((40, 30)), "JPEG"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip(f"this machine allows {hard} open files only")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert workers.canonicalise(tmp_path / "good", tmp_path / "1.png").width == 40
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
