@@ -7,13 +7,13 @@ When Valkey does not answer every key is looked up.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from redis.exceptions import RedisError
-
-from storage.redis.breaker import Breaker, short_client
+from storage.redis.breaker import Breaker, ValkeyAway, short_client
+from storage.redis.rate_limits import PATIENCE_SECONDS
 from storage.settings import RedisSettings
 
 WINDOW_SECONDS = 60
@@ -44,31 +44,28 @@ class FailedKeys:
         self._client = short_client(settings)
         self._script: Any = self._client.register_script(_SCRIPT)
         self._take_back: Any = self._client.register_script(_TAKE_BACK)
-        self.breaker = Breaker()
+        self.breaker = Breaker(self._client, PATIENCE_SECONDS)
 
     async def admit(self, address: str, key: str, limit: int) -> Admission:
         """Count a key before it is looked up, and say whether it may be."""
-        if limit == 0 or self.breaker.open:
+        if limit == 0:
             return _UNCOUNTED
+        keys, arguments = [_count(address), _mark(key)], [limit, WINDOW_SECONDS * 1000]
         try:
-            wait = int(await self._script(keys=[_count(address), _mark(key)], args=[limit, WINDOW_SECONDS * 1000]))
-        except (RedisError, OSError):
-            self.breaker.fail()
+            wait = int(cast(int, await self.breaker.ask(lambda: self._script(keys=keys, args=arguments))))
+        except ValkeyAway:
             return _UNCOUNTED
         return Admission(-(-max(wait, 0) // 1000), counted=wait == 0)
 
     async def take_back(self, address: str, key: str, *, works: bool) -> None:
         """A key that was counted did not fail: it works, or Postgres did not say."""
-        if self.breaker.open:
-            return
-        try:
-            await self._take_back(keys=[_count(address), _mark(key)], args=[WORKED_SECONDS if works else 0])
-        except (RedisError, OSError):
-            self.breaker.fail()
+        keys, arguments = [_count(address), _mark(key)], [WORKED_SECONDS if works else 0]
+        with contextlib.suppress(ValkeyAway):
+            await self.breaker.ask(lambda: self._take_back(keys=keys, args=arguments))
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._client.aclose()
+        await self.breaker.close()
 
 
 def _count(address: str) -> str:
