@@ -27,6 +27,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from benchmarks.bare_flow import bare
 from deployments.local.environment import flow_environment, shared_environment
+from flows.orchestrator import open_prefect
 from tests.deployments.platform import Platform, running_platform
 from tests.faults.bench import Bench, Points, add_tiny_base
 
@@ -104,7 +105,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         running_platform() as platform,
-        SyncPrefectClient(api=platform.settings.prefect.api_url) as prefect,
+        open_prefect(platform.settings.prefect) as prefect,
         prefects_own_worker(platform, prefect) as plain_pool,
     ):
         folder = Path(name)

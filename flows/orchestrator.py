@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from storage.errors import DarkroomError
+from storage.settings import PrefectSettings
 
 T = TypeVar("T")
 _PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect gives no more in one answer
@@ -36,6 +37,11 @@ class FlowPaused(DarkroomError):
     def __init__(self, flow: str) -> None:
         self.flow = flow
         super().__init__(f"{flow} is paused. It goes on with: darkroom resume {flow}")
+
+
+def open_prefect(settings: PrefectSettings) -> SyncPrefectClient:
+    """A client that signs in. (Prefect's own `get_client` reads the environment instead.) The caller enters it."""
+    return SyncPrefectClient(api=settings.api_url, auth_string=settings.auth.get_secret_value() or None)
 
 
 class Orchestrator:

@@ -17,6 +17,11 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 
+def _text_of(file: Path) -> str:
+    """What a secret's file holds; nothing where there is none."""
+    return file.read_text().strip() if file.exists() else ""
+
+
 class PostgresSettings(BaseModel):
     """The truth."""
 
@@ -46,6 +51,14 @@ class PrefectSettings(BaseModel):
     api_url: str = Field("", description="Prefect API; empty: the embedded server.")
     ui_url: str = Field("", description="Address of Prefect's pages for links; empty: the embedded server.")
     port: int = Field(4200, ge=1, le=65535, description="Port of the embedded Prefect server.")
+    auth: SecretStr = Field(
+        SecretStr(""), description="user:secret that Prefect's API and pages ask for; empty: the data folder's own."
+    )
+
+    @property
+    def embedded_api_url(self) -> str:
+        """The API of the server that `darkroom up` runs."""
+        return f"http://127.0.0.1:{self.port}/api"
 
 
 class MlflowSettings(BaseModel):
@@ -223,20 +236,40 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:
         self.data_folder = self.data_folder.expanduser().absolute()
-        if not self.postgres.url.get_secret_value():
-            self.postgres.url = SecretStr(self.embedded_postgres_url("darkroom"))
         if not self.redis.url.get_secret_value():
             self.redis.url = SecretStr(f"redis://127.0.0.1:{self.redis.port}/2")
         self.blobs.url = self.blobs.url or (self.data_folder / "blobs").as_uri()
-        self.prefect.api_url = self.prefect.api_url or f"http://127.0.0.1:{self.prefect.port}/api"
+        self.prefect.api_url = self.prefect.api_url or self.prefect.embedded_api_url
         self.prefect.ui_url = self.prefect.ui_url or self.prefect.api_url.removesuffix("/api")
         self.mlflow.url = self.mlflow.url or f"http://127.0.0.1:{self.mlflow.port}"
         self.api.public_url = self.api.public_url or f"http://{self.api.host}:{self.api.port}"
-        if not self.api.signing_key.get_secret_value() and self.signing_key_file.exists():
-            self.api.signing_key = SecretStr(self.signing_key_file.read_text().strip())
-        if not self.notifications.sealing_key.get_secret_value() and self.sealing_key_file.exists():
-            self.notifications.sealing_key = SecretStr(self.sealing_key_file.read_text().strip())
+        for (group, field), own in self.own_secrets().items():
+            if not getattr(getattr(self, group), field).get_secret_value():
+                setattr(getattr(self, group), field, SecretStr(own))
         return self
+
+    def own_secrets(self) -> dict[tuple[str, str], str]:
+        """What the data folder holds for each secret setting, by group and field; empty where it holds nothing yet.
+
+        A process that knows the data folder reads these there, so they need not be in its environment.
+        """
+        held = {name: _text_of(file) for name, file in self.secret_files().items()}
+        return {**held, ("postgres", "url"): self.embedded_postgres_url("darkroom")}
+
+    def secret_files(self) -> dict[tuple[str, str], Path]:
+        """The file of mode 0600 in the data folder that holds a secret setting, by group and field. What is embedded
+        has one only while it is the one that is used."""
+        prefect = self.prefect.api_url == self.prefect.embedded_api_url
+        return {
+            ("api", "signing_key"): self.signing_key_file,
+            ("notifications", "sealing_key"): self.sealing_key_file,
+            **({("prefect", "auth"): self.prefect_auth_file} if prefect else {}),
+        }
+
+    @property
+    def prefect_auth_file(self) -> Path:
+        """Where `darkroom up` keeps what Prefect's embedded server asks for, as user:secret (mode 0600)."""
+        return self.data_folder / "prefect.auth"
 
     @property
     def sealing_key_file(self) -> Path:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import typer
-from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands.operator import operator_stores
 from deployments.local.fingerprint import PREFECT_FILE, stanzas
 from flows import pausing
-from flows.orchestrator import Orchestrator, PrefectAway
+from flows.orchestrator import Orchestrator, PrefectAway, open_prefect
 from storage.errors import NotFound
 from storage.postgres.connection import Database
 from storage.settings import load_settings
@@ -41,5 +40,5 @@ def _with_both(flow: str, change: Callable[[Database, Orchestrator, str], T]) ->
     if flow not in names:
         raise NotFound(f"No flow '{flow}'. There are: {', '.join(names)}")
     settings = load_settings()
-    with operator_stores(settings) as stores, SyncPrefectClient(api=settings.prefect.api_url) as prefect:
+    with operator_stores(settings) as stores, open_prefect(settings.prefect) as prefect:
         return change(stores.database, Orchestrator(prefect), flow)

@@ -14,6 +14,7 @@ from deployments.local.platform import run_platform, start_detached, stop_platfo
 from deployments.local.report import MIB, PartReport, platform_report
 from storage.settings import Settings, load_settings
 
+PREFECT = ("prefect", "auth")
 COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow", "bright_blue")
 
 
@@ -58,6 +59,7 @@ def status() -> None:
         typer.echo(f"Darkroom does not run on {settings.data_folder}. Start it with: darkroom up")
         raise typer.Exit(1)
     Console().print(_table(reports))
+    typer.echo(sign_in(settings))
     if not all(report.healthy for report in reports):
         raise typer.Exit(1)
 
@@ -67,8 +69,15 @@ def addresses(settings: Settings) -> str:
     return (
         f"API      {settings.api.public_url}  (documentation: {settings.api.public_url}/docs)\n"
         f"Prefect  {settings.prefect.ui_url}\n"
-        f"MLflow   {settings.mlflow.url}"
+        f"MLflow   {settings.mlflow.url}\n"
+        f"{sign_in(settings)}"
     )
+
+
+def sign_in(settings: Settings) -> str:
+    """How a person signs in to the pages of Prefect; the secret itself stays in its file."""
+    held = settings.secret_files()
+    return f"Prefect's page asks for one thing, all that this prints: cat {held[PREFECT]}" if PREFECT in held else ""
 
 
 def _table(reports: list[PartReport]) -> Table:

@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from deployments.automations import deploy_automations
 from deployments.local.errors import PlatformError
 from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas
+from deployments.local.prefect_http import prefect_http
 from flows.orchestrator import Orchestrator
 from flows.pausing import still_paused
 from storage.postgres.connection import Database
@@ -33,7 +34,7 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
     before = fingerprint(prefect_file)
     with get_client(sync_client=True) as prefect, Database(settings.postgres) as database:
         deployed = with_pauses(settings, prefect_file, still_paused(database, Orchestrator(prefect)))
-    with httpx.Client(base_url=settings.prefect.api_url + "/", timeout=30) as client:
+    with prefect_http(settings.prefect) as client:
         for pool in WORK_POOLS:
             ensure_work_pool(client, pool)
         done = subprocess.run(

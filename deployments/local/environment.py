@@ -1,7 +1,8 @@
 """The environment that each part of the platform is started with, built from the settings.
 
 Nothing of Prefect's, MLflow's or Darkroom's that happens to be set in the caller's shell reaches a part: a stray
-PREFECT_API_URL would send flow runs to another server. Secrets travel here and never on a command line.
+PREFECT_API_URL would send flow runs to another server. Secrets never travel on a command line, and here only to the
+parts that work with them; what the data folder holds is read there.
 """
 
 from __future__ import annotations
@@ -11,17 +12,40 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from storage.settings import Settings
+from storage.settings import PrefectSettings, Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Carried by every process of one platform, so that whatever an earlier `up` left behind can be found by it.
 DATA_FOLDER_MARK = "DARKROOM_PLATFORM_FOLDER"
 PART_MARK = "DARKROOM_PLATFORM_PART"
 NOT_INHERITED = ("PREFECT_", "MLFLOW_", "_MLFLOW_", "DARKROOM_", "PYTHON", "DO_NOT_TRACK", "OMP_", "GOMP_")
+# Programs that others wrote and that hold no part of our settings.
+SERVERS = frozenset({"postgres", "valkey", "prefect", "mlflow"})
+INHERITED_BY_SERVERS = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_",
+)
+CLIENTS_OF_PREFECT = ("relay", "worker-", "deploy")
+# Who knows a secret setting that is given in the environment of `up`; one that is not named here: every part of ours.
+SECRETS_OF: dict[str, tuple[str, ...]] = {
+    "DARKROOM_API__KEY": (),
+    "DARKROOM_PREFECT__AUTH": ("relay", "deploy", "worker-training", "worker-light"),
+    "DARKROOM_NOTIFICATIONS__SMTP_PASSWORD": ("worker-light",),
+}
+LOCAL_NAMES = frozenset({"127.0.0.1", "localhost"})
 # A unix socket's path has 107 bytes at most, and Python's fork server puts two names of its own behind the folder.
 LONGEST_TEMPORARY_PATH = 107 - 36
 
@@ -34,25 +58,51 @@ NO_TELEMETRY = {
 }
 
 
-def settings_environment(settings: Settings) -> dict[str, str]:
-    """The settings as DARKROOM_* variables: a process with them builds equal settings."""
-    return dict(_variables(settings, "DARKROOM_"))
+def settings_environment(settings: Settings, part: str = "") -> dict[str, str]:
+    """The settings as DARKROOM_* variables: a process with them builds equal settings.
+
+    Secrets that the data folder holds are left out, since every process reads them there; so are those that `part`
+    does not work with.
+    """
+    own: dict[tuple[str, ...], str] = {**settings.own_secrets()}
+    return {
+        prefix_of(*names): text
+        for names, text, secret in _variables(settings)
+        if not secret or (own.get(names) != text and (not part or works_with(part, prefix_of(*names))))
+    }
 
 
-def _variables(group: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+def works_with(part: str, variable: str) -> bool:
+    """Whether a part of the platform is to know a secret setting."""
+    return part not in SERVERS and part in SECRETS_OF.get(variable, (part,))
+
+
+def prefix_of(*names: str) -> str:
+    """The variable that a setting is read from."""
+    return f"DARKROOM_{'__'.join(names)}".upper()
+
+
+def _variables(group: BaseModel, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+    """Each setting: its group and name, its text, and whether it is a secret."""
     for name in type(group).model_fields:
         value: object = getattr(group, name)
         if isinstance(value, BaseModel):
-            yield from _variables(value, f"{prefix}{name.upper()}__")
+            yield from _variables(value, (*names, name))
         elif isinstance(value, SecretStr):
-            yield prefix + name.upper(), value.get_secret_value()
+            yield (*names, name), value.get_secret_value(), True
         else:
-            yield prefix + name.upper(), json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
+            text = json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
+            yield (*names, name), text, False
 
 
 def bare_environment(settings: Settings, part: str) -> dict[str, str]:
-    """The caller's environment without what is ours, marked with the platform and the part: for the two databases."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+    """What a part gets of the caller's environment, marked with the platform and the part. Servers that we did not
+    write get what a program needs anywhere, and so none of the credentials that a shell may hold."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith(INHERITED_BY_SERVERS) if part in SERVERS else not name.startswith(NOT_INHERITED))
+    }
     return {**inherited, DATA_FOLDER_MARK: str(settings.data_folder), PART_MARK: part}
 
 
@@ -62,18 +112,20 @@ def shared_environment(settings: Settings, part: str) -> dict[str, str]:
     return {
         **bare,
         **NO_TELEMETRY,
-        **settings_environment(settings),
+        **settings_environment(settings, part),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{bare.get('PATH', os.defpath)}",
         "PYTHONPATH": str(PROJECT),
         "PYTHONUNBUFFERED": "1",
-        **prefect_client_environment(settings),
+        **prefect_client_environment(settings, part),
         **mlflow_client_environment(settings),
     }
 
 
-def prefect_client_environment(settings: Settings) -> dict[str, str]:
+def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
     """What a process needs to speak with Prefect's server: the relay, the workers, flows and `prefect deploy`."""
+    auth = settings.prefect.auth.get_secret_value()
     return {
+        **({"PREFECT_API_AUTH_STRING": auth} if auth and part.startswith(CLIENTS_OF_PREFECT) else {}),
         "PREFECT_HOME": str(settings.data_folder / "prefect"),
         "PREFECT_API_URL": settings.prefect.api_url,
         "PREFECT_UI_URL": settings.prefect.ui_url,
@@ -84,6 +136,20 @@ def prefect_client_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
+
+
+def prefect_hosts(settings: PrefectSettings) -> list[str]:
+    """The names that Prefect's server answers to in a Host header: those of its addresses, and this machine's own."""
+    named = {urlsplit(url).hostname or "" for url in (settings.api_url, settings.ui_url)}
+    return sorted((named | LOCAL_NAMES) - {""})
+
+
+def prefect_origins(settings: PrefectSettings) -> list[str]:
+    """Where the pages come from that may call Prefect's API: its own, by each name that a browser may use."""
+    page = urlsplit(settings.ui_url)
+    names = LOCAL_NAMES if page.hostname in LOCAL_NAMES else {page.hostname or ""}
+    port = f":{page.port}" if page.port else ""
+    return sorted(f"{page.scheme}://{name}{port}" for name in names)
 
 
 def mlflow_client_environment(settings: Settings) -> dict[str, str]:
@@ -107,6 +173,9 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(settings.prefect.port),
         "PREFECT_SERVER_UI_API_URL": settings.prefect.api_url,
+        "PREFECT_SERVER_API_AUTH_STRING": settings.prefect.auth.get_secret_value(),
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(prefect_origins(settings.prefect)),
         "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_redis.messaging",
         "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
         "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",

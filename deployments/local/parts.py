@@ -151,7 +151,7 @@ def prefect_server(settings: Settings, steps: Steps) -> Part:
     return Part(
         name="prefect",
         command=[
-            *(sys.executable, "-m", "uvicorn", "prefect.server.api.server:create_app", "--factory"),
+            *(sys.executable, "-m", "uvicorn", "deployments.prefect_server:create", "--factory"),
             *("--host", "127.0.0.1", "--port", str(settings.prefect.port), "--log-level", "warning"),
         ],
         environment=env.shared_environment(settings, "prefect")
@@ -204,7 +204,7 @@ def worker(settings: Settings, pool: str, *, limit: int) -> Part:
         name=name,
         command=[sys.executable, "-m", "deployments.local.worker", "--pool", pool, "--limit", str(limit)],
         environment=env.shared_environment(settings, name) | env.flow_environment(settings),
-        healthy=probes.polls(settings.prefect.api_url, pool, name),
+        healthy=probes.polls(settings.prefect, pool, name),
         needs=("prefect",),
         niceness=FLOW_NICENESS,
         starts_flows=True,

@@ -10,6 +10,9 @@ from typing import Any
 import httpx
 import psutil
 
+from deployments.local.prefect_http import PrefectAuth
+from storage.settings import PrefectSettings
+
 # A probe gets the pid of the part's process: some answers only count when they come from that process.
 Probe = Callable[[int], bool]
 SECONDS = 3.0
@@ -40,11 +43,13 @@ def answers_ping(port: int) -> Probe:
     return probe
 
 
-def polls(api_url: str, pool: str, worker: str) -> Probe:
+def polls(prefect: PrefectSettings, pool: str, worker: str) -> Probe:
     """Healthy when this very worker process has reported to Prefect's server that it polls `pool`."""
 
+    auth = PrefectAuth(prefect)
+
     def probe(pid: int) -> bool:
-        found = _answer(f"{api_url}/work_pools/{pool}/workers/filter", {"limit": 200})
+        found = _answer(f"{prefect.api_url}/work_pools/{pool}/workers/filter", {"limit": 200}, auth)
         seen = [entry["last_heartbeat_time"] for entry in found or [] if entry["name"] == worker]
         try:
             return bool(seen) and datetime.fromisoformat(seen[0]).timestamp() >= psutil.Process(pid).create_time()
@@ -66,10 +71,11 @@ def lives_for(seconds: float) -> Probe:
     return probe
 
 
-def _answer(url: str, post: dict[str, Any] | None) -> Any | None:
+def _answer(url: str, post: dict[str, Any] | None, auth: httpx.Auth | None = None) -> Any | None:
     """The JSON (or text) of a 200 answer; None for everything else."""
     try:
-        response = _CLIENT.get(url) if post is None else _CLIENT.post(url, json=post)
+        request = _CLIENT.build_request("GET" if post is None else "POST", url, json=post)
+        response = _CLIENT.send(request, auth=auth)
     except httpx.HTTPError:
         return None
     if response.status_code != 200:

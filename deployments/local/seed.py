@@ -27,25 +27,35 @@ from storage.stores import open_stores
 log = logging.getLogger("darkroom.seed")
 
 OWNER = "owner"
+USER = "darkroom"
+"""Who Prefect's and MLflow's pages ask for, beside a secret."""
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent / STARTER
 
 
 def with_own_keys(settings: Settings) -> Settings:
-    """The settings with the key that signs links and the one that seals secrets at rest: those given, or those of the
-    data folder, made if missing."""
-    api, told = settings.api, settings.notifications
-    if not api.signing_key.get_secret_value():
-        api = api.model_copy(update={"signing_key": _own_key(settings.signing_key_file)})
-    if not told.sealing_key.get_secret_value():
-        told = told.model_copy(update={"sealing_key": _own_key(settings.sealing_key_file)})
-    return settings.model_copy(update={"api": api, "notifications": told})
+    """The settings with every secret that the embedded platform works with: those given, or those of the data folder,
+    each made there if it is missing."""
+    given = _given_secrets(settings)
+    for (group, field), file in settings.secret_files().items():
+        if (group, field) not in given and not file.exists():
+            secret = secrets.token_hex(32)
+            write_secret(file, f"{USER}:{secret}" if field == "auth" else secret)
+    changed: dict[str, Any] = {}
+    for (group, field), own in settings.own_secrets().items():
+        if (group, field) not in given:
+            known = changed.get(group, getattr(settings, group))
+            changed[group] = known.model_copy(update={field: SecretStr(own)})
+    return settings.model_copy(update=changed)
 
 
-def _own_key(file: Path) -> SecretStr:
-    if not file.exists():
-        write_secret(file, secrets.token_hex(32))
-    return SecretStr(file.read_text().strip())
+def _given_secrets(settings: Settings) -> set[tuple[str, str]]:
+    """The secrets that do not come from the data folder, by group and field."""
+    return {
+        (group, field)
+        for (group, field), own in settings.own_secrets().items()
+        if getattr(getattr(settings, group), field).get_secret_value() not in ("", own)
+    }
 
 
 def ensure_owner(settings: Settings) -> None:

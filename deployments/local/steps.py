@@ -9,9 +9,10 @@ import httpx
 
 from deployments.local.fingerprint import deploy_is_needed
 from deployments.local.parts import Steps, embedded_postgres, is_embedded
+from deployments.local.prefect_http import prefect_http
 from deployments.local.seed import ensure_owner, ensure_search_index, ensure_starter
 from storage.postgres.migrating import migrate
-from storage.settings import Settings
+from storage.settings import PrefectSettings, Settings
 
 _PAGE = 50  # Prefect deletes no more in one request
 
@@ -20,7 +21,7 @@ def platform_steps(settings: Settings) -> Steps:
     """The steps of the whole platform."""
     return Steps(
         databases_ready=lambda: prepare_database(settings),
-        prefect_ready=lambda: delete_overdue_runs(settings.prefect.api_url),
+        prefect_ready=lambda: delete_overdue_runs(settings.prefect),
         deploy_needed=is_embedded(settings, "prefect") and (not _has_data(settings) or deploy_is_needed(settings)),
     )
 
@@ -38,7 +39,7 @@ def prepare_database(settings: Settings) -> None:
     ensure_search_index(settings)
 
 
-def delete_overdue_runs(api_url: str) -> int:
+def delete_overdue_runs(settings: PrefectSettings) -> int:
     """Delete the runs that a schedule made and that fell due while nobody ran; gives how many.
 
     All of them would start at once otherwise. Runs that somebody asked for (the relay, a person) are kept.
@@ -49,7 +50,7 @@ def delete_overdue_runs(api_url: str) -> int:
         "next_scheduled_start_time": {"before_": now},
     }
     deleted = 0
-    with httpx.Client(base_url=api_url + "/", timeout=30) as client:
+    with prefect_http(settings) as client:
         ids = [run["id"] for run in _flow_runs(client, due) if run["auto_scheduled"]]
         for first in range(0, len(ids), _PAGE):
             chosen = {"id": {"any_": ids[first : first + _PAGE]}}

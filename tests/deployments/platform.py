@@ -55,12 +55,18 @@ class Platform:
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        self.settings = Settings(
+        self._ports = [free_port() for _ in range(4)]
+
+    @property
+    def settings(self) -> Settings:
+        """What the platform runs with, and the secrets that its data folder holds by now."""
+        redis, prefect, mlflow, api = self._ports
+        return Settings(
             data_folder=self.folder,
-            redis=RedisSettings(port=free_port()),
-            prefect=PrefectSettings(port=free_port()),
-            mlflow=MlflowSettings(port=free_port()),
-            api=ApiSettings(port=free_port()),
+            redis=RedisSettings(port=redis),
+            prefect=PrefectSettings(port=prefect),
+            mlflow=MlflowSettings(port=mlflow),
+            api=ApiSettings(port=api),
         )
 
     @property

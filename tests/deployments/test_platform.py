@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Scheduled
 
 from deployments.automations import AUTOMATIONS, late_runs_are_told
@@ -25,10 +24,11 @@ from deployments.local.environment import NO_TELEMETRY
 from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanzas
 from deployments.local.leftovers import processes_of
 from deployments.local.parts import deploy
+from deployments.local.prefect_http import prefect_http
 from deployments.local.steps import delete_overdue_runs
 from flows.alarms import OURS, Firings, sound
 from flows.indexing.draining import SYNC
-from flows.orchestrator import Orchestrator
+from flows.orchestrator import Orchestrator, open_prefect
 from storage.postgres.connection import Database, Query
 from storage.records.rollups import ROLL_UP
 from storage.settings import Settings
@@ -42,7 +42,7 @@ def leave_a_run_late(settings: Settings) -> None:
     """A run of a queue that no worker asks, and our automation for it with less patience: it fires 10 s later."""
     automation = late_runs_are_told(within=timedelta(seconds=10)).model_copy(update={"name": IMPATIENT})
     past = Scheduled(scheduled_time=datetime.now(UTC) - timedelta(hours=1))
-    with SyncPrefectClient(api=settings.prefect.api_url) as client:
+    with open_prefect(settings.prefect) as client:
         client.create_automation(automation)
         client.create_work_queue("nobody", work_pool_name="light", is_paused=True)
         sync = client.read_deployment_by_name(f"{SYNC}/{SYNC}")
@@ -58,7 +58,7 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture
 def prefect(platform: Platform) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=platform.settings.prefect.api_url + "/", timeout=30) as client:
+    with prefect_http(platform.settings.prefect) as client:
         yield client
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platfor
     (late,) = found(prefect, "flow_runs", flow_runs={"name": {"any_": [LATE_RUN]}})
     with (
         Database(platform.settings.postgres) as database,
-        SyncPrefectClient(api=platform.settings.prefect.api_url) as client,
+        open_prefect(platform.settings.prefect) as client,
     ):
         database.run(Query("update accounts set role = 'moderator'", {}, len))
         firings = Firings(database, Orchestrator(client))
@@ -286,7 +286,7 @@ def test_runs_of_a_schedule_that_fell_due_are_deleted_and_those_asked_for_are_ke
     }
     assert len(found(prefect, "flow_runs", flow_runs=due)) >= 2
 
-    deleted = delete_overdue_runs(platform.settings.prefect.api_url)
+    deleted = delete_overdue_runs(platform.settings.prefect)
 
     left = [run["id"] for run in found(prefect, "flow_runs", flow_runs=due)]
     assert deleted >= 1

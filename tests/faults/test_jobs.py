@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
+from deployments.local.prefect_http import prefect_http
 from deployments.local.warm_starts import FLOW_RUN_NAME
 from tests.faults.bench import Bench
 from tests.faults.conftest import PLACES
@@ -78,8 +78,12 @@ def test_prefect_shows_the_run_of_a_process_that_died_with_its_worker_as_crashed
     kill_at(bench, "fit:2", with_worker=True)
     bench.points.disarm("fit:2")
     assert bench.wait_for_end(job_id)["state"] == "succeeded"
-    address = f"{bench.platform.settings.prefect.api_url}/flow_runs/{flow_run}"
-    bench.wait_for("the heartbeat's automation", lambda: httpx.get(address).json()["state"]["type"] == "CRASHED")
+    with prefect_http(bench.platform.settings.prefect) as prefect:
+
+        def is_crashed() -> bool:
+            return prefect.get(f"flow_runs/{flow_run}").json()["state"]["type"] == "CRASHED"
+
+        bench.wait_for("the heartbeat's automation", is_crashed)
 
 
 def test_every_service_killed_in_turn_during_a_job(bench: Bench, straight: dict[str, str]) -> None:
