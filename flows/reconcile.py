@@ -36,7 +36,6 @@ from storage.postgres import (
     invariants,
     job_files,
     jobs,
-    listing,
     references,
     rollups,
     search_builds,
@@ -67,9 +66,7 @@ def reconcile() -> list[str]:
             *reconcile_counts(stores),
         ]
         findings += [f"{fault} (not repaired)" for fault in stores.database.run(invariants.broken())]
-        forgotten = stores.database.run(jobs.forget_old_keys(stores.settings.api.idempotency_hours))
-        places = stores.database.run(listing.prune())
-    log.info("%d differences; %d old idempotency keys and %d old places forgotten", len(findings), forgotten, places)
+    log.info("%d differences", len(findings))
     for finding in findings:
         log.warning("%s", finding)
     if findings:

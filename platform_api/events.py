@@ -114,9 +114,11 @@ async def respond(
 ) -> Response[Any]:
     """The stream of a job after event `after`; 204 when it has ended and all was told, so that browsers stop asking.
 
+    Of a job that ended long ago no event is kept: its row alone says how it ended.
+
     Raises TooManyRequests when the account follows too many jobs at once.
     """
-    if after and job.state in TERMINAL and not await stores.database.run(outbox.of_subject(_subject(job), after)):
+    if job.state in TERMINAL and not await stores.database.run(outbox.of_subject(_subject(job), after)):
         return Response(None, status_code=204)
     streams.check(job.account_id)
     headers = {"X-Accel-Buffering": "no"}

@@ -51,6 +51,12 @@ class DarkroomError(Exception):
     code: ClassVar[str] = "internal_error"
 
 
+class InvalidSettings(DarkroomError):
+    """A setting of the environment that cannot be; the message names the variable and what it may be."""
+
+    code = "invalid_settings"
+
+
 class NotFound(DarkroomError):
     """Nothing of that name that the caller may see."""
 

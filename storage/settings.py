@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from storage.errors import InvalidSettings
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -211,6 +213,51 @@ class NotificationSettings(BaseModel):
         return self
 
 
+class RetentionSettings(BaseModel):
+    """How long things are kept, and how much of what can be made again. docs/how-to/retention.md lists what goes.
+
+    0 is refused: it could mean "delete all" as well as "never". What should be kept for ever: 36500 days.
+    """
+
+    outbox_days: int = Field(30, le=36500, description="Days that an event is kept after it has had its effect.")
+    flow_run_days: int = Field(
+        90, le=36500, description="Days that Prefect keeps runs that ended, with logs, artifacts."
+    )
+    flow_event_days: int = Field(7, le=36500, description="Days that Prefect keeps its own events.")
+    tracking_run_days: int = Field(90, le=36500, description="Days that MLflow keeps runs of flows that are no job.")
+    history_days: int = Field(
+        400, le=36500, description="Days that alarms that are over and finished backfills are kept."
+    )
+    checkpoint_days: int = Field(90, le=36500, description="Days that checkpoints of jobs that failed are kept.")
+    sampled_set_days: int = Field(
+        365, le=36500, description="Days after which class images that no job asked for are deleted; at least 7."
+    )
+    vector_days: int = Field(365, le=36500, description="Days after which the vector of a text is made again.")
+    leftover_days: int = Field(7, le=36500, description="Days that working folders of flows that died are kept.")
+    base_model_cache_gib: float = Field(50.0, description="GiB of base models that this machine keeps a copy of.")
+    model_version_cache_gib: float = Field(50.0, description="GiB of model versions that it keeps a copy of.")
+    mlflow_store_url: SecretStr = Field(
+        SecretStr(""),
+        description="SQLAlchemy URL of MLflow's database, in which deleted runs are erased; empty: the embedded one.",
+    )
+    log_mib: float = Field(64.0, description="MiB of one log file of the embedded platform; as much again is kept.")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _keeps_something(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, int | float):
+            return value
+        least = {"sampled_set_days": 7, "log_mib": 1}.get(
+            info.field_name or "", 0.001 if isinstance(value, float) else 1
+        )
+        if value < least:
+            raise ValueError(
+                f"it is {value:g}, and the least is {least:g}. Nothing was deleted. To keep everything set a large "
+                "number (36500 days)"
+            )
+        return value
+
+
 class Settings(BaseSettings):
     """All settings. Built once at each root: the API, a flow, the relay, a CLI command."""
 
@@ -232,6 +279,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]
     metrics: MetricsSettings = MetricsSettings()  # pyright: ignore[reportCallIssue]
     notifications: NotificationSettings = NotificationSettings()  # pyright: ignore[reportCallIssue]
+    retention: RetentionSettings = RetentionSettings()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:
@@ -297,5 +345,12 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """The settings of this process, from its environment."""
-    return Settings()  # pyright: ignore[reportCallIssue]
+    """The settings of this process, from its environment. Raises InvalidSettings, with every variable that is wrong."""
+    try:
+        return Settings()  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        # Never the values: some of them are secrets.
+        faults = error.errors(include_input=False, include_url=False)
+        named = [("__".join(str(part) for part in fault["loc"]).upper(), fault["msg"]) for fault in faults]
+        said = [f"DARKROOM_{name}: {message.removeprefix('Value error, ')}" for name, message in named]
+        raise InvalidSettings("; ".join(said)) from None

@@ -182,12 +182,23 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
         "PREFECT_REDIS_MESSAGING_URL": f"{valkey}/0",
         "PREFECT_SERVER_DOCKET_URL": f"{valkey}/1",
+        **prefect_retention_environment(settings),
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # Its pages are written out where they are served; beside its code another user may not read or write them.
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(settings.data_folder / "prefect" / "pages"),
         # No flow uses a block. Registering the 60 known types imports every integration: 19 MB and 3 s of every start.
         "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
         "PREFECT__SERVER_FINAL": "1",  # as `prefect server start` sets it for the process that it starts
+    }
+
+
+def prefect_retention_environment(settings: Settings) -> dict[str, str]:
+    """What makes Prefect's server delete its old rows by itself, every hour, in batches."""
+    kept = settings.retention
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(kept.flow_run_days * 86400),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{kept.flow_event_days}D",
     }
 
 

@@ -22,7 +22,7 @@ from deployments.local.seed import with_own_keys
 from deployments.local.state import holder, holding, read_record
 from deployments.local.steps import platform_steps
 from deployments.local.supervisor import Supervisor
-from storage.settings import Settings
+from storage.settings import MIB, Settings
 
 Say = Callable[[str, str], None]
 START_SECONDS = 900.0
@@ -44,7 +44,8 @@ def run_platform(settings: Settings, say: Say, on_healthy: Callable[[float], Non
         settings = with_own_keys(settings)
         parts = platform_parts(settings, platform_steps(settings))
         refuse_taken_ports(parts)
-        Supervisor(settings.data_folder, parts, say).run(on_healthy)
+        log_bytes = int(settings.retention.log_mib * MIB)
+        Supervisor(settings.data_folder, parts, say, log_bytes).run(on_healthy)
 
 
 def prepare_data_folder(folder: Path) -> None:

@@ -32,6 +32,7 @@ from deployments.local.state import (
     write_record,
 )
 from storage.errors import DarkroomError
+from storage.settings import MIB
 
 TICK_SECONDS = 0.1
 CALM_TICK_SECONDS = 0.3
@@ -76,11 +77,17 @@ class Supervised:
 class Supervisor:
     """Runs the parts of one data folder until it is told to stop."""
 
-    def __init__(self, data_folder: Path, parts: Sequence[Part], say: Callable[[str, str], None]) -> None:
-        """`say` gets the part's name and a line for everything that is logged; our own lines are of `darkroom`."""
-        self._folder = data_folder
+    def __init__(
+        self, data_folder: Path, parts: Sequence[Part], say: Callable[[str, str], None], log_bytes: int = 64 * MIB
+    ) -> None:
+        """`say` gets the part's name and a line for everything that is logged; our own lines are of `darkroom`.
+
+        log_bytes: a log file over this size is cut.
+        """
+        self._folder, self._log_bytes = data_folder, log_bytes
         self._say = say
         self._parts = {part.name: Supervised(part, PartLog(data_folder / "logs", part.name)) for part in parts}
+        self._own_log = PartLog(data_folder / "logs", "up")  # what a detached `up` says, every part's lines among it
         self._stop_requests = 0
         self._announced = False
         self._me = name_process(os.getpid())
@@ -108,9 +115,11 @@ class Supervisor:
         self._stop_requests += 1
 
     def _tick(self) -> None:
+        self._own_log.cut(self._log_bytes)
         for one in self._parts.values():
             for line in one.log.new_lines():
                 self._say(one.part.name, line)
+            one.log.cut(self._log_bytes)
             match one.state:
                 case PartState.WAITING | PartState.BACKING_OFF:
                     if time.monotonic() >= one.next_start and all(self._parts[n].satisfied for n in one.part.needs):

@@ -15,6 +15,7 @@ from flows.artifacts import ArtifactBoard, image_link
 from flows.generation.backends.mapping import BACKENDS
 from flows.lifecycle import RunningJob, running_job
 from flows.retries import STORE_RETRIES
+from storage.blobs import cached_folders
 from storage.postgres import activity, catalog, job_files, jobs
 from storage.postgres.connection import Script
 from storage.records.activity import Counted, Metric
@@ -62,15 +63,14 @@ def succeed(job_id: UUID, hand_out: int, version_id: int) -> Script[Job]:
 
 @task(name="fetch-model", timeout_seconds=HOUR, **LIVE, **STORE_RETRIES)
 def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
-    """The version's diffusers folder, its files verified when they are first copied here."""
+    """The version's diffusers folder, verified when it is first copied here; in use until this process ends."""
     job.report("fetch-model")
     version = job.run(lambda: catalog.version_by_id(version_id))
     files = job.run(lambda: catalog.files(version_id))
     folder = _folder(job.stores, version_id)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     members = {file.path: file.sha256 for file in files if file.role is FileRole.FOLDER}
     recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
-    return ModelFolder(job.stores.blobs.fetch_folder(members, folder), recipe.family)
+    return ModelFolder(cached_folders.use(job.stores.blobs, members, folder), recipe.family)
 
 
 @task(name="draw", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)

@@ -70,7 +70,7 @@ def figures_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[
 
 
 def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
-    """Everything that waits at `now`, oldest day first, and the days that were missed; drops what is kept no more."""
+    """Everything that waits at `now`, oldest day first, and the days that were missed."""
     run = partial(run_patiently, stores)
     missed = unfinished(run(partial(freshness.rows_of, ROLL_UP)), now.date())
     done: list[RolledUp] = []
@@ -79,8 +79,6 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
         reach(stores.settings, "day-rolled-up")
     done += settle(stores, now)
     run(activity.make_days_ahead)
-    run(partial(activity.drop_days, stores.settings.metrics.keep_days))
-    run(partial(activity.forget, stores.settings.metrics.keep_days))
     return done
 
 

@@ -2,8 +2,7 @@
 
 The deliveries are written by statements over chunks of readers, each with the cursor behind it in one transaction, so
 memory does not follow the number of readers and a crash repeats at most one chunk. The list in the app is told by this
-alone; what leaves the platform waits for deliver-notifications. A run ends with forgetting what is old: rows grow by
-this flow alone, so it runs where there is something to forget.
+alone; what leaves the platform waits for deliver-notifications. What is old is forgotten by apply-retention.
 """
 
 from __future__ import annotations
@@ -28,11 +27,6 @@ _log = partial(run_logger, "darkroom.notifications")
 FAN_OUT = "fan-out-notifications"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
 
-FORGOTTEN_AT_ONCE = 5000
-"""Rows of a table that one transaction forgets."""
-MOST_BATCHES = 100
-"""Transactions of it in one run: more is left for the next."""
-
 
 @flow(name=FAN_OUT)
 def fan_out_notifications() -> int:
@@ -49,13 +43,11 @@ def fan_out_notifications() -> int:
             lambda: None,
             drains.IDLE_SECONDS,
         )
-        forgotten = forget_old(stores)
         lag = stores.database.run(notifications.lag())
-        if told or forgotten:
+        if told:
             after = {"waiting_after": lag.waiting, "lag_seconds_after": lag.oldest_seconds, "failed": lag.failed}
-            drains.note_point(stores.settings, FAN_OUT, {**work.figures(), **after, "forgotten": forgotten})
-    counts = (told, lag.waiting, lag.failed, forgotten)
-    _log().info("%d notifications told, %d waiting, %d cannot be told, %d old rows forgotten", *counts)
+            drains.note_point(stores.settings, FAN_OUT, {**work.figures(), **after})
+    _log().info("%d notifications told, %d waiting, %d cannot be told", told, lag.waiting, lag.failed)
     return told
 
 
@@ -73,17 +65,6 @@ def fan_out(stores: Stores, seconds: float = math.inf) -> int:
         told += 1
         if time.monotonic() >= ends:
             return told
-
-
-def forget_old(stores: Stores, limit: int = FORGOTTEN_AT_ONCE) -> int:
-    """Forget what is older than the settings keep, `limit` rows to a transaction and so much a run; gives how many."""
-    total = 0
-    for _ in range(MOST_BATCHES):
-        batch = run_patiently(stores, partial(notifications.forget_old, stores.settings.notifications.keep_days, limit))
-        total += batch
-        if batch == 0:
-            break
-    return total
 
 
 def _tell(stores: Stores, notification: Notification) -> None:

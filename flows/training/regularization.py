@@ -22,6 +22,7 @@ from pydantic import Field
 from flows.retries import run_patiently
 from flows.training.families.protocol import Components
 from flows.training.sampled_sets import DaskWorkers, DrawnBatch, draw_set
+from storage.blobs import cached_folders
 from storage.blobs.store import BlobStore
 from storage.postgres import base_models, sampled_sets
 from storage.postgres.connection import Database, Script
@@ -71,7 +72,9 @@ def class_recipe(base: BaseModel, class_word: str, count: int, settings: Setting
 
 
 def fetch_base_folder(stores: Stores, folder_hash: str) -> Path:
-    """The base model's folder on this machine, its files verified when they are first copied here. Raises NotFound."""
+    """The base model's folder on this machine, its files verified when they are first copied here. Raises NotFound.
+
+    It is in use from now on until this process ends: retention does not delete it."""
 
     def rows() -> Script[list[BaseModelFile]]:
         base = yield from base_models.by_hash(folder_hash)
@@ -79,8 +82,7 @@ def fetch_base_folder(stores: Stores, folder_hash: str) -> Path:
 
     files = stores.database.run(rows())
     target = stores.cache_folder / "base-models" / folder_hash
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return stores.blobs.fetch_folder({file.path: file.sha256 for file in files}, target)
+    return cached_folders.use(stores.blobs, {file.path: file.sha256 for file in files}, target)
 
 
 def fill_set(

@@ -80,10 +80,3 @@ def drop_days(keep_days: int) -> Query[list[int]]:
     By itself: it keeps everybody from the tables until it is committed.
     """
     return column(SQL["drop_old_days"], {"days": keep_days}, int)
-
-
-def forget(keep_days: int) -> Script[None]:
-    """Forget what says only how acts came: keys that are too old to come again, lists of acts set aside, batches."""
-    yield from count(SQL["forget_keys"], {})
-    yield from count(SQL["forget_set_aside"], {"days": keep_days})
-    yield from count(SQL["forget_batches"], {})

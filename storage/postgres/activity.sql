@@ -126,18 +126,3 @@ select day_partition('activity', (now() at time zone 'UTC')::date + days) from g
 -- drop_old_days --
 select drop_days_before('activity', first) + drop_days_before('activity_hours', first) as dropped
   from (select (now() at time zone 'UTC')::date - %(days)s::int as first) limits;
-
--- forget_keys --
--- An act this old is set aside by its time alone.
-delete from activity_keys where occurred_at < now() - interval '14 days' returning key;
-
--- forget_set_aside --
-delete from activity_set_aside where noted_at < now() - make_interval(days => %(days)s) returning id;
-
--- forget_batches --
--- Batches that nothing waits for any more, after a while in which somebody may ask about them.
-delete from activity_batches batch
- where received_at < now() - interval '30 days'
-   and not exists (select from activity_pending where batch_id = batch.id)
-   and not exists (select from activity_set_aside where batch_id = batch.id)
-returning id;

@@ -26,14 +26,16 @@ select distinct coalesce(place.item_id, key.item_id)::text as fault
  where place.list is null or key.list is null;
 
 -- ended_without_event --
--- Every end of a job is told.
+-- Every end of a job is told. Of what ended long ago retention has deleted the event.
 select job.id::text as fault from jobs job
  where job.state in ('succeeded', 'failed', 'cancelled')
+   and job.ended_at >= coalesce((select up_to from retention_marks where rule = 'outbox'), '-infinity')
    and not exists (select from outbox where subject = 'job:' || job.id and kind = 'job.' || job.state);
 
 -- published_without_event --
 select version.id::text as fault from model_versions version
  where version.job_id is not null
+   and version.created_at >= coalesce((select up_to from retention_marks where rule = 'outbox'), '-infinity')
    and not exists (select from outbox
                     where subject = 'model_version:' || version.id and kind = 'model_version.published');
 

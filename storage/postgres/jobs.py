@@ -274,8 +274,3 @@ def _after_silence(job: Job, max_silent_hand_outs: int) -> Script[Job]:
 def waiting_with_flow_run(older_than_seconds: float) -> Query[list[Job]]:
     """Submitted jobs that a flow run was made for; reconcile asks Prefect whether it still lives."""
     return many(SQL["waiting_with_flow_run"], {"seconds": older_than_seconds}, Job)
-
-
-def forget_old_keys(hours: int) -> Query[int]:
-    """Drop Idempotency-Keys older than `hours`; gives how many."""
-    return Query(SQL["forget_old_keys"], {"hours": hours}, len)

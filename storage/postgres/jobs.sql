@@ -15,10 +15,6 @@ returning job_id;
 -- What an Idempotency-Key was used for.
 select request_hash, job_id from idempotency_keys where account_id = %(account_id)s and key = %(key)s;
 
--- forget_old_keys --
--- Drop Idempotency-Keys older than the promised time.
-delete from idempotency_keys where created_at < now() - make_interval(hours => %(hours)s) returning key;
-
 -- get --
 select * from jobs where id = %(id)s;
 

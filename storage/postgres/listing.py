@@ -11,9 +11,8 @@ import msgspec
 
 from storage.errors import CursorExpired
 from storage.postgres import access
-from storage.postgres.connection import Query, Rows, Script, column, count, load_statements
+from storage.postgres.connection import Query, Rows, Script, column, load_statements
 from storage.records.listing import (
-    KEEP_HOURS,
     TOP,
     Cursor,
     ImageFilter,
@@ -56,11 +55,6 @@ def images(
     parameters = _columns(wanted) | {"since": wanted.period.since(began)}
     parameters["account_ids"] = yield from _accounts(wanted.username, wanted.user_number)
     return (yield from _page("images", sort.list_name, wanted, parameters, limit, cursor, offset))
-
-
-def prune(hours: int = KEEP_HOURS) -> Query[int]:
-    """Drop the places that no cursor can ask for any more; gives how many."""
-    return count(SQL["prune"], {"hours": hours})
 
 
 def _columns(wanted: ModelFilter | ImageFilter) -> dict[str, Any]:

@@ -73,7 +73,3 @@ offset %(offset)s
 
 -- tag --
 select id from tags where name = %(name)s;
-
--- prune --
--- Places that no cursor can ask for any more.
-delete from sort_keys where replaced_at < now() - make_interval(hours => %(hours)s) returning item_id;

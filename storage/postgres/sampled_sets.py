@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 from psycopg.types.json import Jsonb
@@ -38,6 +39,11 @@ def put_batch(recipe_hash: str, batch: Sequence[SampledImage]) -> Query[int]:
     """Record one whole batch whose bytes are stored."""
     parameters = {"recipe_hash": recipe_hash, "images": Jsonb(msgspec.to_builtins(list(batch)))}
     return Query(SQL["put_batch"], parameters, len)
+
+
+def locked(recipe_hash: str, before: datetime) -> Query[list[str]]:
+    """The set if nobody has asked for it since `before`, held until the transaction ends; else nothing."""
+    return column(SQL["locked"], {"recipe_hash": recipe_hash, "before": before}, str)
 
 
 def lock_name(recipe_hash: str) -> str:

@@ -1,8 +1,11 @@
 -- ensure --
--- The set of a recipe, made when new.
+-- The set of a recipe, made when new, and used now.
 insert into sampled_sets (recipe_hash, recipe, images) values (%(recipe_hash)s, %(recipe)s, %(images)s)
-on conflict (recipe_hash) do update set images = excluded.images
+on conflict (recipe_hash) do update set images = excluded.images, used_at = now()
 returning recipe_hash;
+
+-- locked --
+select recipe_hash from sampled_sets where recipe_hash = %(recipe_hash)s and used_at < %(before)s for update skip locked;
 
 -- put_batch --
 -- One whole batch. Written again it is the same.

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deployments.local.deploy import WORK_POOLS
-from deployments.local.environment import NO_TELEMETRY, PROJECT
+from deployments.local.environment import NO_TELEMETRY, PROJECT, prefect_retention_environment
 from deployments.local.parts import is_embedded
 from storage.settings import Settings
 
@@ -68,6 +68,11 @@ def test_no_secret_has_a_value_and_no_image_floats() -> None:
         assert re.search(r":\d[\w.-]*$", service["image"]), name
     example = (PROJECT / "deployments" / "compose.env.example").read_text()
     assert set(re.findall(r"\$\{(\w+):\?\}", text)) == set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+
+
+def test_prefect_deletes_its_old_rows_as_on_one_machine() -> None:
+    ours = prefect_retention_environment(Settings())
+    assert {name: SERVICES["prefect"]["environment"].get(name) for name in ours} == ours
 
 
 def test_ports_are_published_on_the_loopback_only() -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prefect.settings import Settings as PrefectsOwnSettings
 from pydantic import SecretStr
 
 from deployments.local.environment import (
     bare_environment,
     flow_environment,
+    prefect_retention_environment,
     settings_environment,
     shared_environment,
 )
 from deployments.local.parts import Steps, is_embedded, platform_parts
-from storage.settings import JobSettings, MlflowSettings, PostgresSettings, PrefectSettings, RedisSettings, Settings
+from storage.settings import (
+    JobSettings,
+    MlflowSettings,
+    PostgresSettings,
+    PrefectSettings,
+    RedisSettings,
+    RetentionSettings,
+    Settings,
+)
 
 
 def test_a_process_with_the_environment_of_a_part_builds_equal_settings(
@@ -44,6 +54,17 @@ def test_nothing_of_prefect_or_mlflow_in_the_callers_shell_reaches_a_part(
     assert "PREFECT_API_KEY" not in environment
     assert "MLFLOW_TRACKING_TOKEN" not in environment
     assert environment["PREFECT_API_URL"] == settings.prefect.api_url
+
+
+def test_prefect_is_told_how_long_to_keep_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = RetentionSettings(flow_run_days=36500, flow_event_days=3)
+    for name, value in prefect_retention_environment(Settings(data_folder=tmp_path, retention=kept)).items():
+        monkeypatch.setenv(name, value)
+
+    server = PrefectsOwnSettings().server
+
+    assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert (server.services.db_vacuum.retention_period.days, server.events.retention_period.days) == (36500, 3)
 
 
 def test_the_databases_get_no_setting_and_no_secret(tmp_path: Path) -> None:

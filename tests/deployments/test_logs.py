@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployments.local.logs import KEPT_BYTES, PartLog
+from deployments.local.logs import KEPT_BYTES, PartLog, cut_file
 
 
 def test_only_whole_new_lines_are_given(tmp_path: Path) -> None:
@@ -38,3 +38,31 @@ def test_the_end_of_a_log_is_shown_in_an_error(tmp_path: Path) -> None:
 
     assert shown.split() == ["line", "98", "line", "99"]
     assert PartLog(tmp_path, "none").last_lines() == "(no log)"
+
+
+def test_a_log_that_grew_too_long_is_cut_while_its_part_writes_on(tmp_path: Path) -> None:
+    log = PartLog(tmp_path, "api")
+    with log.open_for_process() as process:
+        process.write(b"a line of the part\n" * 1000)
+        process.flush()
+        assert len(list(log.new_lines())) == 1000
+        assert not log.cut(100_000)
+        assert log.cut(10_000)
+        process.write(b"after it\n")
+        process.flush()
+
+        assert list(log.new_lines()) == ["after it"]
+    assert (tmp_path / "api.log").read_text() == "after it\n"
+    assert (tmp_path / "api.log.1").stat().st_size == 19_000
+
+
+def test_who_follows_a_log_that_another_cut_goes_on_at_its_beginning(tmp_path: Path) -> None:
+    log = PartLog(tmp_path, "api")
+    with log.open_for_process() as process:
+        process.write(b"old\n" * 10)
+        process.flush()
+        list(log.new_lines())
+        cut_file(log.file)
+        process.write(b"new\n")
+        process.flush()
+        assert list(log.new_lines()) == ["new"]

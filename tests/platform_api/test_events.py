@@ -15,6 +15,7 @@ import pytest
 
 from platform_api import app, events
 from storage.postgres import job_files, jobs
+from storage.postgres.connection import Query
 from storage.records.jobs import JobFileRole, Progress
 from storage.redis.progress import ProgressWriter
 from tests.platform_api.door import ALL, Door, register_starter, serving, upload
@@ -99,6 +100,15 @@ def test_what_came_after_the_last_event_id_is_replayed(door: Door):
     with client.stream("GET", job["links"]["events"], headers={"Last-Event-ID": ids[0]}) as response:
         assert [message["id"] for message in read(response) if "id" in message] == ids[1:]
     done = client.get(job["links"]["events"], headers={"Last-Event-ID": ids[-1]})
+    assert (done.status_code, done.content) == (204, b""), "browsers ask again for ever unless they get 204"
+
+
+def test_the_stream_of_a_job_whose_events_are_kept_no_longer_is_over_at_once(door: Door):
+    client = door.client()
+    job = submitted(client)
+    client.post(job["links"]["cancel"])
+    door.database.run(Query("delete from outbox returning id", {}, len))
+    done = client.get(job["links"]["events"])
     assert (done.status_code, done.content) == (204, b""), "browsers ask again for ever unless they get 204"
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from flows.notifications import fan_out as fanning
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel
 from flows.notifications.deliver import deliver
-from flows.notifications.fan_out import forget_old
+from flows.upkeep.row_rules import forget_notifications
+from flows.upkeep.sweep import begin
 from storage.postgres import in_app, notifications, sendings
 from storage.records.notifications import Channel, Frequency, Mentioned
+from storage.stores import Stores
 from tests.flows.notifications.conftest import Told
 
 SECRET_WORDS = Mentioned(comment_id=1, by="bob", on="a model", model_id=None, excerpt="Call me at 555 0100.")
@@ -35,6 +36,13 @@ def counts(told: Told) -> tuple[object, ...]:
         " (select count(*)::int from notifications where not forgotten) as notifications"
     )
     return tuple(row.values())
+
+
+def forget_old(stores: Stores) -> int:
+    """What one run of apply-retention forgets."""
+    sweep = begin(stores, seconds=60)
+    forget_notifications(sweep, "notifications.keep_days")
+    return sweep.removed.count
 
 
 @pytest.fixture
@@ -76,18 +84,6 @@ def test_what_was_told_and_forgotten_is_not_told_again(told: Told, reader: int) 
     assert told.fan_out() == 0
     assert len(told.list_of(reader)) == 1
     assert forget_old(told.stores) == 0
-
-
-def test_one_run_forgets_so_much_and_leaves_the_rest_to_the_next(
-    told: Told, reader: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fanning, "MOST_BATCHES", 2)
-    first = forget_old(told.stores, limit=1)
-    assert 0 < first <= 2 * 3
-    assert counts(told) != (1, 0, 1)
-    while forget_old(told.stores, limit=1):
-        pass
-    assert counts(told) == (1, 0, 1)
 
 
 def test_a_notification_that_is_not_told_to_all_is_kept_and_so_are_all_within_the_days(told: Told) -> None:

@@ -11,13 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from deployments.local.environment import PROJECT
 from deployments.local.postgres import EmbeddedPostgres
-from storage.postgres import migrating
+from storage.errors import DarkroomError
+from storage.postgres import migrating, outbox
+from storage.postgres.connection import Database
 from storage.postgres.migrating import (
     MIGRATIONS,
     MigrationBlocked,
@@ -26,6 +30,8 @@ from storage.postgres.migrating import (
     migrate,
     read_migration,
 )
+from storage.records.events import FollowAdded
+from storage.settings import PostgresSettings
 from tests.conftest import fresh_database
 
 STARTER = """
@@ -235,3 +241,53 @@ def test_the_linter_refuses_what_would_lock_a_table_for_long(tmp_path: Path, sta
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
     assert found.returncode != 0
     assert rule in found.stdout
+
+
+@pytest.mark.soak
+def test_a_million_rows_are_migrated_under_live_traffic_without_a_failure_or_a_long_wait(
+    database_url: str, folder: Callable[..., Path]
+) -> None:
+    """Everything since the limits, anew, and a column added to the busiest table, while eight writers go on."""
+    rows = int(os.environ.get("DARKROOM_SOAK_ROWS", "1000000"))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("set session_replication_role = replica")
+        connection.execute(
+            "insert into outbox (kind, subject, done_at) select 'follow.added', 'x', now() from generate_series(1, %s)",
+            (rows,),
+        )
+        connection.execute("drop index outbox_done")
+    path = folder(
+        "alter table outbox add column note text;\ncreate table outbox_notes (event_id bigint not null);",
+        (MIGRATIONS / "0028_ages.sql").read_text(),
+    )
+    ended, waits, failures = threading.Event(), list[float](), list[str]()
+
+    def write() -> None:
+        with Database(PostgresSettings(url=SecretStr(database_url))) as database:
+            while not ended.is_set():
+                began = time.monotonic()
+                try:
+                    database.run(outbox.append(FollowAdded(follower_id=UUID(int=1), followed_id=UUID(int=2))))
+                    taken = database.run(outbox.claim(5))
+                    database.run(outbox.done(*(row.id for row in taken)))
+                except DarkroomError as error:
+                    failures.append(str(error))
+                waits.append(time.monotonic() - began)
+
+    writers = [threading.Thread(target=write) for _ in range(8)]
+    for writer in writers:
+        writer.start()
+    time.sleep(1)
+    before = len(waits)
+    began = time.monotonic()
+    ran = migrate(database_url, folder=path)
+    took = time.monotonic() - began
+    ended.set()
+    for writer in writers:
+        writer.join()
+    figures = f"{rows:,} rows, {took:.1f} s, {len(waits) - before} requests meanwhile, longest {max(waits):.2f} s"
+    assert (ran, failures) == (["9001_test", "9002_test"], []), figures
+    assert value(database_url, "select indisvalid from pg_index where indexrelid = 'outbox_done'::regclass")
+    assert len(waits) - before > 20, figures
+    assert max(waits[before:]) < 1, figures
+    sys.stdout.write(figures)  # pytest -s shows it

@@ -1,0 +1,83 @@
+"""What rules do to folders of this machine: copies that can be made again, and what flows left that died."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from flows.upkeep.sweep import Sweep
+from storage.blobs import cached_folders
+from storage.errors import NotFound
+from storage.postgres import jobs
+from storage.records.jobs import TERMINAL
+
+GIB = 1024**3
+UNFINISHED = timedelta(days=1)
+
+
+def shrink_cache(sweep: Sweep, place: str, setting: str) -> None:
+    """Delete the copies that were used longest ago until the others fit; never one that a process uses."""
+    folder, limit = sweep.stores.cache_folder / place, int(sweep.value(setting) * GIB)
+    sweep.removed.count += cached_folders.remove_unfinished(folder, UNFINISHED.total_seconds())
+    kept = cached_folders.folders(folder)
+    total, used = sum(copy.size for copy in kept), 0
+    for copy in kept:
+        if total <= limit:
+            break
+        sweep.check()
+        if cached_folders.remove_unless_used(copy.path):
+            total -= copy.size
+            sweep.removed.count += 1
+            sweep.removed.size += copy.size
+        else:
+            used += 1
+    sweep.removed.note = f"{total / GIB:.2f} GiB kept" + (f", {used} too many in use" if used else "")
+
+
+def delete_leftovers(sweep: Sweep, setting: str) -> None:
+    """Working folders of jobs that have ended, whose flow died before it could delete its own."""
+    for folder in _entries(sweep.stores.settings.data_folder / "work"):
+        sweep.check()
+        if _idle(folder) > sweep.age(setting).total_seconds() and not _is_at_work(sweep, folder.name):
+            _delete(sweep, folder)
+
+
+def delete_old_files(sweep: Sweep, place: str, setting: str) -> None:
+    """Files below a place of the data folder that nobody has written to for so long."""
+    root = sweep.stores.settings.data_folder / place
+    for file in root.rglob("*") if root.exists() else ():
+        sweep.check()
+        if file.is_file() and not file.is_symlink() and _idle(file) > sweep.age(setting).total_seconds():
+            _delete(sweep, file)
+
+
+def _is_at_work(sweep: Sweep, name: str) -> bool:
+    try:
+        job = sweep.stores.database.run(jobs.get(UUID(name)))
+    except (ValueError, NotFound):
+        return False
+    return job.state not in TERMINAL
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def _idle(path: Path) -> float:
+    """Seconds since anything in it was written; 0 when that is in the future: a clock that went back ages nothing."""
+    times = [entry.lstat().st_mtime for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
+    return max(0.0, time.time() - max(times))
+
+
+def _delete(sweep: Sweep, path: Path) -> None:
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    size = sum(file.lstat().st_size for file in files)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    sweep.removed.count += 1
+    sweep.removed.size += size

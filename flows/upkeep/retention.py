@@ -1,0 +1,122 @@
+"""@flow apply-retention: deletes what is kept no longer, by the table of rules in retention_rules.py.
+
+Every batch is a short transaction of its own, so a run may end anywhere: the next one goes on with what is still there.
+A rule that fails holds up no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.artifacts import leave_table
+from flows.light_tracking import FAILED, FINISHED, note
+from flows.run_logs import run_logger
+from flows.upkeep.retention_rules import RULES, Rule, variable
+from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped, Enough, Removed, begin
+from storage.errors import DarkroomError, StoreUnavailable
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+_log = partial(run_logger, "darkroom.retention")
+
+RUN_SECONDS = 1800.0
+"""A run ends after so long; what is left is the next one's."""
+MIB = 1024**2
+
+
+class RetentionFailed(DarkroomError):
+    """One or more rules could not be applied; the others were."""
+
+    code = "retention_failed"
+
+
+@flow(name=APPLY_RETENTION)
+def apply_retention() -> int:
+    """Delete what is kept no longer, and show what went; returns how many rows and things."""
+    with open_stores(load_settings()) as stores, stores.database.session_lock(APPLY_RETENTION) as held:
+        if not held:
+            _log().info("another run deletes what is old")
+            return 0
+        began = time.monotonic()
+        report = apply(stores)
+        leave_table(APPLY_RETENTION, report.rows())
+        figures = {**report.figures(), "seconds": time.monotonic() - began}
+        status = FAILED if report.faults else FINISHED
+        note(stores.settings, APPLY_RETENTION, str(flow_run.name or report.moment), figures, status=status)
+    _log().info("%d rows and things deleted, %.1f MiB of files", report.count, report.size / MIB)
+    if report.faults:
+        raise RetentionFailed(" ".join(report.faults))
+    return report.count
+
+
+class Report:
+    """What each rule of one run did."""
+
+    def __init__(self, moment: object) -> None:
+        self.moment = moment
+        self.done: list[tuple[Rule, Removed, object]] = []
+        self.faults: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """Rows and things that went."""
+        return sum(removed.count for _, removed, _ in self.done)
+
+    @property
+    def size(self) -> int:
+        """Bytes of files that went."""
+        return sum(removed.size for _, removed, _ in self.done)
+
+    def figures(self) -> dict[str, float]:
+        """For MLflow."""
+        each = {_metric(rule): float(removed.count) for rule, removed, _ in self.done}
+        return {**each, "deleted": self.count, "deleted_bytes": self.size, "faults": len(self.faults)}
+
+    def rows(self) -> list[dict[str, object]]:
+        """For the flow run's page: one line for each rule that was applied."""
+        return [
+            {
+                "what": rule.what,
+                "setting": f"{variable(rule.setting)}={value:g}" if isinstance(value, float) else "",
+                "deleted": removed.count,
+                "MiB": round(removed.size / MIB, 1),
+                "note": removed.note,
+            }
+            for rule, removed, value in self.done
+        ]
+
+
+def apply(stores: Stores, rules: Sequence[Rule] = RULES, *, seconds: float = RUN_SECONDS) -> Report:
+    """Apply rules one after the other. Raises ClockJumped before anything is deleted when the clocks disagree."""
+    sweep = begin(stores, seconds)
+    report = Report(sweep.moment)
+    for rule in rules:
+        if rule.work is None:
+            continue
+        sweep.removed = Removed()
+        report.done.append((rule, sweep.removed, sweep.value(rule.setting) if rule.setting else None))
+        try:
+            rule.work(sweep)
+        except (Enough, ClockJumped) as end:
+            sweep.removed.note = f"stopped here: {end}"
+            if isinstance(end, ClockJumped):
+                report.faults.append(str(end))
+            break
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one rule holds up no other
+            fault = f"{type(error).__name__}: {error}"
+            _log().error("%s: %s", rule.what, fault)
+            sweep.removed.note = fault[:300]
+            report.faults.append(f"{rule.what}: {fault}"[:300])
+    return report
+
+
+def _metric(rule: Rule) -> str:
+    """A rule's name as MLflow takes it."""
+    return "".join(letter if letter.isalnum() else "_" for letter in rule.what)

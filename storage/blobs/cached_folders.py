@@ -1,0 +1,133 @@
+"""Folders of blobs that this machine keeps a copy of: made when first asked for, deleted when there are too many.
+
+Whoever uses a folder holds a lock on it, which ends with the process, however that ends. The lock is the kernel's
+(`flock` on the folder itself), so no file says that a folder is in use when nobody uses it any more. A folder is first
+renamed and then deleted, under the lock that nobody else may hold: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from storage.blobs.store import BlobStore
+from storage.errors import StoreUnavailable
+
+TRIES = 5
+_held: dict[Path, int] = {}
+"""The folders that this process uses, each with the open descriptor that holds its lock."""
+
+
+@dataclass(frozen=True)
+class CachedFolder:
+    """A folder of the cache: its bytes, and how long ago it was used last, in seconds."""
+
+    path: Path
+    size: int
+    idle_seconds: float
+
+
+def use(blobs: BlobStore, files: Mapping[str, str], folder: Path) -> Path:
+    """A folder with these files (path inside it to SHA-256), in use by this process from now on until it ends.
+
+    Raises BlobMissing, BlobCorrupted, DiskFull, StoreUnavailable.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(TRIES):
+        blobs.fetch_folder(files, folder)
+        if folder in _held or _hold(folder):
+            os.utime(folder)
+            return folder
+    raise StoreUnavailable(f"{folder} was deleted again and again while it was made. Try again in a few seconds.")
+
+
+def _hold(folder: Path) -> bool:
+    """Hold the lock of a folder; False when the folder was deleted before it was held."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if not _is_at(descriptor, folder):
+        os.close(descriptor)
+        return False
+    _held[folder] = descriptor
+    return True
+
+
+def release_all() -> None:
+    """Use none of them any more: for a process that goes on."""
+    while _held:
+        os.close(_held.popitem()[1])
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(descriptor)
+    return (mine.st_dev, mine.st_ino) == (found.st_dev, found.st_ino)
+
+
+def folders(place: Path) -> list[CachedFolder]:
+    """The whole folders in a place of the cache, the one used longest ago first."""
+    now = time.time()
+    found = [
+        # A clock that went back makes nothing older: what was used in the future was used just now.
+        CachedFolder(entry, _size(entry), max(0.0, now - entry.stat().st_mtime))
+        for entry in (place.iterdir() if place.exists() else ())
+        if entry.is_dir() and not entry.name.startswith(".")
+    ]
+    return sorted(found, key=lambda folder: -folder.idle_seconds)
+
+
+def remove_unless_used(folder: Path) -> bool:
+    """Delete a folder of the cache that no process uses; returns whether it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return True
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if not _is_at(descriptor, folder):
+            return True
+        dropped = folder.with_name(f".dropped.{uuid4().hex}")
+        folder.rename(dropped)
+        shutil.rmtree(dropped, ignore_errors=True)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(place: Path, older_than_seconds: float) -> int:
+    """Delete what was half made or half deleted when its process died; returns how many."""
+    now, removed = time.time(), 0
+    for entry in place.iterdir() if place.exists() else ():
+        if entry.name.startswith(".") and now - _newest(entry) > older_than_seconds:
+            shutil.rmtree(entry, ignore_errors=True)
+            removed += 1
+    return removed
+
+
+def _newest(folder: Path) -> float:
+    return max((entry.lstat().st_mtime for entry in (folder, *folder.rglob("*"))), default=0.0)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for entry in folder.rglob("*"):
+        try:
+            total += entry.lstat().st_size if entry.is_file() else 0
+        except FileNotFoundError:  # somebody deletes it at this moment
+            continue
+    return total

@@ -1,0 +1,142 @@
+-- Each deletes at most `limit` rows that were old at `before`, a moment of Postgres' own clock; others' rows are skipped,
+-- not waited for. It returns one row: how many went.
+
+-- now --
+select now() as moment;
+
+-- outbox --
+-- Events that had their effect. What waits, and what failed, stays however old it is.
+with gone as (
+    delete from outbox
+     where id = any(array(select id from outbox where done_at < %(before)s
+                           order by done_at limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- idempotency_keys --
+with gone as (
+    delete from idempotency_keys
+     where (account_id, key) in (select account_id, key from idempotency_keys where created_at < %(before)s
+                                  order by created_at limit %(limit)s for update skip locked)
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- sort_keys --
+-- Places that no cursor can ask for any more.
+with gone as (
+    delete from sort_keys
+     where ctid = any(array(select ctid from sort_keys where replaced is not null and replaced_at < %(before)s
+                             order by replaced_at limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- search_windows --
+with gone as (
+    delete from search_windows
+     where id = any(array(select id from search_windows where created_at < %(before)s
+                           order by created_at limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- search_vectors --
+-- A text that is still shown is encoded again when it is written next.
+with gone as (
+    delete from search_vectors
+     where ctid = any(array(select ctid from search_vectors where created_at < %(before)s
+                             limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- activity_keys --
+-- An act this old is set aside by its time alone.
+with gone as (
+    delete from activity_keys
+     where ctid = any(array(select ctid from activity_keys where occurred_at < %(before)s
+                             limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- activity_set_aside --
+with gone as (
+    delete from activity_set_aside
+     where ctid = any(array(select ctid from activity_set_aside where noted_at < %(before)s
+                             limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- activity_batches --
+-- Batches that nothing waits for any more, after a while in which somebody may ask about them.
+with gone as (
+    delete from activity_batches
+     where id = any(array(select id from activity_batches batch
+                           where received_at < %(before)s
+                             and not exists (select from activity_pending where batch_id = batch.id)
+                             and not exists (select from activity_set_aside where batch_id = batch.id)
+                           order by received_at limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- job_checkpoints --
+-- Of jobs that ended long ago: they failed or were cancelled. A retry begins at the first step.
+with gone as (
+    delete from job_checkpoints
+     where (job_id, step) in (select checkpoint.job_id, checkpoint.step
+                                from job_checkpoints checkpoint join jobs job on job.id = checkpoint.job_id
+                               where job.ended_at < %(before)s
+                               limit %(limit)s for update of checkpoint skip locked)
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- alarms --
+-- One that is raised stays however old it is.
+with gone as (
+    delete from alarms
+     where id = any(array(select id from alarms where cleared_at < %(before)s limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- backfills --
+with old as (
+    select id from backfills where finished_at < %(before)s order by id limit %(limit)s for update skip locked
+), days as (
+    delete from backfill_days where backfill_id in (select id from old) returning 1
+), gone as (
+    -- After its days, in the order of the constraint.
+    delete from backfills where id in (select id from old) and (select count(*) from days) >= 0 returning 1
+)
+select count(*) as gone from gone;
+
+-- old_sampled_sets --
+-- Sets of class images that no job has asked for since `before`.
+select recipe_hash from sampled_sets where used_at < %(before)s order by used_at limit %(limit)s;
+
+-- drop_sampled_images --
+delete from sampled_images where recipe_hash = %(recipe_hash)s returning position;
+
+-- drop_sampled_set --
+delete from sampled_sets where recipe_hash = %(recipe_hash)s and used_at < %(before)s returning recipe_hash;
+
+-- mark --
+-- Said before the first row goes: whoever misses one finds out why.
+insert into retention_marks (rule, up_to) values (%(rule)s, %(before)s)
+on conflict (rule) do update set up_to = greatest(retention_marks.up_to, excluded.up_to)
+returning rule;
+
+-- count --
+update retention_marks set deleted = deleted + %(gone)s where rule = %(rule)s returning deleted;
+
+-- tables --
+-- The tables of our schema. A day's partition is part of the table that it belongs to.
+select relname as name from pg_class
+ where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
+ order by relname;
