@@ -36,6 +36,8 @@ from storage.errors import (
     JobFailure,
     JobLost,
     OutOfMemory,
+    StatementTimeout,
+    StoreFailure,
     StoreUnavailable,
 )
 from storage.postgres import jobs
@@ -116,8 +118,8 @@ class RunningJob:
                 row = self.stores.database.run(jobs.heartbeat(self.id, self.hand_out, self.progress))
                 if row.state is JobState.CANCELLING:
                     self._stop = JobCancelled(f"Job {self.id} was cancelled by its owner.")
-            except StoreUnavailable as error:
-                log.warning("job %s: heartbeat not heard: %s", self.id, error)
+            except StoreFailure as error:
+                log.warning("job %s: heartbeat not heard: %s: %s", self.id, error.code, error)
             except JobLost as error:
                 self._stop = error
                 return
@@ -146,7 +148,8 @@ def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[Runnin
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
     JobCancelled: cancelled. JobFailure, out of memory, disk full: failed with that reason. A termination signal: handed
-    out again at once, or cancelled if its owner asked. JobLost or a store away for too long: nothing is written.
+    out again at once, or cancelled if its owner asked. JobLost, a store away for too long or a statement that was
+    cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, hand_out)
@@ -162,7 +165,7 @@ def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[Runnin
         else:
             _last_word(job, lambda: jobs.give_back(job.id, job.hand_out))
         raise
-    except (JobLost, StoreUnavailable):
+    except (JobLost, StoreUnavailable, StatementTimeout):
         raise
     except Exception as error:
         failure = named_failure(error)
@@ -211,9 +214,9 @@ def _cancel(job: RunningJob) -> Script[Job]:
 def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
     """Write how a job ended. If it is no longer ours, or Postgres stays away, the relay's sweep finds it silent."""
     try:
-        retried(lambda: job.stores.database.run(script()), patience_seconds=15)
-    except (JobLost, StoreUnavailable) as error:
-        log.warning("job %s: its end was not written: %s", job.id, error)
+        retried(lambda: job.stores.database.run(script), patience_seconds=15)
+    except (JobLost, StoreFailure) as error:
+        log.warning("job %s: its end was not written: %s: %s", job.id, error.code, error)
 
 
 def named_failure(error: Exception) -> JobFailure:

@@ -30,7 +30,7 @@ from flows.tracking import (
     shortened,
     tracking_client,
 )
-from storage.errors import NotFound, StoreUnavailable
+from storage.errors import NotFound, StoreFailure
 from storage.postgres import (
     catalog,
     invariants,
@@ -83,7 +83,7 @@ def check_invariants(stores: Stores) -> list[str]:
     faults += _missing_blobs(stores)
     try:
         return faults + builds.index_faults(stores)
-    except StoreUnavailable as error:
+    except StoreFailure as error:
         return [*faults, f"search cannot be compared with the rows: {error}"]
 
 
@@ -134,7 +134,7 @@ def reconcile_search(stores: Stores) -> list[str]:
                 mended = builds.mend(stores, build)
                 if mended:
                     findings.append(f"{mended} {build.kind} differed in the search index: written again")
-    except StoreUnavailable as error:
+    except StoreFailure as error:
         findings.append(f"{error}")
     return findings
 
@@ -170,7 +170,7 @@ def reconcile_tracking(stores: Stores) -> list[str]:
         findings += _end_open_runs(stores, client)
     except Away as error:
         findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
-    except StoreUnavailable as error:
+    except StoreFailure as error:
         findings.append(f"{error}")
     return findings
 

@@ -18,7 +18,10 @@ LONGEST_WAIT_SECONDS = 5.0
 
 
 def passes_by_waiting(error: BaseException) -> bool:
-    """Whether the same call may succeed later: a store or server that does not answer, a broken connection."""
+    """Whether the same call may succeed later: a store or server that does not answer, a broken connection, a lock.
+
+    Not a full disk, which somebody has to mend, nor a statement that took too long and would again.
+    """
     return isinstance(error, StoreUnavailable | ConnectionError | TimeoutError)
 
 
@@ -50,7 +53,7 @@ def run_patiently(
     stores: Stores, script: Callable[[], Query[T] | Script[T]], check: Callable[[], None] | None = None
 ) -> T:
     """What a script gives, begun anew while Postgres is away, for as long as the settings have patience."""
-    return patiently(stores, lambda: stores.database.run(script()), check)
+    return patiently(stores, lambda: stores.database.run(script), check)
 
 
 def task_retries(task: object, task_run: object, state: Any) -> bool:

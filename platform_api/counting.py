@@ -11,7 +11,7 @@ import logging
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from storage.errors import StoreUnavailable
+from storage.errors import StoreFailure
 from storage.postgres import activity
 from storage.postgres.connection import AsyncDatabase
 from storage.records.activity import MOST, Act, Counted, Metric
@@ -49,7 +49,7 @@ class Tally:
                 batch = self._acts[:MOST]
                 try:
                     await self._database.run(activity.ingest(SOURCE, batch))
-                except StoreUnavailable as error:
+                except StoreFailure as error:
                     LOG.warning("%d counted acts wait: %s", len(self._acts), error)
                     return
                 del self._acts[: len(batch)]

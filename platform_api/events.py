@@ -21,7 +21,7 @@ from litestar.response import Stream
 
 from platform_api.limits import Slots
 from platform_api.resources.views import camelised
-from storage.errors import InvalidRequest, StoreUnavailable
+from storage.errors import InvalidRequest, StoreFailure, StoreUnavailable
 from storage.postgres import jobs, outbox
 from storage.postgres.connection import AsyncDatabase, Script
 from storage.records.events import OutboxRow
@@ -210,8 +210,8 @@ class _News:
         try:
             # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.
             rows, job = await asyncio.shield(self._stores.database.run(self._newer()))
-        except StoreUnavailable:
-            LOG.warning("events: Postgres is away, job=%s", self._job.id)
+        except StoreFailure as error:
+            LOG.warning("events: %s, job=%s", error.code, self._job.id)
             return []
         self._ended = rows[-1].kind in _LAST_KINDS if rows else job.state in TERMINAL
         if rows:

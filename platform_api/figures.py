@@ -37,6 +37,12 @@ class Figures(Collector):
             "Requests that were admitted uncounted because Valkey did not answer.",
             value=stores.rate_limits.breaker.failures,
         )
+        reruns = CounterMetricFamily(
+            "darkroom_transactions_rerun", "Transactions that were run again after a conflict.", labels=["reason"]
+        )
+        for reason, times in stores.database.reruns.counts.items():
+            reruns.add_metric([reason], times)
+        yield reruns
         if stores.settings.cache.enabled:
             yield from self._cache(stores)
         yield from _rooms([stores.database.room, *(pool.room for pool in stores.pools.every)])

@@ -15,7 +15,7 @@ from litestar.response import Stream
 from platform_api.events import KEEP_ALIVE_SECONDS, LOOK_SECONDS, MEDIA_TYPE, Announcements
 from platform_api.limits import Slots
 from platform_api.resources.notification_views import notification_view
-from storage.errors import StoreUnavailable
+from storage.errors import StoreFailure
 from storage.postgres import in_app
 from storage.postgres.in_app import InApp
 from storage.records.access import Account
@@ -73,8 +73,8 @@ async def _begin(stores: AsyncStores, reader: int) -> int | None:
     """The newest id there is; None while Postgres is away."""
     try:
         return await asyncio.shield(stores.database.run(in_app.newest(reader)))
-    except StoreUnavailable:
-        LOG.warning("notifications: Postgres is away, reader=%d", reader)
+    except StoreFailure as error:
+        LOG.warning("notifications: %s, reader=%d", error.code, reader)
         return None
 
 
@@ -83,8 +83,8 @@ async def _look(stores: AsyncStores, reader: int, told: int) -> list[InApp]:
     try:
         # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.
         return await asyncio.shield(stores.database.run(in_app.after(reader, told, MOST_AT_ONCE)))
-    except StoreUnavailable:
-        LOG.warning("notifications: Postgres is away, reader=%d", reader)
+    except StoreFailure as error:
+        LOG.warning("notifications: %s, reader=%d", error.code, reader)
         return []
 
 

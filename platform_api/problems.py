@@ -39,6 +39,8 @@ STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StatementTimeout: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StoreFailure: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SealBroken: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DiskFull: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.FreeSpaceLow: HTTPStatus.INSUFFICIENT_STORAGE,
@@ -230,6 +232,8 @@ def _headers(error: errors.DarkroomError) -> dict[str, str]:
     match error:
         case errors.TooManyRequests():
             return {"Retry-After": str(error.retry_after)}
+        case errors.TransactionConflict():
+            return {"Retry-After": "1"}
         case errors.StoreUnavailable() | errors.SealBroken():
             return {"Retry-After": str(RETRY_SECONDS)}
         case errors.Unauthenticated():
@@ -280,14 +284,19 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
         "too many; Retry-After says how many seconds to wait",
     ),
     460: ("checksum_mismatch", "The bytes are not those of Upload-Checksum.", "the bytes came changed; none is kept"),
-    503: ("store_unavailable", "Postgres does not answer.", "a store does not answer; see Retry-After"),
-    507: ("disk_full", "The blob store has no room left.", "no room left"),
+    503: (
+        "store_unavailable",
+        "Postgres does not answer.",
+        "a store does not answer, is too busy, or another request was in the way; Retry-After says when to try again, "
+        "and is left out where the same request would fail again",
+    ),
+    507: ("disk_full", "The blob store has no room left.", "no room left; the operator has to make some"),
 }
 
 
 def can_answer(*statuses: int) -> dict[int, ResponseSpec]:
     """The OpenAPI documentation of a route's refusals, each with an example."""
-    return {status: _documented(status) for status in dict.fromkeys((400, *statuses, 429, 503))}
+    return {status: _documented(status) for status in dict.fromkeys((400, *statuses, 429, 503, 507))}
 
 
 def _documented(status: int) -> ResponseSpec:

@@ -28,7 +28,7 @@ from storage.errors import (
     NotAllowed,
     NotFound,
     PoolBusy,
-    StoreUnavailable,
+    StoreFailure,
     UploadBusy,
     UploadRefused,
 )
@@ -228,7 +228,7 @@ async def keep_sweeping(arrivals: Arrivals) -> None:
     while True:
         try:
             removed = await sweep(arrivals)
-        except (StoreUnavailable, OSError) as error:
+        except (StoreFailure, OSError) as error:
             LOG.warning("uploads are not swept: %s", error)
         else:
             LOG.info("%d uploads that rested too long were given up", removed) if removed else None

@@ -24,10 +24,18 @@ DarkroomError
 │   └── LinkRefused             a signed link that is wrong or has expired
 ├── Unauthenticated             no key, or one that is unknown, expired or revoked
 ├── TooManyRequests             a limit was reached; says when to come back
-├── StoreUnavailable            a store does not answer; waiting may help
-│   ├── EncoderUnavailable      no weights that turn text into vectors
-│   └── PoolBusy                every thread or connection of its kind was in use for too long
 ├── FreeSpaceLow                a disk is nearly full: nothing new is taken, everything else works
+├── StoreFailure                a store did not do what it was asked for
+│   ├── StoreUnavailable        it cannot now; waiting helps
+│   │   ├── EncoderUnavailable  no weights that turn text into vectors
+│   │   ├── PoolBusy            every thread or connection of its kind was in use for too long
+│   │   ├── PostgresUnavailable it refuses connections, or lost one
+│   │   ├── LockTimeout         somebody else held a row for too long
+│   │   └── TransactionConflict undone for the sake of another transaction
+│   │       ├── Deadlock
+│   │       └── SerializationFailure
+│   ├── StatementTimeout        a statement took too long; the same again does, too
+│   └── DiskFull                no room left; also a JobFailure
 ├── SealBroken                  a secret at rest does not open: another key, or none
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
 ├── JobLost                     this process no longer holds the job (another hand-out does)
@@ -35,7 +43,7 @@ DarkroomError
 ├── JobCancelled                the owner asked to stop
 └── JobFailure                  the work cannot be done; its code and reason end the job
     ├── OutOfMemory
-    ├── DiskFull
+    ├── DiskFull                (see StoreFailure)
     └── InvalidCheckpoint
 """
 
@@ -207,8 +215,15 @@ class TooManyRequests(DarkroomError):
         super().__init__(message)
 
 
-class StoreUnavailable(DarkroomError):
-    """A store does not answer. Waiting may help."""
+class StoreFailure(DarkroomError):
+    """A store did not do what it was asked for. What goes on for ever catches this one; only StoreUnavailable passes
+    by waiting."""
+
+    code = "store_failure"
+
+
+class StoreUnavailable(StoreFailure):
+    """A store cannot do it now: it does not answer, or somebody else is in the way. Waiting helps."""
 
     code = "store_unavailable"
 
@@ -233,6 +248,40 @@ class PoolBusy(StoreUnavailable):
     def __init__(self, pool: str, places: int, seconds: float) -> None:
         self.pool = pool
         super().__init__(f"All {places} places for {pool} were in use for {seconds:g} s. Try again in a few seconds.")
+
+
+class PostgresUnavailable(StoreUnavailable):
+    """Postgres refuses connections, lost one in the middle, or has none to spare."""
+
+
+class LockTimeout(StoreUnavailable):
+    """Another transaction held a lock for longer than a statement may wait."""
+
+    code = "lock_timeout"
+
+
+class TransactionConflict(StoreUnavailable):
+    """The transaction was undone for the sake of another one; run again from its beginning it most likely passes."""
+
+    code = "transaction_conflict"
+
+
+class Deadlock(TransactionConflict):
+    """Two transactions waited for each other, and Postgres undid this one."""
+
+    code = "deadlock"
+
+
+class SerializationFailure(TransactionConflict):
+    """A transaction that must see one state of the database met a change of another one."""
+
+    code = "serialization_failure"
+
+
+class StatementTimeout(StoreFailure):
+    """Postgres cancelled a statement that took too long. Not tried again blindly: it would take as long again."""
+
+    code = "statement_timeout"
 
 
 class SealBroken(DarkroomError):
@@ -283,8 +332,8 @@ class OutOfMemory(JobFailure):
     code = "out_of_memory"
 
 
-class DiskFull(JobFailure):
-    """A store refused bytes because there is no room left."""
+class DiskFull(JobFailure, StoreFailure):
+    """A store refused bytes because there is no room left. Somebody has to make room; waiting alone does not."""
 
     code = "disk_full"
 

@@ -42,7 +42,7 @@ from flows.training.regularization import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image, training_work
 from storage.blobs.families import ModelFile, check_model_file
-from storage.errors import JobFailure, StoreUnavailable, WeightsRefused
+from storage.errors import JobFailure, StoreFailure, WeightsRefused
 from storage.postgres import catalog, jobs, uploads
 from storage.postgres.connection import Script
 from storage.records.catalog import FileRole, ModelVersion, NewFile, NewImage, NewVersion
@@ -255,12 +255,12 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     get_run_logger().info("job %s published model version %d", job.id, version.id)
     try:
         work.checkpoints.prune(0)
-    except StoreUnavailable as error:
+    except StoreFailure as error:
         get_run_logger().warning("the job's checkpoints stay: %s", type(error).__name__)
     work.tracking.flush()
     try:
         register(work.stores, tracking_client(work.stores.settings), version)
-    except (*Away, StoreUnavailable) as error:
+    except (*Away, StoreFailure) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 
 

@@ -26,7 +26,7 @@ from flows.training.families.mapping import family_named
 from flows.training.families.protocol import Components
 from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.sampled_sets import png
-from storage.errors import JobCancelled, JobLost, StoreUnavailable
+from storage.errors import JobCancelled, JobLost, StatementTimeout, StoreUnavailable
 from storage.postgres import job_files
 from storage.records.jobs import JobFile, JobFileRole, JobState
 from storage.records.training import TrainingJobRequest
@@ -166,7 +166,7 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
     try:
         work = TrainingWork(job, tracking, board, folder)
         yield work
-    except (JobLost, StoreUnavailable):  # another hand-out goes on with the run
+    except (JobLost, StoreUnavailable, StatementTimeout):  # another hand-out goes on with the run
         raise
     except JobCancelled:
         tracking.end(RUN_STATUS[JobState.CANCELLED])

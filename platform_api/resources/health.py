@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from platform_api.access import Open
 from platform_api.problems import Refusals
-from storage.errors import StoreUnavailable
+from storage.errors import StoreFailure
 from storage.postgres import deliveries, freshness, notifications, outbox, search_queue
 from storage.postgres.connection import Query, Script
 from storage.postgres.outbox import Backlog
@@ -167,7 +167,7 @@ async def _in_time(stores: AsyncStores, script: Query[T] | Script[T]) -> T | Non
     """What Postgres says, None when it does not say it soon."""
     try:
         return await asyncio.wait_for(stores.database.run(script), PATIENCE_SECONDS)
-    except (StoreUnavailable, TimeoutError):
+    except (StoreFailure, TimeoutError):
         return None
 
 

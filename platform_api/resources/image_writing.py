@@ -106,7 +106,9 @@ class ImageWriting(Controller):
             return _view(model, version, (yield from images.of_version(version_id, image_id)), where)
 
         asked = ("image", version_id, image)
-        return await stores.database.run(created_once(caller.account_id, idempotency_key, asked, make(), "{url}"))
+        return await stores.database.run(
+            lambda: created_once(caller.account_id, idempotency_key, asked, make(), "{url}")
+        )
 
     @patch(
         "/{image_id:int}",
@@ -134,7 +136,7 @@ class ImageWriting(Controller):
                 _check_level(image.nsfw_level, viewer)
             return _view(model, version, (yield from images.change(image, words)), where)
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @delete("/{image_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete an image")
     async def remove_image(self, stores: AsyncStores, viewer: Viewer, version_id: int, image_id: int) -> None:
@@ -144,7 +146,7 @@ class ImageWriting(Controller):
             yield from held_version(version_id, viewer)
             yield from images.delete((yield from _there(version_id, image_id)))
 
-        await stores.database.run(script())
+        await stores.database.run(script)
 
 
 def _with_room(version_id: int, viewer: Viewer, limits: UploadSettings) -> Script[tuple[Model, ModelVersion]]:

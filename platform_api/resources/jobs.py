@@ -84,7 +84,7 @@ class JobRoutes(Controller):
             yield from job_of_kind(job_id, caller.account_id, self.kind)
             return (yield from jobs.cancel(job_id, caller.account_id))
 
-        return summary(await stores.database.run(script()))
+        return summary(await stores.database.run(script))
 
     @post(
         "/{job_id:uuid}/retry",
@@ -103,7 +103,7 @@ class JobRoutes(Controller):
             yield from job_of_kind(job_id, caller.account_id, self.kind)
             return (yield from submissions.retry(job_id, caller.account_id, stores.settings, idempotency_key=key))
 
-        job, _ = await stores.database.run(script())
+        job, _ = await stores.database.run(script)
         return submitted(job)
 
     @get(
@@ -168,7 +168,7 @@ class JobRoutes(Controller):
             yield from job_of_kind(job_id, caller.account_id, self.kind)
             return (yield from job_files.file(job_id, downloads.plain_path(name)))
 
-        found = await stores.database.run(script())
+        found = await stores.database.run(script)
         wanted = downloads.Download(found.sha256, found.size, found.name, found.media_type)
         return await downloads.respond(request, stores.blobs, wanted)
 
@@ -177,5 +177,5 @@ class JobRoutes(Controller):
             yield from job_of_kind(job_id, caller.account_id, self.kind)
             return (yield from job_files.files(job_id))
 
-        found = await stores.database.run(script())
+        found = await stores.database.run(script)
         return [file_view(file, self.kind, stores.settings) for file in found]

@@ -10,7 +10,7 @@ from litestar.datastructures import State
 
 from platform_api.access import Open
 from platform_api.figures import MEDIA_TYPE, exposed
-from storage.errors import StoreUnavailable
+from storage.errors import StoreFailure
 from storage.postgres import freshness
 from storage.stores import AsyncStores
 
@@ -34,6 +34,6 @@ class Metrics(Controller):
         report = freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
         try:
             flows = await asyncio.wait_for(stores.database.run(report), PATIENCE_SECONDS)
-        except (StoreUnavailable, TimeoutError):
+        except (StoreFailure, TimeoutError):
             flows = []
         return Response(exposed(state, flows), media_type=MEDIA_TYPE)

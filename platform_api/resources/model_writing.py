@@ -76,8 +76,8 @@ class ModelWriting(Controller):
             return (yield from shown(model.id, viewer, where))
 
         asked = ("model", data)
-        script = created_once(caller.account_id, idempotency_key, asked, make(), f"{API}/models/{{id}}")
-        return await stores.database.run(script)
+        place = f"{API}/models/{{id}}"
+        return await stores.database.run(lambda: created_once(caller.account_id, idempotency_key, asked, make(), place))
 
     @patch(
         "/{model_id:int}",
@@ -99,7 +99,7 @@ class ModelWriting(Controller):
             yield from models.change(model, words)
             return (yield from shown(model_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @delete("/{model_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete a model")
     async def remove(self, stores: AsyncStores, viewer: Viewer, model_id: int) -> None:
@@ -112,7 +112,7 @@ class ModelWriting(Controller):
             model = yield from held_model(model_id, viewer)
             yield from models.delete(model, deleted_by(model, viewer))
 
-        await stores.database.run(script())
+        await stores.database.run(script)
 
     @post(
         "/{model_id:int}/publish",
@@ -140,7 +140,7 @@ class ModelWriting(Controller):
             yield from models.publish(model, at)
             return (yield from shown(model_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @post(
         "/{model_id:int}/unpublish",
@@ -159,7 +159,7 @@ class ModelWriting(Controller):
             yield from models.unpublish(model, hidden_by(model, viewer))
             return (yield from shown(model_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @post(
         "/{model_id:int}/versions",
@@ -186,7 +186,7 @@ class ModelWriting(Controller):
             return (yield from shown_version(version.id, viewer, where))
 
         asked, place = ("version", model_id, data), f"{API}/model-versions/{{id}}"
-        return await stores.database.run(created_once(caller.account_id, idempotency_key, asked, make(), place))
+        return await stores.database.run(lambda: created_once(caller.account_id, idempotency_key, asked, make(), place))
 
 
 def shown(model_id: int, viewer: Viewer, where: Addresses) -> Script[ModelView]:

@@ -60,7 +60,7 @@ class Moderation(Controller):
             yield from models.take_down(model, reason)
             return (yield from shown(model_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @post(
         "/models/{model_id:int}/restore",
@@ -82,7 +82,7 @@ class Moderation(Controller):
             yield from models.restore(model)
             return (yield from shown(model_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @post(
         "/users/{user_id:int}/ban",
@@ -102,7 +102,7 @@ class Moderation(Controller):
                 raise NotAllowed("A moderator is not banned by another: the operator changes the role first.")
             return (yield from access.ban(account, reason))
 
-        return _status(await stores.database.run(script()))
+        return _status(await stores.database.run(script))
 
     @post("/users/{user_id:int}/unban", status_code=200, responses=can_answer(401, 403, 404), summary="Lift a ban")
     async def unban(self, stores: AsyncStores, viewer: Viewer, user_id: int) -> UserStatus:
@@ -113,7 +113,7 @@ class Moderation(Controller):
             check_moderator(viewer)
             return (yield from access.lift_ban(account))
 
-        return _status(await stores.database.run(script()))
+        return _status(await stores.database.run(script))
 
 
 def _status(account: Account) -> UserStatus:

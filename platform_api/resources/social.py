@@ -121,7 +121,7 @@ class Follows(Controller):
     )
     async def follow(self, stores: AsyncStores, caller: Caller, number: Number) -> FollowedView:
         """Follow the account of this number. Repeating it changes nothing."""
-        followed = await stores.database.run(social.follow(caller.account_id, number))
+        followed = await stores.database.run(lambda: social.follow(caller.account_id, number))
         return FollowedView(number=followed.number, username=followed.name, following=True)
 
     @delete(
@@ -133,7 +133,7 @@ class Follows(Controller):
     )
     async def unfollow(self, stores: AsyncStores, caller: Caller, number: Number) -> FollowedView:
         """Follow the account of this number no more. Repeating it changes nothing."""
-        followed = await stores.database.run(social.unfollow(caller.account_id, number))
+        followed = await stores.database.run(lambda: social.unfollow(caller.account_id, number))
         return FollowedView(number=followed.number, username=followed.name, following=False)
 
 
@@ -160,7 +160,7 @@ class Reactions(Controller):
     ) -> ReactionsView:
         """Once for each reaction: repeating it changes nothing. A thumb takes the place of the other one."""
         viewer = viewer_of(caller.account)
-        mine = await stores.database.run(social.react(viewer, caller.account_id, entity, entity_id, reaction))
+        mine = await stores.database.run(lambda: social.react(viewer, caller.account_id, entity, entity_id, reaction))
         return ReactionsView(entity=entity, entity_id=entity_id, reactions=mine)
 
     @delete(
@@ -174,7 +174,7 @@ class Reactions(Controller):
         self, stores: AsyncStores, caller: Caller, entity: Entity, entity_id: Number, reaction: Reaction
     ) -> ReactionsView:
         """Repeating it changes nothing."""
-        mine = await stores.database.run(social.take_back(caller.account_id, entity, entity_id, reaction))
+        mine = await stores.database.run(lambda: social.take_back(caller.account_id, entity, entity_id, reaction))
         return ReactionsView(entity=entity, entity_id=entity_id, reactions=mine)
 
 
@@ -216,8 +216,8 @@ class Comments(Controller):
     async def write(self, stores: AsyncStores, caller: Caller, data: NewComment) -> Response[CommentView]:
         """Comment on a model, version or image, or reply to a comment there."""
         viewer = viewer_of(caller.account)
-        script = social.comment(viewer, caller.account_id, data.entity, data.entity_id, data.content, data.parent_id)
-        view = await stores.database.run(_view(script))
+        words = (data.entity, data.entity_id, data.content, data.parent_id)
+        view = await stores.database.run(lambda: _view(social.comment(viewer, caller.account_id, *words)))
         return Response(view, status_code=201, headers={"Location": f"{API}/comments/{view.id}"})
 
     @get(
@@ -240,7 +240,7 @@ class Comments(Controller):
     async def edit(self, stores: AsyncStores, caller: Caller, comment_id: Number, data: EditedComment) -> CommentView:
         """Change the words of your own comment. Whom it did not mention before hears of it now."""
         viewer = viewer_of(caller.account)
-        return await stores.database.run(_view(social.edit_comment(viewer, comment_id, data.content)))
+        return await stores.database.run(lambda: _view(social.edit_comment(viewer, comment_id, data.content)))
 
     @delete(
         "/{comment_id:int}",
@@ -250,7 +250,7 @@ class Comments(Controller):
     )
     async def remove(self, stores: AsyncStores, caller: Caller, comment_id: Number) -> None:
         """Delete your own comment; a moderator can delete anybody's. Replies stay."""
-        await stores.database.run(social.delete_comment(viewer_of(caller.account), comment_id))
+        await stores.database.run(lambda: social.delete_comment(viewer_of(caller.account), comment_id))
 
 
 def _place(cursor: str) -> tuple[datetime, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from litestar import Response, post
 
 from platform_api.access import Caller, Requires
@@ -40,8 +42,13 @@ class TrainingJobs(JobRoutes):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
         """Commits the job and answers at once. A field left out takes the base model's own default."""
-        script = submissions.submit_training(
-            data, caller.account_id, stores.settings, seed=fresh_seed(), idempotency_key=checked_key(idempotency_key)
+        script = partial(
+            submissions.submit_training,
+            data,
+            caller.account_id,
+            stores.settings,
+            seed=fresh_seed(),
+            idempotency_key=checked_key(idempotency_key),
         )
         job, _ = await stores.database.run(script)
         return submitted(job)

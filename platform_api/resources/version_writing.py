@@ -60,7 +60,7 @@ class VersionWriting(Controller):
             yield from versions.change(version, words)
             return (yield from shown_version(version_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @delete("/{version_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete a version")
     async def remove(self, stores: AsyncStores, viewer: Viewer, version_id: int) -> None:
@@ -70,7 +70,7 @@ class VersionWriting(Controller):
             model, version = yield from held_version(version_id, viewer)
             yield from versions.delete(version, deleted_by(model, viewer))
 
-        await stores.database.run(script())
+        await stores.database.run(script)
 
     @post(
         "/{version_id:int}/publish",
@@ -98,7 +98,7 @@ class VersionWriting(Controller):
             yield from versions.publish(version, at)
             return (yield from shown_version(version_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @post(
         "/{version_id:int}/unpublish",
@@ -117,7 +117,7 @@ class VersionWriting(Controller):
             yield from versions.unpublish(version, hidden_by(model, viewer))
             return (yield from shown_version(version_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @patch(
         "/{version_id:int}/files/{path:path}",
@@ -144,7 +144,7 @@ class VersionWriting(Controller):
             yield from files.change(file, words)
             return (yield from shown_version(version_id, viewer, where))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @delete(
         "/{version_id:int}/files/{path:path}",
@@ -158,7 +158,7 @@ class VersionWriting(Controller):
             _, version = yield from held_version(version_id, viewer)
             yield from files.delete(version, _named((yield from catalog.files(version_id)), path))
 
-        await stores.database.run(script())
+        await stores.database.run(script)
 
 
 def _named(found: Sequence[VersionFile], path: PurePosixPath) -> VersionFile:

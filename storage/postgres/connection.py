@@ -9,12 +9,15 @@ A repository function returns a `Query` (one named statement) or a `Script` (sev
 
 `Database.run` (flows, sync) and `AsyncDatabase.run` (the API, async) carry a script out in one transaction. So the SQL
 and the Python are shared by both, and a transaction can hold nothing but statements: a script has no way to reach the
-network while one is open.
+network while one is open. For the same reason it may be run again: given the *maker* of a script (or a single query),
+`run` begins a transaction again that Postgres undid for the sake of another one. A script that was made already is
+used up by its first run, so that its conflict is raised.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -25,9 +28,10 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 import msgspec
 import psycopg
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from storage.errors import NotFound, StoreUnavailable
+from storage.errors import NotFound, TransactionConflict
+from storage.postgres.failures import FAILURES, Reruns, named
 from storage.postgres.locks import lock_number, try_lock
 from storage.settings import PostgresSettings
 from storage.thread_pools import Room
@@ -57,6 +61,8 @@ class Query(Generic[T]):
 
 
 Script: TypeAlias = Generator[Query[Any], Any, T]
+Runnable: TypeAlias = Query[T] | Script[T] | Callable[[], Query[T] | Script[T]]
+"""What `run` takes: a query, a script, or the maker of either, which alone can be run again (a query can, too)."""
 
 
 def load_statements(python_file: str) -> Mapping[str, str]:
@@ -160,11 +166,8 @@ def _transaction(
     return nullcontext() if isinstance(script, Query) else connection.transaction()
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"Postgres does not answer ({type(error).__name__}). Try again in a few seconds.")
-
-
-_LOST = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+def _made(runnable: Runnable[T]) -> Query[T] | Script[T]:
+    return runnable() if callable(runnable) else runnable
 
 
 class Database:
@@ -172,6 +175,7 @@ class Database:
 
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
+        self.reruns = Reruns()
         self._url = settings.url.get_secret_value()
         self._pool = ConnectionPool[psycopg.Connection[DictRow]](
             self._url,
@@ -183,13 +187,22 @@ class Database:
             check=_check,
         )
 
-    def run(self, script: Query[T] | Script[T]) -> T:
-        """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer."""
+    def run(self, script: Runnable[T]) -> T:
+        """Carry out a script in one transaction, again after a conflict if it can be. Raises StoreFailure by name."""
+        runs = 0
+        while True:
+            try:
+                return self._run_once(_made(script))
+            except TransactionConflict as conflict:
+                time.sleep(self.reruns.pause(conflict, runs, possible=not isinstance(script, Generator)))
+            runs += 1
+
+    def _run_once(self, script: Query[T] | Script[T]) -> T:
         try:
             with self._pool.connection() as connection, connection.transaction():
                 return self._drive(connection, script)
-        except _LOST as error:
-            raise _unavailable(error) from error
+        except FAILURES as error:
+            raise named(error, self._settings) from error
 
     def _drive(self, connection: psycopg.Connection[DictRow], script: Query[T] | Script[T]) -> T:
         driver = _Driver(script)
@@ -212,8 +225,8 @@ class Database:
         """A connection of its own, outside the pool, for session locks and LISTEN. The caller closes it."""
         try:
             return psycopg.Connection[DictRow].connect(self._url, **_connection_options(self._settings))
-        except _LOST as error:
-            raise _unavailable(error) from error
+        except FAILURES as error:
+            raise named(error, self._settings) from error
 
     @contextmanager
     def session_lock(self, name: str) -> Generator[bool]:
@@ -252,6 +265,7 @@ class AsyncDatabase:
         self.room = Room("postgres", settings.pool_size, ROOM_SECONDS)
         self._url = settings.url.get_secret_value()
         self._settings = settings
+        self.reruns = Reruns()
         self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
             self._url,
             kwargs=_connection_options(settings),
@@ -266,9 +280,18 @@ class AsyncDatabase:
         """Start the pool. It keeps trying when Postgres is not there yet."""
         await self._pool.open(wait=False)
 
-    async def run(self, script: Query[T] | Script[T]) -> T:
-        """Carry out a script in one transaction. Raises StoreUnavailable when Postgres does not answer, PoolBusy when
-        every connection is in use for too long."""
+    async def run(self, script: Runnable[T]) -> T:
+        """Carry out a script in one transaction, again after a conflict if it can be. Raises StoreFailure by name,
+        PoolBusy when every connection is in use for too long."""
+        runs = 0
+        while True:
+            try:
+                return await self._run_once(_made(script))
+            except TransactionConflict as conflict:
+                await asyncio.sleep(self.reruns.pause(conflict, runs, possible=not isinstance(script, Generator)))
+            runs += 1
+
+    async def _run_once(self, script: Query[T] | Script[T]) -> T:
         try:
             async with (
                 self.room.place(),
@@ -279,8 +302,8 @@ class AsyncDatabase:
                 while driver.query is not None:
                     driver.take(await self._rows(connection, driver.query))
                 return driver.result
-        except _LOST as error:
-            raise _unavailable(error) from error
+        except FAILURES as error:
+            raise named(error, self._settings) from error
 
     async def _rows(self, connection: psycopg.AsyncConnection[DictRow], query: Query[Any]) -> Rows:
         if query.copied is None:
@@ -297,8 +320,8 @@ class AsyncDatabase:
         """A connection of its own, outside the pool, for LISTEN. The caller closes it."""
         try:
             return await psycopg.AsyncConnection[DictRow].connect(self._url, **_connection_options(self._settings))
-        except _LOST as error:
-            raise _unavailable(error) from error
+        except FAILURES as error:
+            raise named(error, self._settings) from error
 
     async def close(self) -> None:
         """Give every connection back."""
