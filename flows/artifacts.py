@@ -22,7 +22,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from storage.records.access import sign_link
+from storage.records.policy.links import job_image_link
 from storage.settings import ApiSettings
 
 log = logging.getLogger("darkroom.artifacts")
@@ -91,10 +91,9 @@ def leave_table(key: str, rows: Sequence[dict[str, Any]]) -> None:
             board.table(key, rows, "")
 
 
-def image_link(settings: ApiSettings, sha256: str) -> str | None:
-    """A signed, expiring address of an image in the blob store; None while there is no signing key."""
-    key = settings.signing_key.get_secret_value()
-    if not key:
+def image_link(settings: ApiSettings, job_id: UUID, sha256: str) -> str | None:
+    """A signed, expiring address of an image that a job made; None while there is no signing key."""
+    if not settings.signing_keys:
         return None
     expires = int(time.time()) + settings.link_lifetime_seconds
-    return settings.public_url + sign_link(f"/api/v1/images/{sha256}", expires, key)
+    return settings.public_url + job_image_link(job_id, sha256, expires, settings.signing_keys)

@@ -14,8 +14,8 @@ from litestar import Request, Response
 
 from platform_api import remembered
 from storage.postgres.watch import Grounds
-from storage.records.access import sign_link
 from storage.records.catalog import CatalogImage
+from storage.records.policy.links import Link, image_subject
 from storage.settings import ApiSettings
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ class Addresses:
 
     base: str
     settings: ApiSettings
+    reader: int | None = None
+    """The number of the account that asks: what not everybody may see is linked for it alone."""
 
     def download(self, version_id: int, query: str = "") -> str:
         """Where a version's file is downloaded; without a query, its primary one."""
@@ -40,29 +42,34 @@ class Addresses:
         return f"{self.base}{path}?{query}"
 
     def image(self, image: CatalogImage, *, public: bool) -> str:
-        """An image, in the form in which clients put a width into the path. Signed when not everybody may see it."""
+        """An image, in the form in which clients put a width into the path. Signed when not everybody may see it: for
+        the account that asks, as long as it may."""
         extension = image.media_type.rsplit("/", 1)[-1]
         path = f"{API}/images/{image.sha256}/original=true/{image.id}.{extension}"
-        key = self.settings.signing_key.get_secret_value()
-        if public or not key:
+        keys = self.settings.signing_keys
+        if public or not keys:
             return self.base + path
-        # The image is signed, not the path's middle: clients replace that. Rounded, so that an address stays the same.
-        expires = (int(time.time()) + self.settings.link_lifetime_seconds) // 86400 * 86400 + 86400
-        signed = sign_link(image_subject(image.sha256), expires, key)
-        return f"{self.base}{path}?{signed.partition('?')[2]}"
+        subject, expires = image_subject(image.id, image.sha256), link_expiry(self.settings)
+        return f"{self.base}{path}?{Link(subject=subject, reader=self.reader, expires=expires).query(keys)}"
 
 
-def image_subject(sha256: str) -> str:
-    """What the signature of an image's address is over."""
-    return f"image {sha256}"
+def link_expiry(settings: ApiSettings) -> int:
+    """When a link to an image ends (Unix seconds): rounded up to a day's end, so that its address stays the same."""
+    return (int(time.time()) + settings.link_lifetime_seconds) // 86400 * 86400 + 86400
 
 
 def addresses(request: Request[Any, Any, Any], settings: ApiSettings) -> Addresses:
     """Addresses under the request's own host when it is one of ours, else under the public URL."""
-    host = request.headers.get("host", "")
+    host, reader = request.headers.get("host", ""), number_of(request)
     if host and host in settings.allowed_hosts:
-        return Addresses(f"{request.url.scheme}://{host}", settings)
-    return Addresses(settings.public_url.rstrip("/"), settings)
+        return Addresses(f"{request.url.scheme}://{host}", settings, reader)
+    return Addresses(settings.public_url.rstrip("/"), settings, reader)
+
+
+def number_of(request: Request[Any, Any, Any]) -> int | None:
+    """The number of the account that asks; None for anybody."""
+    caller = getattr(request.state, "caller", None)
+    return None if caller is None else cast(int, caller.account.number)
 
 
 def answer(

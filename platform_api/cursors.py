@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 
 import msgspec
 
@@ -15,12 +13,14 @@ from storage.settings import ApiSettings
 
 LONGEST = 4000
 _SEAL_BYTES = 9
+_MARK = b"cursor\n"
 
 
 def write(cursor: Cursor, settings: ApiSettings) -> str:
     """A cursor as text."""
     content = msgspec.msgpack.encode(cursor)
-    return base64.urlsafe_b64encode(_seal(content, settings) + content).decode().rstrip("=")
+    seal = settings.signing_keys.seal(_MARK + content)[:_SEAL_BYTES]
+    return base64.urlsafe_b64encode(seal + content).decode().rstrip("=")
 
 
 def read(text: str, settings: ApiSettings) -> Cursor:
@@ -29,13 +29,8 @@ def read(text: str, settings: ApiSettings) -> Cursor:
     try:
         whole = base64.b64decode((text + "=" * (-len(text) % 4)).encode("ascii"), altchars=b"-_", validate=True)
         seal, content = whole[:_SEAL_BYTES], whole[_SEAL_BYTES:]
-        if not hmac.compare_digest(seal, _seal(content, settings)):
+        if len(seal) < _SEAL_BYTES or not settings.signing_keys.is_sealed(_MARK + content, seal):
             raise refusal
         return msgspec.msgpack.decode(content, type=Cursor)
     except (binascii.Error, UnicodeError, msgspec.DecodeError) as error:
         raise refusal from error
-
-
-def _seal(content: bytes, settings: ApiSettings) -> bytes:
-    key = settings.signing_key.get_secret_value().encode()
-    return hmac.new(key, b"cursor\n" + content, hashlib.sha256).digest()[:_SEAL_BYTES]

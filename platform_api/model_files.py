@@ -23,7 +23,7 @@ from storage.errors import InvalidRequest, UploadRefused
 from storage.postgres import model_uploads
 from storage.records.catalog import FileRole, Model, ModelVersion, NewFile
 from storage.records.model_uploads import MAX_NAME, UPLOADED_TYPES, WantedFile
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import BASE_MODELS, FileType
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool

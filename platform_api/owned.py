@@ -10,7 +10,9 @@ from storage.postgres import catalog, models
 from storage.postgres.connection import Script
 from storage.records.access import Account, Role
 from storage.records.catalog import Model, ModelVersion
-from storage.records.visibility import Viewer, check_model, check_version
+from storage.records.policy.checks import check_changed
+from storage.records.policy.facts import model_facts, version_facts
+from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import Status
 
 
@@ -23,8 +25,7 @@ def held_model(model_id: int, viewer: Viewer, *, renamed: bool = False) -> Scrip
         found = yield from catalog.model_by_id(model_id)
         yield from catalog.hold_names(found.account_id)
     model = yield from models.lock(model_id)
-    check_model(model, viewer)
-    _check_own(model, viewer)
+    check_changed(viewer, model_facts(model))
     return model
 
 
@@ -33,8 +34,7 @@ def held_version(version_id: int, viewer: Viewer) -> Script[tuple[Model, ModelVe
     found = yield from catalog.version_by_id(version_id)
     model = yield from models.lock(found.model_id)
     version = yield from catalog.version_by_id(version_id)
-    check_version(version, model, viewer)
-    _check_own(model, viewer)
+    check_changed(viewer, version_facts(model, version))
     return model, version
 
 
@@ -58,14 +58,9 @@ def check_moderator(viewer: Viewer) -> None:
 
 def hidden_by(model: Model, viewer: Viewer) -> Status:
     """What a model or version becomes when the viewer unpublishes it."""
-    return Status.UNPUBLISHED if viewer.owns(model) else Status.UNPUBLISHED_VIOLATION
+    return Status.UNPUBLISHED if viewer.is_account(model.account_id) else Status.UNPUBLISHED_VIOLATION
 
 
 def deleted_by(model: Model, viewer: Viewer) -> str:
     """The reason that what the viewer deletes leaves behind."""
-    return "deleted by its owner" if viewer.owns(model) else "deleted by a moderator"
-
-
-def _check_own(model: Model, viewer: Viewer) -> None:
-    if not viewer.sees_all_of(model):
-        raise NotAllowed(f"Model {model.id} belongs to somebody else.")
+    return "deleted by its owner" if viewer.is_account(model.account_id) else "deleted by a moderator"

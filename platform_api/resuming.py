@@ -34,7 +34,7 @@ from storage.errors import (
 )
 from storage.postgres import model_uploads
 from storage.records.model_uploads import ModelUpload, WantedFile
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInf
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from storage.errors import InvalidSettings
+from storage.records.policy.links import SigningKeys
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -87,6 +88,9 @@ class ApiSettings(BaseModel):
         SecretStr(""), description="API key that the command line sends; empty: the owner's, in the data folder."
     )
     signing_key: SecretStr = Field(SecretStr(""), description="Signs image links; empty: the data folder's own key.")
+    previous_signing_key: SecretStr = Field(
+        SecretStr(""), description="The signing key before it: what it signed still works; empty: the data folder's."
+    )
     link_lifetime_seconds: int = Field(7 * 86400, ge=60, description="How long a signed image link works.")
     download_link_seconds: int = Field(3600, ge=60, description="How long the address that a download leads to works.")
     idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
@@ -95,6 +99,12 @@ class ApiSettings(BaseModel):
     blob_threads: int = Field(
         8, ge=1, description="Threads of one process that read bytes of downloads, and as many that write uploads."
     )
+
+    @property
+    def signing_keys(self) -> SigningKeys:
+        """What signs links and cursors, and what is still taken for signed."""
+        keys = self.signing_key.get_secret_value(), self.previous_signing_key.get_secret_value()
+        return SigningKeys(current=keys[0], previous=keys[1])
 
 
 class CacheSettings(BaseModel):

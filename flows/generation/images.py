@@ -102,7 +102,7 @@ def keep_image(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, 
             details=details,
         )
     )
-    board.image(f"image-{number:03d}", image_link(job.stores.settings.api, blob.sha256), recipe.prompt)
+    board.image(f"image-{number:03d}", image_link(job.stores.settings.api, job.id, blob.sha256), recipe.prompt)
 
 
 def _folder(stores: Stores, version_id: int) -> Path:

@@ -115,7 +115,7 @@ class TrainingWork:
         self.tracking.file("evaluation.json", document)
         numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
         self.tracking.log(self.recipe.steps, numbers)
-        link = image_link(self.stores.settings.api, file.sha256)
+        link = image_link(self.stores.settings.api, file.job_id, file.sha256)
         self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")
         self.board.table("figures", [{"figure": name, "value": value} for name, value in figures.items()], "Evaluation")
 
@@ -152,7 +152,9 @@ class TrainingWork:
             file = self.put_file(name, JobFileRole.SAMPLE, content, "image/png", step, {"prompt": prompt, "seed": 0})
             self.tracking.file(f"samples/{name}", content)
             if number == 0:
-                self.board.image("sample", image_link(self.stores.settings.api, file.sha256), f"Step {step}: {prompt}")
+                self.board.image(
+                    "sample", image_link(self.stores.settings.api, file.job_id, file.sha256), f"Step {step}: {prompt}"
+                )
 
 
 @contextmanager

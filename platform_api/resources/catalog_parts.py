@@ -10,7 +10,9 @@ from platform_api.resources.catalog_views import Parts
 from storage.postgres import access, catalog, images, models
 from storage.postgres.connection import Script
 from storage.records.catalog import CatalogImage, Model, ModelVersion, VersionFile
-from storage.records.visibility import Viewer, seen_versions
+from storage.records.policy.facts import Facts, file_facts, version_facts
+from storage.records.policy.rights import may
+from storage.records.policy.viewers import Viewer
 
 Row = TypeVar("Row", VersionFile, CatalogImage)
 
@@ -21,22 +23,29 @@ IMAGES_EACH = 20
 def read_parts(
     found: Sequence[Model], viewer: Viewer, *, images_each: int = IMAGES_EACH, levels: int = 63
 ) -> Script[Parts]:
-    """The parts of some models: versions that the viewer sees, and images that share a bit with `levels`."""
+    """The parts of some models: versions, files and images that the viewer sees, and of the images those that share a
+    bit with `levels`."""
     ids = [model.id for model in found]
     everything = yield from catalog.versions(ids)
-    versions: dict[int, list[ModelVersion]] = {}
-    for model in found:
-        theirs = [version for version in everything if version.model_id == model.id]
-        versions[model.id] = seen_versions(model, theirs, viewer)
-    version_ids = [version.id for theirs in versions.values() for version in theirs]
-    pictures = yield from images.of_versions(version_ids, images_each)
+    versions: dict[int, list[ModelVersion]] = {identity: [] for identity in ids}
+    facts: dict[int, Facts] = {}
+    models_by_id = {model.id: model for model in found}
+    for version in everything:
+        one = version_facts(models_by_id[version.model_id], version)
+        if may(viewer, one).see:
+            facts[version.id] = one
+            versions[version.model_id].append(version)
+    version_ids = list(facts)
+    owned = [identity for identity, one in facts.items() if viewer.has_power_over(one.owner_id)]
+    pictures = yield from images.of_versions(version_ids, images_each, everything_of=owned)
+    files = yield from catalog.files(*version_ids)
     return Parts(
         accounts=(yield from access.accounts({model.account_id for model in found})),
         tags=(yield from models.tags_of(*ids)),
         model_stats=(yield from catalog.model_stats(ids)),
         version_stats=(yield from catalog.version_stats(version_ids)),
         versions=versions,
-        files=_by_version((yield from catalog.files(*version_ids))),
+        files=_by_version([file for file in files if may(viewer, file_facts(facts[file.version_id], file)).see]),
         images=_by_version([image for image in pictures if image.nsfw_level & levels]),
     )
 

@@ -23,7 +23,7 @@ from storage.records.catalog import (
     VersionStats,
 )
 from storage.records.variants import air, primary_file, public_files
-from storage.records.vocabulary import Mode, Status
+from storage.records.vocabulary import BrowsingLevel, Mode, Status
 
 
 class StatsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -270,10 +270,10 @@ def version_detail(model: Model, version: ModelVersion, index: int, parts: Parts
 
 
 def image_view(model: Model, image: CatalogImage, where: Addresses, *, public: bool) -> ImageView:
-    """An image of a version."""
+    """An image of a version. `public`: everybody sees the version."""
     return ImageView(
         id=image.id,
-        url=where.image(image, public=public),
+        url=where.image(image, public=public and image.nsfw_level != BrowsingLevel.BLOCKED),
         nsfw_level=image.nsfw_level,
         width=image.width,
         height=image.height,

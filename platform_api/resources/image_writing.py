@@ -28,7 +28,7 @@ from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, Wrong
 from storage.postgres import catalog, images
 from storage.postgres.connection import Script
 from storage.records.catalog import CatalogImage, Model, ModelVersion, NewImage
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import BrowsingLevel
 from storage.settings import UploadSettings
 from storage.stores import AsyncStores

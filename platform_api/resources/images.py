@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from litestar import Controller, Request, Response, get
@@ -13,24 +14,28 @@ from litestar.params import Parameter
 
 from platform_api import downloads
 from platform_api.access import Open, Reads
-from platform_api.answers import Addresses, addresses, answer, image_subject
+from platform_api.answers import Addresses, addresses, answer
 from platform_api.paging import PageInfo, Turn, queried, read_turn, turning
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
-from platform_api.resources.models import EVERY_LEVEL, PG, UNCHANGED, WITH_BLOCKED
+from platform_api.resources.models import PG, UNCHANGED
 from platform_api.resources.views import API
-from storage.blobs.store import BlobStore
-from storage.errors import BlobMissing, Gone, LinkRefused, NotFound
-from storage.postgres import catalog, images, listing, models
+from storage.errors import LinkRefused, NotFound
+from storage.postgres import images, listing, models, policy
 from storage.postgres.connection import Script
-from storage.records.access import Scope, link_is_signed
-from storage.records.catalog import CatalogImage, ShownImage
+from storage.records.access import Scope
+from storage.records.catalog import ShownImage
 from storage.records.listing import ImageFilter, ImageSort, Period
-from storage.records.visibility import ANYBODY, Viewer, check_version
+from storage.records.policy.checks import check_fetched
+from storage.records.policy.links import Link, image_subject, job_file_subject
+from storage.records.policy.viewers import WITH_BLOCKED, Viewer
 from storage.stores import AsyncStores
 
 MOST, USUAL = 200, 100
-_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+LinkReader = Annotated[
+    int | None,
+    Parameter(query="for", ge=1, le=2**53, description="The account that the link was made for.", required=False),
+]
 
 
 class NsfwWord(StrEnum):
@@ -162,14 +167,20 @@ class Images(Controller):
         name: str,
         expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")] = 0,
         signature: Annotated[str, Parameter(max_length=128)] = "",
+        reader: LinkReader = None,
     ) -> Response[Any]:
-        """The image as it was stored, whatever `transform` asks for (`original=true`, `width=450`). NAME is ID.png."""
+        """The image as it was stored, whatever `transform` asks for (`original=true`, `width=450`). NAME is ID.png.
+
+        A signed address shows what the account `for` which it was made may see, when it is used.
+        """
         number = name.partition(".")[0]
         if not (number.isascii() and number.isdigit() and len(number) < 19 and len(sha256) == 64 and sha256.isalnum()):
             raise NotFound("There is no image at this address.")
-        key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
-        signed = link_is_signed(image_subject(sha256), expires, signature, key, now)
-        image = await stores.database.run(_shown_image(int(number), sha256, signed))
+        link = Link(subject=image_subject(int(number), sha256), reader=reader, expires=expires)
+        signed = link.is_signed(signature, stores.settings.api.signing_keys, int(time.time()))
+        found = await stores.database.run(policy.image(int(number), sha256, reader if signed else None))
+        check_fetched(found.viewer, found.facts)
+        image = found.image
         headers = {
             "Content-Disposition": "inline",
             "Cache-Control": f"{'private' if signed else 'public'}, max-age=0, must-revalidate",
@@ -190,21 +201,23 @@ class Images(Controller):
         sha256: str,
         expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")],
         signature: Annotated[str, Parameter(min_length=1, max_length=128)],
+        job: Annotated[UUID | None, Parameter(description="Whose image it is.", required=False)] = None,
     ) -> Response[Any]:
-        """The image, shown in the page that links it."""
-        key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
-        if not link_is_signed(f"{API}/images/{sha256}", expires, signature, key, now):
-            raise LinkRefused("The link is not signed by us or has expired. Load the page that shows it again.")
-        try:
-            size, media_type = await stores.pools.blob_reads.run(_measure, stores.blobs, sha256)
-        except BlobMissing as error:
-            raise NotFound("The image is gone.") from error
+        """An image that a job made, shown in the page that links it: for as long as the job's owner may see it."""
+        refusal = LinkRefused("The link is not signed by us or has expired. Load the page that shows it again.")
+        if job is None:
+            raise refusal
+        link = Link(subject=job_file_subject(job, sha256), reader=None, expires=expires)
+        if not link.is_signed(signature, stores.settings.api.signing_keys, int(time.time())):
+            raise refusal
+        facts, file = await stores.database.run(policy.job_file(job, sha256))
+        check_fetched(Viewer(account_id=facts.owner_id), facts)
         headers = {
             "Content-Disposition": "inline",
-            "Cache-Control": f"private, immutable, max-age={min(expires - now, 86400)}",
+            "Cache-Control": "private, max-age=0, must-revalidate",
             "Cross-Origin-Resource-Policy": "cross-origin",
         }
-        wanted = downloads.Download(sha256, size, f"{sha256}.png", media_type, headers)
+        wanted = downloads.Download(sha256, file.size, f"{sha256}.png", file.media_type, headers)
         return await downloads.respond(request, stores.blobs, wanted)
 
 
@@ -213,7 +226,7 @@ def _read_filter(query: Query, viewer: Viewer) -> tuple[ImageFilter, ImageSort]:
     levels = level or (_LEVELS[nsfw] if nsfw else PG)
     kind = query.text("type")
     wanted = ImageFilter(
-        levels=levels if viewer.moderator else levels & EVERY_LEVEL,
+        levels=viewer.browsing(levels),
         model_id=query.number("modelId"),
         version_id=query.number("modelVersionId", "postId"),
         image_id=query.number("imageId"),
@@ -270,24 +283,3 @@ def listed_image(
         model_version_ids=[image.version_id],
         tags=tags,
     )
-
-
-def _shown_image(image_id: int, sha256: str, signed: bool) -> Script[CatalogImage]:
-    """An image of a version that everybody sees, or whose address is signed. Raises NotFound, Gone."""
-    image = yield from images.by_id(image_id, sha256)
-    if image.gone_at is not None:
-        raise Gone(f"Image {image_id} is gone: it was deleted, or its version was.")
-    version = yield from catalog.version_by_id(image.version_id)
-    model = yield from catalog.model_by_id(version.model_id)
-    if not signed or model.gone_at is not None:
-        check_version(version, model, ANYBODY)
-    return image
-
-
-def _measure(blobs: BlobStore, sha256: str) -> tuple[int, str]:
-    """How many bytes an image has and what it is, by its first bytes."""
-    with blobs.open(sha256) as stream:
-        head = stream.read(16)
-        size = stream.seek(0, 2)
-    kinds = (kind for start, kind in _SIGNATURES.items() if head.startswith(start))
-    return size, next(kinds, "application/octet-stream")

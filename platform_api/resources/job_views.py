@@ -212,5 +212,5 @@ def file_view(file: JobFile, kind: JobKind, settings: Settings) -> JobFileView:
         details=file.details,
         created_at=file.created_at,
         url=f"{links(kind, file.job_id).files}/{quote(file.name)}",
-        image_url=signed_image(settings.api, file.sha256) if image else None,
+        image_url=signed_image(settings.api, file.job_id, file.sha256) if image else None,
     )

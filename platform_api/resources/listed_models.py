@@ -19,7 +19,7 @@ from storage.postgres import catalog
 from storage.postgres.connection import Script
 from storage.records import catalog as records
 from storage.records import variants
-from storage.records.visibility import ANYBODY
+from storage.records.policy.viewers import ANYBODY
 from storage.stores import AsyncStores
 
 _MAKERS = (answers, catalog_parts, catalog_views, records, variants)

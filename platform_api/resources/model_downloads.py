@@ -13,20 +13,25 @@ from litestar.params import Parameter
 
 from platform_api import downloads
 from platform_api.access import Open, Reads
+from platform_api.answers import number_of
 from platform_api.counting import Tally
 from platform_api.paging import queried
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_number, a_text
 from platform_api.rates import LIMITED_AS, RateKind
+from platform_api.resources.images import LinkReader
 from platform_api.resources.model_versions import read_version
-from storage.errors import Gone, LinkRefused, NotFound, Unauthenticated
-from storage.postgres import catalog
+from storage.errors import LinkRefused, NotFound
+from storage.postgres import catalog, policy
 from storage.postgres.connection import Script
-from storage.records.access import Scope, link_is_signed, sign_link
+from storage.records.access import Scope
 from storage.records.activity import Counted, Metric
 from storage.records.catalog import Model, ModelVersion, VersionFile
+from storage.records.policy.checks import check_fetched
+from storage.records.policy.facts import version_facts
+from storage.records.policy.links import Link, file_subject
+from storage.records.policy.viewers import Viewer
 from storage.records.variants import Wanted, download_name, primary_file, public_files
-from storage.records.visibility import Viewer
 from storage.stores import AsyncStores
 
 ROOT = "/api/download"
@@ -81,12 +86,13 @@ class ModelDownloads(Controller):
         name = download_name(model, version, file)
         if request.method == HttpMethod.GET:
             cast(Tally, state.tally).add(Counted.VERSION, version_id, Metric.DOWNLOAD)
-        key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
-        path = f"{ROOT}/files/{file.id}/{quote(name, safe='')}"
-        link = sign_link(path, now + stores.settings.api.download_link_seconds, key)
+        expires = int(time.time()) + stores.settings.api.download_link_seconds
+        link = Link(subject=file_subject(file.id, name), reader=number_of(request), expires=expires)
+        query = link.query(stores.settings.api.signing_keys)
         # Clients that follow by hand take the file's name from here.
         saved_as = urlencode({"response-content-disposition": f'attachment; filename="{name}"'})
-        return Response(None, status_code=307, headers={"Location": f"{link}&{saved_as}", "Cache-Control": "no-store"})
+        place = f"{ROOT}/files/{file.id}/{quote(name, safe='')}?{query}&{saved_as}"
+        return Response(None, status_code=307, headers={"Location": place, "Cache-Control": "no-store"})
 
     @downloads.read_route(
         "/files/{file_id:int}/{name:str}",
@@ -101,27 +107,26 @@ class ModelDownloads(Controller):
         name: str,
         expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")],
         signature: Annotated[str, Parameter(min_length=1, max_length=128)],
+        reader: LinkReader = None,
     ) -> Response[Any]:
-        """The bytes, whole or a range; the ETag is their SHA-256."""
-        key, now = stores.settings.api.signing_key.get_secret_value(), int(time.time())
-        path = f"{ROOT}/files/{file_id}/{quote(name, safe='', errors='replace')}"
-        if not link_is_signed(path, expires, signature, key, now):
+        """The bytes, whole or a range; the ETag is their SHA-256.
+
+        The account `for` which the link was made must still be allowed to have them.
+        """
+        link = Link(subject=file_subject(file_id, name), reader=reader, expires=expires)
+        if not link.is_signed(signature, stores.settings.api.signing_keys, int(time.time())):
             raise LinkRefused("The link is not signed by us or has expired. Begin at the version's download address.")
-        found = await stores.database.run(catalog.file(file_id))
-        wanted = downloads.Download(found.sha256, found.size, name, "application/octet-stream")
+        found = await stores.database.run(policy.file_by_id(file_id, reader))
+        check_fetched(found.viewer, found.facts)
+        wanted = downloads.Download(found.file.sha256, found.file.size, name, "application/octet-stream")
         return await downloads.respond(request, stores.blobs, wanted)
 
 
 def _chosen(version_id: int, wanted: Wanted, viewer: Viewer) -> Script[tuple[Model, ModelVersion, VersionFile]]:
     """The file that a download asks for. Raises NotFound, Gone, Unauthenticated."""
     model, version = yield from read_version(version_id, viewer)
-    if model.mode is not None:
-        raise Gone(f"Model {model.id} is archived: its files are not given out.")
-    if version.require_auth and viewer.account_id is None:
-        raise Unauthenticated("This version's files need a key. Send: Authorization: Bearer drk_...")
+    check_fetched(viewer, version_facts(model, version))
     fitting = [file for file in public_files((yield from catalog.files(version_id))) if wanted.fits(file)]
-    if version.usage_control != "Download" and not viewer.sees_all_of(model):
-        raise NotFound(f"Model version {version_id} is for generation only: its files are not given out.")
     file = primary_file(fitting) or next(iter(fitting), None)
     if file is None:
         raise NotFound(f"File not found: model version {version_id} has none that is all of what was asked for.")

@@ -30,7 +30,7 @@ from storage.errors import FileExists, Gone, NotAllowed, NotFound, UploadRefused
 from storage.postgres import model_uploads
 from storage.records.access import Scope
 from storage.records.catalog import Checked, FileHashes, VersionFile
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import FileType
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool

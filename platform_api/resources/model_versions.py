@@ -30,13 +30,16 @@ from platform_api.resources.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.resources.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.resources.models import UNCHANGED
 from storage.errors import Gone, NotFound
-from storage.postgres import catalog, hashes
+from storage.postgres import catalog, hashes, policy
 from storage.postgres.connection import Script
 from storage.postgres.watch import Every, Grounds
 from storage.records.access import Scope
-from storage.records.catalog import FileHashes, Model, ModelVersion, VersionFile
+from storage.records.catalog import FileHashes, Model, ModelVersion
+from storage.records.policy.checks import check_fetched, check_version
+from storage.records.policy.facts import version_facts
+from storage.records.policy.rights import may
+from storage.records.policy.viewers import Viewer
 from storage.records.variants import air, download_name, primary_file
-from storage.records.visibility import Viewer, check_version
 from storage.records.vocabulary import Availability
 from storage.stores import AsyncStores
 
@@ -177,7 +180,9 @@ class ModelVersions(Controller):
             matches = yield from hashes.lookup(asked, viewer)
             models = {model.id: model for model in (yield from catalog.models_by_id([m.model_id for m in matches]))}
             versions = yield from catalog.versions_by_id([match.version_id for match in matches])
-            seen = {version.id for version in versions if _is_seen(version, models[version.model_id], viewer)}
+            seen = {
+                version.id for version in versions if may(viewer, version_facts(models[version.model_id], version)).see
+            }
             return [
                 HashOwner(model_version_id=match.version_id, model_id=match.model_id, hash=match.hash)
                 for match in matches
@@ -245,18 +250,12 @@ class ModelVersions(Controller):
     ) -> Response[Any]:
         """The bytes of one file, whole or a range; the ETag is their SHA-256."""
         name = downloads.plain_path(path)
-
-        def script() -> Script[list[VersionFile]]:
-            model, _ = yield from read_version(version_id, viewer)
-            if model.mode is not None and not viewer.sees_all_of(model):
-                raise Gone(f"Model {model.id} is archived: its files are not given out.")
-            return (yield from catalog.files(version_id))
-
-        found = [file for file in await stores.database.run(script()) if file.path == name]
-        if not found:
+        facts, file = await stores.database.run(policy.file_by_path(version_id, name))
+        check_fetched(viewer, facts)
+        if file is None:
             raise NotFound(f"Model version {version_id} has no file '{name}'.")
         kind = "application/json" if name.endswith(".json") else "application/octet-stream"
-        wanted = downloads.Download(found[0].sha256, found[0].size, name, kind)
+        wanted = downloads.Download(file.sha256, file.size, name, kind)
         return await downloads.respond(request, stores.blobs, wanted)
 
 
@@ -273,11 +272,3 @@ def _detail(version_id: int, viewer: Viewer, where: Addresses) -> Script[Version
     parts = yield from read_parts([model], viewer, images_each=IMAGES_EACH // 2)
     index = [sibling.id for sibling in parts.versions[model.id]].index(version_id)
     return version_detail(model, version, index, parts, where)
-
-
-def _is_seen(version: ModelVersion, model: Model, viewer: Viewer) -> bool:
-    try:
-        check_version(version, model, viewer)
-    except (NotFound, Gone):
-        return False
-    return True

@@ -26,7 +26,7 @@ from storage.postgres import catalog, models, versions
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.catalog import Model, ModelFields, VersionFields
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import Mode, Status
 from storage.stores import AsyncStores
 

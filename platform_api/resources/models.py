@@ -27,14 +27,15 @@ from storage.postgres.connection import Script
 from storage.postgres.watch import Every, Grounds
 from storage.records.access import Scope
 from storage.records.listing import ModelFilter, ModelSort, Period
+from storage.records.policy.checks import check_model
+from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
 from storage.records.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
-from storage.records.visibility import Viewer, check_model
 from storage.records.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
 from storage.stores import AsyncStores
 
 UNCHANGED = {304: ResponseSpec(None, description="The client's copy, named by If-None-Match, is still good")}
 MOST = 100
-PG, EVERY_LEVEL, WITH_BLOCKED = 1, 31, 63
+PG = 1
 
 
 class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +144,7 @@ def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, 
     period = query.choice(Period, "period") or Period.ALL_TIME
     drawable, ours = query.flag("supportsGeneration"), query.flag("fromPlatform")
     wanted = ModelFilter(
-        levels=levels if viewer.moderator else levels & EVERY_LEVEL,
+        levels=viewer.browsing(levels),
         types=query.choices(ModelType, "types", "type"),
         base_models=query.words("baseModels", "baseModel"),
         checkpoint_type=query.choice(CheckpointType, "checkpointType"),
@@ -172,7 +173,7 @@ async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer,
         query.fault("page", "a search goes on with metadata.nextCursor; leave page out")
     nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
     levels = level or (EVERY_LEVEL if nsfw else PG)
-    levels = levels if viewer.moderator else levels & EVERY_LEVEL
+    levels = viewer.browsing(levels)
     sort, period = query.choice(ModelSort, "sort"), query.choice(Period, "period") or Period.ALL_TIME
     values = {
         Facet.TYPE: query.choices(ModelType, "types", "type"),

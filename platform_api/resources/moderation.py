@@ -19,7 +19,7 @@ from storage.errors import NotAllowed, WrongState
 from storage.postgres import access, models
 from storage.postgres.connection import Script
 from storage.records.access import Account, AccountStatus, Role, Scope
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import Mode
 from storage.stores import AsyncStores
 

@@ -36,7 +36,7 @@ class NotificationLinks(Controller):
     @get("/confirm", media_type=MediaType.HTML, responses=can_answer(403, 422), summary="Page that confirms an address")
     async def ask_to_confirm(self, stores: AsyncStores, token: Token) -> Response[str]:
         """A page with a button. Changes nothing."""
-        read_link(token, Confirm, stores.settings.api.signing_key.get_secret_value())
+        read_link(token, Confirm, stores.settings.api.signing_keys)
         return _page("Is this your e-mail address?", "Then Darkroom may write to it.", "Yes, it is mine")
 
     @post(
@@ -48,7 +48,7 @@ class NotificationLinks(Controller):
     )
     async def confirm(self, stores: AsyncStores, token: Token) -> Response[str]:
         """The address is used from now on. A link of an address that was changed since is not found."""
-        link = read_link(token, Confirm, stores.settings.api.signing_key.get_secret_value())
+        link = read_link(token, Confirm, stores.settings.api.signing_keys)
         endpoint = await stores.database.run(endpoints.confirm(link.endpoint_id))
         return _page("Confirmed", f"Darkroom may write to {endpoint.shown}.")
 
@@ -60,7 +60,7 @@ class NotificationLinks(Controller):
     )
     async def ask_to_unsubscribe(self, stores: AsyncStores, token: Token) -> Response[str]:
         """A page with a button. Changes nothing."""
-        link = read_link(token, Unsubscribe, stores.settings.api.signing_key.get_secret_value())
+        link = read_link(token, Unsubscribe, stores.settings.api.signing_keys)
         return _page("No more e-mail of this kind?", _about(link), "No more e-mail of this kind")
 
     @post(
@@ -72,7 +72,7 @@ class NotificationLinks(Controller):
     )
     async def unsubscribe(self, stores: AsyncStores, token: Token) -> Response[str]:
         """No more e-mail of the types that the link names, also of what waits already. Other channels go on."""
-        link = read_link(token, Unsubscribe, stores.settings.api.signing_key.get_secret_value())
+        link = read_link(token, Unsubscribe, stores.settings.api.signing_keys)
 
         def script() -> Script[None]:
             known = [kind for kind in link.types if kind in TYPES]

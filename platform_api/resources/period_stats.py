@@ -15,13 +15,13 @@ from platform_api.answers import answer
 from platform_api.problems import can_answer
 from platform_api.resources.model_versions import read_version
 from platform_api.resources.models import UNCHANGED
-from storage.errors import Gone, NotFound
-from storage.postgres import catalog, images, rollups
+from storage.postgres import catalog, policy, rollups
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.activity import Counted, Metric
+from storage.records.policy.checks import check_model, check_seen
+from storage.records.policy.viewers import Viewer
 from storage.records.rollups import EntityTotals
-from storage.records.visibility import Viewer, check_model
 from storage.stores import AsyncStores
 
 Counts = TypeVar("Counts")
@@ -140,12 +140,7 @@ class PeriodStats(Controller):
         """How an image was received."""
 
         def script() -> Script[EntityTotals]:
-            found = yield from images.shown([image_id])
-            if not found:
-                raise NotFound(f"No image {image_id}.")
-            if found[0].gone_at is not None:
-                raise Gone(f"Image {image_id} is gone: it was deleted, or its version was.")
-            yield from read_version(found[0].version_id, viewer)
+            check_seen(viewer, (yield from policy.image(image_id)).facts)
             return (yield from rollups.taken_up(Counted.IMAGE, image_id))
 
         return answer(request, _stats(image_id, await stores.database.run(script()), ImageCounts, _IMAGE))

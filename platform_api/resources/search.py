@@ -17,13 +17,13 @@ from platform_api.paging import queried
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
 from platform_api.rates import LIMITED_AS, RateKind
-from platform_api.resources.models import EVERY_LEVEL, PG, UNCHANGED, WITH_BLOCKED
+from platform_api.resources.models import PG, UNCHANGED
 from platform_api.resources.search_views import Found, SearchInfo, found
 from platform_api.resources.views import API
 from platform_api.searching import page_of
 from storage.records.access import Scope
+from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
 from storage.records.search import FACETS, MAX_TEXT, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
-from storage.records.visibility import Viewer
 from storage.records.vocabulary import ModelType
 from storage.stores import AsyncStores
 
@@ -130,7 +130,7 @@ class SearchResource(Controller):
         if page.next_cursor is not None:
             address = where.page(f"{API}/search", query.following(cursor=page.next_cursor))
             info = msgspec.structs.replace(info, next_cursor=page.next_cursor, next_page=address)
-        levels = wanted.filters.levels or WITH_BLOCKED
+        levels = viewer.browsing(WITH_BLOCKED) if wanted.filters.levels is None else wanted.filters.levels
         shown = await found(stores, kind, page, levels, where, info, with_meta)
         return answer(request, shown, ignored=query.ignored)
 
@@ -142,7 +142,7 @@ def _read(query: Query, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, s
     filters = Filters(
         values=_read_values(query, kind),
         at_least=_read_sizes(query) if kind is Kind.IMAGE else {},
-        levels=levels if viewer.moderator else levels & EVERY_LEVEL,
+        levels=viewer.browsing(levels),
         published_from=_moment(query, "publishedFrom"),
         published_before=_moment(query, "publishedBefore"),
     )

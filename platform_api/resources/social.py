@@ -20,8 +20,8 @@ from platform_api.resources.views import API, Page, page_metadata
 from storage.postgres import social
 from storage.postgres.connection import Script
 from storage.records.access import Scope
+from storage.records.policy.viewers import Viewer, viewer_of
 from storage.records.social import LONGEST_COMMENT, Comment, Entity, Reaction, Subject
-from storage.records.visibility import Viewer, viewer_of
 from storage.stores import AsyncStores
 
 Number = Annotated[int, Parameter(ge=1, le=BIGGEST)]

@@ -28,7 +28,7 @@ from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.catalog import VersionFile
 from storage.records.model_uploads import ModelUpload, WantedFile
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import FileType
 from storage.stores import AsyncStores
 

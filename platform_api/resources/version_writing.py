@@ -27,7 +27,7 @@ from storage.errors import NotFound
 from storage.postgres import catalog, files, versions
 from storage.postgres.connection import Script
 from storage.records.catalog import FileRole, VersionFile
-from storage.records.visibility import Viewer
+from storage.records.policy.viewers import Viewer
 from storage.stores import AsyncStores
 
 

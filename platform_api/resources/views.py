@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 
-from storage.records.access import sign_link
+from platform_api.answers import link_expiry
+from storage.records.policy.links import job_image_link
 from storage.settings import ApiSettings
 
 Item = TypeVar("Item")
@@ -38,16 +39,11 @@ def page_metadata(path: str, cursor: str | None, query: Mapping[str, object]) ->
     return PageMetadata(next_cursor=cursor, next_page=f"{path}?cursor={cursor}{rest}")
 
 
-def signed_image(settings: ApiSettings, sha256: str) -> str | None:
-    """The address of one image for a page that cannot send a key; None while there is no signing key.
-
-    The expiry is rounded up to a day's end, so that the address of an image stays the same for a while.
-    """
-    key = settings.signing_key.get_secret_value()
-    if not key:
+def signed_image(settings: ApiSettings, job_id: UUID, sha256: str) -> str | None:
+    """The address of one image of a job for a page that cannot send a key; None while there is no signing key."""
+    if not settings.signing_keys:
         return None
-    expires = (int(time.time()) + settings.link_lifetime_seconds) // 86400 * 86400 + 86400
-    return settings.public_url + sign_link(f"{API}/images/{sha256}", expires, key)
+    return settings.public_url + job_image_link(job_id, sha256, link_expiry(settings), settings.signing_keys)
 
 
 def camelised(value: Any) -> Any:

@@ -129,11 +129,6 @@ def files(*version_ids: int) -> Query[list[VersionFile]]:
     return many(SQL["files"], {"version_ids": list(version_ids)}, VersionFile)
 
 
-def file(file_id: int) -> Query[VersionFile]:
-    """A file by its id, without its hashes. Reading raises NotFound, also when its version or model is gone."""
-    return one(SQL["file"], {"id": file_id}, VersionFile, f"File {file_id} is gone.")
-
-
 def models_by_id(ids: Sequence[int]) -> Query[list[Model]]:
     """Models in the order of `ids`, whoever owns them; unknown ones are left out."""
     return many(SQL["models_by_id"], {"ids": list(ids)}, Model)

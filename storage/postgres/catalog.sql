@@ -86,14 +86,6 @@ select file.*,
  where file.version_id = any(%(version_ids)s) and file.gone_at is null
  order by file.version_id, file.role desc, file.path;
 
--- file --
--- A file whose version and model are still there.
-select file.*, '{}'::jsonb as hashes
-  from version_files file
-  join model_versions version on version.id = file.version_id and version.gone_at is null
-  join models model on model.id = version.model_id and model.gone_at is null
- where file.id = %(id)s and file.gone_at is null;
-
 -- models_by_id --
 -- Models in the order of their ids' list.
 select model.* from unnest(%(ids)s::bigint[]) with ordinality as asked (id, place) join models model using (id)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from storage.postgres.connection import Query, load_statements, many
-from storage.records.visibility import Viewer
+from storage.postgres.policy import viewing, with_clauses
+from storage.records.policy.viewers import Viewer
 
-SQL = load_statements(__file__)
+SQL = with_clauses(load_statements(__file__))
 
 
 class HashMatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,5 +24,4 @@ class HashMatch(msgspec.Struct, frozen=True, kw_only=True):
 def lookup(hashes: Sequence[str], viewer: Viewer) -> Query[list[HashMatch]]:
     """What hashes of any kind and case name; unknown ones are left out."""
     wanted = sorted({text.strip().upper() for text in hashes})
-    parameters = {"hashes": wanted, "account_id": viewer.account_id, "moderator": viewer.moderator}
-    return many(SQL["lookup"], parameters, HashMatch)
+    return many(SQL["lookup"], {"hashes": wanted, **viewing(viewer)}, HashMatch)

@@ -8,12 +8,10 @@ select distinct on (known.hash) known.hash, version.id as version_id, version.mo
   join models model on model.id = version.model_id
  where known.hash = any(%(hashes)s)
    and (known.kind <> 'AutoV1' or file.size >= 1114112)
-   and file.visibility = 'Public'
+   and (file.visibility = 'Public' or {has_power})
    and (file.gone_at is null or version.gone_at is not null)
  order by known.hash,
-          (model.visible and version.id = any(model.public_versions)
-           or version.gone_at is null and model.gone_at is null
-              and (%(moderator)s or model.account_id is not distinct from %(account_id)s::uuid)) desc,
+          {seen_version} desc,
           (model.gone_at is not null or version.gone_at is not null) desc,
           version.published_at nulls last,
           version.id;

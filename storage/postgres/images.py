@@ -7,14 +7,20 @@ from collections.abc import Mapping, Sequence
 from psycopg.types.json import Jsonb
 
 from storage.postgres.connection import Query, count, load_statements, many, one
+from storage.postgres.policy import with_clauses
 from storage.records.catalog import CatalogImage, ShownImage
 
-SQL = load_statements(__file__)
+SQL = with_clauses(load_statements(__file__))
 
 
-def of_versions(version_ids: Sequence[int], each: int) -> Query[list[CatalogImage]]:
-    """The first `each` images of every version."""
-    return many(SQL["of_versions"], {"version_ids": list(version_ids), "each": each}, CatalogImage)
+def of_versions(
+    version_ids: Sequence[int], each: int, *, everything_of: Sequence[int] | None = None
+) -> Query[list[CatalogImage]]:
+    """The first `each` images of every version that a viewer sees: all of `everything_of`, what is not blocked of the
+    others. None: all."""
+    whole = version_ids if everything_of is None else everything_of
+    parameters = {"version_ids": list(version_ids), "each": each, "everything_of": list(whole)}
+    return many(SQL["of_versions"], parameters, CatalogImage)
 
 
 def shown(ids: Sequence[int]) -> Query[list[ShownImage]]:
@@ -25,11 +31,6 @@ def shown(ids: Sequence[int]) -> Query[list[ShownImage]]:
 def listed(ids: Sequence[int]) -> Query[frozenset[int]]:
     """Those of `ids` that everybody may see in a list."""
     return Query(SQL["listed"], {"ids": list(ids)}, lambda rows: frozenset(row["id"] for row in rows))
-
-
-def by_id(image_id: int, sha256: str) -> Query[CatalogImage]:
-    """An image, gone ones too. Reading raises NotFound."""
-    return one(SQL["by_id"], {"id": image_id, "sha256": sha256}, CatalogImage, f"No image {image_id}.")
 
 
 def of_version(version_id: int, image_id: int) -> Query[CatalogImage]:

@@ -2,8 +2,9 @@
 -- The first images of each version, in the order they were given.
 select image.*
   from unnest(%(version_ids)s::bigint[]) as asked (id),
-       lateral (select * from images
+       lateral (select * from images image
                  where version_id = asked.id and gone_at is null
+                   and (asked.id = any(%(everything_of)s::bigint[]) or {shown_image})
                  order by position, id
                  limit %(each)s) image
  order by image.version_id, image.position, image.id;
@@ -23,10 +24,6 @@ select image.*, account.name as username, version.base_model, version.model_id,
 
 -- listed --
 select id from image_listings where id = any(%(ids)s) and listed;
-
--- by_id --
-select image.*, version.model_id from images image join model_versions version on version.id = image.version_id
- where image.id = %(id)s and image.sha256 = %(sha256)s;
 
 -- of_version --
 -- An image of a version, gone ones too.

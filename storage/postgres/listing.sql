@@ -57,6 +57,7 @@ select key.k1, key.k2, key.item_id, asked.snapshot::text as snapshot
    and image.gone_at is null
    and (image.nsfw_level & %(levels)s) <> 0
    and model.visible and version.id = any(model.public_versions)
+   and exists (select from accounts where id = image.account_id and status = 'active')
    and (model.listed or coalesce(%(model_id)s::bigint, %(version_id)s::bigint, %(image_id)s::bigint) is not null)
    and (%(model_id)s::bigint is null or model.id = %(model_id)s::bigint)
    and (%(version_id)s::bigint is null or version.id = %(version_id)s::bigint)

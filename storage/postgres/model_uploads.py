@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from storage.errors import FileExists, Gone, NotAllowed, NotFound, TooManyRequests
+from storage.errors import FileExists, Gone, NotFound, TooManyRequests
 from storage.postgres import catalog, models
 from storage.postgres.connection import Query, Rows, Script, as_record, column, load_statements, maybe, one
 from storage.records.catalog import Model, ModelVersion, NewFile, VersionFile
 from storage.records.model_uploads import ModelUpload, WantedFile
-from storage.records.visibility import Viewer, check_version
+from storage.records.policy.checks import check_changed
+from storage.records.policy.facts import version_facts
+from storage.records.policy.viewers import Viewer
 
 SQL = load_statements(__file__)
 
@@ -26,9 +28,7 @@ def check_target(wanted: WantedFile, viewer: Viewer) -> Script[tuple[Model, Mode
     """
     version = yield from catalog.version_by_id(wanted.version_id)
     model = yield from catalog.model_by_id(version.model_id)
-    check_version(version, model, viewer)
-    if not viewer.sees_all_of(model):
-        raise NotAllowed(f"Model {model.id} is another's: files are added by its owner and by moderators.")
+    check_changed(viewer, version_facts(model, version))
     present = yield from file_of_name(wanted.version_id, wanted.name)
     if present is not None and wanted.sha256 is not None and present.sha256 != wanted.sha256:
         raise _taken(present)

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from storage.errors import AccessDenied, Gone, InvalidRequest, NotFound, WrongState
-from storage.postgres import access, activity, catalog, outbox
+from storage.postgres import access, activity, catalog, outbox, policy
 from storage.postgres.connection import Query, Script, column, load_statements, many, one
 from storage.records.access import Account, AccountStatus
 from storage.records.activity import Counted, Metric
@@ -20,6 +20,8 @@ from storage.records.events import (
     ReactionAdded,
     ReactionRemoved,
 )
+from storage.records.policy.checks import check_model, check_seen, check_version
+from storage.records.policy.viewers import Viewer
 from storage.records.social import (
     THUMBS,
     Comment,
@@ -30,7 +32,6 @@ from storage.records.social import (
     check_reaction,
     mentioned_names,
 )
-from storage.records.visibility import Viewer, check_model, check_version
 
 SQL = load_statements(__file__)
 
@@ -238,10 +239,7 @@ def _check_seen(viewer: Viewer, entity: Entity, entity_id: int) -> Script[None]:
             version = yield from catalog.version_by_id(entity_id)
             check_version(version, (yield from catalog.model_by_id(version.model_id)), viewer)
         case Entity.IMAGE:
-            found = yield from column(SQL["image"], {"id": entity_id}, int)
-            if not found:
-                raise NotFound(f"No image {entity_id}.")
-            yield from _check_seen(viewer, Entity.VERSION, found[0])
+            check_seen(viewer, (yield from policy.image(entity_id)).facts)
         case Entity.COMMENT:
             commented = yield from seen_comment(viewer, entity_id)
             if commented.content is None:

@@ -37,9 +37,6 @@ select reaction from reactions
  where entity = %(entity)s and entity_id = %(entity_id)s and account_id = %(account_id)s
  order by reaction;
 
--- image --
-select version_id from images where id = %(id)s and gone_at is null;
-
 -- add_comment --
 insert into comments (account_id, entity, entity_id, parent_id, content)
 values (%(account_id)s, %(entity)s, %(entity_id)s, %(parent_id)s, %(content)s)

@@ -1,4 +1,4 @@
-"""Who may do what: accounts, API keys, scopes, and the signature that opens one image to a page without a key."""
+"""Who somebody is and what their key allows: accounts, API keys, scopes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hmac
 import secrets
 from datetime import datetime
 from enum import StrEnum
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -126,19 +125,3 @@ def split_key(text: str) -> tuple[str, str] | None:
 def hash_secret(secret: str) -> bytes:
     """SHA-256 of a secret (32 bytes). The secret has 256 random bits, so no salt or stretching is needed."""
     return hashlib.sha256(secret.encode()).digest()
-
-
-def sign_link(path: str, expires: int, signing_key: str) -> str:
-    """`path` with its expiry (Unix seconds) and a signature over both, good without a key until then."""
-    return f"{path}?{urlencode({'expires': expires, 'signature': _signature(path, expires, signing_key)})}"
-
-
-def link_is_signed(path: str, expires: int, signature: str, signing_key: str, now: int) -> bool:
-    """Whether `signature` is ours for `path` and `expires`, and `expires` is still to come."""
-    if not signing_key or expires <= now:
-        return False
-    return hmac.compare_digest(signature.encode(), _signature(path, expires, signing_key).encode())
-
-
-def _signature(path: str, expires: int, signing_key: str) -> str:
-    return hmac.new(signing_key.encode(), f"{path}\n{expires}".encode(), hashlib.sha256).hexdigest()

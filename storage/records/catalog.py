@@ -183,8 +183,9 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `models`.
 
-    `visible`: anybody may read it by its id; `listed`: it also stands in lists. `public_versions`: the ids of the
-    versions that anybody sees, newest first. `revision` grows with every change and survives deletion.
+    `owner_active`: its owner is not banned. `visible`: anybody may read it by its id; `listed`: it also stands in
+    lists. `public_versions`: the ids of the versions that anybody sees, newest first. `revision` grows with every
+    change and survives deletion.
     """
 
     id: int
@@ -211,6 +212,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_for: datetime | None
     gone_at: datetime | None
     gone_reason: str | None
+    owner_active: bool
     visible: bool
     listed: bool
     public_versions: tuple[int, ...]

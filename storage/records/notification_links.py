@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
 from storage.errors import LinkRefused
+from storage.records.policy.links import SigningKeys
 
 Link = TypeVar("Link", bound=msgspec.Struct)
 
 LONGEST = 2000
 _SEAL_BYTES = 16
+_MARK = b"notification link\n"
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, tag="unsubscribe"):
@@ -32,26 +32,26 @@ class Confirm(msgspec.Struct, frozen=True, kw_only=True, tag="confirm"):
     endpoint_id: UUID
 
 
-def write_link(link: msgspec.Struct, signing_key: str) -> str:
+def write_link(link: msgspec.Struct, keys: SigningKeys) -> str:
     """A link's token. Raises LinkRefused without a signing key."""
     content = msgspec.msgpack.encode(link)
-    return base64.urlsafe_b64encode(_seal(content, signing_key) + content).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_checked(keys).seal(_MARK + content)[:_SEAL_BYTES] + content).decode().rstrip("=")
 
 
-def read_link(token: str, kind: type[Link], signing_key: str) -> Link:
+def read_link(token: str, kind: type[Link], keys: SigningKeys) -> Link:
     """What a token does. Raises LinkRefused for all but our own of this kind."""
     refusal = LinkRefused("The link is not one of ours, or not whole. Copy all of it from the e-mail.")
     try:
         whole = base64.b64decode((token + "=" * (-len(token) % 4)).encode("ascii"), altchars=b"-_", validate=True)
         seal, content = whole[:_SEAL_BYTES], whole[_SEAL_BYTES:]
-        if not hmac.compare_digest(seal, _seal(content, signing_key)):
+        if len(seal) < _SEAL_BYTES or not _checked(keys).is_sealed(_MARK + content, seal):
             raise refusal
         return msgspec.msgpack.decode(content, type=kind)
     except (binascii.Error, UnicodeError, msgspec.DecodeError) as error:
         raise refusal from error
 
 
-def _seal(content: bytes, signing_key: str) -> bytes:
-    if not signing_key:
+def _checked(keys: SigningKeys) -> SigningKeys:
+    if not keys:
         raise LinkRefused("There is no signing key, so no link can be read or made. Run darkroom up once.")
-    return hmac.new(signing_key.encode(), b"notification link\n" + content, hashlib.sha256).digest()[:_SEAL_BYTES]
+    return keys

@@ -233,7 +233,7 @@ def test_what_is_gone_says_so_and_why(shelf: Shelf) -> None:
     for path in (*paths, f"/api/v1/model-versions/by-hash/{hashlib.sha256(b'gone' * 9).hexdigest()}"):
         body = assert_problem(shelf.get(path), 410)
         assert (body["code"], "copyright claim 12" in str(body["detail"])) == ("gone", True)
-    assert_problem(shelf.get(link), 404)
+    assert_problem(shelf.get(link), 410)
     shelf.door.database.run(models.restore(model))
     assert {shelf.get(path).status_code for path in paths} == {200, 307}
     shelf.door.database.run(models.delete(model, "deleted by its owner"))

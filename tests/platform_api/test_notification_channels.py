@@ -15,12 +15,13 @@ from storage.push_key import public_push_key
 from storage.records.access import Scope
 from storage.records.notification_links import Confirm, Unsubscribe, write_link
 from storage.records.notifications import Channel, Frequency, Preference
+from storage.records.policy.links import SigningKeys
 from storage.sealing import Seal
 from tests.flows.notifications.channels.browser import Browser, unbase64
 from tests.platform_api.door import ALL, Door
 
 AT = "/api/v1/notifications"
-KEY = "a key for tests"
+KEY = SigningKeys(current="a key for tests")
 
 
 def number(door: Door, name: str) -> int:
@@ -88,7 +89,7 @@ def test_one_click_stops_one_kind_of_email_and_nothing_else(shared_door: Door):
 def test_a_link_that_is_not_ours_does_nothing(shared_door: Door, kind: str):
     reader = number(shared_door, "cid")
     ours = write_link(Unsubscribe(reader=reader, types=("system",)), KEY)
-    others = write_link(Unsubscribe(reader=reader, types=("system",)), "another key")
+    others = write_link(Unsubscribe(reader=reader, types=("system",)), SigningKeys(current="another key"))
     wrong_kind = ours if kind == "confirm" else write_link(Confirm(endpoint_id=UUID(int=1)), KEY)
     stranger = shared_door.client("")
     for token in (others, wrong_kind, ours[:-2], "x", "é", "A" * 40):

@@ -20,6 +20,7 @@ from email.utils import format_datetime
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
 from storage.postgres.sendings import Purpose
 from storage.records.notification_links import Confirm, Unsubscribe, write_link
+from storage.records.policy.links import SigningKeys
 from storage.settings import NotificationSettings
 
 LINKS = "/api/v1/notifications"
@@ -29,9 +30,13 @@ class EmailSender:
     """Sends parcels as e-mail."""
 
     def __init__(
-        self, settings: NotificationSettings, public_url: str, signing_key: str, trust: ssl.SSLContext | None = None
+        self,
+        settings: NotificationSettings,
+        public_url: str,
+        signing_keys: SigningKeys,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
-        self._settings, self._public_url, self._signing_key = settings, public_url, signing_key
+        self._settings, self._public_url, self._signing_keys = settings, public_url, signing_keys
         self._trust = trust or ssl.create_default_context()
 
     def send(self, parcel: Parcel) -> Outcome:
@@ -86,7 +91,7 @@ class EmailSender:
         message["Auto-Submitted"] = "auto-generated"
         match parcel.purpose:
             case Purpose.CONFIRM:
-                token = write_link(Confirm(endpoint_id=parcel.endpoint_id), self._signing_key)
+                token = write_link(Confirm(endpoint_id=parcel.endpoint_id), self._signing_keys)
                 link = f"{self._public_url}{LINKS}/confirm?token={token}"
                 words = "Somebody, we hope you, asked Darkroom to write to this address. If it was not you, do nothing."
                 _write(message, "Confirm your e-mail address", [("Confirm your e-mail address", words, link)], "")
@@ -98,7 +103,7 @@ class EmailSender:
 
     def _tell(self, message: EmailMessage, parcel: Parcel) -> None:
         types = tuple(sorted({item.type for item in parcel.items}))
-        token = write_link(Unsubscribe(reader=parcel.reader, types=types), self._signing_key)
+        token = write_link(Unsubscribe(reader=parcel.reader, types=types), self._signing_keys)
         stop = f"{self._public_url}{LINKS}/unsubscribe?token={token}"
         message["List-Unsubscribe"] = f"<{stop}>"
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"

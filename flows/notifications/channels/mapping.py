@@ -16,10 +16,10 @@ from storage.settings import Settings
 
 def senders(settings: Settings) -> Mapping[Channel, Sender]:
     """A sender for each channel that leaves the platform."""
-    told, key = settings.notifications, settings.api.signing_key.get_secret_value()
+    told, keys = settings.notifications, settings.api.signing_keys
     transport, public_url = PublicTransport(told.call_seconds), settings.api.public_url
     return {
-        Channel.EMAIL: EmailSender(told, public_url, key),
+        Channel.EMAIL: EmailSender(told, public_url, keys),
         Channel.WEBHOOK: WebhookSender(transport, public_url),
         Channel.PUSH: PushSender(transport, told, public_url),
         Channel.CHAT: ChatSender(told.call_seconds, public_url),

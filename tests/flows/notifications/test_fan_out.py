@@ -51,8 +51,8 @@ from storage.records.notifications import (
     SystemNotice,
     VersionPublished,
 )
+from storage.records.policy.viewers import viewer_of
 from storage.records.social import Subject
-from storage.records.visibility import viewer_of
 from storage.settings import Settings
 from tests.flows.notifications.conftest import NOTICE, Told
 from tests.storage.makers import a_job, a_published_model, an_account

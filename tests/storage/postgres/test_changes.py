@@ -17,10 +17,20 @@ from tests.storage.makers import a_model, a_published_model, a_version, an_accou
 NOT_SHOWN: dict[str, set[str]] = {
     # Derived: written by catalogue_settle itself, for what is watched. Counts have a trigger of their own.
     "models": {
-        *("id", "updated_at", "visible", "listed", "public_versions", "base_models", "nsfw_level", "last_version_at"),
+        *(
+            "id",
+            "updated_at",
+            "owner_active",
+            "visible",
+            "listed",
+            "public_versions",
+            "base_models",
+            "nsfw_level",
+            "last_version_at",
+        ),
         *("revision", "settled_by", "image_changes", "creator_changes"),
     },
-    "model_versions": {"id", "model_id", "updated_at", "nsfw_level", "gone_reason"},
+    "model_versions": {"id", "updated_at", "nsfw_level", "gone_reason"},
     "accounts": {"id", "number", "role", "ban_reason", "created_at", "changes"},
     "version_files": set(),
     "file_hashes": set(),

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from storage.records.access import ApiKey, Scope, link_is_signed, make_key, sign_link, split_key
+from storage.records.access import ApiKey, Scope, make_key, split_key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -50,15 +50,3 @@ def test_only_written_scopes_allow() -> None:
 @pytest.mark.parametrize("text", ["", "drk", "drk__x", "drk_x_", "abc_x_y", "drk_a_b_c"])
 def test_what_does_not_look_like_a_key_is_none(text: str) -> None:
     assert split_key(text) is None
-
-
-def test_a_signed_link_opens_one_path_until_it_expires() -> None:
-    path, query = sign_link("/api/v1/images/a", 100, "secret").split("?")
-    values = dict(part.split("=") for part in query.split("&"))
-    signature = values["signature"]
-    assert link_is_signed(path, 100, signature, "secret", now=99)
-    assert not link_is_signed(path, 100, signature, "secret", now=100)
-    assert not link_is_signed(path, 101, signature, "secret", now=99)
-    assert not link_is_signed("/api/v1/images/b", 100, signature, "secret", now=99)
-    assert not link_is_signed(path, 100, signature, "other", now=99)
-    assert not link_is_signed(path, 100, signature, "", now=99)

@@ -17,9 +17,12 @@ from storage.postgres.endpoints import EndpointState
 from storage.postgres.sendings import Purpose
 from storage.records.notification_links import Unsubscribe, read_link
 from storage.records.notifications import Channel, SystemNotice
+from storage.records.policy.links import SigningKeys
 from storage.settings import Settings
 from tests.conftest import free_port
 from tests.flows.notifications.conftest import Told, both
+
+KEYS = SigningKeys(current="a key")
 
 
 class Mailbox:
@@ -60,7 +63,7 @@ def mail(settings: Settings) -> Iterator[Mail]:
     served = settings.notifications.model_copy(
         update={"smtp_host": "127.0.0.1", "smtp_port": port, "smtp_security": "none", "sender": "news@d.example"}
     )
-    yield Mail(box, EmailSender(served, "https://d.example", "a key"))
+    yield Mail(box, EmailSender(served, "https://d.example", KEYS))
     controller.stop()
 
 
@@ -112,7 +115,7 @@ def test_a_mail_server_that_is_away_costs_nothing_but_time(told: Told, settings:
     nobody = settings.notifications.model_copy(
         update={"smtp_host": "127.0.0.1", "smtp_port": 9, "smtp_security": "none"}
     )
-    deliver(told.stores, both(EmailSender(nobody, "https://d.example", "a key")))
+    deliver(told.stores, both(EmailSender(nobody, "https://d.example", KEYS)))
     assert told.states() == ["waiting"]
     assert told.stores.database.run(endpoints.get(reader, Channel.EMAIL)).state is EndpointState.ACTIVE
 

@@ -1,0 +1,73 @@
+-- has_power --
+-- For a viewer: whether everything of the model's owner is shown and may be changed. Viewer.has_power_over, in SQL.
+({moderator} or model.account_id is not distinct from {account_id})
+
+-- seen_model --
+(model.visible or model.gone_at is null and {has_power})
+
+-- seen_version --
+-- Whether the viewer sees a version of a model.
+(model.visible and version.id = any(model.public_versions)
+ or version.gone_at is null and model.gone_at is null and {has_power})
+
+-- shown_image --
+-- Whether everybody who sees the version sees an image of it: nobody has blocked it or banned who showed it.
+(image.nsfw_level <> 32 and exists (select from accounts where id = image.account_id and status = 'active'))
+
+-- version_facts --
+owner.id as owner_id, owner.status = 'active' as owner_active, model.id as model_id, model.status, model.availability,
+model.mode, model.published_at is not null as was_published, model.gone_at is not null as gone, model.gone_reason,
+cardinality(model.public_versions) > 0 as has_public_version, version.id as version_id,
+version.status as version_status, version.availability as version_availability,
+version.published_at is not null as version_was_published, version.gone_at is not null as version_gone,
+version.gone_reason as version_gone_reason, version.id = any(model.public_versions) as has_public_file,
+version.require_auth, version.usage_control
+
+-- link_reader --
+-- The account that a signed link was made for, if it was for one.
+to_jsonb(reader) as reader
+
+-- file_by_id --
+-- A file behind a link, with what decides about it.
+select file.*, '{}'::jsonb as hashes, {version_facts}, 'file' as thing, file.id as file_id,
+       file.gone_at is not null as file_gone, version.nsfw_level as level, {link_reader}
+  from version_files file
+  join model_versions version on version.id = file.version_id
+  join models model on model.id = version.model_id
+  join accounts owner on owner.id = model.account_id
+  left join accounts reader on reader.number = %(reader)s::bigint
+ where file.id = %(id)s;
+
+-- file_by_path --
+-- The file that a version has at a path, with what decides about it; without a file, what decides about the version.
+select file.*, '{}'::jsonb as hashes, {version_facts},
+       case when file.id is null then 'model version' else 'file' end as thing,
+       coalesce(file.id, 0) as file_id, coalesce(file.visibility, 'Public') as visibility,
+       version.nsfw_level as level
+  from model_versions version
+  join models model on model.id = version.model_id
+  join accounts owner on owner.id = model.account_id
+  left join version_files file on file.version_id = version.id and file.path = %(path)s and file.gone_at is null
+ where version.id = %(version_id)s;
+
+-- image --
+-- An image, gone ones too, with what decides about it.
+select image.*, {version_facts}, 'image' as thing, image.id as image_id, image.nsfw_level as image_level,
+       image.gone_at is not null as image_gone, image.nsfw_level as level, shown_by.status = 'active' as shown_by_active,
+       {link_reader}
+  from images image
+  join accounts shown_by on shown_by.id = image.account_id
+  join model_versions version on version.id = image.version_id
+  join models model on model.id = version.model_id
+  join accounts owner on owner.id = model.account_id
+  left join accounts reader on reader.number = %(reader)s::bigint
+ where image.id = %(id)s and (%(sha256)s::text is null or image.sha256 = %(sha256)s::text);
+
+-- job_file --
+-- A file of a job by its bytes, and whether its owner is banned.
+select file.*, job.account_id as owner_id, owner.status = 'active' as owner_active
+  from job_files file
+  join jobs job on job.id = file.job_id
+  join accounts owner on owner.id = job.account_id
+ where file.job_id = %(job_id)s and file.sha256 = %(sha256)s
+ limit 1;
