@@ -30,13 +30,13 @@ from flows.tracking import (
     shortened,
     tracking_client,
 )
-from storage.errors import NotFound, StoreFailure
+from flows.upkeep.blob_sweep import faulty_blobs, sweep_blobs
+from storage.errors import NotFound, StoreFailure, StoreUnavailable
 from storage.postgres import (
     catalog,
     invariants,
     job_files,
     jobs,
-    references,
     rollups,
     search_builds,
     search_queue,
@@ -50,7 +50,6 @@ from storage.stores import Stores, open_stores
 
 NAMED = 20
 """So many totals that differed are named one by one."""
-UNFINISHED_WRITE_SECONDS = 86400.0
 
 
 @flow(name="reconcile")
@@ -80,7 +79,10 @@ def check_invariants(stores: Stores) -> list[str]:
     Repairs nothing.
     """
     faults = stores.database.run(invariants.broken())
-    faults += _missing_blobs(stores)
+    try:
+        faults += faulty_blobs(stores)
+    except StoreUnavailable as error:
+        faults.append(f"the blob store cannot be compared with the rows: {error}")
     try:
         return faults + builds.index_faults(stores)
     except StoreFailure as error:
@@ -98,26 +100,10 @@ def reconcile_prefect(stores: Stores) -> list[str]:
 
 def reconcile_blobs(stores: Stores) -> list[str]:
     """Delete bytes that no row has named for the grace period; report rows whose bytes are gone."""
-    grace = stores.settings.blobs.orphan_grace_hours * 3600
-    findings = list(_missing_blobs(stores))
-    old = [blob.sha256 for blob in stores.blobs.list() if blob.age_seconds > grace]
-    for start in range(0, len(old), 1000):
-        page = old[start : start + 1000]
-        named = set(stores.database.run(references.referenced(page)))
-        for sha256 in page:
-            if sha256 not in named:
-                stores.blobs.delete(sha256)
-                findings.append(f"blob {sha256} was named by no row: deleted")
-    unfinished = stores.blobs.sweep_unfinished(UNFINISHED_WRITE_SECONDS)
-    if unfinished:
-        findings.append(f"{unfinished} unfinished writes: deleted")
-    return findings
-
-
-def _missing_blobs(stores: Stores) -> Iterator[str]:
-    for sha256 in sorted(stores.database.run(references.every_hash())):
-        if not stores.blobs.exists(sha256):
-            yield f"blob {sha256} is named by a row but gone"
+    try:
+        return sweep_blobs(stores)
+    except StoreUnavailable as error:
+        return [f"{error}"]
 
 
 def reconcile_search(stores: Stores) -> list[str]:

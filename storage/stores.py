@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import cast
 
 from storage.blobs.store import BlobStore
+from storage.errors import StoreUnavailable
 from storage.postgres.connection import AsyncDatabase, Database
+from storage.postgres.upkeep import orphans
 from storage.postgres.watch import CatalogueWatch
 from storage.redis.cache import ModelCache
 from storage.redis.failed_keys import FailedKeys
@@ -22,6 +26,9 @@ from storage.search.encoder import Encoder
 from storage.search.gateway import Search, SearchReader, SearchWriter
 from storage.settings import Settings
 from storage.thread_pools import ThreadPools
+
+RENEW_SECONDS = 60.0
+"""A put of bytes that are there already waits so long at most for Postgres."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ def open_stores(settings: Settings) -> Generator[Stores]:
     database, progress = Database(settings.postgres), ProgressWriter(settings.redis)
     search = _search_writer(settings, database)
     try:
-        yield Stores(settings, database, BlobStore(settings.blobs), progress, search, Encoder(settings.search))
+        blobs = BlobStore(settings.blobs, renew=lambda sha256: database.run(orphans.renew(sha256)))
+        yield Stores(settings, database, blobs, progress, search, Encoder(settings.search))
     finally:
         search.close()
         progress.close()
@@ -82,7 +90,7 @@ async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
     await database.open()
     try:
         search = Search(reader, Encoder(settings.search), pools.encoder)
-        blobs = BlobStore(settings.blobs)
+        blobs = BlobStore(settings.blobs, renew=_renew_from_a_thread(database))
         yield AsyncStores(settings, database, blobs, progress, rate_limits, failed_keys, models, watch, search, pools)
     finally:
         pools.close()
@@ -93,6 +101,26 @@ async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
         await rate_limits.close()
         await progress.close()
         await database.close()
+
+
+def _renew_from_a_thread(database: AsyncDatabase) -> Callable[[str], object]:
+    """How a put in a thread says that bytes are wanted again: on the loop of the API, which holds its connections."""
+    loop = asyncio.get_running_loop()
+
+    def renew(sha256: str) -> int:
+        if threading.get_ident() == home:
+            raise RuntimeError("Blobs are put in a thread (asyncio.to_thread): the loop would wait for itself.")
+        called = asyncio.run_coroutine_threadsafe(database.run(orphans.renew(sha256)), loop)
+        try:
+            return called.result(RENEW_SECONDS)
+        except TimeoutError as error:
+            called.cancel()
+            raise StoreUnavailable(
+                f"Postgres does not answer within {RENEW_SECONDS:.0f} s. Try again later."
+            ) from error
+
+    home = threading.get_ident()
+    return renew
 
 
 # Elasticsearch's client takes half a second to import, and numpy with it: only those who have a cluster pay for it.

@@ -125,6 +125,7 @@ class StepBoundary(Callback):
                 file,
                 step=step,
                 fingerprint=module.recipe.fingerprint(),
+                owner=self._checkpoints.owner,
                 groups=module.training_groups,
                 optimizer=module.optimizer,
             )

@@ -1,7 +1,7 @@
 """Resumable training state in one safetensors file: weights, optimizer moments, step. No pickle anywhere.
 
 The random draws of a step are a function of (seed, step), so no generator state or data position is kept. Equal
-training states give equal bytes.
+training states of one owner give equal bytes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,20 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class CheckpointStore(Protocol):
     """Where one job's checkpoints are kept."""
 
+    @property
+    def owner(self) -> str:
+        """Whose they are. It is written into each: the same state of another owner is other bytes."""
+        ...
+
     def keep(self, step: int, file: Path) -> None:
         """Store the checkpoint of `step`; returns when it is durable. `file` is removed afterwards by the caller."""
         ...
 
 
 def write_checkpoint(
-    path: Path, *, step: int, fingerprint: str, groups: Iterable[ParameterGroup], optimizer: Optimizer
+    path: Path, *, step: int, fingerprint: str, owner: str, groups: Iterable[ParameterGroup], optimizer: Optimizer
 ) -> None:
-    """The training state after `step` optimizer steps of the recipe with this fingerprint."""
+    """The training state of `owner` after `step` optimizer steps of the recipe with this fingerprint."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in _parameters(groups):
         tensors[f"weights/{name}"] = parameter.detach()
@@ -42,7 +47,7 @@ def write_checkpoint(
         for moment in _MOMENTS:
             # Before the first step there are no moments; zeros say the same.
             tensors[f"{moment}/{name}"] = state[moment] if state else torch.zeros_like(parameter)
-    metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "recipe": fingerprint}
+    metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "recipe": fingerprint, "owner": owner}
     write_tensors(path, tensors, metadata, payload_keys=("sha256",))
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.lifecycle import RunningJob
+from flows.upkeep.blob_sweep import drop_unnamed
 from storage.errors import BlobCorrupted, BlobMissing
-from storage.postgres import job_files, references
+from storage.postgres import job_files
 
 log = logging.getLogger("darkroom.checkpoints")
 
@@ -21,6 +22,11 @@ class JobCheckpoints:
 
     def __init__(self, job: RunningJob, work_folder: Path, before_keeping: Callable[[int], None]) -> None:
         self._job, self._work_folder, self._before_keeping = job, work_folder, before_keeping
+
+    @property
+    def owner(self) -> str:
+        """The job. Its name stands in its checkpoints: no other job puts the same bytes, so old ones may go at once."""
+        return str(self._job.id)
 
     def latest(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose bytes are whole; a damaged one is forgotten, and the one before is used."""
@@ -49,8 +55,4 @@ class JobCheckpoints:
         Works for an ended job too. Raises StoreUnavailable.
         """
         stores = self._job.stores
-        orphans = stores.database.run(job_files.prune_checkpoints(self._job.id, keep))
-        named = set(stores.database.run(references.referenced(orphans)))
-        for sha256 in orphans:
-            if sha256 not in named:
-                stores.blobs.delete(sha256)
+        drop_unnamed(stores, stores.database.run(job_files.prune_checkpoints(self._job.id, keep)))

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from uuid import UUID
 
-from storage.blobs.store import store_error
+from storage.blobs.failures import store_error
 from storage.errors import NotFound, UploadBusy
 
 _BYTES = "bytes"

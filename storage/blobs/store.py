@@ -2,6 +2,9 @@
 
 A name is only ever seen whole: bytes go to a temporary name first and are moved, so a writer that dies leaves nothing
 under the final one. The same bytes twice are one object.
+
+New bytes ask nobody. A put that finds its bytes there calls `renew` before it relies on them, and looks once more
+afterwards: whoever deletes bytes that no row names (flows/upkeep/blob_sweep.py) holds that call up while it does.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from uuid import uuid4
@@ -20,43 +23,45 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from storage.errors import BlobCorrupted, BlobMissing, DiskFull, StoreUnavailable
+from storage.blobs.disks import scan, sync_folder, take_name
+from storage.blobs.failures import failures_of, named, store_error
+from storage.blobs.stored import PREFIXES, Blob, StoredBlob, is_name, modified_at
+from storage.blobs.unfinished import UnfinishedBlob
+from storage.errors import BlobCorrupted, BlobMissing
 from storage.settings import BlobSettings
 
 CHUNK = 1024 * 1024
 INCOMING = ".incoming"
-
-
-@dataclass(frozen=True)
-class Blob:
-    """Bytes in the store: their SHA-256 (64 hex digits) and how many they are."""
-
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class StoredBlob:
-    """A blob as the store lists it, with its age in seconds."""
-
-    sha256: str
-    size: int
-    age_seconds: float
+COPIES = "The folder that keeps copies of stored files"
 
 
 class BlobStore:
-    """Puts, opens, lists and deletes blobs under one fsspec URL."""
+    """Puts, opens, lists and deletes blobs under one fsspec URL.
 
-    def __init__(self, settings: BlobSettings) -> None:
-        filesystem, root = cast(tuple[Any, str], cast(Any, fsspec).core.url_to_fs(settings.url))
+    `renew` is called with the name of bytes that a put found, from the thread of that put; it returns once nobody is
+    deleting them. Without it (a store that nobody sweeps) nobody is asked. `clock` is in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        settings: BlobSettings,
+        renew: Callable[[str], object] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        # Listings are never cached: what another process put or deleted must be seen at once.
+        filesystem, root = cast(
+            tuple[Any, str], cast(Any, fsspec).core.url_to_fs(settings.url, use_listings_cache=False)
+        )
         self._fs: Any = filesystem
         self._root = root.rstrip("/")
         self._local = isinstance(filesystem, LocalFileSystem)
+        self._failures = failures_of(filesystem)
+        self._renew, self._clock = renew, clock
 
     def put(self, content: bytes) -> Blob:
-        """Store bytes; gives their name. Raises DiskFull, StoreUnavailable."""
+        """Store bytes; returns their name. Raises DiskFull, StoreUnavailable."""
         digest = hashlib.sha256(content).hexdigest()
-        if not self._refresh(digest):
+        if not self._found(digest):
             with self._writing() as (stream, temporary):
                 stream.write(content)
             self._finish(temporary, digest)
@@ -72,7 +77,7 @@ class BlobStore:
         nobody may write to it from then on. Raises BlobCorrupted when it has other bytes by now, DiskFull,
         StoreUnavailable."""
         size = path.stat().st_size
-        if self._refresh(sha256) or (self._local and self._link(path, sha256)):
+        if self._found(sha256) or (self._local and self._link(path, sha256)):
             return Blob(sha256, size)
         blob = self.put_file(path)
         if blob.sha256 != sha256:
@@ -87,16 +92,12 @@ class BlobStore:
                 digest.update(piece)
                 size += len(piece)
                 stream.write(piece)
-        name = digest.hexdigest()
-        if self._refresh(name):
-            self._fs.rm_file(temporary)
-        else:
-            self._finish(temporary, name)
-        return Blob(name, size)
+        self._finish(temporary, digest.hexdigest())
+        return Blob(digest.hexdigest(), size)
 
     def read(self, sha256: str) -> bytes:
         """The bytes of a blob, checked against its name. Raises BlobMissing, BlobCorrupted, StoreUnavailable."""
-        with self.open(sha256) as stream:
+        with self.open(sha256) as stream, named(self._failures):
             content = stream.read()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise _corrupted(sha256)
@@ -104,31 +105,30 @@ class BlobStore:
 
     def open(self, sha256: str) -> BinaryIO:
         """A blob's bytes as a stream that can seek, unchecked. Raises BlobMissing, StoreUnavailable."""
-        try:
-            return cast(BinaryIO, self._fs.open(self._path(sha256), "rb"))
-        except FileNotFoundError as error:
-            raise BlobMissing(f"Blob {sha256} is gone. Restore it from a backup, or delete what names it.") from error
-        except OSError as error:
-            raise store_error(error) from error
+        with named(self._failures):
+            try:
+                return cast(BinaryIO, self._fs.open(self._path(sha256), "rb"))
+            except FileNotFoundError as error:
+                message = f"Blob {sha256} is gone. Restore it from a backup, or delete what names it."
+                raise BlobMissing(message) from error
 
     def fetch(self, sha256: str, target: Path) -> None:
         """Write a blob to a file, checked against its name. The file appears whole or not at all.
 
         Raises BlobMissing, BlobCorrupted, DiskFull, StoreUnavailable.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid4().hex}")
         digest = hashlib.sha256()
         try:
-            with self.open(sha256) as source, temporary.open("wb") as sink:
-                while piece := source.read(CHUNK):
-                    digest.update(piece)
-                    sink.write(piece)
-            if digest.hexdigest() != sha256:
-                raise _corrupted(sha256)
-            temporary.replace(target)
-        except OSError as error:
-            raise store_error(error) from error
+            with named(self._failures, COPIES):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with self.open(sha256) as source, temporary.open("wb") as sink:
+                    while piece := source.read(CHUNK):
+                        digest.update(piece)
+                        sink.write(piece)
+                if digest.hexdigest() != sha256:
+                    raise _corrupted(sha256)
+                temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -144,134 +144,154 @@ class BlobStore:
                 building.rename(folder)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise store_error(error) from error
+                    raise store_error(error, COPIES) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return folder
 
     def exists(self, sha256: str) -> bool:
-        """Whether a blob is there."""
-        return bool(self._fs.exists(self._path(sha256)))
+        """Whether a blob is there. Raises StoreUnavailable."""
+        with named(self._failures):
+            return bool(self._fs.exists(self._path(sha256)))
+
+    def age_seconds(self, sha256: str) -> float | None:
+        """How long ago a blob was written; None when it is not there. Raises StoreUnavailable."""
+        with named(self._failures):
+            try:
+                facts = cast(Mapping[str, Any], self._fs.info(self._path(sha256)))
+            except FileNotFoundError:
+                return None
+        now = self._clock()
+        return now - modified_at(facts, now)
 
     def delete(self, sha256: str) -> None:
-        """Remove a blob. One that is gone already is no error."""
-        try:
+        """Remove a blob. One that is gone already is no error. Raises StoreUnavailable."""
+        with named(self._failures), suppress(FileNotFoundError):
             self._fs.rm_file(self._path(sha256))
-        except FileNotFoundError:
+
+    @contextmanager
+    def removing(self, sha256: str) -> Generator[None]:
+        """A blob is gone while the block runs, and stays so if it ends well.
+
+        On a disk it comes back when the block fails: a commit that failed says that the lock which kept others from
+        naming these bytes may have been lost before. Elsewhere it is deleted at once. Raises StoreUnavailable.
+        """
+        if not self._local:
+            self.delete(sha256)
+            yield
             return
+        path, aside = Path(self._path(sha256)), Path(self._temporary())
+        with named(self._failures):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                path.rename(aside)
+        try:
+            yield
+        except BaseException:
+            with suppress(FileNotFoundError):
+                take_name(aside, path)
+            raise
+        finally:
+            aside.unlink(missing_ok=True)
 
     def list(self) -> Iterator[StoredBlob]:
-        """Every blob there is, with its age; unfinished writes are left out."""
-        now = time.time()
-        for path, facts in self._find(self._root).items():
-            name = path.rsplit("/", 1)[-1]
-            if f"/{INCOMING}/" not in path and len(name) == 64:
-                yield StoredBlob(name, int(facts["size"]), now - _modified(facts, now))
+        """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""
+        present = None if self._local else self._present_folders()
+        for prefix in PREFIXES:
+            if present is None or prefix in present:
+                yield from self._list_folder(prefix)
+
+    def _present_folders(self) -> set[str]:
+        """Which folders there are: asking an object store for those that are not takes three calls each."""
+        with named(self._failures):
+            try:
+                paths = cast(list[str], self._fs.ls(self._root, detail=False))
+            except FileNotFoundError:
+                return set()
+        return {path.rstrip("/").rsplit("/", 1)[-1] for path in paths}
+
+    def _list_folder(self, prefix: str) -> list[StoredBlob]:
+        now = self._clock()
+        found = self._find(f"{self._root}/{prefix}")
+        blobs = [
+            StoredBlob(name, int(facts["size"]), now - modified_at(facts, now))
+            for name, facts in ((path.rsplit("/", 1)[-1], facts) for path, facts in found.items())
+            if is_name(name)
+        ]
+        return sorted(blobs, key=lambda blob: blob.sha256)
 
     def sweep_unfinished(self, older_than_seconds: float) -> int:
-        """Remove what writers that died left behind; gives how many."""
-        folder, now, removed = f"{self._root}/{INCOMING}", time.time(), 0
-        for path, facts in self._find(folder).items():
-            if now - _modified(facts, now) > older_than_seconds:
-                self._fs.rm_file(path)
-                removed += 1
+        """Remove what writers that died left behind; returns how many. Raises StoreUnavailable."""
+        now, removed = self._clock(), 0
+        for path, facts in self._find(f"{self._root}/{INCOMING}").items():
+            if now - modified_at(facts, now) > older_than_seconds:
+                with named(self._failures), suppress(FileNotFoundError):
+                    self._fs.rm_file(path)
+                    removed += 1
         return removed
 
     def _find(self, folder: str) -> dict[str, dict[str, Any]]:
-        if not self._fs.exists(folder):
-            return {}
-        return cast(dict[str, dict[str, Any]], self._fs.find(folder, detail=True))
+        with named(self._failures):
+            if self._local:
+                return scan(Path(folder))
+            try:
+                return cast(dict[str, dict[str, Any]], self._fs.find(folder, detail=True))
+            except FileNotFoundError:
+                return {}
 
     def _path(self, sha256: str) -> str:
-        if len(sha256) != 64 or not sha256.isalnum():
+        if not is_name(sha256):
             raise BlobMissing(f"'{sha256}' is not the name of a blob: it must be 64 hex digits.")
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
-    def _refresh(self, sha256: str) -> bool:
-        """Whether the blob is there; if so it is young again, so that the sweep of orphans leaves it to the new row."""
+    def _temporary(self) -> str:
+        return f"{self._root}/{INCOMING}/{uuid4().hex}"
+
+    def _found(self, sha256: str) -> bool:
+        """Whether the blob is there to stay: it was found, asked for, and found again."""
         path = self._path(sha256)
-        if not self._fs.exists(path):
+        if not self.exists(sha256):
             return False
-        if self._local:
-            try:
-                os.utime(path)
-            except FileNotFoundError:
+        if self._renew is not None:
+            self._renew(sha256)
+            if not self.exists(sha256):
                 return False
+        if self._local:
+            with named(self._failures):
+                # Who moved it there may not have come to this yet, and our row will be on the disk.
+                sync_folder(Path(path).parent)
         return True
 
-    def _writing(self) -> _Writing:
-        return _Writing(self._fs, f"{self._root}/{INCOMING}/{uuid4().hex}", local=self._local)
+    def _writing(self) -> UnfinishedBlob:
+        return UnfinishedBlob(self._fs, self._temporary(), self._failures, local=self._local)
 
     def _link(self, path: Path, sha256: str) -> bool:
         """Give a file on the store's disk its name there too; whether that could be done."""
-        temporary = f"{self._root}/{INCOMING}/{uuid4().hex}"
+        temporary = self._temporary()
         try:
-            self._fs.makedirs(f"{self._root}/{INCOMING}", exist_ok=True)
+            Path(temporary).parent.mkdir(parents=True, exist_ok=True)
             os.link(path, temporary)
+            os.utime(temporary)  # its bytes may be a day old, but as a blob it is new
         except OSError:  # another disk, or a file system without links: the caller copies
             return False
         self._finish(temporary, sha256)
         return True
 
     def _finish(self, temporary: str, sha256: str) -> None:
+        """Give whole bytes their name. Where another put was first its bytes stay, and ours go."""
         path = self._path(sha256)
         try:
-            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            if self._local:
-                Path(temporary).replace(path)
-            else:
-                self._fs.mv(temporary, path)
-        except OSError as error:
-            raise store_error(error) from error
-
-
-class _Writing:
-    """A stream to a temporary name, on the disk when it closes, gone when the writer fails."""
-
-    def __init__(self, filesystem: Any, path: str, *, local: bool) -> None:
-        self._fs, self._path, self._local = filesystem, path, local
-
-    def __enter__(self) -> tuple[BinaryIO, str]:
-        try:
-            self._fs.makedirs(self._path.rsplit("/", 1)[0], exist_ok=True)
-            self._stream = cast(
-                BinaryIO, Path(self._path).open("wb") if self._local else self._fs.open(self._path, "wb")
-            )
-        except OSError as error:
-            raise store_error(error) from error
-        return self._stream, self._path
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is None and self._local:
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
-            self._stream.close()
-        except OSError as failed:
-            self._discard()
-            raise store_error(failed) from failed
-        if error is not None:
-            self._discard()
-            if isinstance(error, OSError):
-                raise store_error(error) from error
-
-    def _discard(self) -> None:
-        if self._fs.exists(self._path):
-            self._fs.rm_file(self._path)
-
-
-def _modified(facts: Mapping[str, Any], now: float) -> float:
-    """When a listed file was last written (Unix seconds); file systems name it differently."""
-    value = facts.get("mtime", facts.get("LastModified", now))
-    return float(value.timestamp() if hasattr(value, "timestamp") else value)
+            with named(self._failures):
+                if self._local:
+                    while not take_name(Path(temporary), Path(path)):
+                        if self._found(sha256):
+                            break
+                elif not self._found(sha256):
+                    self._fs.cp_file(temporary, path)
+        finally:
+            with suppress(*self._failures):  # what stays is swept a day later
+                self._fs.rm_file(temporary)
 
 
 def _corrupted(sha256: str) -> BlobCorrupted:
     return BlobCorrupted(f"Blob {sha256} no longer has the bytes of its name. Restore it from a backup.")
-
-
-def store_error(error: OSError) -> DiskFull | StoreUnavailable:
-    """The named error for a file system's own: no room left, or the store does not answer."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("The blob store has no room left. Free some space, then retry.")
-    return StoreUnavailable(f"The blob store does not answer ({type(error).__name__}: {error.strerror}).")

@@ -7,6 +7,9 @@ import hashlib
 import psycopg
 from psycopg.rows import DictRow
 
+BLOB_SWEEP = "blob-sweep"
+"""Held by whoever deletes bytes that no row names, or lists the blobs for a backup: one of them at a time."""
+
 
 def lock_number(name: str) -> int:
     """The advisory lock number (signed 64 bits) of a name."""

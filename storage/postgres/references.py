@@ -14,10 +14,10 @@ def referenced(hashes: Sequence[str]) -> Query[list[str]]:
     return column(SQL["referenced"], {"hashes": list(hashes)}, str)
 
 
-def every_hash() -> Query[dict[str, int]]:
-    """Every hash that some row names, with its size in bytes."""
+def page(low: str, high: str, limit: int) -> Query[dict[str, int]]:
+    """The first hashes between two (neither included) that some row names, in order, each with its size in bytes."""
 
     def read(rows: Rows) -> dict[str, int]:
         return {row["sha256"]: row["size"] for row in rows}
 
-    return Query(SQL["all"], {}, read)
+    return Query(SQL["page"], {"low": low, "high": high, "limit": limit}, read)

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from flows.metrics.rollups import roll_up
 from flows.reconcile import check_invariants, reconcile_blobs, reconcile_counts
-from storage.postgres import activity, catalog, jobs, rollups, uploads
+from storage.postgres import activity, catalog, jobs, rollups
 from storage.postgres.connection import Query
 from storage.records.activity import Act, Counted, Metric
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job
-from storage.records.uploads import DataSetImage
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
-
-
-def put_old(stores: Stores, content: bytes) -> str:
-    """A blob that has lain there for years."""
-    sha256 = stores.blobs.put(content).sha256
-    os.utime(stores.settings.data_folder / "blobs" / sha256[:2] / sha256, (0, 0))
-    return sha256
-
-
-def named_by_a_data_set(stores: Stores, sha256: str) -> None:
-    image = DataSetImage(position=0, name="a.png", sha256=sha256, size=3, width=64, height=64)
-    stores.database.run(uploads.create(an_account(stores.database), "photos", [image]))
 
 
 def a_published_job(stores: Stores) -> Job:
@@ -45,24 +31,6 @@ def a_published_job(stores: Stores) -> Job:
 
 def execute(stores: Stores, statement: str) -> None:
     stores.database.run(Query(statement, {}, len))
-
-
-def test_bytes_that_no_row_names_are_deleted_once_they_are_old(stores: Stores) -> None:
-    orphans = {put_old(stores, b"one"), put_old(stores, b"two"), put_old(stores, b"three")}
-    young = stores.blobs.put(b"an upload that has no row yet").sha256
-    named = put_old(stores, b"a photo")
-    named_by_a_data_set(stores, named)
-    findings = reconcile_blobs(stores)
-    assert {finding.split()[1] for finding in findings} == orphans
-    assert {blob.sha256 for blob in stores.blobs.list()} == {young, named}
-    assert reconcile_blobs(stores) == []
-
-
-def test_rows_whose_bytes_are_gone_are_reported_and_kept(stores: Stores) -> None:
-    named_by_a_data_set(stores, "f" * 64)
-    [finding] = reconcile_blobs(stores)
-    assert finding == f"blob {'f' * 64} is named by a row but gone"
-    assert reconcile_blobs(stores) == [finding]
 
 
 def test_a_healthy_system_has_nothing_to_report(stores: Stores) -> None:

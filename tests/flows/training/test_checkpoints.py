@@ -133,12 +133,13 @@ def test_an_error_during_training_writes_no_checkpoint(tiny_model: Path, tmp_pat
     assert list(tmp_path.glob("checkpoint-*")) == []
 
 
-def written(components: Components, wanted: TrainingRecipe, file: Path) -> Path:
+def written(components: Components, wanted: TrainingRecipe, file: Path, owner: str = "a job") -> Path:
     training = method_named("full").begin(FAMILY, components, wanted)
     write_checkpoint(
         file,
         step=4,
         fingerprint=wanted.fingerprint(),
+        owner=owner,
         groups=training.groups,
         optimizer=new_optimizer(training.groups),
     )
@@ -152,6 +153,12 @@ def test_equal_states_are_equal_bytes(components: Components, tmp_path: Path):
     header = json.loads(first.read_bytes()[8 : 8 + length])
     assert list(header) == sorted(header)
     assert header["__metadata__"]["step"] == "4"
+
+
+def test_no_two_jobs_have_the_same_checkpoint(components: Components, tmp_path: Path):
+    one, other = (written(components, recipe(), tmp_path / owner, owner) for owner in ("one", "other"))
+    assert one.read_bytes() != other.read_bytes()
+    assert checkpoint_step(one, recipe().fingerprint()) == checkpoint_step(other, recipe().fingerprint()) == 4
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_and_changes_nothing(components: Components, tmp_path: Path):

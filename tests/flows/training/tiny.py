@@ -71,6 +71,7 @@ class KeptCheckpoints:
 
     folder: Path
     kept: list[int] = field(default_factory=list)
+    owner: str = "a job"
 
     def latest(self) -> tuple[int, Path] | None:
         """The file of the highest step."""

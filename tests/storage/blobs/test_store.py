@@ -110,15 +110,6 @@ def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path: Path) -> 
     assert store.sweep_unfinished(0.01) == 1
 
 
-def test_putting_again_keeps_a_blob_from_the_sweep_of_orphans(tmp_path: Path) -> None:
-    store = BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri()))
-    store.put(CONTENT)
-    os.utime(tmp_path / "blobs" / NAME[:2] / NAME, (0, 0))
-    assert next(store.list()).age_seconds > 86400
-    store.put(CONTENT)
-    assert next(store.list()).age_seconds < 60
-
-
 def test_a_folder_is_made_whole_or_not_at_all(store: BlobStore, tmp_path: Path) -> None:
     one, two = store.put(b"one"), store.put(b"two")
     files = {"unet/config.json": one.sha256, "model_index.json": two.sha256}

@@ -1,0 +1,175 @@
+"""Bytes that no row names are deleted once they have waited; rows whose bytes are gone or cut are reported.
+
+A sweep compares the blob store with the rows, page by page. What no row names goes into `orphans`, and is deleted when
+it has stood there for the grace period: its wait begins when it lost its last row, whenever it was written.
+
+Nobody may name bytes while they are deleted. New bytes cannot be meant: they are not there. A put that finds its bytes
+sets their row in `orphans` to now and looks once more. So with X an orphan that is due:
+
+- the put's update comes first: X is not due any more, and the deletion finds no row to hold;
+- the deletion holds the row first: the update waits for its commit, then the put finds no bytes and writes them;
+- X has no row yet, as the sweep is about to note it: its wait begins then, and what names X comes within the grace;
+- bytes of a put that found none stand under an old row (a deletion that died before its commit): they are young.
+
+A commit that fails may mean that the row was not held any more: on a disk the bytes are put back (BlobStore.removing).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from flows.run_logs import run_logger
+from storage.blobs.store import BlobStore
+from storage.postgres import references
+from storage.postgres.connection import Script
+from storage.postgres.locks import BLOB_SWEEP
+from storage.postgres.upkeep import orphans
+from storage.stores import Stores
+
+_log = partial(run_logger, "darkroom.blobs")
+
+BEHIND = "g"
+"""Stands behind every digit of a hash."""
+PAGE = 1000
+"""Hashes that one statement is asked about."""
+NAMED = 1000
+"""So many rows without their bytes are reported one by one."""
+WARY = 7
+"""While rows name bytes that are gone, orphans are kept for so many times the grace: the rows may be of another day."""
+UNFINISHED_WRITE_SECONDS = 86400.0
+
+
+def sweep_blobs(stores: Stores) -> list[str]:
+    """Report rows whose bytes are gone or cut, delete bytes that no row has named for the grace period.
+
+    One sweep at a time, and none beside a backup: then nothing is deleted. Raises StoreUnavailable.
+    """
+    grace = stores.settings.blobs.orphan_grace_hours * 3600
+    with stores.database.session_lock(BLOB_SWEEP) as held:
+        faults: list[str] = []
+        for window in _windows(stores):
+            faults += window.faults
+            if held:
+                stores.database.run(_note(window, grace))
+        findings = _shortened(faults)
+        if not held:
+            _log().info("another sweep or a backup is at work: no bytes are deleted this time")
+            return findings
+        if faults:
+            _log().warning("%d rows lack their bytes: orphans are kept for %d times the grace", len(faults), WARY)
+        findings += _delete_due(stores, grace * (WARY if faults else 1), grace)
+        unfinished = stores.blobs.sweep_unfinished(UNFINISHED_WRITE_SECONDS)
+        if unfinished:
+            findings.append(f"{unfinished} unfinished writes: deleted")
+    return findings
+
+
+def faulty_blobs(stores: Stores) -> list[str]:
+    """One sentence for each row whose bytes are gone or cut. Raises StoreUnavailable."""
+    return _shortened([fault for window in _windows(stores) for fault in window.faults])
+
+
+def drop_unnamed(stores: Stores, hashes: Sequence[str]) -> list[str]:
+    """Delete bytes at once that only the caller can have put and no row names any more; returns what was deleted.
+
+    Beside a sweep or a backup they stay, for a later sweep. Raises StoreUnavailable.
+    """
+
+    def hold(sha256: str) -> Script[int]:
+        return (yield from orphans.hold(sha256)) if (yield from orphans.lock_sweep_out()) else 0
+
+    return [sha256 for sha256 in hashes if _delete(stores, sha256, partial(hold, sha256), -math.inf)]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The next blobs in the order of their names, and what is wrong with named ones between `low` and `high`."""
+
+    low: str
+    high: str
+    present: Sequence[str]
+    faults: Sequence[str]
+
+
+def _windows(stores: Stores) -> Iterator[_Window]:
+    blobs, low = stores.blobs.list(), ""
+    while low != BEHIND:
+        sizes = {blob.sha256: blob.size for blob in islice(blobs, PAGE)}
+        high = BEHIND if len(sizes) < PAGE else f"{max(sizes)}{BEHIND}"
+        faults = [
+            fault
+            for sha256, size in _named(stores, low, high)
+            if sizes.get(sha256) != size and (fault := _fault(stores, sha256, size, sizes.get(sha256)))
+        ]
+        yield _Window(low, high, list(sizes), faults)
+        low = high
+
+
+def _named(stores: Stores, low: str, high: str) -> Iterator[tuple[str, int]]:
+    while page := stores.database.run(references.page(low, high, PAGE)):
+        yield from page.items()
+        low = max(page)
+
+
+def _fault(stores: Stores, sha256: str, size: int, found: int | None) -> str | None:
+    """What is wrong with a named blob; None when it was put after the listing, or its last row went since."""
+    if found is None and stores.blobs.exists(sha256):
+        return None
+    if not stores.database.run(references.referenced([sha256])):
+        return None
+    if found is None:
+        return f"blob {sha256} is named by a row but gone"
+    return f"blob {sha256} has {found} bytes, and {size} as a row says: it is damaged"
+
+
+def _shortened(faults: list[str]) -> list[str]:
+    if len(faults) <= NAMED:
+        return faults
+    return [*faults[:NAMED], f"{len(faults) - NAMED} more blobs that rows name are gone or damaged"]
+
+
+def _note(window: _Window, grace_seconds: float) -> Script[None]:
+    """Have `orphans` say which blobs of a window no row names."""
+    named = set((yield from references.referenced(window.present)))
+    yield from orphans.forget(sorted(named))
+    yield from orphans.note([sha256 for sha256 in window.present if sha256 not in named], grace_seconds)
+    yield from orphans.forget_gone(window.low, window.high, window.present)
+
+
+def _delete_due(stores: Stores, wait_seconds: float, grace_seconds: float) -> Iterator[str]:
+    after = ""
+    while page := stores.database.run(orphans.due(wait_seconds, grace_seconds, after, PAGE)):
+        for sha256 in page:
+            hold = partial(orphans.hold_due, sha256, wait_seconds, grace_seconds)
+            if _delete(stores, sha256, lambda hold=hold: iter(hold()), grace_seconds):
+                yield f"blob {sha256} was named by no row: deleted"
+        after = page[-1]
+
+
+def _delete(stores: Stores, sha256: str, hold: Callable[[], Script[int]], young_seconds: float) -> bool:
+    """Delete a blob that no row names and that is not young, while `hold` holds it; returns whether it was there."""
+    with ExitStack() as until_committed:
+        return stores.database.run(_deletion(stores.blobs, sha256, hold(), young_seconds, until_committed))
+
+
+def _deletion(
+    blobs: BlobStore, sha256: str, hold: Script[int], young_seconds: float, until_committed: ExitStack
+) -> Script[bool]:
+    # The one transaction that is open while another store works: what it holds is what must not be named meanwhile.
+    if not (yield from hold):
+        return False
+    if (yield from references.referenced([sha256])):
+        yield from orphans.forget([sha256])
+        return False
+    age = blobs.age_seconds(sha256)
+    if age is not None and age < young_seconds:
+        yield from orphans.renew(sha256)
+        return False
+    until_committed.enter_context(blobs.removing(sha256))
+    yield from orphans.forget([sha256])
+    return age is not None

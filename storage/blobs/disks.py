@@ -1,0 +1,66 @@
+"""What a local disk needs beyond fsspec: names that survive a power cut, and listings while others delete."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: a file's own fsync keeps its bytes, not its name. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it; what is made is on the disk. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=mode, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def take_name(temporary: Path, path: Path) -> bool:
+    """Give whole bytes a name for good; False when it is taken, and then its bytes stay. `temporary` may stay too.
+
+    Raises OSError.
+    """
+    make_folder(path.parent)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        temporary.replace(path)
+    sync_folder(path.parent)
+    return True
+
+
+def scan(folder: Path) -> dict[str, dict[str, float]]:
+    """The files in a folder by their paths, with size (bytes) and mtime (Unix seconds). Raises OSError."""
+    found: dict[str, dict[str, float]] = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    facts = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # deleted while we looked
+                    continue
+                if entry.is_file(follow_symlinks=False):
+                    found[entry.path] = {"size": facts.st_size, "mtime": facts.st_mtime}
+    except FileNotFoundError:
+        pass
+    return found

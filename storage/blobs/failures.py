@@ -1,0 +1,38 @@
+"""A file system's own errors, named: no room left, or a store that does not answer."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, cast
+
+from storage.errors import DiskFull, StoreUnavailable
+
+BLOB_STORE = "The blob store"
+
+
+def store_error(error: Exception, place: str = BLOB_STORE) -> DiskFull | StoreUnavailable:
+    """The named error for a file system's own: `place` has no room left, or the blob store does not answer."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{place} has no room left. Free some space, then retry.")
+    said = error.strerror if isinstance(error, OSError) else None
+    return StoreUnavailable(f"The blob store does not answer ({type(error).__name__}: {said}).")
+
+
+def failures_of(filesystem: Any) -> tuple[type[Exception], ...]:
+    """What an fsspec file system raises when it cannot do as asked. S3's client has errors of its own."""
+    protocol = cast(str | tuple[str, ...], filesystem.protocol)
+    if "s3" in ((protocol,) if isinstance(protocol, str) else protocol):
+        return OSError, cast(type[Exception], import_module("botocore.exceptions").BotoCoreError)
+    return (OSError,)
+
+
+@contextmanager
+def named(failures: tuple[type[Exception], ...], place: str = BLOB_STORE) -> Generator[None]:
+    """Whatever fails in the block fails as DiskFull, saying that `place` is full, or as StoreUnavailable."""
+    try:
+        yield
+    except failures as error:
+        raise store_error(error, place) from error
