@@ -121,7 +121,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rows of the embedded databases", "by the rules of the tables", folders=("postgres",)),
     Rule("what Valkey holds", "each key has its end: progress a day, models `DARKROOM_CACHE__MODEL_SECONDS`, limits a minute", folders=("valkey",)),
     Rule("pictures of `darkroom demo`; what `darkroom import` has done", "kept until somebody deletes them", folders=("demo", "import")),
-    Rule("keys and the state of `darkroom up`", _SMALL + "a few files", folders=("*.key", "run")),
+    Rule("keys and the state of `darkroom up`", _SMALL + "a few files", folders=("*.key", "*.auth", "run")),
 )
 # fmt: on
 """The whole table."""

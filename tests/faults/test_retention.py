@@ -17,6 +17,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.local.postgres import EmbeddedPostgres
+from flows.orchestrator import open_prefect
 from flows.upkeep.retention import apply
 from flows.upkeep.retention_rules import folder_rules, table_rules
 from flows.upkeep.sweep import APPLY_RETENTION
@@ -41,7 +42,7 @@ def places(folder: Path) -> Iterator[str]:
 
 def run_flow(platform: Platform) -> dict[str, object]:
     """Run the deployed flow; returns its table, by what each line is of."""
-    with SyncPrefectClient(api=platform.settings.prefect.api_url) as client:
+    with open_prefect(platform.settings.prefect) as client:
         deployment = client.read_deployment_by_name(f"{APPLY_RETENTION}/{APPLY_RETENTION}")
         run = client.create_flow_run_from_deployment(deployment.id, name="asked-for")
         deadline = time.monotonic() + 240

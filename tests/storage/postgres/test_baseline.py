@@ -85,6 +85,7 @@ def test_the_code_of_the_baseline_works_on_the_schema_of_today(old_code: Path) -
     run_its_tests(old_code, read_baseline().tests["small"])
 
 
+@pytest.mark.soak
 def test_what_breaks_the_code_of_the_baseline_is_found(old_code: Path) -> None:
     breaking = old_code / SCHEMA[0] / "9999_breaking.sql"
     breaking.write_text("alter table jobs rename column heartbeat_at to alive_at;")
