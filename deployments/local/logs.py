@@ -34,8 +34,9 @@ class PartLog:
     def new_lines(self) -> Iterator[str]:
         """The whole lines written since the last call."""
         size = self.file.stat().st_size if self.file.exists() else 0
-        self._read_to = min(self._read_to, size)  # the file was cut
-        if size <= self._read_to:
+        if size < self._read_to:
+            self._read_to = 0  # the file was cut
+        if size == self._read_to:
             return
         with self.file.open("rb") as stream:
             stream.seek(self._read_to)
