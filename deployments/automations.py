@@ -16,7 +16,7 @@ from prefect.events import EventTrigger
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing
 from prefect.events.schemas.automations import AutomationCore, Posture
 
-from flows.alarms import OURS
+from flows.alarms import CRASHED_BY_US, FAIL, OURS, SILENT, STAY_LATE
 
 # Three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY of deployments.local.environment.
 SILENT_AFTER = timedelta(seconds=90)
@@ -26,16 +26,20 @@ LATE_FOR = timedelta(minutes=3)
 UPKEEP = {"prefect.resource.role": "work-pool", "prefect.resource.name": "light"}
 
 
-def silent_runs_are_crashed() -> AutomationCore:
-    """A flow run whose heartbeat has stopped is marked Crashed, as after a loss of power, when nobody else does."""
+def silent_runs_are_crashed(within: timedelta = SILENT_AFTER) -> AutomationCore:
+    """A flow run whose heartbeat has stopped is marked Crashed, as after a loss of power, when nobody else does.
+
+    It also fires for a run that ended well, or failed, and whose last heartbeat reached the server after its end. The
+    run stays as it is (`force` is off), and the relay makes no alert of it.
+    """
     crash: ActionTypes = ChangeFlowRunState(
         name=None,
         state=StateType.CRASHED,
-        message=f"No heartbeat for {SILENT_AFTER.seconds} s; its process is gone.",
+        message=f"{CRASHED_BY_US} {within.seconds} s; its process is gone.",
         force=False,  # a run that has ended meanwhile stays as it is
     )
     return AutomationCore(
-        name=f"{OURS}silent flow runs are crashed",
+        name=f"{OURS}{SILENT}",
         description="A flow process that dies together with its worker says nothing any more.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
@@ -44,7 +48,7 @@ def silent_runs_are_crashed() -> AutomationCore:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=SILENT_AFTER,
+            within=within,
         ),
         actions=[crash],
     )
@@ -53,7 +57,7 @@ def silent_runs_are_crashed() -> AutomationCore:
 def late_runs_are_told(within: timedelta = LATE_FOR) -> AutomationCore:
     """A run that has become Late and does not begin for a while more: no worker takes it."""
     return AutomationCore(
-        name=f"{OURS}flow runs stay late",
+        name=f"{OURS}{STAY_LATE}",
         description="The relay tells moderators, since a missing worker would not.",
         trigger=EventTrigger(
             after={"prefect.flow-run.Late"},
@@ -72,7 +76,7 @@ def late_runs_are_told(within: timedelta = LATE_FOR) -> AutomationCore:
 def failed_runs_are_told() -> AutomationCore:
     """A run that did not do what it was started for."""
     return AutomationCore(
-        name=f"{OURS}flow runs fail",
+        name=f"{OURS}{FAIL}",
         description="The relay tells moderators, once an hour for each flow.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.TimedOut", "prefect.flow-run.Crashed"},

@@ -1,7 +1,8 @@
 """Alarms: what is late by Postgres' own account, and what Prefect's automations have noticed.
 
-Both reach moderators as system messages and the relay's log. The relay reads Prefect's events itself: a flow that an
-automation starts would wait for the very worker that is missing, and a webhook would need a secret kept in Prefect.
+Both reach moderators as system messages and the relay's log, and say what is so at that moment. The relay reads
+Prefect's events itself: a flow that an automation starts would wait for the very worker that is missing, and a webhook
+would need a secret kept in Prefect.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from prefect.client.schemas.events import ReceivedEvent
+from prefect.client.schemas.objects import FlowRun
 
 from flows.orchestrator import Orchestrator
 from storage.postgres import freshness, notifications
@@ -23,6 +25,12 @@ OURS = "darkroom: "
 """Begins the names of the automations whose firings are alarms."""
 RUN, FLOW_RUN = "prefect.resource.id", "prefect.flow-run"
 """For each of which our automations fire, and how such an id begins."""
+SILENT, STAY_LATE, FAIL = "silent flow runs are crashed", "flow runs stay late", "flow runs fail"
+"""Their names after that: each has its own truth below."""
+CRASHED_BY_US = "No heartbeat for"
+"""Begins the message of a run that the automation SILENT has marked as crashed."""
+UNDECIDED = timedelta(minutes=2)
+"""So long a firing may be ahead of what it has done, or of the state it was for."""
 LOOK_BACK = timedelta(hours=6)
 """How far back firings are read: a relay that was away tells what it missed, and moderators nothing twice."""
 
@@ -50,26 +58,50 @@ class Firings:
     def hear(self, now: datetime) -> list[str]:
         """Tell of new firings, moderators once an hour for each automation and flow; gives what the log was told."""
         firings = self._orchestrator.firings(now - LOOK_BACK)
-        new = [firing for firing in firings if firing.id not in self._heard and _name(firing).startswith(OURS)]
-        said = [line for firing in new if (line := self._tell(firing))]
-        self._heard = {firing.id for firing in firings}
+        said: list[str] = []
+        for firing in firings:
+            if firing.id not in self._heard and _name(firing).startswith(OURS):
+                run = self._run_of(firing)
+                wrong = _is_wrong(_name(firing).removeprefix(OURS), run, now - firing.occurred)
+                if wrong is None:
+                    continue
+                if wrong and run is not None:
+                    said.append(self._tell(firing, run))
+            self._heard.add(firing.id)
+        self._heard &= {firing.id for firing in firings}
         return said
 
-    def _tell(self, firing: ReceivedEvent) -> str | None:
-        """Tell of one firing, unless all is well with its run: it was deleted, as `up` does with what fell due while
-        nobody ran, or it has done its work: Prefect also takes a run for silent whose heartbeat came after its end.
-        """
-        run = self._orchestrator.flow_run(UUID(firing.payload["triggering_labels"][RUN].removeprefix(f"{FLOW_RUN}.")))
-        if run is None or run.state is None or run.state.is_completed() or run.state.is_cancelled():
-            return None
+    def _run_of(self, firing: ReceivedEvent) -> FlowRun | None:
+        return self._orchestrator.flow_run(UUID(firing.payload["triggering_labels"][RUN].removeprefix(f"{FLOW_RUN}.")))
+
+    def _tell(self, firing: ReceivedEvent, run: FlowRun) -> str:
         flow, what = self._orchestrator.flow_of(run), _name(firing).removeprefix(OURS)
-        state = f"{run.state.name} {run.state.message or ''}".strip()
-        detail = f"flow run {run.name} of {flow} ({run.id}), now {state}"
+        state = "without a state" if run.state is None else f"now {run.state.name} {run.state.message or ''}".strip()
+        detail = f"flow run {run.name} of {flow} ({run.id}), {state}"
         log.error("alarm: %s: %s", what, detail)
         key = f"alarm:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
         notice = SystemNotice(title=f"Alarm: {what}", text=detail, path="/health")
         self._database.run(notifications.tell_moderators(key, notice))
         return f"{what}: {detail}"
+
+
+def _is_wrong(what: str, run: FlowRun | None, since: timedelta) -> bool | None:
+    """Whether what an automation fired for is so, by the run as it is now; None while that cannot be told yet.
+
+    A firing alone proves nothing. Prefect takes a run for silent whose last heartbeat came after its end: events come
+    through a queue of their own, and the one that tells of the end disarms no trigger that a later one has armed. A run
+    may also have begun, been retried, or been deleted (as `up` does with what fell due while nobody ran) meanwhile.
+    """
+    if run is None or run.state is None:
+        return False
+    state = run.state
+    if what == STAY_LATE:
+        return state.is_scheduled() and state.name == "Late"
+    if what != SILENT:
+        return state.is_failed() or state.is_crashed()
+    if state.is_crashed():
+        return (state.message or "").startswith(CRASHED_BY_US)
+    return None if not state.is_final() and since < UNDECIDED else False
 
 
 def _name(firing: ReceivedEvent) -> str:

@@ -39,6 +39,18 @@ class FlowPaused(DarkroomError):
         super().__init__(f"{flow} is paused. It goes on with: darkroom resume {flow}")
 
 
+class DeploymentMissing(DarkroomError):
+    """Prefect does not know a flow's deployment; nothing was started."""
+
+    code = "deployment_missing"
+
+    def __init__(self, flow: str) -> None:
+        self.flow = flow
+        super().__init__(
+            f"Prefect has no deployment {flow}. `darkroom up` deploys it again; elsewhere: run its deploy."
+        )
+
+
 def open_prefect(settings: PrefectSettings) -> SyncPrefectClient:
     """A client that signs in. (Prefect's own `get_client` reads the environment instead.) The caller enters it."""
     return SyncPrefectClient(api=settings.api_url, auth_string=settings.auth.get_secret_value() or None)
@@ -58,9 +70,12 @@ class Orchestrator:
         parameters: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
     ) -> FlowRun:
-        """A run of a flow, begun or found: one for each key. Raises FlowPaused when it is paused in Prefect, which
-        itself starts what is asked for all the same."""
-        deployment = self._ask(lambda: self._prefect.read_deployment_by_name(f"{flow}/{flow}"))
+        """A run of a flow, begun or found: one for each key. Raises DeploymentMissing, and FlowPaused when it is paused
+        in Prefect, which itself starts what is asked for all the same."""
+        try:
+            deployment = self._ask(lambda: self._prefect.read_deployment_by_name(f"{flow}/{flow}"))
+        except ObjectNotFound as error:
+            raise DeploymentMissing(flow) from error
         if deployment.paused:
             raise FlowPaused(flow)
         return self._ask(

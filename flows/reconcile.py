@@ -15,7 +15,8 @@ from prefect.client.orchestration import get_client
 
 from flows.artifacts import leave_table
 from flows.indexing import builds
-from flows.relay import Relay
+from flows.orchestrator import Orchestrator
+from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.tracking import (
     EXPERIMENT,
     JOB_TAG,
@@ -91,11 +92,12 @@ def check_invariants(stores: Stores) -> list[str]:
 
 def reconcile_prefect(stores: Stores) -> list[str]:
     """Hand out again what fell silent or lost its flow run before it began."""
+    database, jobs_settings = stores.database, stores.settings.jobs
+    publish_due(database)
+    moved = [f"job {job.id} was silent: now {job.state}" for job in sweep_silent_jobs(database, jobs_settings)]
     with get_client(sync_client=True) as prefect:
-        relay = Relay(stores, prefect)
-        moved = [f"job {job.id} was silent: now {job.state}" for job in relay.sweep()]
-        moved += [f"job {job.id} lost its flow run: now {job.state}" for job in relay.replace_dead_flow_runs()]
-    return moved
+        replaced = replace_dead_flow_runs(database, Orchestrator(prefect), jobs_settings)
+    return moved + [f"job {job.id} lost its flow run: now {job.state}" for job in replaced]
 
 
 def reconcile_blobs(stores: Stores) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from litestar.datastructures import State
@@ -12,6 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from platform_api.problems import Refusals
+from storage.postgres.outbox import Backlog
+from storage.records.duties import DutyReport
 from storage.records.freshness import FlowFreshness, PartitionState
 from storage.stores import AsyncStores
 from storage.thread_pools import Room
@@ -19,11 +22,20 @@ from storage.thread_pools import Room
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+@dataclass(frozen=True)
+class FlowFigures:
+    """What Postgres knows of work that other processes do; nothing while it is away."""
+
+    flows: Sequence[FlowFreshness] = ()
+    duties: Sequence[DutyReport] = ()
+    events: Backlog | None = None
+
+
 class Figures(Collector):
     """Reads the counts where they are kept, when somebody asks for them."""
 
-    def __init__(self, state: State, flows: Sequence[FlowFreshness]) -> None:
-        self._state, self._flows = state, flows
+    def __init__(self, state: State, others: FlowFigures) -> None:
+        self._state, self._others = state, others
 
     def collect(self) -> Iterable[Metric]:
         """Every figure."""
@@ -48,9 +60,22 @@ class Figures(Collector):
         yield from _rooms([stores.database.room, *(pool.room for pool in stores.pools.every)])
         for name, words, value in _FRESHNESS:
             family = GaugeMetricFamily(name, words, labels=["flow"])
-            for flow in self._flows:
+            for flow in self._others.flows:
                 family.add_metric([flow.flow], value(flow))
             yield family
+        yield from self._relay()
+
+    def _relay(self) -> Iterable[Metric]:
+        for name, words, value in _DUTIES:
+            family = GaugeMetricFamily(name, words, labels=["duty"])
+            for duty in self._others.duties:
+                family.add_metric([duty.name], value(duty))
+            yield family
+        if self._others.events:
+            yield GaugeMetricFamily("darkroom_events_waiting", "Events without effect.", self._others.events.waiting)
+            yield GaugeMetricFamily(
+                "darkroom_events_set_aside", "Events whose effect failed ten times.", self._others.events.set_aside
+            )
 
     def _cache(self, stores: AsyncStores) -> Iterable[Metric]:
         cache = CounterMetricFamily("darkroom_cache", "What was asked of each layer.", labels=["layer", "outcome"])
@@ -87,8 +112,19 @@ _FRESHNESS: tuple[tuple[str, str, Callable[[FlowFreshness], float]], ...] = (
 )
 
 
-def exposed(state: State, flows: Sequence[FlowFreshness] = ()) -> bytes:
-    """The figures in Prometheus' text format; without flows while Postgres is away."""
+_DUTIES: tuple[tuple[str, str, Callable[[DutyReport], float]], ...] = (
+    (
+        "darkroom_relay_last_success_timestamp_seconds",
+        "When a duty of the relay last did its work; 0: never.",
+        lambda duty: duty.succeeded_at.timestamp() if duty.succeeded_at else 0.0,
+    ),
+    ("darkroom_relay_failures", "Turns of a duty that have failed in a row.", lambda duty: duty.failures),
+    ("darkroom_relay_failing", "1 while a duty has not done its work for too long.", lambda duty: duty.is_failing),
+)
+
+
+def exposed(state: State, others: FlowFigures | None = None) -> bytes:
+    """The figures in Prometheus' text format; without those of other processes while Postgres is away."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(state, flows))
+    registry.register(Figures(state, others or FlowFigures()))
     return generate_latest(registry)

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from litestar.types import Scope
 
 from platform_api.rates import address_of
-from storage.errors import StoreUnavailable, TooManyRequests, Unauthenticated
+from storage.errors import StoreFailure, TooManyRequests, Unauthenticated
 from storage.postgres import access
 from storage.records.access import Account, ApiKey
 from storage.stores import AsyncStores
@@ -65,7 +65,7 @@ class KeyChecks:
             raise TooManyRequests(f"{message} Go on in {admission.wait_seconds} s.", admission.wait_seconds)
         try:
             found = await self._look_up(digest, key_id, secret)
-        except StoreUnavailable:
+        except StoreFailure:
             if admission.counted:
                 await failed.take_back(address, digest, works=False)
             raise
@@ -96,7 +96,7 @@ class KeyChecks:
         if used:
             try:
                 await self._stores.database.run(access.note_used(used))
-            except StoreUnavailable as error:
+            except StoreFailure as error:
                 LOG.warning("the use of %d keys is not noted: %s", len(used), error)
 
     async def keep_noting(self) -> None:

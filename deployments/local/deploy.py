@@ -21,6 +21,7 @@ from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint
 from deployments.local.prefect_http import prefect_http
 from flows.orchestrator import Orchestrator
 from flows.pausing import still_paused
+from storage.postgres import flow_deployments
 from storage.postgres.connection import Database
 from storage.settings import Settings, load_settings
 
@@ -52,6 +53,8 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
         prune(client, prefect_file)
     with get_client(sync_client=True) as prefect:
         deploy_automations(prefect)
+    with Database(settings.postgres) as database:
+        database.run(flow_deployments.note(stanza["name"] for stanza in stanzas(prefect_file)))
     fingerprint_file(settings).write_text(before)
 
 

@@ -1,6 +1,6 @@
 """What the embedded platform consists of: for each part its command, its environment, and when it counts as healthy.
 
-    postgres ─┬─► prefect ─┬─► deploy (once, when something changed)
+    postgres ─┬─► prefect ─┬─► deploy (once, when something changed or was lost)
     valkey ───┤            ├─► worker-training, worker-light
               │            └─► relay
               ├─► mlflow
@@ -29,6 +29,11 @@ def _nothing() -> None:
     """No step at this point."""
 
 
+def _never(_since: float) -> bool:
+    """Not started a second time."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Listens:
     """A port a part needs, and the setting that moves it."""
@@ -39,7 +44,11 @@ class Listens:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process of the platform. `once`: it is healthy when it has ended with status 0, and is not started again."""
+    """One process of the platform.
+
+    `once`: it is healthy when it has ended with status 0. It is started again only when `wanted_again`, which is asked
+    now and then with the time of that end (seconds since the epoch), says so. `done_already`: it counts as ended.
+    """
 
     name: str
     command: Sequence[str]
@@ -51,6 +60,8 @@ class Part:
     before_start: Callable[[], None] = _nothing
     when_healthy: Callable[[], object] = _nothing
     once: bool = False
+    done_already: bool = False
+    wanted_again: Callable[[float], bool] = _never
     niceness: int = 0
     starts_flows: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
@@ -66,6 +77,7 @@ class Steps:
     databases_ready: Callable[[], None] = _nothing
     prefect_ready: Callable[[], object] = _nothing
     deploy_needed: bool = False
+    deploy_wanted_again: Callable[[float], bool] = _never
 
 
 def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
@@ -96,7 +108,7 @@ def platform_parts(settings: Settings, steps: Steps) -> list[Part]:
         *([valkey(settings)] if prefect or is_embedded(settings, "redis") else []),
         *([prefect_server(settings, steps)] if prefect else []),
         *([mlflow_server(settings)] if mlflow else []),
-        *([deploy(settings)] if steps.deploy_needed else []),
+        *([deploy(settings, steps)] if prefect else []),
         worker(settings, "training", limit=1),
         worker(settings, "light", limit=4),
         relay(settings),
@@ -184,8 +196,8 @@ def mlflow_server(settings: Settings) -> Part:
     )
 
 
-def deploy(settings: Settings) -> Part:
-    """Brings Prefect's deployments in line with prefect.yaml, and ends."""
+def deploy(settings: Settings, steps: Steps) -> Part:
+    """Brings Prefect's deployments in line with prefect.yaml, and ends. Again when the relay misses some there."""
     return Part(
         name="deploy",
         command=[sys.executable, "-m", "deployments.local.deploy"],
@@ -193,6 +205,8 @@ def deploy(settings: Settings) -> Part:
         healthy=lambda _pid: False,
         needs=("prefect",),
         once=True,
+        done_already=not steps.deploy_needed,
+        wanted_again=steps.deploy_wanted_again,
         start_seconds=600.0,
     )
 

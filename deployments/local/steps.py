@@ -6,14 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import psycopg
 
 from deployments.local.fingerprint import deploy_is_needed
 from deployments.local.parts import Steps, embedded_postgres, is_embedded
 from deployments.local.prefect_http import prefect_http
 from deployments.local.seed import ensure_owner, ensure_search_index, ensure_starter
+from storage.postgres import flow_deployments
 from storage.postgres.migrating import migrate
 from storage.settings import PrefectSettings, Settings
 
+MISSING_SINCE = flow_deployments.SQL["missing_since"].encode()
 _PAGE = 50  # Prefect deletes no more in one request
 
 
@@ -23,12 +26,29 @@ def platform_steps(settings: Settings) -> Steps:
         databases_ready=lambda: prepare_database(settings),
         prefect_ready=lambda: delete_overdue_runs(settings.prefect),
         deploy_needed=is_embedded(settings, "prefect") and (not _has_data(settings) or deploy_is_needed(settings)),
+        deploy_wanted_again=lambda since: deployments_are_missing(settings, since),
     )
 
 
 def _has_data(settings: Settings) -> bool:
     """Whether Prefect's database is still the one that was deployed into."""
     return (embedded_postgres(settings).folder / "PG_VERSION").exists()
+
+
+def deployments_are_missing(settings: Settings, since: float) -> bool:
+    """Whether the relay has looked for deployments after `since` (seconds since the epoch) and missed some.
+
+    Soon answered: the supervisor asks, which watches everything else meanwhile. No while Postgres does not answer.
+    """
+    options = "-c statement_timeout=2000"
+    try:
+        with psycopg.connect(
+            settings.postgres.url.get_secret_value(), connect_timeout=2, options=options
+        ) as connection:
+            found = connection.execute(MISSING_SINCE, {"since": datetime.fromtimestamp(since, UTC)}).fetchone()
+    except psycopg.Error:
+        return False
+    return found is not None and bool(found[0])
 
 
 def prepare_database(settings: Settings) -> None:

@@ -37,6 +37,9 @@ from storage.settings import MIB
 TICK_SECONDS = 0.1
 CALM_TICK_SECONDS = 0.3
 PROBE_SECONDS = 0.3
+# So often a part that has ended is asked whether it is wanted again; each time that it was, twice as long.
+FIRST_LOOK_SECONDS = 15.0
+LONGEST_LOOK_SECONDS = 900.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 # A part that stayed up this long is forgiven its earlier deaths.
@@ -61,6 +64,8 @@ class Supervised:
     was_healthy: bool = False
     next_start: float = 0.0
     next_probe: float = 0.0
+    next_look: float = 0.0
+    look_pause: float = 0.0
     kill_at: float = 0.0
 
     @property
@@ -86,7 +91,7 @@ class Supervisor:
         """
         self._folder, self._log_bytes = data_folder, log_bytes
         self._say = say
-        self._parts = {part.name: Supervised(part, PartLog(data_folder / "logs", part.name)) for part in parts}
+        self._parts = {part.name: _supervised(part, data_folder / "logs") for part in parts}
         self._own_log = PartLog(data_folder / "logs", "up")  # what a detached `up` says, every part's lines among it
         self._stop_requests = 0
         self._announced = False
@@ -131,8 +136,22 @@ class Supervisor:
                         self._died(one, f"ended with status {self._status(one)}")
                     elif one.deaths and time.time() - one.since > FORGIVEN_AFTER_SECONDS:
                         one.deaths = 0
-                case PartState.DONE | PartState.STOPPED:
+                case PartState.DONE:
+                    if time.monotonic() >= one.next_look:
+                        self._look_again(one)
+                case PartState.STOPPED:
                     pass
+
+    def _look_again(self, one: Supervised) -> None:
+        """Start a part that has ended once more when it is wanted; less and less often when that does not help."""
+        wanted = one.part.wanted_again(one.since)
+        one.look_pause = (
+            min(max(one.look_pause * 2, FIRST_LOOK_SECONDS), LONGEST_LOOK_SECONDS) if wanted else FIRST_LOOK_SECONDS
+        )
+        one.next_look = time.monotonic() + one.look_pause
+        if wanted:
+            self._say("darkroom", f"{one.part.name} is wanted again; starting it")
+            self._start(one)
 
     def _start(self, one: Supervised) -> None:
         part = one.part
@@ -258,6 +277,13 @@ class Supervisor:
         if one.alive and one.process:
             os.killpg(one.process.pid, signal.SIGKILL)
             one.process.wait()
+
+
+def _supervised(part: Part, logs: Path) -> Supervised:
+    one = Supervised(part, PartLog(logs, part.name), next_look=time.monotonic() + FIRST_LOOK_SECONDS)
+    if part.done_already:
+        one.state, one.was_healthy = PartState.DONE, True
+    return one
 
 
 def _make_nice(pid: int, niceness: int) -> None:

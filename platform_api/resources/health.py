@@ -15,9 +15,8 @@ from msgspec import Meta
 from platform_api.access import Open
 from platform_api.problems import Refusals
 from storage.errors import StoreFailure
-from storage.postgres import deliveries, freshness, notifications, outbox, search_queue
+from storage.postgres import deliveries, duties, freshness, notifications, outbox, search_queue
 from storage.postgres.connection import Query, Script
-from storage.postgres.outbox import Backlog
 from storage.records.freshness import PartitionState
 from storage.stores import AsyncStores
 
@@ -30,10 +29,14 @@ NOTIFICATIONS_LATE_SECONDS = 300.0
 
 
 class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Committed events that still wait for their effect."""
+    """Committed events that still wait for their effect, and what carries them there."""
 
     waiting: int
     oldest_seconds: float
+    set_aside: Annotated[int, Meta(description="Events whose effect failed ten times.")]
+    failing: Annotated[
+        list[str], Meta(description="Duties of the relay that have not done their work for too long; all: it is away.")
+    ]
 
 
 class SearchHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -98,18 +101,19 @@ class Health(Controller):
     )
     async def show(self, stores: AsyncStores, state: State) -> Response[HealthView]:
         """503 only when Postgres is away; anything else that is missing makes things slower, not wrong."""
-        backlog, valkey, search, metrics, told = await asyncio.gather(
-            _backlog(stores), _valkey(stores), _search(stores), _metrics(stores), _notifications(stores)
+        relay, valkey, search, metrics, told = await asyncio.gather(
+            _relay(stores), _valkey(stores), _search(stores), _metrics(stores), _notifications(stores)
         )
-        relay = backlog and RelayHealth(waiting=backlog.waiting, oldest_seconds=round(backlog.oldest_seconds, 1))
-        late = relay is not None and relay.oldest_seconds > RELAY_LATE_SECONDS
+        late = relay is not None and (
+            relay.oldest_seconds > RELAY_LATE_SECONDS or bool(relay.set_aside or relay.failing)
+        )
         behind = search is not None and (search.state != "ok" or search.oldest_seconds > SEARCH_LATE_SECONDS)
         stale = metrics is not None and (metrics.state == PartitionState.LATE or bool(metrics.alarms))
         untold = told is not None and told.oldest_seconds > NOTIFICATIONS_LATE_SECONDS
         degraded = late or behind or stale or untold or not valkey
-        status = "down" if backlog is None else "degraded" if degraded else "ok"
+        status = "down" if relay is None else "degraded" if degraded else "ok"
         parts = Parts(
-            postgres="ok" if backlog else "away",
+            postgres="ok" if relay else "away",
             valkey="ok" if valkey else "away",
             relay=relay,
             search=search,
@@ -117,15 +121,24 @@ class Health(Controller):
             notifications=told,
         )
         view = HealthView(status=status, parts=parts, refusals=dict(cast(Refusals, state.refusals)))
-        return Response(view, status_code=503 if backlog is None else 200, headers=_retry(backlog))
+        return Response(view, status_code=503 if relay is None else 200, headers=_retry(relay))
 
 
-def _retry(backlog: Backlog | None) -> dict[str, str]:
-    return {} if backlog else {"Retry-After": "5"}
+def _retry(relay: RelayHealth | None) -> dict[str, str]:
+    return {} if relay else {"Retry-After": "5"}
 
 
-async def _backlog(stores: AsyncStores) -> Backlog | None:
-    return await _in_time(stores, outbox.backlog())
+async def _relay(stores: AsyncStores) -> RelayHealth | None:
+    def script() -> Script[RelayHealth]:
+        backlog = yield from outbox.backlog()
+        return RelayHealth(
+            waiting=backlog.waiting,
+            oldest_seconds=round(backlog.oldest_seconds, 1),
+            set_aside=backlog.set_aside,
+            failing=[duty.name for duty in (yield from duties.every()) if duty.is_failing],
+        )
+
+    return await _in_time(stores, script())
 
 
 async def _valkey(stores: AsyncStores) -> bool:

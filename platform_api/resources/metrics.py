@@ -9,9 +9,10 @@ from litestar import Controller, Response, get
 from litestar.datastructures import State
 
 from platform_api.access import Open
-from platform_api.figures import MEDIA_TYPE, exposed
+from platform_api.figures import MEDIA_TYPE, FlowFigures, exposed
 from storage.errors import StoreFailure
-from storage.postgres import freshness
+from storage.postgres import duties, freshness, outbox
+from storage.postgres.connection import Script
 from storage.stores import AsyncStores
 
 PATIENCE_SECONDS = 2.0
@@ -31,9 +32,13 @@ class Metrics(Controller):
     )
     async def show(self, stores: AsyncStores, state: State) -> Response[bytes]:
         """What this process has counted since it started, and how fresh counts are, in Prometheus' text format."""
-        report = freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
+
+        def script() -> Script[FlowFigures]:
+            flows = yield from freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
+            return FlowFigures(flows, (yield from duties.every()), (yield from outbox.backlog()))
+
         try:
-            flows = await asyncio.wait_for(stores.database.run(report), PATIENCE_SECONDS)
+            figures = await asyncio.wait_for(stores.database.run(script), PATIENCE_SECONDS)
         except (StoreFailure, TimeoutError):
-            flows = []
-        return Response(exposed(state, flows), media_type=MEDIA_TYPE)
+            figures = FlowFigures()
+        return Response(exposed(state, figures), media_type=MEDIA_TYPE)

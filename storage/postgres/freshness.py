@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from storage.postgres import notifications, pauses
+from storage.postgres import alerts, notifications, pauses
 from storage.postgres.connection import Query, Script, column, load_statements, many
 from storage.records.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
 from storage.records.leaderboards import AHEAD, RANK
@@ -87,6 +87,7 @@ def sound(now: datetime, late_after_seconds: float) -> Script[Changes]:
     flows = yield from report(now, late_after_seconds)
     long_ago = now - timedelta(seconds=late_after_seconds)
     due = alarms(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
+    due |= yield from alerts.of_the_relay()
     said = {"names": list(due), "details": list(due.values())}
     yield from column(SQL["renew"], said, str)
     names = yield from column(SQL["raise"], said, str)

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 from psycopg.types.json import Jsonb
 
-from storage.postgres.connection import Query, Script, column, load_statements, many, one
-from storage.records.events import Event, OutboxRow
+from storage.errors import NotFound
+from storage.postgres.connection import Query, Script, column, count, load_statements, many, one
+from storage.records.events import CHANGES, Event, OutboxRow
 from storage.records.jobs import JobKind
 
 SQL = load_statements(__file__)
 
 
+MOST_FAILURES = 10
+"""An event whose effect failed so often is set aside, some six minutes after the first try."""
+
+
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
-    """Events that wait for the relay: how many, and the age of the oldest in seconds."""
+    """Events that wait for the relay: how many, and the age of the oldest in seconds; and those set aside."""
 
     waiting: int
     oldest_seconds: float
+    set_aside: int
+
+
+class SetAside(msgspec.Struct, frozen=True, kw_only=True):
+    """An event whose effect failed too often. Later ones of its subject go on without it."""
+
+    id: int
+    kind: str
+    subject: str
+    failures: int
+    last_error: str | None
+    created_at: datetime
+    set_aside_at: datetime
 
 
 def append(event: Event) -> Script[int]:
@@ -32,10 +51,12 @@ def append(event: Event) -> Script[int]:
 def claim(limit: int, held: Sequence[JobKind] = (), kinds: Sequence[str] | None = None) -> Script[list[OutboxRow]]:
     """The oldest due events, in order; each gets its next try set before anything is done with it.
 
-    Submitted jobs of the kinds in `held` wait. `kinds`: of these events only.
+    Submitted jobs of the kinds in `held` wait, and so does an event while an earlier one of its subject waits.
+    `kinds`: of these events only.
     """
     wanted = None if kinds is None else list(kinds)
-    rows = yield from many(SQL["claim"], {"limit": limit, "held": list(held), "kinds": wanted}, OutboxRow)
+    parameters = {"limit": limit, "held": list(held), "kinds": wanted, "merged": list(CHANGES)}
+    rows = yield from many(SQL["claim"], parameters, OutboxRow)
     return sorted(rows, key=lambda row: row.id)
 
 
@@ -44,9 +65,35 @@ def done(*event_ids: int) -> Query[list[int]]:
     return column(SQL["done"], {"ids": list(event_ids)}, int)
 
 
-def failed(event_id: int, error: str) -> Query[list[int]]:
-    """The effect did not happen; it is tried again later."""
-    return column(SQL["failed"], {"id": event_id, "error": error[:2000]}, int)
+def failed(event_id: int, error: str) -> Query[bool]:
+    """The effect did not happen; it is tried again later. Gives whether it failed too often and was set aside."""
+    parameters = {"id": event_id, "error": error[:2000], "most": MOST_FAILURES}
+    return Query(SQL["failed"], parameters, lambda rows: bool(rows and rows[0]["set_aside"]))
+
+
+def set_aside_deadly() -> Query[list[int]]:
+    """Set aside what relays died of; gives which."""
+    return column(SQL["set_aside_deadly"], {"most": MOST_FAILURES}, int)
+
+
+def set_aside() -> Query[list[SetAside]]:
+    """Events that were set aside, the oldest first."""
+    return many(SQL["set_aside"], {}, SetAside)
+
+
+def replay(event_id: int) -> Script[None]:
+    """Try an event that was set aside again. Raises NotFound when it is not, or not any more."""
+    yield from _of_those_set_aside("replay", event_id)
+
+
+def discard(event_id: int) -> Script[None]:
+    """Give an event that was set aside up for good. Raises NotFound when it is not, or not any more."""
+    yield from _of_those_set_aside("discard", event_id)
+
+
+def _of_those_set_aside(statement: str, event_id: int) -> Script[None]:
+    if not (yield from count(SQL[statement], {"id": event_id})):
+        raise NotFound(f"Event {event_id} is not set aside. List those that are: darkroom events list")
 
 
 def wait_no_longer(event_id: int, error: str) -> Query[list[int]]:

@@ -4,18 +4,25 @@ insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(pay
 
 -- claim --
 -- The oldest due events among the kinds the relay acts on, held until the transaction ends; others skip them.
--- A later try is set before the work, so that a relay that dies mid-way does not hold the event for ever. Jobs of the
--- held kinds keep their place. Without `kinds` any event is claimed.
+-- A later try is set and the failure counted before the work, so that an event at which a relay dies is not held, nor
+-- tried, for ever. Jobs of the held kinds keep their place. Without `kinds` any event is claimed.
+-- An event waits while an earlier one of its subject does, so that each subject's order is kept; of what is `merged` the
+-- order does not matter. One that was set aside holds up nobody.
 update outbox
    set attempts = attempts + 1,
-       next_attempt_at = now() + make_interval(secs => least(60, 5 * power(2, least(attempts, 6))))
+       failures = failures + 1,
+       next_attempt_at = now() + make_interval(secs => least(60, 5 * power(2, least(failures, 6))))
  where id in (select id from outbox
-               where done_at is null and next_attempt_at <= now()
+               where done_at is null and set_aside_at is null and next_attempt_at <= now()
                  and (%(kinds)s::text[] is null or kind = any(%(kinds)s::text[]))
                  and not (kind = 'job.submitted'
                           and exists (select from jobs
                                        where jobs.id = (outbox.payload ->> 'job_id')::uuid
                                          and jobs.kind = any(%(held)s::text[])))
+                 and (kind = any(%(merged)s::text[])
+                      or not exists (select from outbox as earlier
+                                      where earlier.subject = outbox.subject and earlier.id < outbox.id
+                                        and earlier.done_at is null and earlier.set_aside_at is null))
                order by id
                limit %(limit)s
                  for update skip locked)
@@ -26,13 +33,42 @@ returning id, kind, subject, payload, created_at, attempts;
 update outbox set done_at = now(), last_error = null where id = any(%(ids)s::bigint[]) and done_at is null returning id;
 
 -- failed --
-update outbox set last_error = %(error)s where id = %(id)s and done_at is null returning id;
+-- The effect did not happen. After so many failures the event is set aside; gives whether it was.
+update outbox
+   set last_error = %(error)s, set_aside_at = case when failures >= %(most)s then now() end
+ where id = %(id)s and done_at is null
+returning set_aside_at is not null as set_aside;
+
+-- set_aside_deadly --
+-- Events at which relays died so often that they were never reported as failed.
+update outbox
+   set set_aside_at = now(), last_error = coalesce(last_error, 'the relay died each time it tried')
+ where done_at is null and set_aside_at is null and failures >= %(most)s and next_attempt_at <= now()
+returning id;
 
 -- wait_no_longer --
 -- The event could not be tried at all (the other side was away): it is due again at once, so that order is kept.
-update outbox set next_attempt_at = created_at, last_error = %(error)s
+update outbox set next_attempt_at = created_at, failures = greatest(0, failures - 1), last_error = %(error)s
  where id = %(id)s and done_at is null
 returning id;
+
+-- set_aside --
+-- Events that were set aside, the oldest first.
+select id, kind, subject, failures, last_error, created_at, set_aside_at
+  from outbox
+ where done_at is null and set_aside_at is not null
+ order by id;
+
+-- replay --
+-- An event that was set aside is due again, with all its tries before it.
+update outbox
+   set set_aside_at = null, failures = 0, next_attempt_at = now()
+ where id = %(id)s and done_at is null and set_aside_at is not null
+returning id, pg_notify('outbox', subject);
+
+-- discard --
+-- An event that was set aside is given up; its error stays to be read.
+update outbox set done_at = now() where id = %(id)s and done_at is null and set_aside_at is not null returning id;
 
 -- of_subject --
 -- A subject's events after an id, oldest first.
@@ -41,6 +77,9 @@ select id, kind, subject, payload, created_at, attempts from outbox
  order by id;
 
 -- backlog --
--- How many events wait, and how long the oldest has.
-select count(*) as waiting, coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_seconds
+-- How many events wait, how long the oldest has, and how many were set aside.
+select count(*) filter (where set_aside_at is null) as waiting,
+       coalesce(extract(epoch from now() - min(created_at) filter (where set_aside_at is null)), 0)::float8
+           as oldest_seconds,
+       count(*) filter (where set_aside_at is not null) as set_aside
   from outbox where done_at is null;

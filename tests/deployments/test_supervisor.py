@@ -97,6 +97,26 @@ def test_a_part_that_dies_again_and_again_is_started_with_growing_pauses(start: 
     assert pauses == ["0.5 s", "1 s", "2 s"]
 
 
+def test_a_part_that_has_ended_runs_again_while_it_is_wanted_and_only_then(start: Start, tmp_path: Path) -> None:
+    process = start("again")
+    before = wait_for(tmp_path, lambda record: record.healthy)
+    assert before.parts["later"].state is PartState.DONE
+    time.sleep(1)
+    assert (tmp_path / "runs").read_text() == "run ", "the one that counts as done has run, or one ran twice"
+
+    (tmp_path / "lost").touch()
+
+    deadline = time.monotonic() + 20
+    while (tmp_path / "lost").exists():
+        assert time.monotonic() < deadline, "nobody ran again"
+        time.sleep(0.05)
+    after = wait_for(tmp_path, lambda record: record.healthy)
+    assert after.parts["sleeper"].process == before.parts["sleeper"].process
+    process.terminate()
+    said, _ = process.communicate(timeout=30)
+    assert said.count("is wanted again; starting it") == len((tmp_path / "runs").read_text().split()) - 1
+
+
 def test_a_part_that_never_gets_healthy_ends_it_all_with_the_end_of_its_log(start: Start, tmp_path: Path) -> None:
     process = start("never")
 

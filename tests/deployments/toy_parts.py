@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import typer
 
+from deployments.local import supervisor
 from deployments.local.parts import Part
 from deployments.local.platform import prepare_data_folder
-from deployments.local.supervisor import Supervisor
 
 
 def alive(pid: int) -> bool:
@@ -37,6 +37,17 @@ def parts_of_case(case: str, folder: Path) -> list[Part]:
                 part("first", say.format("first"), healthy_file=folder / "first-is-ready"),
                 part("once", "print('done')", once=True),
             ]
+        case "again":
+            supervisor.FIRST_LOOK_SECONDS = 0.2
+            runs, lost = folder / "runs", folder / "lost"
+            code = f"open({str(runs)!r}, 'a').write('run '); import pathlib; "
+            code += f"pathlib.Path({str(lost)!r}).unlink(missing_ok=True)"
+            again = {"once": True, "wanted_again": lambda _since: lost.exists()}
+            return [
+                part("sleeper", sleep),
+                part("first", code, **again),
+                part("later", code, done_already=True, **again),
+            ]
         case "never":
             return [part("broken", "print('the reason'); raise SystemExit(3)", healthy_file=folder / "never")]
         case "stubborn":
@@ -49,7 +60,7 @@ def parts_of_case(case: str, folder: Path) -> list[Part]:
 if __name__ == "__main__":
     data_folder = Path(sys.argv[1])
     prepare_data_folder(data_folder)
-    Supervisor(
+    supervisor.Supervisor(
         data_folder,
         parts_of_case(sys.argv[2], data_folder),
         lambda name, line: typer.echo(f"{name} | {line}"),

@@ -20,7 +20,7 @@ from flows.indexing.builds import index_faults
 from flows.indexing.documents import read_rows
 from flows.indexing.draining import drain
 from flows.reconcile import check_invariants
-from flows.relay import Relay
+from flows.relay.effects import Effects
 from storage.postgres import access, search_queue, search_sources
 from storage.postgres.connection import Query, Script
 from storage.records.events import Lane
@@ -65,7 +65,7 @@ def stores(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) ->
 def follow(stores: Stores, stop: threading.Event) -> None:
     """What the relay does, with counts made due at once."""
     while not stop.is_set():
-        Relay(stores, None).drain()  # type: ignore[arg-type]
+        Effects(stores, None).drain()  # type: ignore[arg-type]
         stores.database.run(Query("update search_queue set due_at = now() where due_at > now()", {}, len))
         stop.wait(0.02)
 
@@ -87,7 +87,7 @@ def kill_at_each_step(stores: Stores, folder: Path, writing: threading.Event) ->
 
 def settle(stores: Stores) -> None:
     """Nothing happens any more: what waits is written."""
-    Relay(stores, None).drain()  # type: ignore[arg-type]
+    Effects(stores, None).drain()  # type: ignore[arg-type]
     stores.database.run(Query("update search_queue set due_at = now()", {}, len))
     drain(stores)
     lag = stores.database.run(search_queue.lag())

@@ -14,7 +14,7 @@ from flows.indexing.draining import SYNC
 from flows.indexing.rebuild import REBUILD, rebuild
 from flows.indexing.sync import drain_until_idle
 from flows.light_tracking import FAILED, KILLED, RUNNING, note
-from flows.relay import Relay
+from flows.relay.effects import Effects
 from flows.tracking import tracking_client
 from storage.errors import StoreUnavailable
 from storage.postgres.connection import Query
@@ -56,7 +56,7 @@ def runs(client: MlflowClient, experiment: str, name: str) -> list[Any]:
 def publish(stores: Stores) -> None:
     """A model and a creator that wait to be written."""
     a_published_model(stores.database, an_account(stores.database), uuid.uuid4().hex)
-    Relay(stores, None).drain()  # type: ignore[arg-type]
+    Effects(stores, None).drain()  # type: ignore[arg-type]
 
 
 def test_the_drains_of_a_day_share_a_run_and_an_empty_one_adds_nothing(stores: Stores, client: MlflowClient) -> None:

@@ -11,10 +11,12 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands import pausing as command
+from flows import alarms
 from flows.indexing.draining import SYNC
 from flows.orchestrator import Orchestrator
 from flows.pausing import follow, still_paused
-from flows.relay import FLOWS, Relay
+from flows.relay.drains import wake_drain
+from flows.relay.effects import FLOWS, Effects
 from storage.errors import NotFound
 from storage.postgres import freshness, jobs, outbox, pauses, search_queue
 from storage.postgres.connection import Query
@@ -39,16 +41,16 @@ def train_dreambooth(job_id: UUID, hand_out: int) -> None:
 
 
 @pytest.fixture
-def relay(
+def effects(
     stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Relay]:
-    """A relay, beside a command line with the same stores and the same Prefect."""
+) -> Iterator[Effects]:
+    """What has the effects of events, beside a command line with the same stores and the same Prefect."""
     monkeypatch.setenv("DARKROOM_PREFECT__API_URL", str(prefect.api_url))
     for stood_in in (sync_search_index, train_dreambooth):
         schema = {"type": "object", "properties": {}}
         prefect.create_deployment(prefect.create_flow(stood_in), stood_in.name, parameter_openapi_schema=schema)
         set_flag(prefect, stood_in.name, paused=False)
-    yield Relay(stores, prefect)
+    yield Effects(stores, Orchestrator(prefect))
     for name in (SYNC, TRAIN):
         set_flag(prefect, name, paused=False)
 
@@ -57,6 +59,14 @@ def set_flag(prefect: SyncPrefectClient, name: str, *, paused: bool) -> None:
     """What the button on Prefect's page of a deployment does."""
     deployment = prefect.read_deployment_by_name(f"{name}/{name}")
     (prefect.pause_deployment if paused else prefect.resume_deployment)(deployment.id)
+
+
+def wake(stores: Stores, prefect: SyncPrefectClient) -> UUID | None:
+    return wake_drain(stores.database, Orchestrator(prefect), SYNC)
+
+
+def sound(stores: Stores, now: datetime) -> list[str]:
+    return alarms.sound(stores.database, now, stores.settings.metrics.late_after_seconds)
 
 
 def flag(prefect: SyncPrefectClient, name: str) -> bool:
@@ -68,17 +78,17 @@ def paused_in(stores: Stores) -> dict[str, Switch]:
 
 
 def test_the_switch_of_the_command_line_holds_in_prefect_too_and_what_is_due_waits(
-    stores: Stores, prefect: SyncPrefectClient, relay: Relay, capsys: pytest.CaptureFixture[str]
+    stores: Stores, prefect: SyncPrefectClient, effects: Effects, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a_published_model(stores.database, an_account(stores.database))
     command.pause(SYNC)
-    relay.drain()
-    assert (relay.wake_drain(SYNC), flag(prefect, SYNC)) == (None, True)
+    effects.drain()
+    assert (wake(stores, prefect), flag(prefect, SYNC)) == (None, True)
     set_flag(prefect, SYNC, paused=False)  # as a plain `prefect deploy` does
     follow(stores.database, Orchestrator(prefect))
-    assert (relay.wake_drain(SYNC), flag(prefect, SYNC)) == (None, True)
+    assert (wake(stores, prefect), flag(prefect, SYNC)) == (None, True)
     command.resume(SYNC)
-    assert (relay.wake_drain(SYNC) is not None, flag(prefect, SYNC)) == (True, False)
+    assert (wake(stores, prefect) is not None, flag(prefect, SYNC)) == (True, False)
     command.resume(SYNC)
     assert capsys.readouterr().out.splitlines() == [
         f"{SYNC} is paused; a run that has begun ends by itself. Go on with: darkroom resume {SYNC}",
@@ -90,34 +100,34 @@ def test_the_switch_of_the_command_line_holds_in_prefect_too_and_what_is_due_wai
 
 
 def test_prefects_own_switch_is_respected_at_once_and_undone_there(
-    stores: Stores, prefect: SyncPrefectClient, relay: Relay
+    stores: Stores, prefect: SyncPrefectClient, effects: Effects
 ) -> None:
     a_published_model(stores.database, an_account(stores.database))
-    relay.drain()
+    effects.drain()
     set_flag(prefect, SYNC, paused=True)
-    assert relay.wake_drain(SYNC) is None
+    assert wake(stores, prefect) is None
     assert paused_in(stores) == {SYNC: Switch.PREFECT}
     follow(stores.database, Orchestrator(prefect))
     assert flag(prefect, SYNC)
     set_flag(prefect, SYNC, paused=False)
     follow(stores.database, Orchestrator(prefect))
     assert paused_in(stores) == {}
-    assert relay.wake_drain(SYNC) is not None
+    assert wake(stores, prefect) is not None
 
 
 def test_jobs_of_a_paused_flow_keep_their_places_and_hold_up_nothing_else(
-    stores: Stores, prefect: SyncPrefectClient, relay: Relay
+    stores: Stores, prefect: SyncPrefectClient, effects: Effects
 ) -> None:
     set_flag(prefect, TRAIN, paused=True)
     submitted = [a_job(stores.database) for _ in range(3)]
     model = a_published_model(stores.database, an_account(stores.database))
-    relay.drain()
+    effects.drain()
     assert [stores.database.run(jobs.get(job.id)).flow_run_id for job in submitted] == [None] * 3
     assert model.id in stores.database.run(search_queue.waiting_ids(Kind.MODEL))
     assert stores.database.run(outbox.backlog()).waiting == 3
-    assert relay.drain() == 0
+    assert effects.drain() == 0
     command.resume(TRAIN)
-    assert relay.drain() == 3
+    assert effects.drain() == 3
     runs = [stores.database.run(jobs.get(job.id)).flow_run_id for job in submitted]
     starts = [prefect.read_flow_run(run).expected_start_time for run in runs if run]
     assert len(starts) == 3
@@ -127,16 +137,16 @@ def test_jobs_of_a_paused_flow_keep_their_places_and_hold_up_nothing_else(
 def test_a_pause_holds_while_prefect_is_away_and_outlives_its_database(
     stores: Stores,
     prefect: SyncPrefectClient,
-    relay: Relay,
+    effects: Effects,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     a_published_model(stores.database, an_account(stores.database))
-    relay.drain()
+    effects.drain()
     monkeypatch.setenv("DARKROOM_PREFECT__API_URL", NOBODY)
     command.pause(SYNC)
     assert "The relay tells it when it is back" in capsys.readouterr().out
-    assert (relay.wake_drain(SYNC), flag(prefect, SYNC)) == (None, False)
+    assert (wake(stores, prefect), flag(prefect, SYNC)) == (None, False)
     stores.database.run(pauses.add("lost-with-prefect", Switch.PREFECT))
     set_flag(prefect, TRAIN, paused=True)
     assert still_paused(stores.database, Orchestrator(prefect)) == {SYNC, TRAIN, "lost-with-prefect"}
@@ -144,14 +154,14 @@ def test_a_pause_holds_while_prefect_is_away_and_outlives_its_database(
     assert flag(prefect, SYNC)
 
 
-def test_a_pause_that_is_forgotten_is_said_aloud(stores: Stores, relay: Relay) -> None:
+def test_a_pause_that_is_forgotten_is_said_aloud(stores: Stores, effects: Effects) -> None:
     now = datetime.now(UTC)
     stores.database.run(pauses.add(SYNC, Switch.DARKROOM))
-    assert relay.sound_alarms(now) == []
+    assert sound(stores, now) == []
     stores.database.run(Query("update flow_pauses set paused_at = now() - interval '1 hour'", {}, len))
-    assert relay.sound_alarms(now + timedelta(minutes=1)) == [f"paused {SYNC}"]
+    assert sound(stores, now + timedelta(minutes=1)) == [f"paused {SYNC}"]
     [alarm] = stores.database.run(freshness.raised())
     assert f"it goes on with: darkroom resume {SYNC}" in alarm.detail
     stores.database.run(pauses.remove(SYNC))
-    relay.sound_alarms(now)
+    sound(stores, now)
     assert stores.database.run(freshness.raised()) == []

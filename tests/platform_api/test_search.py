@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from flows.indexing.draining import drain
-from flows.relay import Relay
+from flows.relay.effects import Effects
 from storage.postgres import access, catalog, models
 from storage.postgres.connection import Database, Query
 from storage.search.builds import ensure_live_builds
@@ -48,7 +48,7 @@ def client(shared_door: Door, stores: Stores) -> httpx.Client:
 
 def follow(stores: Stores) -> None:
     """What the relay and the sync flow do."""
-    Relay(stores, None).drain()  # type: ignore[arg-type]
+    Effects(stores, None).drain()  # type: ignore[arg-type]
     drain(stores)
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from flows.indexing.draining import drain
-from flows.relay import Relay
+from flows.relay.effects import Effects
 from storage.postgres import access, models
 from storage.postgres.connection import Query
 from storage.records.vocabulary import ModelType
@@ -37,7 +37,7 @@ class Gallery:
 
     def follow(self) -> None:
         """What the relay and the sync flow do."""
-        Relay(self.stores, None).drain()  # type: ignore[arg-type]
+        Effects(self.stores, None).drain()  # type: ignore[arg-type]
         drain(self.stores)
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from flows.relay import Relay
+from flows.relay.effects import Effects
 from storage.postgres import search_builds, search_sources
 from storage.postgres.connection import Query
 from storage.records.search import Build, Kind
@@ -42,7 +42,7 @@ class Catalogue:
 
     def take_events(self, *kinds: Kind) -> None:
         """What the relay does with the catalogue's events, for models or these kinds alone; no Prefect is needed."""
-        Relay(self.stores, None).drain()  # type: ignore[arg-type]
+        Effects(self.stores, None).drain()  # type: ignore[arg-type]
         others = "delete from search_queue where kind <> all(%(kinds)s) returning id"
         self.stores.database.run(Query(others, {"kinds": [*(kinds or (Kind.MODEL,))]}, len))
 

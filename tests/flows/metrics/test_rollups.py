@@ -11,9 +11,11 @@ from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from flows import alarms
 from flows.metrics.leaderboards import rank_due, rank_leaderboards
 from flows.metrics.rollups import roll_up, roll_up_metrics
-from flows.relay import Relay
+from flows.orchestrator import Orchestrator
+from flows.relay.relay import Relay
 from storage.postgres import activity, freshness, rollups
 from storage.postgres.connection import Query
 from storage.records.activity import Act, Counted, Metric
@@ -32,22 +34,21 @@ def count(stores: Stores, model_id: int, key: str, at: datetime) -> None:
 
 
 def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
-    stores: Stores, prefect: SyncPrefectClient
+    stores: Stores,
 ) -> None:
-    relay = Relay(stores, prefect)
     model = a_published_model(stores.database, an_account(stores.database))
     now = datetime.now(UTC)
     count(stores, model.id, "before", now)
     roll_up(stores, now)
-    assert relay.sound_alarms(now) == []
+    assert alarms.sound(stores.database, now, LATE_AFTER) == []
 
     ahead = now.replace(hour=12) + timedelta(days=2)
     count(stores, model.id, "meanwhile", now + timedelta(days=1))
     boards, late = stores.database.run(freshness.report(ahead, LATE_AFTER))
     assert (boards.state, late.state) == (PartitionState.LATE, PartitionState.LATE)
     assert {partition.state for partition in late.partitions[1:]} == {PartitionState.LATE}
-    assert relay.sound_alarms(ahead) == [f"late {RANK}", f"late {ROLL_UP}"]
-    assert relay.sound_alarms(ahead) == []
+    assert alarms.sound(stores.database, ahead, LATE_AFTER) == [f"late {RANK}", f"late {ROLL_UP}"]
+    assert alarms.sound(stores.database, ahead, LATE_AFTER) == []
     for alarm in stores.database.run(freshness.raised()):
         assert "of its days are not finished in time" in alarm.detail
 
@@ -56,7 +57,7 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     assert len(rank_due(stores, ahead)) >= 2
     for fresh in stores.database.run(freshness.report(ahead, LATE_AFTER)):
         assert fresh.state is PartitionState.FRESH
-    assert relay.sound_alarms(ahead) == []
+    assert alarms.sound(stores.database, ahead, LATE_AFTER) == []
     assert stores.database.run(freshness.raised()) == []
     totals = stores.database.run(rollups.totals(Counted.MODEL, model.id, Metric.VIEW))
     assert totals == Totals(day=0, week=2, month=2, year=2, all_time=2)
@@ -67,15 +68,15 @@ def test_the_relay_raises_the_alarm_while_prefect_is_away_and_events_wait_for_it
     began = "update watched_flows set started_at = now() - interval '1 day' where flow = 'roll-up-metrics'"
     stores.database.run(Query(began, {}, len))
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
-        relay = Relay(stores, nobody)
+        relay = Relay(stores, lambda: Orchestrator(nobody))
         running = threading.Thread(target=relay.run)
         running.start()
         deadline = time.monotonic() + 60
-        while not (alarms := stores.database.run(freshness.raised())) and time.monotonic() < deadline:
+        while not (raised := stores.database.run(freshness.raised())) and time.monotonic() < deadline:
             time.sleep(0.05)
         relay.stopping.set()
         running.join(timeout=60)
-    assert [alarm.name for alarm in alarms] == [f"late {ROLL_UP}"]
+    assert [alarm.name for alarm in raised] == [f"late {ROLL_UP}"]
 
 
 def test_the_flows_as_prefect_runs_them_leave_their_figures_and_tables(

@@ -20,7 +20,7 @@ from flows import drains
 from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
-from flows.relay import Relay
+from flows.relay.effects import Effects
 from storage.postgres import (
     access,
     deliveries,
@@ -255,11 +255,11 @@ def test_samples_are_told_only_to_who_asked(told: Told) -> None:
 
 def take_events(told: Told) -> None:
     """What the relay does with events that are told, each twice; Prefect is not needed for it."""
-    relay = Relay(told.stores, None)  # type: ignore[arg-type]
+    effects = Effects(told.stores, None)  # type: ignore[arg-type]
     told.rows("update outbox set done_at = now() where kind = 'job.submitted' returning id")
     for row in told.stores.database.run(outbox.claim(100)):
-        relay.effect(row.event())
-        relay.effect(row.event())
+        effects.effect(row.event())
+        effects.effect(row.event())
         told.stores.database.run(outbox.done(row.id))
 
 

@@ -1,0 +1,22 @@
+"""Whether Prefect still has what was deployed into it: its database can be lost, and pages have a delete button."""
+
+from __future__ import annotations
+
+import logging
+
+from flows.orchestrator import Orchestrator
+from flows.relay.drains import DRAINS
+from flows.relay.effects import FLOWS
+from storage.postgres import flow_deployments
+from storage.postgres.connection import Database
+
+log = logging.getLogger("darkroom.relay")
+
+
+def miss_deployments(database: Database, orchestrator: Orchestrator) -> list[str]:
+    """Note what Prefect does not know; gives it. What the relay itself starts is wanted in any case."""
+    present = [deployment.name for deployment in orchestrator.deployments()]
+    missing = database.run(lambda: flow_deployments.compare(present, [*FLOWS.values(), *DRAINS]))
+    if missing:
+        log.error("Prefect has no deployment of %s", ", ".join(missing))
+    return missing

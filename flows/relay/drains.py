@@ -1,0 +1,42 @@
+"""Flows that empty a queue: a run of one is started when something is due and nobody drains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from flows.indexing.draining import SYNC
+from flows.notifications.deliver import DELIVER
+from flows.notifications.fan_out import FAN_OUT
+from flows.orchestrator import FlowPaused, Orchestrator
+from storage.postgres import deliveries, notifications, pauses, search_queue
+from storage.postgres.connection import Database, Script
+from storage.records.freshness import Switch
+
+DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
+    SYNC: search_queue.drain_wanted,
+    FAN_OUT: notifications.fan_out_wanted,
+    DELIVER: deliveries.wanted,
+}
+"""Each is deployed under its own name; with it goes what says that a run of it is wanted."""
+
+
+def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUID | None:
+    """Start a run of a flow in DRAINS when something is due, nobody drains and it is not paused; gives the run.
+
+    The key has a number that the run itself raises when it begins, so asking again starts no second one.
+    Raises DeploymentMissing, PrefectAway, StoreFailure.
+    """
+    number = database.run(DRAINS[flow](flow))
+    if number is None:
+        return None
+    key = f"{flow}:{number}"
+    try:
+        run = orchestrator.start(flow, key=key, name=key)
+    except FlowPaused as error:
+        database.run(pauses.add(error.flow, Switch.PREFECT))
+        return None
+    if run.state is not None and run.state.is_final():
+        # It died before it began, and Prefect gives a dead run back for its key.
+        database.run(search_queue.next_wakeup(flow))
+    return run.id

@@ -1,0 +1,84 @@
+"""One duty of the relay in a thread of its own: turn after turn, slower while it fails, its last success noted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psycopg
+
+from storage.errors import DarkroomError, StoreFailure
+from storage.postgres import duties
+from storage.postgres.connection import Database
+
+log = logging.getLogger("darkroom.relay")
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
+BREATH_SECONDS = 0.01
+NOTED_SECONDS = 10.0
+"""Successes are noted this often: a duty that has nothing to do writes next to nothing."""
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What is done again and again. `turn` gives whether there is more to do at once; `waking` ends a wait early."""
+
+    name: str
+    every_seconds: float
+    turn: Callable[[], bool]
+    waking: threading.Event = field(default_factory=threading.Event)
+
+
+class DutyThread(threading.Thread):
+    """A duty that is done until `stopping`. Whatever it raises, it goes on, and no other duty hears of it.
+
+    A daemon: one that hangs does not keep the relay from ending.
+    """
+
+    def __init__(self, duty: Duty, database: Database, stopping: threading.Event) -> None:
+        super().__init__(name=duty.name, daemon=True)
+        self._duty, self._database, self._stopping = duty, database, stopping
+        self._pause = 0.0
+        self._noted_at = 0.0
+
+    def run(self) -> None:
+        """Turn after turn."""
+        while not self._stopping.is_set():
+            self._duty.waking.clear()
+            try:
+                more = self._duty.turn()
+            except Exception as error:  # noqa: BLE001 - one duty's failure is its own: it is noted, and tried again
+                self._fail(error)
+                self._stopping.wait(self._pause)
+            else:
+                self._succeed()
+                self._duty.waking.wait(BREATH_SECONDS if more else self._duty.every_seconds)
+
+    def _succeed(self) -> None:
+        now = time.monotonic()
+        if self._pause or now - self._noted_at >= NOTED_SECONDS:
+            try:
+                self._database.run(duties.succeeded(self._duty.name))
+            except StoreFailure as error:
+                log.warning("%s: its success was not noted: %s: %s", self._duty.name, error.code, error)
+                return
+            self._noted_at = now
+        self._pause = 0.0
+
+    def _fail(self, error: Exception) -> None:
+        self._pause = min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, self._pause * 2))
+        expected = isinstance(error, DarkroomError | psycopg.Error)
+        name = error.code if isinstance(error, DarkroomError) else type(error).__name__
+        log.log(
+            logging.WARNING if expected else logging.ERROR,
+            "%s: waiting %.0f s: %s: %s",
+            *(self._duty.name, self._pause, name, error),
+            exc_info=None if expected else error,
+        )
+        try:
+            self._database.run(duties.failed(self._duty.name, f"{name}: {error}"))
+        except StoreFailure as away:
+            log.warning("%s: its failure was not noted: %s: %s", self._duty.name, away.code, away)

@@ -1,0 +1,212 @@
+"""Committed events to effects: the duty that every other one waits for.
+
+It claims one due event at a time in order (changes of the catalogue many at a time), does its effect under a key that
+makes repeating it harmless, and acknowledges the row. A crash anywhere only repeats. While Prefect is away events keep
+their place.
+
+The events of one subject have their effects in order: while one is tried again, later ones of its subject wait. One
+that has failed ten times is set aside with an alert, and later ones of its subject go on: effects read the rows as
+they are now, so a job that was cancelled meanwhile is cancelled, and an event that is replayed later does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, assert_never, cast
+from uuid import UUID
+
+from prefect.exceptions import ObjectNotFound
+
+from flows.notifications.expanding import expand
+from flows.orchestrator import DeploymentMissing, FlowPaused, Orchestrator, PrefectAway
+from storage.errors import DarkroomError, PostgresUnavailable, StoreFailure
+from storage.postgres import flow_deployments, jobs, outbox, pauses, search_queue
+from storage.postgres.connection import Query, Script
+from storage.postgres.outbox import MOST_FAILURES
+from storage.records.events import (
+    CHANGES,
+    ChangeEvent,
+    CommentDeleted,
+    CommentEdited,
+    CommentWritten,
+    CreatorsChanged,
+    Event,
+    FollowAdded,
+    FollowRemoved,
+    ImagesChanged,
+    JobCancelled,
+    JobCancelling,
+    JobFailed,
+    JobStarted,
+    JobSubmitted,
+    JobSucceeded,
+    ModelsChanged,
+    ModelVersionPublished,
+    OutboxRow,
+    ReactionAdded,
+    ReactionRemoved,
+    SampleReady,
+    merged,
+)
+from storage.records.freshness import Switch
+from storage.records.jobs import JobKind, JobState
+from storage.records.search import Kind
+from storage.stores import Stores
+
+log = logging.getLogger("darkroom.relay")
+
+FLOWS: dict[JobKind, str] = {
+    JobKind.TRAINING: "train-dreambooth",
+    JobKind.GENERATION: "generate-images",
+}
+"""Which flow carries out which kind of job, deployed under its own name."""
+
+CHANGES_AT_ONCE = 500
+"""Changes of the catalogue that have their effect together: those of an import come by the thousand."""
+TURN_SECONDS = 1.0
+"""Events that never end are a turn no longer than this, so that the duty's success is noted now and then."""
+
+
+class Effects:
+    """Has the effects of events. Several may do so: each event is claimed by one of them."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        orchestrator: Orchestrator,
+        stopping: threading.Event | None = None,
+        acted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`acted` is called when events have had their effect: others may have something to do now."""
+        self._stores, self._orchestrator = stores, orchestrator
+        self._stopping, self._acted = stopping or threading.Event(), acted
+
+    def turn(self) -> bool:
+        """Have the effects of what is due; gives whether there is more to do at once."""
+        ends = time.monotonic() + TURN_SECONDS
+        for event_id in self._stores.database.run(outbox.set_aside_deadly()):
+            log.error("event %d is set aside: the relay died each time it tried it", event_id)
+        self.drain(ends)
+        return time.monotonic() >= ends
+
+    def drain(self, ends: float = math.inf) -> int:
+        """Have the effect of every due event, in order, until a moment of the monotonic clock; gives how many.
+
+        Raises PrefectAway, StoreFailure.
+        """
+        acted = 0
+        while not self._stopping.is_set() and time.monotonic() < ends:
+            changes = self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES))
+            self._act_together(changes)
+            claimed = self._stores.database.run(self._claim())
+            for row in claimed:
+                self._act(row)
+            if not changes and not claimed:
+                return acted
+            acted += len(changes) + len(claimed)
+            self._acted()
+        return acted
+
+    def _act_together(self, rows: Sequence[OutboxRow]) -> None:
+        """Have the effect of changes as of one; where that fails, of each by itself."""
+        if not rows:
+            return
+        try:
+            for change in merged(cast(ChangeEvent, row.event()) for row in rows):
+                self.effect(change)
+        except PostgresUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - whichever it is says so by itself
+            for row in rows:
+                self._act(row)
+        else:
+            self._stores.database.run(outbox.done(*(row.id for row in rows)))
+
+    def _claim(self) -> Script[list[OutboxRow]]:
+        """The next event; jobs whose flow is paused or not deployed keep their places."""
+        stopped = {pause.flow for pause in (yield from pauses.every())}
+        stopped.update((yield from flow_deployments.absent()))
+        return (yield from outbox.claim(1, [kind for kind, flow in FLOWS.items() if flow in stopped]))
+
+    def _act(self, row: OutboxRow) -> None:
+        try:
+            self.effect(row.event())
+        except (PrefectAway, PostgresUnavailable) as error:
+            with suppress(StoreFailure):
+                self._stores.database.run(outbox.wait_no_longer(row.id, str(error)))
+            raise
+        except FlowPaused as error:
+            self._stores.database.run(_hold(row, error, pauses.add(error.flow, Switch.PREFECT)))
+        except DeploymentMissing as error:
+            log.error("%s", error)
+            self._stores.database.run(_hold(row, error, flow_deployments.miss(error.flow)))
+        except Exception as error:
+            log.exception("event %d (%s) had no effect", row.id, row.kind)
+            name = error.code if isinstance(error, DarkroomError) else type(error).__name__
+            if self._stores.database.run(outbox.failed(row.id, f"{name}: {error}")):
+                log.error(
+                    "event %d (%s of %s) is set aside after %d tries", row.id, row.kind, row.subject, MOST_FAILURES
+                )
+        else:
+            self._stores.database.run(outbox.done(row.id))
+
+    def effect(self, event: Event) -> None:
+        """The table of effects. Events that no flow reads yet are committed and kept."""
+        match event:
+            case JobSubmitted():
+                self._start_flow_run(event)
+            case JobCancelling() | JobCancelled():
+                self._cancel_flow_run(event.flow_run_id)
+            case ModelsChanged():
+                self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
+                self._stores.database.run(expand(event))
+            case ImagesChanged():
+                self._stores.database.run(search_queue.add_images(event))
+            case CreatorsChanged():
+                self._stores.database.run(search_queue.add(Kind.CREATOR, event.numbers, event.lane))
+            case JobSucceeded() | JobFailed() | SampleReady() | FollowAdded() | CommentWritten() | CommentEdited():
+                self._stores.database.run(expand(event))
+            case JobStarted() | ModelVersionPublished() | FollowRemoved() | CommentDeleted():
+                return
+            case ReactionAdded() | ReactionRemoved():
+                return
+            case _:
+                assert_never(event)
+
+    def _start_flow_run(self, event: JobSubmitted) -> None:
+        job = self._stores.database.run(jobs.get(event.job_id))
+        if job.state is not JobState.SUBMITTED or job.hand_out != event.hand_out:
+            return
+        run = self._orchestrator.start(
+            FLOWS[job.kind],
+            key=f"{job.id}:{job.hand_out}",
+            name=f"{job.kind}-{str(job.id)[:8]}-{job.hand_out}",
+            parameters={"job_id": str(job.id), "hand_out": job.hand_out},
+            tags=[f"job:{job.id}"],
+        )
+        noted = self._stores.database.run(jobs.note_flow_run(job.id, job.hand_out, run.id))
+        log.info("job %s hand-out %d: flow run %s", job.id, job.hand_out, run.id)
+        if not noted:
+            current = self._stores.database.run(jobs.get(job.id))
+            if current.state is JobState.CANCELLED:
+                self._cancel_flow_run(run.id)
+
+    def _cancel_flow_run(self, flow_run_id: UUID | None) -> None:
+        """Ask Prefect to stop a flow run; the flow also reads its job's row, so a miss only takes a little longer."""
+        if flow_run_id is None:
+            return
+        try:
+            self._orchestrator.cancel(flow_run_id)
+        except ObjectNotFound:
+            log.info("flow run %s is gone from Prefect already", flow_run_id)
+
+
+def _hold(row: OutboxRow, error: FlowPaused | DeploymentMissing, because: Query[Any] | Script[Any]) -> Script[None]:
+    """The event's flow cannot be started: the event keeps its place, and waits from now on."""
+    yield from because
+    yield from outbox.wait_no_longer(row.id, str(error))

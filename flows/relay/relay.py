@@ -1,0 +1,133 @@
+"""The relay: every duty it has, each in its own thread with clients of its own, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import psycopg
+from psycopg.rows import DictRow
+
+from flows import alarms
+from flows.orchestrator import Orchestrator
+from flows.pausing import follow
+from flows.relay.deployed import miss_deployments
+from flows.relay.drains import DRAINS, wake_drain
+from flows.relay.duties import Duty, DutyThread
+from flows.relay.effects import Effects
+from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
+from storage.errors import StoreFailure
+from storage.postgres import duties as reports
+from storage.postgres.connection import Database
+from storage.stores import Stores
+
+log = logging.getLogger("darkroom.relay")
+
+LISTEN_SECONDS = 5.0
+SWEEP_SECONDS = 5.0
+LOOK_SECONDS = 30.0
+ALARM_SECONDS = 30.0
+STOP_SECONDS = 3.0
+
+
+class Relay:
+    """One relay. Several may run: each event is claimed by one of them, and so is each job that is swept."""
+
+    def __init__(self, stores: Stores, connect: Callable[[], Orchestrator]) -> None:
+        """`connect` gives a client of Prefect's server; each duty that needs one gets its own, so that none waits for
+        another's answer."""
+        self._stores, self._connect = stores, connect
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        duties = self.duties()
+        self._begin(duties)
+        threads = [DutyThread(duty, self._stores.database, self.stopping) for duty in duties]
+        for thread in threads:
+            thread.start()
+        self.stopping.wait()
+        for duty in duties:
+            duty.waking.set()
+        for thread in threads:
+            thread.join(STOP_SECONDS / len(threads))
+
+    def duties(self) -> list[Duty]:
+        """Everything that a relay does."""
+        database, jobs = self._stores.database, self._stores.settings.jobs
+        poll, sweep = jobs.relay_poll_seconds, min(SWEEP_SECONDS, jobs.silent_after_seconds / 4)
+        drains = [self._drain(flow, poll) for flow in DRAINS]
+
+        def nudge_drains() -> None:
+            for drain in drains:
+                drain.waking.set()
+
+        def sound() -> list[str]:
+            return alarms.sound(database, datetime.now(UTC), self._stores.settings.metrics.late_after_seconds)
+
+        effects = Effects(self._stores, self._connect(), self.stopping, nudge_drains)
+        acting = Duty("effects", poll, effects.turn)
+        firings = alarms.Firings(database, self._connect())
+        flow_runs, pauses, deployed = self._connect(), self._connect(), self._connect()
+        return [
+            acting,
+            Duty("listening", 0.0, Listening(database, acting.waking).turn),
+            *drains,
+            Duty("silent-jobs", sweep, _once(lambda: sweep_silent_jobs(database, jobs))),
+            Duty("scheduled-publishing", SWEEP_SECONDS, _once(lambda: publish_due(database))),
+            Duty("dead-flow-runs", LOOK_SECONDS, _once(lambda: replace_dead_flow_runs(database, flow_runs, jobs))),
+            Duty("pauses", LOOK_SECONDS, _once(lambda: follow(database, pauses))),
+            Duty("deployments", LOOK_SECONDS, _once(lambda: miss_deployments(database, deployed))),
+            Duty("alerts", ALARM_SECONDS, _once(sound)),
+            Duty("prefect-alerts", LOOK_SECONDS, _once(lambda: firings.hear(datetime.now(UTC)))),
+        ]
+
+    def _drain(self, flow: str, poll: float) -> Duty:
+        orchestrator = self._connect()
+        return Duty(flow, poll, _once(lambda: wake_drain(self._stores.database, orchestrator, flow)))
+
+    def _begin(self, duties: Sequence[Duty]) -> None:
+        paces = {duty.name: duty.every_seconds for duty in duties}
+        while not self.stopping.is_set():
+            try:
+                self._stores.database.run(reports.begin(paces))
+            except StoreFailure as error:
+                log.warning("the relay begins later: %s: %s", error.code, error)
+                self.stopping.wait(1.0)
+            else:
+                return
+
+
+class Listening:
+    """Hears of new events the moment they are committed, and wakes those who act on them."""
+
+    def __init__(self, database: Database, waking: threading.Event) -> None:
+        self._database, self._waking = database, waking
+        self._connection: psycopg.Connection[DictRow] | None = None
+
+    def turn(self) -> bool:
+        """Listen for a few seconds, or until something was heard. Raises StoreFailure, psycopg.Error."""
+        if self._connection is None:
+            self._connection = self._database.connect()
+            self._connection.execute("listen outbox")
+            self._waking.set()  # what came meanwhile
+        try:
+            for _ in self._connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
+                self._waking.set()
+        except psycopg.Error:
+            self._connection.close()
+            self._connection = None
+            raise
+        return False
+
+
+def _once(act: Callable[[], object]) -> Callable[[], bool]:
+    """A turn that does all there is to do at once."""
+
+    def turn() -> bool:
+        act()
+        return False
+
+    return turn

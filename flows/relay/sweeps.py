@@ -1,0 +1,51 @@
+"""What nobody announces: jobs that fell silent, jobs whose flow run died, times that have come."""
+
+from __future__ import annotations
+
+import logging
+
+from flows.orchestrator import Orchestrator
+from storage.errors import JobLost
+from storage.postgres import jobs, models
+from storage.postgres.connection import Database
+from storage.records.jobs import Job
+from storage.settings import JobSettings
+
+log = logging.getLogger("darkroom.relay")
+
+START_SECONDS = 45.0
+"""A flow run that has not claimed its job for so long is looked at."""
+
+
+def publish_due(database: Database) -> int:
+    """Publish what was scheduled for a time that has come; gives how many models and versions."""
+    published = database.run(models.publish_due)
+    if published:
+        log.info("%d scheduled models and versions are published", published)
+    return published
+
+
+def sweep_silent_jobs(database: Database, settings: JobSettings) -> list[Job]:
+    """Give jobs that fell silent another attempt, or fail them; gives those it moved."""
+    moved = database.run(
+        lambda: jobs.sweep_silent(
+            silent_after_seconds=settings.silent_after_seconds, max_silent_hand_outs=settings.max_silent_hand_outs
+        )
+    )
+    for job in moved:
+        log.warning("job %s was silent: now %s, hand-out %d", job.id, job.state, job.hand_out)
+    return moved
+
+
+def replace_dead_flow_runs(database: Database, orchestrator: Orchestrator, settings: JobSettings) -> list[Job]:
+    """Hand jobs out again whose flow run ended in Prefect before it claimed them; gives those it moved."""
+    replaced: list[Job] = []
+    for job in database.run(jobs.waiting_with_flow_run(START_SECONDS)):
+        if job.flow_run_id is not None and orchestrator.is_dead(job.flow_run_id):
+            try:
+                replaced.append(database.run(jobs.replace_dead_flow_run(job, settings.max_silent_hand_outs)))
+            except JobLost:
+                continue
+    for job in replaced:
+        log.warning("job %s lost its flow run before it began: hand-out %d", job.id, job.hand_out)
+    return replaced

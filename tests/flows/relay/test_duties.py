@@ -1,0 +1,175 @@
+"""Each duty of the relay stands alone: one that fails or hangs stops no other, and says so where operators look."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+
+from flows.indexing.draining import SYNC
+from flows.orchestrator import DeploymentMissing, Orchestrator
+from flows.relay import duties as dutying
+from flows.relay.duties import Duty, DutyThread
+from flows.relay.relay import Relay
+from storage.errors import StatementTimeout
+from storage.postgres import alerts, catalog, duties, jobs, models, search_queue
+from storage.postgres.connection import Query
+from storage.records.duties import SILENT_SECONDS, DutyReport
+from storage.records.jobs import JobState
+from storage.records.vocabulary import Status
+from storage.stores import Stores
+from tests.platform_api.door import serving
+from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
+
+
+def wait_until(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 30
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
+
+
+@contextmanager
+def working(relay: Relay) -> Iterator[None]:
+    """The relay at work for as long as the block lasts; it has to end soon after, whatever hangs in it."""
+    thread = threading.Thread(target=relay.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        relay.stopping.set()
+        thread.join(timeout=10)
+        assert not thread.is_alive(), "a duty that hangs kept the relay from ending"
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """The URL of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+
+
+class ThingsToDo:
+    """A silent job, a model whose time has come, and a change of the catalogue: work of three duties."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores, database = stores, stores.database
+        owner = an_account(database)
+        self._job = a_job(database, owner)
+        database.run(jobs.claim(self._job.id, 1, uuid4()))
+        late = "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s"
+        database.run(Query(late, {"id": self._job.id}, len))
+        self._model = a_model(database, owner, "due")
+        a_version(database, self._model)
+        database.run(models.publish(self._model, datetime.now(UTC) + timedelta(hours=1)))
+        for table, column in (("models", "id"), ("model_versions", "model_id")):
+            past = f"update {table} set scheduled_for = now() - interval '1 minute' where {column} = %(id)s"
+            database.run(Query(past, {"id": self._model.id}, len))
+        a_published_model(database, owner)
+
+    def are_done(self) -> bool:
+        job = self._stores.database.run(jobs.get(self._job.id))
+        model = self._stores.database.run(catalog.model_by_id(self._model.id))
+        return (job.state, job.hand_out, model.status) == (JobState.SUBMITTED, 2, Status.PUBLISHED)
+
+
+def reports(stores: Stores) -> dict[str, DutyReport]:
+    return {duty.name: duty for duty in stores.database.run(duties.every())}
+
+
+def test_a_deployment_that_prefect_does_not_know_stops_no_duty_but_its_own(
+    stores: Stores, prefect: SyncPrefectClient
+) -> None:
+    found = [one for one in Orchestrator(prefect).deployments() if one.name == SYNC]
+    for one in found:
+        prefect.delete_deployment(one.id)
+    work = ThingsToDo(stores)
+    with working(Relay(stores, lambda: Orchestrator(prefect))):
+        assert wait_until(work.are_done)
+        assert wait_until(lambda: reports(stores)[SYNC].failures > 0)
+        assert wait_until(lambda: all(report.succeeded_at for name, report in reports(stores).items() if name != SYNC))
+    assert stores.database.run(search_queue.lag()).waiting > 0
+    failing = reports(stores)[SYNC]
+    assert failing.error == f"{DeploymentMissing.code}: {DeploymentMissing(SYNC)}"
+    assert {name for name, report in reports(stores).items() if report.failures} == {SYNC}
+
+
+def test_a_prefect_that_hangs_stops_no_duty_that_does_not_ask_it(stores: Stores) -> None:
+    work = ThingsToDo(stores)
+    with silent_server() as url, SyncPrefectClient(api=url) as hanging:
+        with working(Relay(stores, lambda: Orchestrator(hanging))):
+            assert wait_until(work.are_done)
+            alone = {"listening", "silent-jobs", "scheduled-publishing", "alerts"}
+            assert wait_until(lambda: all(reports(stores)[name].succeeded_at for name in alone))
+        assert reports(stores)["pauses"].succeeded_at is None
+        assert reports(stores)["pauses"].failures == 0, "it still waits for its answer"
+
+
+def test_a_duty_that_fails_is_tried_again_ever_more_slowly_and_what_it_says_is_kept(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dutying, "FIRST_PAUSE_SECONDS", 0.1)
+    times, stopping = list[float](), threading.Event()
+
+    def turn() -> bool:
+        times.append(time.monotonic())
+        if len(times) <= 4:
+            raise StatementTimeout("It took too long.") if len(times) > 1 else ValueError("a fault of ours")
+        return False
+
+    stores.database.run(duties.begin({"odd": 0.01}))
+    thread = DutyThread(Duty("odd", 0.01, turn), stores.database, stopping)
+    thread.start()
+    assert wait_until(lambda: reports(stores)["odd"].failures == 4)
+    assert reports(stores)["odd"].error == "statement_timeout: It took too long."
+    assert wait_until(lambda: reports(stores)["odd"].failures == 0)
+    stopping.set()
+    thread.join(10)
+    assert reports(stores)["odd"].error is None
+    pauses = [after - before for before, after in pairwise(times[:5])]
+    assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8), strict=True)), pauses
+
+
+def test_only_a_duty_without_success_for_too_long_is_an_alert(
+    stores: Stores, database_url: str, valkey_url: str, tmp_path: Path
+) -> None:
+    database = stores.database
+    database.run(duties.begin({"effects": 2.0, "pauses": 30.0}))
+    database.run(duties.failed("effects", "store_unavailable: away"))
+    assert database.run(alerts.of_the_relay()) == {}, "one failure is none yet"
+    age = "update relay_duties set started_at = now() - %(age)s * interval '1 second' returning name"
+    database.run(Query(age, {"age": SILENT_SECONDS + 10}, len))
+    [(name, detail)] = database.run(alerts.of_the_relay()).items()
+    assert name == "relay duties fail"
+    assert "effects has not succeeded for 70 s: 1 turns failed, the last with: store_unavailable: away" in detail
+    assert "pauses" not in detail, "it works every 30 s and is not late yet"
+
+    with serving(tmp_path / "door", database_url, valkey_url) as door:
+        health = httpx.get(f"{door.url}/health").json()
+        assert (health["status"], health["parts"]["relay"]["failing"]) == ("degraded", ["effects"])
+        assert 'darkroom_relay_failing{duty="effects"} 1.0' in httpx.get(f"{door.url}/metrics").text
+
+        database.run(duties.succeeded("effects"))
+        database.run(duties.succeeded("pauses"))
+        assert database.run(alerts.of_the_relay()) == {}
+        assert httpx.get(f"{door.url}/health").json()["parts"]["relay"]["failing"] == []
+        figures = httpx.get(f"{door.url}/metrics").text
+        stamp = "darkroom_relay_last_success_timestamp_seconds"
+        [at] = [line.split()[1] for line in figures.splitlines() if line.startswith(f'{stamp}{{duty="effects"}}')]
+        assert abs(float(at) - time.time()) < 60
+        assert "darkroom_events_set_aside 0.0" in figures
+
+    database.run(Query(age, {"age": SILENT_SECONDS + 91}, len))
+    database.run(Query("update relay_duties set succeeded_at = null returning name", {}, len))
+    [detail] = database.run(alerts.of_the_relay()).values()
+    assert "pauses has not succeeded for 151 s: its turn does not end" in detail
