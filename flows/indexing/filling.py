@@ -15,9 +15,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from dask.distributed import Client, LocalCluster
-
 from flows.crash_points import reach
+from flows.dask_cluster import dask_client
 from flows.indexing.documents import write_to
 from flows.retries import patiently
 from storage.postgres import search_sources
@@ -79,14 +78,9 @@ def _take(waiting: deque[Range], work: Callable[[Range], int]) -> int:
 @contextmanager
 def _workers(address: str, count: int) -> Generator[tuple[Any, int]]:
     """A client of Dask, and how many shards its workers take at a time."""
-    if address:
-        with Client(address) as client:
-            threads: Any = client.nthreads()
-            yield client, max(1, sum(threads.values()))
-        return
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
-    with LocalCluster(n_workers=count, **options) as local, Client(local) as client:
-        yield client, count
+    with dask_client(count, address) as client:
+        threads: Any = client.nthreads()
+        yield client, max(1, sum(threads.values()) if address else count)
 
 
 @contextmanager

@@ -33,7 +33,8 @@ REBUILD = "rebuild-search-index"
 def rebuild_search_index(kind: Kind = Kind.MODEL, dask_address: str = "") -> int:
     """Build the index of a kind anew and let searches read it; gives the number of the build.
 
-    `dask_address`: of a scheduler whose workers have this project and its settings; empty: processes on this machine.
+    `dask_address`: tls:// address of a scheduler whose workers have this project and its settings; empty: processes
+    of this machine.
     """
     log = get_run_logger()
     with open_stores(load_settings()) as stores:

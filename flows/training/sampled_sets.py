@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from dask.distributed import Client, LocalCluster, as_completed
+from dask.distributed import Client, as_completed
 from PIL import Image
 
+from flows.dask_cluster import dask_client
 from flows.generation.sampler import draw_images
 from flows.training.devices import prepare_torch
 from flows.training.families.mapping import family_named
@@ -36,7 +36,7 @@ class DrawnBatch:
 
 @dataclass(frozen=True)
 class DaskWorkers:
-    """Where batches may be drawn side by side: a scheduler's address, or `count` processes on this machine."""
+    """Where batches may be drawn side by side: a scheduler's tls:// address, or `count` processes on this machine."""
 
     count: int
     address: str = ""
@@ -110,12 +110,7 @@ def _draw_on_dask(
     recipe: SamplingRecipe, folder: Path, batches: list[range], workers: DaskWorkers
 ) -> Iterator[DrawnBatch]:
     """Batches as they are finished. A worker that dies has its batch drawn again elsewhere, at most twice."""
-    if workers.address:
-        with Client(workers.address) as client:
-            yield from _drawn(client, recipe, folder, batches)
-        return
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
-    with LocalCluster(n_workers=workers.count, **options) as local, Client(local) as client:
+    with dask_client(workers.count, workers.address) as client:
         yield from _drawn(client, recipe, folder, batches)
 
 
