@@ -179,8 +179,8 @@ def test_a_year_of_rows_levels_off_and_the_start_takes_no_longer(lone_platform: 
     after = start_seconds(platform)
     figures = (
         f"start: fresh {fresh:.1f} s, with a year {full:.1f} s, after retention {after:.1f} s; {gone:,} of {EVENTS:,} "
-        f"events in {took:.0f} s ({gone / took:,.0f}/s), {kept:,} kept; of {FLOW_RUNS:,} flow runs {runs:,} old ones left "
-        f"after {vacuumed:.0f} s ({FLOW_RUNS * 275 / 365 / vacuumed:,.0f}/s) and {logs:,} old lines of log"
+        f"events in {took:.0f} s ({gone / took:,.0f}/s), {kept:,} kept; of {FLOW_RUNS:,} flow runs {runs:,} old ones "
+        f"left after {vacuumed:.0f} s ({FLOW_RUNS * 275 / 365 / vacuumed:,.0f}/s) and {logs:,} old lines of log"
     )
     sys.stdout.write(figures)  # pytest -s shows it
     assert left == 0, figures
