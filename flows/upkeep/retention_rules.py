@@ -82,7 +82,7 @@ _SMALL = "kept for ever: "
 
 # fmt: off
 RULES: tuple[Rule, ...] = (
-    Rule("events that had their effect", "deleted so long after it", ("outbox",), setting=_OUTBOX, work=_rows("outbox", _OUTBOX)),
+    Rule("events that had their effect", "deleted so long after it; one that waits or was set aside stays", ("outbox",), setting=_OUTBOX, work=_rows("outbox", _OUTBOX)),
     Rule("Idempotency-Keys and their answers", "deleted so long after their use", ("idempotency_keys",), setting=_KEYS, work=_rows("idempotency_keys", _KEYS)),
     Rule("notifications, deliveries, sendings", "forgotten so long after they ended; a key stays, so that nobody is notified again", ("notifications", "deliveries", "sendings"), setting=_TOLD, work=_by(forget_notifications, _TOLD)),
     Rule("counted acts and their sums by the hour", "dropped by whole days", ("activity", "activity_hours"), setting=_ACTS, work=_by(drop_activity_days, _ACTS)),
@@ -106,9 +106,9 @@ RULES: tuple[Rule, ...] = (
     Rule("follows, reactions, comments", _OWN, ("follows", "reactions", "comments", "comment_mentions")),
     Rule("where and how readers are notified", "kept until the reader changes it", ("notification_preferences", "notification_readers", "endpoints", "channel_pauses")),
     Rule("places on leaderboards", _SMALL + "the editions of past days are what they show", ("leaderboard_editions", "leaderboard_places")),
-    Rule("state of flows", _SMALL + "one row for each flow, or for each of its days", ("drain_wakeups", "watched_flows", "flow_partitions", "flow_pauses", "schema_migrations", "retention_marks")),
+    Rule("state of flows and of the relay", _SMALL + "one row for each, or for each of its days", ("drain_wakeups", "relay_duties", "flow_deployments", "watched_flows", "flow_partitions", "flow_pauses", "schema_migrations", "retention_marks")),
     Rule("unfinished uploads", "given up by the API after so long without a byte", ("model_uploads",), ("model-uploads", "uploads"), _UPLOADS),
-    Rule("bytes that no row names", "deleted by `reconcile` after so long", folders=("blobs",), setting=_BLOBS),
+    Rule("bytes that no row names", "deleted by `reconcile` after so long", ("orphans",), folders=("blobs",), setting=_BLOBS),
     Rule("Prefect's flow runs, task runs, logs, artifacts", "deleted by Prefect's server so long after their end", setting=_FLOWS, work=_by(watch_flow_runs, _FLOWS)),
     Rule("Prefect's events", "deleted by Prefect's server", setting=_FLOW_EVENTS),
     Rule("results that Prefect keeps in files", "deleted so long after they were written", folders=("prefect",), setting=_FLOWS, work=_at(delete_old_files, "prefect/storage", _FLOWS)),
