@@ -33,8 +33,8 @@ from tests.storage.makers import a_data_set, a_job, an_account, settings_for
 
 REPOSITORIES = [
     module
-    for found in pkgutil.iter_modules(storage.postgres.__path__)
-    if hasattr(module := importlib.import_module(f"storage.postgres.{found.name}"), "SQL")
+    for found in pkgutil.walk_packages(storage.postgres.__path__, "storage.postgres.")
+    if hasattr(module := importlib.import_module(found.name), "SQL")
 ]
 """Every module with statements."""
 PAIRS = list(product(JobState, JobState))
