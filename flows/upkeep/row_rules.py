@@ -23,8 +23,10 @@ def forget_notifications(sweep: Sweep, setting: str) -> None:
 def drop_activity_days(sweep: Sweep, setting: str) -> None:
     """Whole days of acts and of their hourly sums: each is a table of its own. Sums by the day stay."""
     sweep.check()
-    [dropped] = run_patiently(sweep.stores, partial(activity.drop_days, int(sweep.value(setting))))
-    sweep.removed.count += dropped
+    dropped = run_patiently(sweep.stores, partial(activity.drop_days, int(sweep.value(setting))))
+    sweep.removed.count += sum(dropped)
+    if not dropped:
+        sweep.removed.note = "acts of those days wait for roll-up-metrics: no day was dropped"
 
 
 def delete_history(sweep: Sweep, setting: str) -> None:

@@ -124,5 +124,7 @@ select aside.id, aside.batch_id, aside.key_text, aside.reason, aside.entity, asi
 select day_partition('activity', (now() at time zone 'UTC')::date + days) from generate_series(-7, 2) days;
 
 -- drop_old_days --
+-- None while acts of those days wait to be summed: their sums are what stays of them.
 select drop_days_before('activity', first) + drop_days_before('activity_hours', first) as dropped
-  from (select (now() at time zone 'UTC')::date - %(days)s::int as first) limits;
+  from (select (now() at time zone 'UTC')::date - %(days)s::int as first) limits
+ where not exists (select from activity_pending where hour < first::timestamp at time zone 'UTC');

@@ -16,6 +16,8 @@ from flows.metrics.leaderboards import rank_due, rank_leaderboards
 from flows.metrics.rollups import roll_up, roll_up_metrics
 from flows.orchestrator import Orchestrator
 from flows.relay.relay import Relay
+from flows.upkeep.retention import apply
+from flows.upkeep.retention_rules import table_rules
 from storage.postgres import activity, freshness, rollups
 from storage.postgres.connection import Query
 from storage.records.activity import Act, Counted, Metric
@@ -118,7 +120,11 @@ def test_while_the_flow_is_away_everything_else_is_counted_and_old_days_are_drop
         count(stores, model.id, f"{days}", now - timedelta(days=days))
     began = "update watched_flows set started_at = now() - interval '460 days'"
     stores.database.run(Query(began, {}, len))
+    [rule] = table_rules("activity")
+    assert "wait for roll-up" in apply(stores, [rule]).done[0][1].note
+    assert stores.database.run(Query("select 1 from activity", {}, len)) == 3
     roll_up(stores, now)
+    assert apply(stores, [rule]).count >= 2
     totals = stores.database.run(rollups.totals(Counted.MODEL, model.id, Metric.VIEW))
     assert totals == Totals(day=1, week=1, month=1, year=2, all_time=3)
     assert stores.database.run(Query("select 1 from activity", {}, len)) == 2
