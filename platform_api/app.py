@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from platform_api.counting import Tally
 from platform_api.events import Announcements
 from platform_api.headers import complete_headers
 from platform_api.heads import answering_head
+from platform_api.health_checks import KeptLook, look
 from platform_api.key_checks import KeyChecks
 from platform_api.limits import Slots
 from platform_api.remembered import Remembered, remembering
@@ -53,6 +55,7 @@ from platform_api.resources.training_jobs import TrainingJobs
 from platform_api.resources.version_writing import VersionWriting
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
+from platform_api.stopping import Stopping, hearing_signals
 from storage.blobs.images import ImageWorkers
 from storage.blobs.parts import Parts
 from storage.settings import Settings, load_settings
@@ -88,8 +91,7 @@ RESOURCES = (
     NotificationLinks,
 )
 
-STREAMS_EACH = 50
-"""Event streams that one account may follow at once, in one process."""
+END_SECONDS = 2.0
 UPLOADS_EACH = 4
 """Uploads that one account may send at once, to one process."""
 
@@ -126,14 +128,23 @@ def create_app(settings: Settings) -> Litestar:
 
 def app_from_environment() -> ASGIApp:
     """What uvicorn serves: `uvicorn platform_api.app:app_from_environment --factory --no-proxy-headers`."""
+    settings = load_settings()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    return served(load_settings())
+    allow_many_files()
+    return served(settings)
 
 
 def served(settings: Settings) -> ASGIApp:
-    """The API as it is served: with HEAD, and behind the proxies whose word for the client's address is taken."""
+    """The API as it is served: with HEAD and a log line for each request, and behind the proxies whose word for the
+    client's address is taken."""
     app, trusted = answering_head(create_app(settings)), settings.api.trusted_proxies
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
+
+
+def allow_many_files() -> None:
+    """Let this process open as many files as it may: each client of a stream is one. Usually 1,024 at first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def provide_stores(state: State) -> AsyncStores:
@@ -148,30 +159,38 @@ def provide_arrivals(state: State) -> resuming.Arrivals:
 
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
-    """What runs beside the routes: announcements, the tally of acts, the sweep of uploads, the image children."""
+    """What runs beside the routes: announcements, ticks, the tally of acts, the sweep of uploads, image children."""
     await asyncio.to_thread(receiving.sweep_staging, stores.settings)
     state.stores = stores
+    state.stopping = stopping = Stopping()
+    state.health = KeptLook(lambda: look(stores))
     state.key_checks = KeyChecks(stores)
     state.remembered = Remembered(stores.settings, stores.watch)
-    state.announcements = Announcements(stores.database)
-    state.streams = Slots("event streams", each=STREAMS_EACH, together=1000)
+    state.announcements = Announcements(stores.database, stopping)
+    state.streams = Slots(
+        "event streams",
+        each=stores.settings.api.max_streams_per_account,
+        together=stores.settings.api.max_streams,
+    )
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     state.tally = Tally(stores.database)
-    state.arrivals = resuming.Arrivals(stores, Parts(stores.settings.model_uploads_folder))
+    state.arrivals = resuming.Arrivals(stores, Parts(stores.settings.model_uploads_folder), stopping)
     works = (
         state.announcements.listen(),
+        stores.progress.listen(),
         state.tally.write_down_for_ever(),
         state.key_checks.keep_noting(),
         resuming.keep_sweeping(state.arrivals),
     )
     beside = [asyncio.create_task(work) for work in works]
     try:
-        yield
+        with hearing_signals(stopping):
+            yield
     finally:
         for task in beside:
             task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await asyncio.wait(beside, timeout=END_SECONDS)  # the client of Valkey swallows that while it connects
         await state.tally.write_down()
         await state.key_checks.note_uses()
         await asyncio.to_thread(state.image_workers.close)

@@ -12,7 +12,6 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import psycopg
@@ -21,6 +20,7 @@ from litestar.response import Stream
 
 from platform_api.limits import Slots
 from platform_api.resources.views import camelised
+from platform_api.stopping import CLOSING_EVENT, Stopping
 from storage.errors import InvalidRequest, StoreFailure, StoreUnavailable
 from storage.postgres import jobs, outbox
 from storage.postgres.connection import AsyncDatabase, Script
@@ -32,8 +32,8 @@ LOG = logging.getLogger("darkroom.api")
 MEDIA_TYPE = "text/event-stream"
 KEEP_ALIVE_SECONDS = 10.0
 LOOK_SECONDS = 5.0
-TICKS_AGAIN_SECONDS = 3.0
-TICKS_LOOK_SECONDS = 0.5
+LOOKS_A_SECOND = 100
+"""Slow looks of all streams together: of many streams each looks more rarely. Announcements wake them all the same."""
 CHANNELS = ("outbox", "in_app")
 """What is listened to: events by their subject, new notifications by their reader."""
 EVERY_READER = "readers"
@@ -42,11 +42,12 @@ _LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
 class Waiter:
-    """One stream that sleeps until there is something to look at."""
+    """One stream that sleeps until there is something to look at, or until the process stops."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: Stopping) -> None:
         self.woken = asyncio.Event()
         self.news = True
+        self.stopping = stopping
 
     def announce(self) -> None:
         """Wake it to look at the table."""
@@ -57,18 +58,27 @@ class Waiter:
 class Announcements:
     """Wakes whoever waits for news of a subject."""
 
-    def __init__(self, database: AsyncDatabase) -> None:
-        self._database = database
+    def __init__(self, database: AsyncDatabase, stopping: Stopping) -> None:
+        self._database, self._stopping = database, stopping
         self._waiting: defaultdict[str, set[Waiter]] = defaultdict(set)
+        self._streams = 0
+
+    @property
+    def look_seconds(self) -> float:
+        """How long after its last look a stream looks unasked."""
+        return max(LOOK_SECONDS, self._streams / LOOKS_A_SECOND)
 
     @contextlib.contextmanager
     def waiting_for(self, subject: str) -> Generator[Waiter]:
         """A waiter that is woken whenever something happens to `subject`."""
-        waiter = Waiter()
+        waiter = Waiter(self._stopping)
         self._waiting[subject].add(waiter)
+        self._streams += 1
         try:
-            yield waiter
+            with self._stopping.waking(waiter.woken):
+                yield waiter
         finally:
+            self._streams -= 1
             self._waiting[subject].discard(waiter)
             if not self._waiting[subject]:
                 del self._waiting[subject]
@@ -131,64 +141,59 @@ async def follow(
     """The stream of one job as bytes, from the first event with an id above `after` to the job's end."""
     async with streams.hold(job.account_id):
         with announcements.waiting_for(_subject(job)) as waiter:
-            ticks = _Ticks(stores, job.id, waiter)
-            collecting = asyncio.create_task(ticks.collect())
-            try:
+            ticks = _Ticks(waiter)
+            with stores.progress.followed_by(job.id, ticks.put):
                 yield b"retry: 2000\n\n"
                 if job.progress is not None and job.state not in TERMINAL:
                     yield _tick(job.progress)
-                async for piece in _News(stores, job, after, waiter, ticks).pieces():
+                async for piece in _News(stores, job, after, waiter, ticks, announcements).pieces():
                     yield piece
-            finally:
-                ticks.stop()
-                collecting.cancel()
 
 
 class _Ticks:
     """The newest progress tick of one job, and nothing while Valkey is away."""
 
-    def __init__(self, stores: AsyncStores, job_id: UUID, waiter: Waiter) -> None:
-        self._stores, self._job_id, self._waiter = stores, job_id, waiter
+    def __init__(self, waiter: Waiter) -> None:
+        self._waiter = waiter
         self._newest: Progress | None = None
-        self._stopped = False
 
-    def stop(self) -> None:
-        """End `collect` at its next turn. Cancelling is not enough: the client swallows that while it connects."""
-        self._stopped = True
+    def put(self, tick: Progress) -> None:
+        """Keep the newest tick, and wake the stream."""
+        self._newest = tick
+        self._waiter.woken.set()
 
     def take(self) -> Progress | None:
         """The newest tick since the last call."""
         newest, self._newest = self._newest, None
         return newest
 
-    async def collect(self) -> None:
-        """Follow the job's ticks until cancelled; try again a little later when Valkey does not answer."""
-        while not self._stopped:
-            following = self._stores.progress.follow(self._job_id, wait_seconds=TICKS_LOOK_SECONDS)
-            async with contextlib.aclosing(following) as ticks:
-                async for tick in ticks:
-                    if self._stopped:
-                        return
-                    if tick is not None:
-                        self._newest = tick
-                        self._waiter.woken.set()
-            await asyncio.sleep(TICKS_AGAIN_SECONDS)
-
 
 class _News:
     """Looks at the table when told to or when too long has passed, and keeps the connection alive between."""
 
-    def __init__(self, stores: AsyncStores, job: Job, after: int, waiter: Waiter, ticks: _Ticks) -> None:
+    def __init__(
+        self,
+        stores: AsyncStores,
+        job: Job,
+        after: int,
+        waiter: Waiter,
+        ticks: _Ticks,
+        announcements: Announcements,
+    ) -> None:
         self._stores, self._job, self._after, self._waiter, self._ticks = stores, job, after, waiter, ticks
+        self._announcements = announcements
         self._ended = False
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        """Events, ticks and keep-alives as they come, to the job's end."""
+        """Events, ticks and keep-alives as they come, to the job's end or the process'."""
         clock = asyncio.get_running_loop()
         spoke = looked = clock.time()
         while not self._ended:
             self._waiter.woken.clear()
-            if self._waiter.news or clock.time() - looked >= LOOK_SECONDS:
+            if self._waiter.stopping.begun:
+                yield CLOSING_EVENT
+                return
+            if self._waiter.news or clock.time() - looked >= self._announcements.look_seconds:
                 looked = clock.time()
                 for row in await self._look():
                     spoke = clock.time()

@@ -15,6 +15,7 @@ from litestar.response import Stream
 from platform_api.events import KEEP_ALIVE_SECONDS, LOOK_SECONDS, MEDIA_TYPE, Announcements
 from platform_api.limits import Slots
 from platform_api.resources.notification_views import notification_view
+from platform_api.stopping import CLOSING_EVENT
 from storage.errors import StoreFailure
 from storage.postgres import in_app
 from storage.postgres.in_app import InApp
@@ -40,7 +41,7 @@ def respond(
 async def follow(
     stores: AsyncStores, announcements: Announcements, streams: Slots, account: Account, after: int | None
 ) -> AsyncGenerator[bytes]:
-    """The stream as bytes. It ends only when the client leaves; its first words say where it begins."""
+    """The stream as bytes. It ends when the client leaves or the process stops; its first words say where it begins."""
     subject = f"reader:{account.number}"
     async with streams.hold(account.id):
         with announcements.waiting_for(subject) as waiter:
@@ -49,7 +50,10 @@ async def follow(
             told = after
             while True:
                 waiter.woken.clear()
-                if waiter.news or clock.time() - looked >= LOOK_SECONDS:
+                if waiter.stopping.begun:
+                    yield CLOSING_EVENT
+                    return
+                if waiter.news or clock.time() - looked >= announcements.look_seconds:
                     looked, waiter.news = clock.time(), False
                     if told is None:
                         told = await _begin(stores, account.number)

@@ -13,9 +13,11 @@ from litestar import Request
 from litestar.exceptions import HTTPException
 
 from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
+from storage.errors import ShuttingDown
 
 SILENT_SECONDS = 30.0
 DRAIN_SECONDS = 10.0
+_GOES_ON = "The server stops and keeps what it has. Go on in a few seconds, from where the upload says it is."
 
 
 class Body:
@@ -27,7 +29,8 @@ class Body:
     def __init__(self, request: Request[Any, Any, Any], limit: int, too_many: str) -> None:
         self._request, self._limit, self._too_many = request, limit, too_many
         self._stream: AsyncIterator[bytes] = request.stream()
-        self._ended = False
+        self._ended = self._stopped = False
+        self._silence: asyncio.Timeout | None = None
 
     @property
     def declared_length(self) -> int | None:
@@ -52,7 +55,7 @@ class Body:
                 if len(gathered) >= size:
                     yield bytes(gathered)
                     gathered.clear()
-        except (TooSlow, MalformedBody):
+        except (TooSlow, MalformedBody, ShuttingDown):
             if gathered:
                 yield bytes(gathered)
             raise
@@ -60,13 +63,19 @@ class Body:
             yield bytes(gathered)
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        """The bytes. Raises BodyTooLarge, TooSlow, and MalformedBody when the client goes away."""
+        """The bytes. Raises BodyTooLarge, TooSlow, MalformedBody when the client leaves, ShuttingDown after `stop`."""
         came = 0
         while (piece := await self._next()) is not None:
             came += len(piece)
             if came > self._limit:
                 raise BodyTooLarge(self._too_many)
             yield piece
+
+    def stop(self) -> None:
+        """Take no more bytes: the process stops."""
+        self._stopped = True
+        if self._silence is not None:
+            self._silence.reschedule(asyncio.get_running_loop().time())
 
     async def drain(self) -> None:
         """Read on for a while, so that the refusal reaches a client that is still sending."""
@@ -81,14 +90,21 @@ class Body:
     async def _next(self) -> bytes | None:
         if self._ended:
             return None
+        if self._stopped:
+            raise ShuttingDown(_GOES_ON)
         try:
-            return await asyncio.wait_for(anext(self._stream), SILENT_SECONDS)
+            async with asyncio.timeout(SILENT_SECONDS) as self._silence:
+                return await anext(self._stream)
         except StopAsyncIteration:
             self._ended = True
             return None
         except TimeoutError as error:
             self._ended = True
+            if self._stopped:
+                raise ShuttingDown(_GOES_ON) from error
             raise TooSlow(f"No bytes came for {SILENT_SECONDS:.0f} s. Send the upload again.") from error
         except HTTPException as error:
             self._ended = True
             raise MalformedBody("The body ended before it was whole. Send the upload again.") from error
+        finally:
+            self._silence = None

@@ -29,8 +29,11 @@ class Slots:
 
     def check(self, holder: Hashable) -> None:
         """Raises TooManyRequests when no slot is left for the holder."""
-        if self._held[holder] >= self._each or self._held.total() >= self._together:
+        if self._held[holder] >= self._each:
             message = f"Too many {self._what} at once; the limit is {self._each}. Wait for one to end."
+            raise TooManyRequests(message, self._retry_after)
+        if self._held.total() >= self._together:
+            message = f"This server has {self._together} {self._what}, which is its limit. Try again in a while."
             raise TooManyRequests(message, self._retry_after)
 
     @asynccontextmanager

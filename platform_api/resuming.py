@@ -20,6 +20,7 @@ from platform_api import tus
 from platform_api.incoming import Body
 from platform_api.model_files import Hashers, go_on, in_thread, keep_whole, take_in
 from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
+from platform_api.stopping import Stopping
 from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import Part, Parts
 from storage.errors import (
@@ -28,6 +29,7 @@ from storage.errors import (
     NotAllowed,
     NotFound,
     PoolBusy,
+    ShuttingDown,
     StoreFailure,
     UploadBusy,
     UploadRefused,
@@ -48,6 +50,7 @@ class Arrivals:
 
     stores: AsyncStores
     parts: Parts
+    stopping: Stopping
     hashers: Hashers = field(default_factory=Hashers)
 
     @property
@@ -113,7 +116,8 @@ async def append(
         except EOFError as error:
             await arrivals.give_up(upload_id)
             raise Gone(f"Upload {upload_id} lost bytes on our disk and was given up. Begin a new one.") from error
-        return await _Appending(arrivals, upload, part, hasher, viewer).run(body, checksum)
+        with arrivals.stopping.ending(body.stop):
+            return await _Appending(arrivals, upload, part, hasher, viewer).run(body, checksum)
 
 
 def _awaited(request: Request[Any, Any, Any], upload: ModelUpload, offset: int) -> Body:
@@ -156,7 +160,7 @@ class _Appending:
             if self._is_whole:
                 return await self._finish()
             await self._mark()
-        except (MalformedBody, TooSlow, PoolBusy):  # the sender is gone, or goes on later
+        except (MalformedBody, TooSlow, PoolBusy, ShuttingDown):  # the sender is gone, or goes on later
             if checksum is None:
                 await self._mark()
                 self._arrivals.hashers.put(self._upload.id, self._hasher)

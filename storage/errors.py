@@ -29,6 +29,7 @@ DarkroomError
 │   ├── StoreUnavailable        it cannot now; waiting helps
 │   │   ├── EncoderUnavailable  no weights that turn text into vectors
 │   │   ├── PoolBusy            every thread or connection of its kind was in use for too long
+│   │   ├── ShuttingDown        the process stops; the next one goes on
 │   │   ├── PostgresUnavailable it refuses connections, or lost one
 │   │   ├── LockTimeout         somebody else held a row for too long
 │   │   └── TransactionConflict undone for the sake of another transaction
@@ -232,6 +233,12 @@ class EncoderUnavailable(StoreUnavailable):
     """There are no usable weights that turn text into vectors; text search works without them."""
 
     code = "encoder_unavailable"
+
+
+class ShuttingDown(StoreUnavailable):
+    """The process was asked to stop; the next one goes on."""
+
+    code = "shutting_down"
 
 
 class FreeSpaceLow(DarkroomError):

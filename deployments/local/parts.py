@@ -248,11 +248,13 @@ def api(settings: Settings) -> Part:
             *("--host", settings.api.host, "--port", str(settings.api.port)),
             # Which proxies to believe is a setting of the API; uvicorn would believe everybody on this machine.
             "--no-proxy-headers",
-            # An open event stream must not hold up the stop.
-            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
+            # Streams end and uploads keep what they have by themselves (platform_api/stopping.py); other requests have
+            # as long as this.
+            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "10"),
         ],
         environment=env.shared_environment(settings, "api"),
-        healthy=probes.answers_http(f"http://{settings.api.host}:{settings.api.port}/health"),
+        healthy=probes.answers_http(f"http://{settings.api.host}:{settings.api.port}/health/ready"),
+        stop_seconds=15.0,
         needs=("postgres", "valkey"),
         listens=Listens(settings.api.port, "DARKROOM_API__PORT"),
         url=settings.api.public_url,

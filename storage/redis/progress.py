@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 from uuid import UUID
 
@@ -14,6 +17,9 @@ from redis.exceptions import RedisError
 # The client annotates its methods partly, so it is held as Any.
 from storage.records.jobs import Progress
 from storage.settings import RedisSettings
+
+AGAIN_SECONDS = 3.0
+LISTEN_SECONDS = 1.0
 
 
 class ProgressWriter:
@@ -38,23 +44,43 @@ class ProgressWriter:
 
 
 class ProgressReader:
-    """Follows ticks in the API."""
+    """Follows ticks in the API: one connection for all who follow, since there are few ticks and many followers."""
 
     def __init__(self, settings: RedisSettings) -> None:
         self._client: Any = cast(Any, AsyncRedis).from_url(
             settings.url.get_secret_value(), socket_timeout=5, socket_connect_timeout=1
         )
+        self._followers: defaultdict[str, set[Callable[[Progress], None]]] = defaultdict(set)
 
-    async def follow(self, job_id: UUID, *, wait_seconds: float) -> AsyncGenerator[Progress | None]:
-        """Ticks as they come, and None after every `wait_seconds` without one. Ends when Valkey does not answer."""
+    @contextmanager
+    def followed_by(self, job_id: UUID, follower: Callable[[Progress], None]) -> Generator[None]:
+        """Call `follower` with every tick of a job, as long as somebody listens."""
+        channel = _channel(job_id)
+        self._followers[channel].add(follower)
         try:
-            async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-                await subscription.subscribe(_channel(job_id))
-                while True:
-                    message = await subscription.get_message(timeout=wait_seconds)
-                    yield None if message is None else msgspec.json.decode(message["data"], type=Progress)
-        except RedisError:
-            return
+            yield
+        finally:
+            self._followers[channel].discard(follower)
+            if not self._followers[channel]:
+                del self._followers[channel]
+
+    async def listen(self) -> None:
+        """Hand ticks to their followers until cancelled; connect again when Valkey does not answer."""
+        while True:
+            with suppress(RedisError, OSError):
+                await self._listen_once()
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _listen_once(self) -> None:
+        async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+            await subscription.psubscribe(_channel("*"))
+            while True:
+                message = await subscription.get_message(timeout=LISTEN_SECONDS)
+                followers = message and self._followers.get(message["channel"].decode())
+                if followers:
+                    tick = msgspec.json.decode(message["data"], type=Progress)
+                    for follower in tuple(followers):
+                        follower(tick)
 
     async def alive(self) -> bool:
         """Whether Valkey answers."""
@@ -68,5 +94,5 @@ class ProgressReader:
         await self._client.aclose()
 
 
-def _channel(job_id: UUID) -> str:
+def _channel(job_id: UUID | str) -> str:
     return f"progress:{job_id}"

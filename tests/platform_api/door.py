@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 import uvicorn
 from PIL import Image
+from pydantic import SecretStr
 
 from platform_api.app import served
 from storage.postgres import access, base_models
@@ -86,6 +87,7 @@ def serving(
     uploads: UploadSettings | None = None,
     search: SearchSettings | None = None,
     limits: LimitSettings | None = None,
+    api: ApiSettings | None = None,
 ) -> Iterator[Door]:
     """A door over these stores, served by uvicorn in a thread."""
     settings = Settings(
@@ -95,7 +97,7 @@ def serving(
         uploads=uploads or UploadSettings(),
         search=search or SearchSettings(),
         limits=limits or LimitSettings(),
-        api=ApiSettings(signing_key="a key for tests"),  # type: ignore[arg-type]
+        api=(api or ApiSettings()).model_copy(update={"signing_key": SecretStr("a key for tests")}),
         notifications=NotificationSettings(sealing_key="another", smtp_host="mail.example.com"),  # type: ignore[arg-type]
     )
     with Database(settings.postgres) as database, listening(settings) as url:

@@ -24,6 +24,7 @@ class Process:
 
     settings: Settings
     port: int = 0
+    variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -52,10 +53,14 @@ class Process:
             "DARKROOM_POSTGRES__URL": self.settings.postgres.url.get_secret_value(),
             "DARKROOM_REDIS__URL": self.settings.redis.url.get_secret_value(),
             "DARKROOM_SEARCH__ENCODER_FOLDER": "off",
+            **self.variables,
         }
         command = [sys.executable, "-m", "uvicorn", "platform_api.app:app_from_environment", "--factory"]
-        options = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error"]
-        self.process = subprocess.Popen([*command, *options], env=environment, cwd=PROJECT, start_new_session=True)
+        options = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error", "--no-access-log"]
+        graceful = ["--timeout-graceful-shutdown", "10"]
+        self.process = subprocess.Popen(
+            [*command, *options, *graceful], env=environment, cwd=PROJECT, start_new_session=True
+        )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -67,6 +72,11 @@ class Process:
             else:
                 return
         raise RuntimeError("The API did not start.")
+
+    def ask_to_stop(self) -> None:
+        """What a supervisor sends."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it as a power cut would."""

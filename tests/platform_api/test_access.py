@@ -165,6 +165,8 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/download/files/{file_id}/{name}"): None,
     ("HEAD", "/api/download/files/{file_id}/{name}"): None,
     ("GET", "/health"): None,
+    ("GET", "/health/ready"): None,
+    ("GET", "/health/live"): None,
     ("GET", "/metrics"): None,
     ("GET", "/docs"): None,
     ("GET", "/schema/openapi.json"): None,

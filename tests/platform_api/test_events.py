@@ -13,11 +13,12 @@ from uuid import UUID
 import httpx
 import pytest
 
-from platform_api import app, events
+from platform_api import events
 from storage.postgres import job_files, jobs
 from storage.postgres.connection import Query
 from storage.records.jobs import JobFileRole, Progress
 from storage.redis.progress import ProgressWriter
+from storage.settings import ApiSettings
 from tests.platform_api.door import ALL, Door, register_starter, serving, upload
 
 Message = dict[str, str]
@@ -160,11 +161,9 @@ def test_it_works_without_valkey_and_after_its_listener_lost_postgres(database_u
     assert kinds == ["job.submitted", "job.cancelled"]
 
 
-def test_a_stream_that_its_client_leaves_frees_its_slot(
-    database_url: str, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(app, "STREAMS_EACH", 2)
-    with serving(tmp_path, database_url, valkey_url) as door:
+def test_a_stream_that_its_client_leaves_frees_its_slot(database_url: str, valkey_url: str, tmp_path: Path):
+    few = ApiSettings(max_streams_per_account=2)
+    with serving(tmp_path, database_url, valkey_url, api=few) as door:
         register_starter(door.database)
         client = door.client()
         events_path = submitted(client)["links"]["events"]

@@ -52,6 +52,8 @@ schemathesis.serializer.alias("application/offset+octet-stream", "application/oc
 
 NO_INPUTS = (
     "GET /health",
+    "GET /health/ready",
+    "GET /health/live",
     "GET /metrics",
     "GET /api/v1/me",
     "GET /api/v1/enums",
