@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -40,6 +41,7 @@ from storage.errors import (
     StoreFailure,
     StoreUnavailable,
 )
+from storage.logs import log_context
 from storage.postgres import jobs
 from storage.postgres.connection import Query, Script
 from storage.postgres.locks import try_lock
@@ -73,7 +75,7 @@ class RunningJob:
         self._stop: JobLost | JobCancelled | None = None
         self._ended = threading.Event()
         self._last_tick = 0.0
-        self._heart = threading.Thread(target=self._beat, name=f"heartbeat-{job.id}", daemon=True)
+        self._heart: threading.Thread | None = None
 
     def check(self) -> None:
         """Raise JobCancelled or JobLost once this process should stop. Cheap: call it at every step."""
@@ -101,13 +103,16 @@ class RunningJob:
         crash_points.reach(self.stores.settings, point)
 
     def start(self) -> None:
-        """Begin the heartbeat."""
+        """Begin the heartbeat; what it logs belongs to what this does."""
+        beat = copy_context().run
+        self._heart = threading.Thread(target=beat, args=(self._beat,), name=f"heartbeat-{self.id}", daemon=True)
         self._heart.start()
 
     def stop(self) -> None:
         """End the heartbeat and give the lock back."""
         self._ended.set()
-        self._heart.join(timeout=15)
+        if self._heart is not None:
+            self._heart.join(timeout=15)
         with suppress(psycopg.Error):
             self._lock.close()
 
@@ -153,6 +158,11 @@ def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[Runnin
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, hand_out)
+    with log_context(request_id=job.row.request_id, job_id=str(job.id)):
+        yield from _held(job)
+
+
+def _held(job: RunningJob) -> Generator[RunningJob]:
     job.start()
     try:
         yield job

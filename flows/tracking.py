@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import copy_context
 from pathlib import Path
 from uuid import UUID
 
@@ -32,6 +33,7 @@ SEND_SECONDS = 2.0
 SEND_POINTS = 500
 EXPERIMENT = "dreambooth"
 JOB_TAG = "darkroom.job_id"
+REQUEST_TAG = "darkroom.request_id"
 VERSION_TAG = "darkroom.model_version_id"
 ALIAS = "current"
 RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
@@ -85,7 +87,8 @@ def shortened(value: object) -> str:
 def job_tags(job: Job) -> dict[str, str]:
     """What the run of a training job is found by."""
     request = msgspec.convert(job.request, TrainingJobRequest)
-    return {"mlflow.runName": f"{request.model_name} {str(job.id)[:8]}", "base_model": request.base_model}
+    asked = {REQUEST_TAG: job.request_id} if job.request_id else {}
+    return {"mlflow.runName": f"{request.model_name} {str(job.id)[:8]}", "base_model": request.base_model, **asked}
 
 
 def job_params(job: Job) -> dict[str, object]:
@@ -110,7 +113,10 @@ class TrackingRun:
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._wake, self._closed = threading.Event(), threading.Event()
-        self._sender = threading.Thread(target=self._send_for_ever, name=f"tracking-{job_id}", daemon=True)
+        send = copy_context().run  # what it logs belongs to what this does
+        self._sender = threading.Thread(
+            target=send, args=(self._send_for_ever,), name=f"tracking-{job_id}", daemon=True
+        )
         self._sender.start()
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import resource
 from collections.abc import AsyncGenerator
 from typing import Any, cast
@@ -26,6 +25,7 @@ from platform_api.health_checks import KeptLook, look
 from platform_api.key_checks import KeyChecks
 from platform_api.limits import Slots
 from platform_api.remembered import Remembered, remembering
+from platform_api.request_log import logging_requests
 from platform_api.resources import uploads
 from platform_api.resources.activity import ActivityResource
 from platform_api.resources.base_models import BaseModels
@@ -58,6 +58,7 @@ from platform_api.resources.words import Words
 from platform_api.stopping import Stopping, hearing_signals
 from storage.blobs.images import ImageWorkers
 from storage.blobs.parts import Parts
+from storage.logs import configure
 from storage.settings import Settings, load_settings
 from storage.stores import AsyncStores, open_async_stores
 
@@ -129,7 +130,7 @@ def create_app(settings: Settings) -> Litestar:
 def app_from_environment() -> ASGIApp:
     """What uvicorn serves: `uvicorn platform_api.app:app_from_environment --factory --no-proxy-headers`."""
     settings = load_settings()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    configure(settings.logs)
     allow_many_files()
     return served(settings)
 
@@ -137,7 +138,7 @@ def app_from_environment() -> ASGIApp:
 def served(settings: Settings) -> ASGIApp:
     """The API as it is served: with HEAD and a log line for each request, and behind the proxies whose word for the
     client's address is taken."""
-    app, trusted = answering_head(create_app(settings)), settings.api.trusted_proxies
+    app, trusted = logging_requests(answering_head(create_app(settings))), settings.api.trusted_proxies
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
 

@@ -19,7 +19,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
-from platform_api.headers import request_id
+from platform_api.headers import REFUSED, request_id
 from storage import errors
 
 LOG = logging.getLogger("darkroom.api")
@@ -147,14 +147,7 @@ def answer_named_error(request: Request[Any, Any, Any], error: errors.DarkroomEr
     refused = cast(Refusals, request.app.state.refusals)
     reason = f"{error.code}/{error.reason}" if isinstance(error, errors.UploadRefused) else error.code
     refused[reason] += 1
-    LOG.info(
-        "refused %s %s as %s %s request=%s",
-        request.method,
-        _path(request),
-        int(status),
-        reason,
-        request_id(request.scope),
-    )
+    request.scope["state"][REFUSED] = reason
     fields = error.fields if isinstance(error, errors.InvalidRequest) else {}
     return _answer(request, status, error.code, str(error), fields, _headers(error))
 
@@ -173,7 +166,9 @@ def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException)
 
 def answer_unforeseen_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """The answer to a fault of our own: nothing of it is told, all of it is logged."""
-    LOG.error("failed %s %s request=%s", request.method, _path(request), request_id(request.scope), exc_info=error)
+    LOG.error(
+        "failed %s %s", request.method, cast(Any, request.scope).get("path_template", "unmatched"), exc_info=error
+    )
     detail = "Something failed on our side and was logged. Try again; if it stays, give the operator the requestId."
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail, {}, {})
 

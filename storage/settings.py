@@ -268,6 +268,15 @@ class RetentionSettings(BaseModel):
         return value
 
 
+class LogSettings(BaseModel):
+    """What the processes write to their logs: one line an event."""
+
+    format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object a line.")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="From which level on our own lines are written; those of libraries from WARNING on."
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Built once at each root: the API, a flow, the relay, a CLI command."""
 
@@ -290,6 +299,7 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()  # pyright: ignore[reportCallIssue]
     notifications: NotificationSettings = NotificationSettings()  # pyright: ignore[reportCallIssue]
     retention: RetentionSettings = RetentionSettings()  # pyright: ignore[reportCallIssue]
+    logs: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.local.errors import NotRunning
+from deployments.local.lines import shown_by
 from deployments.local.platform import run_platform, start_detached, stop_platform
 from deployments.local.report import MIB, PartReport, platform_report
 from storage.settings import Settings, load_settings
 
 PREFECT = ("prefect", "auth")
-COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow", "bright_blue")
 
 
 def up(
@@ -27,11 +27,10 @@ def up(
         pid = start_detached(settings)
         typer.echo(f"Darkroom runs (process {pid}, data in {settings.data_folder}).\n{addresses(settings)}")
         return
-    colours: dict[str, str] = {}
+    shown = shown_by(settings.logs)
 
     def say(part: str, line: str) -> None:
-        colour = colours.setdefault(part, COLOURS[len(colours) % len(COLOURS)])
-        typer.echo(f"{typer.style(f'{part:>15} |', fg=colour)} {line}")
+        typer.echo(shown(part, line))
 
     def healthy(seconds: float) -> None:
         for line in (f"healthy after {seconds:.1f} s", *addresses(settings).splitlines(), "stop with Ctrl-C"):

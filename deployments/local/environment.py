@@ -20,6 +20,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from storage.settings import PrefectSettings, Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
+PREFECT_LOGGING = PROJECT / "deployments" / "prefect-logging.yaml"
 # Carried by every process of one platform, so that whatever an earlier `up` left behind can be found by it.
 DATA_FOLDER_MARK = "DARKROOM_PLATFORM_FOLDER"
 PART_MARK = "DARKROOM_PLATFORM_PART"
@@ -135,6 +136,7 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_LOGGING_SETTINGS_PATH": str(PREFECT_LOGGING),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from contextlib import ExitStack
 from types import FrameType
 
@@ -12,15 +11,16 @@ from prefect.client.orchestration import get_client
 
 from flows.orchestrator import Orchestrator
 from flows.relay.relay import Relay
+from storage.logs import configure
 from storage.settings import load_settings
 from storage.stores import open_stores
 
 
 def main() -> None:
     """Run a relay until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    with open_stores(load_settings()) as stores, ExitStack() as clients:
+    settings = load_settings()
+    configure(settings.logs)
+    with open_stores(settings) as stores, ExitStack() as clients:
         relay = Relay(stores, lambda: Orchestrator(clients.enter_context(get_client(sync_client=True))))
 
         def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -25,6 +25,7 @@ from prefect.exceptions import ObjectNotFound
 from flows.notifications.expanding import expand
 from flows.orchestrator import DeploymentMissing, FlowPaused, Orchestrator, PrefectAway
 from storage.errors import DarkroomError, PostgresUnavailable, StoreFailure
+from storage.logs import log_context
 from storage.postgres import flow_deployments, jobs, outbox, pauses, search_queue
 from storage.postgres.connection import Query, Script
 from storage.postgres.outbox import MOST_FAILURES
@@ -54,7 +55,7 @@ from storage.records.events import (
     merged,
 )
 from storage.records.freshness import Switch
-from storage.records.jobs import JobKind, JobState
+from storage.records.jobs import Job, JobKind, JobState
 from storage.records.search import Kind
 from storage.stores import Stores
 
@@ -182,12 +183,16 @@ class Effects:
         job = self._stores.database.run(jobs.get(event.job_id))
         if job.state is not JobState.SUBMITTED or job.hand_out != event.hand_out:
             return
+        with log_context(request_id=job.request_id):
+            self._start_flow_run_of(job)
+
+    def _start_flow_run_of(self, job: Job) -> None:
         run = self._orchestrator.start(
             FLOWS[job.kind],
             key=f"{job.id}:{job.hand_out}",
             name=f"{job.kind}-{str(job.id)[:8]}-{job.hand_out}",
             parameters={"job_id": str(job.id), "hand_out": job.hand_out},
-            tags=[f"job:{job.id}"],
+            tags=[f"job:{job.id}", *([f"request:{job.request_id}"] if job.request_id else [])],
         )
         noted = self._stores.database.run(jobs.note_flow_run(job.id, job.hand_out, run.id))
         log.info("job %s hand-out %d: flow run %s", job.id, job.hand_out, run.id)

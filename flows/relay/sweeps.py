@@ -6,6 +6,7 @@ import logging
 
 from flows.orchestrator import Orchestrator
 from storage.errors import JobLost
+from storage.logs import log_context
 from storage.postgres import jobs, models
 from storage.postgres.connection import Database
 from storage.records.jobs import Job
@@ -33,7 +34,8 @@ def sweep_silent_jobs(database: Database, settings: JobSettings) -> list[Job]:
         )
     )
     for job in moved:
-        log.warning("job %s was silent: now %s, hand-out %d", job.id, job.state, job.hand_out)
+        with log_context(request_id=job.request_id):
+            log.warning("job %s was silent: now %s, hand-out %d", job.id, job.state, job.hand_out)
     return moved
 
 
@@ -47,5 +49,6 @@ def replace_dead_flow_runs(database: Database, orchestrator: Orchestrator, setti
             except JobLost:
                 continue
     for job in replaced:
-        log.warning("job %s lost its flow run before it began: hand-out %d", job.id, job.hand_out)
+        with log_context(request_id=job.request_id):
+            log.warning("job %s lost its flow run before it began: hand-out %d", job.id, job.hand_out)
     return replaced

@@ -13,6 +13,7 @@ from litestar.params import Parameter
 
 from platform_api import downloads, events
 from platform_api.access import Caller, Requires
+from platform_api.headers import request_id
 from platform_api.idempotency import IdempotencyKey, checked_key
 from platform_api.limits import PageCursor, PageLimit, read_number_cursor, write_cursor
 from platform_api.problems import can_answer
@@ -94,14 +95,23 @@ class JobRoutes(Controller):
         summary="Try a failed or cancelled job again",
     )
     async def retry(
-        self, stores: AsyncStores, caller: Caller, job_id: UUID, idempotency_key: IdempotencyKey = None
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        caller: Caller,
+        job_id: UUID,
+        idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
         """A new job with the same recipe, from the old one's newest checkpoint."""
-        key = checked_key(idempotency_key)
+        key, identity = checked_key(idempotency_key), request_id(request.scope)
 
         def script() -> Script[tuple[Job, bool]]:
             yield from job_of_kind(job_id, caller.account_id, self.kind)
-            return (yield from submissions.retry(job_id, caller.account_id, stores.settings, idempotency_key=key))
+            return (
+                yield from submissions.retry(
+                    job_id, caller.account_id, stores.settings, idempotency_key=key, request_id=identity
+                )
+            )
 
         job, _ = await stores.database.run(script)
         return submitted(job)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from litestar import Response, post
+from litestar import Request, Response, post
 
 from platform_api.access import Caller, Requires
 from platform_api.bodies import strictly
+from platform_api.headers import request_id
 from platform_api.idempotency import IdempotencyKey, checked_key, fresh_seed
 from platform_api.problems import can_answer
 from platform_api.resources.job_views import NOUNS, SubmittedJob, submitted
@@ -36,6 +38,7 @@ class TrainingJobs(JobRoutes):
     )
     async def submit(
         self,
+        request: Request[Any, Any, Any],
         stores: AsyncStores,
         caller: Caller,
         data: TrainingRequest,
@@ -49,6 +52,7 @@ class TrainingJobs(JobRoutes):
             stores.settings,
             seed=fresh_seed(),
             idempotency_key=checked_key(idempotency_key),
+            request_id=request_id(request.scope),
         )
         job, _ = await stores.database.run(script)
         return submitted(job)

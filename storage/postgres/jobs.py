@@ -26,7 +26,8 @@ SQL = load_statements(__file__)
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job is made from. `request_hash` is of what the caller sent, to tell a repeat from a reuse of its key."""
+    """What a job is made from. `request_hash` is of what the caller sent, to tell a repeat from a reuse of its key;
+    `request_id` is the id of the API's request, for the logs."""
 
     account_id: UUID
     kind: JobKind
@@ -36,6 +37,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     data_set_id: UUID | None = None
     retry_of: UUID | None = None
     retry_steps: int = 0
+    request_id: str | None = None
 
 
 def _value(statement: str, parameters: Mapping[str, Any], name: str) -> Query[Any]:
@@ -70,6 +72,7 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int) -> Script[tu
             "recipe_hash": new.recipe_hash,
             "data_set_id": new.data_set_id,
             "retry_of": new.retry_of,
+            "request_id": new.request_id,
         },
         Job,
         "the new job",

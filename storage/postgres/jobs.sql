@@ -1,7 +1,9 @@
 -- insert --
 -- A new job, submitted, first hand-out.
-insert into jobs (id, account_id, kind, request, recipe_hash, data_set_id, retry_of)
-values (%(id)s, %(account_id)s, %(kind)s, %(request)s, %(recipe_hash)s, %(data_set_id)s, %(retry_of)s)
+insert into jobs (id, account_id, kind, request, recipe_hash, data_set_id, retry_of, request_id)
+values (
+    %(id)s, %(account_id)s, %(kind)s, %(request)s, %(recipe_hash)s, %(data_set_id)s, %(retry_of)s, %(request_id)s
+)
 returning *;
 
 -- remember_key --

@@ -31,7 +31,13 @@ def library_versions() -> dict[str, str]:
 
 
 def submit_training(
-    request: TrainingRequest, account_id: UUID, settings: Settings, *, seed: int, idempotency_key: str | None = None
+    request: TrainingRequest,
+    account_id: UUID,
+    settings: Settings,
+    *,
+    seed: int,
+    idempotency_key: str | None = None,
+    request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
     """Commit a training job; `seed` is used when the request names none. Gives the job and whether it is new.
 
@@ -54,13 +60,20 @@ def submit_training(
         recipe_hash=resolved.recipe.fingerprint(),
         request_hash=hash_request(JobKind.TRAINING, request),
         data_set_id=request.data_set_id,
+        request_id=request_id,
     )
     limit = settings.jobs.max_queued_per_account
     return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
 
 
 def submit_generation(
-    request: GenerationRequest, account_id: UUID, settings: Settings, *, seed: int, idempotency_key: str | None = None
+    request: GenerationRequest,
+    account_id: UUID,
+    settings: Settings,
+    *,
+    seed: int,
+    idempotency_key: str | None = None,
+    request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
     """Commit a generation job; `seed` is used when the request names none. Gives the job and whether it is new.
 
@@ -90,13 +103,19 @@ def submit_generation(
         request=msgspec.to_builtins(resolved),
         recipe_hash=resolved.fingerprint(),
         request_hash=hash_request(JobKind.GENERATION, request),
+        request_id=request_id,
     )
     limit = settings.jobs.max_queued_per_account
     return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
 
 
 def retry(
-    job_id: UUID, account_id: UUID, settings: Settings, *, idempotency_key: str | None = None
+    job_id: UUID,
+    account_id: UUID,
+    settings: Settings,
+    *,
+    idempotency_key: str | None = None,
+    request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
     """A new job with the recipe of an ended one, from its newest checkpoint. Gives the job and whether it is new.
 
@@ -119,6 +138,7 @@ def retry(
         data_set_id=old.data_set_id,
         retry_of=job_id,
         retry_steps=steps,
+        request_id=request_id,
     )
     limit = settings.jobs.max_queued_per_account
     return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))

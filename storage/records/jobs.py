@@ -89,6 +89,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     model_version_id: int | None
     recipe_hash: str
     data_set_id: UUID | None
+    request_id: str | None = None
 
 
 class JobFileRole(StrEnum):

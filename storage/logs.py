@@ -1,0 +1,111 @@
+"""Log lines: one for each event, as text or as JSON, with what the work under way belongs to, and no secrets.
+
+`configure` is called once where a process begins. Prefect's processes are configured by
+deployments/prefect-logging.yaml, which asks for the same `formatter`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, TextIO, cast
+
+import msgspec
+
+from storage.settings import LogSettings, load_settings
+
+CONTEXT: ContextVar[Mapping[str, str]] = ContextVar("log_context")
+"""What the work under way belongs to: `request_id`, `job_id`. On every line that is written meanwhile."""
+
+OURS = ("darkroom", "flows", "storage", "platform_api", "deployments")
+"""Loggers whose level is the setting's; what libraries say is logged from warnings on."""
+_FLOW_RUN = ("flow_run_name", "task_run_name")
+_HIDDEN = "***"
+_SECRET = re.compile(
+    r"(\bdrk_[A-Za-z0-9]+_"
+    r"|[?&][\w-]*(?:token|signature|secret|password|credential|key)="
+    r"|://[^/\s:@]*:(?=[^@\s/]+@)"
+    r"|\b(?:Bearer|Basic) )"
+    r"[^\s&\"'@,;]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text in which keys, passwords in URLs, and signatures and tokens in queries are hidden."""
+    return _SECRET.sub(lambda found: found[1] + _HIDDEN, text)
+
+
+@contextmanager
+def log_context(**fields: str | None) -> Generator[None]:
+    """What is logged meanwhile belongs to this; None is left out."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    token = CONTEXT.set({**CONTEXT.get({}), **known})
+    try:
+        yield
+    finally:
+        CONTEXT.reset(token)
+
+
+def _event(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
+    """What a line says besides its message, in order. `extra={"fields": {...}}` adds to it."""
+    said = cast(Mapping[str, Any], getattr(record, "fields", {}))
+    run = {name: value for name in _FLOW_RUN if (value := getattr(record, name, None))}
+    event: dict[str, Any] = {**said, **run, **CONTEXT.get({})}
+    if record.exc_info:
+        event["exception"] = without_secrets(formatter.formatException(record.exc_info))
+    return event
+
+
+def _moment(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03}Z"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, and what belongs to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        head = {"time": _moment(record), "level": record.levelname, "logger": record.name}
+        line = {**head, "message": without_secrets(record.getMessage()), **_event(record, self)}
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class TextLines(logging.Formatter):
+    """One line of text: time, level, logger, message, then `name=value`. Ends of lines inside it become ` | `."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        event = _event(record, self)
+        exception = event.pop("exception", "")
+        said = "".join(f" {name}={value}" for name, value in event.items() if value is not None)
+        text = f"{_moment(record)} {record.levelname} {record.name}: {without_secrets(record.getMessage())}{said}"
+        return " | ".join(line.strip() for line in f"{text}\n{exception}".splitlines() if line.strip())
+
+
+def formatter(settings: LogSettings | None = None) -> logging.Formatter:
+    """The formatter that the settings ask for (those of this process's environment when none are given)."""
+    wanted = load_settings().logs if settings is None else settings
+    return JsonLines() if wanted.format == "json" else TextLines()
+
+
+def configure(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
+    """Have everything that this process logs written to `stream`, one line an event."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter(settings))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(settings.level)
+    # uvicorn has set up its own by now. Its line for each request has the query, and with it signatures: ours has not.
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = name != "uvicorn.access"

@@ -1,0 +1,86 @@
+"""The id of an API request is found in everything that is done for it: job, flow run, logs, tracking run."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+
+from deployments.bases import add_base_model
+from flows.relay import FLOWS, Relay
+from flows.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
+from flows.training.dreambooth import train_dreambooth
+from storage.logs import formatter
+from storage.postgres import access, jobs, uploads
+from storage.records.access import Scope, make_key
+from storage.records.jobs import JobKind, JobState
+from storage.settings import LogSettings, Settings
+from storage.stores import Stores
+from tests.flows.training.test_dreambooth import environment, photos, settings
+from tests.platform_api.door import listening
+
+__all__ = ["environment", "settings"]
+ID = "the-id-of-this-test"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What we log meanwhile, as JSON lines."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter(LogSettings(format="json")))
+    ours = logging.getLogger("darkroom")
+    level = ours.level
+    ours.setLevel("INFO")
+    ours.addHandler(handler)
+    yield stream
+    ours.removeHandler(handler)
+    ours.setLevel(level)
+
+
+@pytest.mark.usefixtures("environment")
+def test_one_id_goes_from_the_answer_to_the_tracking_run(
+    stores: Stores, settings: Settings, tiny_model: Path, prefect: SyncPrefectClient, log: io.StringIO
+) -> None:
+    prefect.create_deployment(
+        flow_id=prefect.create_flow(train_dreambooth),
+        name=FLOWS[JobKind.TRAINING],
+        parameter_openapi_schema={"type": "object", "properties": {}},
+    )
+    account, key = stores.database.run(access.ensure_account("owner")).id, make_key()
+    stores.database.run(access.add_key(account, key, "test", list(Scope)))
+    add_base_model(stores, tiny_model, "tiny")
+    data_set = photos(stores, account)
+    for image in stores.database.run(uploads.images(data_set)):
+        stores.blobs.delete(image.sha256)  # the flow ends where it reads them, when its tracking run is there
+    with listening(settings) as url:
+        answer = httpx.post(
+            f"{url}/api/v1/training-jobs",
+            headers={"Authorization": f"Bearer {key.text}", "X-Request-Id": ID},
+            json={"dataSetId": str(data_set), "classWord": "mug", "baseModel": "tiny"},
+        )
+    assert (answer.status_code, answer.headers["x-request-id"]) == (202, ID)
+
+    [job] = stores.database.run(jobs.alive())
+    assert job.request_id == ID
+    Relay(stores, prefect).drain()
+    flow_run_id = stores.database.run(jobs.get(job.id)).flow_run_id
+    assert flow_run_id is not None
+    assert f"request:{ID}" in prefect.read_flow_run(flow_run_id).tags
+    assert train_dreambooth(job.id, job.hand_out, return_state=True).is_failed()
+    assert stores.database.run(jobs.get(job.id)).state is JobState.FAILED
+
+    client = tracking_client(settings)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id], f"tags.`{JOB_TAG}` = '{job.id}'")
+    assert run.data.tags[REQUEST_TAG] == ID
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    belonging = {line["logger"] for line in lines if line.get("request_id") == ID}
+    assert belonging == {"darkroom.api", "darkroom.relay", "darkroom.lifecycle"}

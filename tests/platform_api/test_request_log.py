@@ -1,0 +1,92 @@
+"""Every request leaves one line, with its id and without its query; every answer carries the id."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from platform_api.request_log import UNMATCHED
+from storage.logs import formatter
+from storage.settings import LogSettings
+from tests.platform_api.door import Door
+from tests.platform_api.test_access import TABLE, filled
+from tests.platform_api.test_events import submitted
+
+ID = "an-id.of_mine-1"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the API logs meanwhile, as JSON lines."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter(LogSettings(format="json")))
+    logger = logging.getLogger("darkroom")
+    level = logger.level
+    logger.setLevel("DEBUG")
+    logger.addHandler(handler)
+    yield stream
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def requests_in(log: io.StringIO) -> list[dict[str, Any]]:
+    """The lines that are about requests."""
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [line for line in lines if re.match(r"[A-Z]+ \S+ \d+$", line["message"])]
+
+
+def test_a_request_leaves_one_line_with_its_route_and_without_its_query(shared_door: Door, log: io.StringIO) -> None:
+    client = shared_door.client()
+    asked: list[tuple[httpx.Response, str]] = []
+    for method, path, route in (
+        ("GET", "/api/v1/models?query=a+prompt&token=hidden", "/api/v1/models"),
+        ("GET", "/api/v1/models/999?signature=hidden", "/api/v1/models/{model_id}"),
+        ("HEAD", "/api/v1/models", "/api/v1/models"),
+        ("GET", "/api/v1/no/such/place?token=hidden", UNMATCHED),
+        ("PUT", "/health", UNMATCHED),
+        ("POST", "/api/v1/training-jobs", "/api/v1/training-jobs"),
+    ):
+        asked.append((client.request(method, path), f"{method} {route}"))
+    lines = requests_in(log)
+    assert [line["message"] for line in lines] == [f"{what} {answer.status_code}" for answer, what in asked]
+    assert [line["request_id"] for line in lines] == [answer.headers["x-request-id"] for answer, _ in asked]
+    assert lines[0]["account"] == str(shared_door.account_id)
+    assert lines[1]["refused"] == "not_found"
+    assert all(line["ms"] > 0 for line in lines)
+    for hidden in ("hidden", "prompt", shared_door.key.rsplit("_", 1)[1]):
+        assert hidden not in log.getvalue()
+
+
+def test_every_answer_carries_the_id_that_its_request_came_with(shared_door: Door) -> None:
+    client = shared_door.client("")
+    client.headers["X-Request-Id"] = ID
+    for method, path in (*TABLE, ("GET", "/nothing"), ("PUT", "/health")):
+        answer = client.request(method, filled(path))
+        assert answer.headers.get_list("x-request-id") == [ID], (method, path)
+        if answer.headers.get("content-type") == "application/problem+json" and method != "HEAD":
+            assert answer.json()["requestId"] == ID, (method, path)
+
+
+def test_a_stream_carries_the_id_and_leaves_its_line_when_it_ends(door: Door, log: io.StringIO) -> None:
+    client = door.client()
+    job: Any = submitted(client)
+    with client.stream("GET", job["links"]["events"], headers={"X-Request-Id": ID}) as answer:
+        assert answer.headers["x-request-id"] == ID
+        client.post(job["links"]["cancel"])
+        answer.read()
+    streams = [line for line in requests_in(log) if line["message"].endswith("/events 200")]
+    assert [line["request_id"] for line in streams] == [ID]
+
+
+@pytest.mark.parametrize("sent", ["a b", "<script>", "x" * 65, "é".encode().decode("latin-1"), ""])
+def test_an_id_that_is_not_plain_is_replaced(shared_door: Door, sent: str) -> None:
+    answer = shared_door.client("").get("/health", headers={"X-Request-Id": sent.encode("latin-1")})
+    assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["x-request-id"])
