@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import resource
 import socket
 import time
@@ -17,6 +18,7 @@ from storage.settings import ApiSettings
 from tests.platform_api.door import Door, form, photo, register_starter, serving
 from tests.platform_api.process import Process
 
+LOG = logging.getLogger(__name__)
 STREAMS = 3000
 KIB_EACH = 150
 """Far more than a stream was seen to take (about 60 KiB with its connection)."""
@@ -54,15 +56,15 @@ def test_beside_three_thousand_streams_images_are_taken_and_news_arrive(door: Do
             streams.enter_context(opened(process, "/api/v1/notifications/events", door.key))
         seconds, each = time.monotonic() - began, (server.memory_info().rss - before) / STREAMS / 1024
         busy = server.cpu_percent(interval=5)
-        print(f"\n{STREAMS} streams opened in {seconds:.1f} s, {each:.0f} KiB each, {busy:.0f} % of a core while idle")
+        LOG.warning("%d streams opened in %.1f s, %.0f KiB each, %.0f %% of a core", STREAMS, seconds, each, busy)
         assert server.num_fds() > STREAMS
         assert each < KIB_EACH
         began = time.monotonic()
         sent = client.post("/api/v1/data-sets", files=form(("a.png", photo(1)), ("b.png", photo(2))))
         assert sent.status_code == 201, sent.text
-        print(f"two photos taken in {time.monotonic() - began:.1f} s")
+        LOG.warning("two photos taken in %.1f s", time.monotonic() - began)
         process.ask_to_stop()
         assert process.process is not None
         process.process.wait(timeout=20)
-        print(f"stopped {time.monotonic() - began:.1f} s after that began")
+        LOG.warning("stopped %.1f s after that began", time.monotonic() - began)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -13,7 +13,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.bases import add_base_model
-from flows.relay import FLOWS, Relay
+from flows.orchestrator import Orchestrator
+from flows.relay.effects import FLOWS, Effects
 from flows.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
 from flows.training.dreambooth import train_dreambooth
 from storage.logs import formatter
@@ -69,7 +70,7 @@ def test_one_id_goes_from_the_answer_to_the_tracking_run(
 
     [job] = stores.database.run(jobs.alive())
     assert job.request_id == ID
-    Relay(stores, prefect).drain()
+    Effects(stores, Orchestrator(prefect)).drain()
     flow_run_id = stores.database.run(jobs.get(job.id)).flow_run_id
     assert flow_run_id is not None
     assert f"request:{ID}" in prefect.read_flow_run(flow_run_id).tags
