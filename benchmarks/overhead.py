@@ -87,7 +87,8 @@ def deploy_bare(prefect: SyncPrefectClient, pool: str) -> UUID:
         entrypoint="benchmarks.bare_flow.bare",
         work_pool_name=pool,
         pull_steps=[],
-        job_variables={"command": "python -m prefect.engine"},
+        # Our pools bring their command; Prefect's own template would fetch code first.
+        job_variables={"command": "python -m prefect.engine"} if pool == "plain" else {},
     )
 
 

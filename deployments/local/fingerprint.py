@@ -19,11 +19,12 @@ PREFECT_FILE = PROJECT / "prefect.yaml"
 
 
 def fingerprint(prefect_file: Path = PREFECT_FILE) -> str:
-    """SHA-256 over what a deployment is made of: the file, the modules of its flows, the automations, the version."""
+    """SHA-256 over what a deployment is made of: the file, the flows' modules, pools, automations, the version."""
     digest = hashlib.sha256(f"prefect {version('prefect')}".encode())
     modules = sorted({stanza["entrypoint"].rsplit(".", 1)[0] for stanza in stanzas(prefect_file)})
     files = [_source(module) for module in modules]
-    for file in (prefect_file, PROJECT / "deployments" / "automations.py", *files):
+    ours = [PROJECT / "deployments" / name for name in ("automations.py", "local/deploy.py")]
+    for file in (prefect_file, *ours, *files):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

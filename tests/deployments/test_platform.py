@@ -19,7 +19,7 @@ import pytest
 from prefect.states import Scheduled
 
 from deployments.automations import AUTOMATIONS, late_runs_are_told
-from deployments.local.deploy import prune
+from deployments.local.deploy import WORK_POOL_TEMPLATE, prune
 from deployments.local.environment import NO_TELEMETRY
 from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanzas
 from deployments.local.leftovers import processes_of
@@ -34,6 +34,10 @@ from storage.records.rollups import ROLL_UP
 from storage.settings import Settings
 from tests.deployments.platform import Platform, running_platform
 
+OPEN_POOL = {
+    "job_configuration": {"command": "{{ command }}"},
+    "variables": {"type": "object", "properties": {"command": {"type": "string"}}},
+}
 IMPATIENT, LATE_RUN = "darkroom: flow runs stay late, says a test", "late-run"
 RESTARTED = ("postgres", "valkey", "prefect", "mlflow", "worker-training", "worker-light", "relay", "api")
 
@@ -179,7 +183,10 @@ def test_deploying_again_doubles_nothing(platform: Platform, prefect: httpx.Clie
     assert not deploy_is_needed(platform.settings)
     before = {deployment["id"]: deployment["schedules"] for deployment in found(prefect, "deployments")}
     (paused,) = found(prefect, "deployments", deployments={"name": {"any_": ["rebuild-search-index"]}})
-    prefect.patch(f"deployments/{paused['id']}", json={"paused": True}).raise_for_status()
+    # As an older version left them: a run may say how its process is started.
+    prefect.patch("work_pools/light", json={"base_job_template": OPEN_POOL}).raise_for_status()
+    was = {"paused": True, "job_variables": {"command": "python -m prefect.engine"}}
+    prefect.patch(f"deployments/{paused['id']}", json=was).raise_for_status()
     again = deploy(platform.settings)
 
     subprocess.run(again.command, env=again.environment, check=True, timeout=300)
@@ -188,6 +195,8 @@ def test_deploying_again_doubles_nothing(platform: Platform, prefect: httpx.Clie
     assert [len(schedules) for schedules in after.values()] == [len(schedules) for schedules in before.values()]
     assert set(after) == set(before)
     assert [name for name, is_paused in paused_of(prefect).items() if is_paused] == ["rebuild-search-index"]
+    assert prefect.get("work_pools/light").json()["base_job_template"] == WORK_POOL_TEMPLATE
+    assert [deployment["job_variables"] for deployment in found(prefect, "deployments")] == [{}] * len(after)
     prefect.patch(f"deployments/{paused['id']}", json={"paused": False}).raise_for_status()
     names = {automation["name"] for automation in found(prefect, "automations")}
     assert names == {automation.name for automation in AUTOMATIONS} | {IMPATIENT}

@@ -23,7 +23,7 @@ STANZA = {
     *("name", "entrypoint", "description", "tags", "pull", "work_pool", "schedules"),
     *("parameters", "enforce_parameter_schema", "version", "paused"),
 }
-POOL = {"name", "work_queue_name", "job_variables"}
+POOL = {"name", "work_queue_name"}
 SCHEDULE = {"slug", "cron", "interval", "rrule", "timezone", "anchor_date", "active", "parameters"}
 
 
