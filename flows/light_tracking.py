@@ -40,7 +40,8 @@ def note(
     points = [{"key": key, "value": float(value), "timestamp": now, "step": step} for key, value in figures.items()]
     texts = [{"key": key, "value": str(value)[:500]} for key, value in (params or {}).items()]
     try:
-        with httpx.Client(base_url=f"{settings.mlflow.url}/api/2.0/mlflow/", timeout=TIMEOUT_SECONDS) as client:
+        address, auth = f"{settings.mlflow.url}/api/2.0/mlflow/", settings.mlflow.credentials
+        with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, auth=auth) as client:
             run_id = _run_of_name(client, _experiment_id(client, experiment), name, now)
             _post(client, "runs/log-batch", {"run_id": run_id, "metrics": points, "params": texts})
             ended = {} if status == RUNNING else {"end_time": now}

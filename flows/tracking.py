@@ -51,7 +51,12 @@ class Point(msgspec.Struct, frozen=True):
 
 
 def tracking_client(settings: Settings) -> MlflowClient:
-    """An MLflow client that gives up after seconds, not minutes."""
+    """An MLflow client that signs in, and that gives up after seconds, not minutes.
+
+    MLflow reads all three from the environment, and has no other place for them.
+    """
+    if settings.mlflow.credentials:
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.mlflow.credentials
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     return MlflowClient(tracking_uri=settings.mlflow.url, registry_uri=settings.mlflow.url)

@@ -13,16 +13,12 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
 from storage.records.policy.links import SigningKeys
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-
-
-def _text_of(file: Path) -> str:
-    """What a secret's file holds; nothing where there is none."""
-    return file.read_text().strip() if file.exists() else ""
 
 
 class PostgresSettings(BaseModel):
@@ -37,8 +33,7 @@ class PostgresSettings(BaseModel):
 class RedisSettings(BaseModel):
     """Progress ticks, politeness limits, models ready to send. All of it may vanish."""
 
-    url: SecretStr = Field(SecretStr(""), description="redis:// URL; empty: the embedded Valkey.")
-    port: int = Field(6479, ge=1, le=65535, description="Port of the embedded Valkey.")
+    url: SecretStr = Field(SecretStr(""), description="redis:// or unix:// URL; empty: the embedded Valkey.")
 
 
 class BlobSettings(BaseModel):
@@ -69,6 +64,20 @@ class MlflowSettings(BaseModel):
 
     url: str = Field("", description="MLflow tracking server; empty: the embedded server.")
     port: int = Field(5000, ge=1, le=65535, description="Port of the embedded MLflow server.")
+    auth: SecretStr = Field(
+        SecretStr(""), description="user:secret that MLflow asks for; empty: the data folder's own."
+    )
+
+    @property
+    def embedded_url(self) -> str:
+        """The server that `darkroom up` runs."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """User and password; None where nobody is asked for them."""
+        user, _, password = self.auth.get_secret_value().partition(":")
+        return (user, password) if password else None
 
 
 class ApiSettings(BaseModel):
@@ -277,7 +286,7 @@ class LogSettings(BaseModel):
     )
 
 
-class Settings(BaseSettings):
+class Settings(EmbeddedServers, BaseSettings):
     """All settings. Built once at each root: the API, a flow, the relay, a CLI command."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_", env_nested_delimiter="__", extra="ignore")
@@ -304,12 +313,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:
         self.data_folder = self.data_folder.expanduser().absolute()
-        if not self.redis.url.get_secret_value():
-            self.redis.url = SecretStr(f"redis://127.0.0.1:{self.redis.port}/2")
         self.blobs.url = self.blobs.url or (self.data_folder / "blobs").as_uri()
         self.prefect.api_url = self.prefect.api_url or self.prefect.embedded_api_url
         self.prefect.ui_url = self.prefect.ui_url or self.prefect.api_url.removesuffix("/api")
-        self.mlflow.url = self.mlflow.url or f"http://127.0.0.1:{self.mlflow.port}"
+        self.mlflow.url = self.mlflow.url or self.mlflow.embedded_url
         self.api.public_url = self.api.public_url or f"http://{self.api.host}:{self.api.port}"
         for (group, field), own in self.own_secrets().items():
             if not getattr(getattr(self, group), field).get_secret_value():
@@ -321,23 +328,24 @@ class Settings(BaseSettings):
 
         A process that knows the data folder reads these there, so they need not be in its environment.
         """
-        held = {name: _text_of(file) for name, file in self.secret_files().items()}
-        return {**held, ("postgres", "url"): self.embedded_postgres_url("darkroom")}
+        held = {name: text_of(file) for name, file in self.secret_files().items()}
+        urls = {
+            ("postgres", "url"): self.embedded_postgres_url("darkroom"),
+            ("redis", "url"): self.embedded_valkey_url(2),
+        }
+        return {**held, **urls}
 
     def secret_files(self) -> dict[tuple[str, str], Path]:
         """The file of mode 0600 in the data folder that holds a secret setting, by group and field. What is embedded
         has one only while it is the one that is used."""
         prefect = self.prefect.api_url == self.prefect.embedded_api_url
+        mlflow = self.mlflow.url == self.mlflow.embedded_url
         return {
             ("api", "signing_key"): self.signing_key_file,
             ("notifications", "sealing_key"): self.sealing_key_file,
             **({("prefect", "auth"): self.prefect_auth_file} if prefect else {}),
+            **({("mlflow", "auth"): self.mlflow_auth_file} if mlflow else {}),
         }
-
-    @property
-    def prefect_auth_file(self) -> Path:
-        """Where `darkroom up` keeps what Prefect's embedded server asks for, as user:secret (mode 0600)."""
-        return self.data_folder / "prefect.auth"
 
     @property
     def sealing_key_file(self) -> Path:

@@ -15,7 +15,7 @@ from deployments.local.platform import run_platform, start_detached, stop_platfo
 from deployments.local.report import MIB, PartReport, platform_report
 from storage.settings import Settings, load_settings
 
-PREFECT = ("prefect", "auth")
+PREFECT, MLFLOW = ("prefect", "auth"), ("mlflow", "auth")
 
 
 def up(
@@ -74,9 +74,16 @@ def addresses(settings: Settings) -> str:
 
 
 def sign_in(settings: Settings) -> str:
-    """How a person signs in to the pages of Prefect; the secret itself stays in its file."""
+    """How a person signs in to the pages of Prefect and MLflow; the secrets themselves stay in their files."""
     held = settings.secret_files()
-    return f"Prefect's page asks for one thing, all that this prints: cat {held[PREFECT]}" if PREFECT in held else ""
+    lines: list[str] = []
+    if PREFECT in held:
+        lines.append(f"Prefect's page asks for one thing, all that this prints: cat {held[PREFECT]}")
+    if MLFLOW in held:
+        lines.append(
+            f"MLflow's page asks for a user and a password, what is before and after the colon: cat {held[MLFLOW]}"
+        )
+    return "\n".join(lines)
 
 
 def _table(reports: list[PartReport]) -> Table:

@@ -44,6 +44,7 @@ CLIENTS_OF_PREFECT = ("relay", "worker-", "deploy")
 SECRETS_OF: dict[str, tuple[str, ...]] = {
     "DARKROOM_API__KEY": (),
     "DARKROOM_PREFECT__AUTH": ("relay", "deploy", "worker-training", "worker-light"),
+    "DARKROOM_MLFLOW__AUTH": ("worker-training", "worker-light"),
     "DARKROOM_NOTIFICATIONS__SMTP_PASSWORD": ("worker-light",),
 }
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost"})
@@ -155,7 +156,8 @@ def prefect_origins(settings: PrefectSettings) -> list[str]:
 
 
 def mlflow_client_environment(settings: Settings) -> dict[str, str]:
-    """What a process needs to speak with MLflow. Its own defaults block for four minutes when the server is away."""
+    """How a process speaks with MLflow; who it is, `flows.tracking` knows from the settings. MLflow's own defaults
+    block for four minutes when the server is away."""
     return {
         "MLFLOW_TRACKING_URI": settings.mlflow.url,
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -169,7 +171,6 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
 
     In memory, an automation that reacts to a crash is held for 15 minutes or lost when the server starts again.
     """
-    valkey = f"redis://127.0.0.1:{settings.redis.port}"
     return {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://postgres@/prefect?host={postgres.folder}",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
@@ -182,8 +183,8 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
         "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
         "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
-        "PREFECT_REDIS_MESSAGING_URL": f"{valkey}/0",
-        "PREFECT_SERVER_DOCKET_URL": f"{valkey}/1",
+        "PREFECT_REDIS_MESSAGING_URL": settings.embedded_valkey_url(0),
+        "PREFECT_SERVER_DOCKET_URL": settings.embedded_valkey_url(1),
         **prefect_retention_environment(settings),
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # Its pages are written out where they are served; beside its code another user may not read or write them.
@@ -204,17 +205,24 @@ def prefect_retention_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def mlflow_database(postgres: EmbeddedPostgres) -> str:
+    """The database of MLflow's runs, models and accounts, as SQLAlchemy names it."""
+    return f"postgresql+psycopg://postgres@/mlflow?host={postgres.folder}"
+
+
 def mlflow_server_environment(settings: Settings, postgres: EmbeddedPostgres) -> dict[str, str]:
     """MLflow's server started without its parent process and its job runner: 245 MB instead of 2 GB.
 
     The names that begin with an underscore are what `mlflow server` itself hands to its web process.
     """
     return {
-        "_MLFLOW_SERVER_FILE_STORE": f"postgresql+psycopg://postgres@/mlflow?host={postgres.folder}",
+        "_MLFLOW_SERVER_FILE_STORE": mlflow_database(postgres),
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (settings.data_folder / "mlflow").as_uri(),
         "_MLFLOW_SGI_NAME": "uvicorn",
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings.mlflow_accounts_file),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(f"{name}:{settings.mlflow.port}" for name in sorted(LOCAL_NAMES)),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 

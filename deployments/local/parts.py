@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from deployments.local import environment as env
 from deployments.local import probes
 from deployments.local.postgres import OURSELVES, EmbeddedPostgres, RunAs, account_to_run_as
-from deployments.local.valkey import valkey_command
+from deployments.local.secret_files import write_secret
+from deployments.local.valkey import EmbeddedValkey
 from storage.settings import Settings
 
 FLOW_NICENESS = 10
@@ -89,13 +90,13 @@ def is_embedded(settings: Settings, store: str) -> bool:
     """Whether `store` (postgres, redis, prefect, mlflow) is the one that `darkroom up` runs on this machine."""
     match store:
         case "prefect":
-            return settings.prefect.api_url == f"http://127.0.0.1:{settings.prefect.port}/api"
+            return settings.prefect.api_url == settings.prefect.embedded_api_url
         case "mlflow":
-            return settings.mlflow.url == f"http://127.0.0.1:{settings.mlflow.port}"
+            return settings.mlflow.url == settings.mlflow.embedded_url
         case "postgres":
             return settings.postgres.url.get_secret_value() == settings.embedded_postgres_url("darkroom")
         case "redis":
-            return settings.redis.url.get_secret_value() == f"redis://127.0.0.1:{settings.redis.port}/2"
+            return settings.redis.url.get_secret_value() == settings.embedded_valkey_url(2)
         case _:
             raise ValueError(f"{store!r} is not a store of the platform.")
 
@@ -146,15 +147,14 @@ def postgres(settings: Settings, steps: Steps) -> Part:
 
 def valkey(settings: Settings) -> Part:
     """Valkey: database 0 carries Prefect's events, 1 its own work queue, 2 is Darkroom's."""
-    folder = settings.data_folder / "valkey"
+    server = EmbeddedValkey(settings.valkey_socket)
     return Part(
         name="valkey",
-        command=valkey_command(folder, settings.redis.port),
+        command=server.command(),
         environment=env.bare_environment(settings, "valkey"),
-        healthy=probes.answers_ping(settings.redis.port),
-        listens=Listens(settings.redis.port, "DARKROOM_REDIS__PORT"),
-        url=f"redis://127.0.0.1:{settings.redis.port}",
-        before_start=lambda: folder.mkdir(mode=0o700, exist_ok=True),
+        healthy=probes.answers_ping(settings.valkey_socket, settings.valkey_key_file),
+        url=str(server.socket),
+        before_start=lambda: server.prepare(settings.valkey_key_file.read_text().strip()),
     )
 
 
@@ -178,22 +178,40 @@ def prefect_server(settings: Settings, steps: Steps) -> Part:
 
 def mlflow_server(settings: Settings) -> Part:
     """MLflow's tracking server and registry. /health answers before the database does, so a search is asked for."""
+    server = embedded_postgres(settings)
     return Part(
         name="mlflow",
         command=[
-            *(sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app"),
+            *(sys.executable, "-m", "uvicorn", "deployments.mlflow_server:create", "--factory"),
             *("--host", "127.0.0.1", "--port", str(settings.mlflow.port), "--log-level", "warning"),
         ],
-        environment=env.shared_environment(settings, "mlflow")
-        | env.mlflow_server_environment(settings, embedded_postgres(settings)),
+        environment=env.shared_environment(settings, "mlflow") | env.mlflow_server_environment(settings, server),
         healthy=probes.answers_http(
-            f"{settings.mlflow.url}/api/2.0/mlflow/experiments/search", post={"max_results": 1}
+            f"{settings.mlflow.url}/api/2.0/mlflow/experiments/search",
+            post={"max_results": 1},
+            auth=settings.mlflow.credentials,
         ),
         needs=("postgres",),
         listens=Listens(settings.mlflow.port, "DARKROOM_MLFLOW__PORT"),
         url=settings.mlflow.url,
-        before_start=lambda: (settings.data_folder / "mlflow").mkdir(mode=0o700, exist_ok=True),
+        before_start=lambda: prepare_mlflow(settings, env.mlflow_database(server)),
     )
+
+
+def prepare_mlflow(settings: Settings, database_url: str) -> None:
+    """The folder of artifacts, and the file that the server reads its first account from."""
+    (settings.data_folder / "mlflow").mkdir(mode=0o700, exist_ok=True)
+    settings.mlflow_accounts_file.parent.mkdir(mode=0o700, exist_ok=True)
+    user, password = settings.mlflow.credentials or ("", "")
+    values = {
+        "default_permission": "NO_PERMISSIONS",
+        "database_uri": database_url,
+        "admin_username": user,
+        "admin_password": password,
+        "auth_cache_ttl_seconds": "60",
+    }
+    lines = [f"{name} = {value.replace('%', '%%')}" for name, value in values.items()]
+    write_secret(settings.mlflow_accounts_file, "\n".join(["[mlflow]", *lines]))
 
 
 def deploy(settings: Settings, steps: Steps) -> Part:

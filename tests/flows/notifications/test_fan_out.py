@@ -53,7 +53,7 @@ from storage.records.notifications import (
 )
 from storage.records.policy.viewers import viewer_of
 from storage.records.social import Subject
-from storage.settings import Settings
+from storage.settings import MlflowSettings, Settings
 from tests.flows.notifications.conftest import NOTICE, Told
 from tests.storage.makers import a_job, a_published_model, an_account
 
@@ -303,10 +303,11 @@ def test_the_flows_do_it_as_prefect_runs_them(
     told: Told,
     environment: dict[str, str],
     prefect: SyncPrefectClient,
-    mlflow_url: str,
+    mlflow_settings: MlflowSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_url)
+    monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_settings.url)
+    monkeypatch.setenv("DARKROOM_MLFLOW__AUTH", mlflow_settings.auth.get_secret_value())
     monkeypatch.setattr(drains, "IDLE_SECONDS", 0.1)
     reader = told.reader("reader")
     told.tell("to all")
@@ -329,7 +330,7 @@ def test_the_flows_do_it_as_prefect_runs_them(
     assert told.rows("select state, last_error from sendings") == [
         {"state": "suppressed", "last_error": "the reader's address is not in use"}
     ]
-    client = MlflowClient(tracking_uri=mlflow_url)
+    client = MlflowClient(tracking_uri=mlflow_settings.url)
     for flow, figures in ((fanning.FAN_OUT, {"failed": 0.0}), (DELIVER, {"dead_letters": 0.0})):
         experiment = client.get_experiment_by_name(flow)
         assert experiment is not None

@@ -41,10 +41,10 @@ STEPS = 6
 
 
 @pytest.fixture
-def settings(settings: Settings, mlflow_url: str) -> Settings:
+def settings(settings: Settings, mlflow_settings: MlflowSettings) -> Settings:
     """One thread, so that a loaded machine is not slowed further; MLflow of this session."""
     jobs_ = settings.jobs.model_copy(update={"threads": 1, "silent_after_seconds": 30.0})
-    return settings.model_copy(update={"mlflow": MlflowSettings(url=mlflow_url), "jobs": jobs_})
+    return settings.model_copy(update={"mlflow": mlflow_settings, "jobs": jobs_})
 
 
 @pytest.fixture
