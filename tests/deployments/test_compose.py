@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from typing import Any
 
@@ -11,13 +12,32 @@ import yaml
 
 from deployments.local.deploy import WORK_POOLS
 from deployments.local.environment import NO_TELEMETRY, PROJECT, prefect_retention_environment
-from deployments.local.parts import is_embedded
+from deployments.local.parts import Steps, is_embedded, platform_parts
 from storage.settings import Settings
 
 COMPOSE = PROJECT / "deployments" / "compose.yaml"
-DOCUMENT: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+TEXT = COMPOSE.read_text()
+EXAMPLE = (PROJECT / "deployments" / "compose.env.example").read_text()
+DOCUMENT: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
 OURS = ("api", "relay", "worker-training", "worker-light", "prepare")
+STORES = ("postgres", "valkey", "objects", "elasticsearch")
+ADDRESSES = {"API_PUBLIC_URL", "PREFECT_PUBLIC_URL", "MLFLOW_PUBLIC_HOST", "S3_ACCESS_KEY"}
+OF_STORES = {"DARKROOM_DB_PASSWORD", "VALKEY_PASSWORD", "ELASTIC_PASSWORD", "S3_SECRET_KEY"}
+OF_LINKS = {"SIGNING_KEY", "SEALING_KEY"}
+NEEDED = {
+    "postgres": {"POSTGRES_PASSWORD"},
+    "valkey": {"VALKEY_PASSWORD"},
+    "objects": set[str](),
+    "elasticsearch": {"ELASTIC_PASSWORD"},
+    "prefect": {"PREFECT_SECRET", "PREFECT_DB_PASSWORD", "VALKEY_PASSWORD"},
+    "mlflow": {"MLFLOW_SECRET", "MLFLOW_DB_PASSWORD"},
+    "prepare": OF_STORES | {"PREFECT_SECRET"},
+    "api": OF_STORES | OF_LINKS,
+    "relay": OF_STORES | {"PREFECT_SECRET"},
+    "worker-training": OF_STORES | OF_LINKS | {"PREFECT_SECRET", "MLFLOW_SECRET"},
+    "worker-light": OF_STORES | OF_LINKS | {"PREFECT_SECRET", "MLFLOW_SECRET", "MLFLOW_DB_PASSWORD"},
+}
 
 
 def filled(value: str) -> str:
@@ -47,7 +67,9 @@ def test_a_service_of_ours_knows_every_store_and_misspells_no_setting(
     for store in ("postgres", "redis", "prefect", "mlflow"):
         assert not is_embedded(settings, store), store
     assert settings.blobs.url.startswith("s3://")
-    assert environment["PREFECT_API_URL"] == settings.prefect.api_url
+    if service != "api":
+        assert environment["PREFECT_API_URL"] == settings.prefect.api_url
+        assert environment["PREFECT_API_AUTH_STRING"] == environment["DARKROOM_PREFECT__AUTH"]
 
 
 def settings_names(settings: Settings) -> list[str]:
@@ -59,15 +81,25 @@ def settings_names(settings: Settings) -> list[str]:
     return names
 
 
-def test_no_secret_has_a_value_and_no_image_floats() -> None:
-    text = COMPOSE.read_text()
+def test_no_secret_has_a_value_and_every_image_has_an_exact_tag() -> None:
+    secrets = set(re.findall(r"\$\{(\w+):\?\}", TEXT))
 
-    for name in ("POSTGRES_PASSWORD", "SIGNING_KEY", "SEALING_KEY", "S3_SECRET_KEY"):
-        assert f"${{{name}:?}}" in text
+    assert "$" not in re.sub(r"\$\{\w+:\?\}|\$\$", "", TEXT), "every variable is asked for, none has a default"
+    assert secrets == set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE))
+    assert {name for name, value in re.findall(r"^(\w+)=(.*)$", EXAMPLE, re.MULTILINE) if not value} == {
+        name for name in secrets if name.endswith(("PASSWORD", "SECRET", "_SECRET_KEY", "SIGNING_KEY", "SEALING_KEY"))
+    }
     for name, service in SERVICES.items():
-        assert re.search(r":\d[\w.-]*$", service["image"]), name
-    example = (PROJECT / "deployments" / "compose.env.example").read_text()
-    assert set(re.findall(r"\$\{(\w+):\?\}", text)) == set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d[\w.-]*(@sha256:[0-9a-f]{64})?", service["image"]), name
+    assert ":latest" not in TEXT
+
+
+def test_no_secret_is_on_a_command_line_or_where_it_is_not_needed() -> None:
+    for name, service in SERVICES.items():
+        words = json.dumps([service.get("command"), service.get("healthcheck")])
+        assert "${" not in words, name
+        known = set(re.findall(r"\$\{(\w+):\?\}", json.dumps(service.get("environment", {})))) - ADDRESSES
+        assert known <= NEEDED[name], f"{name} need not know {known - NEEDED[name]}"
 
 
 def test_prefect_deletes_its_old_rows_as_on_one_machine() -> None:
@@ -75,11 +107,101 @@ def test_prefect_deletes_its_old_rows_as_on_one_machine() -> None:
     assert {name: SERVICES["prefect"]["environment"].get(name) for name in ours} == ours
 
 
-def test_ports_are_published_on_the_loopback_only() -> None:
-    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+def test_only_what_people_use_is_published_and_on_the_loopback() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert published
-    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert set(published) == {"api", "prefect", "mlflow"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+def test_a_store_shares_a_network_with_those_alone_that_use_it() -> None:
+    internal = {name for name, network in DOCUMENT["networks"].items() if (network or {}).get("internal")}
+    assert internal == set(DOCUMENT["networks"]) - {"outside"}
+    assert all(SERVICES[store]["networks"] == [store] for store in STORES)
+    on = {store: {name for name, one in SERVICES.items() if store in one["networks"]} - {store} for store in internal}
+    workers = {"worker-training", "worker-light"}
+
+    assert on == {
+        "postgres": {"prefect", "mlflow", "prepare", "api", "relay", *workers},
+        "valkey": {"prefect", "api", "relay", *workers},
+        "objects": {"prepare", "api", "relay", *workers},
+        "elasticsearch": {"prepare", "api", "relay", *workers},
+        "prefect": {"prepare", "relay", *workers},
+        "mlflow": workers,
+    }
+
+
+def test_each_database_has_a_role_of_its_own_and_no_service_is_the_superuser() -> None:
+    script = DOCUMENT["configs"]["databases"]["content"]
+
+    for name in ("darkroom", "prefect", "mlflow"):
+        assert f"create role {name} login password '${{{name.upper()}_DB_PASSWORD:?}}';" in script
+        assert f"create database {name} owner {name};" in script
+        assert f"${{{name.upper()}_DB_PASSWORD:?}}@postgres:5432/{name}\n" in TEXT
+    assert "revoke connect on database postgres, darkroom, prefect, mlflow from public;" in script
+    assert [name for name, one in SERVICES.items() if "${POSTGRES_PASSWORD" in json.dumps(one)] == ["postgres"]
+
+
+def test_what_must_last_is_on_a_volume_and_the_roots_are_read_only() -> None:
+    mounted = {name: service.get("volumes", []) for name, service in SERVICES.items()}
+
+    assert {name: volumes for name, volumes in mounted.items() if volumes} == {
+        "postgres": ["postgres:/var/lib/postgresql"],
+        "valkey": ["valkey:/data"],
+        "objects": ["objects:/data"],
+        "elasticsearch": ["elasticsearch:/usr/share/elasticsearch/data"],
+        "mlflow": ["mlflow:/artifacts"],
+        "prepare": ["darkroom:/data"],
+        "api": ["uploads:/data"],
+        "worker-training": ["cache:/data"],
+    }
+    assert set(DOCUMENT["volumes"]) == {volume.split(":")[0] for volumes in mounted.values() for volume in volumes}
+    assert {name for name, service in SERVICES.items() if not service["read_only"]} == {"elasticsearch"}
+    for name, service in SERVICES.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert name in STORES or "cap_add" not in service, name
+        assert not {"privileged", "network_mode", "pid", "user"} & set(service), name
+
+
+def test_every_service_has_limits_and_all_but_the_relay_say_how_they_are() -> None:
+    for name, service in SERVICES.items():
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}, name
+    silent = {name for name, service in SERVICES.items() if "healthcheck" not in service}
+
+    assert silent == {"prepare", "relay"}
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            condition = "service_completed_successfully" if needed == "prepare" else "service_healthy"
+            assert how == {"condition": condition}, (name, needed)
+
+
+def test_the_api_ends_in_time_and_prefect_and_mlflow_are_the_guarded_applications() -> None:
+    assert "--timeout-graceful-shutdown=10" in SERVICES["api"]["command"]
+    assert SERVICES["api"]["stop_grace_period"] == "20s"
+    embedded = {part.name: part.command for part in platform_parts(Settings(), Steps())}
+    for name in ("prefect", "mlflow"):
+        app = next(word for word in embedded[name] if ":" in word)
+        assert SERVICES[name]["command"][2:4] == ["uvicorn", app], name
+    guards = SERVICES["prefect"]["environment"]
+    assert guards["PREFECT_SERVER_API_AUTH_STRING"] == "darkroom:${PREFECT_SECRET:?}"
+    assert guards["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    assert guards["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "${PREFECT_PUBLIC_URL:?}"
+    assert SERVICES["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[0] == "mlflow:5000"
+    assert SERVICES["elasticsearch"]["environment"]["xpack.security.enabled"] == "true"
+    assert DOCUMENT["configs"]["valkey"]["content"].startswith("requirepass ${VALKEY_PASSWORD:?}\n")
+
+
+def test_no_service_has_a_key_that_compose_would_not_know() -> None:
+    known = {
+        *("image", "build", "command", "environment", "configs", "volumes", "tmpfs", "ports", "networks", "depends_on"),
+        *("healthcheck", "restart", "deploy", "read_only", "cap_drop", "cap_add", "security_opt"),
+        *("shm_size", "stop_grace_period"),
+    }
+
+    assert {key for service in SERVICES.values() for key in service} <= known
+    top = {key for key in DOCUMENT if not key.startswith("x-")}
+    assert top == {"name", "services", "configs", "networks", "volumes"}
 
 
 def test_the_training_worker_takes_one_job_at_a_time_on_a_gpu() -> None:
