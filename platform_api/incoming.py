@@ -6,14 +6,14 @@ What a client says about its body (Content-Length) is checked against what comes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from litestar import Request
 from litestar.exceptions import HTTPException
 
 from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
-from storage.errors import ShuttingDown
+from storage.errors import FreeSpaceLow, ShuttingDown
 
 SILENT_SECONDS = 30.0
 DRAIN_SECONDS = 10.0
@@ -23,11 +23,18 @@ _GOES_ON = "The server stops and keeps what it has. Go on in a few seconds, from
 class Body:
     """A request's bytes as they come, never more than `limit`, and never waiting for ever.
 
-    `too_many` is what a client is told that sends more.
+    `too_many` is what a client is told that sends more. `arrived` is told of each piece, by how many bytes have come,
+    and may refuse it.
     """
 
-    def __init__(self, request: Request[Any, Any, Any], limit: int, too_many: str) -> None:
-        self._request, self._limit, self._too_many = request, limit, too_many
+    def __init__(
+        self,
+        request: Request[Any, Any, Any],
+        limit: int,
+        too_many: str,
+        arrived: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        self._request, self._limit, self._too_many, self._arrived = request, limit, too_many, arrived
         self._stream: AsyncIterator[bytes] = request.stream()
         self._ended = self._stopped = False
         self._silence: asyncio.Timeout | None = None
@@ -55,7 +62,7 @@ class Body:
                 if len(gathered) >= size:
                     yield bytes(gathered)
                     gathered.clear()
-        except (TooSlow, MalformedBody, ShuttingDown):
+        except (TooSlow, MalformedBody, FreeSpaceLow, ShuttingDown):
             if gathered:
                 yield bytes(gathered)
             raise
@@ -63,12 +70,15 @@ class Body:
             yield bytes(gathered)
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        """The bytes. Raises BodyTooLarge, TooSlow, MalformedBody when the client leaves, ShuttingDown after `stop`."""
+        """The bytes. Raises BodyTooLarge, TooSlow, MalformedBody when the client leaves, ShuttingDown after `stop`, and
+        what `arrived` does."""
         came = 0
         while (piece := await self._next()) is not None:
             came += len(piece)
             if came > self._limit:
                 raise BodyTooLarge(self._too_many)
+            if self._arrived is not None:
+                await self._arrived(came)
             yield piece
 
     def stop(self) -> None:

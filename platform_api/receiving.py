@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from multipart import (
 from platform_api.bodies import has_control_characters
 from platform_api.incoming import Body
 from platform_api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
-from storage.errors import InvalidRequest, UploadRefused
+from storage.errors import FreeSpaceLow, InvalidRequest, QuotaExceeded, UploadRefused
 from storage.settings import Settings, UploadSettings
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
@@ -43,6 +43,11 @@ class ReceivedFile:
     name: str
     path: Path
     is_archive: bool
+
+
+def declared_length(request: Request[Any, Any, Any]) -> int | None:
+    """What a client says that it will send; None when it does not."""
+    return Body(request, 0, "").declared_length
 
 
 @dataclass
@@ -107,17 +112,28 @@ def sweep_staging(settings: Settings) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def receive(
-    request: Request[Any, Any, Any], folder: Path, limits: UploadSettings, expected: Expected = PHOTOS
-) -> Upload:
-    """Write the files of an upload into `folder`.
+_REFUSALS = (
+    *(UploadRefused, InvalidRequest, BodyTooLarge, MalformedBody, UnsupportedMediaType),
+    *(QuotaExceeded, FreeSpaceLow),
+)
 
-    Raises BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType, InvalidRequest, UploadRefused. The rest of the
-    body is then read for a while and dropped, so that the client gets to read why.
+
+async def receive(
+    request: Request[Any, Any, Any],
+    folder: Path,
+    limits: UploadSettings,
+    expected: Expected = PHOTOS,
+    *,
+    arrived: Callable[[int], Awaitable[None]],
+) -> Upload:
+    """Write the files of an upload into `folder`; `arrived` is told how many bytes have come, and may refuse them.
+
+    Raises BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType, InvalidRequest, UploadRefused, and what `arrived`
+    does. The rest of the body is then read for a while and dropped, so that the client gets to read why.
     """
     most = limits.max_upload_bytes
     threads = cast(AsyncStores, request.app.state.stores).pools.blob_writes
-    body = Body(request, most, f"The upload has more than {most:,} bytes. Send fewer or smaller photos.")
+    body = Body(request, most, f"The upload has more than {most:,} bytes. Send fewer or smaller photos.", arrived)
     kind, options = cast(tuple[str, dict[str, str]], parse_options_header(request.headers.get("content-type", "")))
     try:
         body.check_declared_length()
@@ -128,7 +144,7 @@ async def receive(
         if kind in expected.kinds:
             return Upload([await _receive_whole(body, folder, threads, is_archive=kind in _ZIPS)], {})
         raise UnsupportedMediaType(expected.advice)
-    except (UploadRefused, InvalidRequest, BodyTooLarge, MalformedBody, UnsupportedMediaType):
+    except _REFUSALS:
         await body.drain()
         raise
 

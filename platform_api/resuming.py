@@ -25,6 +25,7 @@ from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import Part, Parts
 from storage.errors import (
     FileExists,
+    FreeSpaceLow,
     Gone,
     NotAllowed,
     NotFound,
@@ -34,6 +35,7 @@ from storage.errors import (
     UploadBusy,
     UploadRefused,
 )
+from storage.free_space import FreeSpace
 from storage.postgres import model_uploads
 from storage.records.model_uploads import ModelUpload, WantedFile
 from storage.records.policy.viewers import Viewer
@@ -70,9 +72,10 @@ class Arrivals:
 
 
 async def begin(arrivals: Arrivals, wanted: WantedFile, length: int, metadata: str, viewer: Viewer) -> ModelUpload:
-    """A new upload of `length` bytes. Raises what model_uploads.create raises, DiskFull, StoreUnavailable."""
-    run = arrivals.stores.database.run
-    upload = await run(model_uploads.create(wanted, length, metadata, viewer, arrivals.hours))
+    """A new upload of `length` bytes. Raises what model_uploads.create does, FreeSpaceLow, DiskFull."""
+    run, limits = arrivals.stores.database.run, arrivals.stores.settings.quotas.limits
+    await arrivals.stores.free_space.check()
+    upload = await run(lambda: model_uploads.create(wanted, length, metadata, viewer, arrivals.hours, limits))
     async with unless_it_fails(arrivals, upload.id):
         await arrivals.threads.run(arrivals.parts.create, upload.id)
     return upload
@@ -109,7 +112,8 @@ async def append(
         return upload
     with arrivals.parts.hold(upload_id) as part:
         upload = await run(model_uploads.get(upload_id, viewer))  # what it is now that nobody else adds to it
-        body = _awaited(request, upload, offset)
+        await arrivals.stores.free_space.check()
+        body = _awaited(request, upload, offset, arrivals.stores.free_space)
         hasher = arrivals.hashers.take(upload_id, upload.received)
         try:
             await go_on(part, hasher, arrivals.threads, upload.received)
@@ -120,12 +124,19 @@ async def append(
             return await _Appending(arrivals, upload, part, hasher, viewer).run(body, checksum)
 
 
-def _awaited(request: Request[Any, Any, Any], upload: ModelUpload, offset: int) -> Body:
+def _awaited(
+    request: Request[Any, Any, Any], upload: ModelUpload, offset: int, free_space: FreeSpace | None = None
+) -> Body:
     """The body of a request that goes on where the upload is. Raises WrongOffset, BodyTooLarge."""
+
+    async def arrived(_: int) -> None:
+        if free_space is not None:
+            await free_space.check()
+
     if offset != upload.received:
         raise tus.WrongOffset(upload)
     left = upload.length - upload.received
-    body = Body(request, left, f"The upload lacks {left:,} bytes only. Send no more than these.")
+    body = Body(request, left, f"The upload lacks {left:,} bytes only. Send no more than these.", arrived)
     body.check_declared_length()
     return body
 
@@ -160,7 +171,7 @@ class _Appending:
             if self._is_whole:
                 return await self._finish()
             await self._mark()
-        except (MalformedBody, TooSlow, PoolBusy, ShuttingDown):  # the sender is gone, or goes on later
+        except (MalformedBody, TooSlow, PoolBusy, FreeSpaceLow, ShuttingDown):  # the sender is gone, or goes on later
             if checksum is None:
                 await self._mark()
                 self._arrivals.hashers.put(self._upload.id, self._hasher)

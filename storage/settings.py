@@ -16,9 +16,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
 from storage.records.policy.links import SigningKeys
+from storage.records.quotas import Limits
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+MAX_BYTES = 2**63 - 1
+"""What a column of Postgres holds."""
 
 
 class PostgresSettings(BaseModel):
@@ -169,6 +172,41 @@ class UploadSettings(BaseModel):
     unfinished_hours: float = Field(24.0, gt=0, description="A model file's upload is dropped after this long a pause.")
 
 
+class QuotaSettings(BaseModel):
+    """What one account may hold, and what must stay free on this machine's disks. 0: no limit.
+
+    A running job is never stopped: what it makes counts, and is kept.
+    """
+
+    account_bytes: int = Field(
+        256 * GIB,
+        ge=0,
+        le=MAX_BYTES,
+        description="Bytes an account may hold: files, images, photos, what its jobs made, uploads begun; 0: no limit.",
+    )
+    unfinished_bytes: int = Field(
+        64 * GIB, ge=0, le=MAX_BYTES, description="Bytes of them that may be on their way at once; 0: no limit."
+    )
+    unfinished_uploads: int = Field(
+        100, ge=0, le=MAX_BYTES, description="Unfinished uploads of model files of one account; 0: no limit."
+    )
+    free_space_bytes: int = Field(
+        1 * GIB,
+        ge=0,
+        le=MAX_BYTES,
+        description="With less free on a disk, uploads and new jobs are refused until there is room; 0: not looked at.",
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """Those of one account."""
+        return Limits(
+            account_bytes=self.account_bytes,
+            unfinished_bytes=self.unfinished_bytes,
+            unfinished_uploads=self.unfinished_uploads,
+        )
+
+
 class JobSettings(BaseModel):
     """How jobs are watched."""
 
@@ -304,6 +342,7 @@ class Settings(EmbeddedServers, BaseSettings):
     cache: CacheSettings = CacheSettings()  # pyright: ignore[reportCallIssue]
     search: SearchSettings = SearchSettings()  # pyright: ignore[reportCallIssue]
     uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
+    quotas: QuotaSettings = QuotaSettings()  # pyright: ignore[reportCallIssue]
     jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]
     metrics: MetricsSettings = MetricsSettings()  # pyright: ignore[reportCallIssue]
     notifications: NotificationSettings = NotificationSettings()  # pyright: ignore[reportCallIssue]

@@ -13,6 +13,7 @@ from typing import cast
 
 from storage.blobs.store import BlobStore
 from storage.errors import StoreUnavailable
+from storage.free_space import FreeSpace
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.postgres.upkeep import orphans
 from storage.postgres.watch import CatalogueWatch
@@ -62,6 +63,7 @@ class AsyncStores:
     watch: CatalogueWatch
     search: Search
     pools: ThreadPools
+    free_space: FreeSpace
 
 
 @contextmanager
@@ -91,7 +93,8 @@ async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
     try:
         search = Search(reader, Encoder(settings.search), pools.encoder)
         blobs = BlobStore(settings.blobs, renew=_renew_from_a_thread(database))
-        yield AsyncStores(settings, database, blobs, progress, rate_limits, failed_keys, models, watch, search, pools)
+        limiting, space = (rate_limits, failed_keys), FreeSpace(settings)
+        yield AsyncStores(settings, database, blobs, progress, *limiting, models, watch, search, pools, space)
     finally:
         pools.close()
         await reader.close()

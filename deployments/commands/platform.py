@@ -9,10 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deployments.commands.operator import operator_stores
 from deployments.local.errors import NotRunning
 from deployments.local.lines import shown_by
 from deployments.local.platform import run_platform, start_detached, stop_platform
 from deployments.local.report import MIB, PartReport, platform_report
+from deployments.local.storage_report import SHOWN_ACCOUNTS, disk_lines, usage_lines
+from storage.errors import StoreUnavailable
+from storage.postgres import quotas
 from storage.settings import Settings, load_settings
 
 PREFECT, MLFLOW = ("prefect", "auth"), ("mlflow", "auth")
@@ -59,8 +63,20 @@ def status() -> None:
         raise typer.Exit(1)
     Console().print(_table(reports))
     typer.echo(sign_in(settings))
+    for line in _storage(settings):
+        typer.echo(line)
     if not all(report.healthy for report in reports):
         raise typer.Exit(1)
+
+
+def _storage(settings: Settings) -> list[str]:
+    """Free space, and the accounts that hold most as far as the database says."""
+    try:
+        with operator_stores(settings) as stores:
+            found = stores.database.run(quotas.largest(SHOWN_ACCOUNTS))
+    except StoreUnavailable:
+        return disk_lines(settings)
+    return [*disk_lines(settings), *usage_lines(found, settings.quotas.limits)]
 
 
 def addresses(settings: Settings) -> str:

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.retries import run_patiently
+from storage.free_space import check_free_space
 from storage.postgres import access
 from storage.postgres.connection import Script
 from storage.postgres.submissions import submit_training
@@ -33,7 +34,7 @@ def request_training(
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
     prior_loss_weight: Annotated[float, Field(ge=0, le=10)] | None = None,
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None,
-    availability: Literal["Public", "Private"] = "Public",
+    availability: Literal["Public", "Private"] = "Private",
 ) -> str:
     """Start a fine-tune of a subject as the owner of this platform; gives the job's id.
 
@@ -48,7 +49,7 @@ def request_training(
         learning_rate: UNet learning rate; empty: the base model's default.
         prior_loss_weight: 0 trains without prior preservation; empty: the base model's default.
         seed: Same seed, same weights; empty: a random one.
-        availability: Who sees the result: everybody, or the owner alone.
+        availability: Who sees the result: everybody, or the owner alone until it is published.
     """
     request = TrainingRequest(
         data_set_id=data_set_id,
@@ -64,6 +65,7 @@ def request_training(
         availability=availability,
     )
     settings = load_settings()
+    check_free_space(settings)
     with open_stores(settings) as stores:
         job, new = run_patiently(stores, lambda: _submit_as_owner(request, settings))
     link = f"{settings.prefect.ui_url}/runs?tags=job%3A{job.id}"

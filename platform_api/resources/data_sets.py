@@ -20,6 +20,7 @@ from platform_api import documentation, receiving
 from platform_api.access import Caller, Requires
 from platform_api.limits import PageCursor, PageLimit, read_cursor, write_cursor, wrong_cursor
 from platform_api.problems import can_answer
+from platform_api.reservations import reserving
 from platform_api.resources.views import API, Page, page_metadata
 from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.images import CanonicalImage, ImageWorkers
@@ -111,14 +112,25 @@ class DataSets(Controller):
         Each photo is turned upright, stripped of its metadata (also of where it was taken) and kept as a PNG.
         """
         limits = stores.settings.uploads
-        async with state.uploads.hold(caller.account_id), receiving.staging_folder(stores) as folder:
-            upload = await receiving.receive(request, folder, limits)
-            staged = await stores.pools.blob_writes.run(_unpack, upload, folder, limits)
+        writing = stores.pools.blob_writes
+        async with (
+            state.uploads.hold(caller.account_id),
+            reserving(stores, caller.account_id, receiving.declared_length(request)) as reservation,
+            receiving.staging_folder(stores) as folder,
+        ):
+            upload = await receiving.receive(request, folder, limits, arrived=reservation.arrived)
+            staged = await writing.run(_unpack, upload, folder, limits)
             _check_count(len(staged), limits)
             measured = await _make_canonical(staged, state.image_workers, stores.pools.images)
-            images = await stores.pools.blob_writes.run(_keep, stores.blobs, staged, measured)
-        name = upload.name or f"{len(images)} photos"
-        data_set = await stores.database.run(uploads.create(caller.account_id, name, images))
+            await reservation.becomes(sum(photo.target.stat().st_size for photo in staged))
+            images = await writing.run(_keep, stores.blobs, staged, measured)
+            name = upload.name or f"{len(images)} photos"
+
+            def script() -> Script[DataSet]:
+                yield from reservation.release()
+                return (yield from uploads.create(caller.account_id, name, images))
+
+            data_set = await stores.database.run(script)
         return Response(
             _detail(data_set, images), status_code=201, headers={"Location": f"{API}/data-sets/{data_set.id}"}
         )

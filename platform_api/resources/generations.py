@@ -32,7 +32,7 @@ class Generations(JobRoutes):
         "/",
         guards=[Requires(Scope.JOBS_WRITE)],
         before_request=strictly(GenerationRequest),
-        responses=can_answer(401, 403, 413, 422, 429),
+        responses=can_answer(401, 403, 413, 422, 429, 507),
         status_code=202,
         summary="Submit a generation",
     )
@@ -54,5 +54,6 @@ class Generations(JobRoutes):
             idempotency_key=checked_key(idempotency_key),
             request_id=request_id(request.scope),
         )
+        await stores.free_space.check()
         job, _ = await stores.database.run(script)
         return submitted(job)

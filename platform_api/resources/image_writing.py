@@ -19,11 +19,12 @@ from platform_api.idempotency import IdempotencyKey, created_once
 from platform_api.owned import held_version
 from platform_api.problems import can_answer
 from platform_api.queries import Query, described
+from platform_api.reservations import reserving
 from platform_api.resources.catalog_views import ImageView, image_view
 from platform_api.resources.model_writing import WRITES
 from platform_api.writing import ImageChanges, kept
 from storage.blobs.images import CanonicalImage, ImageWorkers
-from storage.blobs.store import BlobStore
+from storage.blobs.store import Blob
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
 from storage.postgres import catalog, images
 from storage.postgres.connection import Script
@@ -92,23 +93,30 @@ class ImageWriting(Controller):
         _check_level(level, viewer)
         limits, where = stores.settings.uploads, addresses(request, stores.settings.api)
         await stores.database.run(_with_room(version_id, viewer, limits))  # before the bytes come
-        async with state.uploads.hold(caller.account_id), receiving.staging_folder(stores) as folder:
-            upload = await receiving.receive(request, folder, _of_one(limits), receiving.ONE_IMAGE)
+        async with (
+            state.uploads.hold(caller.account_id),
+            reserving(stores, caller.account_id, receiving.declared_length(request)) as reservation,
+            receiving.staging_folder(stores) as folder,
+        ):
+            one = _of_one(limits), receiving.ONE_IMAGE
+            upload = await receiving.receive(request, folder, *one, arrived=reservation.arrived)
             meta = _read_meta(upload.texts.get("meta"))
             target = folder / "canonical.png"
             measured = await stores.pools.images.run(_made_canonical, upload, target, state.image_workers)
-            image = await stores.pools.blob_writes.run(_keep, target, measured, stores.blobs)
-        image = msgspec.structs.replace(image, nsfw_level=int(level), meta=meta)
+            await reservation.becomes(target.stat().st_size)
+            blob = await stores.pools.blob_writes.run(stores.blobs.put_file, target)
+            image = _described(blob, measured, int(level), meta)
 
-        def make() -> Script[ImageView]:
-            model, version = yield from _with_room(version_id, viewer, limits)
-            [image_id] = yield from catalog.add_images(version_id, caller.account_id, [image])
-            return _view(model, version, (yield from images.of_version(version_id, image_id)), where)
+            def make() -> Script[ImageView]:
+                model, version = yield from _with_room(version_id, viewer, limits)
+                yield from reservation.release()
+                [image_id] = yield from catalog.add_images(version_id, caller.account_id, [image])
+                return _view(model, version, (yield from images.of_version(version_id, image_id)), where)
 
-        asked = ("image", version_id, image)
-        return await stores.database.run(
-            lambda: created_once(caller.account_id, idempotency_key, asked, make(), "{url}")
-        )
+            asked = ("image", version_id, image)
+            return await stores.database.run(
+                lambda: created_once(caller.account_id, idempotency_key, asked, make(), "{url}")
+            )
 
     @patch(
         "/{image_id:int}",
@@ -204,9 +212,7 @@ def _made_canonical(upload: receiving.Upload, target: Path, workers: ImageWorker
         raise ImageRefused(refusal.reason, f"'{file.name}' {refusal}.") from refusal
 
 
-def _keep(target: Path, measured: CanonicalImage, blobs: BlobStore) -> NewImage:
-    """The bytes of a canonical image, stored."""
-    blob = blobs.put_file(target)
+def _described(blob: Blob, measured: CanonicalImage, level: int, meta: dict[str, Any] | None) -> NewImage:
     return NewImage(
         sha256=blob.sha256,
         size=blob.size,
@@ -214,4 +220,6 @@ def _keep(target: Path, measured: CanonicalImage, blobs: BlobStore) -> NewImage:
         width=measured.width,
         height=measured.height,
         blurhash=measured.blurhash,
+        nsfw_level=level,
+        meta=meta,
     )

@@ -22,14 +22,17 @@ from platform_api.access import Caller, Requires
 from platform_api.incoming import Body
 from platform_api.model_files import go_on, keep_whole, read_wanted, take_in
 from platform_api.problems import UnsupportedMediaType, can_answer
+from platform_api.receiving import declared_length
+from platform_api.reservations import reserving
 from platform_api.resources.views import API
 from platform_api.resuming import Arrivals
 from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import Part, Parts
-from storage.errors import FileExists, Gone, NotAllowed, NotFound, UploadRefused
+from storage.errors import FileExists, FreeSpaceLow, Gone, NotAllowed, NotFound, QuotaExceeded, UploadRefused
 from storage.postgres import model_uploads
+from storage.postgres.connection import Script
 from storage.records.access import Scope
-from storage.records.catalog import Checked, FileHashes, VersionFile
+from storage.records.catalog import Checked, FileHashes, NewFile, VersionFile
 from storage.records.policy.viewers import Viewer
 from storage.records.vocabulary import FileType
 from storage.stores import AsyncStores
@@ -126,17 +129,27 @@ class ModelFiles(Controller):
         if request.headers.get("content-type", "").lower().startswith(_FORMS):
             raise UnsupportedMediaType("Send the file's bytes as they are: curl -T FILE URL")
         await stores.database.run(model_uploads.check_target(wanted, viewer))
-        most = stores.settings.uploads.max_model_bytes
-        body = Body(request, most, f"A model file has at most {most:,} bytes.")
-        body.check_declared_length()
+        most, declared = stores.settings.uploads.max_model_bytes, declared_length(request)
         hasher, threads = ModelHasher(), stores.pools.blob_writes
-        async with state.uploads.hold(caller.account_id), temporary_part(arrivals.parts, threads) as part:
+        async with (
+            state.uploads.hold(caller.account_id),
+            reserving(stores, caller.account_id, min(declared or 0, most)) as reservation,
+            temporary_part(arrivals.parts, threads) as part,
+        ):
+            body = Body(request, most, f"A model file has at most {most:,} bytes.", reservation.arrived)
+            body.check_declared_length()
+
+            def script(new: NewFile) -> Script[tuple[VersionFile, bool]]:
+                made = yield from model_uploads.attach(version_id, new)
+                yield from reservation.release()
+                return made
+
             try:
                 await go_on(part, hasher, threads, 0)
-                await take_in(body, part, hasher, threads, name=wanted.name, length=body.declared_length)
+                await take_in(body, part, hasher, threads, name=wanted.name, length=declared)
                 new = await keep_whole(stores, part, hasher, wanted, viewer)
-                file, is_new = await stores.database.run(model_uploads.attach(version_id, new))
-            except (UploadRefused, FileExists, Gone, NotAllowed, NotFound):
+                file, is_new = await stores.database.run(lambda: script(new))
+            except (UploadRefused, FileExists, Gone, NotAllowed, NotFound, QuotaExceeded, FreeSpaceLow):
                 await body.drain()
                 raise
         made = uploaded_file(file)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 from litestar import Controller, Request, Response, get
+from msgspec import Meta
 
 from platform_api.access import Caller, Reads, Requires
 from platform_api.answers import Addresses, addresses, answer
@@ -16,7 +17,7 @@ from platform_api.queries import Query, a_list, a_number, a_text
 from platform_api.remembered import PEOPLE_SECONDS, REMEMBERED
 from platform_api.resources.models import UNCHANGED
 from platform_api.resources.views import API
-from storage.postgres import access
+from storage.postgres import access, quotas
 from storage.postgres.connection import Script
 from storage.postgres.watch import Every, Grounds
 from storage.records.access import Account, AccountStatus, Creator, Scope
@@ -52,6 +53,17 @@ class UserList(msgspec.Struct, frozen=True, kw_only=True):
     items: list[UserItem]
 
 
+class Storage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the account holds, and what it may; null: as much as it likes. A key of the account sees all of it."""
+
+    used_bytes: Annotated[int, Meta(description="Of files, images, photos, and of what its jobs made.")]
+    unfinished_bytes: Annotated[int, Meta(description="Of what it has begun to send; these count too.")]
+    unfinished_uploads: int
+    max_bytes: int | None
+    max_unfinished_bytes: int | None
+    max_unfinished_uploads: int | None
+
+
 class Me(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whom the key belongs to."""
 
@@ -63,6 +75,7 @@ class Me(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     subscriptions: list[str]
     role: str
     scopes: list[str]
+    storage: Storage
 
 
 class People(Controller):
@@ -120,9 +133,10 @@ class People(Controller):
         return answer(request, users, ignored=query.ignored)
 
     @get("/me", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403), summary="Yourself")
-    async def me(self, caller: Caller) -> Me:
-        """Whom the key belongs to, and what it allows."""
-        account = caller.account
+    async def me(self, stores: AsyncStores, caller: Caller) -> Me:
+        """Whom the key belongs to, what it allows, and how much more may be uploaded."""
+        account, limits = caller.account, stores.settings.quotas.limits
+        usage = await stores.database.run(quotas.usage(account.id))
         return Me(
             id=account.number,
             username=account.name,
@@ -132,6 +146,14 @@ class People(Controller):
             subscriptions=[],
             role=account.role,
             scopes=list(caller.key.scopes),
+            storage=Storage(
+                used_bytes=usage.bytes,
+                unfinished_bytes=usage.unfinished_bytes,
+                unfinished_uploads=usage.unfinished_uploads,
+                max_bytes=limits.account_bytes or None,
+                max_unfinished_bytes=limits.unfinished_bytes or None,
+                max_unfinished_uploads=limits.unfinished_uploads or None,
+            ),
         )
 
 

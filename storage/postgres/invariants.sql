@@ -48,3 +48,24 @@ select id || ' ' || kind || coalesce(': ' || last_error, '') as fault from outbo
 -- silent_jobs --
 select id::text as fault from jobs
  where state in ('running', 'cancelling') and heartbeat_at < now() - make_interval(secs => %(seconds)s);
+
+-- miscounted_usage --
+-- What is counted for an account is what its rows hold.
+select coalesce(usage.account_id, held.account_id)::text as fault
+  from account_usage usage
+  full join (select account_id, sum(size)::bigint as bytes
+               from (select owner.account_id, file.size
+                       from version_files file
+                       join model_versions version on version.id = file.version_id
+                       join models owner on owner.id = version.model_id
+                      where file.gone_at is null
+                     union all select account_id, size from images where gone_at is null
+                     union all select owner.account_id, photo.size
+                                 from data_set_images photo join data_sets owner on owner.id = photo.data_set_id
+                     union all select owner.account_id, file.size
+                                 from job_files file join jobs owner on owner.id = file.job_id
+                     union all select owner.account_id, kept.size
+                                 from job_checkpoints kept join jobs owner on owner.id = kept.job_id) known
+              group by account_id) held
+    on held.account_id = usage.account_id
+ where coalesce(usage.bytes, 0) <> coalesce(held.bytes, 0);

@@ -10,7 +10,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from storage.errors import IdempotencyKeyReused, JobAlreadyRunning, JobLost, TooManyRequests, WrongState
-from storage.postgres import job_files, outbox
+from storage.postgres import job_files, outbox, quotas
 from storage.postgres.connection import Query, Rows, Script, column, load_statements, many, maybe, one
 from storage.records.events import (
     JobCancelled,
@@ -21,6 +21,7 @@ from storage.records.events import (
     JobSucceeded,
 )
 from storage.records.jobs import TERMINAL, Job, JobKind, JobState, Progress
+from storage.records.quotas import Limits
 
 SQL = load_statements(__file__)
 
@@ -47,11 +48,14 @@ def _value(statement: str, parameters: Mapping[str, Any], name: str) -> Query[An
     return Query(statement, parameters, read)
 
 
-def submit(new: NewJob, *, idempotency_key: str | None, limit: int) -> Script[tuple[Job, bool]]:
+def submit(
+    new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limits | None = None
+) -> Script[tuple[Job, bool]]:
     """The committed job for a request, and whether it is new (tx1). A key seen before gives its first job again.
 
     Raises IdempotencyKeyReused when the key came with another request, TooManyRequests when the account already has
-    `limit` unfinished jobs.
+    `limit` unfinished jobs, QuotaExceeded when it is full: what a job makes is not known before, so one may begin as
+    long as there is room.
     """
     job_id = uuid4()
     if idempotency_key is not None:
@@ -62,6 +66,8 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int) -> Script[tu
     unfinished: int = yield from _value(SQL["unfinished"], {"account_id": new.account_id}, "unfinished")
     if unfinished >= limit:
         raise TooManyRequests(f"{unfinished} unfinished jobs; the limit is {limit}. Wait for some to end.", 60)
+    if limits is not None:
+        yield from quotas.hold(new.account_id, limits)
     job = yield from one(
         SQL["insert"],
         {

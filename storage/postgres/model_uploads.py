@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from storage.errors import FileExists, Gone, NotFound, TooManyRequests
-from storage.postgres import catalog, models
+from storage.errors import FileExists, Gone, NotAllowed, NotFound
+from storage.postgres import catalog, models, quotas
 from storage.postgres.connection import Query, Rows, Script, as_record, column, load_statements, maybe, one
 from storage.records.catalog import Model, ModelVersion, NewFile, VersionFile
 from storage.records.model_uploads import ModelUpload, WantedFile
 from storage.records.policy.checks import check_changed
 from storage.records.policy.facts import version_facts
 from storage.records.policy.viewers import Viewer
+from storage.records.quotas import Limits
 
 SQL = load_statements(__file__)
-
-MOST_UNFINISHED = 100
-"""Unfinished uploads that one account may have."""
 
 
 def check_target(wanted: WantedFile, viewer: Viewer) -> Script[tuple[Model, ModelVersion]]:
@@ -35,16 +33,17 @@ def check_target(wanted: WantedFile, viewer: Viewer) -> Script[tuple[Model, Mode
     return model, version
 
 
-def create(wanted: WantedFile, length: int, metadata: str, viewer: Viewer, hours: float) -> Script[ModelUpload]:
-    """An upload of `length` bytes that may rest for `hours`.
+def create(
+    wanted: WantedFile, length: int, metadata: str, viewer: Viewer, hours: float, limits: Limits
+) -> Script[ModelUpload]:
+    """An upload of `length` bytes, which count from now on, that may rest for `hours`.
 
-    Raises as `check_target` does, and TooManyRequests when the account has MOST_UNFINISHED already.
+    Raises as `check_target` does, and QuotaExceeded.
     """
     yield from check_target(wanted, viewer)
-    if len((yield from column(SQL["unfinished"], {"account_id": viewer.account_id}, UUID))) >= MOST_UNFINISHED:
-        raise TooManyRequests(
-            f"{MOST_UNFINISHED} unfinished uploads; the limit is {MOST_UNFINISHED}. Finish or delete some first.", 60
-        )
+    if viewer.account_id is None:
+        raise NotAllowed("Only accounts upload files.")
+    yield from quotas.hold(viewer.account_id, limits, adding=length, uploads=1)
     parameters = {
         "id": uuid4(),
         "account_id": viewer.account_id,

@@ -4,9 +4,6 @@ values (%(id)s, %(account_id)s, %(version_id)s, %(name)s, %(type)s, %(length)s, 
         now() + %(hours)s * interval '1 hour')
 returning *;
 
--- unfinished --
-select id from model_uploads where account_id = %(account_id)s and file_id is null and expires_at > now();
-
 -- get --
 select *, expires_at <= now() as expired from model_uploads where id = %(id)s;
 

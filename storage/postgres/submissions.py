@@ -41,7 +41,7 @@ def submit_training(
 ) -> Script[tuple[Job, bool]]:
     """Commit a training job; `seed` is used when the request names none. Gives the job and whether it is new.
 
-    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests.
+    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
     data_set = yield from _field("dataSetId", uploads.hold(request.data_set_id, account_id))
     base = yield from _field("baseModel", iter(base_models.by_name(request.base_model)))
@@ -62,8 +62,7 @@ def submit_training(
         data_set_id=request.data_set_id,
         request_id=request_id,
     )
-    limit = settings.jobs.max_queued_per_account
-    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
+    return (yield from _submit(new, settings, idempotency_key))
 
 
 def submit_generation(
@@ -77,7 +76,7 @@ def submit_generation(
 ) -> Script[tuple[Job, bool]]:
     """Commit a generation job; `seed` is used when the request names none. Gives the job and whether it is new.
 
-    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests.
+    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
     version = yield from _field("modelVersionId", iter(catalog.version(request.model_version_id, account_id)))
     if version.recipe is None:
@@ -105,8 +104,7 @@ def submit_generation(
         request_hash=hash_request(JobKind.GENERATION, request),
         request_id=request_id,
     )
-    limit = settings.jobs.max_queued_per_account
-    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
+    return (yield from _submit(new, settings, idempotency_key))
 
 
 def retry(
@@ -140,8 +138,12 @@ def retry(
         retry_steps=steps,
         request_id=request_id,
     )
-    limit = settings.jobs.max_queued_per_account
-    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit))
+    return (yield from _submit(new, settings, idempotency_key))
+
+
+def _submit(new: jobs.NewJob, settings: Settings, idempotency_key: str | None) -> Script[tuple[Job, bool]]:
+    limit, limits = settings.jobs.max_queued_per_account, settings.quotas.limits
+    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit, limits=limits))
 
 
 def hash_request(kind: JobKind, request: msgspec.Struct) -> str:

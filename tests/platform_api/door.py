@@ -28,6 +28,7 @@ from storage.settings import (
     LimitSettings,
     NotificationSettings,
     PostgresSettings,
+    QuotaSettings,
     RedisSettings,
     SearchSettings,
     Settings,
@@ -88,6 +89,7 @@ def serving(
     search: SearchSettings | None = None,
     limits: LimitSettings | None = None,
     api: ApiSettings | None = None,
+    quotas: QuotaSettings | None = None,
 ) -> Iterator[Door]:
     """A door over these stores, served by uvicorn in a thread."""
     settings = Settings(
@@ -98,6 +100,7 @@ def serving(
         search=search or SearchSettings(),
         limits=limits or LimitSettings(),
         api=(api or ApiSettings()).model_copy(update={"signing_key": SecretStr("a key for tests")}),
+        quotas=quotas or QuotaSettings(),
         notifications=NotificationSettings(sealing_key="another", smtp_host="mail.example.com"),  # type: ignore[arg-type]
     )
     with Database(settings.postgres) as database, listening(settings) as url:

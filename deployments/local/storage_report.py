@@ -1,0 +1,35 @@
+"""How full the disks are and who holds what, for `darkroom status`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.free_space import volumes
+from storage.records.quotas import Limits, NamedUsage, in_units
+from storage.settings import Settings
+
+SHOWN_ACCOUNTS = 5
+
+
+def disk_lines(settings: Settings) -> list[str]:
+    """The free space of each disk that this machine writes to, and what happens under the floor."""
+    floor = settings.quotas.free_space_bytes
+    places = {volume: volume.free() for volume in volumes(settings)}
+    free = ", ".join(f"{in_units(size)} for {volume.name}" for volume, size in places.items())
+    lines = [f"free: {free}" + (f" ({in_units(floor)} must stay free)" if floor else "")]
+    low = [volume for volume, size in places.items() if size < floor]
+    lines += [f"too little is free in {volume.folder}: uploads and new jobs are refused" for volume in low]
+    return lines
+
+
+def usage_lines(found: Sequence[NamedUsage], limits: Limits) -> list[str]:
+    """What each account holds beside what it may."""
+    return [
+        f"account {one.name}: {in_units(one.bytes)} held, {in_units(one.unfinished_bytes)} on their way in "
+        f"{one.unfinished_uploads} uploads, {_allowed(limits)}"
+        for one in found
+    ]
+
+
+def _allowed(limits: Limits) -> str:
+    return f"{in_units(limits.account_bytes)} allowed" if limits.account_bytes else "no limit"

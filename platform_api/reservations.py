@@ -1,0 +1,71 @@
+"""Bytes on their way in: they count for their account from the first one on, until they are rows or are given up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from uuid import UUID, uuid4
+
+from storage.errors import QuotaExceeded, StoreFailure
+from storage.postgres import quotas
+from storage.postgres.connection import Query
+from storage.stores import AsyncStores
+
+STEP = 16 * 1024 * 1024
+"""Bytes that a sender who has not said how many come is granted at once."""
+RENEWED_SECONDS = 600.0
+"""A reservation that is not renewed is forgotten after an hour: its process died."""
+
+
+class Reservation:
+    """What one request may bring. Without a quota on bytes nothing is reserved."""
+
+    def __init__(self, stores: AsyncStores, account_id: UUID) -> None:
+        self._stores, self._account_id, self._id = stores, account_id, uuid4()
+        self._limits = stores.settings.quotas.limits
+        self._size, self._renew_at = 0, 0.0
+
+    async def begin(self, declared: int) -> None:
+        """Reserve what the sender says that it brings. Raises QuotaExceeded, FreeSpaceLow."""
+        await self._stores.free_space.check()
+        await self._ask(declared)
+
+    async def arrived(self, total: int) -> None:
+        """So many bytes have come. Raises QuotaExceeded when they are too many, FreeSpaceLow."""
+        await self._stores.free_space.check()
+        if total > self._size:
+            try:
+                await self._ask(total + STEP - total % STEP)
+            except QuotaExceeded:
+                await self._ask(total)
+        elif time.monotonic() >= self._renew_at:
+            await self._ask(self._size)
+
+    async def becomes(self, size: int) -> None:
+        """What was brought is to be kept as so many bytes. Raises QuotaExceeded."""
+        await self._ask(size)
+
+    def release(self) -> Query[list[UUID]]:
+        """For the transaction that writes the rows."""
+        return quotas.release(self._id)
+
+    async def _ask(self, size: int) -> None:
+        if self._limits.account_bytes or self._limits.unfinished_bytes:
+            reserve = partial(quotas.reserve, self._id, self._account_id, self._limits, size)
+            await self._stores.database.run(reserve)
+        self._size, self._renew_at = size, time.monotonic() + RENEWED_SECONDS
+
+
+@asynccontextmanager
+async def reserving(stores: AsyncStores, account_id: UUID, declared: int | None) -> AsyncGenerator[Reservation]:
+    """A reservation of what a request says that it brings, gone at the end. Raises QuotaExceeded, FreeSpaceLow."""
+    reservation = Reservation(stores, account_id)
+    try:
+        await reservation.begin(declared or 0)
+        yield reservation
+    finally:
+        with suppress(StoreFailure):  # then it is forgotten after an hour
+            await asyncio.shield(stores.database.run(reservation.release()))

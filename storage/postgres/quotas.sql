@@ -1,0 +1,40 @@
+-- hold --
+-- What an account holds, its row held until the transaction ends: submissions of one account go one after the other.
+select bytes from account_usage where account_id = %(account_id)s for no key update;
+
+-- hold_first --
+-- The same for an account that has held nothing so far.
+insert into account_usage (account_id) values (%(account_id)s)
+on conflict (account_id) do update set bytes = account_usage.bytes
+returning bytes;
+
+-- usage --
+-- What an account holds, and what it has begun to send.
+select greatest(coalesce((select bytes from account_usage where account_id = %(account_id)s), 0), 0) as bytes,
+       coalesce(upload.bytes, 0)::bigint + coalesce(reserved.bytes, 0)::bigint as unfinished_bytes,
+       upload.uploads as unfinished_uploads
+  from (select sum(length) as bytes, count(*) as uploads from model_uploads
+         where account_id = %(account_id)s and file_id is null and expires_at > now()) upload,
+       (select sum(bytes) as bytes from byte_reservations
+         where account_id = %(account_id)s and expires_at > now() and id is distinct from %(but)s::uuid) reserved;
+
+-- largest --
+-- The accounts that hold most.
+select account.name, usage.bytes, coalesce(unfinished.bytes, 0)::bigint as unfinished_bytes,
+       coalesce(unfinished.uploads, 0) as unfinished_uploads
+  from accounts account
+  join account_usage usage on usage.account_id = account.id
+  left join lateral (select sum(length) as bytes, count(*) as uploads from model_uploads
+                      where account_id = account.id and file_id is null and expires_at > now()) unfinished on true
+ order by usage.bytes + coalesce(unfinished.bytes, 0) desc, account.name
+ limit %(limit)s;
+
+-- reserve --
+-- Bytes that a request may bring from now on; forgotten after an hour in which it does not ask again.
+insert into byte_reservations (id, account_id, bytes, expires_at)
+values (%(id)s, %(account_id)s, %(bytes)s, now() + interval '1 hour')
+on conflict (id) do update set bytes = excluded.bytes, expires_at = excluded.expires_at
+returning id;
+
+-- release --
+delete from byte_reservations where id = %(id)s or expires_at < now() - interval '1 hour' returning id;
