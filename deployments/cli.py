@@ -36,10 +36,11 @@ COMMANDS: dict[str, Place] = {
         "Show each part: state, process, uptime, memory, address. Exits with 1 when something is not healthy.",
     ),
     "train": Place(
-        "train:train", "Fine-tune a base model on photos of a subject, and follow it to the published model."
+        "train:train", "Fine-tune a base model on photos of a subject, and follow it to the catalogued model."
     ),
     "jobs": Place("jobs:app", "What was asked for, and how far it is."),
-    "generate": Place("generate:generate", "Draw images with a published model version and save them."),
+    "publish": Place("publication:publish", "Show a model of yours, a fine-tune for example, to everybody."),
+    "generate": Place("generate:generate", "Draw images with a model version and save them."),
     "download": Place("download:download", "Bring a model version here. Repeating goes on where it broke off."),
     "import": Place(
         "importing:import_folder",

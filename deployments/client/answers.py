@@ -137,7 +137,7 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class Version(msgspec.Struct, frozen=True, rename="camel"):
-    """A published model version."""
+    """A model version."""
 
     id: int
     model_id: int
@@ -145,6 +145,7 @@ class Version(msgspec.Struct, frozen=True, rename="camel"):
     base_model: str
     trained_words: tuple[str, ...]
     stored_files: tuple[StoredFile, ...]
+    availability: str = "Public"
     evaluation: dict[str, Any] | None = None
 
 
@@ -153,6 +154,7 @@ class Model(msgspec.Struct, frozen=True):
 
     id: int
     name: str
+    availability: str = "Public"
 
 
 def job_root(kind: str) -> str:

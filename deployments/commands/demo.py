@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from http import HTTPStatus
 from pathlib import Path
 
+import httpx
 import typer
 from rich.console import Console
 
+from deployments.client.answers import Version
 from deployments.client.api import Api, open_api
 from deployments.client.photos import upload_photos
 from deployments.commands.following import display_for, follow_job
@@ -43,7 +46,7 @@ def demo() -> None:
     files = draw_photos(subject, folder / "photos", seed)
     typer.echo(f"drew {len(files)} photos of {in_english(subject)}, which the starter model has never seen")
     with open_api(settings) as api:
-        grid = run_job(api, subject, files, seed, folder)
+        grid = run_job(api, subject, files, seed, folder, settings.owner_key_file)
     typer.echo(f"\ndone in {in_words(time.monotonic() - began)}; the platform is left running. Stop it with: make down")
     typer.echo(f"  Prefect   {settings.prefect.ui_url}")
     typer.echo(f"  MLflow    {settings.mlflow.url}")
@@ -90,7 +93,7 @@ def draw_photos(subject: Subject, folder: Path, seed: int) -> list[Path]:
     return files
 
 
-def run_job(api: Api, subject: Subject, files: list[Path], seed: int, folder: Path) -> Path:
+def run_job(api: Api, subject: Subject, files: list[Path], seed: int, folder: Path, key_file: Path) -> Path:
     """The job through the public API, from the upload to the picture grid. Raises DemoIncomplete."""
     base = known_base(api, STARTER, subject.class_word)
     data_set = upload_photos(api, in_english(subject), files)
@@ -99,9 +102,23 @@ def run_job(api: Api, subject: Subject, files: list[Path], seed: int, folder: Pa
     typer.echo(f"submitted job {job.id}\n{cost_in_time(base, None)}")
     ended = follow_job(api, job, display_for(Console()))
     grid = report_training(api, ended, folder)
-    if grid is None:
+    if grid is None or ended.model_version_id is None:
         raise DemoIncomplete(f"job {ended.id} made no picture grid. See its files: darkroom jobs show {ended.id}")
+    show_privacy(api, ended.model_version_id, key_file)
     return grid
+
+
+def show_privacy(api: Api, version_id: int, key_file: Path) -> None:
+    """What the owner's key shows of a version, and what anybody is answered. Raises DemoIncomplete if that is it."""
+    path = f"/api/v1/model-versions/{version_id}"
+    model_id = api.get(path, Version).model_id
+    root = str(api.http.base_url).rstrip("/")
+    status = httpx.get(f"{root}{path}", trust_env=False, timeout=30).status_code
+    if status != HTTPStatus.NOT_FOUND:
+        raise DemoIncomplete(f"model version {version_id} is private, but without a key the API answers {status}")
+    typer.echo("a fine-tune is private: the owner's key shows it, anybody else is told that there is no such model")
+    typer.echo(f'  curl -H "Authorization: Bearer $(cat {key_file})" {root}/api/v1/models/{model_id}     # 200')
+    typer.echo(f"  curl {root}/api/v1/models/{model_id}     # 404, until: darkroom publish {model_id}")
 
 
 def in_english(subject: Subject) -> str:

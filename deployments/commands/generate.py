@@ -1,4 +1,4 @@
-"""darkroom generate: images from a published model version."""
+"""darkroom generate: images from a model version."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the first image; the next has the next.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path(),
 ) -> None:
-    """Draw images with a published model version and save them."""
+    """Draw images with a model version and save them."""
     wanted = {
         "modelVersionId": version,
         "prompt": prompt,

@@ -21,17 +21,19 @@ FIGURES = (
 
 
 def report_training(api: Api, job: Job, folder: Path) -> Path | None:
-    """Tell what a succeeded training job published, and save its picture grid in `folder`; gives the grid's path."""
+    """Tell what a succeeded training job made, and save its picture grid in `folder`; gives the grid's path."""
     if job.model_version_id is None:
-        typer.echo(f"job {job.id} published nothing")
+        typer.echo(f"job {job.id} made no model version")
         return None
     version = api.get(f"/api/v1/model-versions/{job.model_version_id}", Version)
     model = api.get(f"/api/v1/models/{version.model_id}", Model)
-    typer.echo(f"\npublished '{model.name}' {version.name} as model version {version.id}")
+    typer.echo(f"\n'{model.name}' {version.name} is in the catalogue as model version {version.id}")
     show_figures(version)
     words = version.trained_words[0] if version.trained_words else model.name
     typer.echo(f'draw with it:  darkroom generate {version.id} "a photo of a {words} on the beach"')
     typer.echo(f"take it away:  darkroom download {version.id}")
+    if "Private" in (model.availability, version.availability):
+        typer.echo(f"only you see it; show it to everybody with:  darkroom publish {model.id}")
     grids = [file for file in job_files(api, job) if file.role == "grid"]
     if not grids:
         return None

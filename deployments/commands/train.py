@@ -48,11 +48,12 @@ def train(
     regularization_count: Annotated[int | None, typer.Option(min=1, help="Images of the class to hold on to.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     sample_every: Annotated[int | None, typer.Option(min=1, help="Steps between sample images.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Show the result to everybody; default: to you.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the picture grid.")] = Path(),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the job is submitted.")] = False,
 ) -> None:
-    """Fine-tune a base model on photos of a subject, and follow it to the published model."""
+    """Fine-tune a base model on photos of a subject, and follow it to the catalogued model."""
     settings = load_settings()
     found = find_photos(photos, settings.uploads.max_images)
     for path in found.left_out:
@@ -72,6 +73,7 @@ def train(
         "regularizationCount": regularization_count,
         "checkpointEvery": checkpoint_every,
         "sampleEvery": sample_every,
+        "availability": "Public" if public else None,
     }
     with open_api(settings) as api:
         model = known_base(api, base, class_word)

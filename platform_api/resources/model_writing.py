@@ -25,9 +25,9 @@ from storage.errors import InvalidRequest, WrongState
 from storage.postgres import catalog, models, versions
 from storage.postgres.connection import Script
 from storage.records.access import Scope
-from storage.records.catalog import Model, ModelFields, VersionFields
+from storage.records.catalog import Model, ModelFields, ModelVersion, VersionFields
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import Mode, Status
+from storage.records.vocabulary import Availability, Mode, Status
 from storage.stores import AsyncStores
 
 LONGEST_WAIT = timedelta(days=365)
@@ -130,14 +130,15 @@ class ModelWriting(Controller):
         model_id: int,
         data: Publication | None = None,
     ) -> ModelView:
-        """With those of its draft versions that have a file, now or at a date. Publishing again moves no date."""
+        """With those of its draft versions that have a file, now or at a date. When its owner asks, a private model is
+        public from then on, and so are its fine-tunes that were private ever since. Publishing again moves no date."""
         at, where = checked_time(data), addresses(request, stores.settings.api)
 
         def script() -> Script[ModelView]:
             model = yield from held_model(model_id, viewer)
             check_may_publish(model, viewer)
-            check_not_public(model.status, at)
-            yield from models.publish(model, at)
+            check_not_public(model, at)
+            yield from models.publish(model, at, opens=viewer.is_account(model.account_id))
             return (yield from shown(model_id, viewer, where))
 
         return await stores.database.run(script)
@@ -218,7 +219,8 @@ def checked_time(asked: Publication | None) -> datetime | None:
     return at
 
 
-def check_not_public(status: Status, at: datetime | None) -> None:
+def check_not_public(thing: Model | ModelVersion, at: datetime | None) -> None:
     """Raises WrongState where a date to come would hide what everybody sees."""
-    if status is Status.PUBLISHED and at is not None and at > datetime.now(UTC):
+    public = thing.status is Status.PUBLISHED and thing.availability is not Availability.PRIVATE
+    if public and at is not None and at > datetime.now(UTC):
         raise WrongState("It is published already. Unpublish it first, then give it a date.")

@@ -88,14 +88,15 @@ class VersionWriting(Controller):
         version_id: int,
         data: Publication | None = None,
     ) -> VersionDetail:
-        """Now or at a date; everybody sees it when its model is published too. Publishing again moves no date."""
+        """Now or at a date; everybody sees it when its model is published too. When its owner asks, a private one is
+        public from then on. Publishing again moves no date."""
         at, where = checked_time(data), addresses(request, stores.settings.api)
 
         def script() -> Script[VersionDetail]:
-            _, version = yield from held_version(version_id, viewer)
+            model, version = yield from held_version(version_id, viewer)
             check_may_publish(version, viewer)
-            check_not_public(version.status, at)
-            yield from versions.publish(version, at)
+            check_not_public(version, at)
+            yield from versions.publish(version, at, opens=viewer.is_account(model.account_id))
             return (yield from shown_version(version_id, viewer, where))
 
         return await stores.database.run(script)

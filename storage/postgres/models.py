@@ -56,10 +56,11 @@ def set_tags(model_id: int, names: Sequence[str]) -> Script[None]:
     yield from count(SQL["add_tags"], parameters)
 
 
-def publish(model: Model, at: datetime | None = None) -> Script[Model]:
+def publish(model: Model, at: datetime | None = None, *, opens: bool = False) -> Script[Model]:
     """Publish a model and its drafts that have files, now or at a later date.
 
-    Raises WrongState when it is gone or no version of it has a file.
+    `opens`: a private model becomes public, and so do its fine-tunes that never were; a version that its owner made
+    private otherwise stays so. Raises WrongState when it is gone or no version of it has a file.
     """
     if model.gone_at is not None:
         raise WrongState(f"Model {model.id} is gone: {model.gone_reason}. Create a new one.")
@@ -67,9 +68,12 @@ def publish(model: Model, at: datetime | None = None) -> Script[Model]:
     if not ready:
         raise WrongState(f"Model {model.id} has no version with a file. Add one, then publish.")
     for version in ready:
-        if version.status in (Status.DRAFT, Status.SCHEDULED):
+        if opens and version.waits_for_its_owner:
+            yield from versions.publish(version, at, opens=True)
+        elif version.status in (Status.DRAFT, Status.SCHEDULED):
             yield from versions.publish(version, at)
-    return (yield from one(SQL["publish"], {"id": model.id, "at": at}, Model, f"No model {model.id}."))
+    parameters = {"id": model.id, "at": at, "opens": opens}
+    return (yield from one(SQL["publish"], parameters, Model, f"No model {model.id}."))
 
 
 def publish_due() -> Script[int]:

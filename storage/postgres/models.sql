@@ -17,12 +17,14 @@ select id from models
  where account_id = %(account_id)s and lower(name) = lower(%(name)s) and status <> 'Deleted' and id <> %(id)s;
 
 -- change --
--- What is not among the changes stays.
+-- What is not among the changes stays. What is published and private no more is published now, if it never was before.
 update models model
    set (name, type, description, availability, mode, checkpoint_type, nsfw, poi, minor, sfw_only, allow_no_credit,
-        allow_commercial_use, allow_derivatives, allow_different_license) =
+        allow_commercial_use, allow_derivatives, allow_different_license, published_at) =
        (select name, type, description, availability, mode, checkpoint_type, nsfw, poi, minor, sfw_only,
-               allow_no_credit, allow_commercial_use, allow_derivatives, allow_different_license
+               allow_no_credit, allow_commercial_use, allow_derivatives, allow_different_license,
+               case when model.status = 'Published' and availability <> 'Private'
+                    then coalesce(model.published_at, now()) else model.published_at end
           from jsonb_populate_record(model, %(changes)s))
  where id = %(id)s
 returning *;
@@ -45,11 +47,14 @@ on conflict do nothing
 returning tag_id;
 
 -- publish --
--- Now, or at a later date. The first date of publication is never moved: nobody becomes new again by hiding first.
+-- Now, or at a later date; its owner opens a private one to everybody. The first date of publication is never moved:
+-- nobody becomes new again by hiding first. What stays private has none.
 update models
    set status = case when %(at)s::timestamptz > now() then 'Scheduled' else 'Published' end,
        scheduled_for = case when %(at)s::timestamptz > now() then %(at)s end,
-       published_at = coalesce(published_at, case when %(at)s::timestamptz > now() then null else now() end)
+       availability = case when %(opens)s and availability = 'Private' then 'Public' else availability end,
+       published_at = case when %(at)s::timestamptz > now() or availability = 'Private' and not %(opens)s
+                           then published_at else coalesce(published_at, now()) end
  where id = %(id)s
 returning *;
 
@@ -64,7 +69,9 @@ select id from models
 
 -- publish_due --
 -- What was scheduled and whose time has come.
-update models set status = 'Published', published_at = coalesce(published_at, scheduled_for), scheduled_for = null
+update models
+   set status = 'Published', scheduled_for = null,
+       published_at = case when availability = 'Private' then published_at else coalesce(published_at, scheduled_for) end
  where status = 'Scheduled' and scheduled_for <= now()
 returning id;
 

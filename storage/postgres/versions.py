@@ -32,13 +32,17 @@ def with_files(model_id: int) -> Query[list[ModelVersion]]:
     return many(SQL["with_files"], {"model_id": model_id}, ModelVersion)
 
 
-def publish(version: ModelVersion, at: datetime | None = None) -> Script[ModelVersion]:
-    """Publish a version, now or at a later date. Raises WrongState when it is gone or has no file."""
+def publish(version: ModelVersion, at: datetime | None = None, *, opens: bool = False) -> Script[ModelVersion]:
+    """Publish a version, now or at a later date; `opens`: a private one becomes public.
+
+    Raises WrongState when it is gone or has no file.
+    """
     if version.gone_at is not None:
         raise WrongState(f"Model version {version.id} is gone: {version.gone_reason}. Create a new one.")
     if version.id not in [ready.id for ready in (yield from with_files(version.model_id))]:
         raise WrongState(f"Model version {version.id} has no file to download. Add one, then publish.")
-    return (yield from one(SQL["publish"], {"id": version.id, "at": at}, ModelVersion, _missing(version)))
+    parameters = {"id": version.id, "at": at, "opens": opens}
+    return (yield from one(SQL["publish"], parameters, ModelVersion, _missing(version)))
 
 
 def publish_due() -> Query[int]:

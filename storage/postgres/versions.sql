@@ -9,12 +9,14 @@ select %(model_id)s,
 returning *;
 
 -- change --
--- What is not among the changes stays.
+-- What is not among the changes stays. What is published and private no more is published now, if it never was before.
 update model_versions version
    set (name, description, availability, base_model, base_model_type, trained_words, steps, epochs, clip_skip,
-        updated_at) =
+        updated_at, published_at) =
        (select name, description, availability, base_model, base_model_type, trained_words, steps, epochs, clip_skip,
-               now()
+               now(),
+               case when version.status = 'Published' and availability <> 'Private'
+                    then coalesce(version.published_at, now()) else version.published_at end
           from jsonb_populate_record(version, %(changes)s))
  where id = %(id)s
 returning *;
@@ -29,11 +31,14 @@ select version.* from model_versions version
  order by version.position desc;
 
 -- publish --
--- Now, or at a later date. The first date of publication is never moved.
+-- Now, or at a later date; its owner opens a private one to everybody. The first date of publication is never moved.
+-- What stays private has none.
 update model_versions
    set status = case when %(at)s::timestamptz > now() then 'Scheduled' else 'Published' end,
        scheduled_for = case when %(at)s::timestamptz > now() then %(at)s end,
-       published_at = coalesce(published_at, case when %(at)s::timestamptz > now() then null else now() end),
+       availability = case when %(opens)s and availability = 'Private' then 'Public' else availability end,
+       published_at = case when %(at)s::timestamptz > now() or availability = 'Private' and not %(opens)s
+                           then published_at else coalesce(published_at, now()) end,
        updated_at = now()
  where id = %(id)s
 returning *;
@@ -41,7 +46,8 @@ returning *;
 -- publish_due --
 -- What was scheduled and whose time has come.
 update model_versions
-   set status = 'Published', published_at = coalesce(published_at, scheduled_for), scheduled_for = null
+   set status = 'Published', scheduled_for = null,
+       published_at = case when availability = 'Private' then published_at else coalesce(published_at, scheduled_for) end
  where status = 'Scheduled' and scheduled_for <= now()
 returning id;
 

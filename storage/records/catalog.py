@@ -149,7 +149,8 @@ class VersionFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `model_versions`. Those of a training job have `job_id`, `recipe` and `evaluation`."""
+    """A row of `model_versions`. Those of a training job have `job_id`, `recipe` and `evaluation`. `published_at`: when
+    others could first see it; None for what was always private."""
 
     id: int
     model_id: int
@@ -178,6 +179,12 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     recipe: dict[str, object] | None
     evaluation: dict[str, object] | None
     registered_as: str | None
+
+    @property
+    def waits_for_its_owner(self) -> bool:
+        """Whether it is a fine-tune that was never published for others."""
+        private = self.availability is Availability.PRIVATE
+        return private and self.job_id is not None and self.published_at is None
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,8 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     )
     seed: Seed | None = None
     availability: Annotated[
-        Literal["Public", "Private"] | None, Meta(description="Who sees the result: everybody, or you; default Public.")
+        Literal["Public", "Private"] | None,
+        Meta(description="Who sees the result: everybody, or you until you publish it; default Private."),
     ] = None
 
 
@@ -134,7 +135,10 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `jobs.request` holds for a training job: the recipe, and the names that do not change a number."""
+    """What `jobs.request` holds for a training job: the recipe, and the names that do not change a number.
+
+    Rows of before there was a choice have no `availability`: those who asked were promised that everybody would see the
+    result. `resolve` writes it always."""
 
     data_set_id: UUID
     base_model: str
@@ -260,7 +264,7 @@ def resolve(
         base_model=base.name,
         model_name=model_name,
         recipe=recipe,
-        availability=Availability(request.availability or Availability.PUBLIC),
+        availability=Availability(request.availability or Availability.PRIVATE),
     )
 
 

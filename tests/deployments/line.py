@@ -69,6 +69,7 @@ class Worker:
             base_model=request.base_model,
             trained_words=(f"{request.recipe.identifier} {request.recipe.class_word}",),
             recipe=job.request,
+            availability=request.availability,
             evaluation={"subject_fidelity": 0.81, "subject_fidelity_base": 0.42, "subject_fidelity_photos": 0.9},
             files=(
                 NewFile(path="model.safetensors", role=FileRole.WEIGHTS, sha256=big.sha256, size=big.size),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import httpx
 import pytest
 from safetensors import safe_open
 
@@ -30,6 +31,9 @@ def test_three_clients_find_and_download_a_model_that_was_trained_here(
     bench: Bench, straight_job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, version = bench.platform.api_url, bench.model_version(straight_job)
+    nobodys = httpx.get(f"{url}/api/v1/models/{version['modelId']}")
+    assert nobodys.status_code == 404  # a fine-tune is its owner's until it is published
+    assert bench.client.post(f"/models/{version['modelId']}/publish").status_code == 200
     model_id, [file] = version["modelId"], version["files"]
     sha256 = file["hashes"]["SHA256"]
 

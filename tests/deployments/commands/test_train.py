@@ -26,7 +26,8 @@ def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
     assert lines[2].startswith("uploaded 3 photos as data set ")
     # Each figure is shown while it is the newest; on a busy machine one may be passed over.
     assert re.search(r"train (0/8, loss 0\.5000|4/8, loss 0\.1000|8/8, loss 0\.0556)", result.output), result.output
-    assert "published 'sks mug' v1 as model version 1" in result.output
+    assert "'sks mug' v1 is in the catalogue as model version 1" in result.output
+    assert "only you see it; show it to everybody with:  darkroom publish 1" in result.output
     assert "likeness of the subject  0.42  0.81        0.90    cosine" in result.output
     grid = Path(lines[-1].removeprefix("picture grid:  "))
     assert grid.is_absolute()
