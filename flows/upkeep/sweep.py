@@ -69,9 +69,9 @@ class Sweep:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        if self.stores.database.run(pauses.is_paused(APPLY_RETENTION)):
+        if run_patiently(self.stores, lambda: pauses.is_paused(APPLY_RETENTION)):
             raise Enough("it is paused")
-        passed = self.stores.database.run(retention.now()) - self.moment
+        passed = run_patiently(self.stores, retention.now) - self.moment
         steady = timedelta(seconds=time.monotonic() - self._began)
         if abs(passed - steady) > CLOCK_STEP:
             raise ClockJumped(
