@@ -26,7 +26,7 @@ OURS = "darkroom: "
 RUN, FLOW_RUN = "prefect.resource.id", "prefect.flow-run"
 """For each of which our automations fire, and how such an id begins."""
 SILENT, STAY_LATE, FAIL = "silent flow runs are crashed", "flow runs stay late", "flow runs fail"
-"""Their names after that: each has its own truth below."""
+"""How their names go on: each has its own truth below."""
 CRASHED_BY_US = "No heartbeat for"
 """Begins the message of a run that the automation SILENT has marked as crashed."""
 UNDECIDED = timedelta(minutes=2)
@@ -95,9 +95,9 @@ def _is_wrong(what: str, run: FlowRun | None, since: timedelta) -> bool | None:
     if run is None or run.state is None:
         return False
     state = run.state
-    if what == STAY_LATE:
+    if what.startswith(STAY_LATE):
         return state.is_scheduled() and state.name == "Late"
-    if what != SILENT:
+    if not what.startswith(SILENT):
         return state.is_failed() or state.is_crashed()
     if state.is_crashed():
         return (state.message or "").startswith(CRASHED_BY_US)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 from storage.errors import StoreUnavailable
 from storage.postgres.connection import Query, Script
 from storage.stores import Stores
+
+log = logging.getLogger("darkroom.retries")
 
 T = TypeVar("T")
 
@@ -37,9 +40,10 @@ def retried(call: Callable[[], T], *, patience_seconds: float, check: Callable[[
             check()
         try:
             return call()
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             if time.monotonic() + wait > deadline:
                 raise
+            log.warning("tried again in %.1f s: %s: %s", wait, error.code, error)
         time.sleep(wait * random.uniform(0.8, 1.2))
         wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 

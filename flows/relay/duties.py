@@ -62,8 +62,8 @@ class DutyThread(threading.Thread):
         if self._pause or now - self._noted_at >= NOTED_SECONDS:
             try:
                 self._database.run(duties.succeeded(self._duty.name))
-            except StoreFailure as error:
-                log.warning("%s: its success was not noted: %s: %s", self._duty.name, error.code, error)
+            except (StoreFailure, psycopg.Error) as error:
+                log.warning("%s: its success was not noted: %s: %s", self._duty.name, type(error).__name__, error)
                 return
             self._noted_at = now
         self._pause = 0.0
@@ -80,5 +80,5 @@ class DutyThread(threading.Thread):
         )
         try:
             self._database.run(duties.failed(self._duty.name, f"{name}: {error}"))
-        except StoreFailure as away:
-            log.warning("%s: its failure was not noted: %s: %s", self._duty.name, away.code, away)
+        except (StoreFailure, psycopg.Error) as away:
+            log.warning("%s: its failure was not noted: %s: %s", self._duty.name, type(away).__name__, away)

@@ -55,6 +55,9 @@ def claim(limit: int, held: Sequence[JobKind] = (), kinds: Sequence[str] | None 
     `kinds`: of these events only.
     """
     wanted = None if kinds is None else list(kinds)
+    # Statistics of a table that has just filled take a sort of all that waits for cheap, each with its own look for an
+    # earlier one of its subject: 1.8 s for 100,000 events, where the index that has their order needs 13 ms.
+    yield from Query("set local enable_sort = off", {}, len)
     parameters = {"limit": limit, "held": list(held), "kinds": wanted, "merged": list(CHANGES)}
     rows = yield from many(SQL["claim"], parameters, OutboxRow)
     return sorted(rows, key=lambda row: row.id)

@@ -23,12 +23,13 @@ from deployments.local.deploy import WORK_POOL_TEMPLATE, prune
 from deployments.local.environment import NO_TELEMETRY
 from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanzas
 from deployments.local.leftovers import processes_of
-from deployments.local.parts import deploy
+from deployments.local.parts import Steps, deploy
 from deployments.local.prefect_http import prefect_http
 from deployments.local.steps import delete_overdue_runs
 from flows.alarms import OURS, Firings, sound
 from flows.indexing.draining import SYNC
 from flows.orchestrator import Orchestrator, open_prefect
+from storage.postgres import freshness
 from storage.postgres.connection import Database, Query
 from storage.records.rollups import ROLL_UP
 from storage.settings import Settings
@@ -187,7 +188,7 @@ def test_deploying_again_doubles_nothing(platform: Platform, prefect: httpx.Clie
     prefect.patch("work_pools/light", json={"base_job_template": OPEN_POOL}).raise_for_status()
     was = {"paused": True, "job_variables": {"command": "python -m prefect.engine"}}
     prefect.patch(f"deployments/{paused['id']}", json=was).raise_for_status()
-    again = deploy(platform.settings)
+    again = deploy(platform.settings, Steps())
 
     subprocess.run(again.command, env=again.environment, check=True, timeout=300)
 
@@ -273,6 +274,27 @@ def test_a_deployment_that_has_left_the_file_is_removed(
     assert "left" not in names
     assert "by-hand" in names
     assert "reconcile" in names
+
+
+@pytest.mark.soak
+def test_a_deployment_that_prefect_has_lost_is_deployed_again(platform: Platform, prefect: httpx.Client) -> None:
+    lost = {"reconcile", SYNC}
+    for deployment in found(prefect, "deployments", deployments={"name": {"any_": sorted(lost)}}):
+        prefect.delete(f"deployments/{deployment['id']}").raise_for_status()
+    with Database(platform.settings.postgres) as database:
+        raised, deadline = set[str](), time.monotonic() + 300
+        while not lost <= paused_of(prefect).keys() and time.monotonic() < deadline:
+            raised |= {alarm.name for alarm in database.run(freshness.raised())}
+            time.sleep(0.5)
+        assert lost <= paused_of(prefect).keys()
+        assert "missing deployments" in raised
+        while time.monotonic() < deadline and any(
+            alarm.name == "missing deployments" for alarm in database.run(freshness.raised())
+        ):
+            time.sleep(0.5)
+        assert "missing deployments" not in [alarm.name for alarm in database.run(freshness.raised())]
+    assert platform.output.count("deploy is wanted again") == 1
+    platform.wait_healthy()
 
 
 def test_runs_of_a_schedule_that_fell_due_are_deleted_and_those_asked_for_are_kept(

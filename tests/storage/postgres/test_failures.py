@@ -158,7 +158,7 @@ def test_a_conflict_that_stays_is_named_after_some_runs(database: Database) -> N
     assert database.reruns.counts == {"serialization_failure": 3}
 
 
-def test_a_lock_that_is_held_is_named_and_waited_for(quick: Database) -> None:
+def test_a_lock_that_is_held_is_named_and_waited_for(quick: Database, caplog: pytest.LogCaptureFixture) -> None:
     with quick.connect() as holder:
         with holder.transaction():
             holder.execute(TOUCH, {"id": 1})
@@ -172,6 +172,7 @@ def test_a_lock_that_is_held_is_named_and_waited_for(quick: Database) -> None:
             assert waiting.is_alive()
         waiting.join(20)
     assert touched(quick) == [2, 0]
+    assert any("lock_timeout: Another transaction held" in record.getMessage() for record in caplog.records)
 
 
 def test_a_statement_that_takes_too_long_is_named_and_not_tried_again(quick: Database) -> None:
