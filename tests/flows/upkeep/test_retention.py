@@ -294,10 +294,12 @@ def test_working_folders_of_jobs_that_ended_go_and_those_of_others_stay(stores: 
 
 
 def test_the_flow_says_what_went(
-    stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient, mlflow_url: str,
+    stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient,
+    mlflow_settings: MlflowSettings,
     monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_url)
+    monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_settings.url)
+    monkeypatch.setenv("DARKROOM_MLFLOW__AUTH", mlflow_settings.auth.get_secret_value())
     events(stores, 7, 40 * DAY)
     assert apply_retention() == 7
     [table] = [shown for shown in prefect.read_artifacts() if shown.key == APPLY_RETENTION]
@@ -336,10 +338,10 @@ def use_of(folder: Path) -> Iterator[None]:
 
 
 def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(
-    stores: Stores, mlflow_url: str, postgres_server: EmbeddedPostgres
+    stores: Stores, mlflow_settings: MlflowSettings, postgres_server: EmbeddedPostgres
 ) -> None:
     store = postgres_server.url("mlflow").replace("postgresql://", "postgresql+psycopg://")
-    stores.settings.mlflow = MlflowSettings(url=mlflow_url)
+    stores.settings.mlflow = mlflow_settings
     stores.settings.retention = RetentionSettings(mlflow_store_url=SecretStr(store))
     client = tracking_client(stores.settings)
     experiment = client.create_experiment(f"a flow {uuid4()}")
