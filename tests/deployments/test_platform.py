@@ -25,6 +25,7 @@ from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanza
 from deployments.local.leftovers import processes_of
 from deployments.local.parts import Steps, deploy
 from deployments.local.prefect_http import prefect_http
+from deployments.local.state import PartState
 from deployments.local.steps import delete_overdue_runs
 from flows.alarms import OURS, Firings, sound
 from flows.indexing.draining import SYNC
@@ -360,7 +361,8 @@ def test_after_a_kill_of_everything_the_next_one_is_healthy_and_deploys_nothing(
 
     record = platform.record()
     assert record is not None
-    assert "deploy" not in record.parts
+    deployed, server = record.parts["deploy"], record.parts["prefect"]
+    assert (deployed.state, deployed.since < server.since) == (PartState.DONE, True), "it ran once Prefect was there"
 
 
 def test_down_leaves_no_process_within_seconds(platform: Platform) -> None:
