@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
+import sys
 import threading
 import time
 import zipfile
@@ -158,18 +159,78 @@ def test_a_raw_zip_is_an_upload_too(strict_door: Door):
     assert made.json()["imageCount"] == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["../../etc/passwd.png", "a\x00b.png", "C:\\x\\c.png", "x" * 500 + ".png", "\u202egnp.exe.png"]
-)
-def test_file_names_are_shown_and_never_used(strict_door: Door, name: str):
-    made = strict_door.client().post(PATH, files=form((name, photo(1)), ("b.png", photo(2))))
-    assert made.status_code in (201, 400)
-    if made.status_code == 201:
-        shown = made.json()["images"][0]["name"]
-        assert "/" not in shown
-        assert "\\" not in shown
-        assert shown.isprintable()
-        assert len(shown) <= 130
+WATCHED: list[str] = []
+"""Texts that this process, the server's too, gave to the system while a test watched."""
+watching = False
+
+
+def watch(event: str, arguments: tuple[object, ...]) -> None:
+    """An audit hook: files opened, renamed, linked, deleted, listed, and processes started."""
+    if watching and event.startswith(("open", "os.", "shutil.", "subprocess.", "glob.", "tempfile.")):
+        WATCHED.append(f"{event} {arguments!r}")
+
+
+sys.addaudithook(watch)
+
+MARK = "mark7f3a"
+NAMES = {
+    f"../../etc/{MARK}.png": f"{MARK}.png",
+    f"/{MARK}/../x.png": "x.png",
+    f"C:\\x\\{MARK}.png": f"{MARK}.png",
+    MARK + "x" * 500 + ".png": MARK + "x" * (110 - len(MARK)) + ".png",
+    f"\u202egnp.{MARK}.png": f"gnp.{MARK}.png",
+    f"{MARK};rm -rf $HOME `id`.png": f"{MARK};rm -rf $HOME `id`.png",
+    f"..{MARK}": f"..{MARK}",
+    f"CON.{MARK}": f"CON.{MARK}",
+}
+"""What a sender calls a photo, and what everybody is shown."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("wrapped", ["form", "zip"])
+def test_file_names_are_shown_and_used_nowhere(
+    strict_door: Door, caplog: pytest.LogCaptureFixture, name: str, wrapped: str
+):
+    global watching
+    caplog.set_level(0)
+    files = [(name, photo(1)), ("b.png", photo(2))]
+    if wrapped == "zip":
+        files = [("photos.zip", zipped((f"{MARK}.png", photo(1)), ("b.png", photo(2))))]
+    WATCHED.clear()
+    watching = True
+    try:
+        made = strict_door.client().post(PATH, files=form(*files))
+    finally:
+        watching = False
+    assert made.status_code == 201, made.text
+    assert made.json()["images"][0]["name"] == (NAMES[name] if wrapped == "form" else f"{MARK}.png")
+    assert any("received-000000" in line for line in WATCHED)  # the hook sees what the server does
+    assert not [line for line in WATCHED if MARK in line]
+    assert not [path for path in strict_door.settings.data_folder.rglob("*") if MARK in str(path)]
+    assert MARK not in caplog.text
+    image = made.json()["images"][0]
+    [blob] = [path for path in strict_door.blobs if path.name == image["sha256"]]
+    assert MARK.encode() not in blob.read_bytes()
+
+
+@pytest.mark.parametrize("name", [f"{MARK}\x00.png", f"{MARK}\r\nX-Injected: 1.png", f'{MARK}".png'])
+def test_file_names_that_would_end_a_header_are_one_name_or_refused(strict_door: Door, name: str):
+    escaped = name.replace('"', "%22").replace("\r\n", "%0D%0A").replace("\x00", "%00")
+    for sent, statuses in ((escaped, {201}), (name.replace('"', '\\"'), {201, 400, 422})):
+        content = photo(1), photo(2)
+        parts = [
+            b'--b\r\nContent-Disposition: form-data; name="files"; filename="' + title.encode() + b'"\r\n\r\n' + one
+            for title, one in zip((sent, "b.png"), content, strict=True)
+        ]
+        body = b"\r\n".join([*parts, b"--b--\r\n"])
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        made = strict_door.client().post(PATH, content=body, headers=headers)
+        assert made.status_code in statuses, made.text
+        assert "x-injected" not in made.headers
+        if made.status_code == 201:
+            shown = made.json()["images"][0]["name"]
+            assert shown.isprintable()
+            assert not set(shown) & set("/\\\r\n\0")
 
 
 def raw_request(door: Door, headers: str, *pieces: bytes, wait: bool = True) -> bytes:
