@@ -23,6 +23,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.valkey import valkey_command
 from storage.postgres.migrating import migrate
 from tests import search_server
+from tests.properties.seeds import AGAIN
 
 TEMPLATE = "template_darkroom"
 FAULTS = Path(__file__).parent / "faults"
@@ -33,6 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(str(FAULTS if needs_platform(item) else item.path)))
     items.sort(key=lambda item: not needs_platform(item))
+
+
+def pytest_report_header() -> str:
+    """What begins every run."""
+    return AGAIN
 
 
 def needs_platform(item: pytest.Item) -> bool:

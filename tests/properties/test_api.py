@@ -1,13 +1,16 @@
-"""The contract is the API: whatever fits or breaks the OpenAPI document gets an answer that the document has."""
+"""The contract is the API: whatever fits or breaks the OpenAPI document gets an answer that the document has, whoever
+sends it, and nothing of one account is ever in an answer to another or to anybody."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -16,7 +19,8 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from storage.search.builds import ensure_live_builds
 from storage.stores import open_stores
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
-from tests.platform_api.test_downloads import publish
+from tests.properties.identities import Identity, leaks, planted_rows, three_identities
+from tests.properties.seeds import AGAIN, SEED_OF_THE_DAY
 
 NAMES_THINGS = (
     "/api/v1/data-sets",
@@ -66,13 +70,18 @@ NO_INPUTS = (
 
 @pytest.fixture(scope="module")
 def live_door(module_database_url: str, valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A door with something in it, and no relay."""
+    """A door without a relay."""
     with serving(tmp_path_factory.mktemp("live"), module_database_url, valkey_server, limits=UNLIMITED) as door:
         register_starter(door.database)
-        publish(door, door.client())
         with open_stores(door.settings) as stores:
             ensure_live_builds(stores)
         yield door
+
+
+@pytest.fixture(scope="module")
+def identities(live_door: Door) -> list[Identity]:
+    """Who sends requests, each with things of its own."""
+    return three_identities(live_door)
 
 
 @pytest.fixture(scope="module")
@@ -110,58 +119,120 @@ def unsaid(case: Any) -> list[Any]:
 
 
 def faults(
-    door: Door, operations: list[Any], mode: GenerationMode, examples: int, *, stores_away: bool = False
-) -> list[str]:
-    """What answers to generated requests were not as documented, one line an operation.
+    door: Door,
+    operations: list[Any],
+    identities: Sequence[Identity],
+    mode: GenerationMode,
+    examples: int,
+    *,
+    stores_away: bool = False,
+) -> tuple[list[str], dict[str, Counter[int]]]:
+    """What answers to generated requests, each sent by all identities, were not as documented, one line an operation;
+    and how often each operation had which status.
 
     While stores are away 503 is right where the document has it, if it says when to come back.
     """
-    headers = {"Authorization": f"Bearer {door.key}"}
     found: list[str] = []
+    statuses: dict[str, Counter[int]] = {}
     for operation in operations:
-
-        @seed(1)
-        @settings(
-            max_examples=examples,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.explicit, Phase.generate],
-            database=None,
-        )
-        @given(case=operation.as_strategy(generation_mode=mode))
-        def check(case: Any) -> None:
-            assume((case.path_parameters or {}).get("hash") != "ids")  # that address is another route's
-            # How a body is framed the server judges by itself, before the API sees a request.
-            assume("transfer-encoding" not in {name.lower() for name in case.headers or {}})
-            answer = case.call(base_url=door.url, headers=headers, timeout=20)
-            unasked = unsaid(case)
-            if answer.status_code == 410:  # what is gone says so, whatever else a request has
-                unasked += [positive_data_acceptance, negative_data_rejection]
-            if stores_away and answer.status_code == 503:
-                assert answer.headers["retry-after"], case.path
-                unasked.append(not_a_server_error)
-            case.validate_response(answer, headers=headers, excluded_checks=unasked)
-
+        check, statuses[operation.label] = check_of(door, operation, identities, mode, examples, stores_away)
         try:
             check()
         except Unsatisfiable:
             assert operation.label in NO_INPUTS, f"nothing to generate for {operation.label}"
         except (Exception, BaseExceptionGroup) as fault:  # noqa: BLE001 - every kind is reported, beside all others
             found.append(f"{operation.label}: {fault}")
-    return found
+    return found, statuses
+
+
+def check_of(
+    door: Door, operation: Any, identities: Sequence[Identity], mode: GenerationMode, examples: int, stores_away: bool
+) -> tuple[Callable[[], None], Counter[int]]:
+    """What sends generated requests of an operation and checks the answers, and the statuses that it has seen."""
+    seen: Counter[int] = Counter()
+
+    @seed(SEED_OF_THE_DAY)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],
+        database=None,
+    )
+    @given(case=operation.as_strategy(generation_mode=mode), pick=st.integers(0, 2**16))
+    def check(case: Any, pick: int) -> None:
+        assume((case.path_parameters or {}).get("hash") != "ids")  # that address is another route's
+        # How a body is framed the server judges by itself, before the API sees a request.
+        assume("transfer-encoding" not in {name.lower() for name in case.headers or {}})
+        if mode is GenerationMode.POSITIVE:
+            name_what_is_there(case, identities, pick)
+        for identity in identities:
+            # What owners do to their own private things may publish them: the others may not.
+            if case.method in ("GET", "HEAD") or not identity.owns(case.path_parameters or {}):
+                seen[send(door, case, identity, identities, stores_away=stores_away)] += 1
+
+    return check, seen
+
+
+def name_what_is_there(case: Any, identities: Sequence[Identity], pick: int) -> None:
+    """Have two in three addresses name somebody's private things: a made-up number names nothing."""
+    owners = [identity for identity in identities if identity.things]
+    if pick % 3 and owners:
+        owner = owners[pick // 3 % len(owners)]
+        for name in case.path_parameters or {}:
+            if name in owner.things:
+                case.path_parameters[name] = owner.things[name][pick // 6 % len(owner.things[name])]
+
+
+def send(door: Door, case: Any, identity: Identity, identities: Sequence[Identity], *, stores_away: bool) -> int:
+    """Send a request as one of them and check the answer; gives its status."""
+    answer = case.call(base_url=door.url, headers=identity.headers, timeout=20)
+    told = f"{answer.headers} {answer.text}"
+    assert not [*leaks(identity, list(identities), told)], f"{case.method} {case.path}: {told[:2000]}"
+    unasked = unsaid(case)
+    if answer.status_code == 410:  # what is gone says so, whatever else a request has
+        unasked += [positive_data_acceptance, negative_data_rejection]
+    if stores_away and answer.status_code == 503:
+        assert answer.headers["retry-after"], case.path
+        unasked.append(not_a_server_error)
+    case.validate_response(answer, headers=identity.headers, excluded_checks=unasked)
+    return int(answer.status_code)
+
+
+def check_privacy_and_contract(
+    door: Door, operations: list[Any], identities: list[Identity], mode: GenerationMode, examples: int
+) -> None:
+    """No answer but those of the document, nothing of one to another, and nothing of one changed by another."""
+    before = [planted_rows(door, identity) for identity in identities[:2]]
+    assert all(len(rows) >= 10 for rows in before)
+    found, statuses = faults(door, operations, identities, mode, examples)
+    assert not found, "\n\n".join([AGAIN, *found])
+    assert [planted_rows(door, identity) for identity in identities[:2]] == before, AGAIN
+    if mode is GenerationMode.POSITIVE:  # the planted things were read by their owners, and by nobody else
+        for label in ("GET /api/v1/models/{model_id}", "GET /api/v1/training-jobs/{job_id}"):
+            assert {200, 404} <= set(statuses[label]), (label, statuses[label], AGAIN)
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_no_input_gets_an_answer_that_is_not_in_the_document(
-    live_door: Door, operations: list[Any], mode: GenerationMode
+def test_no_input_of_anybody_gets_an_answer_that_is_not_in_the_document_or_not_for_them(
+    live_door: Door, operations: list[Any], identities: list[Identity], mode: GenerationMode
 ):
-    found = faults(live_door, operations, mode, 6)
-    assert not found, "\n\n".join(found)
+    check_privacy_and_contract(live_door, operations, identities, mode, 6)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_no_input_gets_such_an_answer_at_full_size(live_door: Door, operations: list[Any], mode: GenerationMode):
-    found = faults(live_door, operations, mode, 500)
-    assert not found, "\n\n".join(found)
+def test_no_input_gets_such_an_answer_at_full_size(
+    live_door: Door, operations: list[Any], identities: list[Identity], mode: GenerationMode
+):
+    check_privacy_and_contract(live_door, operations, identities, mode, 50)
+
+
+def test_the_check_itself_sees_what_is_shown_to_the_wrong_one(live_door: Door, identities: list[Identity]) -> None:
+    """What a route that forgot to ask would answer."""
+    owner, other, anybody = identities
+    listed = live_door.client(owner.key).get("/api/v1/keys").text
+    assert not [*leaks(owner, identities, listed)]
+    assert [*leaks(other, identities, listed)] == ["an answer to other shows what only owner may see"]
+    assert [*leaks(anybody, identities, listed)] == ["an answer to anybody shows what only owner may see"]
