@@ -56,6 +56,7 @@ from platform_api.resources.version_writing import VersionWriting
 from platform_api.resources.views import API
 from platform_api.resources.words import Words
 from platform_api.stopping import Stopping, hearing_signals
+from platform_api.stream_keys import StreamKeys
 from storage.blobs.images import ImageWorkers
 from storage.blobs.parts import Parts
 from storage.logs import configure
@@ -173,6 +174,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
         each=stores.settings.api.max_streams_per_account,
         together=stores.settings.api.max_streams,
     )
+    state.stream_keys = StreamKeys(stores.database)
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     state.tally = Tally(stores.database)
@@ -182,6 +184,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
         stores.progress.listen(),
         state.tally.write_down_for_ever(),
         state.key_checks.keep_noting(),
+        state.stream_keys.keep_checking(),
         resuming.keep_sweeping(state.arrivals),
     )
     beside = [asyncio.create_task(work) for work in works]

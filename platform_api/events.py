@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Generator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, TypeAlias
 
 import msgspec
 import psycopg
@@ -38,6 +38,8 @@ CHANNELS = ("outbox", "in_app")
 """What is listened to: events by their subject, new notifications by their reader."""
 EVERY_READER = "readers"
 """Announced instead of each reader of a notification when there are many."""
+Allowed: TypeAlias = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
+"""Ends a stream when whoever opened it may not follow it any more."""
 _LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
@@ -120,7 +122,7 @@ def read_last_event_id(header: str | None) -> int:
 
 
 async def respond(
-    stores: AsyncStores, announcements: Announcements, streams: Slots, job: Job, after: int
+    stores: AsyncStores, announcements: Announcements, streams: Slots, job: Job, after: int, allowed: Allowed
 ) -> Response[Any]:
     """The stream of a job after event `after`; 204 when it has ended and all was told, so that browsers stop asking.
 
@@ -132,7 +134,8 @@ async def respond(
         return Response(None, status_code=204)
     streams.check(job.account_id)
     headers = {"X-Accel-Buffering": "no"}
-    return Stream(follow(stores, announcements, streams, job, after), media_type=MEDIA_TYPE, headers=headers)
+    content = allowed(follow(stores, announcements, streams, job, after))
+    return Stream(content, media_type=MEDIA_TYPE, headers=headers)
 
 
 async def follow(

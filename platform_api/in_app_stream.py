@@ -12,7 +12,7 @@ import msgspec
 from litestar import Response
 from litestar.response import Stream
 
-from platform_api.events import KEEP_ALIVE_SECONDS, LOOK_SECONDS, MEDIA_TYPE, Announcements
+from platform_api.events import KEEP_ALIVE_SECONDS, LOOK_SECONDS, MEDIA_TYPE, Allowed, Announcements
 from platform_api.limits import Slots
 from platform_api.resources.notification_views import notification_view
 from platform_api.stopping import CLOSING_EVENT
@@ -27,21 +27,27 @@ MOST_AT_ONCE = 200
 
 
 def respond(
-    stores: AsyncStores, announcements: Announcements, streams: Slots, account: Account, after: int | None
+    stores: AsyncStores,
+    announcements: Announcements,
+    streams: Slots,
+    account: Account,
+    after: int | None,
+    allowed: Allowed,
 ) -> Response[Any]:
     """The stream after the notification `after`; after the newest there is when that is None.
 
     Raises TooManyRequests when the account follows too many streams at once.
     """
     streams.check(account.id)
-    content = follow(stores, announcements, streams, account, after)
+    content = allowed(follow(stores, announcements, streams, account, after))
     return Stream(content, media_type=MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
 
 
 async def follow(
     stores: AsyncStores, announcements: Announcements, streams: Slots, account: Account, after: int | None
 ) -> AsyncGenerator[bytes]:
-    """The stream as bytes. It ends when the client leaves or the process stops; its first words say where it begins."""
+    """The stream as bytes. It ends when the client leaves, the process stops or the key does not work any more; its first
+    words say where it begins."""
     subject = f"reader:{account.number}"
     async with streams.hold(account.id):
         with announcements.waiting_for(subject) as waiter:

@@ -118,7 +118,7 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "the reader's address is not in use"))
         return True
     if sending.purpose is Purpose.TELL and not items:
-        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told was too old and is forgotten"))
+        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told is forgotten or hidden"))
         return True
     try:
         outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))

@@ -140,11 +140,11 @@ class JobRoutes(Controller):
     ) -> Response[Any]:
         """Server-sent events: state changes with ids, replayed after Last-Event-ID; `progress` ticks without.
 
-        The stream ends with the job.
+        The stream ends with the job; with `stream.ended` when the key does not work any more.
         """
-        after = events.read_last_event_id(last_event_id)
+        after, allowed = events.read_last_event_id(last_event_id), state.stream_keys.allowing(caller.key.id)
         job = await stores.database.run(job_of_kind(job_id, caller.account_id, self.kind))
-        return await events.respond(stores, state.announcements, state.streams, job, after)
+        return await events.respond(stores, state.announcements, state.streams, job, after, allowed)
 
     @get(
         "/{job_id:uuid}/samples",

@@ -126,7 +126,8 @@ class Notifications(Controller):
         Without Last-Event-ID the stream begins with the next one; with it, with all that came since. None is left out.
         """
         after = None if last_event_id is None else events.read_last_event_id(last_event_id)
-        return in_app_stream.respond(stores, state.announcements, state.streams, caller.account, after)
+        allowed = state.stream_keys.allowing(caller.key.id)
+        return in_app_stream.respond(stores, state.announcements, state.streams, caller.account, after, allowed)
 
     @get("/preferences", guards=[Requires(READ)], responses=can_answer(401, 403), summary="What you want to be told")
     async def preferences(self, stores: AsyncStores, caller: Caller) -> PreferencesView:

@@ -121,6 +121,11 @@ def authenticate(key_id: str) -> Query[tuple[ApiKey, Account] | None]:
     return Query(SQL["authenticate"], {"id": key_id}, read)
 
 
+def not_working(key_ids: Sequence[str]) -> Query[dict[str, str]]:
+    """Those of some keys that do not work any more: why, by id."""
+    return Query(SQL["not_working"], {"ids": list(key_ids)}, lambda rows: {row["id"]: row["reason"] for row in rows})
+
+
 def keys() -> Query[list[ApiKey]]:
     """Every key, oldest first."""
     return many(SQL["keys"], {}, ApiKey)

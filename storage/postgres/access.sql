@@ -98,6 +98,17 @@ update api_keys key
  where key.id = used.id
 returning key.id;
 
+-- not_working --
+-- Those of some keys that do not work any more, and why.
+select asked.id,
+       case when account.status <> 'active' then 'account_banned'
+            when key.revoked_at is null and key.expires_at <= now() then 'key_expired'
+            else 'key_revoked' end as reason
+  from unnest(%(ids)s::text[]) as asked (id)
+  left join api_keys key on key.id = asked.id
+  left join accounts account on account.id = key.account_id
+ where key.id is null or key.revoked_at is not null or key.expires_at <= now() or account.status <> 'active';
+
 -- keys --
 select * from api_keys order by created_at;
 

@@ -7,8 +7,9 @@ from datetime import datetime
 import msgspec
 
 from storage.postgres.connection import Query, count, load_statements, many, one
+from storage.postgres.policy import with_clauses
 
-SQL = load_statements(__file__)
+SQL = with_clauses(load_statements(__file__), account_id="reader.id", moderator="(reader.role = 'moderator')")
 
 
 class InApp(msgspec.Struct, frozen=True, kw_only=True):

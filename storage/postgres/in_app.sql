@@ -1,9 +1,11 @@
 -- page --
--- A reader's notifications, the newest first.
+-- A reader's notifications, the newest first. What one is about may be hidden since: then it is left out, everywhere.
 select delivery.id, notification.type, notification.title, notification.text, notification.path, notification.details,
        delivery.created_at, delivery.read_at
-  from deliveries delivery join notifications notification on notification.id = delivery.notification_id
- where delivery.reader = %(reader)s and delivery.channel = 'in_app'
+  from deliveries delivery
+  join notifications notification on notification.id = delivery.notification_id
+  join accounts reader on reader.number = delivery.reader
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and {told_notification}
    and (%(before)s::bigint is null or delivery.id < %(before)s::bigint)
  order by delivery.id desc
  limit %(limit)s;
@@ -12,8 +14,10 @@ select delivery.id, notification.type, notification.title, notification.text, no
 -- Only those that are not read yet.
 select delivery.id, notification.type, notification.title, notification.text, notification.path, notification.details,
        delivery.created_at, delivery.read_at
-  from deliveries delivery join notifications notification on notification.id = delivery.notification_id
- where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null
+  from deliveries delivery
+  join notifications notification on notification.id = delivery.notification_id
+  join accounts reader on reader.number = delivery.reader
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null and {told_notification}
    and (%(before)s::bigint is null or delivery.id < %(before)s::bigint)
  order by delivery.id desc
  limit %(limit)s;
@@ -22,8 +26,10 @@ select delivery.id, notification.type, notification.title, notification.text, no
 -- What came after one, the oldest first. Ids come into sight in their order.
 select delivery.id, notification.type, notification.title, notification.text, notification.path, notification.details,
        delivery.created_at, delivery.read_at
-  from deliveries delivery join notifications notification on notification.id = delivery.notification_id
- where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.id > %(after)s
+  from deliveries delivery
+  join notifications notification on notification.id = delivery.notification_id
+  join accounts reader on reader.number = delivery.reader
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.id > %(after)s and {told_notification}
  order by delivery.id
  limit %(limit)s;
 
@@ -33,8 +39,10 @@ select coalesce(max(id), 0) as id from deliveries where reader = %(reader)s and 
 -- unread --
 -- Counted, never kept: a count that is written beside its rows goes wrong.
 select notification.type, count(*) as unread
-  from deliveries delivery join notifications notification on notification.id = delivery.notification_id
- where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null
+  from deliveries delivery
+  join notifications notification on notification.id = delivery.notification_id
+  join accounts reader on reader.number = delivery.reader
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null and {told_notification}
  group by notification.type
  order by notification.type;
 

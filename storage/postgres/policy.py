@@ -21,7 +21,10 @@ from storage.records.jobs import JobFile
 from storage.records.policy.facts import Facts, Thing, own_facts
 from storage.records.policy.viewers import ANYBODY, Viewer, viewer_of
 
-_CLAUSES = ("seen_model", "seen_version", "shown_image", "has_power", "version_facts", "link_reader")
+_CLAUSES = (
+    *("told_notification", "told_comment", "seen_model", "seen_version", "shown_image", "has_power"),
+    *("version_facts", "link_reader"),
+)
 """In the order in which they are put in: one may name a later one."""
 
 

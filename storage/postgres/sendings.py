@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 import msgspec
 
 from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
+from storage.postgres.policy import with_clauses
 from storage.records.notifications import Channel
 
-SQL = load_statements(__file__)
+SQL = with_clauses(load_statements(__file__), account_id="reader.id", moderator="(reader.role = 'moderator')")
 
 
 class Purpose(StrEnum):
@@ -76,7 +77,7 @@ def claim(claim_seconds: float) -> Query[Sending | None]:
 
 
 def items(sending_id: UUID) -> Query[list[SentItem]]:
-    """What a sending carries, the oldest first."""
+    """What a sending carries and its reader may still be told, the oldest first."""
     return many(SQL["items"], {"id": sending_id}, SentItem)
 
 

@@ -23,10 +23,13 @@ update sendings
 returning *;
 
 -- items --
+-- What may be told of it by now.
 select notification.id, notification.type, notification.title, notification.text, notification.path,
        notification.details, delivery.created_at
-  from deliveries delivery join notifications notification on notification.id = delivery.notification_id
- where delivery.sending_id = %(id)s
+  from deliveries delivery
+  join notifications notification on notification.id = delivery.notification_id
+  join accounts reader on reader.number = delivery.reader
+ where delivery.sending_id = %(id)s and {told_notification}
  order by delivery.id;
 
 -- end --

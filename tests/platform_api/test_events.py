@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from platform_api import events
+from platform_api import events, stream_keys
 from storage.postgres import job_files, jobs
 from storage.postgres.connection import Query
 from storage.records.jobs import JobFileRole, Progress
@@ -193,3 +193,27 @@ def test_another_owners_stream_is_not_there(door: Door):
     job = submitted(door.client())
     stranger = door.client(door.new_key(*ALL, account="stranger"))
     assert stranger.get(job["links"]["events"]).status_code == 404
+
+
+LOST = {
+    "key_revoked": "update api_keys set revoked_at = now() where id = %(key)s",
+    "key_expired": "update api_keys set expires_at = now() where id = %(key)s",
+    "account_banned": "update accounts set status = 'banned', ban_reason = 'spam' where name = 'follower'",
+}
+
+
+@pytest.mark.parametrize("reason", LOST)
+def test_a_stream_ends_with_its_key_and_says_why(door: Door, reason: str):
+    assert stream_keys.CHECK_SECONDS <= 5, "a stream ends at the latest 10 s after its key"
+    key = door.new_key(*ALL, account="follower")
+    client = door.client(key)
+    paths = (submitted(client)["links"]["events"], "/api/v1/notifications/events")
+    with contextlib.ExitStack() as followed_ones:
+        streams = [followed(followed_ones, client, path) for path in paths]
+        began = time.monotonic()
+        door.database.run(Query(LOST[reason], {"key": key.split("_")[1]}, len))
+        for stream in streams:
+            *_, last = list(stream)
+            assert (last["event"], json.loads(last["data"])) == ("stream.ended", {"reason": reason})
+        assert time.monotonic() - began < 10
+    assert client.get(paths[0]).status_code in (401, 403)
