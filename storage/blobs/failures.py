@@ -11,6 +11,7 @@ from typing import Any, cast
 from storage.errors import DiskFull, StoreUnavailable
 
 BLOB_STORE = "The blob store"
+STAGING = "The folder of uploads on their way"
 
 
 def store_error(error: Exception, place: str = BLOB_STORE) -> DiskFull | StoreUnavailable:

@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from uuid import UUID
 
+from storage.blobs.disks import sync_folder
 from storage.blobs.failures import store_error
 from storage.errors import NotFound, UploadBusy
 
+PLACE = "The folder of unfinished uploads"
 _BYTES = "bytes"
 
 
@@ -36,7 +38,9 @@ class Part:
         Raises EOFError when fewer bytes are there: the disk lost some. DiskFull, StoreUnavailable.
         """
         try:
-            self.path.touch()
+            if not self.path.exists():
+                self.path.touch()
+                sync_folder(self.path.parent)
             facts = self.path.stat()
             if facts.st_size < received:
                 raise EOFError(f"{facts.st_size:,} of {received:,} bytes are left")
@@ -46,7 +50,7 @@ class Part:
             self._stream.truncate(received)
             self._stream.seek(received)
         except OSError as error:
-            raise store_error(error) from error
+            raise store_error(error, PLACE) from error
         return self
 
     def take(self, piece: bytes) -> None:
@@ -56,14 +60,14 @@ class Part:
             while view:
                 view = view[self._opened().write(view) :]
         except OSError as error:
-            raise store_error(error) from error
+            raise store_error(error, PLACE) from error
 
     def sync(self) -> None:
         """Have everything on the disk, so that it may be called received. Raises DiskFull, StoreUnavailable."""
         try:
             os.fsync(self._opened().fileno())
         except OSError as error:
-            raise store_error(error) from error
+            raise store_error(error, PLACE) from error
 
     def start(self, length: int) -> bytes:
         """The first bytes."""
@@ -110,8 +114,9 @@ class Parts:
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._folder(identity).mkdir(mode=0o700)
+            sync_folder(self._root)
         except OSError as error:
-            raise store_error(error) from error
+            raise store_error(error, PLACE) from error
 
     @contextmanager
     def hold(self, identity: UUID) -> Generator[Part]:

@@ -8,27 +8,34 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from storage.blobs.store import BlobStore
-from storage.errors import BlobCorrupted, BlobMissing
+from storage.errors import BlobCorrupted, BlobMissing, StoreUnavailable
 from storage.settings import BlobSettings
 
 CONTENT = os.urandom(100_000)
 NAME = hashlib.sha256(CONTENT).hexdigest()
 
-STORES: dict[str, Callable[[Path], str]] = {
-    "local": lambda folder: (folder / "blobs").as_uri(),
-    "memory": lambda folder: f"memory://{folder.name}/blobs",
-}
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store of each kind keeps its blobs."""
+    match request.param:
+        case "local":
+            return (tmp_path / "blobs").as_uri()
+        case "memory":
+            return f"memory://{tmp_path.name}/blobs"
+        case _:
+            return f"{request.getfixturevalue('s3_url')}/{tmp_path.name}"
 
 
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return BlobStore(BlobSettings(url=STORES[request.param](tmp_path)))
+@pytest.fixture
+def store(url: str) -> BlobStore:
+    return BlobStore(BlobSettings(url=url))
 
 
 def test_what_was_put_is_read_back_under_its_hash(store: BlobStore, tmp_path: Path) -> None:
@@ -44,6 +51,126 @@ def test_the_same_bytes_are_one_object_however_they_came(store: BlobStore, tmp_p
     pieces = iter([CONTENT[:7], CONTENT[7:]])
     assert store.put(CONTENT) == store.put_file(tmp_path / "file") == store.put_stream(pieces)
     assert [blob.sha256 for blob in store.list()] == [NAME]
+
+
+def test_a_put_of_new_bytes_asks_nobody_and_one_that_finds_them_asks_before_it_relies_on_them(
+    url: str, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    store = BlobStore(BlobSettings(url=url), asked.append)
+    (tmp_path / "file").write_bytes(CONTENT)
+    store.put(CONTENT)
+    assert asked == []
+    for put in (
+        lambda: store.put(CONTENT),
+        lambda: store.put_stream(iter([CONTENT])),
+        lambda: store.put_file(tmp_path / "file"),
+        lambda: store.put_hashed(tmp_path / "file", NAME),
+    ):
+        put()
+        assert asked == [NAME]
+        asked.clear()
+
+
+def test_bytes_that_are_gone_after_asking_are_written_anew(url: str, tmp_path: Path) -> None:
+    other = BlobStore(BlobSettings(url=url))
+    store = BlobStore(BlobSettings(url=url), other.delete)
+    (tmp_path / "file").write_bytes(CONTENT)
+    for put in (
+        lambda: store.put(CONTENT),
+        lambda: store.put_stream(iter([CONTENT])),
+        lambda: store.put_hashed(tmp_path / "file", NAME),
+    ):
+        other.put(CONTENT)
+        put()
+        assert other.read(NAME) == CONTENT
+    assert store.sweep_unfinished(-60) == 0
+
+
+def test_a_put_that_may_not_ask_leaves_nothing_half_written(url: str) -> None:
+    def away(_: str) -> None:
+        raise StoreUnavailable("Postgres does not answer.")
+
+    store = BlobStore(BlobSettings(url=url), away)
+    store.put(CONTENT)
+    for put in (lambda: store.put(CONTENT), lambda: store.put_stream(iter([CONTENT]))):
+        with pytest.raises(StoreUnavailable):
+            put()
+    assert store.sweep_unfinished(-60) == 0
+    assert store.read(NAME) == CONTENT
+
+
+def test_a_listing_says_the_names_in_order_with_their_sizes_and_ages(url: str) -> None:
+    ahead = 0.0
+    store = BlobStore(BlobSettings(url=url), clock=lambda: time.time() + ahead)
+    contents = [bytes([number]) * (number + 1) for number in range(5)]
+    names = {store.put(content).sha256: len(content) for content in contents}
+    ahead = 3600.0
+    listed = list(store.list())
+    assert [(blob.sha256, blob.size) for blob in listed] == sorted(names.items())
+    assert all(3590 < blob.age_seconds < 3700 for blob in listed)
+    age = store.age_seconds(next(iter(names)))
+    assert age is not None
+    assert 3590 < age < 3700
+    assert store.age_seconds(NAME) is None
+
+
+def test_a_removal_that_fails_brings_the_bytes_back_on_a_disk(tmp_path: Path) -> None:
+    store = BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri()))
+    store.put(CONTENT)
+    with pytest.raises(RuntimeError), store.removing(NAME):
+        assert not store.exists(NAME)
+        raise RuntimeError("the commit failed")
+    assert store.read(NAME) == CONTENT
+
+
+def test_a_removal_is_for_good_and_none_of_what_is_not_there(store: BlobStore) -> None:
+    store.put(CONTENT)
+    for _ in range(2):
+        with store.removing(NAME):
+            assert not store.exists(NAME)
+    assert list(store.list()) == []
+    assert store.sweep_unfinished(-60) == 0
+
+
+def test_two_writers_of_the_same_bytes_leave_one_object(store: BlobStore) -> None:
+    """The second finds the name taken at its very end."""
+
+    def pieces() -> Iterator[bytes]:
+        yield CONTENT[:7]
+        store.put(CONTENT)
+        yield CONTENT[7:]
+
+    assert store.put_stream(pieces()).sha256 == NAME
+    assert store.read(NAME) == CONTENT
+    assert [blob.sha256 for blob in store.list()] == [NAME]
+    assert store.sweep_unfinished(-60) == 0
+
+
+def test_names_are_on_the_disk_before_a_put_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut a file's own fsync is worth nothing without that of the folder that names it."""
+    calls: list[str] = []
+    sync, link = os.fsync, os.link
+
+    def synced(descriptor: int) -> None:
+        calls.append(f"sync {os.path.relpath(os.readlink(f'/proc/self/fd/{descriptor}'), tmp_path)}")
+        sync(descriptor)
+
+    def linked(source: str, target: str) -> None:
+        calls.append(f"name {os.path.relpath(target, tmp_path)}")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    store = BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri()))
+    folder = f"blobs/{NAME[:2]}"
+
+    store.put(CONTENT)
+    assert calls[0].startswith("sync blobs/.incoming/")
+    assert calls[1:] == ["sync blobs", f"name {folder}/{NAME}", f"sync {folder}"]
+    calls.clear()
+    store.put(CONTENT)  # whoever put them may not have come that far
+    assert calls == [f"sync {folder}"]
 
 
 def test_a_gone_blob_says_so_and_deleting_it_again_is_no_error(store: BlobStore) -> None:
