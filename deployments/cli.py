@@ -57,6 +57,10 @@ COMMANDS: dict[str, Place] = {
     ),
     "pause": Place("pausing:pause", "Start no more runs of a flow until it is resumed; what it would do waits."),
     "resume": Place("pausing:resume", "Let a paused flow go on, also with what has waited."),
+    "backup": Place("backup:app", "Back the whole platform up while it works; list and verify backups."),
+    "restore": Place(
+        "restore:restore", "Bring a platform back from a backup, into a data folder that is empty or not there."
+    ),
     "check": Place(
         "check:check",
         "Compare the stores with each other: every row has its bytes, every job its facts, every index its rows.",

@@ -11,6 +11,7 @@ DarkroomError
 │   ├── InvalidCursor           a cursor of another list, or not one of ours
 │   ├── CursorExpired           a cursor whose order is remembered no more
 │   ├── InUse                   something else still needs it
+│   ├── BackupRefused           a backup that cannot be made or restored as asked
 │   ├── UploadBusy              another request is sending bytes of the upload
 │   ├── AddressRefused          an address that may not be called or written to
 │   └── UploadRefused           bytes that are not what they claim to be
@@ -39,6 +40,8 @@ DarkroomError
 │   └── DiskFull                no room left; also a JobFailure
 ├── SealBroken                  a secret at rest does not open: another key, or none
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
+├── BackupDamaged               a backup that is cut, changed or lacks a part
+├── BackupFailed                a backup could not be made or restored to its end
 ├── JobLost                     this process no longer holds the job (another hand-out does)
 │   └── JobAlreadyRunning       a second claimant of one hand-out
 ├── JobCancelled                the owner asked to stop
@@ -128,6 +131,12 @@ class InUse(Refused):
     """Something else still needs it."""
 
     code = "in_use"
+
+
+class BackupRefused(Refused):
+    """A backup cannot be made, or restored, as asked; nothing was written."""
+
+    code = "backup_refused"
 
 
 class UploadBusy(Refused):
@@ -307,6 +316,18 @@ class BlobCorrupted(DarkroomError):
     """Bytes in the blob store no longer match their name."""
 
     code = "blob_corrupted"
+
+
+class BackupDamaged(DarkroomError):
+    """A backup is cut, was changed or lacks a part; the message names it. Nothing was restored from it."""
+
+    code = "backup_damaged"
+
+
+class BackupFailed(DarkroomError):
+    """A backup could not be made or restored to its end, and says what it met."""
+
+    code = "backup_failed"
 
 
 class JobLost(DarkroomError):

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.backup_settings import BackupSettings
 from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
 from storage.records.policy.links import SigningKeys
@@ -348,6 +349,7 @@ class Settings(EmbeddedServers, BaseSettings):
     notifications: NotificationSettings = NotificationSettings()  # pyright: ignore[reportCallIssue]
     retention: RetentionSettings = RetentionSettings()  # pyright: ignore[reportCallIssue]
     logs: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
+    backup: BackupSettings = BackupSettings()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:
@@ -360,6 +362,9 @@ class Settings(EmbeddedServers, BaseSettings):
         for (group, field), own in self.own_secrets().items():
             if not getattr(getattr(self, group), field).get_secret_value():
                 setattr(getattr(self, group), field, SecretStr(own))
+        self.backup.key_file = self.backup.key_file or str(self.data_folder / "backup.key")
+        if self.mlflow_is_embedded:
+            self.backup.mlflow_artifacts = self.backup.mlflow_artifacts or (self.data_folder / "mlflow").as_uri()
         return self
 
     def own_secrets(self) -> dict[tuple[str, str], str]:
@@ -371,20 +376,41 @@ class Settings(EmbeddedServers, BaseSettings):
         urls = {
             ("postgres", "url"): self.embedded_postgres_url("darkroom"),
             ("redis", "url"): self.embedded_valkey_url(2),
+            **(
+                {("backup", "prefect_database"): self.embedded_postgres_url("prefect")}
+                if self.prefect_is_embedded
+                else {}
+            ),
+            **(
+                {("backup", "mlflow_database"): self.embedded_postgres_url("mlflow")} if self.mlflow_is_embedded else {}
+            ),
         }
         return {**held, **urls}
 
     def secret_files(self) -> dict[tuple[str, str], Path]:
         """The file of mode 0600 in the data folder that holds a secret setting, by group and field. What is embedded
         has one only while it is the one that is used."""
-        prefect = self.prefect.api_url == self.prefect.embedded_api_url
-        mlflow = self.mlflow.url == self.mlflow.embedded_url
         return {
             ("api", "signing_key"): self.signing_key_file,
             ("notifications", "sealing_key"): self.sealing_key_file,
-            **({("prefect", "auth"): self.prefect_auth_file} if prefect else {}),
-            **({("mlflow", "auth"): self.mlflow_auth_file} if mlflow else {}),
+            **({("prefect", "auth"): self.prefect_auth_file} if self.prefect_is_embedded else {}),
+            **({("mlflow", "auth"): self.mlflow_auth_file} if self.mlflow_is_embedded else {}),
         }
+
+    @property
+    def prefect_is_embedded(self) -> bool:
+        """Whether `darkroom up` runs Prefect's server on this machine."""
+        return self.prefect.api_url == self.prefect.embedded_api_url
+
+    @property
+    def mlflow_is_embedded(self) -> bool:
+        """Whether `darkroom up` runs MLflow's server on this machine."""
+        return self.mlflow.url == self.mlflow.embedded_url
+
+    @property
+    def backed_up_secrets(self) -> list[Path]:
+        """Every file of the data folder that holds a secret (mode 0600): a backup holds them, sealed."""
+        return [*self.secret_files().values(), self.valkey_key_file, self.owner_key_file]
 
     @property
     def sealing_key_file(self) -> Path:

@@ -46,6 +46,8 @@ SECRETS_OF: dict[str, tuple[str, ...]] = {
     "DARKROOM_PREFECT__AUTH": ("relay", "deploy", "worker-training", "worker-light"),
     "DARKROOM_MLFLOW__AUTH": ("worker-training", "worker-light"),
     "DARKROOM_NOTIFICATIONS__SMTP_PASSWORD": ("worker-light",),
+    "DARKROOM_BACKUP__PREFECT_DATABASE": ("worker-light",),
+    "DARKROOM_BACKUP__MLFLOW_DATABASE": ("worker-light",),
 }
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost"})
 # A unix socket's path has 107 bytes at most, and Python's fork server puts two names of its own behind the folder.

@@ -223,6 +223,11 @@ def give_back(job_id: UUID, hand_out: int) -> Script[Job]:
     return job
 
 
+def give_out_again(job: Job) -> Script[Job]:
+    """Hand an unfinished job out again whose flow run is known to be gone. Raises JobLost."""
+    return _held((yield from _hand_out_again(job.id, job.hand_out, silent=0)), job.id, job.hand_out)
+
+
 def _hand_out_again(job_id: UUID, hand_out: int, *, silent: int) -> Script[Job | None]:
     parameters = {"id": job_id, "hand_out": hand_out, "silent": silent}
     job = yield from maybe(SQL["hand_out_again"], parameters, Job)

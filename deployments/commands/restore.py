@@ -1,0 +1,61 @@
+"""darkroom restore: a platform from a backup, into an empty data folder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deployments.commands.backup import Name, PassphraseFile, Place, passphrase_of
+from deployments.restoration import Choices, Restored
+from deployments.restoration import restore as restore_backup
+from storage.postgres.upkeep.restored import JUMP
+from storage.settings import load_settings
+
+
+def restore(
+    place: Place,
+    name: Name = None,
+    passphrase_file: PassphraseFile = None,
+    jump: Annotated[
+        int, typer.Option(min=0, help="Every number that is given out goes on so much higher than in the backup.")
+    ] = JUMP,
+    hold_notifications: Annotated[
+        bool, typer.Option("--hold-notifications", help="Send nothing until `darkroom notifications resume CHANNEL`.")
+    ] = False,
+) -> None:
+    """Bring a platform back from a backup, into a data folder that is empty or not there.
+
+    Everything is checked first: nothing is written from a backup that is damaged, of another schema, or whose
+    passphrase is not the one given.
+    """
+    settings = load_settings()
+    choices = Choices(name=name, jump=jump, hold_notifications=hold_notifications)
+    done = restore_backup(settings, place, lambda: passphrase_of(settings, passphrase_file), typer.echo, choices)
+    for line in report(done):
+        typer.echo(line)
+    typer.echo(f"{settings.data_folder} is restored. Start it with: darkroom up")
+
+
+def report(done: Restored) -> list[str]:
+    """What an operator should know of a restore, a sentence each."""
+    reopened, due = done.reopened, done.reopened.due
+    lines = [
+        f"{done.blobs:,} blobs, {done.artifacts:,} artifacts of MLflow, {len(done.secrets)} secrets",
+        f"{len(reopened.sequences)} sequences moved on: numbers given out since the backup are not given out again",
+        f"{reopened.again} unfinished jobs start again from their last checkpoint, {reopened.cancelled} that were "
+        "being cancelled are cancelled",
+    ]
+    if reopened.uploads:
+        lines.append(f"{reopened.uploads} unfinished uploads of model files are forgotten: their senders begin again")
+    waiting = f"{due.deliveries:,} deliveries and {due.sendings:,} sendings were due outside the platform"
+    if reopened.held:
+        lines.append(f"{waiting}; they are held: darkroom notifications resume {' | '.join(reopened.held)}")
+    else:
+        lines.append(
+            f"{waiting}: they are sent after the start, also those that were sent since the backup (webhooks with the "
+            "same webhook-id)"
+        )
+    began = f"{done.manifest.started_at:%Y-%m-%d %H:%M} UTC"
+    lines.append(f"keys revoked, accounts banned and models taken down after {began} are as before: do that again")
+    return lines + done.notes

