@@ -46,8 +46,8 @@ def respond(
 async def follow(
     stores: AsyncStores, announcements: Announcements, streams: Slots, account: Account, after: int | None
 ) -> AsyncGenerator[bytes]:
-    """The stream as bytes. It ends when the client leaves, the process stops or the key does not work any more; its first
-    words say where it begins."""
+    """The stream as bytes; its first words say where it begins. It ends when the client leaves, the process stops or
+    the key does not work any more."""
     subject = f"reader:{account.number}"
     async with streams.hold(account.id):
         with announcements.waiting_for(subject) as waiter:
