@@ -6,6 +6,7 @@ What a client says about its body (Content-Length, a part's own headers) is chec
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from multipart import (
 from platform_api.bodies import has_control_characters
 from platform_api.incoming import Body
 from platform_api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
+from storage.blobs.failures import STAGING, store_error
 from storage.errors import FreeSpaceLow, InvalidRequest, QuotaExceeded, UploadRefused
 from storage.settings import Settings, UploadSettings
 from storage.stores import AsyncStores
@@ -90,11 +92,18 @@ def staging_root(settings: Settings) -> Path:
 
 @asynccontextmanager
 async def staging_folder(stores: AsyncStores) -> AsyncGenerator[Path]:
-    """A folder for one upload, gone at the end whatever happens."""
+    """A folder for one upload, gone at the end whatever happens. Raises DiskFull when there is no room for it."""
     root = staging_root(stores.settings)
-    folder = Path(await stores.pools.blob_writes.run(_make_folder, root))
+    try:
+        folder = Path(await stores.pools.blob_writes.run(_make_folder, root))
+    except OSError as error:
+        raise store_error(error, STAGING) from error
     try:
         yield folder
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise store_error(error, STAGING) from error
+        raise
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 

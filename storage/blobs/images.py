@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, cast
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from storage.blobs.blurhashes import blurhash_of
+from storage.blobs.failures import STAGING, store_error
 from storage.errors import ImageRefused, StoreUnavailable
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -163,7 +164,7 @@ class ImageWorkers:
             self._idle.put(None)
 
     def canonicalise(self, source: Path, target: Path) -> CanonicalImage:
-        """`canonicalise` in a child; waits for a free one. Raises ImageRefused."""
+        """`canonicalise` in a child; waits for a free one. Raises ImageRefused, DiskFull, StoreUnavailable."""
         child = self._idle.get()
         try:
             if child is None or not child.alive:
@@ -220,6 +221,9 @@ class _Child:
         facts = cast(dict[str, Any], json.loads(answer))
         if "reason" in facts:
             raise ImageRefused(facts["reason"], facts["message"])
+        if "errno" in facts:
+            number = facts["errno"] or 0
+            raise store_error(OSError(number, os.strerror(number)), STAGING)
         return CanonicalImage(**facts)
 
     def _exchange(self, request: bytes) -> bytes | None:
@@ -265,6 +269,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, memory_limit_bytes: int) -> Non
             answer = asdict(done)
         except ImageRefused as refusal:
             answer = {"reason": refusal.reason, "message": str(refusal)}
+        except OSError as error:
+            answer = {"errno": error.errno}
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
