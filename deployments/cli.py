@@ -48,6 +48,10 @@ COMMANDS: dict[str, Place] = {
     ),
     "base": Place("base:app", "Base models that a fine-tune can start from."),
     "key": Place("key:app", "API keys, on this machine's database."),
+    "rotate": Place(
+        "rotating:rotate",
+        "Make a new signing or sealing key; the old one is kept beside it. Restart the platform to use it.",
+    ),
     "notifications": Place("notifications:app", "What readers are told, and what could not be sent."),
     "events": Place("events:app", "Events whose effect failed ten times and was set aside."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),

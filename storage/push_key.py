@@ -21,9 +21,10 @@ _BYTES = 48
 """Of randomness for 32 bytes of key, so that the remainder favours none (FIPS 186-5, A.2.1)."""
 
 
-def push_key(settings: NotificationSettings) -> ec.EllipticCurvePrivateKey:
-    """The private key, on P-256. Raises SealBroken when there is no sealing key."""
-    derived = HKDF(SHA256(), _BYTES, salt=None, info=b"web push").derive(sealing_key(settings))
+def push_key(settings: NotificationSettings, *, previous: bool = False) -> ec.EllipticCurvePrivateKey:
+    """The private key, on P-256; for a subscription that was sealed under the previous key, that one's. Raises
+    SealBroken when there is no sealing key."""
+    derived = HKDF(SHA256(), _BYTES, salt=None, info=b"web push").derive(sealing_key(settings, previous=previous))
     return ec.derive_private_key(int.from_bytes(derived, "big") % (_ORDER - 1) + 1, ec.SECP256R1())
 
 

@@ -240,6 +240,9 @@ class NotificationSettings(BaseModel):
     sealing_key: SecretStr = Field(
         SecretStr(""), description="Seals addresses and their secrets at rest; empty: the data folder's own key."
     )
+    previous_sealing_key: SecretStr = Field(
+        SecretStr(""), description="The sealing key before it: what it sealed still opens; empty: the data folder's."
+    )
     smtp_host: str = Field("", description="Mail server that takes our e-mail; empty: no e-mail is sent.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server.")
     smtp_security: Literal["starttls", "tls", "none"] = Field(
@@ -372,7 +375,12 @@ class Settings(EmbeddedServers, BaseSettings):
 
         A process that knows the data folder reads these there, so they need not be in its environment.
         """
-        held = {name: text_of(file) for name, file in self.secret_files().items()}
+        files = {
+            **self.secret_files(),
+            ("api", "previous_signing_key"): previous_key_file(self.signing_key_file),
+            ("notifications", "previous_sealing_key"): previous_key_file(self.sealing_key_file),
+        }
+        held = {name: text_of(file) for name, file in files.items()}
         urls = {
             ("postgres", "url"): self.embedded_postgres_url("darkroom"),
             ("redis", "url"): self.embedded_valkey_url(2),
@@ -435,6 +443,11 @@ class Settings(EmbeddedServers, BaseSettings):
     def embedded_postgres_url(self, database: str) -> str:
         """URL of one database of the embedded server, over its unix socket in the data folder."""
         return f"postgresql://postgres@/{database}?host={quote(str(self.data_folder / 'postgres'), safe='/')}"
+
+
+def previous_key_file(file: Path) -> Path:
+    """Where `darkroom rotate` keeps the key that a key file held before (mode 0600): signing.previous.key."""
+    return file.with_suffix(f".previous{file.suffix}")
 
 
 def load_settings() -> Settings:

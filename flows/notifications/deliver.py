@@ -118,7 +118,7 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "the reader's address is not in use"))
         return True
     if sending.purpose is Purpose.TELL and not items:
-        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told is forgotten or hidden"))
+        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told is forgotten, or hidden"))
         return True
     try:
         outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))
@@ -129,7 +129,16 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         outcome = TryAgain(f"{type(error).__name__}: {error}")
     reach(stores.settings, "sending-called")
     run_patiently(stores, partial(note, sending, endpoint, outcome))
+    if isinstance(outcome, Told):
+        run_patiently(stores, partial(_renew, stores, endpoint))
     return True
+
+
+def _renew(stores: Stores, endpoint: Endpoint) -> Script[None]:
+    """Seal an address that is used under the current key. Its browser knows a push subscription's by the old one."""
+    seal = Seal(stores.settings.notifications)
+    if endpoint.channel is not Channel.PUSH and not seal.is_current(endpoint.address):
+        yield from endpoints.reseal(endpoint, seal.renewed)
 
 
 def note(sending: Sending, endpoint: Endpoint, outcome: Outcome) -> Script[None]:
@@ -180,4 +189,5 @@ def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: S
             for one in items
         ],
         created_at=sending.created_at,
+        sealed_before=not seal.is_current(endpoint.address),
     )

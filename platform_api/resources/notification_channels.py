@@ -86,7 +86,7 @@ class NotificationChannels(Controller):
             paused = yield from sendings.paused()
             known = yield from endpoints.find(reader, Channel.EMAIL)
             if known is not None and known.state is EndpointState.ACTIVE and seal.open(known.address) == address:
-                return channel_view(known, paused)
+                return channel_view((yield from endpoints.reseal(known, seal.renewed)), paused)
             sealed, shown = seal.seal(address), shown_email_address(address)
             unconfirmed = EndpointState.UNCONFIRMED
             made = yield from endpoints.put(
@@ -129,9 +129,13 @@ class NotificationChannels(Controller):
     async def rotate(self, stores: AsyncStores, caller: Caller) -> SecretView:
         """For a while webhooks carry a signature of each, so that a receiver can change over without a gap."""
         told, secret = stores.settings.notifications, new_secret()
-        sealed = Seal(told).seal(secret)
-        query = endpoints.rotate(caller.account.number, sealed, told.secret_overlap_hours * 3600)
-        return SecretView(secret=secret, old_until=(await stores.database.run(query)).old_until)
+        seal, overlap = Seal(told), told.secret_overlap_hours * 3600
+
+        def script() -> Script[Endpoint]:
+            rotated = yield from endpoints.rotate(caller.account.number, seal.seal(secret), overlap)
+            return (yield from endpoints.reseal(rotated, seal.renewed))
+
+        return SecretView(secret=secret, old_until=(await stores.database.run(script())).old_until)
 
     @get(
         "/channels/push/key",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 import msgspec
 
-from storage.postgres.connection import Query, column, load_statements, many, maybe, one
+from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
 from storage.records.notifications import Channel
 
 SQL = load_statements(__file__)
@@ -80,6 +81,14 @@ def rotate(reader: int, secret: bytes, overlap_seconds: float) -> Query[Endpoint
     """Sign with a new secret, and for a while with the old one too. Reading raises NotFound."""
     parameters = {"reader": reader, "secret": secret, "overlap": overlap_seconds}
     return one(SQL["rotate"], parameters, Endpoint, _missing(Channel.WEBHOOK))
+
+
+def reseal(endpoint: Endpoint, renewed: Callable[[bytes], bytes]) -> Script[Endpoint]:
+    """An address with its secrets sealed anew; one that was changed meanwhile stays."""
+    sealed = {"address": endpoint.address, "secret": endpoint.secret, "old_secret": endpoint.old_secret}
+    fresh = {name: None if value is None else renewed(value) for name, value in sealed.items()}
+    parameters = {**fresh, "id": endpoint.id, "was_address": endpoint.address, "was_secret": endpoint.secret}
+    return (yield from maybe(SQL["reseal"], parameters, Endpoint)) or endpoint
 
 
 def _missing(channel: Channel) -> str:

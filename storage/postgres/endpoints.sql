@@ -30,3 +30,9 @@ update endpoints
    set old_secret = secret, old_until = now() + make_interval(secs => %(overlap)s), secret = %(secret)s
  where reader = %(reader)s and channel = 'webhook'
 returning *;
+
+-- reseal --
+-- The same address and secrets under another key, unless they were changed meanwhile.
+update endpoints set address = %(address)s, secret = %(secret)s, old_secret = %(old_secret)s
+ where id = %(id)s and address = %(was_address)s and secret is not distinct from %(was_secret)s
+returning *;

@@ -35,6 +35,8 @@ class Parcel:
     secrets: Sequence[str]
     items: Sequence[Item]
     created_at: datetime
+    sealed_before: bool = False
+    """Whether the address was registered, and sealed, under the previous sealing key."""
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,9 @@ class PushSender:
             "exp": int((self._now() + SIGNED_FOR).timestamp()),
             "sub": f"mailto:{self._settings.sender}",
         }
+        key = push_key(self._settings, previous=parcel.sealed_before)
         return {
-            "Authorization": Vapid02(push_key(self._settings)).sign(claims)["Authorization"],
+            "Authorization": Vapid02(key).sign(claims)["Authorization"],
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
             "TTL": str(KEPT_SECONDS),
