@@ -26,7 +26,9 @@ from tests import search_server
 from tests.properties.seeds import AGAIN
 
 TEMPLATE = "template_darkroom"
-FAULTS = Path(__file__).parent / "faults"
+FAULTS, ATTACKS = (Path(__file__).parent / name for name in ("faults", "attacks"))
+SHARED_PLATFORM = pytest.StashKey[contextlib.ExitStack]()
+"""What ends the platform that tests/faults and tests/attacks share, while it runs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,7 +45,16 @@ def pytest_report_header() -> str:
 
 def needs_platform(item: pytest.Item) -> bool:
     """Whether a test asks for the platform of tests/faults, itself or through a fixture."""
-    return FAULTS in item.path.parents and "bench" in getattr(item, "fixturenames", ())
+    return bool({FAULTS, ATTACKS} & set(item.path.parents)) and "bench" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the shared platform with the last test that asks for it."""
+    running = item.config.stash.get(SHARED_PLATFORM, None)
+    if running is not None and (nextitem is None or not needs_platform(nextitem)):
+        del item.config.stash[SHARED_PLATFORM]
+        running.close()
 
 
 @pytest.fixture(scope="session")

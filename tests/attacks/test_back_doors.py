@@ -21,16 +21,16 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from deployments.local.prefect_http import prefect_http
-from tests.deployments.platform import Platform, running_platform
+from tests.deployments.platform import Platform
+from tests.faults.bench import Bench
 
 EVIL = "https://evil.example"
 WRONG = (None, "", "0" * 64)
 
 
-@pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
-    with running_platform() as platform:
-        yield platform
+@pytest.fixture
+def platform(bench: Bench) -> Platform:
+    return bench.platform
 
 
 @pytest.fixture

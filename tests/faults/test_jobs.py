@@ -14,7 +14,7 @@ import pytest
 from deployments.local.prefect_http import prefect_http
 from deployments.local.warm_starts import FLOW_RUN_NAME
 from tests.faults.bench import Bench
-from tests.faults.conftest import PLACES
+from tests.faults.shared import PLACES
 
 pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
 
