@@ -162,7 +162,8 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
         database.run(duties.succeeded("effects"))
         database.run(duties.succeeded("pauses"))
         assert database.run(alerts.of_the_relay()) == {}
-        assert httpx.get(f"{door.url}/health").json()["parts"]["relay"]["failing"] == []
+        # The answer is kept for a second.
+        assert wait_until(lambda: httpx.get(f"{door.url}/health").json()["parts"]["relay"]["failing"] == [])
         figures = httpx.get(f"{door.url}/metrics").text
         stamp = "darkroom_relay_last_success_timestamp_seconds"
         [at] = [line.split()[1] for line in figures.splitlines() if line.startswith(f'{stamp}{{duty="effects"}}')]
