@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import msgspec
 from psycopg.types.json import Jsonb
 
 from flows.indexing.draining import drain
 from flows.relay.effects import Effects
 from storage.blobs.store import BlobStore
-from storage.postgres import access, catalog, leaderboards, models
+from storage.postgres import access, catalog, models
 from storage.postgres.connection import Query
 from storage.records.access import Role
 from storage.records.catalog import FileRole, NewFile, NewImage
@@ -231,14 +232,14 @@ def _tell(world: World) -> None:
 
 def _rank(world: World) -> None:
     """The owner has a place on a board of today."""
-    now, database = datetime.now(UTC), world.door.database
-    edition = database.run(leaderboards.prepare(BOARDS["creators-week"], now.date())).edition_id
     world.run(
-        "insert into leaderboard_places (edition_id, account_id, score, counts)"
-        " select %(edition)s, id, 5, '{}' from accounts where name = 'painter' returning score",
-        edition=edition,
+        "with edition as (insert into leaderboard_editions (board, day, since, until, definition, published_at)"
+        " values ('creators-week', %(day)s, now() - interval '7 days', now(), %(definition)s, now()) returning id)"
+        " insert into leaderboard_places (edition_id, account_id, score, counts)"
+        " select edition.id, accounts.id, 5, '{}' from edition, accounts where name = 'painter' returning score",
+        day=datetime.now(UTC).date(),
+        definition=Jsonb(msgspec.to_builtins(BOARDS["creators-week"])),
     )
-    database.run(leaderboards.publish(now.date(), [edition], now))
 
 
 def delete_for_good(world: World) -> None:
