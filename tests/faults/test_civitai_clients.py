@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,17 +28,14 @@ def assert_whole(path: str | Path, sha256: str) -> None:
         assert any(key.startswith("unet.") for key in weights.keys())  # noqa: SIM118 - it is no dict
 
 
-def test_three_clients_find_and_download_a_model_that_was_trained_here(
-    bench: Bench, straight_job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def assert_three_clients_find_and_download(
+    url: str, key: str, version: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url, version = bench.platform.api_url, bench.model_version(straight_job)
-    nobodys = httpx.get(f"{url}/api/v1/models/{version['modelId']}")
-    assert nobodys.status_code == 404  # a fine-tune is its owner's until it is published
-    assert bench.client.post(f"/models/{version['modelId']}/publish").status_code == 200
+    """Clients that others wrote list, page, look up and download a version that was trained here and is published."""
     model_id, [file] = version["modelId"], version["files"]
     sha256 = file["hashes"]["SHA256"]
 
-    client = civitapy_at(url, tmp_path / "civitapy")
+    client = civitapy_at(url, folder / "civitapy")
     assert model_id in every_model(client, sort="Newest")
     assert client.models_get(model_id)["modelVersions"][0]["id"] == version["id"]
     [found] = client.model_versions_by_hash_bulk([sha256])
@@ -48,8 +46,18 @@ def test_three_clients_find_and_download_a_model_that_was_trained_here(
     with civitai_hub_at(url, monkeypatch) as hub:
         assert model_id in {model.id for model in hub.search_models(sort="Newest", limit=100)}
         assert hub.get_version_by_hash(sha256[:10]).id == found["id"]
-        assert_whole(download_by_civitai_hub(hub, model_id, tmp_path / "hub"), sha256)
+        assert_whole(download_by_civitai_hub(hub, model_id, folder / "hub"), sha256)
 
-    files = download_by_civitdl(url, model_id, tmp_path / "civitdl", bench.platform.key)
+    files = download_by_civitdl(url, model_id, folder / "civitdl", key)
     assert_whole(files[".safetensors"], sha256)
     assert files[".png"].stat().st_size > 0  # a picture of its evaluation
+
+
+def test_three_clients_find_and_download_a_model_that_was_trained_here(
+    bench: Bench, straight_job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, version = bench.platform.api_url, bench.model_version(straight_job)
+    nobodys = httpx.get(f"{url}/api/v1/models/{version['modelId']}")
+    assert nobodys.status_code == 404  # a fine-tune is its owner's until it is published
+    assert bench.client.post(f"/models/{version['modelId']}/publish").status_code == 200
+    assert_three_clients_find_and_download(url, bench.platform.key, version, tmp_path, monkeypatch)
