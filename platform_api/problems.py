@@ -280,7 +280,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     ),
     460: ("checksum_mismatch", "The bytes are not those of Upload-Checksum.", "the bytes came changed; none is kept"),
     503: (
-        "store_unavailable",
+        "postgres_unavailable",
         "Postgres does not answer.",
         "a store does not answer, is too busy, or another request was in the way; Retry-After says when to try again, "
         "and is left out where the same request would fail again",

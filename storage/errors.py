@@ -269,6 +269,8 @@ class PoolBusy(StoreUnavailable):
 class PostgresUnavailable(StoreUnavailable):
     """Postgres refuses connections, lost one in the middle, or has none to spare."""
 
+    code = "postgres_unavailable"
+
 
 class LockTimeout(StoreUnavailable):
     """Another transaction held a lock for longer than a statement may wait."""

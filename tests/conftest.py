@@ -31,6 +31,7 @@ SHARED_PLATFORM = pytest.StashKey[contextlib.ExitStack]()
 """What ends the platform that tests/faults and tests/attacks share, while it runs."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups: else it sees none, and starts everything twice
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole files run side by side. Those that share the platform of tests/faults stay together, and come first."""
     for item in items:

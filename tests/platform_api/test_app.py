@@ -31,7 +31,7 @@ def test_it_starts_and_answers_while_postgres_and_valkey_are_away(tmp_path: Path
         "away",
         "away",
     )
-    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert (answer.status_code, answer.json()["code"]) == (503, "postgres_unavailable")
     assert answer.headers["retry-after"] == health.headers["retry-after"] == "5"
     assert page.status_code == 200
     assert (ready.status_code, ready.json(), ready.headers["retry-after"]) == (503, {"status": "down"}, "5")

@@ -37,7 +37,7 @@ def refusing(shared_door: Door) -> Door:
         ("55P03", 503, "lock_timeout", "5"),
         ("57014", 503, "statement_timeout", None),
         ("53100", 507, "disk_full", None),
-        ("57P03", 503, "store_unavailable", "5"),
+        ("57P03", 503, "postgres_unavailable", "5"),
         ("55000", 500, "internal_error", None),
     ],
 )
