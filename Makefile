@@ -46,7 +46,7 @@ format: $(INSTALLED_DEV) ## Sort imports and format
 	$(BIN)/ruff format .
 
 test: check ## Checks, then every test at its small size
-	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not soak" --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(INSTALLED_DEV) ## The long tests at their full size
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ from deployments.local.valkey import valkey_command
 from storage.postgres.migrating import migrate
 from tests import search_server
 from tests.properties.seeds import AGAIN
+from tests.scheduling import SHARE_A_PLATFORM, PlatformTogether
 
 TEMPLATE = "template_darkroom"
 FAULTS, ATTACKS = (Path(__file__).parent / name for name in ("faults", "attacks"))
@@ -31,12 +33,14 @@ SHARED_PLATFORM = pytest.StashKey[contextlib.ExitStack]()
 """What ends the platform that tests/faults and tests/attacks share, while it runs."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups: else it sees none, and starts everything twice
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole files run side by side. Those that share the platform of tests/faults stay together, and come first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(FAULTS if needs_platform(item) else item.path)))
-    items.sort(key=lambda item: not needs_platform(item))
+    """What shares the platform comes first, because it takes longest, and in one piece."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(SHARE_A_PLATFORM), not needs_platform(item)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlatformTogether:
+    """Whole files run side by side."""
+    return PlatformTogether(config, log)
 
 
 def pytest_report_header() -> str:
