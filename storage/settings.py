@@ -375,12 +375,7 @@ class Settings(EmbeddedServers, BaseSettings):
 
         A process that knows the data folder reads these there, so they need not be in its environment.
         """
-        files = {
-            **self.secret_files(),
-            ("api", "previous_signing_key"): previous_key_file(self.signing_key_file),
-            ("notifications", "previous_sealing_key"): previous_key_file(self.sealing_key_file),
-        }
-        held = {name: text_of(file) for name, file in files.items()}
+        held = {name: text_of(file) for name, file in (self.secret_files() | self.previous_key_files()).items()}
         urls = {
             ("postgres", "url"): self.embedded_postgres_url("darkroom"),
             ("redis", "url"): self.embedded_valkey_url(2),
@@ -405,6 +400,13 @@ class Settings(EmbeddedServers, BaseSettings):
             **({("mlflow", "auth"): self.mlflow_auth_file} if self.mlflow_is_embedded else {}),
         }
 
+    def previous_key_files(self) -> dict[tuple[str, str], Path]:
+        """The file that `darkroom rotate` keeps the key before in, by the group and field of the setting."""
+        return {
+            ("api", "previous_signing_key"): previous_key_file(self.signing_key_file),
+            ("notifications", "previous_sealing_key"): previous_key_file(self.sealing_key_file),
+        }
+
     @property
     def prefect_is_embedded(self) -> bool:
         """Whether `darkroom up` runs Prefect's server on this machine."""
@@ -418,7 +420,8 @@ class Settings(EmbeddedServers, BaseSettings):
     @property
     def backed_up_secrets(self) -> list[Path]:
         """Every file of the data folder that holds a secret (mode 0600): a backup holds them, sealed."""
-        return [*self.secret_files().values(), self.valkey_key_file, self.owner_key_file]
+        files = self.secret_files() | self.previous_key_files()
+        return [*files.values(), self.valkey_key_file, self.owner_key_file]
 
     @property
     def sealing_key_file(self) -> Path:

@@ -62,15 +62,18 @@ def read_key_pair(file: Path) -> KeyPair:
 
 
 def gather(settings: Settings) -> dict[str, bytes]:
-    """Every secret of the platform by the name that its file has in a data folder, also those that are set outside."""
-    secrets = {
-        file.name: getattr(getattr(settings, group), field).get_secret_value().encode()
-        for (group, field), file in settings.secret_files().items()
+    """Every secret of the platform by the name that its file has in a data folder, also those that are set outside,
+    and the keys before them: what they sealed and signed must still open after a restore."""
+    held = {
+        str(file.relative_to(settings.data_folder)): file.read_bytes()
+        for file in settings.backed_up_secrets
+        if file.exists()
     }
-    for file in settings.backed_up_secrets:
-        if file.exists():
-            secrets[str(file.relative_to(settings.data_folder))] = file.read_bytes()
-    return {name: content for name, content in secrets.items() if content}
+    used = {
+        file.name: getattr(getattr(settings, group), field).get_secret_value().encode()
+        for (group, field), file in (settings.secret_files() | settings.previous_key_files()).items()
+    }
+    return {name: content for name, content in (held | {n: c for n, c in used.items() if c}).items() if content}
 
 
 def seal(secrets: dict[str, bytes], recipient: str) -> bytes:

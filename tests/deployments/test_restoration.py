@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from deployments.commands.restore import report
 from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.secret_files import write_secret
 from deployments.restoration import BESIDE, Choices, Restored, folder_beside, restore
 from flows.indexing.builds import index_faults
 from flows.upkeep.manifest import MLFLOW
@@ -70,6 +71,8 @@ def old(
             " insert into spent values (n); exception when division_by_zero then null; end; end loop; end $$"
         )
     with source(postgres_server, migrated_template, tmp_path_factory.mktemp("old")) as made:
+        for file in made.settings.previous_key_files().values():
+            write_secret(file, f"the {file.name} before")
         yield made
 
 
@@ -144,6 +147,8 @@ def test_every_row_is_back_with_its_bytes_artifacts_and_secrets(fresh: Fresh) ->
     assert new.settings.owner_key_file.read_text().strip() == OWNER_KEY
     assert new.settings.api.signing_key == old.settings.api.signing_key
     assert new.settings.notifications.sealing_key == old.settings.notifications.sealing_key
+    for file in new.settings.previous_key_files().values():
+        assert file.read_text() == f"the {file.name} before\n"
 
 
 def test_unfinished_jobs_have_another_attempt_and_cancelling_ones_have_ended(fresh: Fresh) -> None:
@@ -189,6 +194,8 @@ def test_a_restore_leaves_no_folder_but_the_data_folder(fresh: Fresh) -> None:
             "postgres.log",
             "signing.key",
             "sealing.key",
+            "signing.previous.key",
+            "sealing.previous.key",
             "owner.key",
             "backup.key",
             "prefect.auth",

@@ -19,6 +19,7 @@ from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr, ValidationError
 
 from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.seed import with_own_keys
 from flows.upkeep import backup, sealed_keys
 from flows.upkeep.backup import back_up_to
 from flows.upkeep.backup_store import BackupStore
@@ -29,7 +30,7 @@ from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
 from storage.errors import BackupDamaged, BackupFailed, BackupRefused, DarkroomError, InUse
 from storage.postgres.locks import BLOB_SWEEP, try_lock
-from storage.settings import Settings
+from storage.settings import Settings, previous_key_file
 from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, source
 
 
@@ -119,7 +120,34 @@ def test_every_file_of_the_settings_that_holds_a_secret_is_backed_up() -> None:
         name for name, _ in inspect.getmembers(Settings, lambda it: isinstance(it, property)) if name.endswith("_file")
     }
     made_at_each_start = {settings.mlflow_accounts_file}
-    assert {getattr(settings, name) for name in files} - made_at_each_start == set(settings.backed_up_secrets)
+    rotated = {previous_key_file(file) for file in (settings.signing_key_file, settings.sealing_key_file)}
+    assert {getattr(settings, name) for name in files} - made_at_each_start == set(settings.backed_up_secrets) - rotated
+    assert rotated < set(settings.backed_up_secrets)
+
+
+def test_rotated_keys_travel_with_those_before_them(tmp_path: Path) -> None:
+    settings = with_own_keys(Settings(data_folder=tmp_path))
+    keys = settings.signing_key_file, settings.sealing_key_file
+    before = {previous_key_file(file).name: file.read_bytes().strip() for file in keys}
+    for file in keys:
+        file.rename(previous_key_file(file))
+    pair = sealed_keys.make_key_pair(PASSPHRASE)
+    rotated = with_own_keys(Settings(data_folder=tmp_path))
+    sealed = sealed_keys.seal(sealed_keys.gather(rotated), pair.recipient)
+    opened = sealed_keys.unseal(sealed, pair.identity, PASSPHRASE)
+    assert {name: opened[name].strip() for name in before} == before
+    for file in keys:
+        assert opened[file.name].strip() == file.read_bytes().strip() != before[previous_key_file(file).name]
+
+
+def test_previous_keys_that_come_from_the_environment_are_backed_up_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_API__PREVIOUS_SIGNING_KEY", "signed before")
+    monkeypatch.setenv("DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY", "sealed before")
+    (tmp_path / "sealing.previous.key").write_text("no longer used\n")
+    held = sealed_keys.gather(Settings(data_folder=tmp_path))
+    assert held == {"signing.previous.key": b"signed before", "sealing.previous.key": b"sealed before"}
 
 
 def test_any_file_that_is_cut_changed_or_missing_is_named(copy: Path) -> None:
