@@ -15,7 +15,7 @@ from deployments.commands.tables import echo_table
 from flows.upkeep import sealed_keys
 from flows.upkeep.backup import back_up_to, lost_text
 from flows.upkeep.backup_store import BackupStore, check_there
-from flows.upkeep.verification import check_whole
+from flows.upkeep.verification import verify as verify_whole
 from storage.errors import BackupFailed, BackupRefused, StoreUnavailable
 from storage.settings import Settings, load_settings
 
@@ -76,11 +76,14 @@ def now(
 
 @app.command()
 def verify(place: Place, name: Name = None) -> None:
-    """Read every byte of a backup and compare it with its hashes. Exits with 1 when a part is missing or changed."""
+    """Read every byte of a backup and compare it with its hashes. Exits with 1 when a part is missing or changed.
+
+    Damaged blobs are moved aside: the next backup copies them again.
+    """
     store = BackupStore(place)
     check_there(store)
     name = store.newest(name)
-    check_whole(store, name)
+    verify_whole(store, name)
     manifest = store.manifest(name)
     typer.echo(
         f"backup {name} is whole: {len(manifest.files)} files, {manifest.blobs.count:,} blobs of "

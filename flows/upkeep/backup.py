@@ -145,9 +145,10 @@ def back_up_to(stores: Stores, place: str, say: Say) -> Made:
 
 @dataclass(frozen=True)
 class _Moment:
-    """Of the moment of Darkroom's dump: the hashes that rows name, the schema's migrations, the server's version."""
+    """Of the moment of Darkroom's dump: the sizes of the blobs that rows name by their SHA-256, the schema's
+    migrations, the server's version."""
 
-    blobs: list[str]
+    blobs: dict[str, int]
     migrations: list[str]
     server_version: int
 
@@ -199,7 +200,12 @@ class _Making:
             with self.step("blobs"):
                 copied = copy_blobs(self._stores.blobs, self._store.blobs, moment.blobs, there)
         known = there | copied.sizes
-        blobs = {sha256: known[sha256] for sha256 in moment.blobs if sha256 in known}
+        # What the place holds in another size is damaged, and was not to be had again.
+        blobs = {
+            sha256: known[sha256]
+            for sha256, size in moment.blobs.items()
+            if sha256 in copied.sizes or there.get(sha256) == size
+        }
         self._write(BLOBS, b"".join(blob_lines(blobs.items())))
         new, whole = copied.amount, Amount(count=len(blobs), size=sum(blobs.values()))
         self._say(f"blobs: {new.count:,} new of {whole.count:,}, {new.size:,} new bytes of {whole.size:,}")
@@ -249,7 +255,7 @@ class _Making:
             with self._store.writing(self._name, f"{DARKROOM}.dump") as sink:
                 dumps.dump(self._settings.backup, url, sink.write, snapshot=moment.id, without=MADE_AGAIN)
             self._dumped(DARKROOM, sink.file(f"{DARKROOM}.dump"))
-            return _Moment(list(moment.blobs()), moment.migrations(), moment.server_version())
+            return _Moment(dict(moment.blobs()), moment.migrations(), moment.server_version())
 
     def _dumped(self, database: str, file: BackupFile) -> None:
         self._files.append(file)
@@ -278,6 +284,7 @@ class _Making:
         missing = [sha256 for sha256, size in wanted.items() if there.get(sha256) != size]
         if missing:
             raise BackupFailed(
-                f"{len(missing)} blobs went from {self._store.url} during the backup, {missing[0]} among them. "
+                f"{len(missing)} blobs went from {self._store.url} or changed during the backup, {missing[0]} among "
+                "them. "
                 "Does another platform back up to this place? Give each its own, and back up again."
             )

@@ -1,6 +1,7 @@
 """The place where backups are kept: a folder, or anything else that fsspec speaks.
 
 blobs/ab/abcdef…                            bytes named by their SHA-256, shared by every backup here
+damaged/abcdef…                             what was a blob and has other bytes by now
 backups/2026-11-28T03-17-00Z-1f3a9c/        one backup: its dumps, lists and sealed keys ...
     manifest-<its own SHA-256>.json         ... and, written last, what makes it one
 """
@@ -11,7 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -25,6 +26,9 @@ from storage.blobs.store import CHUNK, BlobStore
 from storage.blobs.stored import modified_at
 from storage.errors import BackupDamaged, BackupRefused, StoreUnavailable
 from storage.settings import BlobSettings
+
+ASIDE = "damaged"
+"""The folder of a place that damaged blobs are moved to. Nothing reads or removes them."""
 
 
 class HashedSink:
@@ -168,6 +172,12 @@ class BackupStore:
             self._fs.rm_file(path)
         if self.local:
             (self.local / "backups" / name).rmdir()
+
+    def put_aside(self, sha256: str) -> None:
+        """Take the name from a damaged blob, and keep its bytes. One that is gone is no error."""
+        with named(self._failures, self.url), suppress(FileNotFoundError):
+            self._fs.makedirs(f"{self._root}/{ASIDE}", exist_ok=True)
+            self._fs.mv(f"{self._root}/blobs/{sha256[:2]}/{sha256}", f"{self._root}/{ASIDE}/{sha256}")
 
     def check_reachable(self) -> None:
         """Make the place if it is new, closed to others. Raises DiskFull, StoreUnavailable when that cannot be done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -37,27 +37,41 @@ class Copied:
         return Amount(count=len(self.sizes), size=sum(self.sizes.values()))
 
 
-def copy_blobs(source: BlobStore, target: BlobStore, wanted: Iterable[str], there: Collection[str]) -> Copied:
-    """Copy what `target` lacks of `wanted` (SHA-256); `there` is what it has. Blobs that `source` has lost or that have
-    changed are named, and the others copied all the same. Raises DiskFull, StoreUnavailable."""
+def copy_blobs(source: BlobStore, target: BlobStore, wanted: Mapping[str, int], there: Mapping[str, int]) -> Copied:
+    """Copy what `target` lacks of `wanted` (size by SHA-256); `there` is what it has; what it has in another size
+    is replaced. Blobs that `source` has lost or that have changed are named, and the others copied all the same.
+
+    Raises DiskFull, StoreUnavailable.
+    """
     copied = Copied()
 
     def copy(sha256: str) -> Blob | str:
         try:
             with source.open(sha256) as stream:
                 damaged = BlobCorrupted(f"Blob {sha256} no longer has the bytes of its name.")
-                return target.put_stream(verified(read_pieces(stream), sha256, damaged))
+                return _put(target, verified(read_pieces(stream), sha256, damaged), sha256, there)
         except (BlobMissing, BlobCorrupted) as error:
             return str(error).split(". ", 1)[0].rstrip(".")
 
     with ThreadPoolExecutor(THREADS) as threads:
-        for batch in batches((sha256 for sha256 in wanted if sha256 not in there), BATCH):
+        for batch in batches((sha256 for sha256, size in wanted.items() if there.get(sha256) != size), BATCH):
             for made in threads.map(copy, batch):
                 if isinstance(made, str):
                     copied.lost.append(made)
                 else:
                     copied.sizes[made.sha256] = made.size
     return copied
+
+
+def _put(target: BlobStore, pieces: Iterable[bytes], sha256: str, there: Mapping[str, int]) -> Blob:
+    """Put verified bytes, instead of damaged ones under their name: a put leaves alone what it finds."""
+
+    def replacing() -> Iterator[bytes]:
+        yield from pieces
+        if sha256 in there:
+            target.delete(sha256)  # the good bytes are all there, under another name yet
+
+    return target.put_stream(replacing())
 
 
 def read_pieces(stream: BinaryIO) -> Iterator[bytes]:
@@ -123,7 +137,7 @@ def _copy_as_it_is(filesystem: Any, root: str, path: str, target: BlobStore, kno
         sha256 = digest.hexdigest()
         if known.get(sha256) != size:
             with filesystem.open(path, "rb") as stream:
-                target.put_stream(verified(read_pieces(stream), sha256, BlobCorrupted(path)))
+                _put(target, verified(read_pieces(stream), sha256, BlobCorrupted(path)), sha256, known)
     except FileNotFoundError as error:
         raise BlobMissing(path) from error
     return Artifact(path=path.removeprefix(root).lstrip("/"), sha256=sha256, size=size)
@@ -147,12 +161,12 @@ def restore_artifacts(source: BlobStore, artifacts: Iterable[Artifact], url: str
     return written
 
 
-def damaged_blobs(store: BlobStore, wanted: Mapping[str, int], check: Callable[[int], None]) -> list[str]:
-    """A sentence for each of the wanted blobs that is missing, cut or changed, after every byte was read.
+def damaged_blobs(store: BlobStore, wanted: Mapping[str, int], check: Callable[[int], None]) -> dict[str, str]:
+    """A sentence for each of the wanted blobs that is missing, cut or changed, by its SHA-256. Every byte is read.
 
     check: called with the number of blobs that have been read.
     """
-    faults: list[str] = []
+    faults: dict[str, str] = {}
 
     def read(sha256: str) -> str:
         digest, size = hashlib.sha256(), 0
@@ -170,7 +184,7 @@ def damaged_blobs(store: BlobStore, wanted: Mapping[str, int], check: Callable[[
     done = 0
     with ThreadPoolExecutor(THREADS) as threads:
         for batch in batches(sorted(wanted), BATCH):
-            faults += [fault for fault in threads.map(read, batch) if fault]
+            faults |= {name: fault for name, fault in zip(batch, threads.map(read, batch), strict=True) if fault}
             done += len(batch)
             check(done)
     return faults

@@ -29,11 +29,11 @@ class Snapshot:
     id: str
     connection: psycopg.Connection[DictRow]
 
-    def blobs(self) -> Iterator[str]:
-        """The SHA-256 of every blob that a row names, in order."""
+    def blobs(self) -> Iterator[tuple[str, int]]:
+        """The SHA-256 of every blob that a row names, in order, each with its size in bytes."""
         low = ""
         while page := self._page(low):
-            yield from page
+            yield from page.items()
             low = max(page)
 
     def _page(self, low: str) -> dict[str, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from packaging.version import Version
 
-from flows.upkeep.backup_store import BackupStore
+from flows.upkeep.backup_store import ASIDE, BackupStore
 from flows.upkeep.copies import damaged_blobs
 from flows.upkeep.manifest import (
     ARTIFACTS,
@@ -36,34 +37,67 @@ def artifacts_of(store: BackupStore, manifest: Manifest) -> list[Artifact]:
     return read_artifact_lines(store.read(manifest, ARTIFACTS)) if manifest.has(ARTIFACTS) else []
 
 
-def faults(store: BackupStore, name: str, check: Callable[[int], None] = lambda _: None) -> list[str]:
-    """A sentence for each part of a finished backup that is missing, cut or changed. Reads everything.
+@dataclass(frozen=True)
+class Faults:
+    """A sentence for each part that is missing, cut or changed: files of a backup's own; blobs, by SHA-256."""
+
+    files: list[str]
+    blobs: dict[str, str]
+
+    def __str__(self) -> str:
+        """The first few of them."""
+        found = [*self.files, *self.blobs.values()]
+        more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        return f"{'; '.join(found[:SHOWN])}{more}"
+
+
+def faults(store: BackupStore, name: str, check: Callable[[int], None] = lambda _: None) -> Faults:
+    """What is not as it should be in a finished backup. Reads everything; the blobs only when the lists are whole.
 
     check: called with the number of blobs that have been read. Raises BackupDamaged for a manifest that is none,
     BackupRefused, StoreUnavailable.
     """
     manifest = store.manifest(name)
-    found: list[str] = []
+    files: list[str] = []
     for file in manifest.files:
         try:
             for _ in store.pieces(manifest, file.name):
                 pass
         except BackupDamaged as error:
-            found.append(str(error))
-    if found:
-        return found  # the lists may be among them
+            files.append(str(error))
+    if files:
+        return Faults(files, {})
     wanted = blobs_of(store, manifest) | {each.sha256: each.size for each in artifacts_of(store, manifest)}
-    return damaged_blobs(store.blobs, wanted, check)
+    return Faults([], damaged_blobs(store.blobs, wanted, check))
 
 
 def check_whole(store: BackupStore, name: str, check: Callable[[int], None] = lambda _: None) -> None:
     """Raises BackupDamaged when any part of a backup is missing, cut or changed, and names it."""
     found = faults(store, name, check)
-    if found:
-        more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    if found.files or found.blobs:
         raise BackupDamaged(
-            f"Backup {name} is damaged: {'; '.join(found[:SHOWN])}{more}. Nothing was restored; take another one: "
+            f"Backup {name} is damaged: {found}. Nothing was restored; take another one: "
             f"darkroom backup list {store.url}"
+        )
+
+
+def verify(store: BackupStore, name: str) -> None:
+    """Read every byte of a backup. Damaged blobs are put aside, so that the next backup copies them again.
+
+    Raises BackupDamaged when any part is missing, cut or changed, and says how to mend it.
+    """
+    found = faults(store, name)
+    for sha256 in found.blobs:
+        store.put_aside(sha256)
+    if found.files:
+        raise BackupDamaged(
+            f"Backup {name} is damaged: {found}. These files are in no other place: take another backup (darkroom "
+            "backup), and go back to this one for nothing."
+        )
+    if found.blobs:
+        raise BackupDamaged(
+            f"Backup {name} is damaged: {found}. What was there of them is in {store.url}/{ASIDE} now. Back up again "
+            "while the platform has them: that copies them anew and mends each backup that names them. Then verify."
         )
 
 

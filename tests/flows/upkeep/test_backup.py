@@ -17,7 +17,9 @@ import pyrage
 import pytest
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr, ValidationError
+from typer.testing import CliRunner
 
+from deployments.cli import app
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.seed import with_own_keys
 from flows.upkeep import backup, sealed_keys
@@ -183,6 +185,48 @@ def test_any_blob_that_is_cut_changed_or_missing_is_named(copy: Path) -> None:
     assert complaint(copy) == ""
 
 
+def test_a_cut_blob_of_the_place_is_copied_again_and_no_backup_counts_on_it(old: Source) -> None:
+    cut = [path for path in (old.place / "blobs").rglob("*") if path.is_file()]
+    contents = {path: path.read_bytes() for path in cut}
+    for path, content in contents.items():  # rows' bytes and MLflow's artifacts
+        path.write_bytes(content[:-1])
+    made = old.back_up()
+    assert made.copied.count == made.manifest.blobs.count > 0
+    assert made.copied_artifacts.size == made.manifest.artifacts.size > 0
+    assert complaint(old.place) == ""
+    assert {path: path.read_bytes() for path in cut} == contents
+
+
+def test_a_cut_blob_that_the_platform_has_lost_too_is_named_and_in_no_list(old: Source) -> None:
+    image = next(iter(old.stores.blobs.list()))
+    content = old.stores.blobs.read(image.sha256)
+    [path] = (old.place / "blobs").rglob(image.sha256)
+    path.write_bytes(content[:-1])
+    old.stores.blobs.delete(image.sha256)
+    assert old.back_up().manifest.lost == [f"Blob {image.sha256} is gone"]
+    assert complaint(old.place) == ""
+    old.stores.blobs.put(content)
+    assert old.back_up().manifest.lost == []
+    assert path.read_bytes() == content
+
+
+def test_a_changed_blob_is_put_aside_by_verify_and_copied_again(old: Source) -> None:
+    old.back_up()
+    blobs = [path for path in (old.place / "blobs").rglob("*") if path.is_file()]
+    path, content = blobs[0], blobs[0].read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    done = CliRunner().invoke(app, ["backup", "verify", str(old.place)])
+    said = " ".join(done.output.split())
+    assert (done.exit_code, f"the bytes of blob {path.name} have changed" in said) == (1, True), said
+    assert "Back up again" in said
+    assert not path.exists()
+    assert (old.place / "damaged" / path.name).read_bytes() != content
+    old.back_up()
+    assert path.read_bytes() == content
+    done = CliRunner().invoke(app, ["backup", "verify", str(old.place)])
+    assert (done.exit_code, "is whole" in done.output) == (0, True)
+
+
 def test_a_manifest_that_changed_is_damage_and_a_backup_without_one_is_none(copy: Path) -> None:
     store, manifest = newest(copy)
     [path] = (file for file in (copy / "backups" / manifest.name).iterdir() if is_manifest(file.name))
@@ -274,7 +318,7 @@ def test_a_blob_that_changed_before_does_not_replace_a_good_one_in_the_backup(ol
     [path] = Path(old.settings.blobs.url.removeprefix("file://")).rglob(image.sha256)
     path.write_bytes(b"rottimg")
     target = BlobStore(old.settings.blobs.model_copy(update={"url": (old.place / "x").as_uri()}))
-    copied = backup.copy_blobs(old.stores.blobs, target, [image.sha256], {})
+    copied = backup.copy_blobs(old.stores.blobs, target, {image.sha256: image.size}, {})
     assert copied.lost == [f"Blob {image.sha256} no longer has the bytes of its name"]
     assert list(target.list()) == []
     old.stores.blobs.delete(image.sha256)
