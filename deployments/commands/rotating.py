@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deployments.local.seed import write_secret
-from storage.errors import WrongState
+from deployments.commands.operator import operator_stores
+from deployments.local.secret_files import write_secret
+from storage.errors import SealBroken, WrongState
+from storage.postgres import endpoints
+from storage.postgres.connection import Script
+from storage.postgres.endpoints import Endpoint
+from storage.records.notifications import Channel
+from storage.sealing import Seal
 from storage.settings import Settings, load_settings, previous_key_file
 
 
@@ -26,13 +35,21 @@ _UNTIL = {
 }
 
 
-def rotate(key: Annotated[KeyName, typer.Argument(help="Which key.")]) -> None:
+def rotate(
+    key: Annotated[KeyName, typer.Argument(help="Which key.")],
+    forget_previous: Annotated[
+        bool, typer.Option("--forget-previous", help="Also when something still needs the key before this one.")
+    ] = False,
+) -> None:
     """Make a new signing or sealing key; the old one is kept beside it. Restart the platform to use it."""
     settings = load_settings()
     file = {KeyName.SIGNING: settings.signing_key_file, KeyName.SEALING: settings.sealing_key_file}[key]
     _check_ours(settings, key)
-    before = previous_key_file(file)
-    write_secret(before, file.read_text().strip())
+    before, current = previous_key_file(file), file.read_text().strip()
+    # The same in both: a rotation died between its two writes, after it had looked.
+    if before.exists() and before.read_text().strip() != current:
+        _free_previous(settings, key, before, forget=forget_previous)
+    write_secret(before, current)
     write_secret(file, secrets.token_hex(32))
     typer.echo(f"made a new {key} key in {file}")
     typer.echo(f"the old one is in {before}. {_UNTIL[key]}")
@@ -49,3 +66,59 @@ def _check_ours(settings: Settings, key: KeyName) -> None:
     if held != used:
         name = f"DARKROOM_{group.upper()}__{field.upper()}"
         raise WrongState(f"The {key} key comes from {name}: set another there, and the old one in its PREVIOUS_ name.")
+    if (
+        getattr(getattr(settings, group), f"previous_{field}").get_secret_value()
+        != settings.own_secrets()[group, f"previous_{field}"]
+    ):
+        name = f"DARKROOM_{group.upper()}__PREVIOUS_{field.upper()}"
+        raise WrongState(f"{name} is set and would hide the key that is kept now. Unset it first.")
+
+
+def _free_previous(settings: Settings, key: KeyName, file: Path, *, forget: bool) -> None:
+    """See to it that nothing needs the key before the current one, whose place the current one takes.
+
+    Raises WrongState when something does and it is not to be forgotten, StoreUnavailable.
+    """
+    if key is KeyName.SIGNING:
+        left = file.stat().st_mtime + settings.api.link_lifetime_seconds - time.time()
+        reason = f"Links that the key before it signed work for {left / 3600:.1f} h yet." if left > 0 else ""
+    else:
+        with operator_stores(settings) as stores:
+            sealed, stuck = stores.database.run(lambda: seal_anew(Seal(settings.notifications)))
+        typer.echo(f"{sealed} addresses that the key before it had sealed are sealed anew")
+        reason = (
+            f"{stuck} addresses open with the key before it only; push subscriptions are bound to it. They end "
+            "with it: their readers register again."
+            if stuck
+            else ""
+        )
+    if reason and not forget:
+        raise WrongState(f"{reason} No key was changed. Wait, or give that up: darkroom rotate {key} --forget-previous")
+
+
+def seal_anew(seal: Seal) -> Script[tuple[int, int]]:
+    """Seal every address and secret under the current key, in one transaction. Those of push cannot be: browsers know
+    their subscription by the key. Gives how many addresses were, and how many still need the previous key."""
+    sealed = stuck = 0
+    for endpoint in (yield from endpoints.all_held()):
+        needing = [value for value in _sealed_of(endpoint) if not seal.is_current(value) and _opens(seal.open, value)]
+        if not needing:
+            continue  # or nothing that is there opens it
+        if endpoint.channel is Channel.PUSH or not all(_opens(seal.open, value) for value in _sealed_of(endpoint)):
+            stuck += 1
+            continue
+        yield from endpoints.reseal(endpoint, seal.renewed)
+        sealed += 1
+    return sealed, stuck
+
+
+def _sealed_of(endpoint: Endpoint) -> list[bytes]:
+    return [value for value in (endpoint.address, endpoint.secret, endpoint.old_secret) if value is not None]
+
+
+def _opens(open_sealed: Callable[[bytes], str], value: bytes) -> bool:
+    try:
+        open_sealed(value)
+    except SealBroken:
+        return False
+    return True

@@ -52,6 +52,11 @@ def of_reader(reader: int) -> Query[list[Endpoint]]:
     return many(SQL["of_reader"], {"reader": reader}, Endpoint)
 
 
+def all_held() -> Query[list[Endpoint]]:
+    """Every address of everybody, held until the transaction ends."""
+    return many(SQL["all"], {}, Endpoint)
+
+
 def find(reader: int, channel: Channel) -> Query[Endpoint | None]:
     """A reader's address on a channel, if it has one."""
     return maybe(SQL["one"], {"reader": reader, "channel": channel}, Endpoint)

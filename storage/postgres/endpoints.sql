@@ -10,6 +10,10 @@ returning *;
 -- of_reader --
 select * from endpoints where reader = %(reader)s order by channel;
 
+-- all --
+-- Held until the end of the transaction, so that none changes while all are sealed anew.
+select * from endpoints order by id for update;
+
 -- one --
 select * from endpoints where reader = %(reader)s and channel = %(channel)s;
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from deployments.cli import app
 from deployments.local.seed import with_own_keys
-from storage.settings import Settings, load_settings, previous_key_file
+from storage.postgres import endpoints
+from storage.postgres.connection import Database, column
+from storage.postgres.endpoints import Endpoint, EndpointState
+from storage.records.notifications import Channel
+from storage.sealing import Seal
+from storage.settings import PostgresSettings, Settings, load_settings, previous_key_file
+from tests.storage.makers import an_account
 
 
 @pytest.fixture
@@ -46,3 +55,98 @@ def test_a_key_that_comes_from_the_environment_is_not_rotated_here(
     done = CliRunner().invoke(app, ["rotate", "signing"])
     assert (done.exit_code, "DARKROOM_API__SIGNING_KEY" in done.output) == (1, True)
     assert not previous_key_file(used.signing_key_file).exists()
+
+
+def rotate(*words: str) -> tuple[int, str]:
+    """The command's exit code, and what it said."""
+    done = CliRunner().invoke(app, ["rotate", *words])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_links_are_not_cut_short_by_a_second_rotation(used: Settings) -> None:
+    file, before = used.signing_key_file, previous_key_file(used.signing_key_file)
+    assert rotate("signing")[0] == 0
+    kept = file.read_text(), before.read_text()
+    code, said = rotate("signing")
+    assert (code, "168.0 h" in said, "--forget-previous" in said) == (1, True, True), said
+    assert (file.read_text(), before.read_text()) == kept
+    assert rotate("signing", "--forget-previous")[0] == 0
+    assert before.read_text() == kept[0]
+    long_ago = time.time() - used.api.link_lifetime_seconds - 60
+    os.utime(before, (long_ago, long_ago))
+    assert rotate("signing")[0] == 0
+
+
+@pytest.mark.parametrize("key", ["signing", "sealing"])
+def test_a_rotation_that_died_between_its_writes_is_repeated(used: Settings, key: str) -> None:
+    file = {"signing": used.signing_key_file, "sealing": used.sealing_key_file}[key]
+    current = file.read_text()
+    previous_key_file(file).write_text(current)
+    code, said = rotate(key)
+    assert code == 0, said
+    assert previous_key_file(file).read_text() == current != file.read_text()
+
+
+def test_a_previous_key_of_the_environment_would_hide_the_one_that_is_kept(
+    used: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_API__PREVIOUS_SIGNING_KEY", "given")
+    code, said = rotate("signing")
+    assert (code, "DARKROOM_API__PREVIOUS_SIGNING_KEY" in said) == (1, True)
+    assert not previous_key_file(used.signing_key_file).exists()
+
+
+def test_a_second_rotation_seals_anew_what_only_the_previous_key_opens(
+    used: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_POSTGRES__URL", database_url)
+    file, before = used.sealing_key_file, previous_key_file(used.sealing_key_file)
+    first = Seal(load_settings().notifications)
+    with Database(PostgresSettings(url=SecretStr(database_url))) as database:  # pyright: ignore[reportCallIssue]
+        an_account(database)
+        [reader] = database.run(READERS)
+        register(database, reader, Channel.WEBHOOK, first, "hook")
+        assert rotate("sealing")[0] == 0
+        code, said = rotate("sealing")
+        assert (code, "1 addresses" in said) == (0, True), said
+        hook = database.run(endpoints.get(reader, Channel.WEBHOOK))
+        assert opened(hook, Seal(load_settings().notifications)) == ["hook", "secret of hook"]
+
+        register(database, reader, Channel.PUSH, Seal(load_settings().notifications), "push")
+        assert rotate("sealing")[0] == 0
+        kept = file.read_text(), before.read_text()
+        code, said = rotate("sealing")
+        assert (code, "1 addresses open with the key before it only" in said) == (1, True), said
+        assert (file.read_text(), before.read_text()) == kept
+        seal = Seal(load_settings().notifications)
+        push = database.run(endpoints.get(reader, Channel.PUSH))
+        assert (opened(push, seal), seal.is_current(push.address)) == (["push"], False)
+        assert rotate("sealing", "--forget-previous")[0] == 0
+        hook = database.run(endpoints.get(reader, Channel.WEBHOOK))
+        assert opened(hook, Seal(load_settings().notifications)) == ["hook", "secret of hook"]
+
+
+def test_a_second_rotation_asks_for_the_database_and_changes_nothing_without(
+    used: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rotate("sealing")[0] == 0
+    kept = used.sealing_key_file.read_text(), previous_key_file(used.sealing_key_file).read_text()
+    monkeypatch.setenv("DARKROOM_POSTGRES__URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    code, said = rotate("sealing")
+    assert (code, "darkroom up --detach" in said) == (1, True), said
+    assert (used.sealing_key_file.read_text(), previous_key_file(used.sealing_key_file).read_text()) == kept
+
+
+READERS = column("select number from accounts", {}, int)
+
+
+def register(database: Database, reader: int, channel: Channel, seal: Seal, address: str) -> None:
+    """An address in use; of a webhook with a secret."""
+    sealed = seal.seal(address)
+    secret = seal.seal(f"secret of {address}") if channel is Channel.WEBHOOK else None
+    database.run(endpoints.put(reader, channel, EndpointState.ACTIVE, address=sealed, shown=address, secret=secret))
+
+
+def opened(endpoint: Endpoint, seal: Seal) -> list[str]:
+    """An address and its secret."""
+    return [seal.open(value) for value in (endpoint.address, endpoint.secret) if value is not None]
