@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.restore_mark import BESIDE, MARK, take_mark
 from deployments.local.secret_files import write_secret
 from deployments.restored_databases import Databases
 from flows.upkeep import sealed_keys
@@ -30,8 +31,6 @@ from storage.postgres.upkeep import restored
 from storage.settings import Settings
 
 Say = Callable[[str], None]
-BESIDE = ".restoring"
-MARK = "RESTORING"
 
 
 @dataclass
@@ -87,7 +86,14 @@ def restore(
 
 
 def refuse_occupied(folder: Path) -> None:
-    """Raises BackupRefused unless the data folder is missing or empty."""
+    """Raises BackupRefused unless the data folder is missing, or empty and no mount point."""
+    if os.path.ismount(folder):
+        raise BackupRefused(
+            f"{folder} is a mount point, and a restored folder could not take its name. Set DARKROOM_DATA_FOLDER to a "
+            f"folder inside it, {folder / 'darkroom'} for one."
+        )
+    if (folder / MARK).exists() and not folder.name.endswith(BESIDE):
+        raise BackupRefused(f"{folder} is restored already, whole. Start it with: darkroom up")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BackupRefused(
             f"{folder} is not empty, and a restore replaces nothing. Stop what runs there and move it away, or set "
@@ -112,8 +118,8 @@ def folder_beside(folder: Path) -> Generator[Path]:
         yield beside
         (beside / "postgres.log").unlink(missing_ok=True)
         os.sync()
-        (beside / MARK).unlink()
         beside.rename(folder)
+        take_mark(folder)
     finally:
         os.umask(old)
 

@@ -14,6 +14,7 @@ from deployments.local.errors import NotRunning
 from deployments.local.lines import shown_by
 from deployments.local.platform import run_platform, start_detached, stop_platform
 from deployments.local.report import MIB, PartReport, platform_report
+from deployments.local.restore_mark import take_mark
 from deployments.local.storage_report import SHOWN_ACCOUNTS, disk_lines, usage_lines
 from storage.errors import StoreUnavailable
 from storage.postgres import quotas
@@ -27,6 +28,7 @@ def up(
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C."""
     settings = load_settings()
+    take_mark(settings.data_folder)
     if detach:
         pid = start_detached(settings)
         typer.echo(f"Darkroom runs (process {pid}, data in {settings.data_folder}).\n{addresses(settings)}")

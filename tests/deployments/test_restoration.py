@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from deployments import restoration
 from deployments.commands.restore import report
 from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.restore_mark import BESIDE, take_mark
 from deployments.local.secret_files import write_secret
-from deployments.restoration import BESIDE, Choices, Restored, folder_beside, restore
+from deployments.restoration import Choices, Restored, folder_beside, refuse_occupied, restore
 from flows.indexing.builds import index_faults
 from flows.upkeep.manifest import MLFLOW
 from storage.errors import BackupRefused, SealBroken
@@ -246,3 +249,43 @@ def test_a_restore_that_dies_leaves_no_data_folder_and_does_not_stop_the_next(tm
         (folder / "whole").write_text("whole")
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["whole"]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_mount_point_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(BackupRefused, match=r"mount point.*/proc/darkroom"):
+        refuse_occupied(Path("/proc"))
+    refuse_occupied(tmp_path)
+
+
+def test_a_restore_that_dies_last_of_all_leaves_a_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    def restore_and_die() -> None:
+        with folder_beside(tmp_path / "data") as folder:
+            (folder / "whole").write_text("whole")
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(restoration, "take_mark", die)
+        restore_and_die()
+    with pytest.raises(BackupRefused, match="restored already, whole"):
+        refuse_occupied(tmp_path / "data")
+    take_mark(tmp_path / "data")
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["whole"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_name_that_cannot_be_taken_leaves_what_the_next_restore_removes(tmp_path: Path) -> None:
+    def restore_onto_what_came_meanwhile() -> None:
+        with folder_beside(tmp_path / "data"):
+            (tmp_path / "data").mkdir()
+            (tmp_path / "data" / "in the way").touch()
+
+    with pytest.raises(OSError, match="not empty"):
+        restore_onto_what_came_meanwhile()
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(BackupRefused, match="half restored"):
+        take_mark(tmp_path / f"data{BESIDE}")
+    with folder_beside(tmp_path / "data"):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["data"]
