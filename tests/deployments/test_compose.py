@@ -22,7 +22,10 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
 OURS = ("api", "relay", "worker-training", "worker-light", "prepare")
 STORES = ("postgres", "valkey", "objects", "elasticsearch")
-ADDRESSES = {"API_PUBLIC_URL", "PREFECT_PUBLIC_URL", "MLFLOW_PUBLIC_HOST", "S3_ACCESS_KEY"}
+ADDRESSES = {
+    *("API_PUBLIC_URL", "PREFECT_PUBLIC_URL", "MLFLOW_PUBLIC_HOST", "S3_ACCESS_KEY"),
+    *("API_TRUSTED_PROXIES", "BACKUP_DESTINATION"),
+}
 OF_STORES = {"DARKROOM_DB_PASSWORD", "VALKEY_PASSWORD", "ELASTIC_PASSWORD", "S3_SECRET_KEY"}
 OF_LINKS = {"SIGNING_KEY", "SEALING_KEY"}
 NEEDED = {
@@ -36,12 +39,15 @@ NEEDED = {
     "api": OF_STORES | OF_LINKS,
     "relay": OF_STORES | {"PREFECT_SECRET"},
     "worker-training": OF_STORES | OF_LINKS | {"PREFECT_SECRET", "MLFLOW_SECRET"},
-    "worker-light": OF_STORES | OF_LINKS | {"PREFECT_SECRET", "MLFLOW_SECRET", "MLFLOW_DB_PASSWORD"},
+    "worker-light": OF_STORES
+    | OF_LINKS
+    | {"PREFECT_SECRET", "MLFLOW_SECRET", "MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD"},
 }
 
 
 def filled(value: str) -> str:
     """A value with every ${NAME:?} replaced, as compose does it."""
+    value = value.replace("${API_TRUSTED_PROXIES:?}", '["10.1.2.0/24"]')
     return re.sub(r"\$\{(\w+):\?\}", r"https://\1", value)
 
 
@@ -79,6 +85,38 @@ def settings_names(settings: Settings) -> list[str]:
         fields = getattr(type(value), "model_fields", None)
         names += [f"DARKROOM_{group}__{field}".upper() for field in fields] if fields else [f"DARKROOM_{group}".upper()]
     return names
+
+
+def test_the_api_believes_the_proxy_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {name for name, one in SERVICES.items() if "DARKROOM_API__TRUSTED_PROXIES" in one.get("environment", {})}
+    assert told == {"api"}
+    monkeypatch.setenv(
+        "DARKROOM_API__TRUSTED_PROXIES", filled(SERVICES["api"]["environment"]["DARKROOM_API__TRUSTED_PROXIES"])
+    )
+    assert Settings().api.trusted_proxies == ["10.1.2.0/24"]
+    [example] = re.findall(r"^API_TRUSTED_PROXIES='(.*)'$", EXAMPLE, re.MULTILINE)
+    assert isinstance(json.loads(example), list)
+    assert "${API_TRUSTED_PROXIES:?}" in TEXT
+
+
+def test_the_light_worker_backs_up_all_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = SERVICES["worker-light"]
+    for name, value in worker["environment"].items():
+        if name.startswith("DARKROOM_"):
+            monkeypatch.setenv(name, filled(value))
+    settings = Settings()
+    backup = settings.backup
+    assert backup.destination == "https://BACKUP_DESTINATION"
+    for name, url in (("prefect", backup.prefect_database), ("mlflow", backup.mlflow_database)):
+        password = f"https://{name.upper()}_DB_PASSWORD"
+        assert url.get_secret_value() == f"postgresql://{name}:{password}@postgres:5432/{name}"
+    assert backup.mlflow_artifacts == SERVICES["mlflow"]["environment"]["_MLFLOW_SERVER_ARTIFACT_DESTINATION"]
+    assert backup.key_file.startswith("/backups/")
+    [destination] = re.findall("^BACKUP_DESTINATION=(.*)$", EXAMPLE, re.MULTILINE)
+    assert destination.startswith("/backups/")
+    image = (PROJECT / "deployments" / "Dockerfile").read_text()
+    assert "/backups" in image, "a new volume is the account's that the image's folder is"
+    assert {name for name, one in SERVICES.items() if "DARKROOM_BACKUP__" in json.dumps(one)} == {"worker-light"}
 
 
 def test_no_secret_has_a_value_and_every_image_has_an_exact_tag() -> None:
@@ -154,6 +192,7 @@ def test_what_must_last_is_on_a_volume_and_the_roots_are_read_only() -> None:
         "prepare": ["darkroom:/data"],
         "api": ["uploads:/data"],
         "worker-training": ["cache:/data"],
+        "worker-light": ["backups:/backups", "mlflow:/artifacts:ro"],
     }
     assert set(DOCUMENT["volumes"]) == {volume.split(":")[0] for volumes in mounted.values() for volume in volumes}
     assert {name for name, service in SERVICES.items() if not service["read_only"]} == {"elasticsearch"}
