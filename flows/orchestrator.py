@@ -21,10 +21,12 @@ from storage.settings import PrefectSettings
 
 T = TypeVar("T")
 _PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect gives no more in one answer
+_SHUT = {401, 403}  # its secret was changed on one side only
+_PASSING = {*_SHUT, 408, 429}  # says nothing of what was asked for
 
 
 class PrefectAway(DarkroomError):
-    """Prefect does not answer; nothing was done."""
+    """Prefect does not answer, lets nobody in or has no time; nothing was done, and the same again may work later."""
 
     code = "prefect_away"
 
@@ -134,6 +136,8 @@ class Orchestrator:
         except (httpx.TransportError, httpx.TimeoutException) as error:
             raise PrefectAway(f"Prefect does not answer ({type(error).__name__}).") from error
         except httpx.HTTPStatusError as error:
-            if error.response.status_code >= 500:
-                raise PrefectAway(f"Prefect answers {error.response.status_code}.") from error
+            status = error.response.status_code
+            if status >= 500 or status in _PASSING:
+                advice = " Give both sides the same DARKROOM_PREFECT__AUTH." if status in _SHUT else ""
+                raise PrefectAway(f"Prefect answers {status}.{advice}") from error
             raise

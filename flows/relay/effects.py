@@ -1,8 +1,8 @@
 """Committed events to effects: the duty that every other one waits for.
 
 It claims one due event at a time in order (changes of the catalogue many at a time), does its effect under a key that
-makes repeating it harmless, and acknowledges the row. A crash anywhere only repeats. While Prefect is away events keep
-their place.
+makes repeating it harmless, and acknowledges the row. A crash anywhere only repeats. While Prefect or a store is away,
+and when a row is locked for too long, events keep their place and nothing is counted against them.
 
 The events of one subject have their effects in order: while one is tried again, later ones of its subject wait. One
 that has failed ten times is set aside with an alert, and later ones of its subject go on: effects read the rows as
@@ -15,8 +15,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, assert_never, cast
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.expanding import expand
 from flows.orchestrator import DeploymentMissing, FlowPaused, Orchestrator, PrefectAway
-from storage.errors import DarkroomError, PostgresUnavailable, StoreFailure
+from storage.errors import DarkroomError, StoreFailure, StoreUnavailable
 from storage.logs import log_context
 from storage.postgres import flow_deployments, jobs, outbox, pauses, search_queue
 from storage.postgres.connection import Query, Script
@@ -117,16 +117,29 @@ class Effects:
         """Have the effect of changes as of one; where that fails, of each by itself."""
         if not rows:
             return
-        try:
-            for change in merged(cast(ChangeEvent, row.event()) for row in rows):
-                self.effect(change)
-        except PostgresUnavailable:
-            raise
-        except Exception:  # noqa: BLE001 - whichever it is says so by itself
-            for row in rows:
+        with self._giving_back(rows):
+            try:
+                for change in merged(cast(ChangeEvent, row.event()) for row in rows):
+                    self.effect(change)
+                self._stores.database.run(outbox.done(*(row.id for row in rows)))
+                return
+            except StoreUnavailable:
+                raise
+            except Exception:  # noqa: BLE001, S110 - whichever it is says so by itself
+                pass
+        for place, row in enumerate(rows):
+            with self._giving_back(rows[place + 1 :]):
                 self._act(row)
-        else:
-            self._stores.database.run(outbox.done(*(row.id for row in rows)))
+
+    @contextmanager
+    def _giving_back(self, rows: Sequence[OutboxRow]) -> Generator[None]:
+        """What passes by waiting is not the fault of these events: they keep their place, and no failure is counted."""
+        try:
+            yield
+        except (PrefectAway, StoreUnavailable) as error:
+            with suppress(StoreFailure):
+                self._stores.database.run(outbox.wait_no_longer(str(error), *(row.id for row in rows)))
+            raise
 
     def _claim(self) -> Script[list[OutboxRow]]:
         """The next event; jobs whose flow is paused or not deployed keep their places."""
@@ -135,11 +148,13 @@ class Effects:
         return (yield from outbox.claim(1, [kind for kind, flow in FLOWS.items() if flow in stopped]))
 
     def _act(self, row: OutboxRow) -> None:
+        with self._giving_back([row]):
+            self._try(row)
+
+    def _try(self, row: OutboxRow) -> None:
         try:
             self.effect(row.event())
-        except (PrefectAway, PostgresUnavailable) as error:
-            with suppress(StoreFailure):
-                self._stores.database.run(outbox.wait_no_longer(row.id, str(error)))
+        except (PrefectAway, StoreUnavailable):
             raise
         except FlowPaused as error:
             self._stores.database.run(_hold(row, error, pauses.add(error.flow, Switch.PREFECT)))
@@ -214,4 +229,4 @@ class Effects:
 def _hold(row: OutboxRow, error: FlowPaused | DeploymentMissing, because: Query[Any] | Script[Any]) -> Script[None]:
     """The event's flow cannot be started: the event keeps its place, and waits from now on."""
     yield from because
-    yield from outbox.wait_no_longer(row.id, str(error))
+    yield from outbox.wait_no_longer(str(error), row.id)

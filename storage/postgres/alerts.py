@@ -34,7 +34,7 @@ def of_the_relay() -> Script[dict[str, str]]:
 
 
 def _of_events(events: list[SetAside]) -> str:
-    ids = ", ".join(str(event.id) for event in events[:NAMED])
+    ids = ", ".join(f"{event.id} of {event.subject}" for event in events[:NAMED])
     more = f" and {len(events) - NAMED} more" if len(events) > NAMED else ""
     return (
         f"{len(events)} events had no effect after {events[0].failures} tries ({ids}{more}), the first with: "

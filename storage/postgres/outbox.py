@@ -99,9 +99,9 @@ def _of_those_set_aside(statement: str, event_id: int) -> Script[None]:
         raise NotFound(f"Event {event_id} is not set aside. List those that are: darkroom events list")
 
 
-def wait_no_longer(event_id: int, error: str) -> Query[list[int]]:
-    """The other side was away, so the event was not tried: it is due again at once and keeps its place."""
-    return column(SQL["wait_no_longer"], {"id": event_id, "error": error[:2000]}, int)
+def wait_no_longer(error: str, *event_ids: int) -> Query[list[int]]:
+    """The other side was away, so the events were not tried: they are due again at once and keep their places."""
+    return column(SQL["wait_no_longer"], {"ids": list(event_ids), "error": error[:2000]}, int)
 
 
 def of_subject(subject: str, after: int = 0) -> Query[list[OutboxRow]]:

@@ -68,7 +68,7 @@ def test_a_relay_that_died_before_its_acknowledgement_does_no_harm(
     [row] = stores.database.run(outbox.claim(1))
     effects.effect(row.event())
     first = flow_runs(prefect, stores, [job.id])
-    stores.database.run(outbox.wait_no_longer(row.id, "the relay died here"))
+    stores.database.run(outbox.wait_no_longer("the relay died here", row.id))
     assert effects.drain() == 1
     assert flow_runs(prefect, stores, [job.id]) == first
 

@@ -144,7 +144,7 @@ class Outbox(Machine):
                     known.due = True
                     known.failures = known.failures if known.done else max(0, known.failures - 1)
 
-                self.carry_out(outbox.wait_no_longer(row.id, "why"), crash, None, waits)
+                self.carry_out(outbox.wait_no_longer("why", row.id), crash, None, waits)
             case _:
                 return
 

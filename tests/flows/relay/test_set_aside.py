@@ -85,7 +85,7 @@ def test_a_failing_event_is_set_aside_with_an_alert_and_its_subject_goes_on_then
     assert (stores.database.run(outbox.backlog()).waiting, stores.database.run(outbox.backlog()).set_aside) == (0, 1)
     assert told(stores) == ["set aside job.unheard_of"]
     [notice] = stores.database.run(Query("select details from notifications where key like 'alarm:%%'", {}, list))
-    assert f"after 10 tries ({broken})" in notice["details"]["text"]
+    assert f"after 10 tries ({broken} of job:1)" in notice["details"]["text"]
     assert "darkroom events replay" in notice["details"]["text"]
 
     command.list_set_aside()
