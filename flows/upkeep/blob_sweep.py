@@ -161,6 +161,7 @@ def _deletion(
     blobs: BlobStore, sha256: str, hold: Script[int], young_seconds: float, until_committed: ExitStack
 ) -> Script[bool]:
     # The one transaction that is open while another store works: what it holds is what must not be named meanwhile.
+    yield from orphans.wait_for_the_blob_store()
     if not (yield from hold):
         return False
     if (yield from references.referenced([sha256])):

@@ -38,6 +38,11 @@ def due(wait_seconds: float, grace_seconds: float, after: str = "", limit: int =
     return column(SQL["due"], {**_waited(wait_seconds, grace_seconds), "after": after, "limit": limit}, str)
 
 
+def wait_for_the_blob_store() -> Query[int]:
+    """Have this transaction hold what it holds however long the blob store takes."""
+    return Query(SQL["wait_for_the_blob_store"], {}, len)
+
+
 def hold_due(sha256: str, wait_seconds: float, grace_seconds: float) -> Query[int]:
     """Hold one of them until the transaction ends; 0 when it was wanted again meanwhile."""
     return count(SQL["hold_due"], {**_waited(wait_seconds, grace_seconds), "sha256": sha256})

@@ -242,3 +242,22 @@ def test_a_deletion_whose_commit_fails_puts_the_bytes_back(stores: Stores, monke
     assert stores.blobs.read(sha256) == b"a photo"
     assert sweep_blobs(stores) == []
     assert sorted(os.listdir(stores.settings.data_folder / "blobs" / ".incoming")) == []
+
+
+def test_a_blob_store_that_takes_its_time_costs_the_sweep_no_lock(stores: Stores) -> None:
+    execute(stores, "create table deletions (patience text)")
+    execute(
+        stores,
+        "create function note_patience() returns trigger language plpgsql as $$ begin "
+        "insert into deletions values (current_setting('idle_in_transaction_session_timeout')); return old; end $$",
+    )
+    execute(stores, "create trigger note before delete on orphans for each row execute function note_patience()")
+    put_old(stores, b"one")
+    sweep_blobs(stores)
+    wait(stores, DAY)
+    assert len(sweep_blobs(stores)) == 1
+    assert drop_unnamed(stores, [put_old(stores, b"two")])
+    assert execute(stores, "select patience from deletions") == [{"patience": "0"}] * 2
+    assert execute(stores, "show idle_in_transaction_session_timeout") == [
+        {"idle_in_transaction_session_timeout": "1min"}
+    ]
