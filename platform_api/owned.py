@@ -5,6 +5,8 @@ What the caller may not even see is not found; what everybody sees is its owner'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from storage.errors import NotAllowed
 from storage.postgres import catalog, models
 from storage.postgres.connection import Script
@@ -13,7 +15,7 @@ from storage.records.catalog import Model, ModelVersion
 from storage.records.policy.checks import check_changed
 from storage.records.policy.facts import model_facts, version_facts
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import Status
+from storage.records.vocabulary import Availability, Status
 
 
 def held_model(model_id: int, viewer: Viewer, *, renamed: bool = False) -> Script[Model]:
@@ -42,6 +44,14 @@ def check_may_publish(thing: Model | ModelVersion, viewer: Viewer) -> None:
     """Raises NotAllowed for what a moderator has hidden: a moderator shows it again."""
     if thing.status is Status.UNPUBLISHED_VIOLATION and not viewer.moderator:
         raise NotAllowed("A moderator has hidden it. Write to the operator, who can publish it again.")
+
+
+def check_may_open(thing: Model | ModelVersion, model: Model, changes: Mapping[str, object], viewer: Viewer) -> None:
+    """Raises NotAllowed where changes would open what is private: that is its owner's alone."""
+    private = thing.availability is Availability.PRIVATE
+    opens = changes.get("availability", Availability.PRIVATE) != Availability.PRIVATE
+    if private and opens and not viewer.is_account(model.account_id):
+        raise NotAllowed("It is private. Its owner alone opens it to others.")
 
 
 def check_creator(account: Account) -> None:

@@ -14,7 +14,7 @@ from platform_api.access import Caller, Requires
 from platform_api.answers import Addresses, addresses
 from platform_api.bodies import strictly
 from platform_api.idempotency import IdempotencyKey, created_once
-from platform_api.owned import check_creator, check_may_publish, deleted_by, held_model, hidden_by
+from platform_api.owned import check_creator, check_may_open, check_may_publish, deleted_by, held_model, hidden_by
 from platform_api.problems import can_answer
 from platform_api.resources.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.resources.catalog_views import ModelView, VersionDetail, model_view, version_detail
@@ -95,6 +95,7 @@ class ModelWriting(Controller):
             model = yield from held_model(model_id, viewer, renamed="name" in words)
             if "mode" in words and model.mode is Mode.TAKEN_DOWN:
                 raise WrongState(f"Model {model_id} is taken down. Restore it first.")
+            check_may_open(model, model, words, viewer)
             check_model_words({**msgspec.to_builtins(model), **words})
             yield from models.change(model, words)
             return (yield from shown(model_id, viewer, where))

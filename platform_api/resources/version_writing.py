@@ -11,7 +11,7 @@ from litestar import Controller, Request, delete, patch, post
 from platform_api import downloads
 from platform_api.answers import addresses
 from platform_api.bodies import strictly
-from platform_api.owned import check_may_publish, deleted_by, held_version, hidden_by
+from platform_api.owned import check_may_open, check_may_publish, deleted_by, held_version, hidden_by
 from platform_api.problems import can_answer
 from platform_api.resources.catalog_views import VersionDetail
 from platform_api.resources.model_writing import (
@@ -56,7 +56,8 @@ class VersionWriting(Controller):
         words, where = kept(data), addresses(request, stores.settings.api)
 
         def script() -> Script[VersionDetail]:
-            _, version = yield from held_version(version_id, viewer)
+            model, version = yield from held_version(version_id, viewer)
+            check_may_open(version, model, words, viewer)
             yield from versions.change(version, words)
             return (yield from shown_version(version_id, viewer, where))
 

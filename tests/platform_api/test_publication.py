@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import httpx
+import pytest
+
+from storage.postgres import access
+from storage.records.access import Role
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_downloads import publish
+from tests.platform_api.test_problems import assert_problem
+
+
+@pytest.fixture
+def moderator(shared_door: Door) -> httpx.Client:
+    shared_door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    return shared_door.client(shared_door.new_key(*ALL, account="keeper"))
 
 
 def test_a_request_that_says_nothing_makes_a_private_model_that_its_owner_publishes(shared_door: Door) -> None:
@@ -36,3 +48,17 @@ def test_a_private_model_can_be_published_at_a_date(shared_door: Door) -> None:
     assert owner.post(f"{path}/publish").status_code == 200
     assert nobody.get(path).status_code == 200
     assert owner.post(f"{path}/publish", json=later).status_code == 409
+
+
+def test_a_moderator_does_not_open_what_is_private(shared_door: Door, moderator: httpx.Client) -> None:
+    owner, nobody = shared_door.client(), shared_door.client("")
+    made = publish(shared_door, owner, availability="Private")
+    for path in (f"/api/v1/models/{made.model}", f"/api/v1/model-versions/{made.version}"):
+        for availability in ("Public", "Unsearchable"):
+            refused = moderator.patch(path, json={"availability": availability})
+            assert assert_problem(refused, 403)["code"] == "not_allowed"
+        assert moderator.patch(path, json={"availability": "Private", "description": "rated"}).status_code == 200
+        assert nobody.get(path).status_code == 404
+        opened = owner.patch(path, json={"availability": "Public"})
+        assert (opened.status_code, opened.json()["availability"]) == (200, "Public")
+    assert moderator.patch(f"/api/v1/models/{made.model}", json={"availability": "Unsearchable"}).status_code == 200
