@@ -14,8 +14,11 @@ import msgspec
 from storage.errors import InvalidRequest, NotFound, WrongState
 from storage.postgres import base_models, catalog, jobs, uploads
 from storage.postgres.connection import Script
+from storage.records.catalog import ModelVersion
 from storage.records.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs import TERMINAL, Job, JobKind, JobState
+from storage.records.policy.checks import check_version
+from storage.records.policy.viewers import Viewer
 from storage.records.training import SamplerSettings, TrainingJobRequest, TrainingRequest, resolve
 from storage.settings import Settings
 
@@ -76,9 +79,9 @@ def submit_generation(
 ) -> Script[tuple[Job, bool]]:
     """Commit a generation job; `seed` is used when the request names none. Gives the job and whether it is new.
 
-    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
+    Raises InvalidRequest, Gone for a model that was taken down, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
-    version = yield from _field("modelVersionId", iter(catalog.version(request.model_version_id, account_id)))
+    version = yield from _field("modelVersionId", _own_version(request.model_version_id, account_id))
     if version.recipe is None:
         reason = f"model version {version.id} was uploaded; images are drawn from trained ones. Name one of those."
         raise InvalidRequest({"modelVersionId": reason})
@@ -117,7 +120,8 @@ def retry(
 ) -> Script[tuple[Job, bool]]:
     """A new job with the recipe of an ended one, from its newest checkpoint. Gives the job and whether it is new.
 
-    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set is gone.
+    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set or its model
+    version is gone, Gone when the model was taken down.
     """
     old = yield from jobs.get_for_account(job_id, account_id)
     if old.state not in TERMINAL or old.state is JobState.SUCCEEDED:
@@ -127,6 +131,9 @@ def retry(
     steps = 0
     if old.kind is JobKind.TRAINING:
         steps = msgspec.convert(old.request, TrainingJobRequest).recipe.steps
+    else:
+        drawn_with = msgspec.convert(old.request, GenerationRecipe).model_version_id
+        yield from _field("modelVersionId", _own_version(drawn_with, account_id))
     new = jobs.NewJob(
         account_id=account_id,
         kind=old.kind,
@@ -139,6 +146,13 @@ def retry(
         request_id=request_id,
     )
     return (yield from _submit(new, settings, idempotency_key))
+
+
+def _own_version(version_id: int, account_id: UUID) -> Script[ModelVersion]:
+    """A version that its owner may draw with: one that it sees. Raises NotFound, Gone."""
+    version = yield from catalog.version(version_id, account_id)
+    check_version(version, (yield from catalog.model_by_id(version.model_id)), Viewer(account_id=account_id))
+    return version
 
 
 def _submit(new: jobs.NewJob, settings: Settings, idempotency_key: str | None) -> Script[tuple[Job, bool]]:

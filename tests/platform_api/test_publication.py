@@ -62,3 +62,17 @@ def test_a_moderator_does_not_open_what_is_private(shared_door: Door, moderator:
         opened = owner.patch(path, json={"availability": "Public"})
         assert (opened.status_code, opened.json()["availability"]) == (200, "Public")
     assert moderator.patch(f"/api/v1/models/{made.model}", json={"availability": "Unsearchable"}).status_code == 200
+
+
+def test_nobody_draws_with_a_model_that_was_taken_down(shared_door: Door, moderator: httpx.Client) -> None:
+    owner = shared_door.client()
+    made = publish(shared_door, owner, availability="Public")
+    wanted = {"modelVersionId": made.version, "prompt": "a photo of a sks mug"}
+    drawing = owner.post("/api/v1/generations", json=wanted).json()["links"]["self"]
+    assert owner.post(f"{drawing}/cancel").status_code < 300
+    assert moderator.post(f"/api/v1/models/{made.model}/take-down", json={"reason": "claim 12"}).status_code == 200
+    for path, body in (("/api/v1/generations", wanted), (f"{drawing}/retry", None)):
+        assert "claim 12" in str(assert_problem(owner.post(path, json=body), 410)["detail"])
+    assert moderator.post(f"/api/v1/models/{made.model}/restore").status_code == 200
+    for path, body in (("/api/v1/generations", wanted), (f"{drawing}/retry", None)):
+        assert owner.post(path, json=body).status_code == 202
