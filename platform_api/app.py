@@ -37,7 +37,7 @@ from platform_api.resources.image_writing import ImageWriting
 from platform_api.resources.images import Images
 from platform_api.resources.keys import Keys
 from platform_api.resources.leaderboards import Leaderboards
-from platform_api.resources.metrics import Metrics
+from platform_api.resources.metrics import Metrics, flow_figures
 from platform_api.resources.model_downloads import ModelDownloads
 from platform_api.resources.model_files import ModelFiles
 from platform_api.resources.model_versions import ModelVersions
@@ -166,6 +166,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.stores = stores
     state.stopping = stopping = Stopping()
     state.health = KeptLook(lambda: look(stores))
+    state.flow_figures = KeptLook(lambda: flow_figures(stores))
     state.key_checks = KeyChecks(stores)
     state.remembered = Remembered(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database, stopping)

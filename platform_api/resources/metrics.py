@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
+from typing import cast
 
 from litestar import Controller, Response, get
 from litestar.datastructures import State
 
 from platform_api.access import Open
 from platform_api.figures import MEDIA_TYPE, FlowFigures, exposed
-from storage.errors import StoreFailure
+from platform_api.health_checks import KeptLook, in_time
+from platform_api.problems import can_answer
 from storage.postgres import duties, freshness, outbox
 from storage.postgres.connection import Script
 from storage.stores import AsyncStores
-
-PATIENCE_SECONDS = 2.0
 
 
 class Metrics(Controller):
@@ -26,19 +25,23 @@ class Metrics(Controller):
 
     @get(
         "/",
-        guards=[Open("Prometheus asks without a key; the figures tell nothing of anybody's", counted=False)],
+        guards=[Open("Prometheus asks without a key; the figures tell nothing of anybody's")],
         media_type=MEDIA_TYPE,
+        responses=can_answer(),
         summary="Figures",
     )
-    async def show(self, stores: AsyncStores, state: State) -> Response[bytes]:
-        """What this process has counted since it started, and how fresh counts are, in Prometheus' text format."""
-
-        def script() -> Script[FlowFigures]:
-            flows = yield from freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
-            return FlowFigures(flows, (yield from duties.every()), (yield from outbox.backlog()))
-
-        try:
-            figures = await asyncio.wait_for(stores.database.run(script), PATIENCE_SECONDS)
-        except (StoreFailure, TimeoutError):
-            figures = FlowFigures()
+    async def show(self, state: State) -> Response[bytes]:
+        """What this process has counted since it started, and how fresh counts were a second ago at most, in
+        Prometheus' text format."""
+        figures = await cast(KeptLook[FlowFigures], state.flow_figures).get()
         return Response(exposed(state, figures), media_type=MEDIA_TYPE)
+
+
+async def flow_figures(stores: AsyncStores) -> FlowFigures:
+    """What Postgres knows of work that other processes do; nothing when it does not say it soon."""
+
+    def script() -> Script[FlowFigures]:
+        flows = yield from freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
+        return FlowFigures(flows, (yield from duties.every()), (yield from outbox.backlog()))
+
+    return await in_time(stores, script()) or FlowFigures()

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from platform_api import health_checks
 from platform_api.health_checks import KeptLook
+from storage.postgres import outbox
+from storage.postgres.connection import Query
 from tests.platform_api.door import Door
 
 
@@ -56,3 +62,21 @@ def test_ready_and_health_count_for_the_address_and_live_does_not(shared_door: D
     assert counted == {"/health": True, "/health/ready": True}
     live = client.get("/health/live")
     assert (live.status_code, live.json(), "x-ratelimit-limit" in live.headers) == (200, {"status": "ok"}, False)
+
+
+def test_figures_are_looked_at_once_a_second_and_count_for_the_address(
+    shared_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, looks, backlog = shared_door.client(""), [0], outbox.backlog
+
+    def counted() -> Query[outbox.Backlog]:
+        looks[0] += 1
+        return backlog()
+
+    time.sleep(health_checks.KEPT_SECONDS)
+    monkeypatch.setattr(outbox, "backlog", counted)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client.get, ["/metrics"] * 40))
+    assert all("darkroom_refusals" in answer.text for answer in answers)
+    assert all("x-ratelimit-limit" in answer.headers for answer in answers)
+    assert 1 <= looks[0] <= 3, f"{looks[0]} looks for 40 askers"
