@@ -21,20 +21,23 @@ RENEWED_SECONDS = 600.0
 
 
 class Reservation:
-    """What one request may bring. Without a quota on bytes nothing is reserved."""
+    """What one request may bring. Without a quota on bytes nothing is reserved, nor for what is not to be kept."""
 
-    def __init__(self, stores: AsyncStores, account_id: UUID) -> None:
-        self._stores, self._account_id, self._id = stores, account_id, uuid4()
+    def __init__(self, stores: AsyncStores, account_id: UUID, *, kept: bool = True) -> None:
+        self._stores, self._account_id, self._id, self._kept = stores, account_id, uuid4(), kept
         self._limits = stores.settings.quotas.limits
         self._size, self._renew_at = 0, 0.0
 
     async def begin(self, declared: int) -> None:
         """Reserve what the sender says that it brings. Raises QuotaExceeded, FreeSpaceLow."""
-        await self._stores.free_space.check()
+        if self._kept:
+            await self._stores.free_space.check()
         await self._ask(declared)
 
     async def arrived(self, total: int) -> None:
         """So many bytes have come. Raises QuotaExceeded when they are too many, FreeSpaceLow."""
+        if not self._kept:
+            return
         await self._stores.free_space.check()
         if total > self._size:
             try:
@@ -53,16 +56,21 @@ class Reservation:
         return quotas.release(self._id)
 
     async def _ask(self, size: int) -> None:
-        if self._limits.account_bytes or self._limits.unfinished_bytes:
+        if self._kept and (self._limits.account_bytes or self._limits.unfinished_bytes):
             reserve = partial(quotas.reserve, self._id, self._account_id, self._limits, size)
             await self._stores.database.run(reserve)
         self._size, self._renew_at = size, time.monotonic() + RENEWED_SECONDS
 
 
 @asynccontextmanager
-async def reserving(stores: AsyncStores, account_id: UUID, declared: int | None) -> AsyncGenerator[Reservation]:
-    """A reservation of what a request says that it brings, gone at the end. Raises QuotaExceeded, FreeSpaceLow."""
-    reservation = Reservation(stores, account_id)
+async def reserving(
+    stores: AsyncStores, account_id: UUID, declared: int | None, *, kept: bool = True
+) -> AsyncGenerator[Reservation]:
+    """A reservation of what a request says that it brings, gone at the end. Raises QuotaExceeded, FreeSpaceLow.
+
+    `kept`: False for what is only compared with what came before, which a full account and a full disk may still be.
+    """
+    reservation = Reservation(stores, account_id, kept=kept)
     try:
         await reservation.begin(declared or 0)
         yield reservation

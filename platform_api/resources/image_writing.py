@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from platform_api import receiving
 from platform_api.access import Caller
 from platform_api.answers import Addresses, addresses
 from platform_api.bodies import read_strictly, strictly
-from platform_api.idempotency import IdempotencyKey, created_once
+from platform_api.idempotency import IdempotencyKey, checked_key, created_once
 from platform_api.owned import held_version
 from platform_api.problems import can_answer
 from platform_api.queries import Query, described
@@ -26,7 +27,7 @@ from platform_api.writing import ImageChanges, kept
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import Blob
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
-from storage.postgres import catalog, images
+from storage.postgres import catalog, idempotency, images
 from storage.postgres.connection import Script
 from storage.records.catalog import CatalogImage, Model, ModelVersion, NewImage
 from storage.records.policy.viewers import Viewer
@@ -92,10 +93,13 @@ class ImageWriting(Controller):
         query.check()
         _check_level(level, viewer)
         limits, where = stores.settings.uploads, addresses(request, stores.settings.api)
-        await stores.database.run(_with_room(version_id, viewer, limits))  # before the bytes come
+        # Before the bytes come. Those of a repeat are compared and never kept, so there need not be room for them.
+        repeats = await stores.database.run(idempotency.is_used(caller.account_id, checked_key(idempotency_key)))
+        if not repeats:
+            await stores.database.run(_with_room(version_id, viewer, limits))
         async with (
             state.uploads.hold(caller.account_id),
-            reserving(stores, caller.account_id, receiving.declared_length(request)) as reservation,
+            reserving(stores, caller.account_id, receiving.declared_length(request), kept=not repeats) as reservation,
             receiving.staging_folder(stores) as folder,
         ):
             one = _of_one(limits), receiving.ONE_IMAGE
@@ -104,10 +108,12 @@ class ImageWriting(Controller):
             target = folder / "canonical.png"
             measured = await stores.pools.images.run(_made_canonical, upload, target, state.image_workers)
             await reservation.becomes(target.stat().st_size)
-            blob = await stores.pools.blob_writes.run(stores.blobs.put_file, target)
+            blob = await stores.pools.blob_writes.run(_blob_of if repeats else stores.blobs.put_file, target)
             image = _described(blob, measured, int(level), meta)
 
             def make() -> Script[ImageView]:
+                if repeats:
+                    raise WrongState("The Idempotency-Key was forgotten just now. Send the image again.")
                 model, version = yield from _with_room(version_id, viewer, limits)
                 yield from reservation.release()
                 [image_id] = yield from catalog.add_images(version_id, caller.account_id, [image])
@@ -163,6 +169,12 @@ def _with_room(version_id: int, viewer: Viewer, limits: UploadSettings) -> Scrip
     if len((yield from images.of_versions([version_id], limits.max_images))) >= limits.max_images:
         raise WrongState(f"Model version {version_id} has {limits.max_images} images, the limit. Delete one first.")
     return model, version
+
+
+def _blob_of(path: Path) -> Blob:
+    """What a file would be called in the blob store, without putting it there."""
+    with path.open("rb") as stream:
+        return Blob(hashlib.file_digest(stream, "sha256").hexdigest(), path.stat().st_size)
 
 
 def _view(model: Model, version: ModelVersion, image: CatalogImage, where: Addresses) -> ImageView:

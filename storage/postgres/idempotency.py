@@ -13,6 +13,11 @@ from storage.postgres.connection import Query, Script, count, load_statements
 SQL = load_statements(__file__)
 
 
+def is_used(account_id: UUID, key: str | None) -> Query[bool]:
+    """Whether a key came with an earlier request that was carried out."""
+    return Query(SQL["recall"], {"account_id": account_id, "key": key}, bool)
+
+
 def once(account_id: UUID, key: str | None, request_hash: str, make: Script[str]) -> Script[str]:
     """The answer that `make` gives, or the one that it gave when the key was first used. Without a key: always anew.
 

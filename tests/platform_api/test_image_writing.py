@@ -14,8 +14,8 @@ from storage.blobs.blurhashes import blurhash_of
 from storage.postgres import access
 from storage.postgres.connection import Query
 from storage.records.access import Role
-from storage.settings import UploadSettings
-from tests.platform_api.door import ALL, Door, form, photo, serving
+from storage.settings import QuotaSettings, UploadSettings
+from tests.platform_api.door import ALL, Door, form, listening, photo, serving
 from tests.platform_api.test_model_writing import MODELS, VERSIONS, made, with_file
 from tests.platform_api.test_problems import assert_problem
 from tests.storage.blobs.test_images import frames, png_header
@@ -164,6 +164,26 @@ def test_others_add_no_images_and_a_version_has_only_so_many(gallery: Door) -> N
     assert "6 images" in str(assert_problem(owner.post(path, files=form(("a.png", photo(9)))), 409)["detail"])
     assert sorted(gallery.blobs) == before
     assert_problem(stranger.delete(f"{path}/1"), 403)
+
+
+def test_a_repeat_has_its_answer_where_there_is_no_room_for_another_image(gallery: Door) -> None:
+    owner, path, key = gallery.client(), published(gallery, "no room", "8"), {"Idempotency-Key": "the first"}
+    first = owner.post(path, files=form(("a.png", photo(1))), headers=key)
+    for number in range(1, LIMITS.max_images):
+        assert owner.post(path, files=form(("a.png", photo(number)))).status_code == 201
+    full = QuotaSettings(account_bytes=1, unfinished_bytes=1, unfinished_uploads=1, free_space_bytes=0)
+    for code, quotas in (("quota_exceeded", full), ("free_space_low", QuotaSettings(free_space_bytes=2**62))):
+        settings = gallery.settings.model_copy(update={"quotas": quotas}, deep=True)
+        with listening(settings) as url, httpx.Client(base_url=url, headers=owner.headers) as client:
+            again = client.post(path, files=form(("a.png", photo(1))), headers=key)
+            assert (again.status_code, again.json()["id"]) == (201, first.json()["id"]), (code, again.text)
+            before = sorted(gallery.blobs)
+            other = client.post(path, files=form(("a.png", photo(77))), headers=key)
+            assert assert_problem(other, 422)["code"] == "idempotency_key_reused"
+            assert sorted(gallery.blobs) == before
+            gone = published(gallery, f"with room but {code}", "9")
+            refused = client.post(gone, files=form(("a.png", photo(1))))
+            assert refused.json()["code"] == code
 
 
 def test_a_repeated_upload_is_one_image(gallery: Door) -> None:
