@@ -205,7 +205,7 @@ ASKS: tuple[Ask | LinkAsk, ...] = (
         for _FILE in ("samples/step%203.png",)
     ),
     Ask(("GET", f"{V1}/data-sets"), "own", f"{V1}/data-sets", "{data_set}"),
-    Ask(("GET", f"{V1}/data-sets/{{data_set_id}}"), "own", f"{V1}/data-sets/{{data_set}}", "{data_set}"),
+    Ask(("GET", f"{V1}/data-sets/{{data_set_id}}"), "own", f"{V1}/data-sets/{{data_set}}", '"id":"{data_set}"'),
     *(
         Ask(
             (method, f"{V1}/uploads/{{upload_id}}"),

@@ -174,7 +174,7 @@ def _fill(world: World, painter: Door) -> None:
     model, version = put(painter, NAME, WEIGHTS, tags=(TAG,))
     blob = BlobStore(door.settings.blobs).put(EXTRA_BYTES)
     extra = NewFile(path=f"folder/{EXTRA}", role=FileRole.FOLDER, sha256=blob.sha256, size=blob.size)
-    hashed = file_of(door, b"other weights", "medlar.safetensors")
+    hashed = file_of(door, WEIGHTS, "medlar.safetensors")
     door.database.run(catalog.add_files(version.id, [extra, hashed]))
     picture = BlobStore(door.settings.blobs).put(photo(9))
     shown = {"size": picture.size, "media_type": "image/png", "width": 64, "height": 48, "blurhash": "L0"}
