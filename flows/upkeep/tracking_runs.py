@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import mlflow.cli
-from mlflow.entities import ViewType
+from mlflow.entities import LifecycleStage, Run, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from flows.tracking import JOB_TAG, Away, tracking_client
@@ -13,24 +14,27 @@ from flows.upkeep.sweep import Sweep
 from storage.settings import Settings
 
 PAGE = 200
-ERASED_AT_ONCE = 100
+MARK = "darkroom.retention"
+"""Tag of runs that this rule deleted: they alone are erased, not what somebody else deleted and may want back."""
 
 
 def delete_tracking_runs(sweep: Sweep, setting: str) -> None:
-    """Delete the runs of flows that are no job and ended long ago, then erase what MLflow holds as deleted.
+    """Delete the runs of flows that are no job and ended long ago, then erase those that this rule has deleted.
 
-    MLflow's server only marks a run as deleted; `mlflow gc`, on its database, erases it.
+    MLflow's server only marks a run as deleted; its store, on the database, erases it.
     """
     client = tracking_client(sweep.stores.settings)
     before = sweep.moment - sweep.age(setting)
     try:
         for run_id in _old_runs(client, int(before.timestamp() * 1000)):
             sweep.check()
+            client.set_tag(run_id, MARK, "deleted")
             client.delete_run(run_id)
             sweep.removed.count += 1
         store = _store_url(sweep.stores.settings)
         if store is None:
-            sweep.removed.note = "marked as deleted; erase them with `mlflow gc` where MLflow's database is"
+            variable = "DARKROOM_RETENTION__MLFLOW_STORE_URL"
+            sweep.removed.note = f"marked as deleted; to have them erased, give MLflow's database in {variable}"
             return
         _erase(sweep, client, store)
     except Away as error:
@@ -39,17 +43,24 @@ def delete_tracking_runs(sweep: Sweep, setting: str) -> None:
 
 def _old_runs(client: MlflowClient, before: int) -> Iterator[str]:
     """Ids of runs without a job that ended before a time (Unix milliseconds)."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     wanted = f"attributes.end_time < {before} and attributes.status != 'RUNNING'"
+    for run in _found(client, wanted, ViewType.ACTIVE_ONLY):
+        if JOB_TAG not in run.data.tags:
+            yield str(run.info.run_id)
+
+
+def _found(client: MlflowClient, wanted: str, view: int) -> list[Run]:
+    """All runs of experiments that are not deleted, found before any of them is changed."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     token: str | None = None
-    found: list[str] = []
+    found: list[Run] = []
     while experiments:
-        page = client.search_runs(experiments, wanted, max_results=PAGE, page_token=token)
-        found += [str(run.info.run_id) for run in page if JOB_TAG not in run.data.tags]
+        page = client.search_runs(experiments, wanted, view, max_results=PAGE, page_token=token)
+        found += page
         token = page.token
         if not token:
             break
-    yield from found
+    return found
 
 
 def _store_url(settings: Settings) -> str | None:
@@ -62,17 +73,21 @@ def _store_url(settings: Settings) -> str | None:
     return settings.embedded_postgres_url("mlflow").replace("postgresql://", "postgresql+psycopg://", 1)
 
 
-def _erase(sweep: Sweep, client: MlflowClient, store: str) -> None:
-    """In this process, so that the URL and its password stand in no command line."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+def _erase(sweep: Sweep, client: MlflowClient, url: str) -> None:
+    """Not by `mlflow gc`: whatever runs it is given, it erases every deleted experiment and logged model as well."""
+    marked = _found(client, f"tags.`{MARK}` = 'deleted'", ViewType.DELETED_ONLY)
+    store = SqlAlchemyStore(url, "mlflow-artifacts:/") if marked else None
     erased = 0
-    while experiments:
+    for run in marked:
         sweep.check()
-        deleted = client.search_runs(experiments, run_view_type=ViewType.DELETED_ONLY, max_results=ERASED_AT_ONCE)
-        if not deleted:
-            break
-        chosen = ",".join(str(run.info.run_id) for run in deleted)
-        words = ["--backend-store-uri", store, "--run-ids", chosen, "--tracking-uri", sweep.stores.settings.mlflow.url]
-        mlflow.cli.gc.main(args=words, standalone_mode=False)
-        erased += len(deleted)
+        if store is not None and _may_go(store.get_run(run.info.run_id)):
+            get_artifact_repository(str(run.info.artifact_uri), sweep.stores.settings.mlflow.url).delete_artifacts()
+            store._hard_delete_run(run.info.run_id)  # pyright: ignore[reportPrivateUsage] - MLflow has no public way
+            erased += 1
     sweep.removed.note = f"{erased} erased"
+
+
+def _may_go(run: Run) -> bool:
+    """Whether a run is still deleted, by this rule, and no job's."""
+    tags = run.data.tags
+    return run.info.lifecycle_stage == LifecycleStage.DELETED and MARK in tags and JOB_TAG not in tags

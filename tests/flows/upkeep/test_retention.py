@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from pydantic import SecretStr
 
@@ -23,6 +24,7 @@ from flows.upkeep import sweep as sweeping
 from flows.upkeep.retention import apply, apply_retention
 from flows.upkeep.retention_rules import RULES, Rule, document, table_rules, variable
 from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped
+from flows.upkeep.tracking_runs import MARK
 from storage.errors import InvalidSettings
 from storage.postgres import idempotency, invariants, jobs, pauses, sampled_sets
 from storage.postgres.connection import Query
@@ -337,32 +339,57 @@ def use_of(folder: Path) -> Iterator[None]:
     os.close(descriptor)
 
 
-def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(
-    stores: Stores, mlflow_settings: MlflowSettings, postgres_server: EmbeddedPostgres
-) -> None:
+@pytest.fixture
+def tracking(stores: Stores, mlflow_settings: MlflowSettings, postgres_server: EmbeddedPostgres) -> MlflowClient:
+    """MLflow's client, with stores that reach its database."""
     store = postgres_server.url("mlflow").replace("postgresql://", "postgresql+psycopg://")
     stores.settings.mlflow = mlflow_settings
     stores.settings.retention = RetentionSettings(mlflow_store_url=SecretStr(store))
-    client = tracking_client(stores.settings)
-    experiment = client.create_experiment(f"a flow {uuid4()}")
-    old, young = ((time.time() - days * 86400) * 1000 for days in (91, 89))
-    runs = {
-        "old": (old, {}),
-        "of a job": (old, {JOB_TAG: "1"}),
-        "young": (young, {}),
-    }
-    made = {name: client.create_run(experiment, tags=tags, run_name=name) for name, (_, tags) in runs.items()}
-    for name, (ended, _) in runs.items():
-        client.log_metric(made[name].info.run_id, "rows", 1.0)
-        client.set_terminated(made[name].info.run_id, end_time=int(ended))
-    made["running"] = client.create_run(experiment, run_name="running")
+    return tracking_client(stores.settings)
+
+
+def a_tracking_run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str], days: int = 91) -> str:
+    """A run with a figure and a file, that ended so many days ago."""
+    run_id = str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+    client.log_metric(run_id, "rows", 1.0)
+    client.log_text(run_id, "rows", "rows.txt")
+    client.set_terminated(run_id, end_time=int((time.time() - days * 86400) * 1000))
+    return run_id
+
+
+def names_of(client: MlflowClient, experiment: str) -> set[str]:
+    """Of every run that MLflow has, deleted or not."""
+    return {str(run.info.run_name) for run in client.search_runs([experiment], run_view_type=ViewType.ALL)}
+
+
+def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(stores: Stores, tracking: MlflowClient) -> None:
+    experiment = tracking.create_experiment(f"a flow {uuid4()}")
+    a_tracking_run(tracking, experiment, "old", {})
+    a_tracking_run(tracking, experiment, "of a job", {JOB_TAG: "1"})
+    a_tracking_run(tracking, experiment, "young", {}, days=89)
+    tracking.create_run(experiment, run_name="running")
     [rule] = [rule for rule in RULES if "mlflow" in rule.folders]
     report = apply(stores, [rule])
     assert report.faults == []
     assert report.count >= 1
-    left = {run.info.run_name for run in client.search_runs([experiment], run_view_type=ViewType.ALL)}
-    assert left == {"of a job", "young", "running"}
+    assert names_of(tracking, experiment) == {"of a job", "young", "running"}
     stores.settings.mlflow = MlflowSettings(url="http://127.0.0.1:9")
     away = apply(stores, [rule])
     assert (away.count, away.faults) == (0, [])
     assert "did not answer" in away.done[0][1].note
+
+
+def test_what_somebody_else_deleted_in_mlflow_is_not_erased(stores: Stores, tracking: MlflowClient) -> None:
+    experiment, gone = (tracking.create_experiment(f"{name} {uuid4()}") for name in ("a flow", "deleted by hand"))
+    a_tracking_run(tracking, experiment, "old", {})
+    tracking.delete_run(a_tracking_run(tracking, experiment, "of a job, by hand", {JOB_TAG: "1"}))
+    tracking.delete_run(a_tracking_run(tracking, experiment, "by hand", {}))
+    tracking.delete_run(a_tracking_run(tracking, experiment, "of a job, marked", {JOB_TAG: "1", MARK: "deleted"}))
+    kept = a_tracking_run(tracking, gone, "in a deleted experiment", {})
+    tracking.delete_experiment(gone)
+    [rule] = [rule for rule in RULES if "mlflow" in rule.folders]
+    assert apply(stores, [rule]).faults == []
+    assert names_of(tracking, experiment) == {"of a job, by hand", "by hand", "of a job, marked"}
+    tracking.restore_experiment(gone)
+    assert names_of(tracking, gone) == {"in a deleted experiment"}
+    assert [file.path for file in tracking.list_artifacts(kept)] == ["rows.txt"]
