@@ -65,6 +65,9 @@ class DutyThread(threading.Thread):
             except (StoreFailure, psycopg.Error) as error:
                 log.warning("%s: its success was not noted: %s: %s", self._duty.name, type(error).__name__, error)
                 return
+            except Exception:
+                log.exception("%s: its success could not be noted", self._duty.name)
+                return
             self._noted_at = now
         self._pause = 0.0
 
@@ -82,3 +85,5 @@ class DutyThread(threading.Thread):
             self._database.run(duties.failed(self._duty.name, f"{name}: {error}"))
         except (StoreFailure, psycopg.Error) as away:
             log.warning("%s: its failure was not noted: %s: %s", self._duty.name, type(away).__name__, away)
+        except Exception:
+            log.exception("%s: its failure could not be noted", self._duty.name)

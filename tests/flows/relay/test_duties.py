@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -138,6 +139,34 @@ def test_a_duty_that_fails_is_tried_again_ever_more_slowly_and_what_it_says_is_k
     assert reports(stores)["odd"].error is None
     pauses = [after - before for before, after in pairwise(times[:5])]
     assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8), strict=True)), pauses
+
+
+def test_a_duty_whose_failure_or_success_cannot_be_noted_goes_on(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dutying, "FIRST_PAUSE_SECONDS", 0.1)
+    succeeded, turns, unnoted, stopping = duties.succeeded, list[int](), list[int](), threading.Event()
+
+    def turn() -> bool:
+        turns.append(1)
+        if len(turns) == 1:
+            raise ValueError("Postgres has no \ud800")
+        return False
+
+    def unnoted_once(name: str) -> Query[Any]:
+        if not unnoted:
+            unnoted.append(1)
+            raise TypeError("a fault of ours")
+        return succeeded(name)
+
+    monkeypatch.setattr(duties, "succeeded", unnoted_once)
+    stores.database.run(duties.begin({"odd": 0.01}))
+    thread = DutyThread(Duty("odd", 0.01, turn), stores.database, stopping)
+    thread.start()
+    assert wait_until(lambda: reports(stores)["odd"].succeeded_at is not None)
+    stopping.set()
+    thread.join(10)
+    assert (len(turns) > 2, len(unnoted)) == (True, 1)
 
 
 def test_only_a_duty_without_success_for_too_long_is_an_alert(
