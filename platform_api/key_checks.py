@@ -65,6 +65,10 @@ class KeyChecks:
             raise TooManyRequests(f"{message} Go on in {admission.wait_seconds} s.", admission.wait_seconds)
         try:
             found = await self._look_up(digest, key_id, secret)
+        except Unauthenticated:
+            if limit:
+                await failed.forget(digest)
+            raise
         except StoreFailure:
             if admission.counted:
                 await failed.take_back(address, digest, works=False)

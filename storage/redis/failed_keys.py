@@ -63,6 +63,11 @@ class FailedKeys:
         with contextlib.suppress(ValkeyAway):
             await self.breaker.ask(lambda: self._take_back(keys=keys, args=arguments))
 
+    async def forget(self, key: str) -> None:
+        """A key works no more, so it is looked up no sooner than any other that does not work."""
+        with contextlib.suppress(ValkeyAway):
+            await self.breaker.ask(lambda: self._client.delete(_mark(key)))
+
     async def close(self) -> None:
         """Give the connections back."""
         await self.breaker.close()

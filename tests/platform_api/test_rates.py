@@ -126,6 +126,18 @@ def test_working_keys_do_not_suffer_from_a_neighbour_who_makes_keys_up(suspiciou
     assert known.get("/api/v1/me").status_code == 401
 
 
+def test_a_key_that_was_revoked_is_looked_up_no_more_than_one_that_was_made_up(suspicious: Door) -> None:
+    key = suspicious.new_key(*Scope)
+    client = suspicious.client(key)
+    assert client.get("/api/v1/me").status_code == 200
+    assert [suspicious.client(made_up(n)).get("/api/v1/me").status_code for n in range(6)] == [401] * 5 + [429]
+    suspicious.database.run(access.revoke_key(key.split("_")[1]))
+    # The process that remembers it looks once more; so does whoever first finds that it works no more.
+    assert [client.get("/api/v1/me").status_code for _ in range(5)] == [401, 401, 429, 429, 429]
+    with listening(suspicious.settings) as another_process, httpx.Client(base_url=another_process) as there:
+        assert there.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"}).status_code == 429
+
+
 @pytest.mark.parametrize(
     ("one", "another", "shared"),
     [
