@@ -40,7 +40,7 @@ INHERITED_BY_SERVERS = (
     "SSL_CERT_",
 )
 CLIENTS_OF_PREFECT = ("relay", "worker-", "deploy")
-# Who knows a secret setting that is given in the environment of `up`; one that is not named here: every part of ours.
+# Who knows a secret setting that is given in the environment of `up`.
 SECRETS_OF: dict[str, tuple[str, ...]] = {
     "DARKROOM_API__KEY": (),
     "DARKROOM_PREFECT__AUTH": ("relay", "deploy", "worker-training", "worker-light"),
@@ -48,7 +48,19 @@ SECRETS_OF: dict[str, tuple[str, ...]] = {
     "DARKROOM_NOTIFICATIONS__SMTP_PASSWORD": ("worker-light",),
     "DARKROOM_BACKUP__PREFECT_DATABASE": ("worker-light",),
     "DARKROOM_BACKUP__MLFLOW_DATABASE": ("worker-light",),
+    "DARKROOM_RETENTION__MLFLOW_STORE_URL": ("worker-light",),
 }
+SECRETS_OF_EVERY_PART = frozenset(
+    {
+        "DARKROOM_POSTGRES__URL",
+        "DARKROOM_REDIS__URL",
+        "DARKROOM_API__SIGNING_KEY",
+        "DARKROOM_API__PREVIOUS_SIGNING_KEY",
+        "DARKROOM_SEARCH__ELASTICSEARCH_URL",
+        "DARKROOM_NOTIFICATIONS__SEALING_KEY",
+        "DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY",
+    }
+)
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost"})
 # A unix socket's path has 107 bytes at most, and Python's fork server puts two names of its own behind the folder.
 LONGEST_TEMPORARY_PATH = 107 - 36
@@ -78,12 +90,17 @@ def settings_environment(settings: Settings, part: str = "") -> dict[str, str]:
 
 def works_with(part: str, variable: str) -> bool:
     """Whether a part of the platform is to know a secret setting."""
-    return part not in SERVERS and part in SECRETS_OF.get(variable, (part,))
+    return part not in SERVERS and (variable in SECRETS_OF_EVERY_PART or part in SECRETS_OF.get(variable, ()))
 
 
 def prefix_of(*names: str) -> str:
     """The variable that a setting is read from."""
     return f"DARKROOM_{'__'.join(names)}".upper()
+
+
+def secret_variables(settings: Settings) -> set[str]:
+    """The variables of all secret settings."""
+    return {prefix_of(*names) for names, _, secret in _variables(settings) if secret}
 
 
 def _variables(group: BaseModel, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, bool]]:

@@ -9,9 +9,12 @@ from prefect.settings import Settings as PrefectsOwnSettings
 from pydantic import SecretStr
 
 from deployments.local.environment import (
+    SECRETS_OF,
+    SECRETS_OF_EVERY_PART,
     bare_environment,
     flow_environment,
     prefect_retention_environment,
+    secret_variables,
     settings_environment,
     shared_environment,
 )
@@ -54,6 +57,22 @@ def test_nothing_of_prefect_or_mlflow_in_the_callers_shell_reaches_a_part(
     assert "PREFECT_API_KEY" not in environment
     assert "MLFLOW_TRACKING_TOKEN" not in environment
     assert environment["PREFECT_API_URL"] == settings.prefect.api_url
+
+
+def test_of_every_secret_setting_it_is_said_which_parts_know_it(tmp_path: Path) -> None:
+    named = set(SECRETS_OF) | SECRETS_OF_EVERY_PART
+    assert secret_variables(Settings(data_folder=tmp_path)) == named
+    assert set(SECRETS_OF) & SECRETS_OF_EVERY_PART == set()
+
+
+def test_only_the_light_worker_knows_the_databases_of_prefect_and_mlflow(tmp_path: Path) -> None:
+    url = SecretStr("postgresql://elsewhere.example.org/x")
+    settings = Settings(data_folder=tmp_path, retention=RetentionSettings(mlflow_store_url=url))
+    settings.backup.prefect_database = settings.backup.mlflow_database = url
+    for part in ("api", "relay", "deploy", "worker-training", "worker-light", "mlflow", "prefect"):
+        known = {name for name, value in shared_environment(settings, part).items() if value == url.get_secret_value()}
+        names = ("BACKUP__PREFECT_DATABASE", "BACKUP__MLFLOW_DATABASE", "RETENTION__MLFLOW_STORE_URL")
+        assert known == ({f"DARKROOM_{name}" for name in names} if part == "worker-light" else set()), part
 
 
 def test_prefect_is_told_how_long_to_keep_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
