@@ -202,7 +202,7 @@ class _Appending:
     async def _finish(self) -> ModelUpload:
         stores = self._arrivals.stores
         file = await keep_whole(stores, self._part, self._hasher, self._upload.wanted, self._viewer)
-        finished = await stores.database.run(model_uploads.finish(self._upload, file))
+        finished = await stores.database.run(lambda: model_uploads.finish(self._upload, file))
         await asyncio.to_thread(self._arrivals.parts.remove, self._upload.id)
         return finished
 

@@ -174,7 +174,7 @@ class DataSets(Controller):
     )
     async def remove(self, stores: AsyncStores, caller: Caller, data_set_id: UUID) -> None:
         """The photos are gone for good once the sweep of unused bytes has passed. Models made from them stay."""
-        await stores.database.run(uploads.delete(data_set_id, caller.account_id))
+        await stores.database.run(lambda: uploads.delete(data_set_id, caller.account_id))
 
 
 def _place(cursor: str) -> tuple[datetime, UUID]:

@@ -89,8 +89,10 @@ class Keys(Controller):
         _check_gives(caller.key, scopes)
         made = make_key()
         expires_at = _expiry(caller.key, data.expires_at)
-        make = access.make_key(caller.account_id, made, name, scopes, expires_at, made_by=caller.key.id)
-        row = await stores.database.run(make)
+        asking = caller.key.id
+        row = await stores.database.run(
+            lambda: access.make_key(caller.account_id, made, name, scopes, expires_at, made_by=asking)
+        )
         fields = msgspec.structs.asdict(msgspec.convert(row, KeyView, from_attributes=True))
         return MadeKey(**fields, key=made.text)
 
@@ -105,7 +107,7 @@ class Keys(Controller):
         revoke itself: this request is answered, the next is not."""
         if has_control_characters(key_id):
             raise NotFound("No key has an id with control characters.")
-        await stores.database.run(access.revoke_key(key_id, caller.account_id))
+        await stores.database.run(lambda: access.revoke_key(key_id, caller.account_id))
 
 
 def _check_gives(giving: ApiKey, scopes: list[Scope]) -> None:

@@ -1,0 +1,63 @@
+"""What Postgres refuses for a conflict is done again, and who asked does not hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from storage.postgres import access, model_uploads, uploads
+from storage.postgres.connection import Query, Script
+from tests.platform_api.door import Door
+from tests.platform_api.sending import a_sender, weights
+from tests.storage.makers import a_data_set
+
+CONFLICT = "do $$ begin raise exception 'another was faster' using errcode = '40001'; end $$"
+
+
+@pytest.fixture
+def conflicting(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, str], list[str]]:
+    """Has a script meet a conflict the first time; gives a list with an entry for each time that it is run."""
+
+    def conflicts(module: ModuleType, name: str) -> list[str]:
+        whole, runs = getattr(module, name), list[str]()
+
+        def conflicts_once(*arguments: Any, **options: Any) -> Script[Any]:
+            result = yield from whole(*arguments, **options)
+            runs.append(name)
+            if len(runs) == 1:
+                yield Query(CONFLICT, {}, len)
+            return result
+
+        monkeypatch.setattr(module, name, conflicts_once)
+        return runs
+
+    return conflicts
+
+
+def test_a_key_is_made_and_revoked(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
+    making, revoking = conflicting(access, "make_key"), conflicting(access, "revoke_key")
+    owner = shared_door.client()
+    made = owner.post("/api/v1/keys", json={"name": "laptop", "scopes": ["models:read"]})
+    assert (made.status_code, len(making)) == (201, 2), made.text
+    revoked = owner.delete(f"/api/v1/keys/{made.json()['id']}")
+    assert (revoked.status_code, len(revoking)) == (204, 2), revoked.text
+    assert shared_door.client(made.json()["key"]).get("/api/v1/me").status_code == 401
+
+
+def test_a_data_set_is_deleted(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
+    deleting = conflicting(uploads, "delete")
+    path = f"/api/v1/data-sets/{a_data_set(shared_door.database, shared_door.account_id)}"
+    deleted = shared_door.client().delete(path)
+    assert (deleted.status_code, len(deleting)) == (204, 2), deleted.text
+    assert shared_door.client().get(path).status_code == 404
+
+
+def test_an_upload_is_finished(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
+    sender, content, finishing = a_sender(shared_door), weights(), conflicting(model_uploads, "finish")
+    path = sender.begin(len(content))
+    sent = sender.send(path, 0, content)
+    assert (sent.status_code, len(finishing)) == (204, 2), sent.text
+    assert [name for name, _ in sender.files()] == ["a.safetensors"]
