@@ -20,6 +20,21 @@ log = logging.getLogger("darkroom.tracking")
 
 TIMEOUT_SECONDS = 5.0
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+FLOW_TAG = "darkroom.flow"
+"""The flow that a run was made by: retention deletes runs with it, and nobody else's."""
+UNTAGGED_EXPERIMENTS = frozenset(
+    {
+        "apply-retention",
+        "back-up",
+        "deliver-notifications",
+        "fan-out-notifications",
+        "rank-leaderboards",
+        "rebuild-search-index",
+        "roll-up-metrics",
+        "sync-search-index",
+    }
+)
+"""Where the runs of flows stand that were made before they were tagged."""
 
 
 def note(
@@ -42,7 +57,7 @@ def note(
     try:
         address, auth = f"{settings.mlflow.url}/api/2.0/mlflow/", settings.mlflow.credentials
         with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, auth=auth) as client:
-            run_id = _run_of_name(client, _experiment_id(client, experiment), name, now)
+            run_id = _run_of_name(client, experiment, name, now)
             _post(client, "runs/log-batch", {"run_id": run_id, "metrics": points, "params": texts})
             ended = {} if status == RUNNING else {"end_time": now}
             _post(client, "runs/update", {"run_id": run_id, "status": status, **ended})
@@ -63,13 +78,15 @@ def _experiment_id(client: httpx.Client, name: str) -> str:
     return str(found.raise_for_status().json()["experiment"]["experiment_id"])
 
 
-def _run_of_name(client: httpx.Client, experiment_id: str, name: str, now: int) -> str:
+def _run_of_name(client: httpx.Client, experiment: str, name: str, now: int) -> str:
+    experiment_id = _experiment_id(client, experiment)
     asked = {"experiment_ids": [experiment_id], "filter": f"attributes.run_name = '{name}'", "max_results": 1}
     runs = _post(client, "runs/search", asked).get("runs")
     if runs:
         return str(runs[0]["info"]["run_id"])
-    made = _post(client, "runs/create", {"experiment_id": experiment_id, "run_name": name, "start_time": now})
-    return str(made["run"]["info"]["run_id"])
+    tags = [{"key": FLOW_TAG, "value": experiment}]
+    fields = {"experiment_id": experiment_id, "run_name": name, "start_time": now, "tags": tags}
+    return str(_post(client, "runs/create", fields)["run"]["info"]["run_id"])
 
 
 def _post(client: httpx.Client, path: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
+from flows.light_tracking import FLOW_TAG, UNTAGGED_EXPERIMENTS
 from flows.tracking import JOB_TAG, Away, tracking_client
 from flows.upkeep.sweep import Sweep
 from storage.settings import Settings
@@ -42,16 +43,22 @@ def delete_tracking_runs(sweep: Sweep, setting: str) -> None:
 
 
 def _old_runs(client: MlflowClient, before: int) -> Iterator[str]:
-    """Ids of runs without a job that ended before a time (Unix milliseconds)."""
+    """Ids of flows' runs without a job that ended before a time (Unix milliseconds)."""
+    experiments = _experiments(client)
     wanted = f"attributes.end_time < {before} and attributes.status != 'RUNNING'"
-    for run in _found(client, wanted, ViewType.ACTIVE_ONLY):
-        if JOB_TAG not in run.data.tags:
+    for run in _found(client, list(experiments), wanted, ViewType.ACTIVE_ONLY):
+        ours = FLOW_TAG in run.data.tags or experiments[run.info.experiment_id] in UNTAGGED_EXPERIMENTS
+        if ours and JOB_TAG not in run.data.tags:
             yield str(run.info.run_id)
 
 
-def _found(client: MlflowClient, wanted: str, view: int) -> list[Run]:
-    """All runs of experiments that are not deleted, found before any of them is changed."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+def _experiments(client: MlflowClient) -> dict[str, str]:
+    """Names of the experiments that are not deleted, by id."""
+    return {str(experiment.experiment_id): str(experiment.name) for experiment in client.search_experiments()}
+
+
+def _found(client: MlflowClient, experiments: list[str], wanted: str, view: int) -> list[Run]:
+    """All runs of the experiments, found before any of them is changed."""
     token: str | None = None
     found: list[Run] = []
     while experiments:
@@ -75,7 +82,7 @@ def _store_url(settings: Settings) -> str | None:
 
 def _erase(sweep: Sweep, client: MlflowClient, url: str) -> None:
     """Not by `mlflow gc`: whatever runs it is given, it erases every deleted experiment and logged model as well."""
-    marked = _found(client, f"tags.`{MARK}` = 'deleted'", ViewType.DELETED_ONLY)
+    marked = _found(client, list(_experiments(client)), f"tags.`{MARK}` = 'deleted'", ViewType.DELETED_ONLY)
     store = SqlAlchemyStore(url, "mlflow-artifacts:/") if marked else None
     erased = 0
     for run in marked:

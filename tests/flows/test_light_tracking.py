@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from flows.indexing.draining import SYNC
 from flows.indexing.rebuild import REBUILD, rebuild
 from flows.indexing.sync import drain_until_idle
-from flows.light_tracking import FAILED, KILLED, RUNNING, note
+from flows.light_tracking import FAILED, FLOW_TAG, KILLED, RUNNING, note
 from flows.relay.effects import Effects
 from flows.tracking import tracking_client
 from storage.errors import StoreUnavailable
@@ -73,6 +73,7 @@ def test_the_drains_of_a_day_share_a_run_and_an_empty_one_adds_nothing(stores: S
     assert (run.info.status, run.data.metrics["rows"], run.data.metrics["waiting_after"]) == ("FINISHED", 2, 0)
     assert run.data.metrics["lag_seconds"] > run.data.metrics["lag_seconds_after"] == 0
     assert run.data.metrics["rows_per_second"] > 0
+    assert run.data.tags[FLOW_TAG] == SYNC
 
 
 def test_a_rebuild_has_a_run_with_its_rows_its_lag_and_its_steps(stores: Stores, client: MlflowClient) -> None:

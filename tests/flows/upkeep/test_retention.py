@@ -13,12 +13,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
+from flows.light_tracking import FLOW_TAG, UNTAGGED_EXPERIMENTS
 from flows.tracking import JOB_TAG, tracking_client
 from flows.upkeep import sweep as sweeping
 from flows.upkeep.retention import apply, apply_retention
@@ -30,6 +32,7 @@ from storage.postgres import idempotency, invariants, jobs, pauses, sampled_sets
 from storage.postgres.connection import Query
 from storage.postgres.upkeep import retention
 from storage.records.freshness import Switch
+from storage.records.leaderboards import RANK
 from storage.settings import MlflowSettings, RetentionSettings, load_settings
 from storage.stores import Stores
 from tests.storage.makers import a_job, an_account
@@ -364,9 +367,9 @@ def names_of(client: MlflowClient, experiment: str) -> set[str]:
 
 def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(stores: Stores, tracking: MlflowClient) -> None:
     experiment = tracking.create_experiment(f"a flow {uuid4()}")
-    a_tracking_run(tracking, experiment, "old", {})
-    a_tracking_run(tracking, experiment, "of a job", {JOB_TAG: "1"})
-    a_tracking_run(tracking, experiment, "young", {}, days=89)
+    a_tracking_run(tracking, experiment, "old", {FLOW_TAG: "a flow"})
+    a_tracking_run(tracking, experiment, "of a job", {JOB_TAG: "1", FLOW_TAG: "a flow"})
+    a_tracking_run(tracking, experiment, "young", {FLOW_TAG: "a flow"}, days=89)
     tracking.create_run(experiment, run_name="running")
     [rule] = [rule for rule in RULES if "mlflow" in rule.folders]
     report = apply(stores, [rule])
@@ -381,7 +384,7 @@ def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(stores: St
 
 def test_what_somebody_else_deleted_in_mlflow_is_not_erased(stores: Stores, tracking: MlflowClient) -> None:
     experiment, gone = (tracking.create_experiment(f"{name} {uuid4()}") for name in ("a flow", "deleted by hand"))
-    a_tracking_run(tracking, experiment, "old", {})
+    a_tracking_run(tracking, experiment, "old", {FLOW_TAG: "a flow"})
     tracking.delete_run(a_tracking_run(tracking, experiment, "of a job, by hand", {JOB_TAG: "1"}))
     tracking.delete_run(a_tracking_run(tracking, experiment, "by hand", {}))
     tracking.delete_run(a_tracking_run(tracking, experiment, "of a job, marked", {JOB_TAG: "1", MARK: "deleted"}))
@@ -393,3 +396,23 @@ def test_what_somebody_else_deleted_in_mlflow_is_not_erased(stores: Stores, trac
     tracking.restore_experiment(gone)
     assert names_of(tracking, gone) == {"in a deleted experiment"}
     assert [file.path for file in tracking.list_artifacts(kept)] == ["rows.txt"]
+
+
+def test_a_tracking_run_of_somebody_else_stays_and_one_of_a_flow_from_before_it_was_tagged_goes(
+    stores: Stores, tracking: MlflowClient
+) -> None:
+    theirs = tracking.create_experiment(f"a trial of mine {uuid4()}")
+    found = tracking.get_experiment_by_name(RANK)
+    ranked = str(found.experiment_id) if found else tracking.create_experiment(RANK)
+    name = str(uuid4())
+    a_tracking_run(tracking, theirs, "theirs", {})
+    a_tracking_run(tracking, ranked, name, {})
+    [rule] = [rule for rule in RULES if "mlflow" in rule.folders]
+    assert apply(stores, [rule]).faults == []
+    assert names_of(tracking, theirs) == {"theirs"}
+    assert name not in names_of(tracking, ranked)
+
+
+def test_the_experiments_of_untagged_runs_are_named_after_our_flows() -> None:
+    deployments = yaml.safe_load((DOCUMENT.parents[2] / "prefect.yaml").read_text())["deployments"]
+    assert {deployment["name"] for deployment in deployments} >= UNTAGGED_EXPERIMENTS
