@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.settings import QuotaSettings
 from tests.full_disks import MIB, filled, small_disk
 from tests.platform_api.door import Door, form, photo, serving, upload
 from tests.platform_api.sending import a_sender, weights
@@ -22,10 +23,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def door(disk: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def door(disk: Path, database_url: str) -> Iterator[Door]:
     # Where free space is looked at beforehand nothing comes this far: another test's matter.
-    monkeypatch.setenv("DARKROOM_QUOTAS__FREE_SPACE_BYTES", "0")
-    with serving(disk, database_url) as opened:
+    with serving(disk, database_url, quotas=QuotaSettings(free_space_bytes=0)) as opened:
         yield opened
 
 

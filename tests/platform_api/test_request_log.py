@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,8 +83,15 @@ def test_a_stream_carries_the_id_and_leaves_its_line_when_it_ends(door: Door, lo
         assert answer.headers["x-request-id"] == ID
         client.post(job["links"]["cancel"])
         answer.read()
-    streams = [line for line in requests_in(log) if line["message"].endswith("/events 200")]
+    deadline = time.monotonic() + 10
+    while not (streams := of_streams(log)) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the line comes once the client has gone
     assert [line["request_id"] for line in streams] == [ID]
+
+
+def of_streams(log: io.StringIO) -> list[dict[str, Any]]:
+    """The lines of streams that have ended."""
+    return [line for line in requests_in(log) if line["message"].endswith("/events 200")]
 
 
 @pytest.mark.parametrize("sent", ["a b", "<script>", "x" * 65, "é".encode().decode("latin-1"), ""])
