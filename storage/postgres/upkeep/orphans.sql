@@ -1,7 +1,7 @@
 -- wait_for_the_blob_store --
 -- First in a deletion's transaction: a slow blob store may take longer than a transaction may idle, and where Postgres
 -- ended it meanwhile, the row would be free and its bytes could be named while their deletion is still under way.
-set local idle_in_transaction_session_timeout = 0;
+select set_config('idle_in_transaction_session_timeout', '0', true);
 
 -- renew --
 -- These bytes are wanted again: they wait anew. Waits while they are being deleted; then there is no row any more.
