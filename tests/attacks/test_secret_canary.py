@@ -22,6 +22,9 @@ CHAT = "c4nary0in0a0chat0token"
 AT_API, AT_NOTIFICATIONS = "/keys", "/notifications/channels"
 
 
+pytestmark = pytest.mark.soak
+
+
 @pytest.fixture(scope="module")
 def secrets(bench: Bench) -> Iterator[dict[str, str]]:
     """Every secret there is, by name, after what makes, uses and refuses them was done once."""

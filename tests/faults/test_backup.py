@@ -127,6 +127,7 @@ def flow_run_state(bench: Bench, flow_run: object) -> str:
         return str(prefect.get(f"flow_runs/{flow_run}").json()["state"]["type"])
 
 
+@pytest.mark.soak
 def test_a_platform_comes_back_from_a_backup_that_was_made_under_writes(
     bench: Bench,
     straight: dict[str, str],

@@ -70,6 +70,7 @@ def table_of(client: SyncPrefectClient, run_id: UUID) -> dict[str, object]:
     return {row["what"]: row for row in json.loads(str(shown.data))}
 
 
+@pytest.mark.soak
 def test_a_used_data_folder_has_a_rule_for_everything_and_the_deployed_flow_applies_them(
     bench: Bench, straight_job: str
 ) -> None:
