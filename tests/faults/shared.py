@@ -36,7 +36,7 @@ def shared_job(bench: Bench) -> str:
 
 def _start(stack: ExitStack, folders: pytest.TempPathFactory) -> Bench:
     points = Points(folders.mktemp("points"))
-    orders = {point: f"wait:{points.file(point)}" for point in (*PLACES, "fit:2")}
+    orders = {point: f"wait:{points.file(point)}" for point in (*PLACES, "fit:2", "evaluate")}
     for point in orders:
         points.disarm(point)
     extra = {
