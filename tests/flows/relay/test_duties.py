@@ -141,6 +141,7 @@ def test_a_duty_that_fails_is_tried_again_ever_more_slowly_and_what_it_says_is_k
     assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8), strict=True)), pauses
 
 
+@pytest.mark.soak  # a report with a lone surrogate ends a process of pytest-xdist
 def test_a_duty_whose_failure_or_success_cannot_be_noted_goes_on(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
