@@ -38,10 +38,15 @@ def log() -> Iterator[io.StringIO]:
     logger.setLevel(level)
 
 
-def requests_in(log: io.StringIO) -> list[dict[str, Any]]:
-    """The lines that are about requests."""
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    return [line for line in lines if re.match(r"[A-Z]+ \S+ \d+$", line["message"])]
+def requests_in(log: io.StringIO, count: int, pattern: str = r"[A-Z]+ \S+ \d+$") -> list[dict[str, Any]]:
+    """The lines about requests, once there are so many: a line comes after the answer has left."""
+    deadline = time.monotonic() + 10
+    while True:
+        lines = [json.loads(line) for line in log.getvalue().splitlines()]
+        found = [line for line in lines if re.match(pattern, line["message"])]
+        if len(found) >= count or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
 
 
 def test_a_request_leaves_one_line_with_its_route_and_without_its_query(shared_door: Door, log: io.StringIO) -> None:
@@ -56,7 +61,7 @@ def test_a_request_leaves_one_line_with_its_route_and_without_its_query(shared_d
         ("POST", "/api/v1/training-jobs", "/api/v1/training-jobs"),
     ):
         asked.append((client.request(method, path), f"{method} {route}"))
-    lines = requests_in(log)
+    lines = requests_in(log, len(asked))
     assert [line["message"] for line in lines] == [f"{what} {answer.status_code}" for answer, what in asked]
     assert [line["request_id"] for line in lines] == [answer.headers["x-request-id"] for answer, _ in asked]
     assert lines[0]["account"] == str(shared_door.account_id)
@@ -83,15 +88,7 @@ def test_a_stream_carries_the_id_and_leaves_its_line_when_it_ends(door: Door, lo
         assert answer.headers["x-request-id"] == ID
         client.post(job["links"]["cancel"])
         answer.read()
-    deadline = time.monotonic() + 10
-    while not (streams := of_streams(log)) and time.monotonic() < deadline:
-        time.sleep(0.05)  # the line comes once the client has gone
-    assert [line["request_id"] for line in streams] == [ID]
-
-
-def of_streams(log: io.StringIO) -> list[dict[str, Any]]:
-    """The lines of streams that have ended."""
-    return [line for line in requests_in(log) if line["message"].endswith("/events 200")]
+    assert [line["request_id"] for line in requests_in(log, 1, r"GET \S+/events 200$")] == [ID]
 
 
 @pytest.mark.parametrize("sent", ["a b", "<script>", "x" * 65, "é".encode().decode("latin-1"), ""])

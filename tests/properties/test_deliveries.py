@@ -217,6 +217,13 @@ class Deliveries(Machine):
         for call in self.calls.values():
             call.now = call.now or call.state == "due"
 
+    @precondition(lambda self: self.claims)
+    @rule(crash=CRASHES)
+    def take_over(self, crash: int | None) -> None:
+        """A worker was slow, and another claims its call."""
+        self.time_passes()
+        self.claim(crash)
+
     @invariant()
     def rows_equal_the_model(self) -> None:
         """Where every delivery and every sending stands."""

@@ -12,14 +12,25 @@ from pydantic import SecretStr
 from flows.notifications.channels.protocol import Outcome, Parcel, Sender
 from flows.notifications.channels.protocol import Told as Taken
 from flows.notifications.fan_out import fan_out
-from storage.postgres import access, endpoints, in_app, notifications, preferences
+from storage.postgres import access, endpoints, in_app, notifications, preferences, social
 from storage.postgres.connection import Query
 from storage.postgres.endpoints import EndpointState
 from storage.postgres.in_app import InApp
-from storage.records.notifications import Channel, Content, Frequency, JobFinished, Preference, SystemNotice
+from storage.records.notifications import (
+    Channel,
+    Commented,
+    Content,
+    Frequency,
+    JobFinished,
+    Preference,
+    SystemNotice,
+)
+from storage.records.policy.viewers import viewer_of
+from storage.records.social import Subject
 from storage.sealing import Seal
 from storage.settings import ApiSettings, NotificationSettings, Settings
 from storage.stores import Stores
+from tests.storage.makers import a_published_model
 
 HOOK = "https://hooks.example.com/darkroom?secret=42"
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -50,6 +61,14 @@ class Told:
     def tell(self, key: str, content: Content = NOTICE, readers: Sequence[int] | None = None) -> list[int]:
         """Add a notification; gives its id."""
         return self.stores.database.run(notifications.add(key, content, readers))
+
+    def comment(self, excerpt: str = "Nice.") -> Commented:
+        """A notification about a comment of bob's on a published model."""
+        database = self.stores.database
+        bob = database.run(access.ensure_account("bob"))
+        model = a_published_model(database, bob.id, "M")
+        comment = database.run(social.comment(viewer_of(bob), bob.id, Subject.MODEL, model.id, excerpt))
+        return Commented(comment_id=comment.id, by="bob", on="M", model_id=model.id, excerpt=excerpt)
 
     def fan_out(self) -> int:
         """Tell everything that waits."""

@@ -9,11 +9,9 @@ from flows.notifications.deliver import deliver
 from flows.upkeep.row_rules import forget_notifications
 from flows.upkeep.sweep import begin
 from storage.postgres import in_app, notifications, sendings
-from storage.records.notifications import Channel, Frequency, Mentioned
+from storage.records.notifications import Channel, Frequency
 from storage.stores import Stores
 from tests.flows.notifications.conftest import Told
-
-SECRET_WORDS = Mentioned(comment_id=1, by="bob", on="a model", model_id=None, excerpt="Call me at 555 0100.")
 
 
 class Away:
@@ -50,13 +48,14 @@ def reader(told: Told) -> int:
     """A reader who was told of four things a year ago, in the app and in vain by webhook, and of one today."""
     reader = told.reader("reader")
     told.register(reader, Channel.WEBHOOK, "https://hooks.example.com/")
+    comment = told.comment("Call me at 555 0100.")
     for number in range(4):
-        told.tell(f"old {number}", SECRET_WORDS, [reader])
+        told.tell(f"old {number}", comment, [reader])
     told.fan_out()
     deliver(told.stores, {Channel.WEBHOOK: Away()}, workers=1)
     age(told, 365)
     told.wants(reader, "system", Channel.WEBHOOK, Frequency.NEVER)
-    told.tell("today")
+    told.tell("today", readers=[reader])
     told.fan_out()
     return reader
 
@@ -80,7 +79,7 @@ def test_what_is_old_is_forgotten_piece_by_piece_and_the_rest_stays(told: Told, 
 
 def test_what_was_told_and_forgotten_is_not_told_again(told: Told, reader: int) -> None:
     assert forget_old(told.stores) > 0
-    assert told.tell("old 1", SECRET_WORDS, [reader]) == []
+    assert told.tell("old 1", readers=[reader]) == []
     assert told.fan_out() == 0
     assert len(told.list_of(reader)) == 1
     assert forget_old(told.stores) == 0

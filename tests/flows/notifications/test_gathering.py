@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,6 @@ from storage.postgres.preferences import Clocks
 from storage.records.notifications import (
     TYPES,
     Channel,
-    Commented,
     Content,
     Frequency,
     JobFailed,
@@ -31,8 +31,6 @@ from storage.records.notifications import (
 )
 from tests.flows.notifications.conftest import DONE, Post, Told
 
-SAID = {"comment_id": 1, "by": "bob", "on": "M", "model_id": None, "excerpt": "Nice."}
-COMMENT, MENTION = Commented(**SAID), Mentioned(**SAID)
 MINUTE = timedelta(seconds=60)
 
 
@@ -70,31 +68,31 @@ def tell(told: Told, reader: int, *contents: Content) -> None:
 def test_a_burst_is_one_call_for_each_family_and_webhooks_have_each_by_itself(
     told: Told, post: Post, at: Callable[[float], None]
 ) -> None:
-    reader = told.reader("reader")
+    reader, comment = told.reader("reader"), told.comment()
     told.register(reader, Channel.PUSH, "…")
     told.register(reader, Channel.WEBHOOK, "…")
-    tell(told, reader, COMMENT, NewFollower(by="eve"), COMMENT)
+    tell(told, reader, comment, NewFollower(by="eve"), comment)
     at(0)
     assert sorted(types(post, Channel.WEBHOOK, told)) == [["comment"], ["comment"], ["new_follower"]]
     assert types(post, Channel.PUSH, told) == []
-    tell(told, reader, MENTION, SystemNotice(title="Now", text="At once."))
+    tell(told, reader, Mentioned(**msgspec.structs.asdict(comment)), SystemNotice(title="Now", text="At once."))
     at(30)
     assert types(post, Channel.PUSH, told) == [["system"]]
     at(61)
     assert sorted(types(post, Channel.PUSH, told)) == [["comment", "comment", "mention"], ["new_follower"], ["system"]]
-    tell(told, reader, COMMENT)
+    tell(told, reader, comment)
     at(61)
     ended = told.rows("select state from deliveries where channel = 'push' order by id")
     assert Counter(str(row["state"]) for row in ended) == {"folded": 3, "sent": 3}
 
 
 def test_what_comes_after_the_moment_waits_its_own(told: Told, post: Post, at: Callable[[float], None]) -> None:
-    reader = told.reader("reader")
+    reader, comment = told.reader("reader"), told.comment()
     told.register(reader, Channel.PUSH, "…")
-    tell(told, reader, COMMENT)
+    tell(told, reader, comment)
     at(0)
     told.rows("update deliveries set due_at = due_at - interval '61 s' where due_at is not null returning id")
-    tell(told, reader, COMMENT)
+    tell(told, reader, comment)
     at(0)
     assert types(post, Channel.PUSH, told) == [["comment"]]
     at(61)
@@ -119,12 +117,12 @@ def test_what_waited_for_a_paused_channel_is_told_in_one_go(
 
 
 def test_a_moment_that_ends_in_quiet_hours_ends_with_them(told: Told, post: Post, at: Callable[[float], None]) -> None:
-    reader = told.reader("reader")
+    reader, comment = told.reader("reader"), told.comment()
     told.register(reader, Channel.PUSH, "…")
     clock = (datetime.now(UTC) + timedelta(seconds=30)).time().replace(microsecond=0)
     until = (datetime.now(UTC) + timedelta(hours=2)).time().replace(microsecond=0)
     told.stores.database.run(preferences.replace(reader, [], Clocks(zone="UTC", quiet_from=clock, quiet_to=until)))
-    tell(told, reader, COMMENT)
+    tell(told, reader, comment)
     at(0)
     at(90)
     assert post.parcels == []
@@ -134,9 +132,9 @@ def test_a_moment_that_ends_in_quiet_hours_ends_with_them(told: Told, post: Post
 
 def test_an_operator_can_have_everything_told_at_once(told: Told, post: Post, at: Callable[[float], None]) -> None:
     told.stores.settings.notifications.debounce_seconds = 0
-    reader = told.reader("reader")
+    reader, comment = told.reader("reader"), told.comment()
     told.register(reader, Channel.PUSH, "…")
-    tell(told, reader, COMMENT, COMMENT)
+    tell(told, reader, comment, comment)
     at(0)
     assert types(post, Channel.PUSH, told) == [["comment"], ["comment"]]
 

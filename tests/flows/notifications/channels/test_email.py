@@ -79,7 +79,7 @@ def test_an_email_says_it_in_text_and_html_and_can_be_stopped_with_one_click(tol
     assert message["Message-ID"] == f"<{sending['id']}@d.example>"
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     link = str(message["List-Unsubscribe"]).strip("<>")
-    assert read_link(link.partition("token=")[2], Unsubscribe, "a key") == Unsubscribe(reader=reader, types=("system",))
+    assert read_link(link.partition("token=")[2], Unsubscribe, KEYS) == Unsubscribe(reader=reader, types=("system",))
     text, page = message.get_body(("plain",)), message.get_body(("html",))
     assert text is not None
     assert page is not None
