@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+VALKEY_USER = "darkroom"
+VALKEY_DATABASE = 2
+"""Prefect's server has databases 0 and 1, and runs what it finds in a queue there: nobody else may write to them."""
+
 
 def text_of(file: Path) -> str:
     """What a secret's file holds; nothing where there is none."""
@@ -33,18 +37,31 @@ class EmbeddedServers:
 
     @property
     def valkey_key_file(self) -> Path:
-        """The password of the embedded Valkey."""
+        """The password of the embedded Valkey's default account, which Prefect's server uses."""
         return self.data_folder / "valkey.key"
+
+    @property
+    def valkey_darkroom_key_file(self) -> Path:
+        """The password of the account that may use Darkroom's database of the embedded Valkey, and no other."""
+        return self.data_folder / "valkey-darkroom.key"
 
     @property
     def valkey_socket(self) -> Path:
         """Where the embedded Valkey listens; its folder is closed to others."""
         return self.data_folder / "valkey" / "valkey.sock"
 
-    def embedded_valkey_url(self, database: int) -> str:
-        """URL of one numbered database of the embedded Valkey."""
-        return self.valkey_url_with(text_of(self.valkey_key_file), database)
+    def prefect_valkey_url(self, database: int) -> str:
+        """URL of one of Prefect's numbered databases of the embedded Valkey."""
+        return self._valkey_url(f":{text_of(self.valkey_key_file)}", database)
 
-    def valkey_url_with(self, secret: str, database: int) -> str:
+    @property
+    def embedded_valkey_url(self) -> str:
+        """URL of Darkroom's database of the embedded Valkey."""
+        return self.darkroom_valkey_url(text_of(self.valkey_darkroom_key_file))
+
+    def darkroom_valkey_url(self, secret: str) -> str:
         """The same with a password that need not be the one of the file."""
-        return f"unix://:{secret}@{quote(str(self.valkey_socket))}?db={database}"
+        return self._valkey_url(f"{VALKEY_USER}:{secret}", VALKEY_DATABASE)
+
+    def _valkey_url(self, login: str, database: int) -> str:
+        return f"unix://{login}@{quote(str(self.valkey_socket))}?db={database}"

@@ -378,7 +378,7 @@ class Settings(EmbeddedServers, BaseSettings):
         held = {name: text_of(file) for name, file in (self.secret_files() | self.previous_key_files()).items()}
         urls = {
             ("postgres", "url"): self.embedded_postgres_url("darkroom"),
-            ("redis", "url"): self.embedded_valkey_url(2),
+            ("redis", "url"): self.embedded_valkey_url,
             **(
                 {("backup", "prefect_database"): self.embedded_postgres_url("prefect")}
                 if self.prefect_is_embedded
@@ -421,7 +421,7 @@ class Settings(EmbeddedServers, BaseSettings):
     def backed_up_secrets(self) -> list[Path]:
         """Every file of the data folder that holds a secret (mode 0600): a backup holds them, sealed."""
         files = self.secret_files() | self.previous_key_files()
-        return [*files.values(), self.valkey_key_file, self.owner_key_file]
+        return [*files.values(), self.valkey_key_file, self.valkey_darkroom_key_file, self.owner_key_file]
 
     @property
     def sealing_key_file(self) -> Path:

@@ -202,8 +202,8 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
         "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
         "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
-        "PREFECT_REDIS_MESSAGING_URL": settings.embedded_valkey_url(0),
-        "PREFECT_SERVER_DOCKET_URL": settings.embedded_valkey_url(1),
+        "PREFECT_REDIS_MESSAGING_URL": settings.prefect_valkey_url(0),
+        "PREFECT_SERVER_DOCKET_URL": settings.prefect_valkey_url(1),
         **prefect_retention_environment(settings),
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # Its pages are written out where they are served; beside its code another user may not read or write them.

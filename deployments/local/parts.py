@@ -21,6 +21,7 @@ from deployments.local import probes
 from deployments.local.postgres import OURSELVES, EmbeddedPostgres, RunAs, account_to_run_as
 from deployments.local.secret_files import write_secret
 from deployments.local.valkey import EmbeddedValkey
+from storage.embedded_servers import text_of
 from storage.settings import Settings
 
 FLOW_NICENESS = 10
@@ -96,7 +97,7 @@ def is_embedded(settings: Settings, store: str) -> bool:
         case "postgres":
             return settings.postgres.url.get_secret_value() == settings.embedded_postgres_url("darkroom")
         case "redis":
-            return settings.redis.url.get_secret_value() == settings.embedded_valkey_url(2)
+            return settings.redis.url.get_secret_value() == settings.embedded_valkey_url
         case _:
             raise ValueError(f"{store!r} is not a store of the platform.")
 
@@ -154,7 +155,9 @@ def valkey(settings: Settings) -> Part:
         environment=env.bare_environment(settings, "valkey"),
         healthy=probes.answers_ping(settings.valkey_socket, settings.valkey_key_file),
         url=str(server.socket),
-        before_start=lambda: server.prepare(settings.valkey_key_file.read_text().strip()),
+        before_start=lambda: server.prepare(
+            text_of(settings.valkey_key_file), text_of(settings.valkey_darkroom_key_file)
+        ),
     )
 
 

@@ -37,8 +37,9 @@ def with_own_keys(settings: Settings) -> Settings:
     """The settings with every secret that the embedded platform works with: those given, or those of the data folder,
     each made there if it is missing."""
     given = _given_secrets(settings)
-    if not settings.valkey_key_file.exists():
-        write_secret(settings.valkey_key_file, secrets.token_hex(32))
+    for valkey_key in (settings.valkey_key_file, settings.valkey_darkroom_key_file):
+        if not valkey_key.exists():
+            write_secret(valkey_key, secrets.token_hex(32))
     for (group, field), file in settings.secret_files().items():
         if (group, field) not in given and not file.exists():
             secret = secrets.token_hex(32)
@@ -56,7 +57,7 @@ def _given_secrets(settings: Settings) -> set[tuple[str, str]]:
 
     An URL of the embedded Valkey that was built before there was a password is the data folder's too.
     """
-    without = settings.valkey_url_with("", 2)
+    without = settings.darkroom_valkey_url("")
     return {
         (group, field)
         for (group, field), own in settings.own_secrets().items()

@@ -14,7 +14,10 @@ from pathlib import Path
 from deployments.local.errors import PlatformError
 from deployments.local.postgres import LONGEST_SOCKET_PATH
 from deployments.local.secret_files import write_secret
+from storage.embedded_servers import VALKEY_DATABASE, VALKEY_USER
 
+VALKEY_RIGHTS = f"on >{{secret}} db={VALKEY_DATABASE} ~* &progress:* +@all -@admin -@dangerous"
+"""What the account of Darkroom's parts may do: everything with its own database, and nothing to the server."""
 FOREGROUND = {"save": '""', "loglevel": "warning"}
 
 
@@ -24,8 +27,9 @@ class EmbeddedValkey:
 
     socket: Path
 
-    def prepare(self, secret: str) -> None:
-        """Write what the server reads as it starts. Raises PlatformError when the path is too long for a socket."""
+    def prepare(self, secret: str, darkroom_secret: str) -> None:
+        """Write what the server reads as it starts: its settings and the passwords of Prefect's and Darkroom's
+        accounts. Raises PlatformError when the path is too long for a socket."""
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
             raise PlatformError(
                 f"{self.socket} is too long a path for Valkey's socket: {LONGEST_SOCKET_PATH} bytes. "
@@ -33,16 +37,17 @@ class EmbeddedValkey:
             )
         self.socket.parent.mkdir(mode=0o700, exist_ok=True)
         self.socket.parent.chmod(0o700)
-        values = {
+        lines = {
             "port": "0",
             "unixsocket": _quoted(self.socket),
             "unixsocketperm": "700",
             "dir": _quoted(self.socket.parent),
             "requirepass": secret,
+            f"user {VALKEY_USER}": VALKEY_RIGHTS.format(secret=darkroom_secret),
             "appendonly": "yes",
             **FOREGROUND,
         }
-        write_secret(self._file, "\n".join(f"{name} {value}" for name, value in values.items()))
+        write_secret(self._file, "\n".join(f"{name} {value}" for name, value in lines.items()))
 
     def command(self) -> list[str]:
         """The server's command line; it stays in the foreground and keeps its append-only file in its folder."""

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -16,11 +17,12 @@ import httpx
 import psutil
 import pytest
 from redis import Redis
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from deployments.local.prefect_http import prefect_http
+from storage.settings import Settings
 from tests.deployments.platform import Platform
 from tests.faults.bench import Bench
 
@@ -186,6 +188,18 @@ def test_valkey_listens_on_no_port_and_asks_for_its_password(platform: Platform)
     url = platform.settings.redis.url.get_secret_value()
     with Redis.from_url(url) as known:  # pyright: ignore[reportUnknownMemberType]
         assert known.ping()
+        for refused in (
+            ("CONFIG", "GET", "requirepass"),
+            ("ACL", "LIST"),
+            ("FLUSHALL",),
+            ("SELECT", "1"),
+            ("MOVE", "a", "1"),
+        ):
+            with pytest.raises((NoPermissionError, ResponseError), match=r"(?i)permission"):
+                known.execute_command(*refused.split())  # pyright: ignore[reportUnknownMemberType]
+    for queue in (url.replace("db=2", f"db={number}") for number in (0, 1)):
+        with Redis.from_url(queue) as ours, pytest.raises(NoPermissionError):  # pyright: ignore[reportUnknownMemberType]
+            ours.xadd("queue", {"payload": b"x"})
 
 
 MLFLOW_DOORS = [
@@ -250,9 +264,8 @@ def test_mlflow_is_closed_to_pages_of_other_origins_and_to_rebound_names_even_wi
 
 def test_what_signs_in_to_a_server_is_in_files_of_this_user_alone(platform: Platform) -> None:
     settings = platform.settings
-    secrets = [settings.prefect_auth_file, settings.mlflow_auth_file, settings.valkey_key_file, settings.owner_key_file]
-    secrets += [settings.signing_key_file, settings.sealing_key_file, settings.mlflow_accounts_file]
-    secrets.append(settings.valkey_socket.with_name("valkey.conf"))
+    secrets = [*held(settings), settings.mlflow_accounts_file, settings.valkey_socket.with_name("valkey.conf")]
+    assert len(secrets) == 9
 
     for file in secrets:
         assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o600, os.geteuid()), file
@@ -321,6 +334,9 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
 
 def secrets_of(platform: Platform) -> list[str]:
     """What the data folder holds of secrets."""
-    settings = platform.settings
-    files = [*settings.secret_files().values(), settings.valkey_key_file, settings.owner_key_file]
-    return [file.read_text().strip().rpartition(":")[2] for file in files]
+    return [file.read_text().strip().rpartition(":")[2] for file in held(platform.settings)]
+
+
+def held(settings: Settings) -> list[Path]:
+    """The files of the data folder that hold a secret each; no key was rotated yet."""
+    return [file for file in settings.backed_up_secrets if file.exists()]

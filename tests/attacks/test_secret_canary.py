@@ -14,6 +14,7 @@ import pytest
 
 from deployments.local.leftovers import processes_of
 from deployments.local.postgres import programs_folder
+from storage.settings import Settings
 from tests.faults.bench import Bench
 from tests.faults.shared import MAIL_PASSWORD, shared_job
 
@@ -30,8 +31,7 @@ def secrets(bench: Bench) -> Iterator[dict[str, str]]:
     """Every secret there is, by name, after what makes, uses and refuses them was done once."""
     settings = bench.platform.settings
     known = {
-        file.name: file.read_text().strip().rpartition(":")[2]
-        for file in (*settings.secret_files().values(), settings.valkey_key_file, settings.owner_key_file)
+        file.name: file.read_text().strip().rpartition(":")[2] for file in settings.backed_up_secrets if file.exists()
     }
     yield {**known, "mail password": MAIL_PASSWORD, **use(bench)}
     for channel in ("webhook", "chat"):
@@ -89,16 +89,17 @@ def test_no_dump_holds_a_secret(bench: Bench, secrets: dict[str, str], database:
     assert found_in(dump, secrets) == []
 
 
-def belongs(folder: Path) -> set[Path]:
+def belongs(settings: Settings) -> set[Path]:
     """The files that are there to hold secrets."""
-    names = ("prefect.auth", "mlflow.auth", "valkey.key", "owner.key", "signing.key", "sealing.key")
-    return {*(folder / name for name in names), folder / "valkey/valkey.conf", folder / "run/mlflow-accounts.ini"}
+    read_at_start = (settings.valkey_socket.with_name("valkey.conf"), settings.mlflow_accounts_file)
+    return {*settings.backed_up_secrets, *read_at_start}
 
 
-def files(folder: Path) -> Iterator[Path]:
+def files(settings: Settings) -> Iterator[Path]:
     """Logs, artifacts, blobs, what Prefect and Valkey write, Postgres's own files: everything else."""
-    for path in folder.rglob("*"):
-        if path.is_file() and path not in belongs(folder):
+    kept = belongs(settings)
+    for path in settings.data_folder.rglob("*"):
+        if path.is_file() and path not in kept:
             yield path
 
 
@@ -106,7 +107,7 @@ def test_no_file_of_the_data_folder_holds_a_secret_but_those_that_are_there_for_
     bench: Bench, secrets: dict[str, str]
 ) -> None:
     searched: dict[str, list[str]] = {}
-    for file in files(bench.platform.folder):
+    for file in files(bench.platform.settings):
         try:
             searched[str(file.relative_to(bench.platform.folder))] = found_in(file.read_bytes(), secrets)
         except FileNotFoundError:

@@ -13,6 +13,8 @@ import yaml
 from deployments.local.deploy import WORK_POOLS
 from deployments.local.environment import NO_TELEMETRY, PROJECT, prefect_retention_environment
 from deployments.local.parts import Steps, is_embedded, platform_parts
+from deployments.local.valkey import VALKEY_RIGHTS
+from storage.embedded_servers import VALKEY_USER
 from storage.settings import Settings
 
 COMPOSE = PROJECT / "deployments" / "compose.yaml"
@@ -26,7 +28,7 @@ ADDRESSES = {
     *("API_PUBLIC_URL", "PREFECT_PUBLIC_URL", "MLFLOW_PUBLIC_HOST", "S3_ACCESS_KEY"),
     *("API_TRUSTED_PROXIES", "BACKUP_DESTINATION"),
 }
-OF_STORES = {"DARKROOM_DB_PASSWORD", "VALKEY_PASSWORD", "ELASTIC_PASSWORD", "S3_SECRET_KEY"}
+OF_STORES = {"DARKROOM_DB_PASSWORD", "DARKROOM_VALKEY_PASSWORD", "ELASTIC_PASSWORD", "S3_SECRET_KEY"}
 OF_LINKS = {"SIGNING_KEY", "SEALING_KEY"}
 NEEDED = {
     "postgres": {"POSTGRES_PASSWORD"},
@@ -228,7 +230,9 @@ def test_the_api_ends_in_time_and_prefect_and_mlflow_are_the_guarded_application
     assert guards["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "${PREFECT_PUBLIC_URL:?}"
     assert SERVICES["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[0] == "mlflow:5000"
     assert SERVICES["elasticsearch"]["environment"]["xpack.security.enabled"] == "true"
-    assert DOCUMENT["configs"]["valkey"]["content"].startswith("requirepass ${VALKEY_PASSWORD:?}\n")
+    valkey = DOCUMENT["configs"]["valkey"]["content"].splitlines()
+    assert valkey[0] == "requirepass ${VALKEY_PASSWORD:?}"
+    assert valkey[1] == f"user {VALKEY_USER} {VALKEY_RIGHTS.format(secret='${DARKROOM_VALKEY_PASSWORD:?}')}"
 
 
 def test_no_service_has_a_key_that_compose_would_not_know() -> None:

@@ -204,6 +204,7 @@ def test_a_restore_leaves_no_folder_but_the_data_folder(fresh: Fresh) -> None:
             "prefect.auth",
             "mlflow.auth",
             "valkey.key",
+            "valkey-darkroom.key",
         )
     }
     with pytest.raises(BackupRefused, match="is not empty"):

@@ -113,6 +113,7 @@ def test_a_backup_holds_no_secret_that_is_not_sealed(old: Source) -> None:
         "prefect.auth": old.settings.prefect.auth.get_secret_value(),
         "mlflow.auth": old.settings.mlflow.auth.get_secret_value(),
         "valkey.key": old.settings.valkey_key_file.read_text().strip(),
+        "valkey-darkroom.key": old.settings.valkey_darkroom_key_file.read_text().strip(),
     }
 
 
