@@ -12,8 +12,8 @@ from platform_api.bodies import strictly
 from platform_api.headers import request_id
 from platform_api.idempotency import IdempotencyKey, checked_key, fresh_seed
 from platform_api.problems import can_answer
-from platform_api.resources.job_views import NOUNS, SubmittedJob, submitted
-from platform_api.resources.jobs import JobRoutes
+from platform_api.resources.job_views import NOUNS, SubmittedJob
+from platform_api.resources.jobs import JobRoutes, accept
 from storage.postgres import submissions
 from storage.records.access import Scope
 from storage.records.generation import GenerationRequest
@@ -54,6 +54,4 @@ class Generations(JobRoutes):
             idempotency_key=checked_key(idempotency_key),
             request_id=request_id(request.scope),
         )
-        await stores.free_space.check()
-        job, _ = await stores.database.run(script)
-        return submitted(job)
+        return await accept(stores, script)

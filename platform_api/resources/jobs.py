@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
@@ -37,6 +38,13 @@ from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.jobs import Job, JobFile, JobFileRole, JobKind, JobState
 from storage.stores import AsyncStores
+
+
+async def accept(stores: AsyncStores, script: Callable[[], Script[tuple[Job, bool]]]) -> Response[SubmittedJob]:
+    """Commit the job that a script submits and say where to follow it. Raises FreeSpaceLow."""
+    await stores.free_space.check()
+    job, _ = await stores.database.run(script)
+    return submitted(job)
 
 
 class JobRoutes(Controller):
@@ -113,9 +121,7 @@ class JobRoutes(Controller):
                 )
             )
 
-        await stores.free_space.check()
-        job, _ = await stores.database.run(script)
-        return submitted(job)
+        return await accept(stores, script)
 
     @get(
         "/{job_id:uuid}/events",

@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from platform_api.request_log import UNMATCHED
-from storage.logs import formatter
-from storage.settings import LogSettings
+from tests.json_logs import json_log
 from tests.platform_api.door import Door
 from tests.platform_api.test_access import TABLE, filled
 from tests.platform_api.test_events import submitted
 
+__all__ = ["json_log"]
 ID = "an-id.of_mine-1"
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What the API logs meanwhile, as JSON lines."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter(LogSettings(format="json")))
-    logger = logging.getLogger("darkroom")
-    level = logger.level
-    logger.setLevel("DEBUG")
-    logger.addHandler(handler)
-    yield stream
-    logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 def requests_in(log: io.StringIO, count: int, pattern: str = r"[A-Z]+ \S+ \d+$") -> list[dict[str, Any]]:
@@ -49,7 +32,9 @@ def requests_in(log: io.StringIO, count: int, pattern: str = r"[A-Z]+ \S+ \d+$")
         time.sleep(0.05)
 
 
-def test_a_request_leaves_one_line_with_its_route_and_without_its_query(shared_door: Door, log: io.StringIO) -> None:
+def test_a_request_leaves_one_line_with_its_route_and_without_its_query(
+    shared_door: Door, json_log: io.StringIO
+) -> None:
     client = shared_door.client()
     asked: list[tuple[httpx.Response, str]] = []
     for method, path, route in (
@@ -61,14 +46,14 @@ def test_a_request_leaves_one_line_with_its_route_and_without_its_query(shared_d
         ("POST", "/api/v1/training-jobs", "/api/v1/training-jobs"),
     ):
         asked.append((client.request(method, path), f"{method} {route}"))
-    lines = requests_in(log, len(asked))
+    lines = requests_in(json_log, len(asked))
     assert [line["message"] for line in lines] == [f"{what} {answer.status_code}" for answer, what in asked]
     assert [line["request_id"] for line in lines] == [answer.headers["x-request-id"] for answer, _ in asked]
     assert lines[0]["account"] == str(shared_door.account_id)
     assert lines[1]["refused"] == "not_found"
     assert all(line["ms"] > 0 for line in lines)
     for hidden in ("hidden", "prompt", shared_door.key.rsplit("_", 1)[1]):
-        assert hidden not in log.getvalue()
+        assert hidden not in json_log.getvalue()
 
 
 def test_every_answer_carries_the_id_that_its_request_came_with(shared_door: Door) -> None:
@@ -81,14 +66,14 @@ def test_every_answer_carries_the_id_that_its_request_came_with(shared_door: Doo
             assert answer.json()["requestId"] == ID, (method, path)
 
 
-def test_a_stream_carries_the_id_and_leaves_its_line_when_it_ends(door: Door, log: io.StringIO) -> None:
+def test_a_stream_carries_the_id_and_leaves_its_line_when_it_ends(door: Door, json_log: io.StringIO) -> None:
     client = door.client()
     job: Any = submitted(client)
     with client.stream("GET", job["links"]["events"], headers={"X-Request-Id": ID}) as answer:
         assert answer.headers["x-request-id"] == ID
         client.post(job["links"]["cancel"])
         answer.read()
-    assert [line["request_id"] for line in requests_in(log, 1, r"GET \S+/events 200$")] == [ID]
+    assert [line["request_id"] for line in requests_in(json_log, 1, r"GET \S+/events 200$")] == [ID]
 
 
 @pytest.mark.parametrize("sent", ["a b", "<script>", "x" * 65, "é".encode().decode("latin-1"), ""])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,37 +15,22 @@ from flows.orchestrator import Orchestrator
 from flows.relay.effects import FLOWS, Effects
 from flows.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
 from flows.training.dreambooth import train_dreambooth
-from storage.logs import formatter
 from storage.postgres import access, jobs, uploads
 from storage.records.access import Scope, make_key
 from storage.records.jobs import JobKind, JobState
-from storage.settings import LogSettings, Settings
+from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.training.test_dreambooth import environment, photos, settings
+from tests.json_logs import json_log
 from tests.platform_api.door import listening
 
-__all__ = ["environment", "settings"]
+__all__ = ["environment", "json_log", "settings"]
 ID = "the-id-of-this-test"
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What we log meanwhile, as JSON lines."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter(LogSettings(format="json")))
-    ours = logging.getLogger("darkroom")
-    level = ours.level
-    ours.setLevel("INFO")
-    ours.addHandler(handler)
-    yield stream
-    ours.removeHandler(handler)
-    ours.setLevel(level)
 
 
 @pytest.mark.usefixtures("environment")
 def test_one_id_goes_from_the_answer_to_the_tracking_run(
-    stores: Stores, settings: Settings, tiny_model: Path, prefect: SyncPrefectClient, log: io.StringIO
+    stores: Stores, settings: Settings, tiny_model: Path, prefect: SyncPrefectClient, json_log: io.StringIO
 ) -> None:
     prefect.create_deployment(
         flow_id=prefect.create_flow(train_dreambooth),
@@ -82,6 +65,6 @@ def test_one_id_goes_from_the_answer_to_the_tracking_run(
     assert experiment is not None
     [run] = client.search_runs([experiment.experiment_id], f"tags.`{JOB_TAG}` = '{job.id}'")
     assert run.data.tags[REQUEST_TAG] == ID
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    lines = [json.loads(line) for line in json_log.getvalue().splitlines()]
     belonging = {line["logger"] for line in lines if line.get("request_id") == ID}
     assert belonging == {"darkroom.api", "darkroom.relay", "darkroom.lifecycle"}
