@@ -20,6 +20,7 @@ from storage.errors import InvalidRequest
 from storage.postgres import activity
 from storage.records.access import Role, Scope
 from storage.records.activity import MOST, Act, Counted, Metric, Reason
+from storage.records.policy.viewers import viewer_of
 from storage.stores import AsyncStores
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -117,7 +118,7 @@ class ActivityResource(Controller):
         """
         acts = [_act(n, act) for n, act in enumerate(data.activities)]
         source = f"account {caller.account_id}"
-        batch = await stores.database.run(activity.ingest(source, acts, account_id=caller.account_id))
+        batch = await stores.database.run(activity.ingest(source, acts, viewer=viewer_of(caller.account)))
         return CountedBatch(
             batch_id=batch.id,
             accepted=batch.accepted,

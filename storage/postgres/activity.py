@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from storage.postgres.connection import Query, Script, column, count, load_statements, many, one
+from storage.postgres.policy import viewing, with_clauses
 from storage.records.activity import (
     EARLIEST,
     OLDEST,
@@ -20,18 +21,22 @@ from storage.records.activity import (
     SetAside,
     key_of,
 )
+from storage.records.policy.viewers import ANYBODY, Viewer
 
-SQL = load_statements(__file__)
+SQL = with_clauses(load_statements(__file__))
 
 
 def ingest(
-    source: str, acts: Sequence[Act], *, account_id: UUID | None = None, now: datetime | None = None
+    source: str, acts: Sequence[Act], *, viewer: Viewer | None = None, now: datetime | None = None
 ) -> Script[Batch]:
     """Count acts, each once for its source's key, and set aside what cannot be counted. Repeating it counts nothing.
 
+    `viewer`: whose call it is, who counts only acts about what they see; without one all was checked before.
     `now` is what their times are judged by.
     """
-    [batch_id] = yield from column(SQL["open_batch"], {"source": source, "account_id": account_id}, int)
+    [batch_id] = yield from column(
+        SQL["open_batch"], {"source": source, "account_id": viewer and viewer.account_id}, int
+    )
     rows = [
         (
             batch_id,
@@ -49,7 +54,8 @@ def ingest(
     yield from Query(SQL["stage"], {}, len, rows)
     parameters = {"batch_id": batch_id, "now": now or datetime.now(UTC), "oldest": OLDEST, "earliest": EARLIEST}
     yield from Query(SQL["make_days"], parameters, len)
-    refusals = yield from many(SQL["set_aside"], parameters, Refusal)
+    judging = {**parameters, **viewing(viewer or ANYBODY), "checked": viewer is None}
+    refusals = yield from many(SQL["set_aside"], judging, Refusal)
     [accepted] = yield from column(SQL["count_new"], parameters, int)
     refusals += yield from many(SQL["contradictions"], parameters, Refusal)
     counts = {"batch_id": batch_id, "accepted": accepted, "set_aside": len(refusals)}

@@ -14,23 +14,27 @@ select day_partition('activity', day)
  order by day;
 
 -- set_aside --
--- What cannot be counted. An act that was counted before is not judged again: it is a repetition, however late.
+-- What cannot be counted: of what the caller does not see, as of what is not there. An act that was counted before is not judged again: it is a repetition, however late.
 with judged as (
     select distinct on (staged.key) staged.*,
            case when staged.occurred_at < %(now)s::timestamptz - %(oldest)s::interval then 'too_old'
                 when staged.occurred_at > %(now)s::timestamptz + %(earliest)s::interval then 'too_early'
                 when not case staged.entity
-                    when 'model' then exists (select from models where id = staged.entity_id and gone_at is null)
+                    when 'model' then exists (
+                        select from models model
+                         where model.id = staged.entity_id and model.gone_at is null and (%(checked)s or {seen_model}))
                     when 'version' then exists (
                         select from model_versions version join models model on model.id = version.model_id
-                         where version.id = staged.entity_id and version.gone_at is null and model.gone_at is null)
+                         where version.id = staged.entity_id and version.gone_at is null and model.gone_at is null
+                           and (%(checked)s or {seen_version}))
                     when 'image' then exists (
                         select from images image join model_versions version on version.id = image.version_id
                           join models model on model.id = version.model_id
                          where image.id = staged.entity_id and image.gone_at is null and version.gone_at is null
-                           and model.gone_at is null)
-                    when 'comment' then exists (
-                        select from comments where id = staged.entity_id and deleted_at is null)
+                           and model.gone_at is null and (%(checked)s or {seen_version} and {seen_image}))
+                    when 'comment' then exists (select from {seen_comments} and comment.id = staged.entity_id)
+                        or %(checked)s and exists (
+                            select from comments where id = staged.entity_id and deleted_at is null)
                     else exists (select from accounts where number = staged.entity_id) end then 'no_entity'
            end as reason
       from activity_staging staged

@@ -21,21 +21,26 @@
      when 'version_published' then exists (
          select from model_versions version join models model on model.id = version.model_id
           where version.id = (notification.details ->> 'model_version_id')::bigint and {seen_version})
-     when 'comment' then {told_comment}
-     when 'mention' then {told_comment}
+     when 'comment' then exists (
+         select from {seen_comments} and comment.id = (notification.details ->> 'comment_id')::bigint)
+     when 'mention' then exists (
+         select from {seen_comments} and comment.id = (notification.details ->> 'comment_id')::bigint)
      else true end)
 
--- told_comment --
-exists (
-    select from comments comment
-      join accounts author on author.id = comment.account_id and author.status = 'active'
-      left join images image on comment.entity = 'image' and image.id = comment.entity_id
-      left join model_versions version
-        on version.id = case comment.entity when 'image' then image.version_id when 'version' then comment.entity_id end
-      join models model on model.id = case comment.entity when 'model' then comment.entity_id else version.model_id end
-     where comment.id = (notification.details ->> 'comment_id')::bigint and comment.deleted_at is null
-       and case when version.id is null then {seen_model} else {seen_version} end
-       and (image.id is null or image.gone_at is null and ({shown_image} or {has_power})))
+-- seen_comments --
+-- The comments that the viewer sees: what stands after `from`, up to the last condition but the one that picks some.
+comments comment
+  join accounts author on author.id = comment.account_id and author.status = 'active'
+  left join images image on comment.entity = 'image' and image.id = comment.entity_id
+  left join model_versions version
+    on version.id = case comment.entity when 'image' then image.version_id when 'version' then comment.entity_id end
+  join models model on model.id = case comment.entity when 'model' then comment.entity_id else version.model_id end
+ where comment.deleted_at is null and case when version.id is null then {seen_model} else {seen_version} end
+   and (image.id is null or {seen_image})
+
+-- seen_image --
+-- Whether the viewer sees an image of a version that they see.
+(image.gone_at is null and ({shown_image} or {has_power}))
 
 -- version_facts --
 owner.id as owner_id, owner.status = 'active' as owner_active, model.id as model_id, model.status, model.availability,

@@ -11,12 +11,16 @@ import httpx
 import pytest
 
 from platform_api import counting
+from storage.postgres import access, social
 from storage.postgres.connection import AsyncDatabase, Query
+from storage.records.access import Role
 from storage.records.activity import Counted, Metric
+from storage.records.policy.viewers import Viewer
+from storage.records.social import Subject
 from storage.settings import PostgresSettings
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_downloads import publish
-from tests.storage.makers import a_published_model
+from tests.storage.makers import a_model, a_published_model, a_version, an_image
 
 
 def acts_of(door: Door, entity: str, entity_id: int) -> dict[str, int]:
@@ -60,6 +64,25 @@ def test_a_call_counts_a_thousand_acts_and_says_what_it_set_aside(shared_door: D
     other = shared_door.client(shared_door.new_key(*ALL, account="another caller"))
     assert other.get("/api/v1/activity/set-aside").json()["items"] == []
     assert send(other, *acts[:2]).json()["accepted"] == 2  # keys belong to their caller
+
+
+def test_what_the_caller_does_not_see_is_set_aside_as_what_is_not_there(door: Door) -> None:
+    owner, draft = door.account_id, a_model(door.database, door.account_id, "draft")
+    version = a_version(door.database, draft)
+    image = an_image(door.database, draft)
+    listed = a_published_model(door.database, owner, "listed")
+    database, viewer = door.database, Viewer(account_id=owner)
+    comment = database.run(social.comment(viewer, owner, Subject.MODEL, draft.id, "Mine.")).id
+    seen = database.run(social.comment(viewer, owner, Subject.MODEL, listed.id, "Ours.")).id
+    hidden = [("model", draft.id), ("version", version.id), ("image", image), ("comment", comment)]
+    acts = [an_act(f"of a {entity}", number, entity=entity) for entity, number in hidden]
+    acts += [an_act("of all", listed.id), an_act("of all's comment", seen, entity="comment")]
+    stranger = door.client(door.new_key(*ALL, account="stranger"))
+    database.run(access.ensure_account("keeper", Role.MODERATOR))
+    keeper = door.client(door.new_key(*ALL, account="keeper"))
+    refused = {item["key"]: item["reason"] for item in send(stranger, *acts).json()["refusals"]}
+    assert refused == {f"of a {entity}": "no_entity" for entity, _ in hidden}
+    assert [send(client, *acts).json()["accepted"] for client in (door.client(), keeper)] == [6, 6]
 
 
 @pytest.mark.parametrize(
