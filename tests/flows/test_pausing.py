@@ -156,6 +156,7 @@ def test_a_pause_holds_while_prefect_is_away_and_outlives_its_database(
 
 def test_a_pause_that_is_forgotten_is_said_aloud(stores: Stores, effects: Effects) -> None:
     now = datetime.now(UTC)
+    stores.database.run(Query("update watched_flows set started_at = now()", {}, len))
     stores.database.run(pauses.add(SYNC, Switch.DARKROOM))
     assert sound(stores, now) == []
     stores.database.run(Query("update flow_pauses set paused_at = now() - interval '1 hour'", {}, len))

@@ -220,7 +220,7 @@ FAULTS = [
 
 
 def test_a_fault_is_caught(database: MortalDatabase, tmp_path: Path) -> None:
-    assert_caught(lambda: Blobs(database, tmp_path), FAULTS[6])
+    assert_caught(lambda: Blobs(database, tmp_path), FAULTS[4])
 
 
 @pytest.mark.soak

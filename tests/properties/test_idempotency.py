@@ -159,7 +159,7 @@ FAULTS = [
 
 
 def test_a_fault_is_caught(database: Database) -> None:
-    assert_caught(lambda: Keys(database), FAULTS[0])
+    assert_caught(lambda: Keys(database), FAULTS[4])
 
 
 @pytest.mark.soak

@@ -272,7 +272,7 @@ FAULTS = [
 
 
 def test_a_fault_is_caught(database: Database) -> None:
-    for made in FAULTS[:2]:
+    for made in FAULTS[10:12]:
         assert_caught(lambda: Jobs(database), made)
 
 

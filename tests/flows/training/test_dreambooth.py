@@ -26,7 +26,18 @@ from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth
 from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.weights import check_weights
-from storage.postgres import access, catalog, images, job_files, jobs, listing, sampled_sets, submissions, uploads
+from storage.postgres import (
+    access,
+    catalog,
+    images,
+    job_files,
+    jobs,
+    listing,
+    models,
+    sampled_sets,
+    submissions,
+    uploads,
+)
 from storage.records.catalog import Checked, FileRole, ModelVersion
 from storage.records.generation import GenerationRequest
 from storage.records.jobs import Job, JobFileRole, JobState
@@ -173,10 +184,16 @@ def assert_shown(stores: Stores, version: ModelVersion, model_name: str) -> None
     named = {name: shown[0].meta[name] for name in ("Model", "Size", "sampler", "negativePrompt")}
     assert named == {"Model": model_name, "Size": "64x64", "sampler": "DDIM", "negativePrompt": ""}
     assert (shown[0].meta["steps"], shown[0].meta["cfgScale"]) == (2, 3.0)
-    listed = stores.database.run(
-        listing.images(ImageFilter(levels=1, version_id=version.id), ImageSort.NEWEST, limit=100)
-    )
-    assert set(listed.ids) == {image.id for image in shown}
+    assert listed(stores, version.id) == set(), "a fine-tune is private until its owner publishes it"
+    model = stores.database.run(catalog.model_by_id(version.model_id))
+    stores.database.run(models.publish(model, opens=True))
+    assert listed(stores, version.id) == {image.id for image in shown}
+
+
+def listed(stores: Stores, version_id: int) -> set[int]:
+    """The images of a version that everybody finds."""
+    wanted = ImageFilter(levels=1, version_id=version_id)
+    return set(stores.database.run(listing.images(wanted, ImageSort.NEWEST, limit=100)).ids)
 
 
 def assert_drawn(stores: Stores, version_id: int, account: UUID) -> None:
