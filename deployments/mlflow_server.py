@@ -18,13 +18,11 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.local.environment import mlflow_hosts, mlflow_origins
 from deployments.local.errors import PlatformError
+from storage.settings import load_settings
 
-ACCOUNTS, HOSTS, CHECKS = (
-    "MLFLOW_AUTH_CONFIG_PATH",
-    "MLFLOW_SERVER_ALLOWED_HOSTS",
-    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
-)
+ACCOUNTS, CHECKS = "MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"
 
 
 class OwnPagesOnly:
@@ -47,13 +45,16 @@ class OwnPagesOnly:
 def create() -> ASGIApp:
     """The ASGI application. Raises PlatformError when one of its guards is not switched on."""
     environment = import_module("mlflow.environment_variables")
-    missing = [name for name in (ACCOUNTS, HOSTS) if not getattr(environment, name).get()]
-    if missing or getattr(environment, CHECKS).get() == "true" or "*" in getattr(environment, HOSTS).get():
-        raise PlatformError(
-            f"MLflow does not start open to everybody. Set {ACCOUNTS} and {HOSTS}, and leave {CHECKS} out."
-        )
-    # It signs the form for new accounts, for as long as this process lives.
-    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secrets.token_hex(32)
+    if not getattr(environment, ACCOUNTS).get() or getattr(environment, CHECKS).get() == "true":
+        raise PlatformError(f"MLflow does not start open to everybody. Set {ACCOUNTS}, and leave {CHECKS} out.")
+    settings = load_settings().mlflow
+    os.environ |= {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(mlflow_hosts(settings)),
+        # Without it MLflow refuses what its own pages change, once their address is not this machine's.
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(mlflow_origins(settings)),
+        # It signs the form for new accounts, for as long as this process lives.
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+    }
     auth = import_module("mlflow.server.auth")
     app: ASGIApp = auth.create_app()
     keep_password(auth)

@@ -67,6 +67,7 @@ class MlflowSettings(BaseModel):
     """Tracking runs and the model registry."""
 
     url: str = Field("", description="MLflow tracking server; empty: the embedded server.")
+    ui_url: str = Field("", description="Address of MLflow's pages for links; empty: the server's.")
     port: int = Field(5000, ge=1, le=65535, description="Port of the embedded MLflow server.")
     auth: SecretStr = Field(
         SecretStr(""), description="user:secret that MLflow asks for; empty: the data folder's own."
@@ -361,6 +362,7 @@ class Settings(EmbeddedServers, BaseSettings):
         self.prefect.api_url = self.prefect.api_url or self.prefect.embedded_api_url
         self.prefect.ui_url = self.prefect.ui_url or self.prefect.api_url.removesuffix("/api")
         self.mlflow.url = self.mlflow.url or self.mlflow.embedded_url
+        self.mlflow.ui_url = self.mlflow.ui_url or self.mlflow.url
         self.api.public_url = self.api.public_url or f"http://{self.api.host}:{self.api.port}"
         for (group, field), own in self.own_secrets().items():
             if not getattr(getattr(self, group), field).get_secret_value():

@@ -49,7 +49,7 @@ def demo() -> None:
         grid = run_job(api, subject, files, seed, folder, settings.owner_key_file)
     typer.echo(f"\ndone in {in_words(time.monotonic() - began)}; the platform is left running. Stop it with: make down")
     typer.echo(f"  Prefect   {settings.prefect.ui_url}")
-    typer.echo(f"  MLflow    {settings.mlflow.url}")
+    typer.echo(f"  MLflow    {settings.mlflow.ui_url}")
     typer.echo(f"  API docs  {settings.api.public_url}/docs")
     typer.echo("The photos; the base model; the fine-tuned model in new scenes:")
     typer.echo(grid)

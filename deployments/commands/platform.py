@@ -86,7 +86,7 @@ def addresses(settings: Settings) -> str:
     return (
         f"API      {settings.api.public_url}  (documentation: {settings.api.public_url}/docs)\n"
         f"Prefect  {settings.prefect.ui_url}\n"
-        f"MLflow   {settings.mlflow.url}\n"
+        f"MLflow   {settings.mlflow.ui_url}\n"
         f"{sign_in(settings)}"
     )
 

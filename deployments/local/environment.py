@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from storage.settings import PrefectSettings, Settings
+from storage.settings import MlflowSettings, PrefectSettings, Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 PREFECT_LOGGING = PROJECT / "deployments" / "prefect-logging.yaml"
@@ -174,6 +174,18 @@ def prefect_origins(settings: PrefectSettings) -> list[str]:
     return sorted(f"{page.scheme}://{name}{port}" for name in names)
 
 
+def mlflow_hosts(settings: MlflowSettings) -> list[str]:
+    """What MLflow's server takes in a Host header: its addresses with their ports, and its port on this machine."""
+    named = {urlsplit(url).netloc.rpartition("@")[2] for url in (settings.url, settings.ui_url)}
+    return sorted((named | {f"{name}:{settings.port}" for name in LOCAL_NAMES}) - {""})
+
+
+def mlflow_origins(settings: MlflowSettings) -> list[str]:
+    """Where the pages come from that may change something in MLflow, beside those of this machine: its own."""
+    page = urlsplit(settings.ui_url)
+    return [f"{page.scheme}://{page.netloc}"]
+
+
 def mlflow_client_environment(settings: Settings) -> dict[str, str]:
     """How a process speaks with MLflow; who it is, `flows.tracking` knows from the settings. MLflow's own defaults
     block for four minutes when the server is away."""
@@ -241,7 +253,6 @@ def mlflow_server_environment(settings: Settings, postgres: EmbeddedPostgres) ->
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (settings.data_folder / "mlflow").as_uri(),
         "_MLFLOW_SGI_NAME": "uvicorn",
         "MLFLOW_AUTH_CONFIG_PATH": str(settings.mlflow_accounts_file),
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(f"{name}:{settings.mlflow.port}" for name in sorted(LOCAL_NAMES)),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 

@@ -109,7 +109,7 @@ def link_tracking_run(work: TrainingWork) -> None:
     except Away as error:
         get_run_logger().warning("no link to the run: %s", type(error).__name__)
         return
-    address = f"{work.stores.settings.mlflow.url}/#/experiments/{experiment}/runs/{run_id}"
+    address = f"{work.stores.settings.mlflow.ui_url}/#/experiments/{experiment}/runs/{run_id}"
     work.board.link("tracking-run", address, "The job's run in MLflow")
 
 

@@ -188,7 +188,7 @@ def detail(job: Job, ahead: int | None, seconds: float | None, settings: Setting
         queue_position=ahead,
         estimated_seconds=seconds,
         hand_out=job.hand_out,
-        tracking_run_url=job.tracking_run_id and f"{_plain(settings.mlflow.url)}/#/runs/{job.tracking_run_id}",
+        tracking_run_url=job.tracking_run_id and f"{_plain(settings.mlflow.ui_url)}/#/runs/{job.tracking_run_id}",
         flow_run_url=job.flow_run_id and f"{_plain(settings.prefect.ui_url)}/runs/flow-run/{job.flow_run_id}",
     )
 

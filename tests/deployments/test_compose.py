@@ -11,7 +11,13 @@ import pytest
 import yaml
 
 from deployments.local.deploy import WORK_POOLS
-from deployments.local.environment import NO_TELEMETRY, PROJECT, prefect_retention_environment
+from deployments.local.environment import (
+    NO_TELEMETRY,
+    PROJECT,
+    mlflow_hosts,
+    mlflow_origins,
+    prefect_retention_environment,
+)
 from deployments.local.parts import Steps, is_embedded, platform_parts
 from deployments.local.valkey import VALKEY_RIGHTS
 from storage.embedded_servers import VALKEY_USER
@@ -25,7 +31,7 @@ SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
 OURS = ("api", "relay", "worker-training", "worker-light", "prepare")
 STORES = ("postgres", "valkey", "objects", "elasticsearch")
 ADDRESSES = {
-    *("API_PUBLIC_URL", "PREFECT_PUBLIC_URL", "MLFLOW_PUBLIC_HOST", "S3_ACCESS_KEY"),
+    *("API_PUBLIC_URL", "PREFECT_PUBLIC_URL", "MLFLOW_PUBLIC_URL", "S3_ACCESS_KEY"),
     *("API_TRUSTED_PROXIES", "BACKUP_DESTINATION"),
 }
 OF_STORES = {"DARKROOM_DB_PASSWORD", "DARKROOM_VALKEY_PASSWORD", "ELASTIC_PASSWORD", "S3_SECRET_KEY"}
@@ -228,11 +234,32 @@ def test_the_api_ends_in_time_and_prefect_and_mlflow_are_the_guarded_application
     assert guards["PREFECT_SERVER_API_AUTH_STRING"] == "darkroom:${PREFECT_SECRET:?}"
     assert guards["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
     assert guards["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "${PREFECT_PUBLIC_URL:?}"
-    assert SERVICES["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[0] == "mlflow:5000"
     assert SERVICES["elasticsearch"]["environment"]["xpack.security.enabled"] == "true"
     valkey = DOCUMENT["configs"]["valkey"]["content"].splitlines()
     assert valkey[0] == "requirepass ${VALKEY_PASSWORD:?}"
     assert valkey[1] == f"user {VALKEY_USER} {VALKEY_RIGHTS.format(secret='${DARKROOM_VALKEY_PASSWORD:?}')}"
+
+
+def test_mlflow_answers_to_its_service_and_to_its_pages_and_lets_its_pages_alone_change_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = SERVICES["mlflow"]["environment"]
+    assert given["DARKROOM_MLFLOW__UI_URL"] == "${MLFLOW_PUBLIC_URL:?}"
+    monkeypatch.setenv("DARKROOM_MLFLOW__URL", given["DARKROOM_MLFLOW__URL"])
+    [example] = re.findall("^MLFLOW_PUBLIC_URL=(.*)$", EXAMPLE, re.MULTILINE)
+    monkeypatch.setenv("DARKROOM_MLFLOW__UI_URL", example)
+    settings = Settings().mlflow
+
+    names = ["127.0.0.1:5000", "localhost:5000", "mlflow.internal.example.org", "mlflow:5000"]
+    assert mlflow_hosts(settings) == names
+    assert mlflow_origins(settings) == [example]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_links_lead_to_where_people_reach_prefect_and_mlflow(service: str) -> None:
+    given = SERVICES[service]["environment"]
+    assert given["DARKROOM_PREFECT__UI_URL"] == "${PREFECT_PUBLIC_URL:?}"
+    assert given["DARKROOM_MLFLOW__UI_URL"] == "${MLFLOW_PUBLIC_URL:?}"
 
 
 def test_no_service_has_a_key_that_compose_would_not_know() -> None:

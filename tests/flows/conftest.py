@@ -22,6 +22,9 @@ from storage.settings import JobSettings, MlflowSettings, PostgresSettings, Redi
 from storage.stores import Stores, open_stores
 from tests.conftest import free_port
 
+MLFLOW_PAGES = "https://mlflow.internal.example.org"
+"""Where a proxy publishes the pages of the tests' MLflow."""
+
 
 @pytest.fixture
 def settings(database_url: str, valkey_url: str, tmp_path: Path) -> Settings:
@@ -66,7 +69,9 @@ def prefect(prefect_server: None) -> Iterator[SyncPrefectClient]:
 @pytest.fixture(scope="session")
 def mlflow_settings(postgres_server: EmbeddedPostgres, short_folder: Path) -> Iterator[MlflowSettings]:
     """A real MLflow server of this session, started as the embedded platform starts it; this process may sign in."""
-    settings = with_own_keys(Settings(data_folder=short_folder, mlflow=MlflowSettings(port=free_port())))
+    settings = with_own_keys(
+        Settings(data_folder=short_folder, mlflow=MlflowSettings(port=free_port(), ui_url=MLFLOW_PAGES))
+    )
     postgres_server.create_databases(["mlflow"])
     part = mlflow_server(settings)
     part.before_start()
