@@ -6,14 +6,12 @@ pools, deployments and automations. `darkroom up` does the same for the embedded
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-import fsspec
 import typer
 
 from deployments.local.deploy import deploy_all
 from deployments.local.platform import prepare_data_folder
 from deployments.local.steps import prepare_database
+from storage.blobs.store import BlobStore
 from storage.settings import load_settings
 
 
@@ -21,8 +19,7 @@ def main() -> None:
     """Prepare every store that the settings name."""
     settings = load_settings()
     prepare_data_folder(settings.data_folder)
-    filesystem, root = cast("tuple[Any, str]", cast(Any, fsspec).core.url_to_fs(settings.blobs.url))
-    filesystem.makedirs(root, exist_ok=True)
+    BlobStore(settings.blobs).make_root()
     prepare_database(settings)
     typer.echo(f"The schema is the newest, and the owner's key is in {settings.owner_key_file}.")
     deploy_all(settings)

@@ -187,6 +187,7 @@ def _write_secrets(target: Settings, secrets: dict[str, bytes], manifest: Manife
 
 def _copy_bytes(target: Settings, store: BackupStore, done: Restored, say: Say) -> None:
     blobs = BlobStore(target.blobs)
+    blobs.make_root()
     copied = copy_blobs(store.blobs, blobs, blobs_of(store, done.manifest), listing(blobs))
     if copied.lost:
         raise BackupDamaged(f"{copied.lost[0]}: the backup changed while it was restored. There is no data folder yet.")

@@ -410,6 +410,16 @@ class Settings(EmbeddedServers, BaseSettings):
         }
 
     @property
+    def has_embedded_stores(self) -> bool:
+        """Whether `darkroom up` runs any of the servers on this machine."""
+        return (
+            self.prefect_is_embedded
+            or self.mlflow_is_embedded
+            or self.postgres.url.get_secret_value() == self.embedded_postgres_url("darkroom")
+            or self.redis.url.get_secret_value() == self.embedded_valkey_url
+        )
+
+    @property
     def prefect_is_embedded(self) -> bool:
         """Whether `darkroom up` runs Prefect's server on this machine."""
         return self.prefect.api_url == self.prefect.embedded_api_url

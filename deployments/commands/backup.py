@@ -39,6 +39,9 @@ app = typer.Typer(
 )
 
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="Folder or fsspec URL that backups are kept in.")]
+PlaceOrDestination = Annotated[
+    str, typer.Argument(metavar="PLACE", help="Folder or fsspec URL; left out: DARKROOM_BACKUP__DESTINATION.")
+]
 Name = Annotated[str | None, typer.Option("--name", help="A backup of that place; left out: the newest.")]
 PassphraseFile = Annotated[
     Path | None, typer.Option(help="File whose first line is the passphrase; left out: it is asked for.")
@@ -47,9 +50,7 @@ PassphraseFile = Annotated[
 
 @app.command(NOW)
 def now(
-    place: Annotated[
-        str, typer.Argument(metavar="PLACE", help="Folder or fsspec URL; left out: DARKROOM_BACKUP__DESTINATION.")
-    ] = "",
+    place: PlaceOrDestination = "",
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Back everything up, while the platform works. The first one makes the backups' key and asks for a passphrase."""

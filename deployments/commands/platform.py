@@ -61,7 +61,7 @@ def status() -> None:
     settings = load_settings()
     reports = platform_report(settings)
     if not reports:
-        typer.echo(f"Darkroom does not run on {settings.data_folder}. Start it with: darkroom up")
+        typer.echo(f"`darkroom up` runs nothing on {settings.data_folder}. {what_to_do(settings)}")
         raise typer.Exit(1)
     Console().print(_table(reports))
     typer.echo(sign_in(settings))
@@ -69,6 +69,16 @@ def status() -> None:
         typer.echo(line)
     if not all(report.healthy for report in reports):
         raise typer.Exit(1)
+
+
+def what_to_do(settings: Settings) -> str:
+    """What to type when `darkroom up` runs nothing: it may be what runs elsewhere that is meant."""
+    if settings.has_embedded_stores:
+        return "Start it with: darkroom up"
+    return (
+        "Every store is a server elsewhere; what starts the processes there watches them (`docker compose ps`). "
+        f"How they all are: {settings.api.public_url}/health"
+    )
 
 
 def _storage(settings: Settings) -> list[str]:

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from deployments.commands.backup import Name, PassphraseFile, Place, passphrase_of
+from deployments.commands.backup import Name, PassphraseFile, PlaceOrDestination, passphrase_of
 from deployments.restoration import Choices, Restored
 from deployments.restoration import restore as restore_backup
+from storage.errors import BackupRefused
 from storage.postgres.upkeep.restored import JUMP
-from storage.settings import load_settings
+from storage.settings import Settings, load_settings
 
 
 def restore(
-    place: Place,
+    place: PlaceOrDestination = "",
     name: Name = None,
     passphrase_file: PassphraseFile = None,
     jump: Annotated[
@@ -30,11 +31,21 @@ def restore(
     passphrase is not the one given.
     """
     settings = load_settings()
+    place = place or settings.backup.destination
+    if not place:
+        raise BackupRefused("Name the place of the backup, or set DARKROOM_BACKUP__DESTINATION.")
     choices = Choices(name=name, jump=jump, hold_notifications=hold_notifications)
     done = restore_backup(settings, place, lambda: passphrase_of(settings, passphrase_file), typer.echo, choices)
     for line in report(done):
         typer.echo(line)
-    typer.echo(f"{settings.data_folder} is restored. Start it with: darkroom up")
+    typer.echo(f"{settings.data_folder} is restored. {next_step(settings)}")
+
+
+def next_step(settings: Settings) -> str:
+    """How a restored platform is started: by `darkroom up`, or as its servers are."""
+    if not settings.has_embedded_stores:
+        return "Its stores are servers of your own: start them and Darkroom's processes as before."
+    return "Start it with: darkroom up"
 
 
 def report(done: Restored) -> list[str]:

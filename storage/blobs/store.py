@@ -58,6 +58,11 @@ class BlobStore:
         self._failures = failures_of(filesystem)
         self._renew, self._clock = renew, clock
 
+    def make_root(self) -> None:
+        """Make the folder or bucket that blobs are put into, where it is missing. Raises DiskFull, StoreUnavailable."""
+        with named(self._failures):
+            self._fs.makedirs(self._root, exist_ok=True)
+
     def put(self, content: bytes) -> Blob:
         """Store bytes; returns their name. Raises DiskFull, StoreUnavailable."""
         digest = hashlib.sha256(content).hexdigest()

@@ -19,14 +19,17 @@ from deployments.local.restore_mark import BESIDE, take_mark
 from deployments.local.secret_files import write_secret
 from deployments.restoration import Choices, Restored, folder_beside, refuse_occupied, restore
 from flows.indexing.builds import index_faults
+from flows.upkeep.copies import listing
 from flows.upkeep.manifest import MLFLOW
+from storage.blobs.store import BlobStore
 from storage.errors import BackupRefused, SealBroken
 from storage.postgres import changes, jobs
 from storage.postgres.connection import Query
 from storage.postgres.upkeep.restored import JUMP
 from storage.records.jobs import Job, JobState
-from storage.settings import RedisSettings, SearchSettings, Settings
+from storage.settings import BlobSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
+from tests import s3_server
 from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, bytes_of, source
 
 
@@ -209,6 +212,14 @@ def test_a_restore_leaves_no_folder_but_the_data_folder(fresh: Fresh) -> None:
     }
     with pytest.raises(BackupRefused, match="is not empty"):
         restore(fresh.stores.settings, str(fresh.old.place), lambda: PASSPHRASE, fresh.said.append)
+
+
+def test_a_restore_makes_the_bucket_that_is_not_there(old: Source, fresh: Fresh, short_folder: Path) -> None:
+    settings = fresh_settings(short_folder / "s3")
+    with s3_server.serving():
+        settings.blobs = BlobSettings(url="s3://not-there-yet/blobs")  # pyright: ignore[reportCallIssue]
+        done = restore(settings, str(old.place), lambda: PASSPHRASE, fresh.said.append)
+        assert len(listing(BlobStore(settings.blobs))) == done.blobs > 0
 
 
 def refused(old: Source, settings: Settings, passphrase: str = PASSPHRASE) -> None:
