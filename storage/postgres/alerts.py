@@ -28,7 +28,7 @@ def of_the_relay() -> Script[dict[str, str]]:
         since = min(one.missing_since for one in missing)
         due["missing deployments"] = (
             f"Since {since:%Y-%m-%d %H:%M} UTC Prefect has no deployment of {', '.join(one.flow for one in missing)}: "
-            "they are not started. The embedded platform deploys them again by itself; elsewhere run the deploy."
+            "they are not started. `darkroom up` deploys them again by itself; elsewhere: python -m deployments.prepare"
         )
     return due
 
