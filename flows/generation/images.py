@@ -15,6 +15,7 @@ from flows.artifacts import ArtifactBoard, image_link
 from flows.generation.backends.mapping import BACKENDS
 from flows.lifecycle import RunningJob, running_job
 from flows.retries import STORE_RETRIES
+from flows.upkeep.retention import tidy_folders
 from storage.blobs import cached_folders
 from storage.postgres import activity, catalog, job_files, jobs
 from storage.postgres.connection import Script
@@ -46,11 +47,13 @@ def generate_images(job_id: UUID, hand_out: int) -> State[Any]:
         job_id: The job's id.
         hand_out: The number of this giving of the job; an older number is refused.
     """
-    with open_stores(load_settings()) as stores, running_job(stores, job_id, hand_out) as job:
-        with ArtifactBoard() as board:
-            recipe = msgspec.convert(job.row.request, GenerationRecipe)
-            draw(job, board, recipe, fetch_model(job, recipe.model_version_id))
-        job.run(lambda: succeed(job.id, job.hand_out, recipe.model_version_id))
+    with open_stores(load_settings()) as stores:
+        with running_job(stores, job_id, hand_out) as job:
+            with ArtifactBoard() as board:
+                recipe = msgspec.convert(job.row.request, GenerationRecipe)
+                draw(job, board, recipe, fetch_model(job, recipe.model_version_id))
+            job.run(lambda: succeed(job.id, job.hand_out, recipe.model_version_id))
+        tidy_folders(stores)
     return job.outcome
 
 

@@ -41,6 +41,7 @@ from flows.training.judges import open_judge
 from flows.training.regularization import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image, training_work
+from flows.upkeep.retention import tidy_folders
 from storage.blobs.families import ModelFile, check_model_file
 from storage.errors import JobFailure, StoreFailure, WeightsRefused
 from storage.postgres import catalog, jobs, uploads
@@ -79,8 +80,10 @@ def train_dreambooth(job_id: UUID, hand_out: int) -> State[Any]:
         job_id: The job's id.
         hand_out: The number of this giving of the job; an older number is refused.
     """
-    with open_stores(load_settings()) as stores, running_job(stores, job_id, hand_out) as job:
-        carry_out(job)
+    with open_stores(load_settings()) as stores:
+        with running_job(stores, job_id, hand_out) as job:
+            carry_out(job)
+        tidy_folders(stores)
     return job.outcome
 
 

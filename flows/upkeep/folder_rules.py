@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -16,6 +20,28 @@ from storage.records.jobs import TERMINAL
 
 GIB = 1024**3
 UNFINISHED = timedelta(days=1)
+
+
+@contextmanager
+def folders_to_oneself(data_folder: Path, every_seconds: float = 0.0) -> Generator[bool]:
+    """Whether this process may apply the rules of folders now: no other one of this machine does, and for so long none
+    has."""
+    file = data_folder / "run" / "folder-rules.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        # Its bytes say that it was done once: the time of an empty file is that of its making.
+        if lock.read() and 0 <= time.time() - os.fstat(lock.fileno()).st_mtime < every_seconds:
+            yield False
+            return
+        yield True
+        lock.seek(0)
+        lock.write("done\n")
+        lock.flush()
 
 
 def shrink_cache(sweep: Sweep, place: str, setting: str) -> None:

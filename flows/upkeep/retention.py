@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from flows.artifacts import leave_table
 from flows.light_tracking import FAILED, FINISHED, note
 from flows.run_logs import run_logger
+from flows.upkeep.folder_rules import folders_to_oneself
 from flows.upkeep.retention_rules import RULES, Rule, variable
 from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped, Enough, Removed, begin
 from storage.errors import DarkroomError, StoreUnavailable
@@ -26,6 +27,9 @@ _log = partial(run_logger, "darkroom.retention")
 
 RUN_SECONDS = 1800.0
 """A run ends after so long; what is left is the next one's."""
+TIDY_EVERY_SECONDS, TIDY_SECONDS = 3600.0, 60.0
+"""How often the folders of a machine are tidied where jobs end, and how long that may take."""
+LOCAL_RULES = [rule for rule in RULES if rule.local]
 MIB = 1024**2
 
 
@@ -43,7 +47,8 @@ def apply_retention() -> int:
             _log().info("another run deletes what is old")
             return 0
         began = time.monotonic()
-        report = apply(stores)
+        with folders_to_oneself(stores.settings.data_folder) as free:
+            report = apply(stores, [rule for rule in RULES if free or not rule.local])
         leave_table(APPLY_RETENTION, report.rows())
         figures = {**report.figures(), "seconds": time.monotonic() - began}
         status = FAILED if report.faults else FINISHED
@@ -52,6 +57,21 @@ def apply_retention() -> int:
     if report.faults:
         raise RetentionFailed(" ".join(report.faults))
     return report.count
+
+
+def tidy_folders(stores: Stores) -> None:
+    """Apply the rules of folders on this machine, once an hour at most; never raises for what it could not do.
+
+    Called where jobs end: `apply-retention` runs on one machine, and copies of models lie on each that works with them.
+    """
+    try:
+        with folders_to_oneself(stores.settings.data_folder, TIDY_EVERY_SECONDS) as free:
+            report = apply(stores, LOCAL_RULES, seconds=TIDY_SECONDS) if free else Report(None)
+    except (DarkroomError, OSError) as error:
+        _log().warning("folders of this machine were not tidied: %s", error)
+        return
+    if report.count:
+        _log().info("%d folders and files deleted, %.1f MiB", report.count, report.size / MIB)
 
 
 class Report:

@@ -34,7 +34,7 @@ class Rule:
 
     what: in words. tables: of our schema, as patterns. folders: below the data folder, as patterns. fate: when what
     goes, or why nothing does. setting: its dotted name. work: how this flow does it; None where nothing goes, or where
-    somebody else does it (`fate` names who).
+    somebody else does it (`fate` names who). local: it works on folders of the machine that runs it.
     """
 
     what: str
@@ -43,6 +43,7 @@ class Rule:
     folders: tuple[str, ...] = ()
     setting: str = ""
     work: Work | None = None
+    local: bool = False
 
 
 def _rows(table: str, setting: str = "", age: timedelta | None = None) -> Work:
@@ -111,11 +112,11 @@ RULES: tuple[Rule, ...] = (
     Rule("bytes that no row names", "deleted by `reconcile` after so long", ("orphans",), folders=("blobs",), setting=_BLOBS),
     Rule("Prefect's flow runs, task runs, logs, artifacts", "deleted by Prefect's server so long after their end", setting=_FLOWS, work=_by(watch_flow_runs, _FLOWS)),
     Rule("Prefect's events", "deleted by Prefect's server", setting=_FLOW_EVENTS),
-    Rule("results that Prefect keeps in files", "deleted so long after they were written", folders=("prefect",), setting=_FLOWS, work=_at(delete_old_files, "prefect/storage", _FLOWS)),
+    Rule("results that Prefect keeps in files", "deleted so long after they were written", folders=("prefect",), setting=_FLOWS, work=_at(delete_old_files, "prefect/storage", _FLOWS), local=True),
     Rule("tracking runs of flows that are no job", "deleted and erased so long after their end; those of jobs stay, with their models", folders=("mlflow",), setting=_TRACKING, work=_by(delete_tracking_runs, _TRACKING)),
-    Rule("copies of base models", "the longest unused deleted when they are more; never one in use", folders=("cache/base-models",), setting=_BASES, work=_at(shrink_cache, "base-models", _BASES)),
-    Rule("copies of model versions", "the longest unused deleted when they are more; never one in use", folders=("cache/model-versions",), setting=_VERSIONS, work=_at(shrink_cache, "model-versions", _VERSIONS)),
-    Rule("working folders of jobs", "deleted by the job; of a flow that died, so long after its job has ended", folders=("work",), setting=_LEFT, work=_by(delete_leftovers, _LEFT)),
+    Rule("copies of base models", "the longest unused deleted when they are more; never one in use", folders=("cache/base-models",), setting=_BASES, work=_at(shrink_cache, "base-models", _BASES), local=True),
+    Rule("copies of model versions", "the longest unused deleted when they are more; never one in use", folders=("cache/model-versions",), setting=_VERSIONS, work=_at(shrink_cache, "model-versions", _VERSIONS), local=True),
+    Rule("working folders of jobs", "deleted by the job; of a flow that died, so long after its job has ended", folders=("work",), setting=_LEFT, work=_by(delete_leftovers, _LEFT), local=True),
     Rule("logs of the parts", "cut by `darkroom up` at so much; as much of what was before is kept", folders=("logs",), setting=_LOGS),
     Rule("temporary files", "deleted when `darkroom up` starts", folders=("tmp",)),
     Rule("rows of the embedded databases", "by the rules of the tables", folders=("postgres",)),

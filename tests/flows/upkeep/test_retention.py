@@ -20,10 +20,12 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
+from flows.generation.images import generate_images
 from flows.light_tracking import FLOW_TAG, UNTAGGED_EXPERIMENTS
 from flows.tracking import JOB_TAG, tracking_client
 from flows.upkeep import sweep as sweeping
-from flows.upkeep.retention import apply, apply_retention
+from flows.upkeep.folder_rules import folders_to_oneself
+from flows.upkeep.retention import apply, apply_retention, tidy_folders
 from flows.upkeep.retention_rules import RULES, Rule, document, table_rules, variable
 from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped
 from flows.upkeep.tracking_runs import MARK
@@ -32,6 +34,7 @@ from storage.postgres import idempotency, invariants, jobs, pauses, sampled_sets
 from storage.postgres.connection import Query
 from storage.postgres.upkeep import retention
 from storage.records.freshness import Switch
+from storage.records.jobs import JobKind, JobState
 from storage.records.leaderboards import RANK
 from storage.settings import MlflowSettings, RetentionSettings, load_settings
 from storage.stores import Stores
@@ -296,6 +299,69 @@ def test_working_folders_of_jobs_that_ended_go_and_those_of_others_stay(stores: 
     report = apply(stores, [rule])
     assert (report.count, report.size) == (2, 200)
     assert {path.name for path in work.iterdir()} == {names["waits"], names["young"]}
+
+
+def a_leftover(stores: Stores) -> Path:
+    """The working folder of a job that nobody knows, long after its flow died."""
+    folder = stores.settings.data_folder / "work" / str(uuid4())
+    folder.mkdir(parents=True)
+    os.utime(folder, (time.time() - 8 * 86400,) * 2)
+    return folder
+
+
+def test_where_jobs_end_the_folders_of_that_machine_are_tidied_once_an_hour_and_no_row_is_touched(
+    stores: Stores,
+) -> None:
+    events(stores, 3, 40 * DAY)
+    first, lock = a_leftover(stores), stores.settings.data_folder / "run" / "folder-rules.lock"
+    tidy_folders(stores)
+    assert not first.exists()
+    assert size(stores, "outbox") == 3
+
+    second = a_leftover(stores)
+    tidy_folders(stores)
+    assert second.exists(), "it was done this hour"
+    os.utime(lock, (time.time() - 3601,) * 2)
+    tidy_folders(stores)
+    assert not second.exists()
+
+
+def test_two_processes_of_one_machine_do_not_tidy_at_once(stores: Stores) -> None:
+    left = a_leftover(stores)
+    with folders_to_oneself(stores.settings.data_folder) as first:
+        assert first
+        tidy_folders(stores)
+        with folders_to_oneself(stores.settings.data_folder) as second:
+            assert not second
+    assert left.exists()
+
+
+def test_a_job_that_has_ended_does_not_fail_for_folders_that_cannot_be_tidied(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = a_leftover(stores)
+    monkeypatch.setattr(sweeping, "CLOCKS_APART", timedelta(seconds=-1))
+    tidy_folders(stores)
+    assert left.exists()
+
+
+def test_a_generation_that_ends_tidies_its_machine(
+    stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient
+) -> None:
+    new = jobs.NewJob(
+        account_id=an_account(stores.database),
+        kind=JobKind.GENERATION,
+        request={},
+        recipe_hash="r",
+        request_hash="h",
+    )
+    job, _ = stores.database.run(jobs.submit(new, idempotency_key=None, limit=10))
+    left = a_leftover(stores)
+
+    generate_images(job.id, 1, return_state=True)
+
+    assert stores.database.run(jobs.get(job.id)).state is JobState.FAILED
+    assert not left.exists()
 
 
 def test_the_flow_says_what_went(
