@@ -52,6 +52,10 @@ COMMANDS: dict[str, Place] = {
         "rotating:rotate",
         "Make a new signing or sealing key; the old one is kept beside it. Restart the platform to use it.",
     ),
+    "reseal": Place(
+        "rotating:reseal",
+        "Seal all that the previous sealing key sealed under the current one, wherever the two come from.",
+    ),
     "notifications": Place("notifications:app", "What readers are told, and what could not be sent."),
     "events": Place("events:app", "Events whose effect failed ten times and was set aside."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),

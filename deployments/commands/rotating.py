@@ -56,6 +56,27 @@ def rotate(
     typer.echo("restart the platform: darkroom down, then darkroom up")
 
 
+def reseal() -> None:
+    """Seal all that the previous sealing key sealed under the current one, wherever the two come from.
+
+    Exits with 1 while something still needs the previous key.
+    """
+    settings = load_settings()
+    with operator_stores(settings) as stores:
+        sealed, stuck = stores.database.run(lambda: seal_anew(Seal(settings.notifications)))
+    typer.echo(f"{sealed} addresses are sealed under the current key")
+    if stuck:
+        raise WrongState(_stuck_text(stuck))
+    typer.echo("nothing needs the previous key")
+
+
+def _stuck_text(stuck: int) -> str:
+    return (
+        f"{stuck} addresses open with the key before it only; push subscriptions are bound to it. They end "
+        "with it: their readers register again."
+    )
+
+
 def _check_ours(settings: Settings, key: KeyName) -> None:
     """Raises WrongState when the data folder's key is not the one in use."""
     group, field = ("api", "signing_key") if key is KeyName.SIGNING else ("notifications", "sealing_key")
@@ -86,12 +107,7 @@ def _free_previous(settings: Settings, key: KeyName, file: Path, *, forget: bool
         with operator_stores(settings) as stores:
             sealed, stuck = stores.database.run(lambda: seal_anew(Seal(settings.notifications)))
         typer.echo(f"{sealed} addresses that the key before it had sealed are sealed anew")
-        reason = (
-            f"{stuck} addresses open with the key before it only; push subscriptions are bound to it. They end "
-            "with it: their readers register again."
-            if stuck
-            else ""
-        )
+        reason = _stuck_text(stuck) if stuck else ""
     if reason and not forget:
         raise WrongState(f"{reason} No key was changed. Wait, or give that up: darkroom rotate {key} --forget-previous")
 

@@ -137,6 +137,34 @@ def test_a_second_rotation_asks_for_the_database_and_changes_nothing_without(
     assert (used.sealing_key_file.read_text(), previous_key_file(used.sealing_key_file).read_text()) == kept
 
 
+def test_keys_that_are_settings_are_changed_by_hand_and_everything_is_sealed_anew_by_a_command(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path))
+    monkeypatch.setenv("DARKROOM_POSTGRES__URL", database_url)
+    monkeypatch.setenv("DARKROOM_NOTIFICATIONS__SEALING_KEY", "a" * 64)
+    with Database(PostgresSettings(url=SecretStr(database_url))) as database:  # pyright: ignore[reportCallIssue]
+        an_account(database)
+        [reader] = database.run(READERS)
+        register(database, reader, Channel.WEBHOOK, Seal(load_settings().notifications), "hook")
+        monkeypatch.setenv("DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY", "a" * 64)
+        monkeypatch.setenv("DARKROOM_NOTIFICATIONS__SEALING_KEY", "b" * 64)
+
+        done = CliRunner().invoke(app, ["reseal"])
+
+        assert (done.exit_code, "1 addresses" in done.output) == (0, True), done.output
+        monkeypatch.delenv("DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY")
+        hook = database.run(endpoints.get(reader, Channel.WEBHOOK))
+        assert opened(hook, Seal(load_settings().notifications)) == ["hook", "secret of hook"]
+
+        register(database, reader, Channel.PUSH, Seal(load_settings().notifications), "push")
+        monkeypatch.setenv("DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY", "b" * 64)
+        monkeypatch.setenv("DARKROOM_NOTIFICATIONS__SEALING_KEY", "c" * 64)
+        done = CliRunner().invoke(app, ["reseal"])
+        said = " ".join(done.output.split())
+        assert (done.exit_code, "1 addresses open with the key before it only" in said) == (1, True), said
+
+
 READERS = column("select number from accounts", {}, int)
 
 
