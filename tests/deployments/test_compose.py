@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from ipaddress import ip_address, ip_network
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -28,14 +30,19 @@ TEXT = COMPOSE.read_text()
 EXAMPLE = (PROJECT / "deployments" / "compose.env.example").read_text()
 DOCUMENT: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
-OURS = ("api", "relay", "worker-training", "worker-light", "prepare")
+OURS = ("api", "relay", "worker-training", "worker-light", "prepare", "restore")
+WITHOUT_PREFECT = {"api", "restore"}
 STORES = ("postgres", "valkey", "objects", "elasticsearch")
 ADDRESSES = {
     *("API_PUBLIC_URL", "PREFECT_PUBLIC_URL", "MLFLOW_PUBLIC_URL", "S3_ACCESS_KEY"),
     *("API_TRUSTED_PROXIES", "BACKUP_DESTINATION"),
 }
 OF_STORES = {"DARKROOM_DB_PASSWORD", "DARKROOM_VALKEY_PASSWORD", "ELASTIC_PASSWORD", "S3_SECRET_KEY"}
-OF_LINKS = {"SIGNING_KEY", "SEALING_KEY"}
+OF_LINKS = {"SIGNING_KEY", "SEALING_KEY", "PREVIOUS_SIGNING_KEY", "PREVIOUS_SEALING_KEY"}
+OF_DUMPS = {"MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD"}
+MAY_BE_EMPTY = {"PREVIOUS_SIGNING_KEY", "PREVIOUS_SEALING_KEY", "SMTP_PASSWORD"}
+VARIABLE = r"\$\{(\w+)(:?)\?\}"
+"""A variable that compose.env must name, and with a colon give a value to."""
 NEEDED = {
     "postgres": {"POSTGRES_PASSWORD"},
     "valkey": {"VALKEY_PASSWORD"},
@@ -47,22 +54,21 @@ NEEDED = {
     "api": OF_STORES | OF_LINKS,
     "relay": OF_STORES | {"PREFECT_SECRET"},
     "worker-training": OF_STORES | OF_LINKS | {"PREFECT_SECRET", "MLFLOW_SECRET"},
-    "worker-light": OF_STORES
-    | OF_LINKS
-    | {"PREFECT_SECRET", "MLFLOW_SECRET", "MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD"},
+    "worker-light": OF_STORES | OF_LINKS | OF_DUMPS | {"PREFECT_SECRET", "MLFLOW_SECRET", "SMTP_PASSWORD"},
+    "restore": OF_STORES | OF_DUMPS,
 }
 
 
 def filled(value: str) -> str:
     """A value with every ${NAME:?} replaced, as compose does it."""
     value = value.replace("${API_TRUSTED_PROXIES:?}", '["10.1.2.0/24"]')
-    return re.sub(r"\$\{(\w+):\?\}", r"https://\1", value)
+    return re.sub(VARIABLE, r"https://\1", value)
 
 
 def test_every_part_of_the_embedded_platform_has_its_service() -> None:
     embedded = {"postgres", "valkey", "prefect", "mlflow", "relay", "api", *(f"worker-{pool}" for pool in WORK_POOLS)}
 
-    assert embedded | {"objects", "elasticsearch", "prepare"} == set(SERVICES)
+    assert embedded | {"objects", "elasticsearch", "prepare", "restore"} == set(SERVICES)
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -81,7 +87,7 @@ def test_a_service_of_ours_knows_every_store_and_misspells_no_setting(
     for store in ("postgres", "redis", "prefect", "mlflow"):
         assert not is_embedded(settings, store), store
     assert settings.blobs.url.startswith("s3://")
-    if service != "api":
+    if service not in WITHOUT_PREFECT:
         assert environment["PREFECT_API_URL"] == settings.prefect.api_url
         assert environment["PREFECT_API_AUTH_STRING"] == environment["DARKROOM_PREFECT__AUTH"]
 
@@ -103,7 +109,9 @@ def test_the_api_believes_the_proxy_and_nobody_else(monkeypatch: pytest.MonkeyPa
     )
     assert Settings().api.trusted_proxies == ["10.1.2.0/24"]
     [example] = re.findall(r"^API_TRUSTED_PROXIES='(.*)'$", EXAMPLE, re.MULTILINE)
-    assert isinstance(json.loads(example), list)
+    [outside] = DOCUMENT["networks"]["outside"]["ipam"]["config"]
+    assert json.loads(example) == [outside["gateway"]], "a proxy on this host is believed from the first start on"
+    assert ip_address(outside["gateway"]) in ip_network(outside["subnet"])
     assert "${API_TRUSTED_PROXIES:?}" in TEXT
 
 
@@ -124,13 +132,32 @@ def test_the_light_worker_backs_up_all_that_lasts(monkeypatch: pytest.MonkeyPatc
     assert destination.startswith("/backups/")
     image = (PROJECT / "deployments" / "Dockerfile").read_text()
     assert "/backups" in image, "a new volume is the account's that the image's folder is"
-    assert {name for name, one in SERVICES.items() if "DARKROOM_BACKUP__" in json.dumps(one)} == {"worker-light"}
+    told = {name for name, one in SERVICES.items() if "DARKROOM_BACKUP__" in json.dumps(one)}
+    assert told == {"worker-light", "restore"}
+
+
+def test_a_restore_has_all_that_a_backup_had_and_only_the_stores_run() -> None:
+    service, worker = SERVICES["restore"], SERVICES["worker-light"]
+    backed_up = {name: value for name, value in worker["environment"].items() if name.startswith("DARKROOM_BACKUP__")}
+    assert {name: service["environment"].get(name) for name in backed_up} == backed_up
+    assert service["profiles"] == ["restore"], "`up` starts it never"
+    assert set(service["depends_on"]) == {"postgres", "objects", "elasticsearch"}, "Prefect's database must be empty"
+    assert "mlflow:/artifacts" in service["volumes"]
+    folder = PurePosixPath(service["environment"]["DARKROOM_DATA_FOLDER"])
+    mounts = {volume.split(":")[1] for volume in service["volumes"]} | set(service["tmpfs"])
+    assert str(folder) not in mounts, "a mount point cannot take another folder's name"
+    assert str(folder.parent) in mounts
+    assert SERVICES["prepare"]["environment"]["DARKROOM_DATA_FOLDER"] == str(folder), "it finds the restored owner.key"
+    assert "darkroom:/data" in SERVICES["prepare"]["volumes"]
 
 
 def test_no_secret_has_a_value_and_every_image_has_an_exact_tag() -> None:
-    secrets = set(re.findall(r"\$\{(\w+):\?\}", TEXT))
+    asked = set(re.findall(VARIABLE, TEXT))
+    secrets = {name for name, _ in asked}
 
-    assert "$" not in re.sub(r"\$\{\w+:\?\}|\$\$", "", TEXT), "every variable is asked for, none has a default"
+    assert "$" not in re.sub(rf"{VARIABLE}|\$\$", "", TEXT), "every variable is asked for, none has a default"
+    assert {name for name, colon in asked if not colon} == MAY_BE_EMPTY
+    assert len(asked) == len(secrets)
     assert secrets == set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE))
     assert {name for name, value in re.findall(r"^(\w+)=(.*)$", EXAMPLE, re.MULTILINE) if not value} == {
         name for name in secrets if name.endswith(("PASSWORD", "SECRET", "_SECRET_KEY", "SIGNING_KEY", "SEALING_KEY"))
@@ -144,7 +171,9 @@ def test_no_secret_is_on_a_command_line_or_where_it_is_not_needed() -> None:
     for name, service in SERVICES.items():
         words = json.dumps([service.get("command"), service.get("healthcheck")])
         assert "${" not in words, name
-        known = set(re.findall(r"\$\{(\w+):\?\}", json.dumps(service.get("environment", {})))) - ADDRESSES
+        known = {
+            variable for variable, _ in re.findall(VARIABLE, json.dumps(service.get("environment", {})))
+        } - ADDRESSES
         assert known <= NEEDED[name], f"{name} need not know {known - NEEDED[name]}"
 
 
@@ -168,10 +197,10 @@ def test_a_store_shares_a_network_with_those_alone_that_use_it() -> None:
     workers = {"worker-training", "worker-light"}
 
     assert on == {
-        "postgres": {"prefect", "mlflow", "prepare", "api", "relay", *workers},
+        "postgres": {"prefect", "mlflow", "prepare", "restore", "api", "relay", *workers},
         "valkey": {"prefect", "api", "relay", *workers},
-        "objects": {"prepare", "api", "relay", *workers},
-        "elasticsearch": {"prepare", "api", "relay", *workers},
+        "objects": {"prepare", "restore", "api", "relay", *workers},
+        "elasticsearch": {"prepare", "restore", "api", "relay", *workers},
         "prefect": {"prepare", "relay", *workers},
         "mlflow": workers,
     }
@@ -198,6 +227,7 @@ def test_what_must_last_is_on_a_volume_and_the_roots_are_read_only() -> None:
         "elasticsearch": ["elasticsearch:/usr/share/elasticsearch/data"],
         "mlflow": ["mlflow:/artifacts"],
         "prepare": ["darkroom:/data"],
+        "restore": ["darkroom:/data", "backups:/backups", "mlflow:/artifacts"],
         "api": ["uploads:/data"],
         "worker-training": ["cache:/data"],
         "worker-light": ["backups:/backups", "mlflow:/artifacts:ro"],
@@ -216,7 +246,7 @@ def test_every_service_has_limits_and_all_but_the_relay_say_how_they_are() -> No
         assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}, name
     silent = {name for name, service in SERVICES.items() if "healthcheck" not in service}
 
-    assert silent == {"prepare", "relay"}
+    assert silent == {"prepare", "restore", "relay"}
     for name, service in SERVICES.items():
         for needed, how in service.get("depends_on", {}).items():
             condition = "service_completed_successfully" if needed == "prepare" else "service_healthy"
@@ -262,11 +292,37 @@ def test_links_lead_to_where_people_reach_prefect_and_mlflow(service: str) -> No
     assert given["DARKROOM_MLFLOW__UI_URL"] == "${MLFLOW_PUBLIC_URL:?}"
 
 
+def test_every_setting_may_be_a_line_of_one_file_and_no_server_of_others_reads_it() -> None:
+    told = {name: service["env_file"] for name, service in SERVICES.items() if "env_file" in service}
+
+    assert set(told) == {*OURS, "prefect"}
+    assert all(files == [{"path": "settings.env", "required": False}] for files in told.values())
+    ignored = [(PROJECT / name).read_text().splitlines() for name in (".gitignore", ".dockerignore")]
+    assert all("deployments/*.env" in lines for lines in ignored), "secrets come into no commit and no image"
+
+
+def test_only_who_sends_mail_knows_the_password_of_the_mail_server() -> None:
+    assert {name for name, one in SERVICES.items() if "SMTP_PASSWORD" in json.dumps(one)} == {"worker-light"}
+
+
+def test_logs_are_bounded_and_lines_of_prefects_processes_are_ours() -> None:
+    for name, service in SERVICES.items():
+        assert service["logging"] == {"driver": "local", "options": {"max-size": "64m", "max-file": "2"}}, name
+    told = {name for name, one in SERVICES.items() if "PREFECT_LOGGING_SETTINGS_PATH" in one.get("environment", {})}
+    assert told == {"prefect", "prepare", "relay", "worker-training", "worker-light"}
+
+
+def test_what_prefect_keeps_in_files_is_where_retention_looks() -> None:
+    for name in ("worker-training", "worker-light"):
+        given = SERVICES[name]["environment"]
+        assert given["PREFECT_HOME"] == f"{given['DARKROOM_DATA_FOLDER']}/prefect", name
+
+
 def test_no_service_has_a_key_that_compose_would_not_know() -> None:
     known = {
         *("image", "build", "command", "environment", "configs", "volumes", "tmpfs", "ports", "networks", "depends_on"),
         *("healthcheck", "restart", "deploy", "read_only", "cap_drop", "cap_add", "security_opt"),
-        *("shm_size", "stop_grace_period"),
+        *("shm_size", "stop_grace_period", "logging", "env_file", "profiles"),
     }
 
     assert {key for service in SERVICES.values() for key in service} <= known
