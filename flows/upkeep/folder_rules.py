@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from uuid import UUID
 
 from flows.upkeep.sweep import Sweep
 from storage.blobs import cached_folders
+from storage.blobs.walks import size_of, walk, written_at
 from storage.errors import NotFound
 from storage.postgres import jobs
 from storage.records.jobs import TERMINAL
@@ -67,16 +69,17 @@ def delete_leftovers(sweep: Sweep, setting: str) -> None:
     """Working folders of jobs that have ended, whose flow died before it could delete its own."""
     for folder in _entries(sweep.stores.settings.data_folder / "work"):
         sweep.check()
-        if _idle(folder) > sweep.age(setting).total_seconds() and not _is_at_work(sweep, folder.name):
+        # Asked first: nothing below looks into the folder of a job that is at work.
+        if not _is_at_work(sweep, folder.name) and _idle(folder) > sweep.age(setting).total_seconds():
             _delete(sweep, folder)
 
 
 def delete_old_files(sweep: Sweep, place: str, setting: str) -> None:
     """Files below a place of the data folder that nobody has written to for so long."""
     root = sweep.stores.settings.data_folder / place
-    for file in root.rglob("*") if root.exists() else ():
+    for file, facts in walk(root):
         sweep.check()
-        if file.is_file() and not file.is_symlink() and _idle(file) > sweep.age(setting).total_seconds():
+        if stat.S_ISREG(facts.st_mode) and _idle(file) > sweep.age(setting).total_seconds():
             _delete(sweep, file)
 
 
@@ -93,14 +96,14 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _idle(path: Path) -> float:
-    """Seconds since anything in it was written; 0 when that is in the future: a clock that went back ages nothing."""
-    times = [entry.lstat().st_mtime for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
-    return max(0.0, time.time() - max(times))
+    """Seconds since anything in it was written. 0 when that is in the future (a clock that went back ages nothing), or
+    when it is gone."""
+    now = time.time()
+    return max(0.0, now - (written_at(path) or now))
 
 
 def _delete(sweep: Sweep, path: Path) -> None:
-    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
-    size = sum(file.lstat().st_size for file in files)
+    size = size_of(path)
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

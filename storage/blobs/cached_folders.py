@@ -12,11 +12,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from storage.blobs.store import BlobStore
+from storage.blobs.walks import size_of, written_at
 from storage.errors import StoreUnavailable
 
 TRIES = 5
@@ -78,13 +80,13 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 def folders(place: Path) -> list[CachedFolder]:
     """The whole folders in a place of the cache, the one used longest ago first."""
-    now = time.time()
-    found = [
-        # A clock that went back makes nothing older: what was used in the future was used just now.
-        CachedFolder(entry, _size(entry), max(0.0, now - entry.stat().st_mtime))
-        for entry in (place.iterdir() if place.exists() else ())
-        if entry.is_dir() and not entry.name.startswith(".")
-    ]
+    now, found = time.time(), list[CachedFolder]()
+    for entry in place.iterdir() if place.exists() else ():
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        with suppress(FileNotFoundError):  # somebody deletes it at this moment
+            # A clock that went back makes nothing older: what was used in the future was used just now.
+            found.append(CachedFolder(entry, size_of(entry), max(0.0, now - entry.stat().st_mtime)))
     return sorted(found, key=lambda folder: -folder.idle_seconds)
 
 
@@ -113,21 +115,8 @@ def remove_unfinished(place: Path, older_than_seconds: float) -> int:
     """Delete what was half made or half deleted when its process died; returns how many."""
     now, removed = time.time(), 0
     for entry in place.iterdir() if place.exists() else ():
-        if entry.name.startswith(".") and now - _newest(entry) > older_than_seconds:
+        written = written_at(entry) if entry.name.startswith(".") else None
+        if written is not None and now - written > older_than_seconds:
             shutil.rmtree(entry, ignore_errors=True)
             removed += 1
     return removed
-
-
-def _newest(folder: Path) -> float:
-    return max((entry.lstat().st_mtime for entry in (folder, *folder.rglob("*"))), default=0.0)
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for entry in folder.rglob("*"):
-        try:
-            total += entry.lstat().st_size if entry.is_file() else 0
-        except FileNotFoundError:  # somebody deletes it at this moment
-            continue
-    return total

@@ -38,6 +38,7 @@ from storage.records.jobs import JobKind, JobState
 from storage.records.leaderboards import RANK
 from storage.settings import MlflowSettings, RetentionSettings, load_settings
 from storage.stores import Stores
+from tests.storage.blobs.test_walks import churned
 from tests.storage.makers import a_job, an_account
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "how-to" / "retention.md"
@@ -362,6 +363,15 @@ def test_a_generation_that_ends_tidies_its_machine(
 
     assert stores.database.run(jobs.get(job.id)).state is JobState.FAILED
     assert not left.exists()
+
+
+def test_a_job_that_writes_and_deletes_in_its_folder_meanwhile_is_no_fault(stores: Stores) -> None:
+    job, work = a_job(stores.database), stores.settings.data_folder / "work"
+    rules = [rule for rule in RULES if rule.folders == ("work",)]
+    with churned(work / str(job.id)), churned(work / "of-no-job"):
+        for _ in range(30):
+            assert apply(stores, rules).faults == []
+    assert (work / "of-no-job").exists()
 
 
 def test_the_flow_says_what_went(
