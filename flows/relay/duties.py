@@ -24,12 +24,14 @@ NOTED_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Duty:
-    """What is done again and again. `turn` gives whether there is more to do at once; `waking` ends a wait early."""
+    """What is done again and again. `turn` returns whether there is more to do at once; `waking` ends a wait early;
+    `abandon` is called when the relay ends in the middle of a turn, from another thread."""
 
     name: str
     every_seconds: float
     turn: Callable[[], bool]
     waking: threading.Event = field(default_factory=threading.Event)
+    abandon: Callable[[], None] = lambda: None
 
 
 class DutyThread(threading.Thread):

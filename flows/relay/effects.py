@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, assert_never, cast
 from uuid import UUID
 
+import psycopg
 from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.expanding import expand
@@ -86,14 +87,29 @@ class Effects:
         """`acted` is called when events have had their effect: others may have something to do now."""
         self._stores, self._orchestrator = stores, orchestrator
         self._stopping, self._acted = stopping or threading.Event(), acted
+        self._claimed: Sequence[OutboxRow] = ()
 
     def turn(self) -> bool:
         """Have the effects of what is due; gives whether there is more to do at once."""
         ends = time.monotonic() + TURN_SECONDS
         for event_id in self._stores.database.run(outbox.set_aside_deadly()):
-            log.error("event %d is set aside: the relay died each time it tried it", event_id)
-        self.drain(ends)
+            log.error(
+                "event %d is set aside: the relay died each time it tried it. When its cause is mended: darkroom "
+                "events replay %d",
+                *(event_id, event_id),
+            )
+        try:
+            self.drain(ends)
+        finally:
+            self._claimed = ()
         return time.monotonic() >= ends
+
+    def release(self) -> None:
+        """Release what is claimed at this moment, for another relay: an ordinary stop is no failure of an event."""
+        try:
+            self._release(self._claimed, "the relay stopped in the middle")
+        except (StoreFailure, psycopg.Error) as error:
+            log.warning("claimed events were not released: %s: %s", type(error).__name__, error)
 
     def drain(self, ends: float = math.inf) -> int:
         """Have the effect of every due event, in order, until a moment of the monotonic clock; gives how many.
@@ -103,8 +119,9 @@ class Effects:
         acted = 0
         while not self._stopping.is_set() and time.monotonic() < ends:
             changes = self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES))
+            self._claimed = changes
             self._act_together(changes)
-            claimed = self._stores.database.run(self._claim())
+            self._claimed = claimed = self._stores.database.run(self._claim())
             for row in claimed:
                 self._act(row)
             if not changes and not claimed:
@@ -138,8 +155,11 @@ class Effects:
             yield
         except (PrefectAway, StoreUnavailable) as error:
             with suppress(StoreFailure):
-                self._stores.database.run(outbox.wait_no_longer(str(error), *(row.id for row in rows)))
+                self._release(rows, str(error))
             raise
+
+    def _release(self, rows: Sequence[OutboxRow], why: str) -> None:
+        self._stores.database.run(outbox.wait_no_longer(why, *(row.id for row in rows)))
 
     def _claim(self) -> Script[list[OutboxRow]]:
         """The next event; jobs whose flow is paused or not deployed keep their places."""
@@ -166,7 +186,9 @@ class Effects:
             name = error.code if isinstance(error, DarkroomError) else type(error).__name__
             if self._stores.database.run(outbox.failed(row.id, f"{name}: {error}")):
                 log.error(
-                    "event %d (%s of %s) is set aside after %d tries", row.id, row.kind, row.subject, MOST_FAILURES
+                    "event %d (%s of %s) is set aside after %d tries. When its cause is mended: darkroom events "
+                    "replay %d",
+                    *(row.id, row.kind, row.subject, MOST_FAILURES, row.id),
                 )
         else:
             self._stores.database.run(outbox.done(row.id))

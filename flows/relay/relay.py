@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -30,6 +31,7 @@ SWEEP_SECONDS = 5.0
 LOOK_SECONDS = 30.0
 ALARM_SECONDS = 30.0
 STOP_SECONDS = 3.0
+"""All duties together have so long to come to the end of their turns."""
 
 
 class Relay:
@@ -51,8 +53,13 @@ class Relay:
         self.stopping.wait()
         for duty in duties:
             duty.waking.set()
+        deadline = time.monotonic() + STOP_SECONDS
         for thread in threads:
-            thread.join(STOP_SECONDS / len(threads))
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for duty, thread in zip(duties, threads, strict=True):
+            if thread.is_alive():
+                log.warning("%s was in the middle of a turn when the relay stopped", duty.name)
+                duty.abandon()
 
     def duties(self) -> list[Duty]:
         """Everything that a relay does."""
@@ -68,7 +75,7 @@ class Relay:
             return alarms.sound(database, datetime.now(UTC), self._stores.settings.metrics.late_after_seconds)
 
         effects = Effects(self._stores, self._connect(), self.stopping, nudge_drains)
-        acting = Duty("effects", poll, effects.turn)
+        acting = Duty("effects", poll, effects.turn, abandon=effects.release)
         firings = alarms.Firings(database, self._connect())
         flow_runs, pauses, deployed = self._connect(), self._connect(), self._connect()
         return [

@@ -116,6 +116,34 @@ def test_a_prefect_that_hangs_stops_no_duty_that_does_not_ask_it(stores: Stores)
         assert reports(stores)["pauses"].failures == 0, "it still waits for its answer"
 
 
+def test_a_turn_that_ends_soon_after_the_stop_is_waited_for(stores: Stores, prefect: SyncPrefectClient) -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def turn() -> bool:
+        began.set()
+        time.sleep(1)
+        ended.set()
+        return False
+
+    class OneSlow(Relay):
+        def duties(self) -> list[Duty]:
+            return [Duty("slow", 0.1, turn), *(Duty(f"quick {n}", 0.1, lambda: False) for n in range(11))]
+
+    with working(OneSlow(stores, lambda: Orchestrator(prefect))):
+        assert began.wait(10)
+    assert ended.is_set()
+
+
+def test_an_event_in_the_middle_of_which_a_relay_stops_is_due_again_and_has_not_failed(stores: Stores) -> None:
+    a_job(stores.database)
+    claimed = "select failures, next_attempt_at <= now() as due from outbox where done_at is null"
+    rows = Query(claimed, {}, lambda found: [(row["failures"], row["due"]) for row in found])
+    with silent_server() as url, SyncPrefectClient(api=url) as hanging:
+        with working(Relay(stores, lambda: Orchestrator(hanging))):
+            assert wait_until(lambda: stores.database.run(rows) == [(1, False)])
+        assert stores.database.run(rows) == [(0, True)]
+
+
 def test_a_duty_that_fails_is_tried_again_ever_more_slowly_and_what_it_says_is_kept(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
