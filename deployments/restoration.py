@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.restore_mark import BESIDE, MARK, take_mark
-from deployments.local.secret_files import write_secret
+from storage.secret_files import write_secret
 from deployments.restored_databases import Databases
 from flows.upkeep import sealed_keys
 from flows.upkeep.backup_store import BackupStore, check_there

@@ -313,11 +313,13 @@ class RetentionSettings(BaseModel):
             info.field_name or "", 0.001 if isinstance(value, float) else 1
         )
         if value < least:
-            raise ValueError(
-                f"it is {value:g}, and the least is {least:g}. Nothing was deleted. To keep everything set a large "
-                "number (36500 days)"
-            )
+            unit = (info.field_name or "").rsplit("_", 1)[-1]
+            large = "36500 days" if unit == "days" else f"more {_UNITS[unit]} than the disk has"
+            raise ValueError(f"it is {value:g}, and the least is {least:g}. To keep everything, set {large}")
         return value
+
+
+_UNITS = {"gib": "GiB", "mib": "MiB"}
 
 
 class LogSettings(BaseModel):
@@ -465,6 +467,11 @@ def previous_key_file(file: Path) -> Path:
     return file.with_suffix(f".previous{file.suffix}")
 
 
+def variable_of(*names: str) -> str:
+    """The environment variable that a setting is read from, by its group and field."""
+    return f"DARKROOM_{'__'.join(names)}".upper()
+
+
 def load_settings() -> Settings:
     """The settings of this process, from its environment. Raises InvalidSettings, with every variable that is wrong."""
     try:
@@ -472,6 +479,6 @@ def load_settings() -> Settings:
     except ValidationError as error:
         # Never the values: some of them are secrets.
         faults = error.errors(include_input=False, include_url=False)
-        named = [("__".join(str(part) for part in fault["loc"]).upper(), fault["msg"]) for fault in faults]
-        said = [f"DARKROOM_{name}: {message.removeprefix('Value error, ')}" for name, message in named]
+        named = [(variable_of(*(str(part) for part in fault["loc"])), fault["msg"]) for fault in faults]
+        said = [f"{name}: {message.removeprefix('Value error, ')}" for name, message in named]
         raise InvalidSettings("; ".join(said)) from None

@@ -12,14 +12,14 @@ from typing import Annotated
 import typer
 
 from deployments.commands.operator import operator_stores
-from deployments.local.secret_files import write_secret
 from storage.errors import SealBroken, WrongState
 from storage.postgres import endpoints
 from storage.postgres.connection import Script
 from storage.postgres.endpoints import Endpoint
 from storage.records.notifications import Channel
 from storage.sealing import Seal
-from storage.settings import Settings, load_settings, previous_key_file
+from storage.secret_files import write_secret
+from storage.settings import Settings, load_settings, previous_key_file, variable_of
 
 
 class KeyName(StrEnum):
@@ -85,13 +85,13 @@ def _check_ours(settings: Settings, key: KeyName) -> None:
     if not held:
         raise WrongState(f"There is no {key} key in {settings.data_folder}. Run darkroom up once.")
     if held != used:
-        name = f"DARKROOM_{group.upper()}__{field.upper()}"
+        name = variable_of(group, field)
         raise WrongState(f"The {key} key comes from {name}: set another there, and the old one in its PREVIOUS_ name.")
     if (
         getattr(getattr(settings, group), f"previous_{field}").get_secret_value()
         != settings.own_secrets()[group, f"previous_{field}"]
     ):
-        name = f"DARKROOM_{group.upper()}__PREVIOUS_{field.upper()}"
+        name = variable_of(group, f"previous_{field}")
         raise WrongState(f"{name} is set and would hide the key that is kept now. Unset it first.")
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from storage.settings import MlflowSettings, PrefectSettings, Settings
+from storage.settings import MlflowSettings, PrefectSettings, Settings, variable_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 PREFECT_LOGGING = PROJECT / "deployments" / "prefect-logging.yaml"
@@ -82,25 +82,15 @@ def settings_environment(settings: Settings, part: str = "") -> dict[str, str]:
     """
     own: dict[tuple[str, ...], str] = {**settings.own_secrets()}
     return {
-        prefix_of(*names): text
+        variable_of(*names): text
         for names, text, secret in _variables(settings)
-        if not secret or (own.get(names) != text and (not part or works_with(part, prefix_of(*names))))
+        if not secret or (own.get(names) != text and (not part or works_with(part, variable_of(*names))))
     }
 
 
 def works_with(part: str, variable: str) -> bool:
     """Whether a part of the platform is to know a secret setting."""
     return part not in SERVERS and (variable in SECRETS_OF_EVERY_PART or part in SECRETS_OF.get(variable, ()))
-
-
-def prefix_of(*names: str) -> str:
-    """The variable that a setting is read from."""
-    return f"DARKROOM_{'__'.join(names)}".upper()
-
-
-def secret_variables(settings: Settings) -> set[str]:
-    """The variables of all secret settings."""
-    return {prefix_of(*names) for names, _, secret in _variables(settings) if secret}
 
 
 def _variables(group: BaseModel, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, bool]]:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from deployments.local import environment as env
 from deployments.local import probes
 from deployments.local.postgres import OURSELVES, EmbeddedPostgres, RunAs, account_to_run_as
-from deployments.local.secret_files import write_secret
 from deployments.local.valkey import EmbeddedValkey
 from storage.embedded_servers import text_of
+from storage.secret_files import write_secret
 from storage.settings import Settings
 
 FLOW_NICENESS = 10
@@ -91,9 +91,9 @@ def is_embedded(settings: Settings, store: str) -> bool:
     """Whether `store` (postgres, redis, prefect, mlflow) is the one that `darkroom up` runs on this machine."""
     match store:
         case "prefect":
-            return settings.prefect.api_url == settings.prefect.embedded_api_url
+            return settings.prefect_is_embedded
         case "mlflow":
-            return settings.mlflow.url == settings.mlflow.embedded_url
+            return settings.mlflow_is_embedded
         case "postgres":
             return settings.postgres.url.get_secret_value() == settings.embedded_postgres_url("darkroom")
         case "redis":

@@ -15,12 +15,12 @@ from typing import Any
 from pydantic import SecretStr
 
 from deployments.bases import add_base_model
-from deployments.local.secret_files import write_secret
 from storage.errors import StoreUnavailable
 from storage.postgres import access
 from storage.postgres.connection import Database, Query
 from storage.records.access import NewKey, Role, Scope, make_key, split_key
 from storage.search.builds import ensure_live_builds
+from storage.secret_files import write_secret
 from storage.settings import Settings
 from storage.stores import open_stores
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from deployments.local.errors import PlatformError
 from deployments.local.postgres import LONGEST_SOCKET_PATH
-from deployments.local.secret_files import write_secret
 from storage.embedded_servers import VALKEY_DATABASE, VALKEY_USER
+from storage.secret_files import write_secret
 
 VALKEY_RIGHTS = f"on >{{secret}} db={VALKEY_DATABASE} ~* &progress:* +@all -@admin -@dangerous"
 """What the account of Darkroom's parts may do: everything with its own database, and nothing to the server."""

@@ -24,6 +24,7 @@ from flows.upkeep.tracking_runs import delete_tracking_runs
 from storage.postgres.search_windows import KEEP_SECONDS
 from storage.records.activity import OLDEST
 from storage.records.listing import KEEP_HOURS
+from storage.settings import variable_of
 
 Work = Callable[[Sweep], None]
 
@@ -140,7 +141,7 @@ def folder_rules(place: str) -> list[Rule]:
 
 def variable(setting: str) -> str:
     """The environment variable of a setting."""
-    return f"DARKROOM_{setting.replace('.', '__').upper()}"
+    return variable_of(*setting.split("."))
 
 
 def document() -> Iterator[str]:

@@ -7,13 +7,13 @@ program too. A scheduled backup needs the public key only, so nobody has to be t
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 
 import msgspec
 import pyrage
 
 from storage.errors import BackupDamaged, BackupRefused, SealBroken
+from storage.secret_files import write_private
 from storage.settings import Settings
 
 SHORTEST_PASSPHRASE = 12
@@ -40,11 +40,7 @@ def make_key_pair(passphrase: str) -> KeyPair:
 def write_key_pair(file: Path, pair: KeyPair) -> None:
     """Write a platform's key pair: whole, and for its owner alone, though without the passphrase it opens nothing."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = file.with_name(file.name + ".new")
-    beside.unlink(missing_ok=True)
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(msgspec.json.encode(pair))
-    beside.replace(file)
+    write_private(file, msgspec.json.encode(pair))
 
 
 def read_key_pair(file: Path) -> KeyPair:

@@ -75,7 +75,7 @@ def _store_url(settings: Settings) -> str | None:
     given = settings.retention.mlflow_store_url.get_secret_value()
     if given:
         return given
-    if settings.mlflow.url != settings.mlflow.embedded_url:
+    if not settings.mlflow_is_embedded:
         return None
     return settings.embedded_postgres_url("mlflow").replace("postgresql://", "postgresql+psycopg://", 1)
 

@@ -16,7 +16,6 @@ from deployments import restoration
 from deployments.commands.restore import report
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.restore_mark import BESIDE, take_mark
-from deployments.local.secret_files import write_secret
 from deployments.restoration import Choices, Restored, folder_beside, refuse_occupied, restore
 from flows.indexing.builds import index_faults
 from flows.upkeep.copies import listing
@@ -27,6 +26,7 @@ from storage.postgres import changes, jobs
 from storage.postgres.connection import Query
 from storage.postgres.upkeep.restored import JUMP
 from storage.records.jobs import Job, JobState
+from storage.secret_files import write_secret
 from storage.settings import BlobSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests import s3_server

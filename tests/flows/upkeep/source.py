@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from deployments.local.secret_files import write_secret
+from storage.secret_files import write_secret
 from deployments.local.seed import with_own_keys
 from flows.upkeep import sealed_keys
 from flows.upkeep.backup import Made, back_up_to

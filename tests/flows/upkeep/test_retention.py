@@ -93,7 +93,8 @@ def test_every_setting_of_a_rule_is_one_and_every_setting_has_a_rule() -> None:
 def test_a_setting_of_0_is_refused_with_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("0", "-1"):
         monkeypatch.setenv(variable(f"retention.{name}"), wrong)
-        with pytest.raises(InvalidSettings, match=rf"{name.upper()}: it is {wrong}, and the least is .*36500"):
+        large = "set 36500 days" if name.endswith("_days") else f"set more {name[-3:]} than the disk has"
+        with pytest.raises(InvalidSettings, match=rf"(?i){name.upper()}: it is {wrong}, and the least is .*{large}"):
             load_settings()
 
 
