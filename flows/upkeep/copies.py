@@ -100,7 +100,7 @@ def copy_artifacts(url: str, target: BlobStore, there: Mapping[str, int]) -> tup
     filesystem, root = cast(tuple[Any, str], cast(Any, fsspec).core.url_to_fs(url))
     artifacts: list[Artifact] = []
     copied, known = Copied(), dict(there)
-    with named(failures_of(filesystem)):
+    with named(failures_of(filesystem), url):
         paths: list[str] = sorted(filesystem.find(root)) if filesystem.exists(root) else []
     for path in paths:
         artifact = _copy_artifact(filesystem, root.rstrip("/"), path, target, known)
@@ -117,7 +117,7 @@ def _copy_artifact(
 ) -> Artifact | None:
     for attempt in range(CHANGING_TRIES):
         try:
-            with named(failures_of(filesystem)):
+            with named(failures_of(filesystem), path):
                 return _copy_as_it_is(filesystem, root, path, target, known)
         except BlobMissing:
             return None

@@ -15,11 +15,14 @@ STAGING = "The folder of uploads on their way"
 
 
 def store_error(error: Exception, place: str = BLOB_STORE) -> DiskFull | StoreUnavailable:
-    """The named error for a file system's own: `place` has no room left, or the blob store does not answer."""
+    """The named error for a file system's own: `place` has no room left, or does not answer."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{place} has no room left. Free some space, then retry.")
-    said = error.strerror if isinstance(error, OSError) else None
-    return StoreUnavailable(f"The blob store does not answer ({type(error).__name__}: {said}).")
+    said = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    return StoreUnavailable(
+        f"{place} does not answer ({type(error).__name__}{said}). Check that it is there (mounted, or reachable) and "
+        "that this process may write to it, then retry."
+    )
 
 
 def failures_of(filesystem: Any) -> tuple[type[Exception], ...]:
@@ -32,7 +35,7 @@ def failures_of(filesystem: Any) -> tuple[type[Exception], ...]:
 
 @contextmanager
 def named(failures: tuple[type[Exception], ...], place: str = BLOB_STORE) -> Generator[None]:
-    """Whatever fails in the block fails as DiskFull, saying that `place` is full, or as StoreUnavailable."""
+    """Whatever fails in the block fails as DiskFull, or as StoreUnavailable, naming `place`."""
     try:
         yield
     except failures as error:

@@ -128,7 +128,7 @@ class BlobStore:
             with named(self._failures, COPIES):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with self.open(sha256) as source, temporary.open("wb") as sink:
-                    while piece := source.read(CHUNK):
+                    while piece := self._read(source):
                         digest.update(piece)
                         sink.write(piece)
                 if digest.hexdigest() != sha256:
@@ -136,6 +136,10 @@ class BlobStore:
                 temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _read(self, source: BinaryIO) -> bytes:
+        with named(self._failures):
+            return source.read(CHUNK)
 
     def fetch_folder(self, files: Mapping[str, str], folder: Path) -> Path:
         """A folder with these files (path inside it to SHA-256), whole or not at all; one made before is reused."""
