@@ -18,19 +18,17 @@ from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.restore_mark import BESIDE, MARK, take_mark
-from storage.secret_files import write_secret
 from deployments.restored_databases import Databases
 from flows.upkeep import sealed_keys
-from flows.upkeep.backup_store import BackupStore, check_there
+from flows.upkeep.backup_store import BackupStore, Say, check_there
 from flows.upkeep.copies import copy_blobs, listing, restore_artifacts
 from flows.upkeep.manifest import IDENTITY, KEYS, Manifest
 from flows.upkeep.verification import artifacts_of, blobs_of, check_known, check_server, check_whole
 from storage.blobs.store import BlobStore
 from storage.errors import BackupDamaged, BackupRefused
 from storage.postgres.upkeep import restored
+from storage.secret_files import write_secret
 from storage.settings import Settings
-
-Say = Callable[[str], None]
 
 
 @dataclass

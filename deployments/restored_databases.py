@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psycopg
@@ -10,7 +9,7 @@ from pydantic import SecretStr
 
 from flows.indexing.filling import fill
 from flows.upkeep import dumps
-from flows.upkeep.backup_store import BackupStore
+from flows.upkeep.backup_store import BackupStore, Say
 from flows.upkeep.manifest import DARKROOM, MLFLOW, PREFECT, Manifest
 from storage.errors import BackupRefused, StoreUnavailable
 from storage.postgres.connection import Database
@@ -18,10 +17,9 @@ from storage.postgres.migrating import migrate
 from storage.postgres.upkeep import prefect_restored, restored
 from storage.records.search import Kind
 from storage.search.builds import begin
-from storage.settings import PostgresSettings, Settings
+from storage.settings import PostgresSettings, Settings, variable_of
 from storage.stores import Stores, open_stores
 
-Say = Callable[[str], None]
 EMBEDDED_SERVER = 180_000
 CONNECT_SECONDS = 5
 _TABLES = """
@@ -77,7 +75,7 @@ class Databases:
         for name, file in self.manifest.dumps.items():
             if name not in self.urls:
                 self.notes.append(
-                    f"{name}'s database was not restored: DARKROOM_BACKUP__{name.upper()}_DATABASE is not set"
+                    f"{name}'s database was not restored: {variable_of('backup', f'{name}_database')} is not set"
                 )
                 continue
             dumps.restore(backup, self.urls[name], store.pieces(self.manifest, file))

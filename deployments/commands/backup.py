@@ -13,10 +13,10 @@ from typer.core import TyperGroup
 from deployments.commands.operator import operator_stores
 from deployments.commands.tables import echo_table
 from flows.upkeep import sealed_keys
-from flows.upkeep.backup import back_up_to, lost_text
+from flows.upkeep.backup import back_up_to
 from flows.upkeep.backup_store import BackupStore, check_there
 from flows.upkeep.verification import verify as verify_whole
-from storage.errors import BackupFailed, BackupRefused, StoreUnavailable
+from storage.errors import BackupFailed, BackupRefused, PostgresUnavailable
 from storage.settings import Settings, load_settings
 
 NOW = "now"
@@ -61,18 +61,18 @@ def now(
             if place and not Path(settings.backup.key_file).exists():
                 make_key(settings, passphrase_file)
             made = back_up_to(stores, place, typer.echo)
-    except StoreUnavailable as error:
-        raise StoreUnavailable(
-            f"{error}. A backup is made of a platform that runs; one that does not run is started first: "
-            "darkroom up --detach. Where it cannot start any more, restore the last backup: darkroom restore"
+    except PostgresUnavailable as error:
+        raise PostgresUnavailable(
+            f"{str(error).rstrip('.')}. A backup is made of a platform that runs; one that does not run is started "
+            "first: darkroom up --detach. Where it cannot start any more, restore the last backup: darkroom restore"
         ) from error
     for name, value in made.figures().items():
         typer.echo(f"{name:>20} {value:>16,}")
     for missing in made.manifest.without:
         typer.echo(f"not in it: {missing}")
     typer.echo(f"backup {made.manifest.name} is in {made.place}")
-    if made.manifest.lost:
-        raise BackupFailed(lost_text(made.manifest))
+    if complaint := made.complaint():
+        raise BackupFailed(complaint)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import psycopg
 
-from storage.errors import StoreUnavailable
+from storage.errors import PostgresUnavailable
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
 
@@ -16,11 +16,11 @@ CONNECT_SECONDS = 3
 
 @contextlib.contextmanager
 def operator_stores(settings: Settings) -> Generator[Stores]:
-    """The stores of these settings. Raises StoreUnavailable at once when the platform is not up."""
+    """The stores of these settings. Raises PostgresUnavailable at once when the platform is not up."""
     try:
         psycopg.connect(settings.postgres.url.get_secret_value(), connect_timeout=CONNECT_SECONDS).close()
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(
+        raise PostgresUnavailable(
             "the database does not answer. Is the platform up? Start it with: darkroom up --detach "
             f"(data folder {settings.data_folder})"
         ) from error

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -30,8 +30,9 @@ from flows.artifacts import leave_table
 from flows.light_tracking import FAILED, note
 from flows.run_logs import run_logger
 from flows.upkeep import dumps, sealed_keys
-from flows.upkeep.backup_store import BackupStore, check_outside
+from flows.upkeep.backup_store import BackupStore, Say, check_outside
 from flows.upkeep.copies import copy_artifacts, copy_blobs, listing
+from flows.upkeep.finished_backup import FinishedBackup
 from flows.upkeep.manifest import (
     ARTIFACTS,
     BLOBS,
@@ -51,47 +52,13 @@ from flows.upkeep.manifest import (
 from flows.upkeep.old_backups import drop_old
 from flows.upkeep.snapshots import snapshot, without_sweep
 from storage.errors import BackupFailed, DarkroomError, DiskFull, InUse
-from storage.settings import load_settings
+from storage.settings import load_settings, variable_of
 from storage.stores import Stores, open_stores
 
 BACK_UP = "back-up"
 MADE_AGAIN = ("--exclude-table=search_build_[0-9]*", "--exclude-table-data=search_windows")
 """Of Darkroom's database what is made again from the rest: search indexes, and ranked ids for ten minutes."""
 _log = partial(run_logger, "darkroom.backup")
-
-Say = Callable[[str], None]
-
-
-@dataclass
-class Made:
-    """A finished backup, with the seconds of each step and what went when it was there."""
-
-    manifest: Manifest
-    place: str
-    seconds: dict[str, float]
-    copied: Amount
-    copied_artifacts: Amount
-    dropped: list[str] = field(default_factory=list)
-    blobs_removed: int = 0
-
-    def figures(self) -> dict[str, float]:
-        """Figures for MLflow: counts, bytes and seconds."""
-        dumped = sum(file.size for file in self.manifest.files if file.name.endswith(".dump"))
-        return {
-            **{f"{step}_seconds": round(seconds, 3) for step, seconds in self.seconds.items()},
-            "seconds": round(sum(self.seconds.values()), 3),
-            "dump_bytes": dumped,
-            "blobs": self.manifest.blobs.count,
-            "blob_bytes": self.manifest.blobs.size,
-            "new_blobs": self.copied.count,
-            "new_blob_bytes": self.copied.size,
-            "artifacts": self.manifest.artifacts.count,
-            "artifact_bytes": self.manifest.artifacts.size,
-            "new_artifact_bytes": self.copied_artifacts.size,
-            "lost": len(self.manifest.lost),
-            "backups_removed": len(self.dropped),
-            "blobs_removed": self.blobs_removed,
-        }
 
 
 @flow(name=BACK_UP)
@@ -110,22 +77,15 @@ def back_up() -> str:
             raise
     note(settings, BACK_UP, began, made.figures(), params={"backup": made.manifest.name, "place": made.place})
     leave_table(BACK_UP, [{"figure": name, "value": value} for name, value in made.figures().items()])
-    if made.manifest.lost:
-        raise BackupFailed(lost_text(made.manifest))
+    if complaint := made.complaint():
+        raise BackupFailed(complaint)
     return made.manifest.name
 
 
-def lost_text(manifest: Manifest) -> str:
-    """What a backup says that was made of a platform with lost bytes."""
-    some = "; ".join(manifest.lost[:5])
-    return (
-        f"Backup {manifest.name} is finished, but {len(manifest.lost)} blobs that rows name were lost before it: "
-        f"{some}. Look for them in older backups (darkroom backup list), and run: darkroom check"
-    )
-
-
-def back_up_to(stores: Stores, place: str, say: Say) -> Made:
+def back_up_to(stores: Stores, place: str, say: Say) -> FinishedBackup:
     """Back everything up to a folder or URL, one backup at a time, and remove older ones that no rule keeps.
+
+    What goes wrong with the older ones takes nothing from this one: it stands in `dropped.faults`.
 
     Raises BackupRefused, InUse, BackupFailed, DiskFull, StoreUnavailable; then there is no backup of that time.
     """
@@ -139,7 +99,10 @@ def back_up_to(stores: Stores, place: str, say: Say) -> Made:
         making = _Making(stores, store, say)
         made = making.make(pair)
         with making.step("retention"):
-            made.dropped, made.blobs_removed = drop_old(store, settings.backup)
+            try:
+                made.dropped = drop_old(store, settings.backup)
+            except DarkroomError as error:
+                made.dropped.faults.append(str(error))
         return made
 
 
@@ -175,7 +138,7 @@ class _Making:
         yield
         self._seconds[name] = time.monotonic() - began
 
-    def make(self, pair: sealed_keys.KeyPair) -> Made:
+    def make(self, pair: sealed_keys.KeyPair) -> FinishedBackup:
         """The whole backup, its manifest last.
 
         Raises BackupFailed when Postgres is lost in the middle, DiskFull when the place is full."""
@@ -190,7 +153,7 @@ class _Making:
                 f"{self._store.url} has no room left for a backup. Free some, then back up again."
             ) from error
 
-    def _make(self, pair: sealed_keys.KeyPair) -> Made:
+    def _make(self, pair: sealed_keys.KeyPair) -> FinishedBackup:
         there = listing(self._store.blobs)
         with without_sweep(self._stores.database):
             with self.step("dump"):
@@ -232,7 +195,7 @@ class _Making:
                 recipient=pair.recipient,
             )
             self._store.finish(manifest)
-        return Made(
+        return FinishedBackup(
             manifest=manifest,
             place=self._store.url,
             seconds=self._seconds,
@@ -242,7 +205,7 @@ class _Making:
 
     def _dump_other(self, name: str, url: str) -> None:
         if not url:
-            self._without.append(f"{name}'s database: DARKROOM_BACKUP__{name.upper()}_DATABASE is not set")
+            self._without.append(f"{name}'s database: {variable_of('backup', f'{name}_database')} is not set")
             return
         with self._store.writing(self._name, f"{name}.dump") as sink:
             dumps.dump(self._settings.backup, url, sink.write)

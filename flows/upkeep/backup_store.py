@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -24,9 +24,11 @@ from storage.blobs.disks import sync_folder
 from storage.blobs.failures import failures_of, named
 from storage.blobs.store import CHUNK, BlobStore
 from storage.blobs.stored import modified_at
-from storage.errors import BackupDamaged, BackupRefused, StoreUnavailable
+from storage.errors import BackupDamaged, BackupRefused
 from storage.settings import BlobSettings
 
+Say = Callable[[str], None]
+"""Tells whoever watches what was done, a line each time."""
 ASIDE = "damaged"
 """The folder of a place that damaged blobs are moved to. Nothing reads or removes them."""
 
@@ -166,12 +168,15 @@ class BackupStore:
             raise BackupDamaged(f"Backup {manifest.name}: the bytes of '{file}' have changed. Take another backup.")
 
     def delete(self, name: str) -> None:
-        """Remove a backup: its manifest first, so that one that is half gone is none. Its blobs stay."""
+        """Remove a backup: its manifest first, so that one that is half gone is none. Its blobs stay.
+
+        Raises DiskFull, StoreUnavailable."""
         paths = [path for path in self._files() if _backup_of(path) == name]
-        for path in sorted(paths, key=lambda path: not is_manifest(PurePosixPath(path).name)):
-            self._fs.rm_file(path)
-        if self.local:
-            (self.local / "backups" / name).rmdir()
+        with named(self._failures, self.url):
+            for path in sorted(paths, key=lambda path: not is_manifest(PurePosixPath(path).name)):
+                self._fs.rm_file(path)
+            if self.local:
+                (self.local / "backups" / name).rmdir()
 
     def put_aside(self, sha256: str) -> None:
         """Take the name from a damaged blob, and keep its bytes. One that is gone is no error."""
@@ -215,10 +220,7 @@ def check_there(store: BackupStore) -> None:
     """Raises BackupRefused when a folder to restore from is not there, StoreUnavailable when it does not answer."""
     if store.local is not None and not store.local.is_dir():
         raise BackupRefused(f"There is no folder {store.local}. Name the place that `darkroom backup` wrote to.")
-    try:
-        store.finished()
-    except PermissionError as error:
-        raise StoreUnavailable(f"{store.url} may not be read.") from error
+    store.finished()
 
 
 def _backup_of(path: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from flows.upkeep.backup_store import BackupStore
-from flows.upkeep.manifest import ARTIFACTS, BLOBS, read_artifact_lines, read_blob_lines
+from flows.upkeep.manifest import Manifest
+from flows.upkeep.verification import artifacts_of, blobs_of
 from storage.backup_settings import BackupSettings
+from storage.errors import BackupDamaged, BackupRefused
 
 UNFINISHED_SECONDS = 2 * 86400.0
 """A backup that nobody has written to for so long is one that died."""
@@ -36,28 +40,48 @@ def kept(backups: Mapping[str, datetime], settings: BackupSettings) -> set[str]:
     return names
 
 
-def drop_old(store: BackupStore, settings: BackupSettings) -> tuple[list[str], int]:
+@dataclass
+class Dropped:
+    """What went: names of backups, and how many blobs. `faults`: a sentence for each backup that could not be read,
+    which stays."""
+
+    names: list[str] = field(default_factory=list)
+    blobs: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def drop_old(store: BackupStore, settings: BackupSettings) -> Dropped:
     """Remove backups that no rule keeps, those that died, and blobs that no backup names any more.
 
-    Gives the names of the backups and the number of blobs. A damaged manifest ends it before anything is removed.
-    Raises BackupDamaged, StoreUnavailable.
+    A backup that cannot be read stays, and counts for no rule. While there is one no blob goes: it may be what names
+    it. Raises DiskFull, StoreUnavailable.
     """
-    manifests = {name: store.manifest(name) for name in store.finished()}
+    dropped = Dropped()
+    manifests: dict[str, Manifest] = {}
+    for name in store.finished():
+        with _noted(dropped.faults, name):
+            manifests[name] = store.manifest(name)
     keeping = kept({name: manifest.started_at for name, manifest in manifests.items()}, settings)
-    unfinished = store.unfinished()
-    dead = [name for name, age in unfinished.items() if age > UNFINISHED_SECONDS]
     named: set[str] = set()
     for name in keeping:
-        named.update(read_blob_lines(store.read(manifests[name], BLOBS)))
-        if manifests[name].has(ARTIFACTS):
-            named.update(artifact.sha256 for artifact in read_artifact_lines(store.read(manifests[name], ARTIFACTS)))
-    gone = [name for name in manifests if name not in keeping] + dead
-    for name in gone:
+        with _noted(dropped.faults, name):
+            named.update(blobs_of(store, manifests[name]))
+            named.update(artifact.sha256 for artifact in artifacts_of(store, manifests[name]))
+    dead = [name for name, age in store.unfinished().items() if age > UNFINISHED_SECONDS]
+    dropped.names = [name for name in manifests if name not in keeping] + dead
+    for name in dropped.names:
         store.delete(name)
-    removed = 0
-    for blob in store.blobs.list() if gone else ():
+    for blob in store.blobs.list() if dropped.names and not dropped.faults else ():
         if blob.sha256 not in named and blob.age_seconds > YOUNG_SECONDS:
             store.blobs.delete(blob.sha256)
-            removed += 1
+            dropped.blobs += 1
     store.blobs.sweep_unfinished(UNFINISHED_SECONDS)
-    return gone, removed
+    return dropped
+
+
+@contextmanager
+def _noted(faults: list[str], name: str) -> Generator[None]:
+    try:
+        yield
+    except (BackupDamaged, BackupRefused) as error:
+        faults.append(f"{name}: {error}")

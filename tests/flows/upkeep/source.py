@@ -14,10 +14,10 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from storage.secret_files import write_secret
 from deployments.local.seed import with_own_keys
 from flows.upkeep import sealed_keys
-from flows.upkeep.backup import Made, back_up_to
+from flows.upkeep.backup import back_up_to
+from flows.upkeep.finished_backup import FinishedBackup
 from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
 from storage.postgres import catalog, models, submissions, uploads, versions
@@ -27,6 +27,7 @@ from storage.records.training import TrainingRequest
 from storage.records.uploads import DataSetImage
 from storage.records.vocabulary import ModelType
 from storage.search.builds import ensure_live_builds
+from storage.secret_files import write_secret
 from storage.settings import PostgresSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests.conftest import fresh_database
@@ -50,7 +51,7 @@ class Source:
         """Its settings."""
         return self.stores.settings
 
-    def back_up(self) -> Made:
+    def back_up(self) -> FinishedBackup:
         """A backup now."""
         return back_up_to(self.stores, str(self.place), lambda _: None)
 

@@ -30,10 +30,12 @@ from flows.upkeep.old_backups import YOUNG_SECONDS, drop_old, kept
 from flows.upkeep.verification import check_known, check_whole
 from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
-from storage.errors import BackupDamaged, BackupFailed, BackupRefused, DarkroomError, InUse
+from storage.errors import BackupDamaged, BackupFailed, BackupRefused, DarkroomError, InUse, StoreUnavailable
 from storage.postgres.locks import BLOB_SWEEP, try_lock
 from storage.settings import Settings, previous_key_file
 from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, source
+
+ONLY_THE_LAST = BackupSettings(keep_last=1, keep_days=0, keep_weeks=0, keep_months=0)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +209,7 @@ def test_a_cut_blob_that_the_platform_has_lost_too_is_named_and_in_no_list(old: 
     assert old.back_up().manifest.lost == [f"Blob {image.sha256} is gone"]
     assert complaint(old.place) == ""
     old.stores.blobs.put(content)
-    assert old.back_up().manifest.lost == []
+    assert old.back_up().complaint() == ""
     assert path.read_bytes() == content
 
 
@@ -309,9 +311,10 @@ def test_bytes_that_were_lost_before_are_named_and_the_rest_is_backed_up(old: So
     made = old.back_up()
     assert made.manifest.lost == [f"Blob {sha256} is gone"]
     assert made.figures()["lost"] == 1
+    assert "1 blobs that rows name were lost" in made.complaint()
     assert complaint(old.place) == ""
     old.stores.blobs.put(b"soon lost" * 100)
-    assert old.back_up().manifest.lost == []
+    assert old.back_up().complaint() == ""
 
 
 def test_a_blob_that_changed_before_does_not_replace_a_good_one_in_the_backup(old: Source) -> None:
@@ -374,8 +377,7 @@ def test_the_newest_of_each_period_are_kept() -> None:
         *("11-22", "11-15", "10-31", "09-30", "08-31", "07-31", "06-30"),
     ]
     assert kept({}, settings) == set()
-    only_last = BackupSettings(keep_last=1, keep_days=0, keep_weeks=0, keep_months=0)
-    assert kept(backups, only_last) == {names[0]}
+    assert kept(backups, ONLY_THE_LAST) == {names[0]}
 
 
 def test_backups_that_go_take_the_blobs_that_no_other_names(old: Source, copy: Path) -> None:
@@ -385,12 +387,52 @@ def test_backups_that_go_take_the_blobs_that_no_other_names(old: Source, copy: P
     [path] = copy.rglob(orphan.sha256)
     aged = path.stat().st_mtime - YOUNG_SECONDS - 60
     os.utime(path, (aged, aged))
-    gone, removed = drop_old(store, BackupSettings(keep_last=1, keep_days=0, keep_weeks=0, keep_months=0))
+    dropped = drop_old(store, ONLY_THE_LAST)
     assert store.finished() == [manifest.name]
-    assert manifest.name not in gone
-    assert removed == 1
+    assert manifest.name not in dropped.names
+    assert (dropped.blobs, dropped.faults) == (1, [])
     assert store.blobs.exists(young.sha256)
     assert complaint(copy) == ""
+
+
+@pytest.mark.parametrize("damaged", ["the manifest", "the list of blobs"])
+def test_a_damaged_backup_stays_with_all_blobs_and_holds_up_neither_the_others_nor_a_new_one(
+    old: Source, copy: Path, damaged: str
+) -> None:
+    old.back_up()
+    shutil.copytree(old.place, copy, dirs_exist_ok=True)
+    store = BackupStore(str(copy))
+    first, *others, last = store.finished()
+    if damaged == "the manifest":
+        broken, [file] = first, (copy / "backups" / first).glob("manifest-*")
+    else:
+        broken, file = last, copy / "backups" / last / BLOBS
+    file.write_bytes(file.read_bytes() + b" ")
+    orphan = store.blobs.put(b"which the damaged one may name")
+    [path] = copy.rglob(orphan.sha256)
+    os.utime(path, (path.stat().st_mtime - YOUNG_SECONDS - 60,) * 2)
+
+    dropped = drop_old(store, ONLY_THE_LAST)
+    assert broken in store.finished()
+    assert set(dropped.names) == {first, *others, last} - {broken, last}
+    assert (len(dropped.faults), dropped.blobs, store.blobs.exists(orphan.sha256)) == (1, 0, True)
+    assert broken in dropped.faults[0]
+
+    made = back_up_to(old.stores, str(copy), say)
+    assert made.figures()["unreadable"] == 1
+    assert f"Backup {made.manifest.name} is finished, but older backups" in made.complaint()
+    check_whole(store, made.manifest.name)
+
+
+def test_a_place_that_may_not_be_written_to_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, manifest = newest(copy)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "remove", refuse)
+    with pytest.raises(StoreUnavailable, match=rf"{store.url} does not answer \(PermissionError: .*may write to it"):
+        store.delete(manifest.name)
 
 
 def test_the_flow_does_nothing_without_a_destination(monkeypatch: pytest.MonkeyPatch) -> None:
