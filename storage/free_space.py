@@ -48,28 +48,62 @@ def volumes(settings: Settings) -> tuple[Volume, ...]:
     return tuple(found)
 
 
-def check_free_space(settings: Settings) -> None:
-    """Raises FreeSpaceLow when a disk has less room than the floor."""
+@dataclass(frozen=True)
+class Shortage:
+    """A volume with less free bytes than the floor."""
+
+    volume: Volume
+    free: int
+    floor: int
+
+    def __str__(self) -> str:
+        """What callers are told of it."""
+        return (
+            f"Only {in_units(self.free)} are free on the disk of the {self.volume.name}; {in_units(self.floor)} must "
+            "stay free. Uploads and new jobs are taken again when the operator has made room; everything else works."
+        )
+
+
+def shortage(settings: Settings) -> Shortage | None:
+    """The first disk that has less room than the floor; None when all have enough."""
     floor = settings.quotas.free_space_bytes
     for volume in volumes(settings) if floor else ():
         free = volume.free()
         if free < floor:
-            log.warning("%s: %d bytes are free in %s; the floor is %d", volume.name, free, volume.folder, floor)
-            raise FreeSpaceLow(
-                f"Only {in_units(free)} are free on the disk of the {volume.name}; {in_units(floor)} must stay free. "
-                "Uploads and new jobs are taken again when the operator has made room; everything else works."
-            )
+            return Shortage(volume, free, floor)
+    return None
+
+
+def check_free_space(settings: Settings) -> None:
+    """Raises FreeSpaceLow when a disk has less room than the floor."""
+    if found := shortage(settings):
+        raise FreeSpaceLow(str(found))
 
 
 class FreeSpace:
-    """The same for the API: asked with every piece that arrives, looked at once a second."""
+    """The same for the API: asked with every piece that arrives, looked at once a second, logged when it changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._good_until = 0.0
+        self._kept_until = 0.0
+        self._found: Shortage | None = None
 
     async def check(self) -> None:
         """Raises FreeSpaceLow."""
-        if time.monotonic() >= self._good_until:
-            await asyncio.to_thread(check_free_space, self._settings)
-            self._good_until = time.monotonic() + KEPT_SECONDS
+        if time.monotonic() >= self._kept_until:
+            # Set before the look: whoever asks meanwhile is answered with what was found last, and takes no thread.
+            self._kept_until = time.monotonic() + KEPT_SECONDS
+            found = await asyncio.to_thread(shortage, self._settings)
+            if bool(found) != bool(self._found):
+                _log_change(found)
+            self._found = found
+        if self._found is not None:
+            raise FreeSpaceLow(str(self._found))
+
+
+def _log_change(found: Shortage | None) -> None:
+    if found is None:
+        log.info("there is room again: uploads and new jobs are taken")
+        return
+    volume = found.volume
+    log.warning("%s: %d bytes are free in %s; the floor is %d", *(volume.name, found.free, volume.folder, found.floor))

@@ -1,7 +1,8 @@
 """Room for work that may be done at once: each kind of work has its own, and who finds none waits for a bounded time.
 
 What blocks must not share its threads with anything else. Slow images once held every thread that downloads needed;
-asyncio's default executor now carries clean-up and names of hosts alone.
+asyncio's default executor carries what is short and rare alone: clean-up, names of hosts, and a look at the free space
+once a second.
 """
 
 from __future__ import annotations
