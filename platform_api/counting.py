@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 from storage.errors import StoreFailure
@@ -48,7 +49,7 @@ class Tally:
             while self._acts:
                 batch = self._acts[:MOST]
                 try:
-                    await self._database.run(activity.ingest(SOURCE, batch))
+                    await self._database.run(partial(activity.ingest, SOURCE, batch))
                 except StoreFailure as error:
                     LOG.warning("%d counted acts wait: %s", len(self._acts), error)
                     return

@@ -42,7 +42,7 @@ async def page_of(stores: AsyncStores, kind: Kind, query: SearchQuery, limit: in
     following = None
     if limit > 0 and end < len(window.ids):
         if identity is None:
-            identity = await stores.database.run(search_windows.keep(window))
+            identity = await stores.database.run(lambda: search_windows.keep(window))
         following = write_cursor(identity, end)
     return SearchPage(window.ids[offset:end], window, following)
 

@@ -118,7 +118,7 @@ class ActivityResource(Controller):
         """
         acts = [_act(n, act) for n, act in enumerate(data.activities)]
         source = f"account {caller.account_id}"
-        batch = await stores.database.run(activity.ingest(source, acts, viewer=viewer_of(caller.account)))
+        batch = await stores.database.run(lambda: activity.ingest(source, acts, viewer=viewer_of(caller.account)))
         return CountedBatch(
             batch_id=batch.id,
             accepted=batch.accepted,

@@ -105,7 +105,7 @@ class BaseModels(Controller):
                 paces.append(pace)
             return [_view(base, pace) for base, pace in zip(bases, paces, strict=True)]
 
-        return BaseModelList(items=await stores.database.run(script()))
+        return BaseModelList(items=await stores.database.run(script))
 
     @get(
         "/{name:str}", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403, 404), summary="One of them"
@@ -119,4 +119,4 @@ class BaseModels(Controller):
             base = yield from base_models.by_name(name)
             return _view(base, (yield from jobs.seconds_per_step(base.name)))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)

@@ -99,7 +99,7 @@ class DataSets(Controller):
     @post(
         "/",
         guards=[Requires(Scope.DATA_SETS_WRITE)],
-        responses=can_answer(401, 403, 408, 413, 415, 422, 429, 507),
+        responses=can_answer(401, 403, 408, 413, 415, 422, 429),
         operation_class=documentation.UploadOperation,
         request_max_body_size=None,
         summary="Upload photos",
@@ -164,7 +164,7 @@ class DataSets(Controller):
             data_set = yield from uploads.get(data_set_id, caller.account_id)
             return _detail(data_set, (yield from uploads.images(data_set_id)))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @delete(
         "/{data_set_id:uuid}",

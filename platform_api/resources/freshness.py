@@ -84,4 +84,4 @@ class Freshness(Controller):
                 alarms=msgspec.convert(alarms, list[AlarmView], from_attributes=True),
             )
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)

@@ -71,7 +71,7 @@ class ImageWriting(Controller):
 
     @post(
         "/",
-        responses=can_answer(401, 403, 404, 408, 409, 410, 413, 415, 422, 429, 507),
+        responses=can_answer(401, 403, 404, 408, 409, 410, 413, 415, 422, 429),
         operation_class=ImageUploadOperation,
         request_max_body_size=None,
         summary="Upload an image of a version",
@@ -96,7 +96,7 @@ class ImageWriting(Controller):
         # Before the bytes come. Those of a repeat are compared and never kept, so there need not be room for them.
         repeats = await stores.database.run(idempotency.is_used(caller.account_id, checked_key(idempotency_key)))
         if not repeats:
-            await stores.database.run(_with_room(version_id, viewer, limits))
+            await stores.database.run(lambda: _with_room(version_id, viewer, limits))
         async with (
             state.uploads.hold(caller.account_id),
             reserving(stores, caller.account_id, receiving.declared_length(request), kept=not repeats) as reservation,

@@ -126,7 +126,7 @@ class ModelVersions(Controller):
                 raise unknown from None
 
         try:
-            version = await stores.database.run(script())
+            version = await stores.database.run(script)
         except NotFound as error:
             keep_absence(request.scope, error, Grounds(every=Every.EDITS))
             raise
@@ -158,7 +158,7 @@ class ModelVersions(Controller):
                     continue
             return found
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @post(
         "/by-hash/ids",
@@ -189,7 +189,7 @@ class ModelVersions(Controller):
                 if match.version_id in seen
             ]
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @get(
         "/mini/{version_id:int}",
@@ -235,7 +235,7 @@ class ModelVersions(Controller):
                 payout_enabled=False,
             )
 
-        return answer(request, await stores.database.run(script()))
+        return answer(request, await stores.database.run(script))
 
     @downloads.read_route(
         "/{version_id:int}/files/{path:path}", guards=[_READS], summary="Bytes of a version's file, by its path"

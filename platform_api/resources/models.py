@@ -131,7 +131,7 @@ class Models(Controller):
             check_model(model, viewer)
             return model_view(model, (yield from read_parts([model], viewer)), where)
 
-        return answer(request, await stores.database.run(script()), grounds=Grounds(frozenset({model_id})))
+        return answer(request, await stores.database.run(script), grounds=Grounds(frozenset({model_id})))
 
 
 def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:

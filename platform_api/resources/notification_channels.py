@@ -66,7 +66,7 @@ class NotificationChannels(Controller):
             found = yield from endpoints.of_reader(caller.account.number)
             return ChannelList(items=[channel_view(one, paused) for one in found])
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @put(
         "/channels/email",
@@ -95,7 +95,7 @@ class NotificationChannels(Controller):
             yield from _ask(Purpose.CONFIRM, made)
             return channel_view(made, paused)
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @put(
         "/channels/webhook",
@@ -135,7 +135,7 @@ class NotificationChannels(Controller):
             rotated = yield from endpoints.rotate(caller.account.number, seal.seal(secret), overlap)
             return (yield from endpoints.reseal(rotated, seal.renewed))
 
-        return SecretView(secret=secret, old_until=(await stores.database.run(script())).old_until)
+        return SecretView(secret=secret, old_until=(await stores.database.run(script)).old_until)
 
     @get(
         "/channels/push/key",
@@ -159,7 +159,7 @@ class NotificationChannels(Controller):
         address = _checked("endpoint", read_endpoint, data.endpoint)
         _checked("keys", read_keys, data.keys)
         subscription = msgspec.json.encode(PushSubscription(endpoint=data.endpoint, keys=data.keys)).decode()
-        return await stores.database.run(_put(stores, caller, Channel.PUSH, subscription, address.shown))
+        return await stores.database.run(lambda: _put(stores, caller, Channel.PUSH, subscription, address.shown))
 
     @put(
         "/channels/chat",
@@ -171,7 +171,7 @@ class NotificationChannels(Controller):
     async def put_chat(self, stores: AsyncStores, caller: Caller, data: ChatWish) -> ChannelView:
         """Its address is its secret: whoever knows it may write there. It is sealed, and never shown again."""
         address = _checked("url", read_chat_address, data.url)
-        return await stores.database.run(_put(stores, caller, Channel.CHAT, data.url, address.shown))
+        return await stores.database.run(lambda: _put(stores, caller, Channel.CHAT, data.url, address.shown))
 
     @delete(
         "/channels/email",
@@ -229,7 +229,7 @@ class NotificationChannels(Controller):
                 raise WrongState(f"Your address is {found.state}. Confirm it, or register it again.")
             return sending_view((yield from _ask(Purpose.TEST, found)))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
     @get("/dead-letters", guards=[Requires(READ)], responses=can_answer(401, 403), summary="What was given up")
     async def dead_letters(self, stores: AsyncStores, caller: Caller) -> SendingList:
@@ -246,7 +246,7 @@ class NotificationChannels(Controller):
     )
     async def replay(self, stores: AsyncStores, caller: Caller, sending_id: UUID) -> SendingView:
         """Makes it due again, under the same id. It goes to the address that you have now."""
-        return sending_view(await stores.database.run(sendings.replay(sending_id, caller.account.number)))
+        return sending_view(await stores.database.run(lambda: sendings.replay(sending_id, caller.account.number)))
 
 
 def new_secret() -> str:

@@ -79,7 +79,7 @@ class NotificationLinks(Controller):
             if (yield from access.users(number=link.reader)) and known:
                 yield from preferences.say(link.reader, preferences.never(known, Channel.EMAIL))
 
-        await stores.database.run(script())
+        await stores.database.run(script)
         return _page("Done", "You get no more e-mail of this kind. Your preferences can bring it back.")
 
 

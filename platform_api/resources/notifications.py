@@ -84,7 +84,7 @@ class Notifications(Controller):
             yield from in_app.read_up_to(caller.account.number, up_to)
             return (yield from in_app.unread(caller.account.number))
 
-        return unread_view(await stores.database.run(script()))
+        return unread_view(await stores.database.run(script))
 
     @post(
         "/{notification_id:int}/read",
@@ -100,7 +100,7 @@ class Notifications(Controller):
             yield from in_app.read(caller.account.number, notification_id)
             return (yield from in_app.unread(caller.account.number))
 
-        return unread_view(await stores.database.run(script()))
+        return unread_view(await stores.database.run(script))
 
     @get(
         "/events",
@@ -149,7 +149,7 @@ class Notifications(Controller):
             yield from preferences.replace(caller.account.number, said, clocks)
             return (yield from _preferences(caller.account.number))
 
-        return await stores.database.run(script())
+        return await stores.database.run(script)
 
 
 def _preferences(reader: int) -> Script[PreferencesView]:

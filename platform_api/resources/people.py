@@ -100,7 +100,7 @@ class People(Controller):
             found = yield from access.creators(text, offset=(page - 1) * limit, limit=limit)
             return found, (yield from access.count_creators(text))[0]
 
-        found, total = await stores.database.run(script())
+        found, total = await stores.database.run(script)
         items = [creator_item(one, where) for one in found]
         metadata = numbers(total, page, limit, f"{API}/creators", query, where)
         people, grounds = CreatorPage(items=items, metadata=metadata), Grounds(every=Every.EDITS)

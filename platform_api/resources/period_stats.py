@@ -109,7 +109,7 @@ class PeriodStats(Controller):
             check_model((yield from catalog.model_by_id(model_id)), viewer)
             return (yield from rollups.taken_up(Counted.MODEL, model_id))
 
-        return answer(request, _stats(model_id, await stores.database.run(script()), UseCounts, _USE))
+        return answer(request, _stats(model_id, await stores.database.run(script), UseCounts, _USE))
 
     @get(
         "/model-versions/{version_id:int}/stats",
@@ -126,7 +126,7 @@ class PeriodStats(Controller):
             yield from read_version(version_id, viewer)
             return (yield from rollups.taken_up(Counted.VERSION, version_id))
 
-        return answer(request, _stats(version_id, await stores.database.run(script()), UseCounts, _USE))
+        return answer(request, _stats(version_id, await stores.database.run(script), UseCounts, _USE))
 
     @get(
         "/images/{image_id:int}/stats",
@@ -143,7 +143,7 @@ class PeriodStats(Controller):
             check_seen(viewer, (yield from policy.image(image_id)).facts)
             return (yield from rollups.taken_up(Counted.IMAGE, image_id))
 
-        return answer(request, _stats(image_id, await stores.database.run(script()), ImageCounts, _IMAGE))
+        return answer(request, _stats(image_id, await stores.database.run(script), ImageCounts, _IMAGE))
 
 
 def _stats(entity_id: int, found: EntityTotals, kind: type[Counts], fields: Mapping[Metric, str]) -> StatsOf[Counts]:

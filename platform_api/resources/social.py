@@ -201,7 +201,7 @@ class Comments(Controller):
             found = yield from social.comments(viewer, entity, entity_id, before=before, limit=limit + 1)
             return (yield from _views(found))
 
-        views = await stores.database.run(script())
+        views = await stores.database.run(script)
         end = write_cursor(views[limit - 1].id) if len(views) > limit else None
         query = {"entity": entity.value, "entityId": entity_id, "limit": limit}
         return Page(items=views[:limit], metadata=page_metadata(f"{API}/comments", end, query))

@@ -96,7 +96,7 @@ def _nothing(description: str) -> ResponseSpec:
     return ResponseSpec(None, description=description)
 
 
-_SENDING = can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460, 507)
+_SENDING = can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460)
 """What bytes of an upload can be answered with, whichever method brings them."""
 
 
@@ -175,7 +175,7 @@ class Uploads(Controller):
             upload = yield from model_uploads.get(upload_id, viewer)
             return upload, _view(upload, (yield from model_uploads.file_of(upload)))
 
-        upload, view = await stores.database.run(script())
+        upload, view = await stores.database.run(script)
         return Response(view, headers=tus.upload_headers(upload))
 
     @patch(

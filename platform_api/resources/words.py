@@ -73,7 +73,7 @@ class Words(Controller):
             found = yield from tags.page(text, offset=(page - 1) * limit, limit=limit)
             return found, (yield from tags.total(text))[0]
 
-        found, total = await stores.database.run(script())
+        found, total = await stores.database.run(script)
         items = [
             TagItem(
                 id=tag.id,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from storage.postgres import access, model_uploads, uploads
+from storage.postgres import access, activity, endpoints, model_uploads, sendings, uploads
 from storage.postgres.connection import Query, Script
 from tests.platform_api.door import Door
 from tests.platform_api.sending import a_sender, weights
@@ -45,6 +45,30 @@ def test_a_key_is_made_and_revoked(shared_door: Door, conflicting: Callable[[Mod
     revoked = owner.delete(f"/api/v1/keys/{made.json()['id']}")
     assert (revoked.status_code, len(revoking)) == (204, 2), revoked.text
     assert shared_door.client(made.json()["key"]).get("/api/v1/me").status_code == 401
+
+
+def test_an_address_is_registered_and_tried_out(
+    shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]
+) -> None:
+    owner, channels = shared_door.client(), "/api/v1/notifications/channels"
+    assert owner.put(f"{channels}/webhook", json={"url": "https://example.com/hook"}).status_code == 200
+    registering, rotating, asking = (
+        conflicting(endpoints, "put"),
+        conflicting(endpoints, "rotate"),
+        conflicting(sendings, "add"),
+    )
+    chat = {"url": f"https://discord.com/api/webhooks/1/{'t' * 60}"}
+    assert owner.put(f"{channels}/chat", json=chat).status_code == 200
+    assert owner.post(f"{channels}/webhook/secret").status_code == 200
+    assert owner.post(f"{channels}/webhook/test").status_code == 202
+    assert (len(registering), len(rotating), len(asking)) == (2, 2, 2)
+
+
+def test_acts_are_counted(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
+    counting = conflicting(activity, "ingest")
+    act = {"key": "k", "kind": "view", "entity": "model", "entityId": 1, "occurredAt": "2026-01-01T00:00:00Z"}
+    counted = shared_door.client().post("/api/v1/activity", json={"activities": [act]})
+    assert (counted.status_code, len(counting)) == (202, 2), counted.text
 
 
 def test_a_data_set_is_deleted(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
