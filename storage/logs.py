@@ -1,7 +1,7 @@
 """Log lines: one for each event, as text or as JSON, with what the work under way belongs to, and no secrets.
 
 `configure` is called once where a process begins. Prefect's processes are configured by
-deployments/prefect-logging.yaml, which asks for the same `formatter`.
+deployments/prefect-logging.yaml, which asks for `prefect_formatter`.
 """
 
 from __future__ import annotations
@@ -101,10 +101,22 @@ class TextLines(logging.Formatter):
         return " | ".join(line.strip() for line in f"{text}\n{exception}".splitlines() if line.strip())
 
 
-def formatter(settings: LogSettings | None = None) -> logging.Formatter:
-    """The formatter that the settings ask for (those of this process's environment when none are given)."""
-    wanted = load_settings().logs if settings is None else settings
-    return JsonLines() if wanted.format == "json" else TextLines()
+def formatter(settings: LogSettings) -> logging.Formatter:
+    """The formatter that the settings ask for."""
+    return JsonLines() if settings.format == "json" else TextLines()
+
+
+def prefect_formatter() -> logging.Formatter:
+    """The same for Prefect's processes, by their environment. Sets the level of our own loggers, too: a file of logging
+    settings can name neither them nor the setting once for all."""
+    settings = load_settings().logs
+    _set_levels(settings)
+    return formatter(settings)
+
+
+def _set_levels(settings: LogSettings) -> None:
+    for name in OURS:
+        logging.getLogger(name).setLevel(settings.level)
 
 
 def configure(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
@@ -114,8 +126,7 @@ def configure(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in OURS:
-        logging.getLogger(name).setLevel(settings.level)
+    _set_levels(settings)
     # uvicorn has set up its own by now. Its line for each request has the query, and with it signatures: ours has not.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)

@@ -75,23 +75,24 @@ def test_secrets_are_hidden_wherever_they_stand(said: str, shown: str) -> None:
     assert without_secrets(said) == shown
 
 
-def test_prefects_processes_write_the_same_lines() -> None:
+@pytest.mark.parametrize(("level", "ours"), [("DEBUG", ["from us", "a detail"]), ("INFO", ["from us"]), ("ERROR", [])])
+def test_prefects_processes_write_the_same_lines(level: str, ours: list[str]) -> None:
     code = (
         "import logging; from prefect import flow; from prefect.logging import get_logger\n"
         "from storage.logs import log_context\n"
         "with log_context(request_id='abc-1'):\n"
         "    get_logger('workers').info('from prefect'); logging.getLogger('darkroom.lifecycle').info('from us')\n"
+        "    logging.getLogger('storage.blobs').debug('a detail')\n"
     )
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(PROJECT),
         "DARKROOM_LOGS__FORMAT": "json",
+        "DARKROOM_LOGS__LEVEL": level,
         "PREFECT_LOGGING_SETTINGS_PATH": str(PREFECT_LOGGING),
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [(line["message"], line["request_id"]) for line in lines] == [
-        ("from prefect", "abc-1"),
-        ("from us", "abc-1"),
-    ]
+    assert [line["message"] for line in lines] == ["from prefect", *ours]
+    assert {line["request_id"] for line in lines} == {"abc-1"}
