@@ -48,9 +48,7 @@ def _value(statement: str, parameters: Mapping[str, Any], name: str) -> Query[An
     return Query(statement, parameters, read)
 
 
-def submit(
-    new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limits | None = None
-) -> Script[tuple[Job, bool]]:
+def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limits) -> Script[tuple[Job, bool]]:
     """The committed job for a request, and whether it is new (tx1). A key seen before gives its first job again.
 
     Raises IdempotencyKeyReused when the key came with another request, TooManyRequests when the account already has
@@ -66,8 +64,7 @@ def submit(
     unfinished: int = yield from _value(SQL["unfinished"], {"account_id": new.account_id}, "unfinished")
     if unfinished >= limit:
         raise TooManyRequests(f"{unfinished} unfinished jobs; the limit is {limit}. Wait for some to end.", 60)
-    if limits is not None:
-        yield from quotas.hold(new.account_id, limits)
+    yield from quotas.hold(new.account_id, limits)
     job = yield from one(
         SQL["insert"],
         {

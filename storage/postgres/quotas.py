@@ -7,7 +7,8 @@ from uuid import UUID
 from storage.postgres.connection import Query, Script, column, load_statements, many, one
 from storage.records.quotas import Limits, NamedUsage, Usage, check_quota
 
-SQL = load_statements(__file__)
+_STATEMENTS = load_statements(__file__)
+SQL = {name: text.replace("{of_account}", _STATEMENTS["of_account"]) for name, text in _STATEMENTS.items()}
 
 
 def usage(account_id: UUID, *, but: UUID | None = None) -> Query[Usage]:
@@ -17,7 +18,7 @@ def usage(account_id: UUID, *, but: UUID | None = None) -> Query[Usage]:
 
 def largest(limit: int) -> Query[list[NamedUsage]]:
     """The accounts that hold most."""
-    return many(SQL["largest"], {"limit": limit}, NamedUsage)
+    return many(SQL["largest"], {"limit": limit, "but": None}, NamedUsage)
 
 
 def hold(

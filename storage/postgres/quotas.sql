@@ -8,25 +8,27 @@ insert into account_usage (account_id) values (%(account_id)s)
 on conflict (account_id) do update set bytes = account_usage.bytes
 returning bytes;
 
--- usage --
--- What an account holds, and what it has begun to send.
-select greatest(coalesce((select bytes from account_usage where account_id = %(account_id)s), 0), 0) as bytes,
+-- of_account --
+-- What `account` holds and what it has begun to send: the figures of both statements below.
+select greatest(coalesce((select bytes from account_usage where account_id = account.id), 0), 0) as bytes,
        coalesce(upload.bytes, 0)::bigint + coalesce(reserved.bytes, 0)::bigint as unfinished_bytes,
        upload.uploads as unfinished_uploads
   from (select sum(length) as bytes, count(*) as uploads from model_uploads
-         where account_id = %(account_id)s and file_id is null and expires_at > now()) upload,
+         where account_id = account.id and file_id is null and expires_at > now()) upload,
        (select sum(bytes) as bytes from byte_reservations
-         where account_id = %(account_id)s and expires_at > now() and id is distinct from %(but)s::uuid) reserved;
+         where account_id = account.id and expires_at > now() and id is distinct from %(but)s::uuid) reserved
+
+-- usage --
+-- What an account holds, and what it has begun to send.
+select usage.* from accounts account cross join lateral ({of_account}) usage where account.id = %(account_id)s;
 
 -- largest --
 -- The accounts that hold most.
-select account.name, usage.bytes, coalesce(unfinished.bytes, 0)::bigint as unfinished_bytes,
-       coalesce(unfinished.uploads, 0) as unfinished_uploads
+select account.name, usage.*
   from accounts account
-  join account_usage usage on usage.account_id = account.id
-  left join lateral (select sum(length) as bytes, count(*) as uploads from model_uploads
-                      where account_id = account.id and file_id is null and expires_at > now()) unfinished on true
- order by usage.bytes + coalesce(unfinished.bytes, 0) desc, account.name
+ cross join lateral ({of_account}) usage
+ where usage.bytes + usage.unfinished_bytes > 0
+ order by usage.bytes + usage.unfinished_bytes desc, account.name
  limit %(limit)s;
 
 -- reserve --

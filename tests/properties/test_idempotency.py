@@ -18,7 +18,7 @@ from storage.postgres.upkeep import retention
 from storage.records.jobs import JobKind
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
-from tests.storage.makers import an_account
+from tests.storage.makers import NO_LIMITS, an_account
 
 KEYS, REQUESTS = st.sampled_from(["a", "b"]), st.sampled_from(["one", "two"])
 HOURS = 24
@@ -92,7 +92,7 @@ class Keys(Machine):
                 self.first[account, key] = First(asked, str(job.id), job=True)
 
         refusal = IdempotencyKeyReused if first is not None and first.request != asked else None
-        self.carry_out(jobs.submit(new, idempotency_key=key, limit=10_000), crash, refusal, submitted)
+        self.carry_out(jobs.submit(new, idempotency_key=key, limit=10_000, limits=NO_LIMITS), crash, refusal, submitted)
 
     @rule(who=st.integers(0, 1), key=KEYS, minutes=st.sampled_from([-1, 1]))
     def time_passes(self, who: int, key: str, minutes: int) -> None:

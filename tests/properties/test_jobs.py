@@ -17,7 +17,7 @@ from storage.postgres.connection import Database
 from storage.records.jobs import TERMINAL, Job, JobKind, JobState
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
-from tests.storage.makers import an_account
+from tests.storage.makers import NO_LIMITS, an_account
 
 LIMIT, MOST_SILENT = 4, 3
 SILENT_SECONDS = 1.0
@@ -80,7 +80,7 @@ class Jobs(Machine):
         )
         unfinished = sum(known.state not in TERMINAL for known in self.known.values())
         refusal = TooManyRequests if unfinished >= LIMIT else None
-        script = jobs.submit(new, idempotency_key=None, limit=LIMIT)
+        script = jobs.submit(new, idempotency_key=None, limit=LIMIT, limits=NO_LIMITS)
         self.carry_out(script, crash, refusal, lambda made: self.known.update({made[0].id: Known()}))
 
     @precondition(lambda self: self.known)

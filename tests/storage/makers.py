@@ -22,12 +22,14 @@ from storage.records.catalog import (
 )
 from storage.records.jobs import Job
 from storage.records.leaderboards import BOARDS
+from storage.records.quotas import Limits
 from storage.records.training import SamplerSettings, TrainingDefaults, TrainingRequest
 from storage.records.uploads import DataSetImage
 from storage.records.vocabulary import ModelType
 from storage.settings import PostgresSettings, Settings
 
 A_HASH = "a" * 64
+NO_LIMITS = Limits(account_bytes=0, unfinished_bytes=0, unfinished_uploads=0)
 
 
 def settings_for(database_url: str) -> Settings:

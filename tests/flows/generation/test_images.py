@@ -12,7 +12,7 @@ from storage.postgres import jobs
 from storage.postgres.connection import Query
 from storage.records.jobs import JobKind, JobState
 from storage.stores import Stores
-from tests.storage.makers import an_account
+from tests.storage.makers import NO_LIMITS, an_account
 
 
 def test_a_generation_is_counted_once_with_its_success(stores: Stores) -> None:
@@ -23,7 +23,7 @@ def test_a_generation_is_counted_once_with_its_success(stores: Stores) -> None:
         recipe_hash="r",
         request_hash="h",
     )
-    job, _ = stores.database.run(jobs.submit(new, idempotency_key=None, limit=10))
+    job, _ = stores.database.run(jobs.submit(new, idempotency_key=None, limit=10, limits=NO_LIMITS))
     stores.database.run(jobs.claim(job.id, 1, uuid4()))
     with pytest.raises(JobLost):
         stores.database.run(succeed(job.id, 2, 7))

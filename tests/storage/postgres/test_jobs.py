@@ -29,7 +29,7 @@ from storage.postgres.connection import Database, Query
 from storage.records.events import JobStarted, JobSubmitted
 from storage.records.jobs import TERMINAL, TRANSITIONS, Job, JobFileRole, JobState, Progress
 from storage.records.training import TrainingRequest
-from tests.storage.makers import a_data_set, a_job, an_account, settings_for
+from tests.storage.makers import NO_LIMITS, a_data_set, a_job, an_account, settings_for
 
 REPOSITORIES = [
     module
@@ -256,7 +256,7 @@ def test_an_account_has_a_limit_of_unfinished_jobs(database: Database) -> None:
         account_id=job.account_id, kind=job.kind, request={}, recipe_hash="r", request_hash="h", data_set_id=None
     )
     with pytest.raises(TooManyRequests):
-        database.run(jobs.submit(new, idempotency_key=None, limit=1))
+        database.run(jobs.submit(new, idempotency_key=None, limit=1, limits=NO_LIMITS))
 
 
 def test_the_limit_holds_for_submissions_at_once(database: Database) -> None:
@@ -267,7 +267,7 @@ def test_the_limit_holds_for_submissions_at_once(database: Database) -> None:
 
     def submit(_: int) -> bool:
         try:
-            database.run(jobs.submit(new, idempotency_key=None, limit=20))
+            database.run(jobs.submit(new, idempotency_key=None, limit=20, limits=NO_LIMITS))
         except TooManyRequests:
             return False
         return True
