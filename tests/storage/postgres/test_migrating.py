@@ -43,6 +43,11 @@ INDEX = "create index concurrently if not exists things_by_n on things (n);\n"
 ALONE = "-- no transaction: the index is built while rows come and go.\n"
 
 
+def test_the_numbers_of_migrations_are_unique_and_without_gaps() -> None:
+    names = sorted(file.name for file in MIGRATIONS.glob("*.sql"))
+    assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]
+
+
 @pytest.fixture
 def url(database_url: str) -> str:
     """A database with a table `things` of a thousand rows."""
