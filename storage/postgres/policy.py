@@ -53,7 +53,7 @@ def viewing(viewer: Viewer) -> dict[str, object]:
     return {"account_id": viewer.account_id, "moderator": viewer.moderator}
 
 
-class FoundFile(msgspec.Struct, frozen=True, kw_only=True):
+class FileWithFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A file, what decides about it, and the viewer that its link was made for."""
 
     file: VersionFile
@@ -69,14 +69,14 @@ class FoundImage(msgspec.Struct, frozen=True, kw_only=True):
     viewer: Viewer
 
 
-def file_by_id(file_id: int, reader: int | None) -> Query[FoundFile]:
+def file_by_id(file_id: int, reader: int | None) -> Query[FileWithFacts]:
     """A file behind a link that was made for the account of a number. Reading raises NotFound, LinkRefused."""
 
-    def read(rows: Rows) -> FoundFile:
+    def read(rows: Rows) -> FileWithFacts:
         if not rows:
             raise NotFound(f"File {file_id} is gone.")
         row = rows[0]
-        return FoundFile(
+        return FileWithFacts(
             file=as_record(VersionFile, row), facts=as_record(Facts, row), viewer=_link_viewer(reader, row)
         )
 

@@ -14,8 +14,7 @@ from pydantic import SecretStr
 from storage.postgres import access, catalog, hashes, images, policy
 from storage.postgres.connection import Database, Query, as_record
 from storage.records.access import Role
-from storage.records.catalog import CatalogImage
-from storage.records.policy.facts import Facts, Thing, file_facts, image_facts, model_facts, version_facts
+from storage.records.policy.facts import Facts, Thing, file_facts, model_facts, version_facts
 from storage.records.policy.rights import is_public, is_public_version, is_shown_image, may
 from storage.records.policy.viewers import ANYBODY, Viewer
 from storage.records.vocabulary import Status
@@ -177,10 +176,6 @@ def _of_records(rows: Rows) -> dict[tuple[Thing, str], Facts]:
     made = {(Thing.MODEL, "record"): model_facts(model), (Thing.VERSION, "record"): version_facts(model, version)}
     for file in run(catalog.files(version.id)):
         made[Thing.FILE, "record"] = file_facts(version_facts(model, version), file)
-    image: CatalogImage = run(images.of_version(version.id, rows.image))
-    [helper] = run(access.users(name="helper"))
-    active = helper.status == "active"
-    made[Thing.IMAGE, "record"] = image_facts(version_facts(model, version), image, shown_by_active=active)
     return made
 
 

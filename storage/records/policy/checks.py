@@ -5,7 +5,7 @@ from __future__ import annotations
 from storage.errors import DarkroomError, Gone, NotAllowed, NotFound, Unauthenticated
 from storage.records.catalog import Model, ModelVersion
 from storage.records.policy.facts import Facts, Thing, model_facts, version_facts
-from storage.records.policy.rights import Refusal, may
+from storage.records.policy.rights import Denial, may
 from storage.records.policy.viewers import Viewer
 
 
@@ -40,25 +40,31 @@ def check_version(version: ModelVersion, model: Model, viewer: Viewer) -> None:
     check_seen(viewer, version_facts(model, version))
 
 
-def refused(refusal: Refusal, facts: Facts) -> DarkroomError:
+def refused(denial: Denial, facts: Facts) -> DarkroomError:
     """A refusal as it is raised. It says no more than the viewer may know."""
-    match refusal:
-        case Refusal.HIDDEN:
-            return NotFound(
-                f"Model version {facts.version_id} has no such file."
-                if facts.thing is Thing.FILE
-                else f"No {facts.name}."
-            )
-        case Refusal.GONE:
+    match denial:
+        case Denial.HIDDEN:
+            return NotFound(_hidden(facts))
+        case Denial.GONE:
             return Gone(_gone(facts))
-        case Refusal.ARCHIVED:
+        case Denial.ARCHIVED:
             return Gone(f"Model {facts.model_id} is archived: its files are not given out.")
-        case Refusal.KEY_NEEDED:
+        case Denial.KEY_NEEDED:
             return Unauthenticated("This version's files need a key. Send: Authorization: Bearer drk_...")
-        case Refusal.KEPT:
+        case Denial.KEPT:
             return NotFound(f"Model version {facts.version_id} is for generation only: its files are not given out.")
-        case Refusal.ANOTHERS:
+        case Denial.ANOTHERS:
             return NotAllowed(f"Model {facts.model_id} belongs to somebody else.")
+
+
+def _hidden(facts: Facts) -> str:
+    match facts.thing:
+        case Thing.FILE:
+            return f"Model version {facts.version_id} has no such file."
+        case Thing.OWN:
+            return "Nothing of that id is yours."
+        case _:
+            return f"No {facts.name}."
 
 
 def _gone(facts: Facts) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from storage.records.catalog import CatalogImage, Model, ModelVersion, VersionFile
+from storage.records.catalog import Model, ModelVersion, VersionFile
 from storage.records.vocabulary import Availability, BrowsingLevel, Mode, Status
 
 
@@ -69,14 +69,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What the thing is called in a refusal."""
+        """What a thing of the catalogue is called in a refusal."""
         numbers = {
             Thing.MODEL: self.model_id,
             Thing.VERSION: self.version_id,
             Thing.FILE: self.file_id,
             Thing.IMAGE: self.image_id,
         }
-        return f"{self.thing.value} {numbers[self.thing]}" if self.thing in numbers else "thing of yours"
+        return f"{self.thing.value} {numbers[self.thing]}"
 
 
 def model_facts(model: Model) -> Facts:
@@ -122,19 +122,6 @@ def version_facts(model: Model, version: ModelVersion) -> Facts:
 def file_facts(version: Facts, file: VersionFile) -> Facts:
     """Of a file, from its row and its version's facts."""
     return msgspec.structs.replace(version, thing=Thing.FILE, file_id=file.id, visibility=file.visibility)
-
-
-def image_facts(version: Facts, image: CatalogImage, *, shown_by_active: bool) -> Facts:
-    """Of an image, from its row, its version's facts and whether who showed it is not banned."""
-    return msgspec.structs.replace(
-        version,
-        thing=Thing.IMAGE,
-        image_id=image.id,
-        image_level=image.nsfw_level,
-        image_gone=image.gone_at is not None,
-        shown_by_active=shown_by_active,
-        level=image.nsfw_level,
-    )
 
 
 def own_facts(owner_id: UUID, *, owner_active: bool = True) -> Facts:

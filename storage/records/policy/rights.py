@@ -16,7 +16,7 @@ from storage.records.policy.viewers import WITH_BLOCKED, Viewer
 from storage.records.vocabulary import Availability, BrowsingLevel, Mode, Status
 
 
-class Refusal(StrEnum):
+class Denial(StrEnum):
     """Why something may not be done."""
 
     HIDDEN = "hidden"
@@ -34,11 +34,15 @@ class Refusal(StrEnum):
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """What a viewer may do with a thing: None for what may be done, else why not. `listed`: it stands in lists."""
+    """What a viewer may do with a thing: None for what may be done, else why not.
 
-    unseen: Refusal | None
-    unfetched: Refusal | None
-    unchanged: Refusal | None
+    Doors ask `unseen`, `unfetched` and `unchanged` (checks.py). `listed`: lists show it at one of its browsing levels;
+    they read that of columns, and the property test holds those equal to this.
+    """
+
+    unseen: Denial | None
+    unfetched: Denial | None
+    unchanged: Denial | None
     listed: bool
 
     @property
@@ -46,21 +50,11 @@ class Rights(msgspec.Struct, frozen=True):
         """Whether it may be shown."""
         return self.unseen is None
 
-    @property
-    def fetch(self) -> bool:
-        """Whether its bytes may be given."""
-        return self.unfetched is None
 
-    @property
-    def change(self) -> bool:
-        """Whether it may be changed, and told about things that only its owner is told."""
-        return self.unchanged is None
-
-
-def may(viewer: Viewer, facts: Facts, levels: int = WITH_BLOCKED) -> Rights:
-    """What a viewer may do with a thing. `levels`: the browsing levels, as bits, of the list that is asked for."""
+def may(viewer: Viewer, facts: Facts) -> Rights:
+    """What a viewer may do with a thing."""
     if facts.thing is Thing.OWN:
-        unseen = None if viewer.is_account(facts.owner_id) and facts.owner_active else Refusal.HIDDEN
+        unseen = None if viewer.is_account(facts.owner_id) and facts.owner_active else Denial.HIDDEN
         return Rights(unseen, unseen, unseen, listed=unseen is None)
     unseen = _unseen(viewer, facts)
     if unseen is not None:
@@ -69,8 +63,8 @@ def may(viewer: Viewer, facts: Facts, levels: int = WITH_BLOCKED) -> Rights:
     return Rights(
         None,
         None if power else _unfetched(viewer, facts),
-        None if power else Refusal.ANOTHERS,
-        listed=_is_listed(viewer, facts, levels),
+        None if power else Denial.ANOTHERS,
+        listed=_is_listed(viewer, facts),
     )
 
 
@@ -94,36 +88,36 @@ def is_public_version(facts: Facts) -> bool:
     )
 
 
-def _unseen(viewer: Viewer, facts: Facts) -> Refusal | None:
+def _unseen(viewer: Viewer, facts: Facts) -> Denial | None:
     power = viewer.has_power_over(facts.owner_id)
     if facts.thing is not Thing.MODEL and facts.version_gone and not facts.gone:
         was_public = facts.version_was_published and facts.version_availability is not Availability.PRIVATE
         open_model = facts.status is Status.PUBLISHED and facts.availability is not Availability.PRIVATE
-        return Refusal.GONE if power or (was_public and open_model and facts.owner_active) else Refusal.HIDDEN
+        return Denial.GONE if power or (was_public and open_model and facts.owner_active) else Denial.HIDDEN
     if facts.gone:
         if not (viewer.moderator and facts.mode is Mode.TAKEN_DOWN):
             was_public = facts.was_published and facts.availability is not Availability.PRIVATE
-            return Refusal.GONE if viewer.is_account(facts.owner_id) or was_public else Refusal.HIDDEN
+            return Denial.GONE if viewer.is_account(facts.owner_id) or was_public else Denial.HIDDEN
     elif not power and not is_public(facts):
-        return Refusal.HIDDEN
+        return Denial.HIDDEN
     if facts.thing is Thing.MODEL:
         return None
     if facts.version_gone:  # of a model that was taken down, to a moderator
-        return Refusal.GONE
+        return Denial.GONE
     if not power and not is_public_version(facts):
-        return Refusal.HIDDEN
+        return Denial.HIDDEN
     return _unseen_part(facts, power=power)
 
 
-def _unseen_part(facts: Facts, *, power: bool) -> Refusal | None:
+def _unseen_part(facts: Facts, *, power: bool) -> Denial | None:
     """The same for a file or an image of a version that is seen."""
     match facts.thing:
         case Thing.FILE if facts.file_gone or (facts.visibility != "Public" and not power):
-            return Refusal.HIDDEN
+            return Denial.HIDDEN
         case Thing.IMAGE if facts.image_gone:
-            return Refusal.GONE
+            return Denial.GONE
         case Thing.IMAGE if not power and not is_shown_image(facts):
-            return Refusal.HIDDEN
+            return Denial.HIDDEN
         case _:
             return None
 
@@ -133,19 +127,20 @@ def is_shown_image(facts: Facts) -> bool:
     return facts.image_level != BrowsingLevel.BLOCKED and facts.shown_by_active
 
 
-def _unfetched(viewer: Viewer, facts: Facts) -> Refusal | None:
+def _unfetched(viewer: Viewer, facts: Facts) -> Denial | None:
     if facts.thing is Thing.IMAGE:
         return None
     if facts.mode is not None:
-        return Refusal.ARCHIVED
+        return Denial.ARCHIVED
     if facts.require_auth and viewer.account_id is None:
-        return Refusal.KEY_NEEDED
-    return None if facts.usage_control == "Download" else Refusal.KEPT
+        return Denial.KEY_NEEDED
+    return None if facts.usage_control == "Download" else Denial.KEPT
 
 
-def _is_listed(viewer: Viewer, facts: Facts, levels: int) -> bool:
+def _is_listed(viewer: Viewer, facts: Facts) -> bool:
     """Lists show everybody the same, whoever asks: what is public, and to moderators what they have blocked."""
-    if not (is_public(facts) and facts.availability is Availability.PUBLIC and facts.level & viewer.browsing(levels)):
+    shown = facts.level & viewer.browsing(WITH_BLOCKED)
+    if not (is_public(facts) and facts.availability is Availability.PUBLIC and shown):
         return False
     if facts.thing is Thing.MODEL:
         return True
