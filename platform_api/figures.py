@@ -49,6 +49,11 @@ class Figures(Collector):
             "Requests that were admitted uncounted because Valkey did not answer.",
             value=stores.rate_limits.breaker.failures,
         )
+        yield CounterMetricFamily(
+            "darkroom_failed_keys_open",
+            "Keys that were looked up uncounted because Valkey did not answer.",
+            value=stores.failed_keys.breaker.failures,
+        )
         reruns = CounterMetricFamily(
             "darkroom_transactions_rerun", "Transactions that were run again after a conflict.", labels=["reason"]
         )

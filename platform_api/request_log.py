@@ -1,8 +1,8 @@
 """One log line for each request, when it is over: never its query, its address or its key.
 
-`12:00:01Z INFO darkroom.api: GET /api/v1/models/{model_id} 200 ms=3.1 account=... request_id=...`: the route instead of
-the path, which may hold names, and the account instead of the key. Whatever is logged while a request is worked on has
-its id too.
+`2026-11-28T12:00:01.203Z INFO darkroom.api: GET /api/v1/models/{model_id} 200 ms=3.1 account=... request_id=...`: the
+route instead of the path, which may hold names, and the account instead of the key. Whatever is logged while a request
+is worked on has its id too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Every error that Darkroom raises on purpose. Each message says what happened, the value, and what to do next.
+"""The errors that several areas raise. What one area alone raises stands there, below one of these.
+
+Each message says what happened, the value, and what to do next.
 
 DarkroomError
 ├── NotFound                    nothing of that name that the caller may see

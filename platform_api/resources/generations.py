@@ -32,7 +32,7 @@ class Generations(JobRoutes):
         "/",
         guards=[Requires(Scope.JOBS_WRITE)],
         before_request=strictly(GenerationRequest),
-        responses=can_answer(401, 403, 410, 413, 422, 429, 507),
+        responses=can_answer(401, 403, 410, 413, 422, 429),
         status_code=202,
         summary="Submit a generation",
     )

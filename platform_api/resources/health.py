@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from platform_api.access import Open
 from platform_api.health_checks import KeptLook
-from platform_api.problems import Refusals, can_answer
+from platform_api.problems import RETRY_SECONDS, Refusals, can_answer
 from platform_api.resources.health_views import HealthView, Liveness, Parts, Readiness
 from storage.records.freshness import PartitionState
 
@@ -82,4 +82,6 @@ def _look(state: State) -> KeptLook[Parts]:
 
 
 def _said(status: str) -> dict[str, Any]:
-    return {"status_code": 503, "headers": {"Retry-After": "5"}} if status == DOWN else {"status_code": 200}
+    if status != DOWN:
+        return {"status_code": 200}
+    return {"status_code": 503, "headers": {"Retry-After": str(RETRY_SECONDS)}}

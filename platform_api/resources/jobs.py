@@ -98,7 +98,7 @@ class JobRoutes(Controller):
     @post(
         "/{job_id:uuid}/retry",
         guards=[Requires(Scope.JOBS_WRITE)],
-        responses=can_answer(401, 403, 404, 409, 410, 422, 429, 507),
+        responses=can_answer(401, 403, 404, 409, 410, 422, 429),
         status_code=202,
         summary="Try a failed or cancelled job again",
     )

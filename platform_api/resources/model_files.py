@@ -100,7 +100,7 @@ class ModelFiles(Controller):
         operation_class=FileOperation,
         request_max_body_size=None,
         status_code=201,
-        responses=can_answer(401, 403, 404, 408, 409, 410, 413, 415, 422, 429, 507),
+        responses=can_answer(401, 403, 404, 408, 409, 410, 413, 415, 422, 429),
         summary="Upload a file in one piece",
     )
     async def upload(

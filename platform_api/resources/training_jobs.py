@@ -32,7 +32,7 @@ class TrainingJobs(JobRoutes):
         "/",
         guards=[Requires(Scope.JOBS_WRITE)],
         before_request=strictly(TrainingRequest),
-        responses=can_answer(401, 403, 413, 422, 429, 507),
+        responses=can_answer(401, 403, 413, 422, 429),
         status_code=202,
         summary="Submit a fine-tune",
     )
