@@ -33,8 +33,6 @@ from storage.stores import Stores
 
 _log = partial(run_logger, "darkroom.blobs")
 
-BEHIND = "g"
-"""Stands behind every digit of a hash."""
 PAGE = 1000
 """Hashes that one statement is asked about."""
 NAMED = 1000
@@ -98,22 +96,16 @@ class _Window:
 
 def _windows(stores: Stores) -> Iterator[_Window]:
     blobs, low = stores.blobs.list(), ""
-    while low != BEHIND:
+    while low != references.BEHIND:
         sizes = {blob.sha256: blob.size for blob in islice(blobs, PAGE)}
-        high = BEHIND if len(sizes) < PAGE else f"{max(sizes)}{BEHIND}"
+        high = references.BEHIND if len(sizes) < PAGE else f"{max(sizes)}{references.BEHIND}"
         faults = [
             fault
-            for sha256, size in _named(stores, low, high)
+            for sha256, size in references.pages(stores.database.run, low, high, PAGE)
             if sizes.get(sha256) != size and (fault := _fault(stores, sha256, size, sizes.get(sha256)))
         ]
         yield _Window(low, high, list(sizes), faults)
         low = high
-
-
-def _named(stores: Stores, low: str, high: str) -> Iterator[tuple[str, int]]:
-    while page := stores.database.run(references.page(low, high, PAGE)):
-        yield from page.items()
-        low = max(page)
 
 
 def _fault(stores: Stores, sha256: str, size: int, found: int | None) -> str | None:

@@ -12,11 +12,9 @@ from psycopg.rows import DictRow
 
 from storage.errors import BackupFailed, InUse
 from storage.postgres import references
-from storage.postgres.connection import Database
+from storage.postgres.connection import Database, Query
 from storage.postgres.locks import BLOB_SWEEP, lock_number, try_lock
 
-BEHIND = "g"
-"""Stands behind every digit of a hash."""
 PAGE = 10_000
 SWEEP_SECONDS = 900.0
 """So long a sweep of blobs that runs already is waited for."""
@@ -31,13 +29,9 @@ class Snapshot:
 
     def blobs(self) -> Iterator[tuple[str, int]]:
         """The SHA-256 of every blob that a row names, in order, each with its size in bytes."""
-        low = ""
-        while page := self._page(low):
-            yield from page.items()
-            low = max(page)
+        return references.pages(self._read, "", references.BEHIND, PAGE)
 
-    def _page(self, low: str) -> dict[str, int]:
-        query = references.page(low, BEHIND, PAGE)
+    def _read(self, query: Query[dict[str, int]]) -> dict[str, int]:
         return query.read(self.connection.execute(query.statement, query.parameters).fetchall())  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def migrations(self) -> list[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from storage.blobs.disks import is_at
 from storage.blobs.store import BlobStore
 from storage.blobs.walks import size_of, written_at
 from storage.errors import StoreUnavailable
@@ -56,7 +57,7 @@ def _hold(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if not _is_at(descriptor, folder):
+    if not is_at(descriptor, folder):
         os.close(descriptor)
         return False
     _held[folder] = descriptor
@@ -67,15 +68,6 @@ def release_all() -> None:
     """Use none of them any more: for a process that goes on."""
     while _held:
         os.close(_held.popitem()[1])
-
-
-def _is_at(descriptor: int, folder: Path) -> bool:
-    try:
-        found = folder.stat()
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(descriptor)
-    return (mine.st_dev, mine.st_ino) == (found.st_dev, found.st_ino)
 
 
 def folders(place: Path) -> list[CachedFolder]:
@@ -101,7 +93,7 @@ def remove_unless_used(folder: Path) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if not _is_at(descriptor, folder):
+        if not is_at(descriptor, folder):
             return True
         dropped = folder.with_name(f".dropped.{uuid4().hex}")
         folder.rename(dropped)

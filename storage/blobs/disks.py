@@ -31,6 +31,15 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
     sync_folder(folder.parent)
 
 
+def is_at(descriptor: int, folder: Path) -> bool:
+    """Whether an open folder is still the one of that name: it may have been removed before it was locked."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
+
+
 def take_name(temporary: Path, path: Path) -> bool:
     """Give whole bytes a name for good; False when it is taken, and then its bytes stay. `temporary` may stay too.
 

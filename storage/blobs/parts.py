@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from uuid import UUID
 
-from storage.blobs.disks import sync_folder
+from storage.blobs.disks import is_at, sync_folder
 from storage.blobs.failures import store_error
 from storage.errors import NotFound, UploadBusy
 
@@ -135,7 +135,7 @@ class Parts:
             except BlockingIOError as error:
                 message = f"Another request sends bytes of upload {identity}. Ask for its offset, then go on there."
                 raise UploadBusy(message) from error
-            if not _is_still(folder, descriptor):
+            if not is_at(descriptor, folder):
                 raise NotFound(f"Nothing of upload {identity} is on this machine.")
             with Part(folder / _BYTES) as part:
                 yield part
@@ -160,11 +160,3 @@ class Parts:
 
     def _folder(self, identity: UUID) -> Path:
         return self._root / str(identity)
-
-
-def _is_still(folder: Path, descriptor: int) -> bool:
-    """Whether the folder was not removed between opening and locking it."""
-    try:
-        return folder.stat().st_ino == os.fstat(descriptor).st_ino
-    except OSError:
-        return False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from storage.postgres.connection import Query, Rows, column, load_statements
 
 SQL = load_statements(__file__)
+
+BEHIND = "g"
+"""Stands behind every digit of a hash."""
 
 
 def referenced(hashes: Sequence[str]) -> Query[list[str]]:
@@ -14,9 +17,17 @@ def referenced(hashes: Sequence[str]) -> Query[list[str]]:
     return column(SQL["referenced"], {"hashes": list(hashes)}, str)
 
 
-def page(low: str, high: str, limit: int) -> Query[dict[str, int]]:
-    """The first hashes between two (neither included) that some row names, in order, each with its size in bytes."""
+def pages(
+    ask: Callable[[Query[dict[str, int]]], dict[str, int]], low: str, high: str, limit: int
+) -> Iterator[tuple[str, int]]:
+    """Every hash between two (neither included) that some row names, in order, with its size in bytes: `limit` of them
+    at a time, each time by `ask`."""
+    while page := ask(_page(low, high, limit)):
+        yield from page.items()
+        low = max(page)
 
+
+def _page(low: str, high: str, limit: int) -> Query[dict[str, int]]:
     def read(rows: Rows) -> dict[str, int]:
         return {row["sha256"]: row["size"] for row in rows}
 

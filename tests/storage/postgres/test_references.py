@@ -9,7 +9,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from storage.postgres import references
-from storage.postgres.connection import Database
+from storage.postgres.connection import Database, Query
 
 BYTES = {
     "base_model_files.sha256",
@@ -91,13 +91,13 @@ def test_what_a_row_names_is_named(database: Database, lax: psycopg.Connection[d
         table, column = place.split(".")
         a_row(lax, table, column)
         assert database.run(references.referenced([SHA256, "cd" * 32])) == [SHA256], place
-        assert list(database.run(references.page("ab", "ac", 10))) == [SHA256], place
+        assert [found for found, _ in references.pages(database.run, "ab", "ac", 10)] == [SHA256], place
         if columns(lax, f"table_name = '{table}' and column_name = 'gone_at'"):
             lax.execute(f"update {table} set gone_at = now()".encode())
         else:
             lax.execute(f"delete from {table}".encode())
         assert database.run(references.referenced([SHA256])) == [], place
-        assert database.run(references.page("", "g", 10)) == {}, place
+        assert list(references.pages(database.run, "", references.BEHIND, 10)) == [], place
 
 
 def test_pages_give_every_hash_once_and_in_order(
@@ -119,8 +119,12 @@ def test_pages_give_every_hash_once_and_in_order(
                     (sha256, number * 10 + again),
                 )
     for size in (1, 7, 1000):
-        found: list[str] = []
-        while page := database.run(references.page(found[-1] if found else "", "g", size)):
-            assert len(page) <= size
-            found += page
+        pages: list[dict[str, int]] = []
+
+        def ask(query: Query[dict[str, int]], pages: list[dict[str, int]] = pages) -> dict[str, int]:
+            pages.append(database.run(query))
+            return pages[-1]
+
+        found = [sha256 for sha256, _ in references.pages(ask, "", references.BEHIND, size)]
         assert found == hashes
+        assert max(len(page) for page in pages) <= size
