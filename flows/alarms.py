@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.events import ReceivedEvent
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 
 from flows.orchestrator import Orchestrator
 from storage.postgres import freshness, notifications
@@ -62,11 +63,12 @@ class Firings:
         for firing in firings:
             if firing.id not in self._heard and _name(firing).startswith(OURS):
                 run = self._run_of(firing)
-                wrong = _is_wrong(_name(firing).removeprefix(OURS), run, now - firing.occurred)
+                state = run.state if run else None
+                wrong = _is_wrong(_name(firing).removeprefix(OURS), state, now - firing.occurred)
                 if wrong is None:
                     continue
-                if wrong and run is not None:
-                    said.append(self._tell(firing, run))
+                if wrong and run and state:
+                    said.append(self._tell(firing, run, state))
             self._heard.add(firing.id)
         self._heard &= {firing.id for firing in firings}
         return said
@@ -74,10 +76,10 @@ class Firings:
     def _run_of(self, firing: ReceivedEvent) -> FlowRun | None:
         return self._orchestrator.flow_run(UUID(firing.payload["triggering_labels"][RUN].removeprefix(f"{FLOW_RUN}.")))
 
-    def _tell(self, firing: ReceivedEvent, run: FlowRun) -> str:
+    def _tell(self, firing: ReceivedEvent, run: FlowRun, state: State[Any]) -> str:
         flow, what = self._orchestrator.flow_of(run), _name(firing).removeprefix(OURS)
-        state = "without a state" if run.state is None else f"now {run.state.name} {run.state.message or ''}".strip()
-        detail = f"flow run {run.name} of {flow} ({run.id}), {state}"
+        said = f"now {state.name} {state.message or ''}".strip()
+        detail = f"flow run {run.name} of {flow} ({run.id}), {said}"
         log.error("alarm: %s: %s", what, detail)
         key = f"alarm:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
         notice = SystemNotice(title=f"Alarm: {what}", text=detail, path="/health")
@@ -85,16 +87,15 @@ class Firings:
         return f"{what}: {detail}"
 
 
-def _is_wrong(what: str, run: FlowRun | None, since: timedelta) -> bool | None:
-    """Whether what an automation fired for is so, by the run as it is now; None while that cannot be told yet.
+def _is_wrong(what: str, state: State[Any] | None, since: timedelta) -> bool | None:
+    """Whether what an automation fired for is so, by the state of its run now; None while that cannot be told yet.
 
     A firing alone proves nothing. Prefect takes a run for silent whose last heartbeat came after its end: events come
     through a queue of their own, and the one that tells of the end disarms no trigger that a later one has armed. A run
     may also have begun, been retried, or been deleted (as `up` does with what fell due while nobody ran) meanwhile.
     """
-    if run is None or run.state is None:
+    if state is None:
         return False
-    state = run.state
     if what.startswith(STAY_LATE):
         return state.is_scheduled() and state.name == "Late"
     if not what.startswith(SILENT):

@@ -59,6 +59,7 @@ def reconcile() -> list[str]:
     log = get_run_logger()
     with open_stores(load_settings()) as stores:
         findings = [
+            *publish_scheduled(stores),
             *reconcile_prefect(stores),
             *reconcile_blobs(stores),
             *reconcile_tracking(stores),
@@ -90,10 +91,15 @@ def check_invariants(stores: Stores) -> list[str]:
         return [*faults, f"search cannot be compared with the rows: {error}"]
 
 
+def publish_scheduled(stores: Stores) -> list[str]:
+    """Publish what was scheduled for a time that has come and that no relay has published."""
+    published = publish_due(stores.database)
+    return [f"{published} models and versions were scheduled for a time that had come: published"] if published else []
+
+
 def reconcile_prefect(stores: Stores) -> list[str]:
     """Hand out again what fell silent or lost its flow run before it began."""
     database, jobs_settings = stores.database, stores.settings.jobs
-    publish_due(database)
     moved = [f"job {job.id} was silent: now {job.state}" for job in sweep_silent_jobs(database, jobs_settings)]
     with get_client(sync_client=True) as prefect:
         replaced = replace_dead_flow_runs(database, Orchestrator(prefect), jobs_settings)
