@@ -13,12 +13,12 @@ from deployments.commands.operator import operator_stores
 from deployments.local.errors import NotRunning
 from deployments.local.lines import shown_by
 from deployments.local.platform import run_platform, start_detached, stop_platform
-from deployments.local.report import MIB, PartReport, platform_report
+from deployments.local.report import PartReport, platform_report
 from deployments.local.restore_mark import take_mark
 from deployments.local.storage_report import SHOWN_ACCOUNTS, disk_lines, usage_lines
 from storage.errors import StoreUnavailable
 from storage.postgres import quotas
-from storage.settings import Settings, load_settings
+from storage.settings import MIB, Settings, load_settings
 
 PREFECT, MLFLOW = ("prefect", "auth"), ("mlflow", "auth")
 

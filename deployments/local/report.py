@@ -13,7 +13,6 @@ from deployments.local.platform import parts_of
 from deployments.local.state import holder, read_record
 from storage.settings import Settings
 
-MIB = 1024 * 1024
 FLOWS_OF = "flows of "
 
 

@@ -19,8 +19,8 @@ from storage.blobs.walks import size_of, walk, written_at
 from storage.errors import NotFound
 from storage.postgres import jobs
 from storage.records.jobs import TERMINAL
+from storage.settings import GIB
 
-GIB = 1024**3
 UNFINISHED = timedelta(days=1)
 
 

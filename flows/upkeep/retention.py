@@ -17,10 +17,10 @@ from flows.artifacts import leave_table
 from flows.light_tracking import FAILED, FINISHED, note
 from flows.run_logs import run_logger
 from flows.upkeep.folder_rules import folders_to_oneself
-from flows.upkeep.retention_rules import RULES, Rule, variable
+from flows.upkeep.retention_rules import RULES, RetentionRule, variable
 from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped, Enough, Removed, begin
 from storage.errors import DarkroomError, StoreUnavailable
-from storage.settings import load_settings
+from storage.settings import MIB, load_settings
 from storage.stores import Stores, open_stores
 
 _log = partial(run_logger, "darkroom.retention")
@@ -30,7 +30,6 @@ RUN_SECONDS = 1800.0
 TIDY_EVERY_SECONDS, TIDY_SECONDS = 3600.0, 60.0
 """How often the folders of a machine are tidied where jobs end, and how long that may take."""
 LOCAL_RULES = [rule for rule in RULES if rule.local]
-MIB = 1024**2
 
 
 class RetentionFailed(DarkroomError):
@@ -55,7 +54,10 @@ def apply_retention() -> int:
         note(stores.settings, APPLY_RETENTION, str(flow_run.name or report.moment), figures, status=status)
     _log().info("%d rows and things deleted, %.1f MiB of files", report.count, report.size / MIB)
     if report.faults:
-        raise RetentionFailed(" ".join(report.faults))
+        raise RetentionFailed(
+            f"{len(report.faults)} rules failed, the others were applied: {' '.join(report.faults)} When that is "
+            "mended the next run applies them by itself."
+        )
     return report.count
 
 
@@ -79,7 +81,7 @@ class Report:
 
     def __init__(self, moment: object) -> None:
         self.moment = moment
-        self.done: list[tuple[Rule, Removed, object]] = []
+        self.done: list[tuple[RetentionRule, Removed, object]] = []
         self.faults: list[str] = []
 
     @property
@@ -111,7 +113,7 @@ class Report:
         ]
 
 
-def apply(stores: Stores, rules: Sequence[Rule] = RULES, *, seconds: float = RUN_SECONDS) -> Report:
+def apply(stores: Stores, rules: Sequence[RetentionRule] = RULES, *, seconds: float = RUN_SECONDS) -> Report:
     """Apply rules one after the other. Raises ClockJumped before anything is deleted when the clocks disagree."""
     sweep = begin(stores, seconds)
     report = Report(sweep.moment)
@@ -137,6 +139,6 @@ def apply(stores: Stores, rules: Sequence[Rule] = RULES, *, seconds: float = RUN
     return report
 
 
-def _metric(rule: Rule) -> str:
+def _metric(rule: RetentionRule) -> str:
     """A rule's name as MLflow takes it."""
     return "".join(letter if letter.isalnum() else "_" for letter in rule.what)

@@ -35,7 +35,10 @@ def delete_batch(table: str, before: datetime, limit: int) -> Script[int]:
     """Delete at most `limit` rows of a table that were old at `before`; returns how many went.
 
     What was deleted is marked in the same transaction: nobody takes a row that retention deleted for one that was lost.
+    Raises ValueError for a table that is none of BATCHES.
     """
+    if table not in BATCHES:
+        raise ValueError(f"Rows of {table} are not deleted by their age. Those that are: {', '.join(BATCHES)}.")
     yield from column(SQL["mark"], {"rule": table, "before": before}, str)
     [gone] = yield from column(SQL[table], {"before": before, "limit": limit}, int)
     yield from column(SQL["count"], {"rule": table, "gone": gone}, int)

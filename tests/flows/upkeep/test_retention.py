@@ -26,7 +26,7 @@ from flows.tracking import JOB_TAG, tracking_client
 from flows.upkeep import sweep as sweeping
 from flows.upkeep.folder_rules import folders_to_oneself
 from flows.upkeep.retention import apply, apply_retention, tidy_folders
-from flows.upkeep.retention_rules import RULES, Rule, document, table_rules, variable
+from flows.upkeep.retention_rules import RULES, RetentionRule, document, table_rules, variable
 from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped
 from flows.upkeep.tracking_runs import MARK
 from storage.errors import InvalidSettings
@@ -54,7 +54,7 @@ def size(stores: Stores, table: str) -> int:
     return int(str(row["n"]))
 
 
-def rule_of(table: str) -> Rule:
+def rule_of(table: str) -> RetentionRule:
     [rule] = table_rules(table)
     return rule
 
