@@ -51,7 +51,11 @@ def world(module_database_url: str, valkey_server: str, tmp_path_factory: pytest
 
 @pytest.fixture(autouse=True)
 def _links(world: World) -> None:
-    """What each reader was led to while nothing was hidden."""
+    note_links(world)
+
+
+def note_links(world: World) -> None:
+    """What each reader is led to while nothing is hidden."""
     path = f"/api/download/models/{world.ids['version']}"
     for who, client in world.clients.items():
         led = client.get(path)
@@ -126,11 +130,13 @@ def test_a_crawler_that_kept_every_address_gets_no_byte_after_a_take_down(world:
         world.run(way.show)
 
 
-def test_what_is_deleted_is_gone_at_every_door(world: World) -> None:
-    """The last one: it is not undone."""
-    delete_for_good(world)
-    assert faults(world, LOST) == []
-    assert refused_changes(world, LOST) == []
+def test_what_is_deleted_is_gone_at_every_door(database_url: str, valkey_server: str, tmp_path: Path) -> None:
+    """In a world of its own: it is not undone."""
+    with a_world(tmp_path, database_url, valkey_server) as world:
+        note_links(world)
+        delete_for_good(world)
+        assert faults(world, LOST) == []
+        assert refused_changes(world, LOST) == []
 
 
 def crawled(world: World) -> list[str]:
