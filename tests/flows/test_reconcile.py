@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from flows.metrics.rollups import roll_up
-from flows.reconcile import check_invariants, reconcile_blobs, reconcile_counts
-from storage.postgres import activity, catalog, jobs, rollups
+from flows.reconcile import check_invariants, publish_scheduled, reconcile_blobs, reconcile_counts
+from storage.postgres import activity, catalog, jobs, models, rollups
 from storage.postgres.connection import Query
 from storage.records.activity import Act, Counted, Metric
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job
 from storage.stores import Stores
-from tests.storage.makers import a_job, a_published_model, an_account
+from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
 
 
 def a_published_job(stores: Stores) -> Job:
@@ -37,6 +37,17 @@ def test_a_healthy_system_has_nothing_to_report(stores: Stores) -> None:
     a_published_job(stores)
     assert check_invariants(stores) == []
     assert reconcile_blobs(stores) == []
+
+
+def test_what_no_relay_has_published_is_published_and_counted(stores: Stores) -> None:
+    model = a_model(stores.database, an_account(stores.database), "overdue")
+    a_version(stores.database, model)
+    stores.database.run(models.publish(model, datetime.now(UTC) + timedelta(hours=1)))
+    assert publish_scheduled(stores) == []
+    for table in ("models", "model_versions"):
+        execute(stores, f"update {table} set scheduled_for = now() - interval '1 day'")
+    assert publish_scheduled(stores) == ["2 models and versions were scheduled for a time that had come: published"]
+    assert publish_scheduled(stores) == []
 
 
 def test_totals_and_counts_that_are_not_those_of_the_days_are_named_and_written_again(stores: Stores) -> None:

@@ -233,12 +233,15 @@ def test_while_valkey_is_away_everybody_is_admitted_and_it_is_counted(module_dat
     with serving(tmp_path, module_database_url, f"redis://127.0.0.1:{port}/0", limits=FEW) as door:
         statuses = {door.client("").get("/api/v1/tags").status_code for _ in range(30)}
         assert (statuses, open_failures(door.client(""))) == ({200}, 31)  # and the one that asks
+        assert open_failures(door.client(""), "failed_keys") == 0
+        assert door.client("drk_abcd_of-nobody").get("/api/v1/me").status_code == 401
+        assert open_failures(door.client(""), "failed_keys") == 1
 
 
-def open_failures(client: httpx.Client) -> int:
-    """How many requests were admitted without being counted."""
+def open_failures(client: httpx.Client, what: str = "rate_limits") -> int:
+    """How many requests were admitted, or keys looked up, without being counted."""
     lines = client.get("/metrics").text.splitlines()
-    return int(float(next(line.split()[1] for line in lines if line.startswith("darkroom_rate_limits_open_total "))))
+    return int(float(next(line.split()[1] for line in lines if line.startswith(f"darkroom_{what}_open_total "))))
 
 
 def test_pages_of_any_origin_may_ask_and_read_what_clients_need(strict: Door) -> None:
