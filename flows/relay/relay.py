@@ -26,7 +26,8 @@ from storage.stores import Stores
 
 log = logging.getLogger("darkroom.relay")
 
-LISTEN_SECONDS = 5.0
+LISTEN_SECONDS = 1.0
+"""So long a relay that stops waits for its listening to end."""
 SWEEP_SECONDS = 5.0
 LOOK_SECONDS = 30.0
 ALARM_SECONDS = 30.0
@@ -58,7 +59,7 @@ class Relay:
             thread.join(max(0.0, deadline - time.monotonic()))
         for duty, thread in zip(duties, threads, strict=True):
             if thread.is_alive():
-                log.warning("%s was in the middle of a turn when the relay stopped", duty.name)
+                log.info("%s was in the middle of a turn when the relay stopped", duty.name)
                 duty.abandon()
 
     def duties(self) -> list[Duty]:
