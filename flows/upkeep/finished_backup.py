@@ -26,7 +26,7 @@ class FinishedBackup:
         if lost := self.manifest.lost:
             said.append(
                 f"{len(lost)} blobs that rows name were lost before it: {_some(lost)}. Look for them in older backups "
-                "(darkroom backup list), and run: darkroom check"
+                "(darkroom backup list), and run: darkroom check."
             )
         if faults := self.dropped.faults:
             said.append(
