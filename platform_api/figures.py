@@ -51,7 +51,7 @@ class Figures(Collector):
         )
         yield CounterMetricFamily(
             "darkroom_failed_keys_open",
-            "Keys that were looked up uncounted because Valkey did not answer.",
+            "Questions about keys that do not work that Valkey did not answer: such keys are looked up uncounted.",
             value=stores.failed_keys.breaker.failures,
         )
         reruns = CounterMetricFamily(

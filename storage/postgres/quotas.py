@@ -7,8 +7,9 @@ from uuid import UUID
 from storage.postgres.connection import Query, Script, column, load_statements, many, one
 from storage.records.quotas import Limits, NamedUsage, Usage, check_quota
 
-_STATEMENTS = load_statements(__file__)
-SQL = {name: text.replace("{of_account}", _STATEMENTS["of_account"]) for name, text in _STATEMENTS.items()}
+_STATEMENTS = {**load_statements(__file__)}
+_OF_ACCOUNT = _STATEMENTS.pop("of_account")
+SQL = {name: statement.replace("{of_account}", _OF_ACCOUNT) for name, statement in _STATEMENTS.items()}
 
 
 def usage(account_id: UUID, *, but: UUID | None = None) -> Query[Usage]:

@@ -235,7 +235,7 @@ def test_while_valkey_is_away_everybody_is_admitted_and_it_is_counted(module_dat
         assert (statuses, open_failures(door.client(""))) == ({200}, 31)  # and the one that asks
         assert open_failures(door.client(""), "failed_keys") == 0
         assert door.client("drk_abcd_of-nobody").get("/api/v1/me").status_code == 401
-        assert open_failures(door.client(""), "failed_keys") == 1
+        assert open_failures(door.client(""), "failed_keys") > 0
 
 
 def open_failures(client: httpx.Client, what: str = "rate_limits") -> int:
