@@ -95,6 +95,13 @@ class Schedule:
             if actor.failure is not None:
                 raise actor.failure
 
+    def cut_off(self) -> None:
+        """Have Postgres end every session but its own, as a restart or a failover does."""
+        self._watch.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+
     def close(self) -> None:
         """Give the connection back."""
         self._watch.close()

@@ -11,7 +11,8 @@ sets their row in `orphans` to now and looks once more. So with X an orphan that
 - X has no row yet, as the sweep is about to note it: its wait begins then, and what names X comes within the grace;
 - bytes of a put that found none stand under an old row (a deletion that died before its commit): they are young.
 
-A commit that fails may mean that the row was not held any more: on a disk the bytes are put back (BlobStore.removing).
+A session that Postgres lost holds no row any more. Its last statement before the deletion fails, and so nothing is
+deleted; where it is lost later its commit fails, and the bytes are put back (BlobStore.removing).
 """
 
 from __future__ import annotations
@@ -156,12 +157,13 @@ def _deletion(
     yield from orphans.wait_for_the_blob_store()
     if not (yield from hold):
         return False
-    if (yield from references.referenced([sha256])):
-        yield from orphans.forget([sha256])
-        return False
     age = blobs.age_seconds(sha256)
     if age is not None and age < young_seconds:
         yield from orphans.renew(sha256)
+        return False
+    # Asked last: Postgres may have been lost while the blob store took its time, and the lock with it. Then this fails.
+    if (yield from references.referenced([sha256])):
+        yield from orphans.forget([sha256])
         return False
     until_committed.enter_context(blobs.removing(sha256))
     yield from orphans.forget([sha256])

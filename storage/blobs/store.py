@@ -182,26 +182,29 @@ class BlobStore:
     def removing(self, sha256: str) -> Generator[None]:
         """A blob is gone while the block runs, and stays so if it ends well.
 
-        On a disk it comes back when the block fails: a commit that failed says that the lock which kept others from
-        naming these bytes may have been lost before. Elsewhere it is deleted at once. Raises StoreUnavailable.
+        It comes back when the block fails: where a commit failed the lock that kept others from naming these bytes may
+        have been lost before. Raises StoreUnavailable.
         """
-        if not self._local:
-            self.delete(sha256)
-            yield
-            return
-        path, aside = Path(self._path(sha256)), Path(self._temporary())
-        with named(self._failures):
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                path.rename(aside)
+        path, aside = self._path(sha256), self._temporary()
         try:
+            with named(self._failures), suppress(FileNotFoundError):
+                self._move(path, aside)
             yield
         except BaseException:
-            with suppress(FileNotFoundError):
-                take_name(aside, path)
+            with named(self._failures), suppress(FileNotFoundError):
+                self._move(aside, path)
             raise
-        finally:
-            aside.unlink(missing_ok=True)
+        with suppress(*self._failures):  # what stays is swept a day later
+            self._fs.rm_file(aside)
+
+    def _move(self, source: str, target: str) -> None:
+        """Give bytes another name, unless it is taken on a disk: then they are the same ones. Raises OSError."""
+        if self._local:
+            os.utime(source)  # put back they are young, and aside they are swept a day from now
+            take_name(Path(source), Path(target))
+        else:
+            self._fs.cp_file(source, target)
+        self._fs.rm_file(source)
 
     def list(self) -> Iterator[StoredBlob]:
         """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from flows.upkeep.blob_sweep import sweep_blobs
 from storage.blobs.store import BlobStore
+from storage.errors import StoreUnavailable
 from storage.postgres import uploads
 from storage.postgres.connection import Database, Query
 from storage.postgres.upkeep import orphans
@@ -154,6 +155,25 @@ def test_a_put_that_looked_only_once_would_lose_them(memory: World) -> None:
     skip = "select from orphans where sha256 = %(sha256)s for update skip locked"
     blobs._renew = lambda sha256: plain.run(Query(skip, {"sha256": sha256}, len))  # pyright: ignore[reportPrivateUsage]
     assert explore(memory, memory.sweep, memory.put_stream_and_name, orphan=True, due=True) is not None
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_no_sweep_that_lost_postgres_takes_bytes_that_were_named_since(
+    request: pytest.FixtureRequest, place: str
+) -> None:
+    """Its lock is gone at any point of it; a put finds the bytes and names them; then the sweep goes on."""
+    world: World = request.getfixturevalue(place)
+    for steps in range(steps_of(world, world.sweep, orphan=True, due=True)):
+        world.reset(orphan=True, due=True)
+        sweep = Actor(world.sweep)
+        for _ in range(steps):
+            world.schedule.step([sweep], 0)
+        world.schedule.cut_off()
+        put = Actor(world.put_and_name)
+        world.schedule.finish([put], 0)
+        with suppress(StoreUnavailable):
+            world.schedule.finish([sweep], 0)
+        assert not world.lost(), f"lost by a sweep that was cut off after {steps} steps"
 
 
 @pytest.mark.soak

@@ -115,13 +115,22 @@ def test_a_listing_says_the_names_in_order_with_their_sizes_and_ages(url: str) -
     assert store.age_seconds(NAME) is None
 
 
-def test_a_removal_that_fails_brings_the_bytes_back_on_a_disk(tmp_path: Path) -> None:
-    store = BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri()))
+def test_a_removal_that_fails_brings_the_bytes_back(store: BlobStore) -> None:
     store.put(CONTENT)
     with pytest.raises(RuntimeError), store.removing(NAME):
         assert not store.exists(NAME)
         raise RuntimeError("the commit failed")
     assert store.read(NAME) == CONTENT
+    assert store.sweep_unfinished(-60) == 0
+
+
+def test_a_removal_that_fails_leaves_bytes_alone_that_were_put_meanwhile(store: BlobStore) -> None:
+    store.put(CONTENT)
+    with pytest.raises(RuntimeError), store.removing(NAME):
+        store.put(CONTENT)
+        raise RuntimeError("the commit failed")
+    assert store.read(NAME) == CONTENT
+    assert store.sweep_unfinished(-60) == 0
 
 
 def test_a_removal_is_for_good_and_none_of_what_is_not_there(store: BlobStore) -> None:
