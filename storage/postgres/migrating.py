@@ -7,8 +7,8 @@ and a statement may take 5 s. The comment at the head of a file may say otherwis
     -- no transaction: indexes are built concurrently.
 
 Without a transaction each statement stands by itself and is one that may be repeated: `create index concurrently if not
-exists`, `drop index concurrently if exists`, `validate constraint`. An index that was cut short is dropped and made
-again by the next try.
+exists`, `drop index concurrently if exists`, `validate constraint`, or a block `do $$ ... $$` that commits each of its
+batches and goes on where it was cut short. An index that was cut short is dropped and made again by the next try.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ _HEADER_ALONE = re.compile(r"^-- no transaction: .{10,}$", re.MULTILINE)
 _REPEATABLE = re.compile(
     r"create (?:unique )?index concurrently if not exists (?P<made>\w+) on .+"
     r"|drop index concurrently if exists \w+"
-    r"|alter table \w+ validate constraint \w+",
+    r"|alter table \w+ validate constraint \w+"
+    r"|do \$\$.+\bcommit;.+\$\$",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -99,8 +100,8 @@ def read_migration(file: Path) -> Migration:
         if not _REPEATABLE.fullmatch(statement):
             raise MigrationRefused(
                 f"{file.name}: without a transaction only statements that may be repeated can stand (create index "
-                f"concurrently if not exists, drop index concurrently if exists, validate constraint), not: "
-                f"{statement[:80]}. Put the others into a file of their own."
+                f"concurrently if not exists, drop index concurrently if exists, validate constraint, do $$ "
+                f"with commits), not: {statement[:80]}. Put the others into a file of their own."
             )
     return Migration(file.stem, statements, limit, transaction=False)
 
@@ -114,7 +115,7 @@ def _head(text: str) -> Generator[str]:
 
 def _split(text: str) -> list[str]:
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
-    parts = re.split(r";[ \t]*$", "\n".join(lines), flags=re.MULTILINE)
+    parts = re.findall(r"(?:\$\$.*?\$\$|(?!;[ \t]*$).)+", "\n".join(lines), flags=re.MULTILINE | re.DOTALL)
     return [part.strip() for part in parts if part.strip()]
 
 

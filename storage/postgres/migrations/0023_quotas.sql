@@ -1,8 +1,7 @@
--- statement_timeout 10min: what every account holds is summed once.
---
 -- What each account holds in bytes, kept by triggers: a submission looks it up under the row's lock, so that any number
 -- of them together stay within the quota. Bytes that are on their way are reserved. Nothing here refuses a write: what a
--- running job makes is counted and kept.
+-- running job makes is counted and kept. What accounts held before is summed in a file of its own (0034), while writers
+-- go on.
 
 create table account_usage (
     account_id uuid primary key references accounts (id),
@@ -61,20 +60,3 @@ begin
                        counted.place || '_usage_changed', counted.place, counted.owner);
     end loop;
 end $$;
-
--- The triggers' locks keep writers out until this transaction ends, so nothing is counted twice.
-insert into account_usage (account_id, bytes)
-select account_id, sum(size)
-  from (select owner.account_id, file.size
-            from version_files file
-            join model_versions version on version.id = file.version_id
-            join models owner on owner.id = version.model_id
-           where file.gone_at is null
-          union all select account_id, size from images where gone_at is null
-          union all select owner.account_id, photo.size
-            from data_set_images photo join data_sets owner on owner.id = photo.data_set_id
-          union all select owner.account_id, file.size from job_files file join jobs owner on owner.id = file.job_id
-          union all select owner.account_id, kept.size
-            from job_checkpoints kept join jobs owner on owner.id = kept.job_id) held
- group by account_id
-on conflict (account_id) do update set bytes = excluded.bytes;
