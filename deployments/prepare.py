@@ -11,6 +11,7 @@ import typer
 from deployments.local.deploy import deploy_all
 from deployments.local.platform import prepare_data_folder
 from deployments.local.steps import prepare_database
+from deployments.restoring import finish
 from storage.blobs.store import BlobStore
 from storage.settings import load_settings
 
@@ -18,6 +19,7 @@ from storage.settings import load_settings
 def main() -> None:
     """Prepare every store that the settings name."""
     settings = load_settings()
+    finish(settings)
     prepare_data_folder(settings.data_folder)
     BlobStore(settings.blobs).make_root()
     prepare_database(settings)

@@ -2,7 +2,8 @@
 
 Everything is checked before anything is written: the target, the schema, the passphrase, the backup byte by byte. Then
 everything is written into a folder beside the data folder, which takes its name when all of it is there. A restore that
-dies leaves that other folder, and the next one begins with removing it.
+dies leaves that other folder, and the next one begins with removing it. Databases on servers of one's own are marked
+meanwhile (restoring.py): none starts half restored, and the next restore empties them.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pydantic import SecretStr
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.restore_mark import BESIDE, MARK, take_mark
 from deployments.restored_databases import Databases
+from deployments.restoring import unmark
 from flows.upkeep import sealed_keys
 from flows.upkeep.backup_store import BackupStore, Say, check_there
-from flows.upkeep.copies import copy_blobs, listing, restore_artifacts
+from flows.upkeep.copies import copy_blobs, restore_artifacts, trusted
 from flows.upkeep.manifest import IDENTITY, KEYS, Manifest
 from flows.upkeep.verification import artifacts_of, blobs_of, check_known, check_server, check_whole
 from storage.blobs.store import BlobStore
@@ -65,12 +67,14 @@ def restore(
     refuse_occupied(settings.data_folder)
     manifest = store.manifest(store.newest(choices.name))
     check_known(manifest)
-    check_server(manifest, Databases(settings, manifest).check_empty())
+    databases = Databases(settings, manifest)
+    check_server(manifest, databases.check_empty())
+    databases.check_search()
     sealed, identity = store.read(manifest, KEYS), store.read(manifest, IDENTITY).decode()
     secrets = sealed_keys.unseal(sealed, identity, ask_passphrase())
     say(f"backup {manifest.name}: every byte of it is read before anything is written")
     check_whole(store, manifest.name)
-    with folder_beside(settings.data_folder) as folder:
+    with folder_beside(settings.data_folder, lambda: unmark(settings)) as folder:
         target = moved_into(settings, folder)
         done = Restored(manifest, restored.nothing(), 0, 0, sorted(secrets))
         _write_secrets(target, secrets, manifest, identity)
@@ -100,8 +104,9 @@ def refuse_occupied(folder: Path) -> None:
 
 
 @contextmanager
-def folder_beside(folder: Path) -> Generator[Path]:
-    """A new folder that becomes `folder` at the end. What an earlier restore left there is removed first.
+def folder_beside(folder: Path, finish: Callable[[], None] = lambda: None) -> Generator[Path]:
+    """A new folder that becomes `folder` at the end, and then `finish` is called. What an earlier restore left there is
+    removed first.
 
     Raises BackupRefused for one that is not a restore's.
     """
@@ -117,6 +122,7 @@ def folder_beside(folder: Path) -> Generator[Path]:
         (beside / "postgres.log").unlink(missing_ok=True)
         os.sync()
         beside.rename(folder)
+        finish()
         take_mark(folder)
     finally:
         os.umask(old)
@@ -186,7 +192,8 @@ def _write_secrets(target: Settings, secrets: dict[str, bytes], manifest: Manife
 def _copy_bytes(target: Settings, store: BackupStore, done: Restored, say: Say) -> None:
     blobs = BlobStore(target.blobs)
     blobs.make_root()
-    copied = copy_blobs(store.blobs, blobs, blobs_of(store, done.manifest), listing(blobs))
+    wanted = blobs_of(store, done.manifest)
+    copied = copy_blobs(store.blobs, blobs, wanted, trusted(blobs, wanted))
     if copied.lost:
         raise BackupDamaged(f"{copied.lost[0]}: the backup changed while it was restored. There is no data folder yet.")
     done.blobs = copied.amount.count

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import psycopg
 from pydantic import SecretStr
 
+from deployments.restoring import connected, databases, is_marked, mark, outside
 from flows.indexing.filling import fill
 from flows.upkeep import dumps
 from flows.upkeep.backup_store import BackupStore, Say
-from flows.upkeep.manifest import DARKROOM, MLFLOW, PREFECT, Manifest
-from storage.errors import BackupRefused, StoreUnavailable
+from flows.upkeep.manifest import MLFLOW, PREFECT, Manifest
+from storage.errors import BackupRefused
 from storage.postgres.connection import Database
 from storage.postgres.migrating import migrate
 from storage.postgres.upkeep import prefect_restored, restored
@@ -21,7 +22,6 @@ from storage.settings import PostgresSettings, Settings, variable_of
 from storage.stores import Stores, open_stores
 
 EMBEDDED_SERVER = 180_000
-CONNECT_SECONDS = 5
 _TABLES = """
 select count(*) from pg_class
  where relkind in ('r', 'p') and relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
@@ -39,30 +39,32 @@ class Databases:
     @property
     def urls(self) -> dict[str, str]:
         """psycopg URL by database, of those that are in the backup and have a place here."""
-        backup = self.settings.backup
-        every = {
-            MLFLOW: backup.mlflow_database.get_secret_value(),
-            PREFECT: backup.prefect_database.get_secret_value(),
-            DARKROOM: self.settings.postgres.url.get_secret_value(),
-        }
-        return {name: url for name, url in every.items() if name in self.manifest.dumps and url}
+        return {name: url for name, url in databases(self.settings).items() if name in self.manifest.dumps and url}
+
+    @property
+    def outside(self) -> list[tuple[str, str]]:
+        """Name and psycopg URL of those that are not in the data folder."""
+        return [(name, url) for name, url in outside(self.settings) if name in self.urls]
+
+    def check_search(self) -> None:
+        """Raises StoreUnavailable when an Elasticsearch is set that does not answer."""
+        if self.settings.search.elasticsearch_url.get_secret_value():
+            with open_stores(self.settings) as stores:
+                stores.search.existing()
 
     def check_empty(self) -> int:
-        """The oldest version number of the servers, once each database outside the data folder is known to be empty.
+        """The oldest version number of the servers, once each database outside the data folder is known to be empty, or
+        left by a restore that died.
 
         Raises BackupRefused for one that has tables, StoreUnavailable for one that does not answer.
         """
         oldest = EMBEDDED_SERVER
-        for name, url in self.urls.items():
-            if url == self.settings.embedded_postgres_url(name):
-                continue
-            try:
-                with psycopg.connect(url, connect_timeout=CONNECT_SECONDS) as connection:
-                    [tables] = connection.execute(_TABLES).fetchone() or [0]
-                    oldest = min(oldest, connection.info.server_version)
-            except psycopg.OperationalError as error:
-                raise StoreUnavailable(f"{name}'s database does not answer: {str(error).strip()}") from error
-            if tables:
+        for name, url in self.outside:
+            with connected(name, url) as connection:
+                [tables] = connection.execute(_TABLES).fetchone() or [0]
+                oldest = min(oldest, connection.info.server_version)
+                marked = is_marked(connection)
+            if tables and not marked:
                 raise BackupRefused(
                     f"{name}'s database has {tables} tables, and a restore replaces nothing. Create an empty one, and "
                     "name it in the settings."
@@ -72,6 +74,8 @@ class Databases:
     def fill(self, store: BackupStore, jump: int, hold_notifications: bool, say: Say) -> restored.Reopened:
         """Restore every dump, then move numbers on, hand jobs out again and build the search indexes."""
         backup = self.settings.backup
+        for name, url in self.outside:
+            mark(name, url)
         for name, file in self.manifest.dumps.items():
             if name not in self.urls:
                 self.notes.append(
@@ -84,7 +88,7 @@ class Databases:
         url = self.settings.postgres.url.get_secret_value()
         with Database(self.settings.postgres) as database:
             database.run(restored.leave_home())
-        migrate(url)
+        migrate(url, restoring=True)
         with open_stores(self.settings) as stores:
             reopened = stores.database.run(restored.reopen(jump=jump, hold_notifications=hold_notifications))
             for kind in Kind:

@@ -14,8 +14,8 @@ from deployments.local.errors import NotRunning
 from deployments.local.lines import shown_by
 from deployments.local.platform import run_platform, start_detached, stop_platform
 from deployments.local.report import PartReport, platform_report
-from deployments.local.restore_mark import take_mark
 from deployments.local.storage_report import SHOWN_ACCOUNTS, disk_lines, usage_lines
+from deployments.restoring import finish
 from storage.errors import StoreUnavailable
 from storage.postgres import quotas
 from storage.settings import MIB, Settings, load_settings
@@ -28,7 +28,7 @@ def up(
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C."""
     settings = load_settings()
-    take_mark(settings.data_folder)
+    finish(settings)
     if detach:
         pid = start_detached(settings)
         typer.echo(f"Darkroom runs (process {pid}, data in {settings.data_folder}).\n{addresses(settings)}")

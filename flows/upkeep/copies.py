@@ -92,6 +92,16 @@ def listing(store: BlobStore) -> dict[str, int]:
     return {blob.sha256: blob.size for blob in store.list()}
 
 
+def trusted(store: BlobStore, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Size by SHA-256 of every blob of a store. The bytes of those that are wanted are read: a changed one has size -1.
+
+    Raises StoreUnavailable.
+    """
+    there = listing(store)
+    same = {sha256: size for sha256, size in wanted.items() if there.get(sha256) == size}
+    return there | dict.fromkeys(damaged_blobs(store, same, lambda _: None), -1)
+
+
 def copy_artifacts(url: str, target: BlobStore, there: Mapping[str, int]) -> tuple[list[Artifact], Copied]:
     """Copy MLflow's artifacts, which may be written meanwhile, as blobs that `target` lacks; gives their paths.
 

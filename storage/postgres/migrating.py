@@ -33,6 +33,8 @@ log = logging.getLogger("darkroom.migrations")
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x6461726B
 
+RESTORING = "public.darkroom_restoring"
+"""The table that is in a database for as long as `darkroom restore` fills it."""
 LOCK_SECONDS = 4
 STATEMENT_TIMEOUT = "5s"
 LAST_UNLIMITED = "0019"
@@ -74,6 +76,12 @@ class MigrationTooSlow(DarkroomError):
     """A statement of a migration took longer than it may; nothing of it is left."""
 
     code = "migration_too_slow"
+
+
+class HalfRestored(DarkroomError):
+    """A restore has begun to fill the database and has not ended."""
+
+    code = "half_restored"
 
 
 @dataclass(frozen=True)
@@ -126,14 +134,21 @@ def migrate(
     patience_seconds: float = PATIENCE_SECONDS,
     turn_seconds: float = TURN_SECONDS,
     idle_seconds: float = IDLE_SECONDS,
+    restoring: bool = False,
 ) -> list[str]:
     """Bring the database at `url` to the newest schema; returns the names of the migrations that ran.
 
-    Each file runs once, under one advisory lock, so that several starters do no harm. Raises MigrationRefused,
-    MigrationBlocked, MigrationTooSlow, and what Postgres says of a statement that is wrong.
+    Each file runs once, under one advisory lock, so that several starters do no harm. restoring: the caller is the
+    restore that fills it. Raises HalfRestored, MigrationRefused, MigrationBlocked, MigrationTooSlow, and what Postgres
+    says of a statement that is wrong.
     """
     ran: list[str] = []
     with _connected(url, idle_seconds) as connection, _sole_migrator(connection, turn_seconds):
+        if not restoring and _value(connection, "select to_regclass(%s) is not null", RESTORING):
+            raise HalfRestored(
+                "The database is half restored: rows may be missing, and numbers would be given out twice. Restore "
+                "again, it is emptied first: darkroom restore"
+            )
         connection.execute(
             "create table if not exists schema_migrations (name text primary key, ran_at timestamptz default now())"
         )

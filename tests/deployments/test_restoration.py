@@ -5,31 +5,37 @@ from __future__ import annotations
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from pydantic import SecretStr
 
-from deployments import restoration
+from deployments import restoration, restored_databases
 from deployments.commands.restore import report
 from deployments.local.postgres import EmbeddedPostgres
-from deployments.local.restore_mark import BESIDE, take_mark
+from deployments.local.restore_mark import BESIDE, MARK, take_mark
 from deployments.restoration import Choices, Restored, folder_beside, refuse_occupied, restore
+from deployments.restoring import finish
 from flows.indexing.builds import index_faults
+from flows.upkeep.backup_store import BackupStore
 from flows.upkeep.copies import listing
 from flows.upkeep.manifest import MLFLOW
 from storage.blobs.store import BlobStore
-from storage.errors import BackupRefused, SealBroken
+from storage.errors import BackupRefused, SealBroken, StoreUnavailable
 from storage.postgres import changes, jobs
 from storage.postgres.connection import Query
+from storage.postgres.migrating import HalfRestored, migrate
 from storage.postgres.upkeep.restored import JUMP
 from storage.records.jobs import Job, JobState
 from storage.secret_files import write_secret
 from storage.settings import BlobSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests import s3_server
+from tests.conftest import fresh_database
 from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, bytes_of, source
 
 
@@ -238,6 +244,83 @@ def test_a_database_with_tables_is_not_restored_into(old: Source, fresh: Fresh, 
     with pytest.raises(BackupRefused, match=r"darkroom's database has \d+ tables"):
         refused(old, settings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def own_servers(postgres_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Settings]:
+    """The settings of a platform whose databases are outside its data folder, and empty."""
+    settings = fresh_settings(tmp_path / "data")
+    with (
+        fresh_database(postgres_server, "template1") as darkroom,
+        fresh_database(postgres_server, "template1") as prefect,
+        fresh_database(postgres_server, "template1") as mlflow,
+    ):
+        settings.postgres = settings.postgres.model_copy(update={"url": SecretStr(darkroom)})
+        settings.backup.prefect_database, settings.backup.mlflow_database = SecretStr(prefect), SecretStr(mlflow)
+        yield settings
+
+
+class Died(BaseException):
+    """A restore was killed."""
+
+
+@pytest.mark.parametrize("step", ["dumps.restore", "dumps.restore twice", "migrate", "build_anew", "unmark"])
+def test_a_restore_into_own_servers_that_died_is_repeated(
+    fresh: Fresh, own_servers: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, passed = restoration if step == "unmark" else restored_databases, iter([step.endswith("twice"), False])
+    name, url = step.split(" ")[0], own_servers.postgres.url.get_secret_value()
+    work = attrgetter(name)(place)
+
+    def die(*arguments: Any, **options: Any) -> Any:
+        if not next(passed):
+            raise Died
+        return work(*arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(f"{place.__name__}.{name}", die)
+        refused(fresh.old, own_servers)
+    with pytest.raises(HalfRestored, match="darkroom restore"):
+        migrate(url)
+    if step == "unmark":
+        finish(own_servers)
+    else:
+        refused(fresh.old, own_servers)
+    assert migrate(url) == []
+    models = "select count(*), sum(id) from models"
+    for database, statement in (
+        (url, models),
+        (own_servers.backup.mlflow_database.get_secret_value(), "select name from runs"),
+    ):
+        original = fresh.old.settings.postgres.url if database == url else fresh.old.settings.backup.mlflow_database
+        assert scalar(database, statement) == scalar(original.get_secret_value(), statement)
+        assert scalar(database, "select to_regclass('public.darkroom_restoring') is null") == [True]
+    assert not (own_servers.data_folder / MARK).exists()
+
+
+def test_a_search_engine_that_does_not_answer_is_found_before_anything_is_written(
+    fresh: Fresh, own_servers: Settings
+) -> None:
+    own_servers.search.elasticsearch_url = SecretStr("http://127.0.0.1:1")
+    with pytest.raises(StoreUnavailable):
+        refused(fresh.old, own_servers)
+    assert scalar(
+        own_servers.postgres.url.get_secret_value(), "select count(*) from pg_tables where schemaname = 'public'"
+    ) == [0]
+    assert not own_servers.data_folder.with_name(f"data{BESIDE}").exists()
+
+
+def test_changed_bytes_in_the_target_are_replaced(fresh: Fresh, tmp_path: Path) -> None:
+    blobs = tmp_path / "elsewhere"
+    shutil.copytree(fresh.stores.settings.data_folder / "blobs", blobs)
+    changed = max(blobs.rglob("?" * 64), key=lambda file: file.stat().st_size)
+    changed.write_bytes(bytes(changed.stat().st_size))
+    settings = fresh_settings(tmp_path / "data")
+    settings.blobs.url = blobs.as_uri()
+    store, done = BackupStore(str(fresh.old.place)), replace(fresh.done, notes=[])
+    restoration._copy_bytes(settings, store, done, lambda _: None)  # pyright: ignore[reportPrivateUsage]
+    assert done.blobs == 1
+    assert all(name == digest for name, digest in bytes_of(BlobStore(settings.blobs)).items())
 
 
 def test_a_folder_that_is_in_the_way_is_left_alone(tmp_path: Path) -> None:
