@@ -18,7 +18,7 @@ from flows.light_tracking import FAILED, FINISHED, note
 from flows.run_logs import run_logger
 from flows.upkeep.folder_rules import folders_to_oneself
 from flows.upkeep.retention_rules import RULES, RetentionRule, variable
-from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped, Enough, Removed, begin
+from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped, Enough, Paused, Removed, Sweep, begin
 from storage.errors import DarkroomError, StoreUnavailable
 from storage.settings import MIB, load_settings
 from storage.stores import Stores, open_stores
@@ -84,6 +84,15 @@ class Report:
         self.done: list[tuple[RetentionRule, Removed, object]] = []
         self.faults: list[str] = []
 
+    def begin(self, rule: RetentionRule, sweep: Sweep) -> Removed:
+        """What a rule has removed so far: nothing, or what it had when its time was over."""
+        for begun, removed, _ in self.done:
+            if begun is rule:
+                removed.note = ""
+                return removed
+        self.done.append((rule, Removed(), sweep.value(rule.setting) if rule.setting else None))
+        return self.done[-1][1]
+
     @property
     def count(self) -> int:
         """Rows and things that went."""
@@ -114,29 +123,41 @@ class Report:
 
 
 def apply(stores: Stores, rules: Sequence[RetentionRule] = RULES, *, seconds: float = RUN_SECONDS) -> Report:
-    """Apply rules one after the other. Raises ClockJumped before anything is deleted when the clocks disagree."""
+    """Apply rules one after the other, each for its share of the time; those that it was not enough for go on with what
+    the others leave. Raises ClockJumped before anything is deleted when the clocks disagree."""
     sweep = begin(stores, seconds)
     report = Report(sweep.moment)
-    for rule in rules:
-        if rule.work is None:
-            continue
-        sweep.removed = Removed()
-        report.done.append((rule, sweep.removed, sweep.value(rule.setting) if rule.setting else None))
-        try:
-            rule.work(sweep)
-        except (Enough, ClockJumped) as end:
-            sweep.removed.note = f"stopped here: {end}"
-            if isinstance(end, ClockJumped):
-                report.faults.append(str(end))
-            break
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one rule holds up no other
-            fault = f"{type(error).__name__}: {error}"
-            _log().error("%s: %s", rule.what, fault)
-            sweep.removed.note = fault[:300]
-            report.faults.append(f"{rule.what}: {fault}"[:300])
+    waiting = [rule for rule in rules if rule.work is not None]
+    while waiting:
+        stopped: list[RetentionRule] = []
+        for place, rule in enumerate(waiting):
+            sweep.removed = report.begin(rule, sweep)
+            sweep.share(among=len(waiting) - place)
+            try:
+                _apply(rule, sweep, report)
+            except Enough as end:
+                sweep.removed.note = f"stopped here: {end}"
+                stopped.append(rule)
+            except (Paused, ClockJumped) as end:
+                sweep.removed.note = f"stopped here: {end}"
+                report.faults += [str(end)] if isinstance(end, ClockJumped) else []
+                return report
+        waiting = [] if sweep.over else stopped
     return report
+
+
+def _apply(rule: RetentionRule, sweep: Sweep, report: Report) -> None:
+    """Raises Enough, Paused, ClockJumped, StoreUnavailable."""
+    try:
+        if rule.work is not None:
+            rule.work(sweep)
+    except (Enough, Paused, ClockJumped, StoreUnavailable):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one rule holds up no other
+        fault = f"{type(error).__name__}: {error}"
+        _log().error("%s: %s", rule.what, fault)
+        sweep.removed.note = fault[:300]
+        report.faults.append(f"{rule.what}: {fault}"[:300])
 
 
 def _metric(rule: RetentionRule) -> str:

@@ -34,7 +34,11 @@ class ClockJumped(DarkroomError):
 
 
 class Enough(Exception):
-    """The run's time is over, or its flow is paused: the next run goes on."""
+    """A rule's share of the run's time is over: what is left is done later."""
+
+
+class Paused(Exception):
+    """The flow is paused: the next run goes on."""
 
 
 @dataclass
@@ -55,6 +59,17 @@ class Sweep:
         self.removed = Removed()
         self._began = time.monotonic()
         self._ends, self._looked = self._began + seconds, 0.0
+        self._share_ends = self._ends
+
+    def share(self, among: int) -> None:
+        """Give the next rule its part of the time that is left among so many: a long backlog holds up no other rule."""
+        now = time.monotonic()
+        self._share_ends = now + (self._ends - now) / among
+
+    @property
+    def over(self) -> bool:
+        """Whether no time is left."""
+        return time.monotonic() >= self._ends
 
     def run(self, script: Callable[[], Query[int] | Script[int]]) -> int:
         """What a script returns; waits while Postgres is away. Raises as `check` does."""
@@ -62,15 +77,16 @@ class Sweep:
         return run_patiently(self.stores, script, self.check)
 
     def check(self) -> None:
-        """Raise Enough when this run is to end, ClockJumped when Postgres' clock did not go on evenly meanwhile."""
+        """Raise Enough when the rule's time is over, Paused with the flow, ClockJumped when Postgres' clock did
+        not go on evenly meanwhile."""
         now = time.monotonic()
-        if now > self._ends:
+        if now >= self._share_ends:
             raise Enough("its time was over")
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
         if run_patiently(self.stores, lambda: pauses.is_paused(APPLY_RETENTION)):
-            raise Enough("it is paused")
+            raise Paused("it is paused")
         passed = run_patiently(self.stores, retention.now) - self.moment
         steady = timedelta(seconds=time.monotonic() - self._began)
         if abs(passed - steady) > CLOCK_STEP:

@@ -202,6 +202,25 @@ def test_a_paused_flow_and_one_whose_time_is_over_stop_between_batches(
     assert apply(stores, [rule_of("outbox")]).count == 5
 
 
+def test_a_long_backlog_holds_up_no_rule_behind_it_and_takes_the_time_that_they_leave(stores: Stores) -> None:
+    def endless(sweep: sweeping.Sweep) -> None:
+        while True:
+            sweep.check()
+            sweep.removed.count += 1
+            time.sleep(0.01)
+
+    events(stores, 5, 40 * DAY)
+    began = time.monotonic()
+    backlogs = [Rule(f"backlog {number}", "", work=endless) for number in range(2)]
+    report = apply(stores, [*backlogs, rule_of("outbox")], seconds=3)
+    assert time.monotonic() - began >= 3
+    assert [rule.what for rule, _, _ in report.done] == ["backlog 0", "backlog 1", rule_of("outbox").what]
+    (first, second, outbox) = (removed for _, removed, _ in report.done)
+    assert first.note == second.note == "stopped here: its time was over"
+    assert min(first.count, second.count) > 20
+    assert (outbox.count, outbox.note) == (5, "")
+
+
 def shifted(monkeypatch: pytest.MonkeyPatch, by: Callable[[int], timedelta]) -> None:
     """Postgres' clock, shifted by what `by` says of how often it was asked before."""
     asked: list[None] = []
