@@ -45,6 +45,8 @@ SECRETS_OF: dict[str, tuple[str, ...]] = {
     "DARKROOM_API__KEY": (),
     "DARKROOM_PREFECT__AUTH": ("relay", "deploy", "worker-training", "worker-light"),
     "DARKROOM_MLFLOW__AUTH": ("worker-training", "worker-light"),
+    "DARKROOM_NOTIFICATIONS__SEALING_KEY": ("api", "worker-light"),
+    "DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY": ("api", "worker-light"),
     "DARKROOM_NOTIFICATIONS__SMTP_PASSWORD": ("worker-light",),
     "DARKROOM_BACKUP__PREFECT_DATABASE": ("worker-light",),
     "DARKROOM_BACKUP__MLFLOW_DATABASE": ("worker-light",),
@@ -57,8 +59,6 @@ SECRETS_OF_EVERY_PART = frozenset(
         "DARKROOM_API__SIGNING_KEY",
         "DARKROOM_API__PREVIOUS_SIGNING_KEY",
         "DARKROOM_SEARCH__ELASTICSEARCH_URL",
-        "DARKROOM_NOTIFICATIONS__SEALING_KEY",
-        "DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY",
     }
 )
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost"})

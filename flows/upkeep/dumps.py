@@ -21,6 +21,8 @@ from storage.blobs.store import CHUNK
 from storage.errors import BackupFailed, BackupRefused
 
 LOCK_WAIT_SECONDS = 60
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_")
+"""Beginnings of what the programs get of our environment: none of the credentials that are in it."""
 SHOWN = 2000
 """Characters of a program's own words that an error repeats."""
 
@@ -98,7 +100,7 @@ def _running(
     """A program on a database, ended with the block, and killed when the block fails."""
     facts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     password = facts.pop("password", "")
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DARKROOM_"))}
+    bare = {name: value for name, value in os.environ.items() if name.startswith(INHERITED)}
     process = subprocess.Popen(
         [*command, f"--dbname={make_conninfo('', **facts)}"],
         env={**bare, "PGCONNECT_TIMEOUT": "10", **({"PGPASSWORD": password} if password else {})},

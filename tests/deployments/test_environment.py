@@ -87,6 +87,15 @@ def test_only_the_light_worker_knows_the_databases_of_prefect_and_mlflow(tmp_pat
         assert known == ({f"DARKROOM_{name}" for name in names} if part == "worker-light" else set()), part
 
 
+def test_only_who_reads_and_writes_addresses_of_readers_knows_the_key_that_seals_them(tmp_path: Path) -> None:
+    settings = Settings(data_folder=tmp_path)
+    settings.notifications.sealing_key = settings.notifications.previous_sealing_key = SecretStr("of the operator")
+    for part in ("api", "relay", "deploy", "worker-training", "worker-light", "mlflow", "prefect"):
+        known = {name for name, value in shared_environment(settings, part).items() if value == "of the operator"}
+        names = {"DARKROOM_NOTIFICATIONS__SEALING_KEY", "DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY"}
+        assert known == (names if part in ("api", "worker-light") else set()), part
+
+
 def test_prefect_is_told_how_long_to_keep_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = RetentionSettings(flow_run_days=36500, flow_event_days=3)
     for name, value in prefect_retention_environment(Settings(data_folder=tmp_path, retention=kept)).items():

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from deployments.cli import app
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.seed import with_own_keys
-from flows.upkeep import backup, sealed_keys
+from flows.upkeep import backup, dumps, sealed_keys
 from flows.upkeep.backup import back_up_to
 from flows.upkeep.backup_store import BackupStore
 from flows.upkeep.manifest import BLOBS, FORMAT, IDENTITY, KEYS, Manifest, encode, is_manifest
@@ -457,3 +457,15 @@ def test_a_place_that_is_no_folder_holds_backups_too(old: Source) -> None:
     check_whole(store, second.manifest.name)
     store.delete(first.manifest.name)
     assert store.newest() == second.manifest.name
+
+
+def test_the_programs_of_postgres_get_no_credentials_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pg_dump").write_text("#!/bin/sh\nenv\n")
+    (tmp_path / "pg_dump").chmod(0o700)
+    for name in ("PREFECT_API_AUTH_STRING", "AWS_SECRET_ACCESS_KEY", "DARKROOM_API__SIGNING_KEY", "PGPASSWORD"):
+        monkeypatch.setenv(name, "a secret")
+    written: list[bytes] = []
+    dumps.dump(BackupSettings(postgres_programs=str(tmp_path)), "postgresql://u:mine@/d", written.append)
+    environment = b"".join(written).decode()
+    assert "PGPASSWORD=mine" in environment
+    assert "a secret" not in environment
