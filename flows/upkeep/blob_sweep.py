@@ -26,7 +26,7 @@ from itertools import islice
 
 from flows.run_logs import run_logger
 from storage.blobs.store import BlobStore
-from storage.postgres import references
+from storage.postgres import quotas, references
 from storage.postgres.connection import Script
 from storage.postgres.locks import BLOB_SWEEP
 from storage.postgres.upkeep import orphans
@@ -61,7 +61,9 @@ def sweep_blobs(stores: Stores) -> list[str]:
             return findings
         if faults:
             _log().warning("%d rows lack their bytes: orphans are kept for %d times the grace", len(faults), WARY)
-        findings += _delete_due(stores, grace * (WARY if faults else 1), grace)
+        wait = grace * (WARY if faults else 1)
+        findings += _delete_due(stores, wait, grace)
+        stores.database.run(quotas.forget_released(wait))
         unfinished = stores.blobs.sweep_unfinished(UNFINISHED_WRITE_SECONDS)
         if unfinished:
             findings.append(f"{unfinished} unfinished writes: deleted")

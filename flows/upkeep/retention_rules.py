@@ -110,7 +110,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("places on leaderboards", _SMALL + "the editions of past days are what they show", ("leaderboard_editions", "leaderboard_places")),
     RetentionRule("state of flows and of the relay", _SMALL + "one row for each, or for each of its days", ("drain_wakeups", "relay_duties", "flow_deployments", "watched_flows", "flow_partitions", "flow_pauses", "schema_migrations", "retention_marks")),
     RetentionRule("unfinished uploads", "given up by the API after so long without a byte", ("model_uploads", "byte_reservations"), ("model-uploads", "uploads"), _UPLOADS),
-    RetentionRule("bytes that no row names", "deleted by `reconcile` after so long", ("orphans",), folders=("blobs",), setting=_BLOBS),
+    RetentionRule("bytes that no row names", "deleted by `reconcile` after so long", ("orphans", "released_bytes"), folders=("blobs",), setting=_BLOBS),
     RetentionRule("Prefect's flow runs, task runs, logs, artifacts", "deleted by Prefect's server so long after their end", setting=_FLOWS, work=_by(watch_flow_runs, _FLOWS)),
     RetentionRule("Prefect's events", "deleted by Prefect's server", setting=_FLOW_EVENTS),
     RetentionRule("results that Prefect keeps in files", "deleted so long after they were written", folders=("prefect",), setting=_FLOWS, work=_at(delete_old_files, "prefect/storage", _FLOWS), local=True),

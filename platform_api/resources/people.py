@@ -57,6 +57,9 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What the account holds, and what it may; null: as much as it likes. A key of the account sees all of it."""
 
     used_bytes: Annotated[int, Meta(description="Of files, images, photos, and of what its jobs made.")]
+    released_bytes: Annotated[
+        int, Meta(description="Of what it has deleted in about the last day; these count until the bytes are gone.")
+    ]
     unfinished_bytes: Annotated[int, Meta(description="Of what it has begun to send; these count too.")]
     unfinished_uploads: int
     max_bytes: int | None
@@ -148,6 +151,7 @@ class People(Controller):
             scopes=list(caller.key.scopes),
             storage=Storage(
                 used_bytes=usage.bytes,
+                released_bytes=usage.released_bytes,
                 unfinished_bytes=usage.unfinished_bytes,
                 unfinished_uploads=usage.unfinished_uploads,
                 max_bytes=limits.account_bytes or None,

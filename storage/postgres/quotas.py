@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from storage.postgres.connection import Query, Script, column, load_statements, many, one
+from storage.postgres.connection import Query, Script, column, count, load_statements, many, one
 from storage.records.quotas import Limits, NamedUsage, Usage, check_quota
 
 _STATEMENTS = {**load_statements(__file__)}
@@ -20,6 +20,11 @@ def usage(account_id: UUID, *, but: UUID | None = None) -> Query[Usage]:
 def largest(limit: int) -> Query[list[NamedUsage]]:
     """The accounts that hold most."""
     return many(SQL["largest"], {"limit": limit, "but": None}, NamedUsage)
+
+
+def forget_released(seconds: float) -> Query[int]:
+    """What was deleted so long ago counts no more: the sweep has deleted its bytes."""
+    return count(SQL["forget_released"], {"seconds": seconds})
 
 
 def hold(

@@ -9,8 +9,10 @@ on conflict (account_id) do update set bytes = account_usage.bytes
 returning bytes;
 
 -- of_account --
--- What `account` holds and what it has begun to send: the figures of both statements below.
+-- What `account` holds, what it has deleted and is still there, and what it has begun to send: the figures of both
+-- statements below.
 select greatest(coalesce((select bytes from account_usage where account_id = account.id), 0), 0) as bytes,
+       coalesce((select sum(bytes) from released_bytes where account_id = account.id), 0)::bigint as released_bytes,
        coalesce(upload.bytes, 0)::bigint + coalesce(reserved.bytes, 0)::bigint as unfinished_bytes,
        upload.uploads as unfinished_uploads
   from (select sum(length) as bytes, count(*) as uploads from model_uploads
@@ -30,6 +32,10 @@ select account.name, usage.*
  where usage.bytes + usage.unfinished_bytes > 0
  order by usage.bytes + usage.unfinished_bytes desc, account.name
  limit %(limit)s;
+
+-- forget_released --
+-- What was deleted so long ago that the blob store does not hold it any more.
+delete from released_bytes where at < now() - make_interval(secs => %(seconds)s) returning bytes;
 
 -- reserve --
 -- Bytes that a request may bring from now on; forgotten after an hour in which it does not ask again.

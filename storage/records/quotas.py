@@ -10,17 +10,19 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account holds: `bytes` of files, images, photos and what its jobs made; `unfinished_bytes` that it has
-    begun to send, `unfinished_uploads` of them by tus."""
+    """What an account holds: `bytes` of files, images, photos and what its jobs made; `released_bytes` that it has
+    deleted and the blob store still has; `unfinished_bytes` that it has begun to send, `unfinished_uploads` of them by
+    tus."""
 
     bytes: int
+    released_bytes: int
     unfinished_bytes: int
     unfinished_uploads: int
 
     @property
     def total(self) -> int:
         """All bytes that count."""
-        return self.bytes + self.unfinished_bytes
+        return self.bytes + self.released_bytes + self.unfinished_bytes
 
 
 class NamedUsage(Usage, frozen=True, kw_only=True):
@@ -44,7 +46,13 @@ def check_quota(usage: Usage, limits: Limits, *, adding: int, uploads: int = 0) 
     if limits.account_bytes and total > limits.account_bytes:
         held = f"{in_units(usage.total)} of {in_units(limits.account_bytes)} are used"
         asked = f", {in_units(adding)} more do not fit" if adding else ""
-        raise QuotaExceeded(f"This account is full: {held}{asked}. Delete models, images, data sets or uploads first.")
+        kept = (
+            f", {in_units(usage.released_bytes)} of them deleted, but not yet from the disk"
+            if usage.released_bytes
+            else ""
+        )
+        advice = "Delete models, images, data sets or uploads first; what is deleted counts for about a day more."
+        raise QuotaExceeded(f"This account is full: {held}{kept}{asked}. {advice}")
     if limits.unfinished_bytes and adding and usage.unfinished_bytes + adding > limits.unfinished_bytes:
         begun = f"{in_units(usage.unfinished_bytes)} are on their way already; {in_units(adding)} more are too many"
         raise QuotaExceeded(f"{begun}: the limit is {in_units(limits.unfinished_bytes)}. Finish or delete some first.")

@@ -111,8 +111,31 @@ def test_what_is_finished_counts_until_it_is_deleted(door: Door, sender: Sender)
     assert storage_of(sender.http)["usedBytes"] == len(content) + photos
     assert sender.http.delete(f"{DATA_SETS}/{data_set['id']}").status_code == 204
     assert sender.http.delete(f"/api/v1/models/{sender.model_id}").status_code == 204
-    assert storage_of(sender.http)["usedBytes"] == 0
+    shown = storage_of(sender.http)
+    assert (shown["usedBytes"], shown["releasedBytes"]) == (0, len(content) + photos)
     assert not [fault for fault in door.database.run(invariants.broken()) if "bytes" in fault]
+
+
+def test_uploading_and_deleting_again_and_again_stays_within_the_quota_until_the_bytes_are_swept(
+    door: Door, sender: Sender
+) -> None:
+    content, account = weights(4, 1_400_000), door.account(str(sender.http.get("/api/v1/me").json()["username"]))
+    for _ in range(2):
+        data_set = upload(sender.http)
+        assert sender.http.delete(f"{DATA_SETS}/{data_set['id']}").status_code == 204
+    photos = storage_of(sender.http)["releasedBytes"]
+    assert photos == 2 * sum(image["size"] for image in data_set["images"])  # type: ignore[attr-defined]
+    assert sender.put(content, "a.safetensors").status_code == 201
+    assert sender.http.delete(f"/api/v1/model-versions/{sender.version_id}").status_code == 204
+    assert storage_of(sender.http)["releasedBytes"] == photos + len(content)
+    said = assert_full(sender.http.post(DATA_SETS, files=form(*[(f"{n}.png", photo(n, (700, 700))) for n in range(3)])))
+    assert "not yet from the disk" in said
+    aged = "update released_bytes set at = at - interval '1 day' where account_id = %(account)s"
+    door.database.run(quotas.forget_released(86400))
+    assert storage_of(sender.http)["releasedBytes"] > 0
+    door.database.run(Query(aged, {"account": account}, len))
+    door.database.run(quotas.forget_released(86400))
+    assert storage_of(sender.http)["releasedBytes"] == 0
 
 
 def in_pieces(content: bytes) -> Iterator[bytes]:

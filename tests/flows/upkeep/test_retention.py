@@ -211,7 +211,7 @@ def test_a_long_backlog_holds_up_no_rule_behind_it_and_takes_the_time_that_they_
 
     events(stores, 5, 40 * DAY)
     began = time.monotonic()
-    backlogs = [Rule(f"backlog {number}", "", work=endless) for number in range(2)]
+    backlogs = [RetentionRule(f"backlog {number}", "", work=endless) for number in range(2)]
     report = apply(stores, [*backlogs, rule_of("outbox")], seconds=3)
     assert time.monotonic() - began >= 3
     assert [rule.what for rule, _, _ in report.done] == ["backlog 0", "backlog 1", rule_of("outbox").what]
