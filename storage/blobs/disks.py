@@ -58,6 +58,13 @@ def take_name(temporary: Path, path: Path) -> bool:
     return True
 
 
+def move(source: Path, target: Path) -> None:
+    """Give bytes another name, as if they were new, unless it is taken: then they are the same ones. Raises OSError."""
+    os.utime(source)
+    take_name(source, target)
+    source.unlink(missing_ok=True)
+
+
 def scan(folder: Path) -> dict[str, dict[str, float]]:
     """The files in a folder by their paths, with size (bytes) and mtime (Unix seconds). Raises OSError."""
     found: dict[str, dict[str, float]] = {}

@@ -23,7 +23,7 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from storage.blobs.disks import scan, sync_folder, take_name
+from storage.blobs.disks import move, scan, sync_folder, take_name
 from storage.blobs.failures import failures_of, named, store_error
 from storage.blobs.stored import PREFIXES, Blob, StoredBlob, is_name, modified_at
 from storage.blobs.unfinished import UnfinishedBlob
@@ -180,31 +180,28 @@ class BlobStore:
 
     @contextmanager
     def removing(self, sha256: str) -> Generator[None]:
-        """A blob is gone while the block runs, and stays so if it ends well.
-
-        It comes back when the block fails: where a commit failed the lock that kept others from naming these bytes may
-        have been lost before. Raises StoreUnavailable.
-        """
+        """A blob is gone while the block runs, and for good if it ends well. Else it comes back: where a commit failed,
+        the lock that kept others from naming these bytes may have been lost before. Raises StoreUnavailable."""
         path, aside = self._path(sha256), self._temporary()
         try:
             with named(self._failures), suppress(FileNotFoundError):
-                self._move(path, aside)
+                if self._local:
+                    move(Path(path), Path(aside))
+                else:
+                    with suppress(*self._failures):  # a full store has no room for a copy, and must be emptied
+                        self._fs.cp_file(path, aside)
+                    self._fs.rm_file(path)
             yield
         except BaseException:
             with named(self._failures), suppress(FileNotFoundError):
-                self._move(aside, path)
+                if self._local:
+                    move(Path(aside), Path(path))
+                else:
+                    self._fs.cp_file(aside, path)
+                    self._fs.rm_file(aside)
             raise
         with suppress(*self._failures):  # what stays is swept a day later
             self._fs.rm_file(aside)
-
-    def _move(self, source: str, target: str) -> None:
-        """Give bytes another name, unless it is taken on a disk: then they are the same ones. Raises OSError."""
-        if self._local:
-            os.utime(source)  # put back they are young, and aside they are swept a day from now
-            take_name(Path(source), Path(target))
-        else:
-            self._fs.cp_file(source, target)
-        self._fs.rm_file(source)
 
     def list(self) -> Iterator[StoredBlob]:
         """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""

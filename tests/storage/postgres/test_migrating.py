@@ -159,10 +159,37 @@ def test_an_index_that_was_cut_short_is_made_again(url: str, folder: Callable[..
 
 
 def test_without_a_transaction_only_what_may_be_repeated_stands(url: str, folder: Callable[..., Path]) -> None:
-    for wrong in ("create index things_by_n on things (n);", "update things set n = n + 1;"):
+    for wrong in (
+        "create index things_by_n on things (n);",
+        "update things set n = n + 1;",
+        "do $$ begin update things set n = n + 1; end $$;",
+    ):
         with pytest.raises(MigrationRefused, match="may be repeated"):
             migrate(url, folder=folder(ALONE + INDEX + wrong))
     assert value(url, "select to_regclass('things_by_n') is null")
+
+
+def test_batches_that_commit_go_on_where_they_were_cut_short(url: str, folder: Callable[..., Path]) -> None:
+    block = """
+do $$
+declare gone int;
+begin
+    loop
+        with batch as (select n from things order by n limit 100)
+        delete from things using batch where things.n = batch.n;
+        get diagnostics gone = row_count;
+        exit when gone = 0;
+        if exists (select from things where n = 501) and not exists (select from things where n = 500) {cut}
+        commit;
+    end loop;
+end $$;
+"""
+    cut, whole = block.format(cut="then perform 1 / 0; end if;"), block.format(cut="then null; end if;")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate(url, folder=folder(ALONE + INDEX + cut))
+    assert value(url, "select count(*) from things") == 600
+    assert migrate(url, folder=folder(ALONE + INDEX + whole)) == ["9001_test"]
+    assert value(url, "select count(*) from things") == 0
 
 
 def test_starters_that_come_together_take_turns_also_around_an_index_built_concurrently(
