@@ -21,6 +21,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.restore_mark import BESIDE, MARK, take_mark
 from deployments.restored_databases import Databases
 from deployments.restoring import unmark
+from deployments.stores_in_use import refuse_stores_in_use
 from flows.upkeep import sealed_keys
 from flows.upkeep.backup_store import BackupStore, Say, check_there
 from flows.upkeep.copies import copy_blobs, restore_artifacts, trusted
@@ -47,11 +48,13 @@ class Restored:
 
 @dataclass(frozen=True)
 class Choices:
-    """How to restore. name: of the backup; None: the newest. See storage/postgres/upkeep/restored.py for the others."""
+    """How to restore. name: of the backup; None: the newest. take_over: blobs and searches of the platform before it
+    are replaced. See storage/postgres/upkeep/restored.py for the others."""
 
     name: str | None = None
     jump: int = restored.JUMP
     hold_notifications: bool = False
+    take_over: bool = False
 
 
 def restore(
@@ -70,6 +73,8 @@ def restore(
     databases = Databases(settings, manifest)
     check_server(manifest, databases.check_empty())
     databases.check_search()
+    if not choices.take_over:
+        refuse_stores_in_use(settings)
     sealed, identity = store.read(manifest, KEYS), store.read(manifest, IDENTITY).decode()
     secrets = sealed_keys.unseal(sealed, identity, ask_passphrase())
     say(f"backup {manifest.name}: every byte of it is read before anything is written")

@@ -24,6 +24,14 @@ def restore(
     hold_notifications: Annotated[
         bool, typer.Option("--hold-notifications", help="Send nothing until `darkroom notifications resume CHANNEL`.")
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="The platform that used the named blob store and Elasticsearch is gone for good: blobs that are there "
+            "are kept, searches move to new indexes.",
+        ),
+    ] = False,
 ) -> None:
     """Bring a platform back from a backup, into a data folder that is empty or not there.
 
@@ -34,7 +42,7 @@ def restore(
     place = place or settings.backup.destination
     if not place:
         raise BackupRefused("Name the place of the backup, or set DARKROOM_BACKUP__DESTINATION.")
-    choices = Choices(name=name, jump=jump, hold_notifications=hold_notifications)
+    choices = Choices(name=name, jump=jump, hold_notifications=hold_notifications, take_over=take_over)
     done = restore_backup(settings, place, lambda: passphrase_of(settings, passphrase_file), typer.echo, choices)
     for line in report(done):
         typer.echo(line)
