@@ -36,12 +36,12 @@ LOOK_BACK = timedelta(hours=6)
 """How far back firings are read: a relay that was away tells what it missed, and moderators nothing twice."""
 
 
-def sound(database: Database, now: datetime, late_after_seconds: float) -> list[str]:
+def sound(database: Database, now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> list[str]:
     """Raise the alarm of every flow that is late at `now` and clear what is over; gives the new ones.
 
     It asks Postgres alone: a stopped scheduler cannot report itself.
     """
-    changes = database.run(freshness.sound(now, late_after_seconds))
+    changes = database.run(freshness.sound(now, late_after_seconds, backup_late_after_days))
     for name, detail in changes.raised.items():
         log.error("alarm: %s: %s", name, detail)
     for name in changes.cleared:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from platform_api.problems import Refusals
 from storage.postgres.outbox import Backlog
+from storage.postgres.upkeep.last_backup import LastBackup
 from storage.records.duties import DutyReport
 from storage.records.freshness import FlowFreshness, PartitionState
 from storage.stores import AsyncStores
@@ -29,6 +30,7 @@ class FlowFigures:
     flows: Sequence[FlowFreshness] = ()
     duties: Sequence[DutyReport] = ()
     events: Backlog | None = None
+    last_backup: LastBackup | None = None
 
 
 class Figures(Collector):
@@ -69,6 +71,12 @@ class Figures(Collector):
                 family.add_metric([flow.flow], value(flow))
             yield family
         yield from self._relay()
+        if self._others.last_backup:
+            yield GaugeMetricFamily(
+                "darkroom_last_backup_timestamp_seconds",
+                "When the newest backup was finished.",
+                self._others.last_backup.finished_at.timestamp(),
+            )
 
     def _relay(self) -> Iterable[Metric]:
         for name, words, value in _DUTIES:

@@ -13,6 +13,9 @@ class BackupSettings(BaseModel):
     keep_days: int = Field(7, ge=0, description="Of the last so many days with backups the newest of each is kept.")
     keep_weeks: int = Field(4, ge=0, description="Of the last so many weeks with backups the newest of each is kept.")
     keep_months: int = Field(6, ge=0, description="Of the last so many months with backups the newest of each is kept.")
+    late_after_days: float = Field(
+        3.0, ge=0, description="Days without a new backup, once there was one, that raise an alert; 0: never."
+    )
     key_file: str = Field("", description="What `darkroom backup key` makes; empty: backup.key in the data folder.")
     passphrase_file: str = Field(
         "", description="File that holds the passphrase of the backups' key; empty: commands that need it ask."

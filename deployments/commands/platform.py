@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.commands.operator import operator_stores
+from deployments.local.backup_report import backup_line, refuse_backups_without_key, running_destination
 from deployments.local.errors import NotRunning
 from deployments.local.lines import shown_by
 from deployments.local.platform import run_platform, start_detached, stop_platform
@@ -18,6 +19,7 @@ from deployments.local.storage_report import SHOWN_ACCOUNTS, disk_lines, usage_l
 from deployments.restoring import finish
 from storage.errors import StoreUnavailable
 from storage.postgres import quotas
+from storage.postgres.upkeep import last_backup
 from storage.settings import MIB, Settings, load_settings
 
 PREFECT, MLFLOW = ("prefect", "auth"), ("mlflow", "auth")
@@ -29,6 +31,7 @@ def up(
     """Run the whole platform on this machine until Ctrl-C."""
     settings = load_settings()
     finish(settings)
+    refuse_backups_without_key(settings)
     if detach:
         pid = start_detached(settings)
         typer.echo(f"Darkroom runs (process {pid}, data in {settings.data_folder}).\n{addresses(settings)}")
@@ -82,13 +85,15 @@ def what_to_do(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> list[str]:
-    """Free space, and the accounts that hold most as far as the database says."""
+    """Free space; as far as the database says, the accounts that hold most and the newest backup."""
     try:
         with operator_stores(settings) as stores:
             found = stores.database.run(quotas.largest(SHOWN_ACCOUNTS))
+            last = stores.database.run(last_backup.newest())
     except StoreUnavailable:
         return disk_lines(settings)
-    return [*disk_lines(settings), *usage_lines(found, settings.quotas.limits)]
+    backups = backup_line(running_destination(settings.data_folder), last, datetime.now(UTC))
+    return [*disk_lines(settings), *usage_lines(found, settings.quotas.limits), backups]
 
 
 def addresses(settings: Settings) -> str:

@@ -73,7 +73,9 @@ class Relay:
                 drain.waking.set()
 
         def sound() -> list[str]:
-            return alarms.sound(database, datetime.now(UTC), self._stores.settings.metrics.late_after_seconds)
+            settings = self._stores.settings
+            late_after = settings.metrics.late_after_seconds, settings.backup.late_after_days
+            return alarms.sound(database, datetime.now(UTC), *late_after)
 
         effects = Effects(self._stores, self._connect(), self.stopping, nudge_drains)
         acting = Duty("effects", poll, effects.turn, abandon=effects.release)

@@ -52,6 +52,8 @@ from flows.upkeep.manifest import (
 from flows.upkeep.old_backups import drop_old
 from flows.upkeep.snapshots import snapshot, without_sweep
 from storage.errors import BackupFailed, DarkroomError, DiskFull, InUse
+from storage.postgres.upkeep import last_backup
+from storage.postgres.upkeep.last_backup import LastBackup
 from storage.settings import load_settings, variable_of
 from storage.stores import Stores, open_stores
 
@@ -98,6 +100,8 @@ def back_up_to(stores: Stores, place: str, say: Say) -> FinishedBackup:
             raise InUse("Another backup of this platform is being made. Wait for it.")
         making = _Making(stores, store, say)
         made = making.make(pair)
+        newest = LastBackup(name=made.manifest.name, place=made.place, finished_at=made.manifest.finished_at)
+        stores.database.run(last_backup.finished(newest))
         with making.step("retention"):
             try:
                 made.dropped = drop_old(store, settings.backup)

@@ -108,7 +108,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("follows, reactions, comments", _OWN, ("follows", "reactions", "comments", "comment_mentions")),
     RetentionRule("where and how readers are notified", "kept until the reader changes it", ("notification_preferences", "notification_readers", "endpoints", "channel_pauses")),
     RetentionRule("places on leaderboards", _SMALL + "the editions of past days are what they show", ("leaderboard_editions", "leaderboard_places")),
-    RetentionRule("state of flows and of the relay", _SMALL + "one row for each, or for each of its days", ("drain_wakeups", "relay_duties", "flow_deployments", "watched_flows", "flow_partitions", "flow_pauses", "schema_migrations", "retention_marks")),
+    RetentionRule("state of flows and of the relay", _SMALL + "one row for each, or for each of its days", ("drain_wakeups", "relay_duties", "flow_deployments", "watched_flows", "flow_partitions", "flow_pauses", "schema_migrations", "retention_marks", "last_backup")),
     RetentionRule("unfinished uploads", "given up by the API after so long without a byte", ("model_uploads", "byte_reservations"), ("model-uploads", "uploads"), _UPLOADS),
     RetentionRule("bytes that no row names", "deleted by `reconcile` after so long", ("orphans", "released_bytes"), folders=("blobs",), setting=_BLOBS),
     RetentionRule("Prefect's flow runs, task runs, logs, artifacts", "deleted by Prefect's server so long after their end", setting=_FLOWS, work=_by(watch_flow_runs, _FLOWS)),

@@ -14,6 +14,7 @@ from platform_api.health_checks import KeptLook, in_time
 from platform_api.problems import can_answer
 from storage.postgres import duties, freshness, outbox
 from storage.postgres.connection import Script
+from storage.postgres.upkeep import last_backup
 from storage.stores import AsyncStores
 
 
@@ -42,6 +43,7 @@ async def flow_figures(stores: AsyncStores) -> FlowFigures:
 
     def script() -> Script[FlowFigures]:
         flows = yield from freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
-        return FlowFigures(flows, (yield from duties.every()), (yield from outbox.backlog()))
+        events, backup = (yield from outbox.backlog()), (yield from last_backup.newest())
+        return FlowFigures(flows, (yield from duties.every()), events, backup)
 
     return await in_time(stores, script()) or FlowFigures()

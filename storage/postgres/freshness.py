@@ -10,6 +10,7 @@ import msgspec
 
 from storage.postgres import alerts, notifications, pauses
 from storage.postgres.connection import Query, Script, column, load_statements, many
+from storage.postgres.upkeep import last_backup
 from storage.records.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
 from storage.records.leaderboards import AHEAD, RANK
 from storage.records.notifications import SystemNotice
@@ -79,15 +80,17 @@ def report(now: datetime, late_after_seconds: float) -> Script[list[FlowFreshnes
     return [judge(flow, now, late_after) for flow in known]
 
 
-def sound(now: datetime, late_after_seconds: float) -> Script[Changes]:
+def sound(now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> Script[Changes]:
     """Raise the alarms that are due at `now`, each once until it is cleared, and clear those that are not any more.
 
+    With 0 days, nobody looks whether backups have stopped.
     Moderators are told of a new one, as a system message, with the transaction that raises it.
     """
     flows = yield from report(now, late_after_seconds)
     long_ago = now - timedelta(seconds=late_after_seconds)
     due = alarms(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
     due |= yield from alerts.of_the_relay()
+    due |= last_backup.alert_of((yield from last_backup.newest()), now, backup_late_after_days)
     said = {"names": list(due), "details": list(due.values())}
     yield from column(SQL["renew"], said, str)
     names = yield from column(SQL["raise"], said, str)

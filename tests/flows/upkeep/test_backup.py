@@ -31,7 +31,9 @@ from flows.upkeep.verification import check_known, check_whole
 from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
 from storage.errors import BackupDamaged, BackupFailed, BackupRefused, DarkroomError, InUse, StoreUnavailable
+from storage.postgres import freshness
 from storage.postgres.locks import BLOB_SWEEP, try_lock
+from storage.postgres.upkeep import last_backup
 from storage.settings import Settings, previous_key_file
 from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, source
 
@@ -76,6 +78,25 @@ def complaint(place: Path) -> str:
     except DarkroomError as error:
         return str(error)
     return ""
+
+
+def test_backups_that_stop_raise_an_alert_until_there_is_another(old: Source) -> None:
+    def late(days: float, allowed: float = 3) -> bool:
+        now = datetime.now(UTC) + timedelta(days=days)
+        old.stores.database.run(freshness.sound(now, 900, allowed))
+        return last_backup.LATE in [alarm.name for alarm in old.stores.database.run(freshness.raised())]
+
+    first = old.stores.database.run(last_backup.newest())
+    assert first is not None
+    assert first.name == newest(old.place)[1].name
+    assert (first.place, late(2.9), late(3.1), late(9, allowed=0)) == (old.place.as_uri(), False, True, False)
+    assert late(3.1)
+    old.back_up()
+    assert not late(2.9)
+
+
+def test_nobody_misses_backups_where_there_never_was_one() -> None:
+    assert last_backup.alert_of(None, datetime.now(UTC), 3) == {}
 
 
 def test_a_second_backup_copies_only_what_is_new(old: Source) -> None:
