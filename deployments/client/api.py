@@ -73,6 +73,10 @@ class Api:
         """Send something. Raises ApiRefusal, ApiUnreachable."""
         return self.ask("POST", path, kind, **options)
 
+    def delete(self, path: str, **options: Any) -> None:
+        """Delete what is at an address. Raises ApiRefusal, ApiUnreachable."""
+        self._send("DELETE", path, 0.0, options)
+
     def _send(self, method: str, path: str, patience_seconds: float, options: Mapping[str, Any]) -> httpx.Response:
         deadline, pause = time.monotonic() + patience_seconds, FIRST_PAUSE_SECONDS
         while True:

@@ -1,4 +1,4 @@
-"""darkroom jobs: list, show, follow, cancel, retry."""
+"""darkroom jobs: list, show, follow, cancel, delete-files, retry."""
 
 from __future__ import annotations
 
@@ -88,6 +88,17 @@ def cancel(job_ids: Annotated[list[UUID], typer.Argument(metavar="JOB...", help=
             job = find_job(api, job_id)
             after = api.post(f"{job.path}/cancel", Job)
             typer.echo(f"{job_id} is {after.state}")
+
+
+@app.command("delete-files")
+def delete_files(
+    job_ids: Annotated[list[UUID], typer.Argument(metavar="JOB...", help="Jobs that have ended.")],
+) -> None:
+    """Delete what jobs made, and their checkpoints: they count no more. What was published of them stays."""
+    with open_api(load_settings()) as api:
+        for job_id in job_ids:
+            api.delete(f"{find_job(api, job_id).path}/files")
+            typer.echo(f"{job_id} has no files any more")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
@@ -172,6 +172,22 @@ class JobRoutes(Controller):
     async def files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobFiles:
         """Everything the job has made, oldest first."""
         return JobFiles(items=await self._files(stores, caller, job_id))
+
+    @delete(
+        "/{job_id:uuid}/files",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        responses=can_answer(401, 403, 404, 409),
+        summary="Delete what a job made",
+    )
+    async def delete_files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> None:
+        """Its files and checkpoints count for the account no more. The job stays in lists, and what was published of it
+        stays; a retry begins at its first step. While the job has not ended: 409."""
+
+        def script() -> Script[None]:
+            yield from job_of_kind(job_id, caller.account_id, self.kind)
+            yield from jobs.delete_files(job_id, caller.account_id)
+
+        await stores.database.run(script)
 
     @downloads.read_route(
         "/{job_id:uuid}/files/{name:path}", guards=[Requires(Scope.JOBS_READ)], summary="Bytes of a job's file"

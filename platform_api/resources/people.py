@@ -21,6 +21,7 @@ from storage.postgres import access, quotas
 from storage.postgres.connection import Script
 from storage.postgres.watch import Every, Grounds
 from storage.records.access import Account, AccountStatus, Creator, Scope
+from storage.records.quotas import Usage, UsageByKind
 from storage.stores import AsyncStores
 
 
@@ -53,10 +54,20 @@ class UserList(msgspec.Struct, frozen=True, kw_only=True):
     items: list[UserItem]
 
 
+class StorageByKind(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the account holds, in bytes, by what is deleted to have the room again."""
+
+    models: Annotated[int, Meta(description="Files of its model versions.")]
+    images: int
+    data_sets: Annotated[int, Meta(description="Photos.")]
+    jobs: Annotated[int, Meta(description="What its jobs made, and their checkpoints.")]
+
+
 class Storage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What the account holds, and what it may; null: as much as it likes. A key of the account sees all of it."""
 
     used_bytes: Annotated[int, Meta(description="Of files, images, photos, and of what its jobs made.")]
+    by_kind: StorageByKind
     released_bytes: Annotated[
         int, Meta(description="Of what it has deleted in about the last day; these count until the bytes are gone.")
     ]
@@ -139,7 +150,11 @@ class People(Controller):
     async def me(self, stores: AsyncStores, caller: Caller) -> Me:
         """Whom the key belongs to, what it allows, and how much more may be uploaded."""
         account, limits = caller.account, stores.settings.quotas.limits
-        usage = await stores.database.run(quotas.usage(account.id))
+
+        def script() -> Script[tuple[Usage, UsageByKind]]:
+            return (yield from quotas.usage(account.id)), (yield from quotas.kinds(account.id))
+
+        usage, kinds = await stores.database.run(script)
         return Me(
             id=account.number,
             username=account.name,
@@ -151,6 +166,7 @@ class People(Controller):
             scopes=list(caller.key.scopes),
             storage=Storage(
                 used_bytes=usage.bytes,
+                by_kind=msgspec.convert(kinds, StorageByKind, from_attributes=True),
                 released_bytes=usage.released_bytes,
                 unfinished_bytes=usage.unfinished_bytes,
                 unfinished_uploads=usage.unfinished_uploads,

@@ -78,6 +78,11 @@ def put_file(
     return row
 
 
+def delete_all(job_id: UUID) -> Query[list[str]]:
+    """Forget everything that a job made, and its checkpoints; returns the files' names. Their bytes are swept."""
+    return column(SQL["delete_all"], {"job_id": job_id}, str)
+
+
 def files(job_id: UUID) -> Query[list[JobFile]]:
     """Everything a job made, oldest first."""
     return many(SQL["files"], {"job_id": job_id}, JobFile)

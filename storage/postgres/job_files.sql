@@ -43,6 +43,11 @@ on conflict (job_id, name) do update
    set sha256 = excluded.sha256, size = excluded.size, details = excluded.details, created_at = now()
 returning *;
 
+-- delete_all --
+-- What a job made and kept of itself. What was published has rows of its own.
+with checkpoints as (delete from job_checkpoints where job_id = %(job_id)s)
+delete from job_files where job_id = %(job_id)s returning name;
+
 -- files --
 select * from job_files where job_id = %(job_id)s order by created_at, name;
 

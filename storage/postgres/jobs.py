@@ -254,6 +254,18 @@ def cancel(job_id: UUID, account_id: UUID) -> Script[Job]:
     return current
 
 
+def delete_files(job_id: UUID, account_id: UUID) -> Script[None]:
+    """Forget what a job that has ended made, and its checkpoints: its account has the room again.
+
+    Raises NotFound, or WrongState while the job has not ended.
+    """
+    yield from Query(SQL["lock"], {"id": job_id}, len)
+    current = yield from get_for_account(job_id, account_id)
+    if current.state not in TERMINAL:
+        raise WrongState(f"Job {job_id} is {current.state}: it still makes its files. Cancel it, or wait for its end.")
+    yield from job_files.delete_all(job_id)
+
+
 def sweep_silent(*, silent_after_seconds: float, max_silent_hand_outs: int) -> Script[list[Job]]:
     """Hand silent jobs out again, fail those that fell silent too often, end those being cancelled. Gives them."""
     silent = yield from many(SQL["silent"], {"seconds": silent_after_seconds}, Job)

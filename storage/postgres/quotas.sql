@@ -24,6 +24,23 @@ select greatest(coalesce((select bytes from account_usage where account_id = acc
 -- What an account holds, and what it has begun to send.
 select usage.* from accounts account cross join lateral ({of_account}) usage where account.id = %(account_id)s;
 
+-- kinds --
+-- What an account holds, by what is to be deleted to have the room again.
+select coalesce((select sum(file.size)
+                   from models model
+                   join model_versions version on version.model_id = model.id
+                   join version_files file on file.version_id = version.id
+                  where model.account_id = %(account_id)s and file.gone_at is null), 0)::bigint as models,
+       coalesce((select sum(size) from images
+                  where account_id = %(account_id)s and gone_at is null), 0)::bigint as images,
+       coalesce((select sum(photo.size)
+                   from data_sets owner join data_set_images photo on photo.data_set_id = owner.id
+                  where owner.account_id = %(account_id)s), 0)::bigint as data_sets,
+       coalesce((select sum(file.size) from jobs job join job_files file on file.job_id = job.id
+                  where job.account_id = %(account_id)s), 0)::bigint
+       + coalesce((select sum(kept.size) from jobs job join job_checkpoints kept on kept.job_id = job.id
+                    where job.account_id = %(account_id)s), 0)::bigint as jobs;
+
 -- largest --
 -- The accounts that hold most.
 select account.name, usage.*

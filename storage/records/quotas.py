@@ -6,6 +6,10 @@ import msgspec
 
 from storage.errors import QuotaExceeded
 
+_TO_DELETE = (
+    "Delete models, images, data sets, uploads or files of jobs that have ended (DELETE .../files) first; "
+    "storage.byKind of GET /api/v1/me says what holds how much. What is deleted counts for about a day more."
+)
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -31,6 +35,15 @@ class NamedUsage(Usage, frozen=True, kw_only=True):
     name: str
 
 
+class UsageByKind(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes that an account holds, by what they are of. `jobs`: their files and checkpoints."""
+
+    models: int
+    images: int
+    data_sets: int
+    jobs: int
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one account may hold, as the settings say; 0: no limit."""
 
@@ -51,8 +64,7 @@ def check_quota(usage: Usage, limits: Limits, *, adding: int, uploads: int = 0) 
             if usage.released_bytes
             else ""
         )
-        advice = "Delete models, images, data sets or uploads first; what is deleted counts for about a day more."
-        raise QuotaExceeded(f"This account is full: {held}{kept}{asked}. {advice}")
+        raise QuotaExceeded(f"This account is full: {held}{kept}{asked}. {_TO_DELETE}")
     if limits.unfinished_bytes and adding and usage.unfinished_bytes + adding > limits.unfinished_bytes:
         begun = f"{in_units(usage.unfinished_bytes)} are on their way already; {in_units(adding)} more are too many"
         raise QuotaExceeded(f"{begun}: the limit is {in_units(limits.unfinished_bytes)}. Finish or delete some first.")

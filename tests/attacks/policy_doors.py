@@ -310,6 +310,7 @@ CHANGES: tuple[Change, ...] = (
         for noun, mark in _KINDS
         for verb in ("cancel", "retry")
     ),
+    *(Change(("DELETE", f"{V1}/{noun}/{{job_id}}/files"), f"{V1}/{noun}/{mark}/files") for noun, mark in _KINDS),
     Change(("POST", f"{V1}/generations"), f"{V1}/generations", {"modelVersionId": "{version}", "prompt": "x"}),
     Change(("DELETE", f"{V1}/data-sets/{{data_set_id}}"), f"{V1}/data-sets/{{data_set}}"),
     Change(("POST", f"{V1}/uploads"), f"{V1}/uploads"),

@@ -105,6 +105,7 @@ TABLE: dict[tuple[str, str], Scope | None] = {
             ("GET", "/{job_id}/events", READ),
             ("GET", "/{job_id}/samples", READ),
             ("GET", "/{job_id}/files", READ),
+            ("DELETE", "/{job_id}/files", WRITE),
             ("GET", "/{job_id}/files/{name}", READ),
             ("HEAD", "/{job_id}/files/{name}", READ),
         )

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from platform_api import reservations
-from storage.postgres import access, invariants, job_files, jobs, quotas
+from storage.postgres import access, invariants, job_files, jobs, quotas, references
 from storage.postgres.connection import Query
 from storage.records.access import Role
 from storage.records.jobs import JobFileRole
@@ -192,6 +192,37 @@ def test_a_full_account_submits_no_job_and_its_running_ones_go_on(door: Door, se
     door.database.run(job_files.prune_checkpoints(running.id, 0))
     assert sender.http.post("/api/v1/training-jobs", json=wanted).status_code == 202
     assert door.database.run(quotas.usage(account)).bytes == storage_of(sender.http)["usedBytes"]
+
+
+def test_what_an_ended_job_made_is_deleted_by_its_account_and_counts_no_more(door: Door, sender: Sender) -> None:
+    content = weights(11, 300_000)
+    assert sender.put(content).status_code == 201
+    [(_, published)] = sender.files()
+    before = storage_of(sender.http)
+    wanted = {"dataSetId": upload(sender.http)["id"], "classWord": "mug"}
+    job = sender.http.post("/api/v1/training-jobs", json=wanted).json()
+    files, photos = job["links"]["files"], storage_of(sender.http)["byKind"]["dataSets"]
+    door.database.run(jobs.claim(job["id"], 1, None))
+    made = {"role": JobFileRole.SAMPLE, "sha256": "c" * 64, "media_type": "image/png", "size": 10 * GIB}
+    door.database.run(job_files.put_file(job["id"], 1, name="big.png", **made))  # type: ignore[arg-type]
+    door.database.run(job_files.put_file(job["id"], 1, name="weights", **{**made, "sha256": published}))  # type: ignore[arg-type]
+    door.database.run(job_files.put_checkpoint(job["id"], 1, 2, "b" * 64, GIB))
+    held = storage_of(sender.http)["byKind"]
+    assert held == {"models": len(content), "images": 0, "dataSets": photos, "jobs": 21 * GIB}
+    assert "files of jobs that have ended" in assert_full(begin(sender, 1, "more.safetensors"))
+    assert_problem(sender.http.delete(files), 409)
+    door.database.run(jobs.fail(job["id"], 1, "silent", "It said nothing."))
+    assert_problem(door.client(door.new_key(*ALL, account="somebody else")).delete(files), 404)
+    assert len(sender.http.get(files).json()["items"]) == 2
+    for _ in range(2):
+        assert sender.http.delete(files).status_code == 204
+    assert sender.http.get(files).json()["items"] == []
+    assert storage_of(sender.http)["usedBytes"] == before["usedBytes"] + photos
+    assert storage_of(sender.http)["byKind"]["jobs"] == 0
+    # The bytes of what was published are named by its own row, and those that nothing names are left to the sweep.
+    assert door.database.run(references.referenced([published, "c" * 64, "b" * 64])) == [published]
+    assert sender.http.post(job["links"]["retry"]).status_code == 202
+    assert not [fault for fault in door.database.run(invariants.broken()) if "bytes" in fault]
 
 
 def test_what_a_killed_process_had_reserved_counts_for_an_hour(door: Door, sender: Sender) -> None:

@@ -9,8 +9,8 @@ create table released_bytes (
 -- squawk-ignore require-concurrent-index-creation
 create index released_bytes_by_account on released_bytes (account_id) include (bytes);
 
--- As in 0023, and what a statement takes away is noted. What jobs write again, checkpoints above all, is not what an
--- account does.
+-- As in 0023, and what a statement takes away is noted. What jobs write again, checkpoints, is not what an account
+-- does.
 create or replace function count_usage() returns trigger language plpgsql as $$
 declare
     changed text := case tg_op when 'INSERT' then 'select *, 1 as sign from added'
@@ -25,6 +25,6 @@ begin
                     insert into account_usage as usage (account_id, bytes)
                     select account_id, bytes from change order by account_id
                     on conflict (account_id) do update set bytes = usage.bytes + excluded.bytes',
-                   changed, tg_argv[0], tg_table_name in ('job_files', 'job_checkpoints'));
+                   changed, tg_argv[0], tg_table_name = 'job_checkpoints');
     return null;
 end $$;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from storage.postgres import jobs
+from storage.postgres import job_files, jobs
 from storage.records.jobs import JobState
 from tests.deployments.line import Line
 
@@ -23,6 +23,20 @@ def test_a_waiting_job_is_listed_shown_cancelled_and_retried(line: Line) -> None
     assert cancelled.output == f"{job_id} is cancelled\n"
     assert retried.exit_code == 0
     assert line.jobs()[0].retry_of == job_id
+
+
+def test_what_a_job_made_is_deleted_once_it_has_ended_and_its_version_stays(line: Line) -> None:
+    version, running = line.trained(), line.submitted()
+    job = next(job for job in line.jobs() if job.model_version_id == version)
+    assert line.door.database.run(job_files.files(job.id)) != []
+
+    refused = line("jobs", "delete-files", running)
+    deleted = line("jobs", "delete-files", job.id)
+
+    assert (refused.exit_code, "Cancel it, or wait for its end" in refused.output) == (1, True)
+    assert deleted.output == f"{job.id} has no files any more\n"
+    assert line.door.database.run(job_files.files(job.id)) == []
+    assert line("download", version, "--out", line.folder / "kept").exit_code == 0
 
 
 def test_the_list_of_one_state_holds_no_other(line: Line) -> None:
