@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from deployments.commands.operator import operator_stores
+from deployments.local.state import holder, read_record
 from storage.errors import SealBroken, WrongState
 from storage.postgres import endpoints
 from storage.postgres.connection import Script
@@ -48,6 +49,7 @@ def rotate(
     before, current = previous_key_file(file), file.read_text().strip()
     # The same in both: a rotation died between its two writes, after it had looked.
     if before.exists() and before.read_text().strip() != current:
+        _check_restarted(settings, before)
         _free_previous(settings, key, before, forget=forget_previous)
     write_secret(before, current)
     write_secret(file, secrets.token_hex(32))
@@ -93,6 +95,17 @@ def _check_ours(settings: Settings, key: KeyName) -> None:
     ):
         name = variable_of(group, f"previous_{field}")
         raise WrongState(f"{name} is set and would hide the key that is kept now. Unset it first.")
+
+
+def _check_restarted(settings: Settings, before: Path) -> None:
+    """Raises WrongState while processes run that began before the last rotation: what they sign and seal, they do with
+    the key that this rotation would forget."""
+    record = read_record(settings.data_folder) if holder(settings.data_folder) else None
+    if record and before.stat().st_mtime > record.supervisor.created:
+        raise WrongState(
+            "The platform that runs was started before the last rotation and still uses the key before it. No key was "
+            "changed. Restart first: darkroom down && darkroom up"
+        )
 
 
 def _free_previous(settings: Settings, key: KeyName, file: Path, *, forget: bool) -> None:

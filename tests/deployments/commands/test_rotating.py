@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from deployments.local.seed import with_own_keys
+from deployments.local.state import PlatformRecord, ProcessName, holding, name_process, write_record
 from storage.postgres import endpoints
 from storage.postgres.connection import Database, column
 from storage.postgres.endpoints import Endpoint, EndpointState
@@ -75,6 +76,23 @@ def test_links_are_not_cut_short_by_a_second_rotation(used: Settings) -> None:
     long_ago = time.time() - used.api.link_lifetime_seconds - 60
     os.utime(before, (long_ago, long_ago))
     assert rotate("signing")[0] == 0
+
+
+@pytest.mark.parametrize("key", ["signing", "sealing"])
+def test_a_second_rotation_waits_for_a_restart_of_what_still_uses_the_first_key(used: Settings, key: str) -> None:
+    file = {"signing": used.signing_key_file, "sealing": used.sealing_key_file}[key]
+    before = previous_key_file(file)
+    with holding(used.data_folder):
+        write_record(used.data_folder, PlatformRecord(name_process(os.getpid()), True, {}))
+        assert rotate(key)[0] == 0
+        kept = file.read_text(), before.read_text()
+        code, said = rotate(key, "--forget-previous")
+        assert (code, "darkroom down && darkroom up" in said) == (1, True), said
+        assert (file.read_text(), before.read_text()) == kept
+        now = ProcessName(os.getpid(), time.time() + 1)
+        write_record(used.data_folder, PlatformRecord(now, True, {}))
+        assert "Restart first" not in rotate(key)[1]
+    assert "Restart first" not in rotate(key)[1]
 
 
 @pytest.mark.parametrize("key", ["signing", "sealing"])
