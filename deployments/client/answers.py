@@ -149,12 +149,38 @@ class Version(msgspec.Struct, frozen=True, rename="camel"):
     evaluation: dict[str, Any] | None = None
 
 
-class Model(msgspec.Struct, frozen=True):
+class VersionState(msgspec.Struct, frozen=True):
+    """A version as its model lists it: whether it is published, and for whom."""
+
+    id: int
+    name: str
+    status: str
+    availability: str
+
+    @property
+    def is_public(self) -> bool:
+        """Whether everybody sees it once everybody sees its model."""
+        return (self.status, self.availability != "Private") == ("Published", True)
+
+
+class Model(msgspec.Struct, frozen=True, rename="camel"):
     """A catalogue entry."""
 
     id: int
     name: str
-    availability: str = "Public"
+    status: str
+    availability: str
+    model_versions: tuple[VersionState, ...] = ()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether everybody sees it."""
+        return (self.status, self.availability != "Private") == ("Published", True)
+
+    @property
+    def public_versions(self) -> tuple[VersionState, ...]:
+        """The versions that everybody sees."""
+        return tuple(one for one in self.model_versions if one.is_public) if self.is_public else ()
 
 
 def job_root(kind: str) -> str:

@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from deployments.client.answers import Model, Version
-from deployments.client.api import open_api
+from deployments.client.answers import Model, Version, VersionState
+from deployments.client.api import Api, open_api
 from storage.settings import load_settings
 
 
 def publish(
     model_id: Annotated[int, typer.Argument(metavar="MODEL", min=1, help="The model's number.")],
     version: Annotated[int | None, typer.Option(min=1, help="Only this version of it, by its number.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Show a model of yours, a fine-tune for example, to everybody."""
     settings = load_settings()
     with open_api(settings) as api:
         if version is None:
-            model = api.post(f"/api/v1/models/{model_id}/publish", Model)
-            typer.echo(f"'{model.name}' is published ({model.availability})")
+            _publish_model(api, model_id, yes=yes)
         else:
-            found = api.get(f"/api/v1/model-versions/{version}", Version)
-            if found.model_id != model_id:
-                raise typer.BadParameter(f"version {version} is of model {found.model_id}", param_hint="--version")
-            api.post(f"/api/v1/model-versions/{version}/publish", Version)
-            typer.echo(f"version {version} of model {model_id} is published; a private model hides it still")
+            _publish_version(api, model_id, version)
     typer.echo(f"{settings.api.public_url}/api/v1/models/{model_id}")
+
+
+def _publish_model(api: Api, model_id: int, *, yes: bool) -> None:
+    before = api.get(f"/api/v1/models/{model_id}", Model)
+    hidden = [one for one in before.model_versions if one not in before.public_versions]
+    for one in hidden:
+        typer.echo(f"hidden so far: {_named(one)} ({one.status}, {one.availability})")
+    if hidden and not yes:
+        _ask(
+            f"Show '{before.name}' to everybody? Of these versions, drafts and scheduled ones with a file and "
+            "fine-tunes that never were public are shown, too."
+        )
+    after = api.post(f"/api/v1/models/{model_id}/publish", Model)
+    seen = {one.id for one in before.public_versions}
+    for one in after.public_versions:
+        if one.id not in seen:
+            typer.echo(f"public now: {_named(one)}")
+    typer.echo(f"'{after.name}' is published ({after.availability})")
+
+
+def _publish_version(api: Api, model_id: int, version: int) -> None:
+    found = api.get(f"/api/v1/model-versions/{version}", Version)
+    if found.model_id != model_id:
+        raise typer.BadParameter(f"version {version} is of model {found.model_id}", param_hint="--version")
+    api.post(f"/api/v1/model-versions/{version}/publish", Version)
+    model = api.get(f"/api/v1/models/{model_id}", Model)
+    if model.is_public:
+        typer.echo(f"version {version} of model {model_id} is public now")
+    else:
+        typer.echo(
+            f"version {version} is published; its model hides it still ({model.status}, {model.availability}): "
+            f"darkroom publish {model_id}"
+        )
+
+
+def _ask(question: str) -> None:
+    """End the command unless somebody at a terminal says yes."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask; --version shows one version", param_hint="--yes")
+    typer.confirm(question, abort=True)
+
+
+def _named(version: VersionState) -> str:
+    return f"version {version.id} '{version.name}'"
