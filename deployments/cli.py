@@ -65,6 +65,8 @@ COMMANDS: dict[str, Place] = {
     ),
     "pause": Place("pausing:pause", "Start no more runs of a flow until it is resumed; what it would do waits."),
     "resume": Place("pausing:resume", "Let a paused flow go on, also with what has waited."),
+    "sql": Place("sql:sql", "Ask Darkroom's database with psql."),
+    "run": Place("running:run", "Start a scheduled flow now, beside its schedule."),
     "backup": Place("backup:app", "Back the whole platform up while it works; list and verify backups."),
     "restore": Place(
         "restore:restore", "Bring a platform back from a backup, into a data folder that is empty or not there."

@@ -19,8 +19,6 @@ def check() -> None:
     for fault in faults:
         typer.echo(fault)
     if faults:
-        typer.echo(
-            f"{len(faults)} faults. Repair what can be repaired: prefect deployment run reconcile/reconcile", err=True
-        )
+        typer.echo(f"{len(faults)} faults. Repair what can be repaired: darkroom run reconcile", err=True)
         raise typer.Exit(1)
     typer.echo("the stores agree: every row has its bytes, every job its facts, every index its rows")

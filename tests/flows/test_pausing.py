@@ -11,9 +11,10 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands import pausing as command
+from deployments.commands.running import run
 from flows import alarms
 from flows.indexing.draining import SYNC
-from flows.orchestrator import Orchestrator
+from flows.orchestrator import FlowPaused, Orchestrator
 from flows.pausing import follow, still_paused
 from flows.relay.drains import wake_drain
 from flows.relay.effects import FLOWS, Effects
@@ -27,6 +28,7 @@ from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
 
 TRAIN = FLOWS[JobKind.TRAINING]
+BY_HAND = "reconcile"
 NOBODY = "http://127.0.0.1:9/api"
 
 
@@ -40,18 +42,23 @@ def train_dreambooth(job_id: UUID, hand_out: int) -> None:
     """Stands for the deployment's flow."""
 
 
+@flow(name=BY_HAND)
+def reconcile() -> None:
+    """Stands for the deployment's flow."""
+
+
 @pytest.fixture
 def effects(
     stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Effects]:
     """What has the effects of events, beside a command line with the same stores and the same Prefect."""
     monkeypatch.setenv("DARKROOM_PREFECT__API_URL", str(prefect.api_url))
-    for stood_in in (sync_search_index, train_dreambooth):
+    for stood_in in (sync_search_index, train_dreambooth, reconcile):
         schema = {"type": "object", "properties": {}}
         prefect.create_deployment(prefect.create_flow(stood_in), stood_in.name, parameter_openapi_schema=schema)
         set_flag(prefect, stood_in.name, paused=False)
     yield Effects(stores, Orchestrator(prefect))
-    for name in (SYNC, TRAIN):
+    for name in (SYNC, TRAIN, BY_HAND):
         set_flag(prefect, name, paused=False)
 
 
@@ -97,6 +104,21 @@ def test_the_switch_of_the_command_line_holds_in_prefect_too_and_what_is_due_wai
     ]
     with pytest.raises(NotFound, match=r"No flow 'sync'\. There are: .*sync-search-index"):
         command.pause("sync")
+
+
+def test_a_scheduled_flow_is_started_by_hand_unless_it_is_paused(
+    prefect: SyncPrefectClient, effects: Effects, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(BY_HAND)
+    run(BY_HAND)
+    first, second = (line.rsplit("/", 1)[1] for line in capsys.readouterr().out.splitlines())
+    assert first != second
+    assert "by-hand" in prefect.read_flow_run(UUID(first)).tags
+    set_flag(prefect, BY_HAND, paused=True)
+    with pytest.raises(FlowPaused, match="darkroom resume reconcile"):
+        run(BY_HAND)
+    with pytest.raises(NotFound, match=rf"No flow '{TRAIN}' has a schedule. There are: .*{BY_HAND}"):
+        run(TRAIN)
 
 
 def test_prefects_own_switch_is_respected_at_once_and_undone_there(
