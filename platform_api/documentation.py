@@ -28,7 +28,7 @@ from litestar.openapi.spec import (
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
-from platform_api import rates
+from platform_api import problem_list, rates
 from platform_api.access import Open, Reads, Requires
 
 DESCRIPTION = """Photos in, a personalised image model out.
@@ -37,8 +37,9 @@ Send `Authorization: Bearer drk_...` with every request; each route names the sc
 takes an `Idempotency-Key` it can be repeated: the same key and request give the same answer. Errors are
 `application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`.
 
-Each answer says how many more requests of its kind the key, or the address without one, may send: `X-RateLimit-Limit`
-in a minute, `-Remaining` now, `-Reset` seconds until all of them again. Beyond that it is 429 with `Retry-After`."""
+Each answer says how many more requests of its kind the account, whichever of its keys it uses, or the address without
+a key may send: `X-RateLimit-Limit` in a minute, `-Remaining` now, `-Reset` seconds until all of them again. Beyond that
+it is 429 with `Retry-After`."""
 
 SHARED_HEADERS = tuple(
     ResponseHeader(name=name, description=words, documentation_only=True)
@@ -217,8 +218,8 @@ def _page(document: Mapping[str, Any]) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(info['title'])} API</title>"
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
         f"<h1>{html.escape(info['title'])} API</h1><p>{words}</p>"
-        f"<nav><a href='/schema/openapi.json'>OpenAPI document</a><a href='/health'>Health</a></nav>"
-        f"{body}<h2>Schemas</h2>{listed}</html>"
+        f"<nav><a href='#errors'>Errors</a><a href='/schema/openapi.json'>OpenAPI document</a>"
+        f"<a href='/health'>Health</a></nav>{body}{problem_list.section()}<h2>Schemas</h2>{listed}</html>"
     )
 
 

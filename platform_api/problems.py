@@ -20,6 +20,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from platform_api.headers import REFUSED, request_id
+from platform_api.problem_list import codes_of
 from storage import errors
 
 LOG = logging.getLogger("darkroom.api")
@@ -262,7 +263,7 @@ def readable(message: str) -> str:
 _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     400: ("malformed_body", "The body is not JSON: trailing comma at byte 17.", "a body or header that cannot be read"),
     401: ("unauthenticated", "No API key. Send: Authorization: Bearer drk_...", "no key, or one that does not work"),
-    403: ("scope_missing", "The key lacks the scope 'jobs:write'.", "the key lacks the scope, or the link is wrong"),
+    403: ("scope_missing", "The key lacks the scope 'jobs:write'.", "not allowed with this key, account or link"),
     404: ("not_found", "No job 6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11.", "nothing of that name that is yours"),
     408: ("too_slow", "No bytes came for 30 s.", "the client stopped sending"),
     409: ("wrong_state", "Job 6f0c1e0a-... has already ended: succeeded.", "not possible in the present state"),
@@ -285,7 +286,11 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
         "a store does not answer, is too busy, or another request was in the way; Retry-After says when to try again, "
         "and is left out where the same request would fail again",
     ),
-    507: ("disk_full", "The blob store has no room left.", "no room left; the operator has to make some"),
+    507: (
+        "free_space_low",
+        "31.5 MiB are free for the uploads; 1 GiB must stay free. Nothing new is taken until there is room.",
+        "no room left; the operator has to make some",
+    ),
 }
 
 
@@ -310,7 +315,7 @@ def _documented(status: int) -> ResponseSpec:
     return ResponseSpec(
         data_container=Problem,
         generate_examples=False,
-        description=description[:1].upper() + description[1:],
+        description=f"{description[:1].upper()}{description[1:]}. Codes: {codes_of(status)}",
         media_type=MEDIA_TYPE,
         examples=[Example(summary=code, value=msgspec.to_builtins(problem))],
     )

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from platform_api import problems
+from platform_api.problem_list import ERRORS
 from storage import errors
 from storage.postgres import migrating
 from tests.platform_api.door import Door, upload
@@ -147,6 +148,29 @@ def test_every_named_error_has_a_status_of_its_own_or_its_parents():
         expected = 500 if any(issubclass(kind, fault) for fault in ours) and kind is not errors.DiskFull else None
         status = problems.status_of(kind.__new__(kind))
         assert status == expected if expected else 400 <= status < 600 and status != 500, kind
+
+
+def test_the_page_has_an_anchor_for_every_code_that_an_answer_can_have(shared_door: Door):
+    page = shared_door.client("").get("/docs").text
+    answered = {(problems.status_of(kind.__new__(kind)), kind.code) for kind in answerable()}
+    listed = {(status, code) for status, known in ERRORS.items() for code in known}
+    assert {one for one in answered if one[0] != 500} <= listed
+    assert [code for _, code in listed if f"id='problem-{code}'" not in page] == []
+    refused = shared_door.client("").get("/api/v1/me").json()
+    assert f"id='{refused['type'].split('#')[1]}'" in page
+
+
+def test_the_document_names_each_code_of_a_status(shared_door: Door):
+    answers = shared_door.client("").get("/schema/openapi.json").json()["paths"]["/api/v1/training-jobs"]["post"]
+    for status, code in ((403, "quota_exceeded"), (403, "account_banned"), (507, "free_space_low"), (503, "pool_busy")):
+        assert f"`{code}`" in answers["responses"][str(status)]["description"]
+    assert "whichever of its keys" in shared_door.client("").get("/docs").text
+
+
+def answerable() -> list[type[errors.DarkroomError]]:
+    """Every error that a request can meet and that is no fault of ours."""
+    kinds = filter(ours_to_answer, descendants(errors.DarkroomError))
+    return [kind for kind in kinds if kind not in (errors.BackupRefused, problems.ProtocolRefusal)]
 
 
 def ours_to_answer(kind: type[errors.DarkroomError]) -> bool:
