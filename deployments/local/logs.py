@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-KEPT_BYTES = 8 * 1024 * 1024
+_READ_BYTES = 8 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
 
 
@@ -25,10 +25,7 @@ class PartLog:
         self._read_to = self.file.stat().st_size if self.file.exists() else 0
 
     def open_for_process(self) -> IO[bytes]:
-        """A handle for a new process to append to. A file over 8 MB is put aside as .log.1 first."""
-        if self.file.exists() and self.file.stat().st_size > KEPT_BYTES:
-            self.file.replace(self.file.with_suffix(".log.1"))
-            self._read_to = 0
+        """A handle for a new process to append to."""
         return self.file.open("ab")
 
     def new_lines(self) -> Iterator[str]:
@@ -40,7 +37,7 @@ class PartLog:
             return
         with self.file.open("rb") as stream:
             stream.seek(self._read_to)
-            found = stream.read(KEPT_BYTES)
+            found = stream.read(_READ_BYTES)
         end = found.rfind(b"\n") + 1
         if not end and len(found) > _LONGEST_LINE:
             end = len(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployments.local.logs import KEPT_BYTES, PartLog, cut_file
+from deployments.local.logs import PartLog, cut_file
 
 
 def test_only_whole_new_lines_are_given(tmp_path: Path) -> None:
@@ -20,15 +20,18 @@ def test_only_whole_new_lines_are_given(tmp_path: Path) -> None:
         assert (first, list(log.new_lines()), list(log.new_lines())) == (["one"], ["two"], [])
 
 
-def test_a_long_log_is_put_aside_at_the_next_start(tmp_path: Path) -> None:
-    (tmp_path / "api.log").write_bytes(b"x" * (KEPT_BYTES + 1))
+def test_a_start_cuts_no_log_that_the_setting_allows_and_loses_nothing_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "api.log").write_bytes(b"x" * 9_000_000 + b"\n")
+    (tmp_path / "api.log.1").write_text("before\n")
     log = PartLog(tmp_path, "api")
 
     with log.open_for_process() as process:
         process.write(b"new\n")
 
+    assert not log.cut(64 * 1024 * 1024)
     assert list(log.new_lines()) == ["new"]
-    assert (tmp_path / "api.log.1").stat().st_size == KEPT_BYTES + 1
+    assert (tmp_path / "api.log").stat().st_size == 9_000_005
+    assert (tmp_path / "api.log.1").read_text() == "before\n"
 
 
 def test_the_end_of_a_log_is_shown_in_an_error(tmp_path: Path) -> None:
