@@ -57,7 +57,7 @@ COMMANDS: dict[str, Place] = {
         "Seal all that the previous sealing key sealed under the current one, wherever the two come from.",
     ),
     "notifications": Place("notifications:app", "What readers are told, and what could not be sent."),
-    "events": Place("events:app", "Events whose effect failed ten times and was set aside."),
+    "events": Place("events:app", "Events that have no effect: set aside after ten failures, or waiting."),
     "rebuild": Place("rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."),
     "backfill": Place(
         "backfill:backfill",

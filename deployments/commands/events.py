@@ -1,4 +1,4 @@
-"""darkroom events: committed facts whose effect failed too often, on the database itself."""
+"""darkroom events: committed facts without effect, on the database itself."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import typer
 from deployments.commands.operator import operator_stores
 from deployments.commands.tables import echo_table
 from storage.postgres import outbox
+from storage.postgres.outbox import TroubledEvent
 from storage.settings import load_settings
 
 app = typer.Typer(
-    help="Events whose effect failed ten times and was set aside.", no_args_is_help=True, add_completion=False
+    help="Events that have no effect: set aside after ten failures, or waiting.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 Ids = Annotated[list[int], typer.Argument(metavar="EVENT...", help="Ids from `darkroom events list`.")]
 
 
 @app.command("list")
-def list_set_aside() -> None:
-    """List events that were set aside, the oldest first."""
+def list_in_trouble() -> None:
+    """List events that were set aside and those that wait after an error, the oldest first."""
     with operator_stores(load_settings()) as stores:
-        found = stores.database.run(outbox.set_aside())
-    rows = [
-        (one.id, one.kind, one.subject, f"{one.set_aside_at:%Y-%m-%d %H:%M}", one.failures, one.last_error)
-        for one in found
-    ]
-    echo_table(("event", "kind", "about", "set aside (UTC)", "tries", "error"), rows)
+        found = stores.database.run(outbox.in_trouble())
+    rows = [(one.id, one.kind, one.subject, _state(one), one.failures, one.last_error) for one in found]
+    echo_table(("event", "kind", "about", "set aside (UTC)", "failures", "error"), rows)
 
 
 @app.command()
@@ -41,8 +41,12 @@ def replay(events: Ids) -> None:
 
 @app.command()
 def discard(events: Ids) -> None:
-    """Give them up for good: their effect never happens."""
+    """Give them up for good, also those that wait: their effect never happens."""
     with operator_stores(load_settings()) as stores:
         for event in events:
             stores.database.run(lambda event=event: outbox.discard(event))
             typer.echo(f"event {event} is given up")
+
+
+def _state(event: TroubledEvent) -> str:
+    return "waits" if event.set_aside_at is None else f"{event.set_aside_at:%Y-%m-%d %H:%M}"

@@ -1,8 +1,9 @@
-"""Committed events to effects: the duty that every other one waits for.
+"""Committed events to effects: the duties that every other one waits for.
 
 It claims one due event at a time in order (changes of the catalogue many at a time), does its effect under a key that
 makes repeating it harmless, and acknowledges the row. A crash anywhere only repeats. While Prefect or a store is away,
-and when a row is locked for too long, events keep their place and nothing is counted against them.
+a disk is full or a row is locked for too long, events keep their place and nothing is counted against them. One that
+alone is refused while others are not counts as failed (`refusals`).
 
 The events of one subject have their effects in order: while one is tried again, later ones of its subject wait. One
 that has failed ten times is set aside with an alert, and later ones of its subject go on: effects read the rows as
@@ -16,7 +17,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, assert_never, cast
 from uuid import UUID
 
@@ -24,8 +25,9 @@ import psycopg
 from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.expanding import expand
-from flows.orchestrator import DeploymentMissing, FlowPaused, Orchestrator, PrefectAway
-from storage.errors import DarkroomError, StoreFailure, StoreUnavailable
+from flows.orchestrator import DeploymentMissing, FlowPaused, Orchestrator
+from flows.relay.refusals import PASSING, Refusals
+from storage.errors import DarkroomError, StoreFailure
 from storage.logs import log_context
 from storage.postgres import flow_deployments, jobs, outbox, pauses, search_queue
 from storage.postgres.connection import Query, Script
@@ -68,6 +70,8 @@ FLOWS: dict[JobKind, str] = {
 }
 """Which flow carries out which kind of job, deployed under its own name."""
 
+NEED_PREFECT = tuple(str(one.__struct_config__.tag) for one in (JobSubmitted, JobCancelling, JobCancelled))
+"""Events whose effect is Prefect's work: others go on while it is away."""
 CHANGES_AT_ONCE = 500
 """Changes of the catalogue that have their effect together: those of an import come by the thousand."""
 TURN_SECONDS = 1.0
@@ -83,65 +87,84 @@ class Effects:
         orchestrator: Orchestrator,
         stopping: threading.Event | None = None,
         acted: Callable[[], None] = lambda: None,
+        *,
+        only: Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> None:
-        """`acted` is called when events have had their effect: others may have something to do now."""
+        """`acted` is called when events have had their effect: others may have something to do now.
+
+        `only` and `without` name kinds of events, for several that share the work.
+        """
         self._stores, self._orchestrator = stores, orchestrator
         self._stopping, self._acted = stopping or threading.Event(), acted
         self._claimed: Sequence[OutboxRow] = ()
+        self._only, self._without = only, without
+        self._refusals = Refusals(stores.database)
 
     def turn(self) -> bool:
         """Have the effects of what is due; gives whether there is more to do at once."""
         ends = time.monotonic() + TURN_SECONDS
-        for event_id in self._stores.database.run(outbox.set_aside_deadly()):
-            log.error(
-                "event %d is set aside: the relay died each time it tried it. When its cause is mended: darkroom "
-                "events replay %d",
-                *(event_id, event_id),
-            )
-        try:
-            self.drain(ends)
-        finally:
-            self._claimed = ()
+        with self._refusals.turn():
+            for event_id in self._stores.database.run(outbox.set_aside_deadly()):
+                log.error(
+                    "event %d is set aside: the relay died each time it tried it. When its cause is mended: darkroom "
+                    "events replay %d",
+                    *(event_id, event_id),
+                )
+            try:
+                self._drain(ends)
+            finally:
+                self._claimed = ()
         return time.monotonic() >= ends
 
     def release(self) -> None:
         """Release what is claimed at this moment, for another relay: an ordinary stop is no failure of an event."""
         try:
-            self._release(self._claimed, "the relay stopped in the middle")
+            events = [row.id for row in self._claimed]
+            self._stores.database.run(outbox.wait_no_longer("the relay stopped in the middle", *events))
         except (StoreFailure, psycopg.Error) as error:
             log.warning("claimed events were not released: %s: %s", type(error).__name__, error)
 
-    def drain(self, ends: float = math.inf) -> int:
-        """Have the effect of every due event, in order, until a moment of the monotonic clock; gives how many.
+    def drain(self) -> int:
+        """Have the effect of every due event, in order; gives how many. Raises PrefectAway, StoreFailure."""
+        with self._refusals.turn():
+            return self._drain(math.inf)
 
-        Raises PrefectAway, StoreFailure.
-        """
+    def _drain(self, ends: float) -> int:
         acted = 0
         while not self._stopping.is_set() and time.monotonic() < ends:
-            changes = self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES))
-            self._claimed = changes
+            self._claimed = changes = self._claim_changes()
             self._act_together(changes)
             self._claimed = claimed = self._stores.database.run(self._claim())
             for row in claimed:
-                self._act(row)
+                if not self._act(row):  # however long that took, another one is tried in this turn
+                    ends = max(ends, time.monotonic() + TURN_SECONDS)
             if not changes and not claimed:
                 return acted
             acted += len(changes) + len(claimed)
             self._acted()
         return acted
 
+    def _claim_changes(self) -> list[OutboxRow]:
+        if self._only is not None:
+            return []
+        return self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES))
+
     def _act_together(self, rows: Sequence[OutboxRow]) -> None:
         """Have the effect of changes as of one; where that fails, of each by itself."""
         if not rows:
             return
+        ids = [row.id for row in rows]
         with self._giving_back(rows):
             try:
                 for change in merged(cast(ChangeEvent, row.event()) for row in rows):
                     self.effect(change)
-                self._stores.database.run(outbox.done(*(row.id for row in rows)))
+                self._stores.database.run(outbox.done(*ids))
+                self._refusals.forget(*ids)
                 return
-            except StoreUnavailable:
-                raise
+            except PASSING as error:
+                if not self._refusals.refused(ids, error):
+                    raise
             except Exception:  # noqa: BLE001, S110 - whichever it is says so by itself
                 pass
         for place, row in enumerate(rows):
@@ -153,28 +176,33 @@ class Effects:
         """What passes by waiting is not the fault of these events: they keep their place, and no failure is counted."""
         try:
             yield
-        except (PrefectAway, StoreUnavailable) as error:
-            with suppress(StoreFailure):
-                self._release(rows, str(error))
+        except PASSING as error:
+            self._refusals.keep_places([row.id for row in rows], error)
             raise
-
-    def _release(self, rows: Sequence[OutboxRow], why: str) -> None:
-        self._stores.database.run(outbox.wait_no_longer(why, *(row.id for row in rows)))
 
     def _claim(self) -> Script[list[OutboxRow]]:
         """The next event; jobs whose flow is paused or not deployed keep their places."""
         stopped = {pause.flow for pause in (yield from pauses.every())}
         stopped.update((yield from flow_deployments.absent()))
-        return (yield from outbox.claim(1, [kind for kind, flow in FLOWS.items() if flow in stopped]))
+        held = [kind for kind, flow in FLOWS.items() if flow in stopped]
+        return (yield from outbox.claim(1, held, self._only, self._without))
 
-    def _act(self, row: OutboxRow) -> None:
+    def _act(self, row: OutboxRow) -> bool:
+        """Have the effect of one event; gives whether it was not passed over."""
         with self._giving_back([row]):
-            self._try(row)
+            try:
+                self._try(row)
+            except PASSING as error:
+                if not self._refusals.refused([row.id], error):
+                    raise
+                self._refusals.pass_over(row.id, error)
+                return False
+        return True
 
     def _try(self, row: OutboxRow) -> None:
         try:
             self.effect(row.event())
-        except (PrefectAway, StoreUnavailable):
+        except PASSING:
             raise
         except FlowPaused as error:
             self._stores.database.run(_hold(row, error, pauses.add(error.flow, Switch.PREFECT)))
@@ -192,6 +220,7 @@ class Effects:
                 )
         else:
             self._stores.database.run(outbox.done(row.id))
+            self._refusals.forget(row.id)
 
     def effect(self, event: Event) -> None:
         """The table of effects. Events that no flow reads yet are committed and kept."""
@@ -231,6 +260,7 @@ class Effects:
             parameters={"job_id": str(job.id), "hand_out": job.hand_out},
             tags=[f"job:{job.id}", *([f"request:{job.request_id}"] if job.request_id else [])],
         )
+        self._refusals.prefect_worked()
         noted = self._stores.database.run(jobs.note_flow_run(job.id, job.hand_out, run.id))
         log.info("job %s hand-out %d: flow run %s", job.id, job.hand_out, run.id)
         if not noted:
@@ -246,6 +276,8 @@ class Effects:
             self._orchestrator.cancel(flow_run_id)
         except ObjectNotFound:
             log.info("flow run %s is gone from Prefect already", flow_run_id)
+        else:
+            self._refusals.prefect_worked()
 
 
 def _hold(row: OutboxRow, error: FlowPaused | DeploymentMissing, because: Query[Any] | Script[Any]) -> Script[None]:

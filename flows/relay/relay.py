@@ -17,7 +17,7 @@ from flows.pausing import follow
 from flows.relay.deployed import miss_deployments
 from flows.relay.drains import DRAINS, wake_drain
 from flows.relay.duties import Duty, DutyThread
-from flows.relay.effects import Effects
+from flows.relay.effects import NEED_PREFECT, Effects
 from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from storage.errors import StoreFailure
 from storage.postgres import duties as reports
@@ -77,13 +77,17 @@ class Relay:
             late_after = settings.metrics.late_after_seconds, settings.backup.late_after_days
             return alarms.sound(database, datetime.now(UTC), *late_after)
 
-        effects = Effects(self._stores, self._connect(), self.stopping, nudge_drains)
-        acting = Duty("effects", poll, effects.turn, abandon=effects.release)
+        in_prefect = Effects(self._stores, self._connect(), self.stopping, only=NEED_PREFECT)
+        effects = Effects(self._stores, self._connect(), self.stopping, nudge_drains, without=NEED_PREFECT)
+        acting = [
+            Duty("flow-runs", poll, in_prefect.turn, abandon=in_prefect.release),
+            Duty("effects", poll, effects.turn, abandon=effects.release),
+        ]
         firings = alarms.Firings(database, self._connect())
         flow_runs, pauses, deployed = self._connect(), self._connect(), self._connect()
         return [
-            acting,
-            Duty("listening", 0.0, Listening(database, acting.waking).turn),
+            *acting,
+            Duty("listening", 0.0, Listening(database, [duty.waking for duty in acting]).turn),
             *drains,
             Duty("silent-jobs", sweep, _once(lambda: sweep_silent_jobs(database, jobs))),
             Duty("scheduled-publishing", SWEEP_SECONDS, _once(lambda: publish_due(database))),
@@ -113,8 +117,8 @@ class Relay:
 class Listening:
     """Hears of new events the moment they are committed, and wakes those who act on them."""
 
-    def __init__(self, database: Database, waking: threading.Event) -> None:
-        self._database, self._waking = database, waking
+    def __init__(self, database: Database, wakings: Sequence[threading.Event]) -> None:
+        self._database, self._wakings = database, wakings
         self._connection: psycopg.Connection[DictRow] | None = None
 
     def turn(self) -> bool:
@@ -122,15 +126,19 @@ class Listening:
         if self._connection is None:
             self._connection = self._database.connect()
             self._connection.execute("listen outbox")
-            self._waking.set()  # what came meanwhile
+            self._wake()  # what came meanwhile
         try:
             for _ in self._connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
-                self._waking.set()
+                self._wake()
         except psycopg.Error:
             self._connection.close()
             self._connection = None
             raise
         return False
+
+    def _wake(self) -> None:
+        for waking in self._wakings:
+            waking.set()
 
 
 def _once(act: Callable[[], object]) -> Callable[[], bool]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from storage.postgres import duties, flow_deployments, outbox
 from storage.postgres.connection import Script
-from storage.postgres.outbox import SetAside
+from storage.postgres.outbox import TroubledEvent
 from storage.records.duties import in_words
 
 NAMED = 5
@@ -19,7 +19,7 @@ def of_the_relay() -> Script[dict[str, str]]:
     failing = [in_words(duty) for duty in (yield from duties.every()) if duty.is_failing]
     if failing:
         due["relay duties fail"] = f"{'; '.join(failing)}. The relay's log says more; the other duties go on."
-    by_kind: defaultdict[str, list[SetAside]] = defaultdict(list)
+    by_kind: defaultdict[str, list[TroubledEvent]] = defaultdict(list)
     for event in (yield from outbox.set_aside()):
         by_kind[event.kind].append(event)
     due |= {f"set aside {kind}": _of_events(events) for kind, events in by_kind.items()}
@@ -33,7 +33,7 @@ def of_the_relay() -> Script[dict[str, str]]:
     return due
 
 
-def _of_events(events: list[SetAside]) -> str:
+def _of_events(events: list[TroubledEvent]) -> str:
     ids = ", ".join(f"{event.id} of {event.subject}" for event in events[:NAMED])
     more = f" and {len(events) - NAMED} more" if len(events) > NAMED else ""
     return (

@@ -28,8 +28,8 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: int
 
 
-class SetAside(msgspec.Struct, frozen=True, kw_only=True):
-    """An event whose effect failed too often. Later ones of its subject go on without it."""
+class TroubledEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event without effect. Once it was set aside, later ones of its subject go on without it."""
 
     id: int
     kind: str
@@ -37,7 +37,7 @@ class SetAside(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     last_error: str | None
     created_at: datetime
-    set_aside_at: datetime
+    set_aside_at: datetime | None
 
 
 def append(event: Event) -> Script[int]:
@@ -48,18 +48,20 @@ def append(event: Event) -> Script[int]:
     return (yield from Query(SQL["append"], parameters, lambda rows: int(rows[0]["id"])))
 
 
-def claim(limit: int, held: Sequence[JobKind] = (), kinds: Sequence[str] | None = None) -> Script[list[OutboxRow]]:
+def claim(
+    limit: int, held: Sequence[JobKind] = (), kinds: Sequence[str] | None = None, without: Sequence[str] = ()
+) -> Script[list[OutboxRow]]:
     """The oldest due events, in order; each gets its next try set before anything is done with it.
 
     Submitted jobs of the kinds in `held` wait, and so does an event while an earlier one of its subject waits.
-    `kinds`: of these events only.
+    `kinds`: of these events only; `without`: none of these.
     """
     wanted = None if kinds is None else list(kinds)
     # Statistics of a table that has just filled take a sort of all that waits for cheap, each with its own look for an
     # earlier one of its subject: 1.8 s for 100,000 events, where the index that has their order needs 13 ms.
     yield from Query("set local enable_sort = off", {}, len)
-    parameters = {"limit": limit, "held": list(held), "kinds": wanted, "merged": list(CHANGES)}
-    rows = yield from many(SQL["claim"], parameters, OutboxRow)
+    which = {"held": list(held), "kinds": wanted, "without": list(without), "merged": list(CHANGES)}
+    rows = yield from many(SQL["claim"], {"limit": limit, **which}, OutboxRow)
     return sorted(rows, key=lambda row: row.id)
 
 
@@ -79,24 +81,29 @@ def set_aside_deadly() -> Query[list[int]]:
     return column(SQL["set_aside_deadly"], {"most": MOST_FAILURES}, int)
 
 
-def set_aside() -> Query[list[SetAside]]:
+def set_aside() -> Query[list[TroubledEvent]]:
     """Events that were set aside, the oldest first."""
-    return many(SQL["set_aside"], {}, SetAside)
+    return many(SQL["set_aside"], {}, TroubledEvent)
+
+
+def in_trouble() -> Query[list[TroubledEvent]]:
+    """Events that were set aside, and those that wait and have failed or were refused, the oldest first."""
+    return many(SQL["in_trouble"], {}, TroubledEvent)
 
 
 def replay(event_id: int) -> Script[None]:
-    """Try an event that was set aside again. Raises NotFound when it is not, or not any more."""
-    yield from _of_those_set_aside("replay", event_id)
+    """Try an event again that was set aside, or waits. Raises NotFound when it had its effect or is not there."""
+    yield from _of_those_that_wait("replay", event_id)
 
 
 def discard(event_id: int) -> Script[None]:
-    """Give an event that was set aside up for good. Raises NotFound when it is not, or not any more."""
-    yield from _of_those_set_aside("discard", event_id)
+    """Give an event up for good that was set aside, or waits. Raises NotFound as `replay` does."""
+    yield from _of_those_that_wait("discard", event_id)
 
 
-def _of_those_set_aside(statement: str, event_id: int) -> Script[None]:
+def _of_those_that_wait(statement: str, event_id: int) -> Script[None]:
     if not (yield from count(SQL[statement], {"id": event_id})):
-        raise NotFound(f"Event {event_id} is not set aside. List those that are: darkroom events list")
+        raise NotFound(f"No event {event_id} waits or is set aside. List those in trouble: darkroom events list")
 
 
 def wait_no_longer(error: str, *event_ids: int) -> Query[list[int]]:

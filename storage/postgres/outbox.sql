@@ -5,7 +5,7 @@ insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(pay
 -- claim --
 -- The oldest due events among the kinds the relay acts on, held until the transaction ends; others skip them.
 -- A later try is set and the failure counted before the work, so that an event at which a relay dies is not held, nor
--- tried, for ever. Jobs of the held kinds keep their place. Without `kinds` any event is claimed.
+-- tried, for ever. Jobs of the held kinds keep their place. Without `kinds` any event is claimed but those of `without`.
 -- An event waits while an earlier one of its subject does, so that each subject's order is kept; of what is `merged` the
 -- order does not matter. One that was set aside holds up nobody.
 update outbox
@@ -15,6 +15,7 @@ update outbox
  where id in (select id from outbox
                where done_at is null and set_aside_at is null and next_attempt_at <= now()
                  and (%(kinds)s::text[] is null or kind = any(%(kinds)s::text[]))
+                 and kind <> all(%(without)s::text[])
                  and not (kind = 'job.submitted'
                           and exists (select from jobs
                                        where jobs.id = (outbox.payload ->> 'job_id')::uuid
@@ -47,7 +48,7 @@ update outbox
 returning id;
 
 -- wait_no_longer --
--- The events could not be tried at all (the other side was away): they are due again at once, so that order is kept.
+-- The events could not be tried at all (the other side was away, or a disk full): they are due again at once, so that order is kept.
 update outbox set next_attempt_at = created_at, failures = greatest(0, failures - 1), last_error = %(error)s
  where id = any(%(ids)s::bigint[]) and done_at is null
 returning id;
@@ -59,16 +60,23 @@ select id, kind, subject, failures, last_error, created_at, set_aside_at
  where done_at is null and set_aside_at is not null
  order by id;
 
+-- in_trouble --
+-- Events that were set aside, and those that wait and have failed or were refused, the oldest first.
+select id, kind, subject, failures, last_error, created_at, set_aside_at
+  from outbox
+ where done_at is null and (set_aside_at is not null or last_error is not null)
+ order by id;
+
 -- replay --
--- An event that was set aside is due again, with all its tries before it.
+-- An event that waits or was set aside is due again, with all its tries before it.
 update outbox
    set set_aside_at = null, failures = 0, next_attempt_at = now()
- where id = %(id)s and done_at is null and set_aside_at is not null
+ where id = %(id)s and done_at is null
 returning id, pg_notify('outbox', subject);
 
 -- discard --
--- An event that was set aside is given up; its error stays to be read.
-update outbox set done_at = now() where id = %(id)s and done_at is null and set_aside_at is not null returning id;
+-- An event that waits or was set aside is given up; its error stays to be read.
+update outbox set done_at = now() where id = %(id)s and done_at is null returning id;
 
 -- of_subject --
 -- A subject's events after an id, oldest first.

@@ -151,7 +151,7 @@ class Outbox(Machine):
     @precondition(lambda self: self.known)
     @rule(data=st.data(), how=st.sampled_from(["replay", "discard"]), crash=CRASHES)
     def decide(self, data: st.DataObject, how: str, crash: int | None) -> None:
-        """What an operator makes of an event that was set aside."""
+        """What an operator makes of an event that waits or was set aside."""
         event = data.draw(st.sampled_from(sorted(self.known)))
         known = self.known[event]
 
@@ -162,7 +162,7 @@ class Outbox(Machine):
             else:
                 known.aside, known.failures, known.due = False, 0, True
 
-        refusal = None if known.aside and not known.done else NotFound
+        refusal = NotFound if known.done else None
         script = outbox.replay(event) if how == "replay" else outbox.discard(event)
         self.carry_out(script, crash, refusal, decided)
 
@@ -271,8 +271,8 @@ FAULTS = [
     fault(outbox.SQL, "failed", "and done_at is null"),
     fault(outbox.SQL, "set_aside_deadly", "and next_attempt_at <= now()"),
     fault(outbox.SQL, "replay", "failures = 0, "),
-    fault(outbox.SQL, "replay", "and set_aside_at is not null"),
-    fault(outbox.SQL, "discard", "and set_aside_at is not null"),
+    fault(outbox.SQL, "replay", "and done_at is null"),
+    fault(outbox.SQL, "discard", "and done_at is null"),
     fault(outbox.SQL, "backlog", " where done_at is null"),
 ]
 """Each of them must be noticed by the machine."""

@@ -110,7 +110,7 @@ def test_a_prefect_that_hangs_stops_no_duty_that_does_not_ask_it(stores: Stores)
     with silent_server() as url, SyncPrefectClient(api=url) as hanging:
         with working(Relay(stores, lambda: Orchestrator(hanging))):
             assert wait_until(work.are_done)
-            alone = {"listening", "silent-jobs", "scheduled-publishing", "alerts"}
+            alone = {"effects", "listening", "silent-jobs", "scheduled-publishing", "alerts"}
             assert wait_until(lambda: all(reports(stores)[name].succeeded_at for name in alone))
         assert reports(stores)["pauses"].succeeded_at is None
         assert reports(stores)["pauses"].failures == 0, "it still waits for its answer"

@@ -99,8 +99,8 @@ def test_changes_that_wait_for_a_lock_together_are_all_given_their_failure_back(
     payload = '{"model_ids": [1], "lane": "edits"}'
     for number in range(5):
         add(stores, "models.changed", f"models:{number}", payload)
-    effects = Effects(impatient, Orchestrator(prefect))
     for broken in (False, True):  # a broken one has each tried by itself
+        effects = Effects(impatient, Orchestrator(prefect))
         if broken:
             add(stores, "models.changed", "models", "{}")
         with stores.database.connect() as other:
@@ -112,5 +112,5 @@ def test_changes_that_wait_for_a_lock_together_are_all_given_their_failure_back(
                 assert not any(failures(stores))
                 wait_is_over(stores)
             other.execute("rollback")
-    effects.drain()
+    Effects(stores, Orchestrator(prefect)).drain()
     assert failures(stores) == [1]

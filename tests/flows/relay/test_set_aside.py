@@ -89,7 +89,7 @@ def test_a_failing_event_is_set_aside_with_an_alert_and_its_subject_goes_on_then
     assert f"after 10 tries ({broken} of job:1)" in notice["details"]["text"]
     assert "darkroom events replay" in notice["details"]["text"]
 
-    command.list_set_aside()
+    command.list_in_trouble()
     assert f"{broken}" in capsys.readouterr().out
     mended = "update outbox set kind = 'follow.removed', payload = (select payload from outbox where id = %(other)s)"
     stores.database.run(Query(f"{mended} where id = %(id)s returning id", {"id": broken, "other": other}, len))
