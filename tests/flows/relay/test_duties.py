@@ -232,3 +232,23 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
     database.run(Query("update relay_duties set succeeded_at = null returning name", {}, len))
     [detail] = database.run(alerts.of_the_relay()).values()
     assert "pauses has not succeeded for 151 s: its turn does not end" in detail
+
+
+def test_a_relay_that_starts_again_and_again_without_success_is_late(stores: Stores) -> None:
+    database = stores.database
+    database.run(duties.begin({"effects": 2.0, "pauses": 2.0}))
+    hour = "interval '1 hour'"
+    age = f"update relay_duties set started_at = started_at - {hour}, succeeded_at = succeeded_at - {hour}"
+    for name in ("effects", "pauses"):
+        database.run(duties.succeeded(name))
+    database.run(duties.failed("effects", "prefect_away: no answer"))
+    database.run(Query(age, {}, len))
+    database.run(duties.begin({"effects": 2.0, "pauses": 2.0}))  # after an hour in which no relay ran
+    assert not any(report.is_failing or report.failures for report in reports(stores).values())
+    for _ in range(3):
+        database.run(Query(age, {}, len))
+        database.run(duties.succeeded("pauses"))
+        database.run(duties.failed("effects", "prefect_away: no answer"))
+        database.run(duties.begin({"effects": 2.0, "pauses": 2.0}))
+    assert {name: report.is_failing for name, report in reports(stores).items()} == {"effects": True, "pauses": False}
+    assert reports(stores)["effects"].failures == 3
