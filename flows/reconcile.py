@@ -42,6 +42,7 @@ from storage.postgres import (
     search_builds,
     search_queue,
 )
+from storage.postgres.locks import RECONCILE
 from storage.records.catalog import ModelVersion
 from storage.records.jobs import TERMINAL, Job, JobFileRole
 from storage.records.search import BuildState
@@ -51,22 +52,19 @@ from storage.stores import Stores, open_stores
 
 NAMED = 20
 """So many totals that differed are named one by one."""
+ACCOUNTS = 1000
+"""About so many accounts have their bytes summed in one run: all of them in turn."""
 
 
 @flow(name="reconcile")
 def reconcile() -> list[str]:
     """Compare Postgres with the blob store, Prefect and MLflow; repair what is safe and report every difference."""
     log = get_run_logger()
-    with open_stores(load_settings()) as stores:
-        findings = [
-            *publish_scheduled(stores),
-            *reconcile_prefect(stores),
-            *reconcile_blobs(stores),
-            *reconcile_tracking(stores),
-            *reconcile_search(stores),
-            *reconcile_counts(stores),
-        ]
-        findings += [f"{fault} (not repaired)" for fault in stores.database.run(invariants.broken())]
+    with open_stores(load_settings()) as stores, stores.database.session_lock(RECONCILE) as held:
+        if not held:
+            log.info("another run compares the stores")
+            return []
+        findings = compare_stores(stores)
     log.info("%d differences", len(findings))
     for finding in findings:
         log.warning("%s", finding)
@@ -75,12 +73,48 @@ def reconcile() -> list[str]:
     return findings
 
 
+def compare_stores(stores: Stores) -> list[str]:
+    """One sentence for each difference, repaired or not. What takes too long is one too, and stops nothing else.
+
+    Raises StoreUnavailable, PrefectAway.
+    """
+    findings: list[str] = []
+    steps = (
+        *(publish_scheduled, reconcile_prefect, reconcile_blobs),
+        *(reconcile_tracking, reconcile_search, reconcile_counts),
+    )
+    for compare in steps:
+        try:
+            findings += compare(stores)
+        except StoreUnavailable:
+            raise
+        except StoreFailure as error:
+            findings.append(f"{compare.__name__} did not end: {error}")
+    return [*findings, *(f"{fault} (not repaired)" for fault in broken_invariants(stores, ACCOUNTS))]
+
+
+def broken_invariants(stores: Stores, accounts: int | None = None) -> list[str]:
+    """One sentence for every row that breaks an invariant, and for every invariant that could not be checked.
+
+    `accounts`: about so many have their bytes summed. Raises StoreUnavailable.
+    """
+    faults: list[str] = []
+    for name in invariants.SENTENCES:
+        try:
+            faults += stores.database.run(invariants.broken(names=[name], accounts=accounts))
+        except StoreUnavailable:
+            raise
+        except StoreFailure as error:
+            faults.append(f"invariant {name} could not be checked: {error}")
+    return faults
+
+
 def check_invariants(stores: Stores) -> list[str]:
     """One sentence for each fault of the rows, of the bytes they name and of the search indexes; empty when all holds.
 
     Repairs nothing.
     """
-    faults = stores.database.run(invariants.broken())
+    faults = broken_invariants(stores)
     try:
         faults += faulty_blobs(stores)
     except StoreUnavailable as error:

@@ -46,19 +46,18 @@ UNFINISHED_WRITE_SECONDS = 86400.0
 def sweep_blobs(stores: Stores) -> list[str]:
     """Report rows whose bytes are gone or cut, delete bytes that no row has named for the grace period.
 
-    One sweep at a time, and none beside a backup: then nothing is deleted. Raises StoreUnavailable.
+    One sweep at a time, and none beside a backup: then nothing is looked at. Raises StoreUnavailable.
     """
     grace = stores.settings.blobs.orphan_grace_hours * 3600
     with stores.database.session_lock(BLOB_SWEEP) as held:
+        if not held:
+            _log().info("another sweep or a backup is at work: nothing is swept this time")
+            return []
         faults: list[str] = []
         for window in _windows(stores):
             faults += window.faults
-            if held:
-                stores.database.run(_note(window, grace))
+            stores.database.run(_note(window, grace))
         findings = _shortened(faults)
-        if not held:
-            _log().info("another sweep or a backup is at work: no bytes are deleted this time")
-            return findings
         if faults:
             _log().warning("%d rows lack their bytes: orphans are kept for %d times the grace", len(faults), WARY)
         wait = grace * (WARY if faults else 1)

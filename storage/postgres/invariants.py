@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from storage.postgres.connection import Script, column, load_statements
 
 SQL = load_statements(__file__)
@@ -19,10 +21,15 @@ SENTENCES = {
 }
 
 
-def broken(overdue_seconds: float = 120.0) -> Script[list[str]]:
-    """One sentence for every row that breaks an invariant; empty when all hold."""
+def broken(
+    overdue_seconds: float = 120.0, *, names: Iterable[str] = SENTENCES, accounts: int | None = None
+) -> Script[list[str]]:
+    """One sentence for every row that breaks an invariant of these names; empty when all hold.
+
+    `accounts`: the bytes of about so many are summed, of others with the next ten minutes; None: of all.
+    """
     faults: list[str] = []
-    for name, sentence in SENTENCES.items():
-        found = yield from column(SQL[name], {"seconds": overdue_seconds}, str)
-        faults.extend(sentence.format(fault) for fault in found)
+    for name in names:
+        found = yield from column(SQL[name], {"seconds": overdue_seconds, "accounts": accounts}, str)
+        faults.extend(SENTENCES[name].format(fault) for fault in found)
     return faults

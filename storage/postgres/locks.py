@@ -10,6 +10,9 @@ from psycopg.rows import DictRow
 BLOB_SWEEP = "blob-sweep"
 """Held by whoever deletes bytes that no row names, or lists the blobs for a backup: one of them at a time."""
 
+RECONCILE = "reconcile"
+"""Held by the run of `reconcile` that is at work: a second one ends at once."""
+
 
 def lock_number(name: str) -> int:
     """The advisory lock number (signed 64 bits) of a name."""

@@ -5,14 +5,26 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
+
+from flows import reconcile as reconciling
 from flows.metrics.rollups import roll_up
-from flows.reconcile import check_invariants, publish_scheduled, reconcile_blobs, reconcile_counts
-from storage.postgres import activity, catalog, jobs, models, rollups
+from flows.reconcile import (
+    check_invariants,
+    compare_stores,
+    publish_scheduled,
+    reconcile,
+    reconcile_blobs,
+    reconcile_counts,
+)
+from storage.postgres import activity, catalog, invariants, jobs, models, rollups
 from storage.postgres.connection import Query
+from storage.postgres.locks import RECONCILE
 from storage.records.activity import Act, Counted, Metric
 from storage.records.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs import Job
-from storage.stores import Stores
+from storage.settings import Settings
+from storage.stores import Stores, open_stores
 from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
 
 
@@ -92,6 +104,47 @@ def all_totals(stores: Stores) -> dict[tuple[int, str], tuple[int, ...]]:
     return {
         (row["entity_id"], row["metric"]): (row["week"], row["month"], row["year"], row["all_time"]) for row in rows
     }
+
+
+def test_an_invariant_that_takes_too_long_is_named_and_hides_no_other(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = a_published_job(stores)
+    execute(stores, "delete from version_files")
+    postgres = settings.postgres.model_copy(update={"statement_timeout_seconds": 0.5})
+    monkeypatch.setitem(invariants.SQL, "miscounted_usage", "select pg_sleep(10)::text as fault")
+    monkeypatch.setattr(reconciling, "reconcile_prefect", lambda _: [])
+    monkeypatch.setattr(reconciling, "reconcile_tracking", lambda _: [])
+    with open_stores(settings.model_copy(update={"postgres": postgres})) as impatient:
+        for found in (check_invariants(impatient), compare_stores(impatient)):
+            assert any("invariant miscounted_usage could not be checked: Postgres cancelled" in one for one in found)
+            assert any("has no weights file" in one for one in found), job.id
+
+
+def test_the_bytes_of_some_accounts_are_summed_in_one_run_and_of_all_in_turn(stores: Stores) -> None:
+    owners = [an_account(stores.database, f"owner-{number}") for number in range(12)]
+    execute(stores, "insert into account_usage (account_id, bytes) select id, 7 from accounts")
+    every = {f"account {owner} holds other bytes than are counted" for owner in owners}
+    usage = ["miscounted_usage"]
+    assert set(stores.database.run(invariants.broken(names=usage))) == every
+    assert set(stores.database.run(invariants.broken(names=usage, accounts=12))) == every
+    statement = invariants.SQL["miscounted_usage"]
+    found: list[str] = []
+    for minutes in range(0, 40, 10):
+        later = statement.replace("now()", f"(now() + interval '{minutes} minutes')")
+        parameters = {"accounts": 3}
+        rows = stores.database.run(Query(later, parameters, lambda rows: [row["fault"] for row in rows]))
+        assert len(rows) < 12
+        found += rows
+    assert sorted(found) == sorted(str(owner) for owner in owners)
+
+
+def test_a_second_run_ends_at_once(stores: Stores, environment: dict[str, str], prefect_server: None) -> None:
+    a_published_job(stores)
+    execute(stores, "delete from version_files")
+    with stores.database.session_lock(RECONCILE) as held:
+        assert held
+        assert reconcile() == []
 
 
 def test_every_broken_invariant_is_said_in_a_sentence(stores: Stores) -> None:
