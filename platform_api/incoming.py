@@ -6,16 +6,21 @@ What a client says about its body (Content-Length) is checked against what comes
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from litestar import Request
 from litestar.exceptions import HTTPException
 
 from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
-from storage.errors import FreeSpaceLow, ShuttingDown
+from storage.errors import FreeSpaceLow, ShuttingDown, StoreFailure
+from storage.postgres import access
 
 SILENT_SECONDS = 30.0
+KEY_SECONDS = 10.0
+"""A body's key is looked at again this often while the body comes, however slowly."""
 DRAIN_SECONDS = 10.0
 _GOES_ON = "The server stops and keeps what it has. Go on in a few seconds, from where the upload says it is."
 
@@ -71,15 +76,24 @@ class Body:
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """The bytes. Raises BodyTooLarge, TooSlow, MalformedBody when the client leaves, ShuttingDown after `stop`, and
-        what `arrived` does."""
-        came = 0
+        what `arrived` does; Unauthenticated and AccountBanned once the key does not work any more."""
+        came, looked_at = 0, time.monotonic()
         while (piece := await self._next()) is not None:
             came += len(piece)
             if came > self._limit:
                 raise BodyTooLarge(self._too_many)
             if self._arrived is not None:
                 await self._arrived(came)
+            if time.monotonic() - looked_at >= KEY_SECONDS:
+                await self._check_key()
+                looked_at = time.monotonic()
             yield piece
+
+    async def _check_key(self) -> None:
+        caller = getattr(self._request.state, "caller", None)
+        if caller is not None:
+            with suppress(StoreFailure):  # looked at again with later bytes, and when they become a row
+                await self._request.app.state.stores.database.run(access.check_works(caller.key.id))
 
     def stop(self) -> None:
         """Take no more bytes: the process stops."""

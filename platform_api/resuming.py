@@ -17,6 +17,7 @@ from uuid import UUID
 from litestar import Request
 
 from platform_api import tus
+from platform_api.access import Caller
 from platform_api.incoming import Body
 from platform_api.model_files import Hashers, go_on, in_thread, keep_whole, take_in
 from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
@@ -36,9 +37,11 @@ from storage.errors import (
     UploadRefused,
 )
 from storage.free_space import FreeSpace
-from storage.postgres import model_uploads
+from storage.postgres import access, model_uploads
+from storage.postgres.connection import Script
+from storage.records.catalog import NewFile
 from storage.records.model_uploads import ModelUpload, WantedFile
-from storage.records.policy.viewers import Viewer
+from storage.records.policy.viewers import Viewer, viewer_of
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 
@@ -95,7 +98,7 @@ async def append(
     arrivals: Arrivals,
     request: Request[Any, Any, Any],
     upload_id: UUID,
-    viewer: Viewer,
+    caller: Caller,
     offset: int,
     checksum: tus.Checksum | None,
 ) -> ModelUpload:
@@ -103,9 +106,10 @@ async def append(
 
     Raises WrongOffset, UploadBusy while another request sends, ChecksumMismatch (none of the bytes is kept),
     BodyTooLarge, TooSlow and MalformedBody (what arrived is kept, unless it should have been checked), Gone when the
-    disk lost bytes, and for a whole file what `keep_whole` raises: then nothing of the upload is left.
+    disk lost bytes, and for a whole file what `keep_whole` raises: then nothing of the upload is left. Unauthenticated
+    and AccountBanned once the key does not work any more.
     """
-    run = arrivals.stores.database.run
+    run, viewer = arrivals.stores.database.run, viewer_of(caller.account)
     upload = await run(model_uploads.get(upload_id, viewer))
     if upload.file_id is not None:
         _awaited(request, upload, offset)
@@ -121,7 +125,7 @@ async def append(
             await arrivals.give_up(upload_id)
             raise Gone(f"Upload {upload_id} lost bytes on our disk and was given up. Begin a new one.") from error
         with arrivals.stopping.ending(body.stop):
-            return await _Appending(arrivals, upload, part, hasher, viewer).run(body, checksum)
+            return await _Appending(arrivals, upload, part, hasher, caller).run(body, checksum)
 
 
 def _awaited(
@@ -145,10 +149,10 @@ class _Appending:
     """One request's bytes on their way into a part that is held and open."""
 
     def __init__(
-        self, arrivals: Arrivals, upload: ModelUpload, part: Part, hasher: ModelHasher, viewer: Viewer
+        self, arrivals: Arrivals, upload: ModelUpload, part: Part, hasher: ModelHasher, caller: Caller
     ) -> None:
         self._arrivals, self._upload, self._part, self._hasher = arrivals, upload, part, hasher
-        self._viewer = viewer
+        self._viewer, self._key_id = viewer_of(caller.account), caller.key.id
 
     async def run(self, body: Body, checksum: tus.Checksum | None) -> ModelUpload:
         """Take the body; mark it received, or finish."""
@@ -202,9 +206,13 @@ class _Appending:
     async def _finish(self) -> ModelUpload:
         stores = self._arrivals.stores
         file = await keep_whole(stores, self._part, self._hasher, self._upload.wanted, self._viewer)
-        finished = await stores.database.run(lambda: model_uploads.finish(self._upload, file))
+        finished = await stores.database.run(lambda: self._finished(file))
         await asyncio.to_thread(self._arrivals.parts.remove, self._upload.id)
         return finished
+
+    def _finished(self, file: NewFile) -> Script[ModelUpload]:
+        yield from access.check_works(self._key_id)
+        return (yield from model_uploads.finish(self._upload, file))
 
 
 async def remove(arrivals: Arrivals, upload_id: UUID, viewer: Viewer) -> None:

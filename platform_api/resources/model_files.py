@@ -29,7 +29,7 @@ from platform_api.resuming import Arrivals
 from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import Part, Parts
 from storage.errors import FileExists, FreeSpaceLow, Gone, NotAllowed, NotFound, QuotaExceeded, UploadRefused
-from storage.postgres import model_uploads
+from storage.postgres import access, model_uploads
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.catalog import Checked, FileHashes, NewFile, VersionFile
@@ -140,6 +140,7 @@ class ModelFiles(Controller):
             body.check_declared_length()
 
             def script(new: NewFile) -> Script[tuple[VersionFile, bool]]:
+                yield from access.check_works(caller.key.id)
                 made = yield from model_uploads.attach(version_id, new)
                 yield from reservation.release()
                 return made

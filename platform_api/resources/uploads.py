@@ -151,7 +151,7 @@ class Uploads(Controller):
         upload = await resuming.begin(arrivals, wanted, length, metadata, viewer)
         if brings_bytes:
             async with resuming.unless_it_fails(arrivals, upload.id), state.uploads.hold(caller.account_id):
-                upload = await resuming.append(arrivals, request, upload.id, viewer, 0, checksum)
+                upload = await resuming.append(arrivals, request, upload.id, caller, 0, checksum)
         headers = {"Location": f"{ROOT}/{upload.id}", **tus.upload_headers(upload)}
         return Response(None, status_code=201, headers=headers)
 
@@ -194,14 +194,13 @@ class Uploads(Controller):
         self,
         request: Request[Any, Any, Any],
         caller: Caller,
-        viewer: Viewer,
         state: State,
         arrivals: Arrivals,
         upload_id: UUID,
     ) -> Response[None]:
         """The bytes behind those that are there. With the last ones the file is checked and joins its version."""
         async with state.uploads.hold(caller.account_id):
-            return await _send(request, arrivals, upload_id, viewer)
+            return await _send(request, arrivals, upload_id, caller)
 
     @delete(
         "/{upload_id:uuid}",
@@ -244,7 +243,7 @@ class Uploads(Controller):
         match request.headers.get("x-http-method-override", ""):
             case "PATCH":
                 async with state.uploads.hold(caller.account_id):
-                    return await _send(request, arrivals, upload_id, viewer)
+                    return await _send(request, arrivals, upload_id, caller)
             case "DELETE":
                 tus.check_version(request.headers)
                 await resuming.remove(arrivals, upload_id, viewer)
@@ -253,11 +252,11 @@ class Uploads(Controller):
                 raise InvalidRequest({"X-HTTP-Method-Override": "expected PATCH or DELETE"})
 
 
-async def _send(request: Request[Any, Any, Any], arrivals: Arrivals, upload_id: UUID, viewer: Viewer) -> Response[None]:
+async def _send(request: Request[Any, Any, Any], arrivals: Arrivals, upload_id: UUID, caller: Caller) -> Response[None]:
     tus.check_version(request.headers)
     tus.check_media_type(request.headers)
     offset, checksum = tus.read_number(request.headers, "Upload-Offset"), tus.read_checksum(request.headers)
-    upload = await resuming.append(arrivals, request, upload_id, viewer, offset, checksum)
+    upload = await resuming.append(arrivals, request, upload_id, caller, offset, checksum)
     return Response(None, status_code=204, headers=tus.upload_headers(upload))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from storage.errors import NotFound, QuotaExceeded, Unauthenticated
+from storage.errors import AccountBanned, NotFound, QuotaExceeded, Unauthenticated
 from storage.postgres.connection import Query, Rows, Script, as_record, column, load_statements, many, maybe, one
 from storage.records.access import MAX_KEYS, Account, ApiKey, Creator, NewKey, Role, Scope
 
@@ -124,6 +124,15 @@ def authenticate(key_id: str) -> Query[tuple[ApiKey, Account] | None]:
 def not_working(key_ids: Sequence[str]) -> Query[dict[str, str]]:
     """Those of some keys that do not work any more: why, by id."""
     return Query(SQL["not_working"], {"ids": list(key_ids)}, lambda rows: {row["id"]: row["reason"] for row in rows})
+
+
+def check_works(key_id: str) -> Script[None]:
+    """Raises Unauthenticated when a key does not work any more, AccountBanned when its account is banned."""
+    reason = (yield from not_working([key_id])).get(key_id)
+    if reason == "account_banned":
+        raise AccountBanned("The account was banned meanwhile. Nothing was kept.")
+    if reason is not None:
+        raise Unauthenticated("The API key was revoked or has expired meanwhile. Nothing was kept.")
 
 
 def keys() -> Query[list[ApiKey]]:

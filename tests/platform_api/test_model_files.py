@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from storage.postgres import catalog, models
+from platform_api import incoming
+from storage.postgres import access, catalog, models
 from storage.postgres.connection import Query
 from storage.records.vocabulary import ModelType
-from tests.platform_api.door import Door
+from tests.platform_api.door import ALL, Door
 from tests.platform_api.sending import TUS, Sender, a_sender, weights
 
 CONTENT = weights()
@@ -32,6 +34,37 @@ def test_a_plain_put_is_a_file_of_its_version_and_again_the_same(sender: Sender)
     assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])
     assert sender.files() == [("a.safetensors", SHA256)]
     assert sender.parts == []
+
+
+@pytest.mark.parametrize("key_seconds", [0.0, 600.0], ids=["while the bytes come", "as the file becomes a row"])
+@pytest.mark.parametrize("how", ["revoked", "banned"])
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_a_key_that_stops_working_finishes_no_upload(
+    shared_door: Door, monkeypatch: pytest.MonkeyPatch, how: str, key_seconds: float, in_parts: bool
+):
+    monkeypatch.setattr(incoming, "KEY_SECONDS", key_seconds)
+    name = f"{how}-{key_seconds:.0f}-{in_parts}"
+    account = shared_door.database.run(access.account(shared_door.account(name)))
+    key, sender = shared_door.new_key(*ALL, account=name), a_sender(shared_door, account=name)
+    sender.http = shared_door.client(key)
+
+    def trickling() -> Iterator[bytes]:
+        yield CONTENT[:1000]
+        time.sleep(0.2)
+        if how == "revoked":
+            shared_door.database.run(access.revoke_key(key.split("_")[1]))
+        else:
+            shared_door.database.run(access.ban(account, "spam"))
+        yield CONTENT[1000:]
+
+    path = sender.begin(len(CONTENT)) if in_parts else ""
+    refused = sender.send(path, 0, trickling()) if in_parts else sender.put(trickling())
+    assert (refused.status_code, refused.json()["code"]) == {
+        "revoked": (401, "unauthenticated"),
+        "banned": (403, "account_banned"),
+    }[how], refused.text
+    rows = Query("select from version_files where version_id = %(id)s", {"id": sender.version_id}, len)
+    assert shared_door.database.run(rows) == 0
 
 
 def test_one_file_twice_is_one_blob(shared_door: Door):
