@@ -2,7 +2,7 @@
 
 Load balancers, containers and people ask often, and each look takes a connection to Postgres that requests need. So a
 look is kept for KEPT_SECONDS, and who asks while one is under way waits for that one. A look uses one connection at a
-time.
+time. When it gets none, or no answer, one outside the pool decides whether Postgres is busy or away.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
+
+import psycopg
 
 from platform_api.resources.health_views import (
     MetricsHealth,
@@ -62,7 +64,7 @@ async def look(stores: AsyncStores) -> Parts:
     rows, valkey, answers = await asyncio.gather(_rows(stores), _valkey(stores), _search_answers(stores))
     relay, search, metrics, told = rows
     return Parts(
-        postgres="ok" if relay else "away",
+        postgres="ok" if relay else await _without_an_answer(stores),
         valkey="ok" if valkey else "away",
         relay=relay,
         search=search and _search_health(search, answers=answers),
@@ -82,6 +84,18 @@ async def _rows(
     search = await in_time(stores, search_queue.lag())
     metrics = await in_time(stores, _metrics(late_after))
     return relay, search, metrics, await in_time(stores, _notifications())
+
+
+async def _without_an_answer(stores: AsyncStores) -> str:
+    """`busy` when Postgres answers on a connection of its own: then it has only no time, or too many ask; `away`."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            connection = await stores.database.connect()
+            async with connection:
+                await connection.execute("select")
+    except (StoreFailure, psycopg.Error, TimeoutError):
+        return "away"
+    return "busy"
 
 
 def _relay() -> Script[RelayHealth]:

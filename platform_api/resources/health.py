@@ -67,8 +67,10 @@ class Health(Controller):
 
 def status_of(parts: Parts) -> str:
     """`ok`; `degraded` when something is slower or late; `down` when requests cannot be answered."""
-    if parts.postgres != OK:
+    if parts.postgres == "away":
         return DOWN
+    if parts.postgres != OK:
+        return DEGRADED
     relay, search, metrics, told = parts.relay, parts.search, parts.metrics, parts.notifications
     late = relay is not None and (relay.oldest_seconds > RELAY_LATE_SECONDS or bool(relay.set_aside or relay.failing))
     behind = search is not None and (search.state != OK or search.oldest_seconds > SEARCH_LATE_SECONDS)

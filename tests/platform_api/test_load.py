@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from platform_api import health_checks
 from storage.postgres import connection
 from tests.platform_api import test_downloads
 from tests.platform_api.door import ALL, Door, form, photo, serving
@@ -82,6 +83,23 @@ def test_clients_that_stop_reading_hold_no_thread(shared_door: Door, monkeypatch
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
         assert client.get(path, timeout=20).content == content
         assert figure(client, 'darkroom_pool_busy{pool="blob-reads"}') == 0
+
+
+def test_a_process_whose_connections_are_all_in_use_is_ready(
+    database_url: str, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_checks, "PATIENCE_SECONDS", 0.5)
+    with serving(tmp_path, database_url, valkey_url) as door, door.database.connect() as other:
+        clients = [door.client() for _ in range(door.settings.postgres.pool_size)]
+        with ThreadPoolExecutor(len(clients)) as pool:
+            with other.transaction():
+                other.execute("lock table data_sets in access exclusive mode")
+                asked = [pool.submit(client.get, "/api/v1/data-sets") for client in clients]
+                time.sleep(1)
+                health, ready = httpx.get(f"{door.url}/health"), httpx.get(f"{door.url}/health/ready")
+            assert {one.result().status_code for one in asked} == {200}
+        assert (ready.status_code, ready.json()) == (200, {"status": "degraded"})
+        assert (health.status_code, health.json()["parts"]["postgres"]) == (200, "busy")
 
 
 def test_requests_that_find_no_connection_are_refused_in_time_by_name_and_counted(
