@@ -44,7 +44,7 @@ class BlobSettings(BaseModel):
     """Bytes named by their SHA-256."""
 
     url: str = Field("", description="fsspec URL of the folder (file:///..., s3://bucket/prefix); empty: DATA/blobs.")
-    orphan_grace_hours: float = Field(24.0, gt=0, description="Bytes no row names are swept after this many hours.")
+    orphan_grace_hours: float = Field(24.0, ge=1, description="Bytes no row names are swept after this many hours.")
 
 
 class PrefectSettings(BaseModel):
