@@ -33,7 +33,8 @@ class SendingState(StrEnum):
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. `attempts` counts its claims; `endpoint_id` is the address that is confirmed or tested."""
+    """One call. `attempts` counts its tries since it was last made due, `claims` all its claims: the newest one may end
+    it. `endpoint_id` is the address that is confirmed or tested."""
 
     id: UUID
     purpose: Purpose
@@ -42,6 +43,7 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_id: UUID | None
     state: SendingState
     attempts: int
+    claims: int
     next_attempt_at: datetime
     last_error: str | None
     created_at: datetime
@@ -83,7 +85,7 @@ def items(sending_id: UUID) -> Query[list[SentItem]]:
 
 def end(sending: Sending, state: SendingState, error: str | None = None) -> Script[bool]:
     """End a claimed sending and its deliveries; gives whether this claim was still the newest."""
-    parameters = {"id": sending.id, "attempts": sending.attempts, "state": state, "error": error and error[:500]}
+    parameters = {"id": sending.id, "claims": sending.claims, "state": state, "error": error and error[:500]}
     ended = yield from maybe(SQL["end"], parameters, Sending)
     if ended is None:
         return False
@@ -93,7 +95,7 @@ def end(sending: Sending, state: SendingState, error: str | None = None) -> Scri
 
 def again(sending: Sending, pause_seconds: float, error: str) -> Query[Sending | None]:
     """Try a claimed sending again after a pause; None when this claim is not the newest any more."""
-    parameters = {"id": sending.id, "attempts": sending.attempts, "pause": pause_seconds, "error": error[:500]}
+    parameters = {"id": sending.id, "claims": sending.claims, "pause": pause_seconds, "error": error[:500]}
     return maybe(SQL["again"], parameters, Sending)
 
 

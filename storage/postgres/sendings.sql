@@ -13,7 +13,8 @@ select count(*) as recent from sendings
 -- The longest due sending of a channel that is not paused, for one worker; others skip it. The next try is set before
 -- the call, so that a worker that dies in it does not hold the sending for ever.
 update sendings
-   set attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => %(claim_seconds)s)
+   set attempts = attempts + 1, claims = claims + 1,
+       next_attempt_at = now() + make_interval(secs => %(claim_seconds)s)
  where id = (select id from sendings
               where state = 'due' and next_attempt_at <= now()
                 and channel not in (select channel from channel_pauses)
@@ -35,7 +36,7 @@ select notification.id, notification.type, notification.title, notification.text
 -- end --
 -- Only the claim that is the newest may say how it went.
 update sendings set state = %(state)s, ended_at = now(), last_error = %(error)s
- where id = %(id)s and state = 'due' and attempts = %(attempts)s
+ where id = %(id)s and state = 'due' and claims = %(claims)s
 returning *;
 
 -- end_deliveries --
@@ -50,7 +51,7 @@ returning id;
 
 -- again --
 update sendings set next_attempt_at = now() + make_interval(secs => %(pause)s), last_error = %(error)s
- where id = %(id)s and state = 'due' and attempts = %(attempts)s
+ where id = %(id)s and state = 'due' and claims = %(claims)s
 returning *;
 
 -- dead --
@@ -62,7 +63,7 @@ select * from sendings
  limit %(limit)s;
 
 -- replay --
--- Given up before, and due again with the same id.
+-- Given up before, and due again with the same id. Its claims of before stay old ones.
 update sendings set state = 'due', attempts = 0, next_attempt_at = now(), ended_at = null
  where id = %(id)s and state = 'dead' and (%(reader)s::bigint is null or reader = %(reader)s::bigint)
 returning *;

@@ -51,6 +51,7 @@ class Call:
     channel: Channel
     state: str = "due"
     attempts: int = 0
+    claims: int = 0
     now: bool = True
 
 
@@ -137,8 +138,8 @@ class Deliveries(Machine):
                 return
             assert sending.id in open_calls
             call = self.calls[sending.id]
-            call.attempts, call.now = call.attempts + 1, False
-            assert sending.attempts == call.attempts
+            call.attempts, call.claims, call.now = call.attempts + 1, call.claims + 1, False
+            assert (sending.attempts, sending.claims) == (call.attempts, call.claims)
             assert len(self.database.run(sendings.items(sending.id))) == self.carried(sending.id)
             self.claims.append(sending)
 
@@ -154,7 +155,7 @@ class Deliveries(Machine):
         """A worker notes how its call went; it may be an old one, whose claim another has taken over."""
         claim = data.draw(st.sampled_from(self.claims))
         call = self.calls[claim.id]
-        newest = call.state == "due" and call.attempts == claim.attempts
+        newest = call.state == "due" and call.claims == claim.claims
 
         def ended(was_newest: bool) -> None:
             assert was_newest == newest
@@ -172,7 +173,7 @@ class Deliveries(Machine):
     def again(self, data: st.DataObject, crash: int | None) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         call = self.calls[claim.id]
-        newest = call.state == "due" and call.attempts == claim.attempts
+        newest = call.state == "due" and call.claims == claim.claims
 
         def tried(found: Sending | None) -> None:
             assert (found is not None) == newest
@@ -188,8 +189,6 @@ class Deliveries(Machine):
 
         def replayed(_: Sending) -> None:
             call.state, call.attempts, call.now = "due", 0, True
-            # Claims of before are of other tries: their numbers may come again, and then they are the newest.
-            self.claims = [claim for claim in self.claims if claim.id != identity]
             for told in self.told.values():
                 if told.sending == identity and told.state == "dead":
                     told.state = "waiting"
@@ -269,11 +268,12 @@ FAULTS = [
     fault(sendings.SQL, "claim", "state = 'due' and next_attempt_at", "next_attempt_at"),
     fault(sendings.SQL, "claim", "and channel not in (select channel from channel_pauses)"),
     fault(sendings.SQL, "claim", "set attempts = attempts + 1", "set attempts = attempts"),
-    fault(sendings.SQL, "end", "and attempts = %(attempts)s"),
+    fault(sendings.SQL, "claim", "claims = claims + 1", "claims = claims"),
+    fault(sendings.SQL, "end", "and claims = %(claims)s"),
     fault(sendings.SQL, "end", "and state = 'due' and", "and"),
     fault(sendings.SQL, "end_deliveries", "other.sending_id = %(id)s) > 1", "other.sending_id = %(id)s) > 0"),
     fault(sendings.SQL, "end_deliveries", "when %(state)s <> 'sent' then %(state)s"),
-    fault(sendings.SQL, "again", "and attempts = %(attempts)s"),
+    fault(sendings.SQL, "again", "and claims = %(claims)s"),
     fault(sendings.SQL, "again", "and state = 'due'"),
     fault(sendings.SQL, "replay", "and state = 'dead'"),
     fault(sendings.SQL, "replay", "and (%(reader)s::bigint is null or reader = %(reader)s::bigint)"),
