@@ -76,10 +76,9 @@ def queued_models(stores: Stores) -> dict[int, int]:
 
 def raising(stores: Stores, table: str, event: str, when: str) -> None:
     """Have Postgres say that the disk is full when a row is written."""
-    function = "begin raise exception 'no space left' using errcode = '53100'; end"
-    stores.database.run(
-        Query(f"create or replace function full_disk() returns trigger language plpgsql as '{function}'", {}, len)
-    )
+    body = "$$ begin raise exception 'no space left' using errcode = '53100'; end $$"
+    function = f"create or replace function full_disk() returns trigger language plpgsql as {body}"
+    stores.database.run(Query(function, {}, len))
     trigger = f"create trigger full_disk_{table} before {event} on {table} for each row when ({when})"
     stores.database.run(Query(f"{trigger} execute function full_disk()", {}, len))
 
