@@ -131,9 +131,10 @@ def test_no_answer_repeats_a_secret(bench: Bench, secrets: dict[str, str]) -> No
         httpx.get(bench.platform.settings.prefect.ui_url + "/ui-settings"),
     ]
 
-    echoed = [found_in(answer.content, {**secrets, "API key": "unused"}) for answer in answers]
+    echoed = [found_in(answer.content, secrets) for answer in answers]
+    # A field that is wrong is repeated to whoever sent it, in that one answer: "invalid enum value '...'".
+    echoed[5] = [name for name in echoed[5] if name != "API key"]
     assert echoed == [[]] * len(answers), [answer.text for answer in answers]
-    assert key not in answers[0].text
 
 
 WORKS_WITH = {
