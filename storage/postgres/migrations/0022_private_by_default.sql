@@ -1,6 +1,6 @@
 -- What its owner alone sees has no date of publication: it gets one when it is published for others, whom that is news
 -- to. So far a private fine-tune was dated when it was made.
--- Dates of before go in a file of their own (0034), in batches: here whole tables are locked, if only for a moment.
+-- Dates of before go in a file of their own (0033), in batches: here whole tables are locked, if only for a moment.
 -- Both checks allow more than before, so that code of before keeps them too.
 alter table models
     -- squawk-ignore ban-drop-constraint

@@ -1,6 +1,6 @@
 -- What each account holds in bytes, kept by triggers: a submission looks it up under the row's lock, so that any number
 -- of them together stay within the quota. Bytes that are on their way are reserved. Nothing here refuses a write: what a
--- running job makes is counted and kept. What accounts held before is summed in a file of its own (0034), while writers
+-- running job makes is counted and kept. What accounts held before is summed in a file of its own (0033), while writers
 -- go on.
 
 create table account_usage (

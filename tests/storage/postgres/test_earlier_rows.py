@@ -1,4 +1,4 @@
-"""Rows of before are brought up to date in batches (0034), while others read and write."""
+"""Rows of before are brought up to date in batches (0033), while others read and write."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ def test_a_step_that_was_cut_short_goes_on(before: str) -> None:
     migrate(before)
     counted = run(before, "select md5(array_agg(row(account_id, bytes) order by account_id)::text) from account_usage")
     # As after a death before the last batch: some accounts and models are done, and the file is not.
-    run(before, "delete from schema_migrations where name = '0034_earlier_rows'")
+    run(before, "delete from schema_migrations where name = '0033_earlier_rows'")
     run(
         before, "update account_usage set bytes = 0 where account_id in (select account_id from account_usage limit 50)"
     )
-    assert migrate(before) == ["0034_earlier_rows"]
+    assert migrate(before) == ["0033_earlier_rows"]
     again = run(before, "select md5(array_agg(row(account_id, bytes) order by account_id)::text) from account_usage")
     assert again == counted
