@@ -8,7 +8,7 @@ from storage.errors import QuotaExceeded
 
 _TO_DELETE = (
     "Delete models, images, data sets, uploads or files of jobs that have ended (DELETE .../files) first; "
-    "storage.byKind of GET /api/v1/me says what holds how much. What is deleted counts for about a day more."
+    "GET /api/v1/me says what holds how much. What is deleted counts for about a day more."
 )
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
