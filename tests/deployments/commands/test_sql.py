@@ -26,7 +26,7 @@ def test_the_password_is_on_no_command_line(database_url: str) -> None:
     command = [sys.executable, "-m", "deployments.cli", "sql", "select pg_sleep(30)"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as asking:
         process, deadline = psutil.Process(asking.pid), time.monotonic() + 30
-        while Path(process.exe()).name != "psql" and time.monotonic() < deadline:
+        while Path((process.cmdline() or [""])[0]).name != "psql" and time.monotonic() < deadline:
             time.sleep(0.05)
         line, known = process.cmdline(), process.environ()
         asking.kill()
