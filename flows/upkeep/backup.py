@@ -126,7 +126,9 @@ class _Making:
     def __init__(self, stores: Stores, store: BackupStore, say: Say) -> None:
         self._stores, self._settings, self._store, self._say = stores, stores.settings, store, say
         self._started = datetime.now(UTC)
-        self._name = f"{self._started:%Y-%m-%dT%H-%M-%SZ}-{secrets.token_hex(4)}"
+        # Names sort by time, also within a second: the newest backup is the last name.
+        within = f"{self._started.microsecond:05x}{secrets.token_hex(2)[:3]}"
+        self._name = f"{self._started:%Y-%m-%dT%H-%M-%SZ}-{within}"
         self._files: list[BackupFile] = []
         self._dumps: dict[str, str] = {}
         self._seconds: dict[str, float] = {}

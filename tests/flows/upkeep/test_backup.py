@@ -194,6 +194,12 @@ def test_any_file_that_is_cut_changed_or_missing_is_named(copy: Path) -> None:
     assert complaint(copy) == ""
 
 
+def test_backups_of_one_second_are_in_order_by_name(old: Source) -> None:
+    made = [old.back_up().manifest.name for _ in range(3)]
+    assert sorted(made) == made
+    assert BackupStore(str(old.place)).newest() == made[-1]
+
+
 def test_any_blob_that_is_cut_changed_or_missing_is_named(copy: Path) -> None:
     blobs = [path for path in (copy / "blobs").rglob("*") if path.is_file()]
     assert len(blobs) > 4

@@ -39,7 +39,7 @@ from storage.records.leaderboards import RANK
 from storage.settings import MlflowSettings, RetentionSettings, load_settings
 from storage.stores import Stores
 from tests.storage.blobs.test_walks import churned
-from tests.storage.makers import a_job, an_account
+from tests.storage.makers import NO_LIMITS, a_job, an_account
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "how-to" / "retention.md"
 DAY = timedelta(days=1)
@@ -376,7 +376,7 @@ def test_a_generation_that_ends_tidies_its_machine(
         recipe_hash="r",
         request_hash="h",
     )
-    job, _ = stores.database.run(jobs.submit(new, idempotency_key=None, limit=10))
+    job, _ = stores.database.run(jobs.submit(new, idempotency_key=None, limit=10, limits=NO_LIMITS))
     left = a_leftover(stores)
 
     generate_images(job.id, 1, return_state=True)
