@@ -32,5 +32,8 @@ def serving() -> Iterator[str]:
             patch.setitem(os.environ, name, value)
         client: Any = import_module("boto3").client("s3")
         client.create_bucket(Bucket=BUCKET)
+        known: Any = import_module("s3fs").S3FileSystem
+        known.clear_instance_cache()  # fsspec keeps clients by their arguments, and the address is in none of them
         yield f"s3://{BUCKET}"
+        known.clear_instance_cache()
     server.stop()

@@ -196,7 +196,7 @@ def test_valkey_listens_on_no_port_and_asks_for_its_password(platform: Platform)
             ("MOVE", "a", "1"),
         ):
             with pytest.raises((NoPermissionError, ResponseError), match=r"(?i)permission"):
-                known.execute_command(*refused.split())  # pyright: ignore[reportUnknownMemberType]
+                known.execute_command(*refused)  # pyright: ignore[reportUnknownMemberType]
     for queue in (url.replace("db=2", f"db={number}") for number in (0, 1)):
         with Redis.from_url(queue) as ours, pytest.raises(NoPermissionError):  # pyright: ignore[reportUnknownMemberType]
             ours.xadd("queue", {"payload": b"x"})

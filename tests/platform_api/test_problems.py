@@ -14,6 +14,7 @@ from storage.postgres import migrating
 from tests.platform_api.door import Door, upload
 
 OF_COMMANDS = {
+    migrating.HalfRestored,
     migrating.MigrationRefused,
     migrating.MigrationBlocked,
     migrating.MigrationTooSlow,

@@ -192,11 +192,15 @@ def test_a_full_account_submits_no_job_and_its_running_ones_go_on(door: Door, se
     assert again.json()["id"] == job.json()["id"]  # the same request as before
     door.database.run(job_files.put_file(running.id, 1, name="big", size=1, **facts))  # type: ignore[arg-type]
     door.database.run(job_files.prune_checkpoints(running.id, 0))
+    assert "deleted, but not yet from the disk" in assert_full(sender.http.post("/api/v1/training-jobs", json=wanted))
+    door.database.run(quotas.forget_released(0))
     assert sender.http.post("/api/v1/training-jobs", json=wanted).status_code == 202
     assert door.database.run(quotas.usage(account)).bytes == storage_of(sender.http)["usedBytes"]
 
 
-def test_what_an_ended_job_made_is_deleted_by_its_account_and_counts_no_more(door: Door, sender: Sender) -> None:
+def test_what_an_ended_job_made_is_deleted_by_its_account_and_counts_no_more_once_it_is_gone(
+    door: Door, sender: Sender
+) -> None:
     content = weights(11, 300_000)
     assert sender.put(content).status_code == 201
     [(_, published)] = sender.files()
@@ -223,6 +227,8 @@ def test_what_an_ended_job_made_is_deleted_by_its_account_and_counts_no_more(doo
     assert storage_of(sender.http)["byKind"]["jobs"] == 0
     # The bytes of what was published are named by its own row, and those that nothing names are left to the sweep.
     assert door.database.run(references.referenced([published, "c" * 64, "b" * 64])) == [published]
+    assert_full(sender.http.post(job["links"]["retry"]))
+    door.database.run(quotas.forget_released(0))
     assert sender.http.post(job["links"]["retry"]).status_code == 202
     assert not [fault for fault in door.database.run(invariants.broken()) if "bytes" in fault]
 

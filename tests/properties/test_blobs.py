@@ -219,10 +219,6 @@ FAULTS = [
 """Each of them must be noticed by the machine."""
 
 
-def test_a_fault_is_caught(database: MortalDatabase, tmp_path: Path) -> None:
-    assert_caught(lambda: Blobs(database, tmp_path), FAULTS[4])
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("made", FAULTS, ids=str)
 def test_every_fault_is_caught(database: MortalDatabase, tmp_path: Path, made: Fault) -> None:

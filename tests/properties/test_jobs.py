@@ -69,7 +69,7 @@ class Jobs(Machine):
 
     def pick(self, data: st.DataObject) -> tuple[UUID, Known, int]:
         """A job, and the hand-out of a process that may be an old one's."""
-        job_id = data.draw(st.sampled_from(sorted(self.known)))
+        job_id = data.draw(st.sampled_from(list(self.known)))
         known = self.known[job_id]
         return job_id, known, max(1, known.hand_out - data.draw(st.sampled_from([0, 0, 0, 1])))
 

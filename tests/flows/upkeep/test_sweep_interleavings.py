@@ -157,13 +157,16 @@ def test_a_put_that_looked_only_once_would_lose_them(memory: World) -> None:
     assert explore(memory, memory.sweep, memory.put_stream_and_name, orphan=True, due=True) is not None
 
 
-@pytest.mark.parametrize("place", ["disk", "memory"])
+@pytest.mark.parametrize(
+    ("place", "stride"),
+    [("memory", 5), *(pytest.param(place, 1, marks=pytest.mark.soak) for place in ("disk", "memory"))],
+)
 def test_no_sweep_that_lost_postgres_takes_bytes_that_were_named_since(
-    request: pytest.FixtureRequest, place: str
+    request: pytest.FixtureRequest, place: str, stride: int
 ) -> None:
     """Its lock is gone at any point of it; a put finds the bytes and names them; then the sweep goes on."""
     world: World = request.getfixturevalue(place)
-    for steps in range(steps_of(world, world.sweep, orphan=True, due=True)):
+    for steps in range(0, steps_of(world, world.sweep, orphan=True, due=True), stride):
         world.reset(orphan=True, due=True)
         sweep = Actor(world.sweep)
         for _ in range(steps):
