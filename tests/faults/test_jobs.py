@@ -114,6 +114,7 @@ def test_cancelling_stops_the_process_and_frees_its_memory(bench: Bench) -> None
 
 def assert_burst_runs_in_order(bench: Bench, name: str, *, jobs: int, repeated: int) -> None:
     keys = [f"{name}-{number}" for number in range(jobs)] + [f"{name}-{number}" for number in range(repeated)]
+    bench.data_set()  # else each thread makes one
     with ThreadPoolExecutor(len(keys)) as pool:
         ids = list(pool.map(lambda key: bench.submit(key=key, steps=1, regularizationCount=1), keys))
     assert len(set(ids)) == jobs
