@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from storage.postgres import access, base_models, catalog, leaderboards, models, submissions, uploads, versions
+from storage.postgres import access, base_models, catalog, jobs, leaderboards, models, submissions, uploads, versions
 from storage.postgres.connection import Database
 from storage.records.base_models import BaseModelCard, EvaluationFacts
 from storage.records.catalog import (
@@ -20,7 +20,7 @@ from storage.records.catalog import (
     NewImage,
     VersionFields,
 )
-from storage.records.jobs import Job
+from storage.records.jobs import Job, JobKind
 from storage.records.leaderboards import BOARDS
 from storage.records.quotas import Limits
 from storage.records.training import SamplerSettings, TrainingDefaults, TrainingRequest
@@ -71,6 +71,14 @@ def a_job(database: Database, account_id: UUID | None = None, *, key: str | None
     request = TrainingRequest(data_set_id=data_set, class_word="mug", **fields)  # type: ignore[arg-type]
     settings = settings_for("postgresql://unused")
     job, _ = database.run(submissions.submit_training(request, owner, settings, seed=7, idempotency_key=key))
+    return job
+
+
+def a_bare_generation(database: Database) -> Job:
+    """A submitted generation that asks for nothing: its flow fails as soon as it reads the request."""
+    account = an_account(database)
+    new = jobs.NewJob(account_id=account, kind=JobKind.GENERATION, request={}, recipe_hash="r", request_hash="h")
+    job, _ = database.run(jobs.submit(new, idempotency_key=None, limit=10, limits=NO_LIMITS))
     return job
 
 

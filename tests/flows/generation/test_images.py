@@ -10,20 +10,13 @@ from flows.generation.images import succeed
 from storage.errors import JobLost
 from storage.postgres import jobs
 from storage.postgres.connection import Query
-from storage.records.jobs import JobKind, JobState
+from storage.records.jobs import JobState
 from storage.stores import Stores
-from tests.storage.makers import NO_LIMITS, an_account
+from tests.storage.makers import a_bare_generation
 
 
 def test_a_generation_is_counted_once_with_its_success(stores: Stores) -> None:
-    new = jobs.NewJob(
-        account_id=an_account(stores.database),
-        kind=JobKind.GENERATION,
-        request={},
-        recipe_hash="r",
-        request_hash="h",
-    )
-    job, _ = stores.database.run(jobs.submit(new, idempotency_key=None, limit=10, limits=NO_LIMITS))
+    job = a_bare_generation(stores.database)
     stores.database.run(jobs.claim(job.id, 1, uuid4()))
     with pytest.raises(JobLost):
         stores.database.run(succeed(job.id, 2, 7))

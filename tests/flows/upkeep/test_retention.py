@@ -34,12 +34,12 @@ from storage.postgres import idempotency, invariants, jobs, pauses, sampled_sets
 from storage.postgres.connection import Query
 from storage.postgres.upkeep import retention
 from storage.records.freshness import Switch
-from storage.records.jobs import JobKind, JobState
+from storage.records.jobs import JobState
 from storage.records.leaderboards import RANK
 from storage.settings import MlflowSettings, RetentionSettings, load_settings
 from storage.stores import Stores
 from tests.storage.blobs.test_walks import churned
-from tests.storage.makers import NO_LIMITS, a_job, an_account
+from tests.storage.makers import a_bare_generation, a_job, an_account
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "how-to" / "retention.md"
 DAY = timedelta(days=1)
@@ -369,14 +369,7 @@ def test_a_job_that_has_ended_does_not_fail_for_folders_that_cannot_be_tidied(
 def test_a_generation_that_ends_tidies_its_machine(
     stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient
 ) -> None:
-    new = jobs.NewJob(
-        account_id=an_account(stores.database),
-        kind=JobKind.GENERATION,
-        request={},
-        recipe_hash="r",
-        request_hash="h",
-    )
-    job, _ = stores.database.run(jobs.submit(new, idempotency_key=None, limit=10, limits=NO_LIMITS))
+    job = a_bare_generation(stores.database)
     left = a_leftover(stores)
 
     generate_images(job.id, 1, return_state=True)
