@@ -120,7 +120,7 @@ def test_while_the_flow_is_away_everything_else_is_counted_and_old_days_are_drop
     now = datetime.now(UTC)
     for days in (450, 30, 0):
         count(stores, model.id, f"{days}", now - timedelta(days=days))
-    began = "update watched_flows set started_at = now() - interval '460 days'"
+    began = "update watched_flows set started_at = now() - interval '3 days'"
     stores.database.run(Query(began, {}, len))
     [rule] = table_rules("activity")
     assert "wait for roll-up" in apply(stores, [rule]).done[0][1].note
