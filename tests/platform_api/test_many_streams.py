@@ -20,8 +20,8 @@ from tests.platform_api.process import Process
 
 LOG = logging.getLogger(__name__)
 STREAMS = 3000
-KIB_EACH = 150
-"""Far more than a stream was seen to take (about 60 KiB with its connection)."""
+KIB_EACH = 90
+"""Three times what a stream was seen to take with its connection."""
 
 
 @pytest.fixture
