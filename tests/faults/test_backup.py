@@ -102,7 +102,7 @@ def assert_whole(bench: Bench, writer: Writer) -> None:
         )
         for _, sha256 in files:
             stores.blobs.read(sha256)  # raises for bytes that are gone or changed
-    assert {(each.version_id, each.sha256) for each in writer.acknowledged} <= files
+    assert {(each.version_id, each.sha256) for each in writer.acknowledged} <= set(files)
 
 
 def assert_ended_once(bench: Bench, job_id: str, straight: dict[str, str]) -> None:
