@@ -5,6 +5,7 @@ It takes no arguments and is safe at any time. A second run on a quiet system re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from prefect.client.orchestration import get_client
 
 from flows.artifacts import leave_table
 from flows.indexing import builds
-from flows.orchestrator import Orchestrator
+from flows.orchestrator import Orchestrator, PrefectAway
 from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.tracking import (
     EXPERIMENT,
@@ -32,7 +33,7 @@ from flows.tracking import (
     tracking_client,
 )
 from flows.upkeep.blob_sweep import faulty_blobs, sweep_blobs
-from storage.errors import NotFound, StoreFailure, StoreUnavailable
+from storage.errors import BlobCorrupted, BlobMissing, NotFound, StoreFailure, StoreUnavailable
 from storage.postgres import (
     catalog,
     invariants,
@@ -50,6 +51,8 @@ from storage.search.builds import ensure_live_builds
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
+log = logging.getLogger("darkroom.reconcile")
+
 NAMED = 20
 """So many totals that differed are named one by one."""
 ACCOUNTS = 1000
@@ -59,22 +62,22 @@ ACCOUNTS = 1000
 @flow(name="reconcile")
 def reconcile() -> list[str]:
     """Compare Postgres with the blob store, Prefect and MLflow; repair what is safe and report every difference."""
-    log = get_run_logger()
+    shown = get_run_logger()
     with open_stores(load_settings()) as stores, stores.database.session_lock(RECONCILE) as held:
         if not held:
-            log.info("another run compares the stores")
+            shown.info("another run compares the stores")
             return []
         findings = compare_stores(stores)
-    log.info("%d differences", len(findings))
+    shown.info("%d differences", len(findings))
     for finding in findings:
-        log.warning("%s", finding)
+        shown.warning("%s", finding)
     if findings:
         leave_table("reconcile", [{"difference": finding} for finding in findings])
     return findings
 
 
 def compare_stores(stores: Stores) -> list[str]:
-    """One sentence for each difference, repaired or not. What takes too long is one too, and stops nothing else.
+    """One sentence for each difference, repaired or not. A comparison that fails is one too, and stops no other.
 
     Raises StoreUnavailable, PrefectAway.
     """
@@ -86,10 +89,11 @@ def compare_stores(stores: Stores) -> list[str]:
     for compare in steps:
         try:
             findings += compare(stores)
-        except StoreUnavailable:
+        except (StoreUnavailable, PrefectAway):
             raise
-        except StoreFailure as error:
-            findings.append(f"{compare.__name__} did not end: {error}")
+        except Exception as error:
+            log.exception("%s did not end", compare.__name__)
+            findings.append(f"{compare.__name__} did not end: {type(error).__name__}: {error}")
     return [*findings, *(f"{fault} (not repaired)" for fault in broken_invariants(stores, ACCOUNTS))]
 
 
@@ -228,28 +232,36 @@ def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
         filled = _fill(stores, client, job, run_id)
         client.set_terminated(run_id, RUN_STATUS[job.state])
         stores.database.run(jobs.note_tracking_run(job.id, job.hand_out, run_id))
-        yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled} points filled"
+        yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled}"
 
 
 def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=500):
-        job_id = run.data.tags.get(JOB_TAG)
-        if job_id is None:
-            continue
-        job = stores.database.run(jobs.get(UUID(job_id)))
-        if job.state in TERMINAL:
+        job = _job_of(stores, run.data.tags.get(JOB_TAG))
+        if job is not None and job.state in TERMINAL:
             filled = _fill(stores, client, job, str(run.info.run_id))
             client.set_terminated(str(run.info.run_id), RUN_STATUS[job.state])
-            yield f"tracking run {run.info.run_id} of job {job.id} was open: {filled} points filled, {job.state}"
+            yield f"tracking run {run.info.run_id} of job {job.id} was open: {filled}, {job.state}"
 
 
-def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> int:
-    """Send the points of a job's metrics blob that MLflow lacks; gives how many."""
+def _job_of(stores: Stores, tag: str | None) -> Job | None:
+    """The job that a tracking run says it belongs to; None for a run of another installation, or of nobody."""
+    try:
+        return None if tag is None else stores.database.run(jobs.get(UUID(tag)))
+    except (NotFound, ValueError):
+        return None
+
+
+def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
+    """Send the points of a job's metrics blob that MLflow lacks; gives how many, or why none could be read."""
     blobs = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS]
     if not blobs:
-        return 0
-    points = read_document(stores.blobs.read(blobs[-1].sha256))
+        return "0 points filled"
+    try:
+        points = read_document(stores.blobs.read(blobs[-1].sha256))
+    except (BlobMissing, BlobCorrupted) as error:
+        return f"no points filled ({error})"
     known: dict[str, int] = {}
     for name in {point.name for point in points}:
         history = client.get_metric_history(run_id, name)
@@ -257,4 +269,4 @@ def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> int:
     missing = [point for point in points if point.step > known[point.name]]
     for point in missing:
         client.log_metric(run_id, point.name, point.value, timestamp=point.at, step=point.step)
-    return len(missing)
+    return f"{len(missing)} points filled"

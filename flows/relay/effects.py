@@ -148,7 +148,7 @@ class Effects:
     def _claim_changes(self) -> list[OutboxRow]:
         if self._only is not None:
             return []
-        return self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES))
+        return self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES, passed=self._refusals.passed))
 
     def _act_together(self, rows: Sequence[OutboxRow]) -> None:
         """Have the effect of changes as of one; where that fails, of each by itself."""
@@ -185,7 +185,7 @@ class Effects:
         stopped = {pause.flow for pause in (yield from pauses.every())}
         stopped.update((yield from flow_deployments.absent()))
         held = [kind for kind, flow in FLOWS.items() if flow in stopped]
-        return (yield from outbox.claim(1, held, self._only, self._without))
+        return (yield from outbox.claim(1, held, self._only, self._without, self._refusals.passed))
 
     def _act(self, row: OutboxRow) -> bool:
         """Have the effect of one event; gives whether it was not passed over."""

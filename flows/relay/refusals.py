@@ -69,8 +69,13 @@ class Refusals:
         return self._counts[events[0]] >= REFUSALS
 
     def pass_over(self, event: int, error: Refusal) -> None:
-        """Leave an event until the turn ends; its claim holds it so long."""
+        """Leave an event until the turn ends, also when its claim runs out before: a try may take longer."""
         self._passed[event] = error
+
+    @property
+    def passed(self) -> list[int]:
+        """The events that were passed over in this turn, which are not to be claimed again in it."""
+        return list(self._passed)
 
     def keep_places(self, events: Sequence[int], error: Refusal) -> None:
         """Make events due again at once, and take back the failure that their claim counted; later if need be."""

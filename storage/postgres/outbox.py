@@ -49,18 +49,28 @@ def append(event: Event) -> Script[int]:
 
 
 def claim(
-    limit: int, held: Sequence[JobKind] = (), kinds: Sequence[str] | None = None, without: Sequence[str] = ()
+    limit: int,
+    held: Sequence[JobKind] = (),
+    kinds: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+    passed: Sequence[int] = (),
 ) -> Script[list[OutboxRow]]:
     """The oldest due events, in order; each gets its next try set before anything is done with it.
 
     Submitted jobs of the kinds in `held` wait, and so does an event while an earlier one of its subject waits.
-    `kinds`: of these events only; `without`: none of these.
+    `kinds`: of these events only; `without`: none of these; `passed`: ids of events that are left alone.
     """
     wanted = None if kinds is None else list(kinds)
     # Statistics of a table that has just filled take a sort of all that waits for cheap, each with its own look for an
     # earlier one of its subject: 1.8 s for 100,000 events, where the index that has their order needs 13 ms.
     yield from Query("set local enable_sort = off", {}, len)
-    which = {"held": list(held), "kinds": wanted, "without": list(without), "merged": list(CHANGES)}
+    which = {
+        "held": list(held),
+        "kinds": wanted,
+        "without": list(without),
+        "passed": list(passed),
+        "merged": list(CHANGES),
+    }
     rows = yield from many(SQL["claim"], {"limit": limit, **which}, OutboxRow)
     return sorted(rows, key=lambda row: row.id)
 

@@ -16,6 +16,7 @@ update outbox
                where done_at is null and set_aside_at is null and next_attempt_at <= now()
                  and (%(kinds)s::text[] is null or kind = any(%(kinds)s::text[]))
                  and kind <> all(%(without)s::text[])
+                 and id <> all(%(passed)s::bigint[])
                  and not (kind = 'job.submitted'
                           and exists (select from jobs
                                        where jobs.id = (outbox.payload ->> 'job_id')::uuid

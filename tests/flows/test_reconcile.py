@@ -121,6 +121,21 @@ def test_an_invariant_that_takes_too_long_is_named_and_hides_no_other(
             assert any("has no weights file" in one for one in found), job.id
 
 
+def test_a_comparison_that_breaks_is_named_and_hides_no_other(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_published_job(stores)
+    execute(stores, "delete from version_files")
+
+    def broken(_: Stores) -> list[str]:
+        raise KeyError("strange")
+
+    monkeypatch.setattr(reconciling, "reconcile_prefect", lambda _: [])
+    broken.__name__ = "reconcile_tracking"
+    monkeypatch.setattr(reconciling, "reconcile_tracking", broken)
+    found = compare_stores(stores)
+    assert "reconcile_tracking did not end: KeyError: 'strange'" in found
+    assert any("has no weights file" in one for one in found)
+
+
 def test_the_bytes_of_some_accounts_are_summed_in_one_run_and_of_all_in_turn(stores: Stores) -> None:
     owners = [an_account(stores.database, f"owner-{number}") for number in range(12)]
     execute(stores, "insert into account_usage (account_id, bytes) select id, 7 from accounts")

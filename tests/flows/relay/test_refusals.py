@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NoReturn
 from uuid import UUID
 
 import httpx
@@ -132,6 +133,35 @@ def test_while_prefect_refuses_all_that_it_is_asked_for_no_failure_counts(
             wait_is_over(stores)
     Effects(stores, Orchestrator(prefect)).drain()
     assert all(started(stores, job.id) for job in submitted)
+
+
+class Slow(Orchestrator):
+    """Refuses after a time in which the claim of whoever asks has run out."""
+
+    def __init__(self, prefect: SyncPrefectClient, stores: Stores) -> None:
+        super().__init__(prefect)
+        self.stores, self.asked = stores, 0
+
+    def start(self, *_: object, **__: object) -> NoReturn:
+        self.asked += 1
+        assert self.asked < 20, "one turn never ends"
+        wait_is_over(self.stores)
+        raise PrefectAway("Prefect does not answer (ReadTimeout).")
+
+
+def test_an_outage_in_which_each_try_outlasts_its_claim_counts_as_no_failure(
+    stores: Stores, prefect: SyncPrefectClient
+) -> None:
+    deploy(prefect)
+    for _ in range(2):
+        a_job(stores.database)
+    slow = Slow(prefect, stores)
+    effects = Effects(stores, slow)
+    for turn in range(1, 2 * REFUSALS):
+        with pytest.raises(PrefectAway):
+            effects.drain()
+        assert slow.asked <= 2 * turn, "an event is tried once in a turn"
+        assert failures(stores) == [0, 0]
 
 
 def test_a_row_that_stays_locked_holds_up_no_other_event(
