@@ -49,7 +49,7 @@ class DeploymentMissing(DarkroomError):
     def __init__(self, flow: str) -> None:
         self.flow = flow
         super().__init__(
-            f"Prefect has no deployment {flow}. `darkroom up` deploys it again; elsewhere: run its deploy."
+            f"Prefect has no deployment {flow}. `darkroom up` makes it; elsewhere: python -m deployments.prepare"
         )
 
 
@@ -134,7 +134,9 @@ class Orchestrator:
         try:
             return call()
         except (httpx.TransportError, httpx.TimeoutException) as error:
-            raise PrefectAway(f"Prefect does not answer ({type(error).__name__}).") from error
+            raise PrefectAway(
+                f"Prefect does not answer at {self._prefect.api_url} ({type(error).__name__})."
+            ) from error
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             if status >= 500 or status in _PASSING:

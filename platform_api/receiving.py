@@ -29,7 +29,14 @@ from platform_api.bodies import has_control_characters
 from platform_api.incoming import Body
 from platform_api.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from storage.blobs.failures import STAGING, store_error
-from storage.errors import FreeSpaceLow, InvalidRequest, QuotaExceeded, UploadRefused
+from storage.errors import (
+    AccountBanned,
+    FreeSpaceLow,
+    InvalidRequest,
+    QuotaExceeded,
+    Unauthenticated,
+    UploadRefused,
+)
 from storage.settings import Settings, UploadSettings
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
@@ -123,7 +130,7 @@ def sweep_staging(settings: Settings) -> None:
 
 _REFUSALS = (
     *(UploadRefused, InvalidRequest, BodyTooLarge, MalformedBody, UnsupportedMediaType),
-    *(QuotaExceeded, FreeSpaceLow),
+    *(QuotaExceeded, FreeSpaceLow, Unauthenticated, AccountBanned),
 )
 
 

@@ -6,6 +6,7 @@ it as a part of its own, and only when something has changed.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Collection
@@ -14,13 +15,13 @@ from typing import Any
 
 import httpx
 import yaml
-from prefect.client.orchestration import get_client
 
 from deployments.automations import deploy_automations
+from deployments.local.environment import prefect_client_environment
 from deployments.local.errors import PlatformError
 from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas
 from deployments.local.prefect_http import prefect_http
-from flows.orchestrator import Orchestrator
+from flows.orchestrator import Orchestrator, open_prefect
 from flows.pausing import still_paused
 from storage.postgres import flow_deployments
 from storage.postgres.connection import Database
@@ -42,7 +43,7 @@ WORK_POOL_TEMPLATE: dict[str, Any] = {
 def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
     """Deploy everything in the file. Repeatable. Raises PlatformError with Prefect's own words when it refuses."""
     before = fingerprint(prefect_file)
-    with get_client(sync_client=True) as prefect, Database(settings.postgres) as database:
+    with open_prefect(settings.prefect) as prefect, Database(settings.postgres) as database:
         deployed = with_pauses(settings, prefect_file, still_paused(database, Orchestrator(prefect)))
     with prefect_http(settings.prefect) as client:
         for pool in WORK_POOLS:
@@ -53,6 +54,7 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
                 *("deploy", "--all", "--prefect-file", str(deployed)),
             ],
             cwd=prefect_file.parent,
+            env={**os.environ, **prefect_client_environment(settings, "deploy")},
             capture_output=True,
             text=True,
             check=False,
@@ -60,7 +62,7 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
         if done.returncode != 0:
             raise PlatformError(f"prefect deploy refused {prefect_file}:\n{done.stdout}\n{done.stderr}")
         prune(client, prefect_file)
-    with get_client(sync_client=True) as prefect:
+    with open_prefect(settings.prefect) as prefect:
         deploy_automations(prefect)
     with Database(settings.postgres) as database:
         database.run(flow_deployments.note(stanza["name"] for stanza in stanzas(prefect_file)))

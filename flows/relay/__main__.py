@@ -7,9 +7,7 @@ import signal
 from contextlib import ExitStack
 from types import FrameType
 
-from prefect.client.orchestration import get_client
-
-from flows.orchestrator import Orchestrator
+from flows.orchestrator import Orchestrator, open_prefect
 from flows.relay.relay import Relay
 from storage.logs import configure
 from storage.settings import load_settings
@@ -21,7 +19,7 @@ def main() -> None:
     settings = load_settings()
     configure(settings.logs)
     with open_stores(settings) as stores, ExitStack() as clients:
-        relay = Relay(stores, lambda: Orchestrator(clients.enter_context(get_client(sync_client=True))))
+        relay = Relay(stores, lambda: Orchestrator(clients.enter_context(open_prefect(settings.prefect))))
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             relay.stopping.set()

@@ -104,7 +104,7 @@ def back_up_to(stores: Stores, place: str, say: Say) -> FinishedBackup:
         stores.database.run(last_backup.finished(newest))
         with making.step("retention"):
             try:
-                made.dropped = drop_old(store, settings.backup)
+                made.dropped = drop_old(store, settings.backup, made.manifest.name)
             except DarkroomError as error:
                 made.dropped.faults.append(str(error))
         return made

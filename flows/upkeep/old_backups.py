@@ -50,8 +50,10 @@ class Dropped:
     faults: list[str] = field(default_factory=list)
 
 
-def drop_old(store: BackupStore, settings: BackupSettings) -> Dropped:
+def drop_old(store: BackupStore, settings: BackupSettings, just_made: str | None = None) -> Dropped:
     """Remove backups that no rule keeps, those that died, and blobs that no backup names any more.
+
+    `just_made` stays whatever its time: the clock may have been set back.
 
     A backup that cannot be read stays, and counts for no rule. While there is one no blob goes: it may be what names
     it. Raises DiskFull, StoreUnavailable.
@@ -62,6 +64,7 @@ def drop_old(store: BackupStore, settings: BackupSettings) -> Dropped:
         with _noted(dropped.faults, name):
             manifests[name] = store.manifest(name)
     keeping = kept({name: manifest.started_at for name, manifest in manifests.items()}, settings)
+    keeping |= {just_made} & set(manifests)
     named: set[str] = set()
     for name in keeping:
         with _noted(dropped.faults, name):

@@ -26,7 +26,7 @@ from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
 from storage.errors import ArchiveRefused, ImageRefused, PoolBusy, UploadRefused
-from storage.postgres import uploads
+from storage.postgres import access, uploads
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.uploads import DataSet, DataSetImage
@@ -127,6 +127,7 @@ class DataSets(Controller):
             name = upload.name or f"{len(images)} photos"
 
             def script() -> Script[DataSet]:
+                yield from access.check_works(caller.key.id)
                 yield from reservation.release()
                 return (yield from uploads.create(caller.account_id, name, images))
 

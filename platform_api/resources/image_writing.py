@@ -27,7 +27,7 @@ from platform_api.writing import ImageChanges, kept
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import Blob
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
-from storage.postgres import catalog, idempotency, images
+from storage.postgres import access, catalog, idempotency, images
 from storage.postgres.connection import Script
 from storage.records.catalog import CatalogImage, Model, ModelVersion, NewImage
 from storage.records.policy.viewers import Viewer
@@ -114,6 +114,7 @@ class ImageWriting(Controller):
             def make() -> Script[ImageView]:
                 if repeats:
                     raise WrongState("The Idempotency-Key was forgotten just now. Send the image again.")
+                yield from access.check_works(caller.key.id)
                 model, version = yield from _with_room(version_id, viewer, limits)
                 yield from reservation.release()
                 [image_id] = yield from catalog.add_images(version_id, caller.account_id, [image])

@@ -33,6 +33,7 @@ from platform_api.resources.job_views import (
     summary,
 )
 from platform_api.resources.views import API, Page, page_metadata
+from storage.errors import FreeSpaceLow
 from storage.postgres import job_files, jobs, submissions
 from storage.postgres.connection import Script
 from storage.records.access import Scope
@@ -40,9 +41,18 @@ from storage.records.jobs import Job, JobFile, JobFileRole, JobKind, JobState
 from storage.stores import AsyncStores
 
 
-async def accept(stores: AsyncStores, script: Callable[[], Script[tuple[Job, bool]]]) -> Response[SubmittedJob]:
-    """Commit the job that a script submits and say where to follow it. Raises FreeSpaceLow."""
-    await stores.free_space.check()
+async def accept(
+    stores: AsyncStores, script: Callable[[], Script[tuple[Job, bool]]], account_id: UUID, key: str | None
+) -> Response[SubmittedJob]:
+    """Commit the job that a script submits and say where to follow it.
+
+    Raises FreeSpaceLow, but not for a repeat, whose job there is already: its caller is told of it.
+    """
+    try:
+        await stores.free_space.check()
+    except FreeSpaceLow:
+        if key is None or not await stores.database.run(jobs.is_submitted(account_id, key)):
+            raise
     job, _ = await stores.database.run(script)
     return submitted(job)
 
@@ -121,7 +131,7 @@ class JobRoutes(Controller):
                 )
             )
 
-        return await accept(stores, script)
+        return await accept(stores, script, caller.account_id, key)
 
     @get(
         "/{job_id:uuid}/events",

@@ -54,4 +54,4 @@ class TrainingJobs(JobRoutes):
             idempotency_key=checked_key(idempotency_key),
             request_id=request_id(request.scope),
         )
-        return await accept(stores, script)
+        return await accept(stores, script, caller.account_id, checked_key(idempotency_key))

@@ -45,7 +45,11 @@ returning *;
 
 -- delete_all --
 -- What a job made and kept of itself. What was published has rows of its own.
-with checkpoints as (delete from job_checkpoints where job_id = %(job_id)s)
+-- Its checkpoints count for the account as long as the blob store holds them: those that the job itself replaces do not.
+with checkpoints as (delete from job_checkpoints where job_id = %(job_id)s returning size),
+released as (insert into released_bytes (account_id, bytes)
+             select jobs.account_id, sum(checkpoints.size) from checkpoints, jobs where jobs.id = %(job_id)s
+              group by jobs.account_id having sum(checkpoints.size) > 0)
 delete from job_files where job_id = %(job_id)s returning name;
 
 -- files --

@@ -99,6 +99,11 @@ def _earlier_job(new: NewJob, key: str, job_id: UUID) -> Script[Job | None]:
     return (yield from get(row["job_id"]))
 
 
+def is_submitted(account_id: UUID, key: str) -> Query[bool]:
+    """Whether an account has submitted a job under an Idempotency-Key."""
+    return Query(SQL["recall_key"], {"account_id": account_id, "key": key}, bool)
+
+
 def get(job_id: UUID) -> Query[Job]:
     """A job. Reading raises NotFound."""
     return one(SQL["get"], {"id": job_id}, Job, f"No job {job_id}.")
@@ -255,7 +260,7 @@ def cancel(job_id: UUID, account_id: UUID) -> Script[Job]:
 
 
 def delete_files(job_id: UUID, account_id: UUID) -> Script[None]:
-    """Forget what a job that has ended made, and its checkpoints: its account has the room again.
+    """Forget what a job that has ended made, and its checkpoints: its account has the room again after the sweep.
 
     Raises NotFound, or WrongState while the job has not ended.
     """

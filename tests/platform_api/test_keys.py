@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import time
+import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
+from platform_api import incoming
 from storage.errors import QuotaExceeded
 from storage.postgres import access
 from storage.postgres.connection import Query
 from storage.records.access import MAX_KEYS, Scope, make_key
-from tests.platform_api.door import ALL, Door
+from tests.platform_api.door import ALL, Door, photo
+from tests.platform_api.sending import a_sender
 from tests.platform_api.test_problems import assert_problem
 
 KEYS = "/api/v1/keys"
@@ -215,3 +220,44 @@ def test_a_list_says_when_a_key_was_last_used_and_no_read_waits_for_that(shared_
     with shared_door.database.connect() as connection:
         connection.execute("update api_keys set last_used_at = now() - interval '61 s' where id = %s", (id_of(key),))
     assert used_after(first) > first
+
+
+@pytest.mark.parametrize("how", ["revoked", "banned"])
+@pytest.mark.parametrize("door", ["image", "data set"])
+def test_a_key_that_stops_working_makes_no_image_and_no_data_set(
+    shared_door: Door, monkeypatch: pytest.MonkeyPatch, door: str, how: str
+) -> None:
+    """Also where it stops between the last byte and the row: making photos canonical takes its time."""
+    monkeypatch.setattr(incoming, "KEY_SECONDS", 600.0)
+    name = f"{door} {how}"
+    account = shared_door.database.run(access.account(shared_door.account(name)))
+    key, sender = shared_door.new_key(*ALL, account=name), a_sender(shared_door, account=name)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as photos:
+        for seed in range(2):
+            photos.writestr(f"{seed}.png", photo(seed))
+    path, content, kind = {
+        "image": (f"/api/v1/model-versions/{sender.version_id}/images", photo(1), "image/png"),
+        "data set": ("/api/v1/data-sets", archive.getvalue(), "application/zip"),
+    }[door]
+
+    def trickling() -> Iterator[bytes]:
+        yield content[:100]
+        time.sleep(0.2)
+        if how == "revoked":
+            shared_door.database.run(access.revoke_key(key.split("_")[1]))
+        else:
+            shared_door.database.run(access.ban(account, "spam"))
+        yield content[100:]
+
+    refused = shared_door.client(key).post(path, content=trickling(), headers={"Content-Type": kind})
+    assert (refused.status_code, refused.json()["code"]) == {
+        "revoked": (401, "unauthenticated"),
+        "banned": (403, "account_banned"),
+    }[how], refused.text
+    made = """
+        select from images join model_versions on model_versions.id = images.version_id
+         where model_versions.id = %(version)s
+        union all select from data_sets where account_id = %(account)s"""
+    parameters = {"version": sender.version_id, "account": account.id}
+    assert shared_door.database.run(Query(made, parameters, len)) == 0

@@ -225,6 +225,7 @@ def test_what_an_ended_job_made_is_deleted_by_its_account_and_counts_no_more_onc
     assert sender.http.get(files).json()["items"] == []
     assert storage_of(sender.http)["usedBytes"] == before["usedBytes"] + photos
     assert storage_of(sender.http)["byKind"]["jobs"] == 0
+    assert storage_of(sender.http)["releasedBytes"] - before["releasedBytes"] == 21 * GIB  # its checkpoint too
     # The bytes of what was published are named by its own row, and those that nothing names are left to the sweep.
     assert door.database.run(references.referenced([published, "c" * 64, "b" * 64])) == [published]
     assert_full(sender.http.post(job["links"]["retry"]))
@@ -291,14 +292,14 @@ def test_under_the_floor_nothing_new_is_taken_and_everything_else_works(database
         data_set, content = upload(sender.http), weights(2)
         path, half = sender.begin(len(content)), len(content) // 2
         assert sender.send(path, 0, content[:half]).status_code == 204
-        failed = sender.http.post(
-            "/api/v1/training-jobs", json={"dataSetId": data_set["id"], "classWord": "mug"}
-        ).json()
+        wanted, known = {"dataSetId": data_set["id"], "classWord": "mug"}, {"Idempotency-Key": "known"}
+        failed = sender.http.post("/api/v1/training-jobs", json=wanted, headers=known).json()
         sender.http.post(failed["links"]["cancel"])
         floor = QuotaSettings(free_space_bytes=2**62)
         with serving(tmp_path, database_url, quotas=floor) as nearly_full:
             client = nearly_full.client(door.key)
-            wanted = {"dataSetId": data_set["id"], "classWord": "mug"}
+            again = client.post("/api/v1/training-jobs", json=wanted, headers=known)
+            assert (again.status_code, again.json()["id"]) == (202, failed["id"])
             images = f"/api/v1/model-versions/{sender.version_id}/images"
             headers = {**TUS, "Upload-Length": "9", "Upload-Metadata": sender.metadata("b.safetensors")}
             here = Sender(nearly_full, sender.model_id, sender.version_id, client)
@@ -306,6 +307,7 @@ def test_under_the_floor_nothing_new_is_taken_and_everything_else_works(database
                 client.post(DATA_SETS, files=form(("a.png", photo(1)), ("b.png", photo(2)))),
                 client.post(images, content=photo(3), headers={"Content-Type": "image/png"}),
                 client.post("/api/v1/training-jobs", json=wanted),
+                client.post("/api/v1/training-jobs", json=wanted, headers={"Idempotency-Key": "new"}),
                 client.post(failed["links"]["retry"]),
                 client.post("/api/v1/generations", json={"modelVersionId": sender.version_id, "prompt": "a mug"}),
                 client.post(UPLOADS, headers=headers),

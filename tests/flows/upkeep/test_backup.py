@@ -422,6 +422,16 @@ def test_backups_that_go_take_the_blobs_that_no_other_names(old: Source, copy: P
     assert complaint(copy) == ""
 
 
+def test_the_backup_just_made_stays_though_the_clock_was_set_back(old: Source, copy: Path) -> None:
+    old.back_up()
+    shutil.copytree(old.place, copy, dirs_exist_ok=True)
+    store = BackupStore(str(copy))
+    earlier, *_, last = store.finished()
+    dropped = drop_old(store, ONLY_THE_LAST, earlier)
+    assert {earlier, last} == set(store.finished())
+    assert not {earlier, last} & set(dropped.names)
+
+
 @pytest.mark.parametrize("damaged", ["the manifest", "the list of blobs"])
 def test_a_damaged_backup_stays_with_all_blobs_and_holds_up_neither_the_others_nor_a_new_one(
     old: Source, copy: Path, damaged: str
