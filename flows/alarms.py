@@ -43,9 +43,9 @@ def sound(database: Database, now: datetime, late_after_seconds: float, backup_l
     """
     changes = database.run(freshness.sound(now, late_after_seconds, backup_late_after_days))
     for name, detail in changes.raised.items():
-        log.error("alarm: %s: %s", name, detail)
+        log.error("alert: %s: %s", name, detail)
     for name in changes.cleared:
-        log.warning("alarm is over: %s", name)
+        log.warning("alert is over: %s", name)
     return list(changes.raised)
 
 
@@ -80,9 +80,9 @@ class Firings:
         flow, what = self._orchestrator.flow_of(run), _name(firing).removeprefix(OURS)
         said = f"now {state.name} {state.message or ''}".strip()
         detail = f"flow run {run.name} of {flow} ({run.id}), {said}"
-        log.error("alarm: %s: %s", what, detail)
+        log.error("alert: %s: %s", what, detail)
         key = f"alarm:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
-        notice = SystemNotice(title=f"Alarm: {what}", text=detail, path="/health")
+        notice = SystemNotice(title=f"Alert: {what}", text=detail, path="/health")
         self._database.run(notifications.tell_moderators(key, notice))
         return f"{what}: {detail}"
 

@@ -21,7 +21,7 @@ class BackupSettings(BaseModel):
         "", description="File that holds the passphrase of the backups' key; empty: commands that need it ask."
     )
     postgres_programs: str = Field(
-        "", description="Folder with pg_dump and pg_restore of the server's version or newer; empty: the wheel's."
+        "", description="Folder with pg_dump, pg_restore and psql of the server's version or newer; empty: the wheel's."
     )
     prefect_database: SecretStr = Field(
         SecretStr(""), description="psycopg URL of Prefect's database; empty: the embedded one, else it is left out."

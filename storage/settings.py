@@ -232,7 +232,7 @@ class MetricsSettings(BaseModel):
     """Counted acts and their sums."""
 
     keep_days: int = Field(400, ge=366, description="Days that counted acts and their hourly sums are kept.")
-    late_after_seconds: float = Field(900.0, gt=0, description="Counts that are this late raise an alarm.")
+    late_after_seconds: float = Field(900.0, gt=0, description="Counts that are this late raise an alert.")
 
 
 class NotificationSettings(BaseModel):
@@ -288,7 +288,7 @@ class RetentionSettings(BaseModel):
     flow_event_days: int = Field(7, le=36500, description="Days that Prefect keeps its own events.")
     tracking_run_days: int = Field(90, le=36500, description="Days that MLflow keeps runs of flows that are no job.")
     history_days: int = Field(
-        400, le=36500, description="Days that alarms that are over and finished backfills are kept."
+        400, le=36500, description="Days that alerts that are over and finished backfills are kept."
     )
     checkpoint_days: int = Field(90, le=36500, description="Days that checkpoints of jobs that failed are kept.")
     sampled_set_days: int = Field(

@@ -27,8 +27,16 @@ class _NowByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--help" not in args[:1] and (not args or args[0] not in self.commands):
+            if args and not _may_be_place(args[0]):
+                # A mistyped command would make a backup, and end the alert that there is none.
+                ctx.fail(f"No command '{args[0]}'. A folder here is ./{args[0]}.")
             args = [NOW, *args]
         return super().parse_args(ctx, args)
+
+
+def _may_be_place(word: str) -> bool:
+    """Whether a word that is no command is an option, or a place of backups: an URL, a path or a folder here."""
+    return word.startswith("-") or "/" in word or ":" in word or Path(word).is_dir()
 
 
 app = typer.Typer(

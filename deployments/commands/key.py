@@ -44,7 +44,7 @@ def list_keys() -> None:
             key.id,
             _state(key, now),
             _day(key.created_at),
-            key.made_by or "operator",
+            key.made_by or "not noted",
             _day(key.last_used_at),
             _day(key.expires_at),
             _scopes(key),

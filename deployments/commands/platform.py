@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.commands.operator import operator_stores
-from deployments.local.backup_report import backup_line, refuse_backups_without_key, running_destination
+from deployments.local.backup_report import backup_line, nightly_destination, refuse_backups_without_key
 from deployments.local.errors import NotRunning
 from deployments.local.lines import shown_by
 from deployments.local.platform import run_platform, start_detached, stop_platform
@@ -65,11 +65,11 @@ def status() -> None:
     reports = platform_report(settings)
     if not reports:
         typer.echo(f"`darkroom up` runs nothing on {settings.data_folder}. {what_to_do(settings)}")
+        _echo_storage(settings)
         raise typer.Exit(1)
     Console().print(_table(reports))
     typer.echo(sign_in(settings))
-    for line in _storage(settings):
-        typer.echo(line)
+    _echo_storage(settings)
     if not all(report.healthy for report in reports):
         raise typer.Exit(1)
 
@@ -84,6 +84,11 @@ def what_to_do(settings: Settings) -> str:
     )
 
 
+def _echo_storage(settings: Settings) -> None:
+    for line in _storage(settings):
+        typer.echo(line)
+
+
 def _storage(settings: Settings) -> list[str]:
     """Free space; as far as the database says, the accounts that hold most and the newest backup."""
     try:
@@ -92,7 +97,7 @@ def _storage(settings: Settings) -> list[str]:
             last = stores.database.run(last_backup.newest())
     except StoreUnavailable:
         return disk_lines(settings)
-    backups = backup_line(running_destination(settings.data_folder), last, datetime.now(UTC))
+    backups = backup_line(nightly_destination(settings), last, datetime.now(UTC))
     return [*disk_lines(settings), *usage_lines(found, settings.quotas.limits), backups]
 
 

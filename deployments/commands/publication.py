@@ -63,7 +63,9 @@ def _publish_version(api: Api, model_id: int, version: int) -> None:
 def _ask(question: str) -> None:
     """End the command unless somebody at a terminal says yes."""
     if not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask; --version shows one version", param_hint="--yes")
+        raise typer.BadParameter(
+            "there is no terminal to ask: add --yes, or show one version with --version", param_hint="--yes"
+        )
     typer.confirm(question, abort=True)
 
 

@@ -84,11 +84,11 @@ def _check_ours(settings: Settings, key: KeyName) -> None:
     group, field = ("api", "signing_key") if key is KeyName.SIGNING else ("notifications", "sealing_key")
     used = getattr(getattr(settings, group), field).get_secret_value()
     held = settings.own_secrets()[group, field]
-    if not held:
-        raise WrongState(f"There is no {key} key in {settings.data_folder}. Run darkroom up once.")
-    if held != used:
+    if used and held != used:
         name = variable_of(group, field)
         raise WrongState(f"The {key} key comes from {name}: set another there, and the old one in its PREVIOUS_ name.")
+    if not held:
+        raise WrongState(f"There is no {key} key in {settings.data_folder}. Run darkroom up once.")
     if (
         getattr(getattr(settings, group), f"previous_{field}").get_secret_value()
         != settings.own_secrets()[group, f"previous_{field}"]

@@ -24,6 +24,13 @@ def refuse_backups_without_key(settings: Settings) -> None:
         )
 
 
+def nightly_destination(settings: Settings) -> str:
+    """Where backups go at night; empty: nowhere. Where no `darkroom up` holds the data folder, the processes have the
+    settings that this one has."""
+    folder = settings.data_folder
+    return running_destination(folder) if holder(folder) else settings.backup.destination
+
+
 def running_destination(data_folder: Path) -> str:
     """Where the platform that runs backs up to at night, by the environment that it was started with; empty: nowhere.
 
@@ -41,7 +48,7 @@ def backup_line(destination: str, last: LastBackup | None, now: datetime) -> str
     nightly = (
         f"backups: every night to {destination}"
         if destination
-        else f"backups: none at night, {DESTINATION} was not set where `darkroom up` was started"
+        else f"backups: none at night, {DESTINATION} was not set where the platform was started"
     )
     if last is None:
         return f"{nightly}; there never was one"

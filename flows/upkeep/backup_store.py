@@ -2,7 +2,7 @@
 
 blobs/ab/abcdef…                            bytes named by their SHA-256, shared by every backup here
 damaged/abcdef…                             what was a blob and has other bytes by now
-backups/2026-11-28T03-17-00Z-1f3a9c/        one backup: its dumps, lists and sealed keys ...
+backups/2026-11-28T03-17-00Z-1f3a9c04/      one backup: its dumps, lists and sealed keys ...
     manifest-<its own SHA-256>.json         ... and, written last, what makes it one
 """
 

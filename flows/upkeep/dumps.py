@@ -28,7 +28,7 @@ SHOWN = 2000
 
 
 def program(settings: BackupSettings, name: str) -> str:
-    """The path of pg_dump or pg_restore. Raises BackupRefused when it is not there."""
+    """The path of pg_dump, pg_restore or psql (for `darkroom sql`). Raises BackupRefused when it is not there."""
     if settings.postgres_programs:
         folder = Path(settings.postgres_programs)
     else:

@@ -25,8 +25,9 @@ class FinishedBackup:
         said: list[str] = []
         if lost := self.manifest.lost:
             said.append(
-                f"{len(lost)} blobs that rows name were lost before it: {_some(lost)}. Look for them in older backups "
-                "(darkroom backup list), and run: darkroom check."
+                f"{len(lost)} blobs that rows name were lost before it: {_some(lost)}. {self.place} has no whole copy "
+                "of them, in no backup: its backups share their blobs. Look in another place of backups, or under "
+                "damaged/ of this one. Where there is no copy: docs/how-to/blobs.md."
             )
         if faults := self.dropped.faults:
             said.append(

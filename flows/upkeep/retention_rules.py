@@ -98,7 +98,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("search indexes", "retired ones dropped by `reconcile` after 10 minutes", ("search_builds", "search_build_*")),
     RetentionRule("what waits for search, and what cannot be indexed", "deleted when it is written; one row for each model, image and creator at most", ("search_queue", "search_dead_letters")),
     RetentionRule("class images that jobs share", "deleted so long after a job last asked for them; drawn again when one does", ("sampled_sets", "sampled_images"), setting=_SETS, work=_by(drop_sampled_sets, _SETS)),
-    RetentionRule("alarms that are over, backfills that are finished", "deleted so long after they ended", ("alarms", "backfills", "backfill_days"), setting=_HISTORY, work=_by(delete_history, _HISTORY)),
+    RetentionRule("alerts that are over, backfills that are finished", "deleted so long after they ended", ("alarms", "backfills", "backfill_days"), setting=_HISTORY, work=_by(delete_history, _HISTORY)),
     RetentionRule("jobs and what they made", _SMALL + "they are the history of whoever asked for them, who may delete the files", ("jobs", "job_files")),
     RetentionRule("checkpoints of jobs that have ended", "deleted when the job succeeds; of others so long after their end, then a retry begins anew", ("job_checkpoints",), setting=_CHECKPOINTS, work=_rows("job_checkpoints", _CHECKPOINTS)),
     RetentionRule("data sets", _OWN + "; a name stays for the jobs that used it", ("data_sets", "data_set_images")),

@@ -39,7 +39,7 @@ class FlowView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class AlarmView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An alarm that is raised now."""
+    """An alert that is raised now."""
 
     name: Annotated[str, Meta(examples=["late roll-up-metrics"])]
     detail: str
@@ -55,7 +55,7 @@ class PauseView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class FreshnessView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is expected beside what is finished, and what the relay has raised the alarm for."""
+    """What is expected beside what is finished, and what the relay has raised an alert for."""
 
     now: datetime
     flows: list[FlowView]

@@ -35,7 +35,7 @@ class MetricsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     state: Annotated[str, Meta(examples=["fresh"], description="`fresh`, `due` or `late`; see /api/v1/freshness.")]
     waiting: Annotated[int, Meta(description="Batches of counted acts that no roll-up has taken.")]
     oldest_seconds: float
-    alarms: Annotated[list[str], Meta(description="Alarms that are raised now.")]
+    alarms: Annotated[list[str], Meta(description="Alerts that are raised now.")]
 
 
 class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

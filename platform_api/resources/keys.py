@@ -43,7 +43,9 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: Annotated[datetime | None, Meta(description="To the minute; null: never, or before it was noted.")]
-    made_by: Annotated[str | None, Meta(description="The id of the key that made it; null: the operator.")]
+    made_by: Annotated[
+        str | None, Meta(description="The id of the key that made it; null: the operator, or before it was noted.")
+    ]
 
 
 class MadeKey(KeyView, frozen=True, kw_only=True, rename="camel"):

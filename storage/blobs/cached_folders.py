@@ -64,12 +64,6 @@ def _hold(folder: Path) -> bool:
     return True
 
 
-def release_all() -> None:
-    """Use none of them any more: for a process that goes on."""
-    while _held:
-        os.close(_held.popitem()[1])
-
-
 def folders(place: Path) -> list[CachedFolder]:
     """The whole folders in a place of the cache, the one used longest ago first."""
     now, found = time.time(), list[CachedFolder]()

@@ -95,7 +95,7 @@ def sound(now: datetime, late_after_seconds: float, backup_late_after_days: floa
     yield from column(SQL["renew"], said, str)
     names = yield from column(SQL["raise"], said, str)
     for name in names:
-        notice = SystemNotice(title=f"Alarm: {name}", text=due[name], path="/health")
+        notice = SystemNotice(title=f"Alert: {name}", text=due[name], path="/health")
         yield from notifications.tell_moderators(f"alarm:{name}:{now.isoformat()}", notice)
     cleared = yield from column(SQL["clear"], {"names": list(due)}, str)
     return Changes(raised={name: due[name] for name in names}, cleared=cleared)

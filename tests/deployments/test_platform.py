@@ -220,7 +220,7 @@ def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platfor
         Firings(database, Orchestrator(client)).hear(datetime.now(UTC))
         alarms = "select details from notifications where key like 'alarm:flow runs stay late%%'"
         told = database.run(Query(alarms, {}, list))
-    assert [row["details"]["title"] for row in told] == [f"Alarm: {IMPATIENT.removeprefix(OURS)}"]
+    assert [row["details"]["title"] for row in told] == [f"Alert: {IMPATIENT.removeprefix(OURS)}"]
     prefect.delete(f"flow_runs/{late['id']}").raise_for_status()
 
 

@@ -118,7 +118,7 @@ def test_a_firing_is_told_once_and_only_while_it_is_so(stores: Stores, prefect: 
     assert firings.hear(NOW) == []
     told = stores.database.run(Query("select key, details from notifications", {}, list))
     assert sorted(row["details"]["title"] for row in told) == sorted(
-        f"Alarm: {what}" for what in (SILENT, STAY_LATE, FAIL)
+        f"Alert: {what}" for what in (SILENT, STAY_LATE, FAIL)
     )
     assert len(Firings(stores.database, orchestrator).hear(NOW)) == len(said)  # a relay that starts: in its log
 

@@ -1,4 +1,4 @@
--- What rows of before the dates of private versions (0023) and before quotas (0024) lack.
+-- What rows of before the dates of private versions (0022) and before quotas (0023) lack.
 -- no transaction: each batch commits, so that nobody waits long; whoever writes goes on.
 -- statement_timeout 60min: it goes through all accounts and all fine-tunes once.
 

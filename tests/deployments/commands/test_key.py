@@ -23,6 +23,8 @@ def test_a_key_is_shown_once_works_as_scoped_and_stops_when_revoked(
     assert text.startswith("drk_")
     assert "for reading" in listed
     assert "jobs:read" in listed
+    assert "not noted" in listed  # the operator, or a key made before makers were noted
+    assert "operator" not in listed
     assert text not in listed
     assert reading.exit_code == 0, reading.output
     assert training.exit_code == 1

@@ -30,7 +30,7 @@ def test_publishing_a_model_names_what_becomes_public_and_asks_first(line: Line)
     asked = line("publish", draft.model_id)
     assert asked.exit_code == 2
     assert f"hidden so far: version {draft.id} 'not ready' (Draft, Public)" in asked.output
-    assert "--yes" in asked.output
+    assert "add --yes" in asked.output
     assert line.door.database.run(catalog.model_by_id(draft.model_id)).availability is Availability.PRIVATE
 
     done = line("publish", draft.model_id, "--yes")

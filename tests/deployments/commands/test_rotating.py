@@ -58,6 +58,17 @@ def test_a_key_that_comes_from_the_environment_is_not_rotated_here(
     assert not previous_key_file(used.signing_key_file).exists()
 
 
+def test_a_key_of_the_environment_is_named_also_where_the_data_folder_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path))
+    code, said = rotate("signing")
+    assert (code, "Run darkroom up once" in said) == (1, True), said
+    monkeypatch.setenv("DARKROOM_API__SIGNING_KEY", "given")
+    code, said = rotate("signing")
+    assert (code, "comes from DARKROOM_API__SIGNING_KEY: set another there" in said) == (1, True), said
+
+
 def rotate(*words: str) -> tuple[int, str]:
     """The command's exit code, and what it said."""
     done = CliRunner().invoke(app, ["rotate", *words])

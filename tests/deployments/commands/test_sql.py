@@ -20,6 +20,16 @@ def test_a_query_is_answered_by_the_database_of_the_settings(database_url: str) 
     assert "42" in asked.stdout
 
 
+def test_a_platform_that_is_stopped_is_said_how_to_start_beside_the_words_of_psql(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DARKROOM_POSTGRES__URL"}
+    environment["DARKROOM_DATA_FOLDER"] = str(tmp_path)
+    command = [sys.executable, "-m", "deployments.cli", "sql", "select 1"]
+    asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert asked.returncode != 0
+    assert "Start it with: darkroom up --detach" in asked.stderr
+    assert "psql: error:" in asked.stderr
+
+
 def test_the_password_is_on_no_command_line(database_url: str) -> None:
     url = make_conninfo(database_url, password="a-secret-of-the-url")
     environment = {**os.environ, "DARKROOM_POSTGRES__URL": url}

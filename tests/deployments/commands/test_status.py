@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from deployments.cli import app
+from storage.postgres.connection import Database
+from storage.postgres.upkeep import last_backup
+from storage.postgres.upkeep.last_backup import LastBackup
+from storage.settings import PostgresSettings
 
 SERVERS = {
     "POSTGRES__URL": "postgresql://darkroom@postgres:5432/darkroom",
@@ -38,3 +44,21 @@ def test_up_is_advised_only_where_it_would_run_a_store(
     assert code == 1
     assert ("darkroom up" in said.removeprefix("`darkroom up`")) is (embedded is not None), said
     assert ("https://darkroom.example.org/health" in said) is (embedded is None), said
+
+
+def test_storage_and_the_last_backup_are_shown_where_every_store_is_elsewhere(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path))
+    monkeypatch.setenv("DARKROOM_BACKUP__DESTINATION", "/backups/darkroom")
+    for name, value in {**SERVERS, "POSTGRES__URL": database_url}.items():
+        monkeypatch.setenv(f"DARKROOM_{name}", value)
+    with Database(PostgresSettings(url=SecretStr(database_url))) as database:  # pyright: ignore[reportCallIssue]
+        last = LastBackup(name="2026-11-28", place="file:///backups", finished_at=datetime.now(UTC))
+        database.run(last_backup.finished(last))
+
+    code, said = status()
+
+    assert code == 1
+    assert "must stay free" in said
+    assert "backups: every night to /backups/darkroom; the newest is 0 hours old, 2026-11-28" in said, said

@@ -217,7 +217,7 @@ def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(told: Told) 
     assert database.run(freshness.sound(later, 900)).raised == {}
     told.fan_out()
     assert {(one.title, one.text) for one in told.list_of(keeper)} == {
-        (f"Alarm: {name}", detail) for name, detail in raised.items()
+        (f"Alert: {name}", detail) for name, detail in raised.items()
     }
     assert len(told.list_of(keeper)) == len(raised)
     assert told.list_of(creator) == []

@@ -233,7 +233,9 @@ def test_a_cut_blob_that_the_platform_has_lost_too_is_named_and_in_no_list(old: 
     [path] = (old.place / "blobs").rglob(image.sha256)
     path.write_bytes(content[:-1])
     old.stores.blobs.delete(image.sha256)
-    assert old.back_up().manifest.lost == [f"Blob {image.sha256} is gone"]
+    made = old.back_up()
+    assert made.manifest.lost == [f"Blob {image.sha256} is gone"]
+    assert f"{made.place} has no whole copy of them, in no backup" in made.complaint()
     assert complaint(old.place) == ""
     old.stores.blobs.put(content)
     assert old.back_up().complaint() == ""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage.blobs import cached_folders
-from storage.blobs.cached_folders import folders, release_all, remove_unfinished, remove_unless_used, use
+from storage.blobs.cached_folders import folders, remove_unfinished, remove_unless_used, use
 from storage.blobs.store import BlobStore
 from storage.settings import BlobSettings
 
@@ -44,6 +44,13 @@ def place(tmp_path: Path) -> Iterator[Path]:
     """A place of the cache; what this process uses of it is let go at the end."""
     yield tmp_path / "cache"
     release_all()
+
+
+def release_all() -> None:
+    """Let go of what this process uses, which otherwise lasts until it ends."""
+    held = cached_folders._held  # pyright: ignore[reportPrivateUsage]
+    while held:
+        os.close(held.popitem()[1])
 
 
 def test_a_folder_that_another_process_uses_stays_until_that_is_dead(
