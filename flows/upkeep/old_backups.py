@@ -64,7 +64,8 @@ def drop_old(store: BackupStore, settings: BackupSettings, just_made: str | None
         with _noted(dropped.faults, name):
             manifests[name] = store.manifest(name)
     keeping = kept({name: manifest.started_at for name, manifest in manifests.items()}, settings)
-    keeping |= {just_made} & set(manifests)
+    if just_made in manifests:
+        keeping.add(just_made)
     named: set[str] = set()
     for name in keeping:
         with _noted(dropped.faults, name):

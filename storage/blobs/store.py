@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import time
@@ -29,6 +30,8 @@ from storage.blobs.stored import PREFIXES, Blob, StoredBlob, is_name, modified_a
 from storage.blobs.unfinished import UnfinishedBlob
 from storage.errors import BlobCorrupted, BlobMissing
 from storage.settings import BlobSettings
+
+log = logging.getLogger("darkroom.blobs")
 
 CHUNK = 1024 * 1024
 INCOMING = ".incoming"
@@ -199,6 +202,8 @@ class BlobStore:
                 else:
                     self._fs.cp_file(aside, path)
                     self._fs.rm_file(aside)
+            if not self.exists(sha256):
+                log.error("blob %s is gone: its store had no room for a copy. If a row names it: restore it", sha256)
             raise
         with suppress(*self._failures):  # what stays is swept a day later
             self._fs.rm_file(aside)
