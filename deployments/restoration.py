@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,9 @@ from storage.postgres.upkeep import restored
 from storage.secret_files import write_secret
 from storage.settings import Settings
 
+NAMED = 20
+"""So many blobs that were left out are named, and the others counted."""
+
 
 @dataclass
 class Restored:
@@ -49,12 +52,14 @@ class Restored:
 @dataclass(frozen=True)
 class Choices:
     """How to restore. name: of the backup; None: the newest. take_over: blobs and searches of the platform before it
-    are replaced. See storage/postgres/upkeep/restored.py for the others."""
+    are replaced. without_damaged: blobs that are missing or damaged in the backup are left out. See
+    storage/postgres/upkeep/restored.py for the others."""
 
     name: str | None = None
     jump: int = restored.JUMP
     hold_notifications: bool = False
     take_over: bool = False
+    without_damaged: bool = False
 
 
 def restore(
@@ -78,12 +83,14 @@ def restore(
     sealed, identity = store.read(manifest, KEYS), store.read(manifest, IDENTITY).decode()
     secrets = sealed_keys.unseal(sealed, identity, ask_passphrase())
     say(f"backup {manifest.name}: every byte of it is read before anything is written")
-    check_whole(store, manifest.name)
+    damaged = check_whole(store, manifest.name, without_damaged=choices.without_damaged)
+    if damaged:
+        say(f"{len(damaged):,} blobs of the backup are missing or damaged: it is restored without them")
     with folder_beside(settings.data_folder, lambda: unmark(settings)) as folder:
         target = moved_into(settings, folder)
         done = Restored(manifest, restored.nothing(), 0, 0, sorted(secrets))
         _write_secrets(target, secrets, manifest, identity)
-        _copy_bytes(target, store, done, say)
+        _copy_bytes(target, store, damaged, done, say)
         with serving_in(target):
             databases = Databases(target, manifest)
             done.reopened = databases.fill(store, choices.jump, choices.hold_notifications, say)
@@ -194,21 +201,41 @@ def _write_secrets(target: Settings, secrets: dict[str, bytes], manifest: Manife
         sealed_keys.write_key_pair(key_file, sealed_keys.KeyPair(recipient=manifest.recipient, identity=identity))
 
 
-def _copy_bytes(target: Settings, store: BackupStore, done: Restored, say: Say) -> None:
+def _copy_bytes(target: Settings, store: BackupStore, damaged: Mapping[str, str], done: Restored, say: Say) -> None:
+    """damaged: a sentence for each blob of the backup that is left out, by SHA-256."""
     blobs = BlobStore(target.blobs)
     blobs.make_root()
     wanted = blobs_of(store, done.manifest)
-    copied = copy_blobs(store.blobs, blobs, wanted, trusted(blobs, wanted))
+    there = trusted(blobs, wanted)
+    whole = {name: size for name, size in wanted.items() if name not in damaged}
+    copied = copy_blobs(store.blobs, blobs, whole, there)
     if copied.lost:
         raise BackupDamaged(f"{copied.lost[0]}: the backup changed while it was restored. There is no data folder yet.")
     done.blobs = copied.amount.count
     say(f"blobs: {done.blobs:,}, {copied.amount.size:,} bytes")
+    # A store that is taken over may have what the backup has not.
+    missing = [name for name in damaged if name in wanted and there.get(name) != wanted[name]]
+    for name in there.keys() & missing:
+        blobs.delete(name)  # changed as well; `check` looks at sizes, and a put of the good bytes would leave it
+    done.notes += left_out((damaged[name] for name in missing), "blobs that rows name: darkroom check names them")
     artifacts = artifacts_of(store, done.manifest)
     if target.backup.mlflow_artifacts:
-        done.artifacts = restore_artifacts(store.blobs, artifacts, target.backup.mlflow_artifacts)
+        kept = [artifact for artifact in artifacts if artifact.sha256 not in damaged]
+        done.artifacts = restore_artifacts(store.blobs, kept, target.backup.mlflow_artifacts)
         say(f"MLflow's artifacts: {done.artifacts:,}")
+        lost = (artifact for artifact in artifacts if artifact.sha256 in damaged)
+        done.notes += left_out((f"{each.path}: {damaged[each.sha256]}" for each in lost), "artifacts of MLflow")
     elif artifacts:
         done.notes.append(
             f"{len(artifacts):,} artifacts of MLflow are in the backup and were not restored: "
             "DARKROOM_BACKUP__MLFLOW_ARTIFACTS is not set"
         )
+
+
+def left_out(faults: Iterable[str], kind: str) -> list[str]:
+    """A note for each of the first damaged things that were not restored, and one that counts the others."""
+    found = list(faults)
+    notes = [f"left out, damaged in the backup: {fault}" for fault in found[:NAMED]]
+    if len(found) > NAMED:
+        notes.append(f"left out, damaged in the backup: {len(found) - NAMED:,} more {kind}")
+    return notes

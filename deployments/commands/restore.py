@@ -32,17 +32,30 @@ def restore(
             "are kept, searches move to new indexes.",
         ),
     ] = False,
+    without_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--without-damaged",
+            help="Leave out blobs that are missing or damaged in the backup, and name them. Rows that name them stay.",
+        ),
+    ] = False,
 ) -> None:
     """Bring a platform back from a backup, into a data folder that is empty or not there.
 
     Everything is checked first: nothing is written from a backup that is damaged, of another schema, or whose
-    passphrase is not the one given.
+    passphrase is not the one given. With --without-damaged only damaged blobs are no obstacle.
     """
     settings = load_settings()
     place = place or settings.backup.destination
     if not place:
         raise BackupRefused("Name the place of the backup, or set DARKROOM_BACKUP__DESTINATION.")
-    choices = Choices(name=name, jump=jump, hold_notifications=hold_notifications, take_over=take_over)
+    choices = Choices(
+        name=name,
+        jump=jump,
+        hold_notifications=hold_notifications,
+        take_over=take_over,
+        without_damaged=without_damaged,
+    )
     done = restore_backup(settings, place, lambda: passphrase_of(settings, passphrase_file), typer.echo, choices)
     for line in report(done):
         typer.echo(line)

@@ -71,14 +71,33 @@ def faults(store: BackupStore, name: str, check: Callable[[int], None] = lambda 
     return Faults([], damaged_blobs(store.blobs, wanted, check))
 
 
-def check_whole(store: BackupStore, name: str, check: Callable[[int], None] = lambda _: None) -> None:
-    """Raises BackupDamaged when any part of a backup is missing, cut or changed, and names it."""
-    found = faults(store, name, check)
-    if found.files or found.blobs:
+def check_whole(store: BackupStore, name: str, *, without_damaged: bool = False) -> dict[str, str]:
+    """Read every byte of a backup before it is restored. Returns a sentence for each damaged blob, by SHA-256.
+
+    Raises BackupDamaged when a part is missing, cut or changed, and names it. without_damaged: not for blobs; a damaged
+    file of the backup's own, a dump for one, is refused all the same.
+    """
+    found = faults(store, name)
+    if found.files:
         raise BackupDamaged(
             f"Backup {name} is damaged: {found}. Nothing was restored; take another one: "
             f"darkroom backup list {store.url}"
         )
+    if found.blobs and not without_damaged:
+        raise BackupDamaged(
+            f"Backup {name} is damaged: {found}. Nothing was restored. Each backup in {store.url} that names these "
+            f"blobs is damaged alike. {_without_platform(store, name)}"
+        )
+    return found.blobs
+
+
+def _without_platform(store: BackupStore, name: str) -> str:
+    """What to do when blobs of a place are damaged and the platform that had them is lost."""
+    return (
+        "Look for each in another place of backups, as blobs/ab/abcdef…, and copy it to the same path here. What is in "
+        "none is lost; this restores all the rest, and names what is missing: "
+        f"darkroom restore {store.url} --name {name} --without-damaged"
+    )
 
 
 def verify(store: BackupStore, name: str) -> None:
@@ -97,7 +116,8 @@ def verify(store: BackupStore, name: str) -> None:
     if found.blobs:
         raise BackupDamaged(
             f"Backup {name} is damaged: {found}. What was there of them is in {store.url}/{ASIDE} now. Back up again "
-            "while the platform has them: that copies them anew and mends each backup that names them. Then verify."
+            "while the platform has them: that copies them anew and mends each backup that names them. Then verify. "
+            f"If the platform is lost: {_without_platform(store, name)}"
         )
 
 

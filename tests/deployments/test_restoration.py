@@ -15,8 +15,10 @@ import psycopg
 import pytest
 from elasticsearch import Elasticsearch
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from deployments import restoration, restored_databases
+from deployments.cli import app
 from deployments.commands.restore import report
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.restore_mark import BESIDE, MARK, take_mark
@@ -24,13 +26,16 @@ from deployments.restoration import Choices, Restored, folder_beside, refuse_occ
 from deployments.restoring import finish
 from flows.indexing.builds import index_faults
 from flows.upkeep.backup_store import BackupStore
+from flows.upkeep.blob_sweep import faulty_blobs
 from flows.upkeep.copies import listing
-from flows.upkeep.manifest import MLFLOW
+from flows.upkeep.manifest import ARTIFACTS, BLOBS, KEYS, MLFLOW
+from flows.upkeep.verification import artifacts_of, blobs_of
 from storage.blobs.store import BlobStore
-from storage.errors import BackupRefused, SealBroken, StoreUnavailable
+from storage.errors import BackupDamaged, BackupRefused, SealBroken, StoreUnavailable
 from storage.postgres import changes, jobs
 from storage.postgres.connection import Query
 from storage.postgres.migrating import HalfRestored, migrate
+from storage.postgres.upkeep import restored
 from storage.postgres.upkeep.restored import JUMP
 from storage.records.jobs import Job, JobState
 from storage.secret_files import write_secret
@@ -320,7 +325,7 @@ def test_changed_bytes_in_the_target_are_replaced(fresh: Fresh, tmp_path: Path) 
     settings = fresh_settings(tmp_path / "data")
     settings.blobs.url = blobs.as_uri()
     store, done = BackupStore(str(fresh.old.place)), replace(fresh.done, notes=[])
-    restoration._copy_bytes(settings, store, done, lambda _: None)  # pyright: ignore[reportPrivateUsage]
+    restoration._copy_bytes(settings, store, {}, done, lambda _: None)  # pyright: ignore[reportPrivateUsage]
     assert done.blobs == 1
     assert all(name == digest for name, digest in bytes_of(BlobStore(settings.blobs)).items())
 
@@ -421,3 +426,107 @@ def test_a_name_that_cannot_be_taken_leaves_what_the_next_restore_removes(tmp_pa
     with folder_beside(tmp_path / "data"):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.fixture
+def rotting(old: Source, tmp_path: Path) -> BackupStore:
+    """A copy of a place of backups, to be damaged."""
+    old.back_up()
+    return BackupStore(str(shutil.copytree(old.place, tmp_path / "rotting")))
+
+
+def damage(store: BackupStore, sha256: str, how: str) -> str:
+    """One bit of a blob flips, or the blob is lost; returns the sentence that names it."""
+    assert store.local is not None
+    file = store.local / "blobs" / sha256[:2] / sha256
+    if how == "missing":
+        file.unlink()
+        return f"blob {sha256} is missing"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    return f"the bytes of blob {sha256} have changed"
+
+
+@pytest.mark.parametrize("how", ["changed", "missing"])
+def test_a_backup_with_a_damaged_blob_is_refused_and_the_way_round_it_named(
+    rotting: BackupStore, tmp_path: Path, how: str
+) -> None:
+    name = rotting.newest()
+    fault = damage(rotting, next(iter(blobs_of(rotting, rotting.manifest(name)))), how)
+    with pytest.raises(BackupDamaged) as refusal:
+        restore(fresh_settings(tmp_path / "data"), rotting.url, lambda: PASSPHRASE, lambda _: None)
+    assert fault in str(refusal.value)
+    assert "another place of backups" in str(refusal.value)
+    assert str(refusal.value).endswith(f"darkroom restore {rotting.url} --name {name} --without-damaged")
+    assert [file.name for file in tmp_path.iterdir()] == ["rotting"]
+
+
+def test_all_but_the_damaged_blobs_is_restored_and_they_are_named(
+    old: Source, rotting: BackupStore, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = rotting.manifest(rotting.newest())
+    wanted = blobs_of(rotting, manifest)
+    changed, missing, *whole = sorted(wanted)
+    [artifact] = artifacts_of(rotting, manifest)
+    faults = [damage(rotting, changed, "changed"), damage(rotting, missing, "missing")]
+    faults.append(f"{artifact.path}: {damage(rotting, artifact.sha256, 'changed')}")
+    monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(short_folder / "without"))
+    options = ["--passphrase-file", str(old.passphrase_file), "--without-damaged"]
+    done = CliRunner().invoke(app, ["restore", rotting.url, *options])
+    assert done.exit_code == 0, done.output
+    assert "3 blobs of the backup are missing or damaged" in done.output
+    named = [line for line in done.output.splitlines() if line.startswith("left out, damaged in the backup: ")]
+    assert named == [f"left out, damaged in the backup: {fault}" for fault in faults]
+    settings = fresh_settings(short_folder / "without")
+    with (
+        EmbeddedPostgres(settings.data_folder / "postgres", durable=False).serving(),
+        open_stores(settings) as stores,
+    ):
+        assert bytes_of(stores.blobs) == {name: name for name in whole}
+        assert faulty_blobs(stores) == [f"blob {name} is named by a row but gone" for name in (changed, missing)]
+        assert index_faults(stores) == []
+        for table in ("models", "version_files", "data_set_images", "jobs", "accounts"):
+            count = Query(f"select count(*) as rows from {table}", {}, lambda rows: rows[0]["rows"])
+            assert stores.database.run(count) == old.stores.database.run(count) > 0, table
+        assert stores.settings.owner_key_file.read_text().strip() == OWNER_KEY
+
+
+@pytest.mark.parametrize("file", ["darkroom.dump", BLOBS, ARTIFACTS, KEYS])
+def test_a_damaged_file_of_the_backup_is_refused_also_without_the_damaged_blobs(
+    rotting: BackupStore, tmp_path: Path, file: str
+) -> None:
+    assert rotting.local is not None
+    path = rotting.local / "backups" / rotting.newest() / file
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    choices = Choices(without_damaged=True)
+    with pytest.raises(BackupDamaged, match=f"the bytes of '{file}' have changed"):
+        restore(fresh_settings(tmp_path / "data"), rotting.url, lambda: PASSPHRASE, lambda _: None, choices)
+    assert [each.name for each in tmp_path.iterdir()] == ["rotting"]
+
+
+def test_a_blob_store_that_is_taken_over_keeps_what_the_backup_lacks_and_no_changed_bytes(
+    old: Source, rotting: BackupStore, tmp_path: Path
+) -> None:
+    manifest = rotting.manifest(rotting.newest())
+    settings = fresh_settings(tmp_path / "data")
+    blobs = BlobStore(settings.blobs)
+    kept, rotten, *rest = sorted(blobs_of(rotting, manifest))
+    for name in (kept, rotten):
+        blobs.put(old.stores.blobs.read(name))
+    here = BackupStore(str(tmp_path / "data"))  # its blobs lie in it as those of a place do
+    damage(here, rotten, "changed")
+    damaged = {name: damage(rotting, name, "missing") for name in (kept, rotten)}
+    done = Restored(manifest, restored.nothing(), 0, 0, [])
+    restoration._copy_bytes(settings, rotting, damaged, done, lambda _: None)  # pyright: ignore[reportPrivateUsage]
+    assert bytes_of(blobs) == {name: name for name in (kept, *rest)}
+    assert done.notes == [f"left out, damaged in the backup: {damaged[rotten]}"]
+
+
+def test_many_damaged_blobs_are_named_at_first_and_then_counted() -> None:
+    notes = restoration.left_out((f"blob {n} is missing" for n in range(1, 1024)), "blobs")
+    assert len(notes) == 21
+    assert notes[19:] == [
+        "left out, damaged in the backup: blob 20 is missing",
+        "left out, damaged in the backup: 1,003 more blobs",
+    ]

@@ -251,6 +251,8 @@ def test_a_changed_blob_is_put_aside_by_verify_and_copied_again(old: Source) -> 
     said = " ".join(done.output.split())
     assert (done.exit_code, f"the bytes of blob {path.name} have changed" in said) == (1, True), said
     assert "Back up again" in said
+    assert "If the platform is lost" in said
+    assert said.endswith("--without-damaged")
     assert not path.exists()
     assert (old.place / "damaged" / path.name).read_bytes() != content
     old.back_up()
