@@ -116,7 +116,7 @@ def verify(store: BackupStore, name: str) -> None:
     if found.blobs:
         raise BackupDamaged(
             f"Backup {name} is damaged: {found}. What was there of them is in {store.url}/{ASIDE} now. Back up again "
-            "while the platform has them: that copies them anew and mends each backup that names them. Then verify. "
+            "while the platform has them: that copies them again and mends each backup that names them. Then verify. "
             f"If the platform is lost: {_without_platform(store, name)}"
         )
 

@@ -45,13 +45,14 @@ class Generations(JobRoutes):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
         """Commits the job and answers at once. Image i is drawn with seed + i."""
+        key = checked_key(idempotency_key)
         script = partial(
             submissions.submit_generation,
             data,
             caller.account_id,
             stores.settings,
             seed=fresh_seed(),
-            idempotency_key=checked_key(idempotency_key),
+            idempotency_key=key,
             request_id=request_id(request.scope),
         )
-        return await accept(stores, script, caller.account_id, checked_key(idempotency_key))
+        return await accept(stores, script, caller.account_id, key)

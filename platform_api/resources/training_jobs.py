@@ -45,13 +45,14 @@ class TrainingJobs(JobRoutes):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
         """Commits the job and answers at once. A field left out takes the base model's own default."""
+        key = checked_key(idempotency_key)
         script = partial(
             submissions.submit_training,
             data,
             caller.account_id,
             stores.settings,
             seed=fresh_seed(),
-            idempotency_key=checked_key(idempotency_key),
+            idempotency_key=key,
             request_id=request_id(request.scope),
         )
-        return await accept(stores, script, caller.account_id, checked_key(idempotency_key))
+        return await accept(stores, script, caller.account_id, key)

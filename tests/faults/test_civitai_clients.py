@@ -29,7 +29,13 @@ def assert_whole(path: str | Path, sha256: str) -> None:
 
 
 def assert_three_clients_find_and_download(
-    url: str, key: str, version: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+    url: str,
+    key: str,
+    version: dict[str, Any],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_newest: bool = True,
 ) -> None:
     """Clients that others wrote list, page, look up and download a version that was trained here and is published."""
     model_id, [file] = version["modelId"], version["files"]
@@ -37,7 +43,8 @@ def assert_three_clients_find_and_download(
 
     client = civitapy_at(url, folder / "civitapy")
     assert model_id in every_model(client, sort="Newest")
-    assert version["id"] in [each["id"] for each in client.models_get(model_id)["modelVersions"]]
+    shown = [each["id"] for each in client.models_get(model_id)["modelVersions"]]
+    assert version["id"] in (shown[:1] if is_newest else shown)
     [found] = client.model_versions_by_hash_bulk([sha256])
     assert found["files"][0]["hashes"]["SHA256"] == sha256  # the first version with these bytes
     [path] = client.download_model_version(version["id"])

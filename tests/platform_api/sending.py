@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import httpx
 import numpy as np
 from safetensors.numpy import save
 
-from storage.postgres import models, versions
+from storage.postgres import access, models, versions
 from storage.records.catalog import ModelFields, VersionFields
 from storage.records.vocabulary import ModelType
 from tests.platform_api.door import ALL, Door
@@ -90,3 +92,18 @@ def a_sender(
     version = door.database.run(versions.create(model, VersionFields(name="v1", base_model=base_model)))
     client = door.client() if account == "owner" else door.client(door.new_key(*ALL, account=account))
     return Sender(door, model.id, version.id, client)
+
+
+STOPPED = {"revoked": (401, "unauthenticated"), "banned": (403, "account_banned")}
+"""The status and code for a key that stopped working: itself revoked, or its account banned."""
+
+
+def stopping_its_key(door: Door, key: str, account: str, how: str, content: bytes) -> Iterator[bytes]:
+    """Bytes that come slowly; between the first and the last of them the key that sends them stops working."""
+    yield content[:100]
+    time.sleep(0.2)
+    if how == "revoked":
+        door.database.run(access.revoke_key(key.split("_")[1]))
+    else:
+        door.database.run(access.ban(door.database.run(access.account(door.account(account))), "spam"))
+    yield content[100:]

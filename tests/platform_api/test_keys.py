@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +17,7 @@ from storage.postgres import access
 from storage.postgres.connection import Query
 from storage.records.access import MAX_KEYS, Scope, make_key
 from tests.platform_api.door import ALL, Door, photo
-from tests.platform_api.sending import a_sender
+from tests.platform_api.sending import STOPPED, a_sender, stopping_its_key
 from tests.platform_api.test_problems import assert_problem
 
 KEYS = "/api/v1/keys"
@@ -241,20 +240,9 @@ def test_a_key_that_stops_working_makes_no_image_and_no_data_set(
         "data set": ("/api/v1/data-sets", archive.getvalue(), "application/zip"),
     }[door]
 
-    def trickling() -> Iterator[bytes]:
-        yield content[:100]
-        time.sleep(0.2)
-        if how == "revoked":
-            shared_door.database.run(access.revoke_key(key.split("_")[1]))
-        else:
-            shared_door.database.run(access.ban(account, "spam"))
-        yield content[100:]
-
-    refused = shared_door.client(key).post(path, content=trickling(), headers={"Content-Type": kind})
-    assert (refused.status_code, refused.json()["code"]) == {
-        "revoked": (401, "unauthenticated"),
-        "banned": (403, "account_banned"),
-    }[how], refused.text
+    sending = stopping_its_key(shared_door, key, name, how, content)
+    refused = shared_door.client(key).post(path, content=sending, headers={"Content-Type": kind})
+    assert (refused.status_code, refused.json()["code"]) == STOPPED[how], refused.text
     made = """
         select from images join model_versions on model_versions.id = images.version_id
          where model_versions.id = %(version)s

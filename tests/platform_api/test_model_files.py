@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from platform_api import incoming
-from storage.postgres import access, catalog, models
+from storage.postgres import catalog, models
 from storage.postgres.connection import Query
 from storage.records.vocabulary import ModelType
 from tests.platform_api.door import ALL, Door
-from tests.platform_api.sending import TUS, Sender, a_sender, weights
+from tests.platform_api.sending import STOPPED, TUS, Sender, a_sender, stopping_its_key, weights
 
 CONTENT = weights()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -44,25 +43,13 @@ def test_a_key_that_stops_working_finishes_no_upload(
 ):
     monkeypatch.setattr(incoming, "KEY_SECONDS", key_seconds)
     name = f"{how}-{key_seconds:.0f}-{in_parts}"
-    account = shared_door.database.run(access.account(shared_door.account(name)))
     key, sender = shared_door.new_key(*ALL, account=name), a_sender(shared_door, account=name)
     sender.http = shared_door.client(key)
 
-    def trickling() -> Iterator[bytes]:
-        yield CONTENT[:1000]
-        time.sleep(0.2)
-        if how == "revoked":
-            shared_door.database.run(access.revoke_key(key.split("_")[1]))
-        else:
-            shared_door.database.run(access.ban(account, "spam"))
-        yield CONTENT[1000:]
-
+    sending = stopping_its_key(shared_door, key, name, how, CONTENT)
     path = sender.begin(len(CONTENT)) if in_parts else ""
-    refused = sender.send(path, 0, trickling()) if in_parts else sender.put(trickling())
-    assert (refused.status_code, refused.json()["code"]) == {
-        "revoked": (401, "unauthenticated"),
-        "banned": (403, "account_banned"),
-    }[how], refused.text
+    refused = sender.send(path, 0, sending) if in_parts else sender.put(sending)
+    assert (refused.status_code, refused.json()["code"]) == STOPPED[how], refused.text
     rows = Query("select from version_files where version_id = %(id)s", {"id": sender.version_id}, len)
     assert shared_door.database.run(rows) == 0
 
