@@ -10,6 +10,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
@@ -299,6 +301,16 @@ def can_answer(*statuses: int) -> dict[int, ResponseSpec]:
     return {status: _documented(status) for status in dict.fromkeys((400, *statuses, 429, 503, 507))}
 
 
+@dataclass
+class _Refusal(ResponseSpec):
+    """The documentation of one status, shared by all routes: nobody changes it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Refusal:
+        # Litestar copies every route with its documentation as often as it registers it: half a second of a start.
+        return self
+
+
+@cache
 def _documented(status: int) -> ResponseSpec:
     code, detail, description = _EXAMPLES[status]
     problem = Problem(
@@ -312,7 +324,7 @@ def _documented(status: int) -> ResponseSpec:
         code=code,
         request_id="5b7d0c3a9f1e",
     )
-    return ResponseSpec(
+    return _Refusal(
         data_container=Problem,
         generate_examples=False,
         description=f"{description[:1].upper()}{description[1:]}. Codes: {codes_of(status)}",

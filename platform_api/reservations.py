@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from uuid import UUID, uuid4
 
+from platform_api.access import Caller
 from storage.errors import QuotaExceeded, StoreFailure
-from storage.postgres import quotas
-from storage.postgres.connection import Query
+from storage.postgres import access, quotas
+from storage.postgres.connection import Query, Script
 from storage.stores import AsyncStores
 
 STEP = 16 * 1024 * 1024
@@ -23,8 +24,8 @@ RENEWED_SECONDS = 600.0
 class Reservation:
     """What one request may bring. Without a quota on bytes nothing is reserved, nor for what is not to be kept."""
 
-    def __init__(self, stores: AsyncStores, account_id: UUID, *, kept: bool = True) -> None:
-        self._stores, self._account_id, self._id, self._kept = stores, account_id, uuid4(), kept
+    def __init__(self, stores: AsyncStores, caller: Caller, *, kept: bool = True) -> None:
+        self._stores, self._caller, self._id, self._kept = stores, caller, uuid4(), kept
         self._limits = stores.settings.quotas.limits
         self._size, self._renew_at = 0, 0.0
 
@@ -51,26 +52,32 @@ class Reservation:
         """What was brought is to be kept as so many bytes. Raises QuotaExceeded."""
         await self._ask(size)
 
+    def redeem(self) -> Script[None]:
+        """For the transaction that writes the rows. Raises Unauthenticated and AccountBanned when the key that the
+        bytes were sent with does not work any more."""
+        yield from access.check_works(self._caller.key.id)
+        yield from self.release()
+
     def release(self) -> Query[list[UUID]]:
-        """For the transaction that writes the rows."""
+        """Nothing is reserved any more."""
         return quotas.release(self._id)
 
     async def _ask(self, size: int) -> None:
         if self._kept and (self._limits.account_bytes or self._limits.unfinished_bytes):
-            reserve = partial(quotas.reserve, self._id, self._account_id, self._limits, size)
+            reserve = partial(quotas.reserve, self._id, self._caller.account_id, self._limits, size)
             await self._stores.database.run(reserve)
         self._size, self._renew_at = size, time.monotonic() + RENEWED_SECONDS
 
 
 @asynccontextmanager
 async def reserving(
-    stores: AsyncStores, account_id: UUID, declared: int | None, *, kept: bool = True
+    stores: AsyncStores, caller: Caller, declared: int | None, *, kept: bool = True
 ) -> AsyncGenerator[Reservation]:
     """A reservation of what a request says that it brings, gone at the end. Raises QuotaExceeded, FreeSpaceLow.
 
     `kept`: False for what is only compared with what came before, which a full account and a full disk may still be.
     """
-    reservation = Reservation(stores, account_id, kept=kept)
+    reservation = Reservation(stores, caller, kept=kept)
     try:
         await reservation.begin(declared or 0)
         yield reservation

@@ -27,16 +27,13 @@ class _NowByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--help" not in args[:1] and (not args or args[0] not in self.commands):
-            if args and not _may_be_place(args[0]):
-                # A mistyped command would make a backup, and end the alert that there is none.
-                ctx.fail(f"No command '{args[0]}'. A folder here is ./{args[0]}.")
             args = [NOW, *args]
         return super().parse_args(ctx, args)
 
 
 def _may_be_place(word: str) -> bool:
-    """Whether a word that is no command is an option, or a place of backups: an URL, a path or a folder here."""
-    return word.startswith("-") or "/" in word or ":" in word or Path(word).is_dir()
+    """Whether a word that is no command is a place of backups: an URL, a path or a folder here."""
+    return "/" in word or ":" in word or Path(word).is_dir()
 
 
 app = typer.Typer(
@@ -62,6 +59,9 @@ def now(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Back everything up, while the platform works. The first one makes the backups' key and asks for a passphrase."""
+    if place and not _may_be_place(place):
+        # A mistyped command would make a backup, and end the alert that there is none.
+        raise typer.BadParameter(f"'{place}' is neither a command nor a folder here. A new folder is ./{place}.")
     settings = load_settings()
     place = place or settings.backup.destination
     try:

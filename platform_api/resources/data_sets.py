@@ -26,7 +26,7 @@ from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
 from storage.errors import ArchiveRefused, ImageRefused, PoolBusy, UploadRefused
-from storage.postgres import access, uploads
+from storage.postgres import uploads
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.uploads import DataSet, DataSetImage
@@ -115,7 +115,7 @@ class DataSets(Controller):
         writing = stores.pools.blob_writes
         async with (
             state.uploads.hold(caller.account_id),
-            reserving(stores, caller.account_id, receiving.declared_length(request)) as reservation,
+            reserving(stores, caller, receiving.declared_length(request)) as reservation,
             receiving.staging_folder(stores) as folder,
         ):
             upload = await receiving.receive(request, folder, limits, arrived=reservation.arrived)
@@ -127,8 +127,7 @@ class DataSets(Controller):
             name = upload.name or f"{len(images)} photos"
 
             def script() -> Script[DataSet]:
-                yield from access.check_works(caller.key.id)
-                yield from reservation.release()
+                yield from reservation.redeem()
                 return (yield from uploads.create(caller.account_id, name, images))
 
             data_set = await stores.database.run(script)

@@ -27,7 +27,7 @@ from platform_api.writing import ImageChanges, kept
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import Blob
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
-from storage.postgres import access, catalog, idempotency, images
+from storage.postgres import catalog, idempotency, images
 from storage.postgres.connection import Script
 from storage.records.catalog import CatalogImage, Model, ModelVersion, NewImage
 from storage.records.policy.viewers import Viewer
@@ -99,7 +99,7 @@ class ImageWriting(Controller):
             await stores.database.run(lambda: _with_room(version_id, viewer, limits))
         async with (
             state.uploads.hold(caller.account_id),
-            reserving(stores, caller.account_id, receiving.declared_length(request), kept=not repeats) as reservation,
+            reserving(stores, caller, receiving.declared_length(request), kept=not repeats) as reservation,
             receiving.staging_folder(stores) as folder,
         ):
             one = _of_one(limits), receiving.ONE_IMAGE
@@ -114,9 +114,8 @@ class ImageWriting(Controller):
             def make() -> Script[ImageView]:
                 if repeats:
                     raise WrongState("The Idempotency-Key was forgotten just now. Send the image again.")
-                yield from access.check_works(caller.key.id)
+                yield from reservation.redeem()
                 model, version = yield from _with_room(version_id, viewer, limits)
-                yield from reservation.release()
                 [image_id] = yield from catalog.add_images(version_id, caller.account_id, [image])
                 return _view(model, version, (yield from images.of_version(version_id, image_id)), where)
 

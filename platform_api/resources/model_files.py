@@ -29,7 +29,7 @@ from platform_api.resuming import Arrivals
 from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import Part, Parts
 from storage.errors import FileExists, FreeSpaceLow, Gone, NotAllowed, NotFound, QuotaExceeded, UploadRefused
-from storage.postgres import access, model_uploads
+from storage.postgres import model_uploads
 from storage.postgres.connection import Script
 from storage.records.access import Scope
 from storage.records.catalog import Checked, FileHashes, NewFile, VersionFile
@@ -133,17 +133,15 @@ class ModelFiles(Controller):
         hasher, threads = ModelHasher(), stores.pools.blob_writes
         async with (
             state.uploads.hold(caller.account_id),
-            reserving(stores, caller.account_id, min(declared or 0, most)) as reservation,
+            reserving(stores, caller, min(declared or 0, most)) as reservation,
             temporary_part(arrivals.parts, threads) as part,
         ):
             body = Body(request, most, f"A model file has at most {most:,} bytes.", reservation.arrived)
             body.check_declared_length()
 
             def script(new: NewFile) -> Script[tuple[VersionFile, bool]]:
-                yield from access.check_works(caller.key.id)
-                made = yield from model_uploads.attach(version_id, new)
-                yield from reservation.release()
-                return made
+                yield from reservation.redeem()
+                return (yield from model_uploads.attach(version_id, new))
 
             try:
                 await go_on(part, hasher, threads, 0)

@@ -94,10 +94,13 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            if httpx.get(f"http://{address}/v2/").status_code == 200:
-                break
-        except httpx.TransportError:
+            httpx.get(f"http://{address}/v2/").raise_for_status()
+            break
+        except httpx.HTTPError:
+            assert process.poll() is None, "the registry has ended"
             time.sleep(0.05)
+    else:
+        pytest.fail("the registry does not answer")
     yield address
     process.kill()
     process.wait()

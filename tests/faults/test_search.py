@@ -113,7 +113,7 @@ async def compare_answers(stores: Stores) -> None:
 @pytest.mark.parametrize(
     ("writes", "together"),
     [
-        (4_000, 20),  # rows to a commit
+        (2_000, 20),  # rows to a commit
         pytest.param(10_000, 20, marks=pytest.mark.soak),
         pytest.param(10_000, 1, marks=pytest.mark.soak),
         pytest.param(1_000_000, 100, marks=pytest.mark.soak),

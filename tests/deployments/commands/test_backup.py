@@ -24,9 +24,10 @@ def back_up(*words: str) -> tuple[int, str]:
     return done.exit_code, " ".join(done.output.split())
 
 
-def test_a_mistyped_command_makes_no_backup() -> None:
-    code, said = back_up("lst")
-    assert (code, "No command 'lst'. A folder here is ./lst." in said) == (2, True), said
+@pytest.mark.parametrize("words", [["lst"], ["--passphrase-file", "kept/key", "lst"]])
+def test_a_mistyped_command_makes_no_backup(words: list[str]) -> None:
+    code, said = back_up(*words)
+    assert (code, "'lst' is neither a command nor a folder here. A new folder is ./lst." in said) == (2, True), said
 
 
 @pytest.mark.parametrize("place", ["kept", ".", "./lst", "file:///mnt", "memory:lst", "--passphrase-file=key"])

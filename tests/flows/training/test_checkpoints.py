@@ -21,6 +21,8 @@ from storage.records.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export
 
 STEPS = 20
+QUICK = (1, 5, 10, 19, STEPS)
+"""Steps after which `make test` resumes: the soak does after each."""
 EVERYTHING = recipe(steps=STEPS, text_encoder_learning_rate=1e-3)
 
 
@@ -40,7 +42,9 @@ def only(step: int, checkpoints: KeptCheckpoints, folder: Path) -> KeptCheckpoin
     return copy
 
 
-@pytest.mark.parametrize("step", range(1, STEPS + 1))
+@pytest.mark.parametrize(
+    "step", [step if step in QUICK else pytest.param(step, marks=pytest.mark.soak) for step in range(1, STEPS + 1)]
+)
 def test_resume_equals_uninterrupted(
     step: int, uninterrupted: tuple[str, KeptCheckpoints], tiny_model: Path, tmp_path: Path
 ):
