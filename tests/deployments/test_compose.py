@@ -385,6 +385,16 @@ def test_what_prefect_keeps_in_files_is_where_retention_looks() -> None:
         assert given["PREFECT_HOME"] == f"{given['DARKROOM_DATA_FOLDER']}/prefect", name
 
 
+def test_commands_are_typed_in_the_worker_that_runs() -> None:
+    """`run` makes a second worker-light, and before it prepares every store once more, while the platform works."""
+    pages = [COMPOSE, *(PROJECT / "docs" / "how-to").glob("*.md"), PROJECT / "deployments" / "runbook.md"]
+
+    typed = re.findall(r"docker compose run [^\n`]*", "".join(page.read_text() for page in pages))
+
+    assert typed
+    assert not [command for command in typed if re.search(r"\b(worker-\w+|api|relay)\b", command)]
+
+
 def test_no_service_has_a_key_that_compose_would_not_know() -> None:
     known = {
         *("image", "build", "command", "environment", "configs", "volumes", "tmpfs", "ports", "networks", "depends_on"),
