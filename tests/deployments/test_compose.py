@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from configparser import ConfigParser
 from ipaddress import ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import Any
@@ -44,10 +45,11 @@ OF_DUMPS = {"MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD"}
 MAY_BE_EMPTY = {"PREVIOUS_SIGNING_KEY", "PREVIOUS_SEALING_KEY", "SMTP_PASSWORD"}
 VARIABLE = r"\$\{(\w+)(:?)\?\}"
 """A variable that compose.env must name, and with a colon give a value to."""
+POOLS_OF_DOCKER = ("172.16.0.0/12", "192.168.0.0/16")
 NEEDED = {
-    "postgres": {"POSTGRES_PASSWORD"},
-    "valkey": {"VALKEY_PASSWORD"},
-    "objects": set[str](),
+    "postgres": {"POSTGRES_PASSWORD", "DARKROOM_DB_PASSWORD", "PREFECT_DB_PASSWORD", "MLFLOW_DB_PASSWORD"},
+    "valkey": {"VALKEY_PASSWORD", "DARKROOM_VALKEY_PASSWORD"},
+    "objects": {"S3_SECRET_KEY"},
     "elasticsearch": {"ELASTIC_PASSWORD"},
     "prefect": {"PREFECT_SECRET", "PREFECT_DB_PASSWORD", "VALKEY_PASSWORD"},
     "mlflow": {"MLFLOW_SECRET", "MLFLOW_DB_PASSWORD"},
@@ -194,32 +196,92 @@ def test_only_what_people_use_is_published_and_on_the_loopback() -> None:
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
-def test_a_store_shares_a_network_with_those_alone_that_use_it() -> None:
-    internal = {name for name, network in DOCUMENT["networks"].items() if (network or {}).get("internal")}
-    assert internal == set(DOCUMENT["networks"]) - {"outside"}
-    assert all(SERVICES[store]["networks"] == [store] for store in STORES)
-    on = {store: {name for name, one in SERVICES.items() if store in one["networks"]} - {store} for store in internal}
+def test_a_service_shares_a_network_with_those_alone_that_it_works_with() -> None:
     workers = {"worker-training", "worker-light"}
+    clients = {"restore", "api", "relay", *workers}
 
-    assert on == {
-        "postgres": {"prefect", "mlflow", "prepare", "restore", "api", "relay", *workers},
-        "valkey": {"prefect", "api", "relay", *workers},
-        "objects": {"prepare", "restore", "api", "relay", *workers},
-        "elasticsearch": {"prepare", "restore", "api", "relay", *workers},
-        "prefect": {"prepare", "relay", *workers},
-        "mlflow": workers,
-    }
+    assert neighbours("postgres") - {"valkey"} == {*clients, "prepare", "prefect", "mlflow"}
+    assert neighbours("valkey") - {"postgres"} == {"api", "relay", "prepare", "prefect", *workers}
+    assert neighbours("objects") == neighbours("elasticsearch") == {*clients, "prepare"}
+    assert neighbours("prefect") == {"postgres", "valkey", "prepare", "relay", *workers}
+    assert neighbours("mlflow") == {"postgres", *workers}
+
+
+def neighbours(service: str) -> set[str]:
+    """Who reaches the service, on whatever port: a name is known to all that share a network with it."""
+    own = set(SERVICES[service]["networks"])
+    return {name for name, one in SERVICES.items() if own & set(one["networks"])} - {service}
+
+
+def test_the_api_and_who_sends_mail_have_a_way_out_and_nobody_else() -> None:
+    networks: dict[str, dict[str, Any]] = DOCUMENT["networks"]
+    masquerade = "com.docker.network.bridge.enable_ip_masquerade"
+    shut = {name for name, one in networks.items() if one.get("driver_opts", {}).get(masquerade) == "false"}
+
+    assert {name for name, one in networks.items() if not one.get("internal")} == {"outside"} | shut
+    assert {name for name, one in SERVICES.items() if "outside" in one["networks"]} == {"api", "worker-light"}
+    published = {name: set(one["networks"]) & (shut | {"outside"}) for name, one in SERVICES.items() if "ports" in one}
+    assert all(published.values()), "a port is published from a network that is not internal"
 
 
 def test_each_database_has_a_role_of_its_own_and_no_service_is_the_superuser() -> None:
-    script = DOCUMENT["configs"]["databases"]["content"]
+    script = (COMPOSE.parent / DOCUMENT["configs"]["databases"]["file"]).read_text()
 
     for name in ("darkroom", "prefect", "mlflow"):
-        assert f"create role {name} login password '${{{name.upper()}_DB_PASSWORD:?}}';" in script
+        variable = f"{name.upper()}_DB_PASSWORD"
+        assert SERVICES["postgres"]["environment"][variable] == f"${{{variable}:?}}"
+        assert f"\\getenv {name}_password {variable}\n" in script
+        assert f"create role {name} login password :'{name}_password';" in script
         assert f"create database {name} owner {name};" in script
         assert f"${{{name.upper()}_DB_PASSWORD:?}}@postgres:5432/{name}\n" in TEXT
     assert "revoke connect on database postgres, darkroom, prefect, mlflow from public;" in script
     assert [name for name, one in SERVICES.items() if "${POSTGRES_PASSWORD" in json.dumps(one)] == ["postgres"]
+
+
+def test_the_words_at_the_top_name_the_cores_that_the_limits_need() -> None:
+    """Docker makes no container whose limit is above the machine's cores."""
+    cores = max(float(one["deploy"]["resources"]["limits"]["cpus"]) for one in SERVICES.values())
+
+    assert f"a machine with {cores:.0f} cores" in TEXT.split("\nname: ")[0]
+
+
+def test_another_line_of_code_or_of_compose_installs_nothing_once_more() -> None:
+    lines = (PROJECT / "deployments" / "Dockerfile").read_text().splitlines()
+    installs = next(number for number, line in enumerate(lines) if "--constraint constraints.txt" in line)
+    copied = {line.split()[1] for line in lines[:installs] if line.startswith("COPY")}
+
+    assert not copied & {"storage", "flows", "platform_api", "deployments"}
+    assert "deployments/compose*.yaml" in (PROJECT / ".dockerignore").read_text().splitlines()
+
+
+def test_compose_writes_no_file_into_a_container() -> None:
+    """It writes a config with `content` there as the container is made, and a read-only root refuses it."""
+    for name, config in DOCUMENT["configs"].items():
+        assert set(config) == {"file"}, name
+        assert (COMPOSE.parent / config["file"]).is_file(), name
+
+
+def test_mlflows_accounts_are_in_its_database_and_their_file_holds_no_secret() -> None:
+    accounts = ConfigParser()
+    accounts.read(COMPOSE.parent / DOCUMENT["configs"]["mlflow"]["file"])
+    mlflow = SERVICES["mlflow"]["environment"]
+
+    assert accounts["mlflow"]["database_uri"] == mlflow["_MLFLOW_SERVER_FILE_STORE"]
+    assert accounts["mlflow"]["default_permission"] == "NO_PERMISSIONS"
+    assert ":" not in accounts["mlflow"]["database_uri"].split("://")[1].split("@")[0]
+    assert mlflow["PGPASSWORD"] == "${MLFLOW_DB_PASSWORD:?}"
+
+
+def test_the_network_that_has_addresses_of_its_own_is_none_that_docker_gives_to_others() -> None:
+    """Its own networks among them: after a few `up` and `down` one of those had the addresses, and no `up` worked."""
+    (outside,) = DOCUMENT["networks"]["outside"]["ipam"]["config"]
+
+    assert not [pool for pool in POOLS_OF_DOCKER if ip_network(outside["subnet"]).overlaps(ip_network(pool))]
+
+
+def test_postgres_is_healthy_only_when_it_listens_on_its_port() -> None:
+    """While it makes the databases it listens on its socket alone: who starts then finds neither port nor database."""
+    assert "--host 127.0.0.1 " in SERVICES["postgres"]["healthcheck"]["test"][1]
 
 
 def test_what_must_last_is_on_a_volume_and_the_roots_are_read_only() -> None:
@@ -270,9 +332,9 @@ def test_the_api_ends_in_time_and_prefect_and_mlflow_are_the_guarded_application
     assert guards["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
     assert guards["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "${PREFECT_PUBLIC_URL:?}"
     assert SERVICES["elasticsearch"]["environment"]["xpack.security.enabled"] == "true"
-    valkey = DOCUMENT["configs"]["valkey"]["content"].splitlines()
-    assert valkey[0] == "requirepass ${VALKEY_PASSWORD:?}"
-    assert valkey[1] == f"user {VALKEY_USER} {VALKEY_RIGHTS.format(secret='${DARKROOM_VALKEY_PASSWORD:?}')}"
+    valkey = SERVICES["valkey"]["command"][-1].splitlines()
+    assert valkey[1] == "requirepass $$VALKEYCLI_AUTH"
+    assert valkey[2] == f"user {VALKEY_USER} {VALKEY_RIGHTS.format(secret='$$DARKROOM_VALKEY_PASSWORD')}"
 
 
 def test_mlflow_answers_to_its_service_and_to_its_pages_and_lets_its_pages_alone_change_something(
@@ -323,10 +385,20 @@ def test_what_prefect_keeps_in_files_is_where_retention_looks() -> None:
         assert given["PREFECT_HOME"] == f"{given['DARKROOM_DATA_FOLDER']}/prefect", name
 
 
+def test_commands_are_typed_in_the_worker_that_runs() -> None:
+    """`run` makes a second worker-light, and before it prepares every store once more, while the platform works."""
+    pages = [COMPOSE, *(PROJECT / "docs" / "how-to").glob("*.md"), PROJECT / "deployments" / "runbook.md"]
+
+    typed = re.findall(r"docker compose run [^\n`]*", "".join(page.read_text() for page in pages))
+
+    assert typed
+    assert not [command for command in typed if re.search(r"\b(worker-\w+|api|relay)\b", command)]
+
+
 def test_no_service_has_a_key_that_compose_would_not_know() -> None:
     known = {
         *("image", "build", "command", "environment", "configs", "volumes", "tmpfs", "ports", "networks", "depends_on"),
-        *("healthcheck", "restart", "deploy", "read_only", "cap_drop", "cap_add", "security_opt"),
+        *("entrypoint", "healthcheck", "restart", "deploy", "read_only", "cap_drop", "cap_add", "security_opt"),
         *("shm_size", "stop_grace_period", "logging", "env_file", "profiles"),
     }
 
