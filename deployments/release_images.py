@@ -1,6 +1,6 @@
 """The images of a release by their digests, as an override of compose.yaml: what was tested is what starts later.
 
-    python -m deployments.release_images --darkroom REGISTRY/darkroom:0.1.0 > deployments/compose.release.yaml
+    python -m deployments.release_images --darkroom REGISTRY/darkroom:0.1.0 --output deployments/compose.release.yaml
     export COMPOSE_FILE=deployments/compose.yaml:deployments/compose.release.yaml
 
 A tag can be moved to other bytes, a digest cannot. skopeo asks the registries, with the sign-in and the mirrors of
@@ -76,15 +76,22 @@ def main(
     darkroom: Annotated[
         str | None, typer.Option(help="The pushed image of Darkroom, NAME:TAG. Without it, compose builds it.")
     ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; left out: it is printed.")] = None,
 ) -> None:
-    """Print an override of compose.yaml that names each image by its digest; nothing when one has none."""
+    """Write an override of compose.yaml that names each image by its digest; nothing when one has none."""
     document = yaml.safe_load(COMPOSE.read_text())
     try:
         services = pinned(document, darkroom, digest_of)
     except ImageUnknown as error:
         raise SystemExit(str(error)) from error
     built = frozenset(name for name, service in document["services"].items() if "build" in service)
-    sys.stdout.write(override(services, built))
+    text = override(services, built)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    new = output.with_name(f".{output.name}.new")
+    new.write_text(text)
+    new.replace(output)
 
 
 if __name__ == "__main__":

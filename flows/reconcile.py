@@ -5,19 +5,20 @@ It takes no arguments and is safe at any time. A second run on a quiet system re
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from uuid import UUID
 
 from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.orchestration import get_client
 
 from flows.artifacts import leave_table
 from flows.indexing import builds
 from flows.orchestrator import Orchestrator, PrefectAway
 from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
+from flows.run_logs import run_logger
 from flows.tracking import (
     EXPERIMENT,
     JOB_TAG,
@@ -33,7 +34,14 @@ from flows.tracking import (
     tracking_client,
 )
 from flows.upkeep.blob_sweep import faulty_blobs, sweep_blobs
-from storage.errors import BlobCorrupted, BlobMissing, NotFound, StoreFailure, StoreUnavailable
+from storage.errors import (
+    BlobCorrupted,
+    BlobMissing,
+    DarkroomError,
+    NotFound,
+    StoreFailure,
+    StoreUnavailable,
+)
 from storage.postgres import (
     catalog,
     invariants,
@@ -51,7 +59,12 @@ from storage.search.builds import ensure_live_builds
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
-log = logging.getLogger("darkroom.reconcile")
+
+class ReconcileIncomplete(DarkroomError):
+    """A comparison of the stores broke off by a fault of ours; the others were made."""
+
+    code = "reconcile_incomplete"
+
 
 NAMED = 20
 """So many totals that differed are named one by one."""
@@ -62,26 +75,39 @@ ACCOUNTS = 1000
 @flow(name="reconcile")
 def reconcile() -> list[str]:
     """Compare Postgres with the blob store, Prefect and MLflow; repair what is safe and report every difference."""
-    shown = get_run_logger()
+    log = run_logger("darkroom.reconcile")
     with open_stores(load_settings()) as stores, stores.database.session_lock(RECONCILE) as held:
         if not held:
-            shown.info("another run compares the stores")
+            log.info("another run compares the stores")
             return []
-        findings = compare_stores(stores)
-    shown.info("%d differences", len(findings))
+        compared = compare_stores(stores)
+    findings = [*compared.findings, *compared.broken]
+    log.info("%d differences", len(findings))
     for finding in findings:
-        shown.warning("%s", finding)
+        log.warning("%s", finding)
     if findings:
         leave_table("reconcile", [{"difference": finding} for finding in findings])
+    if compared.broken:
+        raise ReconcileIncomplete(
+            f"{' '.join(compared.broken)} The others were made. If the next runs say the same, the log above has the "
+            "place in the code: report it."
+        )
     return findings
 
 
-def compare_stores(stores: Stores) -> list[str]:
-    """One sentence for each difference, repaired or not. A comparison that fails is one too, and stops no other.
+@dataclass(frozen=True)
+class Compared:
+    """findings: a sentence for each difference, repaired or not. broken: one for each comparison that did not end."""
 
-    Raises StoreUnavailable, PrefectAway.
-    """
+    findings: list[str]
+    broken: list[str]
+
+
+def compare_stores(stores: Stores) -> Compared:
+    """Make every comparison; one that breaks stops no other. Raises StoreUnavailable, PrefectAway."""
+    log = run_logger("darkroom.reconcile")
     findings: list[str] = []
+    broken: list[str] = []
     steps = (
         *(publish_scheduled, reconcile_prefect, reconcile_blobs),
         *(reconcile_tracking, reconcile_search, reconcile_counts),
@@ -91,10 +117,11 @@ def compare_stores(stores: Stores) -> list[str]:
             findings += compare(stores)
         except (StoreUnavailable, PrefectAway):
             raise
-        except Exception as error:
+        except Exception as error:  # a fault of ours: the flow fails with it once the others are made
             log.exception("%s did not end", compare.__name__)
-            findings.append(f"{compare.__name__} did not end: {type(error).__name__}: {error}")
-    return [*findings, *(f"{fault} (not repaired)" for fault in broken_invariants(stores, ACCOUNTS))]
+            broken.append(f"{compare.__name__} did not end: {type(error).__name__}: {error}.")
+    findings += (f"{fault} (not repaired)" for fault in broken_invariants(stores, ACCOUNTS))
+    return Compared(findings, broken)
 
 
 def broken_invariants(stores: Stores, accounts: int | None = None) -> list[str]:

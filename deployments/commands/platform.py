@@ -96,7 +96,7 @@ def _storage(settings: Settings) -> list[str]:
             found = stores.database.run(quotas.largest(SHOWN_ACCOUNTS))
             last = stores.database.run(last_backup.newest())
     except StoreUnavailable:
-        return disk_lines(settings)
+        return [*disk_lines(settings), "accounts and backups are not known: the database does not answer"]
     backups = backup_line(nightly_destination(settings), last, datetime.now(UTC))
     return [*disk_lines(settings), *usage_lines(found, settings.quotas.limits), backups]
 

@@ -12,10 +12,15 @@ SHOWN_ACCOUNTS = 5
 
 
 def disk_lines(settings: Settings) -> list[str]:
-    """The free space of each disk that this machine writes to, and what happens under the floor."""
+    """The free space of each disk that this machine writes to, and what happens under the floor.
+
+    Where every store is elsewhere so may the API be: then the floor is looked at on its machine, or in its container.
+    """
     floor = settings.quotas.free_space_bytes
     places = {volume: volume.free() for volume in volumes(settings)}
     free = ", ".join(f"{in_units(size)} for {volume.name}" for volume, size in places.items())
+    if not settings.has_embedded_stores:
+        return [f"free here: {free}" + (f" ({in_units(floor)} must stay free where the API is)" if floor else "")]
     lines = [f"free: {free}" + (f" ({in_units(floor)} must stay free)" if floor else "")]
     low = [volume for volume, size in places.items() if size < floor]
     lines += [f"too little is free in {volume.folder}: uploads and new jobs are refused" for volume in low]

@@ -114,11 +114,12 @@ def _fault(stores: Stores, sha256: str, size: int, found: int | None) -> str | N
     """What is wrong with a named blob; None when it was put after the listing, or its last row went since."""
     if found is None and stores.blobs.exists(sha256):
         return None
-    if not stores.database.run(references.referenced([sha256])):
+    if not (rows := stores.database.run(references.naming(sha256))):
         return None
+    named = ", ".join(rows)
     if found is None:
-        return f"blob {sha256} is named by a row but gone"
-    return f"blob {sha256} has {found} bytes, and {size} as a row says: it is damaged"
+        return f"blob {sha256} is named by a row but gone: {named}"
+    return f"blob {sha256} has {found} bytes, and {size} as a row says, it is damaged: {named}"
 
 
 def _shortened(faults: list[str]) -> list[str]:

@@ -26,8 +26,8 @@ class FinishedBackup:
         if lost := self.manifest.lost:
             said.append(
                 f"{len(lost)} blobs that rows name were lost before it: {_some(lost)}. {self.place} has no whole copy "
-                "of them, in no backup: its backups share their blobs. Look in another place of backups, or under "
-                "damaged/ of this one. Where there is no copy: docs/how-to/blobs.md."
+                "of them, in no backup: its backups share their blobs. Look in another place of backups. Where there "
+                "is no copy: docs/how-to/blobs.md."
             )
         if faults := self.dropped.faults:
             said.append(

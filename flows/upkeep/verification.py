@@ -52,23 +52,23 @@ class Faults:
 
 
 def faults(store: BackupStore, name: str, check: Callable[[int], None] = lambda _: None) -> Faults:
-    """What is not as it should be in a finished backup. Reads everything; the blobs only when the lists are whole.
+    """What is not as it should be in a finished backup. Reads everything; the blobs only when their lists are whole.
 
     check: called with the number of blobs that have been read. Raises BackupDamaged for a manifest that is none,
     BackupRefused, StoreUnavailable.
     """
     manifest = store.manifest(name)
-    files: list[str] = []
+    files: dict[str, str] = {}
     for file in manifest.files:
         try:
             for _ in store.pieces(manifest, file.name):
                 pass
         except BackupDamaged as error:
-            files.append(str(error))
-    if files:
-        return Faults(files, {})
+            files[file.name] = str(error)
+    if files.keys() & {BLOBS, ARTIFACTS}:
+        return Faults([*files.values()], {})
     wanted = blobs_of(store, manifest) | {each.sha256: each.size for each in artifacts_of(store, manifest)}
-    return Faults([], damaged_blobs(store.blobs, wanted, check))
+    return Faults([*files.values()], damaged_blobs(store.blobs, wanted, check))
 
 
 def check_whole(store: BackupStore, name: str, *, without_damaged: bool = False) -> dict[str, str]:

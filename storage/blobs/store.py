@@ -185,28 +185,42 @@ class BlobStore:
     def removing(self, sha256: str) -> Generator[None]:
         """A blob is gone while the block runs, and for good if it ends well. Else it comes back: where a commit failed,
         the lock that kept others from naming these bytes may have been lost before. Raises StoreUnavailable."""
-        path, aside = self._path(sha256), self._temporary()
+        path, aside, lost = self._path(sha256), self._temporary(), False
         try:
             with named(self._failures), suppress(FileNotFoundError):
                 if self._local:
                     move(Path(path), Path(aside))
                 else:
-                    with suppress(*self._failures):  # a full store has no room for a copy, and must be emptied
-                        self._fs.cp_file(path, aside)
+                    copied = self._copied(path, aside)
                     self._fs.rm_file(path)
+                    lost = not copied
             yield
         except BaseException:
-            with named(self._failures), suppress(FileNotFoundError):
-                if self._local:
-                    move(Path(aside), Path(path))
-                else:
-                    self._fs.cp_file(aside, path)
-                    self._fs.rm_file(aside)
-            if not self.exists(sha256):
+            if lost:
                 log.error("blob %s is gone: its store had no room for a copy. If a row names it: restore it", sha256)
+                raise
+            try:
+                with suppress(FileNotFoundError):
+                    if self._local:
+                        move(Path(aside), Path(path))
+                    else:
+                        self._fs.cp_file(aside, path)
+                        self._fs.rm_file(aside)
+            except self._failures:
+                log.exception("blob %s could not be put back. Until it is swept, its bytes are in %s", sha256, aside)
             raise
         with suppress(*self._failures):  # what stays is swept a day later
             self._fs.rm_file(aside)
+
+    def _copied(self, path: str, aside: str) -> bool:
+        """Whether a copy was made: a full store has no room for one, and must be emptied. Raises FileNotFoundError."""
+        try:
+            self._fs.cp_file(path, aside)
+        except FileNotFoundError:
+            raise
+        except self._failures:
+            return False
+        return True
 
     def list(self) -> Iterator[StoredBlob]:
         """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""

@@ -17,6 +17,11 @@ def referenced(hashes: Sequence[str]) -> Query[list[str]]:
     return column(SQL["referenced"], {"hashes": list(hashes)}, str)
 
 
+def naming(sha256: str, limit: int = 3) -> Query[list[str]]:
+    """The first `limit` rows that name a hash, each in words."""
+    return column(SQL["naming"], {"hash": sha256, "limit": limit}, str)
+
+
 def pages(
     ask: Callable[[Query[dict[str, int]]], dict[str, int]], low: str, high: str, limit: int
 ) -> Iterator[tuple[str, int]]:

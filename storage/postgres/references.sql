@@ -9,6 +9,30 @@ select hash from unnest(%(hashes)s::text[]) as asked (hash)
     or exists (select from job_files where sha256 = hash)
     or exists (select from sampled_images where sha256 = hash);
 
+-- naming --
+-- The first few rows that name a hash, in words.
+select what from (
+    (select format('image %%s of version %%s', id, version_id) as what from images
+      where sha256 = %(hash)s and gone_at is null limit %(limit)s)
+    union all
+    (select format('file %%s of version %%s', path, version_id) from version_files
+      where sha256 = %(hash)s and gone_at is null limit %(limit)s)
+    union all
+    (select format('data set %%s', data_set_id) from data_set_images where sha256 = %(hash)s limit %(limit)s)
+    union all
+    (select format('file %%s of job %%s', name, job_id) from job_files where sha256 = %(hash)s limit %(limit)s)
+    union all
+    (select format('checkpoint %%s of job %%s', step, job_id) from job_checkpoints
+      where sha256 = %(hash)s limit %(limit)s)
+    union all
+    (select format('file %%s of base model %%s', path, (select name from base_models where id = base_model_id))
+       from base_model_files where sha256 = %(hash)s limit %(limit)s)
+    union all
+    (select format('image %%s of sampled set %%s', position, recipe_hash) from sampled_images
+      where sha256 = %(hash)s limit %(limit)s)
+) named
+ limit %(limit)s;
+
 -- page --
 -- The next hashes between two that any row names, in order, with their sizes. Each table gives as many as are asked for,
 -- so none is passed over.

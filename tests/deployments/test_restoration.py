@@ -483,7 +483,8 @@ def test_all_but_the_damaged_blobs_is_restored_and_they_are_named(
         open_stores(settings) as stores,
     ):
         assert bytes_of(stores.blobs) == {name: name for name in whole}
-        assert faulty_blobs(stores) == [f"blob {name} is named by a row but gone" for name in (changed, missing)]
+        gone = [fault.split(": ")[0] for fault in faulty_blobs(stores)]
+        assert gone == [f"blob {name} is named by a row but gone" for name in (changed, missing)]
         assert index_faults(stores) == []
         for table in ("models", "version_files", "data_set_images", "jobs", "accounts"):
             count = Query(f"select count(*) as rows from {table}", {}, lambda rows: rows[0]["rows"])

@@ -116,7 +116,7 @@ def test_an_invariant_that_takes_too_long_is_named_and_hides_no_other(
     monkeypatch.setattr(reconciling, "reconcile_prefect", lambda _: [])
     monkeypatch.setattr(reconciling, "reconcile_tracking", lambda _: [])
     with open_stores(settings.model_copy(update={"postgres": postgres})) as impatient:
-        for found in (check_invariants(impatient), compare_stores(impatient)):
+        for found in (check_invariants(impatient), compare_stores(impatient).findings):
             assert any("invariant miscounted_usage could not be checked: Postgres cancelled" in one for one in found)
             assert any("has no weights file" in one for one in found), job.id
 
@@ -131,9 +131,9 @@ def test_a_comparison_that_breaks_is_named_and_hides_no_other(stores: Stores, mo
     monkeypatch.setattr(reconciling, "reconcile_prefect", lambda _: [])
     broken.__name__ = "reconcile_tracking"
     monkeypatch.setattr(reconciling, "reconcile_tracking", broken)
-    found = compare_stores(stores)
-    assert "reconcile_tracking did not end: KeyError: 'strange'" in found
-    assert any("has no weights file" in one for one in found)
+    compared = compare_stores(stores)
+    assert compared.broken == ["reconcile_tracking did not end: KeyError: 'strange'."]
+    assert any("has no weights file" in one for one in compared.findings)
 
 
 def test_the_bytes_of_some_accounts_are_summed_in_one_run_and_of_all_in_turn(stores: Stores) -> None:

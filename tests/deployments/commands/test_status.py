@@ -44,6 +44,7 @@ def test_up_is_advised_only_where_it_would_run_a_store(
     assert code == 1
     assert ("darkroom up" in said.removeprefix("`darkroom up`")) is (embedded is not None), said
     assert ("https://darkroom.example.org/health" in said) is (embedded is None), said
+    assert "accounts and backups are not known: the database does not answer" in said, said
 
 
 def test_storage_and_the_last_backup_are_shown_where_every_store_is_elsewhere(
@@ -51,6 +52,7 @@ def test_storage_and_the_last_backup_are_shown_where_every_store_is_elsewhere(
 ) -> None:
     monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path))
     monkeypatch.setenv("DARKROOM_BACKUP__DESTINATION", "/backups/darkroom")
+    monkeypatch.setenv("DARKROOM_QUOTAS__FREE_SPACE_BYTES", str(2**60))
     for name, value in {**SERVERS, "POSTGRES__URL": database_url}.items():
         monkeypatch.setenv(f"DARKROOM_{name}", value)
     with Database(PostgresSettings(url=SecretStr(database_url))) as database:  # pyright: ignore[reportCallIssue]
@@ -60,5 +62,7 @@ def test_storage_and_the_last_backup_are_shown_where_every_store_is_elsewhere(
     code, said = status()
 
     assert code == 1
-    assert "must stay free" in said
+    assert "free here: " in said
+    assert "must stay free where the API is" in said
+    assert "are refused" not in said
     assert "backups: every night to /backups/darkroom; the newest is 0 hours old, 2026-11-28" in said, said

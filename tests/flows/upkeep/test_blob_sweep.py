@@ -27,10 +27,11 @@ def put_old(stores: Stores, content: bytes) -> str:
     return sha256
 
 
-def named(stores: Stores, sha256: str, size: int = 7) -> None:
-    """Have a data set name these bytes."""
+def named(stores: Stores, sha256: str, size: int = 7) -> str:
+    """Have a data set name these bytes; gives what a finding calls it."""
     image = DataSetImage(position=0, name="a.png", sha256=sha256, size=size, width=64, height=64)
-    stores.database.run(uploads.create(an_account(stores.database), "photos", [image]))
+    made = stores.database.run(uploads.create(an_account(stores.database), "photos", [image]))
+    return f"data set {made.id}"
 
 
 def execute(stores: Stores, statement: str, **parameters: object) -> list[dict[str, object]]:
@@ -145,12 +146,11 @@ def test_a_clock_set_back_a_day_and_forward_again_deletes_nothing_early(stores: 
 
 def test_rows_whose_bytes_are_gone_or_cut_are_reported_and_kept(stores: Stores) -> None:
     cut = stores.blobs.put(b"a photo").sha256
-    named(stores, cut)
-    named(stores, "f" * 64)
+    of_cut, of_gone = named(stores, cut), named(stores, "f" * 64)
     (stores.settings.data_folder / "blobs" / cut[:2] / cut).write_bytes(b"a ph")
     faults = [
-        f"blob {cut} has 4 bytes, and 7 as a row says: it is damaged",
-        f"blob {'f' * 64} is named by a row but gone",
+        f"blob {cut} has 4 bytes, and 7 as a row says, it is damaged: {of_cut}",
+        f"blob {'f' * 64} is named by a row but gone: {of_gone}",
     ]
     assert faulty_blobs(stores) == sorted(faults)
     assert sweep_blobs(stores) == sorted(faults)
@@ -160,8 +160,7 @@ def test_rows_whose_bytes_are_gone_or_cut_are_reported_and_kept(stores: Stores) 
 def test_while_rows_name_bytes_that_are_gone_orphans_wait_longer(stores: Stores) -> None:
     """As after a restore: the rows are of another day than the blobs, and the newest blobs look like orphans."""
     newer = put_old(stores, b"put after the backup was taken")
-    named(stores, "f" * 64)
-    gone = f"blob {'f' * 64} is named by a row but gone"
+    gone = f"blob {'f' * 64} is named by a row but gone: {named(stores, 'f' * 64)}"
     sweep_blobs(stores)
     wait(stores, (WARY - 1) * DAY)
     assert sweep_blobs(stores) == [gone]
@@ -186,9 +185,12 @@ def test_pages_leave_no_gap(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("flows.upkeep.blob_sweep.PAGE", 3)
     hashes = [put_old(stores, str(number).encode()) for number in range(40)]
     lost = [f"{number:064x}" for number in range(0, 2**256, 2**251)]
-    for sha256 in [*hashes[::2], *lost]:
-        named(stores, sha256, size=len(str(hashes.index(sha256))) if sha256 in hashes else 7)
-    assert sweep_blobs(stores) == [f"blob {sha256} is named by a row but gone" for sha256 in sorted(lost)]
+    rows = {
+        sha256: named(stores, sha256, size=len(str(hashes.index(sha256))) if sha256 in hashes else 7)
+        for sha256 in [*hashes[::2], *lost]
+    }
+    gone = [f"blob {sha256} is named by a row but gone: {rows[sha256]}" for sha256 in sorted(lost)]
+    assert sweep_blobs(stores) == gone
     assert orphans_of(stores) == set(hashes[1::2])
     execute(stores, "delete from data_set_images")
     wait(stores, 2 * DAY)

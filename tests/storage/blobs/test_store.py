@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import storage.blobs.store as blob_store
 from storage.blobs.store import BlobStore
 from storage.errors import BlobCorrupted, BlobMissing, StoreUnavailable
 from storage.settings import BlobSettings
@@ -131,6 +133,32 @@ def test_a_removal_that_fails_leaves_bytes_alone_that_were_put_meanwhile(store: 
         raise RuntimeError("the commit failed")
     assert store.read(NAME) == CONTENT
     assert store.sweep_unfinished(-60) == 0
+
+
+def test_a_removal_that_fails_says_nothing_of_a_blob_that_was_not_there(
+    store: BlobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(RuntimeError), store.removing(NAME):
+        raise RuntimeError("the commit failed")
+    assert not [record.message for record in caplog.records if NAME in record.message]
+
+
+def test_bytes_that_cannot_be_put_back_are_named_with_their_place(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store.put(CONTENT)
+    with pytest.raises(RuntimeError), store.removing(NAME):
+        monkeypatch.setattr(store._fs, "cp_file", refused)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(blob_store, "move", refused)
+        raise RuntimeError("the commit failed")
+    [said] = [record.message for record in caplog.records if NAME in record.message]
+    assert "could not be put back" in said
+    monkeypatch.undo()
+    place = said.rsplit(" ", 1)[-1]
+    assert store._fs.cat_file(place) == CONTENT  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_removal_is_for_good_and_none_of_what_is_not_there(store: BlobStore) -> None:
