@@ -39,6 +39,7 @@ COMMANDS: dict[str, Place] = {
         "train:train", "Fine-tune a base model on photos of a subject, and follow it to the catalogued model."
     ),
     "jobs": Place("jobs:app", "What was asked for, and how far it is."),
+    "models": Place("publication:models", "List your models, newest first, also drafts and private ones."),
     "publish": Place("publication:publish", "Show a model of yours, a fine-tune for example, to everybody."),
     "generate": Place("generate:generate", "Draw images with a model version and save them."),
     "download": Place("download:download", "Bring a model version here. Repeating goes on where it broke off."),

@@ -1,4 +1,4 @@
-"""darkroom publish: a model for everybody."""
+"""darkroom models, darkroom publish: what is yours, and a model for everybody."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ from typing import Annotated
 
 import typer
 
-from deployments.client.answers import Model, Version, VersionState
+from deployments.client.answers import Listing, Model, Version, VersionState
 from deployments.client.api import Api, open_api
+from deployments.commands.tables import echo_table
 from storage.settings import load_settings
+
+
+def models(limit: Annotated[int, typer.Option("-n", min=1, max=100, help="Models to show.")] = 20) -> None:
+    """List your models, newest first, also drafts and private ones."""
+    with open_api(load_settings()) as api:
+        found = api.get("/api/v1/me/models", Listing[Model], params={"limit": limit}).items
+    if not found:
+        typer.echo("no models yet. Make one with: darkroom train FOLDER_OF_PHOTOS CLASS_WORD")
+        return
+    rows = [
+        (model.id, model.name, model.status, model.availability, ", ".join(str(one.id) for one in model.model_versions))
+        for model in found
+    ]
+    echo_table(("model", "name", "status", "availability", "versions"), rows)
 
 
 def publish(

@@ -7,22 +7,33 @@ from urllib.parse import quote
 
 import msgspec
 from litestar import Controller, Request, Response, get
+from litestar.params import Parameter
 from msgspec import Meta
 
 from platform_api.access import Caller, Reads, Requires
 from platform_api.answers import Addresses, addresses, answer
+from platform_api.limits import PageCursor, read_number_cursor, write_cursor
 from platform_api.paging import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_list, a_number, a_text
 from platform_api.remembered import PEOPLE_SECONDS, REMEMBERED
+from platform_api.resources.catalog_parts import read_parts
+from platform_api.resources.catalog_views import ModelView, model_view
 from platform_api.resources.models import UNCHANGED
-from platform_api.resources.views import API
-from storage.postgres import access, quotas
+from platform_api.resources.views import API, Page, page_metadata
+from storage.postgres import access, catalog, quotas
 from storage.postgres.connection import Script
 from storage.postgres.watch import Every, Grounds
 from storage.records.access import Account, AccountStatus, Creator, Scope
+from storage.records.catalog import Model
+from storage.records.policy.facts import model_facts
+from storage.records.policy.rights import may
+from storage.records.policy.viewers import Viewer
 from storage.records.quotas import Usage, UsageByKind
 from storage.stores import AsyncStores
+
+OWN_USUAL, OWN_MOST = 20, 100
+OwnLimit = Annotated[int, Parameter(ge=1, le=OWN_MOST, description="Models of a page.", required=False)]
 
 
 class CreatorItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -175,6 +186,34 @@ class People(Controller):
                 max_unfinished_uploads=limits.unfinished_uploads or None,
             ),
         )
+
+    @get(
+        "/me/models",
+        guards=[Requires(Scope.MODELS_READ)],
+        responses=can_answer(401, 403, 422),
+        summary="Your models",
+    )
+    async def models(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        caller: Caller,
+        viewer: Viewer,
+        cursor: PageCursor = None,
+        limit: OwnLimit = OWN_USUAL,
+    ) -> Page[ModelView]:
+        """What the account owns, newest first, with drafts and what is private; everybody else's list is /models."""
+        before, where = read_number_cursor(cursor), addresses(request, stores.settings.api)
+
+        def script() -> Script[tuple[list[Model], list[ModelView]]]:
+            found = yield from catalog.list_models(caller.account_id, before=before, limit=limit + 1)
+            seen = [model for model in found[:limit] if may(viewer, model_facts(model)).see]
+            parts = yield from read_parts(seen, viewer)
+            return found, [model_view(model, parts, where) for model in seen]
+
+        found, items = await stores.database.run(script)
+        end = write_cursor(found[limit - 1].id) if len(found) > limit else None
+        return Page(items=items, metadata=page_metadata(f"{API}/me/models", end, {"limit": limit}))
 
 
 def creator_item(creator: Creator, where: Addresses) -> CreatorItem:

@@ -116,6 +116,7 @@ TABLE: dict[tuple[str, str], Scope | None] = {
         ((method, "/api/v1/uploads/{upload_id}") for method in ("GET", "HEAD", "PATCH", "DELETE", "POST")), CATALOGUE
     ),
     ("GET", "/api/v1/me"): MODELS,
+    ("GET", "/api/v1/me/models"): MODELS,
     ("GET", "/api/v1/follows"): SOCIAL_READ,
     ("PUT", "/api/v1/follows/{number}"): SOCIAL_WRITE,
     ("DELETE", "/api/v1/follows/{number}"): SOCIAL_WRITE,

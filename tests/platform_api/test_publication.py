@@ -10,6 +10,7 @@ from storage.records.access import Role
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_downloads import publish
 from tests.platform_api.test_problems import assert_problem
+from tests.storage.makers import a_model, a_published_model
 
 
 @pytest.fixture
@@ -76,3 +77,32 @@ def test_nobody_draws_with_a_model_that_was_taken_down(shared_door: Door, modera
     assert moderator.post(f"/api/v1/models/{made.model}/restore").status_code == 200
     for path, body in (("/api/v1/generations", wanted), (f"{drawing}/retry", None)):
         assert owner.post(path, json=body).status_code == 202
+
+
+def test_the_models_of_an_account_are_its_list_alone_page_by_page(door: Door, moderator_of: httpx.Client) -> None:
+    owner, neighbour = door.client(), door.client(door.new_key(*ALL, account="neighbour"))
+    database, mine = door.database, door.account()
+    public = a_published_model(database, mine, "public")
+    draft = a_model(database, mine, "draft")
+    private = a_published_model(database, mine, "private", availability="Private")
+    a_published_model(database, door.account("neighbour"), "theirs")
+    first = owner.get("/api/v1/me/models?limit=2").json()
+    assert [one["name"] for one in first["items"]] == ["private", "draft"]
+    assert [len(one["modelVersions"]) for one in first["items"]] == [1, 0]
+    rest = owner.get(first["metadata"]["nextPage"]).json()
+    assert ([one["id"] for one in rest["items"]], rest["metadata"]["nextCursor"]) == ([public.id], None)
+    assert [one["name"] for one in neighbour.get("/api/v1/me/models").json()["items"]] == ["theirs"]
+    assert moderator_of.get("/api/v1/me/models").json()["items"] == []
+    assert owner.post(f"/api/v1/models/{private.id}/unpublish").status_code == 200
+    assert owner.delete(f"/api/v1/models/{draft.id}").status_code == 204
+    taken = moderator_of.post(f"/api/v1/models/{public.id}/take-down", json={"reason": "not yours"})
+    assert taken.status_code == 200, taken.text
+    assert [one["id"] for one in owner.get("/api/v1/me/models").json()["items"]] == [private.id]
+    assert_problem(door.client("").get("/api/v1/me/models"), 401)
+    assert_problem(owner.get("/api/v1/me/models?cursor=nonsense"), 422)
+
+
+@pytest.fixture
+def moderator_of(door: Door) -> httpx.Client:
+    door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    return door.client(door.new_key(*ALL, account="keeper"))

@@ -1,4 +1,4 @@
-"""darkroom publish."""
+"""darkroom models, darkroom publish."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def drafted(line: Line, fine_tune: int, name: str = "not ready") -> ModelVersion
         return made
 
     return line.door.database.run(script)
+
+
+def test_models_are_listed_with_what_nobody_else_sees(line: Line) -> None:
+    assert "no models yet" in line("models").output
+    draft = drafted(line, line.trained())
+    [titles, row] = line("models").output.splitlines()
+    assert titles.split() == ["model", "name", "status", "availability", "versions"]
+    assert row.split()[0] == str(draft.model_id)
+    assert {"Published", "Private"} <= set(row.split())
+    assert str(draft.id) in row
 
 
 def test_publishing_a_model_names_what_becomes_public_and_asks_first(line: Line) -> None:
