@@ -36,10 +36,17 @@ class HashOwner(msgspec.Struct, frozen=True, rename="camel"):
     hash: str
 
 
+class PageEnd(msgspec.Struct, frozen=True, rename="camel"):
+    """Whether there is more behind a page."""
+
+    next_page: str | None = None
+
+
 class Listing(msgspec.Struct, Generic[T], frozen=True):
     """Some of many items, newest first."""
 
     items: list[T]
+    metadata: PageEnd = PageEnd()
 
 
 class TrainingDefaults(msgspec.Struct, frozen=True, rename="camel"):

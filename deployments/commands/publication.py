@@ -12,19 +12,27 @@ from deployments.client.api import Api, open_api
 from deployments.commands.tables import echo_table
 from storage.settings import load_settings
 
+PAGE = 100
 
-def models(limit: Annotated[int, typer.Option("-n", min=1, max=100, help="Models to show.")] = 20) -> None:
+
+def models(limit: Annotated[int, typer.Option("-n", min=1, help="Models to show.")] = 20) -> None:
     """List your models, newest first, also drafts and private ones."""
     with open_api(load_settings()) as api:
-        found = api.get("/api/v1/me/models", Listing[Model], params={"limit": limit}).items
+        page = api.get("/api/v1/me/models", Listing[Model], params={"limit": min(limit, PAGE)})
+        found = page.items
+        while len(found) < limit and page.metadata.next_page:
+            page = api.get(page.metadata.next_page, Listing[Model])
+            found += page.items
     if not found:
         typer.echo("no models yet. Make one with: darkroom train FOLDER_OF_PHOTOS CLASS_WORD")
         return
     rows = [
         (model.id, model.name, model.status, model.availability, ", ".join(str(one.id) for one in model.model_versions))
-        for model in found
+        for model in found[:limit]
     ]
     echo_table(("model", "name", "status", "availability", "versions"), rows)
+    if len(found) > limit or page.metadata.next_page:
+        typer.echo(f"there are more: darkroom models -n {limit * 5}")
 
 
 def publish(

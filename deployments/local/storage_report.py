@@ -19,12 +19,15 @@ def disk_lines(settings: Settings) -> list[str]:
     floor = settings.quotas.free_space_bytes
     places = {volume: volume.free() for volume in volumes(settings)}
     free = ", ".join(f"{in_units(size)} for {volume.name}" for volume, size in places.items())
-    if not settings.has_embedded_stores:
-        return [f"free here: {free}" + (f" ({in_units(floor)} must stay free where the API is)" if floor else "")]
-    lines = [f"free: {free}" + (f" ({in_units(floor)} must stay free)" if floor else "")]
     low = [volume for volume, size in places.items() if size < floor]
-    lines += [f"too little is free in {volume.folder}: uploads and new jobs are refused" for volume in low]
-    return lines
+    if not settings.has_embedded_stores:
+        lines = [f"free here: {free}" + (f" ({in_units(floor)} must stay free where the API is)" if floor else "")]
+        return lines + [
+            f"too little is free in {volume.folder}: if the API is here, it refuses uploads and new jobs"
+            for volume in low
+        ]
+    lines = [f"free: {free}" + (f" ({in_units(floor)} must stay free)" if floor else "")]
+    return lines + [f"too little is free in {volume.folder}: uploads and new jobs are refused" for volume in low]
 
 
 def usage_lines(found: Sequence[NamedUsage], limits: Limits) -> list[str]:

@@ -58,6 +58,21 @@ def faults(store: BackupStore, name: str, check: Callable[[int], None] = lambda 
     BackupRefused, StoreUnavailable.
     """
     manifest = store.manifest(name)
+    files = _faulty_files(store, manifest)
+    listed = not files.keys() & {BLOBS, ARTIFACTS}
+    return Faults([*files.values()], _faulty_blobs(store, manifest, check) if listed else {})
+
+
+def _faulty_blobs(
+    store: BackupStore, manifest: Manifest, check: Callable[[int], None] = lambda _: None
+) -> dict[str, str]:
+    """A sentence for each blob that is missing or changed, by SHA-256; MLflow's artifacts lie among them."""
+    wanted = blobs_of(store, manifest) | {each.sha256: each.size for each in artifacts_of(store, manifest)}
+    return damaged_blobs(store.blobs, wanted, check)
+
+
+def _faulty_files(store: BackupStore, manifest: Manifest) -> dict[str, str]:
+    """A sentence for each file of a backup's own that is missing, cut or changed, by its name."""
     files: dict[str, str] = {}
     for file in manifest.files:
         try:
@@ -65,10 +80,7 @@ def faults(store: BackupStore, name: str, check: Callable[[int], None] = lambda 
                 pass
         except BackupDamaged as error:
             files[file.name] = str(error)
-    if files.keys() & {BLOBS, ARTIFACTS}:
-        return Faults([*files.values()], {})
-    wanted = blobs_of(store, manifest) | {each.sha256: each.size for each in artifacts_of(store, manifest)}
-    return Faults([*files.values()], damaged_blobs(store.blobs, wanted, check))
+    return files
 
 
 def check_whole(store: BackupStore, name: str, *, without_damaged: bool = False) -> dict[str, str]:
@@ -77,12 +89,13 @@ def check_whole(store: BackupStore, name: str, *, without_damaged: bool = False)
     Raises BackupDamaged when a part is missing, cut or changed, and names it. without_damaged: not for blobs; a damaged
     file of the backup's own, a dump for one, is refused all the same.
     """
-    found = faults(store, name)
-    if found.files:
+    manifest = store.manifest(name)
+    if files := _faulty_files(store, manifest):  # before hours of reading blobs
         raise BackupDamaged(
-            f"Backup {name} is damaged: {found}. Nothing was restored; take another one: "
+            f"Backup {name} is damaged: {Faults([*files.values()], {})}. Nothing was restored; take another one: "
             f"darkroom backup list {store.url}"
         )
+    found = Faults([], _faulty_blobs(store, manifest))
     if found.blobs and not without_damaged:
         raise BackupDamaged(
             f"Backup {name} is damaged: {found}. Nothing was restored. Each backup in {store.url} that names these "
@@ -108,16 +121,18 @@ def verify(store: BackupStore, name: str) -> None:
     found = faults(store, name)
     for sha256 in found.blobs:
         store.put_aside(sha256)
+    moved = (
+        f" What was there of the blobs is in {store.url}/{ASIDE} now. Back up again while the platform has them: that "
+        "copies them again and mends each backup that names them. Then verify."
+    )
     if found.files:
         raise BackupDamaged(
-            f"Backup {name} is damaged: {found}. These files are in no other place: take another backup (darkroom "
-            "backup), and go back to this one for nothing."
+            f"Backup {name} is damaged: {found}. Its own files are in no other place: take another backup (darkroom "
+            f"backup), and go back to this one for nothing.{moved if found.blobs else ''}"
         )
     if found.blobs:
         raise BackupDamaged(
-            f"Backup {name} is damaged: {found}. What was there of them is in {store.url}/{ASIDE} now. Back up again "
-            "while the platform has them: that copies them again and mends each backup that names them. Then verify. "
-            f"If the platform is lost: {_without_platform(store, name)}"
+            f"Backup {name} is damaged: {found}.{moved} If the platform is lost: {_without_platform(store, name)}"
         )
 
 

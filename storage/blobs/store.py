@@ -185,29 +185,17 @@ class BlobStore:
     def removing(self, sha256: str) -> Generator[None]:
         """A blob is gone while the block runs, and for good if it ends well. Else it comes back: where a commit failed,
         the lock that kept others from naming these bytes may have been lost before. Raises StoreUnavailable."""
-        path, aside, lost = self._path(sha256), self._temporary(), False
+        path, aside, without_copy = self._path(sha256), self._temporary(), False
         try:
             with named(self._failures), suppress(FileNotFoundError):
                 if self._local:
                     move(Path(path), Path(aside))
                 else:
-                    copied = self._copied(path, aside)
+                    without_copy = not self._copied(path, aside)
                     self._fs.rm_file(path)
-                    lost = not copied
             yield
         except BaseException:
-            if lost:
-                log.error("blob %s is gone: its store had no room for a copy. If a row names it: restore it", sha256)
-                raise
-            try:
-                with suppress(FileNotFoundError):
-                    if self._local:
-                        move(Path(aside), Path(path))
-                    else:
-                        self._fs.cp_file(aside, path)
-                        self._fs.rm_file(aside)
-            except self._failures:
-                log.exception("blob %s could not be put back. Until it is swept, its bytes are in %s", sha256, aside)
+            self._put_back(sha256, aside, without_copy)
             raise
         with suppress(*self._failures):  # what stays is swept a day later
             self._fs.rm_file(aside)
@@ -218,9 +206,28 @@ class BlobStore:
             self._fs.cp_file(path, aside)
         except FileNotFoundError:
             raise
-        except self._failures:
+        except self._failures as error:
+            log.warning("%s is removed without a copy beside it: %s: %s", path, type(error).__name__, error)
             return False
         return True
+
+    def _put_back(self, sha256: str, aside: str, without_copy: bool) -> None:
+        """Undo a removal. Raises nothing: what cannot be put back is logged, with where its bytes are."""
+        path = self._path(sha256)
+        try:
+            if without_copy:
+                if not self._fs.exists(path):
+                    log.error("blob %s is gone, and no copy of it was made. If a row names it: restore it", sha256)
+            elif self._local:
+                move(Path(aside), Path(path))
+            else:
+                self._fs.cp_file(aside, path)
+                with suppress(*self._failures):  # what stays is swept a day later
+                    self._fs.rm_file(aside)
+        except FileNotFoundError:
+            pass  # it was not there before
+        except self._failures:
+            log.exception("blob %s could not be put back. Until that is swept, its bytes are in %s", sha256, aside)
 
     def list(self) -> Iterator[StoredBlob]:
         """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""

@@ -30,7 +30,10 @@ TOLD = frozenset({OTHER})
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for one aspect of the world: with the mark in its answer, it gave it. {names} are the world's ids."""
+    """A request for one aspect of the world: with the mark in its answer, it gave it. {names} are the world's ids.
+
+    whose: who alone is given it at all, as a list of one's own things.
+    """
 
     route: Route
     aspect: str
@@ -39,6 +42,7 @@ class Ask:
     json: list[str] | None = None
     readers: frozenset[str] = EVERYBODY
     headers: dict[str, str] = field(default_factory=dict)
+    whose: str | None = None
 
     def gives(self, world: World, who: str) -> bool:
         """Whether this reader is given the aspect."""
@@ -76,6 +80,7 @@ class LinkAsk:
     of: Callable[[World, str], str | None]
     content: Callable[[World], bytes | None]
     readers: frozenset[str] = EVERYBODY
+    whose: str | None = None
 
     def gives(self, world: World, who: str) -> bool:
         """Whether the link that this reader has opens the bytes."""
@@ -129,7 +134,8 @@ ASKS: tuple[Ask | LinkAsk, ...] = (
     Ask(("GET", f"{V1}/models"), "listed", f"{V1}/models?sort=Newest", NAME),
     Ask(("GET", f"{V1}/models"), "listed", f"{V1}/models?ids={{model}}", NAME),
     Ask(("GET", f"{V1}/models"), "listed", f"{V1}/models?query={NAME}", NAME),
-    Ask(("GET", f"{V1}/me/models"), "model", f"{V1}/me/models", NAME, readers=frozenset({OWNER})),
+    Ask(("GET", f"{V1}/me/models"), "model", f"{V1}/me/models", NAME, whose=OWNER),
+    Ask(("GET", f"{V1}/me/models"), "pictured", f"{V1}/me/models", "{picture}", whose=OWNER),
     Ask(("GET", f"{V1}/models/{{model_id}}"), "model", f"{V1}/models/{{model}}", NAME),
     Ask(("GET", f"{V1}/models/{{model_id}}"), "pictured", f"{V1}/models/{{model}}", "{picture}"),
     Ask(("GET", f"{V1}/models/{{model_id}}/stats"), "model", f"{V1}/models/{{model}}/stats", "viewCount"),

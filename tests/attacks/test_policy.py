@@ -67,7 +67,7 @@ def faults(world: World, way: str, asks: tuple[Ask | LinkAsk, ...] = ASKS) -> li
     found: list[tuple[object, ...]] = []
     for ask in asks:
         for who in sorted(ask.readers):
-            expected = who in allowed(way, ask.aspect)
+            expected = who in allowed(way, ask.aspect) and ask.whose in (None, who)
             if ask.gives(world, who) != expected:
                 place = ask.path if isinstance(ask, Ask) else ask.of.__name__
                 found.append((way, ask.route, place, ask.aspect, who, "is not given it" if expected else "IS GIVEN IT"))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import importlib.util
 import json
+import os
 import re
+import subprocess
 from configparser import ConfigParser
 from ipaddress import ip_address, ip_network
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
@@ -22,6 +28,7 @@ from deployments.local.environment import (
     prefect_retention_environment,
 )
 from deployments.local.parts import Steps, is_embedded, platform_parts
+from deployments.local.postgres import EmbeddedPostgres, programs_folder
 from deployments.local.valkey import VALKEY_RIGHTS
 from storage.embedded_servers import VALKEY_USER
 from storage.settings import Settings
@@ -248,9 +255,9 @@ def test_the_words_at_the_top_name_the_cores_that_the_limits_need() -> None:
 def test_another_line_of_code_or_of_compose_installs_nothing_once_more() -> None:
     lines = (PROJECT / "deployments" / "Dockerfile").read_text().splitlines()
     installs = next(number for number, line in enumerate(lines) if "--constraint constraints.txt" in line)
-    copied = {line.split()[1] for line in lines[:installs] if line.startswith("COPY")}
+    copied = {word for line in lines[:installs] if line.startswith("COPY") for word in line.split()[1:-1]}
 
-    assert not copied & {"storage", "flows", "platform_api", "deployments"}
+    assert copied == {"pyproject.toml", "constraints.txt"}
     assert "deployments/compose*.yaml" in (PROJECT / ".dockerignore").read_text().splitlines()
 
 
@@ -282,6 +289,59 @@ def test_the_network_that_has_addresses_of_its_own_is_none_that_docker_gives_to_
 def test_postgres_is_healthy_only_when_it_listens_on_its_port() -> None:
     """While it makes the databases it listens on its socket alone: who starts then finds neither port nor database."""
     assert "--host 127.0.0.1 " in SERVICES["postgres"]["healthcheck"]["test"][1]
+
+
+def test_the_script_of_the_databases_takes_any_password(short_folder: Path) -> None:
+    secrets = {f"{name.upper()}_DB_PASSWORD": f"{name}' \"$x`y\\" for name in ("darkroom", "prefect", "mlflow")}
+    with EmbeddedPostgres(short_folder / "compose", durable=False).serving() as server:
+        command = [
+            programs_folder() / "psql",
+            "--no-psqlrc",
+            "--set=ON_ERROR_STOP=1",
+            "--dbname",
+            server.url("postgres"),
+        ]
+        script = COMPOSE.parent / DOCUMENT["configs"]["databases"]["file"]
+        subprocess.run([*command, "--file", script], env={**os.environ, **secrets}, check=True, capture_output=True)
+        with psycopg.connect(server.url("mlflow")) as connection:
+            [(owner, public)] = connection.execute(
+                "select pg_get_userbyid(datdba), has_database_privilege('darkroom', 'mlflow', 'connect')"
+                " from pg_database where datname = 'mlflow'"
+            ).fetchall()
+            [(verifier,)] = connection.execute("select rolpassword from pg_authid where rolname = 'prefect'").fetchall()
+    assert (owner, public) == ("mlflow", False)
+    assert scram_accepts(verifier, secrets["PREFECT_DB_PASSWORD"])
+
+
+def scram_accepts(verifier: str, password: str) -> bool:
+    """Whether a password is the one of a SCRAM-SHA-256 verifier (RFC 5803)."""
+    _, rest, keys = verifier.split("$")
+    rounds, salt = rest.split(":")
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(rounds))
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    return stored == base64.b64decode(keys.split(":")[0])
+
+
+def test_what_the_shells_of_compose_write_is_what_their_servers_read() -> None:
+    """Each container's script, with its server replaced by what shows what it would read."""
+    secrets = {"VALKEYCLI_AUTH": "a1", "DARKROOM_VALKEY_PASSWORD": "b2", "S3_ACCESS_KEY": "c3", "S3_SECRET_KEY": "d4"}
+    environment = {"PATH": os.environ["PATH"], **secrets}
+
+    def written(script: str, old: str, new: str) -> str:
+        assert old in script
+        command = ["sh", "-c", script.replace("$$", "$").replace(old, new)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    settings = written(SERVICES["valkey"]["command"][-1], "exec docker-entrypoint.sh valkey-server -", "cat")
+    assert settings.splitlines()[:2] == [
+        "requirepass a1",
+        f"user {VALKEY_USER} {VALKEY_RIGHTS.format(secret='b2')}",
+    ]
+    keys = written(
+        SERVICES["objects"]["entrypoint"][-1].replace("/tmp/s3.json", "/dev/stdout"), "exec /entrypoint.sh", "true"
+    )
+    [identity] = json.loads(keys)["identities"]
+    assert identity["credentials"] == [{"accessKey": "c3", "secretKey": "d4"}]
 
 
 def test_what_must_last_is_on_a_volume_and_the_roots_are_read_only() -> None:

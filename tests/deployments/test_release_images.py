@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from deployments.release_images import COMPOSE, DIGEST, ImageUnknown, digest_of, override, pinned
+from deployments.release_images import COMPOSE, DIGEST, ImageUnknown, digest_of, main, override, pinned
 from tests.conftest import free_port
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
@@ -139,6 +139,23 @@ def test_a_registry_says_the_digest_of_a_tag(registry: str) -> None:
     digest = push(registry, "darkroom", "0.1.0")
     assert DIGEST.fullmatch(digest)
     assert digest_of(f"{registry}/darkroom:0.1.0") == digest
+
+
+@needs_registry
+def test_a_file_of_before_stays_until_there_is_a_whole_one(registry: str, tmp_path: Path) -> None:
+    file = tmp_path / "release.yaml"
+    file.write_text("of before")
+    document = {"services": {"api": {"image": "darkroom:0.1.0", "build": "."}}}
+    push(registry, "darkroom", "0.1.0")
+    with pytest.MonkeyPatch.context() as patch:
+        (tmp_path / "compose.yaml").write_text(yaml.safe_dump(document))
+        patch.setattr("deployments.release_images.COMPOSE", tmp_path / "compose.yaml")
+        with pytest.raises(SystemExit, match="No digest of"):
+            main(f"{registry}/darkroom:0.2.0", file)
+        assert file.read_text() == "of before"
+        main(f"{registry}/darkroom:0.1.0", file)
+    assert "/darkroom:0.1.0@sha256:" in yaml.load(file.read_text(), Loader=_Loader)["services"]["api"]["image"]
+    assert [one.name for one in tmp_path.iterdir() if one.name.endswith(".new")] == []
 
 
 @needs_registry

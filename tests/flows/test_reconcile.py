@@ -10,6 +10,7 @@ import pytest
 from flows import reconcile as reconciling
 from flows.metrics.rollups import roll_up
 from flows.reconcile import (
+    ReconcileIncomplete,
     check_invariants,
     compare_stores,
     publish_scheduled,
@@ -152,6 +153,18 @@ def test_the_bytes_of_some_accounts_are_summed_in_one_run_and_of_all_in_turn(sto
         assert len(rows) < 12
         found += rows
     assert sorted(found) == sorted(str(owner) for owner in owners)
+
+
+def test_a_run_in_which_a_comparison_breaks_fails_with_it(
+    stores: Stores, environment: dict[str, str], prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Stores) -> list[str]:
+        raise KeyError("strange")
+
+    broken.__name__ = "reconcile_tracking"
+    monkeypatch.setattr(reconciling, "reconcile_tracking", broken)
+    with pytest.raises(ReconcileIncomplete, match="reconcile_tracking did not end: KeyError: 'strange'"):
+        reconcile()
 
 
 def test_a_second_run_ends_at_once(stores: Stores, environment: dict[str, str], prefect_server: None) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from deployments.commands import publication
 from storage.postgres import catalog, models, versions
 from storage.postgres.connection import Script
 from storage.records.catalog import ModelVersion, VersionFields
 from storage.records.vocabulary import Availability
 from tests.deployments.line import Line
-from tests.storage.makers import a_file
+from tests.storage.makers import a_file, a_model
 
 
 def drafted(line: Line, fine_tune: int, name: str = "not ready") -> ModelVersion:
@@ -31,6 +34,12 @@ def test_models_are_listed_with_what_nobody_else_sees(line: Line) -> None:
     assert row.split()[0] == str(draft.model_id)
     assert {"Published", "Private"} <= set(row.split())
     assert str(draft.id) in row
+    a_model(line.door.database, line.door.account_id, "another")
+    [_, newest, more] = line("models", "-n", "1").output.splitlines()
+    assert (newest.split()[0] > row.split()[0], more) == (True, "there are more: darkroom models -n 5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publication, "PAGE", 1)
+        assert [one.split()[0] for one in line("models").output.splitlines()[1:]] == [newest.split()[0], row.split()[0]]
 
 
 def test_publishing_a_model_names_what_becomes_public_and_asks_first(line: Line) -> None:

@@ -64,5 +64,5 @@ def test_storage_and_the_last_backup_are_shown_where_every_store_is_elsewhere(
     assert code == 1
     assert "free here: " in said
     assert "must stay free where the API is" in said
-    assert "are refused" not in said
+    assert "if the API is here, it refuses uploads and new jobs" in said
     assert "backups: every night to /backups/darkroom; the newest is 0 hours old, 2026-11-28" in said, said

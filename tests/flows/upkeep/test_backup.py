@@ -261,6 +261,18 @@ def test_a_changed_blob_is_put_aside_by_verify_and_copied_again(old: Source) -> 
     assert (done.exit_code, "is whole" in done.output) == (0, True)
 
 
+def test_a_changed_blob_is_put_aside_also_where_a_dump_is_cut(old: Source) -> None:
+    made = old.back_up()
+    path = next(path for path in (old.place / "blobs").rglob("*") if path.is_file())
+    path.write_bytes(path.read_bytes() + b"more")
+    dump = old.place / "backups" / made.manifest.name / next(f.name for f in made.manifest.files if ".dump" in f.name)
+    dump.write_bytes(dump.read_bytes()[:-7])
+    done = CliRunner().invoke(app, ["backup", "verify", str(old.place)])
+    said = " ".join(done.output.split())
+    assert (done.exit_code, path.exists(), (old.place / "damaged" / path.name).exists()) == (1, False, True), said
+    assert "go back to this one for nothing. What was there of the blobs is in" in said
+
+
 def test_a_manifest_that_changed_is_damage_and_a_backup_without_one_is_none(copy: Path) -> None:
     store, manifest = newest(copy)
     [path] = (file for file in (copy / "backups" / manifest.name).iterdir() if is_manifest(file.name))

@@ -92,11 +92,13 @@ def test_what_a_row_names_is_named(database: Database, lax: psycopg.Connection[d
         a_row(lax, table, column)
         assert database.run(references.referenced([SHA256, "cd" * 32])) == [SHA256], place
         assert [found for found, _ in references.pages(database.run, "ab", "ac", 10)] == [SHA256], place
+        assert len(database.run(references.naming(SHA256))) == 1, place
         if columns(lax, f"table_name = '{table}' and column_name = 'gone_at'"):
             lax.execute(f"update {table} set gone_at = now()".encode())
         else:
             lax.execute(f"delete from {table}".encode())
         assert database.run(references.referenced([SHA256])) == [], place
+        assert database.run(references.naming(SHA256)) == [], place
         assert list(references.pages(database.run, "", references.BEHIND, 10)) == [], place
 
 
