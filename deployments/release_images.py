@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,8 +91,14 @@ def main(
         sys.stdout.write(text)
         return
     new = output.with_name(f".{output.name}.new")
-    new.write_text(text)
-    new.replace(output)
+    try:
+        new.write_text(text)
+        new.replace(output)
+    except OSError as error:
+        raise SystemExit(f"{output} was not written: {error.strerror}. Mend that, then repeat it.") from error
+    finally:
+        with suppress(OSError):
+            new.unlink()
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, TypeVar
 
 from litestar.params import Parameter
 
 from storage.errors import InvalidRequest, TooManyRequests
 
+T = TypeVar("T")
 PageLimit = Annotated[int, Parameter(ge=1, le=200, description="Items in one page.", required=False)]
 PageCursor = Annotated[
     str | None,
@@ -54,6 +56,12 @@ def write_cursor(*parts: object) -> str:
     return base64.urlsafe_b64encode("|".join(str(part) for part in parts).encode()).decode().rstrip("=")
 
 
+def end_of_page(found: Sequence[T], limit: int, place: Callable[[T], tuple[object, ...]]) -> str | None:
+    """The cursor of the page after the first `limit` of what was found; None when no more was. `place` is where the
+    next page goes on after."""
+    return write_cursor(*place(found[limit - 1])) if len(found) > limit else None
+
+
 def read_cursor(cursor: str, parts: int) -> list[str]:
     """What `write_cursor` was given, as text. Raises InvalidRequest for anything else."""
     try:
@@ -61,7 +69,7 @@ def read_cursor(cursor: str, parts: int) -> list[str]:
         found = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True).decode("ascii").split("|")
     except (binascii.Error, UnicodeError) as error:
         raise wrong_cursor() from error
-    if len(found) != parts:
+    if len(found) != parts or not all(part.isprintable() for part in found):
         raise wrong_cursor()
     return found
 
@@ -70,10 +78,29 @@ def read_number_cursor(cursor: str | None) -> int | None:
     """A cursor that is one number. Raises InvalidRequest."""
     if cursor is None:
         return None
-    text = read_cursor(cursor, 1)[0]
+    try:
+        return read_number(read_cursor(cursor, 1)[0])
+    except ValueError as error:
+        raise wrong_cursor() from error
+
+
+def read_number(text: str) -> int:
+    """A number of a row that stands in a cursor. Raises ValueError."""
     if not text.isdigit() or len(text) > 18:
-        raise wrong_cursor()
+        raise ValueError(text)
     return int(text)
+
+
+def read_moment_cursor(cursor: str | None, read: Callable[[str], T]) -> tuple[datetime, T] | None:
+    """A cursor that is a time and something else, which `read` makes of its text or refuses with ValueError. Raises
+    InvalidRequest."""
+    if cursor is None:
+        return None
+    moment, rest = read_cursor(cursor, 2)
+    try:
+        return datetime.fromisoformat(moment), read(rest)
+    except ValueError as error:
+        raise wrong_cursor() from error
 
 
 def wrong_cursor() -> InvalidRequest:

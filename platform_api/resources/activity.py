@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from platform_api.access import Caller, Requires
 from platform_api.bodies import strictly
-from platform_api.limits import PageCursor, PageLimit, read_number_cursor, write_cursor
+from platform_api.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.problems import can_answer
 from platform_api.queries import BIGGEST
 from platform_api.resources.views import API, Page, page_metadata
@@ -141,7 +141,7 @@ class ActivityResource(Controller):
         found = await stores.database.run(
             activity.set_aside(account_id=whose, before=read_number_cursor(cursor), limit=limit + 1)
         )
-        end = write_cursor(found[limit - 1].id) if len(found) > limit else None
+        end = end_of_page(found, limit, lambda last: (last.id,))
         items = [
             SetAsideAct(
                 id=one.id,

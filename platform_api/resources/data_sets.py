@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from platform_api import documentation, receiving
 from platform_api.access import Caller, Requires
-from platform_api.limits import PageCursor, PageLimit, read_cursor, write_cursor, wrong_cursor
+from platform_api.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
 from platform_api.problems import can_answer
 from platform_api.reservations import reserving
 from platform_api.resources.views import API, Page, page_metadata
@@ -142,10 +142,9 @@ class DataSets(Controller):
         self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[DataSetView]:
         """A page of the caller's data sets."""
-        before = None if cursor is None else _place(cursor)
+        before = read_moment_cursor(cursor, UUID)
         found = await stores.database.run(uploads.list_for_account(caller.account_id, before=before, limit=limit + 1))
-        last = found[limit - 1] if len(found) > limit else None
-        end = last and write_cursor(last.created_at.isoformat(), last.id)
+        end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.id))
         return Page(
             items=[DataSetView(**_view_fields(data_set)) for data_set in found[:limit]],
             metadata=page_metadata(f"{API}/data-sets", end, {"limit": limit}),
@@ -175,14 +174,6 @@ class DataSets(Controller):
     async def remove(self, stores: AsyncStores, caller: Caller, data_set_id: UUID) -> None:
         """The photos are gone for good once the sweep of unused bytes has passed. Models made from them stay."""
         await stores.database.run(lambda: uploads.delete(data_set_id, caller.account_id))
-
-
-def _place(cursor: str) -> tuple[datetime, UUID]:
-    at, identity = read_cursor(cursor, 2)
-    try:
-        return datetime.fromisoformat(at), UUID(identity)
-    except ValueError as error:
-        raise wrong_cursor() from error
 
 
 def _unpack(upload: receiving.Upload, folder: Path, limits: UploadSettings) -> list[Staged]:

@@ -16,7 +16,7 @@ from platform_api import downloads, events
 from platform_api.access import Caller, Requires
 from platform_api.headers import request_id
 from platform_api.idempotency import IdempotencyKey, checked_key
-from platform_api.limits import PageCursor, PageLimit, read_number_cursor, write_cursor
+from platform_api.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.problems import can_answer
 from platform_api.resources.job_views import (
     NOUNS,
@@ -76,7 +76,7 @@ class JobRoutes(Controller):
         found = await stores.database.run(
             jobs.list_for_account(caller.account_id, before=before, kind=self.kind, state=in_state, limit=limit + 1)
         )
-        end = write_cursor(found[limit - 1].sequence) if len(found) > limit else None
+        end = end_of_page(found, limit, lambda last: (last.sequence,))
         query = {"limit": limit, "state": in_state}
         return Page(
             items=[summary(job) for job in found[:limit]],

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from platform_api.access import Caller, Requires
 from platform_api.bodies import has_control_characters, strictly
-from platform_api.limits import PageCursor, PageLimit, read_cursor, write_cursor, wrong_cursor
+from platform_api.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
 from platform_api.problems import can_answer
 from platform_api.resources.views import API, Page, page_metadata
 from platform_api.writing import kept
@@ -65,10 +65,9 @@ class Keys(Controller):
         self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[KeyView]:
         """A page of the caller's keys, revoked and expired ones too; never a secret."""
-        before = None if cursor is None else _place(cursor)
+        before = read_moment_cursor(cursor, str)
         found = await stores.database.run(access.keys_of(caller.account_id, before=before, limit=limit + 1))
-        last = found[limit - 1] if len(found) > limit else None
-        end = last and write_cursor(last.created_at.isoformat(), last.id)
+        end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.id))
         return Page(
             items=[msgspec.convert(key, KeyView, from_attributes=True) for key in found[:limit]],
             metadata=page_metadata(f"{API}/keys", end, {"limit": limit}),
@@ -130,11 +129,3 @@ def _expiry(giving: ApiKey, asked: datetime | None) -> datetime | None:
         reason = f"must not be later than {giving.expires_at.isoformat()}, when the key that asks expires"
         raise InvalidRequest({"expiresAt": reason})
     return asked
-
-
-def _place(cursor: str) -> tuple[datetime, str]:
-    at, key_id = read_cursor(cursor, 2)
-    try:
-        return datetime.fromisoformat(at), key_id
-    except ValueError as error:
-        raise wrong_cursor() from error

@@ -12,7 +12,7 @@ from litestar.params import Parameter
 from platform_api import events, in_app_stream
 from platform_api.access import Caller, Requires
 from platform_api.bodies import strictly
-from platform_api.limits import PageCursor, PageLimit, read_number_cursor, write_cursor
+from platform_api.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.problems import can_answer
 from platform_api.resources.notification_views import (
     NotificationView,
@@ -52,7 +52,7 @@ class Notifications(Controller):
         before = read_number_cursor(cursor)
         query = in_app.page(caller.account.number, before=before, unread=unread, limit=limit + 1)
         found = await stores.database.run(query)
-        end = write_cursor(found[limit - 1].id) if len(found) > limit else None
+        end = end_of_page(found, limit, lambda last: (last.id,))
         return Page(
             items=[notification_view(one, stores.settings) for one in found[:limit]],
             metadata=page_metadata(f"{API}/notifications", end, {"limit": limit, "unread": "true" if unread else None}),

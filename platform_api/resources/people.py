@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from platform_api.access import Caller, Reads, Requires
 from platform_api.answers import Addresses, addresses, answer
-from platform_api.limits import PageCursor, read_number_cursor, write_cursor
+from platform_api.limits import PageCursor, end_of_page, read_number_cursor
 from platform_api.paging import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.problems import can_answer
 from platform_api.queries import Query, a_list, a_number, a_text
@@ -212,7 +212,7 @@ class People(Controller):
             return found, [model_view(model, parts, where) for model in seen]
 
         found, items = await stores.database.run(script)
-        end = write_cursor(found[limit - 1].id) if len(found) > limit else None
+        end = end_of_page(found, limit, lambda last: (last.id,))
         return Page(items=items, metadata=page_metadata(f"{API}/me/models", end, {"limit": limit}))
 
 

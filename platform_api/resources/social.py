@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from platform_api.access import Caller, Reads, Requires
 from platform_api.bodies import LINES, strictly
-from platform_api.limits import PageCursor, PageLimit, read_cursor, read_number_cursor, write_cursor, wrong_cursor
+from platform_api.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor, read_number, read_number_cursor
 from platform_api.problems import can_answer
 from platform_api.queries import BIGGEST
 from platform_api.resources.views import API, Page, page_metadata
@@ -104,10 +104,9 @@ class Follows(Controller):
         self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[FollowView]:
         """A page of the accounts that you follow, newest first."""
-        before = None if cursor is None else _place(cursor)
+        before = read_moment_cursor(cursor, read_number)
         found = await stores.database.run(social.followed(caller.account_id, before=before, limit=limit + 1))
-        last = found[limit - 1] if len(found) > limit else None
-        end = last and write_cursor(last.created_at.isoformat(), last.number)
+        end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.number))
         return Page(
             items=[FollowView(number=one.number, username=one.name, since=one.created_at) for one in found[:limit]],
             metadata=page_metadata(f"{API}/follows", end, {"limit": limit}),
@@ -202,7 +201,7 @@ class Comments(Controller):
             return (yield from _views(found))
 
         views = await stores.database.run(script)
-        end = write_cursor(views[limit - 1].id) if len(views) > limit else None
+        end = end_of_page(views, limit, lambda last: (last.id,))
         query = {"entity": entity.value, "entityId": entity_id, "limit": limit}
         return Page(items=views[:limit], metadata=page_metadata(f"{API}/comments", end, query))
 
@@ -251,14 +250,6 @@ class Comments(Controller):
     async def remove(self, stores: AsyncStores, caller: Caller, comment_id: Number) -> None:
         """Delete your own comment; a moderator can delete anybody's. Replies stay."""
         await stores.database.run(lambda: social.delete_comment(viewer_of(caller.account), comment_id))
-
-
-def _place(cursor: str) -> tuple[datetime, int]:
-    moment, number = read_cursor(cursor, 2)
-    try:
-        return datetime.fromisoformat(moment), int(number) if number.isdigit() and len(number) < 10 else -1
-    except ValueError as error:
-        raise wrong_cursor() from error
 
 
 def _view(script: Script[Comment]) -> Script[CommentView]:

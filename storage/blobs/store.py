@@ -15,8 +15,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from uuid import uuid4
@@ -24,8 +24,9 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from storage.blobs.disks import move, scan, sync_folder, take_name
+from storage.blobs.disks import scan, sync_folder, take_name
 from storage.blobs.failures import failures_of, named, store_error
+from storage.blobs.removal import Removal
 from storage.blobs.stored import PREFIXES, Blob, StoredBlob, is_name, modified_at
 from storage.blobs.unfinished import UnfinishedBlob
 from storage.errors import BlobCorrupted, BlobMissing
@@ -163,71 +164,33 @@ class BlobStore:
 
     def exists(self, sha256: str) -> bool:
         """Whether a blob is there. Raises StoreUnavailable."""
-        with named(self._failures):
-            return bool(self._fs.exists(self._path(sha256)))
+        return self._facts(sha256) is not None
 
     def age_seconds(self, sha256: str) -> float | None:
         """How long ago a blob was written; None when it is not there. Raises StoreUnavailable."""
-        with named(self._failures):
-            try:
-                facts = cast(Mapping[str, Any], self._fs.info(self._path(sha256)))
-            except FileNotFoundError:
-                return None
+        if (facts := self._facts(sha256)) is None:
+            return None
         now = self._clock()
         return now - modified_at(facts, now)
+
+    def _facts(self, sha256: str) -> Mapping[str, Any] | None:
+        """Not by fsspec's `exists`: for a disk that does not answer it says that there is nothing."""
+        with named(self._failures):
+            try:
+                return cast(Mapping[str, Any], self._fs.info(self._path(sha256)))
+            except FileNotFoundError:
+                return None
 
     def delete(self, sha256: str) -> None:
         """Remove a blob. One that is gone already is no error. Raises StoreUnavailable."""
         with named(self._failures), suppress(FileNotFoundError):
             self._fs.rm_file(self._path(sha256))
 
-    @contextmanager
-    def removing(self, sha256: str) -> Generator[None]:
+    def removing(self, sha256: str) -> AbstractContextManager[None]:
         """A blob is gone while the block runs, and for good if it ends well. Else it comes back: where a commit failed,
-        the lock that kept others from naming these bytes may have been lost before. Raises StoreUnavailable."""
-        path, aside, without_copy = self._path(sha256), self._temporary(), False
-        try:
-            with named(self._failures), suppress(FileNotFoundError):
-                if self._local:
-                    move(Path(path), Path(aside))
-                else:
-                    without_copy = not self._copied(path, aside)
-                    self._fs.rm_file(path)
-            yield
-        except BaseException:
-            self._put_back(sha256, aside, without_copy)
-            raise
-        with suppress(*self._failures):  # what stays is swept a day later
-            self._fs.rm_file(aside)
-
-    def _copied(self, path: str, aside: str) -> bool:
-        """Whether a copy was made: a full store has no room for one, and must be emptied. Raises FileNotFoundError."""
-        try:
-            self._fs.cp_file(path, aside)
-        except FileNotFoundError:
-            raise
-        except self._failures as error:
-            log.warning("%s is removed without a copy beside it: %s: %s", path, type(error).__name__, error)
-            return False
-        return True
-
-    def _put_back(self, sha256: str, aside: str, without_copy: bool) -> None:
-        """Undo a removal. Raises nothing: what cannot be put back is logged, with where its bytes are."""
-        path = self._path(sha256)
-        try:
-            if without_copy:
-                if not self._fs.exists(path):
-                    log.error("blob %s is gone, and no copy of it was made. If a row names it: restore it", sha256)
-            elif self._local:
-                move(Path(aside), Path(path))
-            else:
-                self._fs.cp_file(aside, path)
-                with suppress(*self._failures):  # what stays is swept a day later
-                    self._fs.rm_file(aside)
-        except FileNotFoundError:
-            pass  # it was not there before
-        except self._failures:
-            log.exception("blob %s could not be put back. Until that is swept, its bytes are in %s", sha256, aside)
+        the lock that kept others from naming these bytes may have been lost before. Raises DiskFull, StoreUnavailable.
+        """
+        return Removal(self._fs, self._local, self._failures, self._path(sha256), self._temporary()).held()
 
     def list(self) -> Iterator[StoredBlob]:
         """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""

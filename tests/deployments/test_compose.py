@@ -1,4 +1,4 @@
-"""compose.yaml: the same platform on real servers. Read, not run: no container engine is needed for these."""
+"""compose.yaml: the same platform on real servers. It is read, and its scripts are run without a container engine."""
 
 from __future__ import annotations
 
@@ -288,7 +288,14 @@ def test_the_network_that_has_addresses_of_its_own_is_none_that_docker_gives_to_
 
 def test_postgres_is_healthy_only_when_it_listens_on_its_port() -> None:
     """While it makes the databases it listens on its socket alone: who starts then finds neither port nor database."""
-    assert "--host 127.0.0.1 " in SERVICES["postgres"]["healthcheck"]["test"][1]
+    check = SERVICES["postgres"]["healthcheck"]["test"][1]
+    made = re.findall(
+        r"^create database (\w+) owner (\w+);", (COMPOSE.parent / "databases.sql").read_text(), re.MULTILINE
+    )
+
+    assert "--host 127.0.0.1 " in check
+    assert f"--username {made[-1][1]} " in check, "the last one that is made is there when all are"
+    assert made[-1][0] == made[-1][1], "psql asks for the database of the role's name"
 
 
 def test_the_script_of_the_databases_takes_any_password(short_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -141,6 +142,12 @@ def test_a_registry_says_the_digest_of_a_tag(registry: str) -> None:
     assert digest_of(f"{registry}/darkroom:0.1.0") == digest
 
 
+def half_written(file: Path, text: str) -> int:
+    with file.open("w") as stream:
+        stream.write(text[: len(text) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @needs_registry
 def test_a_file_of_before_stays_until_there_is_a_whole_one(registry: str, tmp_path: Path) -> None:
     file = tmp_path / "release.yaml"
@@ -152,7 +159,13 @@ def test_a_file_of_before_stays_until_there_is_a_whole_one(registry: str, tmp_pa
         patch.setattr("deployments.release_images.COMPOSE", tmp_path / "compose.yaml")
         with pytest.raises(SystemExit, match="No digest of"):
             main(f"{registry}/darkroom:0.2.0", file)
+        with patch.context() as full, pytest.raises(SystemExit, match="No space left"):
+            full.setattr(Path, "write_text", half_written)
+            main(f"{registry}/darkroom:0.1.0", file)
+        with pytest.raises(SystemExit, match="Not a directory"):
+            main(f"{registry}/darkroom:0.1.0", file / "release.yaml")
         assert file.read_text() == "of before"
+        assert [one.name for one in tmp_path.iterdir() if one.name.endswith(".new")] == []
         main(f"{registry}/darkroom:0.1.0", file)
     assert "/darkroom:0.1.0@sha256:" in yaml.load(file.read_text(), Loader=_Loader)["services"]["api"]["image"]
     assert [one.name for one in tmp_path.iterdir() if one.name.endswith(".new")] == []

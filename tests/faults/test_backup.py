@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,21 +58,40 @@ def backed_up_under_writes(bench: Bench, place: Path, passphrase: Path, before_s
             began, count = time.monotonic(), writer.writes
             time.sleep(before_seconds)
             say(darkroom(bench.platform, "backup", str(place), "--passphrase-file", str(passphrase)))
-            say(f"first backup and {before_seconds:.0f} s before it: {rate(writer.writes - count, began)}")
+            first = rate(writer.writes - count, began)
+            say(f"first backup and {before_seconds:.0f} s before it: {first}")
             asked, count, began = datetime.now(UTC), writer.writes, time.monotonic()
             say(darkroom(bench.platform, "backup", str(place)))
-            say(f"second backup: {rate(writer.writes - count, began)}")
+            second = rate(writer.writes - count, began)
+            say(f"second backup: {second}")
             time.sleep(0.5)  # and goes on after it
         assert writer.failures == []
-        assert writer.writes > 30
+        # On a slow machine at least half of what the drill is for; less is no backup under writes.
+        assert min(first.a_minute, second.a_minute) > A_MINUTE / 2
         writer.acknowledged = [each for each in writer.acknowledged if each.at < asked]
         assert writer.acknowledged
         return writer
 
 
-def rate(writes: int, began: float) -> str:
-    seconds = time.monotonic() - began
-    return f"{writes} writes in {seconds:.1f} s, {writes / seconds * 60:,.0f} a minute"
+@dataclass(frozen=True)
+class Rate:
+    """So many writes in so many seconds."""
+
+    writes: int
+    seconds: float
+
+    @property
+    def a_minute(self) -> float:
+        """In writes a minute."""
+        return self.writes / self.seconds * 60
+
+    def __str__(self) -> str:
+        """For those who read the figures."""
+        return f"{self.writes} writes in {self.seconds:.1f} s, {self.a_minute:,.0f} a minute"
+
+
+def rate(writes: int, began: float) -> Rate:
+    return Rate(writes, time.monotonic() - began)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def assert_subject_is_there(bench: Bench, number: int, **fields: object) -> None
 
 def test_a_subject_never_seen_before_is_in_new_scenes(bench: Bench) -> None:
     # Less of each than the default; the soak and the demo take all.
-    assert_subject_is_there(bench, 0, steps=150, regularizationCount=32, sampleEvery=150)
+    assert_subject_is_there(bench, 0, steps=80, regularizationCount=24, sampleEvery=80)
 
 
 @pytest.mark.soak

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.faults.catalogue import WORDS, Reader, World
 from tests.flows.indexing.processes import DRAIN_STEPS, REBUILD_STEPS, drain_once, rebuild_once, run_flow
 from tests.storage.makers import a_published_model, an_account, an_image
 
-LAST_WRITES = 60
+LAST_WRITES, LATE_SECONDS = 60, 900.0
 STEPS = (*DRAIN_STEPS, *REBUILD_STEPS)
 """Where drains and rebuilds are killed."""
 
@@ -70,11 +71,10 @@ def follow(stores: Stores, stop: threading.Event) -> None:
         stop.wait(0.02)
 
 
-def kill_at_each_step(stores: Stores, folder: Path, writing: threading.Event) -> set[str]:
-    """Drain and rebuild while somebody writes, killed at each step in turn, then whole; gives the steps that killed."""
-    killed: set[str] = set()
+def kill_at_each_step(stores: Stores, folder: Path, writing: threading.Event, killed: set[str]) -> None:
+    """Drain and rebuild while somebody writes, killed at each step in turn, then whole; `killed` gets those steps."""
     kinds = itertools.cycle(Kind)
-    while writing.is_set() or len(killed) < len(STEPS):
+    while writing.is_set():
         for step in (*STEPS, ""):
             kind = next(kinds)
             died = run_flow(drain_once, stores.settings, kind, kill_at=step, folder=folder)
@@ -82,7 +82,6 @@ def kill_at_each_step(stores: Stores, folder: Path, writing: threading.Event) ->
                 died = run_flow(rebuild_once, stores.settings, kind, kill_at=step, folder=folder)
             if died:
                 killed.add(step)
-    return killed
 
 
 def settle(stores: Stores) -> None:
@@ -113,7 +112,7 @@ async def compare_answers(stores: Stores) -> None:
 @pytest.mark.parametrize(
     ("writes", "together"),
     [
-        (2_000, 20),  # rows to a commit
+        pytest.param(600, 20, marks=pytest.mark.timeout(1800)),  # rows to a commit
         pytest.param(10_000, 20, marks=pytest.mark.soak),
         pytest.param(10_000, 1, marks=pytest.mark.soak),
         pytest.param(1_000_000, 100, marks=pytest.mark.soak),
@@ -125,13 +124,23 @@ def test_search_equals_the_catalogue_whatever_is_written_and_whatever_dies(
     world = World(stores, seed=writes)
     settle(stores)
     reader = Reader(stores.settings, world.steady)
-    stop, writing = threading.Event(), threading.Event()
+    stop, writing, killed = threading.Event(), threading.Event(), set[str]()
+    failures: list[Exception] = []
     writing.set()
 
     def write() -> None:
-        for _ in range(writes // together):
-            world.write(together)
-        writing.clear()
+        """So much, and then on until something was killed at every step meanwhile, or will not be."""
+        try:
+            for _ in range(writes // together):
+                world.write(together)
+            late = time.monotonic() + LATE_SECONDS
+            while not stop.is_set() and len(killed) < len(STEPS) and time.monotonic() < late:
+                world.write(together)
+                stop.wait(0.5)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test says so
+            failures.append(error)
+        finally:
+            writing.clear()
 
     threads = [
         threading.Thread(target=write),
@@ -140,10 +149,13 @@ def test_search_equals_the_catalogue_whatever_is_written_and_whatever_dies(
     ]
     for thread in threads:
         thread.start()
-    killed = kill_at_each_step(stores, tmp_path, writing)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        kill_at_each_step(stores, tmp_path, writing, killed)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
     assert killed == set(STEPS)
     for _ in range(LAST_WRITES):  # no rebuild comes after these
         world.write()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from storage.postgres import access, catalog, models, versions
+from storage.postgres.connection import Script
 from storage.records.catalog import ModelFields, VersionFields
 from storage.records.vocabulary import ModelType
 from storage.settings import Settings
@@ -19,6 +21,8 @@ from storage.stores import Stores, open_stores
 from tests.storage.makers import a_file
 
 MODELS = 20
+THREADS = 4
+"""How many write at once: one waits for each commit, and does not keep up beside a backup."""
 
 
 @dataclass(frozen=True)
@@ -37,55 +41,73 @@ class Writer:
     stores: Stores
     acknowledged: list[Acknowledged] = field(default_factory=list)
     model_ids: list[int] = field(default_factory=list)
-    writes: int = 0
     failures: list[str] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _done: list[int] = field(default_factory=list)
+
+    @property
+    def writes(self) -> int:
+        """How many have been committed."""
+        return len(self._done)
 
     def begin(self) -> None:
-        """The models that it writes to."""
+        """The models that it writes to, each with a version, so that it can be published."""
         account = self.stores.database.run(access.ensure_account("drill"))
         for number in range(MODELS):
             fields = ModelFields(name=f"drill {number}", type=ModelType.LORA)
-            self.model_ids.append(self.stores.database.run(models.create(account.id, fields)).id)
+            model_id = self.stores.database.run(models.create(account.id, fields)).id
+            self.model_ids.append(model_id)
+            self._add_version(model_id, f"first of {number}")
 
-    def write(self) -> None:
+    def write(self, number: int) -> None:
         """One write: a version with its bytes, which are stored first; other words for a model; or its publication."""
-        database = self.stores.database
-        model = database.run(catalog.model_by_id(self.model_ids[self.writes // 3 % MODELS]))
-        match self.writes % 3:
+        database, model_id = self.stores.database, self.model_ids[number % MODELS]
+        model = database.run(catalog.model_by_id(model_id))
+        match number % 3:
             case 0:
-                blob = self.stores.blobs.put(f"weights {self.writes} {time.time_ns()}".encode() * 100)
-                wanted = VersionFields(name=f"v{self.writes}", base_model="SD 1.5")
-                version = database.run(versions.create(model, wanted))
-                database.run(catalog.add_files(version.id, [replace(a_file(blob.sha256), size=blob.size)]))
-                self.acknowledged.append(Acknowledged(datetime.now(UTC), version.id, blob.sha256))
+                self.acknowledged.append(self._add_version(model_id, f"v{number}"))
             case 1:
-                database.run(models.change(model, {"description": f"write {self.writes}"}))
+                database.run(lambda: models.change(model, {"description": f"write {number}"}))
             case _:
-                database.run(models.publish(model))
-        self.writes += 1
+                database.run(lambda: models.publish(model))
+        self._done.append(number)
+
+    def _add_version(self, model_id: int, name: str) -> Acknowledged:
+        blob = self.stores.blobs.put(f"weights {name} {time.time_ns()}".encode() * 100)
+
+        def script() -> Script[int]:
+            model = yield from models.lock(model_id)
+            version = yield from versions.create(model, VersionFields(name=name, base_model="SD 1.5"))
+            yield from catalog.add_files(version.id, [replace(a_file(blob.sha256), size=blob.size)])
+            return version.id
+
+        version_id = self.stores.database.run(script)
+        return Acknowledged(datetime.now(UTC), version_id, blob.sha256)
 
     @contextmanager
     def writing(self, a_minute: float) -> Generator[None]:
-        """Write so often for as long as the block lasts."""
-        stop, pause = threading.Event(), 60.0 / a_minute
+        """Write so often for as long as the block lasts; what is late is made up for."""
+        stop, began, pause = threading.Event(), time.monotonic(), 60.0 / a_minute
+        places = itertools.count()
 
         def go_on() -> None:
-            due = time.monotonic()
-            while not stop.is_set():
+            for place in places:
+                if stop.wait(max(0.0, began + place * pause - time.monotonic())):
+                    return
                 try:
-                    self.write()
+                    self.write(next(self._numbers))
                 except Exception as error:  # noqa: BLE001 - whatever it is, the test says so
                     self.failures.append(repr(error))
-                due += pause
-                stop.wait(max(0.0, due - time.monotonic()))
 
-        thread = threading.Thread(target=go_on, name="writer")
-        thread.start()
+        threads = [threading.Thread(target=go_on, name=f"writer-{each}") for each in range(THREADS)]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
 
     def end_on(self, settings: Settings) -> None:
         """Delete what was made, so that the lists of others are theirs."""

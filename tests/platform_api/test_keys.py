@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from platform_api import incoming
+from platform_api.limits import write_cursor
 from storage.errors import QuotaExceeded
 from storage.postgres import access
 from storage.postgres.connection import Query
@@ -99,7 +100,8 @@ def test_pages_of_keys_are_whole(shared_door: Door) -> None:
         page = body["metadata"]["nextPage"]
     assert found[:4] == made[::-1]
     assert len(found) == 5
-    assert_problem(client.get(f"{KEYS}?cursor=zzz"), 422)
+    for cursor in ("zzz", write_cursor("yesterday", "x"), write_cursor("2026-01-01T00:00:00+00:00", "x\0")):
+        assert_problem(client.get(KEYS, params={"cursor": cursor}), 422)
 
 
 def make(client: httpx.Client) -> str:

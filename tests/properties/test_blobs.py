@@ -65,6 +65,7 @@ class Blobs(Machine):
     tables = ("orphans", "data_set_images", "data_sets")
 
     def __init__(self, database: MortalDatabase, folder: Path) -> None:
+        database.dies_in = None  # a run that was broken off may have left it
         super().__init__(database)
         self.mortal, self.folder, self.ahead = database, folder / "blobs", 0.0
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -138,6 +139,13 @@ class Blobs(Machine):
             self.store.delete(hashlib.sha256(content).hexdigest())
             self.known[content].written = None
 
+    @rule(content=CONTENTS)
+    def lose_and_put_again(self, content: bytes) -> None:
+        """A sweep comes in between: the new bytes wait from when they are seen, whatever the old ones waited."""
+        self.lose(content)
+        self.sweep()
+        self.put(content, "put")
+
     @rule(hours=st.sampled_from([1.0, 10.0, 23.0, 24.0]))
     def wait(self, hours: float) -> None:
         """Time passes in which sweeps ran and looked at what they know."""
@@ -159,6 +167,20 @@ class Blobs(Machine):
                 known.orphan, known.written = None, None
                 deleted += 1
         assert len(sweep_blobs(self.stores)) == deleted
+
+    @rule()
+    def a_day_later(self) -> None:
+        """A day passes and the next sweep comes: what many faults need in that order."""
+        self.wait(float(GRACE))
+        self.sweep()
+
+    @rule(content=CONTENTS)
+    def put_again_in_time(self, content: bytes) -> None:
+        """An hour before a day is over somebody wants the bytes again: their wait begins again."""
+        self.wait(GRACE - 1.0)
+        self.put(content, "put")
+        self.wait(1.0)
+        self.sweep()
 
     @rule(after=st.integers(1, 12))
     def a_sweep_dies(self, after: int) -> None:
@@ -204,6 +226,7 @@ def test_the_store_equals_a_dict(database: MortalDatabase, tmp_path: Path) -> No
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_the_store_equals_a_dict_at_length(database: MortalDatabase, tmp_path: Path) -> None:
     run(lambda: Blobs(database, tmp_path), examples=500, steps=50)
 

@@ -36,7 +36,8 @@ def test_models_are_listed_with_what_nobody_else_sees(line: Line) -> None:
     assert str(draft.id) in row
     a_model(line.door.database, line.door.account_id, "another")
     [_, newest, more] = line("models", "-n", "1").output.splitlines()
-    assert (newest.split()[0] > row.split()[0], more) == (True, "there are more: darkroom models -n 5")
+    assert int(newest.split()[0]) > int(row.split()[0])
+    assert more == "there are more: darkroom models -n 5"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publication, "PAGE", 1)
         assert [one.split()[0] for one in line("models").output.splitlines()[1:]] == [newest.split()[0], row.split()[0]]
