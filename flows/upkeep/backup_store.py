@@ -23,7 +23,7 @@ from flows.upkeep.manifest import BackupFile, Manifest, decode, encode, is_manif
 from storage.blobs.disks import sync_folder
 from storage.blobs.failures import failures_of, named
 from storage.blobs.store import CHUNK, BlobStore
-from storage.blobs.stored import modified_at
+from storage.blobs.stored import facts_at, modified_at
 from storage.errors import BackupDamaged, BackupRefused
 from storage.settings import BlobSettings
 
@@ -196,7 +196,7 @@ class BackupStore:
     def _files(self) -> dict[str, dict[str, Any]]:
         folder = f"{self._root}/backups"
         with named(self._failures, self.url):
-            found = self._fs.find(folder, detail=True) if self._fs.exists(folder) else {}
+            found = {} if facts_at(self._fs, folder) is None else self._fs.find(folder, detail=True)
         return cast(dict[str, dict[str, Any]], found)
 
 

@@ -16,7 +16,7 @@ from flows.upkeep.backup_store import verified
 from flows.upkeep.manifest import Amount, Artifact
 from storage.blobs.failures import failures_of, named
 from storage.blobs.store import CHUNK, BlobStore
-from storage.blobs.stored import Blob
+from storage.blobs.stored import Blob, facts_at
 from storage.errors import BackupDamaged, BackupFailed, BlobCorrupted, BlobMissing
 
 THREADS = 4
@@ -111,7 +111,7 @@ def copy_artifacts(url: str, target: BlobStore, there: Mapping[str, int]) -> tup
     artifacts: list[Artifact] = []
     copied, known = Copied(), dict(there)
     with named(failures_of(filesystem), url):
-        paths: list[str] = sorted(filesystem.find(root)) if filesystem.exists(root) else []
+        paths: list[str] = [] if facts_at(filesystem, root) is None else sorted(filesystem.find(root))
     for path in paths:
         artifact = _copy_artifact(filesystem, root.rstrip("/"), path, target, known)
         if artifact is None:

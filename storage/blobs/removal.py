@@ -11,6 +11,7 @@ from typing import Any
 
 from storage.blobs.disks import move
 from storage.blobs.failures import named, store_error
+from storage.blobs.stored import facts_at
 from storage.errors import DiskFull
 
 log = logging.getLogger("darkroom.blobs")
@@ -73,8 +74,8 @@ class Removal:
     def _put_back(self) -> None:
         """Raises nothing: what cannot be put back is logged, with where the copy is."""
         try:
-            if not self._is_there(self.path):
-                if not self._is_there(self.copy):
+            if facts_at(self.filesystem, self.path) is None:
+                if facts_at(self.filesystem, self.copy) is None:
                     log.error("%s is gone, and no copy of it was kept. If a row names it: restore it", self.path)
                     return
                 if self.local:
@@ -89,11 +90,3 @@ class Removal:
     def _drop_copy(self) -> None:
         with suppress(*self.failures):  # what stays is swept a day later
             self.filesystem.rm_file(self.copy)
-
-    def _is_there(self, path: str) -> bool:
-        # Not `exists`: for a disk that does not answer fsspec's says that there is nothing.
-        try:
-            self.filesystem.info(path)
-        except FileNotFoundError:
-            return False
-        return True

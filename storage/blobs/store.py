@@ -27,7 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 from storage.blobs.disks import scan, sync_folder, take_name
 from storage.blobs.failures import failures_of, named, store_error
 from storage.blobs.removal import Removal
-from storage.blobs.stored import PREFIXES, Blob, StoredBlob, is_name, modified_at
+from storage.blobs.stored import PREFIXES, Blob, StoredBlob, facts_at, is_name, modified_at
 from storage.blobs.unfinished import UnfinishedBlob
 from storage.errors import BlobCorrupted, BlobMissing
 from storage.settings import BlobSettings
@@ -174,12 +174,8 @@ class BlobStore:
         return now - modified_at(facts, now)
 
     def _facts(self, sha256: str) -> Mapping[str, Any] | None:
-        """Not by fsspec's `exists`: for a disk that does not answer it says that there is nothing."""
         with named(self._failures):
-            try:
-                return cast(Mapping[str, Any], self._fs.info(self._path(sha256)))
-            except FileNotFoundError:
-                return None
+            return facts_at(self._fs, self._path(sha256))
 
     def delete(self, sha256: str) -> None:
         """Remove a blob. One that is gone already is no error. Raises StoreUnavailable."""

@@ -34,6 +34,17 @@ def is_name(name: str) -> bool:
     return len(name) == 64 and _DIGITS.issuperset(name)
 
 
+def facts_at(filesystem: Any, path: str) -> Mapping[str, Any] | None:
+    """What an fsspec file system says of a file or folder; None when it is not there. Raises what the file system does.
+
+    Not by its `exists`: on a disk that does not answer that says that there is nothing.
+    """
+    try:
+        return cast(Mapping[str, Any], filesystem.info(path))
+    except FileNotFoundError:
+        return None
+
+
 def modified_at(facts: Mapping[str, Any], now: float) -> float:
     """When a file was last written (Unix seconds); file systems name it differently. Unknown: `now`."""
     value = next((facts[name] for name in ("mtime", "LastModified", "created") if name in facts), now)

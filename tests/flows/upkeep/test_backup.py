@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import shutil
@@ -15,6 +16,7 @@ import msgspec
 import psycopg
 import pyrage
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr, ValidationError
 from typer.testing import CliRunner
@@ -25,6 +27,7 @@ from deployments.local.seed import with_own_keys
 from flows.upkeep import backup, dumps, sealed_keys
 from flows.upkeep.backup import back_up_to
 from flows.upkeep.backup_store import BackupStore
+from flows.upkeep.copies import copy_artifacts
 from flows.upkeep.manifest import BLOBS, FORMAT, IDENTITY, KEYS, Manifest, encode, is_manifest
 from flows.upkeep.old_backups import YOUNG_SECONDS, drop_old, kept
 from flows.upkeep.verification import check_known, check_whole
@@ -34,7 +37,7 @@ from storage.errors import BackupDamaged, BackupFailed, BackupRefused, DarkroomE
 from storage.postgres import freshness
 from storage.postgres.locks import BLOB_SWEEP, try_lock
 from storage.postgres.upkeep import last_backup
-from storage.settings import Settings, previous_key_file
+from storage.settings import BlobSettings, Settings, previous_key_file
 from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, source
 
 ONLY_THE_LAST = BackupSettings(keep_last=1, keep_days=0, keep_weeks=0, keep_months=0)
@@ -522,3 +525,16 @@ def test_the_programs_of_postgres_get_no_credentials_of_ours(tmp_path: Path, mon
     environment = b"".join(written).decode()
     assert "PGPASSWORD=mine" in environment
     assert "a secret" not in environment
+
+
+def test_a_disk_that_does_not_answer_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(LocalFileSystem, "info", broken)
+    with pytest.raises(StoreUnavailable):
+        BackupStore(str(tmp_path)).finished()
+    with pytest.raises(StoreUnavailable):
+        copy_artifacts(tmp_path.as_uri(), BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri())), {})
