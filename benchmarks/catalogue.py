@@ -37,7 +37,7 @@ from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.valkey import valkey_command
 from flows.indexing.rebuild import rebuild
 from storage.postgres.migrating import migrate
-from storage.records.search import Kind
+from storage.records.search.search import Kind
 from storage.search.builds import ensure_live_builds
 from storage.settings import PostgresSettings, SearchSettings, Settings
 from storage.stores import open_stores

@@ -26,8 +26,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from storage.postgres import rollups
 from storage.postgres.connection import Database
+from storage.postgres.metrics import rollups
 from storage.postgres.migrating import migrate
 from storage.settings import PostgresSettings
 

@@ -24,9 +24,9 @@ from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
 from flows.notifications.fan_out import fan_out
-from storage.postgres import notifications
 from storage.postgres.migrating import migrate
-from storage.records.notifications import SystemNotice
+from storage.postgres.notifications import notifications
+from storage.records.notifications.notifications import SystemNotice
 from storage.settings import PostgresSettings, Settings
 from storage.stores import Stores, open_stores
 

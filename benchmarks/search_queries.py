@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.search_catalogue import WORDS
 from storage.postgres.connection import AsyncDatabase
-from storage.records.search import FACETS, Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
+from storage.records.search.search import FACETS, Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
 from storage.search.elasticsearch import ElasticsearchReader
 from storage.search.embedded import EmbeddedReader
 from storage.search.encoder import Encoder

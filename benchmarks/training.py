@@ -25,7 +25,7 @@ from flows.training.devices import prepare_torch
 from flows.training.families.mapping import family_named
 from flows.training.families.protocol import Components
 from flows.training.fit import fit
-from storage.records.training import SamplerSettings, TrainingRecipe
+from storage.records.jobs.training import SamplerSettings, TrainingRecipe
 
 BATCH = 4
 WARM_UP = 3

@@ -17,7 +17,7 @@ from storage.blobs import families
 from storage.blobs.other_formats import CONVERT_FOLDER, PICKLE_SUFFIXES
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
-from storage.records.base_models import BaseModelCard
+from storage.records.jobs.base_models import BaseModelCard
 
 MAX_FILES = 500
 MAX_JSON_BYTES = 32 * 1024 * 1024

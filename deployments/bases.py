@@ -9,9 +9,9 @@ from pathlib import Path
 
 from deployments.base_folders import BaseFolder, check_base_folder
 from storage.errors import InUse, InvalidRequest, NotFound, WeightsRefused
-from storage.postgres import base_models
 from storage.postgres.connection import Query, Script
-from storage.records.base_models import BaseModel, BaseModelFile
+from storage.postgres.jobs import base_models
+from storage.records.jobs.base_models import BaseModel, BaseModelFile
 from storage.stores import Stores
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -15,8 +15,8 @@ from storage.blobs.families import check_model_file
 from storage.blobs.other_formats import PICKLE_SUFFIXES, refuse_other_name
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
-from storage.records.model_uploads import MAX_NAME
-from storage.records.vocabulary import BASE_MODELS, FileType, ModelType
+from storage.records.catalog.uploads import MAX_NAME
+from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
 
 _MODEL_SUFFIXES = PICKLE_SUFFIXES | {".safetensors", ".gguf", ".onnx", ".h5"}
 _VARIANT = re.compile(r"[-_. ]?(fp16|bf16|fp32|fp8|pruned|full|ema|no-?ema|emaonly)$", re.IGNORECASE)

@@ -15,7 +15,7 @@ import msgspec
 
 from storage.blobs.families import TEXT_IN
 from storage.blobs.weights import WeightsFacts
-from storage.records.vocabulary import ModelType, catalogue_name
+from storage.records.catalog.vocabulary import ModelType, catalogue_name
 
 MOST_TAGS = 10
 MOST_WORDS = 10

@@ -16,7 +16,7 @@ from storage.errors import BackupRefused
 from storage.postgres.connection import Database
 from storage.postgres.migrating import migrate
 from storage.postgres.upkeep import prefect_restored, restored
-from storage.records.search import Kind
+from storage.records.search.search import Kind
 from storage.search.builds import begin
 from storage.settings import PostgresSettings, Settings, variable_of
 from storage.stores import Stores, open_stores

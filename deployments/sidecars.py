@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from storage.records.vocabulary import ModelType
+from storage.records.catalog.vocabulary import ModelType
 
 MAX_BYTES = 4 * 1024 * 1024
 _SUFFIXES = (".civitai.info", ".json")

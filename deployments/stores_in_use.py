@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from storage.errors import BackupRefused
-from storage.records.search import Kind
+from storage.records.search.search import Kind
 from storage.settings import Settings
 from storage.stores import open_stores
 

@@ -16,9 +16,10 @@ from prefect.client.schemas.events import ReceivedEvent
 from prefect.client.schemas.objects import FlowRun, State
 
 from flows.orchestrator import Orchestrator
-from storage.postgres import freshness, notifications
 from storage.postgres.connection import Database
-from storage.records.notifications import SystemNotice
+from storage.postgres.metrics import freshness
+from storage.postgres.notifications import notifications
+from storage.records.notifications.notifications import SystemNotice
 
 log = logging.getLogger("darkroom.relay")
 

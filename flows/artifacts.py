@@ -22,7 +22,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from storage.records.policy.links import job_image_link
+from storage.records.policy.signed_links import job_image_link
 from storage.settings import ApiSettings
 
 log = logging.getLogger("darkroom.artifacts")

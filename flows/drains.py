@@ -14,7 +14,8 @@ from psycopg.rows import DictRow
 from flows.artifacts import leave_table
 from flows.light_tracking import note
 from flows.run_logs import run_logger
-from storage.postgres import pauses, search_queue
+from storage.postgres.search import search_queue
+from storage.postgres.upkeep import pauses
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
 

@@ -42,10 +42,10 @@ from storage.errors import (
     StoreUnavailable,
 )
 from storage.logs import log_context
-from storage.postgres import jobs
 from storage.postgres.connection import Query, Script
+from storage.postgres.jobs import jobs
 from storage.postgres.locks import try_lock
-from storage.records.jobs import Job, JobState, Progress
+from storage.records.jobs.jobs import Job, JobState, Progress
 from storage.stores import Stores
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ import logging
 
 from flows.orchestrator import Orchestrator
 from storage.errors import NotFound
-from storage.postgres import pauses
 from storage.postgres.connection import Database
-from storage.records.freshness import Switch
+from storage.postgres.upkeep import pauses
+from storage.records.metrics.freshness import Switch
 
 log = logging.getLogger("darkroom.pauses")
 

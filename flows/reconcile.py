@@ -42,19 +42,15 @@ from storage.errors import (
     StoreFailure,
     StoreUnavailable,
 )
-from storage.postgres import (
-    catalog,
-    invariants,
-    job_files,
-    jobs,
-    rollups,
-    search_builds,
-    search_queue,
-)
+from storage.postgres.catalog import catalog
+from storage.postgres.jobs import job_files, jobs
 from storage.postgres.locks import RECONCILE
-from storage.records.catalog import ModelVersion
-from storage.records.jobs import TERMINAL, Job, JobFileRole
-from storage.records.search import BuildState
+from storage.postgres.metrics import rollups
+from storage.postgres.search import search_builds, search_queue
+from storage.postgres.upkeep import invariants
+from storage.records.catalog.catalog import ModelVersion
+from storage.records.jobs.jobs import TERMINAL, Job, JobFileRole
+from storage.records.search.search import BuildState
 from storage.search.builds import ensure_live_builds
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores

@@ -11,7 +11,8 @@ import time
 from datetime import UTC, date, datetime, timedelta
 
 from storage.errors import DarkroomError
-from storage.postgres import freshness, pauses
+from storage.postgres.metrics import freshness
+from storage.postgres.upkeep import pauses
 from storage.stores import Stores
 
 LOOK_SECONDS = 30.0

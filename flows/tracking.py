@@ -23,8 +23,8 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from storage.records.jobs import Job, JobState
-from storage.records.training import TrainingJobRequest
+from storage.records.jobs.jobs import Job, JobState
+from storage.records.jobs.training import TrainingJobRequest
 from storage.settings import Settings
 
 log = logging.getLogger("darkroom.tracking")

@@ -13,7 +13,7 @@ from litestar.handlers import BaseRouteHandler
 from platform_api import rates
 from platform_api.key_checks import key_checks
 from storage.errors import AccessDenied, AccountBanned, Unauthenticated
-from storage.records.access import Account, AccountStatus, ApiKey, Scope, split_key
+from storage.records.accounts.accounts import Account, AccountStatus, ApiKey, Scope, split_key
 from storage.records.policy.viewers import ANYBODY, Viewer, viewer_of
 
 HOW = "Send: Authorization: Bearer drk_..."

@@ -13,9 +13,9 @@ import msgspec
 from litestar import Request, Response
 
 from platform_api import remembered
-from storage.postgres.watch import Grounds
-from storage.records.catalog import CatalogImage
-from storage.records.policy.links import Link, image_subject
+from storage.postgres.events.watch import Grounds
+from storage.records.catalog.catalog import CatalogImage
+from storage.records.policy.signed_links import Link, image_subject
 from storage.settings import ApiSettings
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from functools import partial
 from uuid import uuid4
 
 from storage.errors import StoreFailure
-from storage.postgres import activity
 from storage.postgres.connection import AsyncDatabase
-from storage.records.activity import MOST, Act, Counted, Metric
+from storage.postgres.metrics import activity
+from storage.records.metrics.activity import MOST, Act, Counted, Metric
 
 LOG = logging.getLogger("darkroom.api")
 

@@ -8,7 +8,7 @@ import binascii
 import msgspec
 
 from storage.errors import InvalidCursor
-from storage.records.listing import Cursor
+from storage.records.catalog.listing import Cursor
 from storage.settings import ApiSettings
 
 LONGEST = 4000

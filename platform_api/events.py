@@ -22,10 +22,11 @@ from platform_api.limits import Slots
 from platform_api.resources.views import camelised
 from platform_api.stopping import CLOSING_EVENT, Stopping
 from storage.errors import InvalidRequest, StoreFailure, StoreUnavailable
-from storage.postgres import jobs, outbox
 from storage.postgres.connection import AsyncDatabase, Script
-from storage.records.events import OutboxRow
-from storage.records.jobs import TERMINAL, Job, Progress
+from storage.postgres.events import outbox
+from storage.postgres.jobs import jobs
+from storage.records.events.events import OutboxRow
+from storage.records.jobs.jobs import TERMINAL, Job, Progress
 from storage.stores import AsyncStores
 
 LOG = logging.getLogger("darkroom.api")

@@ -13,10 +13,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from platform_api.problems import Refusals
-from storage.postgres.outbox import Backlog
+from storage.postgres.events.outbox import Backlog
 from storage.postgres.upkeep.last_backup import LastBackup
-from storage.records.duties import DutyReport
-from storage.records.freshness import FlowFreshness, PartitionState
+from storage.records.events.duties import DutyReport
+from storage.records.metrics.freshness import FlowFreshness, PartitionState
 from storage.stores import AsyncStores
 from storage.thread_pools import Room
 

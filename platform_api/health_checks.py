@@ -23,9 +23,12 @@ from platform_api.resources.health_views import (
     SearchHealth,
 )
 from storage.errors import StoreFailure
-from storage.postgres import deliveries, duties, freshness, notifications, outbox, search_queue
 from storage.postgres.connection import Query, Script
-from storage.records.freshness import PartitionState
+from storage.postgres.events import duties, outbox
+from storage.postgres.metrics import freshness
+from storage.postgres.notifications import deliveries, notifications
+from storage.postgres.search import search_queue
+from storage.records.metrics.freshness import PartitionState
 from storage.stores import AsyncStores
 
 T = TypeVar("T")

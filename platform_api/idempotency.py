@@ -12,7 +12,7 @@ from litestar import Response
 from litestar.params import Parameter
 
 from storage.errors import InvalidRequest
-from storage.postgres import idempotency
+from storage.postgres.accounts import idempotency
 from storage.postgres.connection import Script
 
 Made = TypeVar("Made", bound=msgspec.Struct)

@@ -17,9 +17,9 @@ from platform_api.limits import Slots
 from platform_api.resources.notification_views import notification_view
 from platform_api.stopping import CLOSING_EVENT
 from storage.errors import StoreFailure
-from storage.postgres import in_app
-from storage.postgres.in_app import InApp
-from storage.records.access import Account
+from storage.postgres.notifications import in_app
+from storage.postgres.notifications.in_app import InApp
+from storage.records.accounts.accounts import Account
 from storage.stores import AsyncStores
 
 LOG = logging.getLogger("darkroom.api")

@@ -16,7 +16,7 @@ from litestar.exceptions import HTTPException
 
 from platform_api.problems import BodyTooLarge, MalformedBody, TooSlow
 from storage.errors import FreeSpaceLow, ShuttingDown, StoreFailure
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 
 SILENT_SECONDS = 30.0
 KEY_SECONDS = 10.0
@@ -93,7 +93,7 @@ class Body:
         caller = getattr(self._request.state, "caller", None)
         if caller is not None:
             with suppress(StoreFailure):  # looked at again with later bytes, and when they become a row
-                await self._request.app.state.stores.database.run(access.check_works(caller.key.id))
+                await self._request.app.state.stores.database.run(accounts.check_works(caller.key.id))
 
     def stop(self) -> None:
         """Take no more bytes: the process stops."""

@@ -19,8 +19,8 @@ from litestar.types import Scope
 
 from platform_api.rates import address_of
 from storage.errors import StoreFailure, TooManyRequests, Unauthenticated
-from storage.postgres import access
-from storage.records.access import Account, ApiKey
+from storage.postgres.accounts import accounts
+from storage.records.accounts.accounts import Account, ApiKey
 from storage.stores import AsyncStores
 
 LOG = logging.getLogger("darkroom.api")
@@ -78,7 +78,7 @@ class KeyChecks:
         return found
 
     async def _look_up(self, digest: str, key_id: str, secret: str) -> tuple[ApiKey, Account]:
-        found, now = await self._stores.database.run(access.authenticate(key_id)), datetime.now(UTC)
+        found, now = await self._stores.database.run(accounts.authenticate(key_id)), datetime.now(UTC)
         if found is None or not found[0].works(secret, now):
             self._worked.pop(digest, None)
             raise Unauthenticated("The API key is unknown, expired or revoked. Make one with: darkroom key create")
@@ -99,7 +99,7 @@ class KeyChecks:
         used, self._used = self._used, {}
         if used:
             try:
-                await self._stores.database.run(access.note_used(used))
+                await self._stores.database.run(accounts.note_used(used))
             except StoreFailure as error:
                 LOG.warning("the use of %d keys is not noted: %s", len(used), error)
 

@@ -20,11 +20,11 @@ from storage.blobs.parts import Part
 from storage.blobs.store import BlobStore
 from storage.blobs.weights import check_start
 from storage.errors import InvalidRequest, UploadRefused
-from storage.postgres import model_uploads
-from storage.records.catalog import FileRole, Model, ModelVersion, NewFile
-from storage.records.model_uploads import MAX_NAME, UPLOADED_TYPES, WantedFile
+from storage.postgres.catalog import uploads
+from storage.records.catalog.catalog import FileRole, Model, ModelVersion, NewFile
+from storage.records.catalog.uploads import MAX_NAME, UPLOADED_TYPES, WantedFile
+from storage.records.catalog.vocabulary import BASE_MODELS, FileType
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import BASE_MODELS, FileType
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 
@@ -139,7 +139,7 @@ async def keep_whole(
             "sha256", f"'{wanted.name}' came with the SHA-256 {hashed.sha256}, not {wanted.sha256}. Send it again."
         )
     known = WantedFile(version_id=wanted.version_id, name=wanted.name, type=wanted.type, sha256=hashed.sha256)
-    model, version = await stores.database.run(model_uploads.check_target(known, viewer))
+    model, version = await stores.database.run(uploads.check_target(known, viewer))
     threads = stores.pools.blob_writes
     return await in_thread(threads, _checked_and_stored, stores.blobs, part, hasher, known, model, version)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage.errors import NotAllowed
-from storage.postgres import catalog, models
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Script
-from storage.records.access import Account, Role
-from storage.records.catalog import Model, ModelVersion
+from storage.records.accounts.accounts import Account, Role
+from storage.records.catalog.catalog import Model, ModelVersion
+from storage.records.catalog.vocabulary import Availability, Status
 from storage.records.policy.checks import check_changed
 from storage.records.policy.facts import model_facts, version_facts
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import Availability, Status
 
 
 def held_model(model_id: int, viewer: Viewer, *, renamed: bool = False) -> Script[Model]:

@@ -12,7 +12,7 @@ from platform_api import cursors
 from platform_api.answers import Addresses
 from platform_api.problems import TooManyPages
 from platform_api.queries import Query, a_number, a_text, described
-from storage.records.listing import Cursor
+from storage.records.catalog.listing import Cursor
 from storage.settings import ApiSettings
 
 DEEPEST = 1000

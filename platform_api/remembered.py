@@ -2,9 +2,9 @@
 
 Only answers to requests without a key are kept: what an owner sees, and whose key works, is read anew each time.
 Before an answer is given again, Postgres is asked whether anything that it rests on has changed
-(storage/postgres/watch.py). So what was hidden is not shown once its transaction has committed, and what is shown is
-never older than the request. Nothing stale is given meanwhile either: requests for one address wait for the one of them
-that builds it anew.
+(storage/postgres/events/watch.py). So what was hidden is not shown once its transaction has committed, and what is
+shown is never older than the request. Nothing stale is given meanwhile either: requests for one address wait for the
+one of them that builds it anew.
 
 A route is remembered when its `opt` says for how long at most (`REMEMBERED`); its handler hands the answer to
 `answers.answer` with its grounds, and that it found nothing to `keep_absence`.
@@ -24,7 +24,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from platform_api import rates
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres.watch import CatalogueWatch, Grounds
+from storage.postgres.events.watch import CatalogueWatch, Grounds
 from storage.settings import Settings
 
 REMEMBERED = "remembered_seconds"

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from platform_api.access import Caller
 from storage.errors import QuotaExceeded, StoreFailure
-from storage.postgres import access, quotas
+from storage.postgres.accounts import accounts, quotas
 from storage.postgres.connection import Query, Script
 from storage.stores import AsyncStores
 
@@ -55,7 +55,7 @@ class Reservation:
     def redeem(self) -> Script[None]:
         """For the transaction that writes the rows. Raises Unauthenticated and AccountBanned when the key that the
         bytes were sent with does not work any more."""
-        yield from access.check_works(self._caller.key.id)
+        yield from accounts.check_works(self._caller.key.id)
         yield from self.release()
 
     def release(self) -> Query[list[UUID]]:

@@ -37,10 +37,11 @@ from storage.errors import (
     UploadRefused,
 )
 from storage.free_space import FreeSpace
-from storage.postgres import access, model_uploads
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import uploads
 from storage.postgres.connection import Script
-from storage.records.catalog import NewFile
-from storage.records.model_uploads import ModelUpload, WantedFile
+from storage.records.catalog.catalog import NewFile
+from storage.records.catalog.uploads import ModelUpload, WantedFile
 from storage.records.policy.viewers import Viewer, viewer_of
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
@@ -70,7 +71,7 @@ class Arrivals:
 
     async def give_up(self, upload_id: UUID) -> None:
         """Forget an upload: its row, then its bytes. The caller holds its part."""
-        await self.stores.database.run(model_uploads.delete(upload_id))
+        await self.stores.database.run(uploads.delete(upload_id))
         await asyncio.to_thread(self.parts.remove, upload_id)
 
 
@@ -78,7 +79,7 @@ async def begin(arrivals: Arrivals, wanted: WantedFile, length: int, metadata: s
     """A new upload of `length` bytes. Raises what model_uploads.create does, FreeSpaceLow, DiskFull."""
     run, limits = arrivals.stores.database.run, arrivals.stores.settings.quotas.limits
     await arrivals.stores.free_space.check()
-    upload = await run(lambda: model_uploads.create(wanted, length, metadata, viewer, arrivals.hours, limits))
+    upload = await run(lambda: uploads.create(wanted, length, metadata, viewer, arrivals.hours, limits))
     async with unless_it_fails(arrivals, upload.id):
         await arrivals.threads.run(arrivals.parts.create, upload.id)
     return upload
@@ -110,12 +111,12 @@ async def append(
     and AccountBanned once the key does not work any more.
     """
     run, viewer = arrivals.stores.database.run, viewer_of(caller.account)
-    upload = await run(model_uploads.get(upload_id, viewer))
+    upload = await run(uploads.get(upload_id, viewer))
     if upload.file_id is not None:
         _awaited(request, upload, offset)
         return upload
     with arrivals.parts.hold(upload_id) as part:
-        upload = await run(model_uploads.get(upload_id, viewer))  # what it is now that nobody else adds to it
+        upload = await run(uploads.get(upload_id, viewer))  # what it is now that nobody else adds to it
         await arrivals.stores.free_space.check()
         body = _awaited(request, upload, offset, arrivals.stores.free_space)
         hasher = arrivals.hashers.take(upload_id, upload.received)
@@ -200,7 +201,7 @@ class _Appending:
         if self._is_whole:
             return
         await in_thread(self._arrivals.threads, self._part.sync)
-        received = model_uploads.receive(self._upload, self._hasher.length, self._arrivals.hours)
+        received = uploads.receive(self._upload, self._hasher.length, self._arrivals.hours)
         self._upload = await self._arrivals.stores.database.run(received)
 
     async def _finish(self) -> ModelUpload:
@@ -211,8 +212,8 @@ class _Appending:
         return finished
 
     def _finished(self, file: NewFile) -> Script[ModelUpload]:
-        yield from access.check_works(self._key_id)
-        return (yield from model_uploads.finish(self._upload, file))
+        yield from accounts.check_works(self._key_id)
+        return (yield from uploads.finish(self._upload, file))
 
 
 async def remove(arrivals: Arrivals, upload_id: UUID, viewer: Viewer) -> None:
@@ -220,7 +221,7 @@ async def remove(arrivals: Arrivals, upload_id: UUID, viewer: Viewer) -> None:
 
     Raises NotFound, Gone, and UploadBusy while a request sends bytes of it.
     """
-    await arrivals.stores.database.run(model_uploads.get(upload_id, viewer))
+    await arrivals.stores.database.run(uploads.get(upload_id, viewer))
     await _remove(arrivals, upload_id)
 
 
@@ -229,15 +230,15 @@ async def _remove(arrivals: Arrivals, upload_id: UUID) -> None:
         with arrivals.parts.hold(upload_id):
             await arrivals.give_up(upload_id)
     except NotFound:  # finished, or on another machine's disk, whose own sweep removes it
-        await arrivals.stores.database.run(model_uploads.delete(upload_id))
+        await arrivals.stores.database.run(uploads.delete(upload_id))
 
 
 async def sweep(arrivals: Arrivals) -> int:
     """Give up the uploads that rested too long, and remove bytes on this machine that no row names; gives how many."""
     run, removed = arrivals.stores.database.run, 0
     old = await asyncio.to_thread(lambda: list(arrivals.parts.older_than(arrivals.hours * 3600)))
-    known = set(await run(model_uploads.known(old)))
-    for upload_id in [*await run(model_uploads.expired()), *(one for one in old if one not in known)]:
+    known = set(await run(uploads.known(old)))
+    for upload_id in [*await run(uploads.expired()), *(one for one in old if one not in known)]:
         try:
             await _remove(arrivals, upload_id)
         except UploadBusy:

@@ -11,7 +11,7 @@ import msgspec
 import nh3
 
 from storage.errors import InvalidRequest
-from storage.records.vocabulary import BASE_MODELS, CommercialUse, ModelType
+from storage.records.catalog.vocabulary import BASE_MODELS, CommercialUse, ModelType
 
 
 class Unfit(Exception):

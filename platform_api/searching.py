@@ -10,9 +10,9 @@ import msgspec
 
 from platform_api.limits import read_cursor, write_cursor
 from storage.errors import InvalidCursor, InvalidRequest
-from storage.postgres import search_windows
-from storage.postgres.search_windows import SearchWindow, window_of
-from storage.records.search import WINDOW, Kind, SearchQuery
+from storage.postgres.search import search_windows
+from storage.postgres.search.search_windows import SearchWindow, window_of
+from storage.records.search.search import WINDOW, Kind, SearchQuery
 from storage.stores import AsyncStores
 
 

@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 
 from storage.errors import DarkroomError
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import AsyncDatabase
 
 LOG = logging.getLogger("darkroom.api")
@@ -48,7 +48,7 @@ class StreamKeys:
         if not self._open:
             return
         async with asyncio.timeout(CHECK_SECONDS):
-            lost = await self._database.run(access.not_working(list(self._open)))
+            lost = await self._database.run(accounts.not_working(list(self._open)))
         for key_id, reason in lost.items():
             for ending in self._open.get(key_id, ()):
                 if not ending.done():

@@ -20,7 +20,7 @@ from litestar.types import Message, Scope
 
 from platform_api.problems import ProtocolRefusal, UnsupportedMediaType
 from storage.errors import InvalidRequest
-from storage.records.model_uploads import ModelUpload
+from storage.records.catalog.uploads import ModelUpload
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from platform_api.bodies import LINES
 from platform_api.rules import RULES, Unfit
 from storage.errors import InvalidRequest
-from storage.records.vocabulary import (
+from storage.records.catalog.vocabulary import (
     Availability,
     BaseModelType,
     CheckpointType,

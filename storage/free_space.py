@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from storage.errors import FreeSpaceLow
-from storage.records.quotas import in_units
+from storage.records.accounts.quotas import in_units
 from storage.settings import Settings
 
 log = logging.getLogger("darkroom.free_space")

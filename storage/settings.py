@@ -16,8 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from storage.backup_settings import BackupSettings
 from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
-from storage.records.policy.links import SigningKeys
-from storage.records.quotas import Limits
+from storage.records.accounts.quotas import Limits
+from storage.records.policy.signed_links import SigningKeys
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

@@ -12,8 +12,8 @@ from deployments.commands.operator import operator_stores
 from flows.metrics.backfill import backfill as fill
 from flows.metrics.backfill import backfill_boards
 from storage.errors import InvalidRequest
-from storage.records.leaderboards import RANK
-from storage.records.rollups import ROLL_UP
+from storage.records.metrics.leaderboards import RANK
+from storage.records.metrics.rollups import ROLL_UP
 from storage.settings import load_settings
 
 

@@ -10,8 +10,8 @@ import typer
 from deployments.bases import add_base_model
 from deployments.commands.operator import operator_stores
 from deployments.commands.tables import echo_table
-from storage.postgres import base_models
-from storage.records.base_models import BaseModelCard, BaseModelFile
+from storage.postgres.jobs import base_models
+from storage.records.jobs.base_models import BaseModelCard, BaseModelFile
 from storage.settings import load_settings
 
 app = typer.Typer(help="Base models that a fine-tune can start from.", no_args_is_help=True, add_completion=False)

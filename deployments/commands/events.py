@@ -8,8 +8,8 @@ import typer
 
 from deployments.commands.operator import operator_stores
 from deployments.commands.tables import echo_table
-from storage.postgres import outbox
-from storage.postgres.outbox import TroubledEvent
+from storage.postgres.events import outbox
+from storage.postgres.events.outbox import TroubledEvent
 from storage.settings import load_settings
 
 app = typer.Typer(

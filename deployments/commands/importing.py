@@ -18,7 +18,7 @@ from deployments.client.api import Api, ApiRefusal, open_api
 from deployments.client.uploads import upload_file
 from deployments.commands.tables import echo_table
 from deployments.imports import FoundFile, FoundModel, Refused, find_models
-from storage.records.model_uploads import MAX_NAME
+from storage.records.catalog.uploads import MAX_NAME
 from storage.settings import Settings, load_settings
 
 IMPORTED, PRESENT, REFUSED = "imported", "there already", "refused"

@@ -9,9 +9,9 @@ import typer
 
 from deployments.commands.operator import operator_stores
 from deployments.commands.tables import echo_table
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
-from storage.records.access import ApiKey, NewKey, Scope, make_key
+from storage.records.accounts.accounts import ApiKey, NewKey, Scope, make_key
 from storage.settings import load_settings
 
 app = typer.Typer(help="API keys, on this machine's database.", no_args_is_help=True, add_completion=False)
@@ -37,7 +37,7 @@ def create(
 def list_keys() -> None:
     """List keys, never their secrets."""
     with operator_stores(load_settings()) as stores:
-        found = stores.database.run(access.keys())
+        found = stores.database.run(accounts.keys())
     now = datetime.now(UTC)
     rows = [
         (
@@ -61,14 +61,14 @@ def revoke(
 ) -> None:
     """Make a key, and every key that it made, stop working with the next request."""
     with operator_stores(load_settings()) as stores:
-        revoked = stores.database.run(access.revoke_key(key_id))
+        revoked = stores.database.run(accounts.revoke_key(key_id))
     for key in revoked:
         typer.echo(f"key {key.id} ({key.name}) is revoked")
 
 
 def _add(account: str, key: NewKey, name: str, scopes: list[Scope], expires: datetime | None) -> Script[Any]:
-    owner = yield from access.ensure_account(account)
-    return (yield from access.make_key(owner.id, key, name, scopes, expires))
+    owner = yield from accounts.ensure_account(account)
+    return (yield from accounts.make_key(owner.id, key, name, scopes, expires))
 
 
 def _state(key: ApiKey, now: datetime) -> str:

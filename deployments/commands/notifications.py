@@ -10,9 +10,10 @@ import typer
 from deployments.commands.operator import operator_stores
 from deployments.commands.tables import echo_table
 from storage.errors import DarkroomError, NotFound
-from storage.postgres import access, deliveries, notifications, sendings
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
-from storage.records.notifications import OUTWARD, Channel, SystemNotice
+from storage.postgres.notifications import deliveries, notifications, sendings
+from storage.records.notifications.notifications import OUTWARD, Channel, SystemNotice
 from storage.settings import load_settings
 
 app = typer.Typer(help="What readers are told, and what could not be sent.", no_args_is_help=True, add_completion=False)
@@ -103,7 +104,7 @@ def _check(channel: Channel) -> None:
 def _announce(key: str, notice: SystemNotice, names: list[str] | None) -> Script[list[int]]:
     numbers: list[int] = []
     for name in names or []:
-        found = yield from access.users(name=name)
+        found = yield from accounts.users(name=name)
         if not found:
             raise NotFound(f"No account '{name}'.")
         numbers.append(found[0].number)

@@ -18,7 +18,7 @@ from deployments.local.report import PartReport, platform_report
 from deployments.local.storage_report import SHOWN_ACCOUNTS, disk_lines, usage_lines
 from deployments.restoring import finish
 from storage.errors import StoreUnavailable
-from storage.postgres import quotas
+from storage.postgres.accounts import quotas
 from storage.postgres.upkeep import last_backup
 from storage.settings import MIB, Settings, load_settings
 

@@ -8,7 +8,7 @@ import typer
 
 from deployments.commands.operator import operator_stores
 from flows.indexing import rebuild as rebuilding
-from storage.records.search import Kind
+from storage.records.search.search import Kind
 from storage.settings import load_settings
 
 

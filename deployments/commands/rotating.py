@@ -14,10 +14,10 @@ import typer
 from deployments.commands.operator import operator_stores
 from deployments.local.state import holder, read_record
 from storage.errors import SealBroken, WrongState
-from storage.postgres import endpoints
 from storage.postgres.connection import Script
-from storage.postgres.endpoints import Endpoint
-from storage.records.notifications import Channel
+from storage.postgres.notifications import endpoints
+from storage.postgres.notifications.endpoints import Endpoint
+from storage.records.notifications.notifications import Channel
 from storage.sealing import Seal
 from storage.secret_files import write_secret
 from storage.settings import Settings, load_settings, previous_key_file, variable_of

@@ -23,8 +23,8 @@ from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint
 from deployments.local.prefect_http import prefect_http
 from flows.orchestrator import Orchestrator, open_prefect
 from flows.pausing import still_paused
-from storage.postgres import flow_deployments
 from storage.postgres.connection import Database
+from storage.postgres.upkeep import flow_deployments
 from storage.settings import Settings, load_settings
 
 # On every deployment of the file: what carries it and is not in the file any more is removed.

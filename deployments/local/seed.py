@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from deployments.bases import add_base_model
 from storage.errors import StoreUnavailable
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database, Query
-from storage.records.access import NewKey, Role, Scope, make_key, split_key
+from storage.records.accounts.accounts import NewKey, Role, Scope, make_key, split_key
 from storage.search.builds import ensure_live_builds
 from storage.secret_files import write_secret
 from storage.settings import Settings
@@ -90,13 +90,13 @@ def ensure_search_index(settings: Settings) -> None:
 
 def _is_known(database: Database, text: str) -> bool:
     parts = split_key(text)
-    stored = database.run(access.key(parts[0])) if parts else None
+    stored = database.run(accounts.key(parts[0])) if parts else None
     return stored is not None and parts is not None and stored.works(parts[1], datetime.now(UTC))
 
 
 def _owner_with(key: NewKey) -> Generator[Query[Any], Any, None]:
-    account = yield from access.ensure_account(OWNER, Role.MODERATOR)
-    yield from access.add_key(account.id, key, "made by the first darkroom up", list(Scope))
+    account = yield from accounts.ensure_account(OWNER, Role.MODERATOR)
+    yield from accounts.add_key(account.id, key, "made by the first darkroom up", list(Scope))
 
 
 def ensure_starter(settings: Settings) -> None:

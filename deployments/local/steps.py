@@ -12,8 +12,8 @@ from deployments.local.fingerprint import deploy_is_needed
 from deployments.local.parts import Steps, embedded_postgres, is_embedded
 from deployments.local.prefect_http import prefect_http
 from deployments.local.seed import ensure_owner, ensure_search_index, ensure_starter
-from storage.postgres import flow_deployments
 from storage.postgres.migrating import migrate
+from storage.postgres.upkeep import flow_deployments
 from storage.settings import PrefectSettings, Settings
 
 MISSING_SINCE = flow_deployments.SQL["missing_since"].encode()

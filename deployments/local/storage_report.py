@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from storage.free_space import volumes
-from storage.records.quotas import Limits, NamedUsage, in_units
+from storage.records.accounts.quotas import Limits, NamedUsage, in_units
 from storage.settings import Settings
 
 SHOWN_ACCOUNTS = 5

@@ -17,13 +17,15 @@ from flows.lifecycle import RunningJob, running_job
 from flows.retries import STORE_RETRIES
 from flows.upkeep.retention import tidy_folders
 from storage.blobs import cached_folders
-from storage.postgres import activity, catalog, job_files, jobs
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.records.activity import Counted, Metric
-from storage.records.catalog import FileRole
-from storage.records.generation import GenerationRecipe
-from storage.records.jobs import Job, JobFileRole
-from storage.records.training import TrainingJobRequest
+from storage.postgres.jobs import job_files, jobs
+from storage.postgres.metrics import activity
+from storage.records.catalog.catalog import FileRole
+from storage.records.jobs.generation import GenerationRecipe
+from storage.records.jobs.jobs import Job, JobFileRole
+from storage.records.jobs.training import TrainingJobRequest
+from storage.records.metrics.activity import Counted, Metric
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.training.families.protocol import Components, Family
-from storage.records.training import SamplerSettings
+from storage.records.jobs.training import SamplerSettings
 
 
 def draw_images(

@@ -11,8 +11,8 @@ from flows.indexing.documents import write_everywhere
 from flows.indexing.draining import SYNC, drain_batch
 from flows.retries import retried
 from storage.errors import StoreUnavailable
-from storage.postgres import search_builds, search_queue, search_sources
-from storage.records.search import Build, BuildState, Kind
+from storage.postgres.search import search_builds, search_queue, search_sources
+from storage.records.search.search import Build, BuildState, Kind
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.indexing")

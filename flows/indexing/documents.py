@@ -12,9 +12,9 @@ import msgspec
 import psycopg
 
 from storage.errors import EncoderUnavailable, NotFound
-from storage.postgres import search_builds, search_queue, search_sources, search_vectors
 from storage.postgres.connection import Script
-from storage.records.search import Build, BuildState, IndexDocument, Kind, Removal
+from storage.postgres.search import search_builds, search_queue, search_sources, search_vectors
+from storage.records.search.search import Build, BuildState, IndexDocument, Kind, Removal
 from storage.search.documents import creators, images, models
 from storage.stores import Stores
 

@@ -11,8 +11,8 @@ from flows.crash_points import reach
 from flows.indexing.documents import write_everywhere
 from flows.retries import patiently
 from storage.errors import StoreUnavailable
-from storage.postgres import search_queue
-from storage.records.search import Kind
+from storage.postgres.search import search_queue
+from storage.records.search.search import Kind
 from storage.stores import Stores
 
 SYNC = "sync-search-index"

@@ -19,8 +19,8 @@ from flows.crash_points import reach
 from flows.dask_cluster import dask_client
 from flows.indexing.documents import write_to
 from flows.retries import patiently
-from storage.postgres import search_sources
-from storage.records.search import Build
+from storage.postgres.search import search_sources
+from storage.records.search.search import Build
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
 

@@ -20,8 +20,8 @@ from flows.indexing.filling import SHARD, fill
 from flows.light_tracking import FAILED, KILLED, RUNNING, note
 from flows.retries import patiently
 from storage.errors import WrongState
-from storage.postgres import search_queue
-from storage.records.search import Build, Kind
+from storage.postgres.search import search_queue
+from storage.records.search.search import Build, Kind
 from storage.search.builds import begin
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores

@@ -14,7 +14,7 @@ from prefect import flow
 from flows import drains
 from flows.indexing.draining import SYNC, drain
 from flows.run_logs import run_logger
-from storage.postgres import search_queue
+from storage.postgres.search import search_queue
 from storage.stores import Stores
 
 _log = partial(run_logger, "darkroom.indexing")

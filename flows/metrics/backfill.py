@@ -14,10 +14,10 @@ from flows.metrics.leaderboards import rank_day
 from flows.metrics.rollups import settle
 from flows.retries import patiently
 from storage.errors import DarkroomError, Refused
-from storage.postgres import backfills, rollups
 from storage.postgres.connection import Query, Script
-from storage.records.leaderboards import RANK, Ranked
-from storage.records.rollups import ROLL_UP, RolledUp
+from storage.postgres.metrics import backfills, rollups
+from storage.records.metrics.leaderboards import RANK, Ranked
+from storage.records.metrics.rollups import ROLL_UP, RolledUp
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.metrics")

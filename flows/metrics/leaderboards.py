@@ -23,11 +23,11 @@ from flows.retries import run_patiently
 from flows.run_logs import run_logger
 from flows.sensor import DayUnfinished, wait_for_day
 from storage.errors import Refused
-from storage.postgres import freshness, leaderboards
 from storage.postgres.connection import Query, Script
-from storage.records.freshness import missing
-from storage.records.leaderboards import BOARDS, RANK, Prepared, Ranked, counted_until
-from storage.records.rollups import ROLL_UP
+from storage.postgres.metrics import freshness, leaderboards
+from storage.records.metrics.freshness import missing
+from storage.records.metrics.leaderboards import BOARDS, RANK, Prepared, Ranked, counted_until
+from storage.records.metrics.rollups import ROLL_UP
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 

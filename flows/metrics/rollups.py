@@ -20,10 +20,10 @@ from flows.crash_points import reach
 from flows.light_tracking import note
 from flows.retries import run_patiently
 from flows.run_logs import run_logger
-from storage.postgres import activity, freshness, rollups
 from storage.postgres.connection import Script
-from storage.records.freshness import unfinished
-from storage.records.rollups import ROLL_UP, RolledUp
+from storage.postgres.metrics import activity, freshness, rollups
+from storage.records.metrics.freshness import unfinished
+from storage.records.metrics.rollups import ROLL_UP, RolledUp
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 

@@ -25,12 +25,12 @@ from flows.notifications.gathering import gather, utc_now
 from flows.retries import patiently, run_patiently
 from flows.run_logs import run_logger
 from storage.errors import DarkroomError
-from storage.postgres import deliveries, endpoints, sendings
 from storage.postgres.connection import Script
-from storage.postgres.endpoints import Endpoint, EndpointState
-from storage.postgres.sendings import Purpose, Sending, SendingState, SentItem
-from storage.records.notification_times import retry_pause
-from storage.records.notifications import Channel, Words
+from storage.postgres.notifications import deliveries, endpoints, sendings
+from storage.postgres.notifications.endpoints import Endpoint, EndpointState
+from storage.postgres.notifications.sendings import Purpose, Sending, SendingState, SentItem
+from storage.records.notifications.notification_times import retry_pause
+from storage.records.notifications.notifications import Channel, Words
 from storage.sealing import Seal
 from storage.stores import Stores
 

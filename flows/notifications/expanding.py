@@ -7,12 +7,16 @@ from typing import TypeAlias, TypeVar, assert_never
 from uuid import UUID
 
 from storage.errors import NotFound
-from storage.postgres import access, catalog, jobs, notifications, social
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.postgres.notifications import CommentedOn
-from storage.records import events
-from storage.records.access import Account
-from storage.records.notifications import (
+from storage.postgres.jobs import jobs
+from storage.postgres.notifications import notifications
+from storage.postgres.notifications.notifications import CommentedOn
+from storage.postgres.social import social
+from storage.records.accounts.accounts import Account
+from storage.records.events import events
+from storage.records.notifications.notifications import (
     EXCERPT,
     Commented,
     Content,
@@ -22,7 +26,7 @@ from storage.records.notifications import (
     NewFollower,
     SampleReady,
 )
-from storage.records.social import Comment
+from storage.records.social.social import Comment
 
 Said = TypeVar("Said", Commented, Mentioned)
 ToldEvent: TypeAlias = (
@@ -56,7 +60,7 @@ def expand(event: ToldEvent) -> Script[list[int]]:
 
 def _of_job(event: events.JobSucceeded | events.JobFailed | events.SampleReady) -> Script[list[int]]:
     job = yield from jobs.get(event.job_id)
-    owner = yield from access.account(job.account_id)
+    owner = yield from accounts.account(job.account_id)
     content: Content
     match event:
         case events.JobSucceeded(model_version_id=int(version_id)):
@@ -77,8 +81,8 @@ def _of_job(event: events.JobSucceeded | events.JobFailed | events.SampleReady) 
 
 def _followed(event: events.FollowAdded) -> Script[list[int]]:
     """Who follows again is not told of again."""
-    follower = yield from access.account(event.follower_id)
-    followed = yield from access.account(event.followed_id)
+    follower = yield from accounts.account(event.follower_id)
+    followed = yield from accounts.account(event.followed_id)
     content = NewFollower(by=follower.name)
     return (
         yield from notifications.add(f"new_follower:{follower.number}:{followed.number}", content, [followed.number])
@@ -112,7 +116,7 @@ def _commented(event: events.CommentWritten | events.CommentEdited) -> Script[li
 
 def _others(ids: Iterable[UUID], comment: Comment) -> Script[list[Account]]:
     """These accounts, without the comment's own author."""
-    found = yield from access.accounts(set(ids) - {comment.account_id})
+    found = yield from accounts.accounts(set(ids) - {comment.account_id})
     return list(found.values())
 
 

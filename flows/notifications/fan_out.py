@@ -18,8 +18,8 @@ from flows.crash_points import reach
 from flows.notifications.messages import words
 from flows.retries import run_patiently
 from flows.run_logs import run_logger
-from storage.postgres import notifications
-from storage.records.notifications import Notification
+from storage.postgres.notifications import notifications
+from storage.records.notifications.notifications import Notification
 from storage.stores import Stores
 
 _log = partial(run_logger, "darkroom.notifications")

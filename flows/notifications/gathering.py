@@ -7,12 +7,12 @@ from collections.abc import Collection, Hashable, Iterable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from storage.postgres import deliveries
 from storage.postgres.connection import Script
-from storage.postgres.deliveries import Due, Settling
-from storage.postgres.endpoints import EndpointState
-from storage.records.notification_times import QuietHours, digest_time, quiet_until
-from storage.records.notifications import INTERRUPTS, TYPES, Frequency
+from storage.postgres.notifications import deliveries
+from storage.postgres.notifications.deliveries import Due, Settling
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.records.notifications.notification_times import QuietHours, digest_time, quiet_until
+from storage.records.notifications.notifications import INTERRUPTS, TYPES, Frequency
 
 BATCH = 500
 

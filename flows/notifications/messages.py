@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from storage.records.notifications import (
+from storage.records.notifications.notifications import (
     Commented,
     Content,
     DownloadMilestone,

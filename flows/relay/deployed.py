@@ -7,8 +7,8 @@ import logging
 from flows.orchestrator import Orchestrator
 from flows.relay.drains import DRAINS
 from flows.relay.effects import FLOWS
-from storage.postgres import flow_deployments
 from storage.postgres.connection import Database
+from storage.postgres.upkeep import flow_deployments
 
 log = logging.getLogger("darkroom.relay")
 

@@ -9,9 +9,11 @@ from flows.indexing.draining import SYNC
 from flows.notifications.deliver import DELIVER
 from flows.notifications.fan_out import FAN_OUT
 from flows.orchestrator import FlowPaused, Orchestrator
-from storage.postgres import deliveries, notifications, pauses, search_queue
 from storage.postgres.connection import Database, Script
-from storage.records.freshness import Switch
+from storage.postgres.notifications import deliveries, notifications
+from storage.postgres.search import search_queue
+from storage.postgres.upkeep import pauses
+from storage.records.metrics.freshness import Switch
 
 DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
     SYNC: search_queue.drain_wanted,

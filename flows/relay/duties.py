@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import psycopg
 
 from storage.errors import DarkroomError, StoreFailure
-from storage.postgres import duties
 from storage.postgres.connection import Database
+from storage.postgres.events import duties
 
 log = logging.getLogger("darkroom.relay")
 

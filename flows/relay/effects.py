@@ -29,10 +29,13 @@ from flows.orchestrator import DeploymentMissing, FlowPaused, Orchestrator
 from flows.relay.refusals import PASSING, Refusals
 from storage.errors import DarkroomError, StoreFailure
 from storage.logs import log_context
-from storage.postgres import flow_deployments, jobs, outbox, pauses, search_queue
 from storage.postgres.connection import Query, Script
-from storage.postgres.outbox import MOST_FAILURES
-from storage.records.events import (
+from storage.postgres.events import outbox
+from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.jobs import jobs
+from storage.postgres.search import search_queue
+from storage.postgres.upkeep import flow_deployments, pauses
+from storage.records.events.events import (
     CHANGES,
     ChangeEvent,
     CommentDeleted,
@@ -57,9 +60,9 @@ from storage.records.events import (
     SampleReady,
     merged,
 )
-from storage.records.freshness import Switch
-from storage.records.jobs import Job, JobKind, JobState
-from storage.records.search import Kind
+from storage.records.jobs.jobs import Job, JobKind, JobState
+from storage.records.metrics.freshness import Switch
+from storage.records.search.search import Kind
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.relay")

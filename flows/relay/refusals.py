@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 from flows.orchestrator import PrefectAway
 from storage.errors import DiskFull, StoreFailure, StoreUnavailable
-from storage.postgres import outbox
 from storage.postgres.connection import Database
+from storage.postgres.events import outbox
 
 log = logging.getLogger("darkroom.relay")
 

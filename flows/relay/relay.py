@@ -20,8 +20,8 @@ from flows.relay.duties import Duty, DutyThread
 from flows.relay.effects import NEED_PREFECT, Effects
 from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from storage.errors import StoreFailure
-from storage.postgres import duties as reports
 from storage.postgres.connection import Database
+from storage.postgres.events import duties as reports
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.relay")

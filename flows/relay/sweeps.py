@@ -7,9 +7,10 @@ import logging
 from flows.orchestrator import Orchestrator
 from storage.errors import JobLost
 from storage.logs import log_context
-from storage.postgres import jobs, models
+from storage.postgres.catalog import models
 from storage.postgres.connection import Database
-from storage.records.jobs import Job
+from storage.postgres.jobs import jobs
+from storage.records.jobs.jobs import Job
 from storage.settings import JobSettings
 
 log = logging.getLogger("darkroom.relay")

@@ -44,12 +44,13 @@ from flows.training.work import TrainingWork, open_image, training_work
 from flows.upkeep.retention import tidy_folders
 from storage.blobs.families import ModelFile, check_model_file
 from storage.errors import JobFailure, StoreFailure, WeightsRefused
-from storage.postgres import catalog, jobs, uploads
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.records.catalog import FileRole, ModelVersion, NewFile, NewImage, NewVersion
-from storage.records.training import regularization_recipe
-from storage.records.uploads import content_hash
-from storage.records.vocabulary import BASE_MODELS, FileType, ModelType, catalogue_name
+from storage.postgres.jobs import data_sets, jobs
+from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, NewVersion
+from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType, catalogue_name
+from storage.records.jobs.data_sets import content_hash
+from storage.records.jobs.training import regularization_recipe
 from storage.settings import load_settings
 from storage.stores import open_stores
 
@@ -120,7 +121,7 @@ def link_tracking_run(work: TrainingWork) -> None:
 def prepare(work: TrainingWork) -> Materials:
     """The base model's folder and the photos, verified by hash."""
     work.job.report("prepare")
-    rows = work.job.run(lambda: uploads.images(work.request.data_set_id))
+    rows = work.job.run(lambda: data_sets.images(work.request.data_set_id))
     rows.sort(key=lambda row: row.sha256)  # the order of upload must not change the weights
     if not rows or content_hash(row.sha256 for row in rows) != work.recipe.data_set_hash:
         raise JobFailure(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")

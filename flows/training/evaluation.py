@@ -20,7 +20,7 @@ from torch import Tensor
 from flows.training.data import LatentImages, generator_for, pixels_of_all
 from flows.training.families.protocol import Components, Family
 from flows.training.judges import Judge
-from storage.records.training import SamplingRecipe, TrainingRecipe
+from storage.records.jobs.training import SamplingRecipe, TrainingRecipe
 
 SCENES = 6
 SEEDS_PER_SCENE = 4

@@ -20,8 +20,8 @@ from storage.blobs.hashing import hash_again
 from storage.blobs.headers import TensorFacts
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
-from storage.records.catalog import FileHashes
-from storage.records.training import TrainingRecipe
+from storage.records.catalog.catalog import FileHashes
+from storage.records.jobs.training import TrainingRecipe
 
 SINGLE_FILE = "model.safetensors"
 FOLDER = "folder"

@@ -16,7 +16,7 @@ from flows.training.data import TrainingImages
 from flows.training.families.protocol import Components, Family
 from flows.training.methods.mapping import method_named
 from flows.training.module import DreamBoothModule
-from storage.records.training import TrainingRecipe
+from storage.records.jobs.training import TrainingRecipe
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.lifecycle import RunningJob
 from flows.upkeep.blob_sweep import drop_unnamed
 from storage.errors import BlobCorrupted, BlobMissing
-from storage.postgres import job_files
+from storage.postgres.jobs import job_files
 
 log = logging.getLogger("darkroom.checkpoints")
 

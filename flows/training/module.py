@@ -14,7 +14,7 @@ from flows.training.data import StepDraw, TrainingImages, counter_seed, draw_ste
 from flows.training.families.protocol import Components, Conditioning, Family
 from flows.training.losses import Loss, instance_loss, min_snr_weights, prior_preservation_loss
 from flows.training.methods.protocol import ParameterGroup, Training
-from storage.records.training import TrainingRecipe
+from storage.records.jobs.training import TrainingRecipe
 
 MAX_GRADIENT_NORM = 1.0
 WARM_UP_STEPS = 10

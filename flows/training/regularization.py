@@ -24,12 +24,12 @@ from flows.training.families.protocol import Components
 from flows.training.sampled_sets import DaskWorkers, DrawnBatch, draw_set
 from storage.blobs import cached_folders
 from storage.blobs.store import BlobStore
-from storage.postgres import base_models, sampled_sets
 from storage.postgres.connection import Database, Script
-from storage.postgres.sampled_sets import SampledImage
-from storage.postgres.submissions import LIBRARIES
-from storage.records.base_models import BaseModel, BaseModelFile
-from storage.records.training import SamplingRecipe, class_images_recipe
+from storage.postgres.jobs import base_models, sampled_sets
+from storage.postgres.jobs.sampled_sets import SampledImage
+from storage.postgres.jobs.submissions import LIBRARIES
+from storage.records.jobs.base_models import BaseModel, BaseModelFile
+from storage.records.jobs.training import SamplingRecipe, class_images_recipe
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
 

@@ -13,11 +13,11 @@ from pydantic import Field
 
 from flows.retries import run_patiently
 from storage.free_space import check_free_space
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
-from storage.postgres.submissions import submit_training
-from storage.records.jobs import Job
-from storage.records.training import TrainingRequest
+from storage.postgres.jobs.submissions import submit_training
+from storage.records.jobs.jobs import Job
+from storage.records.jobs.training import TrainingRequest
 from storage.settings import Settings, load_settings
 from storage.stores import open_stores
 
@@ -75,7 +75,7 @@ def request_training(
 
 
 def _submit_as_owner(request: TrainingRequest, settings: Settings) -> Script[tuple[Job, bool]]:
-    owner = yield from access.owner()
+    owner = yield from accounts.owner()
     key = f"prefect-form:{flow_run.id}"
     seed = secrets.randbelow(2**31)
     return (yield from submit_training(request, owner.id, settings, seed=seed, idempotency_key=key))

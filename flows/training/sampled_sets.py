@@ -21,7 +21,7 @@ from flows.generation.sampler import draw_images
 from flows.training.devices import prepare_torch
 from flows.training.families.mapping import family_named
 from flows.training.families.protocol import Components
-from storage.records.training import SamplingRecipe
+from storage.records.jobs.training import SamplingRecipe
 
 FAN_OUT_SECONDS = 60.0
 

@@ -10,9 +10,9 @@ from flows.training.evaluation import CLASS_IMAGES, SEEDS_PER_SCENE
 from flows.training.sampled_sets import png
 from flows.training.work import TrainingWork
 from storage.blobs.blurhashes import blurhash_of
-from storage.records.catalog import NewImage
-from storage.records.training import SamplingRecipe
-from storage.records.vocabulary import BrowsingLevel
+from storage.records.catalog.catalog import NewImage
+from storage.records.catalog.vocabulary import BrowsingLevel
+from storage.records.jobs.training import SamplingRecipe
 
 SAMPLER = "DDIM"
 

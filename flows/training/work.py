@@ -27,9 +27,9 @@ from flows.training.families.protocol import Components
 from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.sampled_sets import png
 from storage.errors import JobCancelled, JobLost, StatementTimeout, StoreUnavailable
-from storage.postgres import job_files
-from storage.records.jobs import JobFile, JobFileRole, JobState
-from storage.records.training import TrainingJobRequest
+from storage.postgres.jobs import job_files
+from storage.records.jobs.jobs import JobFile, JobFileRole, JobState
+from storage.records.jobs.training import TrainingJobRequest
 
 log = logging.getLogger("darkroom.training")
 

@@ -17,8 +17,8 @@ from flows.upkeep.sweep import Sweep
 from storage.blobs import cached_folders
 from storage.blobs.walks import size_of, walk, written_at
 from storage.errors import NotFound
-from storage.postgres import jobs
-from storage.records.jobs import TERMINAL
+from storage.postgres.jobs import jobs
+from storage.records.jobs.jobs import TERMINAL
 from storage.settings import GIB
 
 UNFINISHED = timedelta(days=1)

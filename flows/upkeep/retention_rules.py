@@ -21,9 +21,9 @@ from flows.upkeep.row_rules import (
 )
 from flows.upkeep.sweep import Sweep
 from flows.upkeep.tracking_runs import delete_tracking_runs
-from storage.postgres.search_windows import KEEP_SECONDS
-from storage.records.activity import OLDEST
-from storage.records.listing import KEEP_HOURS
+from storage.postgres.search.search_windows import KEEP_SECONDS
+from storage.records.catalog.listing import KEEP_HOURS
+from storage.records.metrics.activity import OLDEST
 from storage.settings import variable_of
 
 Work = Callable[[Sweep], None]

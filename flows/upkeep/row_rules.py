@@ -7,7 +7,8 @@ from functools import partial
 
 from flows.retries import run_patiently
 from flows.upkeep.sweep import BATCH, Sweep
-from storage.postgres import activity, notifications
+from storage.postgres.metrics import activity
+from storage.postgres.notifications import notifications
 from storage.postgres.upkeep import retention
 
 ALARM_TABLES = ("alarms", "backfills")

@@ -11,9 +11,9 @@ import psycopg
 from psycopg.rows import DictRow
 
 from storage.errors import BackupFailed, InUse
-from storage.postgres import references
 from storage.postgres.connection import Database, Query
 from storage.postgres.locks import BLOB_SWEEP, lock_number, try_lock
+from storage.postgres.upkeep import references
 
 PAGE = 10_000
 SWEEP_SECONDS = 900.0

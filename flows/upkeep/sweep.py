@@ -11,9 +11,8 @@ from functools import partial
 
 from flows.retries import run_patiently
 from storage.errors import DarkroomError
-from storage.postgres import pauses
 from storage.postgres.connection import Query, Script
-from storage.postgres.upkeep import retention
+from storage.postgres.upkeep import pauses, retention
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.retention")

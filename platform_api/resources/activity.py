@@ -17,9 +17,9 @@ from platform_api.problems import can_answer
 from platform_api.queries import BIGGEST
 from platform_api.resources.views import API, Page, page_metadata
 from storage.errors import InvalidRequest
-from storage.postgres import activity
-from storage.records.access import Role, Scope
-from storage.records.activity import MOST, Act, Counted, Metric, Reason
+from storage.postgres.metrics import activity
+from storage.records.accounts.accounts import Role, Scope
+from storage.records.metrics.activity import MOST, Act, Counted, Metric, Reason
 from storage.records.policy.viewers import viewer_of
 from storage.stores import AsyncStores
 

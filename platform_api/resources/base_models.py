@@ -12,10 +12,10 @@ from platform_api.access import Requires
 from platform_api.bodies import has_control_characters
 from platform_api.problems import can_answer
 from storage.errors import NotFound
-from storage.postgres import base_models, jobs
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.base_models import BaseModel
+from storage.postgres.jobs import base_models, jobs
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.base_models import BaseModel
 from storage.stores import AsyncStores
 
 

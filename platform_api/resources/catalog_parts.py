@@ -7,9 +7,10 @@ from itertools import groupby
 from typing import TypeVar
 
 from platform_api.resources.catalog_views import Parts
-from storage.postgres import access, catalog, images, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, images, models
 from storage.postgres.connection import Script
-from storage.records.catalog import CatalogImage, Model, ModelVersion, VersionFile
+from storage.records.catalog.catalog import CatalogImage, Model, ModelVersion, VersionFile
 from storage.records.policy.facts import Facts, file_facts, version_facts
 from storage.records.policy.rights import may
 from storage.records.policy.viewers import Viewer
@@ -40,7 +41,7 @@ def read_parts(
     pictures = yield from images.of_versions(version_ids, images_each, everything_of=owned)
     files = yield from catalog.files(*version_ids)
     return Parts(
-        accounts=(yield from access.accounts({model.account_id for model in found})),
+        accounts=(yield from accounts.accounts({model.account_id for model in found})),
         tags=(yield from models.tags_of(*ids)),
         model_stats=(yield from catalog.model_stats(ids)),
         version_stats=(yield from catalog.version_stats(version_ids)),

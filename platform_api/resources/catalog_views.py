@@ -13,17 +13,10 @@ from msgspec import Meta
 from platform_api.answers import Addresses
 from platform_api.resources.file_views import FileView, StoredFileView, file_view, stored_file_view
 from platform_api.resources.views import camelised
-from storage.records.access import Account
-from storage.records.catalog import (
-    CatalogImage,
-    Model,
-    ModelStats,
-    ModelVersion,
-    VersionFile,
-    VersionStats,
-)
-from storage.records.variants import air, primary_file, public_files
-from storage.records.vocabulary import BrowsingLevel, Mode, Status
+from storage.records.accounts.accounts import Account
+from storage.records.catalog.catalog import CatalogImage, Model, ModelStats, ModelVersion, VersionFile, VersionStats
+from storage.records.catalog.variants import air, primary_file, public_files
+from storage.records.catalog.vocabulary import BrowsingLevel, Mode, Status
 
 
 class StatsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

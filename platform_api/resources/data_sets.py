@@ -26,10 +26,10 @@ from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
 from storage.errors import ArchiveRefused, ImageRefused, PoolBusy, UploadRefused
-from storage.postgres import uploads
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.uploads import DataSet, DataSetImage
+from storage.postgres.jobs import data_sets
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.data_sets import DataSet, DataSetImage
 from storage.settings import UploadSettings
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
@@ -128,7 +128,7 @@ class DataSets(Controller):
 
             def script() -> Script[DataSet]:
                 yield from reservation.redeem()
-                return (yield from uploads.create(caller.account_id, name, images))
+                return (yield from data_sets.create(caller.account_id, name, images))
 
             data_set = await stores.database.run(script)
         return Response(
@@ -143,7 +143,7 @@ class DataSets(Controller):
     ) -> Page[DataSetView]:
         """A page of the caller's data sets."""
         before = read_moment_cursor(cursor, UUID)
-        found = await stores.database.run(uploads.list_for_account(caller.account_id, before=before, limit=limit + 1))
+        found = await stores.database.run(data_sets.list_for_account(caller.account_id, before=before, limit=limit + 1))
         end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.id))
         return Page(
             items=[DataSetView(**_view_fields(data_set)) for data_set in found[:limit]],
@@ -160,8 +160,8 @@ class DataSets(Controller):
         """A data set with its photos."""
 
         def script() -> Script[DataSetDetail]:
-            data_set = yield from uploads.get(data_set_id, caller.account_id)
-            return _detail(data_set, (yield from uploads.images(data_set_id)))
+            data_set = yield from data_sets.get(data_set_id, caller.account_id)
+            return _detail(data_set, (yield from data_sets.images(data_set_id)))
 
         return await stores.database.run(script)
 
@@ -173,7 +173,7 @@ class DataSets(Controller):
     )
     async def remove(self, stores: AsyncStores, caller: Caller, data_set_id: UUID) -> None:
         """The photos are gone for good once the sweep of unused bytes has passed. Models made from them stay."""
-        await stores.database.run(lambda: uploads.delete(data_set_id, caller.account_id))
+        await stores.database.run(lambda: data_sets.delete(data_set_id, caller.account_id))
 
 
 def _unpack(upload: receiving.Upload, folder: Path, limits: UploadSettings) -> list[Staged]:

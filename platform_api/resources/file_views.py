@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from platform_api.answers import Addresses
 from platform_api.resources.views import API
-from storage.records.catalog import Checked, FileHashes, FileRole, Model, ModelVersion, VersionFile
-from storage.records.variants import download_name
+from storage.records.catalog.catalog import Checked, FileHashes, FileRole, Model, ModelVersion, VersionFile
+from storage.records.catalog.variants import download_name
 
 NO_CODE = "No Pickle imports"
 NOT_SCANNED = "No virus scanner has seen it. It holds tensors only: every byte of it belongs to one"

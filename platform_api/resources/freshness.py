@@ -11,10 +11,11 @@ from msgspec import Meta
 
 from platform_api.access import Requires
 from platform_api.problems import can_answer
-from storage.postgres import freshness, pauses
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.freshness import PartitionState, Switch
+from storage.postgres.metrics import freshness
+from storage.postgres.upkeep import pauses
+from storage.records.accounts.accounts import Scope
+from storage.records.metrics.freshness import PartitionState, Switch
 from storage.stores import AsyncStores
 
 

@@ -14,10 +14,10 @@ from platform_api.idempotency import IdempotencyKey, checked_key, fresh_seed
 from platform_api.problems import can_answer
 from platform_api.resources.job_views import NOUNS, SubmittedJob
 from platform_api.resources.jobs import JobRoutes, accept
-from storage.postgres import submissions
-from storage.records.access import Scope
-from storage.records.generation import GenerationRequest
-from storage.records.jobs import JobKind
+from storage.postgres.jobs import submissions
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.generation import GenerationRequest
+from storage.records.jobs.jobs import JobKind
 from storage.stores import AsyncStores
 
 

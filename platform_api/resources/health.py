@@ -12,7 +12,7 @@ from platform_api.access import Open
 from platform_api.health_checks import KeptLook
 from platform_api.problems import RETRY_SECONDS, Refusals, can_answer
 from platform_api.resources.health_views import HealthView, Liveness, Parts, Readiness
-from storage.records.freshness import PartitionState
+from storage.records.metrics.freshness import PartitionState
 
 RELAY_LATE_SECONDS = 30.0
 SEARCH_LATE_SECONDS = 30.0

@@ -27,11 +27,12 @@ from platform_api.writing import ImageChanges, kept
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import Blob
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
-from storage.postgres import catalog, idempotency, images
+from storage.postgres.accounts import idempotency
+from storage.postgres.catalog import catalog, images
 from storage.postgres.connection import Script
-from storage.records.catalog import CatalogImage, Model, ModelVersion, NewImage
+from storage.records.catalog.catalog import CatalogImage, Model, ModelVersion, NewImage
+from storage.records.catalog.vocabulary import BrowsingLevel
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import BrowsingLevel
 from storage.settings import UploadSettings
 from storage.stores import AsyncStores
 

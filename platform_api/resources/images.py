@@ -21,13 +21,14 @@ from platform_api.queries import Query, a_flag, a_list, a_number, a_text, a_word
 from platform_api.resources.models import PG, UNCHANGED
 from platform_api.resources.views import API
 from storage.errors import LinkRefused, NotFound
-from storage.postgres import images, listing, models, policy
+from storage.postgres.catalog import images, listing, models
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.catalog import ShownImage
-from storage.records.listing import ImageFilter, ImageSort, Period
+from storage.postgres.policy import policy
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import ShownImage
+from storage.records.catalog.listing import ImageFilter, ImageSort, Period
 from storage.records.policy.checks import check_fetched
-from storage.records.policy.links import Link, image_subject, job_file_subject
+from storage.records.policy.signed_links import Link, image_subject, job_file_subject
 from storage.records.policy.viewers import WITH_BLOCKED, Viewer
 from storage.stores import AsyncStores
 

@@ -13,10 +13,10 @@ from msgspec import Meta
 
 from platform_api.resources.views import API, camelised, signed_image
 from storage.errors import NotFound
-from storage.postgres import jobs
 from storage.postgres.connection import Script
-from storage.records.jobs import Job, JobFile, JobFileRole, JobKind, JobState
-from storage.records.training import TrainingJobRequest
+from storage.postgres.jobs import jobs
+from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState
+from storage.records.jobs.training import TrainingJobRequest
 from storage.settings import Settings
 
 _ID = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"

@@ -34,10 +34,10 @@ from platform_api.resources.job_views import (
 )
 from platform_api.resources.views import API, Page, page_metadata
 from storage.errors import FreeSpaceLow
-from storage.postgres import job_files, jobs, submissions
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.jobs import Job, JobFile, JobFileRole, JobKind, JobState
+from storage.postgres.jobs import job_files, jobs, submissions
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState
 from storage.stores import AsyncStores
 
 

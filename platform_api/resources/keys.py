@@ -16,8 +16,8 @@ from platform_api.problems import can_answer
 from platform_api.resources.views import API, Page, page_metadata
 from platform_api.writing import kept
 from storage.errors import AccessDenied, InvalidRequest, NotFound
-from storage.postgres import access
-from storage.records.access import ApiKey, Scope, make_key
+from storage.postgres.accounts import accounts
+from storage.records.accounts.accounts import ApiKey, Scope, make_key
 from storage.stores import AsyncStores
 
 LONGEST_LIFE = timedelta(days=3660)
@@ -66,7 +66,7 @@ class Keys(Controller):
     ) -> Page[KeyView]:
         """A page of the caller's keys, revoked and expired ones too; never a secret."""
         before = read_moment_cursor(cursor, str)
-        found = await stores.database.run(access.keys_of(caller.account_id, before=before, limit=limit + 1))
+        found = await stores.database.run(accounts.keys_of(caller.account_id, before=before, limit=limit + 1))
         end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.id))
         return Page(
             items=[msgspec.convert(key, KeyView, from_attributes=True) for key in found[:limit]],
@@ -92,7 +92,7 @@ class Keys(Controller):
         expires_at = _expiry(caller.key, data.expires_at)
         asking = caller.key.id
         row = await stores.database.run(
-            lambda: access.make_key(caller.account_id, made, name, scopes, expires_at, made_by=asking)
+            lambda: accounts.make_key(caller.account_id, made, name, scopes, expires_at, made_by=asking)
         )
         fields = msgspec.structs.asdict(msgspec.convert(row, KeyView, from_attributes=True))
         return MadeKey(**fields, key=made.text)
@@ -108,7 +108,7 @@ class Keys(Controller):
         revoke itself: this request is answered, the next is not."""
         if has_control_characters(key_id):
             raise NotFound("No key has an id with control characters.")
-        await stores.database.run(lambda: access.revoke_key(key_id, caller.account_id))
+        await stores.database.run(lambda: accounts.revoke_key(key_id, caller.account_id))
 
 
 def _check_gives(giving: ApiKey, scopes: list[Scope]) -> None:

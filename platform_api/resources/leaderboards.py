@@ -20,10 +20,10 @@ from platform_api.queries import Query, a_number
 from platform_api.resources.models import UNCHANGED
 from platform_api.resources.views import API
 from storage.errors import NotFound
-from storage.postgres import leaderboards
-from storage.records.access import Scope
-from storage.records.activity import Counted, Metric
-from storage.records.leaderboards import BOARDS, PLACES, Edition, Leaderboard, Place, Published
+from storage.postgres.metrics import leaderboards
+from storage.records.accounts.accounts import Scope
+from storage.records.metrics.activity import Counted, Metric
+from storage.records.metrics.leaderboards import BOARDS, PLACES, Edition, Leaderboard, Place, Published
 from storage.stores import AsyncStores
 
 USUAL = 100

@@ -15,10 +15,10 @@ from platform_api.answers import Addresses
 from platform_api.resources import catalog_parts, catalog_views
 from platform_api.resources.catalog_parts import read_parts
 from platform_api.resources.catalog_views import ModelView, model_view
-from storage.postgres import catalog
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.records import catalog as records
-from storage.records import variants
+from storage.records.catalog import catalog as records
+from storage.records.catalog import variants
 from storage.records.policy.viewers import ANYBODY
 from storage.stores import AsyncStores
 

@@ -12,8 +12,9 @@ from platform_api.access import Open
 from platform_api.figures import MEDIA_TYPE, FlowFigures, exposed
 from platform_api.health_checks import KeptLook, in_time
 from platform_api.problems import can_answer
-from storage.postgres import duties, freshness, outbox
 from storage.postgres.connection import Script
+from storage.postgres.events import duties, outbox
+from storage.postgres.metrics import freshness
 from storage.postgres.upkeep import last_backup
 from storage.stores import AsyncStores
 

@@ -22,16 +22,17 @@ from platform_api.rates import LIMITED_AS, RateKind
 from platform_api.resources.images import LinkReader
 from platform_api.resources.model_versions import read_version
 from storage.errors import LinkRefused, NotFound
-from storage.postgres import catalog, policy
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.activity import Counted, Metric
-from storage.records.catalog import Model, ModelVersion, VersionFile
+from storage.postgres.policy import policy
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import Model, ModelVersion, VersionFile
+from storage.records.catalog.variants import Wanted, download_name, primary_file, public_files
+from storage.records.metrics.activity import Counted, Metric
 from storage.records.policy.checks import check_fetched
 from storage.records.policy.facts import version_facts
-from storage.records.policy.links import Link, file_subject
+from storage.records.policy.signed_links import Link, file_subject
 from storage.records.policy.viewers import Viewer
-from storage.records.variants import Wanted, download_name, primary_file, public_files
 from storage.stores import AsyncStores
 
 ROOT = "/api/download"

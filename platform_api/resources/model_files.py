@@ -29,12 +29,12 @@ from platform_api.resuming import Arrivals
 from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import Part, Parts
 from storage.errors import FileExists, FreeSpaceLow, Gone, NotAllowed, NotFound, QuotaExceeded, UploadRefused
-from storage.postgres import model_uploads
+from storage.postgres.catalog import uploads
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.catalog import Checked, FileHashes, NewFile, VersionFile
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import Checked, FileHashes, NewFile, VersionFile
+from storage.records.catalog.vocabulary import FileType
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import FileType
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 
@@ -128,7 +128,7 @@ class ModelFiles(Controller):
         wanted = read_wanted(version_id, str(path).lstrip("/"), file_type, sha256)
         if request.headers.get("content-type", "").lower().startswith(_FORMS):
             raise UnsupportedMediaType("Send the file's bytes as they are: curl -T FILE URL")
-        await stores.database.run(model_uploads.check_target(wanted, viewer))
+        await stores.database.run(uploads.check_target(wanted, viewer))
         most, declared = stores.settings.uploads.max_model_bytes, declared_length(request)
         hasher, threads = ModelHasher(), stores.pools.blob_writes
         async with (
@@ -141,7 +141,7 @@ class ModelFiles(Controller):
 
             def script(new: NewFile) -> Script[tuple[VersionFile, bool]]:
                 yield from reservation.redeem()
-                return (yield from model_uploads.attach(version_id, new))
+                return (yield from uploads.attach(version_id, new))
 
             try:
                 await go_on(part, hasher, threads, 0)

@@ -30,17 +30,18 @@ from platform_api.resources.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.resources.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.resources.models import UNCHANGED
 from storage.errors import Gone, NotFound
-from storage.postgres import catalog, hashes, policy
+from storage.postgres.catalog import catalog, hashes
 from storage.postgres.connection import Script
-from storage.postgres.watch import Every, Grounds
-from storage.records.access import Scope
-from storage.records.catalog import FileHashes, Model, ModelVersion
+from storage.postgres.events.watch import Every, Grounds
+from storage.postgres.policy import policy
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import FileHashes, Model, ModelVersion
+from storage.records.catalog.variants import air, download_name, primary_file
+from storage.records.catalog.vocabulary import Availability
 from storage.records.policy.checks import check_fetched, check_version
 from storage.records.policy.facts import version_facts
 from storage.records.policy.rights import may
 from storage.records.policy.viewers import Viewer
-from storage.records.variants import air, download_name, primary_file
-from storage.records.vocabulary import Availability
 from storage.stores import AsyncStores
 
 _READS = Reads(Scope.MODELS_READ)

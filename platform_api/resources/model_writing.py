@@ -22,12 +22,12 @@ from platform_api.resources.views import API
 from platform_api.rules import check_model_words
 from platform_api.writing import ModelChanges, NewModel, NewVersion, Publication, kept
 from storage.errors import InvalidRequest, WrongState
-from storage.postgres import catalog, models, versions
+from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.catalog import Model, ModelFields, ModelVersion, VersionFields
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import Model, ModelFields, ModelVersion, VersionFields
+from storage.records.catalog.vocabulary import Availability, Mode, Status
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import Availability, Mode, Status
 from storage.stores import AsyncStores
 
 LONGEST_WAIT = timedelta(days=365)

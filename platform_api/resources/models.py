@@ -22,15 +22,15 @@ from platform_api.resources.listed_models import Shown, shown_models
 from platform_api.resources.views import API
 from platform_api.searching import page_of
 from storage.errors import Unauthenticated
-from storage.postgres import catalog, listing
+from storage.postgres.catalog import catalog, listing
 from storage.postgres.connection import Script
-from storage.postgres.watch import Every, Grounds
-from storage.records.access import Scope
-from storage.records.listing import ModelFilter, ModelSort, Period
+from storage.postgres.events.watch import Every, Grounds
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.listing import ModelFilter, ModelSort, Period
+from storage.records.catalog.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
 from storage.records.policy.checks import check_model
 from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
-from storage.records.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
-from storage.records.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
+from storage.records.search.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
 from storage.stores import AsyncStores
 
 UNCHANGED = {304: ResponseSpec(None, description="The client's copy, named by If-None-Match, is still good")}

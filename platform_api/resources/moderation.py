@@ -16,11 +16,12 @@ from platform_api.resources.catalog_views import ModelView
 from platform_api.resources.model_writing import shown
 from platform_api.writing import Grounds, kept
 from storage.errors import NotAllowed, WrongState
-from storage.postgres import access, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import models
 from storage.postgres.connection import Script
-from storage.records.access import Account, AccountStatus, Role, Scope
+from storage.records.accounts.accounts import Account, AccountStatus, Role, Scope
+from storage.records.catalog.vocabulary import Mode
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import Mode
 from storage.stores import AsyncStores
 
 
@@ -96,11 +97,11 @@ class Moderation(Controller):
         reason = kept(data)["reason"]
 
         def script() -> Script[Account]:
-            account = yield from access.user(user_id)
+            account = yield from accounts.user(user_id)
             check_moderator(viewer)
             if account.role is Role.MODERATOR:
                 raise NotAllowed("A moderator is not banned by another: the operator changes the role first.")
-            return (yield from access.ban(account, reason))
+            return (yield from accounts.ban(account, reason))
 
         return _status(await stores.database.run(script))
 
@@ -109,9 +110,9 @@ class Moderation(Controller):
         """Its keys work and its models are shown as before."""
 
         def script() -> Script[Account]:
-            account = yield from access.user(user_id)
+            account = yield from accounts.user(user_id)
             check_moderator(viewer)
-            return (yield from access.lift_ban(account))
+            return (yield from accounts.lift_ban(account))
 
         return _status(await stores.database.run(script))
 

@@ -11,10 +11,10 @@ import msgspec
 from litestar.params import Parameter
 from msgspec import Meta
 
-from storage.postgres.endpoints import Endpoint, EndpointState
-from storage.postgres.sendings import Purpose, Sending
-from storage.records.notifications import Channel
-from storage.records.push import PushKeys
+from storage.postgres.notifications.endpoints import Endpoint, EndpointState
+from storage.postgres.notifications.sendings import Purpose, Sending
+from storage.records.notifications.notifications import Channel
+from storage.records.notifications.push import PushKeys
 
 
 class OutwardChannel(StrEnum):

@@ -30,16 +30,16 @@ from platform_api.resources.notification_channel_views import (
     sending_view,
 )
 from storage.errors import AddressRefused, InvalidRequest, TooManyRequests, WrongState
-from storage.postgres import endpoints, sendings
 from storage.postgres.connection import Script
-from storage.postgres.endpoints import Endpoint, EndpointState
-from storage.postgres.sendings import Purpose, Sending
+from storage.postgres.notifications import endpoints, sendings
+from storage.postgres.notifications.endpoints import Endpoint, EndpointState
+from storage.postgres.notifications.sendings import Purpose, Sending
 from storage.push_key import public_push_key
-from storage.records.access import Scope
-from storage.records.addresses import read_email_address, read_web_address, shown_email_address
-from storage.records.chat import read_chat_address
-from storage.records.notifications import Channel
-from storage.records.push import PushSubscription, read_endpoint, read_keys
+from storage.records.accounts.accounts import Scope
+from storage.records.notifications.addresses import read_email_address, read_web_address, shown_email_address
+from storage.records.notifications.chat import read_chat_address
+from storage.records.notifications.notifications import Channel
+from storage.records.notifications.push import PushSubscription, read_endpoint, read_keys
 from storage.sealing import Seal
 from storage.stores import AsyncStores
 

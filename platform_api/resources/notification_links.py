@@ -14,10 +14,11 @@ from litestar.params import Parameter
 
 from platform_api.access import Open
 from platform_api.problems import can_answer
-from storage.postgres import access, endpoints, preferences
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
-from storage.records.notification_links import LONGEST, Confirm, Unsubscribe, read_link
-from storage.records.notifications import TYPES, Channel
+from storage.postgres.notifications import endpoints, preferences
+from storage.records.notifications.notification_links import LONGEST, Confirm, Unsubscribe, read_link
+from storage.records.notifications.notifications import TYPES, Channel
 from storage.stores import AsyncStores
 
 Token = Annotated[str, Parameter(min_length=1, max_length=LONGEST, description="The signed part of the link.")]
@@ -76,7 +77,7 @@ class NotificationLinks(Controller):
 
         def script() -> Script[None]:
             known = [kind for kind in link.types if kind in TYPES]
-            if (yield from access.users(number=link.reader)) and known:
+            if (yield from accounts.users(number=link.reader)) and known:
                 yield from preferences.say(link.reader, preferences.never(known, Channel.EMAIL))
 
         await stores.database.run(script)

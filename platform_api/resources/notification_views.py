@@ -11,9 +11,9 @@ from msgspec import Meta
 
 from platform_api.resources.views import camelised
 from storage.errors import InvalidRequest
-from storage.postgres.in_app import InApp
-from storage.postgres.preferences import Clocks
-from storage.records.notifications import OUTWARD, TYPES, Channel, Frequency, Preference, allowed
+from storage.postgres.notifications.in_app import InApp
+from storage.postgres.notifications.preferences import Clocks
+from storage.records.notifications.notifications import OUTWARD, TYPES, Channel, Frequency, Preference, allowed
 from storage.settings import Settings
 
 TypeName = Annotated[

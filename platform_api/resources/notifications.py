@@ -25,9 +25,9 @@ from platform_api.resources.notification_views import (
     unread_view,
 )
 from platform_api.resources.views import API, Page, page_metadata
-from storage.postgres import in_app, preferences
 from storage.postgres.connection import Script
-from storage.records.access import Scope
+from storage.postgres.notifications import in_app, preferences
+from storage.records.accounts.accounts import Scope
 from storage.stores import AsyncStores
 
 READ, WRITE = Scope.NOTIFICATIONS_READ, Scope.NOTIFICATIONS_WRITE

@@ -21,15 +21,16 @@ from platform_api.resources.catalog_parts import read_parts
 from platform_api.resources.catalog_views import ModelView, model_view
 from platform_api.resources.models import UNCHANGED
 from platform_api.resources.views import API, Page, page_metadata
-from storage.postgres import access, catalog, quotas
+from storage.postgres.accounts import accounts, quotas
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.postgres.watch import Every, Grounds
-from storage.records.access import Account, AccountStatus, Creator, Scope
-from storage.records.catalog import Model
+from storage.postgres.events.watch import Every, Grounds
+from storage.records.accounts.accounts import Account, AccountStatus, Creator, Scope
+from storage.records.accounts.quotas import Usage, UsageByKind
+from storage.records.catalog.catalog import Model
 from storage.records.policy.facts import model_facts
 from storage.records.policy.rights import may
 from storage.records.policy.viewers import Viewer
-from storage.records.quotas import Usage, UsageByKind
 from storage.stores import AsyncStores
 
 OWN_USUAL, OWN_MOST = 20, 100
@@ -122,8 +123,8 @@ class People(Controller):
         limit, page, text = read_numbers(query)
 
         def script() -> Script[tuple[list[Creator], int]]:
-            found = yield from access.creators(text, offset=(page - 1) * limit, limit=limit)
-            return found, (yield from access.count_creators(text))[0]
+            found = yield from accounts.creators(text, offset=(page - 1) * limit, limit=limit)
+            return found, (yield from accounts.count_creators(text))[0]
 
         found, total = await stores.database.run(script)
         items = [creator_item(one, where) for one in found]
@@ -150,9 +151,9 @@ class People(Controller):
         query.check()
         found: list[Account] = []
         if ids is not None:
-            found = await stores.database.run(access.users(numbers=ids))
+            found = await stores.database.run(accounts.users(numbers=ids))
         elif text is not None:
-            found = await stores.database.run(access.find_users(text, USUAL_NUMBERED))
+            found = await stores.database.run(accounts.find_users(text, USUAL_NUMBERED))
         active = [one for one in found if one.status is AccountStatus.ACTIVE]
         users = UserList(items=[UserItem(id=one.number, username=one.name) for one in active])
         return answer(request, users, ignored=query.ignored)

@@ -15,13 +15,15 @@ from platform_api.answers import answer
 from platform_api.problems import can_answer
 from platform_api.resources.model_versions import read_version
 from platform_api.resources.models import UNCHANGED
-from storage.postgres import catalog, policy, rollups
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.activity import Counted, Metric
+from storage.postgres.metrics import rollups
+from storage.postgres.policy import policy
+from storage.records.accounts.accounts import Scope
+from storage.records.metrics.activity import Counted, Metric
+from storage.records.metrics.rollups import EntityTotals
 from storage.records.policy.checks import check_model, check_seen
 from storage.records.policy.viewers import Viewer
-from storage.records.rollups import EntityTotals
 from storage.stores import AsyncStores
 
 Counts = TypeVar("Counts")

@@ -21,10 +21,10 @@ from platform_api.resources.models import PG, UNCHANGED
 from platform_api.resources.search_views import Found, SearchInfo, found
 from platform_api.resources.views import API
 from platform_api.searching import page_of
-from storage.records.access import Scope
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.vocabulary import ModelType
 from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
-from storage.records.search import FACETS, MAX_TEXT, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
-from storage.records.vocabulary import ModelType
+from storage.records.search.search import FACETS, MAX_TEXT, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
 from storage.stores import AsyncStores
 
 MOST, USUAL = 100, 20

@@ -13,9 +13,10 @@ from platform_api.resources.images import ListedImage, listed_image
 from platform_api.resources.listed_models import Shown, shown_models
 from platform_api.resources.people import CreatorItem, creator_item
 from platform_api.searching import SearchPage
-from storage.postgres import access, images
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import images
 from storage.postgres.connection import Script
-from storage.records.search import FacetCount, Kind
+from storage.records.search.search import FacetCount, Kind
 from storage.stores import AsyncStores
 
 
@@ -77,7 +78,7 @@ async def found(
             listed = await stores.database.run(_images(page, levels, where, with_meta))
             return ImagesFound(items=listed, metadata=info)
         case Kind.CREATOR:
-            creators = await stores.database.run(access.creators_by_number(page.ids))
+            creators = await stores.database.run(accounts.creators_by_number(page.ids))
             return CreatorsFound(items=[creator_item(one, where) for one in creators], metadata=info)
 
 

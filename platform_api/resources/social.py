@@ -17,11 +17,11 @@ from platform_api.limits import PageCursor, PageLimit, end_of_page, read_moment_
 from platform_api.problems import can_answer
 from platform_api.queries import BIGGEST
 from platform_api.resources.views import API, Page, page_metadata
-from storage.postgres import social
 from storage.postgres.connection import Script
-from storage.records.access import Scope
+from storage.postgres.social import social
+from storage.records.accounts.accounts import Scope
 from storage.records.policy.viewers import Viewer, viewer_of
-from storage.records.social import LONGEST_COMMENT, Comment, Entity, Reaction, Subject
+from storage.records.social.social import LONGEST_COMMENT, Comment, Entity, Reaction, Subject
 from storage.stores import AsyncStores
 
 Number = Annotated[int, Parameter(ge=1, le=BIGGEST)]

@@ -23,13 +23,13 @@ from platform_api.resources.model_files import UploadedFile, uploaded_file
 from platform_api.resources.views import API
 from platform_api.resuming import Arrivals
 from storage.errors import InvalidRequest
-from storage.postgres import model_uploads
+from storage.postgres.catalog import uploads
 from storage.postgres.connection import Script
-from storage.records.access import Scope
-from storage.records.catalog import VersionFile
-from storage.records.model_uploads import ModelUpload, WantedFile
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import VersionFile
+from storage.records.catalog.uploads import ModelUpload, WantedFile
+from storage.records.catalog.vocabulary import FileType
 from storage.records.policy.viewers import Viewer
-from storage.records.vocabulary import FileType
 from storage.stores import AsyncStores
 
 ROOT = f"{API}/uploads"
@@ -172,8 +172,8 @@ class Uploads(Controller):
             tus.check_version(request.headers)
 
         def script() -> Script[tuple[ModelUpload, UploadView]]:
-            upload = yield from model_uploads.get(upload_id, viewer)
-            return upload, _view(upload, (yield from model_uploads.file_of(upload)))
+            upload = yield from uploads.get(upload_id, viewer)
+            return upload, _view(upload, (yield from uploads.file_of(upload)))
 
         upload, view = await stores.database.run(script)
         return Response(view, headers=tus.upload_headers(upload))

@@ -24,9 +24,9 @@ from platform_api.resources.model_writing import (
 from platform_api.rules import check_file_name
 from platform_api.writing import FileChanges, Publication, VersionChanges, kept
 from storage.errors import NotFound
-from storage.postgres import catalog, files, versions
+from storage.postgres.catalog import catalog, files, versions
 from storage.postgres.connection import Script
-from storage.records.catalog import FileRole, VersionFile
+from storage.records.catalog.catalog import FileRole, VersionFile
 from storage.records.policy.viewers import Viewer
 from storage.stores import AsyncStores
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from platform_api.answers import link_expiry
-from storage.records.policy.links import job_image_link
+from storage.records.policy.signed_links import job_image_link
 from storage.settings import ApiSettings
 
 Item = TypeVar("Item")

@@ -16,12 +16,12 @@ from platform_api.queries import Query
 from platform_api.remembered import PEOPLE_SECONDS, REMEMBERED
 from platform_api.resources.models import UNCHANGED
 from platform_api.resources.views import API
-from storage.postgres import tags
+from storage.postgres.catalog import tags
+from storage.postgres.catalog.tags import Tag
 from storage.postgres.connection import Script
-from storage.postgres.tags import Tag
-from storage.postgres.watch import Every, Grounds
-from storage.records.access import Scope
-from storage.records.vocabulary import BASE_MODELS, BaseModelType, FileType, ModelType
+from storage.postgres.events.watch import Every, Grounds
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.vocabulary import BASE_MODELS, BaseModelType, FileType, ModelType
 from storage.stores import AsyncStores
 
 

@@ -18,8 +18,8 @@ from types import MappingProxyType
 
 from storage.blobs.weights import WeightsFacts, check_weights
 from storage.errors import WeightsRefused
-from storage.records.catalog import Checked
-from storage.records.vocabulary import FileType, ModelType
+from storage.records.catalog.catalog import Checked
+from storage.records.catalog.vocabulary import FileType, ModelType
 
 PLAIN_NAME = re.compile(r"(?!.*\.\.)[\w.\-/:<>*+ ]{1,256}")
 """Letters of any script, digits and a few marks: nothing that a shell, a path or a log line reads as more than text."""
@@ -133,7 +133,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
     }
 )
-"""Families by their name in storage.records.vocabulary.BASE_MODELS."""
+"""Families by their name in storage.records.catalog.vocabulary.BASE_MODELS."""
 
 _PART_OF_FILE = {
     FileType.VAE: "vae",

@@ -1,6 +1,7 @@
 """The six hashes of a model file, taken while its bytes pass by, in pieces of any length.
 
-What each is: storage.records.catalog.FileHashes. Nothing here keeps bytes, so memory does not grow with the file.
+What each is: storage.records.catalog.catalog.FileHashes. Nothing here keeps bytes, so memory does not grow with the
+file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from storage.blobs.weights import LENGTH_BYTES
-from storage.records.catalog import FileHashes
+from storage.records.catalog.catalog import FileHashes
 
 AUTO_V1_BEGIN = 0x100000
 AUTO_V1_END = 0x110000

@@ -15,7 +15,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 # The client annotates its methods partly, so it is held as Any.
-from storage.records.jobs import Progress
+from storage.records.jobs.jobs import Progress
 from storage.settings import RedisSettings
 
 AGAIN_SECONDS = 3.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from storage.errors import EncoderUnavailable
-from storage.postgres import search_builds, search_queue, search_sources
-from storage.records.search import ENCODED, Build, Kind
+from storage.postgres.search import search_builds, search_queue, search_sources
+from storage.records.search.search import ENCODED, Build, Kind
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.search")

@@ -2,7 +2,7 @@
 
 It keeps to what every licence and every cluster offers: no scripts, no fusion by the server. Words come split from our
 own code, so the analyzer only parts them at spaces. Every way of having a word is a constant score, so hits are ordered
-as `storage.records.relevance` says and not by how rare a word is.
+as `storage.records.search.relevance` says and not by how rare a word is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from elastic_transport import HttpxAsyncHttpNode, ObjectApiResponse, TransportEr
 from elasticsearch import ApiError, AsyncElasticsearch
 
 from storage.errors import EncoderUnavailable, StoreUnavailable
-from storage.records.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Hit, Match, Place, word_score
-from storage.records.search import (
+from storage.records.search.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Hit, Match, Place, word_score
+from storage.records.search.search import (
     FACET_VALUES,
     SORTS,
     Build,

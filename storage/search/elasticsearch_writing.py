@@ -10,11 +10,11 @@ from elastic_transport import TransportError
 from elasticsearch import ApiError, Elasticsearch
 
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres import search_builds
 from storage.postgres.connection import Database
-from storage.records.relevance import Place
-from storage.records.search import Build, Facet, IndexDocument, Kind, Rank, Removal, Written, vector_numbers
-from storage.records.words import stem
+from storage.postgres.search import search_builds
+from storage.records.search.relevance import Place
+from storage.records.search.search import Build, Facet, IndexDocument, Kind, Rank, Removal, Written, vector_numbers
+from storage.records.search.tokens import stem
 from storage.search.elasticsearch import (
     ENGINE,
     alias,

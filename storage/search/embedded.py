@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from storage.errors import EncoderUnavailable, StoreUnavailable
-from storage.postgres import search_builds
 from storage.postgres.connection import AsyncDatabase, Query, Rows, Script, as_record, load_statements, many
-from storage.records.relevance import AskedText, Hit
-from storage.records.search import (
+from storage.postgres.search import search_builds
+from storage.records.search.relevance import AskedText, Hit
+from storage.records.search.search import (
     FACET_VALUES,
     SORTS,
     Build,

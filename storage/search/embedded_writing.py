@@ -14,10 +14,10 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres import search_builds
 from storage.postgres.connection import Database, Query, column, load_statements
-from storage.records.search import Build, Facet, IndexDocument, Kind, Removal, Written, vector_numbers
-from storage.records.words import stem
+from storage.postgres.search import search_builds
+from storage.records.search.search import Build, Facet, IndexDocument, Kind, Removal, Written, vector_numbers
+from storage.records.search.tokens import stem
 from storage.search.embedded import ENGINE, EVERY_ROW, RANKS, label_of, segments_of, vector_text
 from storage.search.lexemes import document_lexemes, document_tsvector, kept_deletes
 

@@ -13,8 +13,8 @@ from typing import Protocol
 import msgspec
 
 from storage.errors import EncoderUnavailable
-from storage.records.relevance import FUSED, AskedText, Hit, asked, fuse
-from storage.records.search import (
+from storage.records.search.relevance import FUSED, AskedText, Hit, asked, fuse
+from storage.records.search.search import (
     Build,
     Facet,
     FacetCounts,
@@ -65,7 +65,10 @@ class SearchReader(Protocol):
     """An engine, as the API asks it. Every method raises StoreUnavailable while it is away or has no live build."""
 
     async def find(self, kind: Kind, search: TextSearch) -> Found:
-        """Every document that has all asked words and passes the filters, as `storage.records.relevance` says."""
+        """Every document that has all asked words and passes the filters.
+
+        What a hit is and how hits are ordered: `storage.records.search.relevance`.
+        """
         ...
 
     async def nearest(self, kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> tuple[Hit, ...]:

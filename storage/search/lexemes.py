@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from storage.records.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Match, Place, word_score
-from storage.records.search import IndexDocument
-from storage.records.words import edits
+from storage.records.search.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Match, Place, word_score
+from storage.records.search.search import IndexDocument
+from storage.records.search.tokens import edits
 
 WEIGHTS: Mapping[Place, str] = {Place.NAME: "A", Place.LABELS: "B", Place.DETAILS: "C", Place.BODY: "D"}
 _POSITION: Mapping[Place, bytes] = {

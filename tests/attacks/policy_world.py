@@ -15,11 +15,12 @@ from psycopg.types.json import Jsonb
 from flows.indexing.draining import drain
 from flows.relay.effects import Effects
 from storage.blobs.store import BlobStore
-from storage.postgres import access, catalog, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.records.access import Role
-from storage.records.catalog import FileRole, NewFile, NewImage
-from storage.records.leaderboards import BOARDS
+from storage.records.accounts.accounts import Role
+from storage.records.catalog.catalog import FileRole, NewFile, NewImage
+from storage.records.metrics.leaderboards import BOARDS
 from storage.search.builds import ensure_live_builds
 from storage.stores import open_stores
 from tests.platform_api.door import ALL, Door, photo, register_starter, serving, upload
@@ -158,7 +159,7 @@ def a_world(folder: Path, database_url: str, valkey_url: str) -> Iterator[World]
     """The world, served and indexed."""
     with serving(folder, database_url, valkey_url) as door:
         register_starter(door.database)
-        door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+        door.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
         keyed = {who: door.client(door.new_key(*ALL, account=name)) for who, name in ACCOUNTS.items()}
         painter = dataclasses.replace(door, account_id=door.account("painter"))
         world = World(door, {ANONYMOUS: door.client(""), **keyed}, {})

@@ -17,7 +17,7 @@ import pytest
 
 from platform_api import incoming, model_files
 from platform_api.app import UPLOADS_EACH
-from storage.records.vocabulary import ModelType
+from storage.records.catalog.vocabulary import ModelType
 from tests.attacks.corpus import ACCEPT, REJECT, RUNS_CODE, SOUND
 from tests.platform_api.door import Door, serving
 from tests.platform_api.sending import BYTES, TUS, Sender, a_sender, weights

@@ -10,7 +10,7 @@ import pytest
 
 from flows.notifications.channels.transport import MOST_BYTES, CallFailed
 from storage.errors import AddressRefused
-from storage.records.addresses import is_public, read_email_address, read_web_address
+from storage.records.notifications.addresses import is_public, read_email_address, read_web_address
 from tests.flows.notifications.internet import PUBLIC, Internet, Receiver, receiving
 
 NAME = "hooks.example.com"

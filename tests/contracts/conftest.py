@@ -13,9 +13,9 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from storage.postgres import search_builds
 from storage.postgres.connection import AsyncDatabase, Database
-from storage.records.search import Build, IndexDocument, Kind, SearchHits, SearchQuery
+from storage.postgres.search import search_builds
+from storage.records.search.search import Build, IndexDocument, Kind, SearchHits, SearchQuery
 from storage.search.elasticsearch import ElasticsearchReader
 from storage.search.elasticsearch_writing import ElasticsearchWriter
 from storage.search.embedded import EmbeddedReader

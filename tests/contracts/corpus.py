@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from storage.records.search_documents import CreatorDocument, ImageDocument, ModelDocument
+from storage.records.search.search_documents import CreatorDocument, ImageDocument, ModelDocument
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SYLLABLES = ("zor", "vak", "mil", "nop", "tuz", "kreb", "lum", "dri", "quo", "fen", "gax", "hyv", "jub", "wex", "yop")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from storage.records.search import Kind
+from storage.records.search.search import Kind
 
 FILES = {Kind.MODEL: "golden.txt", Kind.IMAGE: "golden_images.txt", Kind.CREATOR: "golden_creators.txt"}
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-from storage.records.relevance import AskedWord, Hit, Match, Place, asked, word_score
-from storage.records.search import SORTS, Facet, FacetCount, Filters, IndexDocument, Kind, SearchQuery, Sort
-from storage.records.words import stem
+from storage.records.search.relevance import AskedWord, Hit, Match, Place, asked, word_score
+from storage.records.search.search import SORTS, Facet, FacetCount, Filters, IndexDocument, Kind, SearchQuery, Sort
+from storage.records.search.tokens import stem
 
 
 def distance(first: str, second: str) -> int:

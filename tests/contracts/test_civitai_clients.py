@@ -16,8 +16,8 @@ from civitapy import Model
 from civitapy.errors import CivitAIError
 
 from storage.blobs.store import BlobStore
-from storage.postgres import catalog
-from storage.records.catalog import NewImage
+from storage.postgres.catalog import catalog
+from storage.records.catalog.catalog import NewImage
 from tests.contracts.civitai_clients import (
     civitai_hub_at,
     civitapy_at,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.search import FACETS, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
+from storage.records.search.search import FACETS, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
 from storage.search.documents import creators, images, models
 from tests.contracts import corpus, oracle
 from tests.contracts.conftest import Bench

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from storage.errors import EncoderUnavailable
-from storage.records.relevance import fuse
-from storage.records.search import Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
-from storage.records.search_documents import ModelDocument
+from storage.records.search.relevance import fuse
+from storage.records.search.search import Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
+from storage.records.search.search_documents import ModelDocument
 from storage.search import elasticsearch, embedded
 from storage.search.documents import models
 from storage.search.encoder import Encoder

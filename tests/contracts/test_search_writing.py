@@ -13,9 +13,9 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres import search_builds
-from storage.records.search import Build, IndexDocument, Kind, Removal, SearchQuery
-from storage.records.search_documents import ModelDocument
+from storage.postgres.search import search_builds
+from storage.records.search.search import Build, IndexDocument, Kind, Removal, SearchQuery
+from storage.records.search.search_documents import ModelDocument
 from storage.search.documents import models
 from tests.contracts import corpus
 from tests.contracts.conftest import Bench

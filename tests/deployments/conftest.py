@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.records.access import Scope
+from storage.records.accounts.accounts import Scope
 from tests.deployments.line import Line, Worker
 from tests.platform_api.door import Door, register_starter, serving
 

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from storage.blobs.store import BlobStore
-from storage.postgres import catalog, job_files, jobs
-from storage.records.catalog import FileRole, NewFile, NewVersion
-from storage.records.jobs import Job, JobFileRole, JobKind, JobState, Progress
-from storage.records.training import TrainingJobRequest
+from storage.postgres.catalog import catalog
+from storage.postgres.jobs import job_files, jobs
+from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.jobs.jobs import Job, JobFileRole, JobKind, JobState, Progress
+from storage.records.jobs.training import TrainingJobRequest
 from storage.redis.progress import ProgressWriter
 from tests.platform_api.door import Door, photo
 

@@ -14,7 +14,7 @@ from deployments.base_folders import check_base_folder
 from deployments.bases import add_base_model, folder_hash
 from flows.training.starter.networks import write_tiny_model
 from storage.errors import InUse, InvalidRequest, WeightsRefused
-from storage.postgres import base_models
+from storage.postgres.jobs import base_models
 from storage.settings import BlobSettings, PostgresSettings, Settings
 from storage.stores import Stores, open_stores
 

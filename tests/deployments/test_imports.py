@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from deployments.imports import FoundModel, find_models
 from deployments.model_metadata import Described, describe
 from storage.blobs.weights import check_weights
-from storage.records.vocabulary import ModelType
+from storage.records.catalog.vocabulary import ModelType
 
 DOWN = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
 

@@ -30,9 +30,9 @@ from deployments.local.steps import delete_overdue_runs
 from flows.alarms import OURS, Firings, sound
 from flows.indexing.draining import SYNC
 from flows.orchestrator import Orchestrator, open_prefect
-from storage.postgres import freshness
 from storage.postgres.connection import Database, Query
-from storage.records.rollups import ROLL_UP
+from storage.postgres.metrics import freshness
+from storage.records.metrics.rollups import ROLL_UP
 from storage.settings import Settings
 from tests.deployments.platform import Platform, running_platform
 

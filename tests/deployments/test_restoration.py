@@ -32,12 +32,13 @@ from flows.upkeep.manifest import ARTIFACTS, BLOBS, KEYS, MLFLOW
 from flows.upkeep.verification import artifacts_of, blobs_of
 from storage.blobs.store import BlobStore
 from storage.errors import BackupDamaged, BackupRefused, SealBroken, StoreUnavailable
-from storage.postgres import changes, jobs
 from storage.postgres.connection import Query
+from storage.postgres.events import changes
+from storage.postgres.jobs import jobs
 from storage.postgres.migrating import HalfRestored, migrate
 from storage.postgres.upkeep import restored
 from storage.postgres.upkeep.restored import JUMP
-from storage.records.jobs import Job, JobState
+from storage.records.jobs.jobs import Job, JobState
 from storage.secret_files import write_secret
 from storage.settings import BlobSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores

@@ -9,9 +9,9 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.local.seed import ensure_owner, with_own_keys
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database
-from storage.records.access import Scope, split_key
+from storage.records.accounts.accounts import Scope, split_key
 from storage.settings import PostgresSettings, Settings
 
 
@@ -29,7 +29,7 @@ def test_the_owners_key_is_written_once_for_this_user_alone_and_works_with_every
     assert settings.owner_key_file.stat().st_mode & 0o777 == 0o600
     identity, secret = split_key(text) or ("", "")
     with Database(settings.postgres) as database:
-        (key,) = database.run(access.keys())
+        (key,) = database.run(accounts.keys())
     assert key.id == identity
     assert key.works(secret, datetime.now(UTC))
     assert set(key.scopes) == {scope.value for scope in Scope}
@@ -42,7 +42,7 @@ def test_a_key_that_the_database_does_not_know_is_replaced(settings: Settings) -
 
     identity, _ = split_key(settings.owner_key_file.read_text().strip()) or ("", "")
     with Database(settings.postgres) as database:
-        assert [key.id for key in database.run(access.keys())] == [identity]
+        assert [key.id for key in database.run(accounts.keys())] == [identity]
 
 
 def test_the_keys_that_sign_and_seal_are_made_once_and_kept_private(settings: Settings) -> None:

@@ -17,8 +17,8 @@ from flows.tracking import JOB_TAG, tracking_client
 from flows.training.starter.drawing import render_photos
 from flows.training.starter.networks import write_tiny_model
 from flows.training.starter.world import Subject, held_out_subjects
-from storage.postgres import jobs
-from storage.records.jobs import Job
+from storage.postgres.jobs import jobs
+from storage.records.jobs.jobs import Job
 from storage.stores import open_stores
 from tests.deployments.platform import Platform
 

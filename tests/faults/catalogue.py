@@ -14,10 +14,11 @@ from typing import TypeAlias
 from uuid import UUID
 
 from storage.errors import StoreUnavailable, WrongState
-from storage.postgres import access, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import models
 from storage.postgres.connection import Query, Script
-from storage.records.search import Filters, Kind, Rank, SearchQuery
-from storage.records.vocabulary import ModelType, Status
+from storage.records.catalog.vocabulary import ModelType, Status
+from storage.records.search.search import Filters, Kind, Rank, SearchQuery
 from storage.settings import Settings
 from storage.stores import AsyncStores, Stores, open_async_stores
 from tests.storage.makers import a_published_model, an_account, an_image
@@ -49,7 +50,7 @@ class World:
         self._chance = random.Random(self.seed)
         self._names = itertools.count()
         database = self.stores.database
-        self.accounts = [database.run(access.ensure_account(f"creator{number}")).id for number in range(ACCOUNTS)]
+        self.accounts = [database.run(accounts.ensure_account(f"creator{number}")).id for number in range(ACCOUNTS)]
         keeper = an_account(database, "keeper")
         for number in range(STEADY):
             model = a_published_model(database, keeper, f"steady {number}")

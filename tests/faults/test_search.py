@@ -22,10 +22,11 @@ from flows.indexing.documents import read_rows
 from flows.indexing.draining import drain
 from flows.reconcile import check_invariants
 from flows.relay.effects import Effects
-from storage.postgres import access, search_queue, search_sources
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query, Script
-from storage.records.events import Lane
-from storage.records.search import FACETS, SORTS, Kind, SearchQuery
+from storage.postgres.search import search_queue, search_sources
+from storage.records.events.events import Lane
+from storage.records.search.search import FACETS, SORTS, Kind, SearchQuery
 from storage.search.builds import ensure_live_builds
 from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_async_stores, open_stores
@@ -176,7 +177,7 @@ def test_an_index_that_is_not_its_rows_is_a_fault(stores: Stores) -> None:
         yield from Query("update models set listed = false", {}, len)
 
     stores.database.run(hide_without_telling())
-    creator = stores.database.run(access.account(model.account_id)).number
+    creator = stores.database.run(accounts.account(model.account_id)).number
     expected = [
         f"the search index of {kind} is not its rows: 1 differ, {number} among them"
         for kind, number in ((Kind.MODEL, model.id), (Kind.IMAGE, image), (Kind.CREATOR, creator))

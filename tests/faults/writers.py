@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from storage.postgres import access, catalog, models, versions
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Script
-from storage.records.catalog import ModelFields, VersionFields
-from storage.records.vocabulary import ModelType
+from storage.records.catalog.catalog import ModelFields, VersionFields
+from storage.records.catalog.vocabulary import ModelType
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
 from tests.storage.makers import a_file
@@ -52,7 +53,7 @@ class Writer:
 
     def begin(self) -> None:
         """The models that it writes to, each with a version, so that it can be published."""
-        account = self.stores.database.run(access.ensure_account("drill"))
+        account = self.stores.database.run(accounts.ensure_account("drill"))
         for number in range(MODELS):
             fields = ModelFields(name=f"drill {number}", type=ModelType.LORA)
             model_id = self.stores.database.run(models.create(account.id, fields)).id

@@ -11,10 +11,10 @@ import pytest
 
 from flows.lifecycle import RunningJob, lock_name, running_job
 from storage.errors import JobAlreadyRunning, JobFailure, JobLost
-from storage.postgres import job_files, jobs
 from storage.postgres.connection import Query
+from storage.postgres.jobs import job_files, jobs
 from storage.postgres.locks import lock_number
-from storage.records.jobs import JobFileRole, JobState
+from storage.records.jobs.jobs import JobFileRole, JobState
 from storage.stores import Stores
 from tests.storage.makers import a_job
 

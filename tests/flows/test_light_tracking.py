@@ -18,7 +18,7 @@ from flows.relay.effects import Effects
 from flows.tracking import tracking_client
 from storage.errors import StoreUnavailable
 from storage.postgres.connection import Query
-from storage.records.search import Kind
+from storage.records.search.search import Kind
 from storage.search.builds import begin, ensure_live_builds
 from storage.settings import JobSettings, MlflowSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores

@@ -19,11 +19,15 @@ from flows.pausing import follow, still_paused
 from flows.relay.drains import wake_drain
 from flows.relay.effects import FLOWS, Effects
 from storage.errors import NotFound
-from storage.postgres import freshness, jobs, outbox, pauses, search_queue
 from storage.postgres.connection import Query
-from storage.records.freshness import Switch
-from storage.records.jobs import JobKind
-from storage.records.search import Kind
+from storage.postgres.events import outbox
+from storage.postgres.jobs import jobs
+from storage.postgres.metrics import freshness
+from storage.postgres.search import search_queue
+from storage.postgres.upkeep import pauses
+from storage.records.jobs.jobs import JobKind
+from storage.records.metrics.freshness import Switch
+from storage.records.search.search import Kind
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
 

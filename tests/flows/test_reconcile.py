@@ -18,12 +18,15 @@ from flows.reconcile import (
     reconcile_blobs,
     reconcile_counts,
 )
-from storage.postgres import activity, catalog, invariants, jobs, models, rollups
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
+from storage.postgres.jobs import jobs
 from storage.postgres.locks import RECONCILE
-from storage.records.activity import Act, Counted, Metric
-from storage.records.catalog import FileRole, NewFile, NewVersion
-from storage.records.jobs import Job
+from storage.postgres.metrics import activity, rollups
+from storage.postgres.upkeep import invariants
+from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.jobs.jobs import Job
+from storage.records.metrics.activity import Act, Counted, Metric
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
 from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account

@@ -16,12 +16,15 @@ from flows.relay import effects as effecting
 from flows.relay.drains import wake_drain
 from flows.relay.effects import FLOWS, Effects
 from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
-from storage.postgres import catalog, jobs, models, outbox, search_queue
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.records.events import Event, Lane, ModelsChanged
-from storage.records.jobs import JobKind, JobState
-from storage.records.search import Kind
-from storage.records.vocabulary import Status
+from storage.postgres.events import outbox
+from storage.postgres.jobs import jobs
+from storage.postgres.search import search_queue
+from storage.records.catalog.vocabulary import Status
+from storage.records.events.events import Event, Lane, ModelsChanged
+from storage.records.jobs.jobs import JobKind, JobState
+from storage.records.search.search import Kind
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
 

@@ -10,9 +10,10 @@ import pytest
 
 from flows import sensor
 from flows.sensor import DayUnfinished, wait_for_day
-from storage.postgres import freshness, pauses
 from storage.postgres.connection import Query
-from storage.records.freshness import Switch
+from storage.postgres.metrics import freshness
+from storage.postgres.upkeep import pauses
+from storage.records.metrics.freshness import Switch
 from storage.stores import Stores
 
 NOW = datetime.now(UTC)

@@ -20,9 +20,10 @@ from flows.tracking import (
     registry_name,
     tracking_client,
 )
-from storage.postgres import catalog, job_files, jobs
-from storage.records.catalog import FileRole, NewFile, NewVersion
-from storage.records.jobs import Job, JobFileRole
+from storage.postgres.catalog import catalog
+from storage.postgres.jobs import job_files, jobs
+from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.jobs.jobs import Job, JobFileRole
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
 from tests.storage.makers import a_job

@@ -19,10 +19,11 @@ from PIL import Image
 from pydantic import SecretStr
 
 from platform_api.app import served
-from storage.postgres import access, base_models
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database
-from storage.records.access import Scope, make_key
-from storage.records.base_models import BaseModelCard, BaseModelFile, EvaluationFacts
+from storage.postgres.jobs import base_models
+from storage.records.accounts.accounts import Scope, make_key
+from storage.records.jobs.base_models import BaseModelCard, BaseModelFile, EvaluationFacts
 from storage.settings import (
     ApiSettings,
     LimitSettings,
@@ -52,12 +53,12 @@ class Door:
 
     def account(self, name: str = "owner") -> UUID:
         """The account of a name, made when new."""
-        return self.database.run(access.ensure_account(name)).id
+        return self.database.run(accounts.ensure_account(name)).id
 
     def new_key(self, *scopes: Scope, account: str = "owner") -> str:
         """The text of a new key."""
         key = make_key()
-        self.database.run(access.add_key(self.account(account), key, "test", scopes))
+        self.database.run(accounts.add_key(self.account(account), key, "test", scopes))
         return key.text
 
     def client(self, key: str | None = None, **options: object) -> httpx.Client:

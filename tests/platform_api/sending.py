@@ -14,9 +14,10 @@ import httpx
 import numpy as np
 from safetensors.numpy import save
 
-from storage.postgres import access, models, versions
-from storage.records.catalog import ModelFields, VersionFields
-from storage.records.vocabulary import ModelType
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import models, versions
+from storage.records.catalog.catalog import ModelFields, VersionFields
+from storage.records.catalog.vocabulary import ModelType
 from tests.platform_api.door import ALL, Door
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -103,7 +104,7 @@ def stopping_its_key(door: Door, key: str, account: str, how: str, content: byte
     yield content[:100]
     time.sleep(0.2)
     if how == "revoked":
-        door.database.run(access.revoke_key(key.split("_")[1]))
+        door.database.run(accounts.revoke_key(key.split("_")[1]))
     else:
-        door.database.run(access.ban(door.database.run(access.account(door.account(account))), "spam"))
+        door.database.run(accounts.ban(door.database.run(accounts.account(door.account(account))), "spam"))
     yield content[100:]

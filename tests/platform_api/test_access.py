@@ -15,9 +15,9 @@ from litestar import Litestar, get
 from platform_api import documentation
 from platform_api.access import Open, Reads, Requires
 from platform_api.app import create_app
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
-from storage.records.access import Scope, make_key
+from storage.records.accounts.accounts import Scope, make_key
 from storage.settings import Settings
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
 
@@ -290,27 +290,27 @@ def test_a_revoked_key_stops_with_the_next_request(shared_door: Door):
     key = shared_door.new_key(Scope.MODELS_READ)
     client = shared_door.client(key)
     assert client.get("/api/v1/models").status_code == 200
-    shared_door.database.run(access.revoke_key(key.split("_")[1]))
+    shared_door.database.run(accounts.revoke_key(key.split("_")[1]))
     assert client.get("/api/v1/models").status_code == 401
 
 
 def test_an_expired_key_is_refused(shared_door: Door):
     key = make_key()
     past = datetime.now(UTC) - timedelta(seconds=1)
-    shared_door.database.run(access.add_key(shared_door.account_id, key, "old", list(Scope), expires_at=past))
+    shared_door.database.run(accounts.add_key(shared_door.account_id, key, "old", list(Scope), expires_at=past))
     assert shared_door.client(key.text).get("/api/v1/models").status_code == 401
 
 
 def test_words_that_are_no_scope_allow_nothing(shared_door: Door):
     key = make_key()
-    row = access.add_key(shared_door.account_id, key, "odd", [])
+    row = accounts.add_key(shared_door.account_id, key, "odd", [])
     shared_door.database.run(type(row)(row.statement, {**row.parameters, "scopes": ["*", "admin", "models"]}, row.read))
     assert shared_door.client(key.text).get("/api/v1/models").status_code == 403
 
 
 def test_secrets_are_only_compared_in_constant_time():
     """`==` beside a name that holds a secret is what a timing attack needs."""
-    for file in [*PROJECT.glob("platform_api/**/*.py"), PROJECT / "storage/records/access.py"]:
+    for file in [*PROJECT.glob("platform_api/**/*.py"), PROJECT / "storage/records/accounts/accounts.py"]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
                 assert not any(word in ast.unparse(node) for word in ("secret", "signature", "_hash")), (

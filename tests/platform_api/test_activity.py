@@ -11,12 +11,13 @@ import httpx
 import pytest
 
 from platform_api import counting
-from storage.postgres import access, social
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import AsyncDatabase, Query
-from storage.records.access import Role
-from storage.records.activity import Counted, Metric
+from storage.postgres.social import social
+from storage.records.accounts.accounts import Role
+from storage.records.metrics.activity import Counted, Metric
 from storage.records.policy.viewers import Viewer
-from storage.records.social import Subject
+from storage.records.social.social import Subject
 from storage.settings import PostgresSettings
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_downloads import publish
@@ -78,7 +79,7 @@ def test_what_the_caller_does_not_see_is_set_aside_as_what_is_not_there(door: Do
     acts = [an_act(f"of a {entity}", number, entity=entity) for entity, number in hidden]
     acts += [an_act("of all", listed.id), an_act("of all's comment", seen, entity="comment")]
     stranger = door.client(door.new_key(*ALL, account="stranger"))
-    database.run(access.ensure_account("keeper", Role.MODERATOR))
+    database.run(accounts.ensure_account("keeper", Role.MODERATOR))
     keeper = door.client(door.new_key(*ALL, account="keeper"))
     refused = {item["key"]: item["reason"] for item in send(stranger, *acts).json()["refusals"]}
     assert refused == {f"of a {entity}": "no_entity" for entity, _ in hidden}

@@ -12,11 +12,12 @@ import httpx
 import pytest
 
 from storage.blobs.store import BlobStore
-from storage.postgres import access, catalog, models, versions
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Query
-from storage.records.access import Scope
-from storage.records.catalog import FileHashes, FileRole, Model, ModelVersion, NewFile, NewImage, VersionFields
-from storage.records.vocabulary import FileType
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import FileHashes, FileRole, Model, ModelVersion, NewFile, NewImage, VersionFields
+from storage.records.catalog.vocabulary import FileType
 from tests.platform_api.door import ALL, Door, listening, photo, serving
 from tests.platform_api.test_problems import assert_problem
 from tests.storage.makers import a_model
@@ -317,7 +318,7 @@ def test_creators_tags_and_users_are_those_of_public_models(shelf: Shelf) -> Non
     tags = shelf.get("/api/v1/tags?limit=1").json()
     assert ([item["name"] for item in tags["items"]], tags["metadata"]["totalPages"]) == (["lighting"], 2)
     assert httpx.get(tags["metadata"]["nextPage"]).json()["items"][0]["name"] == "style"
-    number = shelf.door.database.run(access.account(shelf.door.account_id)).number
+    number = shelf.door.database.run(accounts.account(shelf.door.account_id)).number
     assert shelf.get(f"/api/v1/users?ids={number}").json() == {"items": [{"id": number, "username": "owner"}]}
     assert shelf.get("/api/v1/me", shelf.door.new_key(Scope.MODELS_READ)).json()["id"] == number
 

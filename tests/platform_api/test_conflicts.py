@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from storage.postgres import access, activity, endpoints, model_uploads, sendings, uploads
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import uploads
 from storage.postgres.connection import Query, Script
+from storage.postgres.jobs import data_sets
+from storage.postgres.metrics import activity
+from storage.postgres.notifications import endpoints, sendings
 from tests.platform_api.door import Door
 from tests.platform_api.sending import a_sender, weights
 from tests.storage.makers import a_data_set
@@ -38,7 +42,7 @@ def conflicting(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, str], 
 
 
 def test_a_key_is_made_and_revoked(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
-    making, revoking = conflicting(access, "make_key"), conflicting(access, "revoke_key")
+    making, revoking = conflicting(accounts, "make_key"), conflicting(accounts, "revoke_key")
     owner = shared_door.client()
     made = owner.post("/api/v1/keys", json={"name": "laptop", "scopes": ["models:read"]})
     assert (made.status_code, len(making)) == (201, 2), made.text
@@ -72,7 +76,7 @@ def test_acts_are_counted(shared_door: Door, conflicting: Callable[[ModuleType, 
 
 
 def test_a_data_set_is_deleted(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
-    deleting = conflicting(uploads, "delete")
+    deleting = conflicting(data_sets, "delete")
     path = f"/api/v1/data-sets/{a_data_set(shared_door.database, shared_door.account_id)}"
     deleted = shared_door.client().delete(path)
     assert (deleted.status_code, len(deleting)) == (204, 2), deleted.text
@@ -80,7 +84,7 @@ def test_a_data_set_is_deleted(shared_door: Door, conflicting: Callable[[ModuleT
 
 
 def test_an_upload_is_finished(shared_door: Door, conflicting: Callable[[ModuleType, str], list[str]]) -> None:
-    sender, content, finishing = a_sender(shared_door), weights(), conflicting(model_uploads, "finish")
+    sender, content, finishing = a_sender(shared_door), weights(), conflicting(uploads, "finish")
     path = sender.begin(len(content))
     sent = sender.send(path, 0, content)
     assert (sent.status_code, len(finishing)) == (204, 2), sent.text

@@ -12,10 +12,11 @@ import pytest
 from platform_api.downloads import Download, Span, asked_range, attachment
 from platform_api.problems import RangeNotSatisfiable
 from storage.blobs.store import BlobStore
-from storage.postgres import catalog, job_files, jobs
-from storage.records.catalog import FileRole, NewFile, NewVersion
-from storage.records.jobs import JobFileRole
-from storage.records.vocabulary import Availability
+from storage.postgres.catalog import catalog
+from storage.postgres.jobs import job_files, jobs
+from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.catalog.vocabulary import Availability
+from storage.records.jobs.jobs import JobFileRole
 from tests.platform_api.door import ALL, Door, upload
 
 CONTENT = bytes(range(256)) * 3000

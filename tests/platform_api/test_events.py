@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from platform_api import events, stream_keys
-from storage.postgres import job_files, jobs
 from storage.postgres.connection import Query
-from storage.records.jobs import JobFileRole, Progress
+from storage.postgres.jobs import job_files, jobs
+from storage.records.jobs.jobs import JobFileRole, Progress
 from storage.redis.progress import ProgressWriter
 from storage.settings import ApiSettings
 from tests.platform_api.door import ALL, Door, register_starter, serving, upload

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from platform_api.health_checks import KEPT_SECONDS
-from storage.postgres import freshness, pauses
 from storage.postgres.connection import Query
-from storage.records.freshness import PartitionState, Switch
+from storage.postgres.metrics import freshness
+from storage.postgres.upkeep import pauses
+from storage.records.metrics.freshness import PartitionState, Switch
 from tests.platform_api.door import Door
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from platform_api import health_checks
 from platform_api.health_checks import KeptLook
-from storage.postgres import outbox
 from storage.postgres.connection import Query
+from storage.postgres.events import outbox
 from tests.platform_api.door import Door
 
 

@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from storage.blobs.store import BlobStore
-from storage.postgres import access, catalog, images, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, images, models
 from storage.postgres.connection import Query
-from storage.records.access import Role
-from storage.records.catalog import FileRole, Model, ModelVersion, NewFile, NewImage
+from storage.records.accounts.accounts import Role
+from storage.records.catalog.catalog import FileRole, Model, ModelVersion, NewFile, NewImage
 from tests.platform_api.door import ALL, Door, photo, register_starter, serving
 from tests.platform_api.test_catalogue import put
 from tests.platform_api.test_downloads import publish
@@ -38,7 +39,7 @@ class Stage:
 
     def clients(self) -> dict[str, httpx.Client]:
         """One of everybody who may come."""
-        self.door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+        self.door.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
         names = {"other": "stranger", "owner": "painter", "moderator": "keeper"}
         keyed = {who: self.door.client(self.door.new_key(*ALL, account=name)) for who, name in names.items()}
         return {"anonymous": self.door.client(""), **keyed}

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from storage.blobs.blurhashes import blurhash_of
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
-from storage.records.access import Role
+from storage.records.accounts.accounts import Role
 from storage.settings import QuotaSettings, UploadSettings
 from tests.platform_api.door import ALL, Door, form, listening, photo, serving
 from tests.platform_api.test_model_writing import MODELS, VERSIONS, made, with_file
@@ -143,7 +143,7 @@ def test_an_image_is_rated_described_and_deleted(gallery: Door) -> None:
 
 def test_what_a_moderator_blocks_its_owner_does_not_show_again(gallery: Door) -> None:
     owner, path = gallery.client(), published(gallery, "blocked", "5")
-    gallery.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    gallery.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
     moderator = gallery.client(gallery.new_key(*ALL, account="keeper"))
     one = f"{path}/{owner.post(path, files=form(('a.png', photo(1)))).json()['id']}"
     assert_problem(owner.patch(one, json={"nsfwLevel": 32}), 403)

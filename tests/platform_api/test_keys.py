@@ -14,9 +14,9 @@ import pytest
 from platform_api import incoming
 from platform_api.limits import write_cursor
 from storage.errors import QuotaExceeded
-from storage.postgres import access
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
-from storage.records.access import MAX_KEYS, Scope, make_key
+from storage.records.accounts.accounts import MAX_KEYS, Scope, make_key
 from tests.platform_api.door import ALL, Door, photo
 from tests.platform_api.sending import STOPPED, a_sender, stopping_its_key
 from tests.platform_api.test_problems import assert_problem
@@ -53,7 +53,7 @@ def test_a_key_gives_no_scope_that_it_lacks_and_no_longer_life(shared_door: Door
     assert (refused["code"], "models:write, keys:read" in str(refused["detail"])) == ("scope_missing", True)
     assert narrow.post(KEYS, json={"name": "x", "scopes": ["models:read"]}).status_code == 201
     short, end = make_key(), datetime.now(UTC) + timedelta(hours=1)
-    shared_door.database.run(access.add_key(shared_door.account_id, short, "short", ALL, expires_at=end))
+    shared_door.database.run(accounts.add_key(shared_door.account_id, short, "short", ALL, expires_at=end))
     client = shared_door.client(short.text)
     heir = client.post(KEYS, json={"name": "x", "scopes": ["jobs:read"]}).json()
     assert datetime.fromisoformat(heir["expiresAt"]) == end
@@ -132,7 +132,7 @@ def test_revoking_a_key_revokes_what_it_made_and_what_that_made(shared_door: Doo
     rows = {key["id"]: key for key in owner.get(KEYS).json()["items"]}
     assert rows[id_of(child)]["revokedAt"] == rows[id_of(mother)]["revokedAt"] is not None
     assert (rows[id_of(child)]["madeBy"], rows[id_of(grandmother)]["madeBy"]) == (id_of(mother), None)
-    revoked = shared_door.database.run(access.revoke_key(id_of(grandmother)))
+    revoked = shared_door.database.run(accounts.revoke_key(id_of(grandmother)))
     assert [key.id for key in revoked] == [id_of(key) for key in family]
     assert works(shared_door, neighbour)
 
@@ -177,9 +177,9 @@ def test_no_key_is_made_by_one_that_is_revoked_meanwhile(shared_door: Door) -> N
 def test_an_account_has_a_hundred_working_keys_at_most_however_many_ask_at_once(shared_door: Door) -> None:
     key, account = shared_door.new_key(*ALL, account="hoarder"), shared_door.account("hoarder")
     ended = datetime.now(UTC) - timedelta(seconds=1)
-    shared_door.database.run(access.add_key(account, make_key(), "ended", ALL, expires_at=ended))
+    shared_door.database.run(accounts.add_key(account, make_key(), "ended", ALL, expires_at=ended))
     for _ in range(MAX_KEYS - 33):
-        shared_door.database.run(access.add_key(account, make_key(), "x", ALL))
+        shared_door.database.run(accounts.add_key(account, make_key(), "x", ALL))
     client, body = shared_door.client(key), {"name": "x", "scopes": ["models:read"]}
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: client.post(KEYS, json=body), range(64)))
@@ -189,7 +189,7 @@ def test_an_account_has_a_hundred_working_keys_at_most_however_many_ask_at_once(
     problem = assert_problem(refused[0], 403)
     assert (problem["code"], "Revoke one first" in str(problem["detail"])) == ("quota_exceeded", True)
     with pytest.raises(QuotaExceeded, match="100 keys of this account work"):
-        shared_door.database.run(access.make_key(account, make_key(), "x", ALL))
+        shared_door.database.run(accounts.make_key(account, make_key(), "x", ALL))
     assert client.delete(f"{KEYS}/{made[0]}").status_code == 204
     assert client.post(KEYS, json=body).status_code == 201
 
@@ -231,7 +231,7 @@ def test_a_key_that_stops_working_makes_no_image_and_no_data_set(
     """Also where it stops between the last byte and the row: making photos canonical takes its time."""
     monkeypatch.setattr(incoming, "KEY_SECONDS", 600.0)
     name = f"{door} {how}"
-    account = shared_door.database.run(access.account(shared_door.account(name)))
+    account = shared_door.database.run(accounts.account(shared_door.account(name)))
     key, sender = shared_door.new_key(*ALL, account=name), a_sender(shared_door, account=name)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as photos:

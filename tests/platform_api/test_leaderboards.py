@@ -7,10 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 import httpx
 import pytest
 
-from storage.postgres import access, activity, catalog, rollups
-from storage.records.access import Role
-from storage.records.activity import Act, Counted, Metric
-from storage.records.leaderboards import BOARDS
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog
+from storage.postgres.metrics import activity, rollups
+from storage.records.accounts.accounts import Role
+from storage.records.metrics.activity import Act, Counted, Metric
+from storage.records.metrics.leaderboards import BOARDS
 from tests.platform_api.door import ALL, Door
 from tests.storage.makers import a_published_model, boards_of
 
@@ -101,7 +103,7 @@ def test_a_long_board_comes_in_pages(boarded: Door) -> None:
 
 
 def test_who_is_banned_is_gone_from_every_day_with_the_next_request(boarded: Door) -> None:
-    boarded.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    boarded.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
     moderator, client = boarded.client(boarded.new_key(*ALL, account="keeper")), boarded.client("")
     number = client.get(WEEK).json()["items"][0]["userId"]
     assert moderator.post(f"/api/v1/users/{number}/ban", json={"reason": "spam"}).status_code == 200

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from platform_api import incoming
-from storage.postgres import catalog, models
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.records.vocabulary import ModelType
+from storage.records.catalog.vocabulary import ModelType
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.sending import STOPPED, TUS, Sender, a_sender, stopping_its_key, weights
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from storage.postgres import access, catalog, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.records.access import Role
+from storage.records.accounts.accounts import Role
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_problems import assert_problem
 from tests.storage.makers import a_file
@@ -45,7 +46,7 @@ def stranger(shared_door: Door) -> httpx.Client:
 
 @pytest.fixture
 def moderator(shared_door: Door) -> httpx.Client:
-    shared_door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    shared_door.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
     return shared_door.client(shared_door.new_key(*ALL, account="keeper"))
 
 
@@ -213,7 +214,7 @@ def test_others_may_not_write_what_they_see_and_do_not_find_what_they_do_not(
 
 
 def test_an_account_that_only_reads_makes_nothing(shared_door: Door) -> None:
-    shared_door.database.run(access.ensure_account("reader", Role.READER))
+    shared_door.database.run(accounts.ensure_account("reader", Role.READER))
     reader = shared_door.client(shared_door.new_key(*ALL, account="reader"))
     assert_problem(reader.post(MODELS, json={"name": "x", "type": "LORA"}), 403)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from storage.postgres import access
-from storage.records.access import Role
+from storage.postgres.accounts import accounts
+from storage.records.accounts.accounts import Role
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_model_writing import MODELS, listed, made, with_file
 from tests.platform_api.test_problems import assert_problem
@@ -14,7 +14,7 @@ from tests.platform_api.test_problems import assert_problem
 
 @pytest.fixture
 def moderator(shared_door: Door) -> httpx.Client:
-    shared_door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    shared_door.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
     return shared_door.client(shared_door.new_key(*ALL, account="keeper"))
 
 
@@ -58,7 +58,7 @@ def test_what_a_moderator_hides_a_moderator_shows_again(shared_door: Door, moder
 
 def test_a_banned_account_is_out_until_the_ban_is_lifted(shared_door: Door, moderator: httpx.Client) -> None:
     account = shared_door.account("spammer")
-    number = shared_door.database.run(access.account(account)).number
+    number = shared_door.database.run(accounts.account(account)).number
     spammer = shared_door.client(shared_door.new_key(*ALL, account="spammer"))
     model_id = published(shared_door, spammer, "spam", "3")
     path = f"/api/v1/users/{number}"
@@ -71,5 +71,5 @@ def test_a_banned_account_is_out_until_the_ban_is_lifted(shared_door: Door, mode
     assert model_id not in listed(shared_door)
     assert moderator.post(f"{path}/unban").json()["status"] == "active"
     assert model_id in listed(shared_door)
-    keeper = shared_door.database.run(access.users(name="keeper"))[0].number
+    keeper = shared_door.database.run(accounts.users(name="keeper"))[0].number
     assert_problem(moderator.post(f"/api/v1/users/{keeper}/ban", json={"reason": "x"}), 403)

@@ -9,13 +9,14 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from storage.postgres import access, endpoints, preferences, sendings
-from storage.postgres.sendings import Purpose, SendingState
+from storage.postgres.accounts import accounts
+from storage.postgres.notifications import endpoints, preferences, sendings
+from storage.postgres.notifications.sendings import Purpose, SendingState
 from storage.push_key import public_push_key
-from storage.records.access import Scope
-from storage.records.notification_links import Confirm, Unsubscribe, write_link
-from storage.records.notifications import Channel, Frequency, Preference
-from storage.records.policy.links import SigningKeys
+from storage.records.accounts.accounts import Scope
+from storage.records.notifications.notification_links import Confirm, Unsubscribe, write_link
+from storage.records.notifications.notifications import Channel, Frequency, Preference
+from storage.records.policy.signed_links import SigningKeys
 from storage.sealing import Seal
 from tests.flows.notifications.channels.browser import Browser, unbase64
 from tests.platform_api.door import ALL, Door
@@ -26,7 +27,7 @@ KEY = SigningKeys(current="a key for tests")
 
 def number(door: Door, name: str) -> int:
     """The number of an account."""
-    return door.database.run(access.ensure_account(name)).number
+    return door.database.run(accounts.ensure_account(name)).number
 
 
 def client(door: Door, name: str) -> httpx.Client:

@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from flows.notifications.fan_out import fan_out
-from storage.postgres import access, notifications
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
-from storage.records.notifications import TYPES, Channel, SystemNotice
+from storage.postgres.notifications import notifications
+from storage.records.notifications.notifications import TYPES, Channel, SystemNotice
 from storage.stores import open_stores
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_events import read
@@ -23,7 +24,7 @@ AT = "/api/v1/notifications"
 
 def number(door: Door, name: str) -> int:
     """The number of an account."""
-    return door.database.run(access.ensure_account(name)).number
+    return door.database.run(accounts.ensure_account(name)).number
 
 
 def tell(door: Door, name: str, *titles: str) -> None:

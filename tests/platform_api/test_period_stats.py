@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from storage.postgres import activity, catalog, models, rollups
-from storage.records.activity import Act, Counted, Metric
+from storage.postgres.catalog import catalog, models
+from storage.postgres.metrics import activity, rollups
+from storage.records.metrics.activity import Act, Counted, Metric
 from tests.platform_api.door import Door
 from tests.storage.makers import a_published_model, an_image
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from storage.postgres import access
-from storage.records.access import Role
+from storage.postgres.accounts import accounts
+from storage.records.accounts.accounts import Role
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.test_downloads import publish
 from tests.platform_api.test_problems import assert_problem
@@ -15,7 +15,7 @@ from tests.storage.makers import a_model, a_published_model
 
 @pytest.fixture
 def moderator(shared_door: Door) -> httpx.Client:
-    shared_door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    shared_door.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
     return shared_door.client(shared_door.new_key(*ALL, account="keeper"))
 
 
@@ -104,5 +104,5 @@ def test_the_models_of_an_account_are_its_list_alone_page_by_page(door: Door, mo
 
 @pytest.fixture
 def moderator_of(door: Door) -> httpx.Client:
-    door.database.run(access.ensure_account("keeper", Role.MODERATOR))
+    door.database.run(accounts.ensure_account("keeper", Role.MODERATOR))
     return door.client(door.new_key(*ALL, account="keeper"))

@@ -13,11 +13,13 @@ import httpx
 import pytest
 
 from platform_api import reservations
-from storage.postgres import access, invariants, job_files, jobs, quotas, references
+from storage.postgres.accounts import accounts, quotas
 from storage.postgres.connection import Query
-from storage.records.access import Role
-from storage.records.jobs import JobFileRole
-from storage.records.vocabulary import ModelType
+from storage.postgres.jobs import job_files, jobs
+from storage.postgres.upkeep import invariants, references
+from storage.records.accounts.accounts import Role
+from storage.records.catalog.vocabulary import ModelType
+from storage.records.jobs.jobs import JobFileRole
 from storage.settings import GIB, LimitSettings, QuotaSettings, Settings
 from tests.platform_api.door import ALL, Door, form, photo, register_starter, serving, upload
 from tests.platform_api.sending import TUS, Sender, a_sender, weights
@@ -327,7 +329,7 @@ def test_under_the_floor_nothing_new_is_taken_and_everything_else_works(database
 
 
 def test_a_moderator_who_sends_files_to_anothers_version_uses_up_its_own_while_they_come(door: Door, sender: Sender):
-    moderator = door.database.run(access.ensure_account("moderator of quotas", Role.MODERATOR))
+    moderator = door.database.run(accounts.ensure_account("moderator of quotas", Role.MODERATOR))
     client = door.client(door.new_key(*ALL, account="moderator of quotas"))
     there = Sender(door, sender.model_id, sender.version_id, client)
     content = weights(11)

@@ -19,8 +19,8 @@ import pytest
 
 from deployments.local.valkey import valkey_command
 from platform_api import rates
-from storage.postgres import access
-from storage.records.access import Scope
+from storage.postgres.accounts import accounts
+from storage.records.accounts.accounts import Scope
 from storage.redis.breaker import PROBE_SECONDS
 from storage.settings import LimitSettings
 from tests.conftest import free_port
@@ -100,8 +100,8 @@ def made_up(number: int) -> str:
 
 def test_of_two_hundred_made_up_keys_at_once_five_are_looked_up(suspicious: Door, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
-    authenticate = access.authenticate
-    monkeypatch.setattr(access, "authenticate", lambda key_id: asked.append(key_id) or authenticate(key_id))
+    authenticate = accounts.authenticate
+    monkeypatch.setattr(accounts, "authenticate", lambda key_id: asked.append(key_id) or authenticate(key_id))
     with ThreadPoolExecutor(20) as pool, httpx.Client(base_url=suspicious.url, timeout=30) as client:
         keys = [{"Authorization": f"Bearer {made_up(number)}"} for number in range(200)]
         answers = list(pool.map(lambda key: client.get("/api/v1/me", headers=key), keys))
@@ -122,7 +122,7 @@ def test_working_keys_do_not_suffer_from_a_neighbour_who_makes_keys_up(suspiciou
     with listening(suspicious.settings) as another_process, httpx.Client(base_url=another_process) as there:
         for key, status in ((suspicious.key, 200), (made_up(7), 429)):
             assert there.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"}).status_code == status
-    suspicious.database.run(access.revoke_key(suspicious.key.split("_")[1]))
+    suspicious.database.run(accounts.revoke_key(suspicious.key.split("_")[1]))
     assert known.get("/api/v1/me").status_code == 401
 
 
@@ -131,7 +131,7 @@ def test_a_key_that_was_revoked_is_looked_up_no_more_than_one_that_was_made_up(s
     client = suspicious.client(key)
     assert client.get("/api/v1/me").status_code == 200
     assert [suspicious.client(made_up(n)).get("/api/v1/me").status_code for n in range(6)] == [401] * 5 + [429]
-    suspicious.database.run(access.revoke_key(key.split("_")[1]))
+    suspicious.database.run(accounts.revoke_key(key.split("_")[1]))
     # The process that remembers it looks once more; so does whoever first finds that it works no more.
     assert [client.get("/api/v1/me").status_code for _ in range(5)] == [401, 401, 429, 429, 429]
     with listening(suspicious.settings) as another_process, httpx.Client(base_url=another_process) as there:

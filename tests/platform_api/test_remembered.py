@@ -22,10 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pydantic import SecretStr
 
 from platform_api.remembered import Answer, Remembered
-from storage.postgres import catalog, models
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import AsyncDatabase, Query
-from storage.postgres.watch import CatalogueWatch, Every, Grounds
-from storage.records.catalog import Model
+from storage.postgres.events.watch import CatalogueWatch, Every, Grounds
+from storage.records.catalog.catalog import Model
 from storage.settings import CacheSettings, RedisSettings, Settings
 from tests.conftest import free_port
 from tests.platform_api.door import UNLIMITED, Door, listening, serving

@@ -11,7 +11,8 @@ import pytest
 
 from flows.indexing.draining import drain
 from flows.relay.effects import Effects
-from storage.postgres import access, catalog, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Database, Query
 from storage.search.builds import ensure_live_builds
 from storage.settings import SearchSettings
@@ -89,7 +90,7 @@ def test_levels_hide_what_is_not_for_everybody(client: httpx.Client) -> None:
 def test_pages_are_one_window_whatever_changes_meanwhile(client: httpx.Client, stores: Stores) -> None:
     whole = names(found(client, q="cat", sort="newest", limit=100))
     page = found(client, q="cat", sort="newest", limit=8)
-    late = a_published_model(stores.database, stores.database.run(access.ensure_account("felix")).id, "Cat late")
+    late = a_published_model(stores.database, stores.database.run(accounts.ensure_account("felix")).id, "Cat late")
     hidden = next(item for item in found(client, q=whole[20])["items"] if item["name"] == whole[20])
     model = stores.database.run(catalog.model_by_id(hidden["id"]))
     stores.database.run(models.unpublish(model))

@@ -11,9 +11,10 @@ import pytest
 
 from flows.indexing.draining import drain
 from flows.relay.effects import Effects
-from storage.postgres import access, models
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import models
 from storage.postgres.connection import Query
-from storage.records.vocabulary import ModelType
+from storage.records.catalog.vocabulary import ModelType
 from storage.search.builds import ensure_live_builds
 from storage.stores import Stores, open_stores
 from tests.platform_api.door import Door
@@ -112,7 +113,7 @@ def test_a_filter_that_a_type_does_not_have_is_named_and_a_wrong_order_refused(g
 
 def test_what_was_hidden_since_it_was_indexed_is_not_shown(gallery: Gallery) -> None:
     database = gallery.stores.database
-    late = a_published_model(database, database.run(access.ensure_account("cyd")).id, "Cyd's Mug")
+    late = a_published_model(database, database.run(accounts.ensure_account("cyd")).id, "Cyd's Mug")
     an_image(database, late, meta={"prompt": "a chipped mug"})
     gallery.follow()
     image, creator = {"type": "image", "q": "chipped"}, {"type": "creator", "q": "cyd"}

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from storage.postgres import catalog, models, outbox
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.records.catalog import Model, NewImage
+from storage.postgres.events import outbox
+from storage.records.catalog.catalog import Model, NewImage
 from tests.platform_api.door import ALL, Door
 from tests.storage.makers import a_model, a_published_model, a_version
 

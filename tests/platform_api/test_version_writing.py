@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from storage.postgres import catalog
+from storage.postgres.catalog import catalog
 from tests.platform_api.door import Door
 from tests.platform_api.test_model_writing import MODELS, VERSIONS, listed, made, with_file
 from tests.platform_api.test_problems import assert_problem

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import httpx
 
-from storage.postgres import catalog
-from storage.records.catalog import FileRole, NewFile
+from storage.postgres.catalog import catalog
+from storage.records.catalog.catalog import FileRole, NewFile
 from tests.platform_api.door import ALL, Door, form, photo
 from tests.platform_api.sending import TUS, Sender
 from tests.platform_api.test_downloads import publish

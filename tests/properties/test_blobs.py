@@ -22,10 +22,10 @@ from pydantic import SecretStr
 from flows.upkeep.blob_sweep import sweep_blobs
 from storage.blobs.store import BlobStore
 from storage.errors import BlobMissing
-from storage.postgres import references, uploads
 from storage.postgres.connection import Database, Query, Rows
-from storage.postgres.upkeep import orphans
-from storage.records.uploads import DataSetImage
+from storage.postgres.jobs import data_sets
+from storage.postgres.upkeep import orphans, references
+from storage.records.jobs.data_sets import DataSetImage
 from storage.settings import BlobSettings, PostgresSettings, Settings
 from storage.stores import Stores
 from tests.properties.machines import Fault, Machine, ProcessDied, assert_caught, fault, run
@@ -123,7 +123,7 @@ class Blobs(Machine):
                 width=64,
                 height=64,
             )
-            self.database.run(uploads.create(self.account, "photos", [image]))
+            self.database.run(data_sets.create(self.account, "photos", [image]))
             known.rows += 1
 
     @rule(content=CONTENTS)

@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from flows.notifications.gathering import gather
 from storage.errors import DarkroomError, NotFound
-from storage.postgres import deliveries, endpoints, notifications, preferences, sendings
 from storage.postgres.connection import Database
-from storage.postgres.endpoints import EndpointState
-from storage.postgres.sendings import Sending, SendingState
-from storage.records.notifications import Channel, Frequency, Preference, SystemNotice
+from storage.postgres.notifications import deliveries, endpoints, notifications, preferences, sendings
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.postgres.notifications.sendings import Sending, SendingState
+from storage.records.notifications.notifications import Channel, Frequency, Preference, SystemNotice
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 from tests.storage.makers import an_account

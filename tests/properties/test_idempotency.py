@@ -12,10 +12,11 @@ from hypothesis.stateful import invariant, rule
 from pydantic import SecretStr
 
 from storage.errors import DarkroomError, IdempotencyKeyReused, WrongState
-from storage.postgres import idempotency, jobs
+from storage.postgres.accounts import idempotency
 from storage.postgres.connection import Database, Query, Script
+from storage.postgres.jobs import jobs
 from storage.postgres.upkeep import retention
-from storage.records.jobs import JobKind
+from storage.records.jobs.jobs import JobKind
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 from tests.storage.makers import NO_LIMITS, an_account

@@ -12,9 +12,9 @@ from hypothesis.stateful import invariant, precondition, rule
 from pydantic import SecretStr
 
 from storage.errors import DarkroomError, JobAlreadyRunning, JobLost, TooManyRequests, WrongState
-from storage.postgres import job_files, jobs
 from storage.postgres.connection import Database
-from storage.records.jobs import TERMINAL, Job, JobKind, JobState
+from storage.postgres.jobs import job_files, jobs
+from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 from tests.storage.makers import NO_LIMITS, an_account

@@ -14,9 +14,9 @@ from psycopg.rows import DictRow
 from pydantic import SecretStr
 
 from storage.errors import NotFound
-from storage.postgres import outbox
 from storage.postgres.connection import Database, Query
-from storage.records.events import JobStarted, OutboxRow
+from storage.postgres.events import outbox
+from storage.records.events.events import JobStarted, OutboxRow
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 

@@ -11,13 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from storage.postgres import access, catalog, hashes, images, policy
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, hashes, images
 from storage.postgres.connection import Database, Query, as_record
-from storage.records.access import Role
+from storage.postgres.policy import policy
+from storage.records.accounts.accounts import Role
+from storage.records.catalog.vocabulary import Status
 from storage.records.policy.facts import Facts, Thing, file_facts, model_facts, version_facts
 from storage.records.policy.rights import is_public, is_public_version, is_shown_image, may
 from storage.records.policy.viewers import ANYBODY, Viewer
-from storage.records.vocabulary import Status
 from storage.settings import PostgresSettings
 from tests.storage.makers import a_model, a_version, an_image
 
@@ -92,9 +94,9 @@ class Rows:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        owner, helper = (database.run(access.ensure_account(name)).id for name in ("owner", "helper"))
-        keeper = database.run(access.ensure_account("keeper", Role.MODERATOR)).id
-        other = database.run(access.ensure_account("other")).id
+        owner, helper = (database.run(accounts.ensure_account(name)).id for name in ("owner", "helper"))
+        keeper = database.run(accounts.ensure_account("keeper", Role.MODERATOR)).id
+        other = database.run(accounts.ensure_account("other")).id
         self.model = a_model(database, owner)
         self.version = a_version(database, self.model)
         [self.file] = database.run(catalog.files(self.version.id))

@@ -7,10 +7,13 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from storage.postgres import access, base_models, catalog, jobs, leaderboards, models, submissions, uploads, versions
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Database
-from storage.records.base_models import BaseModelCard, EvaluationFacts
-from storage.records.catalog import (
+from storage.postgres.jobs import base_models, data_sets, jobs, submissions
+from storage.postgres.metrics import leaderboards
+from storage.records.accounts.quotas import Limits
+from storage.records.catalog.catalog import (
     FileHashes,
     FileRole,
     Model,
@@ -20,12 +23,12 @@ from storage.records.catalog import (
     NewImage,
     VersionFields,
 )
-from storage.records.jobs import Job, JobKind
-from storage.records.leaderboards import BOARDS
-from storage.records.quotas import Limits
-from storage.records.training import SamplerSettings, TrainingDefaults, TrainingRequest
-from storage.records.uploads import DataSetImage
-from storage.records.vocabulary import ModelType
+from storage.records.catalog.vocabulary import ModelType
+from storage.records.jobs.base_models import BaseModelCard, EvaluationFacts
+from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.jobs import Job, JobKind
+from storage.records.jobs.training import SamplerSettings, TrainingDefaults, TrainingRequest
+from storage.records.metrics.leaderboards import BOARDS
 from storage.settings import PostgresSettings, Settings
 
 A_HASH = "a" * 64
@@ -50,7 +53,7 @@ def a_card() -> BaseModelCard:
 
 def an_account(database: Database, name: str = "owner") -> UUID:
     """An account with a base model called starter."""
-    account = database.run(access.ensure_account(name))
+    account = database.run(accounts.ensure_account(name))
     database.run(base_models.register("starter", A_HASH, a_card(), []))
     return account.id
 
@@ -61,7 +64,7 @@ def a_data_set(database: Database, account_id: UUID, images: int = 2) -> UUID:
         DataSetImage(position=n, name=f"{n}.png", sha256=f"{n:064x}", size=10, width=64, height=64)
         for n in range(images)
     ]
-    return database.run(uploads.create(account_id, "photos", rows)).id
+    return database.run(data_sets.create(account_id, "photos", rows)).id
 
 
 def a_job(database: Database, account_id: UUID | None = None, *, key: str | None = None, **fields: object) -> Job:

@@ -6,10 +6,11 @@ import pytest
 from pydantic import SecretStr
 
 from storage.errors import SealBroken
-from storage.postgres import access, endpoints
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database
-from storage.postgres.endpoints import EndpointState
-from storage.records.notifications import Channel
+from storage.postgres.notifications import endpoints
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.records.notifications.notifications import Channel
 from storage.sealing import Seal
 from storage.settings import NotificationSettings
 
@@ -33,7 +34,7 @@ def test_what_the_previous_key_sealed_opens_and_is_sealed_anew() -> None:
 
 
 def test_an_address_is_sealed_anew_with_its_secrets_unless_it_was_changed_meanwhile(database: Database) -> None:
-    reader = database.run(access.account(database.run(access.ensure_account("reader")).id)).number
+    reader = database.run(accounts.account(database.run(accounts.ensure_account("reader")).id)).number
     old, both, new = a_seal("old"), a_seal("new", "old"), a_seal("new")
 
     def put(text: str) -> endpoints.Endpoint:

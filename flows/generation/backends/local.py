@@ -9,7 +9,7 @@ from flows.generation.sampler import draw_images
 from flows.training.devices import prepare_torch
 from flows.training.families.mapping import family_named
 from flows.training.sampled_sets import png
-from storage.records.generation import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 
 
 class LocalBackend:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from flows.notifications.channels.protocol import GiveUp, Outcome, Told, TryAgain
 from flows.notifications.channels.transport import CallFailed, PublicTransport
 from storage.errors import AddressRefused
-from storage.records.addresses import WebAddress
+from storage.records.notifications.addresses import WebAddress
 
 LONGEST_WAIT_SECONDS = 86400.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.notifications.channels.protocol import Parcel
-from storage.postgres.sendings import Purpose
+from storage.postgres.notifications.sendings import Purpose
 
 
 @dataclass(frozen=True)

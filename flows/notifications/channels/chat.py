@@ -1,9 +1,9 @@
 """Chat services, through apprise: one message to a channel that its owner named by the service's own secret.
 
 apprise calls the services with `requests`, which takes no transport of ours. What keeps such a call outside instead:
-the host is a constant of the service's class (storage/records/chat.py lists them, and a test sees where each calls);
-nothing of an address but letters, digits and the like reaches the class, so no template file, no proxy and no switch
-for certificates; redirects are not followed; and a call that hangs is left behind when its time is over.
+the host is a constant of the service's class (storage/records/notifications/chat.py lists them, and a test sees where
+each calls); nothing of an address but letters, digits and the like reaches the class, so no template file, no proxy and
+no switch for certificates; redirects are not followed; and a call that hangs is left behind when its time is over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from apprise.plugins.telegram import NotifyTelegram
 
 from flows.notifications.channels.brief import Brief, brief
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
-from storage.records.chat import ChatAddress, Service, read_chat_address
+from storage.records.notifications.chat import ChatAddress, Service, read_chat_address
 
 T = TypeVar("T")
 

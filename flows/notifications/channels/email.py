@@ -18,9 +18,9 @@ from email.policy import SMTP
 from email.utils import format_datetime
 
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
-from storage.postgres.sendings import Purpose
-from storage.records.notification_links import Confirm, Unsubscribe, write_link
-from storage.records.policy.links import SigningKeys
+from storage.postgres.notifications.sendings import Purpose
+from storage.records.notifications.notification_links import Confirm, Unsubscribe, write_link
+from storage.records.policy.signed_links import SigningKeys
 from storage.settings import NotificationSettings
 
 LINKS = "/api/v1/notifications"

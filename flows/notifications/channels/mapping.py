@@ -10,7 +10,7 @@ from flows.notifications.channels.protocol import Sender
 from flows.notifications.channels.push import PushSender
 from flows.notifications.channels.transport import PublicTransport
 from flows.notifications.channels.webhook import WebhookSender
-from storage.records.notifications import Channel
+from storage.records.notifications.notifications import Channel
 from storage.settings import Settings
 
 

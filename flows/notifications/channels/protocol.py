@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
-from storage.postgres.sendings import Purpose
-from storage.records.notifications import Words
+from storage.postgres.notifications.sendings import Purpose
+from storage.records.notifications.notifications import Words
 
 
 @dataclass(frozen=True)

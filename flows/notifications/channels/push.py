@@ -22,9 +22,9 @@ from flows.notifications.channels.brief import brief
 from flows.notifications.channels.protocol import Outcome, Parcel
 from flows.notifications.channels.transport import PublicTransport
 from storage.push_key import push_key
-from storage.records.addresses import WebAddress
-from storage.records.notifications import TYPES
-from storage.records.push import PushSubscription, read_endpoint, read_keys
+from storage.records.notifications.addresses import WebAddress
+from storage.records.notifications.notifications import TYPES
+from storage.records.notifications.push import PushSubscription, read_endpoint, read_keys
 from storage.settings import NotificationSettings
 
 MOST_BYTES = 4096 - 103

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import httpcore
 
 from storage.errors import AddressRefused
-from storage.records.addresses import WebAddress, is_public
+from storage.records.notifications.addresses import WebAddress, is_public
 
 Resolve = Callable[[str, int], Sequence[str]]
 Connect = Callable[[tuple[str, int], float], socket.socket]

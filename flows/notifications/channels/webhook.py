@@ -15,8 +15,8 @@ from standardwebhooks import Webhook
 from flows.notifications.channels.answers import post
 from flows.notifications.channels.protocol import Item, Outcome, Parcel
 from flows.notifications.channels.transport import PublicTransport
-from storage.postgres.sendings import Purpose
-from storage.records.addresses import read_web_address
+from storage.postgres.notifications.sendings import Purpose
+from storage.records.notifications.addresses import read_web_address
 
 
 class WebhookSender:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flows.training.families.protocol import Components, Family
 from flows.training.methods.protocol import ParameterGroup
-from storage.records.training import TrainingRecipe
+from storage.records.jobs.training import TrainingRecipe
 
 WEIGHT_DECAY = 0.01
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import nn
 
 from flows.training.families.protocol import Components, Family
-from storage.records.training import TrainingRecipe
+from storage.records.jobs.training import TrainingRecipe
 
 
 @dataclass(frozen=True)

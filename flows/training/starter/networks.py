@@ -18,8 +18,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from flows.training.starter.judge import TINY_JUDGE, Judge
 from flows.training.starter.tokenizer import write_tokenizer
 from flows.training.starter.world import CLASSES, FREE_IDENTIFIERS, IMAGE_SIZE, SCENES, USED_IDENTIFIERS
-from storage.records.base_models import BaseModelCard, EvaluationFacts, Identifiers
-from storage.records.training import SamplerSettings, TrainingDefaults
+from storage.records.jobs.base_models import BaseModelCard, EvaluationFacts, Identifiers
+from storage.records.jobs.training import SamplerSettings, TrainingDefaults
 
 LATENT_CHANNELS = 4
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from storage.postgres import jobs
 from storage.postgres.connection import Query, Script, column, load_statements, one
-from storage.records.jobs import JobState
-from storage.records.notifications import Channel
+from storage.postgres.jobs import jobs
+from storage.records.jobs.jobs import JobState
+from storage.records.notifications.notifications import Channel
 
 SQL = load_statements(__file__)
 

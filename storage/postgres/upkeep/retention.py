@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from storage.postgres import sampled_sets
 from storage.postgres.connection import Query, Script, column, count, load_statements
+from storage.postgres.jobs import sampled_sets
 
 SQL = load_statements(__file__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from storage.errors import DarkroomError, Gone, NotAllowed, NotFound, Unauthenticated
-from storage.records.catalog import Model, ModelVersion
+from storage.records.catalog.catalog import Model, ModelVersion
 from storage.records.policy.facts import Facts, Thing, model_facts, version_facts
 from storage.records.policy.rights import Denial, may
 from storage.records.policy.viewers import Viewer

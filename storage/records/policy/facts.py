@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from storage.records.catalog import Model, ModelVersion, VersionFile
-from storage.records.vocabulary import Availability, BrowsingLevel, Mode, Status
+from storage.records.catalog.catalog import Model, ModelVersion, VersionFile
+from storage.records.catalog.vocabulary import Availability, BrowsingLevel, Mode, Status
 
 
 class Thing(StrEnum):
@@ -26,8 +26,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides about one thing, as the database has it at one moment.
 
     `owner_id` is the model's owner, or whose the thing is. What a thing does not have (a model no version, a version no
-    image) keeps its default. storage/postgres/policy.sql reads the same fields; a way to hide a thing is one more field
-    here, one more column there and one branch in rights.py.
+    image) keeps its default. storage/postgres/policy/policy.sql reads the same fields; a way to hide a thing is one
+    more field here, one more column there and one branch in rights.py.
     """
 
     thing: Thing

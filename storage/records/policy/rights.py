@@ -1,8 +1,8 @@
 """The policy: one pure function that says what a viewer may do with a thing. Every door asks it, when it is used.
 
 Lists ask the same of all rows at once, in SQL: `models.visible`, `listed` and `public_versions` say what it says of
-anybody (catalogue_settle writes them), and storage/postgres/policy.sql has the clauses for owners, moderators and
-images. A property test holds the two together.
+anybody (catalogue_settle writes them), and storage/postgres/policy/policy.sql has the clauses for owners, moderators
+and images. A property test holds the two together.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from enum import StrEnum
 
 import msgspec
 
+from storage.records.catalog.vocabulary import Availability, BrowsingLevel, Mode, Status
 from storage.records.policy.facts import Facts, Thing
 from storage.records.policy.viewers import WITH_BLOCKED, Viewer
-from storage.records.vocabulary import Availability, BrowsingLevel, Mode, Status
 
 
 class Denial(StrEnum):

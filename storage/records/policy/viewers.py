@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from storage.records.access import Account, Role
+from storage.records.accounts.accounts import Account, Role
 
 EVERY_LEVEL, WITH_BLOCKED = 31, 63
 """Browsing levels as bits: those of what is shown, and with what a moderator has blocked."""
@@ -25,7 +25,7 @@ class Viewer(msgspec.Struct, frozen=True, kw_only=True):
     def has_power_over(self, owner_id: UUID) -> bool:
         """Whether everything of this owner in the catalogue is shown and may be changed: to itself and to moderators.
 
-        The same in SQL: `has_power` in storage/postgres/policy.sql.
+        The same in SQL: `has_power` in storage/postgres/policy/policy.sql.
         """
         return self.moderator or self.is_account(owner_id)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from storage.records.relevance import Place
-from storage.records.search import Facet, IndexDocument, Rank
-from storage.records.search_documents import ImageDocument
-from storage.records.words import whole, words_of
+from storage.records.search.relevance import Place
+from storage.records.search.search import Facet, IndexDocument, Rank
+from storage.records.search.search_documents import ImageDocument
+from storage.records.search.tokens import whole, words_of
 from storage.search.documents.models import MAX_BODY, MAX_ENCODED, kept, microseconds
 
 MAX_NAME = 2_000

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from html import unescape
 
-from storage.records.relevance import Place
-from storage.records.search import Facet, IndexDocument, Rank, facet_value
-from storage.records.search_documents import ModelDocument
-from storage.records.words import whole, words_of
+from storage.records.search.relevance import Place
+from storage.records.search.search import Facet, IndexDocument, Rank, facet_value
+from storage.records.search.search_documents import ModelDocument
+from storage.records.search.tokens import whole, words_of
 
 MAX_BODY = 20_000
 """Letters of a description that are searched."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from storage.postgres import job_files, jobs
-from storage.records.jobs import JobState
+from storage.postgres.jobs import job_files, jobs
+from storage.records.jobs.jobs import JobState
 from tests.deployments.line import Line
 
 

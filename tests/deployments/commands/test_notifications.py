@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from storage.postgres import access, notifications, sendings
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database, Query
-from storage.postgres.sendings import Purpose, SendingState
-from storage.records.notifications import Channel
+from storage.postgres.notifications import notifications, sendings
+from storage.postgres.notifications.sendings import Purpose, SendingState
+from storage.records.notifications.notifications import Channel
 from storage.settings import load_settings
 from tests.deployments.line import Line
 
@@ -27,7 +28,7 @@ def test_an_announcement_is_told_once_for_its_key(line: Line) -> None:
 
 def test_a_channel_is_paused_and_resumed_and_what_was_given_up_is_sent_again(line: Line) -> None:
     with Database(load_settings().postgres) as database:
-        reader = database.run(access.ensure_account("owner")).number
+        reader = database.run(accounts.ensure_account("owner")).number
         identity = Query("select %(id)s::uuid as id", {"id": ENDPOINT}, lambda rows: rows[0]["id"])
         database.run(sendings.add(Purpose.TEST, reader, Channel.EMAIL, database.run(identity)))
         claimed = database.run(sendings.claim(60))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from deployments.commands import publication
-from storage.postgres import catalog, models, versions
+from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Script
-from storage.records.catalog import ModelVersion, VersionFields
-from storage.records.vocabulary import Availability
+from storage.records.catalog.catalog import ModelVersion, VersionFields
+from storage.records.catalog.vocabulary import Availability
 from tests.deployments.line import Line
 from tests.storage.makers import a_file, a_model
 

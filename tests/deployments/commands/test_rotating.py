@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from deployments.cli import app
 from deployments.local.seed import with_own_keys
 from deployments.local.state import PlatformRecord, ProcessName, holding, name_process, write_record
-from storage.postgres import endpoints
 from storage.postgres.connection import Database, column
-from storage.postgres.endpoints import Endpoint, EndpointState
-from storage.records.notifications import Channel
+from storage.postgres.notifications import endpoints
+from storage.postgres.notifications.endpoints import Endpoint, EndpointState
+from storage.records.notifications.notifications import Channel
 from storage.sealing import Seal
 from storage.settings import PostgresSettings, Settings, load_settings, previous_key_file
 from tests.storage.makers import an_account

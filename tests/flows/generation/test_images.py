@@ -8,9 +8,9 @@ import pytest
 
 from flows.generation.images import succeed
 from storage.errors import JobLost
-from storage.postgres import jobs
 from storage.postgres.connection import Query
-from storage.records.jobs import JobState
+from storage.postgres.jobs import jobs
+from storage.records.jobs.jobs import JobState
 from storage.stores import Stores
 from tests.storage.makers import a_bare_generation
 

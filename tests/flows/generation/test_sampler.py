@@ -14,7 +14,7 @@ from flows.generation.sampler import denoise, draw_images, first_latents
 from flows.training.families.protocol import Components
 from flows.training.sampled_sets import png
 from flows.training.starter.networks import write_tiny_model
-from storage.records.training import SamplerSettings
+from storage.records.jobs.training import SamplerSettings
 from tests.flows.training.tiny import FAMILY
 
 SAMPLER = SamplerSettings(steps=4, guidance_scale=3.0)

@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from flows.relay.effects import Effects
-from storage.postgres import search_builds, search_sources
 from storage.postgres.connection import Query
-from storage.records.search import Build, Kind
+from storage.postgres.search import search_builds, search_sources
+from storage.records.search.search import Build, Kind
 from storage.search.builds import begin
 from storage.settings import JobSettings, MlflowSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores

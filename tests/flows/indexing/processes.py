@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.indexing.draining import SYNC, drain
 from flows.indexing.rebuild import rebuild
-from storage.records.search import Kind
+from storage.records.search.search import Kind
 from storage.settings import Settings
 from storage.stores import open_stores
 

@@ -13,11 +13,13 @@ from flows.indexing import builds, draining, sync
 from flows.indexing.draining import drain, drain_batch
 from flows.indexing.rebuild import rebuild_search_index
 from flows.indexing.sync import drain_until_idle
-from storage.postgres import catalog, models, pauses, search_queue
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.records.events import Lane
-from storage.records.freshness import Switch
-from storage.records.search import Kind, Removal
+from storage.postgres.search import search_queue
+from storage.postgres.upkeep import pauses
+from storage.records.events.events import Lane
+from storage.records.metrics.freshness import Switch
+from storage.records.search.search import Kind, Removal
 from storage.search.builds import begin
 from storage.settings import Settings
 from tests.flows.indexing.conftest import Catalogue, environment

@@ -7,9 +7,10 @@ import pytest
 from flows.indexing import builds
 from flows.indexing.draining import drain
 from flows.indexing.rebuild import rebuild
-from storage.postgres import models, search_builds, search_queue, search_sources
+from storage.postgres.catalog import models
 from storage.postgres.connection import Query
-from storage.records.search import Build, Kind
+from storage.postgres.search import search_builds, search_queue, search_sources
+from storage.records.search.search import Build, Kind
 from storage.search.builds import begin, ensure_live_builds
 from tests.flows.indexing.conftest import Catalogue
 from tests.storage.makers import a_published_model, an_image

@@ -13,9 +13,10 @@ from flows.indexing.draining import drain
 from flows.indexing.rebuild import REBUILD, rebuild
 from flows.reconcile import reconcile_search
 from storage.errors import StoreUnavailable, WrongState
-from storage.postgres import models, search_builds
+from storage.postgres.catalog import models
 from storage.postgres.connection import Query, column
-from storage.records.search import BuildState, Kind
+from storage.postgres.search import search_builds
+from storage.records.search.search import BuildState, Kind
 from storage.search.builds import begin, ensure_live_builds
 from storage.settings import JobSettings, SearchSettings, Settings
 from storage.stores import open_stores

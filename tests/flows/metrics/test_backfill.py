@@ -13,10 +13,10 @@ from deployments.commands import backfill as command
 from flows.metrics import backfill as backfilling
 from flows.metrics.rollups import roll_up
 from storage.errors import InvalidRequest, Refused
-from storage.postgres import activity, rollups
 from storage.postgres.connection import Query
-from storage.records.activity import Act, Counted, Metric
-from storage.records.rollups import Totals
+from storage.postgres.metrics import activity, rollups
+from storage.records.metrics.activity import Act, Counted, Metric
+from storage.records.metrics.rollups import Totals
 from storage.stores import Stores
 from tests.storage.makers import a_published_model, an_account
 

@@ -17,11 +17,12 @@ from flows.metrics.backfill import backfill_boards
 from flows.metrics.leaderboards import rank_due
 from flows.metrics.rollups import roll_up
 from storage.errors import Refused
-from storage.postgres import activity, catalog, freshness, leaderboards
+from storage.postgres.catalog import catalog
 from storage.postgres.connection import Query
-from storage.records.activity import Act, Counted, Metric
-from storage.records.freshness import PartitionState
-from storage.records.leaderboards import BOARDS, RANK
+from storage.postgres.metrics import activity, freshness, leaderboards
+from storage.records.metrics.activity import Act, Counted, Metric
+from storage.records.metrics.freshness import PartitionState
+from storage.records.metrics.leaderboards import BOARDS, RANK
 from storage.stores import Stores
 from tests.flows.test_sensor import waits
 from tests.storage.makers import a_published_model, an_account

@@ -18,12 +18,12 @@ from flows.orchestrator import Orchestrator
 from flows.relay.relay import Relay
 from flows.upkeep.retention import apply
 from flows.upkeep.retention_rules import table_rules
-from storage.postgres import activity, freshness, rollups
 from storage.postgres.connection import Query
-from storage.records.activity import Act, Counted, Metric
-from storage.records.freshness import PartitionState
-from storage.records.leaderboards import RANK
-from storage.records.rollups import ROLL_UP, Totals
+from storage.postgres.metrics import activity, freshness, rollups
+from storage.records.metrics.activity import Act, Counted, Metric
+from storage.records.metrics.freshness import PartitionState
+from storage.records.metrics.leaderboards import RANK
+from storage.records.metrics.rollups import ROLL_UP, Totals
 from storage.settings import MlflowSettings
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account

@@ -12,11 +12,13 @@ from pydantic import SecretStr
 from flows.notifications.channels.protocol import Outcome, Parcel, Sender
 from flows.notifications.channels.protocol import Told as Taken
 from flows.notifications.fan_out import fan_out
-from storage.postgres import access, endpoints, in_app, notifications, preferences, social
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
-from storage.postgres.endpoints import EndpointState
-from storage.postgres.in_app import InApp
-from storage.records.notifications import (
+from storage.postgres.notifications import endpoints, in_app, notifications, preferences
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.postgres.notifications.in_app import InApp
+from storage.postgres.social import social
+from storage.records.notifications.notifications import (
     Channel,
     Commented,
     Content,
@@ -26,7 +28,7 @@ from storage.records.notifications import (
     SystemNotice,
 )
 from storage.records.policy.viewers import viewer_of
-from storage.records.social import Subject
+from storage.records.social.social import Subject
 from storage.sealing import Seal
 from storage.settings import ApiSettings, NotificationSettings, Settings
 from storage.stores import Stores
@@ -46,7 +48,7 @@ class Told:
 
     def reader(self, name: str) -> int:
         """The number of the account of a name, made when new."""
-        return self.stores.database.run(access.ensure_account(name)).number
+        return self.stores.database.run(accounts.ensure_account(name)).number
 
     def readers(self, count: int) -> list[int]:
         """Many accounts at once."""
@@ -65,7 +67,7 @@ class Told:
     def comment(self, excerpt: str = "Nice.") -> Commented:
         """A notification about a comment of bob's on a published model."""
         database = self.stores.database
-        bob = database.run(access.ensure_account("bob"))
+        bob = database.run(accounts.ensure_account("bob"))
         model = a_published_model(database, bob.id, "M")
         comment = database.run(social.comment(viewer_of(bob), bob.id, Subject.MODEL, model.id, excerpt))
         return Commented(comment_id=comment.id, by="bob", on="M", model_id=model.id, excerpt=excerpt)

@@ -14,12 +14,13 @@ from flows.notifications import deliver as delivering
 from flows.notifications import gathering
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
 from flows.notifications.deliver import deliver
-from storage.postgres import deliveries, endpoints, pauses, preferences, sendings
-from storage.postgres.endpoints import EndpointState
-from storage.postgres.preferences import Clocks
-from storage.records.freshness import Switch
-from storage.records.notification_times import MAX_ATTEMPTS, RETRY_SECONDS
-from storage.records.notifications import Channel, Frequency
+from storage.postgres.notifications import deliveries, endpoints, preferences, sendings
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.postgres.notifications.preferences import Clocks
+from storage.postgres.upkeep import pauses
+from storage.records.metrics.freshness import Switch
+from storage.records.notifications.notification_times import MAX_ATTEMPTS, RETRY_SECONDS
+from storage.records.notifications.notifications import Channel, Frequency
 from tests.flows.notifications.conftest import DONE, HOOK, NOTICE, SECRET, Post, both
 from tests.flows.notifications.conftest import Told as Platform
 

@@ -21,22 +21,17 @@ from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay.effects import Effects
-from storage.postgres import (
-    access,
-    deliveries,
-    freshness,
-    in_app,
-    job_files,
-    jobs,
-    notifications,
-    outbox,
-    pauses,
-    social,
-)
-from storage.records.access import Role
-from storage.records.freshness import Switch
-from storage.records.jobs import JobFileRole
-from storage.records.notifications import (
+from storage.postgres.accounts import accounts
+from storage.postgres.events import outbox
+from storage.postgres.jobs import job_files, jobs
+from storage.postgres.metrics import freshness
+from storage.postgres.notifications import deliveries, in_app, notifications
+from storage.postgres.social import social
+from storage.postgres.upkeep import pauses
+from storage.records.accounts.accounts import Role
+from storage.records.jobs.jobs import JobFileRole
+from storage.records.metrics.freshness import Switch
+from storage.records.notifications.notifications import (
     TYPES,
     Channel,
     Commented,
@@ -52,7 +47,7 @@ from storage.records.notifications import (
     VersionPublished,
 )
 from storage.records.policy.viewers import viewer_of
-from storage.records.social import Subject
+from storage.records.social.social import Subject
 from storage.settings import MlflowSettings, Settings
 from tests.flows.notifications.conftest import NOTICE, Told
 from tests.storage.makers import a_job, a_published_model, an_account
@@ -165,7 +160,7 @@ def test_a_new_follower_is_told_once_however_often_it_follows(told: Told) -> Non
     for _ in range(2):
         follow(told, "fan", "owner")
         take_events(told)
-        fan = told.stores.database.run(access.ensure_account("fan"))
+        fan = told.stores.database.run(accounts.ensure_account("fan"))
         told.stores.database.run(social.unfollow(fan.id, owner))
         take_events(told)
     told.fan_out()
@@ -174,7 +169,7 @@ def test_a_new_follower_is_told_once_however_often_it_follows(told: Told) -> Non
 
 def test_of_a_comment_each_is_told_the_most_specific_thing_alone(told: Told) -> None:
     database = told.stores.database
-    owner, ann, bob = (database.run(access.ensure_account(name)) for name in ("owner", "ann", "bob"))
+    owner, ann, bob = (database.run(accounts.ensure_account(name)) for name in ("owner", "ann", "bob"))
     model = a_published_model(database, owner.id, "My mug")
     first = database.run(social.comment(viewer_of(ann), ann.id, Subject.MODEL, model.id, "Nice, @owner!"))
     database.run(social.comment(viewer_of(bob), bob.id, Subject.MODEL, model.id, "Indeed.", first.id))
@@ -209,7 +204,7 @@ def test_an_owner_is_told_of_the_highest_milestone_alone_and_once(told: Told) ->
 
 def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(told: Told) -> None:
     database = told.stores.database
-    keeper = database.run(access.ensure_account("keeper", Role.MODERATOR)).number
+    keeper = database.run(accounts.ensure_account("keeper", Role.MODERATOR)).number
     creator = told.reader("creator")
     later = datetime.now(UTC) + timedelta(days=3)
     raised = database.run(freshness.sound(later, 900)).raised
@@ -225,7 +220,7 @@ def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(told: Told) 
 
 def follow(told: Told, who: str, whom: str) -> None:
     """Have one account follow another."""
-    follower = told.stores.database.run(access.ensure_account(who))
+    follower = told.stores.database.run(accounts.ensure_account(who))
     told.stores.database.run(social.follow(follower.id, told.reader(whom)))
 
 

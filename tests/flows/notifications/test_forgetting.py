@@ -8,8 +8,8 @@ from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel
 from flows.notifications.deliver import deliver
 from flows.upkeep.row_rules import forget_notifications
 from flows.upkeep.sweep import begin
-from storage.postgres import in_app, notifications, sendings
-from storage.records.notifications import Channel, Frequency
+from storage.postgres.notifications import in_app, notifications, sendings
+from storage.records.notifications.notifications import Channel, Frequency
 from storage.stores import Stores
 from tests.flows.notifications.conftest import Told
 

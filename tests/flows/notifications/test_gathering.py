@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from flows.notifications import deliver as delivering
 from flows.notifications.deliver import deliver
 from flows.notifications.gathering import settled_at
-from storage.postgres import preferences, sendings
-from storage.postgres.deliveries import Due
-from storage.postgres.preferences import Clocks
-from storage.records.notifications import (
+from storage.postgres.notifications import preferences, sendings
+from storage.postgres.notifications.deliveries import Due
+from storage.postgres.notifications.preferences import Clocks
+from storage.records.notifications.notifications import (
     TYPES,
     Channel,
     Content,

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 
 from flows.notifications.channels.webhook import WebhookSender
 from flows.notifications.deliver import deliver
-from storage.postgres import endpoints
-from storage.postgres.endpoints import EndpointState
-from storage.records import notification_times
-from storage.records.notifications import Channel
+from storage.postgres.notifications import endpoints
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.records.notifications import notification_times
+from storage.records.notifications.notifications import Channel
 from storage.sealing import Seal
 from storage.settings import NotificationSettings, Settings
 from storage.stores import open_stores

@@ -23,11 +23,15 @@ from flows.relay import duties as dutying
 from flows.relay.duties import Duty, DutyThread
 from flows.relay.relay import Relay
 from storage.errors import StatementTimeout
-from storage.postgres import alerts, catalog, duties, jobs, models, search_queue
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.records.duties import SILENT_SECONDS, DutyReport
-from storage.records.jobs import JobState
-from storage.records.vocabulary import Status
+from storage.postgres.events import duties
+from storage.postgres.jobs import jobs
+from storage.postgres.search import search_queue
+from storage.postgres.upkeep import alerts
+from storage.records.catalog.vocabulary import Status
+from storage.records.events.duties import SILENT_SECONDS, DutyReport
+from storage.records.jobs.jobs import JobState
 from storage.stores import Stores
 from tests.platform_api.door import serving
 from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account

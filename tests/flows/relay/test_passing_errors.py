@@ -13,9 +13,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from flows.orchestrator import Orchestrator, PrefectAway
 from flows.relay.effects import Effects
 from storage.errors import LockTimeout
-from storage.postgres import jobs, outbox
 from storage.postgres.connection import Query
-from storage.postgres.outbox import MOST_FAILURES
+from storage.postgres.events import outbox
+from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.jobs import jobs
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
 from tests.flows.relay.test_set_aside import add, deploy, told, wait_is_over

@@ -18,10 +18,12 @@ from flows.orchestrator import Orchestrator, PrefectAway
 from flows.relay.effects import NEED_PREFECT, Effects
 from flows.relay.refusals import REFUSALS
 from storage.errors import DiskFull, LockTimeout, NotFound
-from storage.postgres import jobs, outbox, search_queue
 from storage.postgres.connection import Query
-from storage.postgres.outbox import MOST_FAILURES
-from storage.records.search import Kind
+from storage.postgres.events import outbox
+from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.jobs import jobs
+from storage.postgres.search import search_queue
+from storage.records.search.search import Kind
 from storage.stores import Stores
 from tests.flows.relay.test_passing_errors import failures, impatient
 from tests.flows.relay.test_set_aside import add, deploy, wait_is_over, waiting

@@ -15,10 +15,12 @@ from flows.orchestrator import Orchestrator, PrefectAway
 from flows.relay.deployed import miss_deployments
 from flows.relay.effects import FLOWS, Effects
 from storage.errors import NotFound
-from storage.postgres import alerts, flow_deployments, jobs, outbox
 from storage.postgres.connection import Query
-from storage.postgres.outbox import MOST_FAILURES
-from storage.records.jobs import JobKind
+from storage.postgres.events import outbox
+from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.jobs import jobs
+from storage.postgres.upkeep import alerts, flow_deployments
+from storage.records.jobs.jobs import JobKind
 from storage.stores import Stores
 from tests.storage.makers import a_job, an_account
 

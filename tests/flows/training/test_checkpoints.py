@@ -17,7 +17,7 @@ from flows.training.families.protocol import Components
 from flows.training.methods.mapping import method_named
 from flows.training.module import new_optimizer
 from storage.errors import InvalidCheckpoint, JobCancelled
-from storage.records.training import TrainingRecipe
+from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export
 
 STEPS = 20

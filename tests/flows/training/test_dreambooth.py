@@ -26,24 +26,15 @@ from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth
 from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.weights import check_weights
-from storage.postgres import (
-    access,
-    catalog,
-    images,
-    job_files,
-    jobs,
-    listing,
-    models,
-    sampled_sets,
-    submissions,
-    uploads,
-)
-from storage.records.catalog import Checked, FileRole, ModelVersion
-from storage.records.generation import GenerationRequest
-from storage.records.jobs import Job, JobFileRole, JobState
-from storage.records.listing import ImageFilter, ImageSort
-from storage.records.training import TrainingJobRequest, TrainingRequest, regularization_recipe
-from storage.records.uploads import DataSetImage
+from storage.postgres.accounts import accounts
+from storage.postgres.catalog import catalog, images, listing, models
+from storage.postgres.jobs import data_sets, job_files, jobs, sampled_sets, submissions
+from storage.records.catalog.catalog import Checked, FileRole, ModelVersion
+from storage.records.catalog.listing import ImageFilter, ImageSort
+from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.generation import GenerationRequest
+from storage.records.jobs.jobs import Job, JobFileRole, JobState
+from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, regularization_recipe
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
 from tests.flows.training.tiny import pictures
@@ -87,12 +78,12 @@ def photos(stores: Stores, account: UUID) -> UUID:
                 position=position, name=f"{position}.png", sha256=blob.sha256, size=blob.size, width=64, height=64
             )
         )
-    return stores.database.run(uploads.create(account, "photos", rows)).id
+    return stores.database.run(data_sets.create(account, "photos", rows)).id
 
 
 def submit(stores: Stores, tiny_model: Path, **wanted: Any) -> Job:
     """A submitted training job on the tiny model."""
-    account = stores.database.run(access.ensure_account("owner")).id
+    account = stores.database.run(accounts.ensure_account("owner")).id
     add_base_model(stores, tiny_model, "tiny")
     fields: dict[str, Any] = {
         "steps": STEPS,

@@ -27,7 +27,7 @@ from flows.training.families.protocol import Components
 from flows.training.grid import CELL, Row, draw_grid
 from flows.training.judges import ClipJudge, open_judge
 from flows.training.starter.tokenizer import write_tokenizer
-from storage.records.training import fingerprint
+from storage.records.jobs.training import fingerprint
 from tests.flows.training.tiny import FAMILY, pictures, recipe
 
 SCENES = ("on the beach", "in the snow", "at night")

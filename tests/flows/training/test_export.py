@@ -18,7 +18,7 @@ from flows.training.families.protocol import Components
 from flows.training.tensor_files import payload_sha256
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
-from storage.records.training import SamplerSettings
+from storage.records.jobs.training import SamplerSettings
 from tests.flows.training.tiny import FAMILY, recipe
 
 CHANGED = frozenset({"unet", "text_encoder"})

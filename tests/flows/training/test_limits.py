@@ -10,8 +10,8 @@ import pytest
 
 from deployments.local.seed import STARTER_FOLDER
 from flows.training.dreambooth import train_dreambooth
-from storage.postgres import job_files, jobs, submissions
-from storage.records.jobs import Job, JobState
+from storage.postgres.jobs import job_files, jobs, submissions
+from storage.records.jobs.jobs import Job, JobState
 from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of the main job

@@ -14,7 +14,7 @@ from flows.training.families.protocol import Components
 from flows.training.losses import Loss
 from flows.training.methods.mapping import method_named
 from flows.training.module import DreamBoothModule, new_optimizer, set_learning_rates, warm_up
-from storage.records.training import TrainingRecipe
+from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export, training_images
 
 PLAIN = recipe(token_learning_rate=0.0, text_encoder_learning_rate=1e-3, batch_size=2)

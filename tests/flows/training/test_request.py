@@ -9,10 +9,10 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.local.environment import settings_environment
 from flows.training.request import request_training
-from storage.postgres import jobs
-from storage.records.jobs import JobState
-from storage.records.training import TrainingJobRequest
-from storage.records.vocabulary import Availability
+from storage.postgres.jobs import jobs
+from storage.records.catalog.vocabulary import Availability
+from storage.records.jobs.jobs import JobState
+from storage.records.jobs.training import TrainingJobRequest
 from storage.stores import Stores
 from tests.storage.makers import a_data_set, an_account
 

@@ -15,9 +15,10 @@ from flows.orchestrator import Orchestrator
 from flows.relay.effects import FLOWS, Effects
 from flows.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
 from flows.training.dreambooth import train_dreambooth
-from storage.postgres import access, jobs, uploads
-from storage.records.access import Scope, make_key
-from storage.records.jobs import JobKind, JobState
+from storage.postgres.accounts import accounts
+from storage.postgres.jobs import data_sets, jobs
+from storage.records.accounts.accounts import Scope, make_key
+from storage.records.jobs.jobs import JobKind, JobState
 from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.training.test_dreambooth import environment, photos, settings
@@ -37,11 +38,11 @@ def test_one_id_goes_from_the_answer_to_the_tracking_run(
         name=FLOWS[JobKind.TRAINING],
         parameter_openapi_schema={"type": "object", "properties": {}},
     )
-    account, key = stores.database.run(access.ensure_account("owner")).id, make_key()
-    stores.database.run(access.add_key(account, key, "test", list(Scope)))
+    account, key = stores.database.run(accounts.ensure_account("owner")).id, make_key()
+    stores.database.run(accounts.add_key(account, key, "test", list(Scope)))
     add_base_model(stores, tiny_model, "tiny")
     data_set = photos(stores, account)
-    for image in stores.database.run(uploads.images(data_set)):
+    for image in stores.database.run(data_sets.images(data_set)):
         stores.blobs.delete(image.sha256)  # the flow ends where it reads them, when its tracking run is there
     with listening(settings) as url:
         answer = httpx.post(

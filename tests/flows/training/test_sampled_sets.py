@@ -7,7 +7,7 @@ import torch
 
 from flows.training.families.protocol import Components
 from flows.training.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches
-from storage.records.training import SamplerSettings, SamplingRecipe
+from storage.records.jobs.training import SamplerSettings, SamplingRecipe
 
 RECIPE = SamplingRecipe(
     base_model_hash="b",

@@ -17,7 +17,7 @@ from flows.training.export import Export, export_model
 from flows.training.families.mapping import family_named
 from flows.training.families.protocol import Components
 from flows.training.fit import fit
-from storage.records.training import SamplerSettings, TrainingRecipe
+from storage.records.jobs.training import SamplerSettings, TrainingRecipe
 
 FAMILY = family_named("sd1")
 TINY_RECIPE = TrainingRecipe(

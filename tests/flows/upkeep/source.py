@@ -20,12 +20,13 @@ from flows.upkeep.backup import back_up_to
 from flows.upkeep.finished_backup import FinishedBackup
 from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
-from storage.postgres import catalog, models, submissions, uploads, versions
-from storage.records.catalog import ModelFields, VersionFields
-from storage.records.jobs import Job
-from storage.records.training import TrainingRequest
-from storage.records.uploads import DataSetImage
-from storage.records.vocabulary import ModelType
+from storage.postgres.catalog import catalog, models, versions
+from storage.postgres.jobs import data_sets, submissions
+from storage.records.catalog.catalog import ModelFields, VersionFields
+from storage.records.catalog.vocabulary import ModelType
+from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.jobs import Job
+from storage.records.jobs.training import TrainingRequest
 from storage.search.builds import ensure_live_builds
 from storage.secret_files import write_secret
 from storage.settings import PostgresSettings, RedisSettings, SearchSettings, Settings
@@ -64,7 +65,7 @@ class Source:
         """A submitted job on a photo of its own."""
         database = self.stores.database
         owner = an_account(database)
-        data_set = database.run(uploads.create(owner, name, [self.put(name.encode() * 100)]))
+        data_set = database.run(data_sets.create(owner, name, [self.put(name.encode() * 100)]))
         request = TrainingRequest(data_set_id=data_set.id, class_word="mug")
         job, _ = database.run(submissions.submit_training(request, owner, self.settings, seed=7))
         return job

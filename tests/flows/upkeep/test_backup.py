@@ -34,8 +34,8 @@ from flows.upkeep.verification import check_known, check_whole
 from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
 from storage.errors import BackupDamaged, BackupFailed, BackupRefused, DarkroomError, InUse, StoreUnavailable
-from storage.postgres import freshness
 from storage.postgres.locks import BLOB_SWEEP, try_lock
+from storage.postgres.metrics import freshness
 from storage.postgres.upkeep import last_backup
 from storage.settings import BlobSettings, Settings, previous_key_file
 from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, source

@@ -10,10 +10,10 @@ import pytest
 
 from flows.upkeep.blob_sweep import NAMED, PAGE, WARY, drop_unnamed, faulty_blobs, sweep_blobs
 from storage.errors import StoreUnavailable
-from storage.postgres import job_files, jobs, uploads
 from storage.postgres.connection import Query
+from storage.postgres.jobs import data_sets, job_files, jobs
 from storage.postgres.locks import BLOB_SWEEP
-from storage.records.uploads import DataSetImage
+from storage.records.jobs.data_sets import DataSetImage
 from storage.stores import Stores
 from tests.storage.makers import a_job, an_account
 
@@ -30,7 +30,7 @@ def put_old(stores: Stores, content: bytes) -> str:
 def named(stores: Stores, sha256: str, size: int = 7) -> str:
     """Have a data set name these bytes; gives what a finding calls it."""
     image = DataSetImage(position=0, name="a.png", sha256=sha256, size=size, width=64, height=64)
-    made = stores.database.run(uploads.create(an_account(stores.database), "photos", [image]))
+    made = stores.database.run(data_sets.create(an_account(stores.database), "photos", [image]))
     return f"data set {made.id}"
 
 
@@ -174,7 +174,7 @@ def test_very_many_lost_blobs_are_counted(stores: Stores) -> None:
         DataSetImage(position=n, name="a.png", sha256=f"{n:064x}", size=7, width=64, height=64)
         for n in range(NAMED + 234)
     ]
-    stores.database.run(uploads.create(an_account(stores.database), "photos", images))
+    stores.database.run(data_sets.create(an_account(stores.database), "photos", images))
     faults = faulty_blobs(stores)
     assert len(faults) == NAMED + 1
     assert faults[-1] == "234 more blobs that rows name are gone or damaged"

@@ -30,12 +30,13 @@ from flows.upkeep.retention_rules import RULES, RetentionRule, document, table_r
 from flows.upkeep.sweep import APPLY_RETENTION, ClockJumped
 from flows.upkeep.tracking_runs import MARK
 from storage.errors import InvalidSettings
-from storage.postgres import idempotency, invariants, jobs, pauses, sampled_sets
+from storage.postgres.accounts import idempotency
 from storage.postgres.connection import Query
-from storage.postgres.upkeep import retention
-from storage.records.freshness import Switch
-from storage.records.jobs import JobState
-from storage.records.leaderboards import RANK
+from storage.postgres.jobs import jobs, sampled_sets
+from storage.postgres.upkeep import invariants, pauses, retention
+from storage.records.jobs.jobs import JobState
+from storage.records.metrics.freshness import Switch
+from storage.records.metrics.leaderboards import RANK
 from storage.settings import MlflowSettings, RetentionSettings, load_settings
 from storage.stores import Stores
 from tests.storage.blobs.test_walks import churned

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 from flows.upkeep.blob_sweep import sweep_blobs
 from storage.blobs.store import BlobStore
 from storage.errors import StoreUnavailable
-from storage.postgres import uploads
 from storage.postgres.connection import Database, Query
+from storage.postgres.jobs import data_sets
 from storage.postgres.upkeep import orphans
 from storage.settings import BlobSettings, PostgresSettings, Settings
 from storage.stores import Stores
@@ -95,7 +95,7 @@ def stepped(url: str, database_url: str, folder: Path) -> Iterator[World]:
     with SteppedDatabase(postgres) as database, Database(postgres) as plain:
         blobs = BlobStore(settings.blobs, lambda sha256: database.run(orphans.renew(sha256)))
         stores = Stores(settings, database, step_through(blobs), *(cast(Any, None),) * 3)
-        plain.run(uploads.create(an_account(plain), "photos", []))
+        plain.run(data_sets.create(an_account(plain), "photos", []))
         yield World(stores, plain, schedule, url)
     schedule.close()
 

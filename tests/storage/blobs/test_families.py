@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from storage.blobs.families import check_model_file
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
-from storage.records.catalog import Checked
-from storage.records.vocabulary import FileType, ModelType
+from storage.records.catalog.catalog import Checked
+from storage.records.catalog.vocabulary import FileType, ModelType
 
 STARTER = Path(__file__).parents[3] / "deployments/local/starter"
 RESNET = ("in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3")

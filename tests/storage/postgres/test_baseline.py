@@ -90,7 +90,7 @@ def test_what_breaks_the_code_of_the_baseline_is_found(old_code: Path) -> None:
     breaking = old_code / SCHEMA[0] / "9999_breaking.sql"
     breaking.write_text("alter table jobs rename column heartbeat_at to alive_at;")
     with pytest.raises(AssertionError, match="heartbeat_at"):
-        run_its_tests(old_code, ["tests/storage/postgres/test_jobs.py"], "-k", "claim", "-x")
+        run_its_tests(old_code, ["tests/storage/postgres/jobs/test_jobs.py"], "-k", "claim", "-x")
 
 
 @pytest.mark.soak

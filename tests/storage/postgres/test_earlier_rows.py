@@ -16,9 +16,9 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres
-from storage.postgres import invariants
 from storage.postgres.connection import Database
 from storage.postgres.migrating import MIGRATIONS, migrate
+from storage.postgres.upkeep import invariants
 from storage.settings import PostgresSettings
 from tests.conftest import fresh_database
 

@@ -20,8 +20,9 @@ from pydantic import SecretStr
 from deployments.local.environment import PROJECT
 from deployments.local.postgres import EmbeddedPostgres
 from storage.errors import DarkroomError
-from storage.postgres import migrating, outbox
+from storage.postgres import migrating
 from storage.postgres.connection import Database
+from storage.postgres.events import outbox
 from storage.postgres.migrating import (
     MIGRATIONS,
     MigrationBlocked,
@@ -30,7 +31,7 @@ from storage.postgres.migrating import (
     migrate,
     read_migration,
 )
-from storage.records.events import FollowAdded
+from storage.records.events.events import FollowAdded
 from storage.settings import PostgresSettings
 from tests.conftest import fresh_database
 

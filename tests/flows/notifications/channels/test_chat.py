@@ -17,11 +17,11 @@ from flows.notifications.channels.chat import ChatSender
 from flows.notifications.channels.protocol import GiveUp, Item, Parcel, TryAgain
 from flows.notifications.channels.protocol import Told as Taken
 from flows.notifications.deliver import deliver
-from storage.postgres import endpoints
-from storage.postgres.endpoints import EndpointState
-from storage.postgres.sendings import Purpose
-from storage.records.chat import HOSTS, Service
-from storage.records.notifications import Channel, Words
+from storage.postgres.notifications import endpoints
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.postgres.notifications.sendings import Purpose
+from storage.records.notifications.chat import HOSTS, Service
+from storage.records.notifications.notifications import Channel, Words
 from tests.flows.notifications.channels.proxy import Proxy, proxying
 from tests.flows.notifications.conftest import Told
 from tests.flows.notifications.internet import Receiver, receiving

@@ -12,12 +12,12 @@ from aiosmtpd.controller import Controller
 
 from flows.notifications.channels.email import EmailSender
 from flows.notifications.deliver import deliver
-from storage.postgres import endpoints, sendings
-from storage.postgres.endpoints import EndpointState
-from storage.postgres.sendings import Purpose
-from storage.records.notification_links import Unsubscribe, read_link
-from storage.records.notifications import Channel, SystemNotice
-from storage.records.policy.links import SigningKeys
+from storage.postgres.notifications import endpoints, sendings
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.postgres.notifications.sendings import Purpose
+from storage.records.notifications.notification_links import Unsubscribe, read_link
+from storage.records.notifications.notifications import Channel, SystemNotice
+from storage.records.policy.signed_links import SigningKeys
 from storage.settings import Settings
 from tests.conftest import free_port
 from tests.flows.notifications.conftest import Told, both

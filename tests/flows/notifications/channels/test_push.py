@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from flows.notifications.channels.push import PushSender
 from flows.notifications.deliver import deliver
-from storage.postgres import endpoints, sendings
-from storage.postgres.endpoints import EndpointState
-from storage.postgres.sendings import Purpose
+from storage.postgres.notifications import endpoints, sendings
+from storage.postgres.notifications.endpoints import EndpointState
+from storage.postgres.notifications.sendings import Purpose
 from storage.push_key import public_push_key
-from storage.records.notifications import Channel, SystemNotice
+from storage.records.notifications.notifications import Channel, SystemNotice
 from tests.flows.notifications.channels.browser import Browser, signed_claims, unbase64
 from tests.flows.notifications.conftest import Told
 from tests.flows.notifications.internet import Internet, Receiver, receiving

@@ -11,8 +11,8 @@ from standardwebhooks import Webhook
 
 from flows.notifications.channels.webhook import WebhookSender
 from flows.notifications.deliver import deliver
-from storage.postgres import endpoints
-from storage.records.notifications import Channel
+from storage.postgres.notifications import endpoints
+from storage.records.notifications.notifications import Channel
 from storage.sealing import Seal
 from tests.flows.notifications.conftest import DONE, HOOK, SECRET, Told, both
 from tests.flows.notifications.internet import Internet, Receiver, receiving

@@ -17,7 +17,7 @@ from flows.training.starter.drawing import render
 from flows.training.starter.judge import Judge
 from flows.training.starter.judge_training import tell_apart
 from flows.training.starter.world import SCENES, held_out_subjects, picture_of
-from storage.records.base_models import BaseModelCard
+from storage.records.jobs.base_models import BaseModelCard
 
 STARTER = Path(deployments.local.__path__[0]) / "starter"
 

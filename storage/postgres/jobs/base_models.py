@@ -1,0 +1,59 @@
+"""Base models: registered by the operator, named in requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from storage.errors import InUse
+from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
+from storage.records.jobs.base_models import BaseModel, BaseModelCard, BaseModelFile
+
+SQL = load_statements(__file__)
+
+
+def register(
+    name: str, folder_hash: str, card: BaseModelCard, files: Sequence[BaseModelFile], *, replace: bool = False
+) -> Script[BaseModel]:
+    """A base model whose bytes are stored. The same folder again changes nothing.
+
+    Raises InUse when the name stands for another folder and `replace` is false.
+    """
+    parameters = {"name": name, "folder_hash": folder_hash, "facts": Jsonb(msgspec.to_builtins(card))}
+    base = yield from maybe(SQL["insert"], parameters, BaseModel)
+    if base is None:
+        known = yield from by_name(name)
+        if known.folder_hash == folder_hash:
+            return known
+        if not replace:
+            raise InUse(f"Base model '{name}' is another folder already. Choose another --name, or add --replace.")
+        base = yield from one(SQL["replace"], parameters, BaseModel, "the base model")
+        yield from column(SQL["clear_files"], {"id": base.id}, str)
+    rows = Jsonb(msgspec.to_builtins(list(files)))
+    yield from Query(SQL["insert_files"], {"base_model_id": base.id, "files": rows}, len)
+    return base
+
+
+def by_name(name: str) -> Query[BaseModel]:
+    """The base model of a name. Reading raises NotFound."""
+    missing = f"No base model '{name}'. List them with GET /api/v1/base-models; add one with: darkroom base add FOLDER"
+    return one(SQL["by_name"], {"name": name}, BaseModel, missing)
+
+
+def by_hash(folder_hash: str) -> Query[BaseModel]:
+    """The base model whose folder has this hash. Reading raises NotFound."""
+    missing = f"No base model with the folder hash {folder_hash}. Register the folder again: darkroom base add FOLDER"
+    return one(SQL["by_hash"], {"folder_hash": folder_hash}, BaseModel, missing)
+
+
+def list_all() -> Query[list[BaseModel]]:
+    """Every base model, by name."""
+    return many(SQL["list"], {}, BaseModel)
+
+
+def files(base_model_id: UUID) -> Query[list[BaseModelFile]]:
+    """The files of a base model folder, by path."""
+    return many(SQL["files"], {"base_model_id": base_model_id}, BaseModelFile)

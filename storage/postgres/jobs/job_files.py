@@ -1,0 +1,93 @@
+"""What a running job keeps: its checkpoints and its files. Every write says which hand-out it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from storage.errors import JobLost
+from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
+from storage.postgres.events import outbox
+from storage.records.events.events import SampleReady
+from storage.records.jobs.jobs import Checkpoint, JobFile, JobFileRole
+
+SQL = load_statements(__file__)
+
+
+def put_checkpoint(job_id: UUID, hand_out: int, step: int, sha256: str, size: int) -> Script[Checkpoint]:
+    """Record a checkpoint whose bytes are stored. Raises JobLost."""
+    parameters = {"job_id": job_id, "hand_out": hand_out, "step": step, "sha256": sha256, "size": size}
+    row = yield from maybe(SQL["put_checkpoint"], parameters, Checkpoint)
+    if row is None:
+        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; its checkpoint was not recorded.")
+    return row
+
+
+def checkpoints(job_id: UUID) -> Query[list[Checkpoint]]:
+    """A job's checkpoints, newest first."""
+    return many(SQL["checkpoints"], {"job_id": job_id}, Checkpoint)
+
+
+def prune_checkpoints(job_id: UUID, keep: int) -> Query[list[str]]:
+    """Forget all but the newest `keep` checkpoints; gives the hashes whose bytes may now be orphans."""
+    return column(SQL["prune_checkpoints"], {"job_id": job_id, "keep": keep}, str)
+
+
+def drop_checkpoint(job_id: UUID, step: int) -> Query[list[int]]:
+    """Forget a checkpoint that did not verify, so that the one before is used."""
+    return column(SQL["drop_checkpoint"], {"job_id": job_id, "step": step}, int)
+
+
+def inherit_checkpoint(job_id: UUID, retry_of: UUID, most: int) -> Query[list[int]]:
+    """Let a retry begin at the newest checkpoint, of at most `most` steps, of the job that it retries."""
+    return column(SQL["inherit_checkpoint"], {"job_id": job_id, "retry_of": retry_of, "most": most}, int)
+
+
+def put_file(
+    job_id: UUID,
+    hand_out: int,
+    *,
+    name: str,
+    role: JobFileRole,
+    sha256: str,
+    size: int,
+    media_type: str,
+    step: int | None = None,
+    details: Mapping[str, object] | None = None,
+) -> Script[JobFile]:
+    """Record a file whose bytes are stored; a sample is also announced. Raises JobLost."""
+    parameters: dict[str, Any] = {
+        "job_id": job_id,
+        "hand_out": hand_out,
+        "name": name,
+        "role": role,
+        "sha256": sha256,
+        "size": size,
+        "media_type": media_type,
+        "step": step,
+        "details": Jsonb(dict(details or {})),
+    }
+    row = yield from maybe(SQL["put_file"], parameters, JobFile)
+    if row is None:
+        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; '{name}' was not recorded.")
+    if role is JobFileRole.SAMPLE:
+        yield from outbox.append(SampleReady(job_id=job_id, name=name, step=step or 0))
+    return row
+
+
+def delete_all(job_id: UUID) -> Query[list[str]]:
+    """Forget everything that a job made, and its checkpoints; returns the files' names. Their bytes are swept."""
+    return column(SQL["delete_all"], {"job_id": job_id}, str)
+
+
+def files(job_id: UUID) -> Query[list[JobFile]]:
+    """Everything a job made, oldest first."""
+    return many(SQL["files"], {"job_id": job_id}, JobFile)
+
+
+def file(job_id: UUID, name: str) -> Query[JobFile]:
+    """One file of a job. Reading raises NotFound."""
+    return one(SQL["file"], {"job_id": job_id, "name": name}, JobFile, f"Job {job_id} has no file '{name}'.")

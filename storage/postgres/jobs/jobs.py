@@ -1,0 +1,299 @@
+"""Jobs: submit, claim, watch, end. Every write of a flow says which hand-out it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from storage.errors import IdempotencyKeyReused, JobAlreadyRunning, JobLost, TooManyRequests, WrongState
+from storage.postgres.accounts import quotas
+from storage.postgres.connection import Query, Rows, Script, column, load_statements, many, maybe, one
+from storage.postgres.events import outbox
+from storage.postgres.jobs import job_files
+from storage.records.accounts.quotas import Limits
+from storage.records.events.events import JobCancelled, JobCancelling, JobFailed, JobStarted, JobSubmitted, JobSucceeded
+from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, Progress
+
+SQL = load_statements(__file__)
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job is made from. `request_hash` is of what the caller sent, to tell a repeat from a reuse of its key;
+    `request_id` is the id of the API's request, for the logs."""
+
+    account_id: UUID
+    kind: JobKind
+    request: dict[str, Any]
+    recipe_hash: str
+    request_hash: str
+    data_set_id: UUID | None = None
+    retry_of: UUID | None = None
+    retry_steps: int = 0
+    request_id: str | None = None
+
+
+def _value(statement: str, parameters: Mapping[str, Any], name: str) -> Query[Any]:
+    def read(rows: Rows) -> Any:
+        return rows[0][name]
+
+    return Query(statement, parameters, read)
+
+
+def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limits) -> Script[tuple[Job, bool]]:
+    """The committed job for a request, and whether it is new (tx1). A key seen before gives its first job again.
+
+    Raises IdempotencyKeyReused when the key came with another request, TooManyRequests when the account already has
+    `limit` unfinished jobs, QuotaExceeded when it is full: what a job makes is not known before, so one may begin as
+    long as there is room.
+    """
+    job_id = uuid4()
+    if idempotency_key is not None:
+        earlier = yield from _earlier_job(new, idempotency_key, job_id)
+        if earlier is not None:
+            return earlier, False
+    yield from column(SQL["hold_account"], {"account_id": new.account_id}, UUID)
+    unfinished: int = yield from _value(SQL["unfinished"], {"account_id": new.account_id}, "unfinished")
+    if unfinished >= limit:
+        raise TooManyRequests(f"{unfinished} unfinished jobs; the limit is {limit}. Wait for some to end.", 60)
+    yield from quotas.hold(new.account_id, limits)
+    job = yield from one(
+        SQL["insert"],
+        {
+            "id": job_id,
+            "account_id": new.account_id,
+            "kind": new.kind,
+            "request": Jsonb(new.request),
+            "recipe_hash": new.recipe_hash,
+            "data_set_id": new.data_set_id,
+            "retry_of": new.retry_of,
+            "request_id": new.request_id,
+        },
+        Job,
+        "the new job",
+    )
+    if new.retry_of is not None:
+        yield from job_files.inherit_checkpoint(job_id, new.retry_of, new.retry_steps)
+    yield from outbox.append(JobSubmitted(job_id=job.id, job_kind=job.kind, hand_out=job.hand_out))
+    return job, True
+
+
+def _earlier_job(new: NewJob, key: str, job_id: UUID) -> Script[Job | None]:
+    parameters = {"account_id": new.account_id, "key": key, "request_hash": new.request_hash, "job_id": job_id}
+    fresh = yield from column(SQL["remember_key"], parameters, UUID)
+    if fresh:
+        return None
+    row = yield from Query(SQL["recall_key"], parameters, lambda rows: rows[0])
+    if row["request_hash"] != new.request_hash:
+        raise IdempotencyKeyReused(
+            f"Idempotency-Key '{key}' was used for a different request. Use a new key for a new request."
+        )
+    return (yield from get(row["job_id"]))
+
+
+def is_submitted(account_id: UUID, key: str) -> Query[bool]:
+    """Whether an account has submitted a job under an Idempotency-Key."""
+    return Query(SQL["recall_key"], {"account_id": account_id, "key": key}, bool)
+
+
+def get(job_id: UUID) -> Query[Job]:
+    """A job. Reading raises NotFound."""
+    return one(SQL["get"], {"id": job_id}, Job, f"No job {job_id}.")
+
+
+def get_for_account(job_id: UUID, account_id: UUID) -> Query[Job]:
+    """An account's own job. Another account's job is as good as none: NotFound."""
+    parameters = {"id": job_id, "account_id": account_id}
+    return one(SQL["get_for_account"], parameters, Job, f"No job {job_id}.")
+
+
+def list_for_account(
+    account_id: UUID,
+    *,
+    before: int | None = None,
+    kind: JobKind | None = None,
+    state: JobState | None = None,
+    limit: int = 50,
+) -> Query[list[Job]]:
+    """A page of an account's jobs, newest first; `before` is the last sequence number of the page before."""
+    parameters = {"account_id": account_id, "before": before, "kind": kind, "state": state, "limit": limit}
+    return many(SQL["list_for_account"], parameters, Job)
+
+
+def alive() -> Query[list[Job]]:
+    """Every job that has not ended."""
+    return many(SQL["alive"], {}, Job)
+
+
+def queue_position(job: Job) -> Query[int]:
+    """How many jobs go before a submitted job."""
+    return _value(SQL["queue_position"], {"kind": job.kind, "sequence": job.sequence}, "ahead")
+
+
+def seconds_per_step(base_model: str) -> Query[float | None]:
+    """Median seconds a step of recent jobs on a base model took, everything included; None before the first."""
+    return _value(SQL["seconds_per_step"], {"base_model": base_model}, "seconds")
+
+
+def claim(job_id: UUID, hand_out: int, flow_run_id: UUID | None) -> Script[Job]:
+    """Take a submitted job for this hand-out (tx3).
+
+    Raises JobAlreadyRunning when another flow run holds it, JobLost when a newer hand-out or the end came first,
+    NotFound when there is no such job.
+    """
+    parameters = {"id": job_id, "hand_out": hand_out, "flow_run_id": flow_run_id}
+    job = yield from maybe(SQL["claim"], parameters, Job)
+    if job is None:
+        current = yield from get(job_id)
+        if current.hand_out == hand_out and current.state in (JobState.RUNNING, JobState.CANCELLING):
+            raise JobAlreadyRunning(f"Job {job_id} is already running as flow run {current.flow_run_id}.")
+        raise JobLost(f"Job {job_id} is {current.state} at hand-out {current.hand_out}; this was hand-out {hand_out}.")
+    yield from outbox.append(JobStarted(job_id=job_id, hand_out=hand_out))
+    return job
+
+
+def heartbeat(job_id: UUID, hand_out: int, progress: Progress | None) -> Script[Job]:
+    """Say that this hand-out is alive; gives the row, whose state may be cancelling. Raises JobLost."""
+    document = None if progress is None else Jsonb(msgspec.to_builtins(progress))
+    parameters = {"id": job_id, "hand_out": hand_out, "progress": document}
+    job = yield from maybe(SQL["heartbeat"], parameters, Job)
+    return _held(job, job_id, hand_out)
+
+
+def _held(row: Job | None, job_id: UUID, hand_out: int) -> Job:
+    if row is None:
+        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s. This process must stop; nothing was written.")
+    return row
+
+
+def note_flow_run(job_id: UUID, hand_out: int, flow_run_id: UUID) -> Query[list[UUID]]:
+    """Remember which flow run Prefect made for a hand-out (tx2). Nothing happens once the job went on."""
+    parameters = {"id": job_id, "hand_out": hand_out, "flow_run_id": flow_run_id}
+    return column(SQL["note_flow_run"], parameters, UUID)
+
+
+def note_tracking_run(job_id: UUID, hand_out: int, tracking_run_id: str) -> Query[list[UUID]]:
+    """Remember the MLflow run of a job."""
+    parameters = {"id": job_id, "hand_out": hand_out, "tracking_run_id": tracking_run_id}
+    return column(SQL["note_tracking_run"], parameters, UUID)
+
+
+def untracked(limit: int = 100) -> Query[list[Job]]:
+    """Training jobs that ran and ended while MLflow was away, the oldest first."""
+    return many(SQL["untracked"], {"limit": limit}, Job)
+
+
+def succeed(job_id: UUID, hand_out: int, model_version_id: int | None) -> Script[Job]:
+    """End a running job well. Raises JobLost."""
+    parameters = {"id": job_id, "hand_out": hand_out, "model_version_id": model_version_id}
+    job = _held((yield from maybe(SQL["succeed"], parameters, Job)), job_id, hand_out)
+    yield from outbox.append(JobSucceeded(job_id=job_id, model_version_id=model_version_id))
+    return job
+
+
+def fail(job_id: UUID, hand_out: int, code: str, reason: str) -> Script[Job]:
+    """End a job as failed, with a reason that says what to do. A job being cancelled ends cancelled. Raises JobLost."""
+    parameters = {"id": job_id, "hand_out": hand_out, "code": code, "reason": reason}
+    job = yield from maybe(SQL["fail"], parameters, Job)
+    if job is None:
+        return (yield from end_cancelling(job_id, hand_out))
+    yield from outbox.append(JobFailed(job_id=job_id, code=code, reason=reason))
+    return job
+
+
+def end_cancelling(job_id: UUID, hand_out: int) -> Script[Job]:
+    """End a job whose owner asked to stop. Raises JobLost."""
+    parameters = {"id": job_id, "hand_out": hand_out}
+    job = _held((yield from maybe(SQL["end_cancelling"], parameters, Job)), job_id, hand_out)
+    yield from outbox.append(JobCancelled(job_id=job_id))
+    return job
+
+
+def give_back(job_id: UUID, hand_out: int) -> Script[Job]:
+    """Hand a running job out again because its process was told to stop. A job being cancelled ends cancelled."""
+    job = yield from _hand_out_again(job_id, hand_out, silent=0)
+    if job is None:
+        return (yield from end_cancelling(job_id, hand_out))
+    return job
+
+
+def give_out_again(job: Job) -> Script[Job]:
+    """Hand an unfinished job out again whose flow run is known to be gone. Raises JobLost."""
+    return _held((yield from _hand_out_again(job.id, job.hand_out, silent=0)), job.id, job.hand_out)
+
+
+def _hand_out_again(job_id: UUID, hand_out: int, *, silent: int) -> Script[Job | None]:
+    parameters = {"id": job_id, "hand_out": hand_out, "silent": silent}
+    job = yield from maybe(SQL["hand_out_again"], parameters, Job)
+    if job is not None:
+        yield from outbox.append(JobSubmitted(job_id=job_id, job_kind=job.kind, hand_out=job.hand_out))
+    return job
+
+
+def cancel(job_id: UUID, account_id: UUID) -> Script[Job]:
+    """Ask a job to stop: a submitted one is cancelled, a running one becomes cancelling, a cancelling one stays so.
+
+    Raises NotFound, or WrongState when the job has ended.
+    """
+    parameters = {"id": job_id, "account_id": account_id}
+    yield from Query(SQL["lock"], parameters, len)
+    job = yield from maybe(SQL["cancel_submitted"], parameters, Job)
+    if job is not None:
+        yield from outbox.append(JobCancelled(job_id=job_id, flow_run_id=job.flow_run_id))
+        return job
+    job = yield from maybe(SQL["cancel_running"], parameters, Job)
+    if job is not None:
+        yield from outbox.append(JobCancelling(job_id=job_id, flow_run_id=job.flow_run_id))
+        return job
+    current = yield from get_for_account(job_id, account_id)
+    if current.state in TERMINAL:
+        raise WrongState(f"Job {job_id} has already ended: {current.state}. There is nothing to cancel.")
+    return current
+
+
+def delete_files(job_id: UUID, account_id: UUID) -> Script[None]:
+    """Forget what a job that has ended made, and its checkpoints: its account has the room again after the sweep.
+
+    Raises NotFound, or WrongState while the job has not ended.
+    """
+    yield from Query(SQL["lock"], {"id": job_id}, len)
+    current = yield from get_for_account(job_id, account_id)
+    if current.state not in TERMINAL:
+        raise WrongState(f"Job {job_id} is {current.state}: it still makes its files. Cancel it, or wait for its end.")
+    yield from job_files.delete_all(job_id)
+
+
+def sweep_silent(*, silent_after_seconds: float, max_silent_hand_outs: int) -> Script[list[Job]]:
+    """Hand silent jobs out again, fail those that fell silent too often, end those being cancelled. Gives them."""
+    silent = yield from many(SQL["silent"], {"seconds": silent_after_seconds}, Job)
+    moved: list[Job] = []
+    for job in silent:
+        if job.state is JobState.CANCELLING:
+            moved.append((yield from end_cancelling(job.id, job.hand_out)))
+        else:
+            moved.append((yield from _after_silence(job, max_silent_hand_outs)))
+    return moved
+
+
+def replace_dead_flow_run(job: Job, max_silent_hand_outs: int) -> Script[Job]:
+    """Hand a job out again whose flow run ended in Prefect before it claimed the job. Raises JobLost."""
+    return (yield from _after_silence(job, max_silent_hand_outs))
+
+
+def _after_silence(job: Job, max_silent_hand_outs: int) -> Script[Job]:
+    silent = job.silent_hand_outs + 1
+    if silent >= max_silent_hand_outs:
+        reason = (
+            f"The flow's process died or fell silent {silent} times without a newer checkpoint. "
+            "Look at the flow runs' logs in Prefect, then retry the job."
+        )
+        return (yield from fail(job.id, job.hand_out, "silent", reason))
+    return _held((yield from _hand_out_again(job.id, job.hand_out, silent=1)), job.id, job.hand_out)
+
+
+def waiting_with_flow_run(older_than_seconds: float) -> Query[list[Job]]:
+    """Submitted jobs that a flow run was made for; reconcile asks Prefect whether it still lives."""
+    return many(SQL["waiting_with_flow_run"], {"seconds": older_than_seconds}, Job)

@@ -1,0 +1,51 @@
+"""Image sets drawn from a base model by a recipe and shared by every job that needs the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from storage.postgres.connection import Query, Script, column, load_statements, many
+from storage.records.jobs.training import SamplingRecipe
+
+SQL = load_statements(__file__)
+
+
+class SampledImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One image of a set: PNG bytes in the blob store."""
+
+    position: int
+    sha256: str
+    size: int
+
+
+def ensure(recipe: SamplingRecipe) -> Script[list[SampledImage]]:
+    """The images of a recipe that are there already, by position."""
+    key = recipe.fingerprint()
+    parameters = {"recipe_hash": key, "recipe": Jsonb(msgspec.to_builtins(recipe)), "images": len(recipe.prompts)}
+    yield from column(SQL["ensure"], parameters, str)
+    return (yield from images(key))
+
+
+def images(recipe_hash: str) -> Query[list[SampledImage]]:
+    """The images of a set, by position."""
+    return many(SQL["images"], {"recipe_hash": recipe_hash}, SampledImage)
+
+
+def put_batch(recipe_hash: str, batch: Sequence[SampledImage]) -> Query[int]:
+    """Record one whole batch whose bytes are stored."""
+    parameters = {"recipe_hash": recipe_hash, "images": Jsonb(msgspec.to_builtins(list(batch)))}
+    return Query(SQL["put_batch"], parameters, len)
+
+
+def locked(recipe_hash: str, before: datetime) -> Query[list[str]]:
+    """The set if nobody has asked for it since `before`, held until the transaction ends; else nothing."""
+    return column(SQL["locked"], {"recipe_hash": recipe_hash, "before": before}, str)
+
+
+def lock_name(recipe_hash: str) -> str:
+    """Name of the advisory lock under which one process at a time fills a set."""
+    return f"sampled-set:{recipe_hash}"

@@ -1,0 +1,174 @@
+"""From a client's request to a committed job: the one way in, for the API and for the Prefect form alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from importlib.metadata import version as library_version
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from storage.errors import InvalidRequest, NotFound, WrongState
+from storage.postgres.catalog import catalog
+from storage.postgres.connection import Script
+from storage.postgres.jobs import base_models, data_sets, jobs
+from storage.records.catalog.catalog import ModelVersion
+from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
+from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
+from storage.records.jobs.training import SamplerSettings, TrainingJobRequest, TrainingRequest, resolve
+from storage.records.policy.checks import check_version
+from storage.records.policy.viewers import Viewer
+from storage.settings import Settings
+
+T = TypeVar("T")
+
+LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """What the recipe says of the libraries. Read once: their metadata files take 20 ms to parse."""
+    return {name: library_version(name) for name in LIBRARIES}
+
+
+def submit_training(
+    request: TrainingRequest,
+    account_id: UUID,
+    settings: Settings,
+    *,
+    seed: int,
+    idempotency_key: str | None = None,
+    request_id: str | None = None,
+) -> Script[tuple[Job, bool]]:
+    """Commit a training job; `seed` is used when the request names none. Gives the job and whether it is new.
+
+    Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
+    """
+    data_set = yield from _field("dataSetId", data_sets.hold(request.data_set_id, account_id))
+    base = yield from _field("baseModel", iter(base_models.by_name(request.base_model)))
+    resolved = resolve(
+        request,
+        data_set_hash=data_set.content_hash,
+        base=base.resolving_facts(),
+        seed=seed,
+        threads=settings.jobs.threads or os.cpu_count() or 1,
+        libraries=library_versions(),
+    )
+    new = jobs.NewJob(
+        account_id=account_id,
+        kind=JobKind.TRAINING,
+        request=msgspec.to_builtins(resolved),
+        recipe_hash=resolved.recipe.fingerprint(),
+        request_hash=hash_request(JobKind.TRAINING, request),
+        data_set_id=request.data_set_id,
+        request_id=request_id,
+    )
+    return (yield from _submit(new, settings, idempotency_key))
+
+
+def submit_generation(
+    request: GenerationRequest,
+    account_id: UUID,
+    settings: Settings,
+    *,
+    seed: int,
+    idempotency_key: str | None = None,
+    request_id: str | None = None,
+) -> Script[tuple[Job, bool]]:
+    """Commit a generation job; `seed` is used when the request names none. Gives the job and whether it is new.
+
+    Raises InvalidRequest, Gone for a model that was taken down, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
+    """
+    version = yield from _field("modelVersionId", _own_version(request.model_version_id, account_id))
+    if version.recipe is None:
+        reason = f"model version {version.id} was uploaded; images are drawn from trained ones. Name one of those."
+        raise InvalidRequest({"modelVersionId": reason})
+    recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
+    sampler = SamplerSettings(
+        steps=request.steps or recipe.sampler.steps,
+        guidance_scale=recipe.sampler.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+    )
+    resolved = GenerationRecipe(
+        model_version_id=version.id,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        count=request.count,
+        seed=seed if request.seed is None else request.seed,
+        sampler=sampler,
+        threads=settings.jobs.threads or os.cpu_count() or 1,
+    )
+    new = jobs.NewJob(
+        account_id=account_id,
+        kind=JobKind.GENERATION,
+        request=msgspec.to_builtins(resolved),
+        recipe_hash=resolved.fingerprint(),
+        request_hash=hash_request(JobKind.GENERATION, request),
+        request_id=request_id,
+    )
+    return (yield from _submit(new, settings, idempotency_key))
+
+
+def retry(
+    job_id: UUID,
+    account_id: UUID,
+    settings: Settings,
+    *,
+    idempotency_key: str | None = None,
+    request_id: str | None = None,
+) -> Script[tuple[Job, bool]]:
+    """A new job with the recipe of an ended one, from its newest checkpoint. Gives the job and whether it is new.
+
+    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set or its model
+    version is gone, Gone when the model was taken down.
+    """
+    old = yield from jobs.get_for_account(job_id, account_id)
+    if old.state not in TERMINAL or old.state is JobState.SUCCEEDED:
+        raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
+    if old.data_set_id is not None:
+        yield from _field("dataSetId", data_sets.hold(old.data_set_id, account_id))
+    steps = 0
+    if old.kind is JobKind.TRAINING:
+        steps = msgspec.convert(old.request, TrainingJobRequest).recipe.steps
+    else:
+        drawn_with = msgspec.convert(old.request, GenerationRecipe).model_version_id
+        yield from _field("modelVersionId", _own_version(drawn_with, account_id))
+    new = jobs.NewJob(
+        account_id=account_id,
+        kind=old.kind,
+        request=old.request,
+        recipe_hash=old.recipe_hash,
+        request_hash=hashlib.sha256(f"retry {job_id}".encode()).hexdigest(),
+        data_set_id=old.data_set_id,
+        retry_of=job_id,
+        retry_steps=steps,
+        request_id=request_id,
+    )
+    return (yield from _submit(new, settings, idempotency_key))
+
+
+def _own_version(version_id: int, account_id: UUID) -> Script[ModelVersion]:
+    """A version that its owner may draw with: one that it sees. Raises NotFound, Gone."""
+    version = yield from catalog.version(version_id, account_id)
+    check_version(version, (yield from catalog.model_by_id(version.model_id)), Viewer(account_id=account_id))
+    return version
+
+
+def _submit(new: jobs.NewJob, settings: Settings, idempotency_key: str | None) -> Script[tuple[Job, bool]]:
+    limit, limits = settings.jobs.max_queued_per_account, settings.quotas.limits
+    return (yield from jobs.submit(new, idempotency_key=idempotency_key, limit=limit, limits=limits))
+
+
+def hash_request(kind: JobKind, request: msgspec.Struct) -> str:
+    """SHA-256 of what the caller asked for, to tell a repeated request from a reused key."""
+    return hashlib.sha256(kind.encode() + b"\n" + msgspec.json.encode(request, order="sorted")).hexdigest()
+
+
+def _field(name: str, script: Script[T]) -> Script[T]:
+    """The script's value; what it does not find is a fault of the request's field `name`."""
+    try:
+        return (yield from script)
+    except NotFound as error:
+        raise InvalidRequest({name: str(error)}) from error

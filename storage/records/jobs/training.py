@@ -1,0 +1,286 @@
+"""A training request as a client writes it, and the recipe it resolves to, which the flow carries out.
+
+Two jobs with one recipe on one machine make the same bytes: everything that changes a number is in the recipe, and
+nothing that does not (no job id, date or host).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from storage.errors import InvalidRequest
+from storage.records.catalog.vocabulary import Availability
+
+Words = Annotated[str, Meta(min_length=1, max_length=64)]
+Prompt = Annotated[str, Meta(min_length=1, max_length=300)]
+Steps = Annotated[int, Meta(ge=1, le=20_000)]
+LearningRate = Annotated[float, Meta(ge=0.0, le=1.0)]
+Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+_PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
+
+
+class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """What a client asks for. A field left out takes the base model's own default."""
+
+    data_set_id: UUID
+    class_word: Annotated[
+        str, Meta(min_length=1, max_length=64, description="The noun of the subject.", examples=["mug"])
+    ]
+    base_model: Annotated[str, Meta(min_length=1, max_length=64, description="Name of a registered base model.")] = (
+        "starter"
+    )
+    name: Annotated[str, Meta(min_length=1, max_length=120, description="Name of the catalogue model.")] | None = None
+    identifier: (
+        Annotated[str, Meta(min_length=1, max_length=32, description="The rare word for the subject.")] | None
+    ) = None
+    steps: Annotated[int, Meta(ge=1, le=20_000, description="Optimizer steps.")] | None = None
+    batch_size: (
+        Annotated[int, Meta(ge=1, le=64, description="Instance images a step; as many regularization images join.")]
+        | None
+    ) = None
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0, description="UNet.")] | None = None
+    text_encoder_learning_rate: (
+        Annotated[float, Meta(ge=0.0, le=1.0, description="0 keeps the text encoder frozen.")] | None
+    ) = None
+    token_learning_rate: (
+        Annotated[float, Meta(ge=0.0, le=1.0, description="The identifier's embedding; 0 keeps it.")] | None
+    ) = None
+    prior_loss_weight: (
+        Annotated[float, Meta(ge=0.0, le=10.0, description="0 trains without prior preservation.")] | None
+    ) = None
+    regularization_count: (
+        Annotated[int, Meta(ge=1, le=2_000, description="Regularization images of the class.")] | None
+    ) = None
+    checkpoint_every: (
+        Annotated[int, Meta(ge=1, le=20_000, description="Optimizer steps between checkpoints.")] | None
+    ) = None
+    sample_every: Annotated[int, Meta(ge=1, le=20_000, description="Optimizer steps between sample images.")] | None = (
+        None
+    )
+    seed: Seed | None = None
+    availability: Annotated[
+        Literal["Public", "Private"] | None,
+        Meta(description="Who sees the result: everybody, or you until you publish it; default Private."),
+    ] = None
+
+
+class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How images are drawn: DDIM (Song et al. 2021), `steps` denoising steps, classifier-free guidance scale."""
+
+    steps: int = 25
+    guidance_scale: float = 3.0
+
+
+class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """A base model's own defaults (the `training` part of its darkroom.json)."""
+
+    steps: int = 800
+    batch_size: int = 1
+    learning_rate: float = 5e-6
+    text_encoder_learning_rate: float = 0.0
+    token_learning_rate: float = 0.0
+    prior_loss_weight: float = 1.0
+    regularization_count: int = 100
+    checkpoint_every: int = 100
+    sample_every: int = 200
+    identifier: str = "sks"
+
+
+class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with nothing left open. Equal recipes on one machine give equal weights, byte by byte."""
+
+    data_set_hash: str
+    base_model_hash: str
+    family: str
+    resolution: int
+    class_word: str
+    identifier: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    text_encoder_learning_rate: float
+    token_learning_rate: float
+    prior_loss_weight: float
+    regularization_count: int
+    checkpoint_every: int
+    sample_every: int
+    seed: int
+    sampler: SamplerSettings
+    evaluation_scenes: tuple[str, ...]
+    threads: int
+    dtype: str = "float32"
+    method: str = "full"
+    libraries: dict[str, str] = {}
+
+    @property
+    def instance_prompt(self) -> str:
+        """The subject's sentence."""
+        return f"a photo of a {self.identifier} {self.class_word}"
+
+    @property
+    def class_prompt(self) -> str:
+        """The class's sentence."""
+        return f"a photo of a {self.class_word}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the recipe's canonical JSON."""
+        return fingerprint(self)
+
+
+class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `jobs.request` holds for a training job: the recipe, and the names that do not change a number.
+
+    Rows of before there was a choice have no `availability`: those who asked were promised that everybody would see the
+    result. `resolve` writes it always."""
+
+    data_set_id: UUID
+    base_model: str
+    model_name: str
+    recipe: TrainingRecipe
+    availability: Availability = Availability.PUBLIC
+
+
+class SamplingRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A fixed set of images drawn from one base model: a regularization set or a base's floor. One prompt and one
+    seed an image, one generator an image; drawn in batches of `batch_size` that are written and repeated whole."""
+
+    base_model_hash: str
+    family: str
+    resolution: int
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    sampler: SamplerSettings
+    batch_size: int
+    threads: int
+    dtype: str = "float32"
+    libraries: dict[str, str] = {}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the recipe's canonical JSON: the key that later jobs share it by."""
+        return fingerprint(self)
+
+
+def fingerprint(value: msgspec.Struct) -> str:
+    """SHA-256 (64 hex digits) of a record's JSON with sorted keys."""
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+
+
+def class_images_recipe(
+    *,
+    base_model_hash: str,
+    family: str,
+    resolution: int,
+    class_prompt: str,
+    count: int,
+    sampler: SamplerSettings,
+    threads: int,
+    libraries: dict[str, str],
+    dtype: str = "float32",
+) -> SamplingRecipe:
+    """A set of images of a class. Seeds are 0, 1, 2, ... so that jobs share it."""
+    return SamplingRecipe(
+        base_model_hash=base_model_hash,
+        family=family,
+        resolution=resolution,
+        prompts=(class_prompt,) * count,
+        seeds=tuple(range(count)),
+        sampler=sampler,
+        batch_size=16,
+        threads=threads,
+        dtype=dtype,
+        libraries=libraries,
+    )
+
+
+def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
+    """The regularization set that a training recipe needs."""
+    return class_images_recipe(
+        base_model_hash=recipe.base_model_hash,
+        family=recipe.family,
+        resolution=recipe.resolution,
+        class_prompt=recipe.class_prompt,
+        count=recipe.regularization_count,
+        sampler=recipe.sampler,
+        threads=recipe.threads,
+        libraries=recipe.libraries,
+        dtype=recipe.dtype,
+    )
+
+
+class BaseModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What resolving a request needs to know of a registered base model."""
+
+    name: str
+    folder_hash: str
+    family: str
+    resolution: int
+    class_words: tuple[str, ...]
+    training: TrainingDefaults
+    sampler: SamplerSettings
+    evaluation_scenes: tuple[str, ...]
+
+
+def resolve(
+    request: TrainingRequest,
+    *,
+    data_set_hash: str,
+    base: BaseModelFacts,
+    seed: int,
+    threads: int,
+    libraries: dict[str, str],
+) -> TrainingJobRequest:
+    """The job request that `request` means on base model `base`. `seed` is used when the request names none.
+
+    Raises InvalidRequest naming every field that does not fit.
+    """
+    _refuse_what_does_not_fit(request, base)
+    values: dict[str, Any] = {}
+    for name in TrainingDefaults.__struct_fields__:
+        asked = getattr(request, name)
+        values[name] = getattr(base.training, name) if asked is None else asked
+    recipe = TrainingRecipe(
+        data_set_hash=data_set_hash,
+        base_model_hash=base.folder_hash,
+        family=base.family,
+        resolution=base.resolution,
+        class_word=request.class_word,
+        seed=seed if request.seed is None else request.seed,
+        sampler=base.sampler,
+        evaluation_scenes=base.evaluation_scenes,
+        threads=threads,
+        libraries=libraries,
+        **values,
+    )
+    model_name = request.name or f"{recipe.identifier} {recipe.class_word}"
+    return TrainingJobRequest(
+        data_set_id=request.data_set_id,
+        base_model=base.name,
+        model_name=model_name,
+        recipe=recipe,
+        availability=Availability(request.availability or Availability.PRIVATE),
+    )
+
+
+def _refuse_what_does_not_fit(request: TrainingRequest, base: BaseModelFacts) -> None:
+    wrong: dict[str, str] = {}
+    if not _PLAIN_WORDS.fullmatch(request.class_word):
+        wrong["classWord"] = "must be plain words (letters, digits, single spaces or hyphens), for example: mug"
+    elif base.class_words and request.class_word not in base.class_words:
+        known = ", ".join(base.class_words)
+        wrong["classWord"] = (
+            f"base model '{base.name}' does not know '{request.class_word}'; it knows: {known}. "
+            "For other classes register a larger base with: darkroom base add FOLDER --name NAME"
+        )
+    if request.identifier is not None and not _PLAIN_WORDS.fullmatch(request.identifier):
+        wrong["identifier"] = "must be one rare word of letters and digits, for example: sks"
+    if request.name is not None and not request.name.strip():
+        wrong["name"] = "must not be blank"
+    if wrong:
+        raise InvalidRequest(wrong)
