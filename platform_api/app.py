@@ -14,49 +14,50 @@ from litestar.di import Provide
 from litestar.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from platform_api import documentation, problems, receiving, resuming, tus
-from platform_api.access import provide_caller, provide_viewer
-from platform_api.bodies import MAX_BODY_BYTES
-from platform_api.counting import Tally
-from platform_api.events import Announcements
-from platform_api.headers import complete_headers
-from platform_api.heads import answering_head
-from platform_api.health_checks import KeptLook, look
-from platform_api.key_checks import KeyChecks
-from platform_api.limits import Slots
-from platform_api.remembered import Remembered, remembering
-from platform_api.request_log import logging_requests
-from platform_api.resources import uploads
-from platform_api.resources.activity import ActivityResource
-from platform_api.resources.base_models import BaseModels
-from platform_api.resources.data_sets import DataSets
-from platform_api.resources.freshness import Freshness
-from platform_api.resources.generations import Generations
-from platform_api.resources.health import Health
-from platform_api.resources.image_writing import ImageWriting
-from platform_api.resources.images import Images
-from platform_api.resources.keys import Keys
-from platform_api.resources.leaderboards import Leaderboards
-from platform_api.resources.metrics import Metrics, flow_figures
-from platform_api.resources.model_downloads import ModelDownloads
-from platform_api.resources.model_files import ModelFiles
-from platform_api.resources.model_versions import ModelVersions
-from platform_api.resources.model_writing import ModelWriting
-from platform_api.resources.models import Models
-from platform_api.resources.moderation import Moderation
-from platform_api.resources.notification_channels import NotificationChannels
-from platform_api.resources.notification_links import NotificationLinks
-from platform_api.resources.notifications import Notifications
-from platform_api.resources.people import People
-from platform_api.resources.period_stats import PeriodStats
-from platform_api.resources.search import SearchResource
-from platform_api.resources.social import Comments, Follows, Reactions
-from platform_api.resources.training_jobs import TrainingJobs
-from platform_api.resources.version_writing import VersionWriting
-from platform_api.resources.views import API
-from platform_api.resources.words import Words
-from platform_api.stopping import Stopping, hearing_signals
-from platform_api.stream_keys import StreamKeys
+from platform_api import openapi
+from platform_api.access.guards import provide_caller, provide_viewer
+from platform_api.access.key_checks import KeyChecks
+from platform_api.accounts.keys import Keys
+from platform_api.accounts.people import People
+from platform_api.cache.response_cache import Remembered, remembering
+from platform_api.catalog.reading.images import Images
+from platform_api.catalog.reading.model_downloads import ModelDownloads
+from platform_api.catalog.reading.model_versions import ModelVersions
+from platform_api.catalog.reading.models import Models
+from platform_api.catalog.reading.period_stats import PeriodStats
+from platform_api.catalog.reading.tags import Words
+from platform_api.catalog.uploads import tus, tus_routes, tus_upload
+from platform_api.catalog.uploads.model_files import ModelFiles
+from platform_api.catalog.writing.image_writing import ImageWriting
+from platform_api.catalog.writing.model_writing import ModelWriting
+from platform_api.catalog.writing.version_writing import VersionWriting
+from platform_api.http import multipart, problems
+from platform_api.http.head_requests import answering_head
+from platform_api.http.headers import complete_headers
+from platform_api.http.json_bodies import MAX_BODY_BYTES
+from platform_api.http.limits import Slots
+from platform_api.http.pages import API
+from platform_api.http.request_log import logging_requests
+from platform_api.http.shutdown import Stopping, hearing_signals
+from platform_api.jobs.base_models import BaseModels
+from platform_api.jobs.data_sets import DataSets
+from platform_api.jobs.generations import Generations
+from platform_api.jobs.training_jobs import TrainingJobs
+from platform_api.metrics.activity import ActivityResource
+from platform_api.metrics.activity_buffer import Tally
+from platform_api.metrics.freshness import Freshness
+from platform_api.metrics.leaderboards import Leaderboards
+from platform_api.metrics.metrics import Metrics, flow_figures
+from platform_api.moderation.moderation import Moderation
+from platform_api.notifications.channels import NotificationChannels
+from platform_api.notifications.notification_links import NotificationLinks
+from platform_api.notifications.notifications import Notifications
+from platform_api.search.search import SearchResource
+from platform_api.social.social import Comments, Follows, Reactions
+from platform_api.streams.job_events import Announcements
+from platform_api.streams.stream_keys import StreamKeys
+from platform_api.upkeep.health import Health
+from platform_api.upkeep.health_checks import KeptLook, look
 from storage.blobs.images import ImageWorkers
 from storage.blobs.parts import Parts
 from storage.logs import configure
@@ -73,7 +74,7 @@ RESOURCES = (
     ModelVersions,
     VersionWriting,
     ModelFiles,
-    uploads.Uploads,
+    tus_routes.Uploads,
     Images,
     ImageWriting,
     Moderation,
@@ -118,13 +119,13 @@ def create_app(settings: Settings) -> Litestar:
         },
         exception_handlers=problems.HANDLERS,
         middleware=[remembering],
-        before_send=[complete_headers, tus.name_version(uploads.ROOT)],
-        response_headers=documentation.SHARED_HEADERS,
+        before_send=[complete_headers, tus.name_version(tus_routes.ROOT)],
+        response_headers=openapi.SHARED_HEADERS,
         request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=documentation.config(),
+        openapi_config=openapi.config(),
         logging_config=None,
     )
-    documentation.state_scopes(app)
+    openapi.state_scopes(app)
     return app
 
 
@@ -154,7 +155,7 @@ def provide_stores(state: State) -> AsyncStores:
     return state.stores
 
 
-def provide_arrivals(state: State) -> resuming.Arrivals:
+def provide_arrivals(state: State) -> tus_upload.Arrivals:
     """Uploads of model files under way at this process."""
     return state.arrivals
 
@@ -162,7 +163,7 @@ def provide_arrivals(state: State) -> resuming.Arrivals:
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     """What runs beside the routes: announcements, ticks, the tally of acts, the sweep of uploads, image children."""
-    await asyncio.to_thread(receiving.sweep_staging, stores.settings)
+    await asyncio.to_thread(multipart.sweep_staging, stores.settings)
     state.stores = stores
     state.stopping = stopping = Stopping()
     state.health = KeptLook(lambda: look(stores))
@@ -179,14 +180,14 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     state.tally = Tally(stores.database)
-    state.arrivals = resuming.Arrivals(stores, Parts(stores.settings.model_uploads_folder), stopping)
+    state.arrivals = tus_upload.Arrivals(stores, Parts(stores.settings.model_uploads_folder), stopping)
     works = (
         state.announcements.listen(),
         stores.progress.listen(),
         state.tally.write_down_for_ever(),
         state.key_checks.keep_noting(),
         state.stream_keys.keep_checking(),
-        resuming.keep_sweeping(state.arrivals),
+        tus_upload.keep_sweeping(state.arrivals),
     )
     beside = [asyncio.create_task(work) for work in works]
     try:

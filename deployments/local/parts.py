@@ -269,8 +269,8 @@ def api(settings: Settings) -> Part:
             *("--host", settings.api.host, "--port", str(settings.api.port)),
             # Which proxies to believe is a setting of the API; uvicorn would believe everybody on this machine.
             "--no-proxy-headers",
-            # Streams end and uploads keep what they have by themselves (platform_api/stopping.py); other requests have
-            # as long as this.
+            # Streams end and uploads keep what they have by themselves (platform_api/http/shutdown.py); other requests
+            # have as long as this.
             *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "10"),
         ],
         environment=env.shared_environment(settings, "api"),

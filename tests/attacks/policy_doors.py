@@ -21,7 +21,7 @@ from tests.attacks.policy_world import (
     WEIGHTS,
     World,
 )
-from tests.platform_api.test_downloads import CONTENT
+from tests.platform_api.http.test_downloads import CONTENT
 
 Route = tuple[str, str]
 V1 = "/api/v1"

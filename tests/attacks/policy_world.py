@@ -23,10 +23,10 @@ from storage.records.catalog.catalog import FileRole, NewFile, NewImage
 from storage.records.metrics.leaderboards import BOARDS
 from storage.search.builds import ensure_live_builds
 from storage.stores import open_stores
+from tests.platform_api.catalog.reading.test_models import file_of, put
 from tests.platform_api.door import ALL, Door, photo, register_starter, serving, upload
+from tests.platform_api.http.test_downloads import publish
 from tests.platform_api.sending import Sender
-from tests.platform_api.test_catalogue import file_of, put
-from tests.platform_api.test_downloads import publish
 
 NAME, TAG, COMMENT, PROMPT, EXTRA = "zanzibarlamp", "quincetag", "persimmontalk", "mulberryscene", "medlarfile.json"
 WEIGHTS, EXTRA_BYTES = b"weights of the lamp" * 99, b"extra of the lamp" * 99

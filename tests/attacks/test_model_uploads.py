@@ -15,8 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from platform_api import incoming, model_files
 from platform_api.app import UPLOADS_EACH
+from platform_api.catalog.uploads import incoming_files
+from platform_api.http import request_body
 from storage.records.catalog.vocabulary import ModelType
 from tests.attacks.corpus import ACCEPT, REJECT, RUNS_CODE, SOUND
 from tests.platform_api.door import Door, serving
@@ -135,7 +136,7 @@ def test_a_body_longer_than_its_content_length_is_cut_there(sender: Sender):
 
 
 def test_a_client_that_stops_at_99_percent_is_sent_away(sender: Sender, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(incoming, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3)
     answer = raw(sender, put_head(sender, len(SOUND) + 1), SOUND)
     assert answer.startswith(b"HTTP/1.1 408")
 
@@ -151,13 +152,13 @@ def is_as_long(path: Path, size: int) -> bool:
 
 
 def test_a_cut_patch_keeps_what_arrived(door: Door, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model_files, "PIECE", 1000)
+    monkeypatch.setattr(incoming_files, "PIECE", 1000)
     sender, content = a_sender(door), weights(4)
     for ending in ("silence", "disconnect"):
         path = sender.begin(len(content), f"{ending}.safetensors")
         head = f"PATCH {path} HTTP/1.1\r\nContent-Length: {len(content)}\r\nUpload-Offset: 0\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in BYTES.items())
-        monkeypatch.setattr(incoming, "SILENT_SECONDS", 0.3 if ending == "silence" else 30.0)
+        monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3 if ending == "silence" else 30.0)
         part = door.settings.model_uploads_folder / path.rsplit("/", 1)[-1] / "bytes"
         arrived = partial(is_as_long, part, 70_000)
         raw(sender, head, content[:70_000], leave=arrived if ending == "disconnect" else None)
@@ -169,7 +170,7 @@ def test_a_cut_patch_keeps_what_arrived(door: Door, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cut_patch_with_a_checksum_keeps_nothing(sender: Sender, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(incoming, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3)
     path = sender.begin(len(SOUND))
     head = (
         f"PATCH {path} HTTP/1.1\r\nContent-Length: {len(SOUND)}\r\nUpload-Offset: 0\r\nUpload-Checksum: sha1 AAAA\r\n"

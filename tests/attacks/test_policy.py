@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from platform_api.app import create_app
-from platform_api.resources import model_versions
+from platform_api.catalog.reading import model_versions
 from storage.settings import Settings
 from tests.attacks.policy_doors import (
     ASKS,
@@ -36,7 +36,7 @@ from tests.attacks.policy_world import (
     allowed,
     delete_for_good,
 )
-from tests.platform_api.test_access import routes
+from tests.platform_api.access.test_guards import routes
 
 pytestmark = pytest.mark.timeout(300)
 LOST = "deleted"

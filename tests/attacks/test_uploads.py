@@ -17,8 +17,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from platform_api import incoming
 from platform_api.app import UPLOADS_EACH
+from platform_api.http import request_body
 from storage.settings import UploadSettings
 from tests.platform_api.door import Door, form, photo, register_starter, serving, upload
 from tests.storage.blobs.test_images import frames, png_header
@@ -249,7 +249,7 @@ def raw_request(door: Door, headers: str, *pieces: bytes, wait: bool = True) -> 
 
 
 def test_a_content_length_over_the_limit_is_refused_before_the_body(untouched: Door, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(incoming, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(request_body, "DRAIN_SECONDS", 0.3)
     answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 600001\r\n")
     assert answer.startswith(b"HTTP/1.1 413")
 
@@ -269,7 +269,7 @@ def test_chunks_without_a_length_are_counted_as_they_come(untouched: Door):
 
 
 def test_a_client_that_stops_sending_is_sent_away(untouched: Door, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(incoming, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3)
     answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 1000\r\n", b"x" * 990)
     assert answer.startswith(b"HTTP/1.1 408")
 

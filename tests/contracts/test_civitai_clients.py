@@ -26,7 +26,7 @@ from tests.contracts.civitai_clients import (
     every_model,
 )
 from tests.platform_api.door import Door, photo, register_starter, serving
-from tests.platform_api.test_downloads import CONTENT, Published, publish
+from tests.platform_api.http.test_downloads import CONTENT, Published, publish
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest().upper()
 

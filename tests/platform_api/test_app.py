@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from storage.settings import PostgresSettings, RedisSettings, Settings
+from tests.platform_api.access.test_guards import TABLE, filled
 from tests.platform_api.door import Door, listening
-from tests.platform_api.test_access import TABLE, filled
 
 PROJECT = Path(__file__).parents[2]
 

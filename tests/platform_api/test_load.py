@@ -15,12 +15,12 @@ import httpx
 import psutil
 import pytest
 
-from platform_api import health_checks
+from platform_api.upkeep import health_checks
 from storage.postgres import connection
-from tests.platform_api import test_downloads
 from tests.platform_api.door import ALL, Door, form, photo, serving
-from tests.platform_api.test_downloads import CONTENT, publish
-from tests.platform_api.test_problems import assert_problem
+from tests.platform_api.http import test_downloads
+from tests.platform_api.http.test_downloads import CONTENT, publish
+from tests.platform_api.http.test_problems import assert_problem
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -12,8 +12,8 @@ import httpx
 from storage.postgres.catalog import catalog
 from storage.records.catalog.catalog import FileRole, NewFile
 from tests.platform_api.door import ALL, Door, form, photo
+from tests.platform_api.http.test_downloads import publish
 from tests.platform_api.sending import TUS, Sender
-from tests.platform_api.test_downloads import publish
 
 KINDS = ("model_id", "version_id", "image_id", "job_id", "data_set_id", "upload_id", "key_id", "comment_id")
 """Parameters of addresses that name what belongs to somebody."""

@@ -15,9 +15,9 @@ from storage.search.builds import ensure_live_builds
 from storage.settings import SearchSettings
 from storage.stores import open_stores
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving, upload
+from tests.platform_api.http.test_downloads import publish
+from tests.platform_api.http.test_problems import assert_problem
 from tests.platform_api.sending import a_sender, weights
-from tests.platform_api.test_downloads import publish
-from tests.platform_api.test_problems import assert_problem
 from tests.properties.identities import three_identities
 from tests.properties.seeds import AGAIN
 from tests.properties.test_api import faults, operations_of

@@ -1,4 +1,4 @@
-"""Counting in Valkey itself; what the door makes of it is in tests/platform_api/test_rates.py."""
+"""Counting in Valkey itself; what the door makes of it is in tests/platform_api/http/test_rate_limits.py."""
 
 from __future__ import annotations
 

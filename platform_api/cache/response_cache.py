@@ -1,0 +1,205 @@
+"""Answers that everybody gets, kept in this process and given again while everything they rest on is unchanged.
+
+Only answers to requests without a key are kept: what an owner sees, and whose key works, is read anew each time.
+Before an answer is given again, Postgres is asked whether anything that it rests on has changed
+(storage/postgres/events/watch.py). So what was hidden is not shown once its transaction has committed, and what is
+shown is never older than the request. Nothing stale is given meanwhile either: requests for one address wait for the
+one of them that builds it anew.
+
+A route is remembered when its `opt` says for how long at most (`REMEMBERED`); its handler hands the answer to
+`answers.answer` with its grounds, and that it found nothing to `keep_absence`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from platform_api.http import rate_limits
+from storage.errors import NotFound, StoreUnavailable
+from storage.postgres.events.watch import CatalogueWatch, Grounds
+from storage.settings import Settings
+
+REMEMBERED = "remembered_seconds"
+MODEL_SECONDS, LIST_SECONDS, PEOPLE_SECONDS = 600, 30, 120
+"""How long an answer is kept at most. Lists of a period move with the clock, so they are the shortest."""
+LONGEST_KEY = 1000
+_KEPT = "kept"
+Headers = list[tuple[bytes, bytes]]
+Key = tuple[bytes, bytes, bytes, str]
+
+
+@dataclass
+class Answer:
+    """What is given again: headers and bytes, or that nothing was found; what it rests on, and since when."""
+
+    headers: Headers
+    body: bytes
+    etag: bytes
+    absence: str | None
+    grounds: Grounds
+    moment: int
+    until: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return len(self.body) + 2000
+
+
+class Remembered:
+    """The answers of one process, the longest unused of them dropped first. `counts` are by outcome."""
+
+    def __init__(self, settings: Settings, watch: CatalogueWatch) -> None:
+        self._room = settings.cache.memory_mib * 1024 * 1024 if settings.cache.enabled else 0
+        self._allowed_hosts = frozenset(host.encode() for host in settings.api.allowed_hosts)
+        self._answers: OrderedDict[Key, Answer] = OrderedDict()
+        self._size = 0
+        self._building: dict[Key, asyncio.Event] = {}
+        self.watch = watch
+        self.counts: Counter[str] = Counter()
+
+    def key_of(self, scope: HTTPScope) -> Key | None:
+        """What an answer is kept under; None when it is not kept at all."""
+        if not self._room or scope["method"] != "GET":
+            return None
+        host = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                return None
+            if name == b"host" and value in self._allowed_hosts:
+                host = value
+        path, query = scope["raw_path"], scope["query_string"]
+        if len(path) + len(query) > LONGEST_KEY:
+            return None
+        return path, query, host, scope["scheme"]
+
+    async def find(self, key: Key) -> Answer | None:
+        """The answer, when it still holds. Raises StoreUnavailable."""
+        await self.watch.look()
+        known = self._answers.get(key)
+        if known is None or known.until < time.monotonic() or not self.watch.holds(known.moment, known.grounds):
+            self.counts["miss" if known is None else "outdated"] += 1
+            return None
+        self._answers.move_to_end(key)
+        self.counts["hit" if known.absence is None else "hit_absence"] += 1
+        return known
+
+    @asynccontextmanager
+    async def building(self, key: Key) -> AsyncGenerator[bool]:
+        """Build an answer while others wait for it: gives True. Or wait for another one that does: gives False.
+
+        Who waited in vain builds without being waited for: not every answer can be kept.
+        """
+        under_way = self._building.get(key)
+        if under_way is not None:
+            self.counts["waited"] += 1
+            await under_way.wait()
+            yield False
+            return
+        self._building[key] = done = asyncio.Event()
+        try:
+            yield True
+        finally:
+            del self._building[key]
+            done.set()
+
+    def keep(self, key: Key, answer: Answer) -> None:
+        """Keep an answer. One whose reading began earlier than that of the kept one is refused."""
+        known = self._answers.get(key)
+        if known is not None and known.moment > answer.moment:
+            self.counts["refused"] += 1
+            return
+        if known is not None:
+            self._size -= known.size
+        self._answers[key] = answer
+        self._answers.move_to_end(key)
+        self._size += answer.size
+        while self._size > self._room:
+            _, dropped = self._answers.popitem(last=False)
+            self._size -= dropped.size
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the answer to the request under way will be kept."""
+
+    memory: Remembered
+    key: Key
+    moment: int
+    seconds: float
+
+
+def place_of(scope: Scope) -> Place | None:
+    """Where the answer to a request will be kept, if at all."""
+    return cast(Place | None, scope["state"].get(_KEPT))
+
+
+def keep(scope: Scope, headers: Headers, body: bytes, etag: str, grounds: Grounds) -> None:
+    """Keep what a request is answered with, where the route is remembered."""
+    _keep(scope, Answer(headers, body, etag.encode(), None, grounds, 0, 0.0))
+
+
+def keep_absence(scope: Scope, error: NotFound, grounds: Grounds) -> None:
+    """Keep that a request finds nothing, for as long as its grounds hold."""
+    _keep(scope, Answer([], b"", b"", str(error), grounds, 0, 0.0))
+
+
+def _keep(scope: Scope, answer: Answer) -> None:
+    place = place_of(scope)
+    if place is not None:
+        answer.moment, answer.until = place.moment, time.monotonic() + place.seconds
+        place.memory.keep(place.key, answer)
+
+
+def remembering(app: ASGIApp) -> ASGIApp:
+    """Middleware that gives kept answers again, and lets requests through to their handler otherwise."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        handler = cast(Any, scope)["route_handler"]
+        seconds = cast(float | None, handler.opt.get(REMEMBERED)) if scope["type"] == "http" else None
+        if seconds is None:
+            await app(scope, receive, send)
+            return
+        memory = cast(Remembered, scope["litestar_app"].state.remembered)
+        key = memory.key_of(cast(HTTPScope, scope))
+        if key is None or rate_limits.kind_of(scope, handler) is rate_limits.RateKind.SEARCHES:
+            await app(scope, receive, send)
+            return
+        await rate_limits.count(scope, handler, None)
+        try:
+            if (found := await memory.find(key)) is not None:
+                await _give(found, cast(HTTPScope, scope), send)
+                return
+            async with memory.building(key) as first:
+                if not first and (found := await memory.find(key)) is not None:
+                    await _give(found, cast(HTTPScope, scope), send)
+                    return
+                scope["state"][_KEPT] = Place(memory, key, memory.watch.moment, seconds)
+                await app(scope, receive, send)
+        except StoreUnavailable:
+            await app(scope, receive, send)
+
+    return answer
+
+
+async def _give(answer: Answer, scope: HTTPScope, send: Send) -> None:
+    if answer.absence is not None:
+        raise NotFound(answer.absence)
+    unchanged = any(name == b"if-none-match" and _names(value, answer.etag) for name, value in scope["headers"])
+    body = b"" if unchanged else answer.body
+    headers = [*answer.headers, (b"content-length", str(len(body)).encode())]
+    await send(cast(Message, {"type": "http.response.start", "status": 304 if unchanged else 200, "headers": headers}))
+    await send(cast(Message, {"type": "http.response.body", "body": body, "more_body": False}))
+
+
+def _names(sent: bytes, etag: bytes) -> bool:
+    """Whether an If-None-Match names this validator."""
+    return any(tag.strip().removeprefix(b"W/") in (etag, b"*") for tag in sent.split(b","))

@@ -1,0 +1,286 @@
+"""Images: lists of what models look like, and single ones by addresses that need no key."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Request, Response, get
+from litestar.params import Parameter
+
+from platform_api.access.guards import Open, Reads
+from platform_api.cache.responses import Addresses, addresses, answer
+from platform_api.catalog.reading.models import PG, UNCHANGED
+from platform_api.http import downloads
+from platform_api.http.pages import API
+from platform_api.http.pagination import PageInfo, Turn, queried, read_turn, turning
+from platform_api.http.problems import can_answer
+from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
+from storage.errors import LinkRefused, NotFound
+from storage.postgres.catalog import images, listing, models
+from storage.postgres.connection import Script
+from storage.postgres.policy import policy
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.catalog import ShownImage
+from storage.records.catalog.listing import ImageFilter, ImageSort, Period
+from storage.records.policy.checks import check_fetched
+from storage.records.policy.signed_links import Link, image_subject, job_file_subject
+from storage.records.policy.viewers import WITH_BLOCKED, Viewer
+from storage.stores import AsyncStores
+
+MOST, USUAL = 200, 100
+LinkReader = Annotated[
+    int | None,
+    Parameter(query="for", ge=1, le=2**53, description="The account that the link was made for.", required=False),
+]
+
+
+class NsfwWord(StrEnum):
+    """How far a list of images goes, or a boolean: true only what is explicit, false nothing of it."""
+
+    NONE = "None"
+    SOFT = "Soft"
+    MATURE = "Mature"
+    X = "X"
+    BLOCKED = "Blocked"
+    TRUE = "true"
+    FALSE = "false"
+    ONE = "1"
+    ZERO = "0"
+
+
+_LEVELS = {
+    NsfwWord.NONE: 1,
+    NsfwWord.SOFT: 3,
+    NsfwWord.MATURE: 7,
+    NsfwWord.X: 31,
+    NsfwWord.BLOCKED: 32,
+    NsfwWord.TRUE: 60,
+    NsfwWord.ONE: 60,
+    NsfwWord.FALSE: PG,
+    NsfwWord.ZERO: PG,
+}
+_WORDS = {1: "None", 2: "Soft", 4: "Mature", 8: "X", 16: "X", 32: "Blocked"}
+
+
+class ImageStatsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How an image was received."""
+
+    cry_count: int
+    laugh_count: int
+    like_count: int
+    dislike_count: int
+    heart_count: int
+    comment_count: int
+
+
+class ListedImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An image in a list; `hash` is its BlurHash."""
+
+    id: int
+    url: str
+    hash: str
+    width: int
+    height: int
+    nsfw_level: Annotated[str, msgspec.Meta(examples=["None"])]
+    type: str
+    nsfw: bool
+    browsing_level: int
+    created_at: datetime
+    post_id: Annotated[int, msgspec.Meta(description="The version that the image was shown with.")]
+    stats: ImageStatsView
+    meta: dict[str, Any] | None
+    username: str
+    base_model: str
+    model_version_ids: list[int]
+    tags: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ImagePage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of images."""
+
+    items: list[ListedImage]
+    metadata: PageInfo
+
+
+ListImages = queried(
+    {
+        **turning(MOST),
+        "modelId": (a_number(), "Of one model."),
+        "modelVersionId": (a_number(), "Of one version; `postId` is the same."),
+        "imageId": (a_number(), "One image."),
+        "username": (a_text(), "Whose images."),
+        "userId": (a_number(), "Whose images."),
+        "period": (a_word(Period), "Only images that are not older."),
+        "sort": (a_word(ImageSort), "Most Reactions unless said otherwise."),
+        "nsfw": (a_word(NsfwWord), "None, Soft, Mature and X go that far; true: only what is explicit."),
+        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits of the levels to show; goes before nsfw."),
+        "tags": (a_list(a_number()), "Ids of tags of the model."),
+        "baseModels": (a_list(a_text()), "Families, for example SD 1.5."),
+        "withMeta": (a_flag(), "true: how each image was made."),
+        "requiringMeta": (a_flag(), "true: only images that say how they were made."),
+        "withTags": (a_flag(), "true: the model's tags with each image."),
+    }
+)
+
+
+class Images(Controller):
+    """What models look like."""
+
+    path = "/images"
+    tags = ("Images",)
+
+    @get(
+        "/",
+        guards=[Reads(Scope.MODELS_READ)],
+        operation_class=ListImages,
+        responses=can_answer(401, 403, 422) | UNCHANGED,
+        summary="List",
+    )
+    async def list_page(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+    ) -> Response[ImagePage]:
+        """Images of public versions: what their training drew, and what was uploaded to them."""
+        query, where = Query(request), addresses(request, stores.settings.api)
+        turn = read_turn(query, stores.settings.api, most=MOST, usual=USUAL)
+        wanted, sort = _read_filter(query, viewer)
+        with_meta, with_tags = bool(query.flag("withMeta")), bool(query.flag("withTags"))
+        query.flag("flatMeta")  # it is always flat here
+        query.check()
+        page = await stores.database.run(_page(wanted, sort, turn, query, where, with_meta, with_tags))
+        return answer(request, page, ignored=query.ignored)
+
+    @downloads.read_route(
+        "/{sha256:str}/{transform:str}/{name:str}",
+        guards=[Open("everybody may see images of public versions; the signature in the address opens any other")],
+        summary="An image of a version",
+    )
+    async def of_version(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        sha256: str,
+        transform: str,
+        name: str,
+        expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")] = 0,
+        signature: Annotated[str, Parameter(max_length=128)] = "",
+        reader: LinkReader = None,
+    ) -> Response[Any]:
+        """The image as it was stored, whatever `transform` asks for (`original=true`, `width=450`). NAME is ID.png.
+
+        A signed address shows what the account `for` which it was made may see, when it is used.
+        """
+        number = name.partition(".")[0]
+        if not (number.isascii() and number.isdigit() and len(number) < 19 and len(sha256) == 64 and sha256.isalnum()):
+            raise NotFound("There is no image at this address.")
+        link = Link(subject=image_subject(int(number), sha256), reader=reader, expires=expires)
+        signed = link.is_signed(signature, stores.settings.api.signing_keys, int(time.time()))
+        found = await stores.database.run(policy.image(int(number), sha256, reader if signed else None))
+        check_fetched(found.viewer, found.facts)
+        image = found.image
+        headers = {
+            "Content-Disposition": "inline",
+            "Cache-Control": f"{'private' if signed else 'public'}, max-age=0, must-revalidate",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+        }
+        wanted = downloads.Download(image.sha256, image.size, name, image.media_type, headers)
+        return await downloads.respond(request, stores.blobs, wanted)
+
+    @downloads.read_route(
+        "/{sha256:str}",
+        guards=[Open("the signature in the address opens this one image until it expires")],
+        summary="An image behind a signed link",
+    )
+    async def show(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        sha256: str,
+        expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")],
+        signature: Annotated[str, Parameter(min_length=1, max_length=128)],
+        job: Annotated[UUID | None, Parameter(description="Whose image it is.", required=False)] = None,
+    ) -> Response[Any]:
+        """An image that a job made, shown in the page that links it: for as long as the job's owner may see it."""
+        refusal = LinkRefused("The link is not signed by us or has expired. Load the page that shows it again.")
+        if job is None:
+            raise refusal
+        link = Link(subject=job_file_subject(job, sha256), reader=None, expires=expires)
+        if not link.is_signed(signature, stores.settings.api.signing_keys, int(time.time())):
+            raise refusal
+        facts, file = await stores.database.run(policy.job_file(job, sha256))
+        check_fetched(Viewer(account_id=facts.owner_id), facts)
+        headers = {
+            "Content-Disposition": "inline",
+            "Cache-Control": "private, max-age=0, must-revalidate",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+        }
+        wanted = downloads.Download(sha256, file.size, f"{sha256}.png", file.media_type, headers)
+        return await downloads.respond(request, stores.blobs, wanted)
+
+
+def _read_filter(query: Query, viewer: Viewer) -> tuple[ImageFilter, ImageSort]:
+    nsfw, level = query.choice(NsfwWord, "nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
+    levels = level or (_LEVELS[nsfw] if nsfw else PG)
+    kind = query.text("type")
+    wanted = ImageFilter(
+        levels=viewer.browsing(levels),
+        model_id=query.number("modelId"),
+        version_id=query.number("modelVersionId", "postId"),
+        image_id=query.number("imageId"),
+        username=query.text("username"),
+        user_number=query.number("userId"),
+        tags=query.numbers("tags"),
+        base_models=query.words("baseModels", "baseModel"),
+        requiring_meta=bool(query.flag("requiringMeta")),
+        nothing=kind not in (None, "image"),
+        period=query.choice(Period, "period") or Period.ALL_TIME,
+    )
+    return wanted, query.choice(ImageSort, "sort") or ImageSort.MOST_REACTIONS
+
+
+def _page(
+    wanted: ImageFilter,
+    sort: ImageSort,
+    turn: Turn,
+    query: Query,
+    where: Addresses,
+    with_meta: bool,
+    with_tags: bool,
+) -> Script[ImagePage]:
+    page = yield from listing.images(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
+    found = [image for image in (yield from images.shown(page.ids)) if image.gone_at is None]
+    tags = (yield from models.tags_of(*{image.model_id for image in found})) if with_tags else None
+    items = [
+        listed_image(image, where, with_meta, msgspec.UNSET if tags is None else tags.get(image.model_id, []))
+        for image in found
+    ]
+    return ImagePage(items=items, metadata=turn.info(page.next, f"{API}/images", query, where))
+
+
+def listed_image(
+    image: ShownImage, where: Addresses, with_meta: bool, tags: list[str] | msgspec.UnsetType = msgspec.UNSET
+) -> ListedImage:
+    """An image as lists show it, to everybody."""
+    return ListedImage(
+        id=image.id,
+        url=where.image(image, public=True),
+        hash=image.blurhash,
+        width=image.width,
+        height=image.height,
+        nsfw_level=_WORDS[image.nsfw_level],
+        type="image",
+        nsfw=image.nsfw_level > 1,
+        browsing_level=image.nsfw_level,
+        created_at=image.created_at,
+        post_id=image.version_id,
+        stats=msgspec.convert(image, ImageStatsView, from_attributes=True),
+        meta=image.meta if with_meta else None,
+        username=image.username,
+        base_model=image.base_model,
+        model_version_ids=[image.version_id],
+        tags=tags,
+    )

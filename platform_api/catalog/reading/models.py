@@ -1,0 +1,215 @@
+"""The catalogue's models: lists and single ones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from litestar import Controller, Request, Response, get
+from litestar.openapi.datastructures import ResponseSpec
+
+from platform_api.access.guards import Reads
+from platform_api.cache.response_cache import LIST_SECONDS, MODEL_SECONDS, REMEMBERED
+from platform_api.cache.responses import Addresses, addresses, answer
+from platform_api.catalog.reading.catalog_parts import read_parts
+from platform_api.catalog.reading.catalog_views import ModelView, model_view
+from platform_api.catalog.reading.listed_models import Shown, shown_models
+from platform_api.catalog.reading.search_pages import page_of
+from platform_api.http.pages import API
+from platform_api.http.pagination import PageInfo, queried, read_turn, turning
+from platform_api.http.problems import can_answer
+from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.http.rate_limits import SEARCHES_WITH
+from storage.errors import Unauthenticated
+from storage.postgres.catalog import catalog, listing
+from storage.postgres.connection import Script
+from storage.postgres.events.watch import Every, Grounds
+from storage.records.accounts.accounts import Scope
+from storage.records.catalog.listing import ModelFilter, ModelSort, Period
+from storage.records.catalog.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
+from storage.records.policy.checks import check_model
+from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
+from storage.records.search.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
+from storage.stores import AsyncStores
+
+UNCHANGED = {304: ResponseSpec(None, description="The client's copy, named by If-None-Match, is still good")}
+MOST = 100
+PG = 1
+
+
+class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of models."""
+
+    items: list[ModelView]
+    metadata: PageInfo
+
+
+ListModels = queried(
+    {
+        **turning(MOST),
+        "query": (a_text(MAX_TEXT), "Words, as in /search, best first unless sort says otherwise; without page."),
+        "tag": (a_text(), "The exact name of a tag; `tagname` too."),
+        "username": (a_text(), "Whose models; `user` too."),
+        "types": (a_list(a_word(ModelType)), "Repeated or joined by commas; `type` too."),
+        "baseModels": (a_list(a_text()), "Families, for example SD 1.5; `baseModel` too."),
+        "checkpointType": (a_word(CheckpointType), "Trained or merged checkpoints."),
+        "sort": (a_word(ModelSort), "Highest Rated unless said otherwise."),
+        "period": (a_word(Period), "Only models with a version that is not older."),
+        "nsfw": (a_flag(), "true: models of every level; otherwise those with something for everybody."),
+        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits, one of which a model must have; goes before nsfw."),
+        "favorites": (a_flag(), "Needs a key."),
+        "hidden": (a_flag(), "Needs a key."),
+        "primaryFileOnly": (a_flag(), "Only the primary file of each version."),
+        "allowCommercialUse": (a_list(a_word(CommercialUse)), "Any of these uses."),
+        "allowNoCredit": (a_flag(), "What the model's permissions say."),
+        "allowDerivatives": (a_flag(), "What the model's permissions say."),
+        "allowDifferentLicense": (a_flag(), "What the model's permissions say."),
+        "ids": (a_list(a_number()), "Only these models."),
+        "modelVersionIds": (a_list(a_number()), "Only models with one of these versions."),
+        "fileFormats": (a_list(a_text()), "Only models with a file of one of these formats."),
+        "supportsGeneration": (a_flag(), "true: only models that images can be drawn from here."),
+        "fromPlatform": (a_flag(), "Trained here, or uploaded."),
+        "archived": (a_flag(), "true: archived models too."),
+    }
+)
+
+
+class Models(Controller):
+    """What is published."""
+
+    path = "/models"
+    tags = ("Models",)
+
+    @get(
+        "/",
+        guards=[Reads(Scope.MODELS_READ)],
+        operation_class=ListModels,
+        opt={SEARCHES_WITH: "query", REMEMBERED: LIST_SECONDS},
+        responses=can_answer(401, 403, 422) | UNCHANGED,
+        summary="List",
+    )
+    async def list_page(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+    ) -> Response[ModelPage]:
+        """Public models with their versions. Pages by cursor keep the order of the first page, whatever changes.
+
+        With `query` they are searched, and filters that search does not have are named in X-Ignored-Parameters.
+        """
+        query, where = Query(request), addresses(request, stores.settings.api)
+        if (words := query.text("query")) is not None:
+            found = await _search(stores, words, query, viewer, where)
+            return answer(request, found, ignored=query.ignored)
+        turn = read_turn(query, stores.settings.api, most=MOST, usual=MOST)
+        wanted, sort, primary_only = _read_filter(query, viewer)
+        query.check()
+        page = await stores.database.run(
+            listing.models(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
+        )
+        items = await shown_models(stores, page.ids, Shown(wanted.levels, where, primary_only))
+        found = ModelPage(items=items, metadata=turn.info(page.next, f"{API}/models", query, where))
+        return answer(request, found, ignored=query.ignored, grounds=Grounds(every=Every.ALL))
+
+    @get(
+        "/{model_id:int}",
+        guards=[Reads(Scope.MODELS_READ)],
+        opt={REMEMBERED: MODEL_SECONDS},
+        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        summary="One model",
+    )
+    async def show(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int
+    ) -> Response[ModelView]:
+        """A model with its versions, files, hashes and images, at every browsing level.
+
+        Its owner also sees drafts and private versions. One that was deleted or taken down answers 410 with the reason.
+        """
+        where = addresses(request, stores.settings.api)
+
+        def script() -> Script[ModelView]:
+            model = yield from catalog.model_by_id(model_id)
+            check_model(model, viewer)
+            return model_view(model, (yield from read_parts([model], viewer)), where)
+
+        return answer(request, await stores.database.run(script), grounds=Grounds(frozenset({model_id})))
+
+
+def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
+    favourites, hidden = query.flag("favorites", "favourites"), query.flag("hidden")
+    if viewer.account_id is None and not (favourites is None and hidden is None):
+        raise Unauthenticated("favorites and hidden are somebody's own. Send: Authorization: Bearer drk_...")
+    nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
+    levels = level or (EVERY_LEVEL if nsfw else PG)
+    stats_only = query.text("periodMode") == "stats"
+    period = query.choice(Period, "period") or Period.ALL_TIME
+    drawable, ours = query.flag("supportsGeneration"), query.flag("fromPlatform")
+    wanted = ModelFilter(
+        levels=viewer.browsing(levels),
+        types=query.choices(ModelType, "types", "type"),
+        base_models=query.words("baseModels", "baseModel"),
+        checkpoint_type=query.choice(CheckpointType, "checkpointType"),
+        tag=query.text("tag", "tagname"),
+        username=query.text("username", "user"),
+        ids=query.numbers("ids"),
+        version_ids=query.numbers("modelVersionIds"),
+        formats=query.words("fileFormats", "fileFormat"),
+        commercial_use=query.choices(CommercialUse, "allowCommercialUse"),
+        allow_no_credit=query.flag("allowNoCredit"),
+        allow_derivatives=query.flag("allowDerivatives"),
+        allow_different_license=query.flag("allowDifferentLicense"),
+        upload_type=None if ours is None else UploadType.TRAINED if ours else UploadType.CREATED,
+        drawable=bool(drawable),
+        archived=bool(query.flag("archived")),
+        nothing=bool(favourites or hidden),  # nobody has any yet
+        period=Period.ALL_TIME if stats_only else period,
+    )
+    sort = query.choice(ModelSort, "sort") or ModelSort.HIGHEST_RATED
+    return wanted, sort, bool(query.flag("primaryFileOnly"))
+
+
+async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer, where: Addresses) -> ModelPage:
+    """A page of a search by words. The limit of its cursors is that of a search: a thousand hits, for ten minutes."""
+    if query.number("page") is not None:
+        query.fault("page", "a search goes on with metadata.nextCursor; leave page out")
+    nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
+    levels = level or (EVERY_LEVEL if nsfw else PG)
+    levels = viewer.browsing(levels)
+    sort, period = query.choice(ModelSort, "sort"), query.choice(Period, "period") or Period.ALL_TIME
+    values = {
+        Facet.TYPE: query.choices(ModelType, "types", "type"),
+        Facet.BASE_MODEL: query.words("baseModels", "baseModel"),
+        Facet.TAG: query.words("tag", "tagname"),
+        Facet.CREATOR: query.words("username", "user"),
+    }
+    limit, cursor = query.number("limit", low=0, high=MOST), query.text("cursor")
+    primary_only = bool(query.flag("primaryFileOnly"))
+    query.check()
+    # To the day, so that the pages of one search are one search.
+    since = period.since(datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    wanted = SearchQuery(
+        text=words,
+        filters=Filters(
+            values={facet: tuple(given) for facet, given in values.items() if given},
+            levels=levels,
+            published_from=None if since is None else int(since.timestamp()) * 1_000_000,
+        ),
+        sort=Sort.RELEVANCE if sort is None else _SORTS[sort],
+    )
+    page = await page_of(stores, Kind.MODEL, wanted, MOST if limit is None else limit, cursor)
+    items = await shown_models(stores, page.ids, Shown(levels, where, primary_only))
+    if page.next_cursor is None:
+        return ModelPage(items=items, metadata=PageInfo())
+    address = where.page(f"{API}/models", query.following(cursor=page.next_cursor))
+    return ModelPage(items=items, metadata=PageInfo(next_cursor=page.next_cursor, next_page=address))
+
+
+_SORTS = {
+    ModelSort.HIGHEST_RATED: Sort.RATED,
+    ModelSort.MOST_LIKED: Sort.RATED,
+    ModelSort.MOST_DOWNLOADED: Sort.DOWNLOADED,
+    ModelSort.MOST_DISCUSSED: Sort.DISCUSSED,
+    ModelSort.MOST_COLLECTED: Sort.COLLECTED,
+    ModelSort.MOST_IMAGES: Sort.PICTURED,
+    ModelSort.NEWEST: Sort.NEWEST,
+    ModelSort.OLDEST: Sort.OLDEST,
+}

@@ -1,0 +1,137 @@
+"""Pages of the catalogue: how many, from where, and where the next one begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from litestar.openapi.spec import Operation, Schema
+
+from platform_api.cache.responses import Addresses
+from platform_api.http import cursors
+from platform_api.http.problems import TooManyPages
+from platform_api.http.query_parameters import Query, a_number, a_text, described
+from storage.records.catalog.listing import Cursor
+from storage.settings import ApiSettings
+
+DEEPEST = 1000
+"""How far numbered pages reach; cursors reach everything."""
+MOST_NUMBERED, USUAL_NUMBERED = 200, 20
+"""Items in one page of a list that has numbers only."""
+
+
+class PageInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where the next page begins; nothing of it on the last page. The numbers are there when a number was asked for."""
+
+    next_cursor: str | msgspec.UnsetType = msgspec.UNSET
+    next_page: str | msgspec.UnsetType = msgspec.UNSET
+    current_page: int | msgspec.UnsetType = msgspec.UNSET
+    page_size: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Numbers(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Numbered pages with their totals."""
+
+    total_items: int
+    current_page: int
+    page_size: int
+    total_pages: int
+    next_page: str | msgspec.UnsetType = msgspec.UNSET
+    prev_page: str | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which page is asked for."""
+
+    limit: int
+    page: int | None
+    cursor: Cursor | None
+
+    @property
+    def offset(self) -> int:
+        """How many items lie before it."""
+        return 0 if self.cursor or self.page is None else (self.page - 1) * self.limit
+
+    def info(self, following: Cursor | None, path: str, query: Query, where: Addresses) -> PageInfo:
+        """The metadata of the page, before one that begins at `following`."""
+        numbered = self.cursor is None and self.page is not None
+        size = {"current_page": self.page, "page_size": self.limit} if numbered else {}
+        if following is None:
+            return PageInfo(**size)  # type: ignore[arg-type]
+        text = cursors.write(following, where.settings)
+        address = where.page(path, query.following(cursor=text, page=None))
+        return PageInfo(next_cursor=text, next_page=address, **size)  # type: ignore[arg-type]
+
+
+def read_turn(query: Query, settings: ApiSettings, *, most: int, usual: int) -> Turn:
+    """The page that a query asks for. Raises InvalidCursor, TooManyPages."""
+    limit = query.number("limit", low=0, high=most)
+    page, text = query.number("page"), query.text("cursor")
+    turn = Turn(usual if limit is None else limit, page, cursors.read(text, settings) if text else None)
+    if turn.cursor is None and page is not None and page * turn.limit > DEEPEST:
+        raise TooManyPages(f"Numbered pages end at item {DEEPEST:,}. Go on with metadata.nextCursor.")
+    return turn
+
+
+def numbers(total: int, page: int, limit: int, path: str, query: Query, where: Addresses) -> Numbers:
+    """The metadata of a numbered page."""
+    pages = max(1, -(-total // limit))
+
+    def at(number: int) -> str | msgspec.UnsetType:
+        if not 1 <= number <= pages:
+            return msgspec.UNSET
+        return where.page(path, query.following(page=number))
+
+    return Numbers(
+        total_items=total,
+        current_page=page,
+        page_size=limit,
+        total_pages=pages,
+        next_page=at(page + 1),
+        prev_page=at(page - 1) if page <= pages else msgspec.UNSET,
+    )
+
+
+def queried(parameters: Mapping[str, tuple[Schema, str]]) -> type[Operation]:
+    """An operation of the OpenAPI document that takes these in its query; the handler reads them leniently."""
+
+    @dataclass  # Litestar's base calls __post_init__ only for dataclasses
+    class Queried(Operation):
+        """An operation with a query."""
+
+        def __post_init__(self) -> None:
+            """Describe the query."""
+            self.parameters = [*(self.parameters or []), *described(parameters)]
+
+    return Queried
+
+
+def turning(most: int) -> dict[str, tuple[Schema, str]]:
+    """The parameters of a list with cursors."""
+    return {
+        "limit": (a_number(0, most), "Items in one page."),
+        "page": (a_number(), f"A page by its number, up to item {DEEPEST:,}; cursors go on from there."),
+        "cursor": (a_text(cursors.LONGEST), "metadata.nextCursor of the page before, with the same other parameters."),
+    }
+
+
+def numbering(of: str) -> dict[str, tuple[Schema, str]]:
+    """The parameters of a list that has numbers only, searched by the beginning of `of`."""
+    return {
+        "limit": (a_number(0, MOST_NUMBERED), f"Items in one page; 0: {MOST_NUMBERED}."),
+        "page": (a_number(), "A page by its number."),
+        "query": (a_text(), f"The beginning of {of}."),
+    }
+
+
+def read_numbers(query: Query) -> tuple[int, int, str | None]:
+    """The limit, number and text of a numbered list. Raises InvalidRequest, TooManyPages."""
+    limit, page = query.number("limit", low=0, high=MOST_NUMBERED), query.number("page") or 1
+    text = query.text("query")
+    query.check()
+    limit = USUAL_NUMBERED if limit is None else limit or MOST_NUMBERED
+    if page > 1 and page * limit > DEEPEST * 10:
+        raise TooManyPages(f"Numbered pages end at item {DEEPEST * 10:,}. Narrow the list down with query.")
+    return limit, page, text

@@ -1,0 +1,168 @@
+"""Queries as Civitai's clients write them: lists repeated, comma-joined or with [], booleans as true or 1, old names.
+
+What a route does not know is no error: it is named in X-Ignored-Parameters. What it knows and cannot read is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from litestar import Request
+from litestar.openapi.spec import OpenAPIType, Parameter, Schema
+
+from platform_api.http.json_bodies import has_control_characters
+from storage.errors import InvalidRequest
+
+Word = TypeVar("Word", bound=StrEnum)
+
+LONGEST = 4000
+MANY = 500
+BIGGEST = 2**31 - 1
+_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
+
+
+class Query:
+    """The query of one request. Each reading method takes a parameter's name and its other names.
+
+    Faults are collected; `check` raises them all at once.
+    """
+
+    def __init__(self, request: Request[Any, Any, Any]) -> None:
+        self._given: dict[str, list[str]] = {}
+        for name, value in request.query_params.multi_items():
+            self._given.setdefault(str(name).removesuffix("[]"), []).append(str(value))
+        self._kept: list[tuple[str, str]] = []
+        self._read: set[str] = set()
+        self._faults: dict[str, str] = {}
+
+    def words(self, name: str, *others: str) -> tuple[str, ...] | None:
+        """A list of texts; None when it is not given or empty."""
+        found: list[str] = []
+        for alias in (name, *others):
+            for value in self._take(alias):
+                found += [part.strip() for part in value.split(",") if part.strip()]
+        if len(found) > MANY:
+            self._faults[name] = f"at most {MANY} values"
+        return tuple(dict.fromkeys(found)) or None
+
+    def text(self, name: str, *others: str) -> str | None:
+        """One text; None when it is not given or empty."""
+        found = list(dict.fromkeys(value for alias in (name, *others) for value in self._take(alias) if value))
+        if len(found) > 1:
+            self._faults[name] = "is given more than once, with different values"
+        return found[0] if found else None
+
+    def number(self, name: str, *others: str, low: int = 1, high: int = BIGGEST) -> int | None:
+        """A whole number from `low` to `high`."""
+        text = self.text(name, *others)
+        return None if text is None else self._number(name, text, low, high)
+
+    def numbers(self, name: str, *others: str) -> tuple[int, ...] | None:
+        """A list of ids."""
+        found = self.words(name, *others)
+        return None if found is None else tuple(self._number(name, text, 1, BIGGEST) for text in found)
+
+    def flag(self, name: str, *others: str) -> bool | None:
+        """true, false, 1 or 0, in any case."""
+        text = self.text(name, *others)
+        if text is None:
+            return None
+        if text.lower() not in _TRUE | _FALSE:
+            self._faults[name] = "expected true or false"
+        return text.lower() in _TRUE
+
+    def choice(self, kind: type[Word], name: str, *others: str) -> Word | None:
+        """One of the words of `kind`."""
+        text = self.text(name, *others)
+        return None if text is None else self._word(kind, name, text)
+
+    def choices(self, kind: type[Word], name: str, *others: str) -> tuple[Word, ...] | None:
+        """Some of the words of `kind`."""
+        found = self.words(name, *others)
+        if found is None:
+            return None
+        words = [self._word(kind, name, text) for text in found]
+        return tuple(word for word in words if word is not None)
+
+    def fault(self, name: str, reason: str) -> None:
+        """Note what is wrong with a parameter."""
+        self._faults[name] = reason
+
+    def check(self) -> None:
+        """Raises InvalidRequest with every fault."""
+        if self._faults:
+            raise InvalidRequest(self._faults)
+
+    @property
+    def ignored(self) -> list[str]:
+        """The names that nobody has read."""
+        return sorted(name for name in self._given if name not in self._read)
+
+    def following(self, **replaced: object) -> str:
+        """The query of the next page: what was read here, with these instead, or without those that are None."""
+        kept = [(name, value) for name, value in self._kept if name not in replaced]
+        instead = [(name, str(value)) for name, value in replaced.items() if value is not None]
+        return urlencode([*kept, *instead])
+
+    def _take(self, name: str) -> list[str]:
+        self._read.add(name)
+        values = self._given.get(name, [])
+        if any(has_control_characters(value) or len(value) > LONGEST for value in values):
+            self._faults[name] = f"must not hold control characters or more than {LONGEST:,} characters"
+            return []
+        self._kept += [(name, value) for value in values if (name, value) not in self._kept]
+        return values
+
+    def _number(self, name: str, text: str, low: int, high: int) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+            self._faults[name] = f"expected a whole number from {low:,} to {high:,}"
+            return low
+        return int(text)
+
+    def _word(self, kind: type[Word], name: str, text: str) -> Word | None:
+        for word in kind:
+            if word.value.lower() == text.lower():
+                return word
+        self._faults[name] = f"expected one of: {', '.join(kind)}"
+        return None
+
+
+def described(parameters: Mapping[str, tuple[Schema, str]]) -> list[Parameter]:
+    """Query parameters for the OpenAPI document: each name with its schema and what it means."""
+    return [
+        Parameter(name=name, param_in="query", schema=schema, description=words, required=False)
+        for name, (schema, words) in parameters.items()
+    ]
+
+
+def a_number(low: int = 1, high: int = BIGGEST) -> Schema:
+    """A whole number."""
+    return Schema(type=OpenAPIType.INTEGER, minimum=low, maximum=high)
+
+
+def a_text(longest: int = 200) -> Schema:
+    """A text without control characters; an empty one counts as not given."""
+    return Schema(type=OpenAPIType.STRING, max_length=longest, pattern=r"^[^\x00-\x1f\x7f]*$")
+
+
+def a_flag() -> Schema:
+    """true or false."""
+    return Schema(type=OpenAPIType.STRING, enum=["true", "false", "1", "0"])
+
+
+def a_word(kind: type[StrEnum]) -> Schema:
+    """One of some words."""
+    return Schema(type=OpenAPIType.STRING, enum=[word.value for word in kind])
+
+
+def a_list(of: Schema) -> Schema:
+    """Several, repeated or joined by commas."""
+    return Schema(type=OpenAPIType.ARRAY, items=of, max_items=MANY)
+
+
+def one_of(values: Sequence[str]) -> Schema:
+    """One of some texts."""
+    return Schema(type=OpenAPIType.STRING, enum=list(values))

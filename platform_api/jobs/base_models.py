@@ -1,0 +1,122 @@
+"""Base models: what a fine-tune can start from. Operators register them; clients name them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, get
+from msgspec import Meta
+
+from platform_api.access.guards import Requires
+from platform_api.http.json_bodies import has_control_characters
+from platform_api.http.problems import can_answer
+from storage.errors import NotFound
+from storage.postgres.connection import Script
+from storage.postgres.jobs import base_models, jobs
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.base_models import BaseModel
+from storage.stores import AsyncStores
+
+
+class IdentifiersView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Rare words: `free` ones mean nothing to the base yet, `used` ones name looks it was pretrained on."""
+
+    free: list[str]
+    used: list[str]
+
+
+class SamplerView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How images are drawn unless a request says otherwise."""
+
+    steps: int
+    guidance_scale: float
+
+
+class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a training request takes for each field that it leaves out."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    text_encoder_learning_rate: float
+    token_learning_rate: float
+    prior_loss_weight: float
+    regularization_count: int
+    checkpoint_every: int
+    sample_every: int
+    identifier: str
+
+
+class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A registered base model."""
+
+    name: Annotated[str, Meta(examples=["starter"])]
+    family: Annotated[str, Meta(examples=["sd1"])]
+    resolution: Annotated[int, Meta(description="Pixels of one side.", examples=[64])]
+    licence: str
+    folder_hash: str
+    class_words: Annotated[list[str], Meta(description="The classes it knows; empty: any.", examples=[["mug"]])]
+    identifiers: IdentifiersView
+    training: TrainingDefaultsView
+    sampler: SamplerView
+    seconds_per_step: Annotated[
+        float | None, Meta(description="Pace of recent jobs, everything included; null before the first.")
+    ]
+
+
+class BaseModelList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Every base model, by name."""
+
+    items: list[BaseModelView]
+
+
+def _view(base: BaseModel, pace: float | None) -> BaseModelView:
+    card = base.facts
+    return BaseModelView(
+        name=base.name,
+        family=card.family,
+        resolution=card.resolution,
+        licence=card.licence,
+        folder_hash=base.folder_hash,
+        class_words=list(card.class_words),
+        identifiers=IdentifiersView(free=list(card.identifiers.free), used=list(card.identifiers.used)),
+        training=msgspec.convert(card.training, TrainingDefaultsView, from_attributes=True),
+        sampler=msgspec.convert(card.sampler, SamplerView, from_attributes=True),
+        seconds_per_step=pace,
+    )
+
+
+class BaseModels(Controller):
+    """What a fine-tune can start from."""
+
+    path = "/base-models"
+    tags = ("Base models",)
+
+    @get("/", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403), summary="Every base model")
+    async def list_all(self, stores: AsyncStores) -> BaseModelList:
+        """The base models that a training request can name."""
+
+        def script() -> Script[list[BaseModelView]]:
+            bases = yield from base_models.list_all()
+            paces: list[float | None] = []
+            for base in bases:
+                pace = yield from jobs.seconds_per_step(base.name)
+                paces.append(pace)
+            return [_view(base, pace) for base, pace in zip(bases, paces, strict=True)]
+
+        return BaseModelList(items=await stores.database.run(script))
+
+    @get(
+        "/{name:str}", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403, 404), summary="One of them"
+    )
+    async def show(self, stores: AsyncStores, name: str) -> BaseModelView:
+        """One base model: its classes, free identifiers and training defaults."""
+        if has_control_characters(name):
+            raise NotFound("No base model has a name with control characters.")
+
+        def script() -> Script[BaseModelView]:
+            base = yield from base_models.by_name(name)
+            return _view(base, (yield from jobs.seconds_per_step(base.name)))
+
+        return await stores.database.run(script)

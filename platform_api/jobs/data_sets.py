@@ -1,0 +1,263 @@
+"""Data sets: the subject's photos. Nothing of a refused upload is kept: no row, no blob, no file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.datastructures import State
+from msgspec import Meta
+
+from platform_api import openapi
+from platform_api.access.guards import Caller, Requires
+from platform_api.access.reservations import reserving
+from platform_api.http import multipart
+from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
+from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.problems import can_answer
+from storage.blobs.archives import ArchiveLimits, unpack_images
+from storage.blobs.images import CanonicalImage, ImageWorkers
+from storage.blobs.store import BlobStore
+from storage.errors import ArchiveRefused, ImageRefused, PoolBusy, UploadRefused
+from storage.postgres.connection import Script
+from storage.postgres.jobs import data_sets
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.data_sets import DataSet, DataSetImage
+from storage.settings import UploadSettings
+from storage.stores import AsyncStores
+from storage.thread_pools import ThreadPool
+
+LEAST_IMAGES = 2
+_ADVICE = "3 to 6 photos of one subject, from different sides and in different places, work best."
+_ID = "0b9e1f7c-54d2-4f0e-8f5a-6d1d6a1f2c33"
+
+
+class DataSetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A data set in a list."""
+
+    id: Annotated[UUID, Meta(examples=[_ID])]
+    name: Annotated[str, Meta(examples=["my mug"])]
+    image_count: int
+    content_hash: Annotated[str, Meta(description="The same photos have the same hash, however they were sent.")]
+    created_at: datetime
+
+
+class ImageView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One photo in canonical form: RGB PNG without metadata."""
+
+    position: int
+    name: Annotated[str, Meta(examples=["IMG_0412.jpg"])]
+    sha256: str
+    size: int
+    width: int
+    height: int
+
+
+class DataSetDetail(DataSetView, frozen=True, kw_only=True, rename="camel"):
+    """A data set with its photos, in the order they were sent."""
+
+    images: list[ImageView]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A photo in the staging folder, before and after it is made canonical."""
+
+    name: str
+    source: Path
+    target: Path
+
+
+def _view_fields(data_set: DataSet) -> dict[str, Any]:
+    return {
+        "id": data_set.id,
+        "name": data_set.name,
+        "image_count": data_set.image_count,
+        "content_hash": data_set.content_hash,
+        "created_at": data_set.created_at,
+    }
+
+
+def _detail(data_set: DataSet, images: Sequence[DataSetImage]) -> DataSetDetail:
+    views = [msgspec.convert(image, ImageView, from_attributes=True) for image in images]
+    return DataSetDetail(**_view_fields(data_set), images=views)
+
+
+class DataSets(Controller):
+    """The subject's photos."""
+
+    path = "/data-sets"
+    tags = ("Data sets",)
+
+    @post(
+        "/",
+        guards=[Requires(Scope.DATA_SETS_WRITE)],
+        responses=can_answer(401, 403, 408, 413, 415, 422, 429),
+        operation_class=openapi.UploadOperation,
+        request_max_body_size=None,
+        summary="Upload photos",
+    )
+    async def upload(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, state: State
+    ) -> Response[DataSetDetail]:
+        """PNG, JPEG or WebP files, or zip archives of them, become one data set.
+
+        Each photo is turned upright, stripped of its metadata (also of where it was taken) and kept as a PNG.
+        """
+        limits = stores.settings.uploads
+        writing = stores.pools.blob_writes
+        async with (
+            state.uploads.hold(caller.account_id),
+            reserving(stores, caller, multipart.declared_length(request)) as reservation,
+            multipart.staging_folder(stores) as folder,
+        ):
+            upload = await multipart.receive(request, folder, limits, arrived=reservation.arrived)
+            staged = await writing.run(_unpack, upload, folder, limits)
+            _check_count(len(staged), limits)
+            measured = await _make_canonical(staged, state.image_workers, stores.pools.images)
+            await reservation.becomes(sum(photo.target.stat().st_size for photo in staged))
+            images = await writing.run(_keep, stores.blobs, staged, measured)
+            name = upload.name or f"{len(images)} photos"
+
+            def script() -> Script[DataSet]:
+                yield from reservation.redeem()
+                return (yield from data_sets.create(caller.account_id, name, images))
+
+            data_set = await stores.database.run(script)
+        return Response(
+            _detail(data_set, images), status_code=201, headers={"Location": f"{API}/data-sets/{data_set.id}"}
+        )
+
+    @get(
+        "/", guards=[Requires(Scope.DATA_SETS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first"
+    )
+    async def list_page(
+        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+    ) -> Page[DataSetView]:
+        """A page of the caller's data sets."""
+        before = read_moment_cursor(cursor, UUID)
+        found = await stores.database.run(data_sets.list_for_account(caller.account_id, before=before, limit=limit + 1))
+        end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.id))
+        return Page(
+            items=[DataSetView(**_view_fields(data_set)) for data_set in found[:limit]],
+            metadata=page_metadata(f"{API}/data-sets", end, {"limit": limit}),
+        )
+
+    @get(
+        "/{data_set_id:uuid}",
+        guards=[Requires(Scope.DATA_SETS_READ)],
+        responses=can_answer(401, 403, 404),
+        summary="One data set",
+    )
+    async def show(self, stores: AsyncStores, caller: Caller, data_set_id: UUID) -> DataSetDetail:
+        """A data set with its photos."""
+
+        def script() -> Script[DataSetDetail]:
+            data_set = yield from data_sets.get(data_set_id, caller.account_id)
+            return _detail(data_set, (yield from data_sets.images(data_set_id)))
+
+        return await stores.database.run(script)
+
+    @delete(
+        "/{data_set_id:uuid}",
+        guards=[Requires(Scope.DATA_SETS_WRITE)],
+        responses=can_answer(401, 403, 404, 409),
+        summary="Delete a data set",
+    )
+    async def remove(self, stores: AsyncStores, caller: Caller, data_set_id: UUID) -> None:
+        """The photos are gone for good once the sweep of unused bytes has passed. Models made from them stay."""
+        await stores.database.run(lambda: data_sets.delete(data_set_id, caller.account_id))
+
+
+def _unpack(upload: multipart.Upload, folder: Path, limits: UploadSettings) -> list[Staged]:
+    """Every photo of an upload, archives unpacked. Raises ArchiveRefused naming the archive."""
+    sources: list[tuple[str, Path]] = []
+    bounds = ArchiveLimits(limits.max_images, limits.max_image_bytes, limits.max_unpacked_bytes)
+    for position, file in enumerate(upload.files):
+        if not file.is_archive:
+            sources.append((file.name, file.path))
+            continue
+        inside = folder / f"unpacked-{position:06}"
+        inside.mkdir()
+        try:
+            unpacked = unpack_images(file.path, inside, bounds)
+        except ArchiveRefused as refusal:
+            raise ArchiveRefused(refusal.reason, f"{file.name}: {refusal}") from refusal
+        sources.extend((multipart.plain_name(entry.name), entry.path) for entry in unpacked)
+        _check_most(len(sources), limits)
+    return [Staged(name, source, folder / f"{index:06}.png") for index, (name, source) in enumerate(sources)]
+
+
+def _check_most(count: int, limits: UploadSettings) -> None:
+    if count > limits.max_images:
+        message = f"{count:,} photos; the limit is {limits.max_images:,}. {_ADVICE}"
+        raise UploadRefused("too_many_images", message)
+
+
+def _check_count(count: int, limits: UploadSettings) -> None:
+    _check_most(count, limits)
+    if count < LEAST_IMAGES:
+        said = "No photo was sent" if count == 0 else "One photo is too few: a model would learn its background too"
+        raise UploadRefused("too_few_images", f"{said}. Send at least {LEAST_IMAGES}. {_ADVICE}")
+
+
+async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threads: ThreadPool) -> list[CanonicalImage]:
+    """Canonical PNGs beside their sources, a few at once. Raises ImageRefused naming the first bad photo, PoolBusy.
+
+    After a refusal no photo is begun, and those under way are waited for: the staging folder goes right after.
+    """
+    turns, refused = asyncio.Semaphore(workers.count), asyncio.Event()
+
+    async def make(photo: Staged) -> CanonicalImage | ImageRefused | PoolBusy | None:
+        async with turns:
+            if refused.is_set():
+                return None
+            try:
+                return await threads.run(workers.canonicalise, photo.source, photo.target)
+            except PoolBusy as busy:
+                refused.set()
+                return busy
+            except ImageRefused as refusal:
+                refused.set()
+                return ImageRefused(refusal.reason, f"'{photo.name}' {refusal}.")
+
+    made: list[CanonicalImage] = []
+    for result in await asyncio.gather(*(make(photo) for photo in staged)):
+        if isinstance(result, ImageRefused | PoolBusy):
+            raise result
+        if result is not None:
+            made.append(result)
+    return made
+
+
+def _keep(blobs: BlobStore, staged: Sequence[Staged], measured: Sequence[CanonicalImage]) -> list[DataSetImage]:
+    """Bytes before rows: every photo of an upload that passed as a whole. Raises UploadRefused for copies of one."""
+    if len({_digest(photo.target) for photo in staged}) < LEAST_IMAGES:
+        raise UploadRefused("too_few_images", f"All photos are the same one. Send different ones. {_ADVICE}")
+    images: list[DataSetImage] = []
+    for position, (photo, canonical) in enumerate(zip(staged, measured, strict=True)):
+        blob = blobs.put_file(photo.target)
+        images.append(
+            DataSetImage(
+                position=position,
+                name=photo.name,
+                sha256=blob.sha256,
+                size=blob.size,
+                width=canonical.width,
+                height=canonical.height,
+            )
+        )
+    return images
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

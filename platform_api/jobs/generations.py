@@ -1,0 +1,58 @@
+"""Generations: images drawn from a published model version."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from litestar import Request, Response, post
+
+from platform_api.access.guards import Caller, Requires
+from platform_api.http.headers import request_id
+from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
+from platform_api.http.json_bodies import strictly
+from platform_api.http.problems import can_answer
+from platform_api.jobs.job_views import NOUNS, SubmittedJob
+from platform_api.jobs.jobs import JobRoutes, accept
+from storage.postgres.jobs import submissions
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.generation import GenerationRequest
+from storage.records.jobs.jobs import JobKind
+from storage.stores import AsyncStores
+
+
+class Generations(JobRoutes):
+    """A prompt in, images out."""
+
+    path = f"/{NOUNS[JobKind.GENERATION]}"
+    tags = ("Generations",)
+    kind = JobKind.GENERATION
+
+    @post(
+        "/",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        before_request=strictly(GenerationRequest),
+        responses=can_answer(401, 403, 410, 413, 422, 429),
+        status_code=202,
+        summary="Submit a generation",
+    )
+    async def submit(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        caller: Caller,
+        data: GenerationRequest,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[SubmittedJob]:
+        """Commits the job and answers at once. Image i is drawn with seed + i."""
+        key = checked_key(idempotency_key)
+        script = partial(
+            submissions.submit_generation,
+            data,
+            caller.account_id,
+            stores.settings,
+            seed=fresh_seed(),
+            idempotency_key=key,
+            request_id=request_id(request.scope),
+        )
+        return await accept(stores, script, caller.account_id, key)

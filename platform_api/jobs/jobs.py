@@ -1,0 +1,225 @@
+"""The routes that training jobs and generations share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.datastructures import State
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+
+from platform_api.access.guards import Caller, Requires
+from platform_api.http import downloads
+from platform_api.http.headers import request_id
+from platform_api.http.idempotency import IdempotencyKey, checked_key
+from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
+from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.problems import can_answer
+from platform_api.jobs.job_views import (
+    NOUNS,
+    JobDetail,
+    JobFiles,
+    JobFileView,
+    JobSummary,
+    SubmittedJob,
+    detail,
+    file_view,
+    job_of_kind,
+    read_detail,
+    submitted,
+    summary,
+)
+from platform_api.streams import job_events
+from storage.errors import FreeSpaceLow
+from storage.postgres.connection import Script
+from storage.postgres.jobs import job_files, jobs, submissions
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState
+from storage.stores import AsyncStores
+
+
+async def accept(
+    stores: AsyncStores, script: Callable[[], Script[tuple[Job, bool]]], account_id: UUID, key: str | None
+) -> Response[SubmittedJob]:
+    """Commit the job that a script submits and say where to follow it.
+
+    Raises FreeSpaceLow, but not for a repeat, whose job there is already: its caller is told of it.
+    """
+    try:
+        await stores.free_space.check()
+    except FreeSpaceLow:
+        if key is None or not await stores.database.run(jobs.is_submitted(account_id, key)):
+            raise
+    job, _ = await stores.database.run(script)
+    return submitted(job)
+
+
+class JobRoutes(Controller):
+    """What training jobs and generations share. A subclass names its kind and how one is submitted."""
+
+    kind: ClassVar[JobKind]
+
+    @get("/", guards=[Requires(Scope.JOBS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
+    async def list_page(
+        self,
+        stores: AsyncStores,
+        caller: Caller,
+        cursor: PageCursor = None,
+        limit: PageLimit = 50,
+        in_state: Annotated[JobState | None, Parameter(query="state", description="Only these.")] = None,
+    ) -> Page[JobSummary]:
+        """A page of the caller's jobs."""
+        before = read_number_cursor(cursor)
+        found = await stores.database.run(
+            jobs.list_for_account(caller.account_id, before=before, kind=self.kind, state=in_state, limit=limit + 1)
+        )
+        end = end_of_page(found, limit, lambda last: (last.sequence,))
+        query = {"limit": limit, "state": in_state}
+        return Page(
+            items=[summary(job) for job in found[:limit]],
+            metadata=page_metadata(f"{API}/{NOUNS[self.kind]}", end, query),
+        )
+
+    @get("/{job_id:uuid}", guards=[Requires(Scope.JOBS_READ)], responses=can_answer(401, 403, 404), summary="One job")
+    async def show(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobDetail:
+        """State, progress, place in the queue, estimate, and where its runs are."""
+        job, ahead, seconds = await stores.database.run(read_detail(job_id, caller.account_id, self.kind))
+        return detail(job, ahead, seconds, stores.settings)
+
+    @post(
+        "/{job_id:uuid}/cancel",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        responses=can_answer(401, 403, 404, 409),
+        status_code=202,
+        summary="Ask a job to stop",
+    )
+    async def cancel(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobSummary:
+        """A submitted job is cancelled at once, a running one at its next step; what it made is kept."""
+
+        def script() -> Script[Job]:
+            yield from job_of_kind(job_id, caller.account_id, self.kind)
+            return (yield from jobs.cancel(job_id, caller.account_id))
+
+        return summary(await stores.database.run(script))
+
+    @post(
+        "/{job_id:uuid}/retry",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        responses=can_answer(401, 403, 404, 409, 410, 422, 429),
+        status_code=202,
+        summary="Try a failed or cancelled job again",
+    )
+    async def retry(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        caller: Caller,
+        job_id: UUID,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[SubmittedJob]:
+        """A new job with the same recipe, from the old one's newest checkpoint."""
+        key, identity = checked_key(idempotency_key), request_id(request.scope)
+
+        def script() -> Script[tuple[Job, bool]]:
+            yield from job_of_kind(job_id, caller.account_id, self.kind)
+            return (
+                yield from submissions.retry(
+                    job_id, caller.account_id, stores.settings, idempotency_key=key, request_id=identity
+                )
+            )
+
+        return await accept(stores, script, caller.account_id, key)
+
+    @get(
+        "/{job_id:uuid}/events",
+        guards=[Requires(Scope.JOBS_READ)],
+        responses={
+            200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=job_events.MEDIA_TYPE),
+            204: ResponseSpec(None, description="The job has ended and every event was told"),
+            **can_answer(401, 403, 404, 422, 429),
+        },
+        media_type=job_events.MEDIA_TYPE,
+        summary="Follow a job",
+    )
+    async def follow(
+        self,
+        stores: AsyncStores,
+        caller: Caller,
+        state: State,
+        job_id: UUID,
+        last_event_id: Annotated[
+            str | None, Parameter(header="Last-Event-ID", description="Only events after this one.", required=False)
+        ] = None,
+    ) -> Response[Any]:
+        """Server-sent events: state changes with ids, replayed after Last-Event-ID; `progress` ticks without.
+
+        The stream ends with the job; with `stream.ended` when the key does not work any more.
+        """
+        after, allowed = job_events.read_last_event_id(last_event_id), state.stream_keys.allowing(caller.key.id)
+        job = await stores.database.run(job_of_kind(job_id, caller.account_id, self.kind))
+        return await job_events.respond(stores, state.announcements, state.streams, job, after, allowed)
+
+    @get(
+        "/{job_id:uuid}/samples",
+        guards=[Requires(Scope.JOBS_READ)],
+        responses=can_answer(401, 403, 404),
+        summary="Sample images so far",
+    )
+    async def samples(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobFiles:
+        """The sample images that the job has made, oldest first."""
+        found = await self._files(stores, caller, job_id)
+        return JobFiles(items=[file for file in found if file.role in (JobFileRole.SAMPLE, JobFileRole.GRID)])
+
+    @get(
+        "/{job_id:uuid}/files",
+        guards=[Requires(Scope.JOBS_READ)],
+        responses=can_answer(401, 403, 404),
+        summary="Files of a job",
+    )
+    async def files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobFiles:
+        """Everything the job has made, oldest first."""
+        return JobFiles(items=await self._files(stores, caller, job_id))
+
+    @delete(
+        "/{job_id:uuid}/files",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        responses=can_answer(401, 403, 404, 409),
+        summary="Delete what a job made",
+    )
+    async def delete_files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> None:
+        """Its files and checkpoints count for the account no more. The job stays in lists, and what was published of it
+        stays; a retry begins at its first step. While the job has not ended: 409."""
+
+        def script() -> Script[None]:
+            yield from job_of_kind(job_id, caller.account_id, self.kind)
+            yield from jobs.delete_files(job_id, caller.account_id)
+
+        await stores.database.run(script)
+
+    @downloads.read_route(
+        "/{job_id:uuid}/files/{name:path}", guards=[Requires(Scope.JOBS_READ)], summary="Bytes of a job's file"
+    )
+    async def file(
+        self, request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, job_id: UUID, name: PurePosixPath
+    ) -> Response[Any]:
+        """The bytes of one file, whole or a range."""
+
+        def script() -> Script[JobFile]:
+            yield from job_of_kind(job_id, caller.account_id, self.kind)
+            return (yield from job_files.file(job_id, downloads.plain_path(name)))
+
+        found = await stores.database.run(script)
+        wanted = downloads.Download(found.sha256, found.size, found.name, found.media_type)
+        return await downloads.respond(request, stores.blobs, wanted)
+
+    async def _files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> list[JobFileView]:
+        def script() -> Script[list[JobFile]]:
+            yield from job_of_kind(job_id, caller.account_id, self.kind)
+            return (yield from job_files.files(job_id))
+
+        found = await stores.database.run(script)
+        return [file_view(file, self.kind, stores.settings) for file in found]

@@ -1,0 +1,58 @@
+"""Training jobs: fine-tunes of a base model on a data set."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from litestar import Request, Response, post
+
+from platform_api.access.guards import Caller, Requires
+from platform_api.http.headers import request_id
+from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
+from platform_api.http.json_bodies import strictly
+from platform_api.http.problems import can_answer
+from platform_api.jobs.job_views import NOUNS, SubmittedJob
+from platform_api.jobs.jobs import JobRoutes, accept
+from storage.postgres.jobs import submissions
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.jobs import JobKind
+from storage.records.jobs.training import TrainingRequest
+from storage.stores import AsyncStores
+
+
+class TrainingJobs(JobRoutes):
+    """Photos in, a catalogued model out."""
+
+    path = f"/{NOUNS[JobKind.TRAINING]}"
+    tags = ("Training jobs",)
+    kind = JobKind.TRAINING
+
+    @post(
+        "/",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        before_request=strictly(TrainingRequest),
+        responses=can_answer(401, 403, 413, 422, 429),
+        status_code=202,
+        summary="Submit a fine-tune",
+    )
+    async def submit(
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        caller: Caller,
+        data: TrainingRequest,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[SubmittedJob]:
+        """Commits the job and answers at once. A field left out takes the base model's own default."""
+        key = checked_key(idempotency_key)
+        script = partial(
+            submissions.submit_training,
+            data,
+            caller.account_id,
+            stores.settings,
+            seed=fresh_seed(),
+            idempotency_key=key,
+            request_id=request_id(request.scope),
+        )
+        return await accept(stores, script, caller.account_id, key)

@@ -1,0 +1,173 @@
+"""Activity: acts that clients count, and those that could not be."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, get, post
+from msgspec import Meta
+
+from platform_api.access.guards import Caller, Requires
+from platform_api.http.json_bodies import strictly
+from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
+from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.problems import can_answer
+from platform_api.http.query_parameters import BIGGEST
+from storage.errors import InvalidRequest
+from storage.postgres.metrics import activity
+from storage.records.accounts.accounts import Role, Scope
+from storage.records.metrics.activity import MOST, Act, Counted, Metric, Reason
+from storage.records.policy.viewers import viewer_of
+from storage.stores import AsyncStores
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class Kind(StrEnum):
+    """Acts that are counted for others. Reactions, comments and follows are counted where they are written."""
+
+    VIEW = "view"
+    DOWNLOAD = "download"
+    GENERATION = "generation"
+    TIP = "tip"
+
+
+class NewAct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """One act."""
+
+    key: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[^\x00-\x1f\x7f]*$",
+            description="Your name for this act: the same key again is the same act.",
+            examples=["page-7-2026-06-01T12:00:00Z-5f1c"],
+        ),
+    ]
+    kind: Kind
+    entity: Counted
+    entity_id: Annotated[int, Meta(ge=1, le=BIGGEST, description="An id; of a user, the number.")]
+    occurred_at: Annotated[
+        datetime, Meta(tz=True, description="At most 7 days ago and 5 minutes ahead; anything else is set aside.")
+    ]
+    amount: Annotated[int, Meta(ge=1, le=BIGGEST, description="How much a tip gives; 1 for other acts.")] = 1
+
+
+class NewActivity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Acts to count."""
+
+    activities: Annotated[list[NewAct], Meta(min_length=1, max_length=MOST)]
+
+
+class RefusedAct(msgspec.Struct, frozen=True, kw_only=True):
+    """An act that was set aside, and why."""
+
+    key: str
+    reason: Reason
+
+
+class CountedBatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What became of a call's acts: counted by it, counted before, set aside."""
+
+    batch_id: int
+    accepted: int
+    repeated: int
+    set_aside: int
+    refusals: list[RefusedAct]
+
+
+class SetAsideAct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An act that was not counted."""
+
+    id: int
+    batch_id: int
+    key: str
+    reason: Reason
+    metric: Metric
+    entity: Counted
+    entity_id: int
+    amount: int
+    occurred_at: datetime
+    noted_at: datetime
+
+
+class ActivityResource(Controller):
+    """Counted acts."""
+
+    path = "/activity"
+    tags = ("Activity",)
+
+    @post(
+        "/",
+        guards=[Requires(Scope.ACTIVITY_WRITE)],
+        before_request=strictly(NewActivity),
+        request_max_body_size=MAX_BODY_BYTES,
+        responses=can_answer(401, 403, 413, 422),
+        status_code=202,
+        summary="Count acts",
+    )
+    async def count(self, stores: AsyncStores, caller: Caller, data: NewActivity) -> CountedBatch:
+        """Commits the acts, at most 1,000, and answers; the counts follow with the next roll-up.
+
+        A call can be repeated: each key counts once. What is too old or too early, about something that is not there
+        (any more), or a key that was counted with another time, is set aside and named.
+        """
+        acts = [_act(n, act) for n, act in enumerate(data.activities)]
+        source = f"account {caller.account_id}"
+        batch = await stores.database.run(lambda: activity.ingest(source, acts, viewer=viewer_of(caller.account)))
+        return CountedBatch(
+            batch_id=batch.id,
+            accepted=batch.accepted,
+            repeated=batch.repeated,
+            set_aside=batch.set_aside,
+            refusals=[RefusedAct(key=refusal.key_text, reason=refusal.reason) for refusal in batch.refusals],
+        )
+
+    @get(
+        "/set-aside",
+        guards=[Requires(Scope.ACTIVITY_READ)],
+        responses=can_answer(401, 403, 422),
+        summary="Acts that were not counted",
+    )
+    async def set_aside(
+        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+    ) -> Page[SetAsideAct]:
+        """A page of the acts of your calls that were set aside, newest first; a moderator sees everybody's."""
+        whose = None if caller.account.role is Role.MODERATOR else caller.account_id
+        found = await stores.database.run(
+            activity.set_aside(account_id=whose, before=read_number_cursor(cursor), limit=limit + 1)
+        )
+        end = end_of_page(found, limit, lambda last: (last.id,))
+        items = [
+            SetAsideAct(
+                id=one.id,
+                batch_id=one.batch_id,
+                key=one.key_text,
+                reason=one.reason,
+                metric=one.metric,
+                entity=one.entity,
+                entity_id=one.entity_id,
+                amount=one.amount,
+                occurred_at=one.occurred_at,
+                noted_at=one.noted_at,
+            )
+            for one in found[:limit]
+        ]
+        return Page(items=items, metadata=page_metadata(f"{API}/activity/set-aside", end, {"limit": limit}))
+
+
+def _act(position: int, act: NewAct) -> Act:
+    if act.amount != 1 and act.kind is not Kind.TIP:
+        raise InvalidRequest({f"activities[{position}].amount": "is for tips; leave it out for a " + act.kind})
+    return Act(
+        key=act.key,
+        entity=act.entity,
+        entity_id=act.entity_id,
+        metric=Metric(act.kind),
+        occurred_at=act.occurred_at,
+        amount=act.amount,
+    )

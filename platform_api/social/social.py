@@ -1,0 +1,287 @@
+"""Follows, reactions and comments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, Response, delete, get, patch, post, put
+from litestar.params import Parameter
+from msgspec import Meta
+
+from platform_api.access.guards import Caller, Reads, Requires
+from platform_api.http.json_bodies import LINES, strictly
+from platform_api.http.limits import (
+    PageCursor,
+    PageLimit,
+    end_of_page,
+    read_moment_cursor,
+    read_number,
+    read_number_cursor,
+)
+from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.problems import can_answer
+from platform_api.http.query_parameters import BIGGEST
+from storage.postgres.connection import Script
+from storage.postgres.social import social
+from storage.records.accounts.accounts import Scope
+from storage.records.policy.viewers import Viewer, viewer_of
+from storage.records.social.social import LONGEST_COMMENT, Comment, Entity, Reaction, Subject
+from storage.stores import AsyncStores
+
+Number = Annotated[int, Parameter(ge=1, le=BIGGEST)]
+Words = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=LONGEST_COMMENT,
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x08\x0b-\x1f\x7f]*$",
+        description="Plain text, at least one sign that is not a space; @name mentions an account.",
+        examples=["Lovely light, @owner!"],
+    ),
+    LINES,
+]
+
+
+class FollowView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An account that you follow."""
+
+    number: int
+    username: str
+    since: datetime
+
+
+class FollowedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whether you follow an account now."""
+
+    number: int
+    username: str
+    following: bool
+
+
+class ReactionsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Your reactions to an entity."""
+
+    entity: Entity
+    entity_id: int
+    reactions: list[Reaction]
+
+
+class NewComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A comment to write. `parentId` is a comment on the same entity that it replies to."""
+
+    entity: Subject
+    entity_id: Annotated[int, Meta(ge=1, le=BIGGEST)]
+    content: Words
+    parent_id: Annotated[int, Meta(ge=1, le=BIGGEST)] | None = None
+
+
+class EditedComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A comment's new words."""
+
+    content: Words
+
+
+class CommentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A comment. Without content it was deleted, or its author banned: its place stays, for the replies to it."""
+
+    id: int
+    entity: Subject
+    entity_id: int
+    parent_id: int | None
+    number: Annotated[int, Meta(description="The author's number.")]
+    username: str
+    content: str | None
+    mentions: Annotated[list[str], Meta(description="The names of the accounts that it mentions.")]
+    created_at: datetime
+    edited_at: datetime | None
+    deleted: bool
+
+
+class Follows(Controller):
+    """Whom you follow."""
+
+    path = "/follows"
+    tags = ("Social",)
+
+    @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 422), summary="Whom you follow")
+    async def list_page(
+        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+    ) -> Page[FollowView]:
+        """A page of the accounts that you follow, newest first."""
+        before = read_moment_cursor(cursor, read_number)
+        found = await stores.database.run(social.followed(caller.account_id, before=before, limit=limit + 1))
+        end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.number))
+        return Page(
+            items=[FollowView(number=one.number, username=one.name, since=one.created_at) for one in found[:limit]],
+            metadata=page_metadata(f"{API}/follows", end, {"limit": limit}),
+        )
+
+    @put(
+        "/{number:int}",
+        guards=[Requires(Scope.SOCIAL_WRITE)],
+        responses=can_answer(401, 403, 404, 409, 422),
+        summary="Follow",
+    )
+    async def follow(self, stores: AsyncStores, caller: Caller, number: Number) -> FollowedView:
+        """Follow the account of this number. Repeating it changes nothing."""
+        followed = await stores.database.run(lambda: social.follow(caller.account_id, number))
+        return FollowedView(number=followed.number, username=followed.name, following=True)
+
+    @delete(
+        "/{number:int}",
+        guards=[Requires(Scope.SOCIAL_WRITE)],
+        responses=can_answer(401, 403, 404, 422),
+        status_code=200,
+        summary="Follow no more",
+    )
+    async def unfollow(self, stores: AsyncStores, caller: Caller, number: Number) -> FollowedView:
+        """Follow the account of this number no more. Repeating it changes nothing."""
+        followed = await stores.database.run(lambda: social.unfollow(caller.account_id, number))
+        return FollowedView(number=followed.number, username=followed.name, following=False)
+
+
+class Reactions(Controller):
+    """Your reactions: thumbs for models and versions; like, dislike, laugh, cry, heart for images and comments."""
+
+    path = "/reactions/{entity:str}/{entity_id:int}"
+    tags = ("Social",)
+
+    @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 404, 422), summary="Your reactions")
+    async def show(self, stores: AsyncStores, caller: Caller, entity: Entity, entity_id: Number) -> ReactionsView:
+        """Your own reactions to an entity. How many there are of all stands with the entity."""
+        mine = await stores.database.run(social.reactions_of(caller.account_id, entity, entity_id))
+        return ReactionsView(entity=entity, entity_id=entity_id, reactions=mine)
+
+    @put(
+        "/{reaction:str}",
+        guards=[Requires(Scope.SOCIAL_WRITE)],
+        responses=can_answer(401, 403, 404, 410, 422),
+        summary="React",
+    )
+    async def react(
+        self, stores: AsyncStores, caller: Caller, entity: Entity, entity_id: Number, reaction: Reaction
+    ) -> ReactionsView:
+        """Once for each reaction: repeating it changes nothing. A thumb takes the place of the other one."""
+        viewer = viewer_of(caller.account)
+        mine = await stores.database.run(lambda: social.react(viewer, caller.account_id, entity, entity_id, reaction))
+        return ReactionsView(entity=entity, entity_id=entity_id, reactions=mine)
+
+    @delete(
+        "/{reaction:str}",
+        guards=[Requires(Scope.SOCIAL_WRITE)],
+        responses=can_answer(401, 403, 404, 422),
+        status_code=200,
+        summary="Take a reaction back",
+    )
+    async def take_back(
+        self, stores: AsyncStores, caller: Caller, entity: Entity, entity_id: Number, reaction: Reaction
+    ) -> ReactionsView:
+        """Repeating it changes nothing."""
+        mine = await stores.database.run(lambda: social.take_back(caller.account_id, entity, entity_id, reaction))
+        return ReactionsView(entity=entity, entity_id=entity_id, reactions=mine)
+
+
+class Comments(Controller):
+    """What is said about models, versions and images."""
+
+    path = "/comments"
+    tags = ("Social",)
+
+    @get("/", guards=[Reads(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 404, 410, 422), summary="List")
+    async def list_page(
+        self,
+        stores: AsyncStores,
+        viewer: Viewer,
+        entity: Subject,
+        entity_id: Annotated[int, Parameter(query="entityId", ge=1, le=BIGGEST)],
+        cursor: PageCursor = None,
+        limit: PageLimit = 50,
+    ) -> Page[CommentView]:
+        """A page of the comments on an entity, newest first."""
+        before = read_number_cursor(cursor)
+
+        def script() -> Script[list[CommentView]]:
+            found = yield from social.comments(viewer, entity, entity_id, before=before, limit=limit + 1)
+            return (yield from _views(found))
+
+        views = await stores.database.run(script)
+        end = end_of_page(views, limit, lambda last: (last.id,))
+        query = {"entity": entity.value, "entityId": entity_id, "limit": limit}
+        return Page(items=views[:limit], metadata=page_metadata(f"{API}/comments", end, query))
+
+    @post(
+        "/",
+        guards=[Requires(Scope.SOCIAL_WRITE)],
+        before_request=strictly(NewComment),
+        responses=can_answer(401, 403, 404, 410, 413, 422),
+        summary="Comment",
+    )
+    async def write(self, stores: AsyncStores, caller: Caller, data: NewComment) -> Response[CommentView]:
+        """Comment on a model, version or image, or reply to a comment there."""
+        viewer = viewer_of(caller.account)
+        words = (data.entity, data.entity_id, data.content, data.parent_id)
+        view = await stores.database.run(lambda: _view(social.comment(viewer, caller.account_id, *words)))
+        return Response(view, status_code=201, headers={"Location": f"{API}/comments/{view.id}"})
+
+    @get(
+        "/{comment_id:int}",
+        guards=[Reads(Scope.SOCIAL_READ)],
+        responses=can_answer(401, 403, 404, 410, 422),
+        summary="One comment",
+    )
+    async def show(self, stores: AsyncStores, viewer: Viewer, comment_id: Number) -> CommentView:
+        """A comment on something that you may see."""
+        return await stores.database.run(_view(social.seen_comment(viewer, comment_id)))
+
+    @patch(
+        "/{comment_id:int}",
+        guards=[Requires(Scope.SOCIAL_WRITE)],
+        before_request=strictly(EditedComment),
+        responses=can_answer(401, 403, 404, 410, 413, 422),
+        summary="Edit",
+    )
+    async def edit(self, stores: AsyncStores, caller: Caller, comment_id: Number, data: EditedComment) -> CommentView:
+        """Change the words of your own comment. Whom it did not mention before hears of it now."""
+        viewer = viewer_of(caller.account)
+        return await stores.database.run(lambda: _view(social.edit_comment(viewer, comment_id, data.content)))
+
+    @delete(
+        "/{comment_id:int}",
+        guards=[Requires(Scope.SOCIAL_WRITE)],
+        responses=can_answer(401, 403, 404, 410, 422),
+        summary="Delete",
+    )
+    async def remove(self, stores: AsyncStores, caller: Caller, comment_id: Number) -> None:
+        """Delete your own comment; a moderator can delete anybody's. Replies stay."""
+        await stores.database.run(lambda: social.delete_comment(viewer_of(caller.account), comment_id))
+
+
+def _view(script: Script[Comment]) -> Script[CommentView]:
+    found = yield from script
+    return (yield from _views([found]))[0]
+
+
+def _views(found: Sequence[Comment]) -> Script[list[CommentView]]:
+    mentions: dict[int, list[str]] = {}
+    for comment_id, name in (yield from social.mentions([comment.id for comment in found])):
+        mentions.setdefault(comment_id, []).append(name)
+    return [_as_view(comment, mentions) for comment in found]
+
+
+def _as_view(comment: Comment, mentions: Mapping[int, list[str]]) -> CommentView:
+    return CommentView(
+        id=comment.id,
+        entity=comment.entity,
+        entity_id=comment.entity_id,
+        parent_id=comment.parent_id,
+        number=comment.number,
+        username=comment.name,
+        content=comment.content,
+        mentions=[] if comment.content is None else mentions.get(comment.id, []),
+        created_at=comment.created_at,
+        edited_at=comment.edited_at,
+        deleted=comment.content is None,
+    )
