@@ -27,7 +27,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from benchmarks.bare_flow import bare
 from deployments.local.environment import flow_environment, shared_environment
-from flows.orchestrator import open_prefect
+from flows.runs.orchestrator import open_prefect
 from tests.deployments.platform import Platform, running_platform
 from tests.faults.bench import Bench, Points, add_tiny_base
 

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torch.nn.functional import mse_loss
 
+from flows.diffusion.devices import prepare_torch
+from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
 from flows.training.data import TrainingImages, encode_images, generator_for, pixels_of_all
-from flows.training.devices import prepare_torch
-from flows.training.families.mapping import family_named
-from flows.training.families.protocol import Components
 from flows.training.fit import fit
 from storage.records.jobs.training import SamplerSettings, TrainingRecipe
 

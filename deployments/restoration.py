@@ -22,11 +22,11 @@ from deployments.local.restore_mark import BESIDE, MARK, take_mark
 from deployments.restored_databases import Databases
 from deployments.restoring import unmark
 from deployments.stores_in_use import refuse_stores_in_use
-from flows.upkeep import sealed_keys
-from flows.upkeep.backup_store import BackupStore, Say, check_there
-from flows.upkeep.copies import copy_blobs, restore_artifacts, trusted
-from flows.upkeep.manifest import IDENTITY, KEYS, Manifest
-from flows.upkeep.verification import artifacts_of, blobs_of, check_known, check_server, check_whole
+from flows.upkeep.backup import sealed_keys
+from flows.upkeep.backup.backup_store import BackupStore, Say, check_there
+from flows.upkeep.backup.copies import copy_blobs, restore_artifacts, trusted
+from flows.upkeep.backup.manifest import IDENTITY, KEYS, Manifest
+from flows.upkeep.backup.verification import artifacts_of, blobs_of, check_known, check_server, check_whole
 from storage.blobs.store import BlobStore
 from storage.errors import BackupDamaged, BackupRefused
 from storage.postgres.upkeep import restored

@@ -9,9 +9,9 @@ from pydantic import SecretStr
 
 from deployments.restoring import connected, databases, is_marked, mark, outside
 from flows.indexing.filling import fill
-from flows.upkeep import dumps
-from flows.upkeep.backup_store import BackupStore, Say
-from flows.upkeep.manifest import MLFLOW, PREFECT, Manifest
+from flows.upkeep.backup import dumps
+from flows.upkeep.backup.backup_store import BackupStore, Say
+from flows.upkeep.backup.manifest import MLFLOW, PREFECT, Manifest
 from storage.errors import BackupRefused
 from storage.postgres.connection import Database
 from storage.postgres.migrating import migrate

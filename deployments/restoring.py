@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from deployments.local.restore_mark import BESIDE, MARK, take_mark
-from flows.upkeep.manifest import DARKROOM, MLFLOW, PREFECT
+from flows.upkeep.backup.manifest import DARKROOM, MLFLOW, PREFECT
 from storage.errors import StoreUnavailable
 from storage.postgres.migrating import RESTORING
 from storage.settings import Settings

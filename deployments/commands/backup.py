@@ -12,10 +12,10 @@ from typer.core import TyperGroup
 
 from deployments.commands.operator import operator_stores
 from deployments.commands.tables import echo_table
-from flows.upkeep import sealed_keys
-from flows.upkeep.backup import back_up_to
-from flows.upkeep.backup_store import BackupStore, check_there
-from flows.upkeep.verification import verify as verify_whole
+from flows.upkeep.backup import sealed_keys
+from flows.upkeep.backup.backup import back_up_to
+from flows.upkeep.backup.backup_store import BackupStore, check_there
+from flows.upkeep.backup.verification import verify as verify_whole
 from storage.errors import BackupFailed, BackupRefused, PostgresUnavailable
 from storage.settings import Settings, load_settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from deployments.commands.operator import operator_stores
-from flows.reconcile import check_invariants
+from flows.upkeep.reconcile import check_invariants
 from storage.settings import load_settings
 
 

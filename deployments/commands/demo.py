@@ -20,8 +20,8 @@ from deployments.commands.train import cost_in_time, in_words, known_base, submi
 from deployments.local.platform import start_detached
 from deployments.local.seed import STARTER
 from deployments.local.state import PartState, holder, read_record
-from flows.training.starter.drawing import render_photos
-from flows.training.starter.world import Subject, held_out_subjects
+from flows.starter.drawing import render_photos
+from flows.starter.world import Subject, held_out_subjects
 from storage.errors import DarkroomError
 from storage.settings import Settings, load_settings
 

@@ -9,8 +9,8 @@ import typer
 
 from deployments.commands.operator import operator_stores
 from deployments.local.fingerprint import PREFECT_FILE, stanzas
-from flows import pausing
-from flows.orchestrator import Orchestrator, PrefectAway, open_prefect
+from flows.runs.orchestrator import Orchestrator, PrefectAway, open_prefect
+from flows.upkeep import pausing
 from storage.errors import NotFound
 from storage.postgres.connection import Database
 from storage.settings import load_settings

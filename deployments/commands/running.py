@@ -8,7 +8,7 @@ from uuid import uuid4
 import typer
 
 from deployments.local.fingerprint import PREFECT_FILE, stanzas
-from flows.orchestrator import Orchestrator, open_prefect
+from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.errors import NotFound
 from storage.settings import load_settings
 

@@ -10,7 +10,7 @@ import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from deployments.commands.operator import CONNECT_SECONDS
-from flows.upkeep.dumps import program
+from flows.upkeep.backup.dumps import program
 from storage.settings import Settings, load_settings
 
 

@@ -21,8 +21,8 @@ from deployments.local.environment import prefect_client_environment
 from deployments.local.errors import PlatformError
 from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas
 from deployments.local.prefect_http import prefect_http
-from flows.orchestrator import Orchestrator, open_prefect
-from flows.pausing import still_paused
+from flows.runs.orchestrator import Orchestrator, open_prefect
+from flows.upkeep.pausing import still_paused
 from storage.postgres.connection import Database
 from storage.postgres.upkeep import flow_deployments
 from storage.settings import Settings, load_settings

@@ -177,7 +177,7 @@ def mlflow_origins(settings: MlflowSettings) -> list[str]:
 
 
 def mlflow_client_environment(settings: Settings) -> dict[str, str]:
-    """How a process speaks with MLflow; who it is, `flows.tracking` knows from the settings. MLflow's own defaults
+    """How a process speaks with MLflow; who it is, `flows.jobs.tracking` knows from the settings. MLflow's own defaults
     block for four minutes when the server is away."""
     return {
         "MLFLOW_TRACKING_URI": settings.mlflow.url,

@@ -11,11 +11,11 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from flows.artifacts import ArtifactBoard, image_link
 from flows.generation.backends.mapping import BACKENDS
-from flows.lifecycle import RunningJob, running_job
-from flows.retries import STORE_RETRIES
-from flows.upkeep.retention import tidy_folders
+from flows.jobs.lifecycle import RunningJob, running_job
+from flows.runs.artifacts import ArtifactBoard, image_link
+from flows.runs.retries import STORE_RETRIES
+from flows.upkeep.retention.retention import tidy_folders
 from storage.blobs import cached_folders
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script

@@ -9,7 +9,7 @@ from functools import partial
 
 from flows.indexing.documents import write_everywhere
 from flows.indexing.draining import SYNC, drain_batch
-from flows.retries import retried
+from flows.runs.retries import retried
 from storage.errors import StoreUnavailable
 from storage.postgres.search import search_builds, search_queue, search_sources
 from storage.records.search.search import Build, BuildState, Kind

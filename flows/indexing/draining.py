@@ -7,9 +7,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from flows.crash_points import reach
 from flows.indexing.documents import write_everywhere
-from flows.retries import patiently
+from flows.runs.crash_points import reach
+from flows.runs.retries import patiently
 from storage.errors import StoreUnavailable
 from storage.postgres.search import search_queue
 from storage.records.search.search import Kind

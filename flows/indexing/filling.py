@@ -15,10 +15,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from flows.crash_points import reach
-from flows.dask_cluster import dask_client
 from flows.indexing.documents import write_to
-from flows.retries import patiently
+from flows.runs.crash_points import reach
+from flows.runs.dask_cluster import dask_client
+from flows.runs.retries import patiently
 from storage.postgres.search import search_sources
 from storage.records.search.search import Build
 from storage.settings import Settings

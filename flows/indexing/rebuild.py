@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from prefect import flow, get_run_logger
 
-from flows.artifacts import leave_table
-from flows.crash_points import reach
 from flows.indexing import builds
 from flows.indexing.draining import sole_writer
 from flows.indexing.filling import SHARD, fill
-from flows.light_tracking import FAILED, KILLED, RUNNING, note
-from flows.retries import patiently
+from flows.runs.artifacts import leave_table
+from flows.runs.crash_points import reach
+from flows.runs.light_tracking import FAILED, KILLED, RUNNING, note
+from flows.runs.retries import patiently
 from storage.errors import WrongState
 from storage.postgres.search import search_queue
 from storage.records.search.search import Build, Kind

@@ -11,9 +11,9 @@ from functools import partial
 
 from prefect import flow
 
-from flows import drains
 from flows.indexing.draining import SYNC, drain
-from flows.run_logs import run_logger
+from flows.runs import draining_flows
+from flows.runs.run_logs import run_logger
 from storage.postgres.search import search_queue
 from storage.stores import Stores
 
@@ -26,10 +26,10 @@ NOTE_SECONDS = 60.0
 @flow(name=SYNC)
 def sync_search_index() -> int:
     """Write what changed to the search index until nothing has for a while; gives how many ids were written."""
-    with drains.sole_drain(SYNC) as stores:
+    with draining_flows.sole_drain(SYNC) as stores:
         if stores is None:
             return 0
-        written = drain_until_idle(stores, drains.IDLE_SECONDS)
+        written = drain_until_idle(stores, draining_flows.IDLE_SECONDS)
         lag = stores.database.run(search_queue.lag())
     _log().info("%d written, %d waiting, %d refused", written, lag.waiting, lag.dead_letters)
     return written
@@ -38,7 +38,7 @@ def sync_search_index() -> int:
 def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     """Drain again whenever somebody says that rows wait, until nobody has for `idle_seconds`."""
     figures = DrainFigures(stores)
-    total = drains.drain_until_idle(
+    total = draining_flows.drain_until_idle(
         stores,
         SYNC,
         "search_queue",
@@ -61,7 +61,7 @@ class DrainFigures:
         self._begin()
 
     def _begin(self) -> None:
-        self._work, self._lag = drains.Work(), 0.0
+        self._work, self._lag = draining_flows.Work(), 0.0
         self._since = time.monotonic()
 
     def drain(self) -> int:
@@ -74,7 +74,7 @@ class DrainFigures:
 
     def _drain(self) -> int:
         lag = self._stores.database.run(search_queue.lag())
-        written = self._work.timed(lambda: drain(self._stores, drains.TURN_SECONDS))()
+        written = self._work.timed(lambda: drain(self._stores, draining_flows.TURN_SECONDS))()
         if written:
             self._lag = max(self._lag, lag.oldest_seconds)
         return written
@@ -90,5 +90,5 @@ class DrainFigures:
                 "waiting_after": left.waiting,
                 "dead_letters": left.dead_letters,
             }
-            drains.note_point(self._stores.settings, SYNC, points)
+            draining_flows.note_point(self._stores.settings, SYNC, points)
         self._begin()

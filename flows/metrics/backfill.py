@@ -9,10 +9,10 @@ from datetime import date, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from flows.crash_points import reach
 from flows.metrics.leaderboards import rank_day
 from flows.metrics.rollups import settle
-from flows.retries import patiently
+from flows.runs.crash_points import reach
+from flows.runs.retries import patiently
 from storage.errors import DarkroomError, Refused
 from storage.postgres.connection import Query, Script
 from storage.postgres.metrics import backfills, rollups

@@ -15,11 +15,11 @@ import msgspec
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.artifacts import leave_table
-from flows.crash_points import reach
-from flows.light_tracking import note
-from flows.retries import run_patiently
-from flows.run_logs import run_logger
+from flows.runs.artifacts import leave_table
+from flows.runs.crash_points import reach
+from flows.runs.light_tracking import note
+from flows.runs.retries import run_patiently
+from flows.runs.run_logs import run_logger
 from storage.postgres.connection import Script
 from storage.postgres.metrics import activity, freshness, rollups
 from storage.records.metrics.freshness import unfinished

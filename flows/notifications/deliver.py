@@ -17,13 +17,13 @@ from functools import partial
 
 from prefect import flow
 
-from flows import drains
-from flows.crash_points import reach
 from flows.notifications.channels.mapping import senders
 from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel, Sender, Told, TryAgain
 from flows.notifications.gathering import gather, utc_now
-from flows.retries import patiently, run_patiently
-from flows.run_logs import run_logger
+from flows.runs import draining_flows
+from flows.runs.crash_points import reach
+from flows.runs.retries import patiently, run_patiently
+from flows.runs.run_logs import run_logger
 from storage.errors import DarkroomError
 from storage.postgres.connection import Script
 from storage.postgres.notifications import deliveries, endpoints, sendings
@@ -47,22 +47,24 @@ Senders = Mapping[Channel, Sender]
 @flow(name=DELIVER)
 def deliver_notifications() -> int:
     """Send everything that is due until nothing has been for a while; gives how many sendings were tried."""
-    with drains.sole_drain(DELIVER) as stores:
+    with draining_flows.sole_drain(DELIVER) as stores:
         if stores is None:
             return 0
-        channels, work = senders(stores.settings), drains.Work()
-        tried = drains.drain_until_idle(
+        channels, work = senders(stores.settings), draining_flows.Work()
+        tried = draining_flows.drain_until_idle(
             stores,
             DELIVER,
             "deliveries",
-            work.timed(lambda: deliver(stores, channels, seconds=drains.TURN_SECONDS)),
+            work.timed(lambda: deliver(stores, channels, seconds=draining_flows.TURN_SECONDS)),
             lambda: stores.database.run(deliveries.next_due()),
-            drains.IDLE_SECONDS,
+            draining_flows.IDLE_SECONDS,
         )
         lag = stores.database.run(deliveries.lag())
         if tried:
             late = {"waiting_after": lag.waiting + lag.sendings, "lag_seconds_after": lag.oldest_seconds}
-            drains.note_point(stores.settings, DELIVER, {**work.figures(), **late, "dead_letters": lag.dead_letters})
+            draining_flows.note_point(
+                stores.settings, DELIVER, {**work.figures(), **late, "dead_letters": lag.dead_letters}
+            )
     _log().info("%d sendings tried, %d wait, %d were given up", tried, lag.sendings, lag.dead_letters)
     return tried
 

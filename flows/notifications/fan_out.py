@@ -13,11 +13,11 @@ from functools import partial
 
 from prefect import flow
 
-from flows import drains
-from flows.crash_points import reach
 from flows.notifications.messages import words
-from flows.retries import run_patiently
-from flows.run_logs import run_logger
+from flows.runs import draining_flows
+from flows.runs.crash_points import reach
+from flows.runs.retries import run_patiently
+from flows.runs.run_logs import run_logger
 from storage.postgres.notifications import notifications
 from storage.records.notifications.notifications import Notification
 from storage.stores import Stores
@@ -31,22 +31,22 @@ FAN_OUT = "fan-out-notifications"
 @flow(name=FAN_OUT)
 def fan_out_notifications() -> int:
     """Write the deliveries of every notification that waits, until none has come for a while; gives how many."""
-    with drains.sole_drain(FAN_OUT) as stores:
+    with draining_flows.sole_drain(FAN_OUT) as stores:
         if stores is None:
             return 0
-        work = drains.Work()
-        told = drains.drain_until_idle(
+        work = draining_flows.Work()
+        told = draining_flows.drain_until_idle(
             stores,
             FAN_OUT,
             "notifications",
-            work.timed(lambda: fan_out(stores, drains.TURN_SECONDS)),
+            work.timed(lambda: fan_out(stores, draining_flows.TURN_SECONDS)),
             lambda: None,
-            drains.IDLE_SECONDS,
+            draining_flows.IDLE_SECONDS,
         )
         lag = stores.database.run(notifications.lag())
         if told:
             after = {"waiting_after": lag.waiting, "lag_seconds_after": lag.oldest_seconds, "failed": lag.failed}
-            drains.note_point(stores.settings, FAN_OUT, {**work.figures(), **after})
+            draining_flows.note_point(stores.settings, FAN_OUT, {**work.figures(), **after})
     _log().info("%d notifications told, %d waiting, %d cannot be told", told, lag.waiting, lag.failed)
     return told
 

@@ -7,8 +7,8 @@ import signal
 from contextlib import ExitStack
 from types import FrameType
 
-from flows.orchestrator import Orchestrator, open_prefect
 from flows.relay.relay import Relay
+from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.logs import configure
 from storage.settings import load_settings
 from storage.stores import open_stores

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from flows.orchestrator import Orchestrator
 from flows.relay.drains import DRAINS
 from flows.relay.effects import FLOWS
+from flows.runs.orchestrator import Orchestrator
 from storage.postgres.connection import Database
 from storage.postgres.upkeep import flow_deployments
 

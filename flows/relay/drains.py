@@ -8,7 +8,7 @@ from uuid import UUID
 from flows.indexing.draining import SYNC
 from flows.notifications.deliver import DELIVER
 from flows.notifications.fan_out import FAN_OUT
-from flows.orchestrator import FlowPaused, Orchestrator
+from flows.runs.orchestrator import FlowPaused, Orchestrator
 from storage.postgres.connection import Database, Script
 from storage.postgres.notifications import deliveries, notifications
 from storage.postgres.search import search_queue

@@ -25,8 +25,8 @@ import psycopg
 from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.expanding import expand
-from flows.orchestrator import DeploymentMissing, FlowPaused, Orchestrator
 from flows.relay.refusals import PASSING, Refusals
+from flows.runs.orchestrator import DeploymentMissing, FlowPaused, Orchestrator
 from storage.errors import DarkroomError, StoreFailure
 from storage.logs import log_context
 from storage.postgres.connection import Query, Script

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from flows.orchestrator import PrefectAway
+from flows.runs.orchestrator import PrefectAway
 from storage.errors import DiskFull, StoreFailure, StoreUnavailable
 from storage.postgres.connection import Database
 from storage.postgres.events import outbox

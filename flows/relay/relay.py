@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import DictRow
 
-from flows import alarms
-from flows.orchestrator import Orchestrator
-from flows.pausing import follow
+from flows.relay import alerts
 from flows.relay.deployed import miss_deployments
 from flows.relay.drains import DRAINS, wake_drain
 from flows.relay.duties import Duty, DutyThread
 from flows.relay.effects import NEED_PREFECT, Effects
 from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
+from flows.runs.orchestrator import Orchestrator
+from flows.upkeep.pausing import follow
 from storage.errors import StoreFailure
 from storage.postgres.connection import Database
 from storage.postgres.events import duties as reports
@@ -75,7 +75,7 @@ class Relay:
         def sound() -> list[str]:
             settings = self._stores.settings
             late_after = settings.metrics.late_after_seconds, settings.backup.late_after_days
-            return alarms.sound(database, datetime.now(UTC), *late_after)
+            return alerts.sound(database, datetime.now(UTC), *late_after)
 
         in_prefect = Effects(self._stores, self._connect(), self.stopping, only=NEED_PREFECT)
         effects = Effects(self._stores, self._connect(), self.stopping, nudge_drains, without=NEED_PREFECT)
@@ -83,7 +83,7 @@ class Relay:
             Duty("flow-runs", poll, in_prefect.turn, abandon=in_prefect.release),
             Duty("effects", poll, effects.turn, abandon=effects.release),
         ]
-        firings = alarms.Firings(database, self._connect())
+        firings = alerts.Firings(database, self._connect())
         flow_runs, pauses, deployed = self._connect(), self._connect(), self._connect()
         return [
             *acting,

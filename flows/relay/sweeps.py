@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from flows.orchestrator import Orchestrator
+from flows.runs.orchestrator import Orchestrator
 from storage.errors import JobLost
 from storage.logs import log_context
 from storage.postgres.catalog import models

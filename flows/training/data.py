@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from flows.training.families.protocol import Components, Family
+from flows.diffusion.families.protocol import Components, Family
 
 
 @dataclass(frozen=True)

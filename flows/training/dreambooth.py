@@ -17,12 +17,12 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from flows.artifacts import ArtifactBoard
-from flows.generation.sampler import draw_images
-from flows.lifecycle import RunningJob, running_job
-from flows.reconcile import register
-from flows.retries import STORE_RETRIES
-from flows.tracking import Away, job_params, tracking_client
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampler import draw_images
+from flows.jobs.lifecycle import RunningJob, running_job
+from flows.jobs.tracking import Away, job_params, tracking_client
+from flows.runs.artifacts import ArtifactBoard
+from flows.runs.retries import STORE_RETRIES
 from flows.training.data import TrainingImages, encode_images, pixels_of_all
 from flows.training.evaluation import (
     SEEDS_PER_SCENE,
@@ -34,14 +34,14 @@ from flows.training.evaluation import (
     split_images,
 )
 from flows.training.export import SINGLE_FILE, export_model
-from flows.training.families.protocol import Components
 from flows.training.fit import fit
 from flows.training.grid import Row, draw_grid
 from flows.training.judges import open_judge
 from flows.training.regularization import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image, training_work
-from flows.upkeep.retention import tidy_folders
+from flows.upkeep.reconcile import register
+from flows.upkeep.retention.retention import tidy_folders
 from storage.blobs.families import ModelFile, check_model_file
 from storage.errors import JobFailure, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flows.diffusion.families.protocol import Components, Family
 from flows.training.data import LatentImages, generator_for, pixels_of_all
-from flows.training.families.protocol import Components, Family
 from flows.training.judges import Judge
 from storage.records.jobs.training import SamplingRecipe, TrainingRecipe
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flows.training.families.protocol import Components, Family
+from flows.diffusion.families.protocol import Components, Family
 from flows.training.tensor_files import DTYPES, payload_sha256, read_metadata, read_tensors, write_tensors
 from storage.blobs.hashing import hash_again
 from storage.blobs.headers import TensorFacts

@@ -10,10 +10,10 @@ import torch
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
+from flows.diffusion.families.protocol import Components, Family
 from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.data import TrainingImages
-from flows.training.families.protocol import Components, Family
 from flows.training.methods.mapping import method_named
 from flows.training.module import DreamBoothModule
 from storage.records.jobs.training import TrainingRecipe

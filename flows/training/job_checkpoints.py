@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.lifecycle import RunningJob
+from flows.jobs.lifecycle import RunningJob
 from flows.upkeep.blob_sweep import drop_unnamed
 from storage.errors import BlobCorrupted, BlobMissing
 from storage.postgres.jobs import job_files

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from flows.training.starter.judge import Judge as StarterJudge
+from flows.starter.judge import Judge as StarterJudge
 
 
 class Judge(Protocol):

@@ -10,8 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.training.data import StepDraw, TrainingImages, counter_seed, draw_step
-from flows.training.families.protocol import Components, Conditioning, Family
 from flows.training.losses import Loss, instance_loss, min_snr_weights, prior_preservation_loss
 from flows.training.methods.protocol import ParameterGroup, Training
 from storage.records.jobs.training import TrainingRecipe

@@ -19,9 +19,9 @@ from PIL import Image
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.retries import run_patiently
-from flows.training.families.protocol import Components
-from flows.training.sampled_sets import DaskWorkers, DrawnBatch, draw_set
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
+from flows.runs.retries import run_patiently
 from storage.blobs import cached_folders
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import Database, Script

@@ -11,7 +11,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.retries import run_patiently
+from flows.runs.retries import run_patiently
 from storage.free_space import check_free_space
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script

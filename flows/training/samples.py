@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from flows.diffusion.sampled_sets import png
 from flows.training.evaluation import CLASS_IMAGES, SEEDS_PER_SCENE
-from flows.training.sampled_sets import png
 from flows.training.work import TrainingWork
 from storage.blobs.blurhashes import blurhash_of
 from storage.records.catalog.catalog import NewImage

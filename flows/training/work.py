@@ -15,17 +15,17 @@ import torch
 from PIL import Image
 from prefect.runtime import flow_run
 
-from flows.artifacts import ArtifactBoard, image_link
-from flows.generation.sampler import draw_images
-from flows.lifecycle import RunningJob
-from flows.tracking import EXPERIMENT, RUN_STATUS, TrackingRun, job_tags, read_document
+from flows.diffusion.devices import prepare_torch
+from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampled_sets import png
+from flows.diffusion.sampler import draw_images
+from flows.jobs.lifecycle import RunningJob
+from flows.jobs.tracking import EXPERIMENT, RUN_STATUS, TrackingRun, job_tags, read_document
+from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
-from flows.training.devices import prepare_torch
 from flows.training.evaluation import Evaluation
-from flows.training.families.mapping import family_named
-from flows.training.families.protocol import Components
 from flows.training.job_checkpoints import JobCheckpoints
-from flows.training.sampled_sets import png
 from storage.errors import JobCancelled, JobLost, StatementTimeout, StoreUnavailable
 from storage.postgres.jobs import job_files
 from storage.records.jobs.jobs import JobFile, JobFileRole, JobState

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from flows.run_logs import run_logger
+from flows.runs.run_logs import run_logger
 from storage.blobs.store import BlobStore
 from storage.postgres.accounts import quotas
 from storage.postgres.connection import Script

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from deployments.base_folders import check_base_folder
 from deployments.bases import add_base_model, folder_hash
-from flows.training.starter.networks import write_tiny_model
+from flows.starter.networks import write_tiny_model
 from storage.errors import InUse, InvalidRequest, WeightsRefused
 from storage.postgres.jobs import base_models
 from storage.settings import BlobSettings, PostgresSettings, Settings

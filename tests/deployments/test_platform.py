@@ -27,9 +27,9 @@ from deployments.local.parts import Steps, deploy
 from deployments.local.prefect_http import prefect_http
 from deployments.local.state import PartState
 from deployments.local.steps import delete_overdue_runs
-from flows.alarms import OURS, Firings, sound
 from flows.indexing.draining import SYNC
-from flows.orchestrator import Orchestrator, open_prefect
+from flows.relay.alerts import OURS, Firings, sound
+from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.postgres.connection import Database, Query
 from storage.postgres.metrics import freshness
 from storage.records.metrics.rollups import ROLL_UP

@@ -25,11 +25,11 @@ from deployments.local.restore_mark import BESIDE, MARK, take_mark
 from deployments.restoration import Choices, Restored, folder_beside, refuse_occupied, restore
 from deployments.restoring import finish
 from flows.indexing.builds import index_faults
-from flows.upkeep.backup_store import BackupStore
+from flows.upkeep.backup.backup_store import BackupStore
+from flows.upkeep.backup.copies import listing
+from flows.upkeep.backup.manifest import ARTIFACTS, BLOBS, KEYS, MLFLOW
+from flows.upkeep.backup.verification import artifacts_of, blobs_of
 from flows.upkeep.blob_sweep import faulty_blobs
-from flows.upkeep.copies import listing
-from flows.upkeep.manifest import ARTIFACTS, BLOBS, KEYS, MLFLOW
-from flows.upkeep.verification import artifacts_of, blobs_of
 from storage.blobs.store import BlobStore
 from storage.errors import BackupDamaged, BackupRefused, SealBroken, StoreUnavailable
 from storage.postgres.connection import Query
@@ -44,7 +44,7 @@ from storage.settings import BlobSettings, RedisSettings, SearchSettings, Settin
 from storage.stores import Stores, open_stores
 from tests import s3_server
 from tests.conftest import fresh_database
-from tests.flows.upkeep.source import OWNER_KEY, PASSPHRASE, Source, bytes_of, source
+from tests.flows.upkeep.backup.source import OWNER_KEY, PASSPHRASE, Source, bytes_of, source
 
 
 @dataclass

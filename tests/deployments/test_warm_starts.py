@@ -101,4 +101,4 @@ def test_a_worker_imports_the_flows_of_its_own_pool_that_somebody_waits_for() ->
     assert "flows.training.dreambooth" in modules_of_pool("training")
     assert "flows.training.dreambooth" not in modules_of_pool("light")
     assert "flows.indexing.sync" in modules_of_pool("light")
-    assert "flows.reconcile" not in modules_of_pool("light")
+    assert "flows.upkeep.reconcile" not in modules_of_pool("light")

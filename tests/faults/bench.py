@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from flows.reconcile import check_invariants
-from flows.tracking import JOB_TAG, tracking_client
-from flows.training.starter.drawing import render_photos
-from flows.training.starter.networks import write_tiny_model
-from flows.training.starter.world import Subject, held_out_subjects
+from flows.jobs.tracking import JOB_TAG, tracking_client
+from flows.starter.drawing import render_photos
+from flows.starter.networks import write_tiny_model
+from flows.starter.world import Subject, held_out_subjects
+from flows.upkeep.reconcile import check_invariants
 from storage.postgres.jobs import jobs
 from storage.records.jobs.jobs import Job
 from storage.stores import open_stores

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from deployments.local.prefect_http import prefect_http
-from flows.tracking import tracking_client
-from flows.upkeep.backup import BACK_UP
-from flows.upkeep.backup_store import BackupStore
+from flows.jobs.tracking import tracking_client
+from flows.upkeep.backup.backup import BACK_UP
+from flows.upkeep.backup.backup_store import BackupStore
 from storage.postgres.connection import Query
 from storage.stores import open_stores
 from tests.deployments.platform import Platform, running_platform

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.training.starter.world import held_out_subjects
+from flows.starter.world import held_out_subjects
 from tests.faults.bench import Bench
 
 pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine

@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from flows.indexing.builds import index_faults
 from flows.indexing.documents import read_rows
 from flows.indexing.draining import drain
-from flows.reconcile import check_invariants
 from flows.relay.effects import Effects
+from flows.upkeep.reconcile import check_invariants
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query, Script
 from storage.postgres.search import search_queue, search_sources

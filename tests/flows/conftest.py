@@ -17,7 +17,7 @@ from deployments.local.environment import settings_environment
 from deployments.local.parts import mlflow_server
 from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.seed import with_own_keys
-from flows.tracking import tracking_client
+from flows.jobs.tracking import tracking_client
 from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, Settings
 from storage.stores import Stores, open_stores
 from tests.conftest import free_port

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.generation.sampler import draw_images
-from flows.training.devices import prepare_torch
-from flows.training.families.mapping import family_named
-from flows.training.sampled_sets import png
+from flows.diffusion.devices import prepare_torch
+from flows.diffusion.families.mapping import family_named
+from flows.diffusion.sampled_sets import png
+from flows.diffusion.sampler import draw_images
 from storage.records.jobs.generation import GenerationRecipe
 
 

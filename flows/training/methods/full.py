@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flows.training.families.protocol import Components, Family
+from flows.diffusion.families.protocol import Components, Family
 from flows.training.methods.protocol import ParameterGroup
 from storage.records.jobs.training import TrainingRecipe
 

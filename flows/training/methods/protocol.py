@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import nn
 
-from flows.training.families.protocol import Components, Family
+from flows.diffusion.families.protocol import Components, Family
 from storage.records.jobs.training import TrainingRecipe
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from deployments.commands.demo import PHOTOS, draw_photos, in_english
-from flows.training.starter.world import held_out_subjects
+from flows.starter.world import held_out_subjects
 from tests.deployments.platform import Platform
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from flows import drains
 from flows.indexing import builds, draining, sync
 from flows.indexing.draining import drain, drain_batch
 from flows.indexing.rebuild import rebuild_search_index
 from flows.indexing.sync import drain_until_idle
+from flows.runs import draining_flows
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
 from storage.postgres.search import search_queue
@@ -255,7 +255,7 @@ def test_the_flows_do_it_as_prefect_runs_them(
 ) -> None:
     for name, value in environment(search_settings).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(drains, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(draining_flows, "IDLE_SECONDS", 0.1)
     before = catalogue.live()
     a_published_model(catalogue.stores.database, catalogue.owner)
     catalogue.take_events()

@@ -11,7 +11,7 @@ from flows.indexing import builds
 from flows.indexing import rebuild as rebuilding
 from flows.indexing.draining import drain
 from flows.indexing.rebuild import REBUILD, rebuild
-from flows.reconcile import reconcile_search
+from flows.upkeep.reconcile import reconcile_search
 from storage.errors import StoreUnavailable, WrongState
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query, column

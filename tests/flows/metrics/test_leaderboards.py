@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from deployments.commands import backfill as command
-from flows import sensor
 from flows.metrics.backfill import backfill_boards
 from flows.metrics.leaderboards import rank_due
 from flows.metrics.rollups import roll_up
+from flows.upkeep import sensor
 from storage.errors import Refused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Query
@@ -24,7 +24,7 @@ from storage.records.metrics.activity import Act, Counted, Metric
 from storage.records.metrics.freshness import PartitionState
 from storage.records.metrics.leaderboards import BOARDS, RANK
 from storage.stores import Stores
-from tests.flows.test_sensor import waits
+from tests.flows.upkeep.test_sensor import waits
 from tests.storage.makers import a_published_model, an_account
 
 TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)

@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-from flows import drains
 from flows.notifications import deliver as delivering
 from flows.notifications import gathering
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
 from flows.notifications.deliver import deliver
+from flows.runs import draining_flows
 from storage.postgres.notifications import deliveries, endpoints, preferences, sendings
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.preferences import Clocks
@@ -245,8 +245,8 @@ def test_a_flow_that_is_paused_leaves_its_backlog(
     told.tell("to all")
     told.fan_out()
     post = Post()
-    monkeypatch.setattr(drains, "TURN_SECONDS", 0)
-    monkeypatch.setattr(drains, "note_point", lambda *_: None)
+    monkeypatch.setattr(draining_flows, "TURN_SECONDS", 0)
+    monkeypatch.setattr(draining_flows, "note_point", lambda *_: None)
     monkeypatch.setattr(delivering, "senders", lambda _: both(post))
     told.stores.database.run(pauses.add(delivering.DELIVER, Switch.DARKROOM))
     assert delivering.deliver_notifications.fn() > 0

@@ -16,11 +16,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from psycopg.rows import dict_row
 
-from flows import drains
 from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import DELIVER, deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay.effects import Effects
+from flows.runs import draining_flows
 from storage.postgres.accounts import accounts
 from storage.postgres.events import outbox
 from storage.postgres.jobs import job_files, jobs
@@ -285,8 +285,8 @@ def test_words_stay_short_and_on_one_line() -> None:
 def test_a_drain_that_always_finds_more_ends_soon_after_its_flow_is_paused(
     told: Told, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drains, "TURN_SECONDS", 0)
-    monkeypatch.setattr(drains, "note_point", lambda *_: None)
+    monkeypatch.setattr(draining_flows, "TURN_SECONDS", 0)
+    monkeypatch.setattr(draining_flows, "note_point", lambda *_: None)
     for number in range(3):
         told.tell(f"news {number}")
     told.stores.database.run(pauses.add(fanning.FAN_OUT, Switch.DARKROOM))
@@ -304,7 +304,7 @@ def test_the_flows_do_it_as_prefect_runs_them(
 ) -> None:
     monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_settings.url)
     monkeypatch.setenv("DARKROOM_MLFLOW__AUTH", mlflow_settings.auth.get_secret_value())
-    monkeypatch.setattr(drains, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(draining_flows, "IDLE_SECONDS", 0.1)
     reader = told.reader("reader")
     told.tell("to all")
     number = told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT))

@@ -6,8 +6,8 @@ import pytest
 
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel
 from flows.notifications.deliver import deliver
-from flows.upkeep.row_rules import forget_notifications
-from flows.upkeep.sweep import begin
+from flows.upkeep.retention.row_rules import forget_notifications
+from flows.upkeep.retention.sweep import begin
 from storage.postgres.notifications import in_app, notifications, sendings
 from storage.records.notifications.notifications import Channel, Frequency
 from storage.stores import Stores

@@ -18,10 +18,10 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.indexing.draining import SYNC
-from flows.orchestrator import DeploymentMissing, Orchestrator
 from flows.relay import duties as dutying
 from flows.relay.duties import Duty, DutyThread
 from flows.relay.relay import Relay
+from flows.runs.orchestrator import DeploymentMissing, Orchestrator
 from storage.errors import StatementTimeout
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.orchestrator import Orchestrator, PrefectAway
 from flows.relay.effects import Effects
+from flows.runs.orchestrator import Orchestrator, PrefectAway
 from storage.errors import LockTimeout
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox

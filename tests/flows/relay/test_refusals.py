@@ -14,9 +14,9 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands import events as command
-from flows.orchestrator import Orchestrator, PrefectAway
 from flows.relay.effects import NEED_PREFECT, Effects
 from flows.relay.refusals import REFUSALS
+from flows.runs.orchestrator import Orchestrator, PrefectAway
 from storage.errors import DiskFull, LockTimeout, NotFound
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox

@@ -10,16 +10,17 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands import events as command
-from flows import alarms
-from flows.orchestrator import Orchestrator, PrefectAway
+from flows.relay import alerts
 from flows.relay.deployed import miss_deployments
 from flows.relay.effects import FLOWS, Effects
+from flows.runs.orchestrator import Orchestrator, PrefectAway
 from storage.errors import NotFound
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
 from storage.postgres.events.outbox import MOST_FAILURES
 from storage.postgres.jobs import jobs
-from storage.postgres.upkeep import alerts, flow_deployments
+from storage.postgres.upkeep import alerts as alert_rows
+from storage.postgres.upkeep import flow_deployments
 from storage.records.jobs.jobs import JobKind
 from storage.stores import Stores
 from tests.storage.makers import a_job, an_account
@@ -62,7 +63,7 @@ def waiting(stores: Stores) -> list[int]:
 def told(stores: Stores) -> list[str]:
     """The alerts that are raised now, on a platform that was put up now: the test's may be a copy of an older one."""
     stores.database.run(Query("update watched_flows set started_at = now()", {}, len))
-    alarms.sound(stores.database, datetime.now(UTC), stores.settings.metrics.late_after_seconds)
+    alerts.sound(stores.database, datetime.now(UTC), stores.settings.metrics.late_after_seconds)
     return [
         row["name"] for row in stores.database.run(Query("select name from alarms where cleared_at is null", {}, list))
     ]
@@ -175,7 +176,7 @@ def test_a_missing_deployment_is_an_alert_from_the_second_look_until_it_is_back(
     assert told(stores) == []
     miss_deployments(stores.database, orchestrator)
     assert told(stores) == ["missing deployments"]
-    [detail] = stores.database.run(alerts.of_the_relay()).values()
+    [detail] = stores.database.run(alert_rows.of_the_relay()).values()
     assert "back-up" in detail
     assert TRAIN not in detail
     stores.database.run(flow_deployments.compare([*present, "back-up", *FLOWS.values()], []))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.training.families.protocol import Components
-from flows.training.starter.networks import write_tiny_model
+from flows.diffusion.families.protocol import Components
+from flows.starter.networks import write_tiny_model
 from tests.flows.training.tiny import FAMILY
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
 from flows.training.checkpoints import checkpoint_step, read_checkpoint, write_checkpoint
-from flows.training.families.protocol import Components
 from flows.training.methods.mapping import method_named
 from flows.training.module import new_optimizer
 from storage.errors import InvalidCheckpoint, JobCancelled

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
+from flows.diffusion.families.protocol import Components
 from flows.training.data import LatentImages, TrainingImages, draw_step, encode_images, pixels_of
-from flows.training.families.protocol import Components
 from tests.flows.training.tiny import FAMILY, pictures
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from flows.diffusion.families.protocol import Components
+from flows.starter.tokenizer import write_tokenizer
 from flows.training.data import encode_images, pixels_of_all
 from flows.training.evaluation import (
     CLASS_IMAGES,
@@ -23,10 +25,8 @@ from flows.training.evaluation import (
     scene_accuracy,
     split_images,
 )
-from flows.training.families.protocol import Components
 from flows.training.grid import CELL, Row, draw_grid
 from flows.training.judges import ClipJudge, open_judge
-from flows.training.starter.tokenizer import write_tokenizer
 from storage.records.jobs.training import fingerprint
 from tests.flows.training.tiny import FAMILY, pictures, recipe
 

@@ -12,9 +12,9 @@ from blake3 import blake3
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from flows.generation.sampler import denoise, first_latents
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampler import denoise, first_latents
 from flows.training.export import SINGLE_FILE, Export, export_model, tensors_like
-from flows.training.families.protocol import Components
 from flows.training.tensor_files import payload_sha256
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
+from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.data import StepDraw, draw_step
-from flows.training.families.protocol import Components
 from flows.training.losses import Loss
 from flows.training.methods.mapping import method_named
 from flows.training.module import DreamBoothModule, new_optimizer, set_learning_rates, warm_up

@@ -11,9 +11,9 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.bases import add_base_model
-from flows.orchestrator import Orchestrator
+from flows.jobs.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
 from flows.relay.effects import FLOWS, Effects
-from flows.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
+from flows.runs.orchestrator import Orchestrator
 from flows.training.dreambooth import train_dreambooth
 from storage.postgres.accounts import accounts
 from storage.postgres.jobs import data_sets, jobs

@@ -11,11 +11,11 @@ import msgspec
 import torch
 from PIL import Image
 
+from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.data import TrainingImages, encode_images, generator_for
 from flows.training.export import Export, export_model
-from flows.training.families.mapping import family_named
-from flows.training.families.protocol import Components
 from flows.training.fit import fit
 from storage.records.jobs.training import SamplerSettings, TrainingRecipe
 

@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.local.postgres import EmbeddedPostgres, account_to_run_as
-from flows.retries import passes_by_waiting, retried, run_patiently
+from flows.runs.retries import passes_by_waiting, retried, run_patiently
 from storage.errors import (
     Deadlock,
     DiskFull,

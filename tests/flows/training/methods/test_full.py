@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flows.training.families.protocol import Components
+from flows.diffusion.families.protocol import Components
 from flows.training.methods.mapping import method_named
 from storage.errors import InvalidRequest
 from tests.flows.training.tiny import FAMILY, recipe

@@ -1,0 +1,131 @@
+"""Fixed sets of images drawn from a base model: regularization images and the base's floor in an evaluation.
+
+A set is drawn in fixed batches, each written whole: a batch that is there already is skipped, one that was cut off is
+drawn again. Equal recipes give equal bytes, whoever draws them.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from dask.distributed import Client, as_completed
+from PIL import Image
+
+from flows.diffusion.devices import prepare_torch
+from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampler import draw_images
+from flows.runs.dask_cluster import dask_client
+from storage.records.jobs.training import SamplingRecipe
+
+FAN_OUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class DrawnBatch:
+    """PNG bytes of the images at `start`, `start` + 1, ... of a recipe."""
+
+    start: int
+    images: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class DaskWorkers:
+    """Where batches may be drawn side by side: a scheduler's tls:// address, or `count` processes on this machine."""
+
+    count: int
+    address: str = ""
+
+
+def missing_batches(recipe: SamplingRecipe, present: Iterable[int]) -> list[range]:
+    """The positions of every batch that is not whole yet. `present`: positions that are stored."""
+    stored = set(present)
+    total = len(recipe.prompts)
+    batches = [range(start, min(start + recipe.batch_size, total)) for start in range(0, total, recipe.batch_size)]
+    return [batch for batch in batches if not stored.issuperset(batch)]
+
+
+def draw_set(
+    recipe: SamplingRecipe,
+    folder: Path,
+    present: Iterable[int],
+    write: Callable[[DrawnBatch], None],
+    *,
+    components: Components | None = None,
+    workers: DaskWorkers | None = None,
+    fan_out_seconds: float = FAN_OUT_SECONDS,
+) -> int:
+    """Draw what is missing of a set and hand each batch to `write`; returns how many batches were drawn.
+
+    The first batch is drawn here and timed. If the others would take longer than `fan_out_seconds` and there are at
+    least two `workers`, they are drawn on Dask, else here. `folder` is the base model's; `components` saves loading it.
+    """
+    missing = missing_batches(recipe, present)
+    if not missing:
+        return 0
+    parts = components if components is not None else loaded(folder, recipe)
+    started = time.monotonic()
+    write(draw_batch(recipe, parts, missing[0]))
+    expected = (time.monotonic() - started) * (len(missing) - 1)
+    if workers is not None and workers.count > 1 and expected > fan_out_seconds:
+        for batch in _draw_on_dask(recipe, folder, missing[1:], workers):
+            write(batch)
+    else:
+        for positions in missing[1:]:
+            write(draw_batch(recipe, parts, positions))
+    return len(missing)
+
+
+def draw_batch(recipe: SamplingRecipe, components: Components, positions: range) -> DrawnBatch:
+    """One whole batch of the recipe."""
+    images = draw_images(
+        family_named(recipe.family),
+        components,
+        [recipe.prompts[position] for position in positions],
+        [recipe.seeds[position] for position in positions],
+        recipe.sampler,
+    )
+    return DrawnBatch(positions.start, tuple(png(image) for image in images))
+
+
+def loaded(folder: Path, recipe: SamplingRecipe) -> Components:
+    """The recipe's base model on this process's device, with the recipe's number of threads."""
+    device = prepare_torch(recipe.threads)
+    return family_named(recipe.family).load(folder).to(device)
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as PNG bytes without metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _draw_on_dask(
+    recipe: SamplingRecipe, folder: Path, batches: list[range], workers: DaskWorkers
+) -> Iterator[DrawnBatch]:
+    """Batches as they are finished. A worker that dies has its batch drawn again elsewhere, at most twice."""
+    with dask_client(workers.count, workers.address) as client:
+        yield from _drawn(client, recipe, folder, batches)
+
+
+def _drawn(client: Client, recipe: SamplingRecipe, folder: Path, batches: list[range]) -> Iterator[DrawnBatch]:
+    futures = [client.submit(draw_on_worker, recipe, folder, batch, pure=False, retries=2) for batch in batches]
+    for future in as_completed(futures):
+        yield future.result()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def draw_on_worker(recipe: SamplingRecipe, folder: Path, positions: range) -> DrawnBatch:
+    """One batch in a Dask worker, which loads the model once."""
+    return draw_batch(recipe, _loaded_once(folder, recipe.family, recipe.threads), positions)
+
+
+@lru_cache(maxsize=1)
+def _loaded_once(folder: Path, family: str, threads: int) -> Components:
+    device = prepare_torch(threads)
+    return family_named(family).load(folder).to(device)

@@ -1,0 +1,80 @@
+"""Prompts and seeds to images: the only denoising call site.
+
+DDIM without noise (Song et al. 2021, eta 0) and classifier-free guidance (Ho and Salimans 2022) in one batched UNet
+call a step. Each image has its own generator, so it depends on its seed and not on its neighbours (up to the rounding
+that a different batch shape brings); equal batches give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from PIL import Image
+from torch import Tensor
+
+from flows.diffusion.families.protocol import Components, Family
+from storage.records.jobs.training import SamplerSettings
+
+
+def draw_images(
+    family: Family,
+    components: Components,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: SamplerSettings,
+    negative_prompt: str = "",
+) -> list[Image.Image]:
+    """One RGB image for each prompt and seed, drawn as one batch. The global random generator is not touched."""
+    with torch.no_grad():
+        latents = denoise(family, components, prompts, first_latents(components, seeds), sampler, negative_prompt)
+        pixels = family.decode_latents(components, latents)
+    return [to_image(one) for one in pixels]
+
+
+def first_latents(components: Components, seeds: Sequence[int]) -> Tensor:
+    """Unit noise, one row a seed: (N, C, H, W) on the components' device, drawn on the CPU."""
+    config: Any = components.unet.config
+    shape = (1, config.in_channels, config.sample_size, config.sample_size)
+    rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    return torch.cat(rows).to(components.device)
+
+
+def denoise(
+    family: Family,
+    components: Components,
+    prompts: Sequence[str],
+    latents: Tensor,
+    sampler: SamplerSettings,
+    negative_prompt: str = "",
+) -> Tensor:
+    """Noise (N, C, H, W) to scaled latents of the N prompts. A guidance scale of at most 1 needs one pass a step."""
+    guided = sampler.guidance_scale > 1.0
+    distinct = list(dict.fromkeys([*prompts, negative_prompt] if guided else prompts))
+    encoded = family.encode_prompts(components, distinct)
+    conditioning = encoded.take([distinct.index(prompt) for prompt in prompts])
+    if guided:
+        conditioning = encoded.take([distinct.index(negative_prompt)] * len(prompts)).then(conditioning)
+    # DDIM's own default clips the predicted clean image to [-1, 1]. Latents have unit variance: clipping them bends
+    # every colour and shape.
+    scheduler: Any = DDIMScheduler.from_config(components.noise_schedule.config, clip_sample=False)
+    scheduler.set_timesteps(sampler.steps)
+    latents = latents * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        batch = torch.cat([latents, latents]) if guided else latents
+        rows = timestep.expand(batch.shape[0]).to(batch.device)
+        predicted = family.predict(components, scheduler.scale_model_input(batch, timestep), rows, conditioning)
+        if guided:
+            without, with_prompt = predicted.chunk(2)
+            predicted = without + sampler.guidance_scale * (with_prompt - without)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Pixels (3, H, W) in [-1, 1], clipped, as an RGB image."""
+    array = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(np.ascontiguousarray(array.permute(1, 2, 0).cpu().numpy()))

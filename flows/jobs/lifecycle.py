@@ -1,0 +1,257 @@
+"""A job around a flow run: claim, heartbeat, succeed, fail, cancel, give back. Once for all flows.
+
+    with open_stores(load_settings()) as stores, running_job(stores, job_id, hand_out) as job:
+        ...                     # job.check() at every step; job.run(...) for every write
+    return job.outcome
+
+Every write names the hand-out, so that a process whose job was handed out again writes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+import psutil
+import psycopg
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound, TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed, State
+
+from flows.runs import crash_points
+from flows.runs.retries import patiently, retried, run_patiently
+from storage.errors import (
+    DiskFull,
+    JobAlreadyRunning,
+    JobCancelled,
+    JobFailure,
+    JobLost,
+    OutOfMemory,
+    StatementTimeout,
+    StoreFailure,
+    StoreUnavailable,
+)
+from storage.logs import log_context
+from storage.postgres.connection import Query, Script
+from storage.postgres.jobs import jobs
+from storage.postgres.locks import try_lock
+from storage.records.jobs.jobs import Job, JobState, Progress
+from storage.stores import Stores
+
+T = TypeVar("T")
+
+log = logging.getLogger("darkroom.lifecycle")
+
+TICK_SECONDS = 0.5
+MEMORY_SHARE = 0.7
+# torch raises a plain RuntimeError: its CPU allocator's words, CUDA's, and those of the libraries it calls.
+OUT_OF_MEMORY_WORDS = (
+    *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc"),
+    *("can't start new thread", "could not create a memory", "could not create a primitive"),
+)
+"""What says so when it is no MemoryError: torch's allocator, C++, Python's threads, oneDNN."""
+
+
+class RunningJob:
+    """A job that this process holds."""
+
+    def __init__(self, stores: Stores, job: Job, lock: psycopg.Connection[Any]) -> None:
+        self.stores = stores
+        self.row = job
+        self.id, self.hand_out = job.id, job.hand_out
+        self.outcome: State[Any] = Completed(message=f"Job {job.id} succeeded.")
+        self.progress = job.progress or Progress(phase="start")
+        self._lock = lock
+        self._stop: JobLost | JobCancelled | None = None
+        self._ended = threading.Event()
+        self._last_tick = 0.0
+        self._heart: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Raise JobCancelled or JobLost once this process should stop. Cheap: call it at every step."""
+        if self._stop is not None:
+            raise self._stop
+
+    def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
+        """Carry out a script in one transaction, waiting while Postgres is away. The script is made anew each try."""
+        return run_patiently(self.stores, script, self.check)
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """What `call` gives, tried again while a store is away, as long as the job may go on."""
+        return patiently(self.stores, call, self.check)
+
+    def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
+        """Say how far the job is: at once to listeners (at most twice a second), with the next heartbeat to the row."""
+        self.progress = Progress(phase=phase, step=step, total=total, loss=loss)
+        now = time.monotonic()
+        if now - self._last_tick >= TICK_SECONDS or step == total:
+            self._last_tick = now
+            self.stores.progress.publish(self.id, self.progress)
+
+    def reach(self, point: str) -> None:
+        """A named point where a fault test may kill or hold this process."""
+        crash_points.reach(self.stores.settings, point)
+
+    def start(self) -> None:
+        """Begin the heartbeat; what it logs belongs to what this does."""
+        beat = copy_context().run
+        self._heart = threading.Thread(target=beat, args=(self._beat,), name=f"heartbeat-{self.id}", daemon=True)
+        self._heart.start()
+
+    def stop(self) -> None:
+        """End the heartbeat and give the lock back."""
+        self._ended.set()
+        if self._heart is not None:
+            self._heart.join(timeout=15)
+        with suppress(psycopg.Error):
+            self._lock.close()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.stores.settings.jobs.heartbeat_seconds):
+            try:
+                self._keep_lock()
+                row = self.stores.database.run(jobs.heartbeat(self.id, self.hand_out, self.progress))
+                if row.state is JobState.CANCELLING:
+                    self._stop = JobCancelled(f"Job {self.id} was cancelled by its owner.")
+            except StoreFailure as error:
+                log.warning("job %s: heartbeat not heard: %s: %s", self.id, error.code, error)
+            except JobLost as error:
+                self._stop = error
+                return
+
+    def _keep_lock(self) -> None:
+        """Take the job's lock again after Postgres was away. Raises JobLost when another process has it."""
+        try:
+            self._lock.execute("select 1")
+        except psycopg.Error:
+            self._lock.close()
+            self._lock = self.stores.database.connect()
+            if not try_lock(self._lock, lock_name(self.id)):
+                raise JobLost(
+                    f"Another process holds job {self.id} since Postgres came back; this one stops."
+                ) from None
+
+
+def lock_name(job_id: UUID) -> str:
+    """Name of the advisory lock that the process running a job holds."""
+    return f"job:{job_id}"
+
+
+@contextmanager
+def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[RunningJob]:
+    """Hold a job while the block works on it, and end it by how the block ends.
+
+    The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
+    JobCancelled: cancelled. JobFailure, out of memory, disk full: failed with that reason. A termination signal: handed
+    out again at once, or cancelled if its owner asked. JobLost, a store away for too long or a statement that was
+    cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
+    """
+    limit_memory(stores.settings.jobs.memory_limit_bytes)
+    job = _claim(stores, job_id, hand_out)
+    with log_context(request_id=job.row.request_id, job_id=str(job.id)):
+        yield from _held(job)
+
+
+def _held(job: RunningJob) -> Generator[RunningJob]:
+    job.start()
+    try:
+        yield job
+    except JobCancelled as error:
+        _last_word(job, lambda: jobs.end_cancelling(job.id, job.hand_out))
+        job.outcome = Cancelled(message=str(error))
+    except TerminationSignal:
+        if _cancelled_in_prefect():
+            _last_word(job, lambda: _cancel(job))
+        else:
+            _last_word(job, lambda: jobs.give_back(job.id, job.hand_out))
+        raise
+    except (JobLost, StoreUnavailable, StatementTimeout):
+        raise
+    except Exception as error:
+        failure = named_failure(error)
+        log.exception("job %s failed: %s", job.id, failure.code)
+        _last_word(job, lambda: jobs.fail(job.id, job.hand_out, failure.code, str(failure)))
+        job.outcome = Failed(message=f"{failure.code}: {failure}")
+    finally:
+        job.stop()
+
+
+def _claim(stores: Stores, job_id: UUID, hand_out: int) -> RunningJob:
+    lock = patiently(stores, stores.database.connect)
+    deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
+    while not try_lock(lock, lock_name(job_id)):
+        if time.monotonic() > deadline:
+            lock.close()
+            raise JobAlreadyRunning(f"Another process still holds job {job_id}; it must end first.")
+        time.sleep(0.5)
+    run_id = flow_run.id
+    identity = UUID(str(run_id)) if run_id else None
+    try:
+        row = run_patiently(stores, lambda: jobs.claim(job_id, hand_out, identity))
+    except BaseException:
+        lock.close()
+        raise
+    return RunningJob(stores, row, lock)
+
+
+def _cancelled_in_prefect() -> bool:
+    """Whether the termination comes from Prefect's cancel button; else the process is only told to stop."""
+    if not flow_run.id:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(str(flow_run.id))).state
+    except (httpx.HTTPError, ObjectNotFound):
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def _cancel(job: RunningJob) -> Script[Job]:
+    yield from jobs.cancel(job.id, job.row.account_id)
+    return (yield from jobs.end_cancelling(job.id, job.hand_out))
+
+
+def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
+    """Write how a job ended. If it is no longer ours, or Postgres stays away, the relay's sweep finds it silent."""
+    try:
+        retried(lambda: job.stores.database.run(script), patience_seconds=15)
+    except (JobLost, StoreFailure) as error:
+        log.warning("job %s: its end was not written: %s: %s", job.id, error.code, error)
+
+
+def named_failure(error: Exception) -> JobFailure:
+    """The reason that a failed job shows for an error: what happened and what to do, nothing internal."""
+    if isinstance(error, JobFailure):
+        return error
+    if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
+        return OutOfMemory(
+            "The flow's process reached its memory limit. Ask for a smaller batch size, or raise "
+            "DARKROOM_JOBS__MEMORY_LIMIT_BYTES; then retry the job: it goes on from its last checkpoint."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
+    return JobFailure(f"{type(error).__name__} in the flow. Its log in Prefect says where; mend it and retry the job.")
+
+
+def _says_out_of_memory(error: BaseException | None) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY_WORDS)
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Cap this process's data memory (bytes; 0: 70 % of the machine), so that too much is an error and not a kill."""
+    limit = limit_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard not in (-1, resource.RLIM_INFINITY):
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

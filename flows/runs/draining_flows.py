@@ -1,0 +1,113 @@
+"""Flows that drain a queue: one run empties it, waits a little for more, and ends. A flow run costs seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+
+import psycopg
+from psycopg.rows import DictRow
+
+from flows.runs.artifacts import leave_table
+from flows.runs.light_tracking import note
+from flows.runs.run_logs import run_logger
+from storage.postgres.search import search_queue
+from storage.postgres.upkeep import pauses
+from storage.settings import Settings, load_settings
+from storage.stores import Stores, open_stores
+
+_log = partial(run_logger, "darkroom.drains")
+
+IDLE_SECONDS = 30.0
+"""A drain that found work waits this long for more before it ends."""
+TURN_SECONDS = 15.0
+"""A drain that always finds more stops this often to see whether its flow is paused."""
+
+
+class Work:
+    """What the drains of one run did, and how long they worked at it: waiting for more does not count."""
+
+    def __init__(self) -> None:
+        self.rows, self.seconds = 0, 0.0
+
+    def timed(self, drain: Callable[[], int]) -> Callable[[], int]:
+        """The same drain, counted here."""
+
+        def counted() -> int:
+            began = time.monotonic()
+            done = drain()
+            if done:
+                self.rows += done
+                self.seconds += time.monotonic() - began
+            return done
+
+        return counted
+
+    def figures(self) -> dict[str, float]:
+        """Rows, seconds and the rate."""
+        rate = self.rows / max(self.seconds, 1e-3)
+        return {"rows": self.rows, "seconds": self.seconds, "rows_per_second": rate}
+
+
+def note_point(settings: Settings, flow: str, figures: Mapping[str, float]) -> None:
+    """Add a point to the flow's tracking run of this UTC day, which the drains of the day share; show it in Prefect.
+
+    A run for each of thousands of small drains could not be read; this one is the day's chart.
+    """
+    moment = datetime.now(UTC)
+    second = moment.hour * 3600 + moment.minute * 60 + moment.second
+    note(settings, flow, f"{moment:%Y-%m-%d}", figures, step=second)
+    leave_table(flow, [dict(figures)])
+
+
+@contextmanager
+def sole_drain(flow: str) -> Generator[Stores | None]:
+    """The stores, for the one run of a flow that drains; None while another one does.
+
+    The run has begun, so the relay gives the next one another key.
+    """
+    with open_stores(load_settings()) as stores, stores.database.session_lock(flow) as held:
+        if held:
+            stores.database.run(search_queue.next_wakeup(flow))
+        else:
+            _log().info("another run drains what waits for %s", flow)
+        yield stores if held else None
+
+
+def drain_until_idle(
+    stores: Stores,
+    flow: str,
+    channel: str,
+    drain: Callable[[], int],
+    next_due: Callable[[], float | None],
+    idle_seconds: float,
+) -> int:
+    """Drain again whenever somebody notifies `channel` or something falls due, until nobody has for `idle_seconds`.
+
+    The run of a flow that is paused meanwhile ends with what it has taken.
+    `drain` empties the queue and gives how much it did; `next_due` says in how many seconds more is due, if known.
+    """
+    total = 0
+    with stores.database.connect() as listener:
+        listener.execute(f"listen {channel}".encode())
+        deadline = time.monotonic() + idle_seconds
+        while True:
+            done = drain()
+            total += done
+            now = time.monotonic()
+            if done:
+                deadline = now + idle_seconds
+            elif total == 0 or now >= deadline:
+                return total
+            if stores.database.run(pauses.is_paused(flow)):
+                return total
+            _wait(listener, next_due(), deadline - now)
+
+
+def _wait(listener: psycopg.Connection[DictRow], due: float | None, seconds: float) -> None:
+    limit = seconds if due is None else max(0.05, min(seconds, due))
+    for _ in listener.notifies(timeout=limit, stop_after=1):
+        return

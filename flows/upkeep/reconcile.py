@@ -1,0 +1,295 @@
+"""@flow reconcile: compares the stores with each other, Prefect, MLflow and search; repairs what is safe, reports all.
+
+It takes no arguments and is safe at any time. A second run on a quiet system reports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from mlflow.entities import Param
+from mlflow.tracking import MlflowClient
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from flows.indexing import builds
+from flows.jobs.tracking import (
+    EXPERIMENT,
+    JOB_TAG,
+    RUN_STATUS,
+    Away,
+    find_or_create_run,
+    job_params,
+    job_tags,
+    read_document,
+    register_version,
+    registry_name,
+    shortened,
+    tracking_client,
+)
+from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
+from flows.runs.artifacts import leave_table
+from flows.runs.orchestrator import Orchestrator, PrefectAway
+from flows.runs.run_logs import run_logger
+from flows.upkeep.blob_sweep import faulty_blobs, sweep_blobs
+from storage.errors import (
+    BlobCorrupted,
+    BlobMissing,
+    DarkroomError,
+    NotFound,
+    StoreFailure,
+    StoreUnavailable,
+)
+from storage.postgres.catalog import catalog
+from storage.postgres.jobs import job_files, jobs
+from storage.postgres.locks import RECONCILE
+from storage.postgres.metrics import rollups
+from storage.postgres.search import search_builds, search_queue
+from storage.postgres.upkeep import invariants
+from storage.records.catalog.catalog import ModelVersion
+from storage.records.jobs.jobs import TERMINAL, Job, JobFileRole
+from storage.records.search.search import BuildState
+from storage.search.builds import ensure_live_builds
+from storage.settings import load_settings
+from storage.stores import Stores, open_stores
+
+
+class ReconcileIncomplete(DarkroomError):
+    """A comparison of the stores broke off by a fault of ours; the others were made."""
+
+    code = "reconcile_incomplete"
+
+
+NAMED = 20
+"""So many totals that differed are named one by one."""
+ACCOUNTS = 1000
+"""About so many accounts have their bytes summed in one run: all of them in turn."""
+
+
+@flow(name="reconcile")
+def reconcile() -> list[str]:
+    """Compare Postgres with the blob store, Prefect and MLflow; repair what is safe and report every difference."""
+    log = run_logger("darkroom.reconcile")
+    with open_stores(load_settings()) as stores, stores.database.session_lock(RECONCILE) as held:
+        if not held:
+            log.info("another run compares the stores")
+            return []
+        compared = compare_stores(stores)
+    findings = [*compared.findings, *compared.broken]
+    log.info("%d differences", len(findings))
+    for finding in findings:
+        log.warning("%s", finding)
+    if findings:
+        leave_table("reconcile", [{"difference": finding} for finding in findings])
+    if compared.broken:
+        raise ReconcileIncomplete(
+            f"{' '.join(compared.broken)} The others were made. If the next runs say the same, the log above has the "
+            "place in the code: report it."
+        )
+    return findings
+
+
+@dataclass(frozen=True)
+class Compared:
+    """findings: a sentence for each difference, repaired or not. broken: one for each comparison that did not end."""
+
+    findings: list[str]
+    broken: list[str]
+
+
+def compare_stores(stores: Stores) -> Compared:
+    """Make every comparison; one that breaks stops no other. Raises StoreUnavailable, PrefectAway."""
+    log = run_logger("darkroom.reconcile")
+    findings: list[str] = []
+    broken: list[str] = []
+    steps = (
+        *(publish_scheduled, reconcile_prefect, reconcile_blobs),
+        *(reconcile_tracking, reconcile_search, reconcile_counts),
+    )
+    for compare in steps:
+        try:
+            findings += compare(stores)
+        except (StoreUnavailable, PrefectAway):
+            raise
+        except Exception as error:  # a fault of ours: the flow fails with it once the others are made
+            log.exception("%s did not end", compare.__name__)
+            broken.append(f"{compare.__name__} did not end: {type(error).__name__}: {error}.")
+    findings += (f"{fault} (not repaired)" for fault in broken_invariants(stores, ACCOUNTS))
+    return Compared(findings, broken)
+
+
+def broken_invariants(stores: Stores, accounts: int | None = None) -> list[str]:
+    """One sentence for every row that breaks an invariant, and for every invariant that could not be checked.
+
+    `accounts`: about so many have their bytes summed. Raises StoreUnavailable.
+    """
+    faults: list[str] = []
+    for name in invariants.SENTENCES:
+        try:
+            faults += stores.database.run(invariants.broken(names=[name], accounts=accounts))
+        except StoreUnavailable:
+            raise
+        except StoreFailure as error:
+            faults.append(f"invariant {name} could not be checked: {error}")
+    return faults
+
+
+def check_invariants(stores: Stores) -> list[str]:
+    """One sentence for each fault of the rows, of the bytes they name and of the search indexes; empty when all holds.
+
+    Repairs nothing.
+    """
+    faults = broken_invariants(stores)
+    try:
+        faults += faulty_blobs(stores)
+    except StoreUnavailable as error:
+        faults.append(f"the blob store cannot be compared with the rows: {error}")
+    try:
+        return faults + builds.index_faults(stores)
+    except StoreFailure as error:
+        return [*faults, f"search cannot be compared with the rows: {error}"]
+
+
+def publish_scheduled(stores: Stores) -> list[str]:
+    """Publish what was scheduled for a time that has come and that no relay has published."""
+    published = publish_due(stores.database)
+    return [f"{published} models and versions were scheduled for a time that had come: published"] if published else []
+
+
+def reconcile_prefect(stores: Stores) -> list[str]:
+    """Hand out again what fell silent or lost its flow run before it began."""
+    database, jobs_settings = stores.database, stores.settings.jobs
+    moved = [f"job {job.id} was silent: now {job.state}" for job in sweep_silent_jobs(database, jobs_settings)]
+    with get_client(sync_client=True) as prefect:
+        replaced = replace_dead_flow_runs(database, Orchestrator(prefect), jobs_settings)
+    return moved + [f"job {job.id} lost its flow run: now {job.state}" for job in replaced]
+
+
+def reconcile_blobs(stores: Stores) -> list[str]:
+    """Delete bytes that no row has named for the grace period; report rows whose bytes are gone."""
+    try:
+        return sweep_blobs(stores)
+    except StoreUnavailable as error:
+        return [f"{error}"]
+
+
+def reconcile_search(stores: Stores) -> list[str]:
+    """Drop indexes that nobody reads any more, make the one that is missing, write again what differs from the rows."""
+    findings: list[str] = []
+    try:
+        builds.drop_retired(stores)
+        findings += [f"search index {number} was named by no row: dropped" for number in builds.drop_strays(stores)]
+        for build in ensure_live_builds(stores):
+            findings.append(f"searches of {build.kind} had no index: made")
+        for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
+            # What waits in the queue differs by right.
+            if build.state is BuildState.LIVE and not stores.database.run(search_queue.lag()).waiting:
+                mended = builds.mend(stores, build)
+                if mended:
+                    findings.append(f"{mended} {build.kind} differed in the search index: written again")
+    except StoreFailure as error:
+        findings.append(f"{error}")
+    return findings
+
+
+def reconcile_counts(stores: Stores) -> list[str]:
+    """Compare totals and the catalogue's counts of the next entities in the round with the days; write what differs."""
+    compared = stores.database.run(rollups.compare())
+    findings = [
+        f"{total.metric} of {total.entity} {total.entity_id} in the last 7, 30, 365 days and in all were "
+        f"{_amounts(total.was)}, its days give {_amounts(total.now)}: written again"
+        for total in compared.totals[:NAMED]
+    ]
+    if len(compared.totals) > NAMED:
+        findings.append(f"{len(compared.totals) - NAMED} more totals differed from their days: written again")
+    if compared.counts:
+        findings.append(f"{compared.counts} counts of the catalogue differed from their totals: written again")
+    return findings
+
+
+def _amounts(amounts: tuple[int | None, ...]) -> str:
+    return ", ".join("none" if amount is None else str(amount) for amount in amounts)
+
+
+def reconcile_tracking(stores: Stores) -> list[str]:
+    """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, end runs left open."""
+    client = tracking_client(stores.settings)
+    findings: list[str] = []
+    try:
+        findings += _make_missing_runs(stores, client)
+        for version in stores.database.run(catalog.unregistered()):
+            name = register(stores, client, version)
+            findings.append(f"model version {version.id} was not in MLflow's registry: now {name}")
+        findings += _end_open_runs(stores, client)
+    except Away as error:
+        findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
+    except StoreFailure as error:
+        findings.append(f"{error}")
+    return findings
+
+
+def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
+    """Put a trained version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
+    if version.job_id is None:
+        raise NotFound(f"Model version {version.id} was uploaded, so no tracking run made it. Register trained ones.")
+    model = stores.database.run(catalog.model_by_id(version.model_id))
+    job = stores.database.run(jobs.get(version.job_id))
+    name = register_version(
+        client,
+        name=registry_name(model.name, model.id),
+        version_id=version.id,
+        run_id=job.tracking_run_id,
+        source=f"darkroom:/model-versions/{version.id}",
+        tags={JOB_TAG: str(version.job_id), "base_model": str(job.request["base_model"])},
+    )
+    stores.database.run(catalog.note_registered(version.id, name))
+    return name
+
+
+def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    for job in stores.database.run(jobs.untracked()):
+        run_id = find_or_create_run(client, EXPERIMENT, job.id, job_tags(job))
+        client.log_batch(run_id, params=[Param(name, shortened(value)) for name, value in job_params(job).items()])
+        filled = _fill(stores, client, job, run_id)
+        client.set_terminated(run_id, RUN_STATUS[job.state])
+        stores.database.run(jobs.note_tracking_run(job.id, job.hand_out, run_id))
+        yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled}"
+
+
+def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=500):
+        job = _job_of(stores, run.data.tags.get(JOB_TAG))
+        if job is not None and job.state in TERMINAL:
+            filled = _fill(stores, client, job, str(run.info.run_id))
+            client.set_terminated(str(run.info.run_id), RUN_STATUS[job.state])
+            yield f"tracking run {run.info.run_id} of job {job.id} was open: {filled}, {job.state}"
+
+
+def _job_of(stores: Stores, tag: str | None) -> Job | None:
+    """The job that a tracking run says it belongs to; None for a run of another installation, or of nobody."""
+    try:
+        return None if tag is None else stores.database.run(jobs.get(UUID(tag)))
+    except (NotFound, ValueError):
+        return None
+
+
+def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
+    """Send the points of a job's metrics blob that MLflow lacks; gives how many, or why none could be read."""
+    blobs = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS]
+    if not blobs:
+        return "0 points filled"
+    try:
+        points = read_document(stores.blobs.read(blobs[-1].sha256))
+    except (BlobMissing, BlobCorrupted) as error:
+        return f"no points filled ({error})"
+    known: dict[str, int] = {}
+    for name in {point.name for point in points}:
+        history = client.get_metric_history(run_id, name)
+        known[name] = max((point.step for point in history), default=-1)
+    missing = [point for point in points if point.step > known[point.name]]
+    for point in missing:
+        client.log_metric(run_id, point.name, point.value, timestamp=point.at, step=point.step)
+    return f"{len(missing)} points filled"

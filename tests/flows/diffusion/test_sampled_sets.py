@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches
+from storage.records.jobs.training import SamplerSettings, SamplingRecipe
+
+RECIPE = SamplingRecipe(
+    base_model_hash="b",
+    family="sd1",
+    resolution=64,
+    prompts=("a photo of a mug",) * 7,
+    seeds=tuple(range(7)),
+    sampler=SamplerSettings(steps=2, guidance_scale=3.0),
+    batch_size=3,
+    threads=1,
+)
+
+
+class Written:
+    """A place for batches that remembers them, and may fail at one."""
+
+    def __init__(self, fail_at: int = -1) -> None:
+        self.images: dict[int, bytes] = {}
+        self.starts: list[int] = []
+        self._fail_at = fail_at
+
+    def __call__(self, batch: DrawnBatch) -> None:
+        if batch.start == self._fail_at:
+            raise ConnectionError("the store went away")
+        self.starts.append(batch.start)
+        self.images |= {batch.start + place: content for place, content in enumerate(batch.images)}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path) -> Written:
+    """The set drawn in one go."""
+    written = Written()
+    torch.set_num_threads(1)
+    assert draw_set(RECIPE, tiny_model, (), written) == 3
+    return written
+
+
+def test_batches_are_fixed_and_a_batch_that_is_not_whole_is_drawn_whole():
+    assert missing_batches(RECIPE, ()) == [range(3), range(3, 6), range(6, 7)]
+    assert missing_batches(RECIPE, (0, 1, 2, 3, 5)) == [range(3, 6), range(6, 7)]
+    assert missing_batches(RECIPE, range(7)) == []
+
+
+def test_each_seed_draws_an_image_of_its_own(whole: Written):
+    assert sorted(whole.images) == list(range(7))
+    assert len(set(whole.images.values())) == 7
+
+
+def test_a_set_that_was_cut_off_ends_with_the_same_bytes(whole: Written, tiny_model: Path, components: Components):
+    cut_off = Written(fail_at=3)
+    with pytest.raises(ConnectionError):
+        draw_set(RECIPE, tiny_model, (), cut_off, components=components)
+    rest = Written()
+    assert draw_set(RECIPE, tiny_model, cut_off.images, rest, components=components) == 2
+    assert rest.starts == [3, 6]
+    assert cut_off.images | rest.images == whole.images
+
+
+def test_a_whole_set_loads_no_model(tmp_path: Path):
+    assert draw_set(RECIPE, tmp_path / "no such folder", range(7), Written()) == 0
+
+
+def test_long_work_is_spread_over_dask_and_gives_the_same_bytes(whole: Written, tiny_model: Path):
+    spread = Written()
+    drawn = draw_set(RECIPE, tiny_model, (), spread, workers=DaskWorkers(2), fan_out_seconds=0.0)
+    assert drawn == 3
+    assert spread.starts[0] == 0  # drawn here, to measure
+    assert spread.images == whole.images

@@ -1,0 +1,175 @@
+"""A job has one tracking run with each step once, and MLflow's outage stops nothing."""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.jobs.tracking import (
+    EXPERIMENT,
+    JOB_TAG,
+    Point,
+    TrackingRun,
+    read_document,
+    register_version,
+    registry_name,
+    tracking_client,
+)
+from flows.upkeep.reconcile import reconcile_tracking
+from storage.postgres.catalog import catalog
+from storage.postgres.jobs import job_files, jobs
+from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.jobs.jobs import Job, JobFileRole
+from storage.settings import MlflowSettings, Settings
+from storage.stores import Stores
+from tests.storage.makers import a_job
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def tracked(settings: Settings, mlflow_settings: MlflowSettings) -> Settings:
+    settings.mlflow = mlflow_settings
+    return settings
+
+
+def a_tracking_run(settings: Settings, job_id: UUID) -> TrackingRun:
+    return TrackingRun(settings, EXPERIMENT, job_id, {"mlflow.runName": "a test"})
+
+
+def runs_of(client: MlflowClient, job_id: UUID) -> list[str]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'")
+    return [str(run.info.run_id) for run in found]
+
+
+def test_a_resumed_job_goes_on_in_its_run_without_repeating_a_step(tracked: Settings) -> None:
+    job_id = uuid4()
+    first = a_tracking_run(tracked, job_id)
+    first.params({"steps": 8})
+    for step in range(1, 7):
+        first.log(step, {"loss": 1 / step})
+    assert first.flush(30)
+    kept = first.document()
+    first.close()  # the process died after step 6; its last checkpoint was step 4
+
+    second = a_tracking_run(tracked, job_id)
+    second.resume(read_document(kept), up_to_step=4)
+    for step in range(5, 9):
+        second.log(step, {"loss": 1 / step})
+    assert second.end("FINISHED")
+
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job_id)
+    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [
+        (step, 1 / step) for step in range(1, 9)
+    ]
+    assert [point.step for point in read_document(second.document())] == list(range(1, 9))
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).data.params == {"steps": "8"}
+
+
+def test_more_points_than_one_call_takes_all_arrive(tracked: Settings) -> None:
+    job_id = uuid4()
+    run = a_tracking_run(tracked, job_id)
+    for step in range(1, 1251):
+        run.log(step, {"loss": 0.5, "rate": 0.1})
+    run.file("samples/grid.png", b"not really a picture")
+    assert run.end("FINISHED")
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job_id)
+    assert len(client.get_metric_history(run_id, "rate")) == 1250
+    assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/grid.png"]
+
+
+def test_while_mlflow_is_away_nothing_waits_long_and_nothing_is_lost(settings: Settings) -> None:
+    settings.mlflow = MlflowSettings(url=NOBODY)
+    run = a_tracking_run(settings, uuid4())
+    started = time.monotonic()
+    for step in range(1, 600):
+        run.log(step, {"loss": 1.0})
+    assert time.monotonic() - started < 5
+    assert run.open(wait_seconds=0.1) is None
+    assert not run.end("FINISHED")
+    assert len(read_document(run.document())) == 599
+
+
+def publish(stores: Stores) -> tuple[Job, int]:
+    job = a_job(stores.database, name="a / very * odd name")
+    stores.database.run(jobs.claim(job.id, 1, None))
+    files = (NewFile(path="a.safetensors", role=FileRole.WEIGHTS, sha256="c" * 64, size=1),)
+    new = NewVersion(
+        model_name="a / very * odd name",
+        base_model="starter",
+        trained_words=("sks",),
+        recipe={},
+        evaluation=None,
+        files=files,
+    )
+    return job, stores.database.run(catalog.publish(job.id, 1, new)).id
+
+
+def test_reconcile_registers_a_version_that_mlflow_missed_once(stores: Stores, tracked: Settings) -> None:
+    _, version_id = publish(stores)
+    stores.settings.mlflow = tracked.mlflow
+    _, finding = reconcile_tracking(stores)
+    assert "was not in MLflow's registry" in finding
+    assert reconcile_tracking(stores) == []
+    client = tracking_client(tracked)
+    registered = stores.database.run(catalog.version_by_id(version_id)).registered_as
+    assert registered is not None
+    name, number = registered.rsplit("/", 1)
+    assert client.get_model_version_by_alias(name, "current").version == number
+    again = register_version(
+        client, name=name, version_id=version_id, run_id=None, source="darkroom:/model-versions/1", tags={}
+    )
+    assert again == registered
+
+
+def test_reconcile_ends_and_fills_a_run_that_a_dead_process_left_open(stores: Stores, tracked: Settings) -> None:
+    job = a_job(stores.database)
+    stores.settings.mlflow = tracked.mlflow
+    stores.database.run(jobs.claim(job.id, 1, None))
+    run = a_tracking_run(tracked, job.id)
+    run.log(1, {"loss": 2.0})
+    assert run.flush(30)
+    run.close()
+    run.log(2, {"loss": 1.0})
+    blob = stores.blobs.put(run.document())
+    put = {"name": "metrics.jsonl", "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
+    stores.database.run(job_files.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
+    stores.database.run(jobs.fail(job.id, 1, "test", "because"))
+    assert any(str(job.id) in finding for finding in reconcile_tracking(stores))
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job.id)
+    assert client.get_run(run_id).info.status == "FAILED"
+    assert [point.value for point in client.get_metric_history(run_id, "loss")] == [2.0, 1.0]
+    assert not any(str(job.id) in finding for finding in reconcile_tracking(stores))
+
+
+def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_away(stores: Stores, tracked: Settings) -> None:
+    job = a_job(stores.database)
+    stores.settings.mlflow = tracked.mlflow
+    stores.database.run(jobs.claim(job.id, 1, None))
+    blob = stores.blobs.put(msgspec.json.encode(Point("loss", 3.0, 1, 1_000)) + b"\n")
+    put = {"name": "metrics.jsonl", "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
+    stores.database.run(job_files.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
+    stores.database.run(jobs.fail(job.id, 1, "test", "because"))
+    [finding] = reconcile_tracking(stores)
+    assert f"job {job.id} had no tracking run" in finding
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job.id)
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.metrics, run.data.params["class_word"]) == ("FAILED", {"loss": 3.0}, "mug")
+    assert stores.database.run(jobs.get(job.id)).tracking_run_id == run_id
+    assert reconcile_tracking(stores) == []
+
+
+def test_a_registry_name_has_only_signs_that_it_takes() -> None:
+    assert registry_name("sks mug", 7) == "sks mug #7"
+    assert registry_name("a/b:c", 1) == "a-b-c #1"

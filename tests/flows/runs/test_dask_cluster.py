@@ -1,0 +1,60 @@
+"""Dask takes work from the process that opened the cluster, and from nobody else."""
+
+from __future__ import annotations
+
+import httpx
+import psutil
+import pytest
+from dask.distributed import Client
+from distributed.security import Security
+
+from flows.runs.dask_cluster import UnencryptedDask, dask_client
+
+
+def test_a_cluster_of_this_machine_refuses_every_other_process() -> None:
+    before = set(listening())
+    with dask_client(1) as client:
+        address = str(client.scheduler_info()["address"])  # pyright: ignore[reportUnknownMemberType]
+        assert client.submit(sum, (1, 2)).result() == 3
+        assert address.startswith("tls://127.0.0.1:")
+        plain, foreign = address.replace("tls://", "tcp://"), Security.temporary()
+        for other, how in ((plain, None), (address, foreign)):
+            with pytest.raises(OSError, match=r"closed|TLS"), Client(other, security=how, timeout=2):
+                pass
+        assert client.submit(sum, (3, 4)).result() == 7
+        ports = set(listening()) - before
+        assert len(ports) >= 3, "scheduler, nanny and worker"
+        for port in ports:
+            assert reads_nothing(port), port
+
+
+def listening() -> list[int]:
+    """The ports of this process and of what it has started."""
+    me = psutil.Process()
+    family = [me, *me.children(recursive=True)]
+    return [
+        connection.laddr.port
+        for process in family
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+
+def reads_nothing(port: int) -> bool:
+    """Whether nothing of a scheduler or worker is told to somebody who asks over HTTP."""
+    try:
+        answers = [
+            httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2)
+            for path in ("/json/counts.json", "/info/main/workers.html", "/metrics")
+        ]
+    except httpx.HTTPError:
+        return True
+    return all(answer.status_code == 404 for answer in answers)
+
+
+def test_an_address_without_tls_is_refused_with_what_to_do() -> None:
+    with (
+        pytest.raises(UnencryptedDask, match=r"tcp://10\.0\.0\.7:8786 is not a tls:// address.*--tls-cert"),
+        dask_client(2, "tcp://10.0.0.7:8786"),
+    ):
+        pass

@@ -1,0 +1,128 @@
+"""A small platform to back up: real rows with real bytes, secrets, artifacts and a second database, no processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from msgspec.structs import replace
+from pydantic import SecretStr
+
+from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.seed import with_own_keys
+from flows.upkeep.backup import sealed_keys
+from flows.upkeep.backup.backup import back_up_to
+from flows.upkeep.backup.finished_backup import FinishedBackup
+from storage.backup_settings import BackupSettings
+from storage.blobs.store import BlobStore
+from storage.postgres.catalog import catalog, models, versions
+from storage.postgres.jobs import data_sets, submissions
+from storage.records.catalog.catalog import ModelFields, VersionFields
+from storage.records.catalog.vocabulary import ModelType
+from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.jobs import Job
+from storage.records.jobs.training import TrainingRequest
+from storage.search.builds import ensure_live_builds
+from storage.secret_files import write_secret
+from storage.settings import PostgresSettings, RedisSettings, SearchSettings, Settings
+from storage.stores import Stores, open_stores
+from tests.conftest import fresh_database
+from tests.storage.makers import a_file, an_account
+
+PASSPHRASE = "correct horse battery staple"
+OWNER_KEY = "drk_0000_the-owner's-own"
+
+
+@dataclass
+class Source:
+    """A platform's stores, and the place that it is backed up to."""
+
+    stores: Stores
+    place: Path
+    key_pair: sealed_keys.KeyPair
+    passphrase_file: Path
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings."""
+        return self.stores.settings
+
+    def back_up(self) -> FinishedBackup:
+        """A backup now."""
+        return back_up_to(self.stores, str(self.place), lambda _: None)
+
+    def put(self, content: bytes) -> DataSetImage:
+        """Stored bytes, as a photo."""
+        blob = self.stores.blobs.put(content)
+        return DataSetImage(position=0, name="0.png", sha256=blob.sha256, size=blob.size, width=64, height=64)
+
+    def add_job(self, name: str) -> Job:
+        """A submitted job on a photo of its own."""
+        database = self.stores.database
+        owner = an_account(database)
+        data_set = database.run(data_sets.create(owner, name, [self.put(name.encode() * 100)]))
+        request = TrainingRequest(data_set_id=data_set.id, class_word="mug")
+        job, _ = database.run(submissions.submit_training(request, owner, self.settings, seed=7))
+        return job
+
+    def add_model(self, name: str) -> int:
+        """A listed model whose weights are stored; gives its id."""
+        database = self.stores.database
+        blob = self.stores.blobs.put(f"weights of {name}".encode() * 50)
+        model = database.run(models.create(an_account(database), ModelFields(name=name, type=ModelType.LORA)))
+        version = database.run(versions.create(model, VersionFields(name="v1", base_model="SD 1.5")))
+        database.run(catalog.add_files(version.id, [replace(a_file(blob.sha256), size=blob.size)]))
+        database.run(models.publish(model))
+        return model.id
+
+    def all_bytes(self) -> dict[str, bytes]:
+        """Every file of the place, by its path there."""
+        return {
+            str(file.relative_to(self.place)): file.read_bytes()
+            for file in sorted(self.place.rglob("*"))
+            if file.is_file()
+        }
+
+
+def bytes_of(store: BlobStore) -> dict[str, str]:
+    """What each blob's bytes hash to, by its name."""
+    return {blob.sha256: hashlib.sha256(store.read(blob.sha256)).hexdigest() for blob in store.list()}
+
+
+@contextmanager
+def source(server: EmbeddedPostgres, template: str, folder: Path, **backup: Any) -> Iterator[Source]:
+    """A platform with two models, two jobs, an artifact and a database that stands for MLflow's."""
+    data_folder = folder / "data"
+    artifacts = data_folder / "mlflow" / "0" / "a run" / "artifacts"
+    artifacts.mkdir(parents=True)
+    (artifacts / "metrics.json").write_text('{"loss": 0.5}')
+    passphrase_file = folder / "passphrase"
+    passphrase_file.write_text(PASSPHRASE + "\n")
+    with fresh_database(server, template) as url, fresh_database(server, "template1") as mlflow:
+        with psycopg.connect(mlflow, autocommit=True) as connection:
+            connection.execute("create table runs (id serial primary key, name text)")
+            connection.execute("insert into runs (name) values ('first')")
+        settings = with_own_keys(
+            Settings(
+                data_folder=data_folder,
+                postgres=PostgresSettings(url=SecretStr(url)),
+                redis=RedisSettings(url=SecretStr("redis://127.0.0.1:1/2")),
+                search=SearchSettings(encoder_folder="off"),
+                backup=BackupSettings(mlflow_database=SecretStr(mlflow), prefect_database=SecretStr(mlflow), **backup),
+            )
+        )
+        write_secret(settings.owner_key_file, OWNER_KEY)
+        pair = sealed_keys.make_key_pair(PASSPHRASE)
+        sealed_keys.write_key_pair(Path(settings.backup.key_file), pair)
+        with open_stores(settings) as stores:
+            made = Source(stores, folder / "backups", pair, passphrase_file)
+            for name in ("lantern", "castle"):
+                made.add_model(name)
+                made.add_job(f"photos of a {name}")
+            ensure_live_builds(stores)
+            yield made
