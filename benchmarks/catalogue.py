@@ -33,8 +33,8 @@ from pydantic import SecretStr
 from benchmarks import bare_catalogue, fastapi_catalogue
 from benchmarks.load import Timing, fetch, load
 from benchmarks.search_catalogue import WORDS, fill_catalogue
-from deployments.local.postgres import EmbeddedPostgres
-from deployments.local.valkey import valkey_command
+from deployments.local.servers.postgres import EmbeddedPostgres
+from deployments.local.servers.valkey import valkey_command
 from flows.indexing.rebuild import rebuild
 from storage.postgres.migrating import migrate
 from storage.records.search.search import Kind

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.postgres.connection import Database
 from storage.postgres.metrics import rollups
 from storage.postgres.migrating import migrate

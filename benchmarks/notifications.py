@@ -22,7 +22,7 @@ import psutil
 import psycopg
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.notifications.fan_out import fan_out
 from storage.postgres.migrating import migrate
 from storage.postgres.notifications import notifications

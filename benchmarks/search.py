@@ -27,7 +27,7 @@ from pydantic import SecretStr
 
 from benchmarks.search_catalogue import WORDS, fill_catalogue
 from benchmarks.search_queries import RECALL_QUERIES, Recall, time_queries
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.indexing.documents import read_rows
 from flows.indexing.rebuild import rebuild
 from storage.postgres.migrating import migrate

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments.local.report import FLOWS_OF, MIB, platform_report
+from deployments.local.reports.report import FLOWS_OF, MIB, platform_report
 from tests.deployments.platform import Platform
 
 TORCH = FLOWS_OF + "training"

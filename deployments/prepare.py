@@ -11,7 +11,7 @@ import typer
 from deployments.local.deploy import deploy_all
 from deployments.local.platform import prepare_data_folder
 from deployments.local.steps import prepare_database
-from deployments.restoring import finish
+from deployments.restore.database_mark import finish
 from storage.blobs.store import BlobStore
 from storage.settings import load_settings
 

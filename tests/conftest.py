@@ -20,8 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from deployments.local.postgres import EmbeddedPostgres
-from deployments.local.valkey import valkey_command
+from deployments.local.servers.postgres import EmbeddedPostgres
+from deployments.local.servers.valkey import valkey_command
 from storage.postgres.migrating import migrate
 from tests import search_server
 from tests.properties.seeds import AGAIN

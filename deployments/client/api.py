@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from deployments.client.answers import Problem
+from deployments.client.responses import Problem
 from storage.errors import DarkroomError
 from storage.settings import Settings
 

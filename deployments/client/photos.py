@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.client.answers import DataSet
 from deployments.client.api import Api
+from deployments.client.responses import DataSet
 from storage.errors import DarkroomError
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}

@@ -20,7 +20,7 @@ from deployments.automations import deploy_automations
 from deployments.local.environment import prefect_client_environment
 from deployments.local.errors import PlatformError
 from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas
-from deployments.local.prefect_http import prefect_http
+from deployments.local.servers.prefect_http import prefect_http
 from flows.runs.orchestrator import Orchestrator, open_prefect
 from flows.upkeep.pausing import still_paused
 from storage.postgres.connection import Database

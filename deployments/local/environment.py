@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.settings import MlflowSettings, PrefectSettings, Settings, variable_of
 
 PROJECT = Path(__file__).resolve().parents[2]

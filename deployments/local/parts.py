@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deployments.local import environment as env
-from deployments.local import probes
-from deployments.local.postgres import OURSELVES, EmbeddedPostgres, RunAs, account_to_run_as
-from deployments.local.valkey import EmbeddedValkey
+from deployments.local.servers import probes
+from deployments.local.servers.postgres import OURSELVES, EmbeddedPostgres, RunAs, account_to_run_as
+from deployments.local.servers.valkey import EmbeddedValkey
 from storage.embedded_servers import text_of
 from storage.secret_files import write_secret
 from storage.settings import Settings
@@ -237,7 +237,7 @@ def worker(settings: Settings, pool: str, *, limit: int) -> Part:
     name = f"worker-{pool}"
     return Part(
         name=name,
-        command=[sys.executable, "-m", "deployments.local.worker", "--pool", pool, "--limit", str(limit)],
+        command=[sys.executable, "-m", "deployments.local.workers.worker", "--pool", pool, "--limit", str(limit)],
         environment=env.shared_environment(settings, name) | env.flow_environment(settings),
         healthy=probes.polls(settings.prefect, pool, name),
         needs=("prefect",),

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from deployments.bases import add_base_model
+from deployments.base_models.registration import add_base_model
 from storage.errors import StoreUnavailable
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database, Query

@@ -10,8 +10,8 @@ import psycopg
 
 from deployments.local.fingerprint import deploy_is_needed
 from deployments.local.parts import Steps, embedded_postgres, is_embedded
-from deployments.local.prefect_http import prefect_http
 from deployments.local.seed import ensure_owner, ensure_search_index, ensure_starter
+from deployments.local.servers.prefect_http import prefect_http
 from storage.postgres.migrating import migrate
 from storage.postgres.upkeep import flow_deployments
 from storage.settings import PrefectSettings, Settings

@@ -21,7 +21,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
-from deployments.local.prefect_http import prefect_http
+from deployments.local.servers.prefect_http import prefect_http
 from storage.settings import Settings
 from tests.deployments.platform import Platform
 from tests.faults.bench import Bench

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from deployments.local.leftovers import processes_of
-from deployments.local.postgres import programs_folder
+from deployments.local.servers.postgres import programs_folder
 from storage.settings import Settings
 from tests.faults.bench import Bench
 from tests.faults.shared import MAIL_PASSWORD, shared_job

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.postgres.search import search_builds
 from storage.records.search.search import Build, IndexDocument, Kind, SearchHits, SearchQuery

@@ -25,7 +25,7 @@ import psutil
 from deployments.local.environment import PROJECT, settings_environment
 from deployments.local.leftovers import processes_of
 from deployments.local.state import PartRecord, PlatformRecord, read_record
-from deployments.local.warm_starts import FLOW_RUN_NAME
+from deployments.local.workers.warm_starts import FLOW_RUN_NAME
 from storage.settings import ApiSettings, MlflowSettings, PrefectSettings, Settings
 from tests.conftest import free_port
 

@@ -28,8 +28,8 @@ from deployments.local.environment import (
     prefect_retention_environment,
 )
 from deployments.local.parts import Steps, is_embedded, platform_parts
-from deployments.local.postgres import EmbeddedPostgres, programs_folder
-from deployments.local.valkey import VALKEY_RIGHTS
+from deployments.local.servers.postgres import EmbeddedPostgres, programs_folder
+from deployments.local.servers.valkey import VALKEY_RIGHTS
 from storage.embedded_servers import VALKEY_USER
 from storage.settings import Settings
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deployments.local.prefect_http import prefect_http
+from deployments.local.servers.prefect_http import prefect_http
 from flows.jobs.tracking import tracking_client
 from flows.upkeep.backup.backup import BACK_UP
 from flows.upkeep.backup.backup_store import BackupStore

@@ -12,8 +12,8 @@ from uuid import UUID
 import psutil
 import pytest
 
-from deployments.local.prefect_http import prefect_http
-from deployments.local.warm_starts import FLOW_RUN_NAME
+from deployments.local.servers.prefect_http import prefect_http
+from deployments.local.workers.warm_starts import FLOW_RUN_NAME
 from tests.faults.bench import Bench
 from tests.faults.shared import PLACES
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from deployments.local.prefect_http import prefect_http
+from deployments.local.servers.prefect_http import prefect_http
 from tests.faults.bench import ENDED, Bench
 from tests.faults.test_jobs import SERVICES, assert_done_once
 

@@ -18,7 +18,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.local.platform import parts_of
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.runs.orchestrator import open_prefect
 from flows.upkeep.retention.retention import apply
 from flows.upkeep.retention.retention_rules import folder_rules, table_rules

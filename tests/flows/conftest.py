@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from deployments.local.environment import settings_environment
 from deployments.local.parts import mlflow_server
-from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.seed import with_own_keys
+from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.jobs.tracking import tracking_client
 from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, Settings
 from storage.stores import Stores, open_stores

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from deployments.client.answers import Base, Problem
 from deployments.client.api import ApiRefusal, ApiUnreachable, NoKey, open_api, raise_for_problem, read_key
+from deployments.client.responses import Base, Problem
 from storage.settings import ApiSettings, Settings, load_settings
 from tests.deployments.client.cable import cable_to
 from tests.deployments.line import Line

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.client.answers import Version
 from deployments.client.api import ApiUnreachable, open_api
 from deployments.client.downloads import DownloadFailed, fetch_file, safe_target
+from deployments.client.responses import Version
 from storage.settings import load_settings
 from tests.deployments.client.cable import cable_to
 from tests.deployments.line import Line

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.commands import backfill as command
+from deployments.commands.metrics import backfill as command
 from flows.metrics import backfill as backfilling
 from flows.metrics.rollups import roll_up
 from storage.errors import InvalidRequest, Refused

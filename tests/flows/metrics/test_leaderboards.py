@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.commands import backfill as command
+from deployments.commands.metrics import backfill as command
 from flows.metrics.backfill import backfill_boards
 from flows.metrics.leaderboards import rank_due
 from flows.metrics.rollups import roll_up

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from deployments.commands import events as command
+from deployments.commands.events import events as command
 from flows.relay.effects import NEED_PREFECT, Effects
 from flows.relay.refusals import REFUSALS
 from flows.runs.orchestrator import Orchestrator, PrefectAway

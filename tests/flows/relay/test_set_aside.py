@@ -9,7 +9,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 
-from deployments.commands import events as command
+from deployments.commands.events import events as command
 from flows.relay import alerts
 from flows.relay.deployed import miss_deployments
 from flows.relay.effects import FLOWS, Effects

@@ -20,7 +20,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from prefect.client.orchestration import SyncPrefectClient
 
-from deployments.bases import add_base_model
+from deployments.base_models.registration import add_base_model
 from deployments.local.environment import settings_environment
 from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from deployments.bases import add_base_model
+from deployments.base_models.registration import add_base_model
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
 from flows.relay.effects import FLOWS, Effects
 from flows.runs.orchestrator import Orchestrator

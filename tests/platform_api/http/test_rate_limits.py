@@ -17,7 +17,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from deployments.local.valkey import valkey_command
+from deployments.local.servers.valkey import valkey_command
 from platform_api.http import rate_limits
 from storage.postgres.accounts import accounts
 from storage.records.accounts.accounts import Scope

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.postgres.connection import Database
 from storage.postgres.migrating import MIGRATIONS, migrate
 from storage.postgres.upkeep import invariants

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres, account_to_run_as
+from deployments.local.servers.postgres import EmbeddedPostgres, account_to_run_as
 from flows.runs.retries import passes_by_waiting, retried, run_patiently
 from storage.errors import (
     Deadlock,

@@ -18,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.local.environment import PROJECT
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.errors import DarkroomError
 from storage.postgres import migrating
 from storage.postgres.connection import Database

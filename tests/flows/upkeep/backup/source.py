@@ -13,8 +13,8 @@ import psycopg
 from msgspec.structs import replace
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.seed import with_own_keys
+from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.upkeep.backup import sealed_keys
 from flows.upkeep.backup.backup import back_up_to
 from flows.upkeep.backup.finished_backup import FinishedBackup

@@ -22,8 +22,8 @@ from pydantic import SecretStr, ValidationError
 from typer.testing import CliRunner
 
 from deployments.cli import app
-from deployments.local.postgres import EmbeddedPostgres
 from deployments.local.seed import with_own_keys
+from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.upkeep.backup import backup, dumps, sealed_keys
 from flows.upkeep.backup.backup import back_up_to
 from flows.upkeep.backup.backup_store import BackupStore

@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.generation.images import generate_images
 from flows.jobs.tracking import JOB_TAG, tracking_client
 from flows.runs.light_tracking import FLOW_TAG, UNTAGGED_EXPERIMENTS

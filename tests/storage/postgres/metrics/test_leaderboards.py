@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from deployments.local.postgres import EmbeddedPostgres
+from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.errors import Refused
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models

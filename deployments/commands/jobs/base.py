@@ -1,0 +1,60 @@
+"""darkroom base: the base models that a fine-tune can start from, registered by the operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.base_models.registration import add_base_model
+from deployments.commands.operator import operator_stores
+from deployments.commands.tables import echo_table
+from storage.postgres.jobs import base_models
+from storage.records.jobs.base_models import BaseModelCard, BaseModelFile
+from storage.settings import load_settings
+
+app = typer.Typer(help="Base models that a fine-tune can start from.", no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def add(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="A Stable Diffusion 1.x folder in diffusers layout, safetensors only."),
+    ],
+    name: Annotated[str, typer.Option(help="What requests call it: sd15.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Let the name stand for this folder from now on.")] = False,
+) -> None:
+    """Check a model folder, copy its files into the store and register it under a name."""
+    with operator_stores(load_settings()) as stores:
+        base = add_base_model(stores, folder, name, replace)
+        files = stores.database.run(base_models.files(base.id))
+    card = base.facts
+    typer.echo(f"base model '{base.name}': {card.family}, {card.resolution} px, {len(files)} files, {_size(files)}")
+    typer.echo(f"hash {base.folder_hash}")
+    typer.echo(f"train on it with: darkroom train FOLDER CLASS_WORD --base {base.name}")
+
+
+@app.command("list")
+def list_bases() -> None:
+    """List the registered base models."""
+    with operator_stores(load_settings()) as stores:
+        found = stores.database.run(base_models.list_all())
+    if not found:
+        typer.echo("no base models. Register one with: darkroom base add FOLDER --name NAME")
+        return
+    rows = [
+        (base.name, card.family, card.resolution, card.licence, base.folder_hash[:12], _classes(card))
+        for base in found
+        for card in [base.facts]
+    ]
+    echo_table(("name", "family", "pixels", "licence", "hash", "classes"), rows)
+
+
+def _classes(card: BaseModelCard) -> str:
+    return ", ".join(card.class_words) or "any"
+
+
+def _size(files: list[BaseModelFile]) -> str:
+    return f"{sum(file.size for file in files) / 1_000_000:,.1f} MB"

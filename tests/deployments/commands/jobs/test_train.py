@@ -1,0 +1,113 @@
+"""darkroom train."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from deployments.client.responses import Base, TrainingDefaults
+from deployments.commands.jobs.train import cost_in_time, in_words
+from tests.deployments.line import Line
+
+
+def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
+    result = line.with_worker(line.worker.train, "train", line.photos(), "mug", "--steps", 8, "--seed", 7, "--yes")
+
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "left out: notes.txt is not a photo or a zip archive"
+    assert lines[1] == "8 steps on 'starter'; no measurement of its pace yet: the first job makes one."
+    assert lines[2].startswith("uploaded 3 photos as data set ")
+    # Each figure is shown while it is the newest; on a busy machine one may be passed over.
+    assert re.search(r"train (0/8, loss 0\.5000|4/8, loss 0\.1000|8/8, loss 0\.0556)", result.output), result.output
+    assert "'sks mug' v1 is in the catalogue as model version 1" in result.output
+    assert "only you see it; show it to everybody with:  darkroom publish 1" in result.output
+    assert "likeness of the subject  0.42  0.81        0.90    cosine" in result.output
+    grid = Path(lines[-1].removeprefix("picture grid:  "))
+    assert grid.is_absolute()
+    assert Image.open(grid).size == (64, 48)
+    recipe = line.jobs()[0].request["recipe"]
+    assert (recipe["steps"], recipe["seed"]) == (8, 7)  # type: ignore[index]
+
+
+def test_a_class_that_the_base_does_not_know_is_refused_before_anything_is_uploaded(line: Line) -> None:
+    result = line("train", line.photos(), "dog", "--yes")
+
+    assert result.exit_code == 1
+    assert "base model 'starter' does not know 'dog'. It knows: mug, cat." in result.output
+    assert "darkroom base add FOLDER --name sd15" in result.output
+    assert line.door.client().get("/api/v1/data-sets").json()["items"] == []
+
+
+def test_a_refused_request_names_its_fields_and_leaves_no_photos_behind(line: Line) -> None:
+    result = line("train", line.photos(), "mug", "--identifier", "!!", "--name", " ", "--yes")
+
+    assert result.exit_code == 1
+    assert "identifier: must be one rare word" in result.output
+    assert "name: must not be blank" in result.output
+    assert line.door.client().get("/api/v1/data-sets").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "no photos in"),
+        (["notes.txt"], "no photos in"),
+        (["one.png"], "at least 2"),
+        (["text.jpg", "one.png"], "'text.jpg'"),
+    ],
+)
+def test_a_folder_without_usable_photos_says_what_to_do(line: Line, content: list[str], message: str) -> None:
+    folder = line.folder / "photos"
+    folder.mkdir()
+    for name in content:
+        (folder / name).write_bytes((line.photos() / "0.png").read_bytes() if name == "one.png" else b"text")
+
+    result = line("train", folder, "mug", "--yes")
+
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert line.jobs() == []
+
+
+def test_a_failed_job_is_an_error_with_its_reason_and_the_way_back(line: Line) -> None:
+    result = line.with_worker(line.worker.fail, "train", line.photos(), "mug", "--yes")
+
+    assert result.exit_code == 1
+    assert "failed: Use a smaller batchSize. (out_of_memory)" in result.output
+    assert f"darkroom jobs retry {line.jobs()[0].id}" in result.output
+
+
+def test_control_c_leaves_the_job_running_and_says_how_to_come_back(line: Line) -> None:
+    def interrupt() -> None:
+        line.worker.next_job()
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # A test run that was started in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = line.with_worker(interrupt, "train", line.photos(), "mug", "--yes")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    job = line.jobs()[0]
+    assert result.exit_code == 130
+    assert job.state == "running"
+    assert f"darkroom jobs follow {job.id}" in result.output
+    assert f"darkroom jobs cancel {job.id}" in result.output
+
+
+def test_the_cost_in_time_is_the_pace_of_earlier_jobs() -> None:
+    base = Base("starter", "sd1", 64, TrainingDefaults(400, "sks"), seconds_per_step=0.5)
+
+    assert cost_in_time(base, None) == "400 steps on 'starter': about 3 min, as earlier jobs went."
+    assert cost_in_time(base, 100) == "100 steps on 'starter': about 50 s, as earlier jobs went."
+    assert in_words(7_900) == "2 h 12 min"
