@@ -35,10 +35,10 @@ from benchmarks.load import Timing, fetch, load
 from benchmarks.search_catalogue import WORDS, fill_catalogue
 from deployments.local.servers.postgres import EmbeddedPostgres
 from deployments.local.servers.valkey import valkey_command
+from flows.indexing.new_builds import ensure_live_builds
 from flows.indexing.rebuild import rebuild
 from storage.postgres.migrating import migrate
 from storage.records.search.search import Kind
-from storage.search.builds import ensure_live_builds
 from storage.settings import PostgresSettings, SearchSettings, Settings
 from storage.stores import open_stores
 from tests.conftest import free_port

@@ -29,12 +29,12 @@ from benchmarks.search_catalogue import WORDS, fill_catalogue
 from benchmarks.search_queries import RECALL_QUERIES, Recall, time_queries
 from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.indexing.documents import read_rows
+from flows.indexing.new_builds import SEGMENT
 from flows.indexing.rebuild import rebuild
 from storage.postgres.migrating import migrate
 from storage.postgres.search import search_queue, search_sources, search_vectors
 from storage.records.search.search import Build, BuildState, IndexDocument, Kind
 from storage.records.search.tokens import stem
-from storage.search.builds import SEGMENT
 from storage.search.documents import models
 from storage.search.elasticsearch_writing import bulk_lines, index_mapping, index_settings
 from storage.search.embedded_writing import row_of

@@ -36,7 +36,7 @@ from platform_api.http.head_requests import answering_head
 from platform_api.http.headers import complete_headers
 from platform_api.http.json_bodies import MAX_BODY_BYTES
 from platform_api.http.limits import Slots
-from platform_api.http.pages import API
+from platform_api.http.links import API
 from platform_api.http.request_log import logging_requests
 from platform_api.http.shutdown import Stopping, hearing_signals
 from platform_api.jobs.base_models import BaseModels

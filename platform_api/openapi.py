@@ -7,7 +7,6 @@ import hashlib
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from litestar import Controller, Litestar, Request, Response, get
@@ -17,11 +16,6 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import (
     Components,
-    OpenAPIMediaType,
-    OpenAPIType,
-    Operation,
-    RequestBody,
-    Schema,
     SecurityScheme,
     Tag,
 )
@@ -137,34 +131,6 @@ def handlers_of(route: BaseRoute) -> list[HTTPRouteHandler]:
     if not isinstance(route, HTTPRoute):
         return []
     return [handler for handler in route.route_handlers if HttpMethod.OPTIONS not in handler.http_methods]
-
-
-@dataclass
-class UploadOperation(Operation):
-    """The upload's body, which the handler reads as it comes."""
-
-    def __post_init__(self) -> None:
-        """Describe the form and the raw archive."""
-        binary = Schema(type=OpenAPIType.STRING, format="binary")  # pyright: ignore[reportArgumentType]
-        form = Schema(
-            type=OpenAPIType.OBJECT,
-            properties={
-                "name": Schema(type=OpenAPIType.STRING, max_length=120, description="Shown in lists."),
-                "files": Schema(
-                    type=OpenAPIType.ARRAY,
-                    items=binary,
-                    min_items=1,
-                    description="PNG, JPEG or WebP images, or .zip archives of them; 3 to 6 photos work best.",
-                ),
-            },
-            required=["files"],
-            additional_properties=False,
-        )
-        content = {
-            "multipart/form-data": OpenAPIMediaType(schema=form),
-            "application/zip": OpenAPIMediaType(schema=binary),
-        }
-        self.request_body = RequestBody(content=content, required=True)
 
 
 class Documentation(Controller):

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import yaml
 
-from deployments.automations import deploy_automations
+from deployments.local.automations import deploy_automations
 from deployments.local.environment import prefect_client_environment
 from deployments.local.errors import PlatformError
 from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas

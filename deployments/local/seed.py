@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from deployments.base_models.registration import add_base_model
+from flows.indexing.new_builds import ensure_live_builds
 from storage.errors import StoreUnavailable
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database, Query
 from storage.records.accounts.accounts import NewKey, Role, Scope, make_key, split_key
-from storage.search.builds import ensure_live_builds
 from storage.secret_files import write_secret
 from storage.settings import Settings
 from storage.stores import open_stores

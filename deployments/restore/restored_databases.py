@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from deployments.restore.database_mark import connected, databases, is_marked, mark, outside
 from flows.indexing.filling import fill
+from flows.indexing.new_builds import begin
 from flows.upkeep.backup import dumps
 from flows.upkeep.backup.backup_store import BackupStore, Say
 from flows.upkeep.backup.manifest import MLFLOW, PREFECT, Manifest
@@ -17,7 +18,6 @@ from storage.postgres.connection import Database
 from storage.postgres.migrating import migrate
 from storage.postgres.upkeep import prefect_restored, restored
 from storage.records.search.search import Kind
-from storage.search.builds import begin
 from storage.settings import PostgresSettings, Settings, variable_of
 from storage.stores import Stores, open_stores
 

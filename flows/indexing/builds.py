@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from flows.indexing.documents import write_everywhere
-from flows.indexing.draining import SYNC, drain_batch
+from flows.indexing.draining import drain_batch
+from flows.runs.flow_names import SYNC
 from flows.runs.retries import retried
 from storage.errors import StoreUnavailable
 from storage.postgres.search import search_builds, search_queue, search_sources

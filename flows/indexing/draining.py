@@ -15,8 +15,6 @@ from storage.postgres.search import search_queue
 from storage.records.search.search import Kind
 from storage.stores import Stores
 
-SYNC = "sync-search-index"
-"""The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
 BATCH = 200
 
 

@@ -15,18 +15,17 @@ from prefect import flow, get_run_logger
 from flows.indexing import builds
 from flows.indexing.draining import sole_writer
 from flows.indexing.filling import SHARD, fill
+from flows.indexing.new_builds import begin
 from flows.runs.artifacts import leave_table
 from flows.runs.crash_points import reach
+from flows.runs.flow_names import REBUILD
 from flows.runs.light_tracking import FAILED, KILLED, RUNNING, note
 from flows.runs.retries import patiently
 from storage.errors import WrongState
 from storage.postgres.search import search_queue
 from storage.records.search.search import Build, Kind
-from storage.search.builds import begin
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
-
-REBUILD = "rebuild-search-index"
 
 
 @flow(name=REBUILD)

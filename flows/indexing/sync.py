@@ -11,8 +11,9 @@ from functools import partial
 
 from prefect import flow
 
-from flows.indexing.draining import SYNC, drain
+from flows.indexing.draining import drain
 from flows.runs import draining_flows
+from flows.runs.flow_names import SYNC
 from flows.runs.run_logs import run_logger
 from storage.postgres.search import search_queue
 from storage.stores import Stores

@@ -22,6 +22,7 @@ from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel,
 from flows.notifications.gathering import gather, utc_now
 from flows.runs import draining_flows
 from flows.runs.crash_points import reach
+from flows.runs.flow_names import DELIVER
 from flows.runs.retries import patiently, run_patiently
 from flows.runs.run_logs import run_logger
 from storage.errors import DarkroomError
@@ -36,8 +37,6 @@ from storage.stores import Stores
 
 _log = partial(run_logger, "darkroom.notifications")
 
-DELIVER = "deliver-notifications"
-"""The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
 WORKERS = 6
 """Calls under way at once; one hangs for at most the settings' time for a call."""
 

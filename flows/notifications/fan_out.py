@@ -16,6 +16,7 @@ from prefect import flow
 from flows.notifications.messages import words
 from flows.runs import draining_flows
 from flows.runs.crash_points import reach
+from flows.runs.flow_names import FAN_OUT
 from flows.runs.retries import run_patiently
 from flows.runs.run_logs import run_logger
 from storage.postgres.notifications import notifications
@@ -23,9 +24,6 @@ from storage.records.notifications.notifications import Notification
 from storage.stores import Stores
 
 _log = partial(run_logger, "darkroom.notifications")
-
-FAN_OUT = "fan-out-notifications"
-"""The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
 
 
 @flow(name=FAN_OUT)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-from flows.indexing.draining import SYNC
-from flows.notifications.deliver import DELIVER
-from flows.notifications.fan_out import FAN_OUT
+from flows.runs.flow_names import DELIVER, FAN_OUT, SYNC
 from flows.runs.orchestrator import FlowPaused, Orchestrator
 from storage.postgres.connection import Database, Script
 from storage.postgres.notifications import deliveries, notifications

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import DictRow
 
+from flows.jobs.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.relay import alerts
 from flows.relay.deployed import miss_deployments
 from flows.relay.drains import DRAINS, wake_drain
 from flows.relay.duties import Duty, DutyThread
 from flows.relay.effects import NEED_PREFECT, Effects
-from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.runs.orchestrator import Orchestrator
 from flows.upkeep.pausing import follow
 from storage.errors import StoreFailure

@@ -20,6 +20,7 @@ from prefect.states import State
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import draw_images
 from flows.jobs.lifecycle import RunningJob, running_job
+from flows.jobs.registration import register
 from flows.jobs.tracking import Away, job_params, tracking_client
 from flows.runs.artifacts import ArtifactBoard
 from flows.runs.retries import STORE_RETRIES
@@ -40,13 +41,12 @@ from flows.training.judges import open_judge
 from flows.training.regularization import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image, training_work
-from flows.upkeep.reconcile import register
 from flows.upkeep.retention.retention import tidy_folders
 from storage.blobs.families import ModelFile, check_model_file
 from storage.errors import JobFailure, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.postgres.jobs import data_sets, jobs
+from storage.postgres.jobs import data_sets, jobs, publication
 from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, NewVersion
 from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType, catalogue_name
 from storage.records.jobs.data_sets import content_hash
@@ -251,7 +251,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     def once() -> Script[ModelVersion]:
         # The commit may have been made and its answer lost: a repeat finds the version.
         made = yield from catalog.version_of_job(job.id)
-        return made or (yield from catalog.publish(job.id, job.hand_out, new))
+        return made or (yield from publication.publish(job.id, job.hand_out, new))
 
     version = job.run(once)
     job.report("publish", 1, 1)

@@ -15,6 +15,9 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from flows.indexing import builds
+from flows.indexing.new_builds import ensure_live_builds
+from flows.jobs.registration import register
+from flows.jobs.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.jobs.tracking import (
     EXPERIMENT,
     JOB_TAG,
@@ -24,12 +27,9 @@ from flows.jobs.tracking import (
     job_params,
     job_tags,
     read_document,
-    register_version,
-    registry_name,
     shortened,
     tracking_client,
 )
-from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.runs.artifacts import leave_table
 from flows.runs.orchestrator import Orchestrator, PrefectAway
 from flows.runs.run_logs import run_logger
@@ -48,10 +48,8 @@ from storage.postgres.locks import RECONCILE
 from storage.postgres.metrics import rollups
 from storage.postgres.search import search_builds, search_queue
 from storage.postgres.upkeep import invariants
-from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.jobs import TERMINAL, Job, JobFileRole
 from storage.records.search.search import BuildState
-from storage.search.builds import ensure_live_builds
 from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
@@ -228,24 +226,6 @@ def reconcile_tracking(stores: Stores) -> list[str]:
     except StoreFailure as error:
         findings.append(f"{error}")
     return findings
-
-
-def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
-    """Put a trained version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
-    if version.job_id is None:
-        raise NotFound(f"Model version {version.id} was uploaded, so no tracking run made it. Register trained ones.")
-    model = stores.database.run(catalog.model_by_id(version.model_id))
-    job = stores.database.run(jobs.get(version.job_id))
-    name = register_version(
-        client,
-        name=registry_name(model.name, model.id),
-        version_id=version.id,
-        run_id=job.tracking_run_id,
-        source=f"darkroom:/model-versions/{version.id}",
-        tags={JOB_TAG: str(version.job_id), "base_model": str(job.request["base_model"])},
-    )
-    stores.database.run(catalog.note_registered(version.id, name))
-    return name
 
 
 def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:

@@ -13,7 +13,8 @@ from platform_api.access.guards import Caller, Requires
 from platform_api.catalog.writing.write_models import kept
 from platform_api.http.json_bodies import has_control_characters, strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
-from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.links import API
+from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
 from storage.errors import AccessDenied, InvalidRequest, NotFound
 from storage.postgres.accounts import accounts

@@ -12,12 +12,12 @@ from msgspec import Meta
 
 from platform_api.access.guards import Caller, Reads, Requires
 from platform_api.cache.response_cache import PEOPLE_SECONDS, REMEMBERED
-from platform_api.cache.responses import Addresses, addresses, answer
+from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.catalog_parts import read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, model_view
-from platform_api.catalog.reading.models import UNCHANGED
 from platform_api.http.limits import PageCursor, end_of_page, read_number_cursor
-from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.links import API, Addresses, addresses
+from platform_api.http.pages import Page, page_metadata
 from platform_api.http.pagination import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_list, a_number, a_text

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import quote
 
 from litestar import HttpMethod, Request, Response, route
-from litestar.handlers import HTTPRouteHandler
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 
-from platform_api.access.guards import Open, Reads, Requires
 from platform_api.http.json_bodies import has_control_characters
 from platform_api.http.problems import RangeNotSatisfiable, can_answer
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
@@ -27,6 +27,7 @@ from storage.thread_pools import ThreadPool
 PIECE = 256 * 1024
 WITHIN_SECONDS = 60.0
 """How long the next piece of a download that has begun waits for a thread: cutting it off helps nobody."""
+Guard: TypeAlias = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -59,9 +60,7 @@ class Span:
         return self.last - self.first + 1
 
 
-def read_route(
-    path: str, *, guards: Sequence[Requires | Reads | Open], summary: str
-) -> Callable[[Any], HTTPRouteHandler]:
+def read_route(path: str, *, guards: Sequence[Guard], summary: str) -> Callable[[Any], HTTPRouteHandler]:
     """A GET and HEAD route that answers with `respond`, documented."""
     whole = ResponseSpec(bytes, generate_examples=False, description="All bytes", media_type="application/octet-stream")
     part = ResponseSpec(bytes, generate_examples=False, description="The range", media_type="application/octet-stream")

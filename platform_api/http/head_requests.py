@@ -13,7 +13,7 @@ from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from litestar.types import ASGIApp, Receive, Scope, Send
 from litestar.utils.path import normalize_path
 
-from platform_api.streams.job_events import MEDIA_TYPE
+from platform_api.http.headers import EVENT_STREAM
 
 
 def answering_head(app: Litestar) -> ASGIApp:
@@ -35,7 +35,7 @@ def _stands_for_get(app: Litestar, path: str) -> bool:
         route_of(path=normalize_path(path), method="HEAD")
     except MethodNotAllowedException:
         try:
-            return route_of(path=normalize_path(path), method="GET")[1].media_type != MEDIA_TYPE
+            return route_of(path=normalize_path(path), method="GET")[1].media_type != EVENT_STREAM
         except MethodNotAllowedException:
             return False
     except NotFoundException:

@@ -16,6 +16,8 @@ from litestar.types import HTTPScope, Message, Scope
 from platform_api.http.rate_limits import LIMIT, REMAINING, RESET, rate_headers
 
 REQUEST_ID = "X-Request-Id"
+EVENT_STREAM = "text/event-stream"
+"""The media type of server-sent events."""
 STATUS, ROUTE, REFUSED = "answered_status", "answered_route", "refused_as"
 """What a request's state keeps for its log line."""
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")

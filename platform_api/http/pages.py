@@ -8,13 +8,11 @@ from uuid import UUID
 
 import msgspec
 
-from platform_api.cache.responses import link_expiry
+from platform_api.http.links import link_expiry
 from storage.records.policy.signed_links import job_image_link
 from storage.settings import ApiSettings
 
 Item = TypeVar("Item")
-
-API = "/api/v1"
 
 
 class PageMetadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 from litestar.openapi.spec import Operation, Schema
 
-from platform_api.cache.responses import Addresses
 from platform_api.http import cursors
+from platform_api.http.links import Addresses
 from platform_api.http.problems import TooManyPages
 from platform_api.http.query_parameters import Query, a_number, a_text, described
 from storage.records.catalog.listing import Cursor

@@ -10,17 +10,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
+from uuid import UUID
 
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from platform_api.access.guards import Caller
 from platform_api.http.headers import REFUSED, ROUTE, STATUS, request_id
 from storage.logs import CONTEXT
 
 LOG = logging.getLogger("darkroom.api")
 UNMATCHED = "unmatched"
 """The route of a request whose address is none of ours."""
+
+
+class _HasAccount(Protocol):
+    """What the guards leave in the state of a request with a working key."""
+
+    @property
+    def account_id(self) -> UUID: ...
 
 
 def logging_requests(app: ASGIApp) -> ASGIApp:
@@ -48,7 +55,7 @@ def logging_requests(app: ASGIApp) -> ASGIApp:
 def _log(scope: HTTPScope, seconds: float, cut: str | None) -> None:
     state = cast(Mapping[str, Any], scope["state"])
     status = cast(int, state.get(STATUS, 0))
-    caller = cast(Caller | None, state.get("caller"))
+    caller = cast(_HasAccount | None, state.get("caller"))
     fields = {"ms": round(seconds * 1000, 1)}
     said = {"account": caller and str(caller.account_id), "refused": state.get(REFUSED), "cut": cut}
     LOG.log(

@@ -14,14 +14,21 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
 from msgspec import Meta
 
-from platform_api import openapi
 from platform_api.access.guards import Caller, Requires
 from platform_api.access.reservations import reserving
 from platform_api.http import multipart
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
-from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.links import API
+from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
 from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.images import CanonicalImage, ImageWorkers
@@ -91,6 +98,34 @@ def _detail(data_set: DataSet, images: Sequence[DataSetImage]) -> DataSetDetail:
     return DataSetDetail(**_view_fields(data_set), images=views)
 
 
+@dataclass
+class UploadOperation(Operation):
+    """The upload's body, which the handler reads as it comes."""
+
+    def __post_init__(self) -> None:
+        """Describe the form and the raw archive."""
+        binary = Schema(type=OpenAPIType.STRING, format="binary")  # pyright: ignore[reportArgumentType]
+        form = Schema(
+            type=OpenAPIType.OBJECT,
+            properties={
+                "name": Schema(type=OpenAPIType.STRING, max_length=120, description="Shown in lists."),
+                "files": Schema(
+                    type=OpenAPIType.ARRAY,
+                    items=binary,
+                    min_items=1,
+                    description="PNG, JPEG or WebP images, or .zip archives of them; 3 to 6 photos work best.",
+                ),
+            },
+            required=["files"],
+            additional_properties=False,
+        )
+        content = {
+            "multipart/form-data": OpenAPIMediaType(schema=form),
+            "application/zip": OpenAPIMediaType(schema=binary),
+        }
+        self.request_body = RequestBody(content=content, required=True)
+
+
 class DataSets(Controller):
     """The subject's photos."""
 
@@ -101,7 +136,7 @@ class DataSets(Controller):
         "/",
         guards=[Requires(Scope.DATA_SETS_WRITE)],
         responses=can_answer(401, 403, 408, 413, 415, 422, 429),
-        operation_class=openapi.UploadOperation,
+        operation_class=UploadOperation,
         request_max_body_size=None,
         summary="Upload photos",
     )

@@ -11,7 +11,8 @@ import msgspec
 from litestar import Response
 from msgspec import Meta
 
-from platform_api.http.pages import API, camelised, signed_image
+from platform_api.http.links import API
+from platform_api.http.pages import camelised, signed_image
 from storage.errors import NotFound
 from storage.postgres.connection import Script
 from storage.postgres.jobs import jobs

@@ -14,10 +14,11 @@ from litestar.params import Parameter
 
 from platform_api.access.guards import Caller, Requires
 from platform_api.http import downloads
-from platform_api.http.headers import request_id
+from platform_api.http.headers import EVENT_STREAM, request_id
 from platform_api.http.idempotency import IdempotencyKey, checked_key
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
-from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.links import API
+from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
 from platform_api.jobs.job_views import (
     NOUNS,
@@ -138,11 +139,11 @@ class JobRoutes(Controller):
         "/{job_id:uuid}/events",
         guards=[Requires(Scope.JOBS_READ)],
         responses={
-            200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=job_events.MEDIA_TYPE),
+            200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=EVENT_STREAM),
             204: ResponseSpec(None, description="The job has ended and every event was told"),
             **can_answer(401, 403, 404, 422, 429),
         },
-        media_type=job_events.MEDIA_TYPE,
+        media_type=EVENT_STREAM,
         summary="Follow a job",
     )
     async def follow(

@@ -13,7 +13,8 @@ from msgspec import Meta
 from platform_api.access.guards import Caller, Requires
 from platform_api.http.json_bodies import strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
-from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.links import API
+from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import BIGGEST
 from storage.errors import InvalidRequest

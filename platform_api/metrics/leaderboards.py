@@ -13,9 +13,8 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from msgspec import Meta
 
 from platform_api.access.guards import Reads
-from platform_api.cache.responses import Addresses, addresses, answer
-from platform_api.catalog.reading.models import UNCHANGED
-from platform_api.http.pages import API
+from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import Numbers, numbers, queried
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_number

@@ -9,11 +9,11 @@ from litestar import Controller, Request, post
 
 from platform_api.access.guards import Requires
 from platform_api.access.permissions import check_moderator, held_model
-from platform_api.cache.responses import addresses
 from platform_api.catalog.reading.catalog_views import ModelView
 from platform_api.catalog.writing.model_writing import shown
 from platform_api.catalog.writing.write_models import Grounds, kept
 from platform_api.http.json_bodies import strictly
+from platform_api.http.links import addresses
 from platform_api.http.problems import can_answer
 from storage.errors import NotAllowed, WrongState
 from storage.postgres.accounts import accounts

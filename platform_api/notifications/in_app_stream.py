@@ -12,10 +12,11 @@ import msgspec
 from litestar import Response
 from litestar.response import Stream
 
+from platform_api.http.headers import EVENT_STREAM
 from platform_api.http.limits import Slots
 from platform_api.http.shutdown import CLOSING_EVENT
 from platform_api.notifications.notification_views import notification_view
-from platform_api.streams.job_events import KEEP_ALIVE_SECONDS, LOOK_SECONDS, MEDIA_TYPE, Allowed, Announcements
+from platform_api.streams.job_events import KEEP_ALIVE_SECONDS, LOOK_SECONDS, Allowed, Announcements
 from storage.errors import StoreFailure
 from storage.postgres.notifications import in_app
 from storage.postgres.notifications.in_app import InApp
@@ -40,7 +41,7 @@ def respond(
     """
     streams.check(account.id)
     content = allowed(follow(stores, announcements, streams, account, after))
-    return Stream(content, media_type=MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
+    return Stream(content, media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
 
 
 async def follow(

@@ -10,9 +10,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 
 from platform_api.access.guards import Caller, Requires
+from platform_api.http.headers import EVENT_STREAM
 from platform_api.http.json_bodies import strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
-from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.links import API
+from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
 from platform_api.notifications import in_app_stream
 from platform_api.notifications.notification_views import (
@@ -107,10 +109,10 @@ class Notifications(Controller):
         "/events",
         guards=[Requires(READ)],
         responses={
-            200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=job_events.MEDIA_TYPE),
+            200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=EVENT_STREAM),
             **can_answer(401, 403, 422, 429),
         },
-        media_type=job_events.MEDIA_TYPE,
+        media_type=EVENT_STREAM,
         summary="Follow new ones",
     )
     async def follow(

@@ -12,10 +12,10 @@ from litestar import Controller, Request, Response, get
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 
 from platform_api.access.guards import Reads
-from platform_api.cache.responses import addresses, answer
-from platform_api.catalog.reading.models import PG, UNCHANGED
+from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.catalog.reading.models import PG
 from platform_api.catalog.reading.search_pages import page_of
-from platform_api.http.pages import API
+from platform_api.http.links import API, addresses
 from platform_api.http.pagination import queried
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word

@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Meta
 
 from platform_api.accounts.people import CreatorItem, creator_item
-from platform_api.cache.responses import Addresses
 from platform_api.catalog.reading.catalog_views import ModelView
 from platform_api.catalog.reading.images import ListedImage, listed_image
 from platform_api.catalog.reading.listed_models import Shown, shown_models
 from platform_api.catalog.reading.search_pages import SearchPage
+from platform_api.http.links import Addresses
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import images
 from storage.postgres.connection import Script

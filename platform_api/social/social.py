@@ -21,7 +21,8 @@ from platform_api.http.limits import (
     read_number,
     read_number_cursor,
 )
-from platform_api.http.pages import API, Page, page_metadata
+from platform_api.http.links import API
+from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import BIGGEST
 from storage.postgres.connection import Script

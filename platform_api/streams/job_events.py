@@ -18,6 +18,7 @@ import psycopg
 from litestar import Response
 from litestar.response import Stream
 
+from platform_api.http.headers import EVENT_STREAM
 from platform_api.http.limits import Slots
 from platform_api.http.pages import camelised
 from platform_api.http.shutdown import CLOSING_EVENT, Stopping
@@ -30,7 +31,6 @@ from storage.records.jobs.jobs import TERMINAL, Job, Progress
 from storage.stores import AsyncStores
 
 LOG = logging.getLogger("darkroom.api")
-MEDIA_TYPE = "text/event-stream"
 KEEP_ALIVE_SECONDS = 10.0
 LOOK_SECONDS = 5.0
 LOOKS_A_SECOND = 100
@@ -136,7 +136,7 @@ async def respond(
     streams.check(job.account_id)
     headers = {"X-Accel-Buffering": "no"}
     content = allowed(follow(stores, announcements, streams, job, after))
-    return Stream(content, media_type=MEDIA_TYPE, headers=headers)
+    return Stream(content, media_type=EVENT_STREAM, headers=headers)
 
 
 async def follow(

@@ -13,6 +13,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from flows.indexing.draining import drain
+from flows.indexing.new_builds import ensure_live_builds
 from flows.relay.effects import Effects
 from storage.blobs.store import BlobStore
 from storage.postgres.accounts import accounts
@@ -21,7 +22,6 @@ from storage.postgres.connection import Query
 from storage.records.accounts.accounts import Role
 from storage.records.catalog.catalog import FileRole, NewFile, NewImage
 from storage.records.metrics.leaderboards import BOARDS
-from storage.search.builds import ensure_live_builds
 from storage.stores import open_stores
 from tests.platform_api.catalog.reading.test_models import file_of, put
 from tests.platform_api.door import ALL, Door, photo, register_starter, serving, upload

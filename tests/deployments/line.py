@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from storage.blobs.store import BlobStore
-from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files, jobs
+from storage.postgres.jobs import job_files, jobs, publication
 from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs.jobs import Job, JobFileRole, JobKind, JobState, Progress
 from storage.records.jobs.training import TrainingJobRequest
@@ -77,7 +76,7 @@ class Worker:
                 NewFile(path="folder/model_index.json", role=FileRole.FOLDER, sha256=small.sha256, size=small.size),
             ),
         )
-        return self.door.database.run(catalog.publish(job.id, job.hand_out, new)).id
+        return self.door.database.run(publication.publish(job.id, job.hand_out, new)).id
 
     def train(self) -> None:
         """A whole training job."""

@@ -17,7 +17,7 @@ import pytest
 
 from deployments.local.servers.prefect_http import prefect_http
 from flows.jobs.tracking import tracking_client
-from flows.upkeep.backup.backup import BACK_UP
+from flows.runs.flow_names import BACK_UP
 from flows.upkeep.backup.backup_store import BackupStore
 from storage.postgres.connection import Query
 from storage.stores import open_stores

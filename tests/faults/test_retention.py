@@ -19,10 +19,10 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.local.platform import parts_of
 from deployments.local.servers.postgres import EmbeddedPostgres
+from flows.runs.flow_names import APPLY_RETENTION
 from flows.runs.orchestrator import open_prefect
 from flows.upkeep.retention.retention import apply
 from flows.upkeep.retention.retention_rules import folder_rules, table_rules
-from flows.upkeep.retention.sweep import APPLY_RETENTION
 from storage.stores import open_stores
 from tests.deployments.platform import Platform
 from tests.faults.bench import Bench

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from flows.indexing.builds import index_faults
 from flows.indexing.documents import read_rows
 from flows.indexing.draining import drain
+from flows.indexing.new_builds import ensure_live_builds
 from flows.relay.effects import Effects
 from flows.upkeep.reconcile import check_invariants
 from storage.postgres.accounts import accounts
@@ -27,7 +28,6 @@ from storage.postgres.connection import Query, Script
 from storage.postgres.search import search_queue, search_sources
 from storage.records.events.events import Lane
 from storage.records.search.search import FACETS, SORTS, Kind, SearchQuery
-from storage.search.builds import ensure_live_builds
 from storage.settings import JobSettings, MlflowSettings, PostgresSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_async_stores, open_stores
 from tests.contracts import oracle

@@ -16,7 +16,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from storage.search.builds import ensure_live_builds
+from flows.indexing.new_builds import ensure_live_builds
 from storage.stores import open_stores
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
 from tests.properties.identities import Identity, leaks, planted_rows, three_identities

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from schemathesis import GenerationMode
 
-from storage.search.builds import ensure_live_builds
+from flows.indexing.new_builds import ensure_live_builds
 from storage.settings import SearchSettings
 from storage.stores import open_stores
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving, upload

@@ -27,6 +27,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.runs.artifacts import leave_table
+from flows.runs.flow_names import BACK_UP
 from flows.runs.light_tracking import FAILED, note
 from flows.runs.run_logs import run_logger
 from flows.upkeep.backup import dumps, sealed_keys
@@ -57,7 +58,6 @@ from storage.postgres.upkeep.last_backup import LastBackup
 from storage.settings import load_settings, variable_of
 from storage.stores import Stores, open_stores
 
-BACK_UP = "back-up"
 MADE_AGAIN = ("--exclude-table=search_build_[0-9]*", "--exclude-table-data=search_windows")
 """Of Darkroom's database what is made again from the rest: search indexes, and ranked ids for ten minutes."""
 _log = partial(run_logger, "darkroom.backup")

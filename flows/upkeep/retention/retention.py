@@ -14,11 +14,12 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.runs.artifacts import leave_table
+from flows.runs.flow_names import APPLY_RETENTION
 from flows.runs.light_tracking import FAILED, FINISHED, note
 from flows.runs.run_logs import run_logger
 from flows.upkeep.retention.folder_rules import folders_to_oneself
 from flows.upkeep.retention.retention_rules import RULES, RetentionRule, variable
-from flows.upkeep.retention.sweep import APPLY_RETENTION, ClockJumped, Enough, Paused, Removed, Sweep, begin
+from flows.upkeep.retention.sweep import ClockJumped, Enough, Paused, Removed, Sweep, begin
 from storage.errors import DarkroomError, StoreUnavailable
 from storage.settings import MIB, load_settings
 from storage.stores import Stores, open_stores

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from flows.runs.flow_names import APPLY_RETENTION
 from flows.runs.retries import run_patiently
 from storage.errors import DarkroomError
 from storage.postgres.connection import Query, Script
@@ -17,8 +18,6 @@ from storage.stores import Stores
 
 log = logging.getLogger("darkroom.retention")
 
-APPLY_RETENTION = "apply-retention"
-"""The flow, and the lock of its one run."""
 BATCH = 5000
 """Rows that one transaction deletes."""
 LOOK_SECONDS = 5.0

@@ -10,8 +10,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from platform_api.cache.responses import Addresses
 from platform_api.catalog.reading.file_views import FileView, StoredFileView, file_view, stored_file_view
+from platform_api.http.links import Addresses
 from platform_api.http.pages import camelised
 from storage.records.accounts.accounts import Account
 from storage.records.catalog.catalog import CatalogImage, Model, ModelStats, ModelVersion, VersionFile, VersionStats

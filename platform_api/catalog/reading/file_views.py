@@ -9,8 +9,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Meta
 
-from platform_api.cache.responses import Addresses
-from platform_api.http.pages import API
+from platform_api.http.links import API, Addresses
 from storage.records.catalog.catalog import Checked, FileHashes, FileRole, Model, ModelVersion, VersionFile
 from storage.records.catalog.variants import download_name
 

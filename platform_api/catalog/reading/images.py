@@ -13,10 +13,10 @@ from litestar import Controller, Request, Response, get
 from litestar.params import Parameter
 
 from platform_api.access.guards import Open, Reads
-from platform_api.cache.responses import Addresses, addresses, answer
-from platform_api.catalog.reading.models import PG, UNCHANGED
+from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.catalog.reading.models import PG
 from platform_api.http import downloads
-from platform_api.http.pages import API
+from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, Turn, queried, read_turn, turning
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word

@@ -11,10 +11,10 @@ from typing import cast
 import msgspec
 
 from platform_api.cache import responses
-from platform_api.cache.responses import Addresses
 from platform_api.catalog.reading import catalog_parts, catalog_views
 from platform_api.catalog.reading.catalog_parts import read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, model_view
+from platform_api.http.links import Addresses
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.records.catalog import catalog as records

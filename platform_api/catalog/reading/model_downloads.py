@@ -12,10 +12,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 
 from platform_api.access.guards import Open, Reads
-from platform_api.cache.responses import number_of
 from platform_api.catalog.reading.images import LinkReader
 from platform_api.catalog.reading.model_versions import read_version
 from platform_api.http import downloads
+from platform_api.http.links import number_of
 from platform_api.http.pagination import queried
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_number, a_text

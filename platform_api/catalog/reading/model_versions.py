@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import MODEL_SECONDS, REMEMBERED, keep_absence
-from platform_api.cache.responses import Addresses, addresses, answer
+from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.catalog.reading.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.catalog.reading.hash_lookup import (
@@ -25,8 +25,8 @@ from platform_api.catalog.reading.hash_lookup import (
     HashOwner,
     read_hashes,
 )
-from platform_api.catalog.reading.models import UNCHANGED
 from platform_api.http import downloads
+from platform_api.http.links import Addresses, addresses
 from platform_api.http.problems import can_answer
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from storage.errors import Gone, NotFound

@@ -7,16 +7,15 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Request, Response, get
-from litestar.openapi.datastructures import ResponseSpec
 
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import LIST_SECONDS, MODEL_SECONDS, REMEMBERED
-from platform_api.cache.responses import Addresses, addresses, answer
+from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.catalog_parts import read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, model_view
 from platform_api.catalog.reading.listed_models import Shown, shown_models
 from platform_api.catalog.reading.search_pages import page_of
-from platform_api.http.pages import API
+from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, queried, read_turn, turning
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
@@ -33,7 +32,6 @@ from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
 from storage.records.search.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
 from storage.stores import AsyncStores
 
-UNCHANGED = {304: ResponseSpec(None, description="The client's copy, named by If-None-Match, is still good")}
 MOST = 100
 PG = 1
 

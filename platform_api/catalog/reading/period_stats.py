@@ -11,9 +11,8 @@ from litestar import Controller, Request, Response, get
 from msgspec import Meta
 
 from platform_api.access.guards import Reads
-from platform_api.cache.responses import answer
+from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.model_versions import read_version
-from platform_api.catalog.reading.models import UNCHANGED
 from platform_api.http.problems import can_answer
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script

@@ -10,9 +10,8 @@ from litestar import Controller, Request, Response, get
 
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import PEOPLE_SECONDS, REMEMBERED
-from platform_api.cache.responses import addresses, answer
-from platform_api.catalog.reading.models import UNCHANGED
-from platform_api.http.pages import API
+from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.http.links import API, addresses
 from platform_api.http.pagination import Numbers, numbering, numbers, queried, read_numbers
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query

@@ -22,8 +22,8 @@ from platform_api.access.guards import Caller, Requires
 from platform_api.access.reservations import reserving
 from platform_api.catalog.uploads.incoming_files import go_on, keep_whole, read_wanted, take_in
 from platform_api.catalog.uploads.tus_upload import Arrivals
+from platform_api.http.links import API
 from platform_api.http.multipart import declared_length
-from platform_api.http.pages import API
 from platform_api.http.problems import UnsupportedMediaType, can_answer
 from platform_api.http.request_body import Body
 from storage.blobs.hashing import ModelHasher

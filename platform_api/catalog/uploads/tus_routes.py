@@ -20,7 +20,7 @@ from platform_api.catalog.uploads import tus, tus_upload
 from platform_api.catalog.uploads.incoming_files import read_wanted
 from platform_api.catalog.uploads.model_files import UploadedFile, uploaded_file
 from platform_api.catalog.uploads.tus_upload import Arrivals
-from platform_api.http.pages import API
+from platform_api.http.links import API
 from platform_api.http.problems import BodyTooLarge, can_answer
 from storage.errors import InvalidRequest
 from storage.postgres.catalog import uploads

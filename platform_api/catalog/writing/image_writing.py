@@ -15,13 +15,13 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, 
 from platform_api.access.guards import Caller
 from platform_api.access.permissions import held_version
 from platform_api.access.reservations import reserving
-from platform_api.cache.responses import Addresses, addresses
 from platform_api.catalog.reading.catalog_views import ImageView, image_view
 from platform_api.catalog.writing.model_writing import WRITES
 from platform_api.catalog.writing.write_models import ImageChanges, kept
 from platform_api.http import multipart
 from platform_api.http.idempotency import IdempotencyKey, checked_key, created_once
 from platform_api.http.json_bodies import read_strictly, strictly
+from platform_api.http.links import Addresses, addresses
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, described
 from storage.blobs.images import CanonicalImage, ImageWorkers

@@ -19,14 +19,13 @@ from platform_api.access.permissions import (
     held_model,
     hidden_by,
 )
-from platform_api.cache.responses import Addresses, addresses
 from platform_api.catalog.reading.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, VersionDetail, model_view, version_detail
 from platform_api.catalog.writing.validation import check_model_words
 from platform_api.catalog.writing.write_models import ModelChanges, NewModel, NewVersion, Publication, kept
 from platform_api.http.idempotency import IdempotencyKey, created_once
 from platform_api.http.json_bodies import strictly
-from platform_api.http.pages import API
+from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.problems import can_answer
 from storage.errors import InvalidRequest, WrongState
 from storage.postgres.catalog import catalog, models, versions

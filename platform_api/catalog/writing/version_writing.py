@@ -9,7 +9,6 @@ from typing import Any
 from litestar import Controller, Request, delete, patch, post
 
 from platform_api.access.permissions import check_may_open, check_may_publish, deleted_by, held_version, hidden_by
-from platform_api.cache.responses import addresses
 from platform_api.catalog.reading.catalog_views import VersionDetail
 from platform_api.catalog.writing.model_writing import (
     WRITES,
@@ -22,6 +21,7 @@ from platform_api.catalog.writing.validation import check_file_name
 from platform_api.catalog.writing.write_models import FileChanges, Publication, VersionChanges, kept
 from platform_api.http import downloads
 from platform_api.http.json_bodies import strictly
+from platform_api.http.links import addresses
 from platform_api.http.problems import can_answer
 from storage.errors import NotFound
 from storage.postgres.catalog import catalog, files, versions

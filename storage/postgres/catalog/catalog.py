@@ -8,10 +8,7 @@ from uuid import UUID
 import msgspec
 from psycopg.types.json import Jsonb
 
-from storage.errors import JobCancelled, JobLost
-from storage.postgres.connection import Query, Script, as_record, column, count, load_statements, many, maybe, one
-from storage.postgres.events import outbox
-from storage.postgres.jobs import jobs
+from storage.postgres.connection import Query, as_record, column, count, load_statements, many, maybe, one
 from storage.records.catalog.catalog import (
     Model,
     ModelRevision,
@@ -19,48 +16,11 @@ from storage.records.catalog.catalog import (
     ModelVersion,
     NewFile,
     NewImage,
-    NewVersion,
     VersionFile,
     VersionStats,
 )
-from storage.records.events.events import ModelVersionPublished
-from storage.records.jobs.jobs import Job, JobState
 
 SQL = load_statements(__file__)
-
-
-def publish(job_id: UUID, hand_out: int, new: NewVersion) -> Script[ModelVersion]:
-    """Model version, files, succeeded job and both events, together or not at all (tx4).
-
-    Raises JobCancelled when the owner asked to stop first, JobLost when the job is no longer this hand-out's.
-    """
-    job = yield from maybe(jobs.SQL["lock"], {"id": job_id}, Job)
-    if job is not None and job.state is JobState.CANCELLING and job.hand_out == hand_out:
-        raise JobCancelled(f"Job {job_id} was cancelled before it published.")
-    if job is None or job.state is not JobState.RUNNING or job.hand_out != hand_out:
-        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; nothing was published.")
-    account = {"account_id": job.account_id, "name": new.model_name, "availability": new.availability}
-    yield from hold_names(job.account_id)
-    model = yield from one(SQL["ensure_model"], account, Model, "the model")
-    version = yield from one(SQL["insert_version"], _version_row(new, model.id, job_id), ModelVersion, "the version")
-    yield from add_files(version.id, new.files)
-    yield from add_images(version.id, job.account_id, new.images)
-    yield from jobs.succeed(job_id, hand_out, version.id)
-    yield from outbox.append(ModelVersionPublished(model_version_id=version.id, model_id=model.id, job_id=job_id))
-    return version
-
-
-def _version_row(new: NewVersion, model_id: int, job_id: UUID) -> dict[str, object]:
-    return {
-        "model_id": model_id,
-        "job_id": job_id,
-        "base_model": new.base_model,
-        "trained_words": list(new.trained_words),
-        "recipe": Jsonb(new.recipe),
-        "evaluation": None if new.evaluation is None else Jsonb(new.evaluation),
-        "availability": new.availability,
-        "steps": new.steps,
-    }
 
 
 def hold_names(account_id: UUID) -> Query[int]:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from prefect.states import Scheduled
 
-from deployments.automations import AUTOMATIONS, late_runs_are_told
+from deployments.local.automations import AUTOMATIONS, late_runs_are_told
 from deployments.local.deploy import WORK_POOL_TEMPLATE, prune
 from deployments.local.environment import NO_TELEMETRY
 from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanzas
@@ -27,8 +27,8 @@ from deployments.local.parts import Steps, deploy
 from deployments.local.servers.prefect_http import prefect_http
 from deployments.local.state import PartState
 from deployments.local.steps import delete_overdue_runs
-from flows.indexing.draining import SYNC
 from flows.relay.alerts import OURS, Firings, sound
+from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.postgres.connection import Database, Query
 from storage.postgres.metrics import freshness

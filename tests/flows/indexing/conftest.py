@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from flows.indexing.new_builds import begin
 from flows.relay.effects import Effects
 from storage.postgres.connection import Query
 from storage.postgres.search import search_builds, search_sources
 from storage.records.search.search import Build, Kind
-from storage.search.builds import begin
 from storage.settings import JobSettings, MlflowSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests.storage.makers import an_account

@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.indexing.draining import SYNC, drain
+from flows.indexing.draining import drain
 from flows.indexing.rebuild import rebuild
+from flows.runs.flow_names import SYNC
 from storage.records.search.search import Kind
 from storage.settings import Settings
 from storage.stores import open_stores

@@ -10,9 +10,11 @@ import pytest
 
 from flows.indexing import builds, draining, sync
 from flows.indexing.draining import drain, drain_batch
+from flows.indexing.new_builds import begin
 from flows.indexing.rebuild import rebuild_search_index
 from flows.indexing.sync import drain_until_idle
 from flows.runs import draining_flows
+from flows.runs.flow_names import SYNC
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
 from storage.postgres.search import search_queue
@@ -20,7 +22,6 @@ from storage.postgres.upkeep import pauses
 from storage.records.events.events import Lane
 from storage.records.metrics.freshness import Switch
 from storage.records.search.search import Kind, Removal
-from storage.search.builds import begin
 from storage.settings import Settings
 from tests.flows.indexing.conftest import Catalogue, environment
 from tests.flows.indexing.processes import DRAIN_STEPS, drain_once, run_flow
@@ -242,7 +243,7 @@ def test_a_drain_goes_on_while_more_comes_and_ends_when_nothing_does(catalogue: 
 
 
 def test_a_drain_whose_flow_is_paused_ends_with_what_it_took(catalogue: Catalogue) -> None:
-    catalogue.stores.database.run(pauses.add(draining.SYNC, Switch.DARKROOM))
+    catalogue.stores.database.run(pauses.add(SYNC, Switch.DARKROOM))
     a_published_model(catalogue.stores.database, catalogue.owner)
     catalogue.take_events()
     assert drain_until_idle(catalogue.stores, idle_seconds=3600.0) >= 1
@@ -262,5 +263,5 @@ def test_the_flows_do_it_as_prefect_runs_them(
     assert sync.sync_search_index() == 1
     assert catalogue.indexed(before) == catalogue.listed()
     assert rebuild_search_index(Kind.MODEL) == catalogue.live().id != before.id
-    with catalogue.stores.database.session_lock(draining.SYNC):
+    with catalogue.stores.database.session_lock(SYNC):
         assert sync.sync_search_index() == 0

@@ -6,12 +6,12 @@ import pytest
 
 from flows.indexing import builds
 from flows.indexing.draining import drain
+from flows.indexing.new_builds import begin, ensure_live_builds
 from flows.indexing.rebuild import rebuild
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query
 from storage.postgres.search import search_builds, search_queue, search_sources
 from storage.records.search.search import Build, Kind
-from storage.search.builds import begin, ensure_live_builds
 from tests.flows.indexing.conftest import Catalogue
 from tests.storage.makers import a_published_model, an_image
 

@@ -10,14 +10,15 @@ import pytest
 from flows.indexing import builds
 from flows.indexing import rebuild as rebuilding
 from flows.indexing.draining import drain
-from flows.indexing.rebuild import REBUILD, rebuild
+from flows.indexing.new_builds import begin, ensure_live_builds
+from flows.indexing.rebuild import rebuild
+from flows.runs.flow_names import REBUILD
 from flows.upkeep.reconcile import reconcile_search
 from storage.errors import StoreUnavailable, WrongState
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query, column
 from storage.postgres.search import search_builds
 from storage.records.search.search import BuildState, Kind
-from storage.search.builds import begin, ensure_live_builds
 from storage.settings import JobSettings, SearchSettings, Settings
 from storage.stores import open_stores
 from tests.flows.indexing.conftest import Catalogue
@@ -55,7 +56,7 @@ def test_a_large_build_keeps_its_vectors_in_several_graphs(
 ) -> None:
     published(catalogue, 5)
     catalogue.take_events()
-    monkeypatch.setattr("storage.search.builds.SEGMENT", 2)
+    monkeypatch.setattr("flows.indexing.new_builds.SEGMENT", 2)
     encoding = search_settings.search.model_copy(update={"encoder_folder": SearchSettings().encoder_folder})
     with open_stores(search_settings.model_copy(update={"search": encoding})) as stores:
         build = rebuild(stores, Kind.MODEL)

@@ -21,7 +21,7 @@ from flows.jobs.tracking import (
 )
 from flows.upkeep.reconcile import reconcile_tracking
 from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files, jobs
+from storage.postgres.jobs import job_files, jobs, publication
 from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
 from storage.records.jobs.jobs import Job, JobFileRole
 from storage.settings import MlflowSettings, Settings
@@ -111,7 +111,7 @@ def publish(stores: Stores) -> tuple[Job, int]:
         evaluation=None,
         files=files,
     )
-    return job, stores.database.run(catalog.publish(job.id, 1, new)).id
+    return job, stores.database.run(publication.publish(job.id, 1, new)).id
 
 
 def test_reconcile_registers_a_version_that_mlflow_missed_once(stores: Stores, tracked: Settings) -> None:

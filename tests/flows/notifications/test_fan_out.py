@@ -17,10 +17,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from psycopg.rows import dict_row
 
 from flows.notifications import fan_out as fanning
-from flows.notifications.deliver import DELIVER, deliver_notifications
+from flows.notifications.deliver import deliver_notifications
 from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
 from flows.relay.effects import Effects
 from flows.runs import draining_flows
+from flows.runs.flow_names import DELIVER
 from storage.postgres.accounts import accounts
 from storage.postgres.events import outbox
 from storage.postgres.jobs import job_files, jobs

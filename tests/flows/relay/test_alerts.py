@@ -14,7 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled, State
 
-from deployments.automations import silent_runs_are_crashed
+from deployments.local.automations import silent_runs_are_crashed
 from flows.relay.alerts import CRASHED_BY_US, FAIL, LOOK_BACK, OURS, SILENT, STAY_LATE, UNDECIDED, Firings
 from flows.runs.orchestrator import Orchestrator
 from storage.postgres.connection import Query

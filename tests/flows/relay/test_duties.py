@@ -17,10 +17,10 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.indexing.draining import SYNC
 from flows.relay import duties as dutying
 from flows.relay.duties import Duty, DutyThread
 from flows.relay.relay import Relay
+from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import DeploymentMissing, Orchestrator
 from storage.errors import StatementTimeout
 from storage.postgres.catalog import catalog, models

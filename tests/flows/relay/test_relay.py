@@ -10,11 +10,11 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Crashed
 
-from flows.indexing.draining import SYNC
+from flows.jobs.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.relay import effects as effecting
 from flows.relay.drains import wake_drain
 from flows.relay.effects import FLOWS, Effects
-from flows.relay.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
+from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import Orchestrator, PrefectAway
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query

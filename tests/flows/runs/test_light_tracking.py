@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.indexing.draining import SYNC
-from flows.indexing.rebuild import REBUILD, rebuild
+from flows.indexing.new_builds import begin, ensure_live_builds
+from flows.indexing.rebuild import rebuild
 from flows.indexing.sync import drain_until_idle
 from flows.jobs.tracking import tracking_client
 from flows.relay.effects import Effects
+from flows.runs.flow_names import REBUILD, SYNC
 from flows.runs.light_tracking import FAILED, FLOW_TAG, KILLED, RUNNING, note
 from storage.errors import StoreUnavailable
 from storage.postgres.connection import Query
 from storage.records.search.search import Kind
-from storage.search.builds import begin, ensure_live_builds
 from storage.settings import JobSettings, MlflowSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
 from tests.storage.makers import a_published_model, an_account

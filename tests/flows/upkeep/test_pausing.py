@@ -12,10 +12,10 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands.upkeep import pausing as command
 from deployments.commands.upkeep.running import run
-from flows.indexing.draining import SYNC
 from flows.relay import alerts
 from flows.relay.drains import wake_drain
 from flows.relay.effects import FLOWS, Effects
+from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import FlowPaused, Orchestrator
 from flows.upkeep.pausing import follow, still_paused
 from storage.errors import NotFound

@@ -18,9 +18,9 @@ from flows.upkeep.reconcile import (
     reconcile_blobs,
     reconcile_counts,
 )
-from storage.postgres.catalog import catalog, models
+from storage.postgres.catalog import models
 from storage.postgres.connection import Query
-from storage.postgres.jobs import jobs
+from storage.postgres.jobs import jobs, publication
 from storage.postgres.locks import RECONCILE
 from storage.postgres.metrics import activity, rollups
 from storage.postgres.upkeep import invariants
@@ -41,7 +41,7 @@ def a_published_job(stores: Stores) -> Job:
     new = NewVersion(
         model_name="m", base_model="starter", trained_words=("sks",), recipe={}, evaluation=None, files=(file,)
     )
-    stores.database.run(catalog.publish(job.id, 1, new))
+    stores.database.run(publication.publish(job.id, 1, new))
     return stores.database.run(jobs.get(job.id))
 
 

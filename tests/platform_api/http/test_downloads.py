@@ -12,8 +12,7 @@ import pytest
 from platform_api.http.downloads import Download, Span, asked_range, attachment
 from platform_api.http.problems import RangeNotSatisfiable
 from storage.blobs.store import BlobStore
-from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files, jobs
+from storage.postgres.jobs import job_files, jobs, publication
 from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs.jobs import JobFileRole
@@ -46,7 +45,7 @@ def publish(
     door.database.run(job_files.put_file(job, 1, name="samples/step 3.png", step=3, **facts))  # type: ignore[arg-type]
     recipe = door.database.run(jobs.get(job)).request
     version = door.database.run(
-        catalog.publish(
+        publication.publish(
             job,
             1,
             NewVersion(

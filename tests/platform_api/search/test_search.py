@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from flows.indexing.draining import drain
+from flows.indexing.new_builds import ensure_live_builds
 from flows.relay.effects import Effects
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Database, Query
-from storage.search.builds import ensure_live_builds
 from storage.settings import SearchSettings
 from storage.stores import Stores, open_stores
 from tests.platform_api.door import Door, serving

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from flows.indexing.draining import drain
+from flows.indexing.new_builds import ensure_live_builds
 from flows.relay.effects import Effects
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query
 from storage.records.catalog.vocabulary import ModelType
-from storage.search.builds import ensure_live_builds
 from storage.stores import Stores, open_stores
 from tests.platform_api.door import Door
 from tests.storage.makers import a_published_model, an_image

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from deployments.local.seed import with_own_keys
 from deployments.local.servers.postgres import EmbeddedPostgres
+from flows.indexing.new_builds import ensure_live_builds
 from flows.upkeep.backup import sealed_keys
 from flows.upkeep.backup.backup import back_up_to
 from flows.upkeep.backup.finished_backup import FinishedBackup
@@ -27,7 +28,6 @@ from storage.records.catalog.vocabulary import ModelType
 from storage.records.jobs.data_sets import DataSetImage
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingRequest
-from storage.search.builds import ensure_live_builds
 from storage.secret_files import write_secret
 from storage.settings import PostgresSettings, RedisSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from deployments.cli import app
 from deployments.local.seed import with_own_keys
 from deployments.local.servers.postgres import EmbeddedPostgres
+from flows.runs.flow_names import BACK_UP
 from flows.upkeep.backup import backup, dumps, sealed_keys
 from flows.upkeep.backup.backup import back_up_to
 from flows.upkeep.backup.backup_store import BackupStore
@@ -375,7 +376,7 @@ def test_a_blob_that_changed_before_does_not_replace_a_good_one_in_the_backup(ol
 
 
 def test_two_backups_of_a_platform_at_once_are_refused(old: Source) -> None:
-    with old.stores.database.session_lock(backup.BACK_UP), pytest.raises(InUse, match="Another backup"):
+    with old.stores.database.session_lock(BACK_UP), pytest.raises(InUse, match="Another backup"):
         old.back_up()
 
 

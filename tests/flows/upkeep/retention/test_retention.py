@@ -22,12 +22,13 @@ from pydantic import SecretStr
 from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.generation.images import generate_images
 from flows.jobs.tracking import JOB_TAG, tracking_client
+from flows.runs.flow_names import APPLY_RETENTION
 from flows.runs.light_tracking import FLOW_TAG, UNTAGGED_EXPERIMENTS
 from flows.upkeep.retention import sweep as sweeping
 from flows.upkeep.retention.folder_rules import folders_to_oneself
 from flows.upkeep.retention.retention import apply, apply_retention, tidy_folders
 from flows.upkeep.retention.retention_rules import RULES, RetentionRule, document, table_rules, variable
-from flows.upkeep.retention.sweep import APPLY_RETENTION, ClockJumped
+from flows.upkeep.retention.sweep import ClockJumped
 from flows.upkeep.retention.tracking_runs import MARK
 from storage.errors import InvalidSettings
 from storage.postgres.accounts import idempotency

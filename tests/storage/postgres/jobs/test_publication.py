@@ -13,7 +13,7 @@ import pytest
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Database, Query
-from storage.postgres.jobs import jobs, submissions
+from storage.postgres.jobs import jobs, publication, submissions
 from storage.postgres.migrating import MIGRATIONS, migrate
 from storage.postgres.notifications import notifications
 from storage.postgres.social import social
@@ -49,7 +49,7 @@ def finished(database: Database, job: Job) -> ModelVersion:
         files=(a_file(job.id.hex * 2),),
         availability=asked.availability,
     )
-    return database.run(catalog.publish(job.id, job.hand_out, new))
+    return database.run(publication.publish(job.id, job.hand_out, new))
 
 
 def model_of(database: Database, version: ModelVersion) -> Model:
