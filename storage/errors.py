@@ -44,8 +44,8 @@ DarkroomError
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
 ├── BackupDamaged               a backup that is cut, changed or lacks a part
 ├── BackupFailed                a backup could not be made or restored to its end
-├── JobLost                     this process no longer holds the job (another hand-out does)
-│   └── JobAlreadyRunning       a second claimant of one hand-out
+├── JobLost                     this process no longer holds the job (another attempt does)
+│   └── JobAlreadyRunning       a second claimant of one attempt
 ├── JobCancelled                the owner asked to stop
 └── JobFailure                  the work cannot be done; its code and reason end the job
     ├── OutOfMemory
@@ -335,13 +335,13 @@ class BackupFailed(DarkroomError):
 
 
 class JobLost(DarkroomError):
-    """This process no longer holds the job: a newer hand-out does, or the job has ended."""
+    """This process no longer holds the job: a newer attempt does, or the job has ended."""
 
     code = "job_lost"
 
 
 class JobAlreadyRunning(JobLost):
-    """A second claimant of one hand-out."""
+    """A second claimant of one attempt."""
 
     code = "job_already_running"
 
@@ -353,7 +353,7 @@ class JobCancelled(DarkroomError):
 
 
 class JobFailure(DarkroomError):
-    """The work cannot be done. `code` and the message end the job as failed, without another hand-out."""
+    """The work cannot be done. `code` and the message end the job as failed, without another attempt."""
 
     code = "job_failed"
 

@@ -6,6 +6,7 @@ URLs that are not given point at the parts that `darkroom up` runs in the data f
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
 from storage.records.accounts.quotas import Limits
 from storage.records.policy.signed_links import SigningKeys
+from storage.setting_names import unknown_names
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -213,8 +215,8 @@ class JobSettings(BaseModel):
     """How jobs are watched."""
 
     heartbeat_seconds: float = Field(5.0, gt=0, description="A running job says it is alive this often.")
-    silent_after_seconds: float = Field(30.0, gt=0, description="A running job silent for longer is handed out again.")
-    max_silent_hand_outs: int = Field(3, ge=1, description="Hand-outs without a newer checkpoint before a job fails.")
+    silent_after_seconds: float = Field(30.0, gt=0, description="A running job silent for longer gets a new attempt.")
+    max_silent_attempts: int = Field(3, ge=1, description="Attempts without a newer checkpoint before a job fails.")
     relay_poll_seconds: float = Field(2.0, gt=0, description="How often the relay looks when nobody wakes it.")
     memory_limit_bytes: int = Field(0, ge=0, description="Data memory of a flow's process; 0: 70 % of the machine.")
     threads: int = Field(0, ge=0, description="Torch threads of a flow's process; 0: as many as cores.")
@@ -472,8 +474,24 @@ def variable_of(*names: str) -> str:
     return f"DARKROOM_{'__'.join(names)}".upper()
 
 
+def variables() -> set[str]:
+    """The environment variables of all settings; a group's own name takes the whole group as JSON."""
+    found: set[str] = set()
+    for name, field in Settings.model_fields.items():
+        found.add(variable_of(name))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= {variable_of(name, inner) for inner in field.annotation.model_fields}
+    return found
+
+
 def load_settings() -> Settings:
-    """The settings of this process, from its environment. Raises InvalidSettings, with every variable that is wrong."""
+    """The settings of this process, from its environment.
+
+    Raises InvalidSettings, with every variable that is wrong or that is no setting: a misspelt or an old name would
+    otherwise be passed over, and its default be taken.
+    """
+    if unknown := unknown_names(os.environ, variables()):
+        raise InvalidSettings("; ".join(f"{name} {advice}" for name, advice in unknown.items()))
     try:
         return Settings()  # pyright: ignore[reportCallIssue]
     except ValidationError as error:

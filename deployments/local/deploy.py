@@ -20,6 +20,7 @@ from deployments.local.automations import deploy_automations
 from deployments.local.environment import prefect_client_environment
 from deployments.local.errors import PlatformError
 from deployments.local.fingerprint import PREFECT_FILE, fingerprint, fingerprint_file, stanzas
+from deployments.local.queued_runs import rename_parameters
 from deployments.local.servers.prefect_http import prefect_http
 from flows.runs.orchestrator import Orchestrator, open_prefect
 from flows.upkeep.pausing import still_paused
@@ -62,6 +63,7 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
         if done.returncode != 0:
             raise PlatformError(f"prefect deploy refused {prefect_file}:\n{done.stdout}\n{done.stderr}")
         prune(client, prefect_file)
+        rename_parameters(client)
     with open_prefect(settings.prefect) as prefect:
         deploy_automations(prefect)
     with Database(settings.postgres) as database:

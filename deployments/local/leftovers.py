@@ -1,7 +1,7 @@
 """Stops what an earlier `up` left behind when it died: its parts, and the flow processes of its workers.
 
-A flow process whose worker died goes on by design. After a dead `up` it is stopped all the same: its job is handed out
-again, and goes on from its last checkpoint under the new worker.
+A flow process whose worker died goes on by design. After a dead `up` it is stopped all the same: its job gets a new
+attempt, which goes on from its last checkpoint under the new worker.
 """
 
 from __future__ import annotations

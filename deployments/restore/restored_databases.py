@@ -72,7 +72,7 @@ class Databases:
         return oldest
 
     def fill(self, store: BackupStore, jump: int, hold_notifications: bool, say: Say) -> restored.Reopened:
-        """Restore every dump, then move numbers on, hand jobs out again and build the search indexes."""
+        """Restore every dump, then move numbers on, give jobs a new attempt and build the search indexes."""
         backup = self.settings.backup
         for name, url in self.outside:
             mark(name, url)

@@ -42,26 +42,26 @@ class ModelFolder:
 
 
 @flow(name="generate-images", persist_result=False)
-def generate_images(job_id: UUID, hand_out: int) -> State[Any]:
+def generate_images(job_id: UUID, attempt: int) -> State[Any]:
     """Carry out a generation job. Started by the relay; submit with `darkroom generate` or the API.
 
     Args:
         job_id: The job's id.
-        hand_out: The number of this giving of the job; an older number is refused.
+        attempt: The number of the attempt; an older one is refused.
     """
     with open_stores(load_settings()) as stores:
-        with running_job(stores, job_id, hand_out) as job:
+        with running_job(stores, job_id, attempt) as job:
             with ArtifactBoard() as board:
                 recipe = msgspec.convert(job.row.request, GenerationRecipe)
                 draw(job, board, recipe, fetch_model(job, recipe.model_version_id))
-            job.run(lambda: succeed(job.id, job.hand_out, recipe.model_version_id))
+            job.run(lambda: succeed(job.id, job.attempt, recipe.model_version_id))
         tidy_folders(stores)
     return job.outcome
 
 
-def succeed(job_id: UUID, hand_out: int, version_id: int) -> Script[Job]:
+def succeed(job_id: UUID, attempt: int, version_id: int) -> Script[Job]:
     """End the job, and with it count a generation of the version. Raises JobLost, JobCancelled."""
-    ended = yield from jobs.succeed(job_id, hand_out, None)
+    ended = yield from jobs.succeed(job_id, attempt, None)
     yield from activity.count_one("generations", Counted.VERSION, version_id, Metric.GENERATION)
     return ended
 
@@ -80,7 +80,7 @@ def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
 
 @task(name="draw", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
 def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model: ModelFolder) -> None:
-    """Draw what is missing, store each image and show it; images of an earlier hand-out are kept."""
+    """Draw what is missing, store each image and show it; images of an earlier attempt are kept."""
     made = job.run(lambda: job_files.files(job.id))
     first = sum(file.role is JobFileRole.IMAGE for file in made)
     job.report("draw", first, recipe.count)
@@ -98,7 +98,7 @@ def keep_image(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, 
     job.run(
         lambda: job_files.put_file(
             job.id,
-            job.hand_out,
+            job.attempt,
             name=f"image-{number:03d}.png",
             role=JobFileRole.IMAGE,
             sha256=blob.sha256,

@@ -1,10 +1,10 @@
-"""A job around a flow run: claim, heartbeat, succeed, fail, cancel, give back. Once for all flows.
+"""A job around a flow run: claim, heartbeat, succeed, fail, cancel, release. Once for all flows.
 
-    with open_stores(load_settings()) as stores, running_job(stores, job_id, hand_out) as job:
+    with open_stores(load_settings()) as stores, running_job(stores, job_id, attempt) as job:
         ...                     # job.check() at every step; job.run(...) for every write
     return job.outcome
 
-Every write names the hand-out, so that a process whose job was handed out again writes nothing.
+Every write names the attempt, so that a process whose job has a newer attempt writes nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class RunningJob:
     def __init__(self, stores: Stores, job: Job, lock: psycopg.Connection[Any]) -> None:
         self.stores = stores
         self.row = job
-        self.id, self.hand_out = job.id, job.hand_out
+        self.id, self.attempt = job.id, job.attempt
         self.outcome: State[Any] = Completed(message=f"Job {job.id} succeeded.")
         self.progress = job.progress or Progress(phase="start")
         self._lock = lock
@@ -120,7 +120,7 @@ class RunningJob:
         while not self._ended.wait(self.stores.settings.jobs.heartbeat_seconds):
             try:
                 self._keep_lock()
-                row = self.stores.database.run(jobs.heartbeat(self.id, self.hand_out, self.progress))
+                row = self.stores.database.run(jobs.heartbeat(self.id, self.attempt, self.progress))
                 if row.state is JobState.CANCELLING:
                     self._stop = JobCancelled(f"Job {self.id} was cancelled by its owner.")
             except StoreFailure as error:
@@ -148,7 +148,7 @@ def lock_name(job_id: UUID) -> str:
 
 
 @contextmanager
-def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[RunningJob]:
+def running_job(stores: Stores, job_id: UUID, attempt: int) -> Generator[RunningJob]:
     """Hold a job while the block works on it, and end it by how the block ends.
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
@@ -157,7 +157,7 @@ def running_job(stores: Stores, job_id: UUID, hand_out: int) -> Generator[Runnin
     cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
-    job = _claim(stores, job_id, hand_out)
+    job = _claim(stores, job_id, attempt)
     with log_context(request_id=job.row.request_id, job_id=str(job.id)):
         yield from _held(job)
 
@@ -167,26 +167,26 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
     try:
         yield job
     except JobCancelled as error:
-        _last_word(job, lambda: jobs.end_cancelling(job.id, job.hand_out))
+        _last_word(job, lambda: jobs.end_cancelling(job.id, job.attempt))
         job.outcome = Cancelled(message=str(error))
     except TerminationSignal:
         if _cancelled_in_prefect():
             _last_word(job, lambda: _cancel(job))
         else:
-            _last_word(job, lambda: jobs.give_back(job.id, job.hand_out))
+            _last_word(job, lambda: jobs.release(job.id, job.attempt))
         raise
     except (JobLost, StoreUnavailable, StatementTimeout):
         raise
     except Exception as error:
         failure = named_failure(error)
         log.exception("job %s failed: %s", job.id, failure.code)
-        _last_word(job, lambda: jobs.fail(job.id, job.hand_out, failure.code, str(failure)))
+        _last_word(job, lambda: jobs.fail(job.id, job.attempt, failure.code, str(failure)))
         job.outcome = Failed(message=f"{failure.code}: {failure}")
     finally:
         job.stop()
 
 
-def _claim(stores: Stores, job_id: UUID, hand_out: int) -> RunningJob:
+def _claim(stores: Stores, job_id: UUID, attempt: int) -> RunningJob:
     lock = patiently(stores, stores.database.connect)
     deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
     while not try_lock(lock, lock_name(job_id)):
@@ -197,7 +197,7 @@ def _claim(stores: Stores, job_id: UUID, hand_out: int) -> RunningJob:
     run_id = flow_run.id
     identity = UUID(str(run_id)) if run_id else None
     try:
-        row = run_patiently(stores, lambda: jobs.claim(job_id, hand_out, identity))
+        row = run_patiently(stores, lambda: jobs.claim(job_id, attempt, identity))
     except BaseException:
         lock.close()
         raise
@@ -218,7 +218,7 @@ def _cancelled_in_prefect() -> bool:
 
 def _cancel(job: RunningJob) -> Script[Job]:
     yield from jobs.cancel(job.id, job.row.account_id)
-    return (yield from jobs.end_cancelling(job.id, job.hand_out))
+    return (yield from jobs.end_cancelling(job.id, job.attempt))
 
 
 def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:

@@ -31,25 +31,25 @@ def sweep_silent_jobs(database: Database, settings: JobSettings) -> list[Job]:
     """Give jobs that fell silent another attempt, or fail them; gives those it moved."""
     moved = database.run(
         lambda: jobs.sweep_silent(
-            silent_after_seconds=settings.silent_after_seconds, max_silent_hand_outs=settings.max_silent_hand_outs
+            silent_after_seconds=settings.silent_after_seconds, max_silent_attempts=settings.max_silent_attempts
         )
     )
     for job in moved:
         with log_context(request_id=job.request_id):
-            log.warning("job %s was silent: now %s, hand-out %d", job.id, job.state, job.hand_out)
+            log.warning("job %s was silent: now %s, attempt %d", job.id, job.state, job.attempt)
     return moved
 
 
 def replace_dead_flow_runs(database: Database, orchestrator: Orchestrator, settings: JobSettings) -> list[Job]:
-    """Hand jobs out again whose flow run ended in Prefect before it claimed them; gives those it moved."""
+    """Give a new attempt to jobs whose flow run ended in Prefect before it claimed them; gives those it moved."""
     replaced: list[Job] = []
     for job in database.run(jobs.waiting_with_flow_run(START_SECONDS)):
         if job.flow_run_id is not None and orchestrator.is_dead(job.flow_run_id):
             try:
-                replaced.append(database.run(jobs.replace_dead_flow_run(job, settings.max_silent_hand_outs)))
+                replaced.append(database.run(jobs.replace_dead_flow_run(job, settings.max_silent_attempts)))
             except JobLost:
                 continue
     for job in replaced:
         with log_context(request_id=job.request_id):
-            log.warning("job %s lost its flow run before it began: hand-out %d", job.id, job.hand_out)
+            log.warning("job %s lost its flow run before it began: attempt %d", job.id, job.attempt)
     return replaced

@@ -135,7 +135,7 @@ class TrackingRun:
         return self._run_id
 
     def resume(self, points: Iterable[Point], *, up_to_step: int) -> None:
-        """Take over the points of an earlier hand-out, truncated to the checkpoint that this one starts from."""
+        """Take over the points of an earlier attempt, truncated to the checkpoint that this one starts from."""
         with self._lock:
             self._points = [point for point in points if point.step <= up_to_step] + self._points
             self._sent = 0
@@ -193,7 +193,7 @@ class TrackingRun:
         return complete
 
     def close(self) -> None:
-        """Stop sending; the run stays as it is, for the next hand-out."""
+        """Stop sending; the run stays as it is, for the next attempt."""
         self._closed.set()
         self._wake.set()
         self._sender.join(timeout=15)

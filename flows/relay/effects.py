@@ -250,7 +250,7 @@ class Effects:
 
     def _start_flow_run(self, event: JobSubmitted) -> None:
         job = self._stores.database.run(jobs.get(event.job_id))
-        if job.state is not JobState.SUBMITTED or job.hand_out != event.hand_out:
+        if job.state is not JobState.SUBMITTED or job.attempt != event.attempt:
             return
         with log_context(request_id=job.request_id):
             self._start_flow_run_of(job)
@@ -258,14 +258,14 @@ class Effects:
     def _start_flow_run_of(self, job: Job) -> None:
         run = self._orchestrator.start(
             FLOWS[job.kind],
-            key=f"{job.id}:{job.hand_out}",
-            name=f"{job.kind}-{str(job.id)[:8]}-{job.hand_out}",
-            parameters={"job_id": str(job.id), "hand_out": job.hand_out},
+            key=f"{job.id}:{job.attempt}",
+            name=f"{job.kind}-{str(job.id)[:8]}-{job.attempt}",
+            parameters={"job_id": str(job.id), "attempt": job.attempt},
             tags=[f"job:{job.id}", *([f"request:{job.request_id}"] if job.request_id else [])],
         )
         self._refusals.prefect_worked()
-        noted = self._stores.database.run(jobs.note_flow_run(job.id, job.hand_out, run.id))
-        log.info("job %s hand-out %d: flow run %s", job.id, job.hand_out, run.id)
+        noted = self._stores.database.run(jobs.note_flow_run(job.id, job.attempt, run.id))
+        log.info("job %s attempt %d: flow run %s", job.id, job.attempt, run.id)
         if not noted:
             current = self._stores.database.run(jobs.get(job.id))
             if current.state is JobState.CANCELLED:

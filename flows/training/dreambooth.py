@@ -1,6 +1,6 @@
 """@flow train-dreambooth: a subject's photos in, a catalogued model out.
 
-Every step may be repeated: a job that is handed out again goes on from its newest checkpoint, and ends with the bytes
+Every step may be repeated: a new attempt goes on from its newest checkpoint, and ends with the bytes
 of one that ran through.
 """
 
@@ -74,15 +74,15 @@ class Materials:
 
 
 @flow(name="train-dreambooth", persist_result=False)
-def train_dreambooth(job_id: UUID, hand_out: int) -> State[Any]:
+def train_dreambooth(job_id: UUID, attempt: int) -> State[Any]:
     """Carry out a training job. Started by the relay; submit jobs with `darkroom train` or POST /api/v1/training-jobs.
 
     Args:
         job_id: The job's id.
-        hand_out: The number of this giving of the job; an older number is refused.
+        attempt: The number of the attempt; an older one is refused.
     """
     with open_stores(load_settings()) as stores:
-        with running_job(stores, job_id, hand_out) as job:
+        with running_job(stores, job_id, attempt) as job:
             carry_out(job)
         tidy_folders(stores)
     return job.outcome
@@ -107,7 +107,7 @@ def link_tracking_run(work: TrainingWork) -> None:
     if run_id is None:
         get_run_logger().warning("MLflow is away; metrics are kept and sent later")
         return
-    work.job.run(lambda: jobs.note_tracking_run(work.job.id, work.job.hand_out, run_id))
+    work.job.run(lambda: jobs.note_tracking_run(work.job.id, work.job.attempt, run_id))
     try:
         experiment = tracking_client(work.stores.settings).get_run(run_id).info.experiment_id
     except Away as error:
@@ -251,7 +251,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     def once() -> Script[ModelVersion]:
         # The commit may have been made and its answer lost: a repeat finds the version.
         made = yield from catalog.version_of_job(job.id)
-        return made or (yield from publication.publish(job.id, job.hand_out, new))
+        return made or (yield from publication.publish(job.id, job.attempt, new))
 
     version = job.run(once)
     job.report("publish", 1, 1)

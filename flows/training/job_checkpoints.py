@@ -18,7 +18,7 @@ KEPT = 2
 
 class JobCheckpoints:
     """The checkpoint store of one running job. `before_keeping` runs before a checkpoint is recorded: what it does
-    (the metrics up to that step) is never behind the checkpoint that a later hand-out starts from."""
+    (the metrics up to that step) is never behind the checkpoint that a later attempt starts from."""
 
     def __init__(self, job: RunningJob, work_folder: Path, before_keeping: Callable[[int], None]) -> None:
         self._job, self._work_folder, self._before_keeping = job, work_folder, before_keeping
@@ -46,7 +46,7 @@ class JobCheckpoints:
         job = self._job
         blob = job.patiently(lambda: job.stores.blobs.put_file(file))
         self._before_keeping(step)
-        job.run(lambda: job_files.put_checkpoint(job.id, job.hand_out, step, blob.sha256, blob.size))
+        job.run(lambda: job_files.put_checkpoint(job.id, job.attempt, step, blob.sha256, blob.size))
         job.patiently(lambda: self.prune(KEPT))
 
     def prune(self, keep: int) -> None:

@@ -68,7 +68,7 @@ class TrainingWork:
         return Watch(on_step=self._stepped, check=check, on_sample=lambda step: self._sample(components, step))
 
     def resume_metrics(self, step: int) -> None:
-        """Take over what earlier hand-outs measured up to the checkpoint that this one starts from."""
+        """Take over what earlier attempts measured up to the checkpoint that this one starts from."""
         files = self.job.run(lambda: job_files.files(self.job.id))
         documents = [file.sha256 for file in files if file.role is JobFileRole.METRICS]
         if documents:
@@ -93,7 +93,7 @@ class TrainingWork:
         return self.job.run(
             lambda: job_files.put_file(
                 self.job.id,
-                self.job.hand_out,
+                self.job.attempt,
                 name=name,
                 role=role,
                 sha256=blob.sha256,
@@ -168,7 +168,7 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
     try:
         work = TrainingWork(job, tracking, board, folder)
         yield work
-    except (JobLost, StoreUnavailable, StatementTimeout):  # another hand-out goes on with the run
+    except (JobLost, StoreUnavailable, StatementTimeout):  # another attempt goes on with the run
         raise
     except JobCancelled:
         tracking.end(RUN_STATUS[JobState.CANCELLED])

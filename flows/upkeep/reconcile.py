@@ -157,7 +157,7 @@ def publish_scheduled(stores: Stores) -> list[str]:
 
 
 def reconcile_prefect(stores: Stores) -> list[str]:
-    """Hand out again what fell silent or lost its flow run before it began."""
+    """Give a new attempt to jobs that fell silent or lost their flow run before it began."""
     database, jobs_settings = stores.database, stores.settings.jobs
     moved = [f"job {job.id} was silent: now {job.state}" for job in sweep_silent_jobs(database, jobs_settings)]
     with get_client(sync_client=True) as prefect:
@@ -234,7 +234,7 @@ def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
         client.log_batch(run_id, params=[Param(name, shortened(value)) for name, value in job_params(job).items()])
         filled = _fill(stores, client, job, run_id)
         client.set_terminated(run_id, RUN_STATUS[job.state])
-        stores.database.run(jobs.note_tracking_run(job.id, job.hand_out, run_id))
+        stores.database.run(jobs.note_tracking_run(job.id, job.attempt, run_id))
         yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled}"
 
 

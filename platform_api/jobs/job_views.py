@@ -88,7 +88,7 @@ class JobDetail(JobSummary, frozen=True, kw_only=True, rename="camel"):
     estimated_seconds: Annotated[
         float | None, Meta(description="Rough time left, from the pace of recent jobs; null before the first.")
     ]
-    hand_out: Annotated[int, Meta(ge=1, description="How often it was given to a flow run; more than 1 after a crash.")]
+    attempt: Annotated[int, Meta(ge=1, description="The attempt, counted from 1: more than 1 after a crash.")]
     tracking_run_url: str | None
     flow_run_url: str | None
 
@@ -188,7 +188,7 @@ def detail(job: Job, ahead: int | None, seconds: float | None, settings: Setting
         request=camelised(job.request),
         queue_position=ahead,
         estimated_seconds=seconds,
-        hand_out=job.hand_out,
+        attempt=job.attempt,
         tracking_run_url=job.tracking_run_id and f"{_plain(settings.mlflow.ui_url)}/#/runs/{job.tracking_run_id}",
         flow_run_url=job.flow_run_id and f"{_plain(settings.prefect.ui_url)}/runs/flow-run/{job.flow_run_id}",
     )

@@ -149,7 +149,7 @@ def test_no_run_and_no_deployment_says_how_its_process_is_started(
     """Those who hold the auth string may still deploy code of their own: it is the boundary, this stands behind it."""
     (deployed,) = prefect.post("deployments/filter", json={"deployments": {"name": {"any_": [name]}}}).json()
     where, brings = f"deployments/{deployed['id']}", {"job_variables": variables}
-    needed = {"job_id": str(UUID(int=0)), "hand_out": 1} if name == "train-dreambooth" else {}
+    needed = {"job_id": str(UUID(int=0)), "attempt": 1} if name == "train-dreambooth" else {}
     wish: dict[str, Any] = {"parameters": needed}
     other = {"name": "evil", "flow_id": deployed["flow_id"], "work_pool_name": deployed["work_pool_name"]}
 

@@ -37,14 +37,14 @@ class Worker:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for job in self.door.database.run(jobs.list_for_account(self.door.account_id, state=JobState.SUBMITTED)):
-                return self.door.database.run(jobs.claim(job.id, job.hand_out, None))
+                return self.door.database.run(jobs.claim(job.id, job.attempt, None))
             time.sleep(0.05)
         raise TimeoutError("nothing was submitted")
 
     def tick(self, job: Job, phase: str, step: int, total: int, loss: float | None = None) -> None:
         """Tell how far the job is, in its row and to whoever listens."""
         progress = Progress(phase=phase, step=step, total=total, loss=loss)
-        self.door.database.run(jobs.heartbeat(job.id, job.hand_out, progress))
+        self.door.database.run(jobs.heartbeat(job.id, job.attempt, progress))
         writer = ProgressWriter(self.door.settings.redis)
         writer.publish(job.id, progress)
         writer.close()
@@ -54,7 +54,7 @@ class Worker:
         blob = BlobStore(self.door.settings.blobs).put(photo(len(name)))
         self.door.database.run(
             job_files.put_file(
-                job.id, job.hand_out, name=name, role=role, sha256=blob.sha256, size=blob.size, media_type=PNG
+                job.id, job.attempt, name=name, role=role, sha256=blob.sha256, size=blob.size, media_type=PNG
             )
         )
         return blob.sha256
@@ -76,7 +76,7 @@ class Worker:
                 NewFile(path="folder/model_index.json", role=FileRole.FOLDER, sha256=small.sha256, size=small.size),
             ),
         )
-        return self.door.database.run(publication.publish(job.id, job.hand_out, new)).id
+        return self.door.database.run(publication.publish(job.id, job.attempt, new)).id
 
     def train(self) -> None:
         """A whole training job."""
@@ -93,12 +93,12 @@ class Worker:
         assert job.kind is JobKind.GENERATION
         for number in range(int(str(job.request["count"]))):
             self.put_image(job, f"{number}.png", JobFileRole.IMAGE)
-        self.door.database.run(jobs.succeed(job.id, job.hand_out, None))
+        self.door.database.run(jobs.succeed(job.id, job.attempt, None))
 
     def fail(self) -> None:
         """A job that cannot be done."""
         job = self.next_job()
-        self.door.database.run(jobs.fail(job.id, job.hand_out, "out_of_memory", "Use a smaller batchSize."))
+        self.door.database.run(jobs.fail(job.id, job.attempt, "out_of_memory", "Use a smaller batchSize."))
 
     def beside(self, work: Callable[[], None]) -> threading.Thread:
         """Do it beside the test; what goes wrong is kept in `errors`."""

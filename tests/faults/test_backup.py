@@ -129,7 +129,7 @@ def assert_ended_once(bench: Bench, job_id: str, straight: dict[str, str]) -> No
     """A job that was running at the backup ends with the bytes of one that ran through, as one model version."""
     assert bench.weights(job_id) == straight
     job = bench.job(job_id)
-    assert job["handOut"] >= 2  # one more where the machine is so busy that a flow seems silent
+    assert job["attempt"] >= 2  # one more where the machine is so busy that a flow seems silent
     with psycopg.connect(bench.platform.settings.postgres.url.get_secret_value()) as connection:
         [count] = connection.execute("select count(*) from model_versions where job_id = %s", (job_id,)).fetchone() or [
             0

@@ -59,7 +59,7 @@ def assert_killed_in_every_phase_gives_the_same(
     bench.wait_for_end(job_id)
     straight = bench.weights(bench.submit(regularizationCount=images))
     job = assert_done_once(bench, job_id, straight)
-    assert job["handOut"] == 1 + len(places)
+    assert job["attempt"] == 1 + len(places)
 
 
 def test_a_job_killed_in_every_phase_gives_the_bytes_of_one_that_ran_through(bench: Bench) -> None:
@@ -128,7 +128,7 @@ def assert_burst_runs_in_order(bench: Bench, name: str, *, jobs: int, repeated: 
     rows = sorted((bench.row(job_id) for job_id in set(ids)), key=lambda job: job.sequence)
     first_runs = [f"training-{str(row.id)[:8]}-1" for row in rows]
     assert _by_creation(bench, first_runs) == first_runs
-    undisturbed = [row.id for row in rows if row.hand_out == 1]  # a slow machine may make one look silent
+    undisturbed = [row.id for row in rows if row.attempt == 1]  # a slow machine may make one look silent
     assert len(undisturbed) > 1, rows
     times = sorted((job["startedAt"], job["endedAt"]) for job in ended if UUID(job["id"]) in undisturbed)
     assert all(before[1] <= after[0] for before, after in pairwise(times)), times

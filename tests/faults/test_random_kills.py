@@ -25,9 +25,9 @@ PHASES = ("", "regularize", "fit:3", "fit:6", "evaluate", "export")
 
 
 def a_seed() -> int:
-    """Another one each time; what a failed test has printed can be given again in DARKROOM_TEST_SEED."""
-    seed = int(os.environ.get("DARKROOM_TEST_SEED") or random.SystemRandom().randrange(2**32))
-    log.warning("DARKROOM_TEST_SEED=%d", seed)
+    """Another one each time; what a failed test has printed can be given again in TEST_SEED."""
+    seed = int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(2**32))
+    log.warning("TEST_SEED=%d", seed)
     return seed
 
 

@@ -27,8 +27,8 @@ from storage.stores import open_stores
 from tests.deployments.platform import Platform
 from tests.faults.bench import Bench
 
-EVENTS = int(os.environ.get("DARKROOM_SOAK_EVENTS", "10000000"))
-FLOW_RUNS = int(os.environ.get("DARKROOM_SOAK_FLOW_RUNS", "1000000"))
+EVENTS = int(os.environ.get("SOAK_EVENTS", "10000000"))
+FLOW_RUNS = int(os.environ.get("SOAK_FLOW_RUNS", "1000000"))
 # An hour later than the settings: rows go on to grow old while it is looked.
 OLD_EVENTS = "select count(*) from outbox where done_at < now() - interval '30 days 1 hour'"
 OLD_FLOW_RUNS = "select count(*) from flow_run where end_time < now() - interval '90 days 1 hour'"

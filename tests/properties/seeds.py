@@ -5,6 +5,6 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-VARIABLE = "DARKROOM_TEST_SEED"
+VARIABLE = "TEST_SEED"
 SEED_OF_THE_DAY = int(os.environ.get(VARIABLE) or datetime.now(UTC).strftime("%Y%m%d"))
 AGAIN = f"examples of this run again: {VARIABLE}={SEED_OF_THE_DAY}"

@@ -31,7 +31,7 @@ class Known:
     """What the model knows of a job."""
 
     state: JobState = S.SUBMITTED
-    hand_out: int = 1
+    attempt: int = 1
     silent: int = 0
     quiet: bool = False
     events: list[str] = field(default_factory=lambda: ["job.submitted"])
@@ -43,7 +43,7 @@ class Known:
 
     def again(self, silent: int) -> None:
         """To a new flow run."""
-        self.hand_out, self.silent = self.hand_out + 1, self.silent + silent
+        self.attempt, self.silent = self.attempt + 1, self.silent + silent
         self.move(S.SUBMITTED, "job.submitted")
 
     def after_silence(self) -> None:
@@ -68,10 +68,10 @@ class Jobs(Machine):
         self.stale: Job | None = None
 
     def pick(self, data: st.DataObject) -> tuple[UUID, Known, int]:
-        """A job, and the hand-out of a process that may be an old one's."""
+        """A job, and the attempt of a process that may be an old one's."""
         job_id = data.draw(st.sampled_from(list(self.known)))
         known = self.known[job_id]
-        return job_id, known, max(1, known.hand_out - data.draw(st.sampled_from([0, 0, 0, 1])))
+        return job_id, known, max(1, known.attempt - data.draw(st.sampled_from([0, 0, 0, 1])))
 
     @rule(crash=CRASHES)
     def submit(self, crash: int | None) -> None:
@@ -86,33 +86,33 @@ class Jobs(Machine):
     @precondition(lambda self: self.known)
     @rule(data=st.data(), crash=CRASHES)
     def claim(self, data: st.DataObject, crash: int | None) -> None:
-        job_id, known, hand_out = self.pick(data)
+        job_id, known, attempt = self.pick(data)
         refusal: type[DarkroomError] | None = JobLost
-        if hand_out == known.hand_out:
+        if attempt == known.attempt:
             refusal = JobAlreadyRunning if known.state in RUNS else None if known.state is S.SUBMITTED else JobLost
         self.carry_out(
-            jobs.claim(job_id, hand_out, uuid4()), crash, refusal, lambda _: known.move(S.RUNNING, "job.started")
+            jobs.claim(job_id, attempt, uuid4()), crash, refusal, lambda _: known.move(S.RUNNING, "job.started")
         )
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), crash=CRASHES)
     def speak(self, data: st.DataObject, crash: int | None) -> None:
-        job_id, known, hand_out = self.pick(data)
-        held = hand_out == known.hand_out and known.state in RUNS
-        script = jobs.heartbeat(job_id, hand_out, None)
+        job_id, known, attempt = self.pick(data)
+        held = attempt == known.attempt and known.state in RUNS
+        script = jobs.heartbeat(job_id, attempt, None)
         self.carry_out(script, crash, None if held else JobLost, lambda _: setattr(known, "quiet", False))
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), step=st.integers(1, 4), crash=CRASHES)
     def keep_checkpoint(self, data: st.DataObject, step: int, crash: int | None) -> None:
-        job_id, known, hand_out = self.pick(data)
-        held = hand_out == known.hand_out and known.state in RUNS
+        job_id, known, attempt = self.pick(data)
+        held = attempt == known.attempt and known.state in RUNS
 
         def kept(_: object) -> None:
             known.silent, known.quiet = 0, False
             known.steps.add(step)
 
-        script = job_files.put_checkpoint(job_id, hand_out, step, f"{step:064x}", 1)
+        script = job_files.put_checkpoint(job_id, attempt, step, f"{step:064x}", 1)
         self.carry_out(script, crash, None if held else JobLost, kept)
 
     @precondition(lambda self: self.known)
@@ -128,23 +128,23 @@ class Jobs(Machine):
         self.carry_out(job_files.prune_checkpoints(job_id, keep), crash, None, pruned)
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), how=st.sampled_from(["succeed", "fail", "end", "give back"]), crash=CRASHES)
+    @rule(data=st.data(), how=st.sampled_from(["succeed", "fail", "end", "release"]), crash=CRASHES)
     def end(self, data: st.DataObject, how: str, crash: int | None) -> None:
-        job_id, known, hand_out = self.pick(data)
-        state = known.state if hand_out == known.hand_out else None
+        job_id, known, attempt = self.pick(data)
+        state = known.state if attempt == known.attempt else None
         match how:
             case "succeed":
-                script = jobs.succeed(job_id, hand_out, None)
+                script = jobs.succeed(job_id, attempt, None)
                 moves = {S.RUNNING: lambda: known.move(S.SUCCEEDED, "job.succeeded")}
             case "fail":
-                script = jobs.fail(job_id, hand_out, "test", "because")
+                script = jobs.fail(job_id, attempt, "test", "because")
                 failed = lambda: known.move(S.FAILED, "job.failed")  # noqa: E731
                 moves = {S.RUNNING: failed, S.SUBMITTED: failed, S.CANCELLING: known.after_silence}
             case "end":
-                script = jobs.end_cancelling(job_id, hand_out)
+                script = jobs.end_cancelling(job_id, attempt)
                 moves = {S.CANCELLING: known.after_silence}
             case _:
-                script = jobs.give_back(job_id, hand_out)
+                script = jobs.release(job_id, attempt)
                 again = lambda: known.again(0)  # noqa: E731
                 moves = {S.RUNNING: again, S.SUBMITTED: again, S.CANCELLING: known.after_silence}
         move = moves.get(state) if state else None
@@ -185,7 +185,7 @@ class Jobs(Machine):
 
         alive = [job_id for job_id, known in self.known.items() if known.state in RUNS and not known.quiet]
         self.execute("update jobs set heartbeat_at = now() + interval '1 minute' where id = any(%(ids)s)", ids=alive)
-        script = jobs.sweep_silent(silent_after_seconds=SILENT_SECONDS, max_silent_hand_outs=MOST_SILENT)
+        script = jobs.sweep_silent(silent_after_seconds=SILENT_SECONDS, max_silent_attempts=MOST_SILENT)
         self.carry_out(script, crash, None, swept)
 
     @precondition(lambda self: self.known)
@@ -200,8 +200,8 @@ class Jobs(Machine):
         stale = self.stale
         assert stale is not None
         known = self.known[stale.id]
-        failing = stale.silent_hand_outs + 1 >= MOST_SILENT
-        held = known.hand_out == stale.hand_out and (
+        failing = stale.silent_attempts + 1 >= MOST_SILENT
+        held = known.attempt == stale.attempt and (
             known.state in (S.RUNNING, S.SUBMITTED) or (failing and known.state is S.CANCELLING)
         )
 
@@ -218,9 +218,9 @@ class Jobs(Machine):
     @invariant()
     def rows_equal_the_model(self) -> None:
         """Every row, every checkpoint, and every event in its order."""
-        rows = self.execute("select id, state, hand_out, silent_hand_outs, ended_at is not null as ended from jobs")
-        assert {row["id"]: (row["state"], row["hand_out"], row["silent_hand_outs"], row["ended"]) for row in rows} == {
-            job_id: (known.state, known.hand_out, known.silent, known.state in TERMINAL)
+        rows = self.execute("select id, state, attempt, silent_attempts, ended_at is not null as ended from jobs")
+        assert {row["id"]: (row["state"], row["attempt"], row["silent_attempts"], row["ended"]) for row in rows} == {
+            job_id: (known.state, known.attempt, known.silent, known.state in TERMINAL)
             for job_id, known in self.known.items()
         }
         events: dict[str, list[str]] = {f"job:{job_id}": [] for job_id in self.known}
@@ -248,24 +248,24 @@ def test_jobs_move_as_the_model_says_at_length(database: Database) -> None:
 
 FAULTS = [
     fault(jobs.SQL, "claim", "and state = 'submitted'"),
-    fault(jobs.SQL, "claim", "and hand_out = %(hand_out)s"),
-    fault(jobs.SQL, "heartbeat", "and hand_out = %(hand_out)s"),
+    fault(jobs.SQL, "claim", "and attempt = %(attempt)s"),
+    fault(jobs.SQL, "heartbeat", "and attempt = %(attempt)s"),
     fault(jobs.SQL, "heartbeat", "and state in ('running', 'cancelling')"),
-    fault(jobs.SQL, "succeed", "and hand_out = %(hand_out)s"),
+    fault(jobs.SQL, "succeed", "and attempt = %(attempt)s"),
     fault(jobs.SQL, "succeed", "and state = 'running'"),
-    fault(jobs.SQL, "fail", "and hand_out = %(hand_out)s"),
+    fault(jobs.SQL, "fail", "and attempt = %(attempt)s"),
     fault(jobs.SQL, "fail", "and state in ('running', 'submitted')"),
     fault(jobs.SQL, "end_cancelling", "and state = 'cancelling'"),
-    fault(jobs.SQL, "end_cancelling", "and hand_out = %(hand_out)s"),
+    fault(jobs.SQL, "end_cancelling", "and attempt = %(attempt)s"),
     fault(jobs.SQL, "cancel_submitted", "and state = 'submitted'"),
     fault(jobs.SQL, "cancel_running", "and state = 'running'"),
-    fault(jobs.SQL, "hand_out_again", "hand_out = hand_out + 1, "),
-    fault(jobs.SQL, "hand_out_again", "and hand_out = %(hand_out)s"),
-    fault(jobs.SQL, "hand_out_again", "silent_hand_outs + %(silent)s", "silent_hand_outs"),
+    fault(jobs.SQL, "hand_out_again", "attempt = attempt + 1, "),
+    fault(jobs.SQL, "hand_out_again", "and attempt = %(attempt)s"),
+    fault(jobs.SQL, "hand_out_again", "silent_attempts + %(silent)s", "silent_attempts"),
     fault(jobs.SQL, "silent", "state in ('running', 'cancelling')", "state = 'running'"),
     fault(jobs.SQL, "unfinished", "'submitted', 'running', 'cancelling'", "'submitted', 'running'"),
-    fault(job_files.SQL, "put_checkpoint", "silent_hand_outs = 0, "),
-    fault(job_files.SQL, "put_checkpoint", "and hand_out = %(hand_out)s"),
+    fault(job_files.SQL, "put_checkpoint", "silent_attempts = 0, "),
+    fault(job_files.SQL, "put_checkpoint", "and attempt = %(attempt)s"),
     fault(job_files.SQL, "prune_checkpoints", "order by step desc", "order by step"),
 ]
 """Each of them must be noticed by the machine."""

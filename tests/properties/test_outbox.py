@@ -75,7 +75,7 @@ class Outbox(Machine):
     @rule(data=st.data(), subject=st.sampled_from(SUBJECTS))
     def write(self, data: st.DataObject, subject: UUID) -> None:
         writer = data.draw(st.sampled_from(self.writers))
-        values = {"subject": f"job:{subject}", "payload": f'{{"job_id": "{subject}", "hand_out": 1}}'}
+        values = {"subject": f"job:{subject}", "payload": f'{{"job_id": "{subject}", "attempt": 1}}'}
         row = writer.connection.execute(APPEND, values).fetchone()
         assert row is not None
         writer.events[int(row["id"])] = subject
@@ -94,7 +94,7 @@ class Outbox(Machine):
     @rule(subject=st.sampled_from(SUBJECTS), crash=CRASHES)
     def append(self, subject: UUID, crash: int | None) -> None:
         """As repositories do, in a transaction of its own."""
-        script = outbox.append(JobStarted(job_id=subject, hand_out=1))
+        script = outbox.append(JobStarted(job_id=subject, attempt=1))
         self.carry_out(script, crash, None, lambda event: self.known.update({event: Known(subject)}))
 
     @rule(limit=st.integers(1, 3), of_kind=st.booleans(), crash=CRASHES)
@@ -243,9 +243,9 @@ def test_what_commits_late_is_not_passed_over(database: Database) -> None:
     """Numbers are given before the commit: a reader with a cursor stands behind the slow one's by then."""
     database.run(Query("delete from outbox", {}, len))
     with database.connect() as slow, slow.transaction():
-        row = slow.execute(APPEND, {"subject": "job:slow", "payload": f'{{"job_id": "{SUBJECTS[0]}", "hand_out": 1}}'})
+        row = slow.execute(APPEND, {"subject": "job:slow", "payload": f'{{"job_id": "{SUBJECTS[0]}", "attempt": 1}}'})
         late = int((row.fetchone() or {})["id"])
-        early = database.run(outbox.append(JobStarted(job_id=SUBJECTS[1], hand_out=1)))
+        early = database.run(outbox.append(JobStarted(job_id=SUBJECTS[1], attempt=1)))
         cursor = max(event.id for event in database.run(outbox.claim(10)))
         database.run(outbox.done(early))
     behind = database.run(Query("select id from outbox where id > %(cursor)s", {"cursor": cursor}, len))

@@ -200,8 +200,8 @@ def _show(event: StreamEvent, display: Display, noted: set[int]) -> None:
     match event.kind:
         case "progress":
             display.tick(msgspec.convert(event.data, Tick, strict=False))
-        case "job.submitted" if _number(event.data, "handOut") > 1:
-            display.note(f"the work fell silent and is handed out again (hand-out {event.data['handOut']})")
+        case "job.submitted" if _number(event.data, "attempt") > 1:
+            display.note(f"the work fell silent and starts again (attempt {event.data['attempt']})")
         case "job.started":
             display.note("a worker has taken the job")
         case "job.sample_ready" if event.data.get("step") not in noted:

@@ -1,4 +1,4 @@
-"""What a running job keeps: its checkpoints and its files. Every write says which hand-out it belongs to."""
+"""What a running job keeps: its checkpoints and its files. Every write says which attempt it belongs to."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from storage.records.jobs.jobs import Checkpoint, JobFile, JobFileRole
 SQL = load_statements(__file__)
 
 
-def put_checkpoint(job_id: UUID, hand_out: int, step: int, sha256: str, size: int) -> Script[Checkpoint]:
+def put_checkpoint(job_id: UUID, attempt: int, step: int, sha256: str, size: int) -> Script[Checkpoint]:
     """Record a checkpoint whose bytes are stored. Raises JobLost."""
-    parameters = {"job_id": job_id, "hand_out": hand_out, "step": step, "sha256": sha256, "size": size}
+    parameters = {"job_id": job_id, "attempt": attempt, "step": step, "sha256": sha256, "size": size}
     row = yield from maybe(SQL["put_checkpoint"], parameters, Checkpoint)
     if row is None:
-        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; its checkpoint was not recorded.")
+        raise JobLost(f"Job {job_id} is no longer attempt {attempt}'s; its checkpoint was not recorded.")
     return row
 
 
@@ -48,7 +48,7 @@ def inherit_checkpoint(job_id: UUID, retry_of: UUID, most: int) -> Query[list[in
 
 def put_file(
     job_id: UUID,
-    hand_out: int,
+    attempt: int,
     *,
     name: str,
     role: JobFileRole,
@@ -61,7 +61,7 @@ def put_file(
     """Record a file whose bytes are stored; a sample is also announced. Raises JobLost."""
     parameters: dict[str, Any] = {
         "job_id": job_id,
-        "hand_out": hand_out,
+        "attempt": attempt,
         "name": name,
         "role": role,
         "sha256": sha256,
@@ -72,7 +72,7 @@ def put_file(
     }
     row = yield from maybe(SQL["put_file"], parameters, JobFile)
     if row is None:
-        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; '{name}' was not recorded.")
+        raise JobLost(f"Job {job_id} is no longer attempt {attempt}'s; '{name}' was not recorded.")
     if role is JobFileRole.SAMPLE:
         yield from outbox.append(SampleReady(job_id=job_id, name=name, step=step or 0))
     return row

@@ -1,8 +1,8 @@
 -- put_checkpoint --
--- A checkpoint of this hand-out; progress resets the count of silent hand-outs.
+-- A checkpoint of this attempt; progress resets the count of silent attempts.
 with holder as (
-    update jobs set silent_hand_outs = 0, heartbeat_at = now()
-     where id = %(job_id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling')
+    update jobs set silent_attempts = 0, heartbeat_at = now()
+     where id = %(job_id)s and attempt = %(attempt)s and state in ('running', 'cancelling')
     returning id
 )
 insert into job_checkpoints (job_id, step, sha256, size)
@@ -35,7 +35,7 @@ returning step;
 -- put_file --
 -- Something the job made; the same name again replaces it.
 with holder as (
-    select id from jobs where id = %(job_id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling') for share
+    select id from jobs where id = %(job_id)s and attempt = %(attempt)s and state in ('running', 'cancelling') for share
 )
 insert into job_files (job_id, name, role, sha256, size, media_type, step, details)
 select id, %(name)s, %(role)s, %(sha256)s, %(size)s, %(media_type)s, %(step)s, %(details)s from holder

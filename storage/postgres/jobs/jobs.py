@@ -1,4 +1,4 @@
-"""Jobs: submit, claim, watch, end. Every write of a flow says which hand-out it belongs to."""
+"""Jobs: submit, claim, watch, end. Every write of a flow says which attempt it belongs to."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
     )
     if new.retry_of is not None:
         yield from job_files.inherit_checkpoint(job_id, new.retry_of, new.retry_steps)
-    yield from outbox.append(JobSubmitted(job_id=job.id, job_kind=job.kind, hand_out=job.hand_out))
+    yield from outbox.append(JobSubmitted(job_id=job.id, job_kind=job.kind, attempt=job.attempt))
     return job, True
 
 
@@ -138,46 +138,46 @@ def seconds_per_step(base_model: str) -> Query[float | None]:
     return _value(SQL["seconds_per_step"], {"base_model": base_model}, "seconds")
 
 
-def claim(job_id: UUID, hand_out: int, flow_run_id: UUID | None) -> Script[Job]:
-    """Take a submitted job for this hand-out (tx3).
+def claim(job_id: UUID, attempt: int, flow_run_id: UUID | None) -> Script[Job]:
+    """Take a submitted job for this attempt (tx3).
 
-    Raises JobAlreadyRunning when another flow run holds it, JobLost when a newer hand-out or the end came first,
+    Raises JobAlreadyRunning when another flow run holds it, JobLost when a newer attempt or the end came first,
     NotFound when there is no such job.
     """
-    parameters = {"id": job_id, "hand_out": hand_out, "flow_run_id": flow_run_id}
+    parameters = {"id": job_id, "attempt": attempt, "flow_run_id": flow_run_id}
     job = yield from maybe(SQL["claim"], parameters, Job)
     if job is None:
         current = yield from get(job_id)
-        if current.hand_out == hand_out and current.state in (JobState.RUNNING, JobState.CANCELLING):
+        if current.attempt == attempt and current.state in (JobState.RUNNING, JobState.CANCELLING):
             raise JobAlreadyRunning(f"Job {job_id} is already running as flow run {current.flow_run_id}.")
-        raise JobLost(f"Job {job_id} is {current.state} at hand-out {current.hand_out}; this was hand-out {hand_out}.")
-    yield from outbox.append(JobStarted(job_id=job_id, hand_out=hand_out))
+        raise JobLost(f"Job {job_id} is {current.state} at attempt {current.attempt}; this was attempt {attempt}.")
+    yield from outbox.append(JobStarted(job_id=job_id, attempt=attempt))
     return job
 
 
-def heartbeat(job_id: UUID, hand_out: int, progress: Progress | None) -> Script[Job]:
-    """Say that this hand-out is alive; gives the row, whose state may be cancelling. Raises JobLost."""
+def heartbeat(job_id: UUID, attempt: int, progress: Progress | None) -> Script[Job]:
+    """Say that this attempt is alive; gives the row, whose state may be cancelling. Raises JobLost."""
     document = None if progress is None else Jsonb(msgspec.to_builtins(progress))
-    parameters = {"id": job_id, "hand_out": hand_out, "progress": document}
+    parameters = {"id": job_id, "attempt": attempt, "progress": document}
     job = yield from maybe(SQL["heartbeat"], parameters, Job)
-    return _held(job, job_id, hand_out)
+    return _held(job, job_id, attempt)
 
 
-def _held(row: Job | None, job_id: UUID, hand_out: int) -> Job:
+def _held(row: Job | None, job_id: UUID, attempt: int) -> Job:
     if row is None:
-        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s. This process must stop; nothing was written.")
+        raise JobLost(f"Job {job_id} is no longer attempt {attempt}'s. This process must stop; nothing was written.")
     return row
 
 
-def note_flow_run(job_id: UUID, hand_out: int, flow_run_id: UUID) -> Query[list[UUID]]:
-    """Remember which flow run Prefect made for a hand-out (tx2). Nothing happens once the job went on."""
-    parameters = {"id": job_id, "hand_out": hand_out, "flow_run_id": flow_run_id}
+def note_flow_run(job_id: UUID, attempt: int, flow_run_id: UUID) -> Query[list[UUID]]:
+    """Remember which flow run Prefect made for a attempt (tx2). Nothing happens once the job went on."""
+    parameters = {"id": job_id, "attempt": attempt, "flow_run_id": flow_run_id}
     return column(SQL["note_flow_run"], parameters, UUID)
 
 
-def note_tracking_run(job_id: UUID, hand_out: int, tracking_run_id: str) -> Query[list[UUID]]:
+def note_tracking_run(job_id: UUID, attempt: int, tracking_run_id: str) -> Query[list[UUID]]:
     """Remember the MLflow run of a job."""
-    parameters = {"id": job_id, "hand_out": hand_out, "tracking_run_id": tracking_run_id}
+    parameters = {"id": job_id, "attempt": attempt, "tracking_run_id": tracking_run_id}
     return column(SQL["note_tracking_run"], parameters, UUID)
 
 
@@ -186,50 +186,50 @@ def untracked(limit: int = 100) -> Query[list[Job]]:
     return many(SQL["untracked"], {"limit": limit}, Job)
 
 
-def succeed(job_id: UUID, hand_out: int, model_version_id: int | None) -> Script[Job]:
+def succeed(job_id: UUID, attempt: int, model_version_id: int | None) -> Script[Job]:
     """End a running job well. Raises JobLost."""
-    parameters = {"id": job_id, "hand_out": hand_out, "model_version_id": model_version_id}
-    job = _held((yield from maybe(SQL["succeed"], parameters, Job)), job_id, hand_out)
+    parameters = {"id": job_id, "attempt": attempt, "model_version_id": model_version_id}
+    job = _held((yield from maybe(SQL["succeed"], parameters, Job)), job_id, attempt)
     yield from outbox.append(JobSucceeded(job_id=job_id, model_version_id=model_version_id))
     return job
 
 
-def fail(job_id: UUID, hand_out: int, code: str, reason: str) -> Script[Job]:
+def fail(job_id: UUID, attempt: int, code: str, reason: str) -> Script[Job]:
     """End a job as failed, with a reason that says what to do. A job being cancelled ends cancelled. Raises JobLost."""
-    parameters = {"id": job_id, "hand_out": hand_out, "code": code, "reason": reason}
+    parameters = {"id": job_id, "attempt": attempt, "code": code, "reason": reason}
     job = yield from maybe(SQL["fail"], parameters, Job)
     if job is None:
-        return (yield from end_cancelling(job_id, hand_out))
+        return (yield from end_cancelling(job_id, attempt))
     yield from outbox.append(JobFailed(job_id=job_id, code=code, reason=reason))
     return job
 
 
-def end_cancelling(job_id: UUID, hand_out: int) -> Script[Job]:
+def end_cancelling(job_id: UUID, attempt: int) -> Script[Job]:
     """End a job whose owner asked to stop. Raises JobLost."""
-    parameters = {"id": job_id, "hand_out": hand_out}
-    job = _held((yield from maybe(SQL["end_cancelling"], parameters, Job)), job_id, hand_out)
+    parameters = {"id": job_id, "attempt": attempt}
+    job = _held((yield from maybe(SQL["end_cancelling"], parameters, Job)), job_id, attempt)
     yield from outbox.append(JobCancelled(job_id=job_id))
     return job
 
 
-def give_back(job_id: UUID, hand_out: int) -> Script[Job]:
-    """Hand a running job out again because its process was told to stop. A job being cancelled ends cancelled."""
-    job = yield from _hand_out_again(job_id, hand_out, silent=0)
+def release(job_id: UUID, attempt: int) -> Script[Job]:
+    """Submit a running job again because its process has to stop. A job being cancelled ends cancelled."""
+    job = yield from _submit_again(job_id, attempt, silent=0)
     if job is None:
-        return (yield from end_cancelling(job_id, hand_out))
+        return (yield from end_cancelling(job_id, attempt))
     return job
 
 
 def give_out_again(job: Job) -> Script[Job]:
-    """Hand an unfinished job out again whose flow run is known to be gone. Raises JobLost."""
-    return _held((yield from _hand_out_again(job.id, job.hand_out, silent=0)), job.id, job.hand_out)
+    """Give an unfinished job whose flow run is known to be gone a new attempt. Raises JobLost."""
+    return _held((yield from _submit_again(job.id, job.attempt, silent=0)), job.id, job.attempt)
 
 
-def _hand_out_again(job_id: UUID, hand_out: int, *, silent: int) -> Script[Job | None]:
-    parameters = {"id": job_id, "hand_out": hand_out, "silent": silent}
+def _submit_again(job_id: UUID, attempt: int, *, silent: int) -> Script[Job | None]:
+    parameters = {"id": job_id, "attempt": attempt, "silent": silent}
     job = yield from maybe(SQL["hand_out_again"], parameters, Job)
     if job is not None:
-        yield from outbox.append(JobSubmitted(job_id=job_id, job_kind=job.kind, hand_out=job.hand_out))
+        yield from outbox.append(JobSubmitted(job_id=job_id, job_kind=job.kind, attempt=job.attempt))
     return job
 
 
@@ -266,32 +266,32 @@ def delete_files(job_id: UUID, account_id: UUID) -> Script[None]:
     yield from job_files.delete_all(job_id)
 
 
-def sweep_silent(*, silent_after_seconds: float, max_silent_hand_outs: int) -> Script[list[Job]]:
-    """Hand silent jobs out again, fail those that fell silent too often, end those being cancelled. Gives them."""
+def sweep_silent(*, silent_after_seconds: float, max_silent_attempts: int) -> Script[list[Job]]:
+    """Give silent jobs a new attempt, fail those that fell silent too often, end those being cancelled. Gives them."""
     silent = yield from many(SQL["silent"], {"seconds": silent_after_seconds}, Job)
     moved: list[Job] = []
     for job in silent:
         if job.state is JobState.CANCELLING:
-            moved.append((yield from end_cancelling(job.id, job.hand_out)))
+            moved.append((yield from end_cancelling(job.id, job.attempt)))
         else:
-            moved.append((yield from _after_silence(job, max_silent_hand_outs)))
+            moved.append((yield from _after_silence(job, max_silent_attempts)))
     return moved
 
 
-def replace_dead_flow_run(job: Job, max_silent_hand_outs: int) -> Script[Job]:
-    """Hand a job out again whose flow run ended in Prefect before it claimed the job. Raises JobLost."""
-    return (yield from _after_silence(job, max_silent_hand_outs))
+def replace_dead_flow_run(job: Job, max_silent_attempts: int) -> Script[Job]:
+    """Give a job whose flow run ended in Prefect before it claimed the job a new attempt. Raises JobLost."""
+    return (yield from _after_silence(job, max_silent_attempts))
 
 
-def _after_silence(job: Job, max_silent_hand_outs: int) -> Script[Job]:
-    silent = job.silent_hand_outs + 1
-    if silent >= max_silent_hand_outs:
+def _after_silence(job: Job, max_silent_attempts: int) -> Script[Job]:
+    silent = job.silent_attempts + 1
+    if silent >= max_silent_attempts:
         reason = (
             f"The flow's process died or fell silent {silent} times without a newer checkpoint. "
             "Look at the flow runs' logs in Prefect, then retry the job."
         )
-        return (yield from fail(job.id, job.hand_out, "silent", reason))
-    return _held((yield from _hand_out_again(job.id, job.hand_out, silent=1)), job.id, job.hand_out)
+        return (yield from fail(job.id, job.attempt, "silent", reason))
+    return _held((yield from _submit_again(job.id, job.attempt, silent=1)), job.id, job.attempt)
 
 
 def waiting_with_flow_run(older_than_seconds: float) -> Query[list[Job]]:

@@ -1,5 +1,5 @@
 -- insert --
--- A new job, submitted, first hand-out.
+-- A new job, submitted, first attempt.
 insert into jobs (id, account_id, kind, request, recipe_hash, data_set_id, retry_of, request_id)
 values (
     %(id)s, %(account_id)s, %(kind)s, %(request)s, %(recipe_hash)s, %(data_set_id)s, %(retry_of)s, %(request_id)s
@@ -61,26 +61,26 @@ select percentile_cont(0.5) within group (order by pace) as seconds
          order by sequence desc limit 10) recent;
 
 -- claim --
--- Move a submitted job to running for exactly one flow run of this hand-out; no row if someone else has it.
+-- Move a submitted job to running for exactly one flow run of this attempt; no row if someone else has it.
 update jobs
    set state = 'running',
        flow_run_id = %(flow_run_id)s,
        heartbeat_at = now(),
        started_at = coalesce(started_at, now())
- where id = %(id)s and hand_out = %(hand_out)s and state = 'submitted'
+ where id = %(id)s and attempt = %(attempt)s and state = 'submitted'
 returning *;
 
 -- heartbeat --
--- Say that this hand-out is alive and how far it is; no row once the job is no longer this hand-out's.
+-- Say that this attempt is alive and how far it is; no row once the job is no longer this attempt's.
 update jobs
    set heartbeat_at = now(), progress = coalesce(%(progress)s, progress)
- where id = %(id)s and hand_out = %(hand_out)s and state in ('running', 'cancelling')
+ where id = %(id)s and attempt = %(attempt)s and state in ('running', 'cancelling')
 returning *;
 
 -- note_flow_run --
--- The flow run that Prefect made for a hand-out.
+-- The flow run that Prefect made for a attempt.
 update jobs set flow_run_id = %(flow_run_id)s
- where id = %(id)s and hand_out = %(hand_out)s and state = 'submitted'
+ where id = %(id)s and attempt = %(attempt)s and state = 'submitted'
 returning id;
 
 -- untracked --
@@ -92,24 +92,24 @@ select * from jobs
 
 -- note_tracking_run --
 update jobs set tracking_run_id = %(tracking_run_id)s
- where id = %(id)s and hand_out = %(hand_out)s
+ where id = %(id)s and attempt = %(attempt)s
 returning id;
 
 -- succeed --
 update jobs set state = 'succeeded', ended_at = now(), model_version_id = %(model_version_id)s
- where id = %(id)s and hand_out = %(hand_out)s and state = 'running'
+ where id = %(id)s and attempt = %(attempt)s and state = 'running'
 returning *;
 
 -- fail --
--- From running by the flow that holds it, or by the relay for a hand-out it judged.
+-- From running by the flow that holds it, or by the relay for a attempt it judged.
 update jobs set state = 'failed', ended_at = now(), failure_code = %(code)s, failure_reason = %(reason)s
- where id = %(id)s and hand_out = %(hand_out)s and state in ('running', 'submitted')
+ where id = %(id)s and attempt = %(attempt)s and state in ('running', 'submitted')
 returning *;
 
 -- end_cancelling --
 -- The flow stopped, or fell silent, after the owner asked.
 update jobs set state = 'cancelled', ended_at = now()
- where id = %(id)s and hand_out = %(hand_out)s and state = 'cancelling'
+ where id = %(id)s and attempt = %(attempt)s and state = 'cancelling'
 returning *;
 
 -- cancel_submitted --
@@ -123,10 +123,10 @@ update jobs set state = 'cancelling'
 returning *;
 
 -- hand_out_again --
--- Give a job to a new flow run: a higher hand-out number makes every write of the old one miss.
+-- Give a job to a new flow run: a higher attempt number makes every write of the old one miss.
 update jobs
-   set state = 'submitted', hand_out = hand_out + 1, silent_hand_outs = silent_hand_outs + %(silent)s, flow_run_id = null
- where id = %(id)s and hand_out = %(hand_out)s and state in ('running', 'submitted')
+   set state = 'submitted', attempt = attempt + 1, silent_attempts = silent_attempts + %(silent)s, flow_run_id = null
+ where id = %(id)s and attempt = %(attempt)s and state in ('running', 'submitted')
 returning *;
 
 -- silent --

@@ -22,23 +22,23 @@ from storage.records.jobs.jobs import Job, JobState
 SQL = load_statements(__file__)
 
 
-def publish(job_id: UUID, hand_out: int, new: NewVersion) -> Script[ModelVersion]:
+def publish(job_id: UUID, attempt: int, new: NewVersion) -> Script[ModelVersion]:
     """Model version, files, succeeded job and both events, together or not at all (tx4).
 
-    Raises JobCancelled when the owner asked to stop first, JobLost when the job is no longer this hand-out's.
+    Raises JobCancelled when the owner asked to stop first, JobLost when the job is no longer this attempt's.
     """
     job = yield from maybe(jobs.SQL["lock"], {"id": job_id}, Job)
-    if job is not None and job.state is JobState.CANCELLING and job.hand_out == hand_out:
+    if job is not None and job.state is JobState.CANCELLING and job.attempt == attempt:
         raise JobCancelled(f"Job {job_id} was cancelled before it published.")
-    if job is None or job.state is not JobState.RUNNING or job.hand_out != hand_out:
-        raise JobLost(f"Job {job_id} is no longer hand-out {hand_out}'s; nothing was published.")
+    if job is None or job.state is not JobState.RUNNING or job.attempt != attempt:
+        raise JobLost(f"Job {job_id} is no longer attempt {attempt}'s; nothing was published.")
     account = {"account_id": job.account_id, "name": new.model_name, "availability": new.availability}
     yield from catalog.hold_names(job.account_id)
     model = yield from one(SQL["ensure_model"], account, Model, "the model")
     version = yield from one(SQL["insert_version"], _version_row(new, model.id, job_id), ModelVersion, "the version")
     yield from catalog.add_files(version.id, new.files)
     yield from catalog.add_images(version.id, job.account_id, new.images)
-    yield from jobs.succeed(job_id, hand_out, version.id)
+    yield from jobs.succeed(job_id, attempt, version.id)
     yield from outbox.append(ModelVersionPublished(model_version_id=version.id, model_id=model.id, job_id=job_id))
     return version
 

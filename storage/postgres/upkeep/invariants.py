@@ -17,7 +17,7 @@ SENTENCES = {
     "published_without_event": "model version {} was published without an event",
     "overdue_events": "event {} still has had no effect",
     "miscounted_usage": "account {} holds other bytes than are counted",
-    "silent_jobs": "job {} is silent and was not handed out again",
+    "silent_jobs": "job {} is silent and got no new attempt",
 }
 
 

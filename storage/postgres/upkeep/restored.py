@@ -59,7 +59,7 @@ def reopen(*, jump: int = JUMP, hold_notifications: bool = False) -> Script[Reop
     again, cancelled = 0, 0
     for job in (yield from jobs.alive()):
         if job.state is JobState.CANCELLING:
-            yield from jobs.end_cancelling(job.id, job.hand_out)
+            yield from jobs.end_cancelling(job.id, job.attempt)
             cancelled += 1
         else:
             yield from jobs.give_out_again(job)

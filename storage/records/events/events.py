@@ -32,16 +32,16 @@ class _JobEvent(_Event, frozen=True, kw_only=True):
 
 
 class JobSubmitted(_JobEvent, frozen=True, kw_only=True, tag="job.submitted"):
-    """A job waits for a flow run: newly asked for, or handed out again."""
+    """A job waits for a flow run: newly submitted, or with a new attempt."""
 
     job_kind: str
-    hand_out: int
+    attempt: int
 
 
 class JobStarted(_JobEvent, frozen=True, kw_only=True, tag="job.started"):
     """A flow run holds the job."""
 
-    hand_out: int
+    attempt: int
 
 
 class JobCancelling(_JobEvent, frozen=True, kw_only=True, tag="job.cancelling"):

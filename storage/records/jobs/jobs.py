@@ -47,7 +47,7 @@ TRANSITIONS: dict[tuple[JobState, JobState], frozenset[Actor]] = {
     (JobState.RUNNING, JobState.CANCELLING): frozenset({Actor.API, Actor.FLOW}),
     (JobState.CANCELLING, JobState.CANCELLED): frozenset({Actor.FLOW, Actor.RELAY}),
 }
-"""Every move there is. A flow gives a job back (running to submitted) when its process is told to
+"""Every move there is. A flow releases a job (running to submitted) when its process is told to
 stop, and cancels it when it was Prefect's cancel button that told it."""
 
 
@@ -73,8 +73,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     kind: JobKind
     state: JobState
     request: dict[str, object]
-    hand_out: int
-    silent_hand_outs: int
+    attempt: int
+    silent_attempts: int
     sequence: int
     progress: Progress | None
     flow_run_id: UUID | None

@@ -173,7 +173,7 @@ def test_every_row_is_back_with_its_bytes_artifacts_and_secrets(fresh: Fresh) ->
 
 def test_unfinished_jobs_have_another_attempt_and_cancelling_ones_have_ended(fresh: Fresh) -> None:
     found = {name: fresh.stores.database.run(jobs.get(job.id)) for name, job in fresh.jobs.items()}
-    assert {name: (job.state, job.hand_out) for name, job in found.items()} == {
+    assert {name: (job.state, job.attempt) for name, job in found.items()} == {
         "waiting": (JobState.SUBMITTED, 2),
         "running": (JobState.SUBMITTED, 2),
         "cancelling": (JobState.CANCELLED, 1),
@@ -181,7 +181,7 @@ def test_unfinished_jobs_have_another_attempt_and_cancelling_ones_have_ended(fre
     asked = "select count(*) as rows from outbox where kind = 'job.submitted' and done_at is null and subject = %(job)s"
     for name in ("waiting", "running"):
         parameters = {"job": f"job:{found[name].id}"}
-        again = asked + " and payload ->> 'hand_out' = '2'"
+        again = asked + " and payload ->> 'attempt' = '2'"
         assert fresh.stores.database.run(Query(again, parameters, lambda rows: rows[0]["rows"])) == 1
 
 

@@ -1,4 +1,4 @@
-"""A job around a flow run ends by how its work ends, and only its own hand-out may write."""
+"""A job around a flow run ends by how its work ends, and only its own attempt may write."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_process_whose_job_was_handed_out_again_stops_and_writes_nothing(store
     def work(running: RunningJob) -> None:
         late = "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s"
         stores.database.run(Query(late, {"id": job.id}, len))
-        stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_hand_outs=3))
+        stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_attempts=3))
         put = {"name": "x", "role": JobFileRole.GRID, "sha256": "b" * 64, "size": 1, "media_type": "image/png"}
         with pytest.raises(JobLost):
             running.run(lambda: job_files.put_file(job.id, 1, **put))
@@ -98,7 +98,7 @@ def test_a_process_whose_job_was_handed_out_again_stops_and_writes_nothing(store
     with pytest.raises(JobLost), running_job(stores, job.id, 1) as running:
         work(running)
     row = stores.database.run(jobs.get(job.id))
-    assert (row.state, row.hand_out) == (JobState.SUBMITTED, 2)
+    assert (row.state, row.attempt) == (JobState.SUBMITTED, 2)
 
 
 def test_a_second_process_is_refused_while_the_first_lives(stores: Stores) -> None:

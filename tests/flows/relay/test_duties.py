@@ -85,7 +85,7 @@ class ThingsToDo:
     def are_done(self) -> bool:
         job = self._stores.database.run(jobs.get(self._job.id))
         model = self._stores.database.run(catalog.model_by_id(self._model.id))
-        return (job.state, job.hand_out, model.status) == (JobState.SUBMITTED, 2, Status.PUBLISHED)
+        return (job.state, job.attempt, model.status) == (JobState.SUBMITTED, 2, Status.PUBLISHED)
 
 
 def reports(stores: Stores) -> dict[str, DutyReport]:

@@ -30,7 +30,7 @@ from tests.storage.makers import a_job, a_model, a_published_model, a_version, a
 
 
 @flow(name="train-dreambooth")
-def train_dreambooth(job_id: UUID, hand_out: int) -> None:
+def train_dreambooth(job_id: UUID, attempt: int) -> None:
     """Stands for the deployment's flow; no worker ever runs it here."""
 
 
@@ -168,12 +168,12 @@ def test_a_job_handed_out_again_gets_a_new_flow_run(
     late = "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s"
     stores.database.run(Query(late, {"id": job.id}, len))
     [moved] = sweep_silent_jobs(stores.database, stores.settings.jobs)
-    assert (moved.state, moved.hand_out) == (JobState.SUBMITTED, 2)
+    assert (moved.state, moved.attempt) == (JobState.SUBMITTED, 2)
     effects.drain()
     [second] = flow_runs(prefect, stores, [job.id])
     assert second is not None
     assert second != first[0]
-    assert prefect.read_flow_run(second).parameters["hand_out"] == 2
+    assert prefect.read_flow_run(second).parameters["attempt"] == 2
 
 
 def test_what_was_scheduled_is_published_also_after_a_downtime_as_of_its_own_time(
@@ -212,7 +212,7 @@ def test_a_flow_run_that_died_before_it_claimed_is_replaced(
     assert run is not None
     prefect.set_flow_run_state(run, Crashed(message="power loss"), force=True)
     [replaced] = replace_dead_flow_runs(stores.database, Orchestrator(prefect), stores.settings.jobs)
-    assert replaced.hand_out == 2
+    assert replaced.attempt == 2
 
 
 @flow(name=SYNC)

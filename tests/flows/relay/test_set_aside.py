@@ -29,7 +29,7 @@ TRAIN = FLOWS[JobKind.TRAINING]
 
 
 @flow(name=TRAIN)
-def train_dreambooth(job_id: UUID, hand_out: int) -> None:
+def train_dreambooth(job_id: UUID, attempt: int) -> None:
     """Stands for the deployment's flow; no worker ever runs it here."""
 
 

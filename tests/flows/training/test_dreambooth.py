@@ -223,9 +223,9 @@ train_dreambooth(UUID(sys.argv[1]), int(sys.argv[2]))
 
 
 def run_elsewhere(
-    job: Job, hand_out: int, variables: dict[str, str], *, program: str = FLOW
+    job: Job, attempt: int, variables: dict[str, str], *, program: str = FLOW
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", program, str(job.id), str(hand_out)]
+    command = [sys.executable, "-c", program, str(job.id), str(attempt)]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=500, check=False)
 
 
@@ -236,15 +236,15 @@ def test_a_flow_killed_in_every_phase_publishes_the_bytes_of_one_that_ran_throug
     straight = submit(stores, tiny_model)
     assert train_dreambooth(straight.id, 1, return_state=True).is_completed()
     job = submit(stores, tiny_model)
-    hand_out = 1
+    attempt = 1
     for point in ("fit:3", "export"):
-        killed = run_elsewhere(job, hand_out, environment(**{point: f"die:{tmp_path / point}"}))
+        killed = run_elsewhere(job, attempt, environment(**{point: f"die:{tmp_path / point}"}))
         assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
         assert (tmp_path / point).exists()
         time.sleep(0.1)
-        stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_hand_outs=9))
-        hand_out = end_of(stores, job.id).hand_out
-    assert train_dreambooth(job.id, hand_out, return_state=True).is_completed()
+        stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_attempts=9))
+        attempt = end_of(stores, job.id).attempt
+    assert train_dreambooth(job.id, attempt, return_state=True).is_completed()
     assert weights_of(stores, job.id) == weights_of(stores, straight.id)
     metrics = next(file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS)
     points = [json.loads(line) for line in stores.blobs.read(metrics.sha256).splitlines()]

@@ -58,7 +58,7 @@ def test_one_id_goes_from_the_answer_to_the_tracking_run(
     flow_run_id = stores.database.run(jobs.get(job.id)).flow_run_id
     assert flow_run_id is not None
     assert f"request:{ID}" in prefect.read_flow_run(flow_run_id).tags
-    assert train_dreambooth(job.id, job.hand_out, return_state=True).is_failed()
+    assert train_dreambooth(job.id, job.attempt, return_state=True).is_failed()
     assert stores.database.run(jobs.get(job.id)).state is JobState.FAILED
 
     client = tracking_client(settings)

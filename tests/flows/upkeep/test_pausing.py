@@ -42,7 +42,7 @@ def sync_search_index() -> None:
 
 
 @flow(name=TRAIN)
-def train_dreambooth(job_id: UUID, hand_out: int) -> None:
+def train_dreambooth(job_id: UUID, attempt: int) -> None:
     """Stands for the deployment's flow."""
 
 

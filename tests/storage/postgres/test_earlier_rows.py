@@ -22,7 +22,7 @@ from storage.postgres.upkeep import invariants
 from storage.settings import PostgresSettings
 from tests.conftest import fresh_database
 
-MODELS = int(os.environ.get("DARKROOM_EARLIER_MODELS", "250"))
+MODELS = int(os.environ.get("EARLIER_MODELS", "250"))
 LAST_BEFORE = "0022"
 ROWS = """
 insert into accounts (name) select 'account ' || n from generate_series(1, 230) n;

@@ -279,7 +279,7 @@ def test_a_million_rows_are_migrated_under_live_traffic_without_a_failure_or_a_l
     database_url: str, folder: Callable[..., Path]
 ) -> None:
     """Everything since the limits, anew, and a column added to the busiest table, while eight writers go on."""
-    rows = int(os.environ.get("DARKROOM_SOAK_ROWS", "1000000"))
+    rows = int(os.environ.get("SOAK_ROWS", "1000000"))
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("set session_replication_role = replica")
         connection.execute(

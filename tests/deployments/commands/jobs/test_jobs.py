@@ -65,7 +65,7 @@ def test_a_running_job_is_asked_to_stop_and_ends_as_cancelled(line: Line) -> Non
     job = line.worker.next_job()
 
     asked = line("jobs", "cancel", job_id)
-    line.door.database.run(jobs.end_cancelling(job.id, job.hand_out))
+    line.door.database.run(jobs.end_cancelling(job.id, job.attempt))
     followed = line("jobs", "follow", job_id)
 
     assert asked.output == f"{job_id} is cancelling\n"

@@ -80,13 +80,13 @@ def test_a_terminal_state_refuses_every_repository_call(database: Database) -> N
     for state in TERMINAL:
         job = put_in_state(database, state)
         calls = [
-            jobs.claim(job.id, job.hand_out, uuid4()),
-            jobs.succeed(job.id, job.hand_out, None),
-            jobs.fail(job.id, job.hand_out, "x", "y"),
-            jobs.give_back(job.id, job.hand_out),
+            jobs.claim(job.id, job.attempt, uuid4()),
+            jobs.succeed(job.id, job.attempt, None),
+            jobs.fail(job.id, job.attempt, "x", "y"),
+            jobs.release(job.id, job.attempt),
             jobs.cancel(job.id, job.account_id),
-            jobs.heartbeat(job.id, job.hand_out, None),
-            job_files.put_checkpoint(job.id, job.hand_out, 1, "b" * 64, 1),
+            jobs.heartbeat(job.id, job.attempt, None),
+            job_files.put_checkpoint(job.id, job.attempt, 1, "b" * 64, 1),
         ]
         for call in calls:
             with pytest.raises((JobLost, WrongState)):
@@ -111,10 +111,10 @@ def test_one_of_many_claimants_wins_and_the_others_are_refused_by_name(database:
 def test_submitting_commits_the_job_and_its_event_together(database: Database) -> None:
     job = a_job(database)
     events = [row.event() for row in database.run(outbox.of_subject(f"job:{job.id}"))]
-    assert events == [JobSubmitted(job_id=job.id, job_kind="training", hand_out=1)]
+    assert events == [JobSubmitted(job_id=job.id, job_kind="training", attempt=1)]
     database.run(jobs.claim(job.id, 1, uuid4()))
     last = database.run(outbox.of_subject(f"job:{job.id}"))[-1].event()
-    assert last == JobStarted(job_id=job.id, hand_out=1)
+    assert last == JobStarted(job_id=job.id, attempt=1)
 
 
 def test_one_key_from_many_threads_makes_one_job(database: Database) -> None:
@@ -154,10 +154,10 @@ def test_a_silent_job_is_handed_out_again_and_its_old_process_writes_nothing(dat
     job = a_job(database)
     database.run(jobs.claim(job.id, 1, uuid4()))
     execute(database, "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s", id=job.id)
-    moved = database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_hand_outs=3))
-    assert [(one.state, one.hand_out, one.silent_hand_outs) for one in moved] == [(JobState.SUBMITTED, 2, 1)]
+    moved = database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_attempts=3))
+    assert [(one.state, one.attempt, one.silent_attempts) for one in moved] == [(JobState.SUBMITTED, 2, 1)]
     again = database.run(jobs.claim(job.id, 2, uuid4()))
-    assert again.hand_out == 2
+    assert again.attempt == 2
     late_writes = [
         jobs.heartbeat(job.id, 1, Progress(phase="fit")),
         job_files.put_checkpoint(job.id, 1, 5, "b" * 64, 1),
@@ -174,13 +174,13 @@ def test_a_silent_job_is_handed_out_again_and_its_old_process_writes_nothing(dat
 def test_a_job_that_stays_silent_fails_unless_it_makes_progress(database: Database) -> None:
     job = a_job(database)
     states = []
-    for hand_out in range(1, 6):
-        database.run(jobs.claim(job.id, hand_out, uuid4()))
-        if hand_out == 2:
-            database.run(job_files.put_checkpoint(job.id, hand_out, 4, "b" * 64, 1))
+    for attempt in range(1, 6):
+        database.run(jobs.claim(job.id, attempt, uuid4()))
+        if attempt == 2:
+            database.run(job_files.put_checkpoint(job.id, attempt, 4, "b" * 64, 1))
         execute(database, "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s", id=job.id)
-        [moved] = database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_hand_outs=3))
-        states.append((moved.state, moved.silent_hand_outs))
+        [moved] = database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_attempts=3))
+        states.append((moved.state, moved.silent_attempts))
         if moved.state is JobState.FAILED:
             break
     assert [count for _, count in states] == [1, 1, 2, 2]
@@ -193,13 +193,13 @@ def test_silence_is_not_judged_while_postgres_itself_was_just_away(database: Dat
     database.run(jobs.claim(job.id, 1, uuid4()))
     execute(database, "update jobs set heartbeat_at = now() - interval '1 year' where id = %(id)s", id=job.id)
     one_day = 86400.0  # longer than this test's server has been up
-    assert database.run(jobs.sweep_silent(silent_after_seconds=one_day, max_silent_hand_outs=3)) == []
+    assert database.run(jobs.sweep_silent(silent_after_seconds=one_day, max_silent_attempts=3)) == []
 
 
 def test_cancelling_a_silent_job_ends_it_as_cancelled(database: Database) -> None:
     job = put_in_state(database, JobState.CANCELLING)
     execute(database, "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s", id=job.id)
-    [ended] = database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_hand_outs=3))
+    [ended] = database.run(jobs.sweep_silent(silent_after_seconds=0.0001, max_silent_attempts=3))
     assert ended.state is JobState.CANCELLED
 
 

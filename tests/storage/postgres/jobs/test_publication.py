@@ -38,7 +38,7 @@ def owner(database: Database) -> UUID:
 
 def finished(database: Database, job: Job) -> ModelVersion:
     """What the flow publishes at the end of a job."""
-    held = database.run(jobs.claim(job.id, job.hand_out, None))
+    held = database.run(jobs.claim(job.id, job.attempt, None))
     asked = msgspec.convert(held.request, TrainingJobRequest)
     new = NewVersion(
         model_name=asked.model_name,
@@ -49,7 +49,7 @@ def finished(database: Database, job: Job) -> ModelVersion:
         files=(a_file(job.id.hex * 2),),
         availability=asked.availability,
     )
-    return database.run(publication.publish(job.id, job.hand_out, new))
+    return database.run(publication.publish(job.id, job.attempt, new))
 
 
 def model_of(database: Database, version: ModelVersion) -> Model:

@@ -1,0 +1,31 @@
+"""Names of settings in the environment: which there are, and what became of one that is not there (any more)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+PREFIX = "DARKROOM_"
+MARKS = frozenset({"DARKROOM_PLATFORM_FOLDER", "DARKROOM_PLATFORM_PART"})
+"""What `darkroom up` marks the processes of a platform with; no settings."""
+OF_SERVERS = frozenset({"DARKROOM_DB_PASSWORD", "DARKROOM_VALKEY_PASSWORD"})
+"""What compose.yaml makes addresses of, and gives the servers themselves; no settings either."""
+RENAMED = {"DARKROOM_JOBS__MAX_SILENT_HAND_OUTS": "DARKROOM_JOBS__MAX_SILENT_ATTEMPTS"}
+"""Settings that have another name now."""
+
+
+def unknown_names(variables: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """The variables of our prefix that are no setting, each with what to do about it.
+
+    known: names of all settings, in upper case. Names are compared without regard to case, as settings are read.
+    """
+    ours = {name.upper() for name in variables if name.upper().startswith(PREFIX)}
+    return {name: _advice(name, known) for name in sorted(ours - set(known) - MARKS - OF_SERVERS)}
+
+
+def _advice(name: str, known: Collection[str]) -> str:
+    if name in RENAMED:
+        return f"is called {RENAMED[name]} now"
+    ends = [other.removeprefix(PREFIX) for other in known]
+    close = get_close_matches(name.removeprefix(PREFIX), ends, n=1, cutoff=0.75)
+    return f"is no setting (did you mean {PREFIX}{close[0]}?)" if close else "is no setting (remove it)"

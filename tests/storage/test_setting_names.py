@@ -1,0 +1,44 @@
+"""Variables of our prefix that are no setting are refused, and the message names the right one."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.local.environment import DATA_FOLDER_MARK, PART_MARK
+from storage.errors import InvalidSettings
+from storage.setting_names import MARKS, RENAMED, unknown_names
+from storage.settings import load_settings, variables
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("DARKROOM_JOBS__MAX_SILENT_HAND_OUTS", "is called DARKROOM_JOBS__MAX_SILENT_ATTEMPTS now"),
+        ("DARKROOM_API__PROT", "did you mean DARKROOM_API__PORT?"),
+        ("darkroom_api__prot", "did you mean DARKROOM_API__PORT?"),
+        ("DARKROOM_QQ", "is no setting"),
+    ],
+)
+def test_an_unknown_name_is_refused_and_the_right_one_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, advice: str
+) -> None:
+    monkeypatch.setenv(name, "secret-value")
+    with pytest.raises(InvalidSettings, match=name.upper()) as refused:
+        load_settings()
+    assert advice in str(refused.value)
+    assert "secret-value" not in str(refused.value)
+
+
+def test_every_setting_a_whole_group_and_the_marks_of_a_platform_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unknown_names([*variables(), *MARKS, "PATH", "DARKROOMS"], variables()) == {}
+    monkeypatch.setenv("DARKROOM_API", '{"port": 8123}')
+    assert load_settings().api.port == 8123
+
+
+def test_what_is_renamed_leads_to_a_setting_and_is_none_itself() -> None:
+    assert set(RENAMED.values()) <= variables()
+    assert not RENAMED.keys() & variables()
+
+
+def test_the_marks_are_those_of_the_platform() -> None:
+    assert {DATA_FOLDER_MARK, PART_MARK} == MARKS
