@@ -116,6 +116,7 @@ def our_steps(components: Components, wanted: TrainingRecipe) -> list[float]:
             FAMILY,
             components,
             TrainingImages(latents, latents),
+            recipe_hash=wanted.fingerprint(),
             newest=None,
             checkpoints=NoCheckpoints(),
             work_folder=Path(folder),

@@ -58,7 +58,7 @@ COMMANDS: dict[str, Place] = {
         "Seal all that the previous sealing key sealed under the current one, wherever the two come from.",
     ),
     "notifications": Place("notifications.notifications:app", "What readers are told, and what could not be sent."),
-    "events": Place("events.events:app", "Events that have no effect: set aside after ten failures, or waiting."),
+    "events": Place("events.events:app", "Events that have no effect: given up after ten failures, or waiting."),
     "rebuild": Place(
         "search.rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."
     ),

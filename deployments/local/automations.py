@@ -1,6 +1,6 @@
 """Prefect automations, kept in code and brought in line by name.
 
-They are for people who read Prefect's pages, and the relay makes an alarm of each firing (`flows.relay.alerts`).
+They are for people who read Prefect's pages, and the relay makes an alert of each firing (`flows.relay.alerts`).
 Nothing that must be right depends on one: jobs are watched by their own heartbeat in Postgres, days by freshness.
 """
 

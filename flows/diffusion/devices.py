@@ -1,18 +1,36 @@
-"""The device that work runs on, and torch set so that equal recipes give equal bytes on it."""
+"""The machine that work runs on, and torch set so that equal recipes give equal bytes on it."""
 
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 
 import torch
+
+from storage.records.jobs.machines import Machine
+from storage.settings import Settings
+
+LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
+"""Libraries whose version changes the bytes of an image or of weights."""
+
+
+def this_machine(settings: Settings) -> Machine:
+    """What this process adds to the recipe of a job that it claims."""
+    return Machine(
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        threads=settings.jobs.threads or os.cpu_count() or 1,
+        libraries={name: version(name) for name in LIBRARIES},
+    )
 
 
 def prepare_torch(threads: int) -> torch.device:
     """Set the number of threads and deterministic kernels; returns the GPU if there is one, else the CPU.
 
     The number of threads changes sums, so it is a part of the recipe. On a GPU a kernel without a deterministic form
-    warns instead of stopping the job.
+    warns instead of stopping the job. Raises ValueError for a recipe that no claim has resolved: it has no threads.
     """
+    if threads < 1:
+        raise ValueError("The recipe says nothing of its machine; claim its job with `this_machine` first.")
     torch.set_num_threads(threads)
     cuda = torch.cuda.is_available()
     if cuda:

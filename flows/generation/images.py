@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from flows.diffusion.devices import this_machine
 from flows.generation.backends.mapping import BACKENDS
 from flows.jobs.lifecycle import RunningJob, running_job
 from flows.runs.artifacts import ArtifactBoard, image_link
@@ -50,7 +51,7 @@ def generate_images(job_id: UUID, attempt: int) -> State[Any]:
         attempt: The number of the attempt; an older one is refused.
     """
     with open_stores(load_settings()) as stores:
-        with running_job(stores, job_id, attempt) as job:
+        with running_job(stores, job_id, attempt, this_machine(stores.settings)) as job:
             with ArtifactBoard() as board:
                 recipe = msgspec.convert(job.row.request, GenerationRecipe)
                 draw(job, board, recipe, fetch_model(job, recipe.model_version_id))

@@ -1,6 +1,6 @@
 """A job around a flow run: claim, heartbeat, succeed, fail, cancel, release. Once for all flows.
 
-    with open_stores(load_settings()) as stores, running_job(stores, job_id, attempt) as job:
+    with open_stores(load_settings()) as stores, running_job(stores, job_id, attempt, machine) as job:
         ...                     # job.check() at every step; job.run(...) for every write
     return job.outcome
 
@@ -46,6 +46,7 @@ from storage.postgres.connection import Query, Script
 from storage.postgres.jobs import jobs
 from storage.postgres.locks import try_lock
 from storage.records.jobs.jobs import Job, JobState, Progress
+from storage.records.jobs.machines import Machine
 from storage.stores import Stores
 
 T = TypeVar("T")
@@ -148,8 +149,9 @@ def lock_name(job_id: UUID) -> str:
 
 
 @contextmanager
-def running_job(stores: Stores, job_id: UUID, attempt: int) -> Generator[RunningJob]:
-    """Hold a job while the block works on it, and end it by how the block ends.
+def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None = None) -> Generator[RunningJob]:
+    """Hold a job while the block works on it, and end it by how the block ends. `machine` does the work: what the job's
+    recipe leaves open is resolved on it by the first attempt.
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
     JobCancelled: cancelled. JobFailure, out of memory, disk full: failed with that reason. A termination signal: handed
@@ -157,7 +159,7 @@ def running_job(stores: Stores, job_id: UUID, attempt: int) -> Generator[Running
     cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
-    job = _claim(stores, job_id, attempt)
+    job = _claim(stores, job_id, attempt, machine)
     with log_context(request_id=job.row.request_id, job_id=str(job.id)):
         yield from _held(job)
 
@@ -186,7 +188,7 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
         job.stop()
 
 
-def _claim(stores: Stores, job_id: UUID, attempt: int) -> RunningJob:
+def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) -> RunningJob:
     lock = patiently(stores, stores.database.connect)
     deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
     while not try_lock(lock, lock_name(job_id)):
@@ -197,7 +199,7 @@ def _claim(stores: Stores, job_id: UUID, attempt: int) -> RunningJob:
     run_id = flow_run.id
     identity = UUID(str(run_id)) if run_id else None
     try:
-        row = run_patiently(stores, lambda: jobs.claim(job_id, attempt, identity))
+        row = run_patiently(stores, lambda: jobs.claim(job_id, attempt, identity, machine))
     except BaseException:
         lock.close()
         raise

@@ -118,7 +118,7 @@ def send_next(stores: Stores, channels: Senders) -> bool:
     if endpoint is None:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "the reader's address is not in use"))
         return True
-    if sending.purpose is Purpose.TELL and not items:
+    if sending.purpose is Purpose.NOTIFY and not items:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told is forgotten, or hidden"))
         return True
     try:

@@ -1,4 +1,4 @@
-"""Alarms: what is late by Postgres' own account, and what Prefect's automations have noticed.
+"""Alerts: what is late by Postgres' own account, and what Prefect's automations have noticed.
 
 Both reach moderators as system messages and the relay's log, and say what is so at that moment. The relay reads
 Prefect's events itself: a flow that an automation starts would wait for the very worker that is missing, and a webhook
@@ -24,7 +24,7 @@ from storage.records.notifications.notifications import SystemNotice
 log = logging.getLogger("darkroom.relay")
 
 OURS = "darkroom: "
-"""Begins the names of the automations whose firings are alarms."""
+"""Begins the names of the automations whose firings are alerts."""
 RUN, FLOW_RUN = "prefect.resource.id", "prefect.flow-run"
 """For each of which our automations fire, and how such an id begins."""
 SILENT, STAY_LATE, FAIL = "silent flow runs are crashed", "flow runs stay late", "flow runs fail"
@@ -38,7 +38,7 @@ LOOK_BACK = timedelta(hours=6)
 
 
 def sound(database: Database, now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> list[str]:
-    """Raise the alarm of every flow that is late at `now` and clear what is over; gives the new ones.
+    """Raise the alert of every flow that is late at `now` and clear what is over; gives the new ones.
 
     It asks Postgres alone: a stopped scheduler cannot report itself.
     """
@@ -82,7 +82,7 @@ class Firings:
         said = f"now {state.name} {state.message or ''}".strip()
         detail = f"flow run {run.name} of {flow} ({run.id}), {said}"
         log.error("alert: %s: %s", what, detail)
-        key = f"alarm:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
+        key = f"alert:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
         notice = SystemNotice(title=f"Alert: {what}", text=detail, path="/health")
         self._database.run(notifications.tell_moderators(key, notice))
         return f"{what}: {detail}"

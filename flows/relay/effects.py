@@ -6,7 +6,7 @@ a disk is full or a row is locked for too long, events keep their place and noth
 alone is refused while others are not counts as failed (`refusals`).
 
 The events of one subject have their effects in order: while one is tried again, later ones of its subject wait. One
-that has failed ten times is set aside with an alert, and later ones of its subject go on: effects read the rows as
+that has failed ten times is given up with an alert, and later ones of its subject go on: effects read the rows as
 they are now, so a job that was cancelled meanwhile is cancelled, and an event that is replayed later does no harm.
 """
 
@@ -108,9 +108,9 @@ class Effects:
         """Have the effects of what is due; gives whether there is more to do at once."""
         ends = time.monotonic() + TURN_SECONDS
         with self._refusals.turn():
-            for event_id in self._stores.database.run(outbox.set_aside_deadly()):
+            for event_id in self._stores.database.run(outbox.give_up_deadly()):
                 log.error(
-                    "event %d is set aside: the relay died each time it tried it. When its cause is mended: darkroom "
+                    "event %d is given up: the relay died each time it tried it. When its cause is mended: darkroom "
                     "events replay %d",
                     *(event_id, event_id),
                 )
@@ -217,7 +217,7 @@ class Effects:
             name = error.code if isinstance(error, DarkroomError) else type(error).__name__
             if self._stores.database.run(outbox.failed(row.id, f"{name}: {error}")):
                 log.error(
-                    "event %d (%s of %s) is set aside after %d tries. When its cause is mended: darkroom events "
+                    "event %d (%s of %s) is given up after %d tries. When its cause is mended: darkroom events "
                     "replay %d",
                     *(row.id, row.kind, row.subject, MOST_FAILURES, row.id),
                 )

@@ -56,7 +56,7 @@ class Refusals:
             for event, error in blamed.items():
                 log.warning("event %d was refused while others were not: %s: %s", event, error.code, error)
                 if self._database.run(outbox.failed(event, f"{error.code}: {error}")):
-                    log.error("event %d is set aside: it was refused each time", event)
+                    log.error("event %d is given up: it was refused each time", event)
                     self.forget(event)
         for error in unclear.values():
             raise error

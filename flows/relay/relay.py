@@ -30,7 +30,7 @@ LISTEN_SECONDS = 1.0
 """So long a relay that stops waits for its listening to end."""
 SWEEP_SECONDS = 5.0
 LOOK_SECONDS = 30.0
-ALARM_SECONDS = 30.0
+ALERT_SECONDS = 30.0
 STOP_SECONDS = 3.0
 """All duties together have so long to come to the end of their turns."""
 
@@ -94,7 +94,7 @@ class Relay:
             Duty("dead-flow-runs", LOOK_SECONDS, _once(lambda: replace_dead_flow_runs(database, flow_runs, jobs))),
             Duty("pauses", LOOK_SECONDS, _once(lambda: follow(database, pauses))),
             Duty("deployments", LOOK_SECONDS, _once(lambda: miss_deployments(database, deployed))),
-            Duty("alerts", ALARM_SECONDS, _once(sound)),
+            Duty("alerts", ALERT_SECONDS, _once(sound)),
             Duty("prefect-alerts", LOOK_SECONDS, _once(lambda: firings.hear(datetime.now(UTC)))),
         ]
 

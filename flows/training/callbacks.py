@@ -80,8 +80,15 @@ class StepBoundary(Callback):
     cancellation ends the training. An exception that interrupted a step never leads to one.
     """
 
-    def __init__(self, checkpoints: CheckpointStore, watch: Watch, termination: Termination, work_folder: Path) -> None:
-        self._checkpoints = checkpoints
+    def __init__(
+        self,
+        checkpoints: CheckpointStore,
+        recipe_hash: str,
+        watch: Watch,
+        termination: Termination,
+        work_folder: Path,
+    ) -> None:
+        self._checkpoints, self._recipe_hash = checkpoints, recipe_hash
         self._watch = watch
         self._termination = termination
         self._work_folder = work_folder
@@ -124,7 +131,7 @@ class StepBoundary(Callback):
             write_checkpoint(
                 file,
                 step=step,
-                fingerprint=module.recipe.fingerprint(),
+                fingerprint=self._recipe_hash,
                 owner=self._checkpoints.owner,
                 groups=module.training_groups,
                 optimizer=module.optimizer,

@@ -17,6 +17,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from flows.diffusion.devices import this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import draw_images
 from flows.jobs.lifecycle import RunningJob, running_job
@@ -82,7 +83,7 @@ def train_dreambooth(job_id: UUID, attempt: int) -> State[Any]:
         attempt: The number of the attempt; an older one is refused.
     """
     with open_stores(load_settings()) as stores:
-        with running_job(stores, job_id, attempt) as job:
+        with running_job(stores, job_id, attempt, this_machine(stores.settings)) as job:
             carry_out(job)
         tidy_folders(stores)
     return job.outcome
@@ -160,6 +161,7 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
         work.family,
         components,
         images,
+        recipe_hash=work.job.row.recipe_hash,
         newest=newest[1] if newest else None,
         checkpoints=work.checkpoints,
         work_folder=work.folder,
@@ -217,6 +219,7 @@ def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
         trained.components,
         trained.changed,
         work.recipe,
+        work.job.row.recipe_hash,
         work.folder / "export",
         between_files=lambda: work.boundary("export", 0, 0),
     )

@@ -87,6 +87,7 @@ def evaluation_recipe(recipe: TrainingRecipe, scenes: Sequence[str]) -> Sampling
         threads=recipe.threads,
         dtype=recipe.dtype,
         libraries=recipe.libraries,
+        device=recipe.device,
     )
 
 

@@ -47,6 +47,7 @@ def export_model(
     components: Components,
     changed: frozenset[str],
     recipe: TrainingRecipe,
+    recipe_hash: str,
     target: Path,
     between_files: Callable[[], None] = lambda: None,
 ) -> Export:
@@ -72,7 +73,7 @@ def export_model(
         check_weights(folder / file)
     between_files()
     single = target / SINGLE_FILE
-    write_single_file(family, folder, recipe, single)
+    write_single_file(family, folder, recipe, recipe_hash, single)
     return Export(folder, single, hash_again(single, single.stat().st_size).finish().hashes)
 
 
@@ -97,19 +98,19 @@ def tensors_like(base_file: Path, module: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def write_single_file(family: Family, folder: Path, recipe: TrainingRecipe, target: Path) -> None:
+def write_single_file(family: Family, folder: Path, recipe: TrainingRecipe, recipe_hash: str, target: Path) -> None:
     """Every component of a diffusers folder in one file, names prefixed with the component's (`unet.`, ...)."""
     tensors: dict[str, Tensor] = {}
     for component, file in family.weight_files.items():
         for name, tensor in read_tensors(folder / file).items():
             tensors[f"{component}.{name.removeprefix(_OLD_TEXT_PREFIX)}"] = tensor
-    write_tensors(target, tensors, metadata(family, recipe), payload_keys=("sshs_model_hash",))
+    write_tensors(target, tensors, metadata(family, recipe, recipe_hash), payload_keys=("sshs_model_hash",))
     check_weights(target)
     if read_metadata(target)["sshs_model_hash"] != payload_sha256(target):
         raise WeightsRefused("hash", f"{target.name} does not match its own hash after writing; check the disk.")
 
 
-def metadata(family: Family, recipe: TrainingRecipe) -> dict[str, str]:
+def metadata(family: Family, recipe: TrainingRecipe, recipe_hash: str) -> dict[str, str]:
     """The single file's metadata: what modelspec 1.0.1 requires, kohya's keys that tools read, the recipe's hash."""
     size = f"{recipe.resolution}x{recipe.resolution}"
     words = f"{recipe.identifier} {recipe.class_word}"
@@ -130,7 +131,7 @@ def metadata(family: Family, recipe: TrainingRecipe) -> dict[str, str]:
         "ss_text_encoder_lr": str(recipe.text_encoder_learning_rate),
         "ss_prior_loss_weight": str(recipe.prior_loss_weight),
         "ss_num_reg_images": str(recipe.regularization_count if recipe.prior_loss_weight > 0 else 0),
-        "darkroom.recipe": recipe.fingerprint(),
+        "darkroom.recipe": recipe_hash,
         "darkroom.base_model": recipe.base_model_hash,
     }
 

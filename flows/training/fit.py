@@ -27,6 +27,7 @@ def fit(
     components: Components,
     images: TrainingImages,
     *,
+    recipe_hash: str,
     newest: Path | None,
     checkpoints: CheckpointStore,
     work_folder: Path,
@@ -35,21 +36,20 @@ def fit(
 ) -> frozenset[str]:
     """Train `components` in place for the recipe's steps; returns the names of the components that changed.
 
-    `newest` is the checkpoint to go on from, if any. `work_folder` holds a checkpoint while it is written. A SIGTERM
-    that arrives during a step takes effect at its end. Raises InvalidCheckpoint if `newest` is not of this recipe, and
-    whatever `watch` raises.
+    `recipe_hash` is the job's stored one, which its checkpoints name: a later release may write the same recipe with
+    more fields. `newest` is the checkpoint to go on from, if any. `work_folder` holds a checkpoint while it is written.
+    A SIGTERM that arrives during a step takes effect at its end. Raises InvalidCheckpoint if `newest` is not of this
+    recipe, and whatever `watch` raises.
     """
     training = method_named(recipe.method).begin(family, components, recipe)
     try:
         module = DreamBoothModule(recipe, family, components, training, images, snr_gamma)
         start = 0
         if newest is not None:
-            start = read_checkpoint(
-                newest, fingerprint=recipe.fingerprint(), groups=training.groups, optimizer=module.optimizer
-            )
+            start = read_checkpoint(newest, fingerprint=recipe_hash, groups=training.groups, optimizer=module.optimizer)
             logger.info("resuming at step %d of %d", start, recipe.steps)
         if start < recipe.steps:
-            _run(module, start, StepBoundary(checkpoints, watch or Watch(), Termination(), work_folder))
+            _run(module, start, StepBoundary(checkpoints, recipe_hash, watch or Watch(), Termination(), work_folder))
     finally:
         changed = training.finish()
     return changed

@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from PIL import Image
 from prefect import flow, get_run_logger
 from pydantic import Field
 
+from flows.diffusion.devices import this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
 from flows.runs.retries import run_patiently
@@ -27,7 +28,6 @@ from storage.blobs.store import BlobStore
 from storage.postgres.connection import Database, Script
 from storage.postgres.jobs import base_models, sampled_sets
 from storage.postgres.jobs.sampled_sets import SampledImage
-from storage.postgres.jobs.submissions import LIBRARIES
 from storage.records.jobs.base_models import BaseModel, BaseModelFile
 from storage.records.jobs.training import SamplingRecipe, class_images_recipe
 from storage.settings import Settings, load_settings
@@ -66,8 +66,7 @@ def class_recipe(base: BaseModel, class_word: str, count: int, settings: Setting
         class_prompt=f"a photo of a {class_word}",
         count=count,
         sampler=base.facts.sampler,
-        threads=settings.jobs.threads or os.cpu_count() or 1,
-        libraries={name: library_version(name) for name in LIBRARIES},
+        **msgspec.structs.asdict(this_machine(settings)),
     )
 
 

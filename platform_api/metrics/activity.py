@@ -53,7 +53,7 @@ class NewAct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     entity: Counted
     entity_id: Annotated[int, Meta(ge=1, le=BIGGEST, description="An id; of a user, the number.")]
     occurred_at: Annotated[
-        datetime, Meta(tz=True, description="At most 7 days ago and 5 minutes ahead; anything else is set aside.")
+        datetime, Meta(tz=True, description="At most 7 days ago and 5 minutes ahead; anything else is rejected.")
     ]
     amount: Annotated[int, Meta(ge=1, le=BIGGEST, description="How much a tip gives; 1 for other acts.")] = 1
 
@@ -65,23 +65,23 @@ class NewActivity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RefusedAct(msgspec.Struct, frozen=True, kw_only=True):
-    """An act that was set aside, and why."""
+    """An act that was rejected, and why."""
 
     key: str
     reason: Reason
 
 
 class CountedBatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What became of a call's acts: counted by it, counted before, set aside."""
+    """What became of a call's acts: counted by it, counted before, rejected."""
 
     batch_id: int
     accepted: int
     repeated: int
-    set_aside: int
+    rejected: int
     refusals: list[RefusedAct]
 
 
-class SetAsideAct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class RejectedActView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An act that was not counted."""
 
     id: int
@@ -115,7 +115,7 @@ class ActivityResource(Controller):
         """Commits the acts, at most 1,000, and answers; the counts follow with the next roll-up.
 
         A call can be repeated: each key counts once. What is too old or too early, about something that is not there
-        (any more), or a key that was counted with another time, is set aside and named.
+        (any more), or a key that was counted with another time, is rejected and named.
         """
         acts = [_act(n, act) for n, act in enumerate(data.activities)]
         source = f"account {caller.account_id}"
@@ -124,27 +124,27 @@ class ActivityResource(Controller):
             batch_id=batch.id,
             accepted=batch.accepted,
             repeated=batch.repeated,
-            set_aside=batch.set_aside,
+            rejected=batch.rejected,
             refusals=[RefusedAct(key=refusal.key_text, reason=refusal.reason) for refusal in batch.refusals],
         )
 
     @get(
-        "/set-aside",
+        "/rejected",
         guards=[Requires(Scope.ACTIVITY_READ)],
         responses=can_answer(401, 403, 422),
         summary="Acts that were not counted",
     )
-    async def set_aside(
+    async def rejected(
         self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
-    ) -> Page[SetAsideAct]:
-        """A page of the acts of your calls that were set aside, newest first; a moderator sees everybody's."""
+    ) -> Page[RejectedActView]:
+        """A page of the acts of your calls that were rejected, newest first; a moderator sees everybody's."""
         whose = None if caller.account.role is Role.MODERATOR else caller.account_id
         found = await stores.database.run(
-            activity.set_aside(account_id=whose, before=read_number_cursor(cursor), limit=limit + 1)
+            activity.rejected(account_id=whose, before=read_number_cursor(cursor), limit=limit + 1)
         )
         end = end_of_page(found, limit, lambda last: (last.id,))
         items = [
-            SetAsideAct(
+            RejectedActView(
                 id=one.id,
                 batch_id=one.batch_id,
                 key=one.key_text,
@@ -158,7 +158,7 @@ class ActivityResource(Controller):
             )
             for one in found[:limit]
         ]
-        return Page(items=items, metadata=page_metadata(f"{API}/activity/set-aside", end, {"limit": limit}))
+        return Page(items=items, metadata=page_metadata(f"{API}/activity/rejected", end, {"limit": limit}))
 
 
 def _act(position: int, act: NewAct) -> Act:

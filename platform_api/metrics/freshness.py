@@ -39,7 +39,7 @@ class FlowView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     partitions: Annotated[list[PartitionView], Meta(description="The last 30 days, newest first.")]
 
 
-class AlarmView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AlertView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An alert that is raised now."""
 
     name: Annotated[str, Meta(examples=["late roll-up-metrics"])]
@@ -61,7 +61,7 @@ class FreshnessView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     now: datetime
     flows: list[FlowView]
     paused: Annotated[list[PauseView], Meta(description="Every flow that is paused, also those without days.")]
-    alarms: list[AlarmView]
+    alerts: list[AlertView]
 
 
 class Freshness(Controller):
@@ -77,12 +77,12 @@ class Freshness(Controller):
 
         def script() -> Script[FreshnessView]:
             flows = yield from freshness.report(now, stores.settings.metrics.late_after_seconds)
-            alarms = yield from freshness.raised()
+            alerts = yield from freshness.raised()
             return FreshnessView(
                 now=now,
                 paused=msgspec.convert((yield from pauses.every()), list[PauseView], from_attributes=True),
                 flows=msgspec.convert(flows, list[FlowView], from_attributes=True),
-                alarms=msgspec.convert(alarms, list[AlarmView], from_attributes=True),
+                alerts=msgspec.convert(alerts, list[AlertView], from_attributes=True),
             )
 
         return await stores.database.run(script)

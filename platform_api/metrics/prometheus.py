@@ -87,7 +87,7 @@ class Figures(Collector):
         if self._others.events:
             yield GaugeMetricFamily("darkroom_events_waiting", "Events without effect.", self._others.events.waiting)
             yield GaugeMetricFamily(
-                "darkroom_events_set_aside", "Events whose effect failed ten times.", self._others.events.set_aside
+                "darkroom_events_dead", "Events whose effect failed ten times.", self._others.events.dead
             )
 
     def _cache(self, stores: AsyncStores) -> Iterable[Metric]:

@@ -72,9 +72,9 @@ def status_of(parts: Parts) -> str:
     if parts.postgres != OK:
         return DEGRADED
     relay, search, metrics, told = parts.relay, parts.search, parts.metrics, parts.notifications
-    late = relay is not None and (relay.oldest_seconds > RELAY_LATE_SECONDS or bool(relay.set_aside or relay.failing))
+    late = relay is not None and (relay.oldest_seconds > RELAY_LATE_SECONDS or bool(relay.dead or relay.failing))
     behind = search is not None and (search.state != OK or search.oldest_seconds > SEARCH_LATE_SECONDS)
-    stale = metrics is not None and (metrics.state == PartitionState.LATE or bool(metrics.alarms))
+    stale = metrics is not None and (metrics.state == PartitionState.LATE or bool(metrics.alerts))
     untold = told is not None and told.oldest_seconds > NOTIFICATIONS_LATE_SECONDS
     return DEGRADED if late or behind or stale or untold or parts.valkey != OK else OK
 

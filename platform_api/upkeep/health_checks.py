@@ -100,7 +100,7 @@ def _relay() -> Script[RelayHealth]:
     return RelayHealth(
         waiting=backlog.waiting,
         oldest_seconds=round(backlog.oldest_seconds, 1),
-        set_aside=backlog.set_aside,
+        dead=backlog.dead,
         failing=[duty.name for duty in (yield from duties.every()) if duty.is_failing],
     )
 
@@ -136,7 +136,7 @@ def _metrics(late_after_seconds: float) -> Script[MetricsHealth]:
         state=max((flow.state for flow in flows), key=list(PartitionState).index),
         waiting=sum(flow.waiting for flow in flows),
         oldest_seconds=round(max(flow.oldest_seconds for flow in flows), 1),
-        alarms=[alarm.name for alarm in raised],
+        alerts=[alert.name for alert in raised],
     )
 
 

@@ -13,7 +13,7 @@ class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     waiting: int
     oldest_seconds: float
-    set_aside: Annotated[int, Meta(description="Events whose effect failed ten times.")]
+    dead: Annotated[int, Meta(description="Events whose effect failed ten times.")]
     failing: Annotated[
         list[str], Meta(description="Duties of the relay that have not done their work for too long; all: it is away.")
     ]
@@ -35,7 +35,7 @@ class MetricsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     state: Annotated[str, Meta(examples=["fresh"], description="`fresh`, `due` or `late`; see /api/v1/freshness.")]
     waiting: Annotated[int, Meta(description="Batches of counted acts that no roll-up has taken.")]
     oldest_seconds: float
-    alarms: Annotated[list[str], Meta(description="Alerts that are raised now.")]
+    alerts: Annotated[list[str], Meta(description="Alerts that are raised now.")]
 
 
 class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -242,7 +242,7 @@ GIVES_NOTHING: dict[Route, str] = {
     **{
         ("GET", f"{V1}/{path}"): _OWN
         for path in (
-            *("me", "keys", "follows", "reactions/{entity}/{entity_id}", "activity/set-aside"),
+            *("me", "keys", "follows", "reactions/{entity}/{entity_id}", "activity/rejected"),
             *("notifications/preferences", "notifications/channels", "notifications/channels/push/key"),
             "notifications/dead-letters",
         )

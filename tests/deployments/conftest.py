@@ -11,7 +11,10 @@ import pytest
 
 from storage.records.accounts.accounts import Scope
 from tests.deployments.line import Line, Worker
+from tests.flows.conftest import mlflow_settings
 from tests.platform_api.door import Door, register_starter, serving
+
+__all__ = ["line", "mlflow_settings", "served"]
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ class Keys(Machine):
     def rows_equal_the_model(self) -> None:
         """Every key with its request and answer, and nothing made twice or half."""
         rows = self.execute(
-            "select account_id, key, request_hash, coalesce(answer, job_id::text) as answer from idempotency_keys"
+            "select account_id, key, request_hash, coalesce(response, job_id::text) as answer from idempotency_keys"
         )
         assert {(row["account_id"], row["key"]): (row["request_hash"], row["answer"]) for row in rows} == {
             used: (first.request, first.answer) for used, first in self.first.items()

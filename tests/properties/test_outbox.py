@@ -21,7 +21,7 @@ from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 
 MOST = 3
-"""An event that failed so often is set aside."""
+"""An event that failed so often is given up."""
 SUBJECTS = [UUID(int=number) for number in range(1, 4)]
 APPEND = "insert into outbox (kind, subject, payload) values ('job.started', %(subject)s, %(payload)s) returning id"
 
@@ -133,9 +133,9 @@ class Outbox(Machine):
                 self.carry_out(outbox.done(row.id), crash, None, lambda _: setattr(known, "done", True))
             case "failed":
 
-                def failed(was_set_aside: bool) -> None:
-                    assert was_set_aside == (not known.done and known.failures >= MOST)
-                    known.aside = known.aside if known.done else was_set_aside
+                def failed(was_given_up: bool) -> None:
+                    assert was_given_up == (not known.done and known.failures >= MOST)
+                    known.aside = known.aside if known.done else was_given_up
 
                 self.carry_out(outbox.failed(row.id, "why"), crash, None, failed)
             case "wait":
@@ -151,7 +151,7 @@ class Outbox(Machine):
     @precondition(lambda self: self.known)
     @rule(data=st.data(), how=st.sampled_from(["replay", "discard"]), crash=CRASHES)
     def decide(self, data: st.DataObject, how: str, crash: int | None) -> None:
-        """What an operator makes of an event that waits or was set aside."""
+        """What an operator makes of an event that waits or was given up."""
         event = data.draw(st.sampled_from(sorted(self.known)))
         known = self.known[event]
 
@@ -167,15 +167,15 @@ class Outbox(Machine):
         self.carry_out(script, crash, refusal, decided)
 
     @rule(crash=CRASHES)
-    def set_aside_deadly(self, crash: int | None) -> None:
-        def set_aside(events: list[int]) -> None:
+    def give_up_deadly(self, crash: int | None) -> None:
+        def given_up(events: list[int]) -> None:
             deadly = {event for event, known in self.known.items() if known.waits and known.due}
             deadly = {event for event in deadly if self.known[event].failures >= MOST}
             assert set(events) == deadly
             for event in deadly:
                 self.known[event].aside = True
 
-        self.carry_out(outbox.set_aside_deadly(), crash, None, set_aside)
+        self.carry_out(outbox.give_up_deadly(), crash, None, given_up)
 
     @rule()
     def relay_dies(self) -> None:
@@ -193,7 +193,7 @@ class Outbox(Machine):
     def rows_equal_the_model(self) -> None:
         """What is committed and nothing else, what is done, how often it was tried."""
         rows = self.execute(
-            "select id, done_at is not null as done, set_aside_at is not null as aside, attempts, failures,"
+            "select id, done_at is not null as done, dead_at is not null as aside, attempts, failures,"
             " next_attempt_at <= now() as due from outbox"
         )
         found = {
@@ -206,13 +206,13 @@ class Outbox(Machine):
         }
         backlog = self.database.run(outbox.backlog())
         assert backlog.waiting == sum(known.waits for known in self.known.values())
-        assert backlog.set_aside == sum(known.aside and not known.done for known in self.known.values())
+        assert backlog.dead == sum(known.aside and not known.done for known in self.known.values())
 
     def teardown(self) -> None:
         """Once nobody writes and nobody dies, every committed event has its effect, and the queue is empty."""
         for writer in self.writers:
             writer.connection.close()
-        self.execute("update outbox set next_attempt_at = now(), set_aside_at = null where done_at is null")
+        self.execute("update outbox set next_attempt_at = now(), dead_at = null where done_at is null")
         while rows := self.database.run(outbox.claim(2)):
             self.effects |= {row.id for row in rows}
             self.database.run(outbox.done(*(row.id for row in rows)))
@@ -254,22 +254,22 @@ def test_what_commits_late_is_not_passed_over(database: Database) -> None:
 
 
 FAULTS = [
-    fault(outbox.SQL, "claim", "where done_at is null and set_aside", "where set_aside"),
+    fault(outbox.SQL, "claim", "where done_at is null and dead_at", "where dead_at"),
     fault(outbox.SQL, "claim", "and next_attempt_at <= now()"),
-    fault(outbox.SQL, "claim", "done_at is null and set_aside_at is null and next", "done_at is null and next"),
+    fault(outbox.SQL, "claim", "done_at is null and dead_at is null and next", "done_at is null and next"),
     fault(outbox.SQL, "claim", "order by id", "order by id desc"),
     fault(outbox.SQL, "claim", "set attempts = attempts + 1,", "set attempts = attempts,"),
     fault(outbox.SQL, "claim", "failures = failures + 1,"),
     fault(outbox.SQL, "claim", "earlier.id < outbox.id", "earlier.id > outbox.id"),
     fault(outbox.SQL, "claim", "and earlier.done_at is null"),
-    fault(outbox.SQL, "claim", "and earlier.set_aside_at is null"),
+    fault(outbox.SQL, "claim", "and earlier.dead_at is null"),
     fault(outbox.SQL, "claim", "limit %(limit)s", "limit 1"),
     fault(outbox.SQL, "done", "id = any(%(ids)s::bigint[]) and ", "%(ids)s::bigint[] is not null and "),
     fault(outbox.SQL, "wait_no_longer", "set next_attempt_at = created_at, ", "set "),
     fault(outbox.SQL, "wait_no_longer", "greatest(0, failures - 1)", "failures"),
     fault(outbox.SQL, "failed", "failures >= %(most)s", "failures > %(most)s"),
     fault(outbox.SQL, "failed", "and done_at is null"),
-    fault(outbox.SQL, "set_aside_deadly", "and next_attempt_at <= now()"),
+    fault(outbox.SQL, "give_up_deadly", "and next_attempt_at <= now()"),
     fault(outbox.SQL, "replay", "failures = 0, "),
     fault(outbox.SQL, "replay", "and done_at is null"),
     fault(outbox.SQL, "discard", "and done_at is null"),

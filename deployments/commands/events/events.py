@@ -13,7 +13,7 @@ from storage.postgres.events.outbox import TroubledEvent
 from storage.settings import load_settings
 
 app = typer.Typer(
-    help="Events that have no effect: set aside after ten failures, or waiting.",
+    help="Events that have no effect: given up after ten failures, or waiting.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -23,11 +23,11 @@ Ids = Annotated[list[int], typer.Argument(metavar="EVENT...", help="Ids from `da
 
 @app.command("list")
 def list_in_trouble() -> None:
-    """List events that were set aside and those that wait after an error, the oldest first."""
+    """List events that were given up and those that wait after an error, the oldest first."""
     with operator_stores(load_settings()) as stores:
         found = stores.database.run(outbox.in_trouble())
     rows = [(one.id, one.kind, one.subject, _state(one), one.failures, one.last_error) for one in found]
-    echo_table(("event", "kind", "about", "set aside (UTC)", "failures", "error"), rows)
+    echo_table(("event", "kind", "about", "dead since (UTC)", "failures", "error"), rows)
 
 
 @app.command()
@@ -45,8 +45,8 @@ def discard(events: Ids) -> None:
     with operator_stores(load_settings()) as stores:
         for event in events:
             stores.database.run(lambda event=event: outbox.discard(event))
-            typer.echo(f"event {event} is given up")
+            typer.echo(f"event {event} is discarded")
 
 
 def _state(event: TroubledEvent) -> str:
-    return "waits" if event.set_aside_at is None else f"{event.set_aside_at:%Y-%m-%d %H:%M}"
+    return "waits" if event.dead_at is None else f"{event.dead_at:%Y-%m-%d %H:%M}"

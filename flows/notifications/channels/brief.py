@@ -19,7 +19,7 @@ class Brief:
 
 def brief(parcel: Parcel, public_url: str) -> Brief:
     """What a parcel says. Several notifications are counted and named, with the page of the first that has one."""
-    if parcel.purpose is not Purpose.TELL:
+    if parcel.purpose is not Purpose.NOTIFY:
         return Brief("A test from Darkroom", "It works: you can be told here.", public_url)
     words = [item.words for item in parcel.items]
     path = next((one.path for one in words if one.path), "")

@@ -97,7 +97,7 @@ class EmailSender:
                 _write(message, "Confirm your e-mail address", [("Confirm your e-mail address", words, link)], "")
             case Purpose.TEST:
                 _write(message, "A test from Darkroom", [("It works", "This address can be told.", "")], "")
-            case Purpose.TELL:
+            case Purpose.NOTIFY:
                 self._tell(message, parcel)
         return message
 

@@ -47,9 +47,9 @@ class WebhookSender:
     def _body(self, parcel: Parcel) -> bytes:
         """The same bytes at each try."""
         match parcel.purpose, list(parcel.items):
-            case Purpose.TELL, [item]:
+            case Purpose.NOTIFY, [item]:
                 kind, data = f"notification.{item.type}", self._data(item)
-            case Purpose.TELL, items:
+            case Purpose.NOTIFY, items:
                 kind, data = "notification.digest", {"notifications": [self._data(item) for item in items]}
             case _:
                 kind, data = "notification.test", {}

@@ -14,7 +14,7 @@ from flows.upkeep.retention.flow_runs import watch_flow_runs
 from flows.upkeep.retention.folder_rules import delete_leftovers, delete_old_files, shrink_cache
 from flows.upkeep.retention.row_rules import (
     delete_history,
-    delete_set_aside,
+    delete_rejected_acts,
     drop_activity_days,
     drop_sampled_sets,
     forget_notifications,
@@ -84,11 +84,11 @@ _SMALL = "kept for ever: "
 
 # fmt: off
 RULES: tuple[RetentionRule, ...] = (
-    RetentionRule("events that had their effect", "deleted so long after it; one that waits or was set aside stays", ("outbox",), setting=_OUTBOX, work=_rows("outbox", _OUTBOX)),
+    RetentionRule("events that had their effect", "deleted so long after it; one that waits or was given up stays", ("outbox",), setting=_OUTBOX, work=_rows("outbox", _OUTBOX)),
     RetentionRule("Idempotency-Keys and their answers", "deleted so long after their use", ("idempotency_keys",), setting=_KEYS, work=_rows("idempotency_keys", _KEYS)),
     RetentionRule("notifications, deliveries, sendings", "forgotten so long after they ended; a key stays, so that nobody is notified again", ("notifications", "deliveries", "sendings"), setting=_TOLD, work=_by(forget_notifications, _TOLD)),
     RetentionRule("counted acts and their sums by the hour", "dropped by whole days", ("activity", "activity_hours"), setting=_ACTS, work=_by(drop_activity_days, _ACTS)),
-    RetentionRule("acts that were not counted, and their batches", "deleted so long after they came; batches after 30 days", ("activity_set_aside", "activity_batches"), setting=_ACTS, work=_by(delete_set_aside, _ACTS)),
+    RetentionRule("acts that were not counted, and their batches", "deleted so long after they came; batches after 30 days", ("activity_rejected", "activity_batches"), setting=_ACTS, work=_by(delete_rejected_acts, _ACTS)),
     RetentionRule("keys of counted acts", f"deleted after {OLDEST.days * 2} days: older acts are refused by their time", ("activity_keys",), work=_rows("activity_keys", age=OLDEST * 2)),
     RetentionRule("acts on their way", "deleted when they are summed, or with the transaction", ("activity_pending", "activity_staging")),
     RetentionRule("sums by the day, and in all", _SMALL + "they are what is left of the acts", ("activity_days", "activity_totals", "rollup_state", "*_stats")),
@@ -98,7 +98,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("search indexes", "retired ones dropped by `reconcile` after 10 minutes", ("search_builds", "search_build_*")),
     RetentionRule("what waits for search, and what cannot be indexed", "deleted when it is written; one row for each model, image and creator at most", ("search_queue", "search_dead_letters")),
     RetentionRule("class images that jobs share", "deleted so long after a job last asked for them; drawn again when one does", ("sampled_sets", "sampled_images"), setting=_SETS, work=_by(drop_sampled_sets, _SETS)),
-    RetentionRule("alerts that are over, backfills that are finished", "deleted so long after they ended", ("alarms", "backfills", "backfill_days"), setting=_HISTORY, work=_by(delete_history, _HISTORY)),
+    RetentionRule("alerts that are over, backfills that are finished", "deleted so long after they ended", ("alerts", "backfills", "backfill_days"), setting=_HISTORY, work=_by(delete_history, _HISTORY)),
     RetentionRule("jobs and what they made", _SMALL + "they are the history of whoever asked for them, who may delete the files", ("jobs", "job_files")),
     RetentionRule("checkpoints of jobs that have ended", "deleted when the job succeeds; of others so long after their end, then a retry begins anew", ("job_checkpoints",), setting=_CHECKPOINTS, work=_rows("job_checkpoints", _CHECKPOINTS)),
     RetentionRule("data sets", _OWN + "; a name stays for the jobs that used it", ("data_sets", "data_set_images")),

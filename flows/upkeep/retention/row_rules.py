@@ -11,7 +11,7 @@ from storage.postgres.metrics import activity
 from storage.postgres.notifications import notifications
 from storage.postgres.upkeep import retention
 
-ALARM_TABLES = ("alarms", "backfills")
+HISTORY_TABLES = ("alerts", "backfills")
 
 
 def forget_notifications(sweep: Sweep, setting: str) -> None:
@@ -31,14 +31,14 @@ def drop_activity_days(sweep: Sweep, setting: str) -> None:
 
 
 def delete_history(sweep: Sweep, setting: str) -> None:
-    """Alarms that are over and backfills that are finished."""
-    for table in ALARM_TABLES:
+    """Alerts that are over and backfills that are finished."""
+    for table in HISTORY_TABLES:
         sweep.delete_rows(table, sweep.age(setting))
 
 
-def delete_set_aside(sweep: Sweep, setting: str) -> None:
+def delete_rejected_acts(sweep: Sweep, setting: str) -> None:
     """Acts that were not counted, and then the batches that nothing is left of."""
-    sweep.delete_rows("activity_set_aside", sweep.age(setting))
+    sweep.delete_rows("activity_rejected", sweep.age(setting))
     sweep.delete_rows("activity_batches", timedelta(days=30))
 
 

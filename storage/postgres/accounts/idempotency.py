@@ -33,7 +33,7 @@ def once(account_id: UUID, key: str | None, request_hash: str, make: Script[str]
             raise IdempotencyKeyReused(
                 f"Idempotency-Key '{key}' was used for a different request. Use a new key for a new request."
             )
-        return str(first["answer"])
+        return str(first["response"])
     answer = yield from make
-    yield from count(SQL["keep"], {**parameters, "answer": answer})
+    yield from count(SQL["keep"], {**parameters, "response": answer})
     return answer

@@ -5,8 +5,8 @@ on conflict (account_id, key) do nothing
 returning key;
 
 -- recall --
--- The request that a key was first used for, and its answer.
-select request_hash, answer from idempotency_keys where account_id = %(account_id)s and key = %(key)s;
+-- The request that a key was first used for, and its response.
+select request_hash, response from idempotency_keys where account_id = %(account_id)s and key = %(key)s;
 
 -- keep --
-update idempotency_keys set answer = %(answer)s where account_id = %(account_id)s and key = %(key)s returning key;
+update idempotency_keys set response = %(response)s where account_id = %(account_id)s and key = %(key)s returning key;

@@ -17,19 +17,19 @@ SQL = load_statements(__file__)
 
 
 MOST_FAILURES = 10
-"""An event whose effect failed so often is set aside, some six minutes after the first try."""
+"""An event whose effect failed so often is given up, some six minutes after the first try."""
 
 
 class Backlog(msgspec.Struct, frozen=True, kw_only=True):
-    """Events that wait for the relay: how many, and the age of the oldest in seconds; and those set aside."""
+    """Events that wait for the relay: how many, and the age of the oldest in seconds; and those given up."""
 
     waiting: int
     oldest_seconds: float
-    set_aside: int
+    dead: int
 
 
 class TroubledEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event without effect. Once it was set aside, later ones of its subject go on without it."""
+    """An event without effect. Once it was given up, later ones of its subject go on without it."""
 
     id: int
     kind: str
@@ -37,7 +37,7 @@ class TroubledEvent(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     last_error: str | None
     created_at: datetime
-    set_aside_at: datetime | None
+    dead_at: datetime | None
 
 
 def append(event: Event) -> Script[int]:
@@ -81,39 +81,39 @@ def done(*event_ids: int) -> Query[list[int]]:
 
 
 def failed(event_id: int, error: str) -> Query[bool]:
-    """The effect did not happen; it is tried again later. Gives whether it failed too often and was set aside."""
+    """The effect did not happen; it is tried again later. Gives whether it failed too often and was given up."""
     parameters = {"id": event_id, "error": error[:2000], "most": MOST_FAILURES}
-    return Query(SQL["failed"], parameters, lambda rows: bool(rows and rows[0]["set_aside"]))
+    return Query(SQL["failed"], parameters, lambda rows: bool(rows and rows[0]["dead"]))
 
 
-def set_aside_deadly() -> Query[list[int]]:
-    """Set aside what relays died of; gives which."""
-    return column(SQL["set_aside_deadly"], {"most": MOST_FAILURES}, int)
+def give_up_deadly() -> Query[list[int]]:
+    """Give up what relays died of; gives which."""
+    return column(SQL["give_up_deadly"], {"most": MOST_FAILURES}, int)
 
 
-def set_aside() -> Query[list[TroubledEvent]]:
-    """Events that were set aside, the oldest first."""
-    return many(SQL["set_aside"], {}, TroubledEvent)
+def dead_events() -> Query[list[TroubledEvent]]:
+    """Events that were given up, the oldest first."""
+    return many(SQL["dead_events"], {}, TroubledEvent)
 
 
 def in_trouble() -> Query[list[TroubledEvent]]:
-    """Events that were set aside, and those that wait and have failed or were refused, the oldest first."""
+    """Events that were given up, and those that wait and have failed or were refused, the oldest first."""
     return many(SQL["in_trouble"], {}, TroubledEvent)
 
 
 def replay(event_id: int) -> Script[None]:
-    """Try an event again that was set aside, or waits. Raises NotFound when it had its effect or is not there."""
+    """Try an event again that was given up, or waits. Raises NotFound when it had its effect or is not there."""
     yield from _of_those_that_wait("replay", event_id)
 
 
 def discard(event_id: int) -> Script[None]:
-    """Give an event up for good that was set aside, or waits. Raises NotFound as `replay` does."""
+    """Discard an event that was given up, or waits. Raises NotFound as `replay` does."""
     yield from _of_those_that_wait("discard", event_id)
 
 
 def _of_those_that_wait(statement: str, event_id: int) -> Script[None]:
     if not (yield from count(SQL[statement], {"id": event_id})):
-        raise NotFound(f"No event {event_id} waits or is set aside. List those in trouble: darkroom events list")
+        raise NotFound(f"No event {event_id} waits or is given up. List those in trouble: darkroom events list")
 
 
 def wait_no_longer(error: str, *event_ids: int) -> Query[list[int]]:

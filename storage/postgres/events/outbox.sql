@@ -7,13 +7,13 @@ insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(pay
 -- A later try is set and the failure counted before the work, so that an event at which a relay dies is not held, nor
 -- tried, for ever. Jobs of the held kinds keep their place. Without `kinds` any event is claimed but those of `without`.
 -- An event waits while an earlier one of its subject does, so that each subject's order is kept; of what is `merged` the
--- order does not matter. One that was set aside holds up nobody.
+-- order does not matter. One that was given up holds up nobody.
 update outbox
    set attempts = attempts + 1,
        failures = failures + 1,
        next_attempt_at = now() + make_interval(secs => least(60, 5 * power(2, least(failures, 6))))
  where id in (select id from outbox
-               where done_at is null and set_aside_at is null and next_attempt_at <= now()
+               where done_at is null and dead_at is null and next_attempt_at <= now()
                  and (%(kinds)s::text[] is null or kind = any(%(kinds)s::text[]))
                  and kind <> all(%(without)s::text[])
                  and id <> all(%(passed)s::bigint[])
@@ -24,7 +24,7 @@ update outbox
                  and (kind = any(%(merged)s::text[])
                       or not exists (select from outbox as earlier
                                       where earlier.subject = outbox.subject and earlier.id < outbox.id
-                                        and earlier.done_at is null and earlier.set_aside_at is null))
+                                        and earlier.done_at is null and earlier.dead_at is null))
                order by id
                limit %(limit)s
                  for update skip locked)
@@ -35,17 +35,17 @@ returning id, kind, subject, payload, created_at, attempts;
 update outbox set done_at = now(), last_error = null where id = any(%(ids)s::bigint[]) and done_at is null returning id;
 
 -- failed --
--- The effect did not happen. After so many failures the event is set aside; gives whether it was.
+-- The effect did not happen. After so many failures the event is given up; gives whether it was.
 update outbox
-   set last_error = %(error)s, set_aside_at = case when failures >= %(most)s then now() end
+   set last_error = %(error)s, dead_at = case when failures >= %(most)s then now() end
  where id = %(id)s and done_at is null
-returning set_aside_at is not null as set_aside;
+returning dead_at is not null as dead;
 
--- set_aside_deadly --
+-- give_up_deadly --
 -- Events at which relays died so often that they were never reported as failed.
 update outbox
-   set set_aside_at = now(), last_error = coalesce(last_error, 'the relay died each time it tried')
- where done_at is null and set_aside_at is null and failures >= %(most)s and next_attempt_at <= now()
+   set dead_at = now(), last_error = coalesce(last_error, 'the relay died each time it tried')
+ where done_at is null and dead_at is null and failures >= %(most)s and next_attempt_at <= now()
 returning id;
 
 -- wait_no_longer --
@@ -54,29 +54,29 @@ update outbox set next_attempt_at = created_at, failures = greatest(0, failures 
  where id = any(%(ids)s::bigint[]) and done_at is null
 returning id;
 
--- set_aside --
--- Events that were set aside, the oldest first.
-select id, kind, subject, failures, last_error, created_at, set_aside_at
+-- dead_events --
+-- Events that were given up, the oldest first.
+select id, kind, subject, failures, last_error, created_at, dead_at
   from outbox
- where done_at is null and set_aside_at is not null
+ where done_at is null and dead_at is not null
  order by id;
 
 -- in_trouble --
--- Events that were set aside, and those that wait and have failed or were refused, the oldest first.
-select id, kind, subject, failures, last_error, created_at, set_aside_at
+-- Events that were given up, and those that wait and have failed or were refused, the oldest first.
+select id, kind, subject, failures, last_error, created_at, dead_at
   from outbox
- where done_at is null and (set_aside_at is not null or last_error is not null)
+ where done_at is null and (dead_at is not null or last_error is not null)
  order by id;
 
 -- replay --
--- An event that waits or was set aside is due again, with all its tries before it.
+-- An event that waits or was given up is due again, with all its tries before it.
 update outbox
-   set set_aside_at = null, failures = 0, next_attempt_at = now()
+   set dead_at = null, failures = 0, next_attempt_at = now()
  where id = %(id)s and done_at is null
 returning id, pg_notify('outbox', subject);
 
 -- discard --
--- An event that waits or was set aside is given up; its error stays to be read.
+-- An event that waits or was given up is discarded; its error stays to be read.
 update outbox set done_at = now() where id = %(id)s and done_at is null returning id;
 
 -- of_subject --
@@ -86,9 +86,9 @@ select id, kind, subject, payload, created_at, attempts from outbox
  order by id;
 
 -- backlog --
--- How many events wait, how long the oldest has, and how many were set aside.
-select count(*) filter (where set_aside_at is null) as waiting,
-       coalesce(extract(epoch from now() - min(created_at) filter (where set_aside_at is null)), 0)::float8
+-- How many events wait, how long the oldest has, and how many were given up.
+select count(*) filter (where dead_at is null) as waiting,
+       coalesce(extract(epoch from now() - min(created_at) filter (where dead_at is null)), 0)::float8
            as oldest_seconds,
-       count(*) filter (where set_aside_at is not null) as set_aside
+       count(*) filter (where dead_at is not null) as dead
   from outbox where done_at is null;

@@ -17,6 +17,7 @@ from storage.postgres.jobs import job_files
 from storage.records.accounts.quotas import Limits
 from storage.records.events.events import JobCancelled, JobCancelling, JobFailed, JobStarted, JobSubmitted, JobSucceeded
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, Progress
+from storage.records.jobs.machines import Machine, resolve_on
 
 SQL = load_statements(__file__)
 
@@ -138,8 +139,9 @@ def seconds_per_step(base_model: str) -> Query[float | None]:
     return _value(SQL["seconds_per_step"], {"base_model": base_model}, "seconds")
 
 
-def claim(job_id: UUID, attempt: int, flow_run_id: UUID | None) -> Script[Job]:
-    """Take a submitted job for this attempt (tx3).
+def claim(job_id: UUID, attempt: int, flow_run_id: UUID | None, machine: Machine | None = None) -> Script[Job]:
+    """Take a submitted job for this attempt (tx3); what its recipe leaves open is resolved on `machine`, once for all
+    its attempts.
 
     Raises JobAlreadyRunning when another flow run holds it, JobLost when a newer attempt or the end came first,
     NotFound when there is no such job.
@@ -152,7 +154,18 @@ def claim(job_id: UUID, attempt: int, flow_run_id: UUID | None) -> Script[Job]:
             raise JobAlreadyRunning(f"Job {job_id} is already running as flow run {current.flow_run_id}.")
         raise JobLost(f"Job {job_id} is {current.state} at attempt {current.attempt}; this was attempt {attempt}.")
     yield from outbox.append(JobStarted(job_id=job_id, attempt=attempt))
-    return job
+    return job if machine is None else (yield from _resolved(job, machine))
+
+
+def _resolved(job: Job, machine: Machine) -> Script[Job]:
+    try:
+        resolved = resolve_on(machine, job.kind, job.request)
+    except msgspec.ValidationError:
+        return job  # nobody can carry it out: the flow that claims it says so, and the job fails
+    if resolved is None:
+        return job
+    parameters = {"id": job.id, "request": Jsonb(resolved.request), "recipe_hash": resolved.recipe_hash}
+    return (yield from one(SQL["resolve"], parameters, Job, f"No job {job.id}."))
 
 
 def heartbeat(job_id: UUID, attempt: int, progress: Progress | None) -> Script[Job]:

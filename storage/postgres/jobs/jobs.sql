@@ -70,6 +70,10 @@ update jobs
  where id = %(id)s and attempt = %(attempt)s and state = 'submitted'
 returning *;
 
+-- resolve --
+-- What a recipe leaves open until a worker claims the job; in the transaction of the claim.
+update jobs set request = %(request)s, recipe_hash = %(recipe_hash)s where id = %(id)s returning *;
+
 -- heartbeat --
 -- Say that this attempt is alive and how far it is; no row once the job is no longer this attempt's.
 update jobs

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from functools import cache
-from importlib.metadata import version as library_version
 from typing import TypeVar
 from uuid import UUID
 
@@ -24,14 +21,6 @@ from storage.records.policy.viewers import Viewer
 from storage.settings import Settings
 
 T = TypeVar("T")
-
-LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
-
-
-@cache
-def library_versions() -> dict[str, str]:
-    """What the recipe says of the libraries. Read once: their metadata files take 20 ms to parse."""
-    return {name: library_version(name) for name in LIBRARIES}
 
 
 def submit_training(
@@ -54,8 +43,6 @@ def submit_training(
         data_set_hash=data_set.content_hash,
         base=base.resolving_facts(),
         seed=seed,
-        threads=settings.jobs.threads or os.cpu_count() or 1,
-        libraries=library_versions(),
     )
     new = jobs.NewJob(
         account_id=account_id,
@@ -98,7 +85,6 @@ def submit_generation(
         count=request.count,
         seed=seed if request.seed is None else request.seed,
         sampler=sampler,
-        threads=settings.jobs.threads or os.cpu_count() or 1,
     )
     new = jobs.NewJob(
         account_id=account_id,

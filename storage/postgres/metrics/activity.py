@@ -10,7 +10,7 @@ import msgspec
 
 from storage.postgres.connection import Query, Script, column, count, load_statements, many, one
 from storage.postgres.policy.policy import viewing, with_clauses
-from storage.records.metrics.activity import EARLIEST, OLDEST, Act, Batch, Counted, Metric, Refusal, SetAside, key_of
+from storage.records.metrics.activity import EARLIEST, OLDEST, Act, Batch, Counted, Metric, Refusal, RejectedAct, key_of
 from storage.records.policy.viewers import ANYBODY, Viewer
 
 SQL = with_clauses(load_statements(__file__))
@@ -19,7 +19,7 @@ SQL = with_clauses(load_statements(__file__))
 def ingest(
     source: str, acts: Sequence[Act], *, viewer: Viewer | None = None, now: datetime | None = None
 ) -> Script[Batch]:
-    """Count acts, each once for its source's key, and set aside what cannot be counted. Repeating it counts nothing.
+    """Count acts, each once for its source's key, and reject what cannot be counted. Repeating it counts nothing.
 
     `viewer`: whose call it is, who counts only acts about what they see; without one all was checked before.
     `now` is what their times are judged by.
@@ -45,10 +45,10 @@ def ingest(
     parameters = {"batch_id": batch_id, "now": now or datetime.now(UTC), "oldest": OLDEST, "earliest": EARLIEST}
     yield from Query(SQL["make_days"], parameters, len)
     judging = {**parameters, **viewing(viewer or ANYBODY), "checked": viewer is None}
-    refusals = yield from many(SQL["set_aside"], judging, Refusal)
+    refusals = yield from many(SQL["rejected"], judging, Refusal)
     [accepted] = yield from column(SQL["count_new"], parameters, int)
     refusals += yield from many(SQL["contradictions"], parameters, Refusal)
-    counts = {"batch_id": batch_id, "accepted": accepted, "set_aside": len(refusals)}
+    counts = {"batch_id": batch_id, "accepted": accepted, "rejected": len(refusals)}
     batch = yield from one(SQL["close_batch"], counts, Batch, "the batch")
     return msgspec.structs.replace(batch, refusals=tuple(refusals))
 
@@ -60,9 +60,9 @@ def count_one(source: str, entity: Counted, entity_id: int, metric: Metric, amou
     yield from Query(SQL["count_one"], parameters, len)
 
 
-def set_aside(*, account_id: UUID | None = None, before: int | None = None, limit: int = 50) -> Query[list[SetAside]]:
+def rejected(*, account_id: UUID | None = None, before: int | None = None, limit: int = 50) -> Query[list[RejectedAct]]:
     """What was not counted of an account's calls, or of all, newest first, before an id."""
-    return many(SQL["list_set_aside"], {"account_id": account_id, "before": before, "limit": limit}, SetAside)
+    return many(SQL["list_rejected"], {"account_id": account_id, "before": before, "limit": limit}, RejectedAct)
 
 
 def make_days_ahead() -> Query[int]:

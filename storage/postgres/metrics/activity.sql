@@ -13,7 +13,7 @@ select day_partition('activity', day)
  where to_regclass('activity_' || to_char(day, 'YYYYMMDD')) is null
  order by day;
 
--- set_aside --
+-- rejected --
 -- What cannot be counted: of what the caller does not see, as of what is not there. An act that was counted before is not judged again: it is a repetition, however late.
 with judged as (
     select distinct on (staged.key) staged.*,
@@ -41,7 +41,7 @@ with judged as (
      where staged.batch_id = %(batch_id)s and not exists (select from activity_keys known where known.key = staged.key)
      order by staged.key, staged.position
 )
-insert into activity_set_aside (batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at)
+insert into activity_rejected (batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at)
 select batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at from judged
  where reason is not null
  order by key
@@ -55,8 +55,8 @@ with fresh as (
     select distinct on (staged.key) staged.key, staged.occurred_at
       from activity_staging staged
      where staged.batch_id = %(batch_id)s
-       and not exists (select from activity_set_aside aside
-                        where aside.batch_id = %(batch_id)s and aside.key = staged.key)
+       and not exists (select from activity_rejected rejected
+                        where rejected.batch_id = %(batch_id)s and rejected.key = staged.key)
      order by staged.key, staged.position
     on conflict (key) do nothing
     returning key
@@ -77,7 +77,7 @@ select count(*) as accepted from counted;
 
 -- contradictions --
 -- Keys that were counted with another time, before or in this very call.
-insert into activity_set_aside (batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at)
+insert into activity_rejected (batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at)
 select distinct on (staged.key) staged.batch_id, staged.key, staged.key_text, 'other_time', staged.entity,
        staged.entity_id, staged.metric, staged.amount, staged.occurred_at
   from activity_staging staged join activity_keys known using (key)
@@ -91,10 +91,10 @@ with emptied as (
     delete from activity_staging where batch_id = %(batch_id)s returning 1
 )
 update activity_batches
-   set accepted = %(accepted)s::int, set_aside = %(set_aside)s::int,
-       repeated = (select count(*) from emptied) - %(accepted)s::int - %(set_aside)s::int
+   set accepted = %(accepted)s::int, rejected = %(rejected)s::int,
+       repeated = (select count(*) from emptied) - %(accepted)s::int - %(rejected)s::int
  where id = %(batch_id)s
-returning id, accepted, repeated, set_aside;
+returning id, accepted, repeated, rejected;
 
 -- make_today --
 select day_partition('activity', today)
@@ -114,14 +114,14 @@ insert into activity_pending (hour, batch_id)
 select date_bin(interval '1 hour', now(), timestamptz '2000-01-01 00:00+00'), id from batch
 returning batch_id;
 
--- list_set_aside --
+-- list_rejected --
 -- What was not counted, newest first, before an id; of one account or of all.
-select aside.id, aside.batch_id, aside.key_text, aside.reason, aside.entity, aside.entity_id, aside.metric,
-       aside.amount, aside.occurred_at, aside.noted_at
-  from activity_set_aside aside join activity_batches batch on batch.id = aside.batch_id
- where (%(before)s::bigint is null or aside.id < %(before)s)
+select rejected.id, rejected.batch_id, rejected.key_text, rejected.reason, rejected.entity, rejected.entity_id, rejected.metric,
+       rejected.amount, rejected.occurred_at, rejected.noted_at
+  from activity_rejected rejected join activity_batches batch on batch.id = rejected.batch_id
+ where (%(before)s::bigint is null or rejected.id < %(before)s)
    and (%(account_id)s::uuid is null or batch.account_id = %(account_id)s::uuid)
- order by aside.id desc
+ order by rejected.id desc
  limit %(limit)s;
 
 -- make_days_ahead --

@@ -1,4 +1,4 @@
-"""Freshness: what flows have finished, and the alarms of what they have not."""
+"""Freshness: what flows have finished, and the alerts of what they have not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from storage.postgres.connection import Query, Script, column, load_statements, many
 from storage.postgres.notifications import notifications
 from storage.postgres.upkeep import alerts, last_backup, pauses
-from storage.records.metrics.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alarms, judge
+from storage.records.metrics.freshness import SHOWN_DAYS, FlowFreshness, FlowRows, alerts_due, judge
 from storage.records.metrics.leaderboards import AHEAD, RANK
 from storage.records.metrics.rollups import ROLL_UP
 from storage.records.notifications.notifications import SystemNotice
@@ -19,8 +19,8 @@ from storage.records.notifications.notifications import SystemNotice
 SQL = load_statements(__file__)
 
 
-class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """An alarm that has been raised and not cleared."""
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that has been raised and not cleared."""
 
     name: str
     detail: str
@@ -34,7 +34,7 @@ class _Watched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """Alarms that were raised and cleared just now; raised ones with what they say."""
+    """Alerts that were raised and cleared just now; raised ones with what they say."""
 
     raised: dict[str, str]
     cleared: list[str]
@@ -81,14 +81,14 @@ def report(now: datetime, late_after_seconds: float) -> Script[list[FlowFreshnes
 
 
 def sound(now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> Script[Changes]:
-    """Raise the alarms that are due at `now`, each once until it is cleared, and clear those that are not any more.
+    """Raise the alerts that are due at `now`, each once until it is cleared, and clear those that are not any more.
 
     With 0 days, nobody looks whether backups have stopped.
     Moderators are told of a new one, as a system message, with the transaction that raises it.
     """
     flows = yield from report(now, late_after_seconds)
     long_ago = now - timedelta(seconds=late_after_seconds)
-    due = alarms(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
+    due = alerts_due(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
     due |= yield from alerts.of_the_relay()
     due |= last_backup.alert_of((yield from last_backup.newest()), now, backup_late_after_days)
     said = {"names": list(due), "details": list(due.values())}
@@ -96,11 +96,11 @@ def sound(now: datetime, late_after_seconds: float, backup_late_after_days: floa
     names = yield from column(SQL["raise"], said, str)
     for name in names:
         notice = SystemNotice(title=f"Alert: {name}", text=due[name], path="/health")
-        yield from notifications.tell_moderators(f"alarm:{name}:{now.isoformat()}", notice)
+        yield from notifications.tell_moderators(f"alert:{name}:{now.isoformat()}", notice)
     cleared = yield from column(SQL["clear"], {"names": list(due)}, str)
     return Changes(raised={name: due[name] for name in names}, cleared=cleared)
 
 
-def raised() -> Query[list[Alarm]]:
-    """The alarms that are raised now, the oldest first."""
-    return many(SQL["raised"], {}, Alarm)
+def raised() -> Query[list[Alert]]:
+    """The alerts that are raised now, the oldest first."""
+    return many(SQL["raised"], {}, Alert)

@@ -23,20 +23,20 @@ select count(*) as waiting, min(received_at) as oldest
  where id in (select batch_id from activity_pending);
 
 -- renew --
--- What raised alarms say now.
-update alarms set detail = renewed.detail
+-- What raised alerts say now.
+update alerts set detail = renewed.detail
   from unnest(%(names)s::text[], %(details)s::text[]) as renewed (name, detail)
- where alarms.name = renewed.name and cleared_at is null and alarms.detail <> renewed.detail
-returning alarms.name;
+ where alerts.name = renewed.name and cleared_at is null and alerts.detail <> renewed.detail
+returning alerts.name;
 
 -- raise --
-insert into alarms (name, detail)
+insert into alerts (name, detail)
 select name, detail from unnest(%(names)s::text[], %(details)s::text[]) as raised (name, detail)
 on conflict (name) where cleared_at is null do nothing
 returning name;
 
 -- clear --
-update alarms set cleared_at = now() where cleared_at is null and name <> all(%(names)s::text[]) returning name;
+update alerts set cleared_at = now() where cleared_at is null and name <> all(%(names)s::text[]) returning name;
 
 -- raised --
-select name, detail, raised_at from alarms where cleared_at is null order by raised_at;
+select name, detail, raised_at from alerts where cleared_at is null order by raised_at;

@@ -49,7 +49,7 @@ returning delivery.id;
 
 -- add_sendings --
 insert into sendings (id, purpose, reader, channel)
-select id, 'tell', reader, channel
+select id, 'notify', reader, channel
   from unnest(%(sendings)s::uuid[], %(readers)s::bigint[], %(channels)s::text[]) as made (id, reader, channel)
 returning id;
 

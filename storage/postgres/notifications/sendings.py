@@ -18,7 +18,7 @@ SQL = with_clauses(load_statements(__file__), account_id="reader.id", moderator=
 class Purpose(StrEnum):
     """Why a sending is made: to tell notifications, to have an address confirmed, to try an address out."""
 
-    TELL = "tell"
+    NOTIFY = "notify"
     CONFIRM = "confirm"
     TEST = "test"
 

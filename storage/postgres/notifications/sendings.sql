@@ -7,7 +7,7 @@ returning *;
 -- recent --
 -- Calls that a reader has itself asked for in the last minute.
 select count(*) as recent from sendings
- where reader = %(reader)s and purpose <> 'tell' and created_at > now() - interval '1 minute';
+ where reader = %(reader)s and purpose <> 'notify' and created_at > now() - interval '1 minute';
 
 -- claim --
 -- The longest due sending of a channel that is not paused, for one worker; others skip it. The next try is set before

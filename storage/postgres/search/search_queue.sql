@@ -88,14 +88,14 @@ select exists (select from search_queue where lane < 3 and queued_at <= %(moment
 -- on_their_way_since --
 -- Whether any change from before `moment` has not come to the queue, counts aside.
 select exists (select from outbox
-                where done_at is null and set_aside_at is null and kind = any(%(changes)s) and created_at <= %(moment)s
+                where done_at is null and dead_at is null and kind = any(%(changes)s) and created_at <= %(moment)s
                   and payload ->> 'lane' <> 'counts') as waiting;
 
 -- waiting_ids --
 select id from search_queue where kind = %(kind)s;
 
 -- events_waiting --
-select exists (select from outbox where done_at is null and set_aside_at is null and kind = any(%(changes)s)) as waiting;
+select exists (select from outbox where done_at is null and dead_at is null and kind = any(%(changes)s)) as waiting;
 
 -- now --
 select clock_timestamp() as moment;

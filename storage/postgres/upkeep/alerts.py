@@ -1,4 +1,4 @@
-"""Alerts of the relay itself: duties that fail, events that were set aside, deployments that Prefect has lost."""
+"""Alerts of the relay itself: duties that fail, events that were given up, deployments that Prefect has lost."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def of_the_relay() -> Script[dict[str, str]]:
     if failing:
         due["relay duties fail"] = f"{'; '.join(failing)}. The relay's log says more; the other duties go on."
     by_kind: defaultdict[str, list[TroubledEvent]] = defaultdict(list)
-    for event in (yield from outbox.set_aside()):
+    for event in (yield from outbox.dead_events()):
         by_kind[event.kind].append(event)
-    due |= {f"set aside {kind}": _of_events(events) for kind, events in by_kind.items()}
+    due |= {f"dead events: {kind}": _of_events(events) for kind, events in by_kind.items()}
     missing = yield from flow_deployments.missing()
     if missing:
         since = min(one.missing_since for one in missing)

@@ -17,10 +17,10 @@ BATCHES: Sequence[str] = (
     "search_windows",
     "search_vectors",
     "activity_keys",
-    "activity_set_aside",
+    "activity_rejected",
     "activity_batches",
     "job_checkpoints",
-    "alarms",
+    "alerts",
     "backfills",
 )
 """Tables that `delete_batch` knows."""

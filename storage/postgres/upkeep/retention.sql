@@ -53,7 +53,7 @@ with gone as (
 select count(*) as gone from gone;
 
 -- activity_keys --
--- An act this old is set aside by its time alone.
+-- An act this old is rejected by its time alone.
 with gone as (
     delete from activity_keys
      where ctid = any(array(select ctid from activity_keys where occurred_at < %(before)s
@@ -62,10 +62,10 @@ with gone as (
 )
 select count(*) as gone from gone;
 
--- activity_set_aside --
+-- activity_rejected --
 with gone as (
-    delete from activity_set_aside
-     where ctid = any(array(select ctid from activity_set_aside where noted_at < %(before)s
+    delete from activity_rejected
+     where ctid = any(array(select ctid from activity_rejected where noted_at < %(before)s
                              limit %(limit)s for update skip locked))
     returning 1
 )
@@ -78,7 +78,7 @@ with gone as (
      where id = any(array(select id from activity_batches batch
                            where received_at < %(before)s
                              and not exists (select from activity_pending where batch_id = batch.id)
-                             and not exists (select from activity_set_aside where batch_id = batch.id)
+                             and not exists (select from activity_rejected where batch_id = batch.id)
                            order by received_at limit %(limit)s for update skip locked))
     returning 1
 )
@@ -96,11 +96,11 @@ with gone as (
 )
 select count(*) as gone from gone;
 
--- alarms --
+-- alerts --
 -- One that is raised stays however old it is.
 with gone as (
-    delete from alarms
-     where id = any(array(select id from alarms where cleared_at < %(before)s limit %(limit)s for update skip locked))
+    delete from alerts
+     where id = any(array(select id from alerts where cleared_at < %(before)s limit %(limit)s for update skip locked))
     returning 1
 )
 select count(*) as gone from gone;

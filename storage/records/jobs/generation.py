@@ -23,7 +23,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class GenerationRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with nothing left open: image i is drawn with seed `seed + i`, alone of its batch."""
+    """A request with nothing left open: image i is drawn with seed `seed + i`, alone of its batch.
+
+    The last three describe the machine that draws, as in a training recipe: open until a worker claims the job.
+    """
 
     model_version_id: int
     prompt: str
@@ -31,7 +34,9 @@ class GenerationRecipe(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     seed: int
     sampler: SamplerSettings
-    threads: int
+    threads: int = 0
+    libraries: dict[str, str] = {}
+    device: str = ""
 
     def fingerprint(self) -> str:
         """SHA-256 of the recipe's canonical JSON."""

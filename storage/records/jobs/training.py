@@ -94,7 +94,10 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with nothing left open. Equal recipes on one machine give equal weights, byte by byte."""
+    """A request with nothing left open. Equal recipes on one machine give equal weights, byte by byte.
+
+    The last three describe that machine: they are open (no thread) until a worker claims the job, which resolves them.
+    """
 
     data_set_hash: str
     base_model_hash: str
@@ -114,10 +117,11 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     sampler: SamplerSettings
     evaluation_scenes: tuple[str, ...]
-    threads: int
     dtype: str = "float32"
     method: str = "full"
+    threads: int = 0
     libraries: dict[str, str] = {}
+    device: str = ""
 
     @property
     def instance_prompt(self) -> str:
@@ -161,6 +165,7 @@ class SamplingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     dtype: str = "float32"
     libraries: dict[str, str] = {}
+    device: str = ""
 
     def fingerprint(self) -> str:
         """SHA-256 of the recipe's canonical JSON: the key that later jobs share it by."""
@@ -182,6 +187,7 @@ def class_images_recipe(
     sampler: SamplerSettings,
     threads: int,
     libraries: dict[str, str],
+    device: str,
     dtype: str = "float32",
 ) -> SamplingRecipe:
     """A set of images of a class. Seeds are 0, 1, 2, ... so that jobs share it."""
@@ -196,6 +202,7 @@ def class_images_recipe(
         threads=threads,
         dtype=dtype,
         libraries=libraries,
+        device=device,
     )
 
 
@@ -210,6 +217,7 @@ def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
         sampler=recipe.sampler,
         threads=recipe.threads,
         libraries=recipe.libraries,
+        device=recipe.device,
         dtype=recipe.dtype,
     )
 
@@ -233,10 +241,10 @@ def resolve(
     data_set_hash: str,
     base: BaseModelFacts,
     seed: int,
-    threads: int,
-    libraries: dict[str, str],
 ) -> TrainingJobRequest:
     """The job request that `request` means on base model `base`. `seed` is used when the request names none.
+
+    What describes the machine stays open: the worker that claims the job resolves it (records/jobs/machines.py).
 
     Raises InvalidRequest naming every field that does not fit.
     """
@@ -254,8 +262,6 @@ def resolve(
         seed=seed if request.seed is None else request.seed,
         sampler=base.sampler,
         evaluation_scenes=base.evaluation_scenes,
-        threads=threads,
-        libraries=libraries,
         **values,
     )
     model_name = request.name or f"{recipe.identifier} {recipe.class_word}"

@@ -1,4 +1,4 @@
-"""Activity: counted acts. One act is counted once, by its key; what cannot be counted is set aside, with a reason."""
+"""Activity: counted acts. One act is counted once, by its key; what cannot be counted is rejected, with a reason."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uuid import UUID
 import msgspec
 
 OLDEST = timedelta(days=7)
-"""An act that comes later than this is set aside."""
+"""An act that comes later than this is rejected."""
 EARLIEST = timedelta(minutes=5)
-"""An act whose time is further ahead than this is set aside: somebody's clock is wrong."""
+"""An act whose time is further ahead than this is rejected: somebody's clock is wrong."""
 MOST = 1000
 """Acts in one call from outside."""
 
@@ -46,7 +46,7 @@ class Metric(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an act was set aside."""
+    """Why an act was rejected."""
 
     TOO_OLD = "too_old"
     TOO_EARLY = "too_early"
@@ -66,24 +66,24 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """An act of a batch that was set aside, and why."""
+    """An act of a batch that was rejected, and why."""
 
     key_text: str
     reason: Reason
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the acts that came together: counted now, counted before, set aside."""
+    """What became of the acts that came together: counted now, counted before, rejected."""
 
     id: int
     accepted: int
     repeated: int
-    set_aside: int
+    rejected: int
     refusals: tuple[Refusal, ...] = ()
 
 
-class SetAside(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `activity_set_aside`."""
+class RejectedAct(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `activity_rejected`."""
 
     id: int
     batch_id: int

@@ -101,8 +101,9 @@ def judge(rows: FlowRows, now: datetime, late_after: timedelta) -> FlowFreshness
     )
 
 
-def alarms(flows: Sequence[FlowFreshness], forgotten: Sequence[Pause] = ()) -> dict[str, str]:
-    """What is to be said aloud, by the alarm's name: one for each flow that is late, or `forgotten` in a pause."""
+def alerts_due(flows: Sequence[FlowFreshness], forgotten: Sequence[Pause] = ()) -> dict[str, str]:
+    """What operators are to be alerted of, by the alert's name: one for each flow that is late, or `forgotten` in a
+    pause."""
     late = {f"late {flow.flow}": _words(flow) for flow in flows if flow.state is PartitionState.LATE}
     paused = {
         f"paused {pause.flow}": f"What {pause.flow} would do waits. {_paused(pause.flow, pause.paused_at)}"

@@ -177,7 +177,7 @@ class DownloadMilestone(_Content, frozen=True, kw_only=True, tag="download_miles
 
 
 class SystemNotice(_Content, frozen=True, kw_only=True, tag="system"):
-    """What the operator says: maintenance, an alarm. `path` is a page of ours that says more."""
+    """What the operator says: maintenance, an alert. `path` is a page of ours that says more."""
 
     about: ClassVar[str] = "News of the platform itself."
     always: ClassVar[bool] = True

@@ -218,8 +218,8 @@ def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platfor
         assert heard == [f"{IMPATIENT.removeprefix(OURS)}: flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late"]
         assert firings.hear(datetime.now(UTC)) == []
         Firings(database, Orchestrator(client)).hear(datetime.now(UTC))
-        alarms = "select details from notifications where key like 'alarm:flow runs stay late%%'"
-        told = database.run(Query(alarms, {}, list))
+        alerts = "select details from notifications where key like 'alert:flow runs stay late%%'"
+        told = database.run(Query(alerts, {}, list))
     assert [row["details"]["title"] for row in told] == [f"Alert: {IMPATIENT.removeprefix(OURS)}"]
     prefect.delete(f"flow_runs/{late['id']}").raise_for_status()
 
@@ -247,8 +247,8 @@ def test_a_day_with_the_schedule_paused_is_late_aloud_and_made_good_by_the_next_
         [flow] = [flow for flow in stopped["flows"] if flow["flow"] == ROLL_UP]
         assert (flow["state"], [day["state"] for day in flow["partitions"]]) == ("late", ["late", "late"])
         assert flow["pausedAt"] is not None
-        [alarm] = [alarm for alarm in stopped["alarms"] if alarm["name"] == f"late {ROLL_UP}"]
-        assert f"it goes on with: darkroom resume {ROLL_UP}" in alarm["detail"]
+        [alert] = [alert for alert in stopped["alerts"] if alert["name"] == f"late {ROLL_UP}"]
+        assert f"it goes on with: darkroom resume {ROLL_UP}" in alert["detail"]
 
         assert platform.cli("resume", ROLL_UP).returncode == 0
         prefect.post(f"deployments/{roll_up['id']}/create_flow_run", json={}).raise_for_status()
@@ -258,7 +258,7 @@ def test_a_day_with_the_schedule_paused_is_late_aloud_and_made_good_by_the_next_
             [flow] = [flow for flow in api.get("/api/v1/freshness").json()["flows"] if flow["flow"] == ROLL_UP]
         assert ([day["state"] for day in flow["partitions"]], flow["pausedAt"]) == (["fresh", "fresh"], None)
         sound(database, datetime.now(UTC), settings.metrics.late_after_seconds)
-    assert f"late {ROLL_UP}" not in [alarm["name"] for alarm in api.get("/api/v1/freshness").json()["alarms"]]
+    assert f"late {ROLL_UP}" not in [alert["name"] for alert in api.get("/api/v1/freshness").json()["alerts"]]
 
 
 def test_a_deployment_that_has_left_the_file_is_removed(
@@ -285,15 +285,15 @@ def test_a_deployment_that_prefect_has_lost_is_deployed_again(platform: Platform
     with Database(platform.settings.postgres) as database:
         raised, deadline = set[str](), time.monotonic() + 300
         while not lost <= paused_of(prefect).keys() and time.monotonic() < deadline:
-            raised |= {alarm.name for alarm in database.run(freshness.raised())}
+            raised |= {alert.name for alert in database.run(freshness.raised())}
             time.sleep(0.5)
         assert lost <= paused_of(prefect).keys()
         assert "missing deployments" in raised
         while time.monotonic() < deadline and any(
-            alarm.name == "missing deployments" for alarm in database.run(freshness.raised())
+            alert.name == "missing deployments" for alert in database.run(freshness.raised())
         ):
             time.sleep(0.5)
-        assert "missing deployments" not in [alarm.name for alarm in database.run(freshness.raised())]
+        assert "missing deployments" not in [alert.name for alert in database.run(freshness.raised())]
     assert platform.output.count("deploy is wanted again") == 1
     platform.wait_healthy()
 

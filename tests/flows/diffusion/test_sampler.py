@@ -82,9 +82,9 @@ import hashlib, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from flows.generation.sampler import draw_images
-from flows.training.sampled_sets import png
-from tests.flows.generation.test_sampler import FAMILY, PROMPTS, SAMPLER
+from flows.diffusion.sampler import draw_images
+from flows.diffusion.sampled_sets import png
+from tests.flows.diffusion.test_sampler import FAMILY, PROMPTS, SAMPLER
 images = draw_images(FAMILY, FAMILY.load(Path(sys.argv[1])), PROMPTS, [1, 2, 3], SAMPLER)
 print(hashlib.sha256(b"".join(map(png, images))).hexdigest())
 """

@@ -52,8 +52,8 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     assert {partition.state for partition in late.partitions[1:]} == {PartitionState.LATE}
     assert alerts.sound(stores.database, ahead, LATE_AFTER) == [f"late {RANK}", f"late {ROLL_UP}"]
     assert alerts.sound(stores.database, ahead, LATE_AFTER) == []
-    for alarm in stores.database.run(freshness.raised()):
-        assert "of its days are not finished in time" in alarm.detail
+    for alert in stores.database.run(freshness.raised()):
+        assert "of its days are not finished in time" in alert.detail
 
     done = roll_up(stores, ahead)
     assert [((part.day - now.date()).days, part.activities) for part in done] == [(0, 0), (1, 1), (2, 0)]
@@ -79,7 +79,7 @@ def test_the_relay_raises_the_alarm_while_prefect_is_away_and_events_wait_for_it
             time.sleep(0.05)
         relay.stopping.set()
         running.join(timeout=60)
-    assert [alarm.name for alarm in raised] == [f"late {ROLL_UP}"]
+    assert [alert.name for alert in raised] == [f"late {ROLL_UP}"]
 
 
 def test_the_flows_as_prefect_runs_them_leave_their_figures_and_tables(

@@ -86,7 +86,7 @@ def test_a_fan_out_that_is_killed_between_chunks_goes_on_where_it_was(
     told.tell("to all")
     program = (
         "from storage.settings import load_settings; from storage.stores import open_stores\n"
-        "from flows.notifications.fan_out import fan_out; from storage.postgres import notifications\n"
+        "from flows.notifications.fan_out import fan_out; from storage.postgres.notifications import notifications\n"
         "notifications.fan_out_chunk.__defaults__ = (5,)\n"
         "with open_stores(load_settings()) as stores: fan_out(stores)"
     )
@@ -317,7 +317,7 @@ def test_the_flows_do_it_as_prefect_runs_them(
     with told.stores.database.session_lock(fanning.FAN_OUT):
         assert told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) is None
         assert fanning.fan_out_notifications() == 0
-    odd = "insert into sendings (id, purpose, reader, channel) values (%(id)s, 'tell', %(n)s, 'email') returning id"
+    odd = "insert into sendings (id, purpose, reader, channel) values (%(id)s, 'notify', %(n)s, 'email') returning id"
     told.rows(odd, id=JOB, n=reader)
     with told.stores.database.session_lock(DELIVER):
         assert told.stores.database.run(deliveries.wanted(DELIVER)) is None

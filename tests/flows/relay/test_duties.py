@@ -230,7 +230,7 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
         stamp = "darkroom_relay_last_success_timestamp_seconds"
         [at] = [line.split()[1] for line in figures.splitlines() if line.startswith(f'{stamp}{{duty="effects"}}')]
         assert abs(float(at) - time.time()) < 60
-        assert "darkroom_events_set_aside 0.0" in figures
+        assert "darkroom_events_dead 0.0" in figures
 
     database.run(Query(age, {"age": SILENT_SECONDS + 91}, len))
     database.run(Query("update relay_duties set succeeded_at = null returning name", {}, len))

@@ -19,7 +19,7 @@ from storage.postgres.events.outbox import MOST_FAILURES
 from storage.postgres.jobs import jobs
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
-from tests.flows.relay.test_set_aside import add, deploy, told, wait_is_over
+from tests.flows.relay.test_dead_events import add, deploy, told, wait_is_over
 from tests.storage.makers import a_job
 
 
@@ -58,9 +58,7 @@ def impatient(settings: Settings) -> Iterator[Stores]:
 
 
 @pytest.mark.parametrize("status", [401, 403, 408, 429, 500])
-def test_a_prefect_that_lets_nobody_in_has_no_event_set_aside(
-    stores: Stores, prefect: SyncPrefectClient, status: int
-) -> None:
+def test_a_prefect_that_lets_nobody_in_loses_no_event(stores: Stores, prefect: SyncPrefectClient, status: int) -> None:
     deploy(prefect)
     job = a_job(stores.database)
     with answering(status) as address, SyncPrefectClient(api=address) as refused:
@@ -70,7 +68,7 @@ def test_a_prefect_that_lets_nobody_in_has_no_event_set_aside(
                 locked_out.drain()
             assert failures(stores) == [0]
             wait_is_over(stores)
-    assert (stores.database.run(outbox.set_aside()), told(stores)) == ([], [])
+    assert (stores.database.run(outbox.dead_events()), told(stores)) == ([], [])
     Effects(stores, Orchestrator(prefect)).drain()
     assert stores.database.run(jobs.get(job.id)).flow_run_id is not None
 

@@ -25,8 +25,8 @@ from storage.postgres.jobs import jobs
 from storage.postgres.search import search_queue
 from storage.records.search.search import Kind
 from storage.stores import Stores
+from tests.flows.relay.test_dead_events import add, deploy, wait_is_over, waiting
 from tests.flows.relay.test_passing_errors import failures, impatient
-from tests.flows.relay.test_set_aside import add, deploy, wait_is_over, waiting
 from tests.storage.makers import a_job, a_published_model, an_account
 
 __all__ = ["impatient"]
@@ -91,7 +91,7 @@ def roomy(stores: Stores, *tables: str) -> None:
         stores.database.run(Query(f"drop trigger full_disk_{table} on {table}", {}, len))
 
 
-def test_a_job_that_prefect_alone_refuses_is_set_aside_and_the_others_start(
+def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
     stores: Stores, prefect: SyncPrefectClient
 ) -> None:
     deploy(prefect)
@@ -114,7 +114,7 @@ def test_a_job_that_prefect_alone_refuses_is_set_aside_and_the_others_start(
             another = a_job(stores.database)
             effects.drain()
             assert started(stores, another.id)
-    [aside] = stores.database.run(outbox.set_aside())
+    [aside] = stores.database.run(outbox.dead_events())
     assert (aside.id, aside.failures) == (poison, MOST_FAILURES)
     assert aside.last_error == "prefect_away: Prefect answers 500."
 
@@ -239,7 +239,7 @@ def test_a_full_disk_sets_no_event_aside_and_mends_itself(stores: Stores, prefec
             wait_is_over(stores)
     roomy(stores, "search_queue", "outbox")
     effects.turn()
-    assert (waiting(stores), stores.database.run(outbox.set_aside())) == ([], [])
+    assert (waiting(stores), stores.database.run(outbox.dead_events())) == ([], [])
     assert count > 0
     assert model.id in queued_models(stores)
 

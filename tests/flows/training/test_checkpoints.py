@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -123,6 +124,29 @@ def test_a_cancelled_training_keeps_the_step_it_had_reached(tiny_model: Path, tm
     with pytest.raises(JobCancelled):
         train_and_export(tiny_model, tmp_path, recipe(checkpoint_every=100), checkpoints, Watch(check=cancel))
     assert checkpoints.kept == [3]
+
+
+def test_a_checkpoint_of_an_older_recipe_goes_on_under_the_hash_that_its_job_has_stored(
+    tiny_model: Path, tmp_path: Path
+):
+    older = msgspec.to_builtins(recipe(steps=6))
+    del older["device"]  # a field that the release which wrote the job's row did not have
+    stored = hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
+    wanted = msgspec.convert(older, TrainingRecipe)
+    assert wanted.fingerprint() != stored
+
+    def cancel(step: int) -> None:
+        if step == 3:
+            raise JobCancelled("stopped for the upgrade")
+
+    kept = KeptCheckpoints(tmp_path / "kept")
+    with pytest.raises(JobCancelled):
+        train_and_export(tiny_model, tmp_path / "first", wanted, kept, Watch(check=cancel), recipe_hash=stored)
+    resumed = train_and_export(tiny_model, tmp_path / "second", wanted, kept, recipe_hash=stored)
+    straight = KeptCheckpoints(tmp_path / "straight")
+    whole = train_and_export(tiny_model, tmp_path / "third", wanted, straight, recipe_hash=stored)
+    assert kept.kept == [1, 2, 3, 4, 5, 6]
+    assert resumed.hashes.sha256 == whole.hashes.sha256
 
 
 def test_an_error_during_training_writes_no_checkpoint(tiny_model: Path, tmp_path: Path):

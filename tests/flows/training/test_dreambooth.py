@@ -204,7 +204,10 @@ def test_a_second_job_uses_the_set_of_the_first_and_equal_recipes_give_equal_byt
 ) -> None:
     first, second = submit(stores, tiny_model), submit(stores, tiny_model)
     assert train_dreambooth(first.id, 1, return_state=True).is_completed()
-    recipe = regularization_recipe(msgspec.convert(first.request, TrainingJobRequest).recipe)
+    ran = end_of(stores, first.id)
+    recipe = regularization_recipe(msgspec.convert(ran.request, TrainingJobRequest).recipe)
+    assert (recipe.threads, recipe.device, "torch" in recipe.libraries) == (1, "cpu", True)
+    assert ran.recipe_hash != first.recipe_hash
     drawn = stores.database.run(sampled_sets.images(recipe.fingerprint()))
     assert len(drawn) == 3
     stores.blobs.delete(drawn[0].sha256)  # a set that lost an image is drawn again, to the same bytes

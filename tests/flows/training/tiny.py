@@ -88,9 +88,16 @@ class KeptCheckpoints:
 
 
 def train_and_export(
-    base: Path, work: Path, wanted: TrainingRecipe, checkpoints: KeptCheckpoints, watch: Watch | None = None
+    base: Path,
+    work: Path,
+    wanted: TrainingRecipe,
+    checkpoints: KeptCheckpoints,
+    watch: Watch | None = None,
+    *,
+    recipe_hash: str = "",
 ) -> Export:
     """The whole of a training, from a base model folder to an export under `work`."""
+    recipe_hash = recipe_hash or wanted.fingerprint()
     torch.set_num_threads(wanted.threads)
     work.mkdir(parents=True, exist_ok=True)
     components = FAMILY.load(base)
@@ -101,9 +108,10 @@ def train_and_export(
         FAMILY,
         components,
         images,
+        recipe_hash=recipe_hash,
         newest=newest[1] if newest else None,
         checkpoints=checkpoints,
         work_folder=work,
         watch=watch,
     )
-    return export_model(FAMILY, components, changed, wanted, work / "export")
+    return export_model(FAMILY, components, changed, wanted, recipe_hash, work / "export")

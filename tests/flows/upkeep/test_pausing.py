@@ -187,8 +187,8 @@ def test_a_pause_that_is_forgotten_is_said_aloud(stores: Stores, effects: Effect
     assert sound(stores, now) == []
     stores.database.run(Query("update flow_pauses set paused_at = now() - interval '1 hour'", {}, len))
     assert sound(stores, now + timedelta(minutes=1)) == [f"paused {SYNC}"]
-    [alarm] = stores.database.run(freshness.raised())
-    assert f"it goes on with: darkroom resume {SYNC}" in alarm.detail
+    [alert] = stores.database.run(freshness.raised())
+    assert f"it goes on with: darkroom resume {SYNC}" in alert.detail
     stores.database.run(pauses.remove(SYNC))
     sound(stores, now)
     assert stores.database.run(freshness.raised()) == []

@@ -125,7 +125,7 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("DELETE", "/api/v1/reactions/{entity}/{entity_id}/{reaction}"): SOCIAL_WRITE,
     ("POST", "/api/v1/comments"): SOCIAL_WRITE,
     ("POST", "/api/v1/activity"): Scope.ACTIVITY_WRITE,
-    ("GET", "/api/v1/activity/set-aside"): Scope.ACTIVITY_READ,
+    ("GET", "/api/v1/activity/rejected"): Scope.ACTIVITY_READ,
     ("GET", "/api/v1/freshness"): Scope.ACTIVITY_READ,
     ("PATCH", "/api/v1/comments/{comment_id}"): SOCIAL_WRITE,
     ("DELETE", "/api/v1/comments/{comment_id}"): SOCIAL_WRITE,

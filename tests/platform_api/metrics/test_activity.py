@@ -43,7 +43,7 @@ def send(client: httpx.Client, *acts: dict[str, Any]) -> httpx.Response:
     return client.post("/api/v1/activity", json={"activities": acts})
 
 
-def test_a_call_counts_a_thousand_acts_and_says_what_it_set_aside(shared_door: Door) -> None:
+def test_a_call_counts_a_thousand_acts_and_says_what_it_rejected(shared_door: Door) -> None:
     model = a_published_model(shared_door.database, shared_door.account_id, "viewed")
     client = shared_door.client()
     late = (datetime.now(UTC) - timedelta(days=8)).isoformat()
@@ -53,21 +53,21 @@ def test_a_call_counts_a_thousand_acts_and_says_what_it_set_aside(shared_door: D
     answer = send(client, *acts)
     assert answer.status_code == 202
     body = answer.json()
-    assert (body["accepted"], body["repeated"], body["setAside"]) == (998, 0, 2)
+    assert (body["accepted"], body["repeated"], body["rejected"]) == (998, 0, 2)
     assert {item["key"]: item["reason"] for item in body["refusals"]} == {"late": "too_old", "nothing": "no_entity"}
     assert acts_of(shared_door, "model", model.id) == {"view": 997, "tip": 50}
     again = send(client, *acts).json()
-    assert (again["accepted"], again["repeated"], again["setAside"]) == (0, 998, 2)
+    assert (again["accepted"], again["repeated"], again["rejected"]) == (0, 998, 2)
     assert acts_of(shared_door, "model", model.id) == {"view": 997, "tip": 50}
-    mine = client.get("/api/v1/activity/set-aside?limit=1").json()
+    mine = client.get("/api/v1/activity/rejected?limit=1").json()
     assert [item["key"] for item in mine["items"]] in (["late"], ["nothing"])
     assert len(client.get(mine["metadata"]["nextPage"]).json()["items"]) == 1
     other = shared_door.client(shared_door.new_key(*ALL, account="another caller"))
-    assert other.get("/api/v1/activity/set-aside").json()["items"] == []
+    assert other.get("/api/v1/activity/rejected").json()["items"] == []
     assert send(other, *acts[:2]).json()["accepted"] == 2  # keys belong to their caller
 
 
-def test_what_the_caller_does_not_see_is_set_aside_as_what_is_not_there(door: Door) -> None:
+def test_what_the_caller_does_not_see_is_rejected_as_what_is_not_there(door: Door) -> None:
     owner, draft = door.account_id, a_model(door.database, door.account_id, "draft")
     version = a_version(door.database, draft)
     image = an_image(door.database, draft)

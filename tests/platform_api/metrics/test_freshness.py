@@ -18,7 +18,7 @@ def test_a_flow_that_stands_still_is_seen_in_freshness_and_health(door: Door) ->
     fresh = client.get("/api/v1/freshness").json()
     states = [(flow["flow"], flow["state"]) for flow in fresh["flows"]]
     assert states == [("rank-leaderboards", "fresh"), ("roll-up-metrics", "due")]
-    assert (fresh["alarms"], client.get("/health").json()["parts"]["metrics"]["state"]) == ([], "due")
+    assert (fresh["alerts"], client.get("/health").json()["parts"]["metrics"]["state"]) == ([], "due")
 
     time.sleep(KEPT_SECONDS)  # health is looked at once a second
     began = "update watched_flows set started_at = now() - interval '3 days' where flow = 'roll-up-metrics'"
@@ -33,10 +33,10 @@ def test_a_flow_that_stands_still_is_seen_in_freshness_and_health(door: Door) ->
     yesterday = PartitionState.DUE if in_time else PartitionState.LATE
     states = [partition["state"] for partition in late["flows"][1]["partitions"]]
     assert states == [PartitionState.LATE, yesterday, PartitionState.LATE, PartitionState.LATE]
-    assert [alarm["name"] for alarm in late["alarms"]] == ["late roll-up-metrics"]
+    assert [alert["name"] for alert in late["alerts"]] == ["late roll-up-metrics"]
     health = client.get("/health").json()
     assert (health["status"], health["parts"]["metrics"]["state"]) == ("degraded", "late")
-    assert health["parts"]["metrics"]["alarms"] == ["late roll-up-metrics"]
+    assert health["parts"]["metrics"]["alerts"] == ["late roll-up-metrics"]
     figures = door.client("").get("/metrics").text
     assert 'darkroom_flow_late{flow="roll-up-metrics"} 1.0' in figures
     assert 'darkroom_flow_paused{flow="roll-up-metrics"} 1.0' in figures

@@ -22,6 +22,7 @@ from storage.settings import PostgresSettings
 from tests.conftest import fresh_database
 
 LAST_BEFORE = "0034"
+ADDED = "insert into sendings (id, purpose, reader, channel) values (gen_random_uuid(), 'tell', 1, 'email')"
 JOB = UUID(int=7)
 ROWS = """
 insert into accounts (name) values ('owner');
@@ -31,8 +32,14 @@ insert into outbox (kind, subject, payload, done_at)
 select kind, 'job:{job}', payload, done_at
   from (values ('job.submitted', '{{"job_id": "{job}", "job_kind": "training", "hand_out": 3}}'::jsonb, null),
                ('job.started', '{{"job_id": "{job}", "hand_out": 2}}'::jsonb, now())) event (kind, payload, done_at);
-insert into outbox (kind, subject, payload, done_at)
-select 'job.started', 'job:other', jsonb_build_object('job_id', '{job}', 'hand_out', n), now()
+insert into alarms (name, detail) values ('late', 'since noon');
+insert into notifications (key, type, details, audience, title, text)
+values ('alarm:late:2026', 'system', '{{}}', 'everyone', 'Late', ''), ('alarming', 'system', '{{}}', 'everyone', 'x',
+''); insert into sendings (id, purpose, reader, channel) values ('{job}', 'tell', 1, 'email'); insert into
+activity_batches (source, set_aside) values ('s', 2); insert into idempotency_keys (account_id, key, request_hash,
+answer) select id, 'k', 'hash', 'kept' from accounts; insert into outbox (kind, subject, payload, set_aside_at) values
+('odd', 'odd', '{{}}', now()); insert into outbox (kind, subject, payload, done_at) select 'job.started', 'job:other',
+jsonb_build_object('job_id', '{job}', 'hand_out', n), now()
   from generate_series(1, 2500) n;
 """
 
@@ -69,9 +76,21 @@ def test_jobs_and_their_events_name_the_attempt(before: str) -> None:
 
 def test_a_step_that_was_cut_short_goes_on(before: str) -> None:
     migrate(before)
-    again = "update outbox set payload = payload - 'attempt' || '{\"hand_out\": 9}' where id % 3 = 0 returning id"
+    again = "update outbox set payload = payload - 'attempt' || '{\"hand_out\": 9999}' where id % 3 = 0 returning id"
     changed = len(rows(before, again))
     rows(before, "delete from schema_migrations where name = '0036_attempts_in_events' returning name")
     assert migrate(before) == ["0036_attempts_in_events"]
-    assert rows(before, "select count(*) from outbox where payload ->> 'attempt' = '9'") == [(changed + 1,)]
+    assert rows(before, "select count(*) from outbox where payload ->> 'attempt' = '9999'") == [(changed,)]
     assert rows(before, "select count(*) from outbox where payload ? 'hand_out'") == [(0,)]
+
+
+def test_tables_columns_and_stored_words_have_the_names_of_now(before: str) -> None:
+    migrate(before)
+    assert rows(before, "select name, detail from alerts where cleared_at is null") == [("late", "since noon")]
+    assert rows(before, "select key from notifications order by id") == [("alert:late:2026",), ("alarming",)]
+    assert rows(before, "select purpose, endpoint_id from sendings") == [("notify", None)]
+    assert rows(before, "select rejected from activity_batches") == [(2,)]
+    assert rows(before, "select response from idempotency_keys") == [("kept",)]
+    assert rows(before, "select kind from outbox where dead_at is not null") == [("odd",)]
+    with pytest.raises(psycopg.errors.CheckViolation):
+        rows(before, ADDED)

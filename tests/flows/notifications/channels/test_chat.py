@@ -46,7 +46,7 @@ def parcel(address: str, *words: Words) -> Parcel:
     """A sending to an address."""
     now = datetime.now(UTC)
     items = [Item(number, "mention", said, {}, now) for number, said in enumerate(words or [WORDS])]
-    return Parcel(UUID(int=1), Purpose.TELL, 1, UUID(int=2), address, [], items, now)
+    return Parcel(UUID(int=1), Purpose.NOTIFY, 1, UUID(int=2), address, [], items, now)
 
 
 def ok(request: BaseHTTPRequestHandler) -> None:

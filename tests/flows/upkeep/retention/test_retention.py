@@ -111,11 +111,11 @@ OLD_ROWS: dict[str, str] = {
     "search_vectors": "insert into search_vectors (encoder, text_hash, vector, created_at)"
     " values ('e', sha256(%(at)s::text::bytea), '', %(at)s)",
     "activity_keys": "insert into activity_keys (key, occurred_at) values (gen_random_uuid(), %(at)s)",
-    "activity_set_aside": "with batch as (insert into activity_batches (source) values ('s') returning id)"
-    " insert into activity_set_aside (batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at,"
+    "activity_rejected": "with batch as (insert into activity_batches (source) values ('s') returning id)"
+    " insert into activity_rejected (batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at,"
     " noted_at) select id, gen_random_uuid(), '', 'too_old', 'model', 1, 'view', 1, now(), %(at)s from batch",
     "activity_batches": "insert into activity_batches (source, received_at) values ('s', %(at)s)",
-    "alarms": "insert into alarms (name, detail, cleared_at) values ('late', '', %(at)s)",
+    "alerts": "insert into alerts (name, detail, cleared_at) values ('late', '', %(at)s)",
     "backfills": "insert into backfills (flow, first, last, finished_at) values ('f', now(), now(), %(at)s)",
     "job_checkpoints": "insert into job_checkpoints (job_id, step, sha256, size)"
     " select id, coalesce((select max(step) from job_checkpoints), 0) + 1, '', 1 from jobs where ended_at = %(at)s",
@@ -127,9 +127,9 @@ KEPT = {
     "search_windows": 1 / 144,
     "search_vectors": 365,
     "activity_keys": 14,
-    "activity_set_aside": 400,
+    "activity_rejected": 400,
     "activity_batches": 30,
-    "alarms": 400,
+    "alerts": 400,
     "backfills": 400,
     "job_checkpoints": 90,
 }

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from uuid import UUID, uuid4
 
+import msgspec
 import psycopg
 import pytest
 
@@ -29,8 +30,9 @@ from storage.postgres.events import outbox
 from storage.postgres.jobs import data_sets, job_files, jobs, submissions
 from storage.records.events.events import JobStarted, JobSubmitted
 from storage.records.jobs.jobs import TERMINAL, TRANSITIONS, Job, JobFileRole, JobState, Progress
-from storage.records.jobs.training import TrainingRequest
-from tests.storage.makers import NO_LIMITS, a_data_set, a_job, an_account, settings_for
+from storage.records.jobs.machines import Machine
+from storage.records.jobs.training import TrainingJobRequest, TrainingRequest
+from tests.storage.makers import NO_LIMITS, a_bare_generation, a_data_set, a_job, an_account, settings_for
 
 REPOSITORIES = [
     module
@@ -150,7 +152,7 @@ def test_keys_belong_to_their_account(database: Database) -> None:
         database.run(jobs.get_for_account(first.id, second.account_id))
 
 
-def test_a_silent_job_is_handed_out_again_and_its_old_process_writes_nothing(database: Database) -> None:
+def test_a_silent_job_gets_a_new_attempt_and_its_old_process_writes_nothing(database: Database) -> None:
     job = a_job(database)
     database.run(jobs.claim(job.id, 1, uuid4()))
     execute(database, "update jobs set heartbeat_at = now() - interval '1 minute' where id = %(id)s", id=job.id)
@@ -169,6 +171,24 @@ def test_a_silent_job_is_handed_out_again_and_its_old_process_writes_nothing(dat
             database.run(write)
     assert database.run(job_files.checkpoints(job.id)) == []
     assert database.run(job_files.files(job.id)) == []
+
+
+def test_the_first_attempt_resolves_what_the_recipe_leaves_open_for_all_of_them(database: Database) -> None:
+    first = Machine(device="cpu", threads=3, libraries={"torch": "2"})
+    job = a_job(database)
+    claimed = database.run(jobs.claim(job.id, 1, uuid4(), first))
+    recipe = msgspec.convert(claimed.request, TrainingJobRequest).recipe
+    assert (recipe.threads, recipe.device, claimed.recipe_hash) == (3, "cpu", recipe.fingerprint())
+    database.run(jobs.release(job.id, 1))
+    other = Machine(device="gpu", threads=9, libraries={})
+    again = database.run(jobs.claim(job.id, 2, uuid4(), other))
+    assert (again.request, again.recipe_hash) == (claimed.request, claimed.recipe_hash)
+
+
+def test_a_request_that_nobody_can_read_is_claimed_so_that_its_flow_fails_it(database: Database) -> None:
+    job = a_bare_generation(database)
+    machine = Machine(device="cpu", threads=3, libraries={})
+    assert database.run(jobs.claim(job.id, 1, uuid4(), machine)).request == {}
 
 
 def test_a_job_that_stays_silent_fails_unless_it_makes_progress(database: Database) -> None:

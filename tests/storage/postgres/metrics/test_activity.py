@@ -1,4 +1,4 @@
-"""Acts are counted once per key, and what cannot be counted is set aside."""
+"""Acts are counted once per key, and what cannot be counted is rejected."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_a_batch_counts_each_key_once_however_often_it_comes(database: Database,
     acts = [an_act(f"once-{n}", model, NOW - timedelta(hours=n)) for n in range(30)]
     first = database.run(activity.ingest("a", acts, now=NOW))
     again = database.run(activity.ingest("a", [*acts, an_act("new", model)], now=NOW + timedelta(days=9)))
-    assert (first.accepted, first.repeated, first.set_aside) == (30, 0, 0)
-    assert (again.accepted, again.repeated, again.set_aside) == (0, 30, 1)  # the new one is too old by then
+    assert (first.accepted, first.repeated, first.rejected) == (30, 0, 0)
+    assert (again.accepted, again.repeated, again.rejected) == (0, 30, 1)  # the new one is too old by then
     assert (counted(database, first.id), counted(database, again.id)) == (30, 0)
     waiting = Query("select hour from activity_pending where batch_id = %(id)s", {"id": first.id}, list)
     assert len(database.run(waiting)) == 30
@@ -70,21 +70,21 @@ def test_the_same_batch_at_once_is_counted_once(database: Database, model: Model
     assert sum(counted(database, batch.id) for batch in batches) == 200
 
 
-def test_the_same_key_with_another_time_is_named_and_counted_as_set_aside(database: Database, model: Model) -> None:
+def test_the_same_key_with_another_time_is_named_and_counted_as_rejected(database: Database, model: Model) -> None:
     database.run(activity.ingest("t", [an_act("moved", model)], now=NOW))
     acts = [an_act("moved", model, NOW - timedelta(days=1)), an_act("in one call", model)]
     acts.append(an_act("in one call", model, NOW - timedelta(seconds=1)))
     batch = database.run(activity.ingest("t", acts, now=NOW))
-    assert (batch.accepted, batch.repeated, batch.set_aside) == (1, 0, 2)
+    assert (batch.accepted, batch.repeated, batch.rejected) == (1, 0, 2)
     assert {refusal.key_text: refusal.reason for refusal in batch.refusals} == {
         "moved": Reason.OTHER_TIME,
         "in one call": Reason.OTHER_TIME,
     }
-    listed = {row.key_text: row.occurred_at for row in database.run(activity.set_aside(limit=2))}
+    listed = {row.key_text: row.occurred_at for row in database.run(activity.rejected(limit=2))}
     assert listed == {"moved": acts[0].occurred_at, "in one call": acts[2].occurred_at}
 
 
-def test_what_cannot_be_counted_is_set_aside_and_listed_and_the_rest_is_counted(
+def test_what_cannot_be_counted_is_rejected_and_listed_and_the_rest_is_counted(
     database: Database, model: Model
 ) -> None:
     gone = a_published_model(database, model.account_id, "gone")
@@ -106,9 +106,9 @@ def test_what_cannot_be_counted_is_set_aside_and_listed_and_the_rest_is_counted(
         "deleted": Reason.NO_ENTITY,
         **{f"no {entity}": Reason.NO_ENTITY for entity in Counted},
     }
-    assert (batch.accepted, batch.repeated, batch.set_aside) == (0, 2, len(reasons))
+    assert (batch.accepted, batch.repeated, batch.rejected) == (0, 2, len(reasons))
     assert {refusal.key_text: refusal.reason for refusal in batch.refusals} == reasons
-    listed = [row for row in database.run(activity.set_aside(limit=100)) if row.key_text in reasons]
+    listed = [row for row in database.run(activity.rejected(limit=100)) if row.key_text in reasons]
     assert Counter(row.key_text for row in listed) == Counter(reasons.keys())
 
 
@@ -132,7 +132,7 @@ def test_old_days_are_dropped_whole_and_keys_forgotten(database_url: str) -> Non
         assert database.run(activity.drop_days(keep_days=400)) == [], "some of them wait to be summed"
         database.run(Query("delete from activity_pending", {}, len))
         assert database.run(activity.drop_days(keep_days=400)) == [2]
-        for table in ("activity_keys", "activity_set_aside", "activity_batches"):
+        for table in ("activity_keys", "activity_rejected", "activity_batches"):
             database.run(retention.delete_batch(table, today - timedelta(days=14), 5000))
         left = database.run(Query("select occurred_at from activity order by 1", {}, list))
         assert [(today - row["occurred_at"]).days for row in left] == [399, 0]

@@ -34,7 +34,7 @@ BASE = BaseModelFacts(
 
 def resolved(**fields: object) -> TrainingJobRequest:
     request = TrainingRequest(data_set_id=DATA_SET, class_word="mug", **fields)  # type: ignore[arg-type]
-    return resolve(request, data_set_hash="d" * 64, base=BASE, seed=5, threads=2, libraries={"torch": "1"})
+    return resolve(request, data_set_hash="d" * 64, base=BASE, seed=5)
 
 
 def test_what_is_left_out_takes_the_base_models_default() -> None:
@@ -72,7 +72,7 @@ def test_jobs_that_differ_only_in_their_training_share_a_regularization_set() ->
 def test_a_class_word_that_does_not_fit_is_refused_with_what_to_do(word: str) -> None:
     request = TrainingRequest(data_set_id=uuid4(), class_word=word)
     with pytest.raises(InvalidRequest, match="classWord") as caught:
-        resolve(request, data_set_hash="d" * 64, base=BASE, seed=1, threads=1, libraries={})
+        resolve(request, data_set_hash="d" * 64, base=BASE, seed=1)
     assert any(hint in caught.value.fields["classWord"] for hint in ("for example", "it knows: mug, car"))
 
 

@@ -13,7 +13,7 @@ from storage.records.metrics.freshness import (
     PartitionState,
     Pause,
     Switch,
-    alarms,
+    alerts_due,
     judge,
     missing,
     unfinished,
@@ -47,7 +47,7 @@ def test_a_flow_that_ran_just_now_and_after_each_midnight_is_fresh() -> None:
     rows = a_flow({day(0): NOW - timedelta(minutes=5), day(1): midnight, day(2): midnight - timedelta(days=1)})
     assert states(rows) == [FRESH, FRESH, FRESH]
     assert judge(rows, NOW, LATE).state is FRESH
-    assert alarms([judge(rows, NOW, LATE)]) == {}
+    assert alerts_due([judge(rows, NOW, LATE)]) == {}
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_what_waits_too_long_is_late_also_when_every_day_is_finished() -> None:
     assert judge(a_flow(finished, oldest=NOW - LATE), NOW, LATE).state is FRESH
     late = judge(a_flow(finished, oldest=NOW - LATE - timedelta(seconds=1)), NOW, LATE)
     assert (late.state, late.oldest_seconds) == (TOO_LATE, 901)
-    assert "3 batches wait, the oldest for 901 s" in alarms([late])["late f"]
+    assert "3 batches wait, the oldest for 901 s" in alerts_due([late])["late f"]
 
 
 def test_an_alarm_names_the_days() -> None:
     late = judge(a_flow(), NOW, LATE)
-    assert "3 of its days are not finished in time (2026-06-10, 2026-06-09, 2026-06-08)" in alarms([late])["late f"]
+    assert "3 of its days are not finished in time (2026-06-10, 2026-06-09, 2026-06-08)" in alerts_due([late])["late f"]
 
 
 def test_a_paused_flow_is_as_late_as_ever_and_its_alarm_says_that_it_is_paused() -> None:
@@ -95,7 +95,7 @@ def test_a_paused_flow_is_as_late_as_ever_and_its_alarm_says_that_it_is_paused()
     late = judge(paused, NOW, LATE)
     assert (late.state, late.paused_at) == (TOO_LATE, NOW - timedelta(days=1))
     pauses = [Pause(flow=name, paused_in=Switch.PREFECT, paused_at=NOW) for name in ("f", "g")]
-    said = alarms([late], pauses)
+    said = alerts_due([late], pauses)
     assert set(said) == {"late f", "paused g"}
     assert said["late f"].endswith("It is paused since 2026-06-09 12:00 UTC; it goes on with: darkroom resume f")
 

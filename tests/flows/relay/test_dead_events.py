@@ -1,4 +1,4 @@
-"""An event without effect is tried ten times in its order, then set aside with an alert, and can be replayed."""
+"""An event without effect is tried ten times in its order, then given up with an alert, and can be replayed."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def told(stores: Stores) -> list[str]:
     stores.database.run(Query("update watched_flows set started_at = now()", {}, len))
     alerts.sound(stores.database, datetime.now(UTC), stores.settings.metrics.late_after_seconds)
     return [
-        row["name"] for row in stores.database.run(Query("select name from alarms where cleared_at is null", {}, list))
+        row["name"] for row in stores.database.run(Query("select name from alerts where cleared_at is null", {}, list))
     ]
 
 
-def test_a_failing_event_is_set_aside_with_an_alert_and_its_subject_goes_on_then(
+def test_a_failing_event_is_given_up_with_an_alert_and_its_subject_goes_on_then(
     stores: Stores, effects: Effects, capsys: pytest.CaptureFixture[str], environment: dict[str, str]
 ) -> None:
     moderator = an_account(stores.database)
@@ -86,9 +86,9 @@ def test_a_failing_event_is_set_aside_with_an_alert_and_its_subject_goes_on_then
         wait_is_over(stores)
     effects.drain()
     assert waiting(stores) == [broken]
-    assert (stores.database.run(outbox.backlog()).waiting, stores.database.run(outbox.backlog()).set_aside) == (0, 1)
-    assert told(stores) == ["set aside job.unheard_of"]
-    [notice] = stores.database.run(Query("select details from notifications where key like 'alarm:%%'", {}, list))
+    assert (stores.database.run(outbox.backlog()).waiting, stores.database.run(outbox.backlog()).dead) == (0, 1)
+    assert told(stores) == ["dead events: job.unheard_of"]
+    [notice] = stores.database.run(Query("select details from notifications where key like 'alert:%%'", {}, list))
     assert f"after 10 tries ({broken} of job:1)" in notice["details"]["text"]
     assert "darkroom events replay" in notice["details"]["text"]
 
@@ -111,18 +111,18 @@ def test_what_can_never_have_an_effect_is_discarded(
     for _ in range(MOST_FAILURES):
         effects.drain()
         wait_is_over(stores)
-    assert told(stores) == ["set aside job.unheard_of"]
+    assert told(stores) == ["dead events: job.unheard_of"]
     command.discard([broken])
     assert (told(stores), waiting(stores)) == ([], [])
 
 
-def test_an_event_at_which_relays_die_is_set_aside_too(stores: Stores, effects: Effects) -> None:
+def test_an_event_at_which_relays_die_is_given_up_too(stores: Stores, effects: Effects) -> None:
     deadly = add(stores, "follow.removed", "account:1")
     for _ in range(MOST_FAILURES):
         assert [row.id for row in stores.database.run(outbox.claim(1))] == [deadly]  # and the relay dies here
         wait_is_over(stores)
     effects.turn()
-    [found] = stores.database.run(outbox.set_aside())
+    [found] = stores.database.run(outbox.dead_events())
     assert (found.id, found.last_error) == (deadly, "the relay died each time it tried")
 
 
@@ -133,7 +133,7 @@ def test_the_absence_of_prefect_is_not_the_fault_of_an_event(stores: Stores, eff
         for _ in range(MOST_FAILURES + 2):
             with pytest.raises(PrefectAway):
                 away.drain()
-    assert stores.database.run(outbox.set_aside()) == []
+    assert stores.database.run(outbox.dead_events()) == []
     assert told(stores) == []
     effects.drain()
     assert stores.database.run(jobs.get(job.id)).flow_run_id is not None
@@ -154,7 +154,7 @@ def test_jobs_whose_flow_is_not_deployed_keep_their_places_and_hold_up_nothing(
         effects.drain()
     assert other not in waiting(stores)
     assert stores.database.run(outbox.backlog()).waiting == 2
-    assert stores.database.run(outbox.set_aside()) == []
+    assert stores.database.run(outbox.dead_events()) == []
     assert stores.database.run(flow_deployments.absent()) == [TRAIN]
     deploy(prefect)
     miss_deployments(stores.database, Orchestrator(prefect))
