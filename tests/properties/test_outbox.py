@@ -132,12 +132,7 @@ class Outbox(Machine):
             case "done" if row.id in self.effects:
                 self.carry_out(outbox.done(row.id), crash, None, lambda _: setattr(known, "done", True))
             case "failed":
-
-                def failed(was_given_up: bool) -> None:
-                    assert was_given_up == (not known.done and known.failures >= MOST)
-                    known.aside = known.aside if known.done else was_given_up
-
-                self.carry_out(outbox.failed(row.id, "why"), crash, None, failed)
+                self.fails(row.id, crash)
             case "wait":
 
                 def waits(_: object) -> None:
@@ -147,6 +142,28 @@ class Outbox(Machine):
                 self.carry_out(outbox.wait_no_longer("why", row.id), crash, None, waits)
             case _:
                 return
+
+    def fails(self, event: int, crash: int | None) -> None:
+        """A claimed event's effect did not happen."""
+        known = self.known[event]
+
+        def failed(was_given_up: bool) -> None:
+            assert was_given_up == (not known.done and known.failures >= MOST)
+            known.aside = known.aside if known.done else was_given_up
+
+        self.carry_out(outbox.failed(event, "why"), crash, None, failed)
+
+    @precondition(lambda self: any(known.waits for known in self.known.values()))
+    @rule()
+    def fails_each_time(self) -> None:
+        """The oldest event that waits, until it is given up: chance alone seldom gets there."""
+        event = min(event for event, known in self.known.items() if known.waits)
+        for _ in range(MOST + 1):
+            if self.known[event].waits:
+                self.execute("update outbox set next_attempt_at = now() where id = %(id)s", id=event)
+                self.known[event].due = True
+                self.claim(len(SUBJECTS), False, None)
+                self.fails(event, None)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), how=st.sampled_from(["replay", "discard"]), crash=CRASHES)
