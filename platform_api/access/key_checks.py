@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
-from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import cast
 from weakref import WeakValueDictionary
 
+from cachetools import TTLCache
 from litestar.types import Scope
 
 from platform_api.http.rate_limits import address_of
@@ -36,7 +35,7 @@ class KeyChecks:
 
     def __init__(self, stores: AsyncStores) -> None:
         self._stores = stores
-        self._worked: OrderedDict[str, float] = OrderedDict()
+        self._worked: TTLCache[str, None] = TTLCache(MAX_REMEMBERED, REMEMBERED_SECONDS)
         self._first_asks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._used: dict[str, datetime] = {}
 
@@ -47,12 +46,12 @@ class KeyChecks:
         is not asked.
         """
         digest = hashlib.sha256(f"{key_id}_{secret}".encode()).hexdigest()
-        if self._worked_lately(digest):
+        if digest in self._worked:
             return await self._look_up(digest, key_id, secret)
         # Many requests with one new key are one question: a client that begins with a hundred is not a hundred keys.
         lock = self._first_asks.setdefault(digest, asyncio.Lock())
         async with lock:
-            if self._worked_lately(digest):
+            if digest in self._worked:
                 return await self._look_up(digest, key_id, secret)
             return await self._look_up_first(scope, digest, key_id, secret)
 
@@ -82,17 +81,11 @@ class KeyChecks:
         if found is None or not found[0].works(secret, now):
             self._worked.pop(digest, None)
             raise Unauthenticated("The API key is unknown, expired or revoked. Make one with: darkroom key create")
-        self._worked[digest] = time.monotonic() + REMEMBERED_SECONDS
-        self._worked.move_to_end(digest)
-        if len(self._worked) > MAX_REMEMBERED:
-            self._worked.popitem(last=False)
+        self._worked[digest] = None
         last = found[0].last_used_at
         if last is None or last <= now - NOTED_EVERY:
             self._used[found[0].id] = now
         return found
-
-    def _worked_lately(self, digest: str) -> bool:
-        return self._worked.get(digest, 0.0) > time.monotonic()
 
     async def note_uses(self) -> None:
         """Write when keys were used. What Postgres does not take now is left to their next use."""

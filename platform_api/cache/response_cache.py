@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from typing import Any, cast
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from platform_api.http import rate_limits
+from storage.byte_cache import ByteCache
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres.events.watch import CatalogueWatch, Grounds
 from storage.settings import Settings
@@ -58,17 +59,16 @@ class Remembered:
     """The answers of one process, the longest unused of them dropped first. `counts` are by outcome."""
 
     def __init__(self, settings: Settings, watch: CatalogueWatch) -> None:
-        self._room = settings.cache.memory_mib * 1024 * 1024 if settings.cache.enabled else 0
         self._allowed_hosts = frozenset(host.encode() for host in settings.api.allowed_hosts)
-        self._answers: OrderedDict[Key, Answer] = OrderedDict()
-        self._size = 0
+        room = settings.cache.memory_mib * 1024 * 1024 if settings.cache.enabled else 0
+        self._answers: ByteCache[Key, Answer] = ByteCache(room, lambda answer: answer.size)
         self._building: dict[Key, asyncio.Event] = {}
         self.watch = watch
         self.counts: Counter[str] = Counter()
 
     def key_of(self, scope: HTTPScope) -> Key | None:
         """What an answer is kept under; None when it is not kept at all."""
-        if not self._room or scope["method"] != "GET":
+        if not self._answers.maxsize or scope["method"] != "GET":
             return None
         host = b""
         for name, value in scope["headers"]:
@@ -88,7 +88,6 @@ class Remembered:
         if known is None or known.until < time.monotonic() or not self.watch.holds(known.moment, known.grounds):
             self.counts["miss" if known is None else "outdated"] += 1
             return None
-        self._answers.move_to_end(key)
         self.counts["hit" if known.absence is None else "hit_absence"] += 1
         return known
 
@@ -117,14 +116,7 @@ class Remembered:
         if known is not None and known.moment > answer.moment:
             self.counts["refused"] += 1
             return
-        if known is not None:
-            self._size -= known.size
-        self._answers[key] = answer
-        self._answers.move_to_end(key)
-        self._size += answer.size
-        while self._size > self._room:
-            _, dropped = self._answers.popitem(last=False)
-            self._size -= dropped.size
+        self._answers.keep(key, answer)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ shown at all. When Valkey is away or empty, models are built from their rows: sl
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from storage.byte_cache import ByteCache
 from storage.redis.breaker import Breaker, ValkeyAway, short_client
 from storage.settings import CacheSettings, RedisSettings
 
@@ -30,9 +31,8 @@ class ModelCache:
     def __init__(self, redis: RedisSettings, settings: CacheSettings) -> None:
         self._client = short_client(redis)
         self._settings = settings
-        self._room = settings.memory_mib * 1024 * 1024
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._size = 0
+        room = settings.memory_mib * 1024 * 1024
+        self._kept: ByteCache[str, bytes] = ByteCache(room, lambda content: len(content) + _OVERHEAD)
         self.counts: Counter[str] = Counter()
         self.breaker = Breaker(self._client, PATIENCE_SECONDS)
 
@@ -41,12 +41,10 @@ class ModelCache:
         if not self._settings.enabled:
             return {}
         found = {name: self._kept[name] for name in names if name in self._kept}
-        for name in found:
-            self._kept.move_to_end(name)
         lacking = [name for name in names if name not in found]
         shared = await self._from_valkey(lacking) if lacking else {}
         for name, content in shared.items():
-            self._remember(name, content)
+            self._kept.keep(name, content)
         self.counts["memory"] += len(found)
         self.counts["valkey"] += len(shared)
         self.counts["missing"] += len(lacking) - len(shared)
@@ -57,7 +55,7 @@ class ModelCache:
         if not self._settings.enabled:
             return
         for name, content in contents.items():
-            self._remember(name, content)
+            self._kept.keep(name, content)
         with contextlib.suppress(ValkeyAway):
             await self.breaker.ask(lambda: self._to_valkey(contents))
 
@@ -73,16 +71,6 @@ class ModelCache:
         except ValkeyAway:
             return {}
         return {name: value for name, value in zip(names, values, strict=True) if value is not None}
-
-    def _remember(self, name: str, content: bytes) -> None:
-        known = self._kept.pop(name, None)
-        if known is not None:
-            self._size -= len(known) + _OVERHEAD
-        self._kept[name] = content
-        self._size += len(content) + _OVERHEAD
-        while self._size > self._room:
-            _, dropped = self._kept.popitem(last=False)
-            self._size -= len(dropped) + _OVERHEAD
 
     async def close(self) -> None:
         """Give the connections back."""

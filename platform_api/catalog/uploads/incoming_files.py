@@ -6,10 +6,11 @@ A plain PUT and the parts of a tus upload meet here. Of a refused file nothing s
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, Protocol, TypeVar
 from uuid import UUID
+
+from cachetools import LRUCache
 
 from platform_api.http.json_bodies import has_control_characters
 from platform_api.http.request_body import Body
@@ -55,14 +56,11 @@ class Hashers:
     """
 
     def __init__(self, most: int = 1000) -> None:
-        self._most = most
-        self._known: OrderedDict[UUID, ModelHasher] = OrderedDict()
+        self._known: LRUCache[UUID, ModelHasher] = LRUCache(most)
 
     def put(self, identity: UUID, hasher: ModelHasher) -> None:
         """Remember what was hashed of an upload; it must be received."""
         self._known[identity] = hasher
-        if len(self._known) > self._most:
-            self._known.popitem(last=False)
 
     def take(self, identity: UUID, received: int) -> ModelHasher:
         """A hasher that has taken `received` bytes of the upload or fewer; it is forgotten here."""
