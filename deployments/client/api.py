@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Generator, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import httpx
 import msgspec
 
 from deployments.client.responses import Problem
+from storage.backoff import retried
 from storage.errors import DarkroomError
 from storage.settings import Settings
 
@@ -78,18 +78,21 @@ class Api:
         self._send("DELETE", path, 0.0, options)
 
     def _send(self, method: str, path: str, patience_seconds: float, options: Mapping[str, Any]) -> httpx.Response:
-        deadline, pause = time.monotonic() + patience_seconds, FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                response = self.http.request(method, path, **options)
-                if response.status_code not in PASSING or time.monotonic() > deadline:
-                    raise_for_problem(response)
-                    return response
-            except httpx.TransportError as error:
-                if time.monotonic() > deadline:
-                    raise self.unreachable(error) from error
-            time.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        def request() -> httpx.Response:
+            response = self.http.request(method, path, **options)
+            raise_for_problem(response)
+            return response
+
+        try:
+            return retried(
+                request,
+                _passes,
+                patience_seconds=patience_seconds,
+                first_seconds=FIRST_PAUSE_SECONDS,
+                longest_seconds=LONGEST_PAUSE_SECONDS,
+            )
+        except httpx.TransportError as error:
+            raise self.unreachable(error) from error
 
     def unreachable(self, error: Exception) -> ApiUnreachable:
         """The error for a connection that failed, with what to do."""
@@ -97,6 +100,11 @@ class Api:
             f"the API at {str(self.http.base_url).rstrip('/')} does not answer ({type(error).__name__}). "
             "Is the platform up? Start it with: darkroom up --detach"
         )
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    return isinstance(error, httpx.TransportError) or (isinstance(error, ApiRefusal) and error.status in PASSING)
 
 
 def raise_for_problem(response: httpx.Response) -> None:

@@ -68,7 +68,10 @@ def hash_file(path: Path) -> str:
 
 
 def _fill(api: Api, url: str, part: Path, sha256: str, size: int, on_bytes: Callable[[int], None]) -> None:
-    """Append until the file is as long as it should be. Only tries that brought nothing new are counted."""
+    """Append until the file is as long as it should be. Only tries that brought nothing new are counted.
+
+    So this loop is our own and not storage.backoff's: a try that brought bytes and then broke off is no failure.
+    """
     reached, fruitless = -1, 0
     while True:
         done = part.stat().st_size if part.is_file() else 0

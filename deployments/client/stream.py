@@ -17,6 +17,7 @@ from deployments.client.api import (
     ApiRefusal,
     raise_for_problem,
 )
+from storage.backoff import pause_after
 
 SILENCE_SECONDS = 30.0
 PATIENCE_SECONDS = 600.0
@@ -61,13 +62,13 @@ def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SEC
     A broken connection is made again and goes on after the last event seen; each break gives one event of the kind
     INTERRUPTED. Raises ApiRefusal, and ApiUnreachable after `patience_seconds` without an answer.
     """
-    last, pause = 0, FIRST_PAUSE_SECONDS
+    last = failures = 0
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
             for event in _one_connection(api, path, last):
                 last = event.id or last
-                pause, deadline = FIRST_PAUSE_SECONDS, time.monotonic() + patience_seconds
+                failures, deadline = 0, time.monotonic() + patience_seconds
                 yield event
                 if event.kind in LAST_KINDS:
                     return
@@ -79,8 +80,8 @@ def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SEC
             if time.monotonic() > deadline:
                 raise api.unreachable(error) from error
         yield StreamEvent(None, INTERRUPTED, {})
-        time.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        failures += 1  # counted here and not by stamina: the count begins again with each event
+        time.sleep(pause_after(failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
 
 
 def _one_connection(api: Api, path: str, last: int) -> Iterator[StreamEvent]:

@@ -79,7 +79,10 @@ def _offset(api: Api, address: str) -> int:
 
 
 def _send(api: Api, address: str, path: Path, on_bytes: Callable[[int], None]) -> None:
-    """Send what the API lacks, however often the connection breaks. Only tries that brought nothing new are counted."""
+    """Send what the API lacks, however often the connection breaks. Only tries that brought nothing new are counted.
+
+    So this loop is our own and not storage.backoff's: a try that brought bytes and then broke off is no failure.
+    """
     size, reached, told, fruitless = path.stat().st_size, -1, 0, 0
 
     def tell(count: int) -> None:

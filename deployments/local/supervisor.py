@@ -31,6 +31,7 @@ from deployments.local.state import (
     name_process,
     write_record,
 )
+from storage.backoff import pause_after
 from storage.errors import DarkroomError
 from storage.settings import MIB
 
@@ -65,7 +66,7 @@ class Supervised:
     next_start: float = 0.0
     next_probe: float = 0.0
     next_look: float = 0.0
-    look_pause: float = 0.0
+    looks: int = 0
     kill_at: float = 0.0
 
     @property
@@ -145,10 +146,8 @@ class Supervisor:
     def _look_again(self, one: Supervised) -> None:
         """Start a part that has ended once more when it is wanted; less and less often when that does not help."""
         wanted = one.part.wanted_again(one.since)
-        one.look_pause = (
-            min(max(one.look_pause * 2, FIRST_LOOK_SECONDS), LONGEST_LOOK_SECONDS) if wanted else FIRST_LOOK_SECONDS
-        )
-        one.next_look = time.monotonic() + one.look_pause
+        one.looks = one.looks + 1 if wanted else 1
+        one.next_look = time.monotonic() + pause_after(one.looks, FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS)
         if wanted:
             self._say("darkroom", f"{one.part.name} is wanted again; starting it")
             self._start(one)
@@ -221,7 +220,7 @@ class Supervisor:
                 f"{one.part.name} {what}, {one.deaths} times. Its log, {one.log.file}, ends with:\n"
                 f"{one.log.last_lines()}"
             )
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** (one.deaths - 1), LONGEST_PAUSE_SECONDS)
+        pause = pause_after(one.deaths, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         one.next_start = time.monotonic() + pause
         self._say("darkroom", f"{one.part.name} (process {pid}) {what}; starting it again in {pause:g} s")
         self._enter(one, PartState.BACKING_OFF)

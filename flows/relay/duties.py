@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from storage.backoff import pause_after
 from storage.errors import DarkroomError, StoreFailure
 from storage.postgres.connection import Database
 from storage.postgres.events import duties
@@ -43,7 +44,7 @@ class DutyThread(threading.Thread):
     def __init__(self, duty: Duty, database: Database, stopping: threading.Event) -> None:
         super().__init__(name=duty.name, daemon=True)
         self._duty, self._database, self._stopping = duty, database, stopping
-        self._pause = 0.0
+        self._failures = 0
         self._noted_at = 0.0
 
     def run(self) -> None:
@@ -53,15 +54,15 @@ class DutyThread(threading.Thread):
             try:
                 more = self._duty.turn()
             except Exception as error:  # noqa: BLE001 - one duty's failure is its own: it is noted, and tried again
-                self._fail(error)
-                self._stopping.wait(self._pause)
+                # Not storage.backoff's `retried`: its sleep would not end with the relay.
+                self._stopping.wait(self._fail(error))
             else:
                 self._succeed()
                 self._duty.waking.wait(BREATH_SECONDS if more else self._duty.every_seconds)
 
     def _succeed(self) -> None:
         now = time.monotonic()
-        if self._pause or now - self._noted_at >= NOTED_SECONDS:
+        if self._failures or now - self._noted_at >= NOTED_SECONDS:
             try:
                 self._database.run(duties.succeeded(self._duty.name))
             except (StoreFailure, psycopg.Error) as error:
@@ -71,16 +72,18 @@ class DutyThread(threading.Thread):
                 log.exception("%s: its success could not be noted", self._duty.name)
                 return
             self._noted_at = now
-        self._pause = 0.0
+        self._failures = 0
 
-    def _fail(self, error: Exception) -> None:
-        self._pause = min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, self._pause * 2))
+    def _fail(self, error: Exception) -> float:
+        """Note a failure; returns for how many seconds to wait."""
+        self._failures += 1
+        pause = pause_after(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         expected = isinstance(error, DarkroomError | psycopg.Error)
         name = error.code if isinstance(error, DarkroomError) else type(error).__name__
         log.log(
             logging.WARNING if expected else logging.ERROR,
             "%s: waiting %.0f s: %s: %s",
-            *(self._duty.name, self._pause, name, error),
+            *(self._duty.name, pause, name, error),
             exc_info=None if expected else error,
         )
         try:
@@ -89,3 +92,4 @@ class DutyThread(threading.Thread):
             log.warning("%s: its failure was not noted: %s: %s", self._duty.name, type(away).__name__, away)
         except Exception:
             log.exception("%s: its failure could not be noted", self._duty.name)
+        return pause

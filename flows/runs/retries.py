@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import random
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from storage import backoff
 from storage.errors import StoreUnavailable
 from storage.postgres.connection import Query, Script
 from storage.stores import Stores
 
-log = logging.getLogger("darkroom.retries")
-
 T = TypeVar("T")
-
-FIRST_WAIT_SECONDS = 0.2
-LONGEST_WAIT_SECONDS = 5.0
 
 
 def passes_by_waiting(error: BaseException) -> bool:
@@ -33,19 +26,7 @@ def retried(call: Callable[[], T], *, patience_seconds: float, check: Callable[[
 
     `check` runs before each try and may raise to stop waiting. Raises the last StoreUnavailable.
     """
-    deadline = time.monotonic() + patience_seconds
-    wait = FIRST_WAIT_SECONDS
-    while True:
-        if check is not None:
-            check()
-        try:
-            return call()
-        except StoreUnavailable as error:
-            if time.monotonic() + wait > deadline:
-                raise
-            log.warning("tried again in %.1f s: %s: %s", wait, error.code, error)
-        time.sleep(wait * random.uniform(0.8, 1.2))
-        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+    return backoff.retried(call, StoreUnavailable, patience_seconds=patience_seconds, check=check)
 
 
 def patiently(stores: Stores, call: Callable[[], T], check: Callable[[], None] | None = None) -> T:

@@ -22,6 +22,7 @@ from platform_api.http.headers import EVENT_STREAM
 from platform_api.http.limits import Slots
 from platform_api.http.pages import camelised
 from platform_api.http.shutdown import CLOSING_EVENT, Stopping
+from storage.backoff import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, pause_after
 from storage.errors import InvalidRequest, StoreFailure, StoreUnavailable
 from storage.postgres.connection import AsyncDatabase, Script
 from storage.postgres.events import outbox
@@ -88,21 +89,21 @@ class Announcements:
 
     async def listen(self) -> None:
         """Listen until cancelled; connect again, ever more slowly, when Postgres goes away."""
-        pause = 0.2
+        failures = 0
         while True:
             try:
                 async with await self._database.connect() as connection:
                     for channel in CHANNELS:
                         await connection.execute(f"listen {channel}".encode())
-                    pause = 0.2
+                    failures = 0
                     for subject in list(self._waiting):
                         self._announce(subject)
                     async for announcement in connection.notifies():
                         self._announce(announcement.payload)
             except (StoreUnavailable, psycopg.OperationalError, psycopg.InterfaceError) as error:
-                LOG.warning("events: not listening (%s), again in %.1f s", type(error).__name__, pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+                LOG.warning("events: not listening (%s); trying again", type(error).__name__)
+            failures += 1  # counted here and not by stamina: the count begins again in the middle of a try
+            await asyncio.sleep(pause_after(failures, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS))
 
     def _announce(self, subject: str) -> None:
         if subject == EVERY_READER:

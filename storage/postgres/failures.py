@@ -31,7 +31,9 @@ from storage.settings import PostgresSettings
 log = logging.getLogger("darkroom.postgres")
 
 AGAIN_SECONDS = (0.01, 0.05, 0.2)
-"""How long to wait before a transaction that met a conflict is run again, each time: about as long as another takes."""
+"""How long to wait before a transaction that met a conflict is run again, each time: about as long as another takes.
+
+Not storage.backoff's `retried`: the sync and the async driver share this table, and each repeats a script's maker."""
 FAILURES = (psycopg.OperationalError, psycopg.InterfaceError, refusals.IdleInTransactionSessionTimeout, PoolTimeout)
 """What the driver raises when the statement or the data are not at fault."""
 

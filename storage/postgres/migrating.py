@@ -14,7 +14,6 @@ batches and goes on where it was cut short. An index that was cut short is dropp
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from storage.backoff import retried
 from storage.errors import DarkroomError
 
 log = logging.getLogger("darkroom.migrations")
@@ -48,6 +48,7 @@ TURN_SECONDS = 900.0
 IDLE_SECONDS = 30.0
 """A starter that is stopped or lost in the middle holds its locks no longer than this."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
+_HELD_BY_OTHERS = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 _HEADER_TIMEOUT = re.compile(r"^-- statement_timeout (\d+(?:ms|s|min|h)): .{10,}$", re.MULTILINE)
 _HEADER_ALONE = re.compile(r"^-- no transaction: .{10,}$", re.MULTILINE)
@@ -252,21 +253,19 @@ def _with_retries(
     connection: psycopg.Connection[Any], migration: Migration, patience_seconds: float, work: Callable[[], None]
 ) -> None:
     """Do `work` again while others hold what it needs, with pauses in which they pass. Raises MigrationBlocked."""
-    deadline, pause = time.monotonic() + patience_seconds, FIRST_PAUSE_SECONDS
-    while True:
-        try:
-            work()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-            if time.monotonic() + pause > deadline:
-                raise MigrationBlocked(
-                    f"Migration {migration.name} did not get its locks in {patience_seconds:.0f} s. "
-                    f"{_oldest(connection)} Start again when those have ended; nothing of it is left."
-                ) from error
-            log.warning("migration %s did not get a lock; again in about %.1f s", migration.name, pause)
-        else:
-            return
-        time.sleep(pause * random.uniform(0.8, 1.2))
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+    try:
+        retried(
+            work,
+            _HELD_BY_OTHERS,
+            patience_seconds=patience_seconds,
+            first_seconds=FIRST_PAUSE_SECONDS,
+            longest_seconds=LONGEST_PAUSE_SECONDS,
+        )
+    except _HELD_BY_OTHERS as error:
+        raise MigrationBlocked(
+            f"Migration {migration.name} did not get its locks in {patience_seconds:.0f} s. "
+            f"{_oldest(connection)} Start again when those have ended; nothing of it is left."
+        ) from error
 
 
 def _oldest(connection: psycopg.Connection[Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import fsspec
 
 from flows.upkeep.backup.backup_store import verified
 from flows.upkeep.backup.manifest import Amount, Artifact
+from storage.backoff import retried
 from storage.blobs.failures import failures_of, named
 from storage.blobs.store import CHUNK, BlobStore
 from storage.blobs.stored import Blob, facts_at
@@ -125,15 +125,18 @@ def copy_artifacts(url: str, target: BlobStore, there: Mapping[str, int]) -> tup
 def _copy_artifact(
     filesystem: Any, root: str, path: str, target: BlobStore, known: Mapping[str, int]
 ) -> Artifact | None:
-    for attempt in range(CHANGING_TRIES):
-        try:
-            with named(failures_of(filesystem), path):
-                return _copy_as_it_is(filesystem, root, path, target, known)
-        except BlobMissing:
-            return None
-        except BlobCorrupted:
-            time.sleep(0.1 * 2**attempt)  # it is being written
-    raise BackupFailed(f"MLflow's artifact {path} changed each time it was read. Back up again when it rests.")
+    def copy() -> Artifact:
+        with named(failures_of(filesystem), path):
+            return _copy_as_it_is(filesystem, root, path, target, known)
+
+    try:
+        return retried(copy, BlobCorrupted, patience_seconds=None, attempts=CHANGING_TRIES, first_seconds=0.1)
+    except BlobMissing:
+        return None
+    except BlobCorrupted as error:
+        raise BackupFailed(
+            f"MLflow's artifact {path} changed each time it was read. Back up again when it rests."
+        ) from error
 
 
 def _copy_as_it_is(filesystem: Any, root: str, path: str, target: BlobStore, known: Mapping[str, int]) -> Artifact:
