@@ -22,8 +22,8 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from storage.records.policy.signed_links import job_image_link
 from storage.settings import ApiSettings
+from storage.signing import job_image_link
 
 log = logging.getLogger("darkroom.artifacts")
 

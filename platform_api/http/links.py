@@ -11,6 +11,7 @@ from litestar import Request
 from storage.records.catalog.catalog import CatalogImage
 from storage.records.policy.signed_links import Link, image_subject
 from storage.settings import ApiSettings
+from storage.signing import link_query
 
 API = "/api/v1"
 
@@ -41,7 +42,8 @@ class Addresses:
         if public or not keys:
             return self.base + path
         subject, expires = image_subject(image.id, image.sha256), link_expiry(self.settings)
-        return f"{self.base}{path}?{Link(subject=subject, reader=self.reader, expires=expires).query(keys)}"
+        link = Link(subject=subject, reader=self.reader, expires=expires)
+        return f"{self.base}{path}?{link_query(link, keys)}"
 
 
 def link_expiry(settings: ApiSettings) -> int:

@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 
 from platform_api.http.links import link_expiry
-from storage.records.policy.signed_links import job_image_link
 from storage.settings import ApiSettings
+from storage.signing import job_image_link
 
 Item = TypeVar("Item")
 

@@ -17,8 +17,9 @@ from platform_api.http.problems import can_answer
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
 from storage.postgres.notifications import endpoints, preferences
-from storage.records.notifications.notification_links import LONGEST, Confirm, Unsubscribe, read_link
+from storage.records.notifications.notification_links import LONGEST, Confirm, Unsubscribe
 from storage.records.notifications.notifications import TYPES, Channel
+from storage.signing import read_email_link
 from storage.stores import AsyncStores
 
 Token = Annotated[str, Parameter(min_length=1, max_length=LONGEST, description="The signed part of the link.")]
@@ -37,7 +38,7 @@ class NotificationLinks(Controller):
     @get("/confirm", media_type=MediaType.HTML, responses=can_answer(403, 422), summary="Page that confirms an address")
     async def ask_to_confirm(self, stores: AsyncStores, token: Token) -> Response[str]:
         """A page with a button. Changes nothing."""
-        read_link(token, Confirm, stores.settings.api.signing_keys)
+        read_email_link(token, Confirm, stores.settings.api.signing_keys)
         return _page("Is this your e-mail address?", "Then Darkroom may write to it.", "Yes, it is mine")
 
     @post(
@@ -49,7 +50,7 @@ class NotificationLinks(Controller):
     )
     async def confirm(self, stores: AsyncStores, token: Token) -> Response[str]:
         """The address is used from now on. A link of an address that was changed since is not found."""
-        link = read_link(token, Confirm, stores.settings.api.signing_keys)
+        link = read_email_link(token, Confirm, stores.settings.api.signing_keys)
         endpoint = await stores.database.run(endpoints.confirm(link.endpoint_id))
         return _page("Confirmed", f"Darkroom may write to {endpoint.shown}.")
 
@@ -61,7 +62,7 @@ class NotificationLinks(Controller):
     )
     async def ask_to_unsubscribe(self, stores: AsyncStores, token: Token) -> Response[str]:
         """A page with a button. Changes nothing."""
-        link = read_link(token, Unsubscribe, stores.settings.api.signing_keys)
+        link = read_email_link(token, Unsubscribe, stores.settings.api.signing_keys)
         return _page("No more e-mail of this kind?", _about(link), "No more e-mail of this kind")
 
     @post(
@@ -73,7 +74,7 @@ class NotificationLinks(Controller):
     )
     async def unsubscribe(self, stores: AsyncStores, token: Token) -> Response[str]:
         """No more e-mail of the types that the link names, also of what waits already. Other channels go on."""
-        link = read_link(token, Unsubscribe, stores.settings.api.signing_keys)
+        link = read_email_link(token, Unsubscribe, stores.settings.api.signing_keys)
 
         def script() -> Script[None]:
             known = [kind for kind in link.types if kind in TYPES]

@@ -19,9 +19,10 @@ from email.utils import format_datetime
 
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
 from storage.postgres.notifications.sendings import Purpose
-from storage.records.notifications.notification_links import Confirm, Unsubscribe, write_link
+from storage.records.notifications.notification_links import Confirm, Unsubscribe
 from storage.records.policy.signed_links import SigningKeys
 from storage.settings import NotificationSettings
+from storage.signing import write_email_link
 
 LINKS = "/api/v1/notifications"
 
@@ -91,7 +92,7 @@ class EmailSender:
         message["Auto-Submitted"] = "auto-generated"
         match parcel.purpose:
             case Purpose.CONFIRM:
-                token = write_link(Confirm(endpoint_id=parcel.endpoint_id), self._signing_keys)
+                token = write_email_link(Confirm(endpoint_id=parcel.endpoint_id), self._signing_keys)
                 link = f"{self._public_url}{LINKS}/confirm?token={token}"
                 words = "Somebody, we hope you, asked Darkroom to write to this address. If it was not you, do nothing."
                 _write(message, "Confirm your e-mail address", [("Confirm your e-mail address", words, link)], "")
@@ -103,7 +104,7 @@ class EmailSender:
 
     def _tell(self, message: EmailMessage, parcel: Parcel) -> None:
         types = tuple(sorted({item.type for item in parcel.items}))
-        token = write_link(Unsubscribe(reader=parcel.reader, types=types), self._signing_keys)
+        token = write_email_link(Unsubscribe(reader=parcel.reader, types=types), self._signing_keys)
         stop = f"{self._public_url}{LINKS}/unsubscribe?token={token}"
         message["List-Unsubscribe"] = f"<{stop}>"
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"

@@ -30,6 +30,7 @@ from storage.records.catalog.listing import ImageFilter, ImageSort, Period
 from storage.records.policy.checks import check_fetched
 from storage.records.policy.signed_links import Link, image_subject, job_file_subject
 from storage.records.policy.viewers import WITH_BLOCKED, Viewer
+from storage.signing import is_signed
 from storage.stores import AsyncStores
 
 MOST, USUAL = 200, 100
@@ -178,7 +179,7 @@ class Images(Controller):
         if not (number.isascii() and number.isdigit() and len(number) < 19 and len(sha256) == 64 and sha256.isalnum()):
             raise NotFound("There is no image at this address.")
         link = Link(subject=image_subject(int(number), sha256), reader=reader, expires=expires)
-        signed = link.is_signed(signature, stores.settings.api.signing_keys, int(time.time()))
+        signed = is_signed(link, signature, stores.settings.api.signing_keys, int(time.time()))
         found = await stores.database.run(policy.image(int(number), sha256, reader if signed else None))
         check_fetched(found.viewer, found.facts)
         image = found.image
@@ -209,7 +210,7 @@ class Images(Controller):
         if job is None:
             raise refusal
         link = Link(subject=job_file_subject(job, sha256), reader=None, expires=expires)
-        if not link.is_signed(signature, stores.settings.api.signing_keys, int(time.time())):
+        if not is_signed(link, signature, stores.settings.api.signing_keys, int(time.time())):
             raise refusal
         facts, file = await stores.database.run(policy.job_file(job, sha256))
         check_fetched(Viewer(account_id=facts.owner_id), facts)

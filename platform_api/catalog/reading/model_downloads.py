@@ -33,6 +33,7 @@ from storage.records.policy.checks import check_fetched
 from storage.records.policy.facts import version_facts
 from storage.records.policy.signed_links import Link, file_subject
 from storage.records.policy.viewers import Viewer
+from storage.signing import is_signed, link_query
 from storage.stores import AsyncStores
 
 ROOT = "/api/download"
@@ -89,7 +90,7 @@ class ModelDownloads(Controller):
             cast(Tally, state.tally).add(Counted.VERSION, version_id, Metric.DOWNLOAD)
         expires = int(time.time()) + stores.settings.api.download_link_seconds
         link = Link(subject=file_subject(file.id, name), reader=number_of(request), expires=expires)
-        query = link.query(stores.settings.api.signing_keys)
+        query = link_query(link, stores.settings.api.signing_keys)
         # Clients that follow by hand take the file's name from here.
         saved_as = urlencode({"response-content-disposition": f'attachment; filename="{name}"'})
         place = f"{ROOT}/files/{file.id}/{quote(name, safe='')}?{query}&{saved_as}"
@@ -115,7 +116,7 @@ class ModelDownloads(Controller):
         The account `for` which the link was made must still be allowed to have them.
         """
         link = Link(subject=file_subject(file_id, name), reader=reader, expires=expires)
-        if not link.is_signed(signature, stores.settings.api.signing_keys, int(time.time())):
+        if not is_signed(link, signature, stores.settings.api.signing_keys, int(time.time())):
             raise LinkRefused("The link is not signed by us or has expired. Begin at the version's download address.")
         found = await stores.database.run(policy.file_by_id(file_id, reader))
         check_fetched(found.viewer, found.facts)

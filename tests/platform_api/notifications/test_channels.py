@@ -14,10 +14,11 @@ from storage.postgres.notifications import endpoints, preferences, sendings
 from storage.postgres.notifications.sendings import Purpose, SendingState
 from storage.push_key import public_push_key
 from storage.records.accounts.accounts import Scope
-from storage.records.notifications.notification_links import Confirm, Unsubscribe, write_link
+from storage.records.notifications.notification_links import Confirm, Unsubscribe
 from storage.records.notifications.notifications import Channel, Frequency, Preference
 from storage.records.policy.signed_links import SigningKeys
 from storage.sealing import Seal
+from storage.signing import write_email_link
 from tests.flows.notifications.channels.browser import Browser, unbase64
 from tests.platform_api.door import ALL, Door
 
@@ -51,7 +52,7 @@ def test_an_email_address_is_confirmed_by_a_page_that_posts(shared_door: Door):
     assert (made["address"], made["state"]) == ("A…@example.com", "unconfirmed")
     assert ann.post(f"{AT}/channels/email/test").status_code == 409
     endpoint = shared_door.database.run(endpoints.get(number(shared_door, "ann"), Channel.EMAIL))
-    link = f"{AT}/confirm?token={write_link(Confirm(endpoint_id=endpoint.id), KEY)}"
+    link = f"{AT}/confirm?token={write_email_link(Confirm(endpoint_id=endpoint.id), KEY)}"
     stranger = shared_door.client("")
     for _ in range(2):
         page = stranger.get(link)
@@ -75,7 +76,7 @@ def test_one_click_stops_one_kind_of_email_and_nothing_else(shared_door: Door):
     reader = number(shared_door, "bob")
     wish = Preference(type="job_failed", channel=Channel.EMAIL, frequency=Frequency.HOURLY)
     shared_door.database.run(preferences.say(reader, [wish]))
-    link = f"{AT}/unsubscribe?token={write_link(Unsubscribe(reader=reader, types=('system', 'gone')), KEY)}"
+    link = f"{AT}/unsubscribe?token={write_email_link(Unsubscribe(reader=reader, types=('system', 'gone')), KEY)}"
     stranger = shared_door.client("")
     assert "News of the platform itself." in stranger.get(link).text
     assert shared_door.database.run(preferences.said(reader)) == [wish]
@@ -89,9 +90,9 @@ def test_one_click_stops_one_kind_of_email_and_nothing_else(shared_door: Door):
 @pytest.mark.parametrize("kind", ["confirm", "unsubscribe"])
 def test_a_link_that_is_not_ours_does_nothing(shared_door: Door, kind: str):
     reader = number(shared_door, "cid")
-    ours = write_link(Unsubscribe(reader=reader, types=("system",)), KEY)
-    others = write_link(Unsubscribe(reader=reader, types=("system",)), SigningKeys(current="another key"))
-    wrong_kind = ours if kind == "confirm" else write_link(Confirm(endpoint_id=UUID(int=1)), KEY)
+    ours = write_email_link(Unsubscribe(reader=reader, types=("system",)), KEY)
+    others = write_email_link(Unsubscribe(reader=reader, types=("system",)), SigningKeys(current="another key"))
+    wrong_kind = ours if kind == "confirm" else write_email_link(Confirm(endpoint_id=UUID(int=1)), KEY)
     stranger = shared_door.client("")
     for token in (others, wrong_kind, ours[:-2], "x", "é", "A" * 40):
         for method in ("GET", "POST"):

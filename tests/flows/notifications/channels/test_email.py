@@ -15,10 +15,11 @@ from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints, sendings
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Purpose
-from storage.records.notifications.notification_links import Unsubscribe, read_link
+from storage.records.notifications.notification_links import Unsubscribe
 from storage.records.notifications.notifications import Channel, SystemNotice
 from storage.records.policy.signed_links import SigningKeys
 from storage.settings import Settings
+from storage.signing import read_email_link
 from tests.conftest import free_port
 from tests.flows.notifications.conftest import Told, both
 
@@ -79,7 +80,9 @@ def test_an_email_says_it_in_text_and_html_and_can_be_stopped_with_one_click(tol
     assert message["Message-ID"] == f"<{sending['id']}@d.example>"
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     link = str(message["List-Unsubscribe"]).strip("<>")
-    assert read_link(link.partition("token=")[2], Unsubscribe, KEYS) == Unsubscribe(reader=reader, types=("system",))
+    assert read_email_link(link.partition("token=")[2], Unsubscribe, KEYS) == Unsubscribe(
+        reader=reader, types=("system",)
+    )
     text, page = message.get_body(("plain",)), message.get_body(("html",))
     assert text is not None
     assert page is not None
