@@ -1,14 +1,17 @@
-"""A job's event stream, followed to its end across broken connections."""
+"""A job's event stream, followed to its end across broken connections.
+
+httpx-sse reads the stream; it does not connect again, which is done here."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import msgspec
+from httpx_sse import EventSource
 
 from deployments.client.api import (
     FIRST_PAUSE_SECONDS,
@@ -22,6 +25,8 @@ from storage.backoff import pause_after
 SILENCE_SECONDS = 30.0
 PATIENCE_SECONDS = 600.0
 INTERRUPTED = "interrupted"
+NO_CONTENT = 204
+"""The answer for a job that has ended, to who has heard all of it."""
 LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
@@ -34,26 +39,17 @@ class StreamEvent:
     data: dict[str, Any]
 
 
-def read_events(lines: Iterable[str]) -> Iterator[StreamEvent]:
-    """The events of a text/event-stream. Comments and events without data are passed over.
+def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
+    """The events of a text/event-stream. Those without data are passed over. Raises httpx.TransportError.
 
-    Source: WHATWG HTML, 9.2.6 Interpreting an event stream.
+    The standard lets an event without an id keep the one before it; here it has none, since it is not that event.
     """
-    identity: int | None = None
-    kind, data = "message", list[str]()
-    for line in lines:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if not line:
-            if data:
-                yield StreamEvent(identity, kind, msgspec.json.decode("\n".join(data), type=dict[str, Any]))
-            identity, kind, data = None, "message", []
-        elif name == "id" and value.isdigit():
-            identity = int(value)
-        elif name == "event":
-            kind = value
-        elif name == "data":
-            data.append(value)
+    last = ""
+    for event in EventSource(response).iter_sse():
+        identity = int(event.id) if event.id != last and event.id.isdigit() else None
+        last = event.id
+        if event.data:
+            yield StreamEvent(identity, event.event, msgspec.json.decode(event.data, type=dict[str, Any]))
 
 
 def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[StreamEvent]:
@@ -91,7 +87,8 @@ def _one_connection(api: Api, path: str, last: int) -> Iterator[StreamEvent]:
         if not response.is_success:
             response.read()
         raise_for_problem(response)
-        yield from read_events(response.iter_lines())
+        if response.status_code != NO_CONTENT:
+            yield from read_events(response)
 
 
 def _has_ended(api: Api, path: str) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+import httpx
+import pytest
+
 from deployments.client.api import open_api
 from deployments.client.stream import INTERRUPTED, StreamEvent, follow_events, read_events
 from storage.settings import load_settings
@@ -25,7 +28,24 @@ def test_a_stream_is_read_as_the_standard_says() -> None:
         "data: {",
     ]
 
-    assert list(read_events(lines)) == [StreamEvent(7, "job.started", {"a": 1})]
+    assert list(read_events(a_stream(*lines))) == [StreamEvent(7, "job.started", {"a": 1})]
+
+
+def test_only_an_event_that_has_an_id_of_its_own_has_one() -> None:
+    tick = ("event: progress", 'data: {"step": 1}', "")
+    lines = [*tick, "id: 7", "event: job.started", "data: {}", "", *tick, "id: x", "data: {}", ""]
+
+    assert [event.id for event in read_events(a_stream(*lines))] == [None, 7, None, None]
+
+
+def test_an_answer_that_is_no_stream_is_a_broken_connection() -> None:
+    with pytest.raises(httpx.TransportError, match="text/event-stream"):
+        list(read_events(httpx.Response(200, html="<p>a proxy's page")))
+
+
+def a_stream(*lines: str) -> httpx.Response:
+    """An answer of these lines."""
+    return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text="\n".join([*lines, ""]))
 
 
 def test_every_event_comes_once_and_in_order_though_the_connection_breaks(line: Line, monkeypatch) -> None:
