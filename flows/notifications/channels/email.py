@@ -7,7 +7,6 @@ as one. A receiver that is refused for good (5xx) ends the address; everything e
 from __future__ import annotations
 
 import contextlib
-import html
 import smtplib
 import socket
 import ssl
@@ -16,6 +15,10 @@ from collections.abc import Generator
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
 from storage.postgres.notifications.sendings import Purpose
@@ -25,6 +28,21 @@ from storage.settings import NotificationSettings
 from storage.signing import write_email_link
 
 LINKS = "/api/v1/notifications"
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(enabled_extensions=("html.jinja",)),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+class EmailPart(NamedTuple):
+    """One of the things that an e-mail says; `link` may be empty."""
+
+    heading: str
+    text: str
+    link: str
 
 
 class EmailSender:
@@ -95,9 +113,11 @@ class EmailSender:
                 token = write_email_link(Confirm(endpoint_id=parcel.endpoint_id), self._signing_keys)
                 link = f"{self._public_url}{LINKS}/confirm?token={token}"
                 words = "Somebody, we hope you, asked Darkroom to write to this address. If it was not you, do nothing."
-                _write(message, "Confirm your e-mail address", [("Confirm your e-mail address", words, link)], "")
+                _write(
+                    message, "Confirm your e-mail address", [EmailPart("Confirm your e-mail address", words, link)], ""
+                )
             case Purpose.TEST:
-                _write(message, "A test from Darkroom", [("It works", "This address can be told.", "")], "")
+                _write(message, "A test from Darkroom", [EmailPart("It works", "This address can be told.", "")], "")
             case Purpose.NOTIFY:
                 self._tell(message, parcel)
         return message
@@ -109,26 +129,19 @@ class EmailSender:
         message["List-Unsubscribe"] = f"<{stop}>"
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         parts = [
-            (item.words.title, item.words.text, self._public_url + item.words.path if item.words.path else "")
+            EmailPart(item.words.title, item.words.text, self._public_url + item.words.path if item.words.path else "")
             for item in parcel.items
         ]
-        title = parts[0][0] if len(parts) == 1 else f"{len(parts)} notifications: {parts[0][0]}"
+        title = parts[0].heading if len(parts) == 1 else f"{len(parts)} notifications: {parts[0].heading}"
         _write(message, title, parts, stop)
 
 
-def _write(message: EmailMessage, title: str, parts: list[tuple[str, str, str]], stop: str) -> None:
+def _write(message: EmailMessage, title: str, parts: list[EmailPart], stop: str) -> None:
+    """Fill in the subject and both parts. `stop` is the address that ends e-mail of this kind; it may be empty."""
     message["Subject"] = title
-    text = "\n\n".join("\n".join(line for line in part if line) for part in parts)
-    page = "".join(
-        f"<h2 style='font-size:1.1em'>{html.escape(heading)}</h2><p>{html.escape(words)}</p>"
-        + (f"<p><a href='{html.escape(link, quote=True)}'>{html.escape(link)}</a></p>" if link else "")
-        for heading, words, link in parts
-    )
-    if stop:
-        text += f"\n\n--\nNo more e-mail of this kind: {stop}\n"
-        page += f"<hr><p><a href='{html.escape(stop, quote=True)}'>No more e-mail of this kind</a></p>"
-    message.set_content(text)
-    message.add_alternative(f"<!doctype html><html lang=en><body>{page}</body></html>", subtype="html")
+    text, page = (_TEMPLATES.get_template(f"email.{kind}.jinja") for kind in ("txt", "html"))
+    message.set_content(text.render(parts=parts, stop=stop))
+    message.add_alternative(page.render(parts=parts, stop=stop), subtype="html")
 
 
 def _refused(code: int, text: bytes | str) -> Outcome:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from uuid import UUID
 
 import pytest
 from aiosmtpd.controller import Controller
 
 from flows.notifications.channels.email import EmailSender
+from flows.notifications.channels.protocol import Item, Parcel
 from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints, sendings
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Purpose
 from storage.records.notifications.notification_links import Unsubscribe
-from storage.records.notifications.notifications import Channel, SystemNotice
+from storage.records.notifications.notifications import Channel, SystemNotice, Words
 from storage.records.policy.signed_links import SigningKeys
-from storage.settings import Settings
+from storage.settings import NotificationSettings, Settings
 from storage.signing import read_email_link
 from tests.conftest import free_port
 from tests.flows.notifications.conftest import Told, both
@@ -147,3 +150,76 @@ def test_a_confirmation_of_an_address_that_was_changed_goes_nowhere(told: Told, 
     deliver(told.stores, both(mail.sender))
     assert mail.box.messages == []
     assert told.rows("select state from sendings") == [{"state": "suppressed"}]
+
+
+STOP = (
+    "https://d.example/api/v1/notifications/unsubscribe?token="
+    "g6R0eXBlq3Vuc3Vic2NyaWJlpnJlYWRlcgOldHlwZXOSrGpvYl9maW5pc2hlZKZzeXN0ZW0.jLs7mwmtjue4fDJeQ_lLC6SefyLMwbIhtoV5O6p1dSw"
+)
+# What the e-mail said while it was put together by hand.
+TEXT = f"""Your model <Ann's & co> is ready
+It is "in" the catalogue.
+Look.
+https://d.example/api/v1/models/7?a=1&b=2
+
+Maintenance
+On Sunday.
+
+--
+No more e-mail of this kind: {STOP}
+"""
+PAGE = (
+    "<!doctype html><html lang=en><body><h2 style='font-size:1.1em'>Your model &lt;Ann's &amp; co&gt; is ready</h2>"
+    '<p>It is "in" the catalogue.\nLook.</p>'
+    "<p><a href='https://d.example/api/v1/models/7?a=1&amp;b=2'>https://d.example/api/v1/models/7?a=1&amp;b=2</a></p>"
+    "<h2 style='font-size:1.1em'>Maintenance</h2><p>On Sunday.</p>"
+    f"<hr><p><a href='{STOP}'>No more e-mail of this kind</a></p></body></html>"
+)
+
+
+def a_parcel(purpose: Purpose, *words: Words) -> Parcel:
+    """A sending to reader 3 that carries these words."""
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    types = ("job_finished", "system")
+    items = [
+        Item(id=number, type=kind, words=said, details={}, created_at=moment)
+        for number, (kind, said) in enumerate(zip(types, words, strict=False))
+    ]
+    return Parcel(UUID(int=1), purpose, 3, UUID(int=2), "ann@example.com", (), items, moment)
+
+
+def parts_of(parcel: Parcel) -> tuple[str, str]:
+    """The text and the HTML of a parcel's e-mail, line ends of the HTML's layout left out."""
+    sender = EmailSender(NotificationSettings(sender="news@d.example"), "https://d.example", KEYS)  # type: ignore[call-arg]
+    message = sender.message(parcel)
+    text, page = message.get_body(("plain",)), message.get_body(("html",))
+    assert text is not None
+    assert page is not None
+    return text.get_content(), page.get_content().replace("&#39;", "'").replace("&#34;", '"').replace(">\n", ">")
+
+
+def test_an_email_says_what_it_said_before_there_were_templates() -> None:
+    model = Words(
+        title="Your model <Ann's & co> is ready",
+        text='It is "in" the catalogue.\nLook.',
+        path="/api/v1/models/7?a=1&b=2",
+    )
+    parcel = a_parcel(Purpose.TELL, model, Words(title="Maintenance", text="On Sunday.", path=""))
+    assert parts_of(parcel) == (TEXT, PAGE)
+
+
+def test_an_email_without_a_link_to_stop_it_ends_with_its_last_part() -> None:
+    assert parts_of(a_parcel(Purpose.TEST)) == (
+        "It works\nThis address can be told.\n",
+        "<!doctype html><html lang=en><body><h2 style='font-size:1.1em'>It works</h2>"
+        "<p>This address can be told.</p></body></html>",
+    )
+
+
+def test_no_name_that_somebody_chose_is_markup() -> None:
+    title = "</h2><script>alert(1)</script>{{ 7 * 7 }}"
+    text, page = parts_of(a_parcel(Purpose.TELL, Words(title=title, text="'><img src=x>", path="/a'b")))
+    assert title in text
+    assert "&lt;/h2&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in page
+    assert "<script" not in page
+    assert "<img" not in page
