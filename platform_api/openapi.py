@@ -1,12 +1,8 @@
-"""The API's description: the OpenAPI document, and a page of it that needs nothing from elsewhere."""
+"""The API's description: the OpenAPI document, and a page on which it can be tried."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from litestar import Controller, Litestar, Request, Response, get
@@ -23,7 +19,8 @@ from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
 from platform_api.access.guards import Open, Reads, Requires
-from platform_api.http import problem_list, rate_limits
+from platform_api.http import docs_page, rate_limits
+from storage.errors import NotFound
 
 DESCRIPTION = """Photos in, a personalised image model out.
 
@@ -102,14 +99,27 @@ def state_scopes(app: Litestar) -> None:
 
 
 def described(app: Litestar) -> dict[str, Any]:
-    """The document. Bodies that take no unknown field say so, which the framework leaves out."""
+    """The document. Bodies that take no unknown field say so, which the framework leaves out; so do descriptions the
+    scope, which no page shows of a bearer's key."""
     document = app.openapi_schema.to_schema()
+    for item in document["paths"].values():
+        for operation in item.values():
+            if isinstance(operation, dict) and "responses" in operation:
+                _describe_scope(cast(dict[str, Any], operation))
     for handler in handlers(app):
         body = handler.parsed_fn_signature.parameters.get("data")
         config = body and getattr(body.annotation, "__struct_config__", None)
         if body and config and config.forbid_unknown_fields:
             document["components"]["schemas"][body.annotation.__name__]["additionalProperties"] = False
     return document
+
+
+def _describe_scope(operation: dict[str, Any]) -> None:
+    needs = cast(list[dict[str, list[str]]], operation.get("security") or [])
+    scopes = [scope for need in needs for scope in need.get("key", [])]
+    anybody = " for what is your own; everybody may read what is public" if {} in needs else ""
+    stated = f"Scope: `{scopes[0]}`{anybody}." if scopes else "No key."
+    operation["description"] = "\n\n".join(filter(None, (operation.get("description"), stated)))
 
 
 def handlers(app: Litestar) -> list[HTTPRouteHandler]:
@@ -146,109 +156,18 @@ class Documentation(Controller):
         return described(request.app)
 
     @get("/docs", media_type="text/html")
-    async def page(self, request: Request[Any, Any, Any]) -> Response[str]:
-        """The document as a page."""
-        return Response(_page(described(request.app)), headers=_PAGE_HEADERS, media_type="text/html")
+    async def page(self, request: Request[Any, Any, Any]) -> Response[bytes]:
+        """The document as a page on which it can be tried."""
+        page = _PAGE.render(request, described(request.app))
+        return Response(page, headers=docs_page.page_headers(page), media_type="text/html")
+
+    @get("/docs/{version:str}/{name:str}", sync_to_thread=True)
+    def asset(self, version: str, name: str) -> Response[bytes]:
+        """A script or style of the page, at an address that means the same for ever."""
+        if version != docs_page.VERSION:
+            raise NotFound("The documentation's page is of another version now. Load it again.")
+        content = docs_page.read_asset(name)
+        return Response(content, headers=docs_page.ASSET_HEADERS, media_type=docs_page.ASSETS[name])
 
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1f24;background:#fff}
-details{border:1px solid #d5d9e0;border-radius:6px;margin:.4rem 0;padding:.4rem .8rem}
-summary{cursor:pointer}summary b{display:inline-block;min-width:4.2rem;font-family:ui-monospace,monospace}
-code{font-family:ui-monospace,monospace;background:#f2f4f7;padding:0 .2em}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.15rem .6rem .15rem 0}
-.muted{color:#5b6470}nav a{margin-right:1rem}
-@media(prefers-color-scheme:dark){body{color:#e6e8eb;background:#16181c}code{background:#262a31}
-details{border-color:#3a404a}.muted{color:#9aa3af}a{color:#8ab4f8}}
-"""
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_PAGE_HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'",
-    "Cache-Control": "public, max-age=300",
-}
-
-
-def _page(document: Mapping[str, Any]) -> str:
-    """One page without scripts: every operation by tag, every schema."""
-    info, schemas = document["info"], document.get("components", {}).get("schemas", {})
-    groups: dict[str, list[str]] = {tag["name"]: [] for tag in document.get("tags", [])}
-    for path, item in document["paths"].items():
-        for method in ("get", "post", "put", "patch", "delete"):
-            if method in item:
-                operation = item[method]
-                groups.setdefault(operation.get("tags", ["Other"])[0], []).append(_operation(path, method, operation))
-    body = "".join(f"<h2>{html.escape(tag)}</h2>{''.join(parts)}" for tag, parts in groups.items() if parts)
-    listed = "".join(_schema_section(name, schema) for name, schema in sorted(schemas.items()))
-    words = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(info["description"])).replace("\n\n", "</p><p>")
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(info['title'])} API</title>"
-        f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
-        f"<h1>{html.escape(info['title'])} API</h1><p>{words}</p>"
-        f"<nav><a href='#errors'>Errors</a><a href='/schema/openapi.json'>OpenAPI document</a>"
-        f"<a href='/health'>Health</a></nav>{body}{problem_list.section()}<h2>Schemas</h2>{listed}</html>"
-    )
-
-
-def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
-    needs = cast(list[dict[str, list[str]]], operation.get("security") or [])
-    scopes = [scope for need in needs for scope in need.get("key", [])]
-    need = "<p class=muted>No key.</p>"
-    if scopes:
-        anybody = " for what is your own; everybody may read what is public" if {} in needs else ""
-        need = f"<p class=muted>Scope: <code>{html.escape(scopes[0])}</code>{anybody}</p>"
-    rows = "".join(
-        f"<tr><td><code>{html.escape(item['name'])}</code></td><td class=muted>{item['in']}</td>"
-        f"<td>{_kind(item.get('schema', {}))} {html.escape(item.get('description', ''))}</td></tr>"
-        for item in operation.get("parameters", [])
-    )
-    bodies = operation.get("requestBody", {}).get("content", {})
-    sent = "".join(
-        f"<p>Body: <code>{kind}</code> {_kind(media.get('schema', {}))}</p>" for kind, media in bodies.items()
-    )
-    answers = "".join(
-        f"<tr><td><code>{status}</code></td><td>{html.escape(answer.get('description', ''))}</td><td>"
-        + " ".join(_kind(media.get("schema", {})) for media in answer.get("content", {}).values())
-        + "</td></tr>"
-        for status, answer in sorted(operation.get("responses", {}).items())
-    )
-    return (
-        f"<details id='{operation['operationId']}'><summary><b>{method.upper()}</b> <code>{html.escape(path)}</code> "
-        f"{html.escape(operation.get('summary', ''))}</summary><p>{html.escape(operation.get('description') or '')}</p>"
-        f"{need}<table>{rows}</table>{sent}<table>{answers}</table></details>"
-    )
-
-
-def _schema_section(name: str, schema: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td><code>{html.escape(field)}</code></td><td>{_kind(kind)}</td>"
-        f"<td>{html.escape(str(kind.get('description', '')))}</td></tr>"
-        for field, kind in schema.get("properties", {}).items()
-    )
-    words = html.escape(", ".join(str(value) for value in schema.get("enum", [])))
-    return f"<details id='schema-{name}'><summary><code>{name}</code> {words}</summary><table>{rows}</table></details>"
-
-
-def _kind(schema: Mapping[str, Any]) -> str:
-    """A schema in a few words, with a link when it has a name."""
-    if "$ref" in schema:
-        name = str(schema["$ref"]).rsplit("/", 1)[-1]
-        return f"<a href='#schema-{name}'>{html.escape(name)}</a>"
-    for several in ("oneOf", "anyOf"):
-        if several in schema:
-            return " or ".join(_kind(one) for one in schema[several])
-    kind = schema.get("type", "any")
-    if kind == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
-    text = " or ".join(cast(list[str], kind)) if isinstance(kind, list) else str(kind)
-    bounds = [f"{label} {schema[name]}" for name, label in _BOUNDS if name in schema]
-    return html.escape(f"{text} ({', '.join(bounds)})" if bounds else text)
-
-
-_BOUNDS = (
-    ("minimum", ">="),
-    ("exclusiveMinimum", ">"),
-    ("maximum", "<="),
-    ("minLength", "at least"),
-    ("maxLength", "at most"),
-    ("format", ""),
-)
+_PAGE = docs_page.TryItPage()

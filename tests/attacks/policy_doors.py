@@ -252,7 +252,8 @@ GIVES_NOTHING: dict[Route, str] = {
         for path in (
             *(f"{V1}/enums", f"{V1}/base-models", f"{V1}/base-models/{{name}}", f"{V1}/freshness"),
             *(f"{V1}/leaderboards", f"{V1}/notifications/confirm", f"{V1}/notifications/unsubscribe"),
-            *("/health", "/health/live", "/health/ready", "/metrics", "/docs", "/schema/openapi.json"),
+            *("/health", "/health/live", "/health/ready", "/metrics", "/docs", "/docs/{version}/{name}"),
+            "/schema/openapi.json",
         )
     },
     **{

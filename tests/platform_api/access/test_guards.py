@@ -171,6 +171,7 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/health/live"): None,
     ("GET", "/metrics"): None,
     ("GET", "/docs"): None,
+    ("GET", "/docs/{version}/{name}"): None,
     ("GET", "/schema/openapi.json"): None,
 }
 """The one table: every route and the scope it asks for, None where no key is needed."""

@@ -1,0 +1,78 @@
+"""The page on which the API can be tried: nothing from elsewhere, no script but its own, and the whole document."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+
+from platform_api.http.docs_page import ASSETS, VERSION, page_headers
+from tests.platform_api.door import Door
+from tests.platform_api.http.test_problems import assert_problem
+
+
+def policy_of(page: object) -> dict[str, list[str]]:
+    """What a page's policy allows, by directive."""
+    stated = page.headers["content-security-policy"]  # type: ignore[attr-defined]
+    return {name: values for name, *values in (part.split() for part in stated.split(";"))}
+
+
+def test_the_page_may_reach_nothing_but_this_api_and_runs_its_own_script_alone(shared_door: Door) -> None:
+    page = shared_door.client("").get("/docs")
+    policy = policy_of(page)
+    assert policy["default-src"] == policy["form-action"] == policy["frame-ancestors"] == ["'none'"]
+    assert policy["connect-src"] == ["'self'"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    for kind, tag in (("script-src", r"<script type='text/javascript'>(.*?)</script>"), ("style-src", "<style>(.*?)<")):
+        [inline] = re.findall(tag, page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert policy[kind] == ["'self'", f"'sha256-{digest}'"]
+    assert "deepLinking: false" in page.text  # the fragment is an error's, to which `type` of a problem leads
+    assert page.text.count("<script") == 3
+    assert page.text.count("</script") == 3
+
+
+def test_all_that_the_page_loads_is_served_here_as_what_it_is_and_kept(shared_door: Door) -> None:
+    client = shared_door.client("")
+    loaded = re.findall(r"(?:src|href)=[\"']([^\"'#]*)", client.get("/docs").text)
+    assert sorted(loaded) == sorted(f"/docs/{VERSION}/{name}" for name in ASSETS)
+    for address in loaded:
+        asset = client.get(address)
+        kind = ASSETS[address.rsplit("/", 1)[1]]
+        stated = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+        assert (asset.status_code, asset.headers["content-type"]) == (200, stated)
+        assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert "@import" not in asset.text
+        if address.endswith(".css"):
+            assert set(re.findall(r"url\(['\"]?([a-z]+:)", asset.text)) <= {"data:"}
+    assert int(VERSION.split(".")[0]) >= 5
+
+
+@pytest.mark.parametrize("path", [f"{VERSION}/index.css", f"{VERSION}/..%2findex.css", "5.0.0/swagger-ui.css"])
+def test_no_other_file_is_served(shared_door: Door, path: str) -> None:
+    assert_problem(shared_door.client("").get(f"/docs/{path}"), 404)
+
+
+def test_the_page_holds_the_document_that_the_api_serves(shared_door: Door) -> None:
+    client = shared_door.client("")
+    document = client.get("/schema/openapi.json").json()
+    written = client.get("/docs").text.split("spec: ", 1)[1]
+    assert json.JSONDecoder().raw_decode(written)[0] == document
+    submit = document["paths"]["/api/v1/training-jobs"]["post"]
+    assert submit["security"] == [{"key": ["jobs:write"]}]
+    assert submit["description"].endswith("Scope: `jobs:write`.")
+    whatever = document["paths"]["/api/v1/models"]["get"]["description"]
+    assert whatever.endswith("Scope: `models:read` for what is your own; everybody may read what is public.")
+    assert document["paths"]["/health"]["get"]["description"].endswith("\n\nNo key.")
+    body = submit["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+    assert document["components"]["schemas"][body]["additionalProperties"] is False
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+def test_two_scripts_have_two_hashes() -> None:
+    script = b"<script type='text/javascript'>%s</script>"
+    stated = page_headers(script % b"a" + script % b"b")["Content-Security-Policy"]
+    assert stated.count("sha256-") == 3
