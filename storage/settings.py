@@ -81,6 +81,11 @@ class MlflowSettings(BaseModel):
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def rest_url(self) -> str:
+        """Where the paths of its REST interface begin."""
+        return f"{self.url}/api/2.0/mlflow/"
+
+    @property
     def credentials(self) -> tuple[str, str] | None:
         """User and password; None where nobody is asked for them."""
         user, _, password = self.auth.get_secret_value().partition(":")

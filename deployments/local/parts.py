@@ -190,7 +190,7 @@ def mlflow_server(settings: Settings) -> Part:
         ],
         environment=env.shared_environment(settings, "mlflow") | env.mlflow_server_environment(settings, server),
         healthy=probes.answers_http(
-            f"{settings.mlflow.url}/api/2.0/mlflow/experiments/search",
+            f"{settings.mlflow.rest_url}experiments/search",
             post={"max_results": 1},
             auth=settings.mlflow.credentials,
         ),

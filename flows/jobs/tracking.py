@@ -53,7 +53,9 @@ class Point(msgspec.Struct, frozen=True):
 def tracking_client(settings: Settings) -> MlflowClient:
     """An MLflow client that signs in, and that gives up after seconds, not minutes.
 
-    MLflow reads all three from the environment, and has no other place for them.
+    MLflow reads all three from the environment, and has no other place for them; so does its client of artifacts, in
+    `flows.upkeep.retention`. Light flows have a client of their own (`flows.runs.light_tracking`), because importing
+    this one takes longer than their work.
     """
     if settings.mlflow.credentials:
         os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.mlflow.credentials

@@ -55,8 +55,7 @@ def note(
     points = [{"key": key, "value": float(value), "timestamp": now, "step": step} for key, value in figures.items()]
     texts = [{"key": key, "value": str(value)[:500]} for key, value in (params or {}).items()]
     try:
-        address, auth = f"{settings.mlflow.url}/api/2.0/mlflow/", settings.mlflow.credentials
-        with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS, auth=auth) as client:
+        with _rest_client(settings) as client:
             run_id = _run_of_name(client, experiment, name, now)
             _post(client, "runs/log-batch", {"run_id": run_id, "metrics": points, "params": texts})
             ended = {} if status == RUNNING else {"end_time": now}
@@ -65,6 +64,12 @@ def note(
         log.warning("MLflow did not take the figures of %s (%s); the flow goes on", name, type(error).__name__)
         return False
     return True
+
+
+def _rest_client(settings: Settings) -> httpx.Client:
+    """The light one of two clients; the other is `flows.jobs.tracking.tracking_client`, which is MLflow's own. Address
+    and sign-in of both are those of the settings."""
+    return httpx.Client(base_url=settings.mlflow.rest_url, timeout=TIMEOUT_SECONDS, auth=settings.mlflow.credentials)
 
 
 def _experiment_id(client: httpx.Client, name: str) -> str:
