@@ -2,6 +2,8 @@
 
 Every error of every route, also of an unknown address, is `application/problem+json` (RFC 9457) with a reason for each
 field at fault. `error` repeats `detail` for clients that only know that name. No stack, SQL, path or class name leaves.
+
+Not Litestar's problem-details plugin: the errors that it turns into problems have neither `instance` nor `requestId`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 So its depth is fixed, its size in memory is bounded by the limits below, and a header that any other reader could
 understand differently is refused. Source of the format: https://github.com/huggingface/safetensors#format.
+
+Our own, beside the safetensors library that loads weights: that one wants the whole file, while here the first bytes
+of an upload are judged before the rest arrives.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ and the Python are shared by both, and a transaction can hold nothing but statem
 network while one is open. For the same reason it may be run again: given the *maker* of a script (or a single query),
 `run` begins a transaction again that Postgres undid for the sake of another one. A script that was made already is
 used up by its first run, so that its conflict is raised.
+
+Our own, over psycopg and its pool: an ORM would hide the SQL that is to be read, and no library lets the sync flows and
+the async API share one repository function whose transaction can hold nothing but statements.
 """
 
 from __future__ import annotations

@@ -6,6 +6,10 @@ it is as small for a thousand requests as for one.
 
 These limits are politeness: while Valkey is away everybody is admitted, and that is counted. A slow Valkey is not away:
 requests wait for it, PATIENCE_SECONDS at most. What costs money is limited in Postgres.
+
+Not Litestar's middleware: it keeps the moment of each request, reads and writes them in two steps that only a lock of
+its own process holds together, and fails with its store. Here one script in Valkey decides, for all requests that wait
+at that moment in one round trip.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Text to vector without torch, for the API and for flows: which weights, loaded when they are first used."""
+"""Text to vector without torch, for the API and for flows: which weights, loaded when they are first used.
+
+Not fastembed: it downloads its models when they are first used, and a platform may have no way out to the internet.
+"""
 
 from __future__ import annotations
 

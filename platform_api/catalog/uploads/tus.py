@@ -2,6 +2,9 @@
 
 Source: https://tus.io/protocols/resumable-upload, with its extensions creation, creation-with-upload, checksum,
 expiration and termination.
+
+Our own: servers of tus bring routes and files of their own, while here bytes are hashed and judged while they arrive,
+and quotas, free space and the upload's row decide with each request.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ def allowed_edits(word: str) -> int:
 def edits(first: str, second: str, most: int) -> int:
     """Letters added, left out, exchanged or swapped with their neighbour between two words; `most + 1` for more.
 
-    Source: optimal string alignment, Damerau 1964.
+    Source: optimal string alignment, Damerau 1964. Not rapidfuzz: these lines are exact and compare the few candidates
+    of one question; a compiled library would be one more thing to install for them.
     """
     if abs(len(first) - len(second)) > most:
         return most + 1
