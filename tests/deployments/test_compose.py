@@ -454,7 +454,7 @@ def test_what_prefect_keeps_in_files_is_where_retention_looks() -> None:
 
 def test_commands_are_typed_in_the_worker_that_runs() -> None:
     """`run` makes a second worker-light, and before it prepares every store once more, while the platform works."""
-    pages = [COMPOSE, *(PROJECT / "docs" / "how-to").glob("*.md"), PROJECT / "deployments" / "runbook.md"]
+    pages = [COMPOSE, *(PROJECT / "docs").rglob("*.md")]
 
     typed = re.findall(r"docker compose run [^\n`]*", "".join(page.read_text() for page in pages))
 
