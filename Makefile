@@ -15,7 +15,7 @@ TEST_ENVIRONMENT := OMP_WAIT_POLICY=passive DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKE
 NEW_MIGRATIONS := $(filter-out storage/postgres/migrations/000% storage/postgres/migrations/001%,$(wildcard storage/postgres/migrations/*.sql))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status check format test soak bench clean
+.PHONY: help install demo up down status check format test soak bench docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -56,8 +56,13 @@ bench: $(patsubst benchmarks/%.py,bench-%,$(filter-out benchmarks/__init__.py,$(
 bench-%: $(INSTALLED_DEV) ## One benchmark: bench-overhead runs benchmarks/overhead.py
 	$(BIN)/python -m benchmarks.$(subst -,_,$*)
 
+docs: $(INSTALLED_DEV) ## The site, in site/index.html, with every link checked
+	$(BIN)/python -m deployments.reference_pages
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs site
+	@echo "open site/index.html"
+
 clean: ## Remove the virtual environment and tool caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache site *.egg-info
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'

@@ -1,25 +1,21 @@
-"""The table of settings that README shows: `python -m deployments.settings_table --write` puts it there."""
+"""The tables of settings in docs/reference/settings.md, made from the settings' own classes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
 from storage.settings import Settings
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+HEAD = "| variable | default | meaning |\n|---|---|---|"
 
 
 def rows(group: type[BaseModel] = Settings, prefix: str = "DARKROOM_") -> Iterator[tuple[str, str, str]]:
     """Variable, default and meaning of every setting, in the order of the class."""
     for name, field in group.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from rows(kind, f"{prefix}{name.upper()}__")
+        if nested := _group(field.annotation):
+            yield from rows(nested, f"{prefix}{name.upper()}__")
             continue
         default = field.get_default(call_default_factory=True)
         shown = default.get_secret_value() if isinstance(default, SecretStr) else default
@@ -27,26 +23,20 @@ def rows(group: type[BaseModel] = Settings, prefix: str = "DARKROOM_") -> Iterat
         yield prefix + name.upper(), text, field.description or ""
 
 
-def table() -> str:
-    """The table in Markdown."""
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
-    lines += [f"| `{variable}` | {default} | {meaning} |" for variable, default, meaning in rows()]
-    return "\n".join(lines)
+def sections() -> str:
+    """A heading, what the group is for, and its table, for every group of settings, in Markdown."""
+    alone = [row for row in rows() if "__" not in row[0]]
+    parts = [f"## General\n\n{_table(alone)}"]
+    for name, field in Settings.model_fields.items():
+        if group := _group(field.annotation):
+            purpose = " ".join((group.__doc__ or "").split("\n\n")[0].split())
+            parts.append(f"## {name.capitalize()}\n\n{purpose}\n\n{_table(rows(group, f'DARKROOM_{name.upper()}__'))}")
+    return "\n\n".join(parts)
 
 
-def shown_in(readme: str) -> str:
-    """The table that a README's text holds between its marks."""
-    return readme.split(BEGIN, 1)[1].split(END, 1)[0].strip()
+def _group(annotation: object) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def main() -> None:
-    """Print the table, or write it into README with --write."""
-    if sys.argv[1:] == ["--write"]:
-        text = README.read_text()
-        README.write_text(text.replace(shown_in(text), table()))
-    else:
-        print(table())
-
-
-if __name__ == "__main__":
-    main()
+def _table(listed: Iterator[tuple[str, str, str]] | list[tuple[str, str, str]]) -> str:
+    return "\n".join([HEAD, *(f"| `{variable}` | {default} | {meaning} |" for variable, default, meaning in listed)])

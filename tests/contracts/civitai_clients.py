@@ -1,7 +1,8 @@
 """Three clients of Civitai's API that others wrote, each told to ask an API of ours.
 
 civitapy takes a base URL. civitai-hub takes one after construction, and trusts the hosts it is told to. civitdl knows
-one host only, so an adapter of its HTTP session carries its requests here. README has the recipe.
+one host only, so an adapter of its HTTP session carries its requests here. The recipe is in
+docs/how-to/civitai-clients.md.
 """
 
 from __future__ import annotations
