@@ -35,9 +35,11 @@ def wrong_with(command: Command) -> str | None:
             return wrong_with_make(rest)
         case ["docker", "compose", *rest]:
             return wrong_with_compose(rest)
+        case ["pytest", *paths] if missing := [path for path in paths if not (ROOT / path).exists()]:
+            return f"no {missing}"
         case ["python" | "python3", "-m", module, *_]:
             return None if find_spec(module) else f"no module {module}"
-        case ["docker", "volume" | "run", *_] | ["prefect" | "mlflow" | "curl", *_]:
+        case ["docker", "volume" | "run", *_] | ["prefect" | "mlflow" | "curl", *_] | ["pytest", *_]:
             return None
         case [program, *_]:
             return None if program in OF_THE_SYSTEM else f"no test knows the program {program}"

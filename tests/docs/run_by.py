@@ -22,7 +22,7 @@ BY_WORDS: dict[str, RunBy] = {
         "tests/docs/test_operator_commands.py", '"backfill", "rank-leaderboards"'
     ),
     "darkroom backfill roll-up-metrics": RunBy(HERE, '"backfill", "roll-up-metrics"'),
-    "darkroom backup key": RunBy(f"{COMMANDS}/upkeep/test_backup.py", '"key"'),
+    "darkroom backup key": RunBy(HERE, '"backup", "key"'),
     "darkroom backup list": RunBy("tests/faults/test_backup.py", '"list"'),
     "darkroom backup verify": RunBy("tests/faults/test_backup.py", '"verify"'),
     "darkroom backup": RunBy("tests/faults/test_backup.py", '"backup"'),
@@ -50,7 +50,6 @@ BY_WORDS: dict[str, RunBy] = {
     "darkroom restore": RunBy("tests/faults/test_backup.py", '"restore"'),
     "darkroom resume": RunBy("tests/deployments/local/test_platform.py", '"resume"'),
     "darkroom rotate": RunBy(f"{COMMANDS}/upkeep/test_rotating.py", '"rotate"'),
-    "darkroom status": RunBy("tests/deployments/local/test_platform.py", '"status"'),
     "darkroom train": RunBy(f"{COMMANDS}/jobs/test_train.py", '"train"'),
     "darkroom up": RunBy("tests/deployments/platform.py", '"up"'),
     "make demo": RunBy(f"{COMMANDS}/platform/test_demo.py", '"demo"'),
@@ -64,11 +63,11 @@ BY_WORDS: dict[str, RunBy] = {
 
 BY_ROUTE: dict[str, RunBy] = {
     "/api/v1/activity": RunBy(f"{API}/metrics/test_activity.py", "/api/v1/activity"),
-    "/api/v1/data-sets": RunBy(f"{API}/jobs/test_jobs.py", "data-sets"),
+    "/api/v1/data-sets": RunBy("tests/attacks/test_uploads.py", "data-sets"),
     "/api/v1/keys": RunBy(f"{API}/accounts/test_keys.py", "/api/v1/keys"),
     "/api/v1/leaderboards/": RunBy(f"{API}/metrics/test_leaderboards.py", "leaderboards/"),
-    "/api/v1/model-versions/9/files/": RunBy(f"{API}/catalog/uploads/test_tus_routes.py", "/files/"),
-    "/api/v1/model-versions/7/files/": RunBy(f"{API}/catalog/uploads/test_tus_routes.py", "/files/"),
+    "/api/v1/model-versions/9/files/": RunBy("tests/attacks/test_model_uploads.py", "/files/"),
+    "/api/v1/model-versions/7/files/": RunBy("tests/attacks/test_model_uploads.py", "/files/"),
     "/api/v1/model-versions/9/images": RunBy(f"{API}/catalog/writing/test_image_writing.py", "/images"),
     "/api/v1/models": RunBy(f"{API}/catalog/writing/test_model_writing.py", "/api/v1/models"),
     "/api/v1/notifications/channels/webhook": RunBy(f"{API}/notifications/test_channels.py", "channels/webhook"),

@@ -69,3 +69,16 @@ def test_a_search_index_is_built_again(typed: Typed) -> None:
 
     assert done.exit_code == 0, done.output
     assert "searches of" in done.output
+
+
+def test_the_key_of_backups_is_made_once(typed: Typed, tmp_path: Path) -> None:
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("correct horse battery staple\n")
+
+    made = typed("backup", "key", "--passphrase-file", str(passphrase))
+    again = typed("backup", "key", "--passphrase-file", str(passphrase))
+
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "backup.key").stat().st_mode & 0o077 == 0
+    assert again.exit_code == 1
+    assert "is there already" in again.output
