@@ -25,5 +25,7 @@ html_theme = "furo"
 html_title = "Darkroom"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 # Pages name addresses of a platform on this machine; nothing here is fetched from elsewhere.
 html_theme_options = {"navigation_with_keys": True}

@@ -42,6 +42,7 @@ def test_a_link_that_leads_nowhere_stops_the_build(link: str, tmp_path: Path) ->
     docs = tmp_path / "docs"
     docs.mkdir()
     shutil.copy(DOCS / "conf.py", docs)
+    shutil.copytree(DOCS / "_static", docs / "_static")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (docs / "other.md").write_text("# Other\n\n## A heading\n")
     (docs / "index.md").write_text(f"# Page\n\n[y](other.md#a-heading)\n\n{link}\n\n```{{toctree}}\nother\n```\n")
