@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -60,14 +61,13 @@ def test_what_runs_a_command_is_named_for_commands_that_pages_show() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_compose_commands_in_sentences_name_services_that_there_are(page: object) -> None:
-    assert page in PAGES
-    for span in code_spans(prose(page)):  # type: ignore[arg-type]
+def test_compose_commands_in_sentences_name_services_that_there_are(page: Path) -> None:
+    for span in code_spans(prose(page)):
         if span.startswith("docker compose ") and not re.search(r"[…]", span):
             assert wrong_with_compose(span.split(" darkroom ")[0].split()[2:]) is None, span
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_block_says_its_language_or_is_a_drawing(page: object) -> None:
+def test_every_block_says_its_language_or_is_a_drawing(page: Path) -> None:
     known = {"sh", "bash", "python", "ini", "", "{toctree}"}
-    assert {block.language for block in blocks(page)} <= known  # type: ignore[arg-type]
+    assert {block.language for block in blocks(page)} <= known
