@@ -6,6 +6,7 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,10 +92,16 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(part.split()) for part in text.replace("\b", "").split("\n\n"))
 
 
+@cache
+def api_document() -> dict[str, Any]:
+    """The OpenAPI document of the API as it is; making it takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        return described(create_app(Settings(data_folder=Path(folder))))
+
+
 def routes() -> str:
     """Every route of the API with the scope that a key needs, by the document's tags."""
-    with tempfile.TemporaryDirectory() as folder:
-        document = described(create_app(Settings(data_folder=Path(folder))))
+    document = api_document()
     groups: dict[str, list[tuple[str, str, str]]] = {tag["name"]: [] for tag in document["tags"]}
     for path, item in sorted(document["paths"].items()):  # the framework keeps them in sets
         for method in METHODS:

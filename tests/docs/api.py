@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Sequence
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from platform_api.app import create_app
-from platform_api.openapi import described
-from storage.settings import Settings
+from deployments.reference_tables import api_document
 
 HOST = "http://127.0.0.1:8000"
 OUTSIDE_THE_DOCUMENT = ("/docs", "/schema/openapi.json")
 
 
-@cache
-def document() -> dict[str, Any]:
-    """The OpenAPI document of the API as it is."""
-    with tempfile.TemporaryDirectory() as folder:
-        return described(create_app(Settings(data_folder=Path(folder))))
-
-
 def operations(path: str) -> dict[str, Any] | None:
     """The operations at a path as somebody writes it, with values or names in place of its parameters."""
     asked = path.partition("?")[0].rstrip("/")
-    for known, item in document()["paths"].items():
+    for known, item in api_document()["paths"].items():
         pattern = re.sub(r"\\\{path\\\}", ".+", re.escape(known))
         if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", pattern), asked):
             return item
@@ -61,6 +49,6 @@ def fields(operation: dict[str, Any]) -> set[str]:
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     found: set[str] = set()
     for one in [schema, *schema.get("oneOf", []), *schema.get("anyOf", [])]:
-        named = document()["components"]["schemas"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one
+        named = api_document()["components"]["schemas"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one
         found |= set(named.get("properties", {}))
     return found
