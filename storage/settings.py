@@ -28,7 +28,7 @@ MAX_BYTES = 2**63 - 1
 
 
 class PostgresSettings(BaseModel):
-    """The truth."""
+    """Darkroom's database, which holds the truth."""
 
     url: SecretStr = Field(SecretStr(""), description="psycopg URL of Darkroom's database; empty: the embedded one.")
     pool_size: int = Field(8, ge=1, description="Connections one process may hold.")
@@ -50,7 +50,7 @@ class BlobSettings(BaseModel):
 
 
 class PrefectSettings(BaseModel):
-    """The orchestrator."""
+    """The orchestrator of all flows."""
 
     api_url: str = Field("", description="Prefect API; empty: the embedded server.")
     ui_url: str = Field("", description="Address of Prefect's pages for links; empty: the embedded server.")
@@ -93,7 +93,7 @@ class MlflowSettings(BaseModel):
 
 
 class ApiSettings(BaseModel):
-    """The door."""
+    """The HTTP API."""
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the API listens on.")
@@ -243,7 +243,7 @@ class MetricsSettings(BaseModel):
 
 
 class NotificationSettings(BaseModel):
-    """How readers are told outside the platform."""
+    """How readers are notified outside the platform."""
 
     sealing_key: SecretStr = Field(
         SecretStr(""), description="Seals addresses and their secrets at rest; empty: the data folder's own key."

@@ -9,6 +9,7 @@ import pytest
 
 from deployments import settings_table
 from deployments.cli import COMMANDS, load
+from storage.setting_names import RENAMED
 from tests.docs import api
 from tests.docs.command_line import targets, wrong_with_inline
 from tests.docs.pages import PAGES, ROOT, anchors, code_spans, name_of, prose, written
@@ -17,7 +18,7 @@ PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 FOLDERS = "tests|deployments|storage|flows|platform_api|benchmarks|docs"
 OF_COMPOSE = set(re.findall(r"\bDARKROOM_\w+", (ROOT / "deployments" / "compose.env.example").read_text()))
 MADE_BY_OPERATORS = {"deployments/settings.env", "deployments/compose.env", "deployments/compose.release.yaml"}
-GONE = {"DARKROOM_REDIS__PORT"}
+GONE = {"DARKROOM_REDIS__PORT", *RENAMED}
 """Settings that a page names to say that they are not read any more."""
 SOURCE = "\n".join(
     path.read_text()
