@@ -204,7 +204,7 @@ def test_an_email_says_what_it_said_before_there_were_templates() -> None:
         text='It is "in" the catalogue.\nLook.',
         path="/api/v1/models/7?a=1&b=2",
     )
-    parcel = a_parcel(Purpose.TELL, model, Words(title="Maintenance", text="On Sunday.", path=""))
+    parcel = a_parcel(Purpose.NOTIFY, model, Words(title="Maintenance", text="On Sunday.", path=""))
     assert parts_of(parcel) == (TEXT, PAGE)
 
 
@@ -218,7 +218,7 @@ def test_an_email_without_a_link_to_stop_it_ends_with_its_last_part() -> None:
 
 def test_no_name_that_somebody_chose_is_markup() -> None:
     title = "</h2><script>alert(1)</script>{{ 7 * 7 }}"
-    text, page = parts_of(a_parcel(Purpose.TELL, Words(title=title, text="'><img src=x>", path="/a'b")))
+    text, page = parts_of(a_parcel(Purpose.NOTIFY, Words(title=title, text="'><img src=x>", path="/a'b")))
     assert title in text
     assert "&lt;/h2&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in page
     assert "<script" not in page
