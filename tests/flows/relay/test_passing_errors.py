@@ -19,7 +19,7 @@ from storage.postgres.events.outbox import MOST_FAILURES
 from storage.postgres.jobs import jobs
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
-from tests.flows.relay.test_dead_events import add, deploy, told, wait_is_over
+from tests.flows.relay.test_effects import add, deploy, told, wait_is_over
 from tests.storage.makers import a_job
 
 

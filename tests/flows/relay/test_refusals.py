@@ -25,7 +25,7 @@ from storage.postgres.jobs import jobs
 from storage.postgres.search import search_queue
 from storage.records.search.search import Kind
 from storage.stores import Stores
-from tests.flows.relay.test_dead_events import add, deploy, wait_is_over, waiting
+from tests.flows.relay.test_effects import add, deploy, wait_is_over, waiting
 from tests.flows.relay.test_passing_errors import failures, impatient
 from tests.storage.makers import a_job, a_published_model, an_account
 
