@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from storage.errors import InvalidRequest
 from storage.postgres.accounts import idempotency
@@ -21,8 +21,8 @@ MAX_LENGTH = 255
 
 IdempotencyKey = Annotated[
     str | None,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         description="Up to 255 printable characters. The same key and request again give the first answer again.",
         required=False,
         schema_extra={"minLength": 1, "maxLength": MAX_LENGTH, "pattern": r"^[!-~]([ -~]*[!-~])?$"},

@@ -10,7 +10,7 @@ from uuid import UUID
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from platform_api.access.guards import Caller, Requires
 from platform_api.http import downloads
@@ -71,7 +71,7 @@ class JobRoutes(Controller):
         caller: Caller,
         cursor: PageCursor = None,
         limit: PageLimit = 50,
-        in_state: Annotated[JobState | None, Parameter(query="state", description="Only these.")] = None,
+        in_state: Annotated[JobState | None, QueryParameter(name="state", description="Only these.")] = None,
     ) -> Page[JobSummary]:
         """A page of the caller's jobs."""
         before = read_number_cursor(cursor)
@@ -153,7 +153,7 @@ class JobRoutes(Controller):
         state: State,
         job_id: UUID,
         last_event_id: Annotated[
-            str | None, Parameter(header="Last-Event-ID", description="Only events after this one.", required=False)
+            str | None, HeaderParameter(name="Last-Event-ID", description="Only events after this one.", required=False)
         ] = None,
     ) -> Response[Any]:
         """Server-sent events: state changes with ids, replayed after Last-Event-ID; `progress` ticks without.

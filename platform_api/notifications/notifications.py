@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get, post, put
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, Parameter, QueryParameter
 
 from platform_api.access.guards import Caller, Requires
 from platform_api.http.headers import EVENT_STREAM
@@ -78,7 +78,7 @@ class Notifications(Controller):
         stores: AsyncStores,
         caller: Caller,
         up_to: Annotated[
-            int, Parameter(query="upTo", ge=1, le=2**53, description="The id of the newest one that was read.")
+            int, QueryParameter(name="upTo", ge=1, le=2**53, description="The id of the newest one that was read.")
         ],
     ) -> UnreadView:
         """That one and all before it are read. What came after stays unread, also when it came meanwhile."""
@@ -121,7 +121,7 @@ class Notifications(Controller):
         caller: Caller,
         state: State,
         last_event_id: Annotated[
-            str | None, Parameter(header="Last-Event-ID", description="Only those after this one.", required=False)
+            str | None, HeaderParameter(name="Last-Event-ID", description="Only those after this one.", required=False)
         ] = None,
     ) -> Response[Any]:
         """Server-sent events, one `notification` for each new one, with its id.

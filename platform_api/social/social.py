@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post, put
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 from msgspec import Meta
 
 from platform_api.access.guards import Caller, Reads, Requires
@@ -197,7 +197,7 @@ class Comments(Controller):
         stores: AsyncStores,
         viewer: Viewer,
         entity: Subject,
-        entity_id: Annotated[int, Parameter(query="entityId", ge=1, le=BIGGEST)],
+        entity_id: Annotated[int, QueryParameter(name="entityId", ge=1, le=BIGGEST)],
         cursor: PageCursor = None,
         limit: PageLimit = 50,
     ) -> Page[CommentView]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, Request, Response, get
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 
 from platform_api.access.guards import Open, Reads
 from platform_api.cache.responses import UNCHANGED, answer
@@ -36,7 +36,7 @@ from storage.stores import AsyncStores
 MOST, USUAL = 200, 100
 LinkReader = Annotated[
     int | None,
-    Parameter(query="for", ge=1, le=2**53, description="The account that the link was made for.", required=False),
+    QueryParameter(name="for", ge=1, le=2**53, description="The account that the link was made for.", required=False),
 ]
 
 

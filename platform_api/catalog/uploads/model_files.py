@@ -15,7 +15,7 @@ import msgspec
 from litestar import Controller, Request, Response, put
 from litestar.datastructures import State
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 from msgspec import Meta
 
 from platform_api.access.guards import Caller, Requires
@@ -114,7 +114,7 @@ class ModelFiles(Controller):
         version_id: int,
         path: PurePosixPath,
         file_type: Annotated[
-            str | None, Parameter(query="type", required=False, description="What it is; Model unless said.")
+            str | None, QueryParameter(name="type", required=False, description="What it is; Model unless said.")
         ] = None,
         sha256: Annotated[
             str | None, Parameter(required=False, max_length=64, description="What its bytes must come to.")

@@ -34,6 +34,8 @@ from tests.storage.makers import a_job, a_published_model, an_account
 TRAIN = FLOWS[JobKind.TRAINING]
 BY_HAND = "reconcile"
 NOBODY = "http://127.0.0.1:9/api"
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+"""A time of day at which no partition of a watched flow begins or ends."""
 
 
 @flow(name=SYNC)
@@ -181,14 +183,14 @@ def test_a_pause_holds_while_prefect_is_away_and_outlives_its_database(
 
 
 def test_a_pause_that_is_forgotten_is_said_aloud(stores: Stores, effects: Effects) -> None:
-    now = datetime.now(UTC)
-    stores.database.run(Query("update watched_flows set started_at = now()", {}, len))
+    allowed = timedelta(seconds=stores.settings.metrics.late_after_seconds)
     stores.database.run(pauses.add(SYNC, Switch.DARKROOM))
-    assert sound(stores, now) == []
-    stores.database.run(Query("update flow_pauses set paused_at = now() - interval '1 hour'", {}, len))
-    assert sound(stores, now + timedelta(minutes=1)) == [f"paused {SYNC}"]
+    stores.database.run(Query("update watched_flows set started_at = %(at)s", {"at": NOON}, len))
+    stores.database.run(Query("update flow_pauses set paused_at = %(at)s", {"at": NOON - allowed}, len))
+    assert sound(stores, NOON) == []
+    assert sound(stores, NOON + timedelta(seconds=1)) == [f"paused {SYNC}"]
     [alert] = stores.database.run(freshness.raised())
     assert f"it goes on with: darkroom resume {SYNC}" in alert.detail
     stores.database.run(pauses.remove(SYNC))
-    sound(stores, now)
+    sound(stores, NOON)
     assert stores.database.run(freshness.raised()) == []
