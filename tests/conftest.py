@@ -24,6 +24,7 @@ from deployments.local.servers.postgres import EmbeddedPostgres
 from deployments.local.servers.valkey import valkey_command
 from storage.postgres.migrating import migrate
 from tests import search_server
+from tests.markers import mark
 from tests.properties.seeds import AGAIN
 from tests.scheduling import SHARE_A_PLATFORM, PlatformTogether
 
@@ -33,8 +34,11 @@ SHARED_PLATFORM = pytest.StashKey[contextlib.ExitStack]()
 """What ends the platform that tests/faults and tests/attacks share, while it runs."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares the platform comes first, because it takes longest, and in one piece."""
+    for item in items:
+        mark(item)
     items.sort(key=lambda item: (not item.nodeid.startswith(SHARE_A_PLATFORM), not needs_platform(item)))
 
 

@@ -6,7 +6,9 @@ import httpx
 import pytest
 
 from storage.settings import MlflowSettings
-from tests.flows.conftest import MLFLOW_PAGES
+from tests.flows.conftest import MLFLOW_PAGES, mlflow_settings
+
+__all__ = ["mlflow_settings"]
 
 HOST = MLFLOW_PAGES.removeprefix("https://")
 CHANGES = [

@@ -1,0 +1,84 @@
+"""Marks that no test has to give itself: what starts a platform, what was measured as slow, what reads a clock.
+
+After a whole run with `--junit-xml=REPORT`, `python -m tests.markers REPORT` prints the new list of slow tests.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SLOW = Path(__file__).with_name("slow.txt")
+PLATFORM_FOLDERS = tuple(f"tests/{name}" for name in ("faults/", "attacks/", "deployments/"))
+PLATFORM_FIXTURES = {"bench", "platform"}
+"""What starts a whole platform, in those folders; `bench` of tests/contracts is one search engine."""
+SERVER_FIXTURES = {"prefect_server", "mlflow_settings", "elasticsearch_url"}
+"""Servers that take seconds to start."""
+READS_A_CLOCK = re.compile(r"datetime\.now|date\.today|time\.time\(|\bnow\(\)|current_date|current_timestamp")
+SLOW_TEST = 1 / 2400
+SLOW_FILE = 1 / 190
+"""From what share of a whole run on a test is slow, and what remains of a file without its slow tests; about 0.8 s and
+10 s on two quiet cores. As shares, because a busy machine stretches all alike."""
+
+
+@cache
+def slow_names() -> frozenset[str]:
+    """Files and tests that were measured as slow."""
+    return frozenset(line for line in SLOW.read_text().splitlines() if line and not line.startswith("#"))
+
+
+@cache
+def reads_a_clock(file: Path) -> bool:
+    """Whether a file of tests asks what time it is, in Python or in SQL."""
+    return READS_A_CLOCK.search(file.read_text()) is not None
+
+
+def starts_a_platform(item: pytest.Item) -> bool:
+    """Whether a test runs a whole platform."""
+    fixtures = getattr(item, "fixturenames", ())
+    return item.nodeid.startswith(PLATFORM_FOLDERS) and bool(PLATFORM_FIXTURES & {*fixtures})
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test is none that one runs while working: it starts a server, or took long when it was measured."""
+    file, test = item.nodeid.partition("::")[0], item.nodeid.partition("[")[0]
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    starts_a_server = SERVER_FIXTURES & {*getattr(item, "fixturenames", ())} or "elasticsearch" in parameters.values()
+    return bool(starts_a_server) or bool(slow_names() & {file, test})
+
+
+def mark(item: pytest.Item) -> None:
+    """Give a test the marks that are not written beside it."""
+    if starts_a_platform(item):
+        item.add_marker("platform")
+    if starts_a_platform(item) or is_slow(item):
+        item.add_marker("slow")
+    if reads_a_clock(item.path):
+        item.add_marker("clock")
+
+
+def measured_as_slow(report: Path) -> list[str]:
+    """The slow tests and files of a whole run, from its JUnit report."""
+    seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        file = case.attrib["classname"].replace(".", "/") + ".py"
+        seconds[file][case.attrib["name"].partition("[")[0]].append(float(case.attrib["time"]))
+    whole = sum(sum(times) for tests in seconds.values() for times in tests.values())
+    found: list[str] = []
+    for file, tests in seconds.items():
+        slow = [test for test, times in tests.items() if max(times) > whole * SLOW_TEST]
+        rest = sum(sum(times) for test, times in tests.items() if test not in slow)
+        found += [file] if rest > whole * SLOW_FILE else [f"{file}::{test}" for test in slow]
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    sys.stdout.write("# Measured as slow; made by `python -m tests.markers REPORT`.\n")
+    sys.stdout.write("\n".join(measured_as_slow(Path(sys.argv[1]))) + "\n")

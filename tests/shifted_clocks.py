@@ -1,0 +1,72 @@
+"""Tests that read a clock, run at ten awkward times: `make soak-clock`.
+
+Debian's libfaketime shifts the time of pytest and of all it starts, Postgres and Valkey with it. Every process gets the
+same distance from the true time, so that they agree; what waits and measures (CLOCK_MONOTONIC) is left alone.
+`python -m tests.shifted_clocks leap-day tests/flows` runs one clock over some tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+CLOCKS = {
+    "midnight": ("2027-03-09 23:59:45", "UTC"),
+    "after-midnight": ("2027-03-10 00:00:05", "UTC"),
+    "first-quarter": ("2027-03-10 10:14:45", "UTC"),
+    "half-past": ("2027-03-10 10:29:45", "UTC"),
+    "last-quarter": ("2027-03-10 15:44:45", "UTC"),
+    "full-hour": ("2027-03-10 21:59:45", "UTC"),
+    "end-of-month": ("2027-04-30 23:59:45", "UTC"),
+    "leap-day": ("2028-02-29 12:00:00", "UTC"),
+    "clocks-forward": ("2027-03-28 01:59:45", "Europe/Berlin"),
+    "clocks-back": ("2027-10-31 01:59:45", "Europe/Berlin"),
+}
+"""When a run begins, and where. 22:00 UTC is when tomorrow's leader boards can be made."""
+SELECTED = "clock and not platform and not soak"
+
+
+def library() -> Path:
+    """What stands between a program and the clock. Ends the run with the next step when it is not installed."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        sys.exit("libfaketime is not installed; on Debian: apt-get install libfaketime")
+    return found[0]
+
+
+def environment(start: str, zone: str) -> dict[str, str]:
+    """What shifts the clock of a program and its children, so that it is `start` now."""
+    wanted = datetime.fromisoformat(start).replace(tzinfo=ZoneInfo(zone))
+    shift = wanted - datetime.now(wanted.tzinfo)
+    return {
+        **os.environ,
+        "LD_PRELOAD": str(library()),
+        "FAKETIME": f"{shift.total_seconds():+.0f}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "TZ": zone,
+    }
+
+
+def run(name: str, tests: list[str]) -> int:
+    """Run the tests under one clock; returns pytest's status."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", SELECTED, "-p", "no:cacheprovider", *tests]
+    sys.stdout.write(f"== {name}: {' '.join(CLOCKS[name])}\n")
+    sys.stdout.flush()
+    return subprocess.run(command, env=environment(*CLOCKS[name]), check=False).returncode
+
+
+def main(arguments: list[str]) -> None:
+    """Run under the clocks that are named first, all when none is, the tests that are named after them."""
+    names = [argument for argument in arguments if argument in CLOCKS] or list(CLOCKS)
+    tests = [argument for argument in arguments if argument not in CLOCKS]
+    failed = [name for name in names if run(name, tests)]
+    sys.exit(f"Failed under: {', '.join(failed)}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

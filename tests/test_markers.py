@@ -1,0 +1,63 @@
+"""Marks that tests get by themselves: what is listed as slow exists, and who reads a clock is found."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.markers import ROOT, SLOW, measured_as_slow, reads_a_clock, slow_names
+
+SECONDS = {"test_a": {"test_long[x]": 50, "test_short": 0.1}, "test_b": {"test_many": 20}, "test_c": {"test_c": 2000}}
+
+
+def test_what_is_listed_as_slow_exists() -> None:
+    missing = [name for name in sorted(slow_names()) if not exists(name)]
+    assert missing == [], f"Take these off {SLOW.name}, or write their new names."
+
+
+def test_the_list_is_sorted_and_names_nothing_twice() -> None:
+    lines = [line for line in SLOW.read_text().splitlines() if not line.startswith("#")]
+    assert lines == sorted(set(lines))
+    whole = {line for line in lines if "::" not in line}
+    assert [line for line in lines if "::" in line and line.partition("::")[0] in whole] == []
+
+
+def exists(name: str) -> bool:
+    """Whether there is such a file, and such a test in it."""
+    file, _, test = name.partition("::")
+    if not (ROOT / file).exists():
+        return False
+    functions = (
+        node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
+    )
+    return not test or test in functions
+
+
+def test_slow_tests_are_named_alone_and_many_short_ones_by_their_file(tmp_path: Path) -> None:
+    cases = [(file, test, seconds) for file, tests in SECONDS.items() for test, seconds in tests.items()]
+    cases += [("test_b", f"test_many[{number}]", 0.5) for number in range(40)]
+    lines = [f'<testcase classname="tests.{file}" name="{test}" time="{time}"/>' for file, test, time in cases]
+    report = tmp_path / "report.xml"
+    report.write_text(f"<testsuite>{''.join(lines)}</testsuite>")
+    slow = ["tests/test_a.py::test_long", "tests/test_b.py::test_many", "tests/test_c.py::test_c"]
+    assert measured_as_slow(report) == slow
+    report.write_text(report.read_text().replace('time="20"', 'time="0.5"'))
+    assert measured_as_slow(report) == [slow[0], "tests/test_b.py", slow[2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("datetime.now(UTC)", True),
+        ('"update jobs set at = now()"', True),
+        ("time.time()", True),
+        ("time.monotonic()", False),
+        ("NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)", False),
+    ],
+)
+def test_who_reads_a_clock_is_found(tmp_path: Path, text: str, reads: bool) -> None:
+    file = tmp_path / "test_file.py"
+    file.write_text(text)
+    assert reads_a_clock(file) is reads
