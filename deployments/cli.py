@@ -20,61 +20,73 @@ from storage.errors import DarkroomError
 
 
 @dataclass(frozen=True)
-class Place:
+class CommandPlace:
     """Where a command lives (module:name, a function or a typer app of several), and what it does in one line."""
 
     where: str
     summary: str
 
 
-COMMANDS: dict[str, Place] = {
-    "demo": Place("platform.demo:demo", "Show the whole thing: photos in, a fine-tuned model and a picture grid out."),
-    "up": Place("platform.platform:up", "Run the whole platform on this machine until Ctrl-C."),
-    "down": Place("platform.platform:down", "Stop the platform and leave no process behind."),
-    "status": Place(
+COMMANDS: dict[str, CommandPlace] = {
+    "demo": CommandPlace(
+        "platform.demo:demo", "Show the whole thing: photos in, a fine-tuned model and a picture grid out."
+    ),
+    "up": CommandPlace("platform.platform:up", "Run the whole platform on this machine until Ctrl-C."),
+    "down": CommandPlace("platform.platform:down", "Stop the platform and leave no process behind."),
+    "status": CommandPlace(
         "platform.platform:status",
         "Show each part: state, process, uptime, memory, address. Exits with 1 when something is not healthy.",
     ),
-    "train": Place(
+    "train": CommandPlace(
         "jobs.train:train", "Fine-tune a base model on photos of a subject, and follow it to the catalogued model."
     ),
-    "jobs": Place("jobs.jobs:app", "What was asked for, and how far it is."),
-    "models": Place("catalog.publication:models", "List your models, newest first, also drafts and private ones."),
-    "publish": Place("catalog.publication:publish", "Show a model of yours, a fine-tune for example, to everybody."),
-    "generate": Place("jobs.generate:generate", "Draw images with a model version and save them."),
-    "download": Place("catalog.download:download", "Bring a model version here. Repeating goes on where it broke off."),
-    "import": Place(
+    "jobs": CommandPlace("jobs.jobs:app", "What was asked for, and how far it is."),
+    "models": CommandPlace(
+        "catalog.publication:models", "List your models, newest first, also drafts and private ones."
+    ),
+    "publish": CommandPlace(
+        "catalog.publication:publish", "Show a model of yours, a fine-tune for example, to everybody."
+    ),
+    "generate": CommandPlace("jobs.generate:generate", "Draw images with a model version and save them."),
+    "download": CommandPlace(
+        "catalog.download:download", "Bring a model version here. Repeating goes on where it broke off."
+    ),
+    "import": CommandPlace(
         "catalog.importing:import_folder",
         "Fill the catalogue from a folder of safetensors, reading their metadata. Repeating changes nothing.",
     ),
-    "base": Place("jobs.base:app", "Base models that a fine-tune can start from."),
-    "key": Place("accounts.key:app", "API keys, on this machine's database."),
-    "rotate": Place(
+    "base": CommandPlace("jobs.base:app", "Base models that a fine-tune can start from."),
+    "key": CommandPlace("accounts.key:app", "API keys, on this machine's database."),
+    "rotate": CommandPlace(
         "upkeep.rotating:rotate",
         "Make a new signing or sealing key; the old one is kept beside it. Restart the platform to use it.",
     ),
-    "reseal": Place(
+    "reseal": CommandPlace(
         "upkeep.rotating:reseal",
         "Seal all that the previous sealing key sealed under the current one, wherever the two come from.",
     ),
-    "notifications": Place("notifications.notifications:app", "What readers are told, and what could not be sent."),
-    "events": Place("events.events:app", "Events that have no effect: given up after ten failures, or waiting."),
-    "rebuild": Place(
+    "notifications": CommandPlace(
+        "notifications.notifications:app", "What readers are told, and what could not be sent."
+    ),
+    "events": CommandPlace("events.events:app", "Events that have no effect: given up after ten failures, or waiting."),
+    "rebuild": CommandPlace(
         "search.rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."
     ),
-    "backfill": Place(
+    "backfill": CommandPlace(
         "metrics.backfill:backfill",
         "Make days of a flow anew from what they are made of. Repeating it goes on where it broke off.",
     ),
-    "pause": Place("upkeep.pausing:pause", "Start no more runs of a flow until it is resumed; what it would do waits."),
-    "resume": Place("upkeep.pausing:resume", "Let a paused flow go on, also with what has waited."),
-    "sql": Place("platform.sql:sql", "Ask Darkroom's database with psql."),
-    "run": Place("upkeep.running:run", "Start a scheduled flow now, beside its schedule."),
-    "backup": Place("upkeep.backup:app", "Back the whole platform up while it works; list and verify backups."),
-    "restore": Place(
+    "pause": CommandPlace(
+        "upkeep.pausing:pause", "Start no more runs of a flow until it is resumed; what it would do waits."
+    ),
+    "resume": CommandPlace("upkeep.pausing:resume", "Let a paused flow go on, also with what has waited."),
+    "sql": CommandPlace("platform.sql:sql", "Ask Darkroom's database with psql."),
+    "run": CommandPlace("upkeep.running:run", "Start a scheduled flow now, beside its schedule."),
+    "backup": CommandPlace("upkeep.backup:app", "Back the whole platform up while it works; list and verify backups."),
+    "restore": CommandPlace(
         "upkeep.restore:restore", "Bring a platform back from a backup, into a data folder that is empty or not there."
     ),
-    "check": Place(
+    "check": CommandPlace(
         "upkeep.check:check",
         "Compare the stores with each other: every row has its bytes, every job its facts, every index its rows.",
     ),

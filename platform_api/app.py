@@ -59,7 +59,7 @@ from platform_api.streams.stream_keys import StreamKeys
 from platform_api.upkeep.health import Health
 from platform_api.upkeep.health_checks import KeptLook, look
 from storage.blobs.images import ImageWorkers
-from storage.blobs.parts import Parts
+from storage.blobs.parts import PartialUploads
 from storage.logs import configure
 from storage.settings import Settings, load_settings
 from storage.stores import AsyncStores, open_async_stores
@@ -180,7 +180,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
     state.tally = Tally(stores.database)
-    state.arrivals = tus_upload.Arrivals(stores, Parts(stores.settings.model_uploads_folder), stopping)
+    state.arrivals = tus_upload.Arrivals(stores, PartialUploads(stores.settings.model_uploads_folder), stopping)
     works = (
         state.announcements.listen(),
         stores.progress.listen(),

@@ -39,7 +39,7 @@ DarkroomError
 │   │       ├── Deadlock
 │   │       └── SerializationFailure
 │   ├── StatementTimeout        a statement took too long; the same again does, too
-│   └── DiskFull                no room left; also a JobFailure
+│   └── DiskFull                no room left; also a JobCannotSucceed
 ├── SealBroken                  a secret at rest does not open: another key, or none
 ├── BlobMissing, BlobCorrupted  bytes that a row names are gone or changed
 ├── BackupDamaged               a backup that is cut, changed or lacks a part
@@ -47,7 +47,7 @@ DarkroomError
 ├── JobLost                     this process no longer holds the job (another attempt does)
 │   └── JobAlreadyRunning       a second claimant of one attempt
 ├── JobCancelled                the owner asked to stop
-└── JobFailure                  the work cannot be done; its code and reason end the job
+└── JobCannotSucceed            the work cannot be done; its code and reason end the job
     ├── OutOfMemory
     ├── DiskFull                (see StoreFailure)
     └── InvalidCheckpoint
@@ -352,25 +352,25 @@ class JobCancelled(DarkroomError):
     code = "cancelled"
 
 
-class JobFailure(DarkroomError):
+class JobCannotSucceed(DarkroomError):
     """The work cannot be done. `code` and the message end the job as failed, without another attempt."""
 
     code = "job_failed"
 
 
-class OutOfMemory(JobFailure):
+class OutOfMemory(JobCannotSucceed):
     """The flow's process reached its memory limit."""
 
     code = "out_of_memory"
 
 
-class DiskFull(JobFailure, StoreFailure):
+class DiskFull(JobCannotSucceed, StoreFailure):
     """A store refused bytes because there is no room left. Somebody has to make room; waiting alone does not."""
 
     code = "disk_full"
 
 
-class InvalidCheckpoint(JobFailure):
+class InvalidCheckpoint(JobCannotSucceed):
     """A checkpoint that does not belong to this recipe or does not load."""
 
     code = "invalid_checkpoint"

@@ -32,7 +32,7 @@ class FoundFile:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedFile:
     """A file that cannot be taken, and why."""
 
     path: Path
@@ -89,7 +89,7 @@ class FoundModel:
         }
 
 
-def find_models(folder: Path) -> Iterator[FoundModel | Refused]:
+def find_models(folder: Path) -> Iterator[FoundModel | RefusedFile]:
     """The models in a folder and then those in its folders, by name, and what cannot be taken.
 
     Only headers are read here, and each sound file once for its hash.
@@ -101,10 +101,10 @@ def find_models(folder: Path) -> Iterator[FoundModel | Refused]:
             described = describe(check_weights(path))
             found = FoundFile(path, hash_file(path), described)
         except WeightsRefused as refusal:
-            yield Refused(path, str(refusal))
+            yield RefusedFile(path, str(refusal))
             continue
         except OSError as error:
-            yield Refused(path, f"it cannot be read: {error.strerror}.")
+            yield RefusedFile(path, f"it cannot be read: {error.strerror}.")
             continue
         key = (path.parent, f"{_base_name(path.stem).lower()}\0{described.type}\0{described.base_model}")
         if key not in models:
@@ -114,14 +114,14 @@ def find_models(folder: Path) -> Iterator[FoundModel | Refused]:
         yield from _checked(model)
 
 
-def _checked(model: FoundModel) -> Iterator[FoundModel | Refused]:
+def _checked(model: FoundModel) -> Iterator[FoundModel | RefusedFile]:
     """The model with those of its files that its family has; those that it has not."""
     family, sound = BASE_MODELS.get(model.base_model, "other"), list[FoundFile]()
     for file in model.files:
         try:
             check_model_file(file.path, family, model.type, FileType.MODEL)
         except WeightsRefused as refusal:
-            yield Refused(file.path, str(refusal))
+            yield RefusedFile(file.path, str(refusal))
         else:
             sound.append(file)
     model.files[:] = sound

@@ -34,7 +34,7 @@ from storage.errors import (
     DiskFull,
     JobAlreadyRunning,
     JobCancelled,
-    JobFailure,
+    JobCannotSucceed,
     JobLost,
     OutOfMemory,
     StatementTimeout,
@@ -154,7 +154,7 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
     recipe leaves open is resolved on it by the first attempt.
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
-    JobCancelled: cancelled. JobFailure, out of memory, disk full: failed with that reason. A termination signal: handed
+    JobCancelled: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination signal: handed
     out again at once, or cancelled if its owner asked. JobLost, a store away for too long or a statement that was
     cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
     """
@@ -231,9 +231,9 @@ def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
         log.warning("job %s: its end was not written: %s: %s", job.id, error.code, error)
 
 
-def named_failure(error: Exception) -> JobFailure:
+def named_failure(error: Exception) -> JobCannotSucceed:
     """The reason that a failed job shows for an error: what happened and what to do, nothing internal."""
-    if isinstance(error, JobFailure):
+    if isinstance(error, JobCannotSucceed):
         return error
     if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
         return OutOfMemory(
@@ -242,7 +242,9 @@ def named_failure(error: Exception) -> JobFailure:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
-    return JobFailure(f"{type(error).__name__} in the flow. Its log in Prefect says where; mend it and retry the job.")
+    return JobCannotSucceed(
+        f"{type(error).__name__} in the flow. Its log in Prefect says where; mend it and retry the job."
+    )
 
 
 def _says_out_of_memory(error: BaseException | None) -> bool:

@@ -25,7 +25,7 @@ import psycopg
 from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.expanding import expand
-from flows.relay.refusals import PASSING, Refusals
+from flows.relay.refusals import PASSING, RelayRefusals
 from flows.runs.orchestrator import DeploymentMissing, FlowPaused, Orchestrator
 from storage.errors import DarkroomError, StoreFailure
 from storage.logs import log_context
@@ -102,7 +102,7 @@ class Effects:
         self._stopping, self._acted = stopping or threading.Event(), acted
         self._claimed: Sequence[OutboxRow] = ()
         self._only, self._without = only, without
-        self._refusals = Refusals(stores.database)
+        self._refusals = RelayRefusals(stores.database)
 
     def turn(self) -> bool:
         """Have the effects of what is due; gives whether there is more to do at once."""

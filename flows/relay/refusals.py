@@ -27,7 +27,7 @@ PASSING = (PrefectAway, StoreUnavailable, DiskFull)
 """What passes without a change of the event: nothing of it counts as a failure by itself."""
 
 
-class Refusals:
+class RelayRefusals:
     """What was refused, since this process began and in the present turn."""
 
     def __init__(self, database: Database) -> None:

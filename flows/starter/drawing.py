@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from flows.starter.shapes import SHAPES, SPRITE
-from flows.starter.world import COLOURS, IMAGE_SIZE, Look, Picture, Placed, Subject, photo_scenes, picture_of
+from flows.starter.world import COLOURS, IMAGE_SIZE, Look, Picture, Placed, SceneSubject, photo_scenes, picture_of
 
 SCALE = 3
 CANVAS = IMAGE_SIZE * SCALE
@@ -205,7 +205,7 @@ def pattern_image(look: Look) -> Image.Image:
 
 
 @lru_cache(maxsize=1024)
-def sprite(subject: Subject) -> Image.Image:
+def sprite(subject: SceneSubject) -> Image.Image:
     """The subject alone, upright, on a transparent square of 144 px."""
     shape = SHAPES[subject.class_word]
     colour = COLOURS[subject.look.colour]
@@ -241,7 +241,7 @@ def render(picture: Picture) -> Image.Image:
     return image.reduce(SCALE)
 
 
-def render_photos(subject: Subject, *, count: int, seed: int) -> list[tuple[str, Image.Image]]:
+def render_photos(subject: SceneSubject, *, count: int, seed: int) -> list[tuple[str, Image.Image]]:
     """Photos of one subject in `count` distinct scenes: (scene phrase, 64 px RGB image) each, by seed."""
     rng = np.random.default_rng((seed, 78))
     return [(scene, render(picture_of(subject, scene, rng))) for scene in photo_scenes(count, seed)]

@@ -20,7 +20,7 @@ from flows.starter.world import (
     PATTERNS,
     SCENES,
     Look,
-    Subject,
+    SceneSubject,
     is_held_out,
     picture_of,
     random_look,
@@ -91,14 +91,14 @@ def train_classifier(judge: Judge, views: Views, schedule: Schedule, *, seed: in
     judge.classifier.eval().requires_grad_(False)
 
 
-def rival_subjects(count: int, rng: np.random.Generator, *, held_out: bool) -> list[Subject]:
+def rival_subjects(count: int, rng: np.random.Generator, *, held_out: bool) -> list[SceneSubject]:
     """`count` different subjects of one class and main colour: only their marks tell them apart.
 
     held_out: all from a pair that training never shows, with every colour pair; or none."""
     pairs = sorted(HELD_OUT_PAIRS)
     class_word = pairs[rng.integers(len(pairs))][0] if held_out else CLASSES[rng.integers(len(CLASSES))]
     colour = str(rng.choice(list(COLOURS)))
-    found: dict[Subject, None] = {}
+    found: dict[SceneSubject, None] = {}
     first = True
     while len(found) < count:
         look = random_look(rng, plain_share=0.05)
@@ -106,7 +106,7 @@ def rival_subjects(count: int, rng: np.random.Generator, *, held_out: bool) -> l
         if held_out and first:
             pattern = next(name for word, name in pairs if word == class_word)
             look = Look(pattern, colour, str(rng.choice([name for name in COLOURS if name != colour])))
-        subject = Subject(class_word, look)
+        subject = SceneSubject(class_word, look)
         if look.mark_colour == colour or (is_held_out(subject) != (held_out and first)):
             continue
         found[subject] = None

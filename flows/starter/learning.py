@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from flows.starter.captions import caption
 from flows.starter.drawing import render
-from flows.starter.networks import Parts, make_scheduler
+from flows.starter.networks import TrainableParts, make_scheduler
 from flows.starter.steps import Schedule, load_average, train, write_checkpoint
 from flows.starter.world import FREE_IDENTIFIERS, USED_IDENTIFIERS, Picture, random_picture
 
@@ -152,7 +152,7 @@ def cache_latents(autoencoder: AutoencoderKL, views: Views, tokenizer: CLIPToken
 
 
 def train_diffusion(
-    parts: Parts,
+    parts: TrainableParts,
     noising: Noising,
     schedule: Schedule,
     *,

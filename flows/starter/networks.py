@@ -64,7 +64,7 @@ TINY = Sizes((8, 8, 8), (8, 16, 16), 1, 8, 16, 1, 4)
 
 
 @dataclass
-class Parts:
+class TrainableParts:
     """The trainable parts of one diffusion model, in float32."""
 
     autoencoder: AutoencoderKL
@@ -122,11 +122,11 @@ def make_unet(sizes: Sizes) -> UNet2DConditionModel:
     )
 
 
-def make_parts(sizes: Sizes, tokenizer: CLIPTokenizer, seed: int) -> Parts:
+def make_parts(sizes: Sizes, tokenizer: CLIPTokenizer, seed: int) -> TrainableParts:
     """Fresh parts of the given sizes from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Parts(make_autoencoder(sizes), make_text_encoder(sizes, tokenizer), make_unet(sizes))
+        return TrainableParts(make_autoencoder(sizes), make_text_encoder(sizes, tokenizer), make_unet(sizes))
 
 
 def make_scheduler() -> PNDMScheduler:
@@ -159,7 +159,7 @@ def _rewrite_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
     save_file(dict(sorted(state.items())), str(path), metadata={"format": "pt"})
 
 
-def save_parts(parts: Parts, folder: Path) -> None:
+def save_parts(parts: TrainableParts, folder: Path) -> None:
     """Write the pipeline's folder (without the tokenizer): fp16 weights, float32 in the text encoder's config.
 
     The text encoder's keys get CLIP's `text_model.` prefix: transformers 5.6 and later save a freshly built one

@@ -38,8 +38,8 @@ from flows.starter.networks import (
     STARTER,
     STARTER_SAMPLER,
     STARTER_TRAINING,
-    Parts,
     Sizes,
+    TrainableParts,
     make_parts,
     save_parts,
     write_facts,
@@ -88,7 +88,7 @@ STARTER_PLAN = Plan()
 class Bench:
     """Everything a stage works on, rebuilt from the state folder: fresh or finished parts, the views, the words."""
 
-    parts: Parts
+    parts: TrainableParts
     views: Views
     tokenizer: CLIPTokenizer
 

@@ -102,7 +102,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SceneSubject:
     """One particular thing: a class with a look."""
 
     class_word: str
@@ -125,7 +125,7 @@ class Pose:
 class Placed:
     """A subject in a pose; `identifier` is set when the picture's caption may call its look by that name."""
 
-    subject: Subject
+    subject: SceneSubject
     pose: Pose
     identifier: str | None = None
 
@@ -139,22 +139,22 @@ class Picture:
     things: tuple[Placed, ...]
 
 
-def is_held_out(subject: Subject) -> bool:
+def is_held_out(subject: SceneSubject) -> bool:
     """Whether pretraining may never show this subject."""
     return (subject.class_word, subject.look.pattern) in HELD_OUT_PAIRS
 
 
-def held_out_subjects() -> tuple[Subject, ...]:
+def held_out_subjects() -> tuple[SceneSubject, ...]:
     """The subjects kept for photos: each a class with marks that pretraining never shows on that class."""
     return (
-        Subject("mug", Look("zigzag", "yellow", "blue")),
-        Subject("house", Look("dotted", "white", "red")),
-        Subject("tree", Look("striped", "green", "pink")),
-        Subject("car", Look("checked", "orange", "black")),
-        Subject("fish", Look("banded", "purple", "yellow")),
-        Subject("star", Look("halved", "red", "white")),
-        Subject("ball", Look("crossed", "blue", "orange")),
-        Subject("hat", Look("ringed", "black", "pink")),
+        SceneSubject("mug", Look("zigzag", "yellow", "blue")),
+        SceneSubject("house", Look("dotted", "white", "red")),
+        SceneSubject("tree", Look("striped", "green", "pink")),
+        SceneSubject("car", Look("checked", "orange", "black")),
+        SceneSubject("fish", Look("banded", "purple", "yellow")),
+        SceneSubject("star", Look("halved", "red", "white")),
+        SceneSubject("ball", Look("crossed", "blue", "orange")),
+        SceneSubject("hat", Look("ringed", "black", "pink")),
     )
 
 
@@ -201,7 +201,7 @@ def _random_thing(rng: np.random.Generator, *, count: int, place: int, identifie
         if rng.random() < identifier_share:
             identifier = USED_IDENTIFIERS[rng.integers(len(USED_IDENTIFIERS))]
             look = NAMED_LOOKS[identifier]
-        subject = Subject(class_word, look)
+        subject = SceneSubject(class_word, look)
         if not is_held_out(subject):
             return Placed(subject, random_pose(rng, count=count, place=place), identifier)
 
@@ -218,7 +218,7 @@ def random_picture(seed: int, index: int, *, two_things_share: float = 0.1, iden
     return Picture(SCENES[rng.integers(len(SCENES))], int(rng.integers(2**31)), tuple(things))
 
 
-def picture_of(subject: Subject, scene: str, rng: np.random.Generator) -> Picture:
+def picture_of(subject: SceneSubject, scene: str, rng: np.random.Generator) -> Picture:
     """A picture of one subject alone in a given scene, with a fresh pose and scenery."""
     if scene not in SCENES:
         raise ValueError(f"scene {scene!r} is not in this world; choose one of {', '.join(SCENES)}.")

@@ -44,7 +44,7 @@ from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image, training_work
 from flows.upkeep.retention.retention import tidy_folders
 from storage.blobs.families import ModelFile, check_model_file
-from storage.errors import JobFailure, StoreFailure, WeightsRefused
+from storage.errors import JobCannotSucceed, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets, jobs, publication
@@ -125,7 +125,7 @@ def prepare(work: TrainingWork) -> Materials:
     rows = work.job.run(lambda: data_sets.images(work.request.data_set_id))
     rows.sort(key=lambda row: row.sha256)  # the order of upload must not change the weights
     if not rows or content_hash(row.sha256 for row in rows) != work.recipe.data_set_hash:
-        raise JobFailure(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
+        raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
     photos = [open_image(work.stores.blobs.read(row.sha256)) for row in rows]
     folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
     get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(photos), work.request.base_model)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.data import LatentImages, generator_for, pixels_of_all
-from flows.training.judges import Judge
+from flows.training.judges import ImageJudge
 from storage.records.jobs.training import SamplingRecipe, TrainingRecipe
 
 SCENES = 6
@@ -60,7 +60,7 @@ class EvaluationImages:
     of_class: Tensor
 
 
-def new_scenes(recipe: TrainingRecipe, photos: Tensor, judge: Judge | None) -> tuple[str, ...]:
+def new_scenes(recipe: TrainingRecipe, photos: Tensor, judge: ImageJudge | None) -> tuple[str, ...]:
     """Up to six of the recipe's scenes that no photo shows, as the judge sees them. Without a judge: the first six."""
     if judge is None:
         return recipe.evaluation_scenes[:SCENES]
@@ -98,7 +98,7 @@ def split_images(images: Sequence[Image.Image], resolution: int) -> EvaluationIm
 
 
 def measure(
-    judge: Judge | None,
+    judge: ImageJudge | None,
     photos: Tensor,
     scenes: Sequence[str],
     base: EvaluationImages,
@@ -146,7 +146,7 @@ def mean_cosine_within(reference: Tensor) -> float | None:
     return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
 
 
-def scene_accuracy(judge: Judge, images: Tensor, scenes: Sequence[str]) -> float:
+def scene_accuracy(judge: ImageJudge, images: Tensor, scenes: Sequence[str]) -> float:
     """The share of pictures that the judge places in the scene asked for. `images` come scene by scene."""
     known = list(judge.scenes)
     seen = judge.scene_probabilities(images).argmax(1).tolist()

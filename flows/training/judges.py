@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from flows.starter.judge import Judge as StarterJudge
+from flows.starter.judge import ImageJudge as StarterJudge
 
 
-class Judge(Protocol):
+class ImageJudge(Protocol):
     """What a judge can tell of images: (N, 3, H, W) in [-1, 1], of the base model's own resolution."""
 
     @property
@@ -63,7 +63,7 @@ class ClipJudge:
         return (scale * self.embed(images) @ self._phrases.T).softmax(-1)
 
 
-def open_judge(model_folder: Path, scenes: Sequence[str]) -> Judge | None:
+def open_judge(model_folder: Path, scenes: Sequence[str]) -> ImageJudge | None:
     """The judge that a base model folder brings, or None. `scenes` is for a judge that has no list of its own."""
     folder = model_folder / "judge"
     if not (folder / "config.json").is_file():

@@ -90,14 +90,14 @@ def reconcile() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """findings: a sentence for each difference, repaired or not. broken: one for each comparison that did not end."""
 
     findings: list[str]
     broken: list[str]
 
 
-def compare_stores(stores: Stores) -> Compared:
+def compare_stores(stores: Stores) -> Comparison:
     """Make every comparison; one that breaks stops no other. Raises StoreUnavailable, PrefectAway."""
     log = run_logger("darkroom.reconcile")
     findings: list[str] = []
@@ -115,7 +115,7 @@ def compare_stores(stores: Stores) -> Compared:
             log.exception("%s did not end", compare.__name__)
             broken.append(f"{compare.__name__} did not end: {type(error).__name__}: {error}.")
     findings += (f"{fault} (not repaired)" for fault in broken_invariants(stores, ACCOUNTS))
-    return Compared(findings, broken)
+    return Comparison(findings, broken)
 
 
 def broken_invariants(stores: Stores, accounts: int | None = None) -> list[str]:

@@ -38,7 +38,7 @@ Key = tuple[bytes, bytes, bytes, str]
 
 
 @dataclass
-class Answer:
+class CachedResponse:
     """What is given again: headers and bytes, or that nothing was found; what it rests on, and since when."""
 
     headers: Headers
@@ -61,7 +61,7 @@ class Remembered:
     def __init__(self, settings: Settings, watch: CatalogueWatch) -> None:
         self._allowed_hosts = frozenset(host.encode() for host in settings.api.allowed_hosts)
         room = settings.cache.memory_mib * 1024 * 1024 if settings.cache.enabled else 0
-        self._answers: ByteCache[Key, Answer] = ByteCache(room, lambda answer: answer.size)
+        self._answers: ByteCache[Key, CachedResponse] = ByteCache(room, lambda answer: answer.size)
         self._building: dict[Key, asyncio.Event] = {}
         self.watch = watch
         self.counts: Counter[str] = Counter()
@@ -81,7 +81,7 @@ class Remembered:
             return None
         return path, query, host, scope["scheme"]
 
-    async def find(self, key: Key) -> Answer | None:
+    async def find(self, key: Key) -> CachedResponse | None:
         """The answer, when it still holds. Raises StoreUnavailable."""
         await self.watch.look()
         known = self._answers.get(key)
@@ -110,7 +110,7 @@ class Remembered:
             del self._building[key]
             done.set()
 
-    def keep(self, key: Key, answer: Answer) -> None:
+    def keep(self, key: Key, answer: CachedResponse) -> None:
         """Keep an answer. One whose reading began earlier than that of the kept one is refused."""
         known = self._answers.get(key)
         if known is not None and known.moment > answer.moment:
@@ -120,7 +120,7 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Place:
+class CachePlace:
     """Where the answer to the request under way will be kept."""
 
     memory: Remembered
@@ -129,22 +129,22 @@ class Place:
     seconds: float
 
 
-def place_of(scope: Scope) -> Place | None:
+def place_of(scope: Scope) -> CachePlace | None:
     """Where the answer to a request will be kept, if at all."""
-    return cast(Place | None, scope["state"].get(_KEPT))
+    return cast(CachePlace | None, scope["state"].get(_KEPT))
 
 
 def keep(scope: Scope, headers: Headers, body: bytes, etag: str, grounds: Grounds) -> None:
     """Keep what a request is answered with, where the route is remembered."""
-    _keep(scope, Answer(headers, body, etag.encode(), None, grounds, 0, 0.0))
+    _keep(scope, CachedResponse(headers, body, etag.encode(), None, grounds, 0, 0.0))
 
 
 def keep_absence(scope: Scope, error: NotFound, grounds: Grounds) -> None:
     """Keep that a request finds nothing, for as long as its grounds hold."""
-    _keep(scope, Answer([], b"", b"", str(error), grounds, 0, 0.0))
+    _keep(scope, CachedResponse([], b"", b"", str(error), grounds, 0, 0.0))
 
 
-def _keep(scope: Scope, answer: Answer) -> None:
+def _keep(scope: Scope, answer: CachedResponse) -> None:
     place = place_of(scope)
     if place is not None:
         answer.moment, answer.until = place.moment, time.monotonic() + place.seconds
@@ -174,7 +174,7 @@ def remembering(app: ASGIApp) -> ASGIApp:
                 if not first and (found := await memory.find(key)) is not None:
                     await _give(found, cast(HTTPScope, scope), send)
                     return
-                scope["state"][_KEPT] = Place(memory, key, memory.watch.moment, seconds)
+                scope["state"][_KEPT] = CachePlace(memory, key, memory.watch.moment, seconds)
                 await app(scope, receive, send)
         except StoreUnavailable:
             await app(scope, receive, send)
@@ -182,7 +182,7 @@ def remembering(app: ASGIApp) -> ASGIApp:
     return answer
 
 
-async def _give(answer: Answer, scope: HTTPScope, send: Send) -> None:
+async def _give(answer: CachedResponse, scope: HTTPScope, send: Send) -> None:
     if answer.absence is not None:
         raise NotFound(answer.absence)
     unchanged = any(name == b"if-none-match" and _names(value, answer.etag) for name, value in scope["headers"])

@@ -57,7 +57,7 @@ class DataSetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: datetime
 
 
-class ImageView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class DataSetImageView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One photo in canonical form: RGB PNG without metadata."""
 
     position: int
@@ -71,7 +71,7 @@ class ImageView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class DataSetDetail(DataSetView, frozen=True, kw_only=True, rename="camel"):
     """A data set with its photos, in the order they were sent."""
 
-    images: list[ImageView]
+    images: list[DataSetImageView]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _view_fields(data_set: DataSet) -> dict[str, Any]:
 
 
 def _detail(data_set: DataSet, images: Sequence[DataSetImage]) -> DataSetDetail:
-    views = [msgspec.convert(image, ImageView, from_attributes=True) for image in images]
+    views = [msgspec.convert(image, DataSetImageView, from_attributes=True) for image in images]
     return DataSetDetail(**_view_fields(data_set), images=views)
 
 

@@ -72,7 +72,7 @@ async def look(stores: AsyncStores) -> Parts:
 
 async def _rows(
     stores: AsyncStores,
-) -> tuple[RelayHealth | None, search_queue.Lag | None, MetricsHealth | None, NotificationsHealth | None]:
+) -> tuple[RelayHealth | None, search_queue.SearchLag | None, MetricsHealth | None, NotificationsHealth | None]:
     """What Postgres says, one question after the other. The first decides whether it is there."""
     relay = await in_time(stores, _relay())
     if relay is None:
@@ -119,7 +119,7 @@ async def _search_answers(stores: AsyncStores) -> bool:
         return False
 
 
-def _search_health(lag: search_queue.Lag, *, answers: bool) -> SearchHealth:
+def _search_health(lag: search_queue.SearchLag, *, answers: bool) -> SearchHealth:
     return SearchHealth(
         state="ok" if answers else "away",
         waiting=lag.waiting,

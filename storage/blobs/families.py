@@ -41,7 +41,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilyFiles:
     """What a family's files may be, by the part of the model. `text_width` is the length of its text vectors."""
 
     text_width: int
@@ -119,10 +119,10 @@ def _parts(ldm_clip: str, kohya: str, encoders: str) -> Mapping[str, Sequence[La
     )
 
 
-FAMILIES: Mapping[str, Family] = MappingProxyType(
+FAMILIES: Mapping[str, FamilyFiles] = MappingProxyType(
     {
-        "sd1": Family(768, _parts(_LDM_CLIP, rf"lora_(unet_{_LORA_UNET}|te_text_model_\w+)", "text_encoder")),
-        "sdxl": Family(
+        "sd1": FamilyFiles(768, _parts(_LDM_CLIP, rf"lora_(unet_{_LORA_UNET}|te_text_model_\w+)", "text_encoder")),
+        "sdxl": FamilyFiles(
             2048,
             _parts(
                 _LDM_CLIPS,
@@ -177,7 +177,7 @@ def check_model_file(
     return ModelFile(facts, checked, _precision(facts), _size_kind(facts))
 
 
-def _check_family(name: str, facts: WeightsFacts, family: str, known: Family, layouts: Sequence[Layout]) -> None:
+def _check_family(name: str, facts: WeightsFacts, family: str, known: FamilyFiles, layouts: Sequence[Layout]) -> None:
     strangers = {layout: _stranger(facts, layout) for layout in layouts}
     fitting = [layout for layout, stranger in strangers.items() if stranger is None]
     if not fitting:

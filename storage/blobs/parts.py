@@ -25,7 +25,7 @@ PLACE = "The folder of unfinished uploads"
 _BYTES = "bytes"
 
 
-class Part:
+class PartialUpload:
     """The bytes of one upload, open at the end of what was received. Used by the holder of its folder alone."""
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +103,7 @@ class Part:
         copy.replace(self.path)
 
 
-class Parts:
+class PartialUploads:
     """Every upload on its way to this machine, by its id."""
 
     def __init__(self, root: Path) -> None:
@@ -119,7 +119,7 @@ class Parts:
             raise store_error(error, PLACE) from error
 
     @contextmanager
-    def hold(self, identity: UUID) -> Generator[Part]:
+    def hold(self, identity: UUID) -> Generator[PartialUpload]:
         """The part, for one holder at a time, whichever process it is in.
 
         Raises UploadBusy while another holds it, NotFound when there is no such upload on this machine.
@@ -137,7 +137,7 @@ class Parts:
                 raise UploadBusy(message) from error
             if not is_at(descriptor, folder):
                 raise NotFound(f"Nothing of upload {identity} is on this machine.")
-            with Part(folder / _BYTES) as part:
+            with PartialUpload(folder / _BYTES) as part:
                 yield part
         finally:
             os.close(descriptor)

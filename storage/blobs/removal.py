@@ -18,7 +18,7 @@ log = logging.getLogger("darkroom.blobs")
 
 
 @dataclass(frozen=True)
-class Removal:
+class BytesRemoval:
     """The removal of the bytes at `path` from an fsspec file system; meanwhile they are kept at `copy`.
 
     `local`: both are paths of this machine's disk. `failures` are what the file system raises.

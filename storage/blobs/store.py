@@ -26,7 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from storage.blobs.disks import scan, sync_folder, take_name
 from storage.blobs.failures import failures_of, named, store_error
-from storage.blobs.removal import Removal
+from storage.blobs.removal import BytesRemoval
 from storage.blobs.stored import PREFIXES, Blob, StoredBlob, facts_at, is_name, modified_at
 from storage.blobs.unfinished import UnfinishedBlob
 from storage.errors import BlobCorrupted, BlobMissing
@@ -186,7 +186,7 @@ class BlobStore:
         """A blob is gone while the block runs, and for good if it ends well. Else it comes back: where a commit failed,
         the lock that kept others from naming these bytes may have been lost before. Raises DiskFull, StoreUnavailable.
         """
-        return Removal(self._fs, self._local, self._failures, self._path(sha256), self._temporary()).held()
+        return BytesRemoval(self._fs, self._local, self._failures, self._path(sha256), self._temporary()).held()
 
     def list(self) -> Iterator[StoredBlob]:
         """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""

@@ -35,7 +35,7 @@ MASKED = np.float32(-1e9)
 
 
 @dataclass(frozen=True)
-class Layout:
+class EncoderLayout:
     """What an encoder's folder says about itself. Lengths count tokens, with the two around a text."""
 
     layers: int
@@ -125,7 +125,7 @@ class _Layer:
         self.out = _dense_of(tensors, prefix + "output.dense")
         self.out_norm = _norm_of(tensors, prefix + "output.LayerNorm")
 
-    def forward(self, states: Array, mask: Array, layout: Layout) -> Array:
+    def forward(self, states: Array, mask: Array, layout: EncoderLayout) -> Array:
         """states: (B, L, D). mask: (B, 1, 1, L), 0 where a token is and hugely negative where none is."""
         batch, length, width = states.shape
         mixed = (states @ self.query_key_value[0] + self.query_key_value[1]).reshape(
@@ -182,7 +182,7 @@ def _read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def read_layout(folder: Path) -> Layout:
+def read_layout(folder: Path) -> EncoderLayout:
     """What the folder's JSON files say. Raises ValueError for an architecture that is not carried out here."""
     config, sentence = _read(folder / "config.json"), _read(folder / "sentence_bert_config.json")
     pooling_config = _read(folder / "1_Pooling" / "config.json")
@@ -203,7 +203,7 @@ def read_layout(folder: Path) -> Layout:
         raise ValueError(f"its pooling is {' with '.join(chosen)}; mean_tokens and cls_token are known.")
     tokenizer_length = int(min(_read(folder / "tokenizer_config.json").get("model_max_length", 512), UNKNOWN_LENGTH))
     most = min(int(config["max_position_embeddings"]), tokenizer_length)
-    return Layout(
+    return EncoderLayout(
         layers=int(config["num_hidden_layers"]),
         heads=int(config["num_attention_heads"]),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
@@ -213,7 +213,7 @@ def read_layout(folder: Path) -> Layout:
     )
 
 
-def _name(folder: Path, layout: Layout) -> str:
+def _name(folder: Path, layout: EncoderLayout) -> str:
     digest = hashlib.sha256(repr(layout).encode())
     for file in ("config.json", "tokenizer.json", "model.safetensors"):
         with (folder / file).open("rb") as stream:

@@ -14,7 +14,7 @@ from elastic_transport import HttpxAsyncHttpNode, ObjectApiResponse, TransportEr
 from elasticsearch import ApiError, AsyncElasticsearch
 
 from storage.errors import EncoderUnavailable, StoreUnavailable
-from storage.records.search.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Hit, Match, Place, word_score
+from storage.records.search.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Hit, Match, WordPlace, word_score
 from storage.records.search.search import (
     FACET_VALUES,
     SORTS,
@@ -52,12 +52,12 @@ def writing_alias(settings: SearchSettings, build: Build) -> str:
     return f"{index_name(settings, build)}-writing"
 
 
-def words_field(place: Place) -> str:
+def words_field(place: WordPlace) -> str:
     """The field of the words that stand at a place."""
     return f"{place.name.lower()}_words"
 
 
-def stems_field(place: Place) -> str:
+def stems_field(place: WordPlace) -> str:
     """The field of their stems."""
     return f"{place.name.lower()}_stems"
 
@@ -199,13 +199,13 @@ def nearest_request(field: str, filters: Filters, vector: bytes, limit: int, pas
 
 
 def _word_query(word: AskedWord) -> dict[str, Any]:
-    ways = [way for place in Place for way in _ways(word, place)]
+    ways = [way for place in WordPlace for way in _ways(word, place)]
     if len(word.word) >= 8:
-        ways.append(_constant("term", "hashes", word.word, word_score(Match.EXACT, Place.NAME)))
+        ways.append(_constant("term", "hashes", word.word, word_score(Match.EXACT, WordPlace.NAME)))
     return {"dis_max": {"queries": ways}}
 
 
-def _ways(word: AskedWord, place: Place) -> list[dict[str, Any]]:
+def _ways(word: AskedWord, place: WordPlace) -> list[dict[str, Any]]:
     """What each way of having a word at a place is worth; the best that a document has counts."""
     field = words_field(place)
     ways = [

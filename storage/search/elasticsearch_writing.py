@@ -12,7 +12,7 @@ from elasticsearch import ApiError, Elasticsearch
 from storage.errors import NotFound, StoreUnavailable
 from storage.postgres.connection import Database
 from storage.postgres.search import search_builds
-from storage.records.search.relevance import Place
+from storage.records.search.relevance import WordPlace
 from storage.records.search.search import Build, Facet, IndexDocument, Kind, Rank, Removal, Written, vector_numbers
 from storage.records.search.tokens import stem
 from storage.search.elasticsearch import (
@@ -69,8 +69,8 @@ def index_mapping(build: Build) -> dict[str, Any]:
         "hashes": {"type": "keyword", "doc_values": False},
         "levels": {"type": "integer"},
         "published_at": {"type": "long"},
-        **{words_field(place): words for place in Place},
-        **{stems_field(place): words for place in Place},
+        **{words_field(place): words for place in WordPlace},
+        **{stems_field(place): words for place in WordPlace},
         **{facet.value: {"type": "keyword", "ignore_above": 8000} for facet in Facet},
         **{rank.value: {"type": "long", "index": False} for rank in Rank},
     }

@@ -13,12 +13,17 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from storage.records.search.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Match, Place, word_score
+from storage.records.search.relevance import WHOLE_NAME_SCORE, AskedText, AskedWord, Match, WordPlace, word_score
 from storage.records.search.search import IndexDocument
 from storage.records.search.tokens import edits
 
-WEIGHTS: Mapping[Place, str] = {Place.NAME: "A", Place.LABELS: "B", Place.DETAILS: "C", Place.BODY: "D"}
-_POSITION: Mapping[Place, bytes] = {
+WEIGHTS: Mapping[WordPlace, str] = {
+    WordPlace.NAME: "A",
+    WordPlace.LABELS: "B",
+    WordPlace.DETAILS: "C",
+    WordPlace.BODY: "D",
+}
+_POSITION: Mapping[WordPlace, bytes] = {
     place: struct.pack(">xHH", 1, "DCBA".index(weight) << 14 | 1) for place, weight in WEIGHTS.items()
 }
 HASH = re.compile(r"[0-9a-f]{8,64}")
@@ -71,18 +76,18 @@ def document_tsvector(document: IndexDocument) -> bytes:
     return struct.pack(">i", len(seen)) + b"".join(lexemes)
 
 
-def _places(document: IndexDocument) -> Mapping[str, Place]:
+def _places(document: IndexDocument) -> Mapping[str, WordPlace]:
     """Each lexeme of a document with its best place."""
-    places: dict[str, Place] = {}
+    places: dict[str, WordPlace] = {}
     for place in WEIGHTS:
         for word in _words_at(document, place):
             places.setdefault(word, place)
     return places
 
 
-def _words_at(document: IndexDocument, place: Place) -> Sequence[str]:
+def _words_at(document: IndexDocument, place: WordPlace) -> Sequence[str]:
     words = document.words.get(place, ())
-    return (*words, *(f"#{digits}" for digits in document.hashes)) if place is Place.NAME else words
+    return (*words, *(f"#{digits}" for digits in document.hashes)) if place is WordPlace.NAME else words
 
 
 def deletes(word: str, most: int) -> list[int]:
@@ -122,7 +127,7 @@ def _worth(ways: Iterable[tuple[Match, list[str]]]) -> list[tuple[str, int]]:
     return [
         (" | ".join(_weighted(term, WEIGHTS[place]) for term in terms), word_score(match, place))
         for match, terms in ways
-        for place in sorted(Place, reverse=True)
+        for place in sorted(WordPlace, reverse=True)
     ]
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-from storage.records.search.relevance import AskedWord, Hit, Match, Place, asked, word_score
+from storage.records.search.relevance import AskedWord, Hit, Match, WordPlace, asked, word_score
 from storage.records.search.search import SORTS, Facet, FacetCount, Filters, IndexDocument, Kind, SearchQuery, Sort
 from storage.records.search.tokens import stem
 
@@ -52,7 +52,7 @@ def score(document: IndexDocument, text: str) -> int | None:
             if match is not None
         ]
         if word.word in document.hashes and len(word.word) >= 8:
-            worths.append(word_score(Match.EXACT, Place.NAME))
+            worths.append(word_score(Match.EXACT, WordPlace.NAME))
         if not worths:
             return None
         total += max(worths)

@@ -15,7 +15,7 @@ import httpx
 from flows.jobs.tracking import JOB_TAG, tracking_client
 from flows.starter.drawing import render_photos
 from flows.starter.networks import write_tiny_model
-from flows.starter.world import Subject, held_out_subjects
+from flows.starter.world import SceneSubject, held_out_subjects
 from flows.upkeep.reconcile import check_invariants
 from storage.postgres.jobs import jobs
 from storage.records.jobs.jobs import Job
@@ -74,7 +74,7 @@ class Bench:
             self._data_set = self.upload(held_out_subjects()[0], seed=5)
         return self._data_set
 
-    def upload(self, subject: Subject, seed: int) -> str:
+    def upload(self, subject: SceneSubject, seed: int) -> str:
         """Upload photos of a held-out subject; gives the data set's id."""
         files: list[tuple[str, tuple[str, bytes, str]]] = []
         for number, (_, photo) in enumerate(render_photos(subject, count=4, seed=seed)):

@@ -17,7 +17,7 @@ from deployments.client.api import Api, ApiRefusal, open_api
 from deployments.client.responses import HashOwner, Made
 from deployments.client.uploads import upload_file
 from deployments.commands.tables import echo_table
-from deployments.importing.model_folders import FoundFile, FoundModel, Refused, find_models
+from deployments.importing.model_folders import FoundFile, FoundModel, RefusedFile, find_models
 from storage.records.catalog.uploads import MAX_NAME
 from storage.settings import Settings, load_settings
 
@@ -52,7 +52,7 @@ class Importing:
                 for file in new:
                     self._note(file.path, "", model, f"{REFUSED}: {refusal}")
 
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, refused: RefusedFile) -> None:
         """Note a file that cannot be taken."""
         self.rows.append((refused.path.name, "", "", "", f"{REFUSED}: {refused.why}"))
 
@@ -157,7 +157,7 @@ def import_folder(
     with open_api(settings) as api, Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         work = Importing(api, settings, publish)
         for found in find_models(folder):
-            if isinstance(found, Refused):
+            if isinstance(found, RefusedFile):
                 work.refuse(found)
                 continue
             if found.passed_over:

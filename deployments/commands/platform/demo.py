@@ -21,7 +21,7 @@ from deployments.local.platform import start_detached
 from deployments.local.seed import STARTER
 from deployments.local.state import PartState, holder, read_record
 from flows.starter.drawing import render_photos
-from flows.starter.world import Subject, held_out_subjects
+from flows.starter.world import SceneSubject, held_out_subjects
 from storage.errors import DarkroomError
 from storage.settings import Settings, load_settings
 
@@ -82,7 +82,7 @@ def waiting_parts(folder: Path) -> str:
     return ", ".join(name for name, part in record.parts.items() if part.state not in UP)
 
 
-def draw_photos(subject: Subject, folder: Path, seed: int) -> list[Path]:
+def draw_photos(subject: SceneSubject, folder: Path, seed: int) -> list[Path]:
     """Photos of the subject in scenes by seed, as files named for their scene."""
     folder.mkdir(parents=True)
     files: list[Path] = []
@@ -93,7 +93,7 @@ def draw_photos(subject: Subject, folder: Path, seed: int) -> list[Path]:
     return files
 
 
-def run_job(api: Api, subject: Subject, files: list[Path], seed: int, folder: Path, key_file: Path) -> Path:
+def run_job(api: Api, subject: SceneSubject, files: list[Path], seed: int, folder: Path, key_file: Path) -> Path:
     """The job through the public API, from the upload to the picture grid. Raises DemoIncomplete."""
     base = known_base(api, STARTER, subject.class_word)
     data_set = upload_photos(api, in_english(subject), files)
@@ -121,7 +121,7 @@ def show_privacy(api: Api, version_id: int, key_file: Path) -> None:
     typer.echo(f"  curl {root}/api/v1/models/{model_id}     # 404, until: darkroom publish {model_id}")
 
 
-def in_english(subject: Subject) -> str:
+def in_english(subject: SceneSubject) -> str:
     """The subject in words: a yellow zigzag mug with blue."""
     look = subject.look
     marks = f" with {look.mark_colour}" if look.mark_colour else ""

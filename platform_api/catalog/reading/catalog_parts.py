@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from platform_api.catalog.reading.catalog_views import Parts
+from platform_api.catalog.reading.catalog_views import PageParts
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, images, models
 from storage.postgres.connection import Script
@@ -23,7 +23,7 @@ IMAGES_EACH = 20
 
 def read_parts(
     found: Sequence[Model], viewer: Viewer, *, images_each: int = IMAGES_EACH, levels: int = 63
-) -> Script[Parts]:
+) -> Script[PageParts]:
     """The parts of some models: versions, files and images that the viewer sees, and of the images those that share a
     bit with `levels`."""
     ids = [model.id for model in found]
@@ -40,7 +40,7 @@ def read_parts(
     owned = [identity for identity, one in facts.items() if viewer.has_power_over(one.owner_id)]
     pictures = yield from images.of_versions(version_ids, images_each, everything_of=owned)
     files = yield from catalog.files(*version_ids)
-    return Parts(
+    return PageParts(
         accounts=(yield from accounts.accounts({model.account_id for model in found})),
         tags=(yield from models.tags_of(*ids)),
         model_stats=(yield from catalog.model_stats(ids)),

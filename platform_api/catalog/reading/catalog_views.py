@@ -151,7 +151,7 @@ class VersionDetail(VersionView, frozen=True, kw_only=True, rename="camel"):
     stored_files: list[StoredFileView]
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class PageParts(msgspec.Struct, frozen=True, kw_only=True):
     """What a page of models is made of, by ids."""
 
     accounts: Mapping[UUID, Account]
@@ -163,7 +163,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     images: Mapping[int, Sequence[CatalogImage]]
 
 
-def model_view(model: Model, parts: Parts, where: Addresses, *, primary_only: bool = False) -> ModelView:
+def model_view(model: Model, parts: PageParts, where: Addresses, *, primary_only: bool = False) -> ModelView:
     """A model as lists and its own address show it."""
     account, stats = parts.accounts[model.account_id], parts.model_stats.get(model.id, ModelStats())
     versions = parts.versions.get(model.id, ())
@@ -203,7 +203,7 @@ def model_view(model: Model, parts: Parts, where: Addresses, *, primary_only: bo
 
 
 def version_fields(
-    model: Model, version: ModelVersion, index: int, parts: Parts, where: Addresses, *, primary_only: bool = False
+    model: Model, version: ModelVersion, index: int, parts: PageParts, where: Addresses, *, primary_only: bool = False
 ) -> dict[str, Any]:
     """What a version says inside its model and by itself."""
     files, images = parts.files.get(version.id, ()), parts.images.get(version.id, ())
@@ -240,7 +240,9 @@ def version_fields(
     }
 
 
-def version_detail(model: Model, version: ModelVersion, index: int, parts: Parts, where: Addresses) -> VersionDetail:
+def version_detail(
+    model: Model, version: ModelVersion, index: int, parts: PageParts, where: Addresses
+) -> VersionDetail:
     """A version by itself, with its lineage."""
     files = parts.files.get(version.id, ())
     return VersionDetail(

@@ -17,7 +17,7 @@ from platform_api.http.request_body import Body
 from storage.blobs.families import check_model_file
 from storage.blobs.hashing import ModelHasher, hash_on
 from storage.blobs.other_formats import START_BYTES, refuse_other_name
-from storage.blobs.parts import Part
+from storage.blobs.parts import PartialUpload
 from storage.blobs.store import BlobStore
 from storage.blobs.weights import check_start
 from storage.errors import InvalidRequest, UploadRefused
@@ -70,7 +70,7 @@ class Hashers:
 
 async def take_in(
     body: Body,
-    part: Part,
+    part: PartialUpload,
     hasher: ModelHasher,
     threads: ThreadPool,
     *,
@@ -113,7 +113,7 @@ async def in_thread(threads: ThreadPool, work: Callable[P, T], *arguments: P.arg
         raise
 
 
-async def go_on(part: Part, hasher: ModelHasher, threads: ThreadPool, received: int) -> None:
+async def go_on(part: PartialUpload, hasher: ModelHasher, threads: ThreadPool, received: int) -> None:
     """Open a part behind its received bytes, with a hasher that has taken them. Raises EOFError when some are lost."""
 
     def opened() -> None:
@@ -124,7 +124,7 @@ async def go_on(part: Part, hasher: ModelHasher, threads: ThreadPool, received: 
 
 
 async def keep_whole(
-    stores: AsyncStores, part: Part, hasher: ModelHasher, wanted: WantedFile, viewer: Viewer
+    stores: AsyncStores, part: PartialUpload, hasher: ModelHasher, wanted: WantedFile, viewer: Viewer
 ) -> NewFile:
     """Check a whole file against what its sender wants and its family has, then store its bytes.
 
@@ -143,7 +143,7 @@ async def keep_whole(
 
 
 def _checked_and_stored(
-    blobs: BlobStore, part: Part, hasher: ModelHasher, wanted: WantedFile, model: Model, version: ModelVersion
+    blobs: BlobStore, part: PartialUpload, hasher: ModelHasher, wanted: WantedFile, model: Model, version: ModelVersion
 ) -> NewFile:
     part.sync()
     part.close()

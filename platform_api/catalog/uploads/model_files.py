@@ -27,7 +27,7 @@ from platform_api.http.multipart import declared_length
 from platform_api.http.problems import UnsupportedMediaType, can_answer
 from platform_api.http.request_body import Body
 from storage.blobs.hashing import ModelHasher
-from storage.blobs.parts import Part, Parts
+from storage.blobs.parts import PartialUpload, PartialUploads
 from storage.errors import FileExists, FreeSpaceLow, Gone, NotAllowed, NotFound, QuotaExceeded, UploadRefused
 from storage.postgres.catalog import uploads
 from storage.postgres.connection import Script
@@ -156,7 +156,7 @@ class ModelFiles(Controller):
 
 
 @asynccontextmanager
-async def temporary_part(parts: Parts, threads: ThreadPool) -> AsyncGenerator[Part]:
+async def temporary_part(parts: PartialUploads, threads: ThreadPool) -> AsyncGenerator[PartialUpload]:
     """A part for one request, gone at the end whatever happens."""
     identity = uuid4()
     await threads.run(parts.create, identity)

@@ -23,7 +23,7 @@ from platform_api.http.problems import BodyTooLarge, MalformedBody, TooSlow
 from platform_api.http.request_body import Body
 from platform_api.http.shutdown import Stopping
 from storage.blobs.hashing import ModelHasher
-from storage.blobs.parts import Part, Parts
+from storage.blobs.parts import PartialUpload, PartialUploads
 from storage.errors import (
     FileExists,
     FreeSpaceLow,
@@ -55,7 +55,7 @@ class Arrivals:
     """What one API process knows of uploads under way."""
 
     stores: AsyncStores
-    parts: Parts
+    parts: PartialUploads
     stopping: Stopping
     hashers: Hashers = field(default_factory=Hashers)
 
@@ -150,7 +150,7 @@ class _Appending:
     """One request's bytes on their way into a part that is held and open."""
 
     def __init__(
-        self, arrivals: Arrivals, upload: ModelUpload, part: Part, hasher: ModelHasher, caller: Caller
+        self, arrivals: Arrivals, upload: ModelUpload, part: PartialUpload, hasher: ModelHasher, caller: Caller
     ) -> None:
         self._arrivals, self._upload, self._part, self._hasher = arrivals, upload, part, hasher
         self._viewer, self._key_id = viewer_of(caller.account), caller.key.id

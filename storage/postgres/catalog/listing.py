@@ -17,9 +17,9 @@ from storage.records.catalog.listing import (
     Cursor,
     ImageFilter,
     ImageSort,
+    ListPlace,
     ModelFilter,
     ModelSort,
-    Place,
     check_cursor,
     fingerprint,
 )
@@ -98,7 +98,7 @@ def _page(
             epoch,
             extra["snapshot"],
             cursor.started_at if cursor else int(now.timestamp()),
-            Place(extra["k1"], extra["k2"], extra["item_id"]),
+            ListPlace(extra["k1"], extra["k2"], extra["item_id"]),
         )
     return PageOfIds(ids=[row["item_id"] for row in rows[:limit]], next=following)
 

@@ -33,7 +33,7 @@ class _Watched(msgspec.Struct, frozen=True, kw_only=True):
     paused_at: datetime | None
 
 
-class Changes(msgspec.Struct, frozen=True, kw_only=True):
+class AlertChanges(msgspec.Struct, frozen=True, kw_only=True):
     """Alerts that were raised and cleared just now; raised ones with what they say."""
 
     raised: dict[str, str]
@@ -80,7 +80,7 @@ def report(now: datetime, late_after_seconds: float) -> Script[list[FlowFreshnes
     return [judge(flow, now, late_after) for flow in known]
 
 
-def sound(now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> Script[Changes]:
+def sound(now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> Script[AlertChanges]:
     """Raise the alerts that are due at `now`, each once until it is cleared, and clear those that are not any more.
 
     With 0 days, nobody looks whether backups have stopped.
@@ -98,7 +98,7 @@ def sound(now: datetime, late_after_seconds: float, backup_late_after_days: floa
         notice = SystemNotice(title=f"Alert: {name}", text=due[name], path="/health")
         yield from notifications.tell_moderators(f"alert:{name}:{now.isoformat()}", notice)
     cleared = yield from column(SQL["clear"], {"names": list(due)}, str)
-    return Changes(raised={name: due[name] for name in names}, cleared=cleared)
+    return AlertChanges(raised={name: due[name] for name in names}, cleared=cleared)
 
 
 def raised() -> Query[list[Alert]]:

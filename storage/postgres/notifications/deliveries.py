@@ -45,7 +45,7 @@ class Settling(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime
 
 
-class Lag(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryLag(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries due and not gathered, sendings due, the age in seconds of what is late, and sendings given up."""
 
     waiting: int
@@ -101,9 +101,9 @@ def next_due() -> Query[float | None]:
     return Query(SQL["next_due"], {}, lambda rows: rows[0]["seconds"])
 
 
-def lag() -> Query[Lag]:
+def lag() -> Query[DeliveryLag]:
     """How far sending is behind."""
-    return one(SQL["lag"], {}, Lag, "the lag")
+    return one(SQL["lag"], {}, DeliveryLag, "the lag")
 
 
 def _rows(found: Iterable[Due]) -> dict[str, list[object]]:

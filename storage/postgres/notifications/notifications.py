@@ -43,7 +43,7 @@ FEW = 100
 _ORDER = "fan-out of notifications"
 
 
-class Lag(msgspec.Struct, frozen=True, kw_only=True):
+class FanOutLag(msgspec.Struct, frozen=True, kw_only=True):
     """How many notifications are not told to all of their readers, the age in seconds of the oldest, and how many
     cannot be told."""
 
@@ -162,9 +162,9 @@ def fan_out_wanted(flow: str) -> Script[int | None]:
     return numbers[0] if numbers else None
 
 
-def lag() -> Query[Lag]:
+def lag() -> Query[FanOutLag]:
     """How far the fan-out is behind."""
-    return one(SQL["lag"], {}, Lag, "the lag")
+    return one(SQL["lag"], {}, FanOutLag, "the lag")
 
 
 def failed(limit: int = 100) -> Query[list[FailedNotification]]:

@@ -30,7 +30,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     read_at: datetime
 
 
-class Lag(msgspec.Struct, frozen=True, kw_only=True):
+class SearchLag(msgspec.Struct, frozen=True, kw_only=True):
     """How far searches are behind the rows: ids that wait, and the age in seconds of the oldest change."""
 
     waiting: int
@@ -107,9 +107,9 @@ def dead_letters(limit: int = 100) -> Query[list[DeadLetter]]:
     return many(SQL["dead_letters"], {"limit": limit}, DeadLetter)
 
 
-def lag() -> Query[Lag]:
+def lag() -> Query[SearchLag]:
     """How far searches are behind."""
-    return one(SQL["lag"], {"changes": list(CHANGES)}, Lag, "the lag")
+    return one(SQL["lag"], {"changes": list(CHANGES)}, SearchLag, "the lag")
 
 
 def waiting_since(moment: datetime) -> Query[bool]:

@@ -132,7 +132,7 @@ class ImageFilter(msgspec.Struct, frozen=True, kw_only=True):
     period: Period = Period.ALL_TIME
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class ListPlace(msgspec.Struct, frozen=True, array_like=True):
     """Where an item stands in a list; lists run from the highest place down."""
 
     k1: int
@@ -140,7 +140,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     item_id: int
 
 
-TOP = Place(_TOP, _TOP, _TOP)
+TOP = ListPlace(_TOP, _TOP, _TOP)
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -154,7 +154,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     epoch: str
     snapshot: str
     started_at: int
-    place: Place
+    place: ListPlace
 
     def began(self) -> datetime:
         """When the first page was read."""

@@ -32,7 +32,7 @@ _AIR_TYPES = {
 }
 
 
-class Preference(msgspec.Struct, frozen=True, kw_only=True):
+class VariantPreference(msgspec.Struct, frozen=True, kw_only=True):
     """Which variant of a file a client likes best."""
 
     format: str = "SafeTensor"
@@ -64,7 +64,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return named and self.file_id in (None, file.id)
 
 
-def score(file: VersionFile, liked: Preference) -> float:
+def score(file: VersionFile, liked: VariantPreference) -> float:
     """How well a file suits; the highest is primary. Civitai's weights."""
     parts = (
         (100.0, file.format, liked.format),
@@ -84,7 +84,7 @@ def public_files(files: Sequence[VersionFile]) -> list[VersionFile]:
     return [file for file in files if file.role is FileRole.WEIGHTS and file.visibility == "Public"]
 
 
-def primary_file(files: Sequence[VersionFile], liked: Preference = Preference()) -> VersionFile | None:  # noqa: B008
+def primary_file(files: Sequence[VersionFile], liked: VariantPreference = VariantPreference()) -> VersionFile | None:  # noqa: B008
     """The file that a version's bare address gives: the best, then the oldest. None when nothing can be one."""
     candidates = [file for file in public_files(files) if file.type is not FileType.TRAINING_DATA]
     return max(candidates, key=lambda file: (score(file, liked), -file.id), default=None)

@@ -21,7 +21,7 @@ FUSION_K = 60
 """Source: Cormack, Clarke and Büttcher 2009."""
 
 
-class Place(IntEnum):
+class WordPlace(IntEnum):
     """Where in a document a word stands, the best place highest."""
 
     BODY = 0
@@ -48,7 +48,7 @@ WHOLE_NAME_SCORE = 1
 MIN_PREFIX = 2
 
 
-def word_score(match: Match, place: Place) -> int:
+def word_score(match: Match, place: WordPlace) -> int:
     """What a document gains for having an asked word in this way at this place."""
     return WORD_SCORE - match + place
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from storage.errors import InvalidRequest
-from storage.records.search.relevance import MAX_WORDS, Hit, Place
+from storage.records.search.relevance import MAX_WORDS, Hit, WordPlace
 from storage.records.search.tokens import asked_words
 
 WINDOW = 1_000
@@ -229,7 +229,7 @@ class IndexDocument(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     revision: int
     name: str
-    words: Mapping[Place, tuple[str, ...]]
+    words: Mapping[WordPlace, tuple[str, ...]]
     hashes: tuple[str, ...]
     values: Mapping[Facet, tuple[str, ...]]
     levels: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.records.search.relevance import Place
+from storage.records.search.relevance import WordPlace
 from storage.records.search.search import Facet, IndexDocument, Rank
 from storage.records.search.search_documents import CreatorDocument
 from storage.records.search.tokens import whole, words_of
@@ -16,7 +16,7 @@ def build(creator: CreatorDocument, vector: bytes = b"") -> IndexDocument:
         id=creator.id,
         revision=creator.revision,
         name=whole(creator.name),
-        words={Place.NAME: words_of(creator.name)},
+        words={WordPlace.NAME: words_of(creator.name)},
         hashes=(),
         values={
             Facet.TYPE: kept(Facet.TYPE, creator.types),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.records.search.relevance import Place
+from storage.records.search.relevance import WordPlace
 from storage.records.search.search import Facet, IndexDocument, Rank
 from storage.records.search.search_documents import ImageDocument
 from storage.records.search.tokens import whole, words_of
@@ -20,10 +20,10 @@ def build(image: ImageDocument, vector: bytes = b"") -> IndexDocument:
         revision=image.revision,
         name=whole(image.prompt[:MAX_NAME]),
         words={
-            Place.NAME: words_of(image.prompt[:MAX_BODY]),
-            Place.LABELS: words_of(*image.tags, image.creator, image.type, image.base_model),
-            Place.DETAILS: words_of(image.model_name, image.version_name),
-            Place.BODY: words_of(" ".join(image.details)[:MAX_BODY]),
+            WordPlace.NAME: words_of(image.prompt[:MAX_BODY]),
+            WordPlace.LABELS: words_of(*image.tags, image.creator, image.type, image.base_model),
+            WordPlace.DETAILS: words_of(image.model_name, image.version_name),
+            WordPlace.BODY: words_of(" ".join(image.details)[:MAX_BODY]),
         },
         hashes=(image.sha256,),
         values={

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from html import unescape
 
-from storage.records.search.relevance import Place
+from storage.records.search.relevance import WordPlace
 from storage.records.search.search import Facet, IndexDocument, Rank, facet_value
 from storage.records.search.search_documents import ModelDocument
 from storage.records.search.tokens import whole, words_of
@@ -30,10 +30,12 @@ def build(model: ModelDocument, vector: bytes = b"") -> IndexDocument:
         revision=model.revision,
         name=whole(model.name),
         words={
-            Place.NAME: words_of(model.name),
-            Place.LABELS: words_of(*model.tags, *model.trained_words, model.creator, model.type, *model.base_models),
-            Place.DETAILS: words_of(*model.version_names, *model.file_names),
-            Place.BODY: words_of(plain_text(model.description)[:MAX_BODY]),
+            WordPlace.NAME: words_of(model.name),
+            WordPlace.LABELS: words_of(
+                *model.tags, *model.trained_words, model.creator, model.type, *model.base_models
+            ),
+            WordPlace.DETAILS: words_of(*model.version_names, *model.file_names),
+            WordPlace.BODY: words_of(plain_text(model.description)[:MAX_BODY]),
         },
         hashes=tuple(sorted({digits.lower() for digits in model.hashes})),
         values={

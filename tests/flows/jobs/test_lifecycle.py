@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from flows.jobs.lifecycle import RunningJob, lock_name, running_job
-from storage.errors import JobAlreadyRunning, JobFailure, JobLost
+from storage.errors import JobAlreadyRunning, JobCannotSucceed, JobLost
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_files, jobs
 from storage.postgres.locks import lock_number
@@ -49,7 +49,7 @@ def caused_by(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (JobFailure("no photo of it"), "job_failed"),
+        (JobCannotSucceed("no photo of it"), "job_failed"),
         (MemoryError(), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), "out_of_memory"),
         (RuntimeError("can't start new thread"), "out_of_memory"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from pydantic import SecretStr
 
-from platform_api.cache.response_cache import Answer, Remembered
+from platform_api.cache.response_cache import CachedResponse, Remembered
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import AsyncDatabase, Query
 from storage.postgres.events.watch import CatalogueWatch, Every, Grounds
@@ -153,7 +153,7 @@ def test_a_cache_that_is_off_keeps_nothing(counted: Door) -> None:
 
 
 def test_an_answer_whose_reading_began_earlier_is_refused(tmp_path: Path, counted: Door) -> None:
-    async def keep_two() -> tuple[Remembered, Answer | None]:
+    async def keep_two() -> tuple[Remembered, CachedResponse | None]:
         watch = CatalogueWatch(AsyncDatabase(counted.settings.postgres))
         memory = Remembered(Settings(data_folder=tmp_path), watch)
         await watch.look()
@@ -161,8 +161,8 @@ def test_an_answer_whose_reading_began_earlier_is_refused(tmp_path: Path, counte
         moment = watch.moment
         counted.database.run(models.change(put(counted, "late", b"late")[0], {"description": "later"}))
         await watch.look()
-        new = Answer([], b"new", b"", None, Grounds(every=Every.ALL), watch.moment, float("inf"))
-        old = Answer([], b"old", b"", None, Grounds(every=Every.ALL), moment, float("inf"))
+        new = CachedResponse([], b"new", b"", None, Grounds(every=Every.ALL), watch.moment, float("inf"))
+        old = CachedResponse([], b"old", b"", None, Grounds(every=Every.ALL), moment, float("inf"))
         memory.keep(key, new)
         memory.keep(key, old)
         found = await memory.find(key)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from storage.blobs.parts import Parts
+from storage.blobs.parts import PartialUploads
 from storage.blobs.store import BlobStore
 from storage.errors import DiskFull
 from storage.settings import BlobSettings
@@ -63,7 +63,7 @@ def test_a_disk_without_room_for_one_name(disk: Path, tmp_path: Path) -> None:
 
 def test_unfinished_uploads(disk: Path) -> None:
     """What was received stays received, and the upload goes on where it was."""
-    parts, identity = Parts(disk / "model-uploads"), uuid4()
+    parts, identity = PartialUploads(disk / "model-uploads"), uuid4()
     parts.create(identity)
     with parts.hold(identity) as part:
         part.go_on_at(0).take(SMALL)

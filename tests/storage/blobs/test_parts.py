@@ -8,17 +8,17 @@ from uuid import uuid4
 
 import pytest
 
-from storage.blobs.parts import Parts
+from storage.blobs.parts import PartialUploads
 from storage.errors import NotFound, UploadBusy
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Parts:
+def parts(tmp_path: Path) -> PartialUploads:
     """No upload yet."""
-    return Parts(tmp_path / "parts")
+    return PartialUploads(tmp_path / "parts")
 
 
-def test_what_was_never_acknowledged_is_cut_off(parts: Parts):
+def test_what_was_never_acknowledged_is_cut_off(parts: PartialUploads):
     identity = uuid4()
     parts.create(identity)
     with parts.hold(identity) as part:
@@ -31,7 +31,7 @@ def test_what_was_never_acknowledged_is_cut_off(parts: Parts):
         assert part.start(100) == b"received!"
 
 
-def test_one_holds_a_part_at_a_time(parts: Parts):
+def test_one_holds_a_part_at_a_time(parts: PartialUploads):
     identity = uuid4()
     parts.create(identity)
     with parts.hold(identity), pytest.raises(UploadBusy), parts.hold(identity):
@@ -40,19 +40,19 @@ def test_one_holds_a_part_at_a_time(parts: Parts):
         pass
 
 
-def test_what_is_not_there_cannot_be_held(parts: Parts):
+def test_what_is_not_there_cannot_be_held(parts: PartialUploads):
     with pytest.raises(NotFound), parts.hold(uuid4()):
         raise AssertionError
 
 
-def test_a_part_that_lost_bytes_says_so(parts: Parts):
+def test_a_part_that_lost_bytes_says_so(parts: PartialUploads):
     identity = uuid4()
     parts.create(identity)
     with parts.hold(identity) as part, pytest.raises(EOFError, match="0 of 1 bytes"):
         part.go_on_at(1)
 
 
-def test_only_what_rested_is_old(parts: Parts, tmp_path: Path):
+def test_only_what_rested_is_old(parts: PartialUploads, tmp_path: Path):
     old, young, odd = uuid4(), uuid4(), tmp_path / "parts/not an upload"
     for identity in (old, young):
         parts.create(identity)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import InvalidRequest
-from storage.records.search.relevance import MAX_WORDS, WHOLE_NAME_SCORE, Match, Place, asked, fuse, word_score
+from storage.records.search.relevance import MAX_WORDS, WHOLE_NAME_SCORE, Match, WordPlace, asked, fuse, word_score
 from storage.records.search.search import Mode, SearchQuery, Sort
 from storage.records.search.tokens import MAX_LETTERS, allowed_edits, asked_words, edits, fold, stem, whole, words_of
 from storage.search.lexemes import deletes, kept_deletes
@@ -86,12 +86,12 @@ def test_what_is_no_plural_keeps_its_end() -> None:
 
 
 def test_the_scores_of_many_words_keep_the_order_of_the_ways() -> None:
-    places = (Place.NAME - Place.BODY) * MAX_WORDS
+    places = (WordPlace.NAME - WordPlace.BODY) * MAX_WORDS
     assert places < Match.PLURAL
     assert places + Match.PLURAL * MAX_WORDS < Match.PREFIX
     assert places + Match.PLURAL * MAX_WORDS + Match.PREFIX < Match.ONE_EDIT
-    assert word_score(Match.TWO_EDITS, Place.BODY) > 0
-    assert word_score(Match.EXACT, Place.NAME) * MAX_WORDS + WHOLE_NAME_SCORE < 2**24  # whole in a 32-bit float
+    assert word_score(Match.TWO_EDITS, WordPlace.BODY) > 0
+    assert word_score(Match.EXACT, WordPlace.NAME) * MAX_WORDS + WHOLE_NAME_SCORE < 2**24  # whole in a 32-bit float
 
 
 def test_only_the_last_word_may_be_a_beginning() -> None:
