@@ -15,7 +15,7 @@ TEST_ENVIRONMENT := OMP_WAIT_POLICY=passive DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKE
 NEW_MIGRATIONS := $(filter-out storage/postgres/migrations/000% storage/postgres/migrations/001%,$(wildcard storage/postgres/migrations/*.sql))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status check format test soak bench docs test-quick soak-clock clean
+.PHONY: help install demo up down status check format test soak bench docs test-quick soak-clock coverage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ test: check ## Checks, then every test at its small size
 
 test-quick: $(INSTALLED_DEV) ## What one runs while working: no platform, nothing slow
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+coverage: $(INSTALLED_DEV) ## What of the source test-quick runs, with a floor
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 soak: $(INSTALLED_DEV) ## The long tests at their full size
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak

@@ -154,9 +154,9 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
     recipe leaves open is resolved on it by the first attempt.
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
-    JobCancelled: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination signal: handed
-    out again at once, or cancelled if its owner asked. JobLost, a store away for too long or a statement that was
-    cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
+    JobCancelled: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination signal:
+    handed out again at once, or cancelled if its owner asked. JobLost, a store away for too long or a statement that
+    was cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, attempt, machine)
