@@ -24,7 +24,7 @@ from deployments.local.servers.postgres import EmbeddedPostgres
 from deployments.local.servers.valkey import valkey_command
 from storage.postgres.migrating import migrate
 from tests import search_server
-from tests.markers import mark
+from tests.markers import is_left_out, mark
 from tests.properties.seeds import AGAIN
 from tests.scheduling import SHARE_A_PLATFORM, PlatformTogether
 
@@ -40,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         mark(item)
     items.sort(key=lambda item: (not item.nodeid.startswith(SHARE_A_PLATFORM), not needs_platform(item)))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of slow tests alone are not imported for nothing: torch takes seconds."""
+    return True if is_left_out(collection_path, config.option.markexpr) else None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlatformTogether:

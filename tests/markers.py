@@ -54,6 +54,11 @@ def is_slow(item: pytest.Item) -> bool:
     return bool(starts_a_server) or bool(slow_names() & {file, test})
 
 
+def is_left_out(file: Path, selected: str) -> bool:
+    """Whether a file is not even imported, because all of it is slow and no slow test is selected."""
+    return "not slow" in selected and file.is_file() and str(file.relative_to(ROOT)) in slow_names()
+
+
 def mark(item: pytest.Item) -> None:
     """Give a test the marks that are not written beside it."""
     if starts_a_platform(item):

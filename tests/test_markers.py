@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,8 @@ def test_who_reads_a_clock_is_found(tmp_path: Path, text: str, reads: bool) -> N
     file = tmp_path / "test_file.py"
     file.write_text(text)
     assert reads_a_clock(file) is reads
+
+
+def test_a_warning_about_a_line_of_ours_is_an_error() -> None:
+    with pytest.raises(DeprecationWarning):
+        warnings.warn("Use another.", DeprecationWarning, stacklevel=1)

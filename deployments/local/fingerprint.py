@@ -23,7 +23,7 @@ def fingerprint(prefect_file: Path = PREFECT_FILE) -> str:
     digest = hashlib.sha256(f"prefect {version('prefect')}".encode())
     modules = sorted({stanza["entrypoint"].rsplit(".", 1)[0] for stanza in stanzas(prefect_file)})
     files = [_source(module) for module in modules]
-    ours = [PROJECT / "deployments" / name for name in ("automations.py", "local/deploy.py")]
+    ours = [PROJECT / "deployments" / name for name in ("local/automations.py", "local/deploy.py")]
     for file in (prefect_file, *ours, *files):
         digest.update(file.read_bytes())
     return digest.hexdigest()

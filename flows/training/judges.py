@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from flows.starter.judge import ImageJudge as StarterJudge
+from flows.starter.judge import Judge as StarterJudge
 
 
 class ImageJudge(Protocol):

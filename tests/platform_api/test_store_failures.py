@@ -68,6 +68,13 @@ def refusals(caplog: pytest.LogCaptureFixture) -> set[str]:
 
 
 def test_conflicts_are_counted_as_runs_and_as_refusals(refusing: Door) -> None:
-    figures = refusing.client().get("/metrics").text
+    client = refusing.client()
+    number = refusing.database.run(
+        Query("select number from accounts where id = %(id)s", {"id": refusing.account("followed")}, list)
+    )[0]["number"]
+    for state in ("40P01", "55P03"):
+        when_somebody_is_followed(refusing, state)
+        assert client.put(f"/api/v1/follows/{number}").status_code == 503
+    figures = client.get("/metrics").text
     assert 'darkroom_transactions_rerun_total{reason="deadlock"}' in figures
     assert 'darkroom_refusals_total{reason="lock_timeout"}' in figures
