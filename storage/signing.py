@@ -31,24 +31,24 @@ _EARLIER_LINK_DIGITS = 64
 
 
 @dataclass(frozen=True)
-class Purpose:
+class TokenPurpose:
     """What tokens are for: one of another purpose is not taken. `earlier_bytes`: of the signatures of before."""
 
     name: bytes
     earlier_bytes: int
 
 
-EMAIL_LINK = Purpose(b"notification link", 16)
-CURSOR = Purpose(b"cursor", 9)
+EMAIL_LINK = TokenPurpose(b"notification link", 16)
+CURSOR = TokenPurpose(b"cursor", 9)
 _LINK = b"link"
 
 
-def write_token(value: msgspec.Struct, purpose: Purpose, keys: SigningKeys) -> str:
+def write_token(value: msgspec.Struct, purpose: TokenPurpose, keys: SigningKeys) -> str:
     """A value with its signature: letters, digits, `-`, `_` and one dot."""
     return _signer(purpose.name, keys).sign(base64_encode(msgspec.msgpack.encode(value))).decode()
 
 
-def read_token(token: str, kind: type[Token], purpose: Purpose, keys: SigningKeys) -> Token:
+def read_token(token: str, kind: type[Token], purpose: TokenPurpose, keys: SigningKeys) -> Token:
     """The value of a token. Raises BadSignature for all but our own of this purpose and kind."""
     try:
         if "." in token:
@@ -108,7 +108,7 @@ def _checked(keys: SigningKeys) -> SigningKeys:
     return keys
 
 
-def _read_earlier(token: str, purpose: Purpose, keys: SigningKeys) -> bytes:
+def _read_earlier(token: str, purpose: TokenPurpose, keys: SigningKeys) -> bytes:
     """The content of a token of before: the beginning of its signature, then itself, in base64."""
     whole = base64.b64decode((token + "=" * (-len(token) % 4)).encode("ascii"), altchars=b"-_", validate=True)
     signature, content = whole[: purpose.earlier_bytes], whole[purpose.earlier_bytes :]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from litestar import Request
 from litestar.openapi.plugins import SwaggerRenderPlugin
@@ -59,12 +59,13 @@ class TryItPage(SwaggerRenderPlugin):
     @staticmethod
     def render_json(request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The document as JSON that cannot end the script it stands in."""
-        return SwaggerRenderPlugin.render_json(request, openapi_schema).replace(b"</", b"<\\/")
+        render = cast(Callable[..., bytes], cast(Any, SwaggerRenderPlugin).render_json)
+        return render(request, openapi_schema).replace(b"</", b"<\\/")
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The page. `type` of an error leads to its line in the section at the end."""
         # Swagger UI's deep links would write over the address's fragment, which names an error.
-        page = super().render(request, openapi_schema).replace(b"deepLinking: true", b"deepLinking: false")
+        page = cast(bytes, cast(Any, super()).render(request, openapi_schema)).replace(b"deepLinking: true", b"deepLinking: false")
         # The plugin leaves Swagger UI's element open, and Swagger UI replaces all that is in it.
         return page.replace(b"</body>", f"</div><section>{problem_list.section()}</section></body>".encode())
 

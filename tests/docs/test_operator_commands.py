@@ -31,7 +31,7 @@ def typed(database_url: str, valkey_url: str, tmp_path: Path, monkeypatch: pytes
 
 def an_event_that_failed() -> int:
     statement = """
-        insert into outbox (kind, subject, failures, set_aside_at, last_error)
+        insert into outbox (kind, subject, failures, dead_at, last_error)
         values ('follow.added', 'x', 10, now(), 'no such account') returning id"""
     with Database(load_settings().postgres) as database:
         [row] = database.run(Query(statement, {}, list))
