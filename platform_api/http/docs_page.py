@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -59,13 +59,14 @@ class TryItPage(SwaggerRenderPlugin):
     @staticmethod
     def render_json(request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The document as JSON that cannot end the script it stands in."""
-        render = cast(Callable[..., bytes], cast(Any, SwaggerRenderPlugin).render_json)
-        return render(request, openapi_schema).replace(b"</", b"<\\/")
+        written: bytes = cast(Any, SwaggerRenderPlugin).render_json(request, openapi_schema)
+        return written.replace(b"</", b"<\\/")
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The page. `type` of an error leads to its line in the section at the end."""
+        page: bytes = cast(Any, super()).render(request, openapi_schema)
         # Swagger UI's deep links would write over the address's fragment, which names an error.
-        page = cast(bytes, cast(Any, super()).render(request, openapi_schema)).replace(b"deepLinking: true", b"deepLinking: false")
+        page = page.replace(b"deepLinking: true", b"deepLinking: false")
         # The plugin leaves Swagger UI's element open, and Swagger UI replaces all that is in it.
         return page.replace(b"</body>", f"</div><section>{problem_list.section()}</section></body>".encode())
 

@@ -66,7 +66,7 @@ def test_the_page_holds_the_document_that_the_api_serves(shared_door: Door) -> N
     assert submit["description"].endswith("Scope: `jobs:write`.")
     whatever = document["paths"]["/api/v1/models"]["get"]["description"]
     assert whatever.endswith("Scope: `models:read` for what is your own; everybody may read what is public.")
-    assert document["paths"]["/health"]["get"]["description"].endswith("\n\nNo key.")
+    assert document["paths"]["/health"]["get"]["description"].endswith("No key.")
     body = submit["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
     assert document["components"]["schemas"][body]["additionalProperties"] is False
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
