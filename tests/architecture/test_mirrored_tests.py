@@ -39,10 +39,13 @@ def files_by_module() -> dict[str, PurePosixPath]:
 
 
 def reached_from(test: PurePosixPath) -> set[PurePosixPath]:
-    """All that a test and the conftest.py files beside and above it import, however far."""
-    above = [folder / "conftest.py" for folder in test.parents]
+    """All that a test and the conftest.py files beside and above it import, however far.
+
+    The outermost conftest.py is left out: what every test reaches through it, none of them is about.
+    """
+    above = [folder / "conftest.py" for folder in test.parents if folder != PurePosixPath("tests")]
     waiting = [test, *(file for file in above if (ROOT / file).exists())]
-    reached: set[PurePosixPath] = set()
+    reached = {PurePosixPath("tests/conftest.py")}
     while waiting:
         file = waiting.pop()
         if file not in reached:
