@@ -46,7 +46,7 @@ def test_events_are_listed_replayed_and_discarded(typed: Typed) -> None:
     assert [str(event) in listed.output for event in (first, second)] == [True, True]
     assert "no such account" in listed.output
     assert typed("events", "replay", str(first)).output == f"event {first} is due again\n"
-    assert typed("events", "discard", str(second)).output == f"event {second} is given up\n"
+    assert typed("events", "discard", str(second)).output == f"event {second} is discarded\n"
     assert str(second) not in typed("events", "list").output
 
 
