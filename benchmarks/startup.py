@@ -18,7 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from deployments.local.reports.report import FLOWS_OF, MIB, platform_report
+from deployments.local.reports.report import FLOWS_OF, platform_report
+from storage.settings import MIB
 from tests.deployments.platform import Platform
 
 TORCH = FLOWS_OF + "training"

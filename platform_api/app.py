@@ -35,7 +35,7 @@ from platform_api.http import multipart, problems
 from platform_api.http.head_requests import answering_head
 from platform_api.http.headers import complete_headers
 from platform_api.http.json_bodies import MAX_BODY_BYTES
-from platform_api.http.limits import Slots
+from platform_api.http.limits import ConcurrencyLimit
 from platform_api.http.links import API
 from platform_api.http.request_log import logging_requests
 from platform_api.http.shutdown import Stopping, hearing_signals
@@ -44,7 +44,7 @@ from platform_api.jobs.data_sets import DataSets
 from platform_api.jobs.generations import Generations
 from platform_api.jobs.training_jobs import TrainingJobs
 from platform_api.metrics.activity import ActivityResource
-from platform_api.metrics.activity_buffer import Tally
+from platform_api.metrics.activity_buffer import ActivityBuffer
 from platform_api.metrics.freshness import Freshness
 from platform_api.metrics.leaderboards import Leaderboards
 from platform_api.metrics.metrics import Metrics, flow_figures
@@ -95,7 +95,7 @@ RESOURCES = (
 )
 
 END_SECONDS = 2.0
-UPLOADS_EACH = 4
+UPLOADS_PER_ACCOUNT = 4
 """Uploads that one account may send at once, to one process."""
 
 
@@ -115,7 +115,7 @@ def create_app(settings: Settings) -> Litestar:
             "stores": Provide(provide_stores, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),
-            "arrivals": Provide(provide_arrivals, sync_to_thread=False),
+            "in_progress": Provide(provide_uploads_in_progress, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
         middleware=[remembering],
@@ -155,14 +155,14 @@ def provide_stores(state: State) -> AsyncStores:
     return state.stores
 
 
-def provide_arrivals(state: State) -> tus_upload.Arrivals:
+def provide_uploads_in_progress(state: State) -> tus_upload.UploadsInProgress:
     """Uploads of model files under way at this process."""
-    return state.arrivals
+    return state.in_progress
 
 
 @contextlib.asynccontextmanager
 async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
-    """What runs beside the routes: announcements, ticks, the tally of acts, the sweep of uploads, image children."""
+    """What runs beside the routes: announcements, ticks, the buffer of acts, the sweep of uploads, image children."""
     await asyncio.to_thread(multipart.sweep_staging, stores.settings)
     state.stores = stores
     state.stopping = stopping = Stopping()
@@ -171,23 +171,25 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.key_checks = KeyChecks(stores)
     state.remembered = Remembered(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database, stopping)
-    state.streams = Slots(
+    state.streams = ConcurrencyLimit(
         "event streams",
-        each=stores.settings.api.max_streams_per_account,
-        together=stores.settings.api.max_streams,
+        per_account=stores.settings.api.max_streams_per_account,
+        total=stores.settings.api.max_streams,
     )
     state.stream_keys = StreamKeys(stores.database)
-    state.uploads = Slots("uploads", each=UPLOADS_EACH, together=16)
+    state.uploads = ConcurrencyLimit("uploads", per_account=UPLOADS_PER_ACCOUNT, total=16)
     state.image_workers = ImageWorkers(stores.settings.uploads.max_pixels)
-    state.tally = Tally(stores.database)
-    state.arrivals = tus_upload.Arrivals(stores, PartialUploads(stores.settings.model_uploads_folder), stopping)
+    state.activity_buffer = ActivityBuffer(stores.database)
+    state.in_progress = tus_upload.UploadsInProgress(
+        stores, PartialUploads(stores.settings.model_uploads_folder), stopping
+    )
     works = (
         state.announcements.listen(),
         stores.progress.listen(),
-        state.tally.write_down_for_ever(),
+        state.activity_buffer.flush_periodically(),
         state.key_checks.keep_noting(),
         state.stream_keys.keep_checking(),
-        tus_upload.keep_sweeping(state.arrivals),
+        tus_upload.keep_sweeping(state.in_progress),
     )
     beside = [asyncio.create_task(work) for work in works]
     try:
@@ -197,6 +199,6 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
         for task in beside:
             task.cancel()
         await asyncio.wait(beside, timeout=END_SECONDS)  # the client of Valkey swallows that while it connects
-        await state.tally.write_down()
+        await state.activity_buffer.flush()
         await state.key_checks.note_uses()
         await asyncio.to_thread(state.image_workers.close)

@@ -30,33 +30,44 @@ MAX_BYTES = 2**63 - 1
 class PostgresSettings(BaseModel):
     """Darkroom's database, which holds the truth."""
 
-    url: SecretStr = Field(SecretStr(""), description="psycopg URL of Darkroom's database; empty: the embedded one.")
-    pool_size: int = Field(8, ge=1, description="Connections one process may hold.")
-    statement_timeout_seconds: float = Field(30.0, gt=0, description="A statement that takes longer is cancelled.")
-    lock_timeout_seconds: float = Field(5.0, gt=0, description="A statement that waits longer for a lock fails.")
+    url: SecretStr = Field(
+        default=SecretStr(""), description="psycopg URL of Darkroom's database; empty: the embedded one."
+    )
+    pool_size: int = Field(default=8, ge=1, description="Connections one process may hold.")
+    statement_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="A statement that takes longer is cancelled."
+    )
+    lock_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="A statement that waits longer for a lock fails."
+    )
 
 
 class RedisSettings(BaseModel):
     """Progress ticks, politeness limits, models ready to send. All of it may vanish."""
 
-    url: SecretStr = Field(SecretStr(""), description="redis:// or unix:// URL; empty: the embedded Valkey.")
+    url: SecretStr = Field(default=SecretStr(""), description="redis:// or unix:// URL; empty: the embedded Valkey.")
 
 
 class BlobSettings(BaseModel):
     """Bytes named by their SHA-256."""
 
-    url: str = Field("", description="fsspec URL of the folder (file:///..., s3://bucket/prefix); empty: DATA/blobs.")
-    orphan_grace_hours: float = Field(24.0, ge=1, description="Bytes no row names are swept after this many hours.")
+    url: str = Field(
+        default="", description="fsspec URL of the folder (file:///..., s3://bucket/prefix); empty: DATA/blobs."
+    )
+    orphan_grace_hours: float = Field(
+        default=24.0, ge=1, description="Bytes no row names are swept after this many hours."
+    )
 
 
 class PrefectSettings(BaseModel):
     """The orchestrator of all flows."""
 
-    api_url: str = Field("", description="Prefect API; empty: the embedded server.")
-    ui_url: str = Field("", description="Address of Prefect's pages for links; empty: the embedded server.")
-    port: int = Field(4200, ge=1, le=65535, description="Port of the embedded Prefect server.")
+    api_url: str = Field(default="", description="Prefect API; empty: the embedded server.")
+    ui_url: str = Field(default="", description="Address of Prefect's pages for links; empty: the embedded server.")
+    port: int = Field(default=4200, ge=1, le=65535, description="Port of the embedded Prefect server.")
     auth: SecretStr = Field(
-        SecretStr(""), description="user:secret that Prefect's API and pages ask for; empty: the data folder's own."
+        default=SecretStr(""),
+        description="user:secret that Prefect's API and pages ask for; empty: the data folder's own.",
     )
 
     @property
@@ -68,11 +79,11 @@ class PrefectSettings(BaseModel):
 class MlflowSettings(BaseModel):
     """Tracking runs and the model registry."""
 
-    url: str = Field("", description="MLflow tracking server; empty: the embedded server.")
-    ui_url: str = Field("", description="Address of MLflow's pages for links; empty: the server's.")
-    port: int = Field(5000, ge=1, le=65535, description="Port of the embedded MLflow server.")
+    url: str = Field(default="", description="MLflow tracking server; empty: the embedded server.")
+    ui_url: str = Field(default="", description="Address of MLflow's pages for links; empty: the server's.")
+    port: int = Field(default=5000, ge=1, le=65535, description="Port of the embedded MLflow server.")
     auth: SecretStr = Field(
-        SecretStr(""), description="user:secret that MLflow asks for; empty: the data folder's own."
+        default=SecretStr(""), description="user:secret that MLflow asks for; empty: the data folder's own."
     )
 
     @property
@@ -95,9 +106,9 @@ class MlflowSettings(BaseModel):
 class ApiSettings(BaseModel):
     """The HTTP API."""
 
-    host: str = Field("127.0.0.1", description="Address the API listens on.")
-    port: int = Field(8000, ge=1, le=65535, description="Port the API listens on.")
-    public_url: str = Field("", description="Address clients use, for links; empty: http://HOST:PORT.")
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port the API listens on.")
+    public_url: str = Field(default="", description="Address clients use, for links; empty: http://HOST:PORT.")
     allowed_hosts: list[str] = Field(
         default_factory=list, description="Other Host headers that links may be built from, as a JSON list."
     )
@@ -106,19 +117,27 @@ class ApiSettings(BaseModel):
         description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed, as a JSON list.",
     )
     key: SecretStr = Field(
-        SecretStr(""), description="API key that the command line sends; empty: the owner's, in the data folder."
+        default=SecretStr(""),
+        description="API key that the command line sends; empty: the owner's, in the data folder.",
     )
-    signing_key: SecretStr = Field(SecretStr(""), description="Signs image links; empty: the data folder's own key.")
+    signing_key: SecretStr = Field(
+        default=SecretStr(""), description="Signs image links; empty: the data folder's own key."
+    )
     previous_signing_key: SecretStr = Field(
-        SecretStr(""), description="The signing key before it: what it signed still works; empty: the data folder's."
+        default=SecretStr(""),
+        description="The signing key before it: what it signed still works; empty: the data folder's.",
     )
-    link_lifetime_seconds: int = Field(7 * 86400, ge=60, description="How long a signed image link works.")
-    download_link_seconds: int = Field(3600, ge=60, description="How long the address that a download leads to works.")
-    idempotency_hours: int = Field(24, ge=24, description="How long an Idempotency-Key is remembered.")
-    max_streams: int = Field(4000, ge=1, description="Event streams that one process keeps open at once.")
-    max_streams_per_account: int = Field(50, ge=1, description="Of these, streams of one account.")
+    link_lifetime_seconds: int = Field(default=7 * 86400, ge=60, description="How long a signed image link works.")
+    download_link_seconds: int = Field(
+        default=3600, ge=60, description="How long the address that a download leads to works."
+    )
+    idempotency_hours: int = Field(default=24, ge=24, description="How long an Idempotency-Key is remembered.")
+    max_streams: int = Field(default=4000, ge=1, description="Event streams that one process keeps open at once.")
+    max_streams_per_account: int = Field(default=50, ge=1, description="Of these, streams of one account.")
     blob_threads: int = Field(
-        8, ge=1, description="Threads of one process that read bytes of downloads, and as many that write uploads."
+        default=8,
+        ge=1,
+        description="Threads of one process that read bytes of downloads, and as many that write uploads.",
     )
 
     @property
@@ -131,9 +150,11 @@ class ApiSettings(BaseModel):
 class CacheSettings(BaseModel):
     """What is kept so that it need not be built again. It never decides what is shown: Postgres is asked each time."""
 
-    enabled: bool = Field(True, description="Answers are kept in the API's memory, models ready to send in Valkey.")
-    memory_mib: int = Field(64, ge=1, description="MiB of kept answers, and as much of models, in one process.")
-    model_seconds: int = Field(600, ge=1, description="How long Valkey keeps a model that nobody asks for.")
+    enabled: bool = Field(
+        default=True, description="Answers are kept in the API's memory, models ready to send in Valkey."
+    )
+    memory_mib: int = Field(default=64, ge=1, description="MiB of kept answers, and as much of models, in one process.")
+    model_seconds: int = Field(default=600, ge=1, description="How long Valkey keeps a model that nobody asks for.")
 
 
 class LimitSettings(BaseModel):
@@ -142,12 +163,14 @@ class LimitSettings(BaseModel):
     While Valkey is away nobody is limited.
     """
 
-    reads: int = Field(6000, ge=0, description="Reads a minute of one account, or of one address without a key.")
-    writes: int = Field(600, ge=0, description="Requests a minute that change something.")
-    searches: int = Field(600, ge=0, description="Searches a minute.")
-    downloads: int = Field(1200, ge=0, description="Files and images a minute.")
+    reads: int = Field(
+        default=6000, ge=0, description="Reads a minute of one account, or of one address without a key."
+    )
+    writes: int = Field(default=600, ge=0, description="Requests a minute that change something.")
+    searches: int = Field(default=600, ge=0, description="Searches a minute.")
+    downloads: int = Field(default=1200, ge=0, description="Files and images a minute.")
     failed_keys: int = Field(
-        120, ge=0, description="API keys a minute from one address that do not work; more are not looked up."
+        default=120, ge=0, description="API keys a minute from one address that do not work; more are not looked up."
     )
 
 
@@ -155,30 +178,37 @@ class SearchSettings(BaseModel):
     """The read model that searches ask."""
 
     elasticsearch_url: SecretStr = Field(
-        SecretStr(""), description="http(s)://[user:password@]host:port of Elasticsearch; empty: search in Postgres."
+        default=SecretStr(""),
+        description="http(s)://[user:password@]host:port of Elasticsearch; empty: search in Postgres.",
     )
     index_prefix: str = Field(
-        "darkroom", pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Begins the name of every Elasticsearch index."
+        default="darkroom",
+        pattern=r"^[a-z][a-z0-9_-]{0,40}$",
+        description="Begins the name of every Elasticsearch index.",
     )
-    timeout_seconds: float = Field(5.0, gt=0, description="How long a search may take.")
+    timeout_seconds: float = Field(default=5.0, gt=0, description="How long a search may take.")
     index_memory_mib: int = Field(
-        2048, ge=64, description="Memory of Postgres at most while it makes an index of vectors; beyond it it crawls."
+        default=2048,
+        ge=64,
+        description="Memory of Postgres at most while it makes an index of vectors; beyond it it crawls.",
     )
     encoder_folder: str = Field(
-        "", description="BERT-style folder for semantic search; empty: the installed MiniLM; `off`: none."
+        default="", description="BERT-style folder for semantic search; empty: the installed MiniLM; `off`: none."
     )
 
 
 class UploadSettings(BaseModel):
     """What may be uploaded: photos of a data set, files of a model."""
 
-    max_images: int = Field(500, ge=1, description="Images in one data set.")
-    max_image_bytes: int = Field(32 * MIB, ge=1, description="Bytes of one image file.")
-    max_pixels: int = Field(24_000_000, ge=1, description="Pixels of one image, from its header.")
-    max_upload_bytes: int = Field(512 * MIB, ge=1, description="Bytes of one upload request or zip archive.")
-    max_unpacked_bytes: int = Field(1 * GIB, ge=1, description="Bytes a zip archive may unpack to.")
-    max_model_bytes: int = Field(16 * GIB, ge=1, description="Bytes of one model file.")
-    unfinished_hours: float = Field(24.0, gt=0, description="A model file's upload is dropped after this long a pause.")
+    max_images: int = Field(default=500, ge=1, description="Images in one data set.")
+    max_image_bytes: int = Field(default=32 * MIB, ge=1, description="Bytes of one image file.")
+    max_pixels: int = Field(default=24_000_000, ge=1, description="Pixels of one image, from its header.")
+    max_upload_bytes: int = Field(default=512 * MIB, ge=1, description="Bytes of one upload request or zip archive.")
+    max_unpacked_bytes: int = Field(default=1 * GIB, ge=1, description="Bytes a zip archive may unpack to.")
+    max_model_bytes: int = Field(default=16 * GIB, ge=1, description="Bytes of one model file.")
+    unfinished_hours: float = Field(
+        default=24.0, gt=0, description="A model file's upload is dropped after this long a pause."
+    )
 
 
 class QuotaSettings(BaseModel):
@@ -188,19 +218,19 @@ class QuotaSettings(BaseModel):
     """
 
     account_bytes: int = Field(
-        256 * GIB,
+        default=256 * GIB,
         ge=0,
         le=MAX_BYTES,
         description="Bytes an account may hold: files, images, photos, what its jobs made, uploads begun; 0: no limit.",
     )
     unfinished_bytes: int = Field(
-        64 * GIB, ge=0, le=MAX_BYTES, description="Bytes of them that may be on their way at once; 0: no limit."
+        default=64 * GIB, ge=0, le=MAX_BYTES, description="Bytes of them that may be on their way at once; 0: no limit."
     )
     unfinished_uploads: int = Field(
-        100, ge=0, le=MAX_BYTES, description="Unfinished uploads of model files of one account; 0: no limit."
+        default=100, ge=0, le=MAX_BYTES, description="Unfinished uploads of model files of one account; 0: no limit."
     )
     free_space_bytes: int = Field(
-        1 * GIB,
+        default=1 * GIB,
         ge=0,
         le=MAX_BYTES,
         description="With less free on a disk, uploads and new jobs are refused until there is room; 0: not looked at.",
@@ -219,60 +249,72 @@ class QuotaSettings(BaseModel):
 class JobSettings(BaseModel):
     """How jobs are watched."""
 
-    heartbeat_seconds: float = Field(5.0, gt=0, description="A running job says it is alive this often.")
-    silent_after_seconds: float = Field(30.0, gt=0, description="A running job silent for longer gets a new attempt.")
-    max_silent_attempts: int = Field(3, ge=1, description="Attempts without a newer checkpoint before a job fails.")
-    relay_poll_seconds: float = Field(2.0, gt=0, description="How often the relay looks when nobody wakes it.")
-    memory_limit_bytes: int = Field(0, ge=0, description="Data memory of a flow's process; 0: 70 % of the machine.")
-    threads: int = Field(0, ge=0, description="Torch threads of a flow's process; 0: as many as cores.")
-    warm_starts: bool = Field(
-        True, description="Flow runs are forked from a process with their imports done (never beside a GPU)."
+    heartbeat_seconds: float = Field(default=5.0, gt=0, description="A running job says it is alive this often.")
+    silent_after_seconds: float = Field(
+        default=30.0, gt=0, description="A running job silent for longer gets a new attempt."
     )
-    patience_seconds: float = Field(600.0, gt=0, description="How long a flow waits for a store that is away.")
+    max_silent_attempts: int = Field(
+        default=3, ge=1, description="Attempts without a newer checkpoint before a job fails."
+    )
+    relay_poll_seconds: float = Field(default=2.0, gt=0, description="How often the relay looks when nobody wakes it.")
+    memory_limit_bytes: int = Field(
+        default=0, ge=0, description="Data memory of a flow's process; 0: 70 % of the machine."
+    )
+    threads: int = Field(default=0, ge=0, description="Torch threads of a flow's process; 0: as many as cores.")
+    warm_starts: bool = Field(
+        default=True, description="Flow runs are forked from a process with their imports done (never beside a GPU)."
+    )
+    patience_seconds: float = Field(default=600.0, gt=0, description="How long a flow waits for a store that is away.")
     crash_points: dict[str, str] = Field(
         default_factory=dict, description="For fault tests: point name to `die:FILE` or `wait:FILE`, once each."
     )
-    max_queued_per_account: int = Field(1000, ge=1, description="Unfinished jobs one account may have.")
+    max_queued_per_account: int = Field(default=1000, ge=1, description="Unfinished jobs one account may have.")
 
 
 class MetricsSettings(BaseModel):
     """Counted acts and their sums."""
 
-    keep_days: int = Field(400, ge=366, description="Days that counted acts and their hourly sums are kept.")
-    late_after_seconds: float = Field(900.0, gt=0, description="Counts that are this late raise an alert.")
+    keep_days: int = Field(default=400, ge=366, description="Days that counted acts and their hourly sums are kept.")
+    late_after_seconds: float = Field(default=900.0, gt=0, description="Counts that are this late raise an alert.")
 
 
 class NotificationSettings(BaseModel):
     """How readers are notified outside the platform."""
 
     sealing_key: SecretStr = Field(
-        SecretStr(""), description="Seals addresses and their secrets at rest; empty: the data folder's own key."
+        default=SecretStr(""),
+        description="Seals addresses and their secrets at rest; empty: the data folder's own key.",
     )
     previous_sealing_key: SecretStr = Field(
-        SecretStr(""), description="The sealing key before it: what it sealed still opens; empty: the data folder's."
+        default=SecretStr(""),
+        description="The sealing key before it: what it sealed still opens; empty: the data folder's.",
     )
-    smtp_host: str = Field("", description="Mail server that takes our e-mail; empty: no e-mail is sent.")
-    smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server.")
+    smtp_host: str = Field(default="", description="Mail server that takes our e-mail; empty: no e-mail is sent.")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="Port of the mail server.")
     smtp_security: Literal["starttls", "tls", "none"] = Field(
-        "starttls", description="How the connection to it is secured."
+        default="starttls", description="How the connection to it is secured."
     )
-    smtp_user: str = Field("", description="Account on the mail server; empty: none.")
-    smtp_password: SecretStr = Field(SecretStr(""), description="Password of that account.")
+    smtp_user: str = Field(default="", description="Account on the mail server; empty: none.")
+    smtp_password: SecretStr = Field(default=SecretStr(""), description="Password of that account.")
     sender: str = Field(
-        "darkroom@localhost",
+        default="darkroom@localhost",
         description="E-mail address that our e-mail comes from, and that push services may write to.",
     )
-    call_seconds: float = Field(20.0, gt=0, description="One sending, whatever its channel, may take so long.")
-    claim_seconds: float = Field(120.0, gt=0, description="A sending whose worker died is taken again after so long.")
+    call_seconds: float = Field(default=20.0, gt=0, description="One sending, whatever its channel, may take so long.")
+    claim_seconds: float = Field(
+        default=120.0, gt=0, description="A sending whose worker died is taken again after so long."
+    )
     debounce_seconds: float = Field(
-        60.0,
+        default=60.0,
         ge=0,
         le=3600,
         description="What interrupts waits so long for more of its kind; 0: it does not.",
     )
-    keep_days: int = Field(180, ge=7, description="Days that notifications, and what became of them, are kept.")
+    keep_days: int = Field(default=180, ge=7, description="Days that notifications, and what became of them, are kept.")
     secret_overlap_hours: float = Field(
-        24.0, gt=0, description="How long webhooks are signed with the old secret too, after a new one was made."
+        default=24.0,
+        gt=0,
+        description="How long webhooks are signed with the old secret too, after a new one was made.",
     )
 
     @model_validator(mode="after")
@@ -288,28 +330,42 @@ class RetentionSettings(BaseModel):
     0 is refused: it could mean "delete all" as well as "never". What should be kept for ever: 36500 days.
     """
 
-    outbox_days: int = Field(30, le=36500, description="Days that an event is kept after it has had its effect.")
+    outbox_days: int = Field(
+        default=30, le=36500, description="Days that an event is kept after it has had its effect."
+    )
     flow_run_days: int = Field(
-        90, le=36500, description="Days that Prefect keeps runs that ended, with logs, artifacts."
+        default=90, le=36500, description="Days that Prefect keeps runs that ended, with logs, artifacts."
     )
-    flow_event_days: int = Field(7, le=36500, description="Days that Prefect keeps its own events.")
-    tracking_run_days: int = Field(90, le=36500, description="Days that MLflow keeps runs of flows that are no job.")
+    flow_event_days: int = Field(default=7, le=36500, description="Days that Prefect keeps its own events.")
+    tracking_run_days: int = Field(
+        default=90, le=36500, description="Days that MLflow keeps runs of flows that are no job."
+    )
     history_days: int = Field(
-        400, le=36500, description="Days that alerts that are over and finished backfills are kept."
+        default=400, le=36500, description="Days that alerts that are over and finished backfills are kept."
     )
-    checkpoint_days: int = Field(90, le=36500, description="Days that checkpoints of jobs that failed are kept.")
+    checkpoint_days: int = Field(
+        default=90, le=36500, description="Days that checkpoints of jobs that failed are kept."
+    )
     sampled_set_days: int = Field(
-        365, le=36500, description="Days after which class images that no job asked for are deleted; at least 7."
+        default=365,
+        le=36500,
+        description="Days after which class images that no job asked for are deleted; at least 7.",
     )
-    vector_days: int = Field(365, le=36500, description="Days after which the vector of a text is made again.")
-    leftover_days: int = Field(7, le=36500, description="Days that working folders of flows that died are kept.")
-    base_model_cache_gib: float = Field(50.0, description="GiB of base models that this machine keeps a copy of.")
-    model_version_cache_gib: float = Field(50.0, description="GiB of model versions that it keeps a copy of.")
+    vector_days: int = Field(default=365, le=36500, description="Days after which the vector of a text is made again.")
+    leftover_days: int = Field(
+        default=7, le=36500, description="Days that working folders of flows that died are kept."
+    )
+    base_model_cache_gib: float = Field(
+        default=50.0, description="GiB of base models that this machine keeps a copy of."
+    )
+    model_version_cache_gib: float = Field(default=50.0, description="GiB of model versions that it keeps a copy of.")
     mlflow_store_url: SecretStr = Field(
-        SecretStr(""),
+        default=SecretStr(""),
         description="SQLAlchemy URL of MLflow's database, in which deleted runs are erased; empty: the embedded one.",
     )
-    log_mib: float = Field(64.0, description="MiB of one log file of the embedded platform; as much again is kept.")
+    log_mib: float = Field(
+        default=64.0, description="MiB of one log file of the embedded platform; as much again is kept."
+    )
 
     @field_validator("*", mode="after")
     @classmethod
@@ -332,9 +388,9 @@ _UNITS = {"gib": "GiB", "mib": "MiB"}
 class LogSettings(BaseModel):
     """What the processes write to their logs: one line an event."""
 
-    format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object a line.")
+    format: Literal["text", "json"] = Field(default="text", description="`text`, or `json`: one object a line.")
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="From which level on our own lines are written; those of libraries from WARNING on."
+        default="INFO", description="From which level on our own lines are written; those of libraries from WARNING on."
     )
 
 
@@ -344,25 +400,25 @@ class Settings(EmbeddedServers, BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DARKROOM_", env_nested_delimiter="__", extra="ignore")
 
     data_folder: Path = Field(
-        Path("~/.darkroom"), description="The one folder in which the embedded platform keeps everything."
+        default=Path("~/.darkroom"), description="The one folder in which the embedded platform keeps everything."
     )
-    postgres: PostgresSettings = PostgresSettings()  # pyright: ignore[reportCallIssue]
-    redis: RedisSettings = RedisSettings()  # pyright: ignore[reportCallIssue]
-    blobs: BlobSettings = BlobSettings()  # pyright: ignore[reportCallIssue]
-    prefect: PrefectSettings = PrefectSettings()  # pyright: ignore[reportCallIssue]
-    mlflow: MlflowSettings = MlflowSettings()  # pyright: ignore[reportCallIssue]
-    api: ApiSettings = ApiSettings()  # pyright: ignore[reportCallIssue]
-    limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]
-    cache: CacheSettings = CacheSettings()  # pyright: ignore[reportCallIssue]
-    search: SearchSettings = SearchSettings()  # pyright: ignore[reportCallIssue]
-    uploads: UploadSettings = UploadSettings()  # pyright: ignore[reportCallIssue]
-    quotas: QuotaSettings = QuotaSettings()  # pyright: ignore[reportCallIssue]
-    jobs: JobSettings = JobSettings()  # pyright: ignore[reportCallIssue]
-    metrics: MetricsSettings = MetricsSettings()  # pyright: ignore[reportCallIssue]
-    notifications: NotificationSettings = NotificationSettings()  # pyright: ignore[reportCallIssue]
-    retention: RetentionSettings = RetentionSettings()  # pyright: ignore[reportCallIssue]
-    logs: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
-    backup: BackupSettings = BackupSettings()  # pyright: ignore[reportCallIssue]
+    postgres: PostgresSettings = PostgresSettings()
+    redis: RedisSettings = RedisSettings()
+    blobs: BlobSettings = BlobSettings()
+    prefect: PrefectSettings = PrefectSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    api: ApiSettings = ApiSettings()
+    limits: LimitSettings = LimitSettings()
+    cache: CacheSettings = CacheSettings()
+    search: SearchSettings = SearchSettings()
+    uploads: UploadSettings = UploadSettings()
+    quotas: QuotaSettings = QuotaSettings()
+    jobs: JobSettings = JobSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    notifications: NotificationSettings = NotificationSettings()
+    retention: RetentionSettings = RetentionSettings()
+    logs: LogSettings = LogSettings()
+    backup: BackupSettings = BackupSettings()
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:
@@ -498,7 +554,7 @@ def load_settings() -> Settings:
     if unknown := unknown_names(os.environ, variables()):
         raise InvalidSettings("; ".join(f"{name} {advice}" for name, advice in unknown.items()))
     try:
-        return Settings()  # pyright: ignore[reportCallIssue]
+        return Settings()
     except ValidationError as error:
         # Never the values: some of them are secrets.
         faults = error.errors(include_input=False, include_url=False)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from flows.indexing.documents import write_everywhere
 from flows.runs.crash_points import reach
-from flows.runs.retries import patiently
+from flows.runs.retries import with_retries
 from storage.errors import StoreUnavailable
 from storage.postgres.search import search_queue
 from storage.records.search.search import Kind
@@ -43,7 +43,7 @@ def drain(stores: Stores, seconds: float = math.inf) -> int:
     """
     total, ends = 0, time.monotonic() + seconds
     while True:
-        batch = patiently(stores, lambda: drain_batch(stores))
+        batch = with_retries(stores, lambda: drain_batch(stores))
         total += batch
         if batch == 0 or time.monotonic() > ends:
             return total

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from flows.indexing.documents import write_to
 from flows.runs.crash_points import reach
 from flows.runs.dask_cluster import dask_client
-from flows.runs.retries import patiently
+from flows.runs.retries import with_retries
 from storage.postgres.search import search_sources
 from storage.records.search.search import Build
 from storage.settings import Settings
@@ -105,7 +105,7 @@ def fill_shard(stores: Stores, build: Build, ends: Range) -> int:
     ids = stores.database.run(search_sources.listed(build.kind, *ends))
 
     def write(start: int) -> None:
-        patiently(stores, partial(write_to, stores, build, ids[start : start + BATCH]))
+        with_retries(stores, partial(write_to, stores, build, ids[start : start + BATCH]))
         reach(stores.settings, "rebuild-batch-written")
 
     with ThreadPoolExecutor(THREADS) as threads:

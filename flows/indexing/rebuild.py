@@ -20,7 +20,7 @@ from flows.runs.artifacts import leave_table
 from flows.runs.crash_points import reach
 from flows.runs.flow_names import REBUILD
 from flows.runs.light_tracking import FAILED, KILLED, RUNNING, note
-from flows.runs.retries import patiently
+from flows.runs.retries import with_retries
 from storage.errors import WrongState
 from storage.postgres.search import search_queue
 from storage.records.search.search import Build, Kind
@@ -66,17 +66,17 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
             clock.figures["rows"] = fill(stores, build, shard=shard, dask_address=dask_address)
             clock.lap("fill")
             reach(settings, "rebuild-filled")
-            patiently(stores, lambda: stores.search.complete(build))
+            with_retries(stores, lambda: stores.search.complete(build))
             clock.lap("complete")
             reach(settings, "rebuild-completed")
             clock.figures["lag_seconds"] = stores.database.run(search_queue.lag()).oldest_seconds
             builds.catch_up(stores, settings.jobs.patience_seconds)
             clock.lap("catch_up")
-            clock.figures["mended"] = patiently(stores, lambda: builds.mend(stores, build))
+            clock.figures["mended"] = with_retries(stores, lambda: builds.mend(stores, build))
             clock.lap("mend")
             reach(settings, "rebuild-caught-up")
             with sole_writer(stores, kind):
-                patiently(stores, swap)
+                with_retries(stores, swap)
         reach(settings, "rebuild-swapped")
         return build
 

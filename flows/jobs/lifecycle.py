@@ -29,7 +29,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows.runs import crash_points
-from flows.runs.retries import patiently, retried, run_patiently
+from flows.runs.retries import retried, run_with_retries, with_retries
 from storage.errors import (
     DiskFull,
     JobAlreadyRunning,
@@ -85,11 +85,11 @@ class RunningJob:
 
     def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
         """Carry out a script in one transaction, waiting while Postgres is away. The script is made anew each try."""
-        return run_patiently(self.stores, script, self.check)
+        return run_with_retries(self.stores, script, self.check)
 
-    def patiently(self, call: Callable[[], T]) -> T:
+    def with_retries(self, call: Callable[[], T]) -> T:
         """What `call` gives, tried again while a store is away, as long as the job may go on."""
-        return patiently(self.stores, call, self.check)
+        return with_retries(self.stores, call, self.check)
 
     def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
         """Say how far the job is: at once to listeners (at most twice a second), with the next heartbeat to the row."""
@@ -189,7 +189,7 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
 
 
 def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) -> RunningJob:
-    lock = patiently(stores, stores.database.connect)
+    lock = with_retries(stores, stores.database.connect)
     deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
     while not try_lock(lock, lock_name(job_id)):
         if time.monotonic() > deadline:
@@ -199,7 +199,7 @@ def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) 
     run_id = flow_run.id
     identity = UUID(str(run_id)) if run_id else None
     try:
-        row = run_patiently(stores, lambda: jobs.claim(job_id, attempt, identity, machine))
+        row = run_with_retries(stores, lambda: jobs.claim(job_id, attempt, identity, machine))
     except BaseException:
         lock.close()
         raise

@@ -38,7 +38,7 @@ VERSION_TAG = "darkroom.model_version_id"
 ALIAS = "current"
 RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 
-Away = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
+MLFLOW_UNAVAILABLE = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -189,7 +189,7 @@ class TrackingRun:
             return False
         try:
             self._client.set_terminated(self._run_id, status)
-        except Away as error:
+        except MLFLOW_UNAVAILABLE as error:
             log.warning("tracking run of job %s stays open: %s", self._job_id, type(error).__name__)
             return False
         return complete
@@ -213,7 +213,7 @@ class TrackingRun:
                 self._open_run()
                 self._send_points()
                 self._send_files()
-            except Away as error:
+            except MLFLOW_UNAVAILABLE as error:
                 log.warning("MLflow is away (%s); metrics of job %s wait", type(error).__name__, self._job_id)
                 return False
             return True
@@ -241,7 +241,7 @@ class TrackingRun:
                 params=[Param(name, value) for name, value in list(params.items())[:100]],
                 tags=[RunTag(name, value) for name, value in tags.items()],
             )
-        except Away:
+        except MLFLOW_UNAVAILABLE:
             with self._lock:
                 self._params = {**params, **self._params}
                 self._late_tags = {**tags, **self._late_tags}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from flows.metrics.leaderboards import rank_day
 from flows.metrics.rollups import settle
 from flows.runs.crash_points import reach
-from flows.runs.retries import patiently
+from flows.runs.retries import with_retries
 from storage.errors import DarkroomError, Refused
 from storage.postgres.connection import Query, Script
 from storage.postgres.metrics import backfills, rollups
@@ -72,7 +72,7 @@ def _each_day(
     def work(day: date) -> T | DarkroomError:
         note = partial(backfills.finish_day, wanted.id, day)
         try:
-            made = patiently(stores, lambda: make(day, note))
+            made = with_retries(stores, lambda: make(day, note))
         except DarkroomError as error:
             log.error("%s of %s was not made: %s", day, flow, error)
             return error

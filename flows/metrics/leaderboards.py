@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 from flows.runs.artifacts import leave_table
 from flows.runs.crash_points import reach
 from flows.runs.light_tracking import note
-from flows.runs.retries import run_patiently
+from flows.runs.retries import run_with_retries
 from flows.runs.run_logs import run_logger
 from flows.upkeep.sensor import DayUnfinished, wait_for_day
 from storage.errors import Refused
@@ -103,9 +103,9 @@ def rank_day(stores: Stores, day: date, now: datetime, also: Callable[[], Query[
     began = time.perf_counter()
     prepared: list[Prepared] = []
     for board in BOARDS.values():
-        prepared.append(run_patiently(stores, partial(leaderboards.prepare, board, day)))
+        prepared.append(run_with_retries(stores, partial(leaderboards.prepare, board, day)))
         reach(stores.settings, "board-prepared")
-    run_patiently(stores, partial(_publish, day, [board.edition_id for board in prepared], now, also))
+    run_with_retries(stores, partial(_publish, day, [board.edition_id for board in prepared], now, also))
     places = sum(board.places for board in prepared)
     return Ranked(day=day, boards=len(prepared), places=places, seconds=round(time.perf_counter() - began, 3))
 

@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from flows.runs.artifacts import leave_table
 from flows.runs.crash_points import reach
 from flows.runs.light_tracking import note
-from flows.runs.retries import run_patiently
+from flows.runs.retries import run_with_retries
 from flows.runs.run_logs import run_logger
 from storage.postgres.connection import Script
 from storage.postgres.metrics import activity, freshness, rollups
@@ -71,7 +71,7 @@ def figures_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[
 
 def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
     """Everything that waits at `now`, oldest day first, and the days that were missed."""
-    run = partial(run_patiently, stores)
+    run = partial(run_with_retries, stores)
     missed = unfinished(run(partial(freshness.rows_of, ROLL_UP)), now.date())
     done: list[RolledUp] = []
     for day in sorted({now.date(), *missed, *run(rollups.waiting_days)}):
@@ -84,7 +84,7 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
 
 def settle(stores: Stores, now: datetime) -> list[RolledUp]:
     """Make totals and the catalogue's counts anew if whole days were built since; gives what that did, if anything."""
-    if not run_patiently(stores, rollups.state).stale:
+    if not run_with_retries(stores, rollups.state).stale:
         return []
     return [_timed(stores, partial(rollups.settle_totals, now))]
 
@@ -96,7 +96,7 @@ def build(stores: Stores, day: date, now: datetime) -> RolledUp:
 
 def _timed(stores: Stores, script: Callable[[], Script[RolledUp]]) -> RolledUp:
     began = time.perf_counter()
-    done = run_patiently(stores, script)
+    done = run_with_retries(stores, script)
     return msgspec.structs.replace(done, seconds=round(time.perf_counter() - began, 3))
 
 

@@ -23,7 +23,7 @@ from flows.notifications.gathering import gather, utc_now
 from flows.runs import draining_flows
 from flows.runs.crash_points import reach
 from flows.runs.flow_names import DELIVER
-from flows.runs.retries import patiently, run_patiently
+from flows.runs.retries import run_with_retries, with_retries
 from flows.runs.run_logs import run_logger
 from storage.errors import DarkroomError
 from storage.postgres.connection import Script
@@ -84,7 +84,7 @@ def deliver(stores: Stores, channels: Senders, workers: int = WORKERS, seconds: 
 def gather_all(stores: Stores, ends: float) -> int:
     """Decide about all that is due, until a moment of the monotonic clock; gives how many deliveries."""
     total, wait = 0, stores.settings.notifications.debounce_seconds
-    while batch := run_patiently(stores, lambda: gather(utc_now(), wait)):
+    while batch := run_with_retries(stores, lambda: gather(utc_now(), wait)):
         total += batch
         if time.monotonic() >= ends:
             break
@@ -96,7 +96,7 @@ def send_all(stores: Stores, channels: Senders, workers: int, ends: float) -> in
 
     def work() -> int:
         tries = 0
-        while patiently(stores, lambda: send_next(stores, channels)):
+        while with_retries(stores, lambda: send_next(stores, channels)):
             tries += 1
             if time.monotonic() >= ends:
                 break
@@ -129,9 +129,9 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         _log().exception("sending %s broke its sender", sending.id)
         outcome = TryAgain(f"{type(error).__name__}: {error}")
     reach(stores.settings, "sending-called")
-    run_patiently(stores, partial(note, sending, endpoint, outcome))
+    run_with_retries(stores, partial(note, sending, endpoint, outcome))
     if isinstance(outcome, Told):
-        run_patiently(stores, partial(_renew, stores, endpoint))
+        run_with_retries(stores, partial(_renew, stores, endpoint))
     return True
 
 

@@ -17,7 +17,7 @@ from flows.notifications.messages import words
 from flows.runs import draining_flows
 from flows.runs.crash_points import reach
 from flows.runs.flow_names import FAN_OUT
-from flows.runs.retries import run_patiently
+from flows.runs.retries import run_with_retries
 from flows.runs.run_logs import run_logger
 from storage.postgres.notifications import notifications
 from storage.records.notifications.notifications import Notification
@@ -56,7 +56,7 @@ def fan_out(stores: Stores, seconds: float = math.inf) -> int:
     """
     told, ends = 0, time.monotonic() + seconds
     while True:
-        notification = run_patiently(stores, notifications.waiting)
+        notification = run_with_retries(stores, notifications.waiting)
         if notification is None:
             return told
         _tell(stores, notification)
@@ -72,6 +72,6 @@ def _tell(stores: Stores, notification: Notification) -> None:
         _log().error("notification %d (%s) cannot be told: %s", notification.id, notification.type, error)
         stores.database.run(notifications.fail(notification, f"{type(error).__name__}: {error}"))
         return
-    run_patiently(stores, partial(notifications.begin, notification, said))
-    while run_patiently(stores, partial(notifications.fan_out_chunk, notification)):
+    run_with_retries(stores, partial(notifications.begin, notification, said))
+    while run_with_retries(stores, partial(notifications.fan_out_chunk, notification)):
         reach(stores.settings, "notification-chunk-written")

@@ -25,7 +25,7 @@ def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUI
     """Start a run of a flow in DRAINS when something is due, nobody drains and it is not paused; gives the run.
 
     The key has a number that the run itself raises when it begins, so asking again starts no second one.
-    Raises DeploymentMissing, PrefectAway, StoreFailure.
+    Raises DeploymentMissing, PrefectUnavailable, StoreFailure.
     """
     number = database.run(DRAINS[flow](flow))
     if number is None:

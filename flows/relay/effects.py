@@ -129,7 +129,7 @@ class Effects:
             log.warning("claimed events were not released: %s: %s", type(error).__name__, error)
 
     def drain(self) -> int:
-        """Have the effect of every due event, in order; gives how many. Raises PrefectAway, StoreFailure."""
+        """Have the effect of every due event, in order; gives how many. Raises PrefectUnavailable, StoreFailure."""
         with self._refusals.turn():
             return self._drain(math.inf)
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from flows.runs.orchestrator import PrefectAway
+from flows.runs.orchestrator import PrefectUnavailable
 from storage.errors import DiskFull, StoreFailure, StoreUnavailable
 from storage.postgres.connection import Database
 from storage.postgres.events import outbox
@@ -22,8 +22,8 @@ log = logging.getLogger("darkroom.relay")
 REFUSALS = 3
 """An event that was refused so often is passed over."""
 
-Refusal = PrefectAway | StoreUnavailable | DiskFull
-PASSING = (PrefectAway, StoreUnavailable, DiskFull)
+Refusal = PrefectUnavailable | StoreUnavailable | DiskFull
+PASSING = (PrefectUnavailable, StoreUnavailable, DiskFull)
 """What passes without a change of the event: nothing of it counts as a failure by itself."""
 
 
@@ -97,7 +97,7 @@ class RelayRefusals:
             self._counts.pop(event, None)
 
     def _worked_for_others(self, error: Refusal) -> bool:
-        return self._prefect_worked if isinstance(error, PrefectAway) else self._postgres_worked
+        return self._prefect_worked if isinstance(error, PrefectUnavailable) else self._postgres_worked
 
     def _return_places(self) -> None:
         """Raises StoreFailure, with what is not returned yet still noted."""

@@ -1,4 +1,4 @@
-"""Prefect's server, as the relay and the operator speak with it. Every call raises PrefectAway while it is away."""
+"""Prefect's server, as the relay and the operator speak with it: each call raises PrefectUnavailable without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHUT = {401, 403}  # its secret was changed on one side only
 _PASSING = {*_SHUT, 408, 429}  # says nothing of what was asked for
 
 
-class PrefectAway(DarkroomError):
+class PrefectUnavailable(DarkroomError):
     """Prefect does not answer, lets nobody in or has no time; nothing was done, and the same again may work later."""
 
     code = "prefect_away"
@@ -134,12 +134,12 @@ class Orchestrator:
         try:
             return call()
         except (httpx.TransportError, httpx.TimeoutException) as error:
-            raise PrefectAway(
+            raise PrefectUnavailable(
                 f"Prefect does not answer at {self._prefect.api_url} ({type(error).__name__})."
             ) from error
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             if status >= 500 or status in _PASSING:
                 advice = " Give both sides the same DARKROOM_PREFECT__AUTH." if status in _SHUT else ""
-                raise PrefectAway(f"Prefect answers {status}.{advice}") from error
+                raise PrefectUnavailable(f"Prefect answers {status}.{advice}") from error
             raise

@@ -29,16 +29,16 @@ def retried(call: Callable[[], T], *, patience_seconds: float, check: Callable[[
     return backoff.retried(call, StoreUnavailable, patience_seconds=patience_seconds, check=check)
 
 
-def patiently(stores: Stores, call: Callable[[], T], check: Callable[[], None] | None = None) -> T:
+def with_retries(stores: Stores, call: Callable[[], T], check: Callable[[], None] | None = None) -> T:
     """What `call` gives, tried again while a store is away, for as long as the settings have patience."""
     return retried(call, patience_seconds=stores.settings.jobs.patience_seconds, check=check)
 
 
-def run_patiently(
+def run_with_retries(
     stores: Stores, script: Callable[[], Query[T] | Script[T]], check: Callable[[], None] | None = None
 ) -> T:
     """What a script gives, begun anew while Postgres is away, for as long as the settings have patience."""
-    return patiently(stores, lambda: stores.database.run(script), check)
+    return with_retries(stores, lambda: stores.database.run(script), check)
 
 
 def task_retries(task: object, task_run: object, state: Any) -> bool:

@@ -22,7 +22,7 @@ from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import draw_images
 from flows.jobs.lifecycle import RunningJob, running_job
 from flows.jobs.registration import register
-from flows.jobs.tracking import Away, job_params, tracking_client
+from flows.jobs.tracking import MLFLOW_UNAVAILABLE, job_params, tracking_client
 from flows.runs.artifacts import ArtifactBoard
 from flows.runs.retries import STORE_RETRIES
 from flows.training.data import TrainingImages, encode_images, pixels_of_all
@@ -111,7 +111,7 @@ def link_tracking_run(work: TrainingWork) -> None:
     work.job.run(lambda: jobs.note_tracking_run(work.job.id, work.job.attempt, run_id))
     try:
         experiment = tracking_client(work.stores.settings).get_run(run_id).info.experiment_id
-    except Away as error:
+    except MLFLOW_UNAVAILABLE as error:
         get_run_logger().warning("no link to the run: %s", type(error).__name__)
         return
     address = f"{work.stores.settings.mlflow.ui_url}/#/experiments/{experiment}/runs/{run_id}"
@@ -267,7 +267,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     work.tracking.flush()
     try:
         register(work.stores, tracking_client(work.stores.settings), version)
-    except (*Away, StoreFailure) as error:
+    except (*MLFLOW_UNAVAILABLE, StoreFailure) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 
 

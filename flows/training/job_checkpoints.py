@@ -33,7 +33,7 @@ class JobCheckpoints:
         for row in self._job.run(lambda: job_files.checkpoints(self._job.id)):
             target = self._work_folder / f"resume-{row.step}.safetensors"
             try:
-                self._job.patiently(lambda row=row, target=target: self._job.stores.blobs.fetch(row.sha256, target))
+                self._job.with_retries(lambda row=row, target=target: self._job.stores.blobs.fetch(row.sha256, target))
             except (BlobMissing, BlobCorrupted) as error:
                 log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
                 self._job.run(lambda row=row: job_files.drop_checkpoint(self._job.id, row.step))
@@ -44,10 +44,10 @@ class JobCheckpoints:
     def keep(self, step: int, file: Path) -> None:
         """Bytes, then the row, then the oldest ones go. Raises JobLost, DiskFull, StoreUnavailable."""
         job = self._job
-        blob = job.patiently(lambda: job.stores.blobs.put_file(file))
+        blob = job.with_retries(lambda: job.stores.blobs.put_file(file))
         self._before_keeping(step)
         job.run(lambda: job_files.put_checkpoint(job.id, job.attempt, step, blob.sha256, blob.size))
-        job.patiently(lambda: self.prune(KEPT))
+        job.with_retries(lambda: self.prune(KEPT))
 
     def prune(self, keep: int) -> None:
         """Forget all but the newest `keep` checkpoints, and delete bytes that nothing else names.

@@ -22,7 +22,7 @@ from pydantic import Field
 from flows.diffusion.devices import this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
-from flows.runs.retries import run_patiently
+from flows.runs.retries import run_with_retries
 from storage.blobs import cached_folders
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import Database, Script
@@ -98,7 +98,7 @@ def fill_set(
     """
     total = len(recipe.prompts)
     with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
-        present = run_patiently(stores, partial(sampled_sets.ensure, recipe))
+        present = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
         whole = [image.position for image in present if stores.blobs.exists(image.sha256)]
         done = len(whole)
 
@@ -106,11 +106,11 @@ def fill_set(
             nonlocal done
             boundary(done, total)
             rows = [_put(stores.blobs, batch.start + place, content) for place, content in enumerate(batch.images)]
-            run_patiently(stores, partial(sampled_sets.put_batch, recipe.fingerprint(), rows))
+            run_with_retries(stores, partial(sampled_sets.put_batch, recipe.fingerprint(), rows))
             done += len(rows)
 
         draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
-    rows = run_patiently(stores, partial(sampled_sets.images, recipe.fingerprint()))
+    rows = run_with_retries(stores, partial(sampled_sets.images, recipe.fingerprint()))
     return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
 
 

@@ -11,7 +11,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.runs.retries import run_patiently
+from flows.runs.retries import run_with_retries
 from storage.free_space import check_free_space
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
@@ -67,7 +67,7 @@ def request_training(
     settings = load_settings()
     check_free_space(settings)
     with open_stores(settings) as stores:
-        job, new = run_patiently(stores, lambda: _submit_as_owner(request, settings))
+        job, new = run_with_retries(stores, lambda: _submit_as_owner(request, settings))
     link = f"{settings.prefect.ui_url}/runs?tags=job%3A{job.id}"
     create_link_artifact(key="job", link=link, link_text=f"Flow runs of job {job.id}", description=f"Job {job.id}")
     get_run_logger().info("job %s %s", job.id, "submitted" if new else "was submitted before")

@@ -29,7 +29,7 @@ def store_samples(work: TrainingWork, recipe: SamplingRecipe, drawn: Sequence[Im
 
 def _stored(work: TrainingWork, recipe: SamplingRecipe, place: int, image: Image.Image) -> NewImage:
     content = png(image)
-    blob = work.job.patiently(lambda: work.stores.blobs.put(content))
+    blob = work.job.with_retries(lambda: work.stores.blobs.put(content))
     return NewImage(
         sha256=blob.sha256,
         size=blob.size,

@@ -72,7 +72,7 @@ class TrainingWork:
         files = self.job.run(lambda: job_files.files(self.job.id))
         documents = [file.sha256 for file in files if file.role is JobFileRole.METRICS]
         if documents:
-            content = self.job.patiently(lambda: self.stores.blobs.read(documents[-1]))
+            content = self.job.with_retries(lambda: self.stores.blobs.read(documents[-1]))
             self.tracking.resume(read_document(content), up_to_step=step)
 
     def keep_metrics(self) -> None:
@@ -89,7 +89,7 @@ class TrainingWork:
         details: dict[str, object] | None = None,
     ) -> JobFile:
         """Bytes, then the row of a file that the job made."""
-        blob = self.job.patiently(lambda: self.stores.blobs.put(content))
+        blob = self.job.with_retries(lambda: self.stores.blobs.put(content))
         return self.job.run(
             lambda: job_files.put_file(
                 self.job.id,

@@ -18,14 +18,14 @@ log = logging.getLogger("darkroom.pauses")
 
 
 def pause(database: Database, orchestrator: Orchestrator, flow: str) -> None:
-    """Start no more runs of a flow; one that runs ends by itself. Raises PrefectAway with the pause made all the same:
-    the relay tells Prefect when it is back."""
+    """Start no more runs of a flow; one that runs ends by itself. Raises PrefectUnavailable with the pause made all the
+    same: the relay tells Prefect when it is back."""
     database.run(pauses.add(flow, Switch.DARKROOM))
     follow(database, orchestrator)
 
 
 def resume(database: Database, orchestrator: Orchestrator, flow: str) -> bool:
-    """Let a flow go on with what has waited; gives whether it was paused. Raises PrefectAway, NotFound."""
+    """Let a flow go on with what has waited; gives whether it was paused. Raises PrefectUnavailable, NotFound."""
     deployments = [deployment for deployment in orchestrator.deployments() if deployment.name == flow]
     if not deployments:
         raise NotFound(f"Prefect has no deployment {flow}. Deploy it: `darkroom up` does.")

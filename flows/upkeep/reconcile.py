@@ -21,8 +21,8 @@ from flows.jobs.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_
 from flows.jobs.tracking import (
     EXPERIMENT,
     JOB_TAG,
+    MLFLOW_UNAVAILABLE,
     RUN_STATUS,
-    Away,
     find_or_create_run,
     job_params,
     job_tags,
@@ -31,7 +31,7 @@ from flows.jobs.tracking import (
     tracking_client,
 )
 from flows.runs.artifacts import leave_table
-from flows.runs.orchestrator import Orchestrator, PrefectAway
+from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from flows.runs.run_logs import run_logger
 from flows.upkeep.blob_sweep import faulty_blobs, sweep_blobs
 from storage.errors import (
@@ -98,7 +98,7 @@ class Comparison:
 
 
 def compare_stores(stores: Stores) -> Comparison:
-    """Make every comparison; one that breaks stops no other. Raises StoreUnavailable, PrefectAway."""
+    """Make every comparison; one that breaks stops no other. Raises StoreUnavailable, PrefectUnavailable."""
     log = run_logger("darkroom.reconcile")
     findings: list[str] = []
     broken: list[str] = []
@@ -109,7 +109,7 @@ def compare_stores(stores: Stores) -> Comparison:
     for compare in steps:
         try:
             findings += compare(stores)
-        except (StoreUnavailable, PrefectAway):
+        except (StoreUnavailable, PrefectUnavailable):
             raise
         except Exception as error:  # a fault of ours: the flow fails with it once the others are made
             log.exception("%s did not end", compare.__name__)
@@ -221,7 +221,7 @@ def reconcile_tracking(stores: Stores) -> list[str]:
             name = register(stores, client, version)
             findings.append(f"model version {version.id} was not in MLflow's registry: now {name}")
         findings += _end_open_runs(stores, client)
-    except Away as error:
+    except MLFLOW_UNAVAILABLE as error:
         findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
     except StoreFailure as error:
         findings.append(f"{error}")

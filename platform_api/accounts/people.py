@@ -24,7 +24,7 @@ from platform_api.http.query_parameters import Query, a_list, a_number, a_text
 from storage.postgres.accounts import accounts, quotas
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.postgres.events.watch import Every, Grounds
+from storage.postgres.events.watch import Dependencies, Every
 from storage.records.accounts.accounts import Account, AccountStatus, Creator, Scope
 from storage.records.accounts.quotas import Usage, UsageByKind
 from storage.records.catalog.catalog import Model
@@ -129,8 +129,8 @@ class People(Controller):
         found, total = await stores.database.run(script)
         items = [creator_item(one, where) for one in found]
         metadata = numbers(total, page, limit, f"{API}/creators", query, where)
-        people, grounds = CreatorPage(items=items, metadata=metadata), Grounds(every=Every.EDITS)
-        return answer(request, people, ignored=query.ignored, grounds=grounds)
+        people, dependencies = CreatorPage(items=items, metadata=metadata), Dependencies(all_of=Every.EDITS)
+        return answer(request, people, ignored=query.ignored, dependencies=dependencies)
 
     @get(
         "/users",

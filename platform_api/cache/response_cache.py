@@ -7,7 +7,7 @@ shown is never older than the request. Nothing stale is given meanwhile either: 
 one of them that builds it anew.
 
 A route is remembered when its `opt` says for how long at most (`REMEMBERED`); its handler hands the answer to
-`answers.answer` with its grounds, and that it found nothing to `keep_absence`.
+`answers.answer` with its dependencies, and that it found nothing to `keep_absence`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from platform_api.http import rate_limits
 from storage.byte_cache import ByteCache
 from storage.errors import NotFound, StoreUnavailable
-from storage.postgres.events.watch import CatalogueWatch, Grounds
+from storage.postgres.events.watch import CatalogueWatch, Dependencies
 from storage.settings import Settings
 
 REMEMBERED = "remembered_seconds"
@@ -45,7 +45,7 @@ class CachedResponse:
     body: bytes
     etag: bytes
     absence: str | None
-    grounds: Grounds
+    dependencies: Dependencies
     moment: int
     until: float
 
@@ -85,7 +85,7 @@ class Remembered:
         """The answer, when it still holds. Raises StoreUnavailable."""
         await self.watch.look()
         known = self._answers.get(key)
-        if known is None or known.until < time.monotonic() or not self.watch.holds(known.moment, known.grounds):
+        if known is None or known.until < time.monotonic() or not self.watch.holds(known.moment, known.dependencies):
             self.counts["miss" if known is None else "outdated"] += 1
             return None
         self.counts["hit" if known.absence is None else "hit_absence"] += 1
@@ -134,14 +134,14 @@ def place_of(scope: Scope) -> CachePlace | None:
     return cast(CachePlace | None, scope["state"].get(_KEPT))
 
 
-def keep(scope: Scope, headers: Headers, body: bytes, etag: str, grounds: Grounds) -> None:
+def keep(scope: Scope, headers: Headers, body: bytes, etag: str, dependencies: Dependencies) -> None:
     """Keep what a request is answered with, where the route is remembered."""
-    _keep(scope, CachedResponse(headers, body, etag.encode(), None, grounds, 0, 0.0))
+    _keep(scope, CachedResponse(headers, body, etag.encode(), None, dependencies, 0, 0.0))
 
 
-def keep_absence(scope: Scope, error: NotFound, grounds: Grounds) -> None:
-    """Keep that a request finds nothing, for as long as its grounds hold."""
-    _keep(scope, CachedResponse([], b"", b"", str(error), grounds, 0, 0.0))
+def keep_absence(scope: Scope, error: NotFound, dependencies: Dependencies) -> None:
+    """Keep that a request finds nothing, for as long as its dependencies hold."""
+    _keep(scope, CachedResponse([], b"", b"", str(error), dependencies, 0, 0.0))
 
 
 def _keep(scope: Scope, answer: CachedResponse) -> None:

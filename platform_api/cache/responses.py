@@ -12,7 +12,7 @@ from litestar import Request, Response
 from litestar.openapi.datastructures import ResponseSpec
 
 from platform_api.cache import response_cache
-from storage.postgres.events.watch import Grounds
+from storage.postgres.events.watch import Dependencies
 
 T = TypeVar("T")
 
@@ -25,11 +25,11 @@ def answer(
     *,
     ignored: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
-    grounds: Grounds | None = None,
+    dependencies: Dependencies | None = None,
 ) -> Response[T]:
     """JSON that a cache keeps and asks about each time, so that what is hidden is not shown for another moment.
 
-    With its `grounds` it is kept here, too, where the route is remembered: it must be what anybody is shown.
+    With its `dependencies` it is kept here, too, where the route is remembered: it must be what anybody is shown.
     """
     body = msgspec.json.encode(content)
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -42,9 +42,9 @@ def answer(
     }
     if ignored:
         whole[IGNORED] = ", ".join(quote(name[:60], safe="") for name in ignored[:50])
-    if grounds is not None:
+    if dependencies is not None:
         sent = [(b"content-type", b"application/json"), *((n.lower().encode(), v.encode()) for n, v in whole.items())]
-        response_cache.keep(request.scope, sent, body, etag, grounds)
+        response_cache.keep(request.scope, sent, body, etag, dependencies)
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if etag in known or "*" in known:
         return Response(cast(T, b""), status_code=304, media_type="application/json", headers=whole)

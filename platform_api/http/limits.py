@@ -22,20 +22,20 @@ PageCursor = Annotated[
 ]
 
 
-class Slots:
+class ConcurrencyLimit:
     """At most so many at once for one holder, and in all. A request beyond that is told when to come back."""
 
-    def __init__(self, what: str, *, each: int, together: int, retry_after: int = 5) -> None:
-        self._what, self._each, self._together, self._retry_after = what, each, together, retry_after
+    def __init__(self, what: str, *, per_account: int, total: int, retry_after: int = 5) -> None:
+        self._what, self._per_account, self._total, self._retry_after = what, per_account, total, retry_after
         self._held: Counter[Hashable] = Counter()
 
     def check(self, holder: Hashable) -> None:
         """Raises TooManyRequests when no slot is left for the holder."""
-        if self._held[holder] >= self._each:
-            message = f"Too many {self._what} at once; the limit is {self._each}. Wait for one to end."
+        if self._held[holder] >= self._per_account:
+            message = f"Too many {self._what} at once; the limit is {self._per_account}. Wait for one to end."
             raise TooManyRequests(message, self._retry_after)
-        if self._held.total() >= self._together:
-            message = f"This server has {self._together} {self._what}, which is its limit. Try again in a while."
+        if self._held.total() >= self._total:
+            message = f"This server has {self._total} {self._what}, which is its limit. Try again in a while."
             raise TooManyRequests(message, self._retry_after)
 
     @asynccontextmanager

@@ -42,7 +42,7 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 @dataclass(frozen=True)
-class Turn:
+class PageRequest:
     """Which page is asked for."""
 
     limit: int
@@ -65,14 +65,14 @@ class Turn:
         return PageInfo(next_cursor=text, next_page=address, **size)  # type: ignore[arg-type]
 
 
-def read_turn(query: Query, settings: ApiSettings, *, most: int, usual: int) -> Turn:
+def read_page_request(query: Query, settings: ApiSettings, *, most: int, usual: int) -> PageRequest:
     """The page that a query asks for. Raises InvalidCursor, TooManyPages."""
     limit = query.number("limit", low=0, high=most)
     page, text = query.number("page"), query.text("cursor")
-    turn = Turn(usual if limit is None else limit, page, cursors.read(text, settings) if text else None)
-    if turn.cursor is None and page is not None and page * turn.limit > DEEPEST:
+    requested = PageRequest(usual if limit is None else limit, page, cursors.read(text, settings) if text else None)
+    if requested.cursor is None and page is not None and page * requested.limit > DEEPEST:
         raise TooManyPages(f"Numbered pages end at item {DEEPEST:,}. Go on with metadata.nextCursor.")
-    return turn
+    return requested
 
 
 def numbers(total: int, page: int, limit: int, path: str, query: Query, where: Addresses) -> Numbers:
@@ -108,7 +108,7 @@ def queried(parameters: Mapping[str, tuple[Schema, str]]) -> type[Operation]:
     return Queried
 
 
-def turning(most: int) -> dict[str, tuple[Schema, str]]:
+def page_parameters(most: int) -> dict[str, tuple[Schema, str]]:
     """The parameters of a list with cursors."""
     return {
         "limit": (a_number(0, most), "Items in one page."),

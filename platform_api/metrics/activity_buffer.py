@@ -1,7 +1,7 @@
-"""Acts that routes count without waiting for Postgres: a tally in memory, written down every second.
+"""Acts that routes count without waiting for Postgres: a buffer in memory, written down every second.
 
 A download is answered as fast as before. What a process that is killed had not written down, a second's worth at most,
-is not counted. While Postgres is away the tally is kept, up to a limit.
+is not counted. While Postgres is away the buffer is kept, up to a limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KEPT = 100_000
 """Acts that are kept while Postgres is away; more are dropped, and how many is logged."""
 
 
-class Tally:
+class ActivityBuffer:
     """What this process has counted and not yet written down."""
 
     def __init__(self, database: AsyncDatabase) -> None:
@@ -43,7 +43,7 @@ class Tally:
         key, now = str(uuid4()), datetime.now(UTC)
         self._acts.append(Act(key=key, entity=entity, entity_id=entity_id, metric=metric, occurred_at=now))
 
-    async def write_down(self) -> None:
+    async def flush(self) -> None:
         """Write what was counted. What Postgres does not take now is kept for the next time."""
         async with self._writing:
             while self._acts:
@@ -58,11 +58,11 @@ class Tally:
                 LOG.error("%d acts were not counted: Postgres was away for too long", self._dropped)
                 self._dropped = 0
 
-    async def write_down_for_ever(self) -> None:
+    async def flush_periodically(self) -> None:
         """Write every second, until cancelled."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
-                await self.write_down()
+                await self.flush()
             except Exception:
                 LOG.exception("counted acts could not be written")

@@ -11,7 +11,7 @@ from platform_api.access.guards import Requires
 from platform_api.access.permissions import check_moderator, held_model
 from platform_api.catalog.reading.catalog_views import ModelView
 from platform_api.catalog.writing.model_writing import shown
-from platform_api.catalog.writing.write_models import Grounds, kept
+from platform_api.catalog.writing.write_models import ModerationReason, kept
 from platform_api.http.json_bodies import strictly
 from platform_api.http.links import addresses
 from platform_api.http.problems import can_answer
@@ -42,13 +42,18 @@ class Moderation(Controller):
 
     @post(
         "/models/{model_id:int}/take-down",
-        before_request=strictly(Grounds),
+        before_request=strictly(ModerationReason),
         status_code=200,
         responses=can_answer(401, 403, 404, 409, 410, 413, 422),
         summary="Take a model down",
     )
     async def take_down(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int, data: Grounds
+        self,
+        request: Request[Any, Any, Any],
+        stores: AsyncStores,
+        viewer: Viewer,
+        model_id: int,
+        data: ModerationReason,
     ) -> ModelView:
         """It answers 410 with the reason, to everybody but moderators, until it is restored."""
         reason, where = kept(data)["reason"], addresses(request, stores.settings.api)
@@ -87,12 +92,12 @@ class Moderation(Controller):
 
     @post(
         "/users/{user_id:int}/ban",
-        before_request=strictly(Grounds),
+        before_request=strictly(ModerationReason),
         status_code=200,
         responses=can_answer(401, 403, 404, 413, 422),
         summary="Ban an account",
     )
-    async def ban(self, stores: AsyncStores, viewer: Viewer, user_id: int, data: Grounds) -> UserStatus:
+    async def ban(self, stores: AsyncStores, viewer: Viewer, user_id: int, data: ModerationReason) -> UserStatus:
         """Its keys are refused with the reason, and its models are not shown."""
         reason = kept(data)["reason"]
 

@@ -13,7 +13,7 @@ from litestar import Response
 from litestar.response import Stream
 
 from platform_api.http.headers import EVENT_STREAM
-from platform_api.http.limits import Slots
+from platform_api.http.limits import ConcurrencyLimit
 from platform_api.http.shutdown import CLOSING_EVENT
 from platform_api.notifications.notification_views import notification_view
 from platform_api.streams.job_events import KEEP_ALIVE_SECONDS, LOOK_SECONDS, Allowed, Announcements
@@ -30,7 +30,7 @@ MOST_AT_ONCE = 200
 def respond(
     stores: AsyncStores,
     announcements: Announcements,
-    streams: Slots,
+    streams: ConcurrencyLimit,
     account: Account,
     after: int | None,
     allowed: Allowed,
@@ -45,7 +45,7 @@ def respond(
 
 
 async def follow(
-    stores: AsyncStores, announcements: Announcements, streams: Slots, account: Account, after: int | None
+    stores: AsyncStores, announcements: Announcements, streams: ConcurrencyLimit, account: Account, after: int | None
 ) -> AsyncGenerator[bytes]:
     """The stream as bytes; its first words say where it begins. It ends when the client leaves, the process stops or
     the key does not work any more."""

@@ -19,7 +19,7 @@ from litestar import Response
 from litestar.response import Stream
 
 from platform_api.http.headers import EVENT_STREAM
-from platform_api.http.limits import Slots
+from platform_api.http.limits import ConcurrencyLimit
 from platform_api.http.pages import camelised
 from platform_api.http.shutdown import CLOSING_EVENT, Stopping
 from storage.backoff import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, pause_after
@@ -124,7 +124,7 @@ def read_last_event_id(header: str | None) -> int:
 
 
 async def respond(
-    stores: AsyncStores, announcements: Announcements, streams: Slots, job: Job, after: int, allowed: Allowed
+    stores: AsyncStores, announcements: Announcements, streams: ConcurrencyLimit, job: Job, after: int, allowed: Allowed
 ) -> Response[Any]:
     """The stream of a job after event `after`; 204 when it has ended and all was told, so that browsers stop asking.
 
@@ -141,7 +141,7 @@ async def respond(
 
 
 async def follow(
-    stores: AsyncStores, announcements: Announcements, streams: Slots, job: Job, after: int
+    stores: AsyncStores, announcements: Announcements, streams: ConcurrencyLimit, job: Job, after: int
 ) -> AsyncGenerator[bytes]:
     """The stream of one job as bytes, from the first event with an id above `after` to the job's end."""
     async with streams.hold(job.account_id):

@@ -67,7 +67,7 @@ class Health(Controller):
 
 def status_of(parts: Parts) -> str:
     """`ok`; `degraded` when something is slower or late; `down` when requests cannot be answered."""
-    if parts.postgres == "away":
+    if parts.postgres == "unavailable":
         return DOWN
     if parts.postgres != OK:
         return DEGRADED

@@ -62,7 +62,7 @@ async def look(stores: AsyncStores) -> Parts:
     relay, search, metrics, told = rows
     return Parts(
         postgres="ok" if relay else await _without_an_answer(stores),
-        valkey="ok" if valkey else "away",
+        valkey="ok" if valkey else "unavailable",
         relay=relay,
         search=search and _search_health(search, answers=answers),
         metrics=metrics,
@@ -84,14 +84,15 @@ async def _rows(
 
 
 async def _without_an_answer(stores: AsyncStores) -> str:
-    """`busy` when Postgres answers on a connection of its own: then it has only no time, or too many ask; `away`."""
+    """`busy` when Postgres answers on a connection of its own: then it has only no time, or too many ask;
+    `unavailable`."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             connection = await stores.database.connect()
             async with connection:
                 await connection.execute("select")
     except (StoreFailure, psycopg.Error, TimeoutError):
-        return "away"
+        return "unavailable"
     return "busy"
 
 
@@ -121,7 +122,7 @@ async def _search_answers(stores: AsyncStores) -> bool:
 
 def _search_health(lag: search_queue.SearchLag, *, answers: bool) -> SearchHealth:
     return SearchHealth(
-        state="ok" if answers else "away",
+        state="ok" if answers else "unavailable",
         waiting=lag.waiting,
         oldest_seconds=round(lag.oldest_seconds, 1),
         oldest_counts_seconds=round(lag.oldest_counts_seconds, 1),

@@ -49,7 +49,7 @@ class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="cam
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Each part: `ok` or `away`; Postgres also `busy`, when it answers and every connection is in use."""
+    """Each part: `ok` or `unavailable`; Postgres also `busy`, when it answers and every connection is in use."""
 
     postgres: Annotated[str, Meta(examples=["ok"])]
     valkey: Annotated[str, Meta(examples=["ok"])]

@@ -28,7 +28,7 @@ _SLICES = 20
 _BACKSTOP_SECONDS = 30.0
 
 
-class ValkeyAway(Exception):
+class ValkeyUnavailable(Exception):
     """Valkey did not answer, or was not asked because it did not answer a moment ago."""
 
 
@@ -74,10 +74,10 @@ class Breaker:
         return self._probing is not None
 
     async def ask(self, question: Callable[[], Coroutine[Any, Any, T]], count: int = 1) -> T:
-        """The answer to a question that stands for `count` of them. Raises ValkeyAway."""
+        """The answer to a question that stands for `count` of them. Raises ValkeyUnavailable."""
         if self.open:
             self.failures += count
-            raise ValkeyAway
+            raise ValkeyUnavailable
         try:
             return await listened(question(), self._patience)
         except (RedisError, OSError, TimeoutError) as error:
@@ -85,7 +85,7 @@ class Breaker:
             if self._probing is None:
                 LOG.warning("Valkey does not answer (%s): nobody asks it until it does", type(error).__name__)
                 self._probing = asyncio.create_task(self._probe())
-            raise ValkeyAway from error
+            raise ValkeyUnavailable from error
 
     async def _probe(self) -> None:
         while True:

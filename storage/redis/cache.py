@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from storage.byte_cache import ByteCache
-from storage.redis.breaker import Breaker, ValkeyAway, short_client
+from storage.redis.breaker import Breaker, ValkeyUnavailable, short_client
 from storage.settings import CacheSettings, RedisSettings
 
 PATIENCE_SECONDS = 0.25
@@ -56,7 +56,7 @@ class ModelCache:
             return
         for name, content in contents.items():
             self._kept.keep(name, content)
-        with contextlib.suppress(ValkeyAway):
+        with contextlib.suppress(ValkeyUnavailable):
             await self.breaker.ask(lambda: self._to_valkey(contents))
 
     async def _to_valkey(self, contents: Mapping[str, bytes]) -> None:
@@ -68,7 +68,7 @@ class ModelCache:
     async def _from_valkey(self, names: Sequence[str]) -> dict[str, bytes]:
         try:
             values = cast(list[bytes | None], await self.breaker.ask(lambda: self._client.mget(names)))
-        except ValkeyAway:
+        except ValkeyUnavailable:
             return {}
         return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from storage.redis.breaker import Breaker, ValkeyAway, short_client
+from storage.redis.breaker import Breaker, ValkeyUnavailable, short_client
 from storage.redis.rate_limits import PATIENCE_SECONDS
 from storage.settings import RedisSettings
 
@@ -53,19 +53,19 @@ class FailedKeys:
         keys, arguments = [_count(address), _mark(key)], [limit, WINDOW_SECONDS * 1000]
         try:
             wait = int(cast(int, await self.breaker.ask(lambda: self._script(keys=keys, args=arguments))))
-        except ValkeyAway:
+        except ValkeyUnavailable:
             return _UNCOUNTED
         return Admission(-(-max(wait, 0) // 1000), counted=wait == 0)
 
     async def take_back(self, address: str, key: str, *, works: bool) -> None:
         """A key that was counted did not fail: it works, or Postgres did not say."""
         keys, arguments = [_count(address), _mark(key)], [WORKED_SECONDS if works else 0]
-        with contextlib.suppress(ValkeyAway):
+        with contextlib.suppress(ValkeyUnavailable):
             await self.breaker.ask(lambda: self._take_back(keys=keys, args=arguments))
 
     async def forget(self, key: str) -> None:
         """A key works no more, so it is looked up no sooner than any other that does not work."""
-        with contextlib.suppress(ValkeyAway):
+        with contextlib.suppress(ValkeyUnavailable):
             await self.breaker.ask(lambda: self._client.delete(_mark(key)))
 
     async def close(self) -> None:

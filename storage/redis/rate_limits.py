@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from storage.batches import Batches
-from storage.redis.breaker import Breaker, ValkeyAway, short_client
+from storage.redis.breaker import Breaker, ValkeyUnavailable, short_client
 from storage.settings import RedisSettings
 
 WINDOW_SECONDS = 60
@@ -71,7 +71,7 @@ class RateLimits:
                     lambda: self._script(keys=names, args=[WINDOW_SECONDS * 1_000_000, *limits]), len(allowances)
                 ),
             )
-        except ValkeyAway:
+        except ValkeyUnavailable:
             return [None] * len(allowances)
         return [_verdict(limit, found[place * 4 : place * 4 + 4]) for place, limit in enumerate(limits)]
 

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from platform_api.app import UPLOADS_EACH
+from platform_api.app import UPLOADS_PER_ACCOUNT
 from platform_api.catalog.uploads import incoming_files
 from platform_api.http import request_body
 from storage.records.catalog.vocabulary import ModelType
@@ -224,11 +224,11 @@ def test_uploads_under_way_are_limited(door: Door, sender: Sender):
     under_way: list[socket.socket] = []
     before = len(sender.parts)
     try:
-        for _ in range(UPLOADS_EACH):
+        for _ in range(UPLOADS_PER_ACCOUNT):
             under_way.append(socket.create_connection((address.hostname, address.port), timeout=20))
             under_way[-1].sendall(head.encode() + b"x")
         deadline = time.monotonic() + 20
-        while len(sender.parts) < before + UPLOADS_EACH and time.monotonic() < deadline:
+        while len(sender.parts) < before + UPLOADS_PER_ACCOUNT and time.monotonic() < deadline:
             time.sleep(0.01)
         answer: httpx.Response = sender.put(SOUND, "b.safetensors")
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from platform_api.app import UPLOADS_EACH
+from platform_api.app import UPLOADS_PER_ACCOUNT
 from platform_api.http import request_body
 from storage.settings import UploadSettings
 from tests.platform_api.door import Door, form, photo, register_starter, serving, upload
@@ -283,10 +283,10 @@ def test_more_uploads_at_once_than_allowed_are_told_to_come_back(untouched: Door
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {untouched.key}\r\n"
     head += "Content-Type: application/zip\r\nContent-Length: 1000\r\n\r\nx"
     with contextlib.ExitStack() as under_way:
-        for _ in range(UPLOADS_EACH):
+        for _ in range(UPLOADS_PER_ACCOUNT):
             unfinished = socket.create_connection((address.hostname, address.port), timeout=20)
             under_way.enter_context(unfinished).sendall(head.encode())
-        while len(untouched.staging) < UPLOADS_EACH:
+        while len(untouched.staging) < UPLOADS_PER_ACCOUNT:
             time.sleep(0.01)
         answer = untouched.client().post(PATH, content=b"", headers={"Content-Type": "application/zip"})
         assert answer.status_code == 429

@@ -30,8 +30,8 @@ def test_it_starts_and_answers_while_postgres_and_valkey_are_away(tmp_path: Path
         ready, live = (httpx.get(f"{url}/health/{kind}", timeout=30) for kind in ("ready", "live"))
     assert (health.status_code, health.json()["parts"]["postgres"], health.json()["parts"]["valkey"]) == (
         503,
-        "away",
-        "away",
+        "unavailable",
+        "unavailable",
     )
     assert (answer.status_code, answer.json()["code"]) == (503, "postgres_unavailable")
     assert answer.headers["retry-after"] == health.headers["retry-after"] == "5"

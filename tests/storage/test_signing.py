@@ -11,7 +11,7 @@ import pytest
 from itsdangerous import BadSignature
 
 from storage.errors import LinkRefused
-from storage.records.catalog.listing import Cursor, Place
+from storage.records.catalog.listing import Cursor, ListPlace
 from storage.records.notifications.notification_links import Confirm, Unsubscribe
 from storage.records.policy.signed_links import Link, SigningKeys, image_subject
 from storage.signing import (
@@ -61,7 +61,7 @@ def test_a_signature_of_the_previous_key_holds_until_that_is_put_away() -> None:
 
 UNSUBSCRIBE = Unsubscribe(reader=42, types=("job_failed", "system"))
 CONFIRM = Confirm(endpoint_id=UUID("0b7cf1f0-2f6e-4e0e-9a55-6d2c3cf0a6a1"))
-WHERE = Cursor("models", "e1", "10:20:", 1_700_000_000, Place(5, 6, 7))
+WHERE = Cursor("models", "e1", "10:20:", 1_700_000_000, ListPlace(5, 6, 7))
 
 # What our own code wrote under OLD_KEY before itsdangerous signed. These lie in mailboxes: never change them.
 OLD_KEY = SigningKeys(current="a key of the old days")

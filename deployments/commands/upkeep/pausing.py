@@ -9,7 +9,7 @@ import typer
 
 from deployments.commands.operator import operator_stores
 from deployments.local.fingerprint import PREFECT_FILE, stanzas
-from flows.runs.orchestrator import Orchestrator, PrefectAway, open_prefect
+from flows.runs.orchestrator import Orchestrator, PrefectUnavailable, open_prefect
 from flows.upkeep import pausing
 from storage.errors import NotFound
 from storage.postgres.connection import Database
@@ -24,7 +24,7 @@ def pause(flow: Flow) -> None:
     """Start no more runs of a flow until it is resumed; what it would do waits."""
     try:
         _with_both(flow, pausing.pause)
-    except PrefectAway as away:
+    except PrefectUnavailable as away:
         typer.echo(f"{away} The relay tells it when it is back.")
     typer.echo(f"{flow} is paused; a run that has begun ends by itself. Go on with: darkroom resume {flow}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
-from flows.runs.retries import run_patiently
+from flows.runs.retries import run_with_retries
 from flows.upkeep.retention.sweep import BATCH, Sweep
 from storage.postgres.metrics import activity
 from storage.postgres.notifications import notifications
@@ -24,7 +24,7 @@ def forget_notifications(sweep: Sweep, setting: str) -> None:
 def drop_activity_days(sweep: Sweep, setting: str) -> None:
     """Whole days of acts and of their hourly sums: each is a table of its own. Sums by the day stay."""
     sweep.check()
-    dropped = run_patiently(sweep.stores, partial(activity.drop_days, int(sweep.value(setting))))
+    dropped = run_with_retries(sweep.stores, partial(activity.drop_days, int(sweep.value(setting))))
     sweep.removed.count += sum(dropped)
     if not dropped:
         sweep.removed.note = "acts of those days wait for roll-up-metrics: no day was dropped"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from flows.runs.flow_names import APPLY_RETENTION
-from flows.runs.retries import run_patiently
+from flows.runs.retries import run_with_retries
 from storage.errors import DarkroomError
 from storage.postgres.connection import Query, Script
 from storage.postgres.upkeep import pauses, retention
@@ -72,7 +72,7 @@ class Sweep:
     def run(self, script: Callable[[], Query[int] | Script[int]]) -> int:
         """What a script returns; waits while Postgres is away. Raises as `check` does."""
         self.check()
-        return run_patiently(self.stores, script, self.check)
+        return run_with_retries(self.stores, script, self.check)
 
     def check(self) -> None:
         """Raise Enough when the rule's time is over, Paused with the flow, ClockJumped when Postgres' clock did
@@ -83,9 +83,9 @@ class Sweep:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        if run_patiently(self.stores, lambda: pauses.is_paused(APPLY_RETENTION)):
+        if run_with_retries(self.stores, lambda: pauses.is_paused(APPLY_RETENTION)):
             raise Paused("it is paused")
-        passed = run_patiently(self.stores, retention.now) - self.moment
+        passed = run_with_retries(self.stores, retention.now) - self.moment
         steady = timedelta(seconds=time.monotonic() - self._began)
         if abs(passed - steady) > CLOCK_STEP:
             raise ClockJumped(
@@ -114,7 +114,7 @@ class Sweep:
 
 def begin(stores: Stores, seconds: float) -> Sweep:
     """A run that begins now. Raises ClockJumped when Postgres' clock and this machine's are far apart."""
-    moment = run_patiently(stores, retention.now)
+    moment = run_with_retries(stores, retention.now)
     apart = abs(moment - datetime.now(moment.tzinfo))
     if apart > CLOCKS_APART:
         raise ClockJumped(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from flows.jobs.tracking import JOB_TAG, Away, tracking_client
+from flows.jobs.tracking import JOB_TAG, MLFLOW_UNAVAILABLE, tracking_client
 from flows.runs.light_tracking import FLOW_TAG, UNTAGGED_EXPERIMENTS
 from flows.upkeep.retention.sweep import Sweep
 from storage.settings import Settings
@@ -41,7 +41,7 @@ def delete_tracking_runs(sweep: Sweep, setting: str) -> None:
             sweep.removed.note = f"marked as deleted; to have them erased, give MLflow's database in {variable}"
             return
         _erase(sweep, client, store)
-    except Away as error:
+    except MLFLOW_UNAVAILABLE as error:
         sweep.removed.note = f"MLflow did not answer ({type(error).__name__}); the next run goes on"
 
 

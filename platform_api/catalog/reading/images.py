@@ -17,7 +17,7 @@ from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.models import PG
 from platform_api.http import downloads
 from platform_api.http.links import API, Addresses, addresses
-from platform_api.http.pagination import PageInfo, Turn, queried, read_turn, turning
+from platform_api.http.pagination import PageInfo, PageRequest, page_parameters, queried, read_page_request
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
 from storage.errors import LinkRefused, NotFound
@@ -110,7 +110,7 @@ class ImagePage(msgspec.Struct, frozen=True, kw_only=True):
 
 ListImages = queried(
     {
-        **turning(MOST),
+        **page_parameters(MOST),
         "modelId": (a_number(), "Of one model."),
         "modelVersionId": (a_number(), "Of one version; `postId` is the same."),
         "imageId": (a_number(), "One image."),
@@ -147,12 +147,12 @@ class Images(Controller):
     ) -> Response[ImagePage]:
         """Images of public versions: what their training drew, and what was uploaded to them."""
         query, where = Query(request), addresses(request, stores.settings.api)
-        turn = read_turn(query, stores.settings.api, most=MOST, usual=USUAL)
+        requested = read_page_request(query, stores.settings.api, most=MOST, usual=USUAL)
         wanted, sort = _read_filter(query, viewer)
         with_meta, with_tags = bool(query.flag("withMeta")), bool(query.flag("withTags"))
         query.flag("flatMeta")  # it is always flat here
         query.check()
-        page = await stores.database.run(_page(wanted, sort, turn, query, where, with_meta, with_tags))
+        page = await stores.database.run(_page(wanted, sort, requested, query, where, with_meta, with_tags))
         return answer(request, page, ignored=query.ignored)
 
     @downloads.read_route(
@@ -246,20 +246,22 @@ def _read_filter(query: Query, viewer: Viewer) -> tuple[ImageFilter, ImageSort]:
 def _page(
     wanted: ImageFilter,
     sort: ImageSort,
-    turn: Turn,
+    requested: PageRequest,
     query: Query,
     where: Addresses,
     with_meta: bool,
     with_tags: bool,
 ) -> Script[ImagePage]:
-    page = yield from listing.images(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
+    page = yield from listing.images(
+        wanted, sort, limit=requested.limit, cursor=requested.cursor, offset=requested.offset
+    )
     found = [image for image in (yield from images.shown(page.ids)) if image.gone_at is None]
     tags = (yield from models.tags_of(*{image.model_id for image in found})) if with_tags else None
     items = [
         listed_image(image, where, with_meta, msgspec.UNSET if tags is None else tags.get(image.model_id, []))
         for image in found
     ]
-    return ImagePage(items=items, metadata=turn.info(page.next, f"{API}/images", query, where))
+    return ImagePage(items=items, metadata=requested.info(page.next, f"{API}/images", query, where))
 
 
 def listed_image(

@@ -20,7 +20,7 @@ from platform_api.http.pagination import queried
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_number, a_text
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
-from platform_api.metrics.activity_buffer import Tally
+from platform_api.metrics.activity_buffer import ActivityBuffer
 from storage.errors import LinkRefused, NotFound
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
@@ -87,7 +87,7 @@ class ModelDownloads(Controller):
         model, version, file = await stores.database.run(_chosen(version_id, wanted, viewer))
         name = download_name(model, version, file)
         if request.method == HttpMethod.GET:
-            cast(Tally, state.tally).add(Counted.VERSION, version_id, Metric.DOWNLOAD)
+            cast(ActivityBuffer, state.activity_buffer).add(Counted.VERSION, version_id, Metric.DOWNLOAD)
         expires = int(time.time()) + stores.settings.api.download_link_seconds
         link = Link(subject=file_subject(file.id, name), reader=number_of(request), expires=expires)
         query = link_query(link, stores.settings.api.signing_keys)

@@ -32,7 +32,7 @@ from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from storage.errors import Gone, NotFound
 from storage.postgres.catalog import catalog, hashes
 from storage.postgres.connection import Script
-from storage.postgres.events.watch import Every, Grounds
+from storage.postgres.events.watch import Dependencies, Every
 from storage.postgres.policy import policy
 from storage.records.accounts.accounts import Scope
 from storage.records.catalog.catalog import FileHashes, Model, ModelVersion
@@ -93,7 +93,7 @@ class ModelVersions(Controller):
         """A version with its files and hashes; a trained one also with its recipe and how it measured up."""
         where = addresses(request, stores.settings.api)
         found = await stores.database.run(_detail(version_id, viewer, where))
-        return answer(request, found, grounds=Grounds(frozenset({found.model_id})))
+        return answer(request, found, dependencies=Dependencies(frozenset({found.model_id})))
 
     @get(
         "/by-hash/{hash:str}",
@@ -129,10 +129,10 @@ class ModelVersions(Controller):
         try:
             version = await stores.database.run(script)
         except NotFound as error:
-            keep_absence(request.scope, error, Grounds(every=Every.EDITS))
+            keep_absence(request.scope, error, Dependencies(all_of=Every.EDITS))
             raise
         # Which version a hash names, any model's edit can change.
-        return answer(request, version, grounds=Grounds(frozenset({version.model_id}), Every.EDITS))
+        return answer(request, version, dependencies=Dependencies(frozenset({version.model_id}), Every.EDITS))
 
     @post(
         "/by-hash",

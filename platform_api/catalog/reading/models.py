@@ -16,14 +16,14 @@ from platform_api.catalog.reading.catalog_views import ModelView, model_view
 from platform_api.catalog.reading.listed_models import Shown, shown_models
 from platform_api.catalog.reading.search_pages import page_of
 from platform_api.http.links import API, Addresses, addresses
-from platform_api.http.pagination import PageInfo, queried, read_turn, turning
+from platform_api.http.pagination import PageInfo, page_parameters, queried, read_page_request
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
 from platform_api.http.rate_limits import SEARCHES_WITH
 from storage.errors import Unauthenticated
 from storage.postgres.catalog import catalog, listing
 from storage.postgres.connection import Script
-from storage.postgres.events.watch import Every, Grounds
+from storage.postgres.events.watch import Dependencies, Every
 from storage.records.accounts.accounts import Scope
 from storage.records.catalog.listing import ModelFilter, ModelSort, Period
 from storage.records.catalog.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
@@ -45,7 +45,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 
 ListModels = queried(
     {
-        **turning(MOST),
+        **page_parameters(MOST),
         "query": (a_text(MAX_TEXT), "Words, as in /search, best first unless sort says otherwise; without page."),
         "tag": (a_text(), "The exact name of a tag; `tagname` too."),
         "username": (a_text(), "Whose models; `user` too."),
@@ -98,15 +98,15 @@ class Models(Controller):
         if (words := query.text("query")) is not None:
             found = await _search(stores, words, query, viewer, where)
             return answer(request, found, ignored=query.ignored)
-        turn = read_turn(query, stores.settings.api, most=MOST, usual=MOST)
+        requested = read_page_request(query, stores.settings.api, most=MOST, usual=MOST)
         wanted, sort, primary_only = _read_filter(query, viewer)
         query.check()
         page = await stores.database.run(
-            listing.models(wanted, sort, limit=turn.limit, cursor=turn.cursor, offset=turn.offset)
+            listing.models(wanted, sort, limit=requested.limit, cursor=requested.cursor, offset=requested.offset)
         )
         items = await shown_models(stores, page.ids, Shown(wanted.levels, where, primary_only))
-        found = ModelPage(items=items, metadata=turn.info(page.next, f"{API}/models", query, where))
-        return answer(request, found, ignored=query.ignored, grounds=Grounds(every=Every.ALL))
+        found = ModelPage(items=items, metadata=requested.info(page.next, f"{API}/models", query, where))
+        return answer(request, found, ignored=query.ignored, dependencies=Dependencies(all_of=Every.ALL))
 
     @get(
         "/{model_id:int}",
@@ -129,7 +129,7 @@ class Models(Controller):
             check_model(model, viewer)
             return model_view(model, (yield from read_parts([model], viewer)), where)
 
-        return answer(request, await stores.database.run(script), grounds=Grounds(frozenset({model_id})))
+        return answer(request, await stores.database.run(script), dependencies=Dependencies(frozenset({model_id})))
 
 
 def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:

@@ -18,7 +18,7 @@ from platform_api.http.query_parameters import Query
 from storage.postgres.catalog import tags
 from storage.postgres.catalog.tags import Tag
 from storage.postgres.connection import Script
-from storage.postgres.events.watch import Every, Grounds
+from storage.postgres.events.watch import Dependencies, Every
 from storage.records.accounts.accounts import Scope
 from storage.records.catalog.vocabulary import BASE_MODELS, BaseModelType, FileType, ModelType
 from storage.stores import AsyncStores
@@ -83,8 +83,8 @@ class Words(Controller):
             for tag in found
         ]
         metadata = numbers(total, page, limit, f"{API}/tags", query, where)
-        page_of_tags, grounds = TagPage(items=items, metadata=metadata), Grounds(every=Every.EDITS)
-        return answer(request, page_of_tags, ignored=query.ignored, grounds=grounds)
+        page_of_tags, dependencies = TagPage(items=items, metadata=metadata), Dependencies(all_of=Every.EDITS)
+        return answer(request, page_of_tags, ignored=query.ignored, dependencies=dependencies)
 
     @get(
         "/enums",

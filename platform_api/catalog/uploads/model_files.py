@@ -21,7 +21,7 @@ from msgspec import Meta
 from platform_api.access.guards import Caller, Requires
 from platform_api.access.reservations import reserving
 from platform_api.catalog.uploads.incoming_files import go_on, keep_whole, read_wanted, take_in
-from platform_api.catalog.uploads.tus_upload import Arrivals
+from platform_api.catalog.uploads.tus_upload import UploadsInProgress
 from platform_api.http.links import API
 from platform_api.http.multipart import declared_length
 from platform_api.http.problems import UnsupportedMediaType, can_answer
@@ -110,7 +110,7 @@ class ModelFiles(Controller):
         caller: Caller,
         viewer: Viewer,
         state: State,
-        arrivals: Arrivals,
+        in_progress: UploadsInProgress,
         version_id: int,
         path: PurePosixPath,
         file_type: Annotated[
@@ -134,7 +134,7 @@ class ModelFiles(Controller):
         async with (
             state.uploads.hold(caller.account_id),
             reserving(stores, caller, min(declared or 0, most)) as reservation,
-            temporary_part(arrivals.parts, threads) as part,
+            temporary_part(in_progress.parts, threads) as part,
         ):
             body = Body(request, most, f"A model file has at most {most:,} bytes.", reservation.arrived)
             body.check_declared_length()

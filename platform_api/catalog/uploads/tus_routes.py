@@ -19,7 +19,7 @@ from platform_api.access.guards import Caller, Open, Requires
 from platform_api.catalog.uploads import tus, tus_upload
 from platform_api.catalog.uploads.incoming_files import read_wanted
 from platform_api.catalog.uploads.model_files import UploadedFile, uploaded_file
-from platform_api.catalog.uploads.tus_upload import Arrivals
+from platform_api.catalog.uploads.tus_upload import UploadsInProgress
 from platform_api.http.links import API
 from platform_api.http.problems import BodyTooLarge, can_answer
 from storage.errors import InvalidRequest
@@ -140,7 +140,7 @@ class Uploads(Controller):
         caller: Caller,
         viewer: Viewer,
         state: State,
-        arrivals: Arrivals,
+        in_progress: UploadsInProgress,
     ) -> Response[None]:
         """A file of a version that is yours. The first bytes may come along. OPTIONS says what the server can do."""
         tus.check_version(request.headers)
@@ -148,10 +148,13 @@ class Uploads(Controller):
         metadata = request.headers.get("upload-metadata", "")
         wanted, checksum = _read_wanted(metadata), tus.read_checksum(request.headers)
         brings_bytes = _brings_bytes(request.headers)
-        upload = await tus_upload.begin(arrivals, wanted, length, metadata, viewer)
+        upload = await tus_upload.begin(in_progress, wanted, length, metadata, viewer)
         if brings_bytes:
-            async with tus_upload.unless_it_fails(arrivals, upload.id), state.uploads.hold(caller.account_id):
-                upload = await tus_upload.append(arrivals, request, upload.id, caller, 0, checksum)
+            async with (
+                tus_upload.unless_it_fails(in_progress, upload.id),
+                state.uploads.hold(caller.account_id),
+            ):
+                upload = await tus_upload.append(in_progress, request, upload.id, caller, 0, checksum)
         headers = {"Location": f"{ROOT}/{upload.id}", **tus.upload_headers(upload)}
         return Response(None, status_code=201, headers=headers)
 
@@ -195,12 +198,12 @@ class Uploads(Controller):
         request: Request[Any, Any, Any],
         caller: Caller,
         state: State,
-        arrivals: Arrivals,
+        in_progress: UploadsInProgress,
         upload_id: UUID,
     ) -> Response[None]:
         """The bytes behind those that are there. With the last ones the file is checked and joins its version."""
         async with state.uploads.hold(caller.account_id):
-            return await _send(request, arrivals, upload_id, caller)
+            return await _send(request, in_progress, upload_id, caller)
 
     @delete(
         "/{upload_id:uuid}",
@@ -210,11 +213,11 @@ class Uploads(Controller):
         summary="Give an upload up",
     )
     async def remove(
-        self, request: Request[Any, Any, Any], viewer: Viewer, arrivals: Arrivals, upload_id: UUID
+        self, request: Request[Any, Any, Any], viewer: Viewer, in_progress: UploadsInProgress, upload_id: UUID
     ) -> None:
         """Its bytes are removed. A file that it became already stays."""
         tus.check_version(request.headers)
-        await tus_upload.remove(arrivals, upload_id, viewer)
+        await tus_upload.remove(in_progress, upload_id, viewer)
 
     @post(
         "/{upload_id:uuid}",
@@ -236,27 +239,29 @@ class Uploads(Controller):
         caller: Caller,
         viewer: Viewer,
         state: State,
-        arrivals: Arrivals,
+        in_progress: UploadsInProgress,
         upload_id: UUID,
     ) -> Response[None]:
         """For clients behind a proxy that passes neither; X-HTTP-Method-Override says which it stands for."""
         match request.headers.get("x-http-method-override", ""):
             case "PATCH":
                 async with state.uploads.hold(caller.account_id):
-                    return await _send(request, arrivals, upload_id, caller)
+                    return await _send(request, in_progress, upload_id, caller)
             case "DELETE":
                 tus.check_version(request.headers)
-                await tus_upload.remove(arrivals, upload_id, viewer)
+                await tus_upload.remove(in_progress, upload_id, viewer)
                 return Response(None, status_code=204)
             case _:
                 raise InvalidRequest({"X-HTTP-Method-Override": "expected PATCH or DELETE"})
 
 
-async def _send(request: Request[Any, Any, Any], arrivals: Arrivals, upload_id: UUID, caller: Caller) -> Response[None]:
+async def _send(
+    request: Request[Any, Any, Any], in_progress: UploadsInProgress, upload_id: UUID, caller: Caller
+) -> Response[None]:
     tus.check_version(request.headers)
     tus.check_media_type(request.headers)
     offset, checksum = tus.read_number(request.headers, "Upload-Offset"), tus.read_checksum(request.headers)
-    upload = await tus_upload.append(arrivals, request, upload_id, caller, offset, checksum)
+    upload = await tus_upload.append(in_progress, request, upload_id, caller, offset, checksum)
     return Response(None, status_code=204, headers=tus.upload_headers(upload))
 
 

@@ -51,7 +51,7 @@ SWEEP_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class UploadsInProgress:
     """What one API process knows of uploads under way."""
 
     stores: AsyncStores
@@ -75,28 +75,30 @@ class Arrivals:
         await asyncio.to_thread(self.parts.remove, upload_id)
 
 
-async def begin(arrivals: Arrivals, wanted: WantedFile, length: int, metadata: str, viewer: Viewer) -> ModelUpload:
+async def begin(
+    in_progress: UploadsInProgress, wanted: WantedFile, length: int, metadata: str, viewer: Viewer
+) -> ModelUpload:
     """A new upload of `length` bytes. Raises what model_uploads.create does, FreeSpaceLow, DiskFull."""
-    run, limits = arrivals.stores.database.run, arrivals.stores.settings.quotas.limits
-    await arrivals.stores.free_space.check()
-    upload = await run(lambda: uploads.create(wanted, length, metadata, viewer, arrivals.hours, limits))
-    async with unless_it_fails(arrivals, upload.id):
-        await arrivals.threads.run(arrivals.parts.create, upload.id)
+    run, limits = in_progress.stores.database.run, in_progress.stores.settings.quotas.limits
+    await in_progress.stores.free_space.check()
+    upload = await run(lambda: uploads.create(wanted, length, metadata, viewer, in_progress.hours, limits))
+    async with unless_it_fails(in_progress, upload.id):
+        await in_progress.threads.run(in_progress.parts.create, upload.id)
     return upload
 
 
 @asynccontextmanager
-async def unless_it_fails(arrivals: Arrivals, upload_id: UUID) -> AsyncGenerator[None]:
+async def unless_it_fails(in_progress: UploadsInProgress, upload_id: UUID) -> AsyncGenerator[None]:
     """Give the upload up when this fails: its sender does not know its address yet, so nobody could go on."""
     try:
         yield
     except BaseException:
-        await asyncio.shield(_remove(arrivals, upload_id))
+        await asyncio.shield(_remove(in_progress, upload_id))
         raise
 
 
 async def append(
-    arrivals: Arrivals,
+    in_progress: UploadsInProgress,
     request: Request[Any, Any, Any],
     upload_id: UUID,
     caller: Caller,
@@ -110,23 +112,23 @@ async def append(
     disk lost bytes, and for a whole file what `keep_whole` raises: then nothing of the upload is left. Unauthenticated
     and AccountBanned once the key does not work any more.
     """
-    run, viewer = arrivals.stores.database.run, viewer_of(caller.account)
+    run, viewer = in_progress.stores.database.run, viewer_of(caller.account)
     upload = await run(uploads.get(upload_id, viewer))
     if upload.file_id is not None:
         _awaited(request, upload, offset)
         return upload
-    with arrivals.parts.hold(upload_id) as part:
+    with in_progress.parts.hold(upload_id) as part:
         upload = await run(uploads.get(upload_id, viewer))  # what it is now that nobody else adds to it
-        await arrivals.stores.free_space.check()
-        body = _awaited(request, upload, offset, arrivals.stores.free_space)
-        hasher = arrivals.hashers.take(upload_id, upload.received)
+        await in_progress.stores.free_space.check()
+        body = _awaited(request, upload, offset, in_progress.stores.free_space)
+        hasher = in_progress.hashers.take(upload_id, upload.received)
         try:
-            await go_on(part, hasher, arrivals.threads, upload.received)
+            await go_on(part, hasher, in_progress.threads, upload.received)
         except EOFError as error:
-            await arrivals.give_up(upload_id)
+            await in_progress.give_up(upload_id)
             raise Gone(f"Upload {upload_id} lost bytes on our disk and was given up. Begin a new one.") from error
-        with arrivals.stopping.ending(body.stop):
-            return await _Appending(arrivals, upload, part, hasher, caller).run(body, checksum)
+        with in_progress.stopping.ending(body.stop):
+            return await _Appending(in_progress, upload, part, hasher, caller).run(body, checksum)
 
 
 def _awaited(
@@ -150,9 +152,14 @@ class _Appending:
     """One request's bytes on their way into a part that is held and open."""
 
     def __init__(
-        self, arrivals: Arrivals, upload: ModelUpload, part: PartialUpload, hasher: ModelHasher, caller: Caller
+        self,
+        in_progress: UploadsInProgress,
+        upload: ModelUpload,
+        part: PartialUpload,
+        hasher: ModelHasher,
+        caller: Caller,
     ) -> None:
-        self._arrivals, self._upload, self._part, self._hasher = arrivals, upload, part, hasher
+        self._in_progress, self._upload, self._part, self._hasher = in_progress, upload, part, hasher
         self._viewer, self._key_id = viewer_of(caller.account), caller.key.id
 
     async def run(self, body: Body, checksum: tus.Checksum | None) -> ModelUpload:
@@ -165,7 +172,7 @@ class _Appending:
                 body,
                 self._part,
                 self._hasher,
-                self._arrivals.threads,
+                self._in_progress.threads,
                 name=self._upload.name,
                 length=self._upload.length,
                 mark=mark,
@@ -179,16 +186,16 @@ class _Appending:
         except (MalformedBody, TooSlow, PoolBusy, FreeSpaceLow, ShuttingDown):  # the sender is gone, or goes on later
             if checksum is None:
                 await self._mark()
-                self._arrivals.hashers.put(self._upload.id, self._hasher)
+                self._in_progress.hashers.put(self._upload.id, self._hasher)
             raise
         except (tus.ChecksumMismatch, BodyTooLarge):
-            self._arrivals.hashers.put(self._upload.id, before)
+            self._in_progress.hashers.put(self._upload.id, before)
             raise
         except (UploadRefused, FileExists, Gone, NotAllowed, NotFound):
-            await self._arrivals.give_up(self._upload.id)
+            await self._in_progress.give_up(self._upload.id)
             await body.drain()
             raise
-        self._arrivals.hashers.put(self._upload.id, self._hasher)
+        self._in_progress.hashers.put(self._upload.id, self._hasher)
         return self._upload
 
     @property
@@ -200,15 +207,15 @@ class _Appending:
         """What was taken so far is on the disk, and the row says so. A whole file is received when it is finished."""
         if self._is_whole:
             return
-        await in_thread(self._arrivals.threads, self._part.sync)
-        received = uploads.receive(self._upload, self._hasher.length, self._arrivals.hours)
-        self._upload = await self._arrivals.stores.database.run(received)
+        await in_thread(self._in_progress.threads, self._part.sync)
+        received = uploads.receive(self._upload, self._hasher.length, self._in_progress.hours)
+        self._upload = await self._in_progress.stores.database.run(received)
 
     async def _finish(self) -> ModelUpload:
-        stores = self._arrivals.stores
+        stores = self._in_progress.stores
         file = await keep_whole(stores, self._part, self._hasher, self._upload.wanted, self._viewer)
         finished = await stores.database.run(lambda: self._finished(file))
-        await asyncio.to_thread(self._arrivals.parts.remove, self._upload.id)
+        await asyncio.to_thread(self._in_progress.parts.remove, self._upload.id)
         return finished
 
     def _finished(self, file: NewFile) -> Script[ModelUpload]:
@@ -216,42 +223,42 @@ class _Appending:
         return (yield from uploads.finish(self._upload, file))
 
 
-async def remove(arrivals: Arrivals, upload_id: UUID, viewer: Viewer) -> None:
+async def remove(in_progress: UploadsInProgress, upload_id: UUID, viewer: Viewer) -> None:
     """Give an upload up, as its sender asks. A file that it became stays.
 
     Raises NotFound, Gone, and UploadBusy while a request sends bytes of it.
     """
-    await arrivals.stores.database.run(uploads.get(upload_id, viewer))
-    await _remove(arrivals, upload_id)
+    await in_progress.stores.database.run(uploads.get(upload_id, viewer))
+    await _remove(in_progress, upload_id)
 
 
-async def _remove(arrivals: Arrivals, upload_id: UUID) -> None:
+async def _remove(in_progress: UploadsInProgress, upload_id: UUID) -> None:
     try:
-        with arrivals.parts.hold(upload_id):
-            await arrivals.give_up(upload_id)
+        with in_progress.parts.hold(upload_id):
+            await in_progress.give_up(upload_id)
     except NotFound:  # finished, or on another machine's disk, whose own sweep removes it
-        await arrivals.stores.database.run(uploads.delete(upload_id))
+        await in_progress.stores.database.run(uploads.delete(upload_id))
 
 
-async def sweep(arrivals: Arrivals) -> int:
+async def sweep(in_progress: UploadsInProgress) -> int:
     """Give up the uploads that rested too long, and remove bytes on this machine that no row names; gives how many."""
-    run, removed = arrivals.stores.database.run, 0
-    old = await asyncio.to_thread(lambda: list(arrivals.parts.older_than(arrivals.hours * 3600)))
+    run, removed = in_progress.stores.database.run, 0
+    old = await asyncio.to_thread(lambda: list(in_progress.parts.older_than(in_progress.hours * 3600)))
     known = set(await run(uploads.known(old)))
     for upload_id in [*await run(uploads.expired()), *(one for one in old if one not in known)]:
         try:
-            await _remove(arrivals, upload_id)
+            await _remove(in_progress, upload_id)
         except UploadBusy:
             continue
         removed += 1
     return removed
 
 
-async def keep_sweeping(arrivals: Arrivals) -> None:
+async def keep_sweeping(in_progress: UploadsInProgress) -> None:
     """Sweep now and then until cancelled, also when a store is away for a while."""
     while True:
         try:
-            removed = await sweep(arrivals)
+            removed = await sweep(in_progress)
         except (StoreFailure, OSError) as error:
             LOG.warning("uploads are not swept: %s", error)
         else:

@@ -142,7 +142,7 @@ class Publication(_Body, frozen=True, kw_only=True):
     at: Annotated[datetime, Meta(tz=True, description="At most a year from now.")] | None = None
 
 
-class Grounds(_Body, frozen=True, kw_only=True):
+class ModerationReason(_Body, frozen=True, kw_only=True):
     """Why something is taken from everybody's sight; they are told."""
 
     reason: Reason

@@ -43,11 +43,11 @@ class Every(IntEnum):
 
 
 @dataclass(frozen=True)
-class Grounds:
+class Dependencies:
     """What an answer rests on: some models, wholly, and something of every model."""
 
     models: frozenset[int] = frozenset()
-    every: Every = Every.NOTHING
+    all_of: Every = Every.NOTHING
 
 
 class CatalogueWatch:
@@ -73,15 +73,15 @@ class CatalogueWatch:
         """The last moment that was seen: what is read from now on is read after it."""
         return self._moment
 
-    def holds(self, moment: int, grounds: Grounds) -> bool:
+    def holds(self, moment: int, dependencies: Dependencies) -> bool:
         """Whether what was read after `moment` is still so, as far as was looked."""
         if moment < self._known_since:
             return False
-        if grounds.every is not Every.NOTHING:
-            newest = self._any_change if grounds.every is Every.ALL else self._any_edit
+        if dependencies.all_of is not Every.NOTHING:
+            newest = self._any_change if dependencies.all_of is Every.ALL else self._any_edit
             if newest > moment:
                 return False
-        return all(self._changed.get(model, 0) <= moment for model in grounds.models)
+        return all(self._changed.get(model, 0) <= moment for model in dependencies.models)
 
     async def _look_once(self, waiting: list[None]) -> Sequence[None]:
         began = time.monotonic()

@@ -13,7 +13,7 @@ from deployments.commands.events import events as command
 from flows.relay import alerts
 from flows.relay.deployed import miss_deployments
 from flows.relay.effects import FLOWS, Effects
-from flows.runs.orchestrator import Orchestrator, PrefectAway
+from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.errors import NotFound
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
@@ -131,7 +131,7 @@ def test_the_absence_of_prefect_is_not_the_fault_of_an_event(stores: Stores, eff
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
         away = Effects(stores, Orchestrator(nobody))
         for _ in range(MOST_FAILURES + 2):
-            with pytest.raises(PrefectAway):
+            with pytest.raises(PrefectUnavailable):
                 away.drain()
     assert stores.database.run(outbox.dead_events()) == []
     assert told(stores) == []

@@ -11,7 +11,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.relay.effects import Effects
-from flows.runs.orchestrator import Orchestrator, PrefectAway
+from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.errors import LockTimeout
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
@@ -64,7 +64,7 @@ def test_a_prefect_that_lets_nobody_in_loses_no_event(stores: Stores, prefect: S
     with answering(status) as address, SyncPrefectClient(api=address) as refused:
         locked_out = Effects(stores, Orchestrator(refused))
         for _ in range(MOST_FAILURES + 1):
-            with pytest.raises(PrefectAway, match=str(status)):
+            with pytest.raises(PrefectUnavailable, match=str(status)):
                 locked_out.drain()
             assert failures(stores) == [0]
             wait_is_over(stores)

@@ -16,7 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from deployments.commands.events import events as command
 from flows.relay.effects import NEED_PREFECT, Effects
 from flows.relay.refusals import REFUSALS
-from flows.runs.orchestrator import Orchestrator, PrefectAway
+from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.errors import DiskFull, LockTimeout, NotFound
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
@@ -100,7 +100,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
     with refusing(prefect, str(refused.id)) as client:
         effects = Effects(stores, Orchestrator(client))
         for _ in range(REFUSALS - 1):
-            with pytest.raises(PrefectAway, match="500"):
+            with pytest.raises(PrefectUnavailable, match="500"):
                 effects.drain()
             assert failures(stores)[0] == 0, "it may still be Prefect that is away"
         effects.drain()
@@ -108,7 +108,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
         assert (waiting(stores), failures(stores)) == ([poison], [1])
         for count in range(2, MOST_FAILURES + 1):
             wait_is_over(stores)
-            with pytest.raises(PrefectAway):
+            with pytest.raises(PrefectUnavailable):
                 effects.drain()
             assert failures(stores) == [count - 1], "nothing else was asked for, so Prefect may be away"
             another = a_job(stores.database)
@@ -129,7 +129,7 @@ def test_while_prefect_refuses_all_that_it_is_asked_for_no_failure_counts(
     with refusing(prefect, BROKEN_START) as client:  # it reads, and cannot write
         effects = Effects(stores, Orchestrator(client))
         for _ in range(MOST_FAILURES + 2):
-            with pytest.raises(PrefectAway):
+            with pytest.raises(PrefectUnavailable):
                 effects.drain()
             assert not any(failures(stores))
             wait_is_over(stores)
@@ -148,7 +148,7 @@ class Slow(Orchestrator):
         self.asked += 1
         assert self.asked < 20, "one turn never ends"
         wait_is_over(self.stores)
-        raise PrefectAway("Prefect does not answer (ReadTimeout).")
+        raise PrefectUnavailable("Prefect does not answer (ReadTimeout).")
 
 
 def test_an_outage_in_which_each_try_outlasts_its_claim_counts_as_no_failure(
@@ -160,7 +160,7 @@ def test_an_outage_in_which_each_try_outlasts_its_claim_counts_as_no_failure(
     slow = Slow(prefect, stores)
     effects = Effects(stores, slow)
     for turn in range(1, 2 * REFUSALS):
-        with pytest.raises(PrefectAway):
+        with pytest.raises(PrefectUnavailable):
             effects.drain()
         assert slow.asked <= 2 * turn, "an event is tried once in a turn"
         assert failures(stores) == [0, 0]
@@ -219,7 +219,7 @@ def test_events_that_need_no_prefect_have_their_effect_while_it_is_away(stores: 
         effects = Effects(stores, Orchestrator(nobody), without=NEED_PREFECT)
         assert effects.drain() > 0
         in_prefect = Effects(stores, Orchestrator(nobody), only=NEED_PREFECT)
-        with pytest.raises(PrefectAway):
+        with pytest.raises(PrefectUnavailable):
             in_prefect.drain()
     [row] = stores.database.run(outbox.of_subject(f"job:{job.id}"))
     assert waiting(stores) == [row.id]
@@ -251,7 +251,7 @@ def test_an_event_that_waits_can_be_discarded_and_replayed(
     [row] = stores.database.run(outbox.of_subject(f"job:{job.id}"))
     with (
         SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody,
-        pytest.raises(PrefectAway),
+        pytest.raises(PrefectUnavailable),
     ):
         Effects(stores, Orchestrator(nobody)).drain()
     command.list_in_trouble()

@@ -15,7 +15,7 @@ from flows.relay import effects as effecting
 from flows.relay.drains import wake_drain
 from flows.relay.effects import FLOWS, Effects
 from flows.runs.flow_names import SYNC
-from flows.runs.orchestrator import Orchestrator, PrefectAway
+from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
@@ -84,7 +84,7 @@ def test_while_prefect_is_away_events_keep_their_place(
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
         away = Effects(stores, Orchestrator(nobody))
         for _ in range(2):
-            with pytest.raises(PrefectAway):
+            with pytest.raises(PrefectUnavailable):
                 away.drain()
     assert stores.database.run(outbox.backlog()).waiting == 3
     effects.drain()

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from platform_api.cache.response_cache import CachedResponse, Remembered
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import AsyncDatabase, Query
-from storage.postgres.events.watch import CatalogueWatch, Every, Grounds
+from storage.postgres.events.watch import CatalogueWatch, Dependencies, Every
 from storage.records.catalog.catalog import Model
 from storage.settings import CacheSettings, RedisSettings, Settings
 from tests.conftest import free_port
@@ -161,8 +161,8 @@ def test_an_answer_whose_reading_began_earlier_is_refused(tmp_path: Path, counte
         moment = watch.moment
         counted.database.run(models.change(put(counted, "late", b"late")[0], {"description": "later"}))
         await watch.look()
-        new = CachedResponse([], b"new", b"", None, Grounds(every=Every.ALL), watch.moment, float("inf"))
-        old = CachedResponse([], b"old", b"", None, Grounds(every=Every.ALL), moment, float("inf"))
+        new = CachedResponse([], b"new", b"", None, Dependencies(all_of=Every.ALL), watch.moment, float("inf"))
+        old = CachedResponse([], b"old", b"", None, Dependencies(all_of=Every.ALL), moment, float("inf"))
         memory.keep(key, new)
         memory.keep(key, old)
         found = await memory.find(key)

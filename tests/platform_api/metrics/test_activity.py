@@ -130,13 +130,13 @@ def test_what_was_counted_waits_for_postgres_and_is_counted_once(shared_door: Do
         nowhere = PostgresSettings(url="postgresql://nobody@127.0.0.1:1/x")  # type: ignore[arg-type]
         away, there = AsyncDatabase(nowhere), AsyncDatabase(shared_door.settings.postgres)
         await there.open()
-        tally = activity_buffer.Tally(away)
+        buffer = activity_buffer.ActivityBuffer(away)
         for _ in range(3):
-            tally.add(Counted.MODEL, model.id, Metric.VIEW)
-        await tally.write_down()
-        tally._database = there  # pyright: ignore[reportPrivateUsage]
-        await asyncio.gather(tally.write_down(), tally.write_down())
-        await tally.write_down()
+            buffer.add(Counted.MODEL, model.id, Metric.VIEW)
+        await buffer.flush()
+        buffer._database = there  # pyright: ignore[reportPrivateUsage]
+        await asyncio.gather(buffer.flush(), buffer.flush())
+        await buffer.flush()
         await there.close()
 
     asyncio.run(count())

@@ -196,7 +196,7 @@ def test_while_the_engine_is_away_searches_answer_503_and_lists_go_on(lost_door:
     assert answer.headers["retry-after"] == "5"
     assert names(client.get("/api/v1/models").json()) == ["mug"]
     health = client.get("/health").json()
-    assert (health["status"], health["parts"]["search"]["state"]) == ("degraded", "away")
+    assert (health["status"], health["parts"]["search"]["state"]) == ("degraded", "unavailable")
 
 
 def test_without_an_index_a_search_answers_503_not_nothing(door: Door) -> None:

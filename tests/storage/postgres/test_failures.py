@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.local.servers.postgres import EmbeddedPostgres, account_to_run_as
-from flows.runs.retries import passes_by_waiting, retried, run_patiently
+from flows.runs.retries import passes_by_waiting, retried, run_with_retries
 from storage.errors import (
     Deadlock,
     DiskFull,
@@ -269,9 +269,9 @@ def test_flows_wait_for_a_lock_but_not_for_room(database_url: str, tmp_path: Pat
             holder.execute(TOUCH, {"id": 2})
             patient = settings.model_copy(update={"jobs": settings.jobs.model_copy(update={"patience_seconds": 0.5})})
             with open_stores(patient) as hasty, pytest.raises(LockTimeout):
-                run_patiently(hasty, lambda: statement(TOUCH, id=2))
+                run_with_retries(hasty, lambda: statement(TOUCH, id=2))
         with pytest.raises(StatementTimeout):
-            run_patiently(stores, lambda: statement("select pg_sleep(9)"))
+            run_with_retries(stores, lambda: statement("select pg_sleep(9)"))
 
 
 def test_a_fault_of_ours_is_not_called_an_outage(database: Database) -> None:
