@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -17,10 +16,10 @@ from pydantic import SecretStr
 
 from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.postgres.connection import Database
-from storage.postgres.migrating import MIGRATIONS, migrate
+from storage.postgres.migrating import migrate
 from storage.postgres.upkeep import invariants
 from storage.settings import PostgresSettings
-from tests.conftest import fresh_database
+from tests.storage.postgres.earlier_schema import earlier_database
 
 MODELS = int(os.environ.get("EARLIER_MODELS", "250"))
 LAST_BEFORE = "0022"
@@ -44,13 +43,7 @@ select id, 'weights.safetensors', 'weights', lpad(to_hex(id), 64, '0'), 10 from 
 @pytest.fixture
 def before(postgres_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[str]:
     """A database with the schema of before, and with fine-tunes, nine of ten private."""
-    for file in MIGRATIONS.glob("*.sql"):
-        if file.name[:4] <= LAST_BEFORE:
-            shutil.copy(file, tmp_path)
-    with fresh_database(postgres_server, "template1") as url:
-        migrate(url, folder=tmp_path)
-        with psycopg.connect(url) as connection:
-            connection.execute(ROWS.format(models=MODELS).encode())
+    with earlier_database(postgres_server, tmp_path, last=LAST_BEFORE, rows=ROWS.format(models=MODELS)) as url:
         yield url
 
 

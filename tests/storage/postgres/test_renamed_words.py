@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.postgres.connection import Database
 from storage.postgres.events import outbox
 from storage.postgres.jobs import jobs
-from storage.postgres.migrating import MIGRATIONS, migrate
+from storage.postgres.migrating import migrate
 from storage.records.events.events import JobStarted, JobSubmitted
 from storage.settings import PostgresSettings
-from tests.conftest import fresh_database
+from tests.storage.postgres.earlier_schema import earlier_database
 
 LAST_BEFORE = "0034"
 ADDED = "insert into sendings (id, purpose, reader, channel) values (gen_random_uuid(), 'tell', 1, 'email')"
@@ -34,12 +33,14 @@ select kind, 'job:{job}', payload, done_at
                ('job.started', '{{"job_id": "{job}", "hand_out": 2}}'::jsonb, now())) event (kind, payload, done_at);
 insert into alarms (name, detail) values ('late', 'since noon');
 insert into notifications (key, type, details, audience, title, text)
-values ('alarm:late:2026', 'system', '{{}}', 'everyone', 'Late', ''), ('alarming', 'system', '{{}}', 'everyone', 'x',
-''); insert into sendings (id, purpose, reader, channel) values ('{job}', 'tell', 1, 'email'); insert into
-activity_batches (source, set_aside) values ('s', 2); insert into idempotency_keys (account_id, key, request_hash,
-answer) select id, 'k', 'hash', 'kept' from accounts; insert into outbox (kind, subject, payload, set_aside_at) values
-('odd', 'odd', '{{}}', now()); insert into outbox (kind, subject, payload, done_at) select 'job.started', 'job:other',
-jsonb_build_object('job_id', '{job}', 'hand_out', n), now()
+values ('alarm:late:2026', 'system', '{{}}', 'everyone', 'Late', ''),
+       ('alarming', 'system', '{{}}', 'everyone', 'x', '');
+insert into sendings (id, purpose, reader, channel) values ('{job}', 'tell', 1, 'email');
+insert into activity_batches (source, set_aside) values ('s', 2);
+insert into idempotency_keys (account_id, key, request_hash, answer) select id, 'k', 'hash', 'kept' from accounts;
+insert into outbox (kind, subject, payload, set_aside_at) values ('odd', 'odd', '{{}}', now());
+insert into outbox (kind, subject, payload, done_at)
+select 'job.started', 'job:other', jsonb_build_object('job_id', '{job}', 'hand_out', n), now()
   from generate_series(1, 2500) n;
 """
 
@@ -47,13 +48,7 @@ jsonb_build_object('job_id', '{job}', 'hand_out', n), now()
 @pytest.fixture
 def before(postgres_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[str]:
     """A database with the schema and the rows of before."""
-    for file in MIGRATIONS.glob("*.sql"):
-        if file.name[:4] <= LAST_BEFORE:
-            shutil.copy(file, tmp_path)
-    with fresh_database(postgres_server, "template1") as url:
-        migrate(url, folder=tmp_path)
-        with psycopg.connect(url) as connection:
-            connection.execute(ROWS.format(job=JOB).encode())
+    with earlier_database(postgres_server, tmp_path, last=LAST_BEFORE, rows=ROWS.format(job=JOB)) as url:
         yield url
 
 
