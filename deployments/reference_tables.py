@@ -16,7 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from deployments.cli import COMMANDS, load
 from platform_api.app import create_app
 from platform_api.http.problem_list import ERRORS
-from platform_api.openapi import described
+from platform_api.openapi import described, scope_of
 from storage.records.jobs.jobs import TRANSITIONS
 from storage.settings import Settings
 
@@ -112,14 +112,9 @@ def routes() -> str:
 
 
 def _route(method: str, path: str, operation: dict[str, Any]) -> tuple[str, str, str]:
-    needs = cast("list[dict[str, list[str]]]", operation.get("security") or [])
-    scopes = [scope for need in needs for scope in need.get("key", [])]
-    scope = f"`{scopes[0]}`" if scopes else "none"
-    return (
-        f"`{method.upper()} {path}`",
-        operation["summary"],
-        scope + (" for your own" if scopes and {} in needs else ""),
-    )
+    scope, optional = scope_of(operation)
+    stated = "none" if scope is None else f"`{scope}`" + (" for your own" if optional else "")
+    return f"`{method.upper()} {path}`", operation["summary"], stated
 
 
 def errors() -> str:

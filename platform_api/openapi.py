@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from litestar import Controller, Litestar, Request, Response, get
@@ -114,11 +114,17 @@ def described(app: Litestar) -> dict[str, Any]:
     return document
 
 
-def _describe_scope(operation: dict[str, Any]) -> None:
+def scope_of(operation: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """The scope that a key needs for an operation of the document, None when it needs no key; and whether a request
+    without a key is answered too."""
     needs = cast(list[dict[str, list[str]]], operation.get("security") or [])
-    scopes = [scope for need in needs for scope in need.get("key", [])]
-    anybody = " for what is your own; everybody may read what is public" if {} in needs else ""
-    stated = f"Scope: `{scopes[0]}`{anybody}." if scopes else "No key."
+    return next((scope for need in needs for scope in need.get("key", [])), None), {} in needs
+
+
+def _describe_scope(operation: dict[str, Any]) -> None:
+    scope, optional = scope_of(operation)
+    anybody = " for what is your own; everybody may read what is public" if optional else ""
+    stated = "No key." if scope is None else f"Scope: `{scope}`{anybody}."
     operation["description"] = "\n\n".join(filter(None, (operation.get("description"), stated)))
 
 

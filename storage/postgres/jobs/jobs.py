@@ -240,7 +240,7 @@ def give_out_again(job: Job) -> Script[Job]:
 
 def _submit_again(job_id: UUID, attempt: int, *, silent: int) -> Script[Job | None]:
     parameters = {"id": job_id, "attempt": attempt, "silent": silent}
-    job = yield from maybe(SQL["hand_out_again"], parameters, Job)
+    job = yield from maybe(SQL["submit_again"], parameters, Job)
     if job is not None:
         yield from outbox.append(JobSubmitted(job_id=job_id, job_kind=job.kind, attempt=job.attempt))
     return job

@@ -126,7 +126,7 @@ update jobs set state = 'cancelling'
  where id = %(id)s and account_id = %(account_id)s and state = 'running'
 returning *;
 
--- hand_out_again --
+-- submit_again --
 -- Give a job to a new flow run: a higher attempt number makes every write of the old one miss.
 update jobs
    set state = 'submitted', attempt = attempt + 1, silent_attempts = silent_attempts + %(silent)s, flow_run_id = null
