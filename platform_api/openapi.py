@@ -114,6 +114,13 @@ def described(app: Litestar) -> dict[str, Any]:
     return document
 
 
+def _kept(app: Litestar) -> dict[str, Any]:
+    """The document, made when it is first asked for: making it holds up everybody else for 0.2 to 0.9 s."""
+    if "openapi_document" not in app.state:
+        app.state.openapi_document = described(app)
+    return cast(dict[str, Any], app.state.openapi_document)
+
+
 def scope_of(operation: Mapping[str, Any]) -> tuple[str | None, bool]:
     """The scope that a key needs for an operation of the document, None when it needs no key; and whether a request
     without a key is answered too."""
@@ -159,12 +166,12 @@ class Documentation(Controller):
     @get("/schema/openapi.json", media_type="application/vnd.oai.openapi+json")
     async def document(self, request: Request[Any, Any, Any]) -> dict[str, Any]:
         """The OpenAPI 3.1 document."""
-        return described(request.app)
+        return _kept(request.app)
 
     @get("/docs", media_type="text/html")
     async def page(self, request: Request[Any, Any, Any]) -> Response[bytes]:
         """The document as a page on which it can be tried."""
-        page = _PAGE.render(request, described(request.app))
+        page = _PAGE.render(request, _kept(request.app))
         return Response(page, headers=docs_page.page_headers(page), media_type="text/html")
 
     @get("/docs/{version:str}/{name:str}", sync_to_thread=True)
