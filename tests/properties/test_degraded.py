@@ -116,7 +116,7 @@ def test_with_both_away_no_input_gets_an_answer_that_is_not_in_the_document(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("unavailable", [VALKEY, ELASTICSEARCH])
+@pytest.mark.parametrize("away", [VALKEY, ELASTICSEARCH])
 def test_with_one_away_at_full_size(away: str, database_url: str, valkey_server: str, tmp_path: Path) -> None:
     with door_without((away,), tmp_path, database_url, valkey_server) as door:
         check(door, 200)
