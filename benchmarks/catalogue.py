@@ -3,7 +3,7 @@
     python -m benchmarks.catalogue           5,000 models or MODELS=n; SIZE=full for 100,000
     CACHE=off python -m benchmarks.catalogue
 
-One uvicorn process each, as `darkroom up` starts it. The bare one is a Litestar handler that gives the same bytes
+One uvicorn process each, as `darkroom up` starts it. The bare one is a Litestar handler that returns the same bytes
 back; FastAPI asks the same questions through mapped classes (benchmarks/fastapi_catalogue.py). One client asks all
 three in turns, so that what else the machine does falls on each; a figure is the median of the turns. Cold is the
 first time that anything is asked for, warm every later one. Beside requests a second stands the processor time that

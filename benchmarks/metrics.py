@@ -120,7 +120,7 @@ class Bench:
         self.rows("alter table peer_days add primary key (day, entity_id, entity, metric)")
 
     def take(self) -> float:
-        """A usual run over every day that waits; gives seconds."""
+        """A usual run over every day that waits; returns seconds."""
         began = time.perf_counter()
         days = self.database.run(rollups.waiting_days())
         now = datetime(days[-1].year, days[-1].month, days[-1].day, 23, tzinfo=UTC)
@@ -129,7 +129,7 @@ class Bench:
         return time.perf_counter() - began
 
     def check(self) -> tuple[int, int]:
-        """Ours are the peer's rows, to the last one; gives how many hours and days there are."""
+        """Ours are the peer's rows, to the last one; returns how many hours and days there are."""
         for grain in ("hours", "days"):
             [differing] = self.rows(
                 f"select count(*) as n from ((table activity_{grain} except table peer_{grain}) union all "

@@ -119,7 +119,7 @@ def peer_elasticsearch(settings: SearchSettings, documents: list[IndexDocument],
 
 
 def measure(settings: Settings, engine: str, count: int) -> float:
-    """One engine at one size; gives the documents that a rebuild took in a second."""
+    """One engine at one size; returns the documents that a rebuild took in a second."""
     with open_stores(settings) as stores:
         documents = ready_documents(stores, count)
         recall = Recall(documents, seeded_vectors(RECALL_QUERIES, stores.encoder.dimensions, seed=0))

@@ -68,7 +68,7 @@ def queries() -> dict[str, list[SearchQuery]]:
 
 
 async def time_kind(search: Search, name: str, asked: list[SearchQuery]) -> float:
-    """Print the median and the 99th percentile of some queries, one after the other; gives the median in seconds."""
+    """Print the median and the 99th percentile of some queries, one after the other; returns the median in seconds."""
     await search.find(Kind.MODEL, asked[0])
     seconds: list[float] = []
     for query in asked:

@@ -39,7 +39,8 @@ class PartCost:
 
 
 def measure(platform: Platform) -> tuple[float, list[PartCost]]:
-    """Start it, wait until it is healthy, measure, stop it. Gives the seconds until all was healthy, and each part."""
+    """Start it, wait until it is healthy, measure, stop it. Returns the seconds until all was healthy, and each
+    part."""
     began = time.time()
     platform.start()
     platform.wait_healthy()

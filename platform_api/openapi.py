@@ -25,7 +25,7 @@ from storage.errors import NotFound
 DESCRIPTION = """Photos in, a personalised image model out.
 
 Send `Authorization: Bearer drk_...` with every request; each route names the scope that the key needs. Where a POST
-takes an `Idempotency-Key` it can be repeated: the same key and request give the same answer. Errors are
+takes an `Idempotency-Key` it can be repeated: the same key and request get the same answer. Errors are
 `application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`.
 
 Each answer says how many more requests of its kind the account, whichever of its keys it uses, or the address without

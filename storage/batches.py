@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 class Batches(Generic[Item, Value]):
-    """Asks for many items at once. `together` is given at most `most` items and gives a value for each, in order.
+    """Asks for many items at once. `together` is given at most `most` items and returns a value for each, in order.
 
     A batch begins after everything in it has come, so what it reads is never older than the question.
     """

@@ -55,7 +55,7 @@ def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
 def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[StreamEvent]:
     """The events of the job at `path` until it ends.
 
-    A broken connection is made again and goes on after the last event seen; each break gives one event of the kind
+    A broken connection is made again and goes on after the last event seen; each break is one event of the kind
     INTERRUPTED. Raises ApiRefusal, and ApiUnreachable after `patience_seconds` without an answer.
     """
     last = failures = 0

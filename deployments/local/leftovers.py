@@ -35,7 +35,7 @@ def processes_of(data_folder: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def stop_leftovers(data_folder: Path) -> list[str]:
-    """Stop every process that an earlier `up` of this folder left; gives a line for each. The caller holds the lock.
+    """Stop every process that an earlier `up` of this folder left; returns a line for each. The caller holds the lock.
 
     The two databases go last, so that what still writes to them can end its sentence.
     """

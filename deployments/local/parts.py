@@ -244,7 +244,7 @@ def worker(settings: Settings, pool: str, *, limit: int) -> Part:
         niceness=FLOW_NICENESS,
         starts_flows=True,
         # Asked to stop, a worker kills its flow processes at once. Killed itself it leaves them alone, and they can be
-        # asked: each ends its step, keeps its checkpoint and gives its job back.
+        # asked: each ends its step, keeps its checkpoint and releases its job.
         stop_signal=signal.SIGKILL,
     )
 

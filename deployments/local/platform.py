@@ -56,7 +56,7 @@ def prepare_data_folder(folder: Path) -> None:
 
 
 def start_detached(settings: Settings, while_waiting: Callable[[], None] = lambda: None) -> int:
-    """Start `darkroom up` in the background and wait until it is healthy; gives its pid. `while_waiting` is called
+    """Start `darkroom up` in the background and wait until it is healthy; returns its pid. `while_waiting` is called
     ten times a second meanwhile.
 
     One that runs already is waited for instead. Raises PartFailed with the end of its log when it ends first.

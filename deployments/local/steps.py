@@ -60,7 +60,7 @@ def prepare_database(settings: Settings) -> None:
 
 
 def delete_overdue_runs(settings: PrefectSettings) -> int:
-    """Delete the runs that a schedule made and that fell due while nobody ran; gives how many.
+    """Delete the runs that a schedule made and that fell due while nobody ran; returns how many.
 
     All of them would start at once otherwise. Runs that somebody asked for (the relay, a person) are kept.
     """

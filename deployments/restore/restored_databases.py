@@ -115,7 +115,7 @@ class Databases:
 
 
 def build_anew(stores: Stores, kind: Kind) -> int:
-    """A search index of every listed row, read from now on; gives how many."""
+    """A search index of every listed row, read from now on; returns how many."""
     build = begin(stores, kind)
     documents = fill(stores, build)
     stores.search.complete(build)

@@ -1,4 +1,4 @@
-"""The machine that work runs on, and torch set so that equal recipes give equal bytes on it."""
+"""The machine that work runs on, and torch set so that equal recipes produce equal bytes on it."""
 
 from __future__ import annotations
 

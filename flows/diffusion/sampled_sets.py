@@ -1,7 +1,7 @@
 """Fixed sets of images drawn from a base model: regularization images and the base's floor in an evaluation.
 
 A set is drawn in fixed batches, each written whole: a batch that is there already is skipped, one that was cut off is
-drawn again. Equal recipes give equal bytes, whoever draws them.
+drawn again. Equal recipes produce equal bytes, whoever draws them.
 """
 
 from __future__ import annotations

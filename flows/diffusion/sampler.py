@@ -2,7 +2,7 @@
 
 DDIM without noise (Song et al. 2021, eta 0) and classifier-free guidance (Ho and Salimans 2022) in one batched UNet
 call a step. Each image has its own generator, so it depends on its seed and not on its neighbours (up to the rounding
-that a different batch shape brings); equal batches give equal bytes.
+that a different batch shape brings); equal batches produce equal bytes.
 """
 
 from __future__ import annotations

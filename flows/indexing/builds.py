@@ -24,7 +24,7 @@ PAGE = 2000
 
 
 def clear_unfinished(stores: Stores, kind: Kind) -> list[Build]:
-    """Drop builds of the kind whose rebuild died; gives them. Only the holder of the rebuild's lock may call it."""
+    """Drop builds of the kind whose rebuild died; returns them. Only the holder of the rebuild's lock may call it."""
     dropped: list[Build] = []
     reading = stores.search.reading(kind)
     for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
@@ -40,7 +40,7 @@ def clear_unfinished(stores: Stores, kind: Kind) -> list[Build]:
 
 
 def drop_retired(stores: Stores, after_seconds: float = READERS_SECONDS) -> list[Build]:
-    """Drop builds that nobody has read for a while; gives them."""
+    """Drop builds that nobody has read for a while; returns them."""
     retired = stores.database.run(search_builds.retired(stores.search.engine, after_seconds))
     for build in retired:
         drop(stores, build)
@@ -48,7 +48,7 @@ def drop_retired(stores: Stores, after_seconds: float = READERS_SECONDS) -> list
 
 
 def drop_strays(stores: Stores) -> list[int]:
-    """Drop indexes that no row names; gives their numbers."""
+    """Drop indexes that no row names; returns their numbers."""
     # The indexes are listed first: a build's row is there before its index.
     existing = stores.search.existing()
     known = {build.id for build in stores.database.run(search_builds.of_engine(stores.search.engine))}
@@ -89,7 +89,7 @@ def catch_up(stores: Stores, patience_seconds: float) -> None:
 
 
 def mend(stores: Stores, build: Build) -> int:
-    """Make a build equal to the rows where it is not: ids it lacks, has older, or should not have; gives how many."""
+    """Make a build equal to the rows where it is not: ids it lacks, has older, or should not have; returns how many."""
     stores.search.refresh(build)
     mended = 0
     for missing, extra in differences(stores, build):

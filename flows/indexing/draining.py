@@ -37,7 +37,7 @@ def sole_writer(stores: Stores, kind: Kind) -> Generator[None]:
 
 
 def drain(stores: Stores, seconds: float = math.inf) -> int:
-    """Write everything that is due, for about so many seconds at most; gives how many ids.
+    """Write everything that is due, for about so many seconds at most; returns how many ids.
 
     Waits for a store that is away, as long as the settings say.
     """
@@ -50,7 +50,7 @@ def drain(stores: Stores, seconds: float = math.inf) -> int:
 
 
 def drain_batch(stores: Stores, limit: int = BATCH) -> int:
-    """Write one batch of the most urgent lane; gives how many ids. A crash anywhere only repeats it."""
+    """Write one batch of the most urgent lane; returns how many ids. A crash anywhere only repeats it."""
     rows = stores.database.run(search_queue.due(limit))
     reach(stores.settings, "search-queue-read")
     for kind in Kind:

@@ -37,7 +37,7 @@ Range: TypeAlias = tuple[int, int | None]
 
 
 def fill(stores: Stores, build: Build, *, shard: int = SHARD, dask_address: str = "") -> int:
-    """Write every listed row to a build; gives how many.
+    """Write every listed row to a build; returns how many.
 
     This process begins at once; Dask workers join it, where there are several shards: those of the scheduler at
     `dask_address`, or one for each further core of this machine.
@@ -61,7 +61,7 @@ def fill(stores: Stores, build: Build, *, shard: int = SHARD, dask_address: str 
 
 
 def _take(waiting: deque[Range], work: Callable[[Range], int]) -> int:
-    """Work on what waits until nothing does; gives how many rows. After an error nobody goes on."""
+    """Work on what waits until nothing does; returns how many rows. After an error nobody goes on."""
     rows = 0
     while True:
         try:
@@ -101,7 +101,7 @@ def fill_shard_alone(settings: Settings, build: Build, ends: Range) -> int:
 
 
 def fill_shard(stores: Stores, build: Build, ends: Range) -> int:
-    """Write the listed rows of a shard to a build, as they are just before; gives how many."""
+    """Write the listed rows of a shard to a build, as they are just before; returns how many."""
     ids = stores.database.run(search_sources.listed(build.kind, *ends))
 
     def write(start: int) -> None:

@@ -30,7 +30,8 @@ def begin(stores: Stores, kind: Kind) -> Build:
 
 
 def ensure_live_builds(stores: Stores) -> list[Build]:
-    """Make an index for each kind whose searches have none to read; gives those. What is listed waits to be written."""
+    """Make an index for each kind whose searches have none to read; returns those. What is listed waits to be
+    written."""
     made: list[Build] = []
     for kind in Kind:
         if stores.search.reading(kind) is not None:

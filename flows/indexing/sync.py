@@ -26,7 +26,7 @@ NOTE_SECONDS = 60.0
 
 @flow(name=SYNC)
 def sync_search_index() -> int:
-    """Write what changed to the search index until nothing has for a while; gives how many ids were written."""
+    """Write what changed to the search index until nothing has for a while; returns how many ids were written."""
     with draining_flows.sole_drain(SYNC) as stores:
         if stores is None:
             return 0
@@ -66,7 +66,7 @@ class DrainFigures:
         self._since = time.monotonic()
 
     def drain(self) -> int:
-        """Drain what is due, if anything is; gives how many ids were written."""
+        """Drain what is due, if anything is; returns how many ids were written."""
         due = self._stores.database.run(search_queue.next_due())
         written = self._drain() if due is not None and due <= 0 else 0
         if time.monotonic() - self._since >= NOTE_SECONDS:

@@ -88,7 +88,7 @@ class RunningJob:
         return run_with_retries(self.stores, script, self.check)
 
     def with_retries(self, call: Callable[[], T]) -> T:
-        """What `call` gives, tried again while a store is away, as long as the job may go on."""
+        """What `call` returns, tried again while a store is away, as long as the job may go on."""
         return with_retries(self.stores, call, self.check)
 
     def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
@@ -110,7 +110,7 @@ class RunningJob:
         self._heart.start()
 
     def stop(self) -> None:
-        """End the heartbeat and give the lock back."""
+        """End the heartbeat and release the lock."""
         self._ended.set()
         if self._heart is not None:
             self._heart.join(timeout=15)
@@ -156,7 +156,7 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
     JobCancelled: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination signal:
     handed out again at once, or cancelled if its owner asked. JobLost, a store away for too long or a statement that
-    was cancelled: nothing is written, and the relay's sweep gives the job a new attempt.
+    was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, attempt, machine)

@@ -20,7 +20,7 @@ START_SECONDS = 45.0
 
 
 def publish_due(database: Database) -> int:
-    """Publish what was scheduled for a time that has come; gives how many models and versions."""
+    """Publish what was scheduled for a time that has come; returns how many models and versions."""
     published = database.run(models.publish_due)
     if published:
         log.info("%d scheduled models and versions are published", published)
@@ -28,7 +28,7 @@ def publish_due(database: Database) -> int:
 
 
 def sweep_silent_jobs(database: Database, settings: JobSettings) -> list[Job]:
-    """Give jobs that fell silent another attempt, or fail them; gives those it moved."""
+    """Start another attempt of jobs that fell silent, or fail them; returns those it moved."""
     moved = database.run(
         lambda: jobs.sweep_silent(
             silent_after_seconds=settings.silent_after_seconds, max_silent_attempts=settings.max_silent_attempts
@@ -41,7 +41,7 @@ def sweep_silent_jobs(database: Database, settings: JobSettings) -> list[Job]:
 
 
 def replace_dead_flow_runs(database: Database, orchestrator: Orchestrator, settings: JobSettings) -> list[Job]:
-    """Give a new attempt to jobs whose flow run ended in Prefect before it claimed them; gives those it moved."""
+    """Start a new attempt of jobs whose flow run ended in Prefect before it claimed them; returns those it moved."""
     replaced: list[Job] = []
     for job in database.run(jobs.waiting_with_flow_run(START_SECONDS)):
         if job.flow_run_id is not None and orchestrator.is_dead(job.flow_run_id):

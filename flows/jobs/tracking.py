@@ -132,7 +132,7 @@ class TrackingRun:
         return self._run_id
 
     def open(self, wait_seconds: float = 10.0) -> str | None:
-        """Find or make the run; gives its id, or None when MLflow is away, in which case the sender keeps trying."""
+        """Find or make the run; returns its id, or None when MLflow is away, in which case the sender keeps trying."""
         self.flush(wait_seconds)
         return self._run_id
 
@@ -172,7 +172,7 @@ class TrackingRun:
             return b"".join(msgspec.json.encode(point) + b"\n" for point in self._points)
 
     def flush(self, wait_seconds: float = 5.0) -> bool:
-        """Send what waits; gives whether MLflow has it all."""
+        """Send what waits; returns whether MLflow has it all."""
         deadline = time.monotonic() + wait_seconds
         while True:
             if self._send():
@@ -182,7 +182,7 @@ class TrackingRun:
             time.sleep(0.5)
 
     def end(self, status: str) -> bool:
-        """End the run as FINISHED, FAILED or KILLED; gives whether MLflow heard. Else reconcile repairs it."""
+        """End the run as FINISHED, FAILED or KILLED; returns whether MLflow heard. Else reconcile repairs it."""
         complete = self.flush()
         self.close()
         if self._run_id is None:

@@ -28,7 +28,7 @@ Note = Callable[[], Query[Any]]
 
 
 def backfill(stores: Stores, first: date, last: date, *, at_once: int, now: datetime) -> list[RolledUp]:
-    """Build the days from `first` to `last` whole, at most `at_once` together, then the totals; gives what was done.
+    """Build the days from `first` to `last` whole, at most `at_once` together, then the totals; returns what was done.
 
     A day that cannot be built stops no other one. Raises Refused for it in the end, and the same call tries it again.
     """
@@ -66,7 +66,7 @@ def _each_day(
     at_once: int,
     after: Callable[[], list[T]] = list,
 ) -> list[T]:
-    """Make every day that is left, then what comes `after` them all; gives what was done."""
+    """Make every day that is left, then what comes `after` them all; returns what was done."""
     wanted = stores.database.run(backfills.begin(flow, first, last))
 
     def work(day: date) -> T | DarkroomError:

@@ -40,7 +40,7 @@ WAIT_SECONDS = 120.0
 
 @flow(name=RANK)
 def rank_leaderboards(day: date | None = None) -> int:
-    """Make the boards of every day that is due; gives of how many days.
+    """Make the boards of every day that is due; returns of how many days.
 
     Args:
         day: Make this day's boards anew instead.

@@ -32,7 +32,7 @@ _log = partial(run_logger, "darkroom.metrics")
 
 @flow(name=ROLL_UP)
 def roll_up_metrics(day: date | None = None) -> int:
-    """Roll up every day that waits; gives how many activities.
+    """Roll up every day that waits; returns how many activities.
 
     Args:
         day: Build this day anew from all of its activity instead.
@@ -83,7 +83,8 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
 
 
 def settle(stores: Stores, now: datetime) -> list[RolledUp]:
-    """Make totals and the catalogue's counts anew if whole days were built since; gives what that did, if anything."""
+    """Make totals and the catalogue's counts anew if whole days were built since; returns what that did, if
+    anything."""
     if not run_with_retries(stores, rollups.state).stale:
         return []
     return [_timed(stores, partial(rollups.settle_totals, now))]

@@ -45,7 +45,7 @@ Senders = Mapping[Channel, Sender]
 
 @flow(name=DELIVER)
 def deliver_notifications() -> int:
-    """Send everything that is due until nothing has been for a while; gives how many sendings were tried."""
+    """Send everything that is due until nothing has been for a while; returns how many sendings were tried."""
     with draining_flows.sole_drain(DELIVER) as stores:
         if stores is None:
             return 0
@@ -71,7 +71,7 @@ def deliver_notifications() -> int:
 def deliver(stores: Stores, channels: Senders, workers: int = WORKERS, seconds: float = math.inf) -> int:
     """Gather and send until nothing is due, for about so many seconds at most.
 
-    Gives how many deliveries were gathered and sendings tried.
+    Returns how many deliveries were gathered and sendings tried.
     """
     total, ends = 0, time.monotonic() + seconds
     while True:
@@ -82,7 +82,7 @@ def deliver(stores: Stores, channels: Senders, workers: int = WORKERS, seconds: 
 
 
 def gather_all(stores: Stores, ends: float) -> int:
-    """Decide about all that is due, until a moment of the monotonic clock; gives how many deliveries."""
+    """Decide about all that is due, until a moment of the monotonic clock; returns how many deliveries."""
     total, wait = 0, stores.settings.notifications.debounce_seconds
     while batch := run_with_retries(stores, lambda: gather(utc_now(), wait)):
         total += batch
@@ -92,7 +92,7 @@ def gather_all(stores: Stores, ends: float) -> int:
 
 
 def send_all(stores: Stores, channels: Senders, workers: int, ends: float) -> int:
-    """Try every sending that is due, several at once, until that moment; gives how many tries."""
+    """Try every sending that is due, several at once, until that moment; returns how many tries."""
 
     def work() -> int:
         tries = 0
@@ -109,7 +109,7 @@ def send_all(stores: Stores, channels: Senders, workers: int, ends: float) -> in
 
 
 def send_next(stores: Stores, channels: Senders) -> bool:
-    """Claim the longest due sending, try it and note how that went; gives whether there was one."""
+    """Claim the longest due sending, try it and note how that went; returns whether there was one."""
     sending = stores.database.run(sendings.claim(stores.settings.notifications.claim_seconds))
     if sending is None:
         return False

@@ -42,7 +42,7 @@ ToldEvent: TypeAlias = (
 
 
 def expand(event: ToldEvent) -> Script[list[int]]:
-    """Add the notifications of an event; gives their ids. The same event again adds nothing."""
+    """Add the notifications of an event; returns their ids. The same event again adds nothing."""
     match event:
         case events.JobSucceeded() | events.JobFailed() | events.SampleReady():
             return (yield from _of_job(event))

@@ -28,7 +28,7 @@ _log = partial(run_logger, "darkroom.notifications")
 
 @flow(name=FAN_OUT)
 def fan_out_notifications() -> int:
-    """Write the deliveries of every notification that waits, until none has come for a while; gives how many."""
+    """Write the deliveries of every notification that waits, until none has come for a while; returns how many."""
     with draining_flows.sole_drain(FAN_OUT) as stores:
         if stores is None:
             return 0
@@ -52,7 +52,7 @@ def fan_out_notifications() -> int:
 def fan_out(stores: Stores, seconds: float = math.inf) -> int:
     """Tell everything that waits, the oldest first, and begin none after so many seconds.
 
-    Gives how many notifications were told. Waits for a database that is away.
+    Returns how many notifications were told. Waits for a database that is away.
     """
     told, ends = 0, time.monotonic() + seconds
     while True:

@@ -18,7 +18,7 @@ BATCH = 500
 
 
 def gather(now: datetime, debounce_seconds: float, limit: int = BATCH) -> Script[int]:
-    """Decide about what is due at `now`, at most `limit` deliveries; gives how many. 0 also while another gathers."""
+    """Decide about what is due at `now`, at most `limit` deliveries; returns how many. 0 also while another gathers."""
     if not (yield from deliveries.gather_alone()):
         return 0
     found = yield from deliveries.due(now, limit)

@@ -38,7 +38,7 @@ LOOK_BACK = timedelta(hours=6)
 
 
 def sound(database: Database, now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> list[str]:
-    """Raise the alert of every flow that is late at `now` and clear what is over; gives the new ones.
+    """Raise the alert of every flow that is late at `now` and clear what is over; returns the new ones.
 
     It asks Postgres alone: a stopped scheduler cannot report itself.
     """
@@ -58,7 +58,7 @@ class Firings:
         self._heard: set[UUID] = set()
 
     def hear(self, now: datetime) -> list[str]:
-        """Tell of new firings, moderators once an hour for each automation and flow; gives what the log was told."""
+        """Tell of new firings, moderators once an hour for each automation and flow; returns what the log was told."""
         firings = self._orchestrator.firings(now - LOOK_BACK)
         said: list[str] = []
         for firing in firings:

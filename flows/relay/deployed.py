@@ -14,7 +14,7 @@ log = logging.getLogger("darkroom.relay")
 
 
 def miss_deployments(database: Database, orchestrator: Orchestrator) -> list[str]:
-    """Note what Prefect does not know; gives it. What the relay itself starts is wanted in any case."""
+    """Note what Prefect does not know; returns it. What the relay itself starts is wanted in any case."""
     present = [deployment.name for deployment in orchestrator.deployments()]
     missing = database.run(lambda: flow_deployments.compare(present, [*FLOWS.values(), *DRAINS]))
     if missing:

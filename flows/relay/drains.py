@@ -22,7 +22,7 @@ DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
 
 
 def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUID | None:
-    """Start a run of a flow in DRAINS when something is due, nobody drains and it is not paused; gives the run.
+    """Start a run of a flow in DRAINS when something is due, nobody drains and it is not paused; returns the run.
 
     The key has a number that the run itself raises when it begins, so asking again starts no second one.
     Raises DeploymentMissing, PrefectUnavailable, StoreFailure.
@@ -37,6 +37,6 @@ def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUI
         database.run(pauses.add(error.flow, Switch.PREFECT))
         return None
     if run.state is not None and run.state.is_final():
-        # It died before it began, and Prefect gives a dead run back for its key.
+        # It died before it began, and Prefect returns a dead run for its key.
         database.run(search_queue.next_wakeup(flow))
     return run.id

@@ -105,7 +105,7 @@ class Effects:
         self._refusals = RelayRefusals(stores.database)
 
     def turn(self) -> bool:
-        """Have the effects of what is due; gives whether there is more to do at once."""
+        """Have the effects of what is due; returns whether there is more to do at once."""
         ends = time.monotonic() + TURN_SECONDS
         with self._refusals.turn():
             for event_id in self._stores.database.run(outbox.give_up_deadly()):
@@ -129,7 +129,7 @@ class Effects:
             log.warning("claimed events were not released: %s: %s", type(error).__name__, error)
 
     def drain(self) -> int:
-        """Have the effect of every due event, in order; gives how many. Raises PrefectUnavailable, StoreFailure."""
+        """Have the effect of every due event, in order; returns how many. Raises PrefectUnavailable, StoreFailure."""
         with self._refusals.turn():
             return self._drain(math.inf)
 
@@ -191,7 +191,7 @@ class Effects:
         return (yield from outbox.claim(1, held, self._only, self._without, self._refusals.passed))
 
     def _act(self, row: OutboxRow) -> bool:
-        """Have the effect of one event; gives whether it was not passed over."""
+        """Have the effect of one event; returns whether it was not passed over."""
         with self._giving_back([row]):
             try:
                 self._try(row)

@@ -39,7 +39,7 @@ class Relay:
     """One relay. Several may run: each event is claimed by one of them, and so is each job that is swept."""
 
     def __init__(self, stores: Stores, connect: Callable[[], Orchestrator]) -> None:
-        """`connect` gives a client of Prefect's server; each duty that needs one gets its own, so that none waits for
+        """`connect` returns a client of Prefect's server; each duty that needs one gets its own, so that none waits for
         another's answer."""
         self._stores, self._connect = stores, connect
         self.stopping = threading.Event()

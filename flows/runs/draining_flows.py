@@ -88,7 +88,7 @@ def drain_until_idle(
     """Drain again whenever somebody notifies `channel` or something falls due, until nobody has for `idle_seconds`.
 
     The run of a flow that is paused meanwhile ends with what it has taken.
-    `drain` empties the queue and gives how much it did; `next_due` says in how many seconds more is due, if known.
+    `drain` empties the queue and returns how much it did; `next_due` says in how many seconds more is due, if known.
     """
     total = 0
     with stores.database.connect() as listener:

@@ -47,7 +47,7 @@ def note(
     params: Mapping[str, object] | None = None,
     status: str = FINISHED,
 ) -> bool:
-    """Add figures to the tracking run of this name, made when it is new; gives whether MLflow has them.
+    """Add figures to the tracking run of this name, made when it is new; returns whether MLflow has them.
 
     step: where the figures stand in their charts. status: RUNNING, FINISHED, FAILED or KILLED from now on.
     """

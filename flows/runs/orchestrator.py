@@ -20,7 +20,7 @@ from storage.errors import DarkroomError
 from storage.settings import PrefectSettings
 
 T = TypeVar("T")
-_PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect gives no more in one answer
+_PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect returns no more in one answer
 _SHUT = {401, 403}  # its secret was changed on one side only
 _PASSING = {*_SHUT, 408, 429}  # says nothing of what was asked for
 

@@ -233,7 +233,7 @@ def _place(image: Image.Image, thing: Placed) -> None:
 
 
 def render(picture: Picture) -> Image.Image:
-    """The picture as a 64 px RGB image; equal pictures give equal bytes."""
+    """The picture as a 64 px RGB image; equal pictures produce equal bytes."""
     image = Image.new("RGB", (CANVAS, CANVAS))
     PAINTERS[picture.scene](image, ImageDraw.Draw(image), np.random.default_rng(picture.scenery_seed))
     for thing in picture.things:

@@ -48,7 +48,8 @@ def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def with_reconstructions(autoencoder: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """uint8 pixels (N, 3, H, W) with every second image as the autoencoder gives it back: generated images look so."""
+    """uint8 pixels (N, 3, H, W) with every second image as the autoencoder reconstructs it: generated images look
+    so."""
     mixed = pixels.clone()
     for start in range(0, len(pixels), 128):
         part = to_range(pixels[start : start + 128 : 2])

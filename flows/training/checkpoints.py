@@ -1,7 +1,7 @@
 """Resumable training state in one safetensors file: weights, optimizer moments, step. No pickle anywhere.
 
 The random draws of a step are a function of (seed, step), so no generator state or data position is kept. Equal
-training states of one owner give equal bytes.
+training states of one owner produce equal bytes.
 """
 
 from __future__ import annotations

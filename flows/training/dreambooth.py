@@ -174,7 +174,7 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
 def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tuple[Evaluation, tuple[NewImage, ...]]:
     """Subject fidelity, prompt fidelity and prior drift, beside the base's floor and the photos' ceiling.
 
-    Also gives what the catalogue shows of the fine-tune: the pictures of the subject, stored.
+    Also returns what the catalogue shows of the fine-tune: the pictures of the subject, stored.
     """
     recipe = work.recipe
     judge = open_judge(materials.base_folder, recipe.evaluation_scenes)

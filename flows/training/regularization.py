@@ -40,7 +40,7 @@ def sample_regularization_images(
     base_model: Annotated[str, Field(min_length=1, max_length=64)] = "starter",
     count: Annotated[int, Field(ge=1, le=2000)] = 100,
 ) -> str:
-    """Draw the regularization images of a class ahead of time; gives the key of the set.
+    """Draw the regularization images of a class ahead of time; returns the key of the set.
 
     Args:
         class_word: The noun of the class, for example mug.

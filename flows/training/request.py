@@ -36,7 +36,7 @@ def request_training(
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None,
     availability: Literal["Public", "Private"] = "Private",
 ) -> str:
-    """Start a fine-tune of a subject as the owner of this platform; gives the job's id.
+    """Start a fine-tune of a subject as the owner of this platform; returns the job's id.
 
     Args:
         data_set_id: The uploaded photos (POST /api/v1/data-sets answers with it).

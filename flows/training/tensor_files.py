@@ -1,4 +1,4 @@
-"""Safetensors files with one possible form: equal tensors and metadata give equal bytes.
+"""Safetensors files with one possible form: equal tensors and metadata produce equal bytes.
 
 The safetensors library writes metadata in random order, so the header is written here: sorted keys, tensors by item
 size (largest first, so that each stays aligned) and then by name. Format: 8 bytes of little-endian header length, the

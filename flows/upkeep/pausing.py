@@ -25,7 +25,7 @@ def pause(database: Database, orchestrator: Orchestrator, flow: str) -> None:
 
 
 def resume(database: Database, orchestrator: Orchestrator, flow: str) -> bool:
-    """Let a flow go on with what has waited; gives whether it was paused. Raises PrefectUnavailable, NotFound."""
+    """Let a flow go on with what has waited; returns whether it was paused. Raises PrefectUnavailable, NotFound."""
     deployments = [deployment for deployment in orchestrator.deployments() if deployment.name == flow]
     if not deployments:
         raise NotFound(f"Prefect has no deployment {flow}. Deploy it: `darkroom up` does.")

@@ -197,7 +197,7 @@ def reconcile_counts(stores: Stores) -> list[str]:
     compared = stores.database.run(rollups.compare())
     findings = [
         f"{total.metric} of {total.entity} {total.entity_id} in the last 7, 30, 365 days and in all were "
-        f"{_amounts(total.was)}, its days give {_amounts(total.now)}: written again"
+        f"{_amounts(total.was)}, its days sum to {_amounts(total.now)}: written again"
         for total in compared.totals[:NAMED]
     ]
     if len(compared.totals) > NAMED:
@@ -257,7 +257,7 @@ def _job_of(stores: Stores, tag: str | None) -> Job | None:
 
 
 def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
-    """Send the points of a job's metrics blob that MLflow lacks; gives how many, or why none could be read."""
+    """Send the points of a job's metrics blob that MLflow lacks; returns how many, or why none could be read."""
     blobs = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS]
     if not blobs:
         return "0 points filled"

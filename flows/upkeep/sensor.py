@@ -28,7 +28,7 @@ class DayUnfinished(DarkroomError):
 def wait_for_day(
     stores: Stores, flow: str, day: date, *, as_of: datetime | None = None, limit_seconds: float = 120.0
 ) -> datetime:
-    """Wait until `flow` has finished the UTC day `day` as it was `as_of` a time or later; gives when it did last.
+    """Wait until `flow` has finished the UTC day `day` as it was `as_of` a time or later; returns when it did last.
 
     as_of: the end of the day if it is not said. The transaction that finishes the day wakes whoever waits. Raises
     DayUnfinished at the limit, StoreUnavailable.

@@ -120,7 +120,7 @@ def _check_gives(giving: ApiKey, scopes: list[Scope]) -> None:
 
 
 def _expiry(giving: ApiKey, asked: datetime | None) -> datetime | None:
-    """When a new key stops: no later than the one that gives. Raises InvalidRequest."""
+    """When a new key stops: no later than the one that makes it. Raises InvalidRequest."""
     if asked is None:
         return giving.expires_at
     now = datetime.now(UTC)

@@ -93,7 +93,7 @@ class Remembered:
 
     @asynccontextmanager
     async def building(self, key: Key) -> AsyncGenerator[bool]:
-        """Build an answer while others wait for it: gives True. Or wait for another one that does: gives False.
+        """Build an answer while others wait for it: returns True. Or wait for another one that does: returns False.
 
         Who waited in vain builds without being waited for: not every answer can be kept.
         """
@@ -152,7 +152,7 @@ def _keep(scope: Scope, answer: CachedResponse) -> None:
 
 
 def remembering(app: ASGIApp) -> ASGIApp:
-    """Middleware that gives kept answers again, and lets requests through to their handler otherwise."""
+    """Middleware that returns kept answers again, and lets requests through to their handler otherwise."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         handler = cast(Any, scope)["route_handler"]

@@ -23,7 +23,7 @@ IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        description="Up to 255 printable characters. The same key and request again give the first answer again.",
+        description="Up to 255 printable characters. The same key and request again get the first answer again.",
         required=False,
         schema_extra={"minLength": 1, "maxLength": MAX_LENGTH, "pattern": r"^[!-~]([ -~]*[!-~])?$"},
     ),
@@ -48,7 +48,7 @@ class _Placed(msgspec.Struct):
 def created_once(
     account_id: UUID, key: str | None, request: tuple[object, ...], make: Script[Made], place: str
 ) -> Script[Response[Made]]:
-    """201 with what `make` gives; with a key seen before and the same `request`, the first answer again.
+    """201 with what `make` returns; with a key seen before and the same `request`, the first answer again.
 
     `place` is the address of what is made, with {id} or {url} of the answer in it. Raises InvalidRequest,
     IdempotencyKeyReused, and whatever `make` raises.

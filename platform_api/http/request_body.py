@@ -56,7 +56,7 @@ class Body:
             raise BodyTooLarge(self._too_many)
 
     async def large_pieces(self, size: int) -> AsyncGenerator[bytes]:
-        """The bytes as `pieces` gives them, gathered to at least `size` each but the last.
+        """The bytes as `pieces` returns them, gathered to at least `size` each but the last.
 
         What came before an error is given first: nothing that arrived is lost.
         """

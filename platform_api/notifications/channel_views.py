@@ -59,7 +59,7 @@ class WebhookWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class PushWish(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A subscription as the browser gives it: the JSON of its PushSubscription."""
+    """A subscription as the browser sends it: the JSON of its PushSubscription."""
 
     endpoint: Annotated[str, Meta(max_length=1000, examples=["https://push.example.com/send/f3a9"])]
     keys: PushKeys

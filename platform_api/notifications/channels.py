@@ -155,7 +155,8 @@ class NotificationChannels(Controller):
         summary="Register your browser's push subscription",
     )
     async def put_push(self, stores: AsyncStores, caller: Caller, data: PushWish) -> ChannelView:
-        """The browser's own JSON, as `PushManager.subscribe` gives it. An earlier browser is told nothing any more."""
+        """The browser's own JSON, as `PushManager.subscribe` returns it. An earlier browser is told nothing any
+        more."""
         address = _checked("endpoint", read_endpoint, data.endpoint)
         _checked("keys", read_keys, data.keys)
         subscription = msgspec.json.encode(PushSubscription(endpoint=data.endpoint, keys=data.keys)).decode()

@@ -5,7 +5,7 @@ Python process (never a fork of a server with threads), reads one request a line
 takes too long is replaced, and its image is refused.
 
 Canonical: the first frame, turned as its EXIF says, in sRGB, on white where it was transparent, without any metadata,
-written by one encoder with fixed settings. Making a canonical image canonical again gives the same bytes.
+written by one encoder with fixed settings. Making a canonical image canonical again produces the same bytes.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ async def _check_async(connection: psycopg.AsyncConnection[DictRow]) -> None:
 
 
 class _Driver(Generic[T]):
-    """Steps through a script: gives the next query, takes its rows, keeps the result."""
+    """Steps through a script: returns the next query, takes its rows, keeps the result."""
 
     def __init__(self, script: Query[T] | Script[T]) -> None:
         self._script: Script[T] = iter(script) if isinstance(script, Query) else script
@@ -233,7 +233,7 @@ class Database:
 
     @contextmanager
     def session_lock(self, name: str) -> Generator[bool]:
-        """Hold the advisory lock called `name` on a connection of its own; gives whether it was free."""
+        """Hold the advisory lock called `name` on a connection of its own; returns whether it was free."""
         with self.connect() as connection:
             held = try_lock(connection, name)
             try:

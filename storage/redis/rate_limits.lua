@@ -1,7 +1,7 @@
 -- Counts requests by the generic cell rate algorithm, for any number of keys in one call.
 -- KEYS: one for each request. ARGV: the window in microseconds, then how many requests a window allows, for each key.
 -- A key holds the moment (microseconds) at which its whole allowance is back, and expires then.
--- Gives four numbers for each request: 1 or 0 (admitted), how many are left, microseconds until the whole allowance is
+-- Returns four numbers for each request: 1 or 0 (admitted), how many are left, microseconds until the whole allowance is
 -- back, microseconds until the next request is admitted. The server's clock counts, so all processes agree.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

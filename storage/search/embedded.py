@@ -137,7 +137,7 @@ def nearest(kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> Sc
 
 
 def looked_at_in_each(limit: int, segments: int) -> int:
-    """How many a segment gives so that the nearest `limit` of all are among them.
+    """How many a segment returns so that the nearest `limit` of all are among them.
 
     Ids are spread evenly over the segments, so a segment has its share of the nearest, give or take a few times the
     square root of it; four standard deviations and four more are taken.

@@ -84,7 +84,7 @@ with matched as (select labels from search_build_{build} where {matching})
 select count(*) as documents from (select from search_build_{build} where {matching} limit %(most)s) enough;
 
 -- nearest --
--- An approximate index gives them in nearly their order, so more than are asked for are put in order.
+-- An approximate index returns them in nearly their order, so more than are asked for are put in order.
 select id, -distance as score from ({each}) nearest order by distance, id limit %(limit)s;
 
 -- nearest_of_segment --

@@ -81,7 +81,7 @@ select word, stem, deletes from jsonb_to_recordset(%(words)s) as new (word text,
 on conflict (word) do nothing;
 
 -- write --
--- A document at the revision it has, unless a newer one is there; gives the ids that were written.
+-- A document at the revision it has, unless a newer one is there; returns the ids that were written.
 insert into search_build_{build} as stored
        (id, revision, removed, name, words, labels, levels, published_at, ranks, vector)
 select id, revision, removed, name, words::tsvector, labels, levels, published_at, ranks, vector::{vector}

@@ -44,7 +44,7 @@ class Ask:
     headers: dict[str, str] = field(default_factory=dict)
     whose: str | None = None
 
-    def gives(self, world: World, who: str) -> bool:
+    def returns(self, world: World, who: str) -> bool:
         """Whether this reader is given the aspect."""
         client, path = world.clients[who], self.path.format(**world.ids)
         method, body = self.route[0], None if self.json is None else [part.format(**world.ids) for part in self.json]
@@ -82,7 +82,7 @@ class LinkAsk:
     readers: frozenset[str] = EVERYBODY
     whose: str | None = None
 
-    def gives(self, world: World, who: str) -> bool:
+    def returns(self, world: World, who: str) -> bool:
         """Whether the link that this reader has opens the bytes."""
         link = self.of(world, who)
         if link is None:

@@ -68,7 +68,7 @@ def faults(world: World, way: str, asks: tuple[Ask | LinkAsk, ...] = ASKS) -> li
     for ask in asks:
         for who in sorted(ask.readers):
             expected = who in allowed(way, ask.aspect) and ask.whose in (None, who)
-            if ask.gives(world, who) != expected:
+            if ask.returns(world, who) != expected:
                 place = ask.path if isinstance(ask, Ask) else ask.of.__name__
                 found.append((way, ask.route, place, ask.aspect, who, "is not given it" if expected else "IS GIVEN IT"))
     return found

@@ -39,7 +39,7 @@ def secrets(bench: Bench) -> Iterator[dict[str, str]]:
 
 
 def use(bench: Bench) -> dict[str, str]:
-    """Do what hands a secret to the platform or takes one from it; gives those."""
+    """Do what hands a secret to the platform or takes one from it; returns those."""
     api = bench.client
     shared_job(bench)
     made = api.post(AT_API, json={"name": "canary", "scopes": ["models:read"]}).raise_for_status().json()

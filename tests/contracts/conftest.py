@@ -49,7 +49,7 @@ class Bench:
         return self.run(Search(self.reader, self.encoder, self.threads).find(kind, query))
 
     def ids(self, text: str = "", kind: Kind = Kind.MODEL, **fields: Any) -> list[int]:
-        """The ids that a search gives."""
+        """The ids that a search returns."""
         return [hit.id for hit in self.find(SearchQuery(text=text, limit=1000, **fields), kind).hits]
 
     def new_build(

@@ -50,7 +50,7 @@ class Worker:
         writer.close()
 
     def put_image(self, job: Job, name: str, role: JobFileRole) -> str:
-        """Store a picture as a file of the job; gives its hash."""
+        """Store a picture as a file of the job; returns its hash."""
         blob = BlobStore(self.door.settings.blobs).put(photo(len(name)))
         self.door.database.run(
             job_files.put_file(
@@ -60,7 +60,7 @@ class Worker:
         return blob.sha256
 
     def publish(self, job: Job, weights: bytes = b"weights" * 100_000) -> int:
-        """Publish a model version with a weights file and a folder of one file; gives its number."""
+        """Publish a model version with a weights file and a folder of one file; returns its number."""
         blobs = BlobStore(self.door.settings.blobs)
         big, small = blobs.put(weights), blobs.put(b"{}")
         request = msgspec.convert(job.request, TrainingJobRequest)

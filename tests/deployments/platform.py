@@ -130,7 +130,7 @@ class Platform:
         return process.pid
 
     def kill(self, name: str) -> int:
-        """kill -9 a part; gives the pid that it had."""
+        """kill -9 a part; returns the pid that it had."""
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         return pid

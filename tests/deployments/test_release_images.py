@@ -108,7 +108,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def push(address: str, name: str, tag: str) -> str:
-    """An image of one file; gives the digest of its manifest."""
+    """An image of one file; returns the digest of its manifest."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("hello"))

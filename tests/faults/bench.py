@@ -75,7 +75,7 @@ class Bench:
         return self._data_set
 
     def upload(self, subject: SceneSubject, seed: int) -> str:
-        """Upload photos of a held-out subject; gives the data set's id."""
+        """Upload photos of a held-out subject; returns the data set's id."""
         files: list[tuple[str, tuple[str, bytes, str]]] = []
         for number, (_, photo) in enumerate(render_photos(subject, count=4, seed=seed)):
             content = io.BytesIO()
@@ -108,7 +108,7 @@ class Bench:
         } | fields
 
     def submit(self, *, key: str | None = None, **fields: object) -> str:
-        """Submit a training job; gives its id."""
+        """Submit a training job; returns its id."""
         headers = {"Idempotency-Key": key or uuid4().hex}
         answer = self.client.post("/training-jobs", json=self.request(**fields), headers=headers)
         assert answer.status_code == 202, answer.text

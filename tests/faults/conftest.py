@@ -22,5 +22,5 @@ def straight_job(bench: Bench) -> str:
 
 @pytest.fixture(scope="package")
 def straight(bench: Bench, straight_job: str) -> dict[str, str]:
-    """What the recipe of these tests gives when nothing dies."""
+    """What the recipe of these tests returns when nothing dies."""
     return bench.weights(straight_job)

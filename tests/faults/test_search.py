@@ -96,7 +96,7 @@ def settle(stores: Stores) -> None:
 
 
 async def compare_answers(stores: Stores) -> None:
-    """Every order, facet and word gives what the rows give when each of them is looked at."""
+    """Every order, facet and word returns what the rows give when each of them is looked at."""
     async with open_async_stores(stores.settings) as reading:
         for kind in Kind:
             ids = [number for number, _ in stores.database.run(search_sources.revisions(kind, 0, 1000))]

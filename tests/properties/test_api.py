@@ -185,7 +185,7 @@ def name_what_is_there(case: Any, identities: Sequence[Identity], pick: int) -> 
 
 
 def send(door: Door, case: Any, identity: Identity, identities: Sequence[Identity], *, stores_away: bool) -> int:
-    """Send a request as one of them and check the answer; gives its status."""
+    """Send a request as one of them and check the answer; returns its status."""
     answer = case.call(base_url=door.url, headers=identity.headers, timeout=20)
     told = f"{answer.headers} {answer.text}"
     assert not [*leaks(identity, list(identities), told)], f"{case.method} {case.path}: {told[:2000]}"

@@ -45,7 +45,7 @@ def checksum(content: bytes) -> dict[str, str]:
 
 
 def step(sender: Sender, url: str, offset: int, what: str, place: int) -> int:
-    """One request; gives the offset that the upload must have then."""
+    """One request; returns the offset that the upload must have then."""
     end = max(offset, place)
     piece, headers = CONTENT[offset:end], {**BYTES, "Upload-Offset": str(offset)}
     match what:

@@ -162,7 +162,7 @@ def find_job(api: Api, job_id: UUID) -> Job:
 
 
 def follow_job(api: Api, job: Job, display: Bars | Lines) -> Job:
-    """Show the job until it ends; gives it as it ended. Ctrl-C leaves it running and says how to come back.
+    """Show the job until it ends; returns it as it ended. Ctrl-C leaves it running and says how to come back.
 
     Raises JobEnded when it failed or was cancelled, typer.Exit after Ctrl-C.
     """

@@ -21,7 +21,7 @@ FIGURES = (
 
 
 def report_training(api: Api, job: Job, folder: Path) -> Path | None:
-    """Tell what a succeeded training job made, and save its picture grid in `folder`; gives the grid's path."""
+    """Tell what a succeeded training job made, and save its picture grid in `folder`; returns the grid's path."""
     if job.model_version_id is None:
         typer.echo(f"job {job.id} made no model version")
         return None
@@ -68,7 +68,7 @@ def job_files(api: Api, job: Job) -> Sequence[JobFile]:
 
 
 def save_images(api: Api, job: Job, folder: Path) -> list[Path]:
-    """Bring the images of a generation to `folder`; gives their paths."""
+    """Bring the images of a generation to `folder`; returns their paths."""
     saved: list[Path] = []
     for file in job_files(api, job):
         if file.role == "image":

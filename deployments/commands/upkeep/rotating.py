@@ -127,7 +127,7 @@ def _free_previous(settings: Settings, key: KeyName, file: Path, *, forget: bool
 
 def seal_anew(seal: Seal) -> Script[tuple[int, int]]:
     """Seal every address and secret under the current key, in one transaction. Those of push cannot be: browsers know
-    their subscription by the key. Gives how many addresses were, and how many still need the previous key."""
+    their subscription by the key. Returns how many addresses were, and how many still need the previous key."""
     sealed = stuck = 0
     for endpoint in (yield from endpoints.all_held()):
         needing = [value for value in _sealed_of(endpoint) if not seal.is_current(value) and _opens(seal.open, value)]

@@ -1,4 +1,4 @@
-"""Whether a part of the platform does its work, as seen from outside. No probe raises; each gives True or False."""
+"""Whether a part of the platform does its work, as seen from outside. No probe raises; each returns True or False."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class WarmStarts:
         cwd: Path | str | None = None,
         **options: Any,
     ) -> Any:
-        """Run Prefect's engine until it ends, as the function of this name in Prefect does; gives the process.
+        """Run Prefect's engine until it ends, as the function of this name in Prefect does; returns the process.
 
         Its output goes where the worker's goes.
         """

@@ -17,6 +17,6 @@ class Backend(Protocol):
     def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
         """PNG bytes of images `first`, `first` + 1, ... of the recipe; image i has the recipe's seed plus i.
 
-        Equal recipes give equal bytes on one machine, whichever image is the first.
+        Equal recipes produce equal bytes on one machine, whichever image is the first.
         """
         ...

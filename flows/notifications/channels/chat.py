@@ -97,7 +97,7 @@ def _plain(text: str) -> str:
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` gives. Raises TimeoutError when that takes longer: its thread is left behind and ends by itself."""
+    """What `work` returns. Raises TimeoutError when that takes longer: its thread is left behind and ends by itself."""
     result: Future[T] = Future()
 
     def run() -> None:

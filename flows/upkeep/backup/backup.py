@@ -65,7 +65,7 @@ _log = partial(run_logger, "darkroom.backup")
 
 @flow(name=BACK_UP)
 def back_up() -> str:
-    """Back everything up to DARKROOM_BACKUP__DESTINATION; gives the backup's name, nothing when none is set."""
+    """Back everything up to DARKROOM_BACKUP__DESTINATION; returns the backup's name, nothing when none is set."""
     settings = load_settings()
     if not settings.backup.destination:
         _log().info("no backup: DARKROOM_BACKUP__DESTINATION is not set")

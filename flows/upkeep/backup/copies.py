@@ -103,7 +103,7 @@ def trusted(store: BlobStore, wanted: Mapping[str, int]) -> dict[str, int]:
 
 
 def copy_artifacts(url: str, target: BlobStore, there: Mapping[str, int]) -> tuple[list[Artifact], Copied]:
-    """Copy MLflow's artifacts, which may be written meanwhile, as blobs that `target` lacks; gives their paths.
+    """Copy MLflow's artifacts, which may be written meanwhile, as blobs that `target` lacks; returns their paths.
 
     Raises BackupFailed for a file that never rests, DiskFull, StoreUnavailable.
     """
@@ -157,7 +157,7 @@ def _copy_as_it_is(filesystem: Any, root: str, path: str, target: BlobStore, kno
 
 
 def restore_artifacts(source: BlobStore, artifacts: Iterable[Artifact], url: str) -> int:
-    """Write MLflow's artifacts below a URL; gives how many. Raises BackupDamaged, DiskFull, StoreUnavailable."""
+    """Write MLflow's artifacts below a URL; returns how many. Raises BackupDamaged, DiskFull, StoreUnavailable."""
     filesystem, root = cast(tuple[Any, str], cast(Any, fsspec).core.url_to_fs(url))
     written = 0
     for artifact in artifacts:

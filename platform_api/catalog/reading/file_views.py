@@ -28,7 +28,7 @@ class FileMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class FileView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One file of a version. `primary` is the one that the version's bare `downloadUrl` gives."""
+    """One file of a version. `primary` is the one that the version's bare `downloadUrl` serves."""
 
     id: int
     size_kb: Annotated[float, Meta(description="1,024 bytes each.")] = msgspec.field(name="sizeKB")

@@ -64,7 +64,7 @@ _HEADERS: Mapping[str, tuple[Schema, str]] = {
     ),
     "Upload-Checksum": (
         Schema(type=OpenAPIType.STRING, max_length=200),
-        f"An algorithm ({', '.join(tus.ALGORITHMS)}) and the Base64 of what it gives for these bytes.",
+        f"An algorithm ({', '.join(tus.ALGORITHMS)}) and the Base64 of its value for these bytes.",
     ),
 }  # fmt: skip
 

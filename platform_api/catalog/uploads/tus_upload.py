@@ -241,7 +241,8 @@ async def _remove(in_progress: UploadsInProgress, upload_id: UUID) -> None:
 
 
 async def sweep(in_progress: UploadsInProgress) -> int:
-    """Give up the uploads that rested too long, and remove bytes on this machine that no row names; gives how many."""
+    """Give up the uploads that rested too long, and remove bytes on this machine that no row names; returns how
+    many."""
     run, removed = in_progress.stores.database.run, 0
     old = await asyncio.to_thread(lambda: list(in_progress.parts.older_than(in_progress.hours * 3600)))
     known = set(await run(uploads.known(old)))

@@ -1,7 +1,7 @@
 """What owners say of models, versions, files and images: the fields, each with its bounds. `rules` has what a type
 cannot say.
 
-A body names only what it says; `kept` gives it by column, in the form in which it is stored.
+A body names only what it says; `kept` returns it by column, in the form in which it is stored.
 """
 
 from __future__ import annotations

@@ -141,12 +141,12 @@ def keys() -> Query[list[ApiKey]]:
 
 
 def note_used(times: Mapping[str, datetime]) -> Query[list[str]]:
-    """When keys were used, by their ids; gives those whose row says so now: at most once a minute each."""
+    """When keys were used, by their ids; returns those whose row says so now: at most once a minute each."""
     return column(SQL["note_used"], {"ids": list(times), "times": list(times.values())}, str)
 
 
 def revoke_key(key_id: str, account_id: UUID | None = None) -> Script[list[ApiKey]]:
-    """Make a key, what it made, what that made and so on stop working with the next request; gives them, it first.
+    """Make a key, what it made, what that made and so on stop working with the next request; returns them, it first.
 
     Raises NotFound, also for a key that is not `account_id`'s.
     """

@@ -37,13 +37,13 @@ def settle() -> Query[int]:
 
 
 def add_files(version_id: int, files: Sequence[NewFile]) -> Query[int]:
-    """Name stored bytes as files of a version, with the hashes that weights are looked up by; gives how many."""
+    """Name stored bytes as files of a version, with the hashes that weights are looked up by; returns how many."""
     rows = Jsonb(msgspec.to_builtins(list(files)))
     return Query(SQL["insert_files"], {"version_id": version_id, "files": rows}, len)
 
 
 def add_images(version_id: int, account_id: UUID, images: Sequence[NewImage]) -> Query[list[int]]:
-    """Show stored images with a version, behind those it has; gives their ids."""
+    """Show stored images with a version, behind those it has; returns their ids."""
     rows = Jsonb(msgspec.to_builtins(list(images)))
     parameters = {"version_id": version_id, "account_id": account_id, "images": rows}
     return column(SQL["insert_images"], parameters, int)

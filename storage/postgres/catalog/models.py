@@ -77,7 +77,7 @@ def publish(model: Model, at: datetime | None = None, *, opens: bool = False) ->
 
 
 def publish_due() -> Script[int]:
-    """Publish what was scheduled and whose time has come; gives how many models and versions."""
+    """Publish what was scheduled and whose time has come; returns how many models and versions."""
     if not (yield from count(SQL["hold_due"], {})):
         return 0
     due = yield from count(SQL["publish_due"], {})

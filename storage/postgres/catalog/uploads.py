@@ -88,7 +88,7 @@ def finish(upload: ModelUpload, file: NewFile) -> Script[ModelUpload]:
 
 def attach(version_id: int, file: NewFile) -> Script[tuple[VersionFile, bool]]:
     """Stored bytes become a file of a version; the same bytes under the same name are the file that is there. Also
-    gives whether it is new.
+    returns whether it is new.
 
     Raises Gone when the version was deleted meanwhile, FileExists when another file has the name.
     """

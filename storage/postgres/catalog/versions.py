@@ -46,7 +46,7 @@ def publish(version: ModelVersion, at: datetime | None = None, *, opens: bool = 
 
 
 def publish_due() -> Query[int]:
-    """Publish what was scheduled and whose time has come; gives how many."""
+    """Publish what was scheduled and whose time has come; returns how many."""
     return count(SQL["publish_due"], {})
 
 

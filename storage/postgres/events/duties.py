@@ -21,7 +21,7 @@ def succeeded(name: str) -> Query[list[str]]:
 
 
 def failed(name: str, error: str) -> Query[list[int]]:
-    """A duty's turn failed; gives how many have in a row."""
+    """A duty's turn failed; returns how many have in a row."""
     return column(SQL["failed"], {"name": name, "error": error[:2000]}, int)
 
 

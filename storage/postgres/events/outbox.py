@@ -41,7 +41,7 @@ class TroubledEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def append(event: Event) -> Script[int]:
-    """Commit an event with the caller's transaction; gives its id. A trigger wakes whoever listens on `outbox`."""
+    """Commit an event with the caller's transaction; returns its id. A trigger wakes whoever listens on `outbox`."""
     payload = msgspec.to_builtins(event)
     kind = payload.pop("kind")
     parameters = {"kind": kind, "subject": event.subject, "payload": Jsonb(payload)}
@@ -81,13 +81,13 @@ def done(*event_ids: int) -> Query[list[int]]:
 
 
 def failed(event_id: int, error: str) -> Query[bool]:
-    """The effect did not happen; it is tried again later. Gives whether it failed too often and was given up."""
+    """The effect did not happen; it is tried again later. Returns whether it failed too often and was given up."""
     parameters = {"id": event_id, "error": error[:2000], "most": MOST_FAILURES}
     return Query(SQL["failed"], parameters, lambda rows: bool(rows and rows[0]["dead"]))
 
 
 def give_up_deadly() -> Query[list[int]]:
-    """Give up what relays died of; gives which."""
+    """Give up what relays died of; returns which."""
     return column(SQL["give_up_deadly"], {"most": MOST_FAILURES}, int)
 
 

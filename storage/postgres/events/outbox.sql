@@ -35,7 +35,7 @@ returning id, kind, subject, payload, created_at, attempts;
 update outbox set done_at = now(), last_error = null where id = any(%(ids)s::bigint[]) and done_at is null returning id;
 
 -- failed --
--- The effect did not happen. After so many failures the event is given up; gives whether it was.
+-- The effect did not happen. After so many failures the event is given up; returns whether it was.
 update outbox
    set last_error = %(error)s, dead_at = case when failures >= %(most)s then now() end
  where id = %(id)s and done_at is null

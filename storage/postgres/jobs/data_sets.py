@@ -56,7 +56,7 @@ def hold(data_set_id: UUID, account_id: UUID) -> Script[DataSet]:
 
 
 def delete(data_set_id: UUID, account_id: UUID) -> Script[list[str]]:
-    """Delete a data set; gives the hashes whose bytes may now be orphans. Raises NotFound, InUse."""
+    """Delete a data set; returns the hashes whose bytes may now be orphans. Raises NotFound, InUse."""
     parameters = {"id": data_set_id, "account_id": account_id}
     held = yield from column(SQL["lock"], parameters, UUID)
     if not held:

@@ -32,7 +32,7 @@ def checkpoints(job_id: UUID) -> Query[list[Checkpoint]]:
 
 
 def prune_checkpoints(job_id: UUID, keep: int) -> Query[list[str]]:
-    """Forget all but the newest `keep` checkpoints; gives the hashes whose bytes may now be orphans."""
+    """Forget all but the newest `keep` checkpoints; returns the hashes whose bytes may now be orphans."""
     return column(SQL["prune_checkpoints"], {"job_id": job_id, "keep": keep}, str)
 
 

@@ -45,7 +45,7 @@ def _value(statement: str, parameters: Mapping[str, Any], name: str) -> Query[An
 
 
 def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limits) -> Script[tuple[Job, bool]]:
-    """The committed job for a request, and whether it is new (tx1). A key seen before gives its first job again.
+    """The committed job for a request, and whether it is new (tx1). A key seen before returns its first job.
 
     Raises IdempotencyKeyReused when the key came with another request, TooManyRequests when the account already has
     `limit` unfinished jobs, QuotaExceeded when it is full: what a job makes is not known before, so one may begin as
@@ -169,7 +169,7 @@ def _resolved(job: Job, machine: Machine) -> Script[Job]:
 
 
 def heartbeat(job_id: UUID, attempt: int, progress: Progress | None) -> Script[Job]:
-    """Say that this attempt is alive; gives the row, whose state may be cancelling. Raises JobLost."""
+    """Say that this attempt is alive; returns the row, whose state may be cancelling. Raises JobLost."""
     document = None if progress is None else Jsonb(msgspec.to_builtins(progress))
     parameters = {"id": job_id, "attempt": attempt, "progress": document}
     job = yield from maybe(SQL["heartbeat"], parameters, Job)
@@ -280,7 +280,8 @@ def delete_files(job_id: UUID, account_id: UUID) -> Script[None]:
 
 
 def sweep_silent(*, silent_after_seconds: float, max_silent_attempts: int) -> Script[list[Job]]:
-    """Give silent jobs a new attempt, fail those that fell silent too often, end those being cancelled. Gives them."""
+    """Give silent jobs a new attempt, fail those that fell silent too often, end those being cancelled. Returns
+    them."""
     silent = yield from many(SQL["silent"], {"seconds": silent_after_seconds}, Job)
     moved: list[Job] = []
     for job in silent:

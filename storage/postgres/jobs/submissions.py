@@ -32,7 +32,7 @@ def submit_training(
     idempotency_key: str | None = None,
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
-    """Commit a training job; `seed` is used when the request names none. Gives the job and whether it is new.
+    """Commit a training job; `seed` is used when the request names none. Returns the job and whether it is new.
 
     Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
@@ -65,7 +65,7 @@ def submit_generation(
     idempotency_key: str | None = None,
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
-    """Commit a generation job; `seed` is used when the request names none. Gives the job and whether it is new.
+    """Commit a generation job; `seed` is used when the request names none. Returns the job and whether it is new.
 
     Raises InvalidRequest, Gone for a model that was taken down, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
@@ -105,7 +105,7 @@ def retry(
     idempotency_key: str | None = None,
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
-    """A new job with the recipe of an ended one, from its newest checkpoint. Gives the job and whether it is new.
+    """A new job with the recipe of an ended one, from its newest checkpoint. Returns the job and whether it is new.
 
     Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set or its model
     version is gone, Gone when the model was taken down.

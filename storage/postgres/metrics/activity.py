@@ -71,7 +71,7 @@ def make_days_ahead() -> Query[int]:
 
 
 def drop_days(keep_days: int) -> Query[list[int]]:
-    """Drop the days whose activity is kept no more; gives how many, as the only number of a list. An empty list while
+    """Drop the days whose activity is kept no more; returns how many, as the only number of a list. An empty list while
     acts of those days wait to be summed: none is dropped.
 
     By itself: it keeps everybody from the tables until it is committed.

@@ -59,5 +59,5 @@ def read(reader: int, identity: int) -> Query[Read]:
 
 
 def read_up_to(reader: int, identity: int) -> Query[int]:
-    """Note that all were read up to one, itself too; gives how many were unread."""
+    """Note that all were read up to one, itself too; returns how many were unread."""
     return count(SQL["read_up_to"], {"reader": reader, "id": identity})

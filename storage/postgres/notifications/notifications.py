@@ -72,7 +72,7 @@ class CommentedOn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Query[list[int]]:
-    """Tell some readers, by their accounts' numbers, or everybody; gives the id, none when `key` was told before.
+    """Tell some readers, by their accounts' numbers, or everybody; returns the id, none when `key` was told before.
 
     Also none when the type is one that readers must ask for and none of them has.
     """
@@ -90,7 +90,7 @@ def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Que
 
 
 def tell_moderators(key: str, content: Content) -> Script[list[int]]:
-    """Tell those who keep order; gives the id, none when there is nobody or `key` was told before."""
+    """Tell those who keep order; returns the id, none when there is nobody or `key` was told before."""
     moderators = yield from column(SQL["moderators"], {}, int)
     return (yield from add(key, content, moderators)) if moderators else []
 
@@ -127,7 +127,7 @@ def fail(notification: Notification, error: str) -> Query[list[int]]:
 
 
 def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool]:
-    """Write the deliveries of the next `limit` readers with the cursor behind them; gives whether more may follow.
+    """Write the deliveries of the next `limit` readers with the cursor behind them; returns whether more may follow.
 
     Whoever opted out is left out by the statements themselves. In-app deliveries are sent with this.
     """
@@ -173,7 +173,7 @@ def failed(limit: int = 100) -> Query[list[FailedNotification]]:
 
 
 def forget_old(keep_days: int, limit: int) -> Script[int]:
-    """Forget what was told more than `keep_days` ago, with what became of it, up to `limit` rows of each table; gives
+    """Forget what was told more than `keep_days` ago, with what became of it, up to `limit` rows of each table; returns
     how many rows. The keys of notifications stay: what was told once is not told again."""
     old = {"days": keep_days, "limit": limit}
     forgotten = yield from count(SQL["forget_sendings"], old)

@@ -84,7 +84,7 @@ def items(sending_id: UUID) -> Query[list[SentItem]]:
 
 
 def end(sending: Sending, state: SendingState, error: str | None = None) -> Script[bool]:
-    """End a claimed sending and its deliveries; gives whether this claim was still the newest."""
+    """End a claimed sending and its deliveries; returns whether this claim was still the newest."""
     parameters = {"id": sending.id, "claims": sending.claims, "state": state, "error": error and error[:500]}
     ended = yield from maybe(SQL["end"], parameters, Sending)
     if ended is None:
@@ -119,7 +119,7 @@ def pause(channel: Channel) -> Query[list[str]]:
 
 
 def resume(channel: Channel) -> Script[bool]:
-    """Send on a channel again; gives whether it was paused."""
+    """Send on a channel again; returns whether it was paused."""
     resumed = yield from column(SQL["resume"], {"channel": channel}, str)
     yield from column(SQL["wake"], {}, str)
     return bool(resumed)

@@ -1,4 +1,5 @@
-"""The policy in SQL: the clauses that lists ask of all rows at once, and one statement for each door that gives bytes.
+"""The policy in SQL: the clauses that lists ask of all rows at once, and one statement for each route that serves
+bytes.
 
 A statement of another file names a clause as `{seen_version}`; `with_clauses` puts it in. The clauses speak of the rows
 `model`, `version` and `image`, and of the viewer by the parameters `account_id` and `moderator` unless it is said

@@ -68,7 +68,7 @@ def add_images(changed: ImagesChanged) -> Script[list[int]]:
 
 
 def add_every(kind: Kind) -> Query[int]:
-    """Every listed row of a kind waits to be written; gives how many did not wait before."""
+    """Every listed row of a kind waits to be written; returns how many did not wait before."""
     return Query(SQL["add_every"].replace("{listings}", LISTINGS[kind]), {"kind": kind}, len)
 
 

@@ -104,7 +104,7 @@ select clock_timestamp() as moment;
 select extract(epoch from min(due_at) - now())::float8 as seconds from search_queue;
 
 -- drain_wanted --
--- Rows are due and nobody is draining them; gives the number of the run that should.
+-- Rows are due and nobody is draining them; returns the number of the run that should.
 select drain_number(%(flow)s, %(lock)s) as number where exists (select from search_queue where due_at <= now());
 
 -- next_wakeup --

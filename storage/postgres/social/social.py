@@ -75,7 +75,7 @@ def followed(follower: UUID, *, before: tuple[datetime, int] | None = None, limi
 def react(
     viewer: Viewer, account_id: UUID, entity: Entity, entity_id: int, reaction: Reaction
 ) -> Script[list[Reaction]]:
-    """React once to what the viewer sees; a thumb replaces the other one. Gives all of the account's reactions there.
+    """React once to what the viewer sees; a thumb replaces the other one. Returns all of the account's reactions there.
 
     Raises NotFound, also for a reaction that the entity does not take, and Gone.
     """
@@ -93,7 +93,7 @@ def react(
 
 
 def take_back(account_id: UUID, entity: Entity, entity_id: int, reaction: Reaction) -> Script[list[Reaction]]:
-    """Take a reaction back, also from what is hidden by now. Gives those that the account still has there."""
+    """Take a reaction back, also from what is hidden by now. Returns those that the account still has there."""
     check_reaction(entity, reaction)
     yield from column(SQL["hold"], {"account_id": account_id}, UUID)
     yield from _take_back(account_id, entity, entity_id, [reaction])

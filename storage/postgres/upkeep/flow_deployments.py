@@ -26,7 +26,7 @@ def note(flows: Iterable[str]) -> Query[list[str]]:
 
 
 def compare(present: Iterable[str], wanted: Iterable[str]) -> Script[list[str]]:
-    """Compare what Prefect has with what was deployed and what is `wanted` in any case; gives what is missing."""
+    """Compare what Prefect has with what was deployed and what is `wanted` in any case; returns what is missing."""
     found = sorted(present)
     yield from column(SQL["want"], {"flows": sorted(wanted)}, str)
     rows = yield from Query(SQL["compare"], {"present": found}, list)

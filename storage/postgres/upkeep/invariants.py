@@ -1,4 +1,4 @@
-"""What must hold in the rows at any quiet moment. Each query gives the ids that break one sentence."""
+"""What must hold in the rows at any quiet moment. Each query returns the ids that break one sentence."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def add(flow: str, switch: Switch) -> Query[list[str]]:
 
 
 def remove(flow: str) -> Script[bool]:
-    """A flow goes on, and the relay looks what waits for it; gives whether it was paused."""
+    """A flow goes on, and the relay looks what waits for it; returns whether it was paused."""
     removed = yield from column(SQL["remove"], {"flow": flow}, str)
     yield from column(SQL["wake"], {"flow": flow}, str)
     return bool(removed)

@@ -10,7 +10,7 @@ PREFECT_SQL = load_statements(__file__)
 
 
 def close_unfinished_runs() -> Script[int]:
-    """Mark runs that had not ended as crashed, drop those that schedules made ahead; gives how many crashed."""
+    """Mark runs that had not ended as crashed, drop those that schedules made ahead; returns how many crashed."""
     yield from column(PREFECT_SQL["delete_scheduled"], {}, UUID)
     crashed = yield from column(PREFECT_SQL["crash_unfinished"], {}, UUID)
     yield from column(PREFECT_SQL["free_slots"], {}, UUID)

@@ -34,7 +34,7 @@ select what from (
  limit %(limit)s;
 
 -- page --
--- The next hashes between two that any row names, in order, with their sizes. Each table gives as many as are asked for,
+-- The next hashes between two that any row names, in order, with their sizes. Each table returns as many as are asked for,
 -- so none is passed over.
 select sha256, max(size) as size from (
     (select distinct on (sha256) sha256, size from data_set_images

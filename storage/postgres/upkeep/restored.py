@@ -71,7 +71,7 @@ def reopen(*, jump: int = JUMP, hold_notifications: bool = False) -> Script[Reop
 
 
 def move_on(jump: int = JUMP) -> Query[dict[str, int]]:
-    """Every sequence of the database goes on above what may have been given out since; gives where each is now."""
+    """Every sequence of the database goes on above what may have been given out since; returns where each is now."""
     return Query(SQL["move_on"], {"jump": jump}, lambda rows: {row["name"]: row["last"] for row in rows})
 
 

@@ -85,7 +85,7 @@ def public_files(files: Sequence[VersionFile]) -> list[VersionFile]:
 
 
 def primary_file(files: Sequence[VersionFile], liked: VariantPreference = VariantPreference()) -> VersionFile | None:  # noqa: B008
-    """The file that a version's bare address gives: the best, then the oldest. None when nothing can be one."""
+    """The file that a version's bare address serves: the best, then the oldest. None when nothing can be one."""
     candidates = [file for file in public_files(files) if file.type is not FileType.TRAINING_DATA]
     return max(candidates, key=lambda file: (score(file, liked), -file.id), default=None)
 

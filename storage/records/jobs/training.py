@@ -94,7 +94,7 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with nothing left open. Equal recipes on one machine give equal weights, byte by byte.
+    """A request with nothing left open. Equal recipes on one machine produce equal weights, byte by byte.
 
     The last three describe that machine: they are open (no thread) until a worker claims the job, which resolves them.
     """

@@ -1,4 +1,4 @@
-"""How well a document answers a search: one rule, so that every engine gives the same hits in the same order.
+"""How well a document answers a search: one rule, so that every engine returns the same hits in the same order.
 
 Each asked word counts by the best way in which a document has it. Fewer typing errors come before everything, then
 fewer beginnings, then fewer plurals, then better places (a name before a description). A whole name that is asked for

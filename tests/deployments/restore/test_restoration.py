@@ -1,4 +1,4 @@
-"""A restored platform has everything, gives no number out twice and takes nothing of the past for the present."""
+"""A restored platform has everything, returns no number out twice and takes nothing of the past for the present."""
 
 from __future__ import annotations
 

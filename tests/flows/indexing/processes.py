@@ -40,7 +40,7 @@ def rebuild_once(settings: Settings, kind: Kind) -> None:
 def run_flow(
     flow: Callable[[Settings, Kind], None], settings: Settings, kind: Kind, *, kill_at: str, folder: Path
 ) -> bool:
-    """Run a flow to its end, or until it is killed at a point (`kill_at` not empty); gives whether it was killed."""
+    """Run a flow to its end, or until it is killed at a point (`kill_at` not empty); returns whether it was killed."""
     points = {kill_at: f"die:{folder / uuid.uuid4().hex}"} if kill_at else {}
     armed = settings.model_copy(update={"jobs": settings.jobs.model_copy(update={"crash_points": points})})
     process = _CONTEXT.Process(target=flow, args=(armed, kind))

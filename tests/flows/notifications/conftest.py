@@ -61,7 +61,7 @@ class Told:
         self.stores.database.run(preferences.say(reader, [wish]))
 
     def tell(self, key: str, content: Content = NOTICE, readers: Sequence[int] | None = None) -> list[int]:
-        """Add a notification; gives its id."""
+        """Add a notification; returns its id."""
         return self.stores.database.run(notifications.add(key, content, readers))
 
     def comment(self, excerpt: str = "Nice.") -> Commented:
@@ -96,7 +96,7 @@ class Told:
         self.rows("update sendings set next_attempt_at = now() where state = 'due' returning id")
 
     def rows(self, statement: str, **parameters: object) -> list[dict[str, object]]:
-        """What a statement gives."""
+        """What a statement returns."""
         return self.stores.database.run(Query(statement, parameters, lambda rows: [dict(row) for row in rows]))
 
 

@@ -54,7 +54,7 @@ def upkeep() -> None:
 
 
 def fire(prefect: SyncPrefectClient, run: FlowRun, automation: str) -> str:
-    """What the server's triggers write down when an automation fires for a run; gives the firing's id."""
+    """What the server's triggers write down when an automation fires for a run; returns the firing's id."""
     firing: dict[str, Any] = {
         "id": str(uuid.uuid4()),
         "occurred": NOW.isoformat(),

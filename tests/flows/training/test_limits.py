@@ -35,7 +35,7 @@ os.environ['DARKROOM_JOBS__MEMORY_LIMIT_BYTES'] = str(used + {400 * MIB})
 
 
 def killed_after_a_checkpoint(stores: Stores, job: Job, variables: dict[str, str]) -> int:
-    """Run a job's first attempt until it dies after its first checkpoint; gives the number of the next."""
+    """Run a job's first attempt until it dies after its first checkpoint; returns the number of the next."""
     assert run_elsewhere(job, 1, variables).returncode < 0
     stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_attempts=9))
     assert stores.database.run(job_files.checkpoints(job.id))

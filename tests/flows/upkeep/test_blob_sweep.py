@@ -28,7 +28,7 @@ def put_old(stores: Stores, content: bytes) -> str:
 
 
 def named(stores: Stores, sha256: str, size: int = 7) -> str:
-    """Have a data set name these bytes; gives what a finding calls it."""
+    """Have a data set name these bytes; returns what a finding calls it."""
     image = DataSetImage(position=0, name="a.png", sha256=sha256, size=size, width=64, height=64)
     made = stores.database.run(data_sets.create(an_account(stores.database), "photos", [image]))
     return f"data set {made.id}"

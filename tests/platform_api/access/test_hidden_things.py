@@ -1,4 +1,4 @@
-"""What is hidden gives no byte and no name at the doors that gave them once: stored files, images, old links."""
+"""What is hidden returns no byte and no name at the doors that gave them once: stored files, images, old links."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def begin(sender: Sender, length: int, name: str) -> httpx.Response:
 
 
 def assert_full(answer: httpx.Response) -> str:
-    """The refusal of an account that may hold no more; gives its words."""
+    """The refusal of an account that may hold no more; returns its words."""
     problem = assert_problem(answer, 403)
     assert problem["code"] == "quota_exceeded"
     return str(problem["detail"])

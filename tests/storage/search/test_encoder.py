@@ -1,4 +1,4 @@
-"""The encoder gives what sentence-transformers gives, without torch."""
+"""The encoder returns what sentence-transformers returns, without torch."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Browser:
         return self.key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     def subscription(self) -> dict[str, object]:
-        """What PushSubscription.toJSON gives."""
+        """What PushSubscription.toJSON returns."""
         keys = {"p256dh": base64url(self.point), "auth": base64url(self.auth)}
         return {"endpoint": self.endpoint, "keys": keys}
 

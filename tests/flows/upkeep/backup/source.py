@@ -71,7 +71,7 @@ class Source:
         return job
 
     def add_model(self, name: str) -> int:
-        """A listed model whose weights are stored; gives its id."""
+        """A listed model whose weights are stored; returns its id."""
         database = self.stores.database
         blob = self.stores.blobs.put(f"weights of {name}".encode() * 50)
         model = database.run(models.create(an_account(database), ModelFields(name=name, type=ModelType.LORA)))

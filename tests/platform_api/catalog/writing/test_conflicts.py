@@ -23,7 +23,7 @@ CONFLICT = "do $$ begin raise exception 'another was faster' using errcode = '40
 
 @pytest.fixture
 def conflicting(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, str], list[str]]:
-    """Has a script meet a conflict the first time; gives a list with an entry for each time that it is run."""
+    """Has a script meet a conflict the first time; returns a list with an entry for each time that it is run."""
 
     def conflicts(module: ModuleType, name: str) -> list[str]:
         whole, runs = getattr(module, name), list[str]()

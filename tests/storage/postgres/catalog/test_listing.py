@@ -79,7 +79,7 @@ class Shelf:
         return isinstance(self.sort, ImageSort)
 
     def publish(self) -> int:
-        """A new public model; gives the id that its list shows."""
+        """A new public model; returns the id that its list shows."""
         model = a_published_model(self.database, self.owner, f"m{len(self.made)}")
         image = NewImage(sha256=f"{model.id:064x}", size=1, media_type="image/png", width=1, height=1, blurhash="x")
         image_id = self.database.run(catalog.add_images(model.public_versions[0], self.owner, [image]))[0]

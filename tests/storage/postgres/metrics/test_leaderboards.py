@@ -1,4 +1,5 @@
-"""Leaderboards: whatever was counted, a board is what a plain count of its acts gives, and it is read whole or not."""
+"""Leaderboards: whatever was counted, a board is what a plain count of its acts returns, and it is read whole or
+not."""
 
 from __future__ import annotations
 
