@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo                SIZE=full for three more runs
 
-The install is not in it. Every run trains anew with a new subject, key and seed; a later one finds the platform
+The install is not in it. Every run trains again with a new subject, key and seed; a later one finds the platform
 running and may use the regularization images and the base model's floor of an earlier one. The goals are 10 minutes
 (the install included) and 3.
 """

@@ -70,11 +70,11 @@ COMMANDS: dict[str, CommandPlace] = {
     ),
     "events": CommandPlace("events.events:app", "Events that have no effect: given up after ten failures, or waiting."),
     "rebuild": CommandPlace(
-        "search.rebuild:rebuild", "Build a search index anew beside the one that is read, then swap them."
+        "search.rebuild:rebuild", "Rebuild a search index beside the one that is read, then swap them."
     ),
     "backfill": CommandPlace(
         "metrics.backfill:backfill",
-        "Make days of a flow anew from what they are made of. Repeating it goes on where it broke off.",
+        "Rebuild days of a flow from what they are made of. Repeating it goes on where it broke off.",
     ),
     "pause": CommandPlace(
         "upkeep.pausing:pause", "Start no more runs of a flow until it is resumed; what it would do waits."

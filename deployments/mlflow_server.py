@@ -62,7 +62,7 @@ def create() -> ASGIApp:
 
 
 def keep_password(auth: Any) -> None:
-    """Give the first account the password of the settings, should it have another: the file was made anew."""
+    """Give the first account the password of the settings, should it have another: the file was created again."""
     user, password = auth.auth_config.admin_username, auth.auth_config.admin_password
     if not auth.store.authenticate_user(user, password):
         auth.store.update_user(user, password=password)

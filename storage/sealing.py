@@ -22,7 +22,7 @@ def sealing_key(settings: NotificationSettings, *, previous: bool = False) -> by
 class Seal:
     """Seals and opens texts: AES-128-CBC with an HMAC (Fernet), under a key derived from the settings' own.
 
-    What was sealed under the key before it opens too, and is sealed anew by the next write: `renewed`.
+    What was sealed under the key before it opens too, and is sealed again by the next write: `renewed`.
     """
 
     def __init__(self, settings: NotificationSettings) -> None:

@@ -30,7 +30,7 @@ from storage.stores import Stores, open_stores
 
 @flow(name=REBUILD)
 def rebuild_search_index(kind: Kind = Kind.MODEL, dask_address: str = "") -> int:
-    """Build the index of a kind anew and let searches read it; returns the number of the build.
+    """Rebuild the index of a kind and let searches read it; returns the number of the build.
 
     `dask_address`: tls:// address of a scheduler whose workers have this project and its settings; empty: processes
     of this machine.

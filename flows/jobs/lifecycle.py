@@ -84,7 +84,8 @@ class RunningJob:
             raise self._stop
 
     def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
-        """Carry out a script in one transaction, waiting while Postgres is away. The script is made anew each try."""
+        """Carry out a script in one transaction, waiting while Postgres is away. The script is built again for each
+        try."""
         return run_with_retries(self.stores, script, self.check)
 
     def with_retries(self, call: Callable[[], T]) -> T:

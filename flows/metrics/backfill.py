@@ -1,4 +1,4 @@
-"""Days of a flow made anew, a few at once; a backfill that broke off goes on where it was."""
+"""Days of a flow rebuilt, a few at once; a backfill that broke off goes on where it was."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def rank_leaderboards(day: date | None = None) -> int:
     """Make the boards of every day that is due; returns of how many days.
 
     Args:
-        day: Make this day's boards anew instead.
+        day: Rebuild this day's boards instead.
     """
     with open_stores(load_settings()) as stores, stores.database.session_lock(RANK) as held:
         if not held:

@@ -35,7 +35,7 @@ def roll_up_metrics(day: date | None = None) -> int:
     """Roll up every day that waits; returns how many activities.
 
     Args:
-        day: Build this day anew from all of its activity instead.
+        day: Rebuild this day from all of its activity instead.
     """
     with open_stores(load_settings()) as stores, stores.database.session_lock(ROLL_UP) as held:
         if not held:
@@ -83,7 +83,7 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
 
 
 def settle(stores: Stores, now: datetime) -> list[RolledUp]:
-    """Make totals and the catalogue's counts anew if whole days were built since; returns what that did, if
+    """Rebuild totals and the catalogue's counts if whole days were built since; returns what that did, if
     anything."""
     if not run_with_retries(stores, rollups.state).stale:
         return []

@@ -37,7 +37,7 @@ def with_retries(stores: Stores, call: Callable[[], T], check: Callable[[], None
 def run_with_retries(
     stores: Stores, script: Callable[[], Query[T] | Script[T]], check: Callable[[], None] | None = None
 ) -> T:
-    """What a script returns, begun anew while Postgres is away, for as long as the settings have patience."""
+    """What a script returns, begun again while Postgres is away, for as long as the settings have patience."""
     return with_retries(stores, lambda: stores.database.run(script), check)
 
 

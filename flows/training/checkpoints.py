@@ -85,11 +85,11 @@ def _verified(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]]:
         if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
             raise InvalidCheckpoint(
                 f"{path.name} is {metadata.get('format')} version {metadata.get('version')}; "
-                f"this release reads {FORMAT} version {VERSION}. Start the job anew."
+                f"this release reads {FORMAT} version {VERSION}. Start the job again."
             )
         if metadata.get("recipe") != fingerprint:
             raise InvalidCheckpoint(
-                f"{path.name} belongs to recipe {metadata.get('recipe')}, not to {fingerprint}. Start the job anew."
+                f"{path.name} belongs to recipe {metadata.get('recipe')}, not to {fingerprint}. Start the job again."
             )
         if metadata.get("sha256") != payload_sha256(path):
             raise InvalidCheckpoint(f"the tensors of {path.name} do not match its own hash; an older one may be whole.")

@@ -36,7 +36,7 @@ class Caller:
 class Requires:
     """A guard: the request must bring a working key that carries `scope`.
 
-    The key's row is read anew for every request, so a revoked or expired key stops with the next one.
+    The key's row is read again for every request, so a revoked or expired key stops with the next one.
     """
 
     scope: Scope

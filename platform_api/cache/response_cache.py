@@ -1,10 +1,10 @@
 """Answers that everybody gets, kept in this process and given again while everything they rest on is unchanged.
 
-Only answers to requests without a key are kept: what an owner sees, and whose key works, is read anew each time.
+Only answers to requests without a key are kept: what an owner sees, and whose key works, is read again each time.
 Before an answer is given again, Postgres is asked whether anything that it rests on has changed
 (storage/postgres/events/watch.py). So what was hidden is not shown once its transaction has committed, and what is
 shown is never older than the request. Nothing stale is given meanwhile either: requests for one address wait for the
-one of them that builds it anew.
+one of them that rebuilds it.
 
 A route is remembered when its `opt` says for how long at most (`REMEMBERED`); its handler hands the answer to
 `answers.answer` with its dependencies, and that it found nothing to `keep_absence`.

@@ -105,7 +105,7 @@ class Breaker:
 
 def short_client(settings: RedisSettings) -> Any:
     """A client for questions through a Breaker, which bounds their waits. A connection that was lost, as after a
-    restart, is made anew once. (Held as Any: its types are partial.)"""
+    restart, is made again once. (Held as Any: its types are partial.)"""
     return cast(Any, Redis).from_url(
         settings.url.get_secret_value(),
         socket_timeout=_BACKSTOP_SECONDS,

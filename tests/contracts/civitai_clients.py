@@ -75,7 +75,7 @@ class ToThisHost(HTTPAdapter):
         super().__init__()
 
     def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
-        """Send a request, addressed anew."""
+        """Send a request, addressed to the test server."""
         parts = urlsplit(request.url)
         request.url = urlunsplit(parts._replace(scheme=self._host.scheme, netloc=self._host.netloc))
         return super().send(request, *arguments, **options)

@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed under one key, readable under the one before it, sealed anew by the next write."""
+"""Secrets at rest: sealed under one key, readable under the one before it, sealed again by the next write."""
 
 from __future__ import annotations
 

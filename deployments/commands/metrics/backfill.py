@@ -1,4 +1,4 @@
-"""darkroom backfill: days of a flow made anew."""
+"""darkroom backfill: days of a flow rebuilt."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def backfill(
     ] = None,
     at_once: Annotated[int, typer.Option(min=1, max=16, help="Days that are built at the same time.")] = 2,
 ) -> None:
-    """Make days of a flow anew from what they are made of. Repeating it goes on where it broke off."""
+    """Rebuild days of a flow from what they are made of. Repeating it goes on where it broke off."""
     now = datetime.now(UTC)
     end = last.date() if last else now.date() - timedelta(days=1)
     if not first.date() <= end <= now.date():

@@ -1,4 +1,4 @@
-"""darkroom rebuild: a search index made anew from the rows."""
+"""darkroom rebuild: a search index rebuilt from the rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storage.settings import load_settings
 def rebuild(
     kind: Annotated[Kind, typer.Argument(help="What is searched for.")] = Kind.MODEL,
 ) -> None:
-    """Build a search index anew beside the one that is read, then swap them.
+    """Rebuild a search index beside the one that is read, then swap them.
 
     Searches and changes go on meanwhile. The flow rebuild-search-index does the same on a worker.
     """

@@ -32,7 +32,7 @@ class KeyName(StrEnum):
 
 _UNTIL = {
     KeyName.SIGNING: "Links that the old one signed work until they expire; those in e-mails while it is there.",
-    KeyName.SEALING: "What the old one sealed still opens, and is sealed anew when it is used or changed next.",
+    KeyName.SEALING: "What the old one sealed still opens, and is sealed again when it is used or changed next.",
 }
 
 
@@ -119,7 +119,7 @@ def _free_previous(settings: Settings, key: KeyName, file: Path, *, forget: bool
     else:
         with operator_stores(settings) as stores:
             sealed, stuck = stores.database.run(lambda: seal_anew(Seal(settings.notifications)))
-        typer.echo(f"{sealed} addresses that the key before it had sealed are sealed anew")
+        typer.echo(f"{sealed} addresses that the key before it had sealed are sealed again")
         reason = _stuck_text(stuck) if stuck else ""
     if reason and not forget:
         raise WrongState(f"{reason} No key was changed. Wait, or give that up: darkroom rotate {key} --forget-previous")

@@ -135,7 +135,7 @@ select * from api_keys
 select * from accounts where number = %(number)s;
 
 -- ban --
--- Every model of the account settles anew: a trigger sees to it.
+-- Every model of the account is settled again: a trigger sees to it.
 update accounts set status = 'banned', ban_reason = %(reason)s where id = %(id)s returning *;
 
 -- lift_ban --

@@ -19,7 +19,8 @@ def is_used(account_id: UUID, key: str | None) -> Query[bool]:
 
 
 def once(account_id: UUID, key: str | None, request_hash: str, make: Script[str]) -> Script[str]:
-    """The answer that `make` returns, or the one that it gave when the key was first used. Without a key: always anew.
+    """The answer that `make` returns, or the one that it gave when the key was first used. Without a key: always a new
+    one.
 
     What is made and that it was made are committed together. Raises IdempotencyKeyReused when the key came with
     another request, and whatever `make` raises: then the key is free again.

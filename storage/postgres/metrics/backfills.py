@@ -1,4 +1,4 @@
-"""Backfills: days that are made anew, and which of them are done, so that a broken-off one goes on."""
+"""Backfills: days that are rebuilt, and which of them are done, so that a broken-off one goes on."""
 
 from __future__ import annotations
 

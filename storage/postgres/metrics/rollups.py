@@ -1,8 +1,8 @@
 """Roll-ups of activity. Each script is one transaction, done whole or not at all; doing it again changes nothing.
 
-A cell of an hour or day is always summed anew from what it holds. Totals of the periods move by what cells change by,
+A cell of an hour or day is always summed again from what it holds. Totals of the periods move by what cells change by,
 and by the days that periods gain and lose, so that a run costs what is new and not what was ever counted. `build_day`
-marks them stale, and `settle_totals` makes them anew from every day.
+marks them stale, and `settle_totals` rebuilds them from every day.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _build(day: date) -> Script[RolledUp]:
 
 
 def settle_totals(now: datetime) -> Script[RolledUp]:
-    """Make the totals of `now` anew from every day, and bring the catalogue's counts after them."""
+    """Rebuild the totals of `now` from every day, and bring the catalogue's counts after them."""
     today = now.date()
     yield from _alone()
     yield from Query(SQL["room"], {}, len)
@@ -152,7 +152,7 @@ def settle_totals(now: datetime) -> Script[RolledUp]:
 def compare(entities: int = SAMPLE) -> Script[Compared]:
     """Compare the totals of the next entities, and the catalogue's counts, with the days; repair what differs.
 
-    Nothing is compared while somebody rolls up, or while totals are to be made anew anyway.
+    Nothing is compared while somebody rolls up, or while totals are to be rebuilt anyway.
     """
     [free] = yield from column(SQL["try_alone"], {"lock": _TOTALS}, bool)
     known = yield from state()

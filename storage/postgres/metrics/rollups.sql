@@ -28,7 +28,7 @@ select min(hour) as first, max(hour) as last from activity_pending
    and hour < (%(day)s::date + 1)::timestamp at time zone 'UTC';
 
 -- roll_up_hours --
--- Take what waits, and sum anew every cell that it touches. Taking and summing see the same moment: what commits later
+-- Take what waits, and sum again every cell that it touches. Taking and summing see the same moment: what commits later
 -- waits still. Only cells that differ are written. Nobody else writes them: the lock is held.
 with taken as (
     delete from activity_pending where hour between %(first)s and %(last)s returning hour, batch_id
@@ -256,7 +256,7 @@ select first, case when found < %(entities)s then 9223372036854775807 else last 
          group by state.compared_to) next;
 
 -- mend_totals --
--- Totals of some entities made anew from their days, where they differ.
+-- Totals of some entities rebuilt from their days, where they differ.
 with sums as (
     select entity_id, entity, metric,
            coalesce(sum(amount) filter (where day > as_of - 7 and day <= as_of), 0)::bigint as week,

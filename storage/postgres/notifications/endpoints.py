@@ -89,7 +89,7 @@ def rotate(reader: int, secret: bytes, overlap_seconds: float) -> Query[Endpoint
 
 
 def reseal(endpoint: Endpoint, renewed: Callable[[bytes], bytes]) -> Script[Endpoint]:
-    """An address with its secrets sealed anew; one that was changed meanwhile stays."""
+    """An address with its secrets sealed again; one that was changed meanwhile stays."""
     sealed = {"address": endpoint.address, "secret": endpoint.secret, "old_secret": endpoint.old_secret}
     fresh = {name: None if value is None else renewed(value) for name, value in sealed.items()}
     parameters = {**fresh, "id": endpoint.id, "was_address": endpoint.address, "was_secret": endpoint.secret}

@@ -11,7 +11,7 @@ returning *;
 select * from endpoints where reader = %(reader)s order by channel;
 
 -- all --
--- Held until the end of the transaction, so that none changes while all are sealed anew.
+-- Held until the end of the transaction, so that none changes while all are sealed again.
 select * from endpoints order by id for update;
 
 -- one --

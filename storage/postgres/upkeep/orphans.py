@@ -14,7 +14,7 @@ STEPS = 4
 
 
 def renew(sha256: str) -> Query[int]:
-    """These bytes were put again: they wait anew. Returns when nobody is deleting them."""
+    """These bytes were put again: their wait starts over. Returns when nobody is deleting them."""
     return count(SQL["renew"], {"sha256": sha256})
 
 

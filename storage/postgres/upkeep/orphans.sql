@@ -4,12 +4,12 @@
 select set_config('idle_in_transaction_session_timeout', '0', true);
 
 -- renew --
--- These bytes are wanted again: they wait anew. Waits while they are being deleted; then there is no row any more.
+-- These bytes are wanted again: their wait starts over. Waits while they are being deleted; then there is no row any more.
 update orphans set since = now(), seen_at = now() where sha256 = %(sha256)s returning sha256;
 
 -- note --
 -- A sweep saw that no row names these. Between two sweeps at most `longest` counts: a clock that is set forward, or a
--- database that comes out of a backup, deletes nothing early. Where the clock was set back the wait begins anew.
+-- database that comes out of a backup, deletes nothing early. Where the clock was set back the wait starts over.
 insert into orphans (sha256) select unnest(%(hashes)s::text[])
 on conflict (sha256) do update
    set since = case when orphans.seen_at > now() then now()

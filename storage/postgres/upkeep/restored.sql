@@ -19,7 +19,7 @@ select format('%%I.%%I', schemaname, sequencename) as name,
 update drain_wakeups set number = number + greatest(%(jump)s, number / 10) returning flow;
 
 -- forget_searches --
--- The indexes are not in a backup, nor what waits to be written into them: everything is written anew.
+-- The indexes are not in a backup, nor what waits to be written into them: everything is written again.
 with builds as (delete from search_builds returning id),
      waiting as (delete from search_queue returning id),
      refused as (delete from search_dead_letters returning id),

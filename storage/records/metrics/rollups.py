@@ -29,7 +29,7 @@ class RolledUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RollupState(msgspec.Struct, frozen=True, kw_only=True):
-    """The day that totals are of, None before the first; `stale`: they are to be made anew."""
+    """The day that totals are of, None before the first; `stale`: they are to be rebuilt."""
 
     as_of: date | None
     stale: bool

@@ -49,7 +49,7 @@ def build(image: ImageDocument, vector: bytes = b"") -> IndexDocument:
 
 
 def encoded_text(image: ImageDocument) -> str:
-    """What an image's vector is made from. Changing this changes every text hash, so vectors are made anew."""
+    """What an image's vector is made from. Changing this changes every text hash, so vectors are rebuilt."""
     drawn = image.prompt[:MAX_ENCODED] or image.model_name
     return f"{drawn}. {', '.join(image.tags)}".strip()
 

@@ -59,7 +59,7 @@ def build(model: ModelDocument, vector: bytes = b"") -> IndexDocument:
 
 
 def encoded_text(model: ModelDocument) -> str:
-    """What a model's vector is made from. Changing this changes every text hash, so vectors are made anew."""
+    """What a model's vector is made from. Changing this changes every text hash, so vectors are rebuilt."""
     labels = ", ".join((*model.tags, *model.trained_words))
     about = plain_text(model.description)[:MAX_ENCODED]
     return f"{model.name}. {model.type} for {', '.join(model.base_models)}. {labels}. {about}".strip()

@@ -1,4 +1,4 @@
-"""A backfill makes days anew from their activity, whatever became of their sums, and goes on where it broke off."""
+"""A backfill rebuilds days from their activity, whatever became of their sums, and goes on where it broke off."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_new_bytes_under_an_old_row_are_young(stores: Stores) -> None:
     stores.blobs.put(b"a photo")
     assert sweep_blobs(stores) == []
     os.utime(stores.settings.data_folder / "blobs" / sha256[:2] / sha256, (0, 0))
-    assert sweep_blobs(stores) == []  # its wait began anew
+    assert sweep_blobs(stores) == []  # its wait started over
     assert present(stores) == {sha256}
 
 

@@ -232,7 +232,7 @@ def test_every_migration_can_be_read_and_those_after_the_first_limits_are_limite
 
 
 def test_no_column_is_added_whose_default_differs_from_row_to_row() -> None:
-    """Postgres would write the whole table anew with everybody kept out. The linter knows only some such functions."""
+    """Postgres would rewrite the whole table with everybody kept out. The linter knows only some such functions."""
     added = re.compile(r"add column[^;,]*?\bdefault\s+(\w+)\s*\(", re.IGNORECASE)
     volatile = {
         file.name: [name for name in added.findall(file.read_text()) if name.lower() != "now"]
@@ -278,7 +278,7 @@ def test_the_linter_refuses_what_would_lock_a_table_for_long(tmp_path: Path, sta
 def test_a_million_rows_are_migrated_under_live_traffic_without_a_failure_or_a_long_wait(
     database_url: str, folder: Callable[..., Path]
 ) -> None:
-    """Everything since the limits, anew, and a column added to the busiest table, while eight writers go on."""
+    """Everything since the limits, once more, and a column added to the busiest table, while eight writers go on."""
     rows = int(os.environ.get("SOAK_ROWS", "1000000"))
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("set session_replication_role = replica")
