@@ -20,7 +20,7 @@ from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.pagination import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, a_list, a_number, a_text
+from platform_api.http.query_parameters import Query, integer_schema, list_schema, text_schema
 from storage.postgres.accounts import accounts, quotas
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
@@ -137,8 +137,8 @@ class People(Controller):
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=queried(
             {
-                "query": (a_text(), "The beginning of a name."),
-                "ids": (a_list(a_number()), "Accounts by their numbers."),
+                "query": (text_schema(), "The beginning of a name."),
+                "ids": (list_schema(integer_schema()), "Accounts by their numbers."),
             }
         ),
         responses=can_answer(401, 403, 422) | UNCHANGED,

@@ -11,7 +11,7 @@ from litestar.openapi.spec import Operation, Schema
 from platform_api.http import cursors
 from platform_api.http.links import Addresses
 from platform_api.http.problems import TooManyPages
-from platform_api.http.query_parameters import Query, a_number, a_text, described
+from platform_api.http.query_parameters import Query, described, integer_schema, text_schema
 from storage.records.catalog.listing import Cursor
 from storage.settings import ApiSettings
 
@@ -111,18 +111,21 @@ def queried(parameters: Mapping[str, tuple[Schema, str]]) -> type[Operation]:
 def page_parameters(most: int) -> dict[str, tuple[Schema, str]]:
     """The parameters of a list with cursors."""
     return {
-        "limit": (a_number(0, most), "Items in one page."),
-        "page": (a_number(), f"A page by its number, up to item {DEEPEST:,}; cursors go on from there."),
-        "cursor": (a_text(cursors.LONGEST), "metadata.nextCursor of the page before, with the same other parameters."),
+        "limit": (integer_schema(0, most), "Items in one page."),
+        "page": (integer_schema(), f"A page by its number, up to item {DEEPEST:,}; cursors go on from there."),
+        "cursor": (
+            text_schema(cursors.LONGEST),
+            "metadata.nextCursor of the page before, with the same other parameters.",
+        ),
     }
 
 
 def numbering(of: str) -> dict[str, tuple[Schema, str]]:
     """The parameters of a list that has numbers only, searched by the beginning of `of`."""
     return {
-        "limit": (a_number(0, MOST_NUMBERED), f"Items in one page; 0: {MOST_NUMBERED}."),
-        "page": (a_number(), "A page by its number."),
-        "query": (a_text(), f"The beginning of {of}."),
+        "limit": (integer_schema(0, MOST_NUMBERED), f"Items in one page; 0: {MOST_NUMBERED}."),
+        "page": (integer_schema(), "A page by its number."),
+        "query": (text_schema(), f"The beginning of {of}."),
     }
 
 

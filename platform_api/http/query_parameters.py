@@ -77,14 +77,14 @@ class Query:
     def choice(self, kind: type[Word], name: str, *others: str) -> Word | None:
         """One of the words of `kind`."""
         text = self.text(name, *others)
-        return None if text is None else self._word(kind, name, text)
+        return None if text is None else self._choice(kind, name, text)
 
     def choices(self, kind: type[Word], name: str, *others: str) -> tuple[Word, ...] | None:
         """Some of the words of `kind`."""
         found = self.words(name, *others)
         if found is None:
             return None
-        words = [self._word(kind, name, text) for text in found]
+        words = [self._choice(kind, name, text) for text in found]
         return tuple(word for word in words if word is not None)
 
     def fault(self, name: str, reason: str) -> None:
@@ -122,7 +122,7 @@ class Query:
             return low
         return int(text)
 
-    def _word(self, kind: type[Word], name: str, text: str) -> Word | None:
+    def _choice(self, kind: type[Word], name: str, text: str) -> Word | None:
         for word in kind:
             if word.value.lower() == text.lower():
                 return word
@@ -138,27 +138,27 @@ def described(parameters: Mapping[str, tuple[Schema, str]]) -> list[Parameter]:
     ]
 
 
-def a_number(low: int = 1, high: int = BIGGEST) -> Schema:
+def integer_schema(low: int = 1, high: int = BIGGEST) -> Schema:
     """A whole number."""
     return Schema(type=OpenAPIType.INTEGER, minimum=low, maximum=high)
 
 
-def a_text(longest: int = 200) -> Schema:
+def text_schema(longest: int = 200) -> Schema:
     """A text without control characters; an empty one counts as not given."""
     return Schema(type=OpenAPIType.STRING, max_length=longest, pattern=r"^[^\x00-\x1f\x7f]*$")
 
 
-def a_flag() -> Schema:
+def boolean_schema() -> Schema:
     """true or false."""
     return Schema(type=OpenAPIType.STRING, enum=["true", "false", "1", "0"])
 
 
-def a_word(kind: type[StrEnum]) -> Schema:
+def choice_schema(kind: type[StrEnum]) -> Schema:
     """One of some words."""
     return Schema(type=OpenAPIType.STRING, enum=[word.value for word in kind])
 
 
-def a_list(of: Schema) -> Schema:
+def list_schema(of: Schema) -> Schema:
     """Several, repeated or joined by commas."""
     return Schema(type=OpenAPIType.ARRAY, items=of, max_items=MANY)
 

@@ -17,7 +17,7 @@ from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import Numbers, numbers, queried
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, a_number
+from platform_api.http.query_parameters import Query, integer_schema
 from storage.errors import NotFound
 from storage.postgres.metrics import leaderboards
 from storage.records.accounts.accounts import Scope
@@ -114,8 +114,8 @@ class Leaderboards(Controller):
                     Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE),
                     "The board of this UTC day, today or earlier; without it, the latest.",
                 ),
-                "limit": (a_number(1, PLACES), f"Places in one page; {USUAL} unless said otherwise."),
-                "page": (a_number(), "A page by its number."),
+                "limit": (integer_schema(1, PLACES), f"Places in one page; {USUAL} unless said otherwise."),
+                "page": (integer_schema(), "A page by its number."),
             }
         ),
         responses=can_answer(401, 403, 404, 422) | UNCHANGED,

@@ -18,7 +18,14 @@ from platform_api.catalog.reading.search_pages import page_of
 from platform_api.http.links import API, addresses
 from platform_api.http.pagination import queried
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.http.query_parameters import (
+    Query,
+    boolean_schema,
+    choice_schema,
+    integer_schema,
+    list_schema,
+    text_schema,
+)
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from platform_api.search.search_views import Found, SearchInfo, found
 from storage.records.accounts.accounts import Scope
@@ -72,25 +79,28 @@ _MOMENT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 
 FindAnything = queried(
     {
-        "q": (a_text(MAX_TEXT), "Words, all of which must be there; the last may be a beginning. `query` too."),
-        "mode": (a_word(Mode), "By words (text, the default), by meaning, or by both. Creators: by words."),
-        "type": (a_word(SearchType), "What is searched for; model unless said otherwise."),
-        "types": (a_list(a_word(ModelType)), "Any of these types of model; creators of any."),
-        "baseModels": (a_list(a_text()), "Any of these families; creators who have published for any."),
-        "tags": (a_list(a_text()), "Any of these tags of the model; `tag` too. Not for creators."),
-        "usernames": (a_list(a_text()), "Of any of these creators; `username` too. Not for creators."),
-        "shapes": (a_list(a_word(ShapeWord)), "Any of these shapes. For images."),
-        "minWidth": (a_number(), "Pixels. For images."),
-        "minHeight": (a_number(), "Pixels. For images."),
-        "withMeta": (a_flag(), "true: how each image was made."),
-        "nsfw": (a_flag(), "true: every level; otherwise what has something for everybody."),
-        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits, one of which must be there; goes before nsfw."),
+        "q": (text_schema(MAX_TEXT), "Words, all of which must be there; the last may be a beginning. `query` too."),
+        "mode": (choice_schema(Mode), "By words (text, the default), by meaning, or by both. Creators: by words."),
+        "type": (choice_schema(SearchType), "What is searched for; model unless said otherwise."),
+        "types": (list_schema(choice_schema(ModelType)), "Any of these types of model; creators of any."),
+        "baseModels": (list_schema(text_schema()), "Any of these families; creators who have published for any."),
+        "tags": (list_schema(text_schema()), "Any of these tags of the model; `tag` too. Not for creators."),
+        "usernames": (list_schema(text_schema()), "Of any of these creators; `username` too. Not for creators."),
+        "shapes": (list_schema(choice_schema(ShapeWord)), "Any of these shapes. For images."),
+        "minWidth": (integer_schema(), "Pixels. For images."),
+        "minHeight": (integer_schema(), "Pixels. For images."),
+        "withMeta": (boolean_schema(), "true: how each image was made."),
+        "nsfw": (boolean_schema(), "true: every level; otherwise what has something for everybody."),
+        "browsingLevel": (integer_schema(0, WITH_BLOCKED), "Bits, one of which must be there; goes before nsfw."),
         "publishedFrom": (_MOMENT, "Published then or later; creators who have published since."),
         "publishedBefore": (_MOMENT, "Published earlier."),
-        "facets": (a_list(a_word(FacetName)), "Count the hits by these. Creators: type and baseModel; shape: images."),
-        "sort": (a_word(Sort), f"relevance unless said otherwise; other orders for mode=text. {_ORDERS}"),
-        "limit": (a_number(0, MOST), "Items in one page."),
-        "cursor": (a_text(200), "metadata.nextCursor of the page before, with the same other parameters."),
+        "facets": (
+            list_schema(choice_schema(FacetName)),
+            "Count the hits by these. Creators: type and baseModel; shape: images.",
+        ),
+        "sort": (choice_schema(Sort), f"relevance unless said otherwise; other orders for mode=text. {_ORDERS}"),
+        "limit": (integer_schema(0, MOST), "Items in one page."),
+        "cursor": (text_schema(200), "metadata.nextCursor of the page before, with the same other parameters."),
     }
 )
 

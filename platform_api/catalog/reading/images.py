@@ -19,7 +19,14 @@ from platform_api.http import downloads
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, PageRequest, page_parameters, queried, read_page_request
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.http.query_parameters import (
+    Query,
+    boolean_schema,
+    choice_schema,
+    integer_schema,
+    list_schema,
+    text_schema,
+)
 from storage.errors import LinkRefused, NotFound
 from storage.postgres.catalog import images, listing, models
 from storage.postgres.connection import Script
@@ -111,20 +118,20 @@ class ImagePage(msgspec.Struct, frozen=True, kw_only=True):
 ListImages = queried(
     {
         **page_parameters(MOST),
-        "modelId": (a_number(), "Of one model."),
-        "modelVersionId": (a_number(), "Of one version; `postId` is the same."),
-        "imageId": (a_number(), "One image."),
-        "username": (a_text(), "Whose images."),
-        "userId": (a_number(), "Whose images."),
-        "period": (a_word(Period), "Only images that are not older."),
-        "sort": (a_word(ImageSort), "Most Reactions unless said otherwise."),
-        "nsfw": (a_word(NsfwWord), "None, Soft, Mature and X go that far; true: only what is explicit."),
-        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits of the levels to show; goes before nsfw."),
-        "tags": (a_list(a_number()), "Ids of tags of the model."),
-        "baseModels": (a_list(a_text()), "Families, for example SD 1.5."),
-        "withMeta": (a_flag(), "true: how each image was made."),
-        "requiringMeta": (a_flag(), "true: only images that say how they were made."),
-        "withTags": (a_flag(), "true: the model's tags with each image."),
+        "modelId": (integer_schema(), "Of one model."),
+        "modelVersionId": (integer_schema(), "Of one version; `postId` is the same."),
+        "imageId": (integer_schema(), "One image."),
+        "username": (text_schema(), "Whose images."),
+        "userId": (integer_schema(), "Whose images."),
+        "period": (choice_schema(Period), "Only images that are not older."),
+        "sort": (choice_schema(ImageSort), "Most Reactions unless said otherwise."),
+        "nsfw": (choice_schema(NsfwWord), "None, Soft, Mature and X go that far; true: only what is explicit."),
+        "browsingLevel": (integer_schema(0, WITH_BLOCKED), "Bits of the levels to show; goes before nsfw."),
+        "tags": (list_schema(integer_schema()), "Ids of tags of the model."),
+        "baseModels": (list_schema(text_schema()), "Families, for example SD 1.5."),
+        "withMeta": (boolean_schema(), "true: how each image was made."),
+        "requiringMeta": (boolean_schema(), "true: only images that say how they were made."),
+        "withTags": (boolean_schema(), "true: the model's tags with each image."),
     }
 )
 

@@ -18,7 +18,7 @@ from platform_api.http import downloads
 from platform_api.http.links import number_of
 from platform_api.http.pagination import queried
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, a_number, a_text
+from platform_api.http.query_parameters import Query, integer_schema, text_schema
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from platform_api.metrics.activity_buffer import ActivityBuffer
 from storage.errors import LinkRefused, NotFound
@@ -40,13 +40,13 @@ ROOT = "/api/download"
 
 DownloadQuery = queried(
     {
-        "type": (a_text(), "For example Model or VAE."),
-        "format": (a_text(), "For example SafeTensor."),
-        "size": (a_text(), "full or pruned."),
-        "fp": (a_text(), "For example fp16."),
-        "quantType": (a_text(), "For example Q4_K_M."),
-        "fileId": (a_number(), "One file."),
-        "token": (a_text(), "A key, for programs that can send no header. It is not logged."),
+        "type": (text_schema(), "For example Model or VAE."),
+        "format": (text_schema(), "For example SafeTensor."),
+        "size": (text_schema(), "full or pruned."),
+        "fp": (text_schema(), "For example fp16."),
+        "quantType": (text_schema(), "For example Q4_K_M."),
+        "fileId": (integer_schema(), "One file."),
+        "token": (text_schema(), "A key, for programs that can send no header. It is not logged."),
     }
 )
 

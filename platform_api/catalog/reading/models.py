@@ -18,7 +18,14 @@ from platform_api.catalog.reading.search_pages import page_of
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, page_parameters, queried, read_page_request
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, a_flag, a_list, a_number, a_text, a_word
+from platform_api.http.query_parameters import (
+    Query,
+    boolean_schema,
+    choice_schema,
+    integer_schema,
+    list_schema,
+    text_schema,
+)
 from platform_api.http.rate_limits import SEARCHES_WITH
 from storage.errors import Unauthenticated
 from storage.postgres.catalog import catalog, listing
@@ -46,29 +53,29 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 ListModels = queried(
     {
         **page_parameters(MOST),
-        "query": (a_text(MAX_TEXT), "Words, as in /search, best first unless sort says otherwise; without page."),
-        "tag": (a_text(), "The exact name of a tag; `tagname` too."),
-        "username": (a_text(), "Whose models; `user` too."),
-        "types": (a_list(a_word(ModelType)), "Repeated or joined by commas; `type` too."),
-        "baseModels": (a_list(a_text()), "Families, for example SD 1.5; `baseModel` too."),
-        "checkpointType": (a_word(CheckpointType), "Trained or merged checkpoints."),
-        "sort": (a_word(ModelSort), "Highest Rated unless said otherwise."),
-        "period": (a_word(Period), "Only models with a version that is not older."),
-        "nsfw": (a_flag(), "true: models of every level; otherwise those with something for everybody."),
-        "browsingLevel": (a_number(0, WITH_BLOCKED), "Bits, one of which a model must have; goes before nsfw."),
-        "favorites": (a_flag(), "Needs a key."),
-        "hidden": (a_flag(), "Needs a key."),
-        "primaryFileOnly": (a_flag(), "Only the primary file of each version."),
-        "allowCommercialUse": (a_list(a_word(CommercialUse)), "Any of these uses."),
-        "allowNoCredit": (a_flag(), "What the model's permissions say."),
-        "allowDerivatives": (a_flag(), "What the model's permissions say."),
-        "allowDifferentLicense": (a_flag(), "What the model's permissions say."),
-        "ids": (a_list(a_number()), "Only these models."),
-        "modelVersionIds": (a_list(a_number()), "Only models with one of these versions."),
-        "fileFormats": (a_list(a_text()), "Only models with a file of one of these formats."),
-        "supportsGeneration": (a_flag(), "true: only models that images can be drawn from here."),
-        "fromPlatform": (a_flag(), "Trained here, or uploaded."),
-        "archived": (a_flag(), "true: archived models too."),
+        "query": (text_schema(MAX_TEXT), "Words, as in /search, best first unless sort says otherwise; without page."),
+        "tag": (text_schema(), "The exact name of a tag; `tagname` too."),
+        "username": (text_schema(), "Whose models; `user` too."),
+        "types": (list_schema(choice_schema(ModelType)), "Repeated or joined by commas; `type` too."),
+        "baseModels": (list_schema(text_schema()), "Families, for example SD 1.5; `baseModel` too."),
+        "checkpointType": (choice_schema(CheckpointType), "Trained or merged checkpoints."),
+        "sort": (choice_schema(ModelSort), "Highest Rated unless said otherwise."),
+        "period": (choice_schema(Period), "Only models with a version that is not older."),
+        "nsfw": (boolean_schema(), "true: models of every level; otherwise those with something for everybody."),
+        "browsingLevel": (integer_schema(0, WITH_BLOCKED), "Bits, one of which a model must have; goes before nsfw."),
+        "favorites": (boolean_schema(), "Needs a key."),
+        "hidden": (boolean_schema(), "Needs a key."),
+        "primaryFileOnly": (boolean_schema(), "Only the primary file of each version."),
+        "allowCommercialUse": (list_schema(choice_schema(CommercialUse)), "Any of these uses."),
+        "allowNoCredit": (boolean_schema(), "What the model's permissions say."),
+        "allowDerivatives": (boolean_schema(), "What the model's permissions say."),
+        "allowDifferentLicense": (boolean_schema(), "What the model's permissions say."),
+        "ids": (list_schema(integer_schema()), "Only these models."),
+        "modelVersionIds": (list_schema(integer_schema()), "Only models with one of these versions."),
+        "fileFormats": (list_schema(text_schema()), "Only models with a file of one of these formats."),
+        "supportsGeneration": (boolean_schema(), "true: only models that images can be drawn from here."),
+        "fromPlatform": (boolean_schema(), "Trained here, or uploaded."),
+        "archived": (boolean_schema(), "true: archived models too."),
     }
 )
 
