@@ -66,7 +66,7 @@ COMMANDS: dict[str, CommandPlace] = {
         "Seal all that the previous sealing key sealed under the current one, wherever the two come from.",
     ),
     "notifications": CommandPlace(
-        "notifications.notifications:app", "What readers are told, and what could not be sent."
+        "notifications.notifications:app", "What readers are notified of, and what could not be sent."
     ),
     "events": CommandPlace("events.events:app", "Events that have no effect: given up after ten failures, or waiting."),
     "rebuild": CommandPlace(

@@ -58,7 +58,7 @@ _TAGS = (
     Tag("Leaderboards", "Whose works were taken up most, day by day."),
     Tag("Social", "Follows, reactions, comments."),
     Tag("Activity", "Counted acts, and how fresh the counts are."),
-    Tag("Notifications", "What you are told, where, and how often."),
+    Tag("Notifications", "What you are notified of, where, and how often."),
     Tag("Downloads", "Bytes of published files."),
     Tag("Moderation", "For moderators: take-downs and bans."),
     Tag("Keys", "API keys of your own."),

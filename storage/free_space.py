@@ -21,7 +21,7 @@ KEPT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Volume:
-    """A place on a disk of this machine. `name` is what callers are told; they are not told the folder."""
+    """A place on a disk of this machine. `name` is what callers read; they never read the folder."""
 
     name: str
     folder: Path
@@ -57,7 +57,7 @@ class Shortage:
     floor: int
 
     def __str__(self) -> str:
-        """What callers are told of it."""
+        """What callers read of it."""
         return (
             f"Only {in_units(self.free)} are free on the disk of the {self.volume.name}; {in_units(self.floor)} must "
             "stay free. Uploads and new jobs are taken again when the operator has made room; everything else works."

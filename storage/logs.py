@@ -60,9 +60,9 @@ def log_context(**fields: str | None) -> Generator[None]:
 
 def _event(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
     """What a line says besides its message, in order. `extra={"fields": {...}}` adds to it."""
-    said = cast(Mapping[str, Any], getattr(record, "fields", {}))
+    fields = cast(Mapping[str, Any], getattr(record, "fields", {}))
     run = {name: value for name in _FLOW_RUN if (value := getattr(record, name, None))}
-    event: dict[str, Any] = {**said, **run, **CONTEXT.get({})}
+    event: dict[str, Any] = {**fields, **run, **CONTEXT.get({})}
     if record.exc_info:
         event["exception"] = without_secrets(formatter.formatException(record.exc_info))
     return event
@@ -94,8 +94,8 @@ class TextLines(logging.Formatter):
         """The line of a record."""
         event = _event(record, self)
         exception = event.pop("exception", "")
-        said = "".join(f" {name}={value}" for name, value in event.items() if value is not None)
-        text = f"{_moment(record)} {record.levelname} {record.name}: {without_secrets(record.getMessage())}{said}"
+        fields = "".join(f" {name}={value}" for name, value in event.items() if value is not None)
+        text = f"{_moment(record)} {record.levelname} {record.name}: {without_secrets(record.getMessage())}{fields}"
         if not exception and "\n" not in text and "\r" not in text:
             return text
         return " | ".join(line.strip() for line in f"{text}\n{exception}".splitlines() if line.strip())

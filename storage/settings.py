@@ -559,5 +559,5 @@ def load_settings() -> Settings:
         # Never the values: some of them are secrets.
         faults = error.errors(include_input=False, include_url=False)
         named = [(variable_of(*(str(part) for part in fault["loc"])), fault["msg"]) for fault in faults]
-        said = [f"{name}: {message.removeprefix('Value error, ')}" for name, message in named]
-        raise InvalidSettings("; ".join(said)) from None
+        faults = [f"{name}: {message.removeprefix('Value error, ')}" for name, message in named]
+        raise InvalidSettings("; ".join(faults)) from None

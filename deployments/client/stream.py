@@ -92,7 +92,7 @@ def _one_connection(api: Api, path: str, last: int) -> Iterator[StreamEvent]:
 
 
 def _has_ended(api: Api, path: str) -> bool:
-    """Whether a stream that closed did so because the job's end was told before."""
+    """Whether a stream that closed did so because the job's end was reported before."""
     response = api.http.get(path)
     raise_for_problem(response)
     state: object = msgspec.json.decode(response.content, type=dict[str, Any]).get("state")

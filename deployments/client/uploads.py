@@ -60,8 +60,8 @@ def _begun(api: Api, remembered: Path) -> str | None:
 
 
 def _begin(api: Api, version_id: int, path: Path, sha256: str) -> str:
-    said = {"versionId": str(version_id), "filename": path.name, "sha256": sha256}
-    metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in said.items())
+    fields = {"versionId": str(version_id), "filename": path.name, "sha256": sha256}
+    metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in fields.items())
     headers = {**TUS, "Upload-Length": str(path.stat().st_size), "Upload-Metadata": metadata}
     try:
         response = api.http.post(ROOT, headers=headers)
@@ -83,17 +83,17 @@ def _send(api: Api, address: str, path: Path, on_bytes: Callable[[int], None]) -
 
     So this loop is our own and not storage.backoff's: a try that brought bytes and then broke off is no failure.
     """
-    size, reached, told, fruitless = path.stat().st_size, -1, 0, 0
+    size, reached, reported, fruitless = path.stat().st_size, -1, 0, 0
 
-    def tell(count: int) -> None:
-        nonlocal told
-        on_bytes(count - told)
-        told = count
+    def report(count: int) -> None:
+        nonlocal reported
+        on_bytes(count - reported)
+        reported = count
 
     while True:
         try:
             offset = _offset(api, address)
-            tell(offset)
+            report(offset)
             if offset == size:
                 return
             fruitless = 0 if offset > reached else fruitless + 1
@@ -101,7 +101,7 @@ def _send(api: Api, address: str, path: Path, on_bytes: Callable[[int], None]) -
             response = api.http.patch(
                 address,
                 headers={**TUS, "Upload-Offset": str(offset), "Content-Type": MEDIA_TYPE},
-                content=_pieces(path, offset, tell),
+                content=_pieces(path, offset, report),
             )
             raise_for_problem(response)
         except httpx.TransportError as error:
@@ -113,9 +113,9 @@ def _send(api: Api, address: str, path: Path, on_bytes: Callable[[int], None]) -
         time.sleep(PAUSE_SECONDS * fruitless)
 
 
-def _pieces(path: Path, offset: int, tell: Callable[[int], None]) -> Iterator[bytes]:
+def _pieces(path: Path, offset: int, report: Callable[[int], None]) -> Iterator[bytes]:
     with path.open("rb") as stream:
         stream.seek(offset)
         while piece := stream.read(PIECE):
             yield piece
-            tell(stream.tell())
+            report(stream.tell())

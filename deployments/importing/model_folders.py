@@ -66,13 +66,13 @@ class FoundModel:
     def model_words(self) -> dict[str, object]:
         """The model, as the API takes a new one."""
         about, first = self.sidecar.model, self.files[0].described
-        said = {"nsfw": about.nsfw, "poi": about.poi}
+        flags = {"nsfw": about.nsfw, "poi": about.poi}
         return {
             "name": self.name,
             "type": self.type,
             "description": about.description or "",
             "tags": list(plain_tags(list(about.tags or ())) or first.tags),
-            **{key: True for key, value in said.items() if value},
+            **{key: True for key, value in flags.items() if value},
         }
 
     @property

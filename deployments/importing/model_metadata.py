@@ -68,25 +68,25 @@ class Described:
 
 def describe(facts: WeightsFacts) -> Described:
     """What the metadata and the tensors of a sound file say of it."""
-    said = facts.metadata
+    metadata = facts.metadata
     kind = _type(facts)
-    frequencies = _tag_frequencies(said)
+    frequencies = _tag_frequencies(metadata)
     return Described(
-        title=_first(said, "modelspec.title", "ss_output_name"),
+        title=_first(metadata, "modelspec.title", "ss_output_name"),
         type=kind,
         base_model=_base_model(facts),
-        trained_words=_trained_words(said, frequencies),
-        tags=_tags(said, frequencies),
-        description=_description(said),
-        steps=_count(said, "ss_steps") or _count(said, "ss_max_train_steps"),
-        epochs=_count(said, "ss_epoch") or _count(said, "ss_num_epochs"),
-        clip_skip=_count(said, "ss_clip_skip", most=12),
+        trained_words=_trained_words(metadata, frequencies),
+        tags=_tags(metadata, frequencies),
+        description=_description(metadata),
+        steps=_count(metadata, "ss_steps") or _count(metadata, "ss_max_train_steps"),
+        epochs=_count(metadata, "ss_epoch") or _count(metadata, "ss_num_epochs"),
+        clip_skip=_count(metadata, "ss_clip_skip", most=12),
     )
 
 
-def _first(said: Mapping[str, str], *keys: str) -> str | None:
-    """The first of these that says something; kohya writes None for what it was not told."""
-    values = (_clean(said.get(key, "")) for key in keys)
+def _first(metadata: Mapping[str, str], *keys: str) -> str | None:
+    """The first of these that says something; kohya writes None for what it was not given."""
+    values = (_clean(metadata.get(key, "")) for key in keys)
     return next((value for value in values if value and value != "None"), None)
 
 
@@ -94,8 +94,8 @@ def _clean(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-def _count(said: Mapping[str, str], key: str, most: int = 100_000_000) -> int | None:
-    text = said.get(key, "").strip()
+def _count(metadata: Mapping[str, str], key: str, most: int = 100_000_000) -> int | None:
+    text = metadata.get(key, "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most else None
 
 
@@ -112,12 +112,12 @@ def _type(facts: WeightsFacts) -> ModelType:
 
 
 def _base_model(facts: WeightsFacts) -> str:
-    said = facts.metadata
-    if _first(said, "ss_base_model_version") == "sd1":  # a fine-tune of this platform
-        side = _first(said, "ss_resolution") or ""
+    metadata = facts.metadata
+    if _first(metadata, "ss_base_model_version") == "sd1":  # a fine-tune of this platform
+        side = _first(metadata, "ss_resolution") or ""
         return catalogue_name("sd1", int(re.sub(r"\D.*", "", side) or 0))
     for key, known in (("modelspec.architecture", _ARCHITECTURES), ("ss_base_model_version", _KOHYA)):
-        text = (_first(said, key) or "").lower()
+        text = (_first(metadata, key) or "").lower()
         for pattern, name in known:
             if text and re.match(pattern, text):
                 return name
@@ -135,18 +135,18 @@ def _base_by_tensors(facts: WeightsFacts) -> str:
     return OTHER
 
 
-def _tag_frequencies(said: Mapping[str, str]) -> Mapping[str, Mapping[str, int]]:
+def _tag_frequencies(metadata: Mapping[str, str]) -> Mapping[str, Mapping[str, int]]:
     """kohya's `ss_tag_frequency`: folder to tag to how many images have it. Empty when it is anything else."""
     try:
-        found = msgspec.json.decode(said.get("ss_tag_frequency", "{}"), type=dict[str, dict[str, int]])
+        found = msgspec.json.decode(metadata.get("ss_tag_frequency", "{}"), type=dict[str, dict[str, int]])
     except (msgspec.DecodeError, RecursionError):
         return {}
     return {folder: {_clean(tag): count for tag, count in tags.items()} for folder, tags in found.items()}
 
 
-def _concepts(said: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+def _concepts(metadata: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     """What the folders of the training images are named for: kohya's `10_sks dog` repeats `sks dog` ten times."""
-    folders = [*frequencies, *_keys(said.get("ss_dataset_dirs", "{}"))]
+    folders = [*frequencies, *_keys(metadata.get("ss_dataset_dirs", "{}"))]
     for folder in folders:
         match = _CONCEPT.fullmatch(folder)
         if match:
@@ -161,13 +161,13 @@ def _keys(text: str) -> list[str]:
     return list(cast(dict[str, Any], found)) if isinstance(found, dict) else []
 
 
-def _trained_words(said: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+def _trained_words(metadata: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     """The trigger phrase, else what the image folders are named for with the tags that all of their images have."""
-    phrase = _first(said, "modelspec.trigger_phrase")
+    phrase = _first(metadata, "modelspec.trigger_phrase")
     if phrase:
         return (phrase[:300],)
     everywhere = [tag for tags in frequencies.values() for tag in _most_frequent(tags)]
-    words = [word for word in dict.fromkeys((*_concepts(said, frequencies), *everywhere)) if 0 < len(word) <= 300]
+    words = [word for word in dict.fromkeys((*_concepts(metadata, frequencies), *everywhere)) if 0 < len(word) <= 300]
     return tuple(words[:MOST_WORDS])
 
 
@@ -177,11 +177,11 @@ def _most_frequent(tags: Mapping[str, int]) -> list[str]:
     return [tag for tag, count in tags.items() if count == most > 1]
 
 
-def _tags(said: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+def _tags(metadata: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     counts = Counter[str]()
     for tags in frequencies.values():
         counts.update(tags)
-    own = (_first(said, "modelspec.tags") or "").split(",")
+    own = (_first(metadata, "modelspec.tags") or "").split(",")
     return plain_tags([*own, *(tag for tag, _ in counts.most_common(MOST_TAGS))])
 
 
@@ -203,7 +203,7 @@ _FACTS = (
 )
 
 
-def _description(said: Mapping[str, str]) -> str:
-    facts = [f"{label} {value}" for key, label in _FACTS if (value := _first(said, key))]
-    own = _first(said, "modelspec.description") or ""
+def _description(metadata: Mapping[str, str]) -> str:
+    facts = [f"{label} {value}" for key, label in _FACTS if (value := _first(metadata, key))]
+    own = _first(metadata, "modelspec.description") or ""
     return "\n".join(filter(None, [own, ", ".join(facts)]))[:15_000]

@@ -22,7 +22,7 @@ from flows.relay.alerts import CRASHED_BY_US, FAIL, OURS, SILENT, STAY_LATE
 SILENT_AFTER = timedelta(seconds=90)
 # Prefect calls a run Late 15 s after its time; a worker that has its hands full takes it a little later.
 LATE_FOR = timedelta(minutes=3)
-# Flows that keep things up to date. Jobs wait for their turn by right, and how they end is told to their owners.
+# Flows that keep things up to date. Jobs wait for their turn by right, and their owners are notified of their end.
 UPKEEP = {"prefect.resource.role": "work-pool", "prefect.resource.name": "light"}
 
 
@@ -58,7 +58,7 @@ def late_runs_are_told(within: timedelta = LATE_FOR) -> AutomationCore:
     """A run that has become Late and does not begin for a while more: no worker takes it."""
     return AutomationCore(
         name=f"{OURS}{STAY_LATE}",
-        description="The relay tells moderators, since a missing worker would not.",
+        description="The relay notifies moderators, since a missing worker would not.",
         trigger=EventTrigger(
             after={"prefect.flow-run.Late"},
             expect={"prefect.flow-run.*"},
@@ -77,7 +77,7 @@ def failed_runs_are_told() -> AutomationCore:
     """A run that did not do what it was started for."""
     return AutomationCore(
         name=f"{OURS}{FAIL}",
-        description="The relay tells moderators, once an hour for each flow.",
+        description="The relay notifies moderators, once an hour for each flow.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.TimedOut", "prefect.flow-run.Crashed"},
             match={"prefect.resource.id": ["prefect.flow-run.*"]},  # pyright: ignore[reportArgumentType]

@@ -31,11 +31,11 @@ def as_json(part: str, line: str) -> str:
     """A JSON object with the part's name. A line that is one already (our own parts') keeps its fields; what the others
     say (Postgres, Valkey, MLflow) becomes the message."""
     try:
-        said = cast(object, msgspec.json.decode(line))
+        decoded = cast(object, msgspec.json.decode(line))
     except msgspec.DecodeError:
-        said = None
-    if isinstance(said, dict):
-        fields = cast(dict[str, Any], said)
+        decoded = None
+    if isinstance(decoded, dict):
+        fields = cast(dict[str, Any], decoded)
     else:
         fields = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z", "message": line}
     return msgspec.json.encode({"part": part, **fields}).decode()

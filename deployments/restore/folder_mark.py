@@ -1,4 +1,4 @@
-"""How a folder that `darkroom restore` fills is told from one that it has filled."""
+"""How a folder that `darkroom restore` fills is distinguished from one that it has filled."""
 
 from __future__ import annotations
 

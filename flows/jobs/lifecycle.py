@@ -208,7 +208,7 @@ def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) 
 
 
 def _cancelled_in_prefect() -> bool:
-    """Whether the termination comes from Prefect's cancel button; else the process is only told to stop."""
+    """Whether the termination comes from Prefect's cancel button; else the process is only asked to stop."""
     if not flow_run.id:
         return False
     try:

@@ -18,7 +18,15 @@ from functools import partial
 from prefect import flow
 
 from flows.notifications.channels.mapping import senders
-from flows.notifications.channels.protocol import GiveUp, Item, Outcome, Parcel, Sender, Told, TryAgain
+from flows.notifications.channels.protocol import (
+    Item,
+    Message,
+    Outcome,
+    PermanentFailure,
+    Sender,
+    Sent,
+    TemporaryFailure,
+)
 from flows.notifications.gathering import gather, utc_now
 from flows.runs import draining_flows
 from flows.runs.crash_points import reach
@@ -119,18 +127,18 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "the reader's address is not in use"))
         return True
     if sending.purpose is Purpose.NOTIFY and not items:
-        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "what it told is forgotten, or hidden"))
+        stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "its notifications are gone or hidden"))
         return True
     try:
         outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))
     except DarkroomError as error:
-        outcome = TryAgain(f"{error}")
+        outcome = TemporaryFailure(f"{error}")
     except Exception as error:  # noqa: BLE001 - a sending that breaks its sender must not hold up the others
         _log().exception("sending %s broke its sender", sending.id)
-        outcome = TryAgain(f"{type(error).__name__}: {error}")
+        outcome = TemporaryFailure(f"{type(error).__name__}: {error}")
     reach(stores.settings, "sending-called")
     run_with_retries(stores, partial(note, sending, endpoint, outcome))
-    if isinstance(outcome, Told):
+    if isinstance(outcome, Sent):
         run_with_retries(stores, partial(_renew, stores, endpoint))
     return True
 
@@ -145,12 +153,12 @@ def _renew(stores: Stores, endpoint: Endpoint) -> Script[None]:
 def note(sending: Sending, endpoint: Endpoint, outcome: Outcome) -> Script[None]:
     """Write down how a try went: ended, given up for good, or to be tried again."""
     match outcome:
-        case Told():
+        case Sent():
             yield from sendings.end(sending, SendingState.SENT)
-        case GiveUp(reason=reason):
+        case PermanentFailure(reason=reason):
             yield from endpoints.suspend(endpoint.id, reason)
             yield from _give_up(sending, reason)
-        case TryAgain(reason=reason, after_seconds=after):
+        case TemporaryFailure(reason=reason, after_seconds=after):
             pause = retry_pause(sending.attempts, random.SystemRandom())
             if pause is None:
                 yield from _give_up(sending, reason)
@@ -174,11 +182,11 @@ def _load(sending: Sending) -> Script[tuple[Endpoint | None, list[SentItem]]]:
     return (endpoint if endpoint.state is wanted else None), items
 
 
-def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: Seal) -> Parcel:
+def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: Seal) -> Message:
     secrets = [endpoint.secret]
     if endpoint.old_secret is not None and endpoint.old_until is not None and endpoint.old_until > utc_now():
         secrets.append(endpoint.old_secret)
-    return Parcel(
+    return Message(
         id=sending.id,
         purpose=sending.purpose,
         reader=sending.reader,

@@ -1,4 +1,4 @@
-"""Which events are told, and to whom. Statements alone: the relay runs them as an event's effect."""
+"""Which events are notified of, and to whom. Statements alone: the relay runs them as an event's effect."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ToldEvent: TypeAlias = (
     | events.CommentWritten
     | events.CommentEdited
 )
-"""Events that somebody is told of."""
+"""Events that somebody is notified of."""
 
 
 def expand(event: ToldEvent) -> Script[list[int]]:
@@ -80,7 +80,7 @@ def _of_job(event: events.JobSucceeded | events.JobFailed | events.SampleReady) 
 
 
 def _followed(event: events.FollowAdded) -> Script[list[int]]:
-    """Who follows again is not told of again."""
+    """Who follows again is not notified of again."""
     follower = yield from accounts.account(event.follower_id)
     followed = yield from accounts.account(event.followed_id)
     content = NewFollower(by=follower.name)
@@ -90,7 +90,8 @@ def _followed(event: events.FollowAdded) -> Script[list[int]]:
 
 
 def _commented(event: events.CommentWritten | events.CommentEdited) -> Script[list[int]]:
-    """Whom it mentions is told that alone; else whose the thing is, and who wrote the comment that it replies to."""
+    """Whom it mentions is notified of that alone; else whose the thing is, and who wrote the comment that it replies
+    to."""
     comment = yield from social.comment_by_id(event.comment_id)
     if comment.content is None:
         return []  # it was deleted meanwhile, or its author is banned

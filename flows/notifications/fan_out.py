@@ -1,8 +1,8 @@
 """@flow fan-out-notifications: an event worth telling becomes one delivery for each reader and channel.
 
 The deliveries are written by statements over chunks of readers, each with the cursor behind it in one transaction, so
-memory does not follow the number of readers and a crash repeats at most one chunk. The list in the app is told by this
-alone; what leaves the platform waits for deliver-notifications. What is old is forgotten by apply-retention.
+memory does not follow the number of readers and a crash repeats at most one chunk. The list in the app is filled by
+this alone; what leaves the platform waits for deliver-notifications. What is old is forgotten by apply-retention.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def fan_out_notifications() -> int:
         if stores is None:
             return 0
         work = draining_flows.Work()
-        told = draining_flows.drain_until_idle(
+        done = draining_flows.drain_until_idle(
             stores,
             FAN_OUT,
             "notifications",
@@ -42,36 +42,36 @@ def fan_out_notifications() -> int:
             draining_flows.IDLE_SECONDS,
         )
         lag = stores.database.run(notifications.lag())
-        if told:
+        if done:
             after = {"waiting_after": lag.waiting, "lag_seconds_after": lag.oldest_seconds, "failed": lag.failed}
             draining_flows.note_point(stores.settings, FAN_OUT, {**work.figures(), **after})
-    _log().info("%d notifications told, %d waiting, %d cannot be told", told, lag.waiting, lag.failed)
-    return told
+    _log().info("%d notifications fanned out, %d waiting, %d cannot be delivered", done, lag.waiting, lag.failed)
+    return done
 
 
 def fan_out(stores: Stores, seconds: float = math.inf) -> int:
-    """Tell everything that waits, the oldest first, and begin none after so many seconds.
+    """Fan out everything that waits, the oldest first, and begin none after so many seconds.
 
-    Returns how many notifications were told. Waits for a database that is away.
+    Returns how many notifications were fanned out. Waits for a database that is away.
     """
-    told, ends = 0, time.monotonic() + seconds
+    done, ends = 0, time.monotonic() + seconds
     while True:
         notification = run_with_retries(stores, notifications.waiting)
         if notification is None:
-            return told
+            return done
         _tell(stores, notification)
-        told += 1
+        done += 1
         if time.monotonic() >= ends:
-            return told
+            return done
 
 
 def _tell(stores: Stores, notification: Notification) -> None:
     try:
-        said = words(notification.content())
+        text = words(notification.content())
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one notification's words holds up no other
-        _log().error("notification %d (%s) cannot be told: %s", notification.id, notification.type, error)
+        _log().error("notification %d (%s) cannot be delivered: %s", notification.id, notification.type, error)
         stores.database.run(notifications.fail(notification, f"{type(error).__name__}: {error}"))
         return
-    run_with_retries(stores, partial(notifications.begin, notification, said))
+    run_with_retries(stores, partial(notifications.begin, notification, text))
     while run_with_retries(stores, partial(notifications.fan_out_chunk, notification)):
         reach(stores.settings, "notification-chunk-written")

@@ -30,13 +30,13 @@ def gather(now: datetime, debounce_seconds: float, limit: int = BATCH) -> Script
     settled = settled_at(bursts, pending, timedelta(seconds=debounce_seconds))
     wanted = [one for one in found if one not in unwanted]
     later = {one: moment for one in wanted if (moment := postponed_until(one, now, settled.get(one)))}
-    parcels = into_parcels([one for one in wanted if one not in later], settled.keys())
+    messages = into_parcels([one for one in wanted if one not in later], settled.keys())
     if unwanted:
         yield from deliveries.suppress(unwanted)
     if later:
         yield from deliveries.postpone(later)
-    if parcels:
-        yield from deliveries.put_into_sendings(parcels)
+    if messages:
+        yield from deliveries.put_into_sendings(messages)
     return len(found)
 
 
@@ -57,7 +57,7 @@ def comes_in_bursts(one: Due) -> bool:
 
 
 def settled_at(bursts: Iterable[Due], pending: Iterable[Settling], wait: timedelta) -> dict[Due, datetime]:
-    """When each is told: `wait` after it came, or with the first of its family that is told before that.
+    """When each is sent: `wait` after it came, or with the first of its family that is sent before that.
 
     So a burst is one call, and none of it waits longer than that.
     """
@@ -74,7 +74,7 @@ def settled_at(bursts: Iterable[Due], pending: Iterable[Settling], wait: timedel
 
 
 def postponed_until(one: Due, now: datetime, settled: datetime | None) -> datetime | None:
-    """When a due delivery is told instead of at `now`: when its family is, with its digest, or after quiet hours.
+    """When a due delivery is sent instead of at `now`: when its family is, with its digest, or after quiet hours.
 
     None for at once.
     """
@@ -95,7 +95,7 @@ def into_parcels(found: Iterable[Due], bursts: Collection[Due]) -> dict[UUID, li
     for one in found:
         family = (one.reader, one.channel, _family(one.type)) if one in bursts else one.id
         together[_group(one) if one.folds else family].append(one)
-    return {uuid4(): parcel for parcel in together.values()}
+    return {uuid4(): message for message in together.values()}
 
 
 def _family(kind: str) -> str:

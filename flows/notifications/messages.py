@@ -55,7 +55,7 @@ def words(content: Content) -> Words:
                 f"/api/v1/models/{content.model_id}",
             )
         case NewFollower():
-            return _words(f"{content.by} follows you", f"{content.by} is told when you publish.", "")
+            return _words(f"{content.by} follows you", f"{content.by} is notified when you publish.", "")
         case Commented():
             return _words(f"{content.by} commented on {content.on}", content.excerpt, _model(content.model_id))
         case Mentioned():

@@ -58,9 +58,9 @@ class Firings:
         self._heard: set[UUID] = set()
 
     def hear(self, now: datetime) -> list[str]:
-        """Tell of new firings, moderators once an hour for each automation and flow; returns what the log was told."""
+        """Report new firings, to moderators once an hour for each automation and flow; returns the lines of the log."""
         firings = self._orchestrator.firings(now - LOOK_BACK)
-        said: list[str] = []
+        lines: list[str] = []
         for firing in firings:
             if firing.id not in self._heard and _name(firing).startswith(OURS):
                 run = self._run_of(firing)
@@ -69,18 +69,18 @@ class Firings:
                 if wrong is None:
                     continue
                 if wrong and run and state:
-                    said.append(self._tell(firing, run, state))
+                    lines.append(self._report(firing, run, state))
             self._heard.add(firing.id)
         self._heard &= {firing.id for firing in firings}
-        return said
+        return lines
 
     def _run_of(self, firing: ReceivedEvent) -> FlowRun | None:
         return self._orchestrator.flow_run(UUID(firing.payload["triggering_labels"][RUN].removeprefix(f"{FLOW_RUN}.")))
 
-    def _tell(self, firing: ReceivedEvent, run: FlowRun, state: State[Any]) -> str:
+    def _report(self, firing: ReceivedEvent, run: FlowRun, state: State[Any]) -> str:
         flow, what = self._orchestrator.flow_of(run), _name(firing).removeprefix(OURS)
-        said = f"now {state.name} {state.message or ''}".strip()
-        detail = f"flow run {run.name} of {flow} ({run.id}), {said}"
+        lines = f"now {state.name} {state.message or ''}".strip()
+        detail = f"flow run {run.name} of {flow} ({run.id}), {lines}"
         log.error("alert: %s: %s", what, detail)
         key = f"alert:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
         notice = SystemNotice(title=f"Alert: {what}", text=detail, path="/health")
@@ -89,10 +89,10 @@ class Firings:
 
 
 def _is_wrong(what: str, state: State[Any] | None, since: timedelta) -> bool | None:
-    """Whether what an automation fired for is so, by the state of its run now; None while that cannot be told yet.
+    """Whether what an automation fired for is so, by the state of its run now; None while that is not known yet.
 
     A firing alone proves nothing. Prefect takes a run for silent whose last heartbeat came after its end: events come
-    through a queue of their own, and the one that tells of the end disarms no trigger that a later one has armed. A run
+    through a queue of their own, and the one that reports the end disarms no trigger that a later one has armed. A run
     may also have begun, been retried, or been deleted (as `up` does with what fell due while nobody ran) meanwhile.
     """
     if state is None:

@@ -102,7 +102,7 @@ class RelayRefusals:
     def _return_places(self) -> None:
         """Raises StoreFailure, with what is not returned yet still noted."""
         for error in sorted(set(self._unreturned.values())):
-            events = [event for event, said in self._unreturned.items() if said == error]
+            events = [event for event, reason in self._unreturned.items() if reason == error]
             self._database.run(outbox.wait_no_longer(error, *events))
             for event in events:
                 del self._unreturned[event]

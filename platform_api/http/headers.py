@@ -44,7 +44,7 @@ SAFE: Mapping[str, str] = {
 """Set unless the route has set its own."""
 
 CROSS_ORIGIN: Mapping[str, str] = {"Access-Control-Expose-Headers": ", ".join(EXPOSED)}
-"""What a page of another origin is told."""
+"""What a page of another origin may read."""
 
 PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",

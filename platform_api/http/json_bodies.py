@@ -1,4 +1,5 @@
-"""JSON bodies, read strictly: text is not a number, unknown fields are named, and every wrong field is told at once."""
+"""JSON bodies, read strictly: text is not a number, unknown fields are named, and every wrong field is reported at
+once."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ PageCursor = Annotated[
 
 
 class ConcurrencyLimit:
-    """At most so many at once for one holder, and in all. A request beyond that is told when to come back."""
+    """At most so many at once for one holder, and in all. A request beyond that is refused with the time to come
+    back."""
 
     def __init__(self, what: str, *, per_account: int, total: int, retry_after: int = 5) -> None:
         self._what, self._per_account, self._total, self._retry_after = what, per_account, total, retry_after

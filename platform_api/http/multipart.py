@@ -142,7 +142,8 @@ async def receive(
     *,
     arrived: Callable[[int], Awaitable[None]],
 ) -> Upload:
-    """Write the files of an upload into `folder`; `arrived` is told how many bytes have come, and may refuse them.
+    """Write the files of an upload into `folder`; `arrived` is called with how many bytes have come, and may refuse
+    them.
 
     Raises BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType, InvalidRequest, UploadRefused, and what `arrived`
     does. The rest of the body is then read for a while and dropped, so that the client gets to read why.

@@ -170,7 +170,7 @@ def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException)
 
 
 def answer_unforeseen_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
-    """The answer to a fault of our own: nothing of it is told, all of it is logged."""
+    """The answer to a fault of our own: nothing of it is shown, all of it is logged."""
     LOG.error(
         "failed %s %s", request.method, cast(Any, request.scope).get("path_template", "unmatched"), exc_info=error
     )

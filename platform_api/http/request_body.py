@@ -28,8 +28,8 @@ _GOES_ON = "The server stops and keeps what it has. Go on in a few seconds, from
 class Body:
     """A request's bytes as they come, never more than `limit`, and never waiting for ever.
 
-    `too_many` is what a client is told that sends more. `arrived` is told of each piece, by how many bytes have come,
-    and may refuse it.
+    `too_many` is what a client reads that sends more. `arrived` is called for each piece, with how many bytes have
+    come, and may refuse it.
     """
 
     def __init__(

@@ -57,12 +57,12 @@ def _log(scope: HTTPScope, seconds: float, cut: str | None) -> None:
     status = cast(int, state.get(STATUS, 0))
     caller = cast(_HasAccount | None, state.get("caller"))
     fields = {"ms": round(seconds * 1000, 1)}
-    said = {"account": caller and str(caller.account_id), "refused": state.get(REFUSED), "cut": cut}
+    more = {"account": caller and str(caller.account_id), "refused": state.get(REFUSED), "cut": cut}
     LOG.log(
         logging.WARNING if status >= 500 or not status else logging.INFO,
         "%s %s %s",
         scope["method"],
         state.get(ROUTE, UNMATCHED),
         status,
-        extra={"fields": fields | {name: value for name, value in said.items() if value is not None}},
+        extra={"fields": fields | {name: value for name, value in more.items() if value is not None}},
     )

@@ -240,8 +240,8 @@ def _check_most(count: int, limits: UploadSettings) -> None:
 def _check_count(count: int, limits: UploadSettings) -> None:
     _check_most(count, limits)
     if count < LEAST_IMAGES:
-        said = "No photo was sent" if count == 0 else "One photo is too few: a model would learn its background too"
-        raise UploadRefused("too_few_images", f"{said}. Send at least {LEAST_IMAGES}. {_ADVICE}")
+        reason = "No photo was sent" if count == 0 else "One photo is too few: a model would learn its background too"
+        raise UploadRefused("too_few_images", f"{reason}. Send at least {LEAST_IMAGES}. {_ADVICE}")
 
 
 async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threads: ThreadPool) -> list[CanonicalImage]:

@@ -48,7 +48,7 @@ async def accept(
 ) -> Response[SubmittedJob]:
     """Commit the job that a script submits and say where to follow it.
 
-    Raises FreeSpaceLow, but not for a repeat, whose job there is already: its caller is told of it.
+    Raises FreeSpaceLow, but not for a repeat, whose job there is already: its caller gets it.
     """
     try:
         await stores.free_space.check()
@@ -140,7 +140,7 @@ class JobRoutes(Controller):
         guards=[Requires(Scope.JOBS_READ)],
         responses={
             200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=EVENT_STREAM),
-            204: ResponseSpec(None, description="The job has ended and every event was told"),
+            204: ResponseSpec(None, description="The job has ended and every event was sent"),
             **can_answer(401, 403, 404, 422, 429),
         },
         media_type=EVENT_STREAM,

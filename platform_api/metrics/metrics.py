@@ -27,7 +27,7 @@ class Metrics(Controller):
 
     @get(
         "/",
-        guards=[Open("Prometheus asks without a key; the figures tell nothing of anybody's")],
+        guards=[Open("Prometheus asks without a key; the figures show nothing of anybody's")],
         media_type=MEDIA_TYPE,
         responses=can_answer(),
         summary="Figures",

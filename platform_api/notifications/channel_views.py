@@ -34,7 +34,7 @@ class ChannelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     channel: OutwardChannel
     address: Annotated[str, Meta(examples=["a…@example.com"])]
-    state: Annotated[EndpointState, Meta(description="Only an active address is told anything.")]
+    state: Annotated[EndpointState, Meta(description="Only an active address is sent anything.")]
     reason: Annotated[str | None, Meta(description="Why it is suspended. Register it again to use it again.")]
     created_at: datetime
     paused: Annotated[bool, Meta(description="The operator has paused the channel: what is due waits.")]

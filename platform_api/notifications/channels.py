@@ -1,4 +1,4 @@
-"""Where the caller is told outside the platform: addresses, their tests and secrets, and what was given up."""
+"""Where the caller is notified outside the platform: addresses, their tests and secrets, and what was given up."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ASKED_AT_MOST = 3
 
 
 class NotificationChannels(Controller):
-    """Where the caller is told outside the platform."""
+    """Where the caller is notified outside the platform."""
 
     path = "/notifications"
     tags = ("Notifications",)
@@ -128,8 +128,8 @@ class NotificationChannels(Controller):
     )
     async def rotate(self, stores: AsyncStores, caller: Caller) -> SecretView:
         """For a while webhooks carry a signature of each, so that a receiver can change over without a gap."""
-        told, secret = stores.settings.notifications, new_secret()
-        seal, overlap = Seal(told), told.secret_overlap_hours * 3600
+        notifying, secret = stores.settings.notifications, new_secret()
+        seal, overlap = Seal(notifying), notifying.secret_overlap_hours * 3600
 
         def script() -> Script[Endpoint]:
             rotated = yield from endpoints.rotate(caller.account.number, seal.seal(secret), overlap)

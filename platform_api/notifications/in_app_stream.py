@@ -54,7 +54,7 @@ async def follow(
         with announcements.waiting_for(subject) as waiter:
             clock = asyncio.get_running_loop()
             spoke = looked = clock.time()
-            told = after
+            sent = after
             while True:
                 waiter.woken.clear()
                 if waiter.stopping.begun:
@@ -62,15 +62,15 @@ async def follow(
                     return
                 if waiter.news or clock.time() - looked >= announcements.look_seconds:
                     looked, waiter.news = clock.time(), False
-                    if told is None:
-                        told = await _begin(stores, account.number)
-                        if told is not None:
-                            yield b"id: %d\nretry: 2000\n\n" % told
+                    if sent is None:
+                        sent = await _begin(stores, account.number)
+                        if sent is not None:
+                            yield b"id: %d\nretry: 2000\n\n" % sent
                     else:
-                        found = await _look(stores, account.number, told)
+                        found = await _look(stores, account.number, sent)
                         waiter.news = len(found) == MOST_AT_ONCE
                         for one in found:
-                            spoke, told = clock.time(), one.id
+                            spoke, sent = clock.time(), one.id
                             yield _event(one, stores)
                 if clock.time() - spoke >= KEEP_ALIVE_SECONDS:
                     spoke = clock.time()
@@ -89,11 +89,11 @@ async def _begin(stores: AsyncStores, reader: int) -> int | None:
         return None
 
 
-async def _look(stores: AsyncStores, reader: int, told: int) -> list[InApp]:
+async def _look(stores: AsyncStores, reader: int, sent: int) -> list[InApp]:
     """New ones. None while Postgres is away: the stream outlives that."""
     try:
         # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.
-        return await asyncio.shield(stores.database.run(in_app.after(reader, told, MOST_AT_ONCE)))
+        return await asyncio.shield(stores.database.run(in_app.after(reader, sent, MOST_AT_ONCE)))
     except StoreFailure as error:
         LOG.warning("notifications: %s, reader=%d", error.code, reader)
         return []

@@ -46,7 +46,7 @@ class UnreadView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class PreferenceView(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a type is told on a channel. `usual`: the reader has said nothing, this is the default."""
+    """How often a type is sent on a channel. `usual`: the reader has said nothing, this is the default."""
 
     type: TypeName
     channel: Channel
@@ -55,17 +55,17 @@ class PreferenceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PreferencesView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a reader is told of, how often, and when it is not to be woken."""
+    """What a reader is notified of, how often, and when it is not to be woken."""
 
     zone: Annotated[str, Meta(description="An IANA time zone.", examples=["Europe/Berlin"])]
     quiet_from: ClockTime | None
     quiet_to: ClockTime | None
     preferences: list[PreferenceView]
-    types: Annotated[dict[str, str], Meta(description="What each type tells.")]
+    types: Annotated[dict[str, str], Meta(description="What each type is about.")]
 
 
 class PreferenceWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often a type is to be told on a channel. What is shown in the app needs no digest: now or never."""
+    """How often a type is to be sent on a channel. What is shown in the app needs no digest: now or never."""
 
     type: TypeName
     channel: Channel
@@ -100,9 +100,9 @@ def unread_view(counts: dict[str, int]) -> UnreadView:
     return UnreadView(unread=sum(counts.values()), by_type=counts)
 
 
-def preferences_view(said: list[Preference], clocks: Clocks) -> PreferencesView:
-    """What a reader has said, with the defaults of the rest."""
-    wishes = {(one.type, one.channel): one.frequency for one in said}
+def preferences_view(chosen: list[Preference], clocks: Clocks) -> PreferencesView:
+    """What a reader has chosen, with the defaults of the rest."""
+    wishes = {(one.type, one.channel): one.frequency for one in chosen}
     return PreferencesView(
         zone=clocks.zone,
         quiet_from=_clock(clocks.quiet_from),
@@ -139,8 +139,8 @@ def read_wish(wish: PreferencesWish) -> tuple[list[Preference], Clocks]:
         faults["quietTo"] = "quietFrom and quietTo are given together or not at all"
     if faults:
         raise InvalidRequest(faults)
-    said = [Preference(type=name, channel=channel, frequency=often) for (name, channel), often in wanted.items()]
-    return said, Clocks(zone=wish.zone, quiet_from=_time(wish.quiet_from), quiet_to=_time(wish.quiet_to))
+    chosen = [Preference(type=name, channel=channel, frequency=often) for (name, channel), often in wanted.items()]
+    return chosen, Clocks(zone=wish.zone, quiet_from=_time(wish.quiet_from), quiet_to=_time(wish.quiet_to))
 
 
 def _clock(moment: time | None) -> str | None:

@@ -1,4 +1,5 @@
-"""Notifications in the app: the list, what is unread, the stream of new ones, and what a reader wants to be told."""
+"""Notifications in the app: the list, what is unread, the stream of new ones, and what a reader wants to be notified
+of."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ READ, WRITE = Scope.NOTIFICATIONS_READ, Scope.NOTIFICATIONS_WRITE
 
 
 class Notifications(Controller):
-    """What the caller is told in the app."""
+    """What the caller is notified of in the app."""
 
     path = "/notifications"
     tags = ("Notifications",)
@@ -132,7 +133,12 @@ class Notifications(Controller):
         allowed = state.stream_keys.allowing(caller.key.id)
         return in_app_stream.respond(stores, state.announcements, state.streams, caller.account, after, allowed)
 
-    @get("/preferences", guards=[Requires(READ)], responses=can_answer(401, 403), summary="What you want to be told")
+    @get(
+        "/preferences",
+        guards=[Requires(READ)],
+        responses=can_answer(401, 403),
+        summary="What you want to be notified of",
+    )
     async def preferences(self, stores: AsyncStores, caller: Caller) -> PreferencesView:
         """Every type on every channel, as you said or by default, and your quiet hours."""
         return await stores.database.run(_preferences(caller.account.number))
@@ -146,15 +152,15 @@ class Notifications(Controller):
     )
     async def set_preferences(self, stores: AsyncStores, caller: Caller, data: PreferencesWish) -> PreferencesView:
         """Replaces all that you said before. System messages pass quiet hours; nothing else that interrupts does."""
-        said, clocks = read_wish(data)
+        chosen, clocks = read_wish(data)
 
         def script() -> Script[PreferencesView]:
-            yield from preferences.replace(caller.account.number, said, clocks)
+            yield from preferences.replace(caller.account.number, chosen, clocks)
             return (yield from _preferences(caller.account.number))
 
         return await stores.database.run(script)
 
 
 def _preferences(reader: int) -> Script[PreferencesView]:
-    said = yield from preferences.said(reader)
-    return preferences_view(said, (yield from preferences.clocks(reader)))
+    chosen = yield from preferences.chosen(reader)
+    return preferences_view(chosen, (yield from preferences.clocks(reader)))

@@ -126,7 +126,7 @@ def read_last_event_id(header: str | None) -> int:
 async def respond(
     stores: AsyncStores, announcements: Announcements, streams: ConcurrencyLimit, job: Job, after: int, allowed: Allowed
 ) -> Response[Any]:
-    """The stream of a job after event `after`; 204 when it has ended and all was told, so that browsers stop asking.
+    """The stream of a job after event `after`; 204 when it has ended and all was sent, so that browsers stop asking.
 
     Of a job that ended long ago no event is kept: its row alone says how it ended.
 

@@ -18,8 +18,8 @@ RELAY_LATE_SECONDS = 30.0
 SEARCH_LATE_SECONDS = 30.0
 NOTIFICATIONS_LATE_SECONDS = 300.0
 OK, DEGRADED, DOWN = "ok", "degraded", "down"
-_OPENS = Open("load balancers and `darkroom up` ask without a key; it tells nobody's secrets")
-_LIVES = Open("whoever starts the process again asks without a key; it tells nothing", counted=False)
+_OPENS = Open("load balancers and `darkroom up` ask without a key; it shows nobody's secrets")
+_LIVES = Open("whoever starts the process again asks without a key; it shows nothing", counted=False)
 
 
 class Health(Controller):
@@ -71,12 +71,12 @@ def status_of(parts: Parts) -> str:
         return DOWN
     if parts.postgres != OK:
         return DEGRADED
-    relay, search, metrics, told = parts.relay, parts.search, parts.metrics, parts.notifications
+    relay, search, metrics, notifications = parts.relay, parts.search, parts.metrics, parts.notifications
     late = relay is not None and (relay.oldest_seconds > RELAY_LATE_SECONDS or bool(relay.dead or relay.failing))
     behind = search is not None and (search.state != OK or search.oldest_seconds > SEARCH_LATE_SECONDS)
     stale = metrics is not None and (metrics.state == PartitionState.LATE or bool(metrics.alerts))
-    untold = told is not None and told.oldest_seconds > NOTIFICATIONS_LATE_SECONDS
-    return DEGRADED if late or behind or stale or untold or parts.valkey != OK else OK
+    undelivered = notifications is not None and notifications.oldest_seconds > NOTIFICATIONS_LATE_SECONDS
+    return DEGRADED if late or behind or stale or undelivered or parts.valkey != OK else OK
 
 
 def _look(state: State) -> KeptLook[Parts]:

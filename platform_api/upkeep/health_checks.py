@@ -59,14 +59,14 @@ class KeptLook(Generic[T]):
 async def look(stores: AsyncStores) -> Parts:
     """How each part is now."""
     rows, valkey, answers = await asyncio.gather(_rows(stores), _valkey(stores), _search_answers(stores))
-    relay, search, metrics, told = rows
+    relay, search, metrics, notifications = rows
     return Parts(
         postgres="ok" if relay else await _without_an_answer(stores),
         valkey="ok" if valkey else "unavailable",
         relay=relay,
         search=search and _search_health(search, answers=answers),
         metrics=metrics,
-        notifications=told,
+        notifications=notifications,
     )
 
 

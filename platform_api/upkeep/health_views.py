@@ -39,12 +39,12 @@ class MetricsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What readers should have been told by now. The age is in seconds."""
+    """What readers should have been notified of by now. The age is in seconds."""
 
     waiting: Annotated[int, Meta(description="Notifications, deliveries and sendings that wait.")]
     oldest_seconds: Annotated[float, Meta(description="How late the oldest of them is.")]
     dead_letters: Annotated[
-        int, Meta(description="Sendings that were given up, and notifications that cannot be told.")
+        int, Meta(description="Sendings that were given up, and notifications that cannot be delivered.")
     ]
 
 

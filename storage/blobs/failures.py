@@ -18,9 +18,9 @@ def store_error(error: Exception, place: str = BLOB_STORE) -> DiskFull | StoreUn
     """The named error for a file system's own: `place` has no room left, or does not answer."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{place} has no room left. Free some space, then retry.")
-    said = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     return StoreUnavailable(
-        f"{place} does not answer ({type(error).__name__}{said}). Check that it is there (mounted, or reachable) and "
+        f"{place} does not answer ({type(error).__name__}{reason}). Check that it is there (mounted, or reachable) and "
         "that this process may write to it, then retry."
     )
 

@@ -182,10 +182,10 @@ def _check_family(name: str, facts: WeightsFacts, family: str, known: FamilyFile
     fitting = [layout for layout, stranger in strangers.items() if stranger is None]
     if not fitting:
         wanted = " or ".join(layout.what for layout in layouts)
-        said = next(iter(strangers.values()))
+        reason = next(iter(strangers.values()))
         raise WeightsRefused(
             "family",
-            f"{name} is not {wanted} of the family {family}: {said}. Check the version's base model and type.",
+            f"{name} is not {wanted} of the family {family}: {reason}. Check the version's base model and type.",
         )
     for key, tensor in facts.tensors.items():
         if tensor.dtype not in FLOATS:

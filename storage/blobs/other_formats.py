@@ -1,6 +1,6 @@
 """Files that are not safetensors: what each looks like, why it is not taken, and what to do instead.
 
-Nothing is opened, unpacked or decoded: the first bytes tell. A pickle is a program, so none is taken, whatever it is.
+Nothing is opened, unpacked or decoded: the first bytes decide. A pickle is a program, so none is taken, whatever it is.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def check_weights(
 def check_start(name: str, start: bytes, size: int) -> int:
     """How many bytes the header of a file of `size` bytes has, from its first START_BYTES, or all that it has.
 
-    Raises WeightsRefused when it is no safetensors file: a sender can be told before the rest has come.
+    Raises WeightsRefused when it is no safetensors file: a sender can be refused before the rest has come.
     """
     header_bytes = int.from_bytes(start[:LENGTH_BYTES], "little")
     if len(start) <= LENGTH_BYTES or start[LENGTH_BYTES] != ord("{"):

@@ -275,8 +275,8 @@ def _oldest(connection: psycopg.Connection[Any]) -> str:
         " where datname = current_database() and xact_start is not null and pid <> pg_backend_pid()"
         " order by xact_start limit 3"
     ).fetchall()
-    said = ", ".join(f"process {pid} ({name}, {state}) for {seconds} s" for pid, name, state, seconds in rows)
-    return f"Transactions are open: {said}." if said else "The transactions that held them have ended since."
+    sessions = ", ".join(f"process {pid} ({name}, {state}) for {seconds} s" for pid, name, state, seconds in rows)
+    return f"Transactions are open: {sessions}." if sessions else "The transactions that held them have ended since."
 
 
 def _holder(connection: psycopg.Connection[Any]) -> str:

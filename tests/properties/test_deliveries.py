@@ -68,7 +68,7 @@ class Deliveries(Machine):
         for channel, secret in ((Channel.EMAIL, None), (Channel.WEBHOOK, b"s")):
             put = endpoints.put(self.reader, channel, EndpointState.ACTIVE, shown="…", address=b"a", secret=secret)
             database.run(put)
-        self.told: dict[int, Delivery] = {}
+        self.deliveries: dict[int, Delivery] = {}
         self.calls: dict[UUID, Call] = {}
         self.claims: list[Sending] = []
         self.paused: set[Channel] = set()
@@ -76,7 +76,7 @@ class Deliveries(Machine):
         self.count, self.moment = 0, datetime.now(UTC) - timedelta(hours=1)
 
     @rule(channel=CHANNELS, folds=st.booleans())
-    def tell(self, channel: Channel, folds: bool) -> None:
+    def notify(self, channel: Channel, folds: bool) -> None:
         """Something for the reader; what was postponed to one time goes into one call."""
         self.count += 1
         [notification] = self.database.run(notifications.add(f"key {self.count}", NOTICE, [self.reader])) or [0]
@@ -89,7 +89,7 @@ class Deliveries(Machine):
             folds=folds,
             moment=self.moment if folds else None,
         )
-        self.told[row["id"]] = Delivery(channel)
+        self.deliveries[row["id"]] = Delivery(channel)
 
     @rule(channel=CHANNELS, frequency=st.sampled_from([Frequency.NOW, Frequency.NEVER]))
     def prefer(self, channel: Channel, frequency: Frequency) -> None:
@@ -99,9 +99,9 @@ class Deliveries(Machine):
     @rule(limit=st.sampled_from([1, 500]), crash=CRASHES)
     def gather(self, limit: int, crash: int | None) -> None:
         due = {
-            identity: told
-            for identity, told in sorted(self.told.items())
-            if told.state == "waiting" and told.sending is None and told.channel not in self.paused
+            identity: delivery
+            for identity, delivery in sorted(self.deliveries.items())
+            if delivery.state == "waiting" and delivery.sending is None and delivery.channel not in self.paused
         }
 
         def gathered(count: int) -> None:
@@ -110,16 +110,16 @@ class Deliveries(Machine):
             moved = [row for row in rows if row["state"] != "waiting" or row["sending_id"] is not None]
             assert len(moved) == count
             for row in moved:
-                told = self.told[row["id"]]
-                if told.channel in self.unwanted:
+                delivery = self.deliveries[row["id"]]
+                if delivery.channel in self.unwanted:
                     assert (row["state"], row["sending_id"]) == ("suppressed", None)
-                    told.state = "suppressed"
+                    delivery.state = "suppressed"
                 else:
                     assert row["sending_id"] not in self.calls
-                    told.sending = row["sending_id"]
-            for told in self.told.values():
-                if told.sending is not None and told.sending not in self.calls:
-                    self.calls[told.sending] = Call(told.channel)
+                    delivery.sending = row["sending_id"]
+            for delivery in self.deliveries.values():
+                if delivery.sending is not None and delivery.sending not in self.calls:
+                    self.calls[delivery.sending] = Call(delivery.channel)
 
         now = datetime.now(UTC) + timedelta(seconds=5)
         self.carry_out(gather(now, 0, limit), crash, None, gathered)
@@ -147,7 +147,7 @@ class Deliveries(Machine):
 
     def carried(self, sending: UUID) -> int:
         """How many deliveries a sending carries."""
-        return sum(told.sending == sending for told in self.told.values())
+        return sum(delivery.sending == sending for delivery in self.deliveries.values())
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), state=st.sampled_from(ENDS), crash=CRASHES)
@@ -162,9 +162,9 @@ class Deliveries(Machine):
             if newest:
                 call.state = state
                 single = "sent" if self.carried(claim.id) == 1 else "folded"
-                for told in self.told.values():
-                    if told.sending == claim.id and told.state == "waiting":
-                        told.state = single if state is SendingState.SENT else state
+                for delivery in self.deliveries.values():
+                    if delivery.sending == claim.id and delivery.state == "waiting":
+                        delivery.state = single if state is SendingState.SENT else state
 
         self.carry_out(sendings.end(claim, state, "why"), crash, None, ended)
 
@@ -189,9 +189,9 @@ class Deliveries(Machine):
 
         def replayed(_: Sending) -> None:
             call.state, call.attempts, call.now = "due", 0, True
-            for told in self.told.values():
-                if told.sending == identity and told.state == "dead":
-                    told.state = "waiting"
+            for delivery in self.deliveries.values():
+                if delivery.sending == identity and delivery.state == "dead":
+                    delivery.state = "waiting"
 
         refusal: type[DarkroomError] | None = None if call.state == "dead" and not anothers else NotFound
         reader = self.reader + 1 if anothers else self.reader
@@ -228,7 +228,7 @@ class Deliveries(Machine):
         """Where every delivery and every sending stands."""
         rows = self.execute("select id, state, sending_id from deliveries")
         assert {row["id"]: (row["state"], row["sending_id"]) for row in rows} == {
-            identity: (str(told.state), told.sending) for identity, told in self.told.items()
+            identity: (str(delivery.state), delivery.sending) for identity, delivery in self.deliveries.items()
         }
         found: list[dict[str, Any]] = self.execute("select id, state, attempts, channel from sendings")
         assert {row["id"]: (row["state"], row["attempts"], row["channel"]) for row in found} == {

@@ -196,7 +196,7 @@ def follow_job(api: Api, job: Job, display: Bars | Lines) -> Job:
 
 
 def _show(event: StreamEvent, display: Display, noted: set[int]) -> None:
-    """One event; `noted` are the steps whose samples were told of: each image of a step has an event of its own."""
+    """One event; `noted` are the steps whose samples were reported: each image of a step has an event of its own."""
     match event.kind:
         case "progress":
             display.tick(msgspec.convert(event.data, Tick, strict=False))

@@ -16,7 +16,9 @@ from storage.postgres.notifications import deliveries, notifications, sendings
 from storage.records.notifications.notifications import OUTWARD, Channel, SystemNotice
 from storage.settings import load_settings
 
-app = typer.Typer(help="What readers are told, and what could not be sent.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="What readers are notified of, and what could not be sent.", no_args_is_help=True, add_completion=False
+)
 
 Outward = Annotated[Channel, typer.Argument(help=f"One of: {', '.join(OUTWARD)}.")]
 
@@ -29,7 +31,7 @@ class NoAddress(DarkroomError):
 
 @app.command()
 def announce(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Names the announcement: the same key is told once.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Names the announcement: the same key is sent once.")],
     title: Annotated[str, typer.Argument(metavar="TITLE", help="One line.")],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A few sentences.")],
     account: Annotated[list[str] | None, typer.Option(help="Only these; repeat it. Default: everybody.")] = None,
@@ -37,7 +39,7 @@ def announce(
     """Tell everybody, or some accounts, as a system message: it passes quiet hours."""
     with operator_stores(load_settings()) as stores:
         added = stores.database.run(_announce(key, SystemNotice(title=title, text=text), account))
-    typer.echo("it is being told" if added else f"nothing: '{key}' was told before")
+    typer.echo("it is being sent" if added else f"nothing: '{key}' was sent before")
 
 
 @app.command()
@@ -55,7 +57,7 @@ def status() -> None:
         ("sendings given up", sending.dead_letters),
         ("channels paused", ", ".join(paused) or "none"),
     ]
-    rows += [(f"cannot be told: {one.key}", one.error) for one in failed]
+    rows += [(f"cannot be delivered: {one.key}", one.error) for one in failed]
     echo_table(("what", "now"), rows)
 
 

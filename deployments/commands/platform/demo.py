@@ -60,17 +60,17 @@ def start_platform(settings: Settings) -> None:
     began, console = time.monotonic(), Console()
     if holder(settings.data_folder) is None:
         typer.echo(f"starting the platform; its data is in {settings.data_folder}")
-    told: set[str] = set()
+    shown: set[str] = set()
     with console.status("starting", spinner="line") as status:
 
-        def tell() -> None:
+        def show() -> None:
             waited_for = waiting_parts(settings.data_folder)
-            if waited_for and waited_for not in told and not console.is_terminal:
+            if waited_for and waited_for not in shown and not console.is_terminal:
                 typer.echo(f"waiting for {waited_for}")
-            told.add(waited_for)
+            shown.add(waited_for)
             status.update(f"waiting for {waited_for or 'the first part'}")
 
-        start_detached(settings, while_waiting=tell)
+        start_detached(settings, while_waiting=show)
     typer.echo(f"the platform is up ({time.monotonic() - began:.0f} s)")
 
 
@@ -116,7 +116,7 @@ def show_privacy(api: Api, version_id: int, key_file: Path) -> None:
     status = httpx.get(f"{root}{path}", trust_env=False, timeout=30).status_code
     if status != HTTPStatus.NOT_FOUND:
         raise DemoIncomplete(f"model version {version_id} is private, but without a key the API answers {status}")
-    typer.echo("a fine-tune is private: the owner's key shows it, anybody else is told that there is no such model")
+    typer.echo("a fine-tune is private: the owner's key shows it, anybody else reads that there is no such model")
     typer.echo(f'  curl -H "Authorization: Bearer $(cat {key_file})" {root}/api/v1/models/{model_id}     # 200')
     typer.echo(f"  curl {root}/api/v1/models/{model_id}     # 404, until: darkroom publish {model_id}")
 

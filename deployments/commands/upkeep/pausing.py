@@ -25,7 +25,7 @@ def pause(flow: Flow) -> None:
     try:
         _with_both(flow, pausing.pause)
     except PrefectUnavailable as away:
-        typer.echo(f"{away} The relay tells it when it is back.")
+        typer.echo(f"{away} The relay reports it when it is back.")
     typer.echo(f"{flow} is paused; a run that has begun ends by itself. Go on with: darkroom resume {flow}")
 
 

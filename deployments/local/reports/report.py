@@ -98,7 +98,7 @@ def _with_children(pid: int) -> list[psutil.Process]:
 
 
 def proportional_memory(process: psutil.Process) -> int:
-    """Memory of a process with its share of what it shares (PSS), or its resident size where that is not told."""
+    """Memory of a process with its share of what it shares (PSS), or its resident size where that is not known."""
     try:
         full = process.memory_full_info()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):

@@ -1,7 +1,7 @@
 """A worker of one process work pool: `python -m deployments.local.workers.worker --pool training --limit 1`.
 
 Prefect's own worker class. `prefect worker start --type process` does the same, and is what other servers use; but a
-worker started so imports every Prefect integration that is installed, Dask among them, to tell the server their
+worker started so imports every Prefect integration that is installed, Dask among them, to report to the server their
 versions: 38 MB and a second of CPU for each worker.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
 
-from flows.notifications.channels.protocol import GiveUp, Outcome, Told, TryAgain
+from flows.notifications.channels.protocol import Outcome, PermanentFailure, Sent, TemporaryFailure
 from flows.notifications.channels.transport import CallFailed, PublicTransport
 from storage.errors import AddressRefused
 from storage.records.notifications.addresses import WebAddress
@@ -27,16 +27,16 @@ def post(
     try:
         answer = transport.post(address, body, headers)
     except AddressRefused as error:
-        return GiveUp(f"the address {error}")
+        return PermanentFailure(f"the address {error}")
     except CallFailed as error:
-        return TryAgain(str(error))
+        return TemporaryFailure(str(error))
     if 200 <= answer.status < 300:
-        return Told()
+        return Sent()
     if answer.status in ended:
-        return GiveUp(f"{who} answered {answer.status} {HTTPStatus(answer.status).phrase}")
+        return PermanentFailure(f"{who} answered {answer.status} {HTTPStatus(answer.status).phrase}")
     if 300 <= answer.status < 400:
-        return TryAgain(f"{who} answered {answer.status}; redirects are not followed")
-    return TryAgain(f"{who} answered {answer.status}", _wait(answer.headers.get("retry-after", "")))
+        return TemporaryFailure(f"{who} answered {answer.status}; redirects are not followed")
+    return TemporaryFailure(f"{who} answered {answer.status}", _wait(answer.headers.get("retry-after", "")))
 
 
 def _wait(retry_after: str) -> float:

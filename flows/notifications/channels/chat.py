@@ -23,8 +23,8 @@ from apprise.plugins.google_chat import NotifyGoogleChat
 from apprise.plugins.slack import NotifySlack
 from apprise.plugins.telegram import NotifyTelegram
 
-from flows.notifications.channels.brief import Brief, brief
-from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
+from flows.notifications.channels.protocol import Message, Outcome, PermanentFailure, Sent, TemporaryFailure
+from flows.notifications.channels.summary import Summary, summarize
 from storage.records.notifications.chat import ChatAddress, Service, read_chat_address
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _STATUS = re.compile(r"error=([0-9]{3})\b")
 
 
 class ChatSender:
-    """Sends parcels as chat messages."""
+    """Sends messages as chat messages."""
 
     def __init__(self, seconds: float, public_url: str) -> None:
         self._seconds, self._public_url = seconds, public_url
@@ -50,21 +50,22 @@ class ChatSender:
             app_id="Darkroom", app_url=public_url, http_redirects=False, image_url_mask="", image_url_logo=""
         )
 
-    def send(self, parcel: Parcel) -> Outcome:
-        """Post a parcel, within the time for one call. What a service says of a secret that ended, ends the address."""
-        address, said = read_chat_address(parcel.address), brief(parcel, self._public_url)
+    def send(self, message: Message) -> Outcome:
+        """Post a message, within the time for one call. What a service says of a secret that ended, ends the
+        address."""
+        address, summary = read_chat_address(message.address), summarize(message, self._public_url)
         heard = _Heard()
         try:
-            taken = _within(self._seconds, lambda: self._post(address, said, heard))
+            taken = _within(self._seconds, lambda: self._post(address, summary, heard))
         except TimeoutError:
-            return TryAgain(f"{address.service} took more than {self._seconds:g} s")
+            return TemporaryFailure(f"{address.service} took more than {self._seconds:g} s")
         if taken:
-            return Told()
+            return Sent()
         reason = f"{address.service} did not take it: {heard.last}"
         status = _STATUS.search(heard.last)
-        return GiveUp(reason) if status is not None and status[1] in _ENDED else TryAgain(reason)
+        return PermanentFailure(reason) if status is not None and status[1] in _ENDED else TemporaryFailure(reason)
 
-    def _post(self, address: ChatAddress, said: Brief, heard: _Heard) -> bool:
+    def _post(self, address: ChatAddress, summary: Summary, heard: _Heard) -> bool:
         plugin = _PLUGINS[address.service](asset=self._asset, **address.parts)
         # The library says yes or no; why not is a warning in its log. Its other lines hold the secret: they end here.
         plugin.logger = logging.Logger("chat", logging.WARNING)
@@ -73,8 +74,8 @@ class ChatSender:
         plugin.overflow_mode = OverflowMode.TRUNCATE
         messenger = Apprise(asset=self._asset)
         messenger.add(plugin)
-        body = f"{_plain(said.text)}\n{said.link}"
-        return bool(messenger.notify(title=_plain(said.title), body=body, body_format=NotifyFormat.TEXT))
+        body = f"{_plain(summary.text)}\n{summary.link}"
+        return bool(messenger.notify(title=_plain(summary.title), body=body, body_format=NotifyFormat.TEXT))
 
 
 class _Heard(logging.Handler):

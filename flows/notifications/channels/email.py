@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from flows.notifications.channels.protocol import GiveUp, Outcome, Parcel, Told, TryAgain
+from flows.notifications.channels.protocol import Message, Outcome, PermanentFailure, Sent, TemporaryFailure
 from storage.postgres.notifications.sendings import Purpose
 from storage.records.notifications.notification_links import Confirm, Unsubscribe
 from storage.records.policy.signed_links import SigningKeys
@@ -46,7 +46,7 @@ class EmailPart(NamedTuple):
 
 
 class EmailSender:
-    """Sends parcels as e-mail."""
+    """Sends messages as e-mail."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class EmailSender:
         self._settings, self._public_url, self._signing_keys = settings, public_url, signing_keys
         self._trust = trust or ssl.create_default_context()
 
-    def send(self, parcel: Parcel) -> Outcome:
+    def send(self, message: Message) -> Outcome:
         """Hand one e-mail to the mail server."""
         if not self._settings.smtp_host:
-            return TryAgain("no mail server: set DARKROOM_NOTIFICATIONS__SMTP_HOST")
-        message, taken = self.message(parcel), False
+            return TemporaryFailure("no mail server: set DARKROOM_NOTIFICATIONS__SMTP_HOST")
+        mail, taken = self.mail(message), False
         try:
             with self._session() as server:
-                server.send_message(message, self._settings.sender, [parcel.address])
+                server.send_message(mail, self._settings.sender, [message.address])
                 taken = True
         except smtplib.SMTPRecipientsRefused as error:
             code, text = next(iter(error.recipients.values()))
@@ -74,9 +74,9 @@ class EmailSender:
             return _refused(error.smtp_code, error.smtp_error)
         except (smtplib.SMTPException, OSError) as error:
             if taken:  # only the goodbye failed
-                return Told()
-            return TryAgain(f"the mail server: {type(error).__name__}: {str(error)[:200]}")
-        return Told()
+                return Sent()
+            return TemporaryFailure(f"the mail server: {type(error).__name__}: {str(error)[:200]}")
+        return Sent()
 
     @contextlib.contextmanager
     def _session(self) -> Generator[smtplib.SMTP]:
@@ -101,53 +101,56 @@ class EmailSender:
         finally:
             cut.cancel()
 
-    def message(self, parcel: Parcel) -> EmailMessage:
-        """A parcel as an e-mail."""
-        message = EmailMessage(policy=SMTP)
-        message["From"], message["To"] = self._settings.sender, parcel.address
-        message["Date"] = format_datetime(parcel.created_at)
-        message["Message-ID"] = f"<{parcel.id}@{self._settings.sender.rpartition('@')[2]}>"
-        message["Auto-Submitted"] = "auto-generated"
-        match parcel.purpose:
+    def mail(self, message: Message) -> EmailMessage:
+        """A message as an e-mail."""
+        mail = EmailMessage(policy=SMTP)
+        mail["From"], mail["To"] = self._settings.sender, message.address
+        mail["Date"] = format_datetime(message.created_at)
+        mail["Message-ID"] = f"<{message.id}@{self._settings.sender.rpartition('@')[2]}>"
+        mail["Auto-Submitted"] = "auto-generated"
+        match message.purpose:
             case Purpose.CONFIRM:
-                token = write_email_link(Confirm(endpoint_id=parcel.endpoint_id), self._signing_keys)
+                token = write_email_link(Confirm(endpoint_id=message.endpoint_id), self._signing_keys)
                 link = f"{self._public_url}{LINKS}/confirm?token={token}"
                 words = "Somebody, we hope you, asked Darkroom to write to this address. If it was not you, do nothing."
-                _write(
-                    message, "Confirm your e-mail address", [EmailPart("Confirm your e-mail address", words, link)], ""
-                )
+                _write(mail, "Confirm your e-mail address", [EmailPart("Confirm your e-mail address", words, link)], "")
             case Purpose.TEST:
-                _write(message, "A test from Darkroom", [EmailPart("It works", "This address can be told.", "")], "")
+                _write(
+                    mail,
+                    "A test from Darkroom",
+                    [EmailPart("It works", "This address receives notifications.", "")],
+                    "",
+                )
             case Purpose.NOTIFY:
-                self._tell(message, parcel)
-        return message
+                self._notify(mail, message)
+        return mail
 
-    def _tell(self, message: EmailMessage, parcel: Parcel) -> None:
-        types = tuple(sorted({item.type for item in parcel.items}))
-        token = write_email_link(Unsubscribe(reader=parcel.reader, types=types), self._signing_keys)
+    def _notify(self, mail: EmailMessage, message: Message) -> None:
+        types = tuple(sorted({item.type for item in message.items}))
+        token = write_email_link(Unsubscribe(reader=message.reader, types=types), self._signing_keys)
         stop = f"{self._public_url}{LINKS}/unsubscribe?token={token}"
-        message["List-Unsubscribe"] = f"<{stop}>"
-        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        mail["List-Unsubscribe"] = f"<{stop}>"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         parts = [
             EmailPart(item.words.title, item.words.text, self._public_url + item.words.path if item.words.path else "")
-            for item in parcel.items
+            for item in message.items
         ]
         title = parts[0].heading if len(parts) == 1 else f"{len(parts)} notifications: {parts[0].heading}"
-        _write(message, title, parts, stop)
+        _write(mail, title, parts, stop)
 
 
-def _write(message: EmailMessage, title: str, parts: list[EmailPart], stop: str) -> None:
+def _write(mail: EmailMessage, title: str, parts: list[EmailPart], stop: str) -> None:
     """Fill in the subject and both parts. `stop` is the address that ends e-mail of this kind; it may be empty."""
-    message["Subject"] = title
+    mail["Subject"] = title
     text, page = (_TEMPLATES.get_template(f"email.{kind}.jinja") for kind in ("txt", "html"))
-    message.set_content(text.render(parts=parts, stop=stop))
-    message.add_alternative(page.render(parts=parts, stop=stop), subtype="html")
+    mail.set_content(text.render(parts=parts, stop=stop))
+    mail.add_alternative(page.render(parts=parts, stop=stop), subtype="html")
 
 
 def _refused(code: int, text: bytes | str) -> Outcome:
-    said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    reason = f"the mail server answered {code} {said[:200]}"
-    return GiveUp(reason) if 500 <= code < 600 else TryAgain(reason)
+    reply = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    reason = f"the mail server answered {code} {reply[:200]}"
+    return PermanentFailure(reason) if 500 <= code < 600 else TemporaryFailure(reason)
 
 
 def _cut(server: smtplib.SMTP) -> None:

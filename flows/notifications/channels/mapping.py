@@ -16,11 +16,11 @@ from storage.settings import Settings
 
 def senders(settings: Settings) -> Mapping[Channel, Sender]:
     """A sender for each channel that leaves the platform."""
-    told, keys = settings.notifications, settings.api.signing_keys
-    transport, public_url = PublicTransport(told.call_seconds), settings.api.public_url
+    notifying, keys = settings.notifications, settings.api.signing_keys
+    transport, public_url = PublicTransport(notifying.call_seconds), settings.api.public_url
     return {
-        Channel.EMAIL: EmailSender(told, public_url, keys),
+        Channel.EMAIL: EmailSender(notifying, public_url, keys),
         Channel.WEBHOOK: WebhookSender(transport, public_url),
-        Channel.PUSH: PushSender(transport, told, public_url),
-        Channel.CHAT: ChatSender(told.call_seconds, public_url),
+        Channel.PUSH: PushSender(transport, notifying, public_url),
+        Channel.CHAT: ChatSender(notifying.call_seconds, public_url),
     }

@@ -1,4 +1,4 @@
-"""What a channel does: it takes one parcel to one address and says how that went."""
+"""What a channel does: it takes one message to one address and says how that went."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.records.notifications.notifications import Words
 
 @dataclass(frozen=True)
 class Item:
-    """One notification in a parcel."""
+    """One notification in a message."""
 
     id: int
     type: str
@@ -24,7 +24,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Message:
     """One sending, with its address and secrets open. `id` and `created_at` stay the same over retries."""
 
     id: UUID
@@ -40,12 +40,12 @@ class Parcel:
 
 
 @dataclass(frozen=True)
-class Told:
+class Sent:
     """The other side has taken it."""
 
 
 @dataclass(frozen=True)
-class TryAgain:
+class TemporaryFailure:
     """It was not taken, and may be later; not before `after_seconds` if the other side said so."""
 
     reason: str
@@ -53,18 +53,18 @@ class TryAgain:
 
 
 @dataclass(frozen=True)
-class GiveUp:
+class PermanentFailure:
     """It will never be taken at this address, which is used no more until its reader registers it again."""
 
     reason: str
 
 
-Outcome: TypeAlias = Told | TryAgain | GiveUp
+Outcome: TypeAlias = Sent | TemporaryFailure | PermanentFailure
 
 
 class Sender(Protocol):
     """One channel. `send` raises nothing for what the other side does: that is an outcome."""
 
-    def send(self, parcel: Parcel) -> Outcome:
-        """Take a parcel to its address, within the settings' time for one call."""
+    def send(self, message: Message) -> Outcome:
+        """Take a message to its address, within the settings' time for one call."""
         ...

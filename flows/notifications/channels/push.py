@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from py_vapid import Vapid02
 
 from flows.notifications.channels.answers import post
-from flows.notifications.channels.brief import brief
-from flows.notifications.channels.protocol import Outcome, Parcel
+from flows.notifications.channels.protocol import Message, Outcome
+from flows.notifications.channels.summary import summarize
 from flows.notifications.channels.transport import PublicTransport
 from storage.push_key import push_key
 from storage.records.notifications.addresses import WebAddress
@@ -36,7 +36,7 @@ SIGNED_FOR = timedelta(hours=12)
 
 
 class PushSender:
-    """Sends parcels as web push messages."""
+    """Sends messages as web push messages."""
 
     def __init__(
         self,
@@ -47,57 +47,57 @@ class PushSender:
     ) -> None:
         self._transport, self._settings, self._public_url, self._now = transport, settings, public_url, now
 
-    def send(self, parcel: Parcel) -> Outcome:
-        """Push a parcel. 404 and 410 say that the subscription has ended (RFC 8030, 7.3)."""
-        subscription = msgspec.json.decode(parcel.address, type=PushSubscription)
+    def send(self, message: Message) -> Outcome:
+        """Push a message. 404 and 410 say that the subscription has ended (RFC 8030, 7.3)."""
+        subscription = msgspec.json.decode(message.address, type=PushSubscription)
         address, (point, auth) = read_endpoint(subscription.endpoint), read_keys(subscription.keys)
         body: bytes = http_ece.encrypt(
-            self.message(parcel), private_key=ec.generate_private_key(ec.SECP256R1()), dh=point, auth_secret=auth
+            self.payload(message), private_key=ec.generate_private_key(ec.SECP256R1()), dh=point, auth_secret=auth
         )
-        headers = self._headers(parcel, address)
+        headers = self._headers(message, address)
         return post(self._transport, address, body, headers, who="the push service", ended=(404, 410))
 
-    def message(self, parcel: Parcel) -> bytes:
+    def payload(self, message: Message) -> bytes:
         """What the browser reads, at most MOST_BYTES of it: the text is shortened."""
-        said = brief(parcel, self._public_url)
+        summary = summarize(message, self._public_url)
 
         def written(length: int) -> bytes:
-            text = said.text if length == len(said.text) else said.text[:length] + "…"
+            text = summary.text if length == len(summary.text) else summary.text[:length] + "…"
             notification = {
-                "title": said.title,
+                "title": summary.title,
                 "body": text,
-                "navigate": said.link,
-                "tag": str(parcel.id),
-                "data": {"types": sorted({item.type for item in parcel.items})},
+                "navigate": summary.link,
+                "tag": str(message.id),
+                "data": {"types": sorted({item.type for item in message.items})},
             }
             return msgspec.json.encode({"web_push": 8030, "notification": notification})
 
-        whole = written(len(said.text))
+        whole = written(len(summary.text))
         if len(whole) <= MOST_BYTES:
             return whole
-        too_long = bisect_right(range(len(said.text)), MOST_BYTES, key=lambda length: len(written(length)))
+        too_long = bisect_right(range(len(summary.text)), MOST_BYTES, key=lambda length: len(written(length)))
         return written(max(0, too_long - 1))
 
-    def _headers(self, parcel: Parcel, address: WebAddress) -> dict[str, str]:
+    def _headers(self, message: Message, address: WebAddress) -> dict[str, str]:
         port = "" if address.port == 443 else f":{address.port}"
         claims = {
             "aud": f"https://{address.host}{port}",
             "exp": int((self._now() + SIGNED_FOR).timestamp()),
             "sub": f"mailto:{self._settings.sender}",
         }
-        key = push_key(self._settings, previous=parcel.sealed_before)
+        key = push_key(self._settings, previous=message.sealed_before)
         return {
             "Authorization": Vapid02(key).sign(claims)["Authorization"],
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
             "TTL": str(KEPT_SECONDS),
-            "Urgency": _urgency(parcel),
-            "Topic": base64.urlsafe_b64encode(parcel.id.bytes).decode().rstrip("="),
+            "Urgency": _urgency(message),
+            "Topic": base64.urlsafe_b64encode(message.id.bytes).decode().rstrip("="),
         }
 
 
-def _urgency(parcel: Parcel) -> str:
+def _urgency(message: Message) -> str:
     """How much of a battery it is worth: what passes quiet hours most, what was gathered least (RFC 8030, 5.3)."""
-    if any(item.type in TYPES and TYPES[item.type].always for item in parcel.items):
+    if any(item.type in TYPES and TYPES[item.type].always for item in message.items):
         return "high"
-    return "low" if len(parcel.items) > 1 else "normal"
+    return "low" if len(message.items) > 1 else "normal"

@@ -1,4 +1,4 @@
-"""What is said of a backup that is finished: its figures, and what is to be done all the same."""
+"""What is warnings of a backup that is finished: its figures, and what is to be done all the same."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class FinishedBackup:
 
     def complaint(self) -> str:
         """What is to be done although this backup is finished; empty when that is nothing."""
-        said: list[str] = []
+        warnings: list[str] = []
         if lost := self.manifest.lost:
-            said.append(
+            warnings.append(
                 f"{len(lost)} blobs that rows name were lost before it: {_some(lost)}. {self.place} has no whole copy "
                 "of them, in no backup: its backups share their blobs. Look in another place of backups. Where there "
                 "is no copy: docs/how-to/blobs.md."
             )
         if faults := self.dropped.faults:
-            said.append(
+            warnings.append(
                 f"older backups in {self.place} could not be tended: {_some(faults)} Until they can, blobs that no "
                 "other backup names stay. Verify such a backup (darkroom backup verify); delete its folder if it is "
                 "of no use."
             )
-        return f"Backup {self.manifest.name} is finished, but {' Also, '.join(said)}" if said else ""
+        return f"Backup {self.manifest.name} is finished, but {' Also, '.join(warnings)}" if warnings else ""
 
     def figures(self) -> dict[str, float]:
         """Figures for MLflow: counts, bytes and seconds."""

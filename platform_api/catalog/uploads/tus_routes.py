@@ -275,11 +275,11 @@ def _read_length(headers: Mapping[str, str], most: int) -> int:
 
 
 def _read_wanted(metadata: str) -> WantedFile:
-    said = tus.read_metadata(metadata)
-    version, name = said.get("versionId", ""), said.get("filename")
+    fields = tus.read_metadata(metadata)
+    version, name = fields.get("versionId", ""), fields.get("filename")
     if not (version.isascii() and version.isdigit() and len(version) <= 18) or name is None:
         raise InvalidRequest({"Upload-Metadata": "needs versionId, the version's number, and filename"})
-    return read_wanted(int(version), name, said.get("fileType"), said.get("sha256"))
+    return read_wanted(int(version), name, fields.get("fileType"), fields.get("sha256"))
 
 
 def _brings_bytes(headers: Mapping[str, str]) -> bool:

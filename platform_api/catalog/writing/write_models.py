@@ -143,7 +143,7 @@ class Publication(_Body, frozen=True, kw_only=True):
 
 
 class ModerationReason(_Body, frozen=True, kw_only=True):
-    """Why something is taken from everybody's sight; they are told."""
+    """Why something is taken from everybody's sight; they are notified."""
 
     reason: Reason
 

@@ -171,7 +171,7 @@ def user(number: int) -> Query[Account]:
 
 
 def ban(account: Account, reason: str) -> Query[Account]:
-    """Make an account's keys and models work no more; `reason` is what its owner is told."""
+    """Make an account's keys and models work no more; `reason` is what its owner reads."""
     return one(SQL["ban"], {"id": account.id, "reason": reason}, Account, f"No user {account.number}.")
 
 

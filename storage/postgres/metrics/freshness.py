@@ -84,16 +84,16 @@ def sound(now: datetime, late_after_seconds: float, backup_late_after_days: floa
     """Raise the alerts that are due at `now`, each once until it is cleared, and clear those that are not any more.
 
     With 0 days, nobody looks whether backups have stopped.
-    Moderators are told of a new one, as a system message, with the transaction that raises it.
+    Moderators are notified of a new one, as a system message, with the transaction that raises it.
     """
     flows = yield from report(now, late_after_seconds)
     long_ago = now - timedelta(seconds=late_after_seconds)
     due = alerts_due(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
     due |= yield from alerts.of_the_relay()
     due |= last_backup.alert_of((yield from last_backup.newest()), now, backup_late_after_days)
-    said = {"names": list(due), "details": list(due.values())}
-    yield from column(SQL["renew"], said, str)
-    names = yield from column(SQL["raise"], said, str)
+    values = {"names": list(due), "details": list(due.values())}
+    yield from column(SQL["renew"], values, str)
+    names = yield from column(SQL["raise"], values, str)
     for name in names:
         notice = SystemNotice(title=f"Alert: {name}", text=due[name], path="/health")
         yield from notifications.tell_moderators(f"alert:{name}:{now.isoformat()}", notice)

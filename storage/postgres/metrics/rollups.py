@@ -176,6 +176,6 @@ def _write_stats(
     """Write the counts of these, or of everything, where they changed; triggers place and announce them."""
     parameters: dict[str, Any] = {"models": models, "versions": versions, "images": images}
     written = 0
-    for name in ("model_stats", "version_stats", "image_stats"):  # a model's event then tells of its versions too
+    for name in ("model_stats", "version_stats", "image_stats"):  # a model's event then covers its versions too
         written += yield from count(SQL[name], parameters)
     return written

@@ -37,7 +37,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settling(msgspec.Struct, frozen=True, kw_only=True):
-    """When one reader is told on one channel what waits a moment for more of its type."""
+    """When one reader is notified on one channel what waits a moment for more of its type."""
 
     reader: int
     channel: Channel
@@ -81,11 +81,11 @@ def suppress(unwanted: Mapping[Due, str]) -> Query[list[int]]:
     return column(SQL["suppress"], {**_rows(unwanted), "reasons": list(unwanted.values())}, int)
 
 
-def put_into_sendings(parcels: Mapping[UUID, Sequence[Due]]) -> Script[None]:
+def put_into_sendings(messages: Mapping[UUID, Sequence[Due]]) -> Script[None]:
     """Make these sendings, each for some deliveries of one reader on one channel."""
-    first = _rows([parcel[0] for parcel in parcels.values()])
-    yield from column(SQL["add_sendings"], {**first, "sendings": list(parcels)}, UUID)
-    placed = [(one, sending) for sending, parcel in parcels.items() for one in parcel]
+    first = _rows([message[0] for message in messages.values()])
+    yield from column(SQL["add_sendings"], {**first, "sendings": list(messages)}, UUID)
+    placed = [(one, sending) for sending, message in messages.items() for one in message]
     rows = _rows([one for one, _ in placed])
     yield from column(SQL["put_into"], {**rows, "sendings": [sending for _, sending in placed]}, int)
 

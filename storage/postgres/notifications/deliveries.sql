@@ -3,10 +3,10 @@
 select pg_try_advisory_xact_lock(%(lock)s) as alone;
 
 -- due --
--- What is due, with all that decides whether and when it is told. What belongs into one digest stands together.
+-- What is due, with all that decides whether and when it is sent. What belongs into one digest stands together.
 select delivery.id, delivery.reader, delivery.channel, delivery.due_at, delivery.frequency, delivery.folds,
        delivery.created_at, notification.type,
-       coalesce(said.frequency = 'never', false) as unwanted,
+       coalesce(preference.frequency = 'never', false) as unwanted,
        account.status = 'banned' as banned,
        coalesce(endpoint.state, 'missing') as endpoint,
        coalesce(clocks.zone, 'UTC') as zone, clocks.quiet_from, clocks.quiet_to
@@ -16,14 +16,14 @@ select delivery.id, delivery.reader, delivery.channel, delivery.due_at, delivery
          limit %(limit)s) delivery
   join notifications notification on notification.id = delivery.notification_id
   join accounts account on account.number = delivery.reader
-  left join notification_preferences said
-    on said.type = notification.type and said.channel = delivery.channel and said.reader = delivery.reader
+  left join notification_preferences preference
+    on preference.type = notification.type and preference.channel = delivery.channel and preference.reader = delivery.reader
   left join endpoints endpoint on endpoint.reader = delivery.reader and endpoint.channel = delivery.channel
   left join notification_readers clocks on clocks.reader = delivery.reader
  order by delivery.due_at, delivery.reader, delivery.channel, delivery.id;
 
 -- settling --
--- When what waits a moment for others of its kind is told, for some readers and channels.
+-- When what waits a moment for others of its kind is sent, for some readers and channels.
 select delivery.reader, delivery.channel, notification.type, min(delivery.due_at) as due_at
   from unnest(%(readers)s::bigint[], %(channels)s::text[]) as asked (reader, channel)
   join deliveries delivery on delivery.reader = asked.reader and delivery.channel = asked.channel
@@ -62,7 +62,7 @@ update deliveries delivery set sending_id = put.sending_id, due_at = null
 returning delivery.id;
 
 -- wanted --
--- Something can be told now, and nobody is doing it.
+-- Something can be delivered now, and nobody is doing it.
 select drain_number(%(flow)s, %(lock)s) as number
  where exists (select from deliveries
                 where due_at <= now() and channel not in (select channel from channel_pauses))
@@ -78,7 +78,7 @@ select extract(epoch from least(
              where state = 'due' and channel not in (select channel from channel_pauses))) - now())::float8 as seconds;
 
 -- lag --
--- What could be told by now and is not, the age of the oldest in seconds, and what was given up.
+-- What could be delivered by now and is not, the age of the oldest in seconds, and what was given up.
 select (select count(*) from deliveries where due_at <= now()) as waiting,
        (select count(*) from sendings where state = 'due') as sendings,
        greatest(coalesce((select extract(epoch from now() - min(due_at)) from deliveries where due_at <= now()), 0),

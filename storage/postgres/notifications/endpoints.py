@@ -1,4 +1,4 @@
-"""Where readers are told outside the platform. Addresses and secrets come and go sealed."""
+"""Where readers are notified outside the platform. Addresses and secrets come and go sealed."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ _ORDER = "fan-out of notifications"
 
 
 class FanOutLag(msgspec.Struct, frozen=True, kw_only=True):
-    """How many notifications are not told to all of their readers, the age in seconds of the oldest, and how many
-    cannot be told."""
+    """How many notifications are not delivered to all of their readers, the age in seconds of the oldest, and how many
+    cannot be delivered."""
 
     waiting: int
     oldest_seconds: float
@@ -53,7 +53,7 @@ class FanOutLag(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailedNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification that cannot be told, and why."""
+    """A notification that cannot be delivered, and why."""
 
     id: int
     key: str
@@ -72,7 +72,7 @@ class CommentedOn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Query[list[int]]:
-    """Tell some readers, by their accounts' numbers, or everybody; returns the id, none when `key` was told before.
+    """Notify some readers, by their accounts' numbers, or everybody; returns the id, none when `key` was added before.
 
     Also none when the type is one that readers must ask for and none of them has.
     """
@@ -90,7 +90,7 @@ def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Que
 
 
 def tell_moderators(key: str, content: Content) -> Script[list[int]]:
-    """Tell those who keep order; returns the id, none when there is nobody or `key` was told before."""
+    """Notify those who keep order; returns the id, none when there is nobody or `key` was added before."""
     moderators = yield from column(SQL["moderators"], {}, int)
     return (yield from add(key, content, moderators)) if moderators else []
 
@@ -111,7 +111,7 @@ def commented_on(entity: Subject, entity_id: int) -> Query[CommentedOn]:
 
 
 def waiting() -> Query[Notification | None]:
-    """The oldest notification that is not told to all of its readers."""
+    """The oldest notification that is not delivered to all of its readers."""
     return maybe(SQL["waiting"], {}, Notification)
 
 
@@ -122,7 +122,7 @@ def begin(notification: Notification, words: Words) -> Query[list[int]]:
 
 
 def fail(notification: Notification, error: str) -> Query[list[int]]:
-    """Note that a notification cannot be told; it holds up no other."""
+    """Note that a notification cannot be delivered; it holds up no other."""
     return column(SQL["fail"], {"id": notification.id, "error": error[:2000]}, int)
 
 
@@ -168,13 +168,13 @@ def lag() -> Query[FanOutLag]:
 
 
 def failed(limit: int = 100) -> Query[list[FailedNotification]]:
-    """What cannot be told, the newest first."""
+    """What cannot be delivered, the newest first."""
     return many(SQL["failed"], {"limit": limit}, FailedNotification)
 
 
 def forget_old(keep_days: int, limit: int) -> Script[int]:
-    """Forget what was told more than `keep_days` ago, with what became of it, up to `limit` rows of each table; returns
-    how many rows. The keys of notifications stay: what was told once is not told again."""
+    """Forget what was delivered more than `keep_days` ago, with what became of it, up to `limit` rows of each table;
+    returns how many rows. The keys of notifications stay: what was delivered once is not told again."""
     old = {"days": keep_days, "limit": limit}
     forgotten = yield from count(SQL["forget_sendings"], old)
     ids = yield from column(SQL["old"], old, int)

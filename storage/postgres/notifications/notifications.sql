@@ -1,5 +1,5 @@
 -- add --
--- An event worth telling, once for its key. One that nobody has asked for and nobody is told of by default is left out.
+-- An event worth a notification, once for its key. One that nobody has asked for and nobody is notified of by default is left out.
 insert into notifications (key, type, details, audience, readers)
 select %(key)s, %(type)s, %(details)s, %(audience)s, %(readers)s
  where %(usual)s
@@ -13,7 +13,7 @@ returning id;
 select number from accounts where role = 'moderator' and status = 'active' order by number;
 
 -- add_published --
--- The newest public version of each of these models, told to the followers of its owner when it is new.
+-- The newest public version of each of these models, announced to the followers of its owner when it is new.
 insert into notifications (key, type, details, audience, readers)
 select 'version_published:' || version.id, 'version_published',
        jsonb_build_object('model_id', model.id, 'model_name', model.name, 'model_version_id', version.id,
@@ -30,7 +30,7 @@ on conflict (key) do nothing
 returning id;
 
 -- add_milestones --
--- The highest milestone that each of these models has reached, told to its owner once.
+-- The highest milestone that each of these models has reached, announced to its owner once.
 insert into notifications (key, type, details, audience, readers)
 select counted.type || ':' || model.id || ':' || max(milestone), counted.type,
        jsonb_build_object('model_id', model.id, 'model_name', model.name, 'count', max(milestone)),
@@ -60,7 +60,7 @@ select owner.number, owner.id as account_id, found.name, found.model_id
   join accounts owner on owner.id = found.account_id;
 
 -- waiting --
--- The oldest notification that is not told to all of its readers yet.
+-- The oldest notification that is not delivered to all of its readers yet.
 select id, key, type, details, audience, readers, created_at from notifications
  where done_at is null
  order by id
@@ -71,7 +71,7 @@ select id, key, type, details, audience, readers, created_at from notifications
 update notifications set title = %(title)s, text = %(text)s, path = %(path)s where id = %(id)s returning id;
 
 -- fail --
--- It cannot be told; nothing waits for it.
+-- It cannot be delivered; nothing waits for it.
 update notifications set error = %(error)s, done_at = now() where id = %(id)s and done_at is null returning id;
 
 -- lock --
@@ -99,10 +99,10 @@ select max(number) as last
 insert into deliveries (notification_id, reader, channel, state, frequency)
 select %(id)s, reader.number, 'in_app', 'sent', 'now'
   from readers_between(%(audience)s, %(readers)s::bigint[], %(reached)s, %(last)s) as reader (number)
-  left join notification_preferences said
-    on said.type = %(type)s and said.channel = 'in_app' and said.reader = reader.number
-   and said.reader > %(reached)s and said.reader <= %(last)s
- where coalesce(said.frequency, %(usual)s) <> 'never'
+  left join notification_preferences preference
+    on preference.type = %(type)s and preference.channel = 'in_app' and preference.reader = reader.number
+   and preference.reader > %(reached)s and preference.reader <= %(last)s
+ where coalesce(preference.frequency, %(usual)s) <> 'never'
  order by reader.number
 on conflict (reader, channel, notification_id) do nothing;
 
@@ -116,9 +116,9 @@ select %(id)s, endpoint.reader, endpoint.channel, 'waiting', wanted.frequency, n
    and endpoint.reader > %(reached)s and endpoint.reader <= %(last)s
   join unnest(%(channels)s::text[], %(frequencies)s::text[]) as usual (channel, frequency)
     on usual.channel = endpoint.channel
-  left join notification_preferences said
-    on said.type = %(type)s and said.channel = endpoint.channel and said.reader = endpoint.reader
- cross join lateral (select coalesce(said.frequency, usual.frequency) as frequency) wanted
+  left join notification_preferences preference
+    on preference.type = %(type)s and preference.channel = endpoint.channel and preference.reader = endpoint.reader
+ cross join lateral (select coalesce(preference.frequency, usual.frequency) as frequency) wanted
  where wanted.frequency <> 'never'
  order by endpoint.reader, endpoint.channel
 on conflict (reader, channel, notification_id) do nothing;
@@ -145,7 +145,7 @@ update notifications set done_at = now() where id = %(id)s and done_at is null r
 select drain_number(%(flow)s, %(lock)s) as number where exists (select from notifications where done_at is null);
 
 -- lag --
--- Notifications that are not told to all, the age of the oldest, and those that cannot be told.
+-- Notifications that are not delivered to all, the age of the oldest, and those that cannot be delivered.
 select count(*) filter (where done_at is null) as waiting,
        coalesce(extract(epoch from now() - min(created_at) filter (where done_at is null)), 0)::float8 as oldest_seconds,
        count(*) filter (where error is not null) as failed

@@ -1,4 +1,4 @@
-"""How often each reader wants to be told of what on which channel, and when not to be woken."""
+"""How often each reader wants to be notified of what on which channel, and when not to be woken."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
         return QuietHours(zone=self.zone, start=self.quiet_from, end=self.quiet_to)
 
 
-def said(reader: int) -> Query[list[Preference]]:
+def chosen(reader: int) -> Query[list[Preference]]:
     """What a reader has said."""
-    return many(SQL["said"], {"reader": reader, "types": list(TYPES), "channels": list(Channel)}, Preference)
+    return many(SQL["chosen"], {"reader": reader, "types": list(TYPES), "channels": list(Channel)}, Preference)
 
 
 def replace(reader: int, preferences: Sequence[Preference], clocks: Clocks) -> Script[None]:

@@ -1,5 +1,5 @@
--- said --
--- What a reader has said, one row for each type and channel that it spoke of.
+-- chosen --
+-- What a reader has chosen, one row for each type and channel that it spoke of.
 select type, channel, frequency from notification_preferences
  where reader = %(reader)s and type = any(%(types)s) and channel = any(%(channels)s)
  order by type, channel;

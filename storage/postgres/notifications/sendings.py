@@ -79,7 +79,7 @@ def claim(claim_seconds: float) -> Query[Sending | None]:
 
 
 def items(sending_id: UUID) -> Query[list[SentItem]]:
-    """What a sending carries and its reader may still be told, the oldest first."""
+    """What a sending carries and its reader may still be delivered, the oldest first."""
     return many(SQL["items"], {"id": sending_id}, SentItem)
 
 

@@ -24,7 +24,7 @@ update sendings
 returning *;
 
 -- items --
--- What may be told of it by now.
+-- What may be delivered of it by now.
 select notification.id, notification.type, notification.title, notification.text, notification.path,
        notification.details, delivery.created_at
   from deliveries delivery

@@ -49,9 +49,9 @@ select image.id,
        listing.revision,
        listing.listed,
        coalesce(image.meta ->> 'prompt', '') as prompt,
-       array(select said.value #>> '{}' from jsonb_each(case jsonb_typeof(image.meta) when 'object' then image.meta end) said
-              where jsonb_typeof(said.value) = 'string' and said.key not in ('prompt', 'negativePrompt')
-              order by said.key) as details,
+       array(select entry.value #>> '{}' from jsonb_each(case jsonb_typeof(image.meta) when 'object' then image.meta end) entry
+              where jsonb_typeof(entry.value) = 'string' and entry.key not in ('prompt', 'negativePrompt')
+              order by entry.key) as details,
        model.name as model_name,
        version.name as version_name,
        account.name as creator,

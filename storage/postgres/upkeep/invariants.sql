@@ -26,7 +26,7 @@ select distinct coalesce(place.item_id, key.item_id)::text as fault
  where place.list is null or key.list is null;
 
 -- ended_without_event --
--- Every end of a job is told. Of what ended long ago retention has deleted the event.
+-- Every end of a job is reported. Of what ended long ago retention has deleted the event.
 select job.id::text as fault from jobs job
  where job.state in ('succeeded', 'failed', 'cancelled')
    and job.ended_at >= coalesce((select up_to from retention_marks where rule = 'outbox'), '-infinity')

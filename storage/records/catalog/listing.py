@@ -146,7 +146,7 @@ TOP = ListPlace(_TOP, _TOP, _TOP)
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """Where a page begins, in which list, and in whose eyes.
 
-    `asked` is a hash of the list and its filter, `snapshot` the text of a pg_snapshot, `epoch` tells the cluster that
+    `asked` is a hash of the list and its filter, `snapshot` the text of a pg_snapshot, `epoch` names the cluster that
     the snapshot belongs to, `started_at` (Unix seconds) when the first page was read.
     """
 

@@ -47,8 +47,8 @@ TRANSITIONS: dict[tuple[JobState, JobState], frozenset[Actor]] = {
     (JobState.RUNNING, JobState.CANCELLING): frozenset({Actor.API, Actor.FLOW}),
     (JobState.CANCELLING, JobState.CANCELLED): frozenset({Actor.FLOW, Actor.RELAY}),
 }
-"""Every move there is. A flow releases a job (running to submitted) when its process is told to
-stop, and cancels it when it was Prefect's cancel button that told it."""
+"""Every move there is. A flow releases a job (running to submitted) when its process is asked to
+stop, and cancels it when it was Prefect's cancel button that asked it."""
 
 
 def may_move(old: JobState, new: JobState) -> bool:

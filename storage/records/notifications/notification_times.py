@@ -1,4 +1,4 @@
-"""When a reader is told: quiet hours and digests on its own clocks, and the pauses between tries. Pure."""
+"""When a reader is notified: quiet hours and digests on its own clocks, and the pauses between tries. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DIGEST_HOUR = 8
 
 
 def digest_time(frequency: Frequency, zone: str, now: datetime) -> datetime:
-    """When what came up at `now` is told: at once, at the next full hour, or at eight on the reader's clocks."""
+    """When what came up at `now` is delivered: at once, at the next full hour, or at eight on the reader's clocks."""
     match frequency:
         case Frequency.HOURLY:
             return now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)

@@ -1,9 +1,9 @@
-"""What readers are told, on which channel, how often, and when it must wait.
+"""What readers are notified of, on which channel, how often, and when it must wait.
 
-A **notification** is one event worth telling. A **delivery** is one notification for one reader on one channel; it ends
-sent (told on its own), folded (told together with others), suppressed (no longer wanted when its time came) or dead
-(given up). A **sending** is one e-mail, webhook call, push or chat message, whose id stays the same
-over its retries.
+A **notification** is one event worth a notification. A **delivery** is one notification for one reader on one channel;
+it ends sent (on its own), folded (into one message with others), suppressed (no longer wanted when its time came) or
+dead (given up). A **sending** is one e-mail, webhook call, push or chat message, whose id stays the same over its
+retries.
 
 To add a type: one struct here, in `Content`; the type checker then asks flows/notifications/messages.py for its words.
 """
@@ -20,7 +20,7 @@ import msgspec
 
 
 class Channel(StrEnum):
-    """How a reader is told."""
+    """How a reader is notified."""
 
     IN_APP = "in_app"
     EMAIL = "email"
@@ -36,7 +36,7 @@ INTERRUPTS = frozenset({Channel.EMAIL, Channel.PUSH, Channel.CHAT})
 
 
 class Frequency(StrEnum):
-    """How soon a reader wants to be told. Digests carry everything since the last one."""
+    """How soon a reader wants to be notified. Digests carry everything since the last one."""
 
     NOW = "now"
     HOURLY = "hourly"
@@ -60,7 +60,7 @@ _ON_REQUEST = dict.fromkeys(Channel, Frequency.NEVER)
 
 
 class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What all types share. `usual` is how often a reader who said nothing is told; `about` explains the type."""
+    """What all types share. `usual` is how often a reader who said nothing is notified; `about` explains the type."""
 
     usual: ClassVar[Mapping[Channel, Frequency]] = _EVERYWHERE
     about: ClassVar[str]
@@ -143,7 +143,7 @@ class Commented(_Content, frozen=True, kw_only=True, tag="comment"):
 
 
 class Mentioned(_Content, frozen=True, kw_only=True, tag="mention"):
-    """Somebody mentioned the reader in a comment. Who is mentioned is not told of the comment as well."""
+    """Somebody mentioned the reader in a comment. Who is mentioned is not notified of the comment as well."""
 
     about: ClassVar[str] = "Somebody mentioned you in a comment."
     family: ClassVar[str] = "comments"
@@ -206,7 +206,7 @@ TYPES: Mapping[str, type[_Content]] = {
 
 
 MILESTONES = (10, 50, 100, 500, 1000, 5000, 10_000, 50_000, 100_000, 500_000, 1_000_000)
-"""Counts that owners are told of. Where several are passed at once, the highest alone is told."""
+"""Counts that owners are notified of. Where several are passed at once, the highest alone counts."""
 EXCERPT = 200
 """Characters of a comment that a notification shows."""
 
@@ -225,7 +225,8 @@ class Audience(StrEnum):
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
-    """An event worth telling. `readers` are numbers of accounts: its readers, or those whom its readers follow."""
+    """An event worth a notification. `readers` are numbers of accounts: its readers, or those whom its readers
+    follow."""
 
     id: int
     key: str
@@ -249,7 +250,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preference(msgspec.Struct, frozen=True, kw_only=True):
-    """How often one reader wants to be told of one type on one channel."""
+    """How often one reader wants to be notified of one type on one channel."""
 
     type: str
     channel: Channel

@@ -37,7 +37,7 @@ def read_endpoint(text: str) -> WebAddress:
     """A push service's address. Raises AddressRefused for all but https addresses of public hosts."""
     address = read_web_address(text)
     if ":" in address.host:
-        raise AddressRefused("must name the push service's host")  # it is told its own name, signed (RFC 8292)
+        raise AddressRefused("must name the push service's host")  # it is sent its own name, signed (RFC 8292)
     return address
 
 

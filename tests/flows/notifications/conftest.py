@@ -1,4 +1,4 @@
-"""Readers, and what they are told."""
+"""Readers, and what they are notified."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from flows.notifications.channels.protocol import Outcome, Parcel, Sender
-from flows.notifications.channels.protocol import Told as Taken
+from flows.notifications.channels.protocol import Message, Outcome, Sender
+from flows.notifications.channels.protocol import Sent as Taken
 from flows.notifications.fan_out import fan_out
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
@@ -41,7 +41,7 @@ NOTICE = SystemNotice(title="Maintenance", text="The platform is away on Sunday.
 
 
 @dataclass
-class Told:
+class Notifier:
     """A platform with readers."""
 
     stores: Stores
@@ -56,11 +56,11 @@ class Told:
         return self.stores.database.run(Query(made, {"count": count}, lambda rows: [row["number"] for row in rows]))
 
     def wants(self, reader: int, kind: str, channel: Channel, frequency: Frequency) -> None:
-        """Say how often a reader wants to be told."""
+        """Say how often a reader wants to be notified."""
         wish = Preference(type=kind, channel=channel, frequency=frequency)
         self.stores.database.run(preferences.say(reader, [wish]))
 
-    def tell(self, key: str, content: Content = NOTICE, readers: Sequence[int] | None = None) -> list[int]:
+    def notify(self, key: str, content: Content = NOTICE, readers: Sequence[int] | None = None) -> list[int]:
         """Add a notification; returns its id."""
         return self.stores.database.run(notifications.add(key, content, readers))
 
@@ -73,7 +73,7 @@ class Told:
         return Commented(comment_id=comment.id, by="bob", on="M", model_id=model.id, excerpt=excerpt)
 
     def fan_out(self) -> int:
-        """Tell everything that waits."""
+        """Fan out everything that waits."""
         return fan_out(self.stores)
 
     def list_of(self, reader: int) -> list[InApp]:
@@ -102,14 +102,14 @@ class Told:
 
 @dataclass
 class Post:
-    """A channel that does as it is told, and remembers what it got."""
+    """A channel that does as it is asked, and remembers what it got."""
 
     outcome: Outcome = field(default_factory=Taken)
-    parcels: list[Parcel] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
 
-    def send(self, parcel: Parcel) -> Outcome:
-        """Remember a parcel."""
-        self.parcels.append(parcel)
+    def send(self, message: Message) -> Outcome:
+        """Remember a message."""
+        self.messages.append(message)
         return self.outcome
 
 
@@ -121,16 +121,16 @@ def both(sender: Sender) -> Mapping[Channel, Sender]:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Settings with keys, and a time for calls that tests can wait for."""
-    told = NotificationSettings(sealing_key=SecretStr("a sealing key"), call_seconds=2, claim_seconds=4)
+    notifying = NotificationSettings(sealing_key=SecretStr("a sealing key"), call_seconds=2, claim_seconds=4)
     return settings.model_copy(
         update={
-            "notifications": told,
+            "notifications": notifying,
             "api": ApiSettings(signing_key=SecretStr("a key"), public_url="https://d.example"),
         }
     )
 
 
 @pytest.fixture
-def told(stores: Stores) -> Told:
+def notifier(stores: Stores) -> Notifier:
     """Nobody yet."""
-    return Told(stores)
+    return Notifier(stores)

@@ -50,40 +50,42 @@ from storage.records.notifications.notifications import (
 from storage.records.policy.viewers import viewer_of
 from storage.records.social.social import Subject
 from storage.settings import MlflowSettings, Settings
-from tests.flows.notifications.conftest import NOTICE, Told
+from tests.flows.notifications.conftest import NOTICE, Notifier
 from tests.storage.makers import a_job, a_published_model, an_account
 
 JOB = UUID(int=7)
 
 
-def test_everybody_is_told_once_except_who_opted_out_or_is_banned(told: Told) -> None:
-    first, second, quiet, banned = (told.reader(name) for name in ("first", "second", "quiet", "banned"))
-    told.wants(quiet, "system", Channel.IN_APP, Frequency.NEVER)
-    told.rows("update accounts set status = 'banned', ban_reason = 'spam' where number = %(n)s returning 1", n=banned)
-    assert told.tell("maintenance")
-    assert told.tell("maintenance") == []
-    assert (told.fan_out(), told.fan_out()) == (1, 0)
-    assert [len(told.list_of(reader)) for reader in (first, second, quiet, banned)] == [1, 1, 0, 0]
-    assert told.rows("select distinct state from deliveries") == [{"state": "sent"}]
+def test_everybody_is_told_once_except_who_opted_out_or_is_banned(notifier: Notifier) -> None:
+    first, second, quiet, banned = (notifier.reader(name) for name in ("first", "second", "quiet", "banned"))
+    notifier.wants(quiet, "system", Channel.IN_APP, Frequency.NEVER)
+    notifier.rows(
+        "update accounts set status = 'banned', ban_reason = 'spam' where number = %(n)s returning 1", n=banned
+    )
+    assert notifier.notify("maintenance")
+    assert notifier.notify("maintenance") == []
+    assert (notifier.fan_out(), notifier.fan_out()) == (1, 0)
+    assert [len(notifier.list_of(reader)) for reader in (first, second, quiet, banned)] == [1, 1, 0, 0]
+    assert notifier.rows("select distinct state from deliveries") == [{"state": "sent"}]
 
 
-def test_chunks_end_where_the_readers_do(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    readers = told.readers(10)
-    told.tell("to all")
-    told.tell("to some", NOTICE, readers[2:7])
+def test_chunks_end_where_the_readers_do(notifier: Notifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = notifier.readers(10)
+    notifier.notify("to all")
+    notifier.notify("to some", NOTICE, readers[2:7])
     whole = notifications.fan_out_chunk
     monkeypatch.setattr(notifications, "fan_out_chunk", lambda notification: whole(notification, limit=5))
-    assert told.fan_out() == 2
-    assert [len(told.list_of(reader)) for reader in readers] == [1, 1, 2, 2, 2, 2, 2, 1, 1, 1]
-    lag = told.stores.database.run(notifications.lag())
+    assert notifier.fan_out() == 2
+    assert [len(notifier.list_of(reader)) for reader in readers] == [1, 1, 2, 2, 2, 2, 2, 1, 1, 1]
+    lag = notifier.stores.database.run(notifications.lag())
     assert (lag.waiting, lag.failed) == (0, 0)
 
 
 def test_a_fan_out_that_is_killed_between_chunks_goes_on_where_it_was(
-    told: Told, environment: dict[str, str], tmp_path: Path
+    notifier: Notifier, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    told.readers(12)
-    told.tell("to all")
+    notifier.readers(12)
+    notifier.notify("to all")
     program = (
         "from storage.settings import load_settings; from storage.stores import open_stores\n"
         "from flows.notifications.fan_out import fan_out; from storage.postgres.notifications import notifications\n"
@@ -93,140 +95,142 @@ def test_a_fan_out_that_is_killed_between_chunks_goes_on_where_it_was(
     environment["DARKROOM_JOBS__CRASH_POINTS"] = json.dumps({"notification-chunk-written": f"die:{tmp_path / 'once'}"})
     killed = subprocess.run([sys.executable, "-c", program], env=environment, timeout=120)
     assert killed.returncode == -9
-    assert told.rows("select count(*)::int as told from deliveries") == [{"told": 5}]
-    assert told.fan_out() == 1
-    assert told.rows("select count(distinct reader)::int as told from deliveries") == [{"told": 12}]
+    assert notifier.rows("select count(*)::int as told from deliveries") == [{"told": 5}]
+    assert notifier.fan_out() == 1
+    assert notifier.rows("select count(distinct reader)::int as told from deliveries") == [{"told": 12}]
 
 
-def test_a_notification_whose_words_fail_is_named_and_holds_up_no_other(told: Told) -> None:
-    reader = told.reader("reader")
-    told.rows("insert into notifications (key, type, audience) values ('odd', 'unheard_of', 'everyone') returning id")
-    told.rows("insert into notifications (key, type, audience) values ('bare', 'system', 'everyone') returning id")
-    told.tell("good")
-    assert told.fan_out() == 3
-    assert [one.title for one in told.list_of(reader)] == [NOTICE.title]
-    failed = told.stores.database.run(notifications.failed())
+def test_a_notification_whose_words_fail_is_named_and_holds_up_no_other(notifier: Notifier) -> None:
+    reader = notifier.reader("reader")
+    notifier.rows(
+        "insert into notifications (key, type, audience) values ('odd', 'unheard_of', 'everyone') returning id"
+    )
+    notifier.rows("insert into notifications (key, type, audience) values ('bare', 'system', 'everyone') returning id")
+    notifier.notify("good")
+    assert notifier.fan_out() == 3
+    assert [one.title for one in notifier.list_of(reader)] == [NOTICE.title]
+    failed = notifier.stores.database.run(notifications.failed())
     assert [one.key for one in failed] == ["bare", "odd"]
     assert "unheard_of" in failed[1].error
-    assert told.stores.database.run(notifications.lag()).failed == 2
+    assert notifier.stores.database.run(notifications.lag()).failed == 2
 
 
-def test_a_reader_sees_ids_in_the_order_in_which_they_can_be_seen(told: Told, settings: Settings) -> None:
+def test_a_reader_sees_ids_in_the_order_in_which_they_can_be_seen(notifier: Notifier, settings: Settings) -> None:
     """A stream that remembers the last id must miss none: a second writer waits for the first one's commit."""
-    reader = told.reader("reader")
-    told.tell("first")
-    [notification] = [told.stores.database.run(notifications.waiting())]
+    reader = notifier.reader("reader")
+    notifier.notify("first")
+    [notification] = [notifier.stores.database.run(notifications.waiting())]
     assert notification is not None
     script = notifications.fan_out_chunk(notification)
     with psycopg.connect(settings.postgres.url.get_secret_value(), row_factory=dict_row) as other:
         query = next(script)
         other.execute(query.statement, query.parameters)  # type: ignore[arg-type]
         held = "select pg_try_advisory_xact_lock(%(lock)s) as free"
-        assert told.rows(held, **query.parameters) == [{"free": False}]
-    assert told.fan_out() == 1
-    assert told.stores.database.run(in_app.newest(reader)) == told.list_of(reader)[0].id
+        assert notifier.rows(held, **query.parameters) == [{"free": False}]
+    assert notifier.fan_out() == 1
+    assert notifier.stores.database.run(in_app.newest(reader)) == notifier.list_of(reader)[0].id
 
 
-def test_the_owner_of_a_job_is_told_of_its_end(told: Told) -> None:
-    database = told.stores.database
+def test_the_owner_of_a_job_is_told_of_its_end(notifier: Notifier) -> None:
+    database = notifier.stores.database
     job = a_job(database)
     database.run(jobs.claim(job.id, 1, None))
     database.run(jobs.fail(job.id, 1, "out_of_memory", "The process reached its memory limit."))
-    take_events(told)
-    assert told.fan_out() == 1
-    [found] = told.list_of(told.reader("owner"))
+    take_events(notifier)
+    assert notifier.fan_out() == 1
+    [found] = notifier.list_of(notifier.reader("owner"))
     assert (found.type, found.title) == ("job_failed", "Your fine-tune failed")
     assert "memory limit" in found.text
     assert found.path == f"/api/v1/training-jobs/{job.id}"
 
 
-def test_followers_are_told_of_a_new_public_version_once_however_it_was_published(told: Told) -> None:
-    database = told.stores.database
+def test_followers_are_told_of_a_new_public_version_once_however_it_was_published(notifier: Notifier) -> None:
+    database = notifier.stores.database
     owner = an_account(database)
-    fan, stranger = told.reader("fan"), told.reader("stranger")
-    follow(told, "fan", "owner")
+    fan, stranger = notifier.reader("fan"), notifier.reader("stranger")
+    follow(notifier, "fan", "owner")
     a_published_model(database, owner, "unseen", availability="Private")
     model = a_published_model(database, owner, "My mug")
-    take_events(told)
-    told.rows("update models set description = 'changed' where id = %(id)s returning id", id=model.id)
-    take_events(told)
-    told.fan_out()
-    titles = [one.title for one in told.list_of(fan) if one.type == "version_published"]
+    take_events(notifier)
+    notifier.rows("update models set description = 'changed' where id = %(id)s returning id", id=model.id)
+    take_events(notifier)
+    notifier.fan_out()
+    titles = [one.title for one in notifier.list_of(fan) if one.type == "version_published"]
     assert titles == ["owner published My mug v1"]
-    assert told.list_of(stranger) == []
+    assert notifier.list_of(stranger) == []
 
 
-def test_a_new_follower_is_told_once_however_often_it_follows(told: Told) -> None:
-    owner = told.reader("owner")
+def test_a_new_follower_is_told_once_however_often_it_follows(notifier: Notifier) -> None:
+    owner = notifier.reader("owner")
     for _ in range(2):
-        follow(told, "fan", "owner")
-        take_events(told)
-        fan = told.stores.database.run(accounts.ensure_account("fan"))
-        told.stores.database.run(social.unfollow(fan.id, owner))
-        take_events(told)
-    told.fan_out()
-    assert [one.title for one in told.list_of(owner)] == ["fan follows you"]
+        follow(notifier, "fan", "owner")
+        take_events(notifier)
+        fan = notifier.stores.database.run(accounts.ensure_account("fan"))
+        notifier.stores.database.run(social.unfollow(fan.id, owner))
+        take_events(notifier)
+    notifier.fan_out()
+    assert [one.title for one in notifier.list_of(owner)] == ["fan follows you"]
 
 
-def test_of_a_comment_each_is_told_the_most_specific_thing_alone(told: Told) -> None:
-    database = told.stores.database
+def test_of_a_comment_each_is_told_the_most_specific_thing_alone(notifier: Notifier) -> None:
+    database = notifier.stores.database
     owner, ann, bob = (database.run(accounts.ensure_account(name)) for name in ("owner", "ann", "bob"))
     model = a_published_model(database, owner.id, "My mug")
     first = database.run(social.comment(viewer_of(ann), ann.id, Subject.MODEL, model.id, "Nice, @owner!"))
     database.run(social.comment(viewer_of(bob), bob.id, Subject.MODEL, model.id, "Indeed.", first.id))
     database.run(social.comment(viewer_of(owner), owner.id, Subject.MODEL, model.id, "Thanks @owner"))
-    take_events(told)
-    told.fan_out()
-    assert [one.title for one in told.list_of(owner.number)] == [
+    take_events(notifier)
+    notifier.fan_out()
+    assert [one.title for one in notifier.list_of(owner.number)] == [
         "bob commented on My mug",
         "ann mentioned you on My mug",
     ]
-    assert [(one.type, one.text) for one in told.list_of(ann.number)] == [("comment", "Indeed.")]
-    assert told.list_of(bob.number) == []
+    assert [(one.type, one.text) for one in notifier.list_of(ann.number)] == [("comment", "Indeed.")]
+    assert notifier.list_of(bob.number) == []
 
 
-def test_an_owner_is_told_of_the_highest_milestone_alone_and_once(told: Told) -> None:
-    database = told.stores.database
+def test_an_owner_is_told_of_the_highest_milestone_alone_and_once(notifier: Notifier) -> None:
+    database = notifier.stores.database
     owner = an_account(database)
     model = a_published_model(database, owner, "My mug")
     for downloads, thumbs in ((9, 3), (612, 9), (613, 10)):
-        told.rows(
+        notifier.rows(
             "insert into model_stats (model_id, download_count, thumbs_up_count) values (%(id)s, %(d)s, %(t)s)"
             " on conflict (model_id) do update set download_count = %(d)s, thumbs_up_count = %(t)s returning 1",
             id=model.id,
             d=downloads,
             t=thumbs,
         )
-        take_events(told)
-    told.fan_out()
-    titles = [one.title for one in told.list_of(told.reader("owner"))]
+        take_events(notifier)
+    notifier.fan_out()
+    titles = [one.title for one in notifier.list_of(notifier.reader("owner"))]
     assert titles == ["My mug has 10 thumbs up", "My mug was downloaded 500 times"]
 
 
-def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(told: Told) -> None:
-    database = told.stores.database
+def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(notifier: Notifier) -> None:
+    database = notifier.stores.database
     keeper = database.run(accounts.ensure_account("keeper", Role.MODERATOR)).number
-    creator = told.reader("creator")
+    creator = notifier.reader("creator")
     later = datetime.now(UTC) + timedelta(days=3)
     raised = database.run(freshness.sound(later, 900)).raised
     assert raised
     assert database.run(freshness.sound(later, 900)).raised == {}
-    told.fan_out()
-    assert {(one.title, one.text) for one in told.list_of(keeper)} == {
+    notifier.fan_out()
+    assert {(one.title, one.text) for one in notifier.list_of(keeper)} == {
         (f"Alert: {name}", detail) for name, detail in raised.items()
     }
-    assert len(told.list_of(keeper)) == len(raised)
-    assert told.list_of(creator) == []
+    assert len(notifier.list_of(keeper)) == len(raised)
+    assert notifier.list_of(creator) == []
 
 
-def follow(told: Told, who: str, whom: str) -> None:
+def follow(notifier: Notifier, who: str, whom: str) -> None:
     """Have one account follow another."""
-    follower = told.stores.database.run(accounts.ensure_account(who))
-    told.stores.database.run(social.follow(follower.id, told.reader(whom)))
+    follower = notifier.stores.database.run(accounts.ensure_account(who))
+    notifier.stores.database.run(social.follow(follower.id, notifier.reader(whom)))
 
 
-def test_samples_are_told_only_to_who_asked(told: Told) -> None:
-    database = told.stores.database
+def test_samples_are_told_only_to_who_asked(notifier: Notifier) -> None:
+    database = notifier.stores.database
     job = a_job(database)
     database.run(jobs.claim(job.id, 1, None))
     for step in (1, 2):
@@ -242,22 +246,22 @@ def test_samples_are_told_only_to_who_asked(told: Told) -> None:
                 step=step,
             )
         )
-        take_events(told)
-        told.wants(told.reader("owner"), "sample_ready", Channel.IN_APP, Frequency.NOW)
-    told.fan_out()
-    assert [one.title for one in told.list_of(told.reader("owner"))] == ["A sample of step 2 is ready"]
-    assert told.rows("select count(*)::int as kept from notifications") == [{"kept": 1}]
+        take_events(notifier)
+        notifier.wants(notifier.reader("owner"), "sample_ready", Channel.IN_APP, Frequency.NOW)
+    notifier.fan_out()
+    assert [one.title for one in notifier.list_of(notifier.reader("owner"))] == ["A sample of step 2 is ready"]
+    assert notifier.rows("select count(*)::int as kept from notifications") == [{"kept": 1}]
 
 
-def take_events(told: Told) -> None:
-    """What the relay does with events that are told, each twice; Prefect is not needed for it."""
-    effects = Effects(told.stores, None)  # type: ignore[arg-type]
-    told.rows("update outbox set done_at = now() where kind = 'job.submitted' returning id")
-    while rows := told.stores.database.run(outbox.claim(100)):  # of one subject one after the other
+def take_events(notifier: Notifier) -> None:
+    """What the relay does with events that somebody is notified of, each twice; Prefect is not needed for it."""
+    effects = Effects(notifier.stores, None)  # type: ignore[arg-type]
+    notifier.rows("update outbox set done_at = now() where kind = 'job.submitted' returning id")
+    while rows := notifier.stores.database.run(outbox.claim(100)):  # of one subject one after the other
         for row in rows:
             effects.effect(row.event())
             effects.effect(row.event())
-            told.stores.database.run(outbox.done(row.id))
+            notifier.stores.database.run(outbox.done(row.id))
 
 
 def test_words_stay_short_and_on_one_line() -> None:
@@ -284,20 +288,20 @@ def test_words_stay_short_and_on_one_line() -> None:
 
 
 def test_a_drain_that_always_finds_more_ends_soon_after_its_flow_is_paused(
-    told: Told, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    notifier: Notifier, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draining_flows, "TURN_SECONDS", 0)
     monkeypatch.setattr(draining_flows, "note_point", lambda *_: None)
     for number in range(3):
-        told.tell(f"news {number}")
-    told.stores.database.run(pauses.add(fanning.FAN_OUT, Switch.DARKROOM))
+        notifier.notify(f"news {number}")
+    notifier.stores.database.run(pauses.add(fanning.FAN_OUT, Switch.DARKROOM))
     assert fanning.fan_out_notifications.fn() == 1
-    told.stores.database.run(pauses.remove(fanning.FAN_OUT))
-    assert told.fan_out() == 2
+    notifier.stores.database.run(pauses.remove(fanning.FAN_OUT))
+    assert notifier.fan_out() == 2
 
 
 def test_the_flows_do_it_as_prefect_runs_them(
-    told: Told,
+    notifier: Notifier,
     environment: dict[str, str],
     prefect: SyncPrefectClient,
     mlflow_settings: MlflowSettings,
@@ -306,25 +310,25 @@ def test_the_flows_do_it_as_prefect_runs_them(
     monkeypatch.setenv("DARKROOM_MLFLOW__URL", mlflow_settings.url)
     monkeypatch.setenv("DARKROOM_MLFLOW__AUTH", mlflow_settings.auth.get_secret_value())
     monkeypatch.setattr(draining_flows, "IDLE_SECONDS", 0.1)
-    reader = told.reader("reader")
-    told.tell("to all")
-    number = told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT))
+    reader = notifier.reader("reader")
+    notifier.notify("to all")
+    number = notifier.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT))
     assert number is not None
     assert fanning.fan_out_notifications() == 1
-    assert told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) is None
-    told.tell("again")
-    assert told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) == number + 1
-    with told.stores.database.session_lock(fanning.FAN_OUT):
-        assert told.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) is None
+    assert notifier.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) is None
+    notifier.notify("again")
+    assert notifier.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) == number + 1
+    with notifier.stores.database.session_lock(fanning.FAN_OUT):
+        assert notifier.stores.database.run(notifications.fan_out_wanted(fanning.FAN_OUT)) is None
         assert fanning.fan_out_notifications() == 0
     odd = "insert into sendings (id, purpose, reader, channel) values (%(id)s, 'notify', %(n)s, 'email') returning id"
-    told.rows(odd, id=JOB, n=reader)
-    with told.stores.database.session_lock(DELIVER):
-        assert told.stores.database.run(deliveries.wanted(DELIVER)) is None
+    notifier.rows(odd, id=JOB, n=reader)
+    with notifier.stores.database.session_lock(DELIVER):
+        assert notifier.stores.database.run(deliveries.wanted(DELIVER)) is None
         assert deliver_notifications() == 0
-    assert told.stores.database.run(deliveries.wanted(DELIVER)) is not None
+    assert notifier.stores.database.run(deliveries.wanted(DELIVER)) is not None
     assert deliver_notifications() == 1
-    assert told.rows("select state, last_error from sendings") == [
+    assert notifier.rows("select state, last_error from sendings") == [
         {"state": "suppressed", "last_error": "the reader's address is not in use"}
     ]
     client = MlflowClient(tracking_uri=mlflow_settings.url)

@@ -29,15 +29,15 @@ from storage.records.notifications.notifications import (
     NewFollower,
     SystemNotice,
 )
-from tests.flows.notifications.conftest import DONE, Post, Told
+from tests.flows.notifications.conftest import DONE, Notifier, Post
 
 MINUTE = timedelta(seconds=60)
 
 
-def types(post: Post, channel: Channel, told: Told) -> list[list[str]]:
+def types(post: Post, channel: Channel, notifier: Notifier) -> list[list[str]]:
     """What was in each call on a channel, in the order of the calls."""
-    of_channel = {row["id"] for row in told.rows("select id from sendings where channel = %(c)s", c=channel)}
-    return [sorted(item.type for item in parcel.items) for parcel in post.parcels if parcel.id in of_channel]
+    of_channel = {row["id"] for row in notifier.rows("select id from sendings where channel = %(c)s", c=channel)}
+    return [sorted(item.type for item in message.items) for message in post.messages if message.id in of_channel]
 
 
 @pytest.fixture
@@ -46,97 +46,105 @@ def post() -> Post:
 
 
 @pytest.fixture
-def at(told: Told, post: Post, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def at(notifier: Notifier, post: Post, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Deliver as if so many seconds had passed."""
 
     def deliver_at(seconds: float) -> None:
         moment = datetime.now(UTC) + timedelta(seconds=seconds)
         monkeypatch.setattr(delivering, "utc_now", lambda: moment)
-        deliver(told.stores, dict.fromkeys(Channel, post), workers=1)
+        deliver(notifier.stores, dict.fromkeys(Channel, post), workers=1)
 
     return deliver_at
 
 
-def tell(told: Told, reader: int, *contents: Content) -> None:
+def notify(notifier: Notifier, reader: int, *contents: Content) -> None:
     """Tell a reader some things, one after another."""
-    [row] = told.rows("select count(*)::int as n from notifications")
+    [row] = notifier.rows("select count(*)::int as n from notifications")
     for number, content in enumerate(contents):
-        told.tell(f"{row['n']}.{number}", content, [reader])
-    told.fan_out()
+        notifier.notify(f"{row['n']}.{number}", content, [reader])
+    notifier.fan_out()
 
 
 def test_a_burst_is_one_call_for_each_family_and_webhooks_have_each_by_itself(
-    told: Told, post: Post, at: Callable[[float], None]
+    notifier: Notifier, post: Post, at: Callable[[float], None]
 ) -> None:
-    reader, comment = told.reader("reader"), told.comment()
-    told.register(reader, Channel.PUSH, "…")
-    told.register(reader, Channel.WEBHOOK, "…")
-    tell(told, reader, comment, NewFollower(by="eve"), comment)
+    reader, comment = notifier.reader("reader"), notifier.comment()
+    notifier.register(reader, Channel.PUSH, "…")
+    notifier.register(reader, Channel.WEBHOOK, "…")
+    notify(notifier, reader, comment, NewFollower(by="eve"), comment)
     at(0)
-    assert sorted(types(post, Channel.WEBHOOK, told)) == [["comment"], ["comment"], ["new_follower"]]
-    assert types(post, Channel.PUSH, told) == []
-    tell(told, reader, Mentioned(**msgspec.structs.asdict(comment)), SystemNotice(title="Now", text="At once."))
+    assert sorted(types(post, Channel.WEBHOOK, notifier)) == [["comment"], ["comment"], ["new_follower"]]
+    assert types(post, Channel.PUSH, notifier) == []
+    notify(notifier, reader, Mentioned(**msgspec.structs.asdict(comment)), SystemNotice(title="Now", text="At once."))
     at(30)
-    assert types(post, Channel.PUSH, told) == [["system"]]
+    assert types(post, Channel.PUSH, notifier) == [["system"]]
     at(61)
-    assert sorted(types(post, Channel.PUSH, told)) == [["comment", "comment", "mention"], ["new_follower"], ["system"]]
-    tell(told, reader, comment)
+    assert sorted(types(post, Channel.PUSH, notifier)) == [
+        ["comment", "comment", "mention"],
+        ["new_follower"],
+        ["system"],
+    ]
+    notify(notifier, reader, comment)
     at(61)
-    ended = told.rows("select state from deliveries where channel = 'push' order by id")
+    ended = notifier.rows("select state from deliveries where channel = 'push' order by id")
     assert Counter(str(row["state"]) for row in ended) == {"folded": 3, "sent": 3}
 
 
-def test_what_comes_after_the_moment_waits_its_own(told: Told, post: Post, at: Callable[[float], None]) -> None:
-    reader, comment = told.reader("reader"), told.comment()
-    told.register(reader, Channel.PUSH, "…")
-    tell(told, reader, comment)
+def test_what_comes_after_the_moment_waits_its_own(notifier: Notifier, post: Post, at: Callable[[float], None]) -> None:
+    reader, comment = notifier.reader("reader"), notifier.comment()
+    notifier.register(reader, Channel.PUSH, "…")
+    notify(notifier, reader, comment)
     at(0)
-    told.rows("update deliveries set due_at = due_at - interval '61 s' where due_at is not null returning id")
-    tell(told, reader, comment)
+    notifier.rows("update deliveries set due_at = due_at - interval '61 s' where due_at is not null returning id")
+    notify(notifier, reader, comment)
     at(0)
-    assert types(post, Channel.PUSH, told) == [["comment"]]
+    assert types(post, Channel.PUSH, notifier) == [["comment"]]
     at(61)
-    assert types(post, Channel.PUSH, told) == [["comment"], ["comment"]]
+    assert types(post, Channel.PUSH, notifier) == [["comment"], ["comment"]]
 
 
 def test_what_waited_for_a_paused_channel_is_told_in_one_go(
-    told: Told, post: Post, at: Callable[[float], None]
+    notifier: Notifier, post: Post, at: Callable[[float], None]
 ) -> None:
-    reader = told.reader("reader")
-    told.register(reader, Channel.CHAT, "…")
-    told.stores.database.run(sendings.pause(Channel.CHAT))
-    tell(told, reader, DONE, DONE, JobFailed(job_id=UUID(int=2), job_kind="generation", reason="Full."))
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.CHAT, "…")
+    notifier.stores.database.run(sendings.pause(Channel.CHAT))
+    notify(notifier, reader, DONE, DONE, JobFailed(job_id=UUID(int=2), job_kind="generation", reason="Full."))
     at(0)
-    told.rows(
+    notifier.rows(
         "update deliveries set created_at = created_at - interval '1 h', due_at = due_at - interval '1 h'"
         " where due_at is not null returning id"
     )
-    told.stores.database.run(sendings.resume(Channel.CHAT))
+    notifier.stores.database.run(sendings.resume(Channel.CHAT))
     at(0)
-    assert types(post, Channel.CHAT, told) == [["job_failed", "job_finished", "job_finished"]]
+    assert types(post, Channel.CHAT, notifier) == [["job_failed", "job_finished", "job_finished"]]
 
 
-def test_a_moment_that_ends_in_quiet_hours_ends_with_them(told: Told, post: Post, at: Callable[[float], None]) -> None:
-    reader, comment = told.reader("reader"), told.comment()
-    told.register(reader, Channel.PUSH, "…")
+def test_a_moment_that_ends_in_quiet_hours_ends_with_them(
+    notifier: Notifier, post: Post, at: Callable[[float], None]
+) -> None:
+    reader, comment = notifier.reader("reader"), notifier.comment()
+    notifier.register(reader, Channel.PUSH, "…")
     clock = (datetime.now(UTC) + timedelta(seconds=30)).time().replace(microsecond=0)
     until = (datetime.now(UTC) + timedelta(hours=2)).time().replace(microsecond=0)
-    told.stores.database.run(preferences.replace(reader, [], Clocks(zone="UTC", quiet_from=clock, quiet_to=until)))
-    tell(told, reader, comment)
+    notifier.stores.database.run(preferences.replace(reader, [], Clocks(zone="UTC", quiet_from=clock, quiet_to=until)))
+    notify(notifier, reader, comment)
     at(0)
     at(90)
-    assert post.parcels == []
+    assert post.messages == []
     at(7200)
-    assert types(post, Channel.PUSH, told) == [["comment"]]
+    assert types(post, Channel.PUSH, notifier) == [["comment"]]
 
 
-def test_an_operator_can_have_everything_told_at_once(told: Told, post: Post, at: Callable[[float], None]) -> None:
-    told.stores.settings.notifications.debounce_seconds = 0
-    reader, comment = told.reader("reader"), told.comment()
-    told.register(reader, Channel.PUSH, "…")
-    tell(told, reader, comment, comment)
+def test_an_operator_can_have_everything_told_at_once(
+    notifier: Notifier, post: Post, at: Callable[[float], None]
+) -> None:
+    notifier.stores.settings.notifications.debounce_seconds = 0
+    reader, comment = notifier.reader("reader"), notifier.comment()
+    notifier.register(reader, Channel.PUSH, "…")
+    notify(notifier, reader, comment, comment)
     at(0)
-    assert types(post, Channel.PUSH, told) == [["comment"], ["comment"]]
+    assert types(post, Channel.PUSH, notifier) == [["comment"], ["comment"]]
 
 
 def due(number: int, came: datetime) -> Due:

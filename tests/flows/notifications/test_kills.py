@@ -23,7 +23,7 @@ from storage.records.notifications.notifications import Channel
 from storage.sealing import Seal
 from storage.settings import NotificationSettings, Settings
 from storage.stores import open_stores
-from tests.flows.notifications.conftest import Told
+from tests.flows.notifications.conftest import Notifier
 from tests.flows.notifications.internet import PUBLIC, Internet, receiving
 
 NAME = "hooks.example.com"
@@ -34,8 +34,8 @@ PATIENCE_SECONDS = 90
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """A claim runs out soon after the call that it covers."""
-    told = NotificationSettings(sealing_key=SecretStr("a sealing key"), call_seconds=0.5, claim_seconds=1)
-    return settings.model_copy(update={"notifications": told})
+    notifying = NotificationSettings(sealing_key=SecretStr("a sealing key"), call_seconds=0.5, claim_seconds=1)
+    return settings.model_copy(update={"notifications": notifying})
 
 
 def work(settings: Settings, authority: str, port: int) -> None:
@@ -59,10 +59,10 @@ def start(context: ForkServerContext, *arguments: object) -> ForkServerProcess:
 class Witness:
     """Answers badly at times, and asks the database at each call whether its success is recorded already."""
 
-    def __init__(self, told: Told, seed: int) -> None:
+    def __init__(self, notifier: Notifier, seed: int) -> None:
         self.ids: defaultdict[str, list[str]] = defaultdict(list)
         self.too_late: list[str] = []
-        self._told, self._chance = told, random.Random(seed)
+        self._told, self._chance = notifier, random.Random(seed)
 
     def __call__(self, request: BaseHTTPRequestHandler) -> None:
         identity = str(request.headers["webhook-id"])
@@ -80,27 +80,27 @@ class Witness:
 
 
 def deliveries_under_kills(
-    told: Told, settings: Settings, folder: Path, *, readers: int, kills: int, seed: int
+    notifier: Notifier, settings: Settings, folder: Path, *, readers: int, kills: int, seed: int
 ) -> None:
-    """Tell some readers by webhook with two workers of which one is killed again and again."""
+    """Notify some readers by webhook with two workers of which one is killed again and again."""
 
     chance, seal = random.Random(seed), Seal(settings.notifications)
-    for reader in told.readers(readers):
+    for reader in notifier.readers(readers):
         address, secret = seal.seal(f"https://{NAME}/{reader}"), seal.seal(SECRET)
         put = endpoints.put(reader, Channel.WEBHOOK, EndpointState.ACTIVE, address=address, shown="…", secret=secret)
-        told.stores.database.run(put)
-    told.tell("to all")
-    told.fan_out()
+        notifier.stores.database.run(put)
+    notifier.notify("to all")
+    notifier.fan_out()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.flows.notifications.test_kills"])
     waiting = "select count(*)::int as waiting from deliveries where state = 'waiting'"
     with receiving(folder, NAME) as (internet, receiver):
-        witness = Witness(told, seed)
+        witness = Witness(notifier, seed)
         receiver.answer = witness
         arguments = (settings, str(internet.authority), receiver.port)
         workers = [start(context, *arguments) for _ in range(2)]
         killed, deadline = 0, time.monotonic() + PATIENCE_SECONDS
-        while told.rows(waiting) != [{"waiting": 0}] and time.monotonic() < deadline:
+        while notifier.rows(waiting) != [{"waiting": 0}] and time.monotonic() < deadline:
             before = len(receiver.calls)
             while len(receiver.calls) == before and killed < kills and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -113,7 +113,9 @@ def deliveries_under_kills(
         for worker in workers:
             worker.kill()
             worker.join()
-    found = told.rows("select state, count(*)::int as many from deliveries where channel = 'webhook' group by state")
+    found = notifier.rows(
+        "select state, count(*)::int as many from deliveries where channel = 'webhook' group by state"
+    )
     ended = {str(row["state"]): row["many"] for row in found}
     assert set(ended) <= {"sent", "dead"}
     assert sum(ended.values()) == readers, ended
@@ -127,13 +129,15 @@ def deliveries_under_kills(
 
 @pytest.mark.timeout(200)
 def test_workers_that_are_killed_lose_nothing_and_send_nothing_twice_in_effect(
-    told: Told, settings: Settings, tmp_path: Path
+    notifier: Notifier, settings: Settings, tmp_path: Path
 ) -> None:
-    deliveries_under_kills(told, settings, tmp_path, readers=80, kills=8, seed=5)
+    deliveries_under_kills(notifier, settings, tmp_path, readers=80, kills=8, seed=5)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(5))
-def test_workers_that_are_killed_at_full_size(told: Told, settings: Settings, tmp_path: Path, seed: int) -> None:
-    deliveries_under_kills(told, settings, tmp_path, readers=1000, kills=60, seed=seed)
+def test_workers_that_are_killed_at_full_size(
+    notifier: Notifier, settings: Settings, tmp_path: Path, seed: int
+) -> None:
+    deliveries_under_kills(notifier, settings, tmp_path, readers=1000, kills=60, seed=seed)

@@ -173,7 +173,7 @@ def test_a_pause_holds_while_prefect_is_away_and_outlives_its_database(
     effects.drain()
     monkeypatch.setenv("DARKROOM_PREFECT__API_URL", NOBODY)
     command.pause(SYNC)
-    assert "The relay tells it when it is back" in capsys.readouterr().out
+    assert "The relay reports it when it is back" in capsys.readouterr().out
     assert (wake(stores, prefect), flag(prefect, SYNC)) == (None, False)
     stores.database.run(pauses.add("lost-with-prefect", Switch.PREFECT))
     set_flag(prefect, TRAIN, paused=True)

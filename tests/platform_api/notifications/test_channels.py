@@ -79,12 +79,12 @@ def test_one_click_stops_one_kind_of_email_and_nothing_else(shared_door: Door):
     link = f"{AT}/unsubscribe?token={write_email_link(Unsubscribe(reader=reader, types=('system', 'gone')), KEY)}"
     stranger = shared_door.client("")
     assert "News of the platform itself." in stranger.get(link).text
-    assert shared_door.database.run(preferences.said(reader)) == [wish]
+    assert shared_door.database.run(preferences.chosen(reader)) == [wish]
     one_click = {"List-Unsubscribe": "One-Click"}
     for _ in range(2):
         assert stranger.post(link, data=one_click).status_code == 200
     never = Preference(type="system", channel=Channel.EMAIL, frequency=Frequency.NEVER)
-    assert shared_door.database.run(preferences.said(reader)) == [wish, never]
+    assert shared_door.database.run(preferences.chosen(reader)) == [wish, never]
 
 
 @pytest.mark.parametrize("kind", ["confirm", "unsubscribe"])
@@ -97,7 +97,7 @@ def test_a_link_that_is_not_ours_does_nothing(shared_door: Door, kind: str):
     for token in (others, wrong_kind, ours[:-2], "x", "é", "A" * 40):
         for method in ("GET", "POST"):
             assert stranger.request(method, f"{AT}/{kind}", params={"token": token}).status_code == 403
-    assert shared_door.database.run(preferences.said(reader)) == []
+    assert shared_door.database.run(preferences.chosen(reader)) == []
 
 
 def test_a_webhooks_secret_is_shown_once_and_can_be_renewed(shared_door: Door):

@@ -18,7 +18,7 @@ def test_an_announcement_is_told_once_for_its_key(line: Line) -> None:
     first, again = line(*said), line(*said)
     unknown = line(*said[:2], "monday", *said[3:], "--account", "nobody")
 
-    assert (first.output, again.output) == ("it is being told\n", "nothing: 'sunday' was told before\n")
+    assert (first.output, again.output) == ("it is being sent\n", "nothing: 'sunday' was sent before\n")
     assert unknown.output == "error: No account 'nobody'.\n"
     with Database(load_settings().postgres) as database:
         waiting = database.run(notifications.waiting())

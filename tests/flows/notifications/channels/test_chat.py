@@ -14,8 +14,8 @@ from uuid import UUID
 import pytest
 
 from flows.notifications.channels.chat import ChatSender
-from flows.notifications.channels.protocol import GiveUp, Item, Parcel, TryAgain
-from flows.notifications.channels.protocol import Told as Taken
+from flows.notifications.channels.protocol import Item, Message, PermanentFailure, TemporaryFailure
+from flows.notifications.channels.protocol import Sent as Taken
 from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints
 from storage.postgres.notifications.endpoints import EndpointState
@@ -23,7 +23,7 @@ from storage.postgres.notifications.sendings import Purpose
 from storage.records.notifications.chat import HOSTS, Service
 from storage.records.notifications.notifications import Channel, Words
 from tests.flows.notifications.channels.proxy import Proxy, proxying
-from tests.flows.notifications.conftest import Told
+from tests.flows.notifications.conftest import Notifier
 from tests.flows.notifications.internet import Receiver, receiving
 
 DISCORD = "https://discord.com/api/webhooks/123456/a-secret_token"
@@ -42,11 +42,11 @@ ADDRESSES = {
 WORDS = Words(title="ann & bob mentioned you @everyone", text="See <!channel> !here <users/all>", path="/docs")
 
 
-def parcel(address: str, *words: Words) -> Parcel:
+def message(address: str, *words: Words) -> Message:
     """A sending to an address."""
     now = datetime.now(UTC)
     items = [Item(number, "mention", said, {}, now) for number, said in enumerate(words or [WORDS])]
-    return Parcel(UUID(int=1), Purpose.NOTIFY, 1, UUID(int=2), address, [], items, now)
+    return Message(UUID(int=1), Purpose.NOTIFY, 1, UUID(int=2), address, [], items, now)
 
 
 def ok(request: BaseHTTPRequestHandler) -> None:
@@ -71,7 +71,7 @@ def test_a_service_is_called_at_its_own_host_and_rings_nobody_else(
 ) -> None:
     proxy, receiver = world
     for address in ADDRESSES[service]:
-        assert ChatSender(20, "https://d.example").send(parcel(address)) == Taken()
+        assert ChatSender(20, "https://d.example").send(message(address)) == Taken()
     assert proxy.asked == [f"{HOSTS[service]}:443"] * 2
     assert len(receiver.calls) == 2
     for call in receiver.calls:
@@ -83,7 +83,7 @@ def test_a_service_is_called_at_its_own_host_and_rings_nobody_else(
 def test_a_long_digest_is_cut_to_what_a_service_takes(world: tuple[Proxy, Receiver]) -> None:
     _, receiver = world
     many = [Words(title=f"Model {number} is ready" + "!" * 100, text="") for number in range(100)]
-    assert ChatSender(20, "https://d.example").send(parcel(DISCORD, *many)) == Taken()
+    assert ChatSender(20, "https://d.example").send(message(DISCORD, *many)) == Taken()
     [call] = receiver.calls
     content = json.loads(call.body)["content"]
     assert content.startswith("100 notifications: Model 0 is ready")
@@ -118,33 +118,33 @@ def test_what_a_service_answers_decides_what_comes_next(world: tuple[Proxy, Rece
         (limit, "took more than 0.5 s"),  # the library would wait until the year 2100
     ):
         receiver.answer = answer
-        outcome = (hasty if answer in (hang, limit) else sender).send(parcel(DISCORD))
-        assert isinstance(outcome, TryAgain)
+        outcome = (hasty if answer in (hang, limit) else sender).send(message(DISCORD))
+        assert isinstance(outcome, TemporaryFailure)
         assert any(part in outcome.reason for part in words.split("|")), outcome
     assert set(proxy.asked) == {"discord.com:443"}
     for status in (401, 403, 404, 410):
         receiver.answer = status
-        outcome = sender.send(parcel(DISCORD))
-        assert isinstance(outcome, GiveUp)
+        outcome = sender.send(message(DISCORD))
+        assert isinstance(outcome, PermanentFailure)
         assert f"error={status}" in outcome.reason
 
 
 def test_a_chat_address_is_opened_used_and_named_nowhere(
-    told: Told, world: tuple[Proxy, Receiver], caplog: pytest.LogCaptureFixture
+    notifier: Notifier, world: tuple[Proxy, Receiver], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, receiver = world
-    reader = told.reader("reader")
-    told.register(reader, Channel.CHAT, DISCORD)
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.CHAT, DISCORD)
     channels = {Channel.CHAT: ChatSender(20, "https://d.example")}
     with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, "apprise"):
         for key, answer in (("first", ok), ("second", 404)):
             receiver.answer = answer
-            told.tell(key)
-            told.fan_out()
-            deliver(told.stores, channels, workers=1)
-    assert told.states() == ["sent", "dead"]
+            notifier.notify(key)
+            notifier.fan_out()
+            deliver(notifier.stores, channels, workers=1)
+    assert notifier.states() == ["sent", "dead"]
     assert [call.path for call in receiver.calls] == ["/api/webhooks/123456/a-secret_token"] * 2
-    found = told.stores.database.run(endpoints.get(reader, Channel.CHAT))
+    found = notifier.stores.database.run(endpoints.get(reader, Channel.CHAT))
     assert (found.state, "error=404" in str(found.reason)) == (EndpointState.SUSPENDED, True)
     assert "given up" in caplog.text
     assert not any(secret in f"{caplog.text} {found.reason}" for secret in ("123456", "a-secret_token"))
@@ -152,6 +152,6 @@ def test_a_chat_address_is_opened_used_and_named_nowhere(
 
 def test_a_test_of_an_address_says_so(world: tuple[Proxy, Receiver]) -> None:
     _, receiver = world
-    test = replace(parcel(DISCORD), purpose=Purpose.TEST, items=[])
+    test = replace(message(DISCORD), purpose=Purpose.TEST, items=[])
     assert ChatSender(20, "https://d.example").send(test) == Taken()
     assert "A test from Darkroom" in json.loads(receiver.calls[0].body)["content"]

@@ -13,7 +13,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from flows.notifications.channels.email import EmailSender
-from flows.notifications.channels.protocol import Item, Parcel
+from flows.notifications.channels.protocol import Item, Message
 from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints, sendings
 from storage.postgres.notifications.endpoints import EndpointState
@@ -24,7 +24,7 @@ from storage.records.policy.signed_links import SigningKeys
 from storage.settings import NotificationSettings, Settings
 from storage.signing import read_email_link
 from tests.conftest import free_port
-from tests.flows.notifications.conftest import Told, both
+from tests.flows.notifications.conftest import Notifier, both
 
 KEYS = SigningKeys(current="a key")
 
@@ -71,14 +71,14 @@ def mail(settings: Settings) -> Iterator[Mail]:
     controller.stop()
 
 
-def test_an_email_says_it_in_text_and_html_and_can_be_stopped_with_one_click(told: Told, mail: Mail) -> None:
-    reader = told.reader("reader")
-    told.register(reader, Channel.EMAIL, "ann@example.com")
-    told.tell("to all", SystemNotice(title="Maintenance <soon>", text="On Sunday.", path="/docs"))
-    told.fan_out()
-    deliver(told.stores, both(mail.sender))
+def test_an_email_says_it_in_text_and_html_and_can_be_stopped_with_one_click(notifier: Notifier, mail: Mail) -> None:
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.EMAIL, "ann@example.com")
+    notifier.notify("to all", SystemNotice(title="Maintenance <soon>", text="On Sunday.", path="/docs"))
+    notifier.fan_out()
+    deliver(notifier.stores, both(mail.sender))
     [message] = mail.box.messages
-    [sending] = told.rows("select id from sendings")
+    [sending] = notifier.rows("select id from sendings")
     assert (message["To"], message["Subject"]) == ("ann@example.com", "Maintenance <soon>")
     assert message["Message-ID"] == f"<{sending['id']}@d.example>"
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
@@ -95,61 +95,61 @@ def test_an_email_says_it_in_text_and_html_and_can_be_stopped_with_one_click(tol
 
 
 def test_an_address_that_bounces_for_good_is_suspended_and_one_that_is_busy_is_tried_again(
-    told: Told, mail: Mail
+    notifier: Notifier, mail: Mail
 ) -> None:
-    busy, wrong = told.reader("busy"), told.reader("wrong")
-    told.register(busy, Channel.EMAIL, "busy@example.com")
-    told.register(wrong, Channel.EMAIL, "wrong@example.com")
+    busy, wrong = notifier.reader("busy"), notifier.reader("wrong")
+    notifier.register(busy, Channel.EMAIL, "busy@example.com")
+    notifier.register(wrong, Channel.EMAIL, "wrong@example.com")
     mail.box.refusals = {"busy@example.com": "450 Try later", "wrong@example.com": "550 No such user"}
-    told.tell("to all")
-    told.fan_out()
-    deliver(told.stores, both(mail.sender))
-    found = {one: told.stores.database.run(endpoints.get(one, Channel.EMAIL)).state for one in (busy, wrong)}
+    notifier.notify("to all")
+    notifier.fan_out()
+    deliver(notifier.stores, both(mail.sender))
+    found = {one: notifier.stores.database.run(endpoints.get(one, Channel.EMAIL)).state for one in (busy, wrong)}
     assert found == {busy: EndpointState.ACTIVE, wrong: EndpointState.SUSPENDED}
-    assert sorted(told.states()) == ["dead", "waiting"]
+    assert sorted(notifier.states()) == ["dead", "waiting"]
     mail.box.refusals = {}
-    told.hurry()
-    deliver(told.stores, both(mail.sender))
+    notifier.hurry()
+    deliver(notifier.stores, both(mail.sender))
     assert [message["To"] for message in mail.box.messages] == ["busy@example.com"]
 
 
-def test_a_mail_server_that_is_away_costs_nothing_but_time(told: Told, settings: Settings) -> None:
-    reader = told.reader("reader")
-    told.register(reader, Channel.EMAIL, "ann@example.com")
-    told.tell("to all")
-    told.fan_out()
+def test_a_mail_server_that_is_away_costs_nothing_but_time(notifier: Notifier, settings: Settings) -> None:
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.EMAIL, "ann@example.com")
+    notifier.notify("to all")
+    notifier.fan_out()
     nobody = settings.notifications.model_copy(
         update={"smtp_host": "127.0.0.1", "smtp_port": 9, "smtp_security": "none"}
     )
-    deliver(told.stores, both(EmailSender(nobody, "https://d.example", KEYS)))
-    assert told.states() == ["waiting"]
-    assert told.stores.database.run(endpoints.get(reader, Channel.EMAIL)).state is EndpointState.ACTIVE
+    deliver(notifier.stores, both(EmailSender(nobody, "https://d.example", KEYS)))
+    assert notifier.states() == ["waiting"]
+    assert notifier.stores.database.run(endpoints.get(reader, Channel.EMAIL)).state is EndpointState.ACTIVE
 
 
-def test_an_address_gets_nothing_but_its_confirmation_until_it_is_confirmed(told: Told, mail: Mail) -> None:
-    reader = told.reader("reader")
-    endpoint = told.register(reader, Channel.EMAIL, "ann@example.com", "unconfirmed")
-    told.stores.database.run(sendings.add(Purpose.CONFIRM, reader, Channel.EMAIL, endpoint))
-    told.tell("before")
-    told.fan_out()
-    deliver(told.stores, both(mail.sender))
+def test_an_address_gets_nothing_but_its_confirmation_until_it_is_confirmed(notifier: Notifier, mail: Mail) -> None:
+    reader = notifier.reader("reader")
+    endpoint = notifier.register(reader, Channel.EMAIL, "ann@example.com", "unconfirmed")
+    notifier.stores.database.run(sendings.add(Purpose.CONFIRM, reader, Channel.EMAIL, endpoint))
+    notifier.notify("before")
+    notifier.fan_out()
+    deliver(notifier.stores, both(mail.sender))
     assert [message["Subject"] for message in mail.box.messages] == ["Confirm your e-mail address"]
     assert mail.box.messages[0]["List-Unsubscribe"] is None
-    told.stores.database.run(endpoints.confirm(endpoint))
-    told.tell("after")
-    told.fan_out()
-    deliver(told.stores, both(mail.sender))
+    notifier.stores.database.run(endpoints.confirm(endpoint))
+    notifier.notify("after")
+    notifier.fan_out()
+    deliver(notifier.stores, both(mail.sender))
     assert [message["Subject"] for message in mail.box.messages[1:]] == ["Maintenance"]
 
 
-def test_a_confirmation_of_an_address_that_was_changed_goes_nowhere(told: Told, mail: Mail) -> None:
-    reader = told.reader("reader")
-    old = told.register(reader, Channel.EMAIL, "old@example.com", "unconfirmed")
-    told.stores.database.run(sendings.add(Purpose.CONFIRM, reader, Channel.EMAIL, old))
-    told.register(reader, Channel.EMAIL, "new@example.com", "unconfirmed")
-    deliver(told.stores, both(mail.sender))
+def test_a_confirmation_of_an_address_that_was_changed_goes_nowhere(notifier: Notifier, mail: Mail) -> None:
+    reader = notifier.reader("reader")
+    old = notifier.register(reader, Channel.EMAIL, "old@example.com", "unconfirmed")
+    notifier.stores.database.run(sendings.add(Purpose.CONFIRM, reader, Channel.EMAIL, old))
+    notifier.register(reader, Channel.EMAIL, "new@example.com", "unconfirmed")
+    deliver(notifier.stores, both(mail.sender))
     assert mail.box.messages == []
-    assert told.rows("select state from sendings") == [{"state": "suppressed"}]
+    assert notifier.rows("select state from sendings") == [{"state": "suppressed"}]
 
 
 STOP = (
@@ -177,7 +177,7 @@ PAGE = (
 )
 
 
-def a_parcel(purpose: Purpose, *words: Words) -> Parcel:
+def a_message(purpose: Purpose, *words: Words) -> Message:
     """A sending to reader 3 that carries these words."""
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     types = ("job_finished", "system")
@@ -185,14 +185,14 @@ def a_parcel(purpose: Purpose, *words: Words) -> Parcel:
         Item(id=number, type=kind, words=said, details={}, created_at=moment)
         for number, (kind, said) in enumerate(zip(types, words, strict=False))
     ]
-    return Parcel(UUID(int=1), purpose, 3, UUID(int=2), "ann@example.com", (), items, moment)
+    return Message(UUID(int=1), purpose, 3, UUID(int=2), "ann@example.com", (), items, moment)
 
 
-def parts_of(parcel: Parcel) -> tuple[str, str]:
-    """The text and the HTML of a parcel's e-mail, line ends of the HTML's layout left out."""
+def parts_of(message: Message) -> tuple[str, str]:
+    """The text and the HTML of a message's e-mail, line ends of the HTML's layout left out."""
     sender = EmailSender(NotificationSettings(sender="news@d.example"), "https://d.example", KEYS)  # type: ignore[call-arg]
-    message = sender.message(parcel)
-    text, page = message.get_body(("plain",)), message.get_body(("html",))
+    mail = sender.mail(message)
+    text, page = mail.get_body(("plain",)), mail.get_body(("html",))
     assert text is not None
     assert page is not None
     return text.get_content(), page.get_content().replace("&#39;", "'").replace("&#34;", '"').replace(">\n", ">")
@@ -204,21 +204,21 @@ def test_an_email_says_what_it_said_before_there_were_templates() -> None:
         text='It is "in" the catalogue.\nLook.',
         path="/api/v1/models/7?a=1&b=2",
     )
-    parcel = a_parcel(Purpose.NOTIFY, model, Words(title="Maintenance", text="On Sunday.", path=""))
-    assert parts_of(parcel) == (TEXT, PAGE)
+    message = a_message(Purpose.NOTIFY, model, Words(title="Maintenance", text="On Sunday.", path=""))
+    assert parts_of(message) == (TEXT, PAGE)
 
 
 def test_an_email_without_a_link_to_stop_it_ends_with_its_last_part() -> None:
-    assert parts_of(a_parcel(Purpose.TEST)) == (
-        "It works\nThis address can be told.\n",
+    assert parts_of(a_message(Purpose.TEST)) == (
+        "It works\nThis address receives notifications.\n",
         "<!doctype html><html lang=en><body><h2 style='font-size:1.1em'>It works</h2>"
-        "<p>This address can be told.</p></body></html>",
+        "<p>This address receives notifications.</p></body></html>",
     )
 
 
 def test_no_name_that_somebody_chose_is_markup() -> None:
     title = "</h2><script>alert(1)</script>{{ 7 * 7 }}"
-    text, page = parts_of(a_parcel(Purpose.NOTIFY, Words(title=title, text="'><img src=x>", path="/a'b")))
+    text, page = parts_of(a_message(Purpose.NOTIFY, Words(title=title, text="'><img src=x>", path="/a'b")))
     assert title in text
     assert "&lt;/h2&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in page
     assert "<script" not in page

@@ -21,7 +21,7 @@ from storage.postgres.notifications.sendings import Purpose
 from storage.push_key import public_push_key
 from storage.records.notifications.notifications import Channel, SystemNotice
 from tests.flows.notifications.channels.browser import Browser, signed_claims, unbase64
-from tests.flows.notifications.conftest import Told
+from tests.flows.notifications.conftest import Notifier
 from tests.flows.notifications.internet import Internet, Receiver, receiving
 
 
@@ -31,16 +31,16 @@ def net(tmp_path: Path) -> Iterator[tuple[Internet, Receiver]]:
         yield found
 
 
-def subscribe(told: Told, browser: Browser) -> tuple[int, UUID]:
+def subscribe(notifier: Notifier, browser: Browser) -> tuple[int, UUID]:
     """A reader with a browser."""
-    reader = told.reader("reader")
-    return reader, told.register(reader, Channel.PUSH, json.dumps(browser.subscription()))
+    reader = notifier.reader("reader")
+    return reader, notifier.register(reader, Channel.PUSH, json.dumps(browser.subscription()))
 
 
-def push(told: Told, internet: Internet) -> None:
+def push(notifier: Notifier, internet: Internet) -> None:
     """Send all that is due."""
-    sender = PushSender(internet.transport(), told.stores.settings.notifications, "https://d.example")
-    deliver(told.stores, {Channel.PUSH: sender}, workers=1)
+    sender = PushSender(internet.transport(), notifier.stores.settings.notifications, "https://d.example")
+    deliver(notifier.stores, {Channel.PUSH: sender}, workers=1)
 
 
 def test_the_browser_opens_the_standards_own_example() -> None:
@@ -55,20 +55,22 @@ def test_the_browser_opens_the_standards_own_example() -> None:
     assert browser.open(unbase64(body)) == b"When I grow up, I want to be a watermelon"
 
 
-def test_a_push_is_read_by_its_browser_alone_and_signed_by_us(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_a_push_is_read_by_its_browser_alone_and_signed_by_us(
+    notifier: Notifier, net: tuple[Internet, Receiver]
+) -> None:
     internet, receiver = net
     browser = Browser()
-    subscribe(told, browser)
-    told.tell("to all", SystemNotice(title="Maintenance", text="On Sunday.", path="/docs"))
-    told.fan_out()
+    subscribe(notifier, browser)
+    notifier.notify("to all", SystemNotice(title="Maintenance", text="On Sunday.", path="/docs"))
+    notifier.fan_out()
     receiver.answer = 503
-    push(told, internet)
-    told.hurry()
+    push(notifier, internet)
+    notifier.hurry()
     receiver.answer = 201
-    push(told, internet)
-    assert told.states() == ["sent"]
+    push(notifier, internet)
+    assert notifier.states() == ["sent"]
     first, second = receiver.calls
-    [sending] = told.rows("select id from sendings")
+    [sending] = notifier.rows("select id from sendings")
     for call in (first, second):
         message = json.loads(browser.open(call.body))
         assert (call.path, message["web_push"]) == ("/send/f3a9", 8030)
@@ -82,7 +84,7 @@ def test_a_push_is_read_by_its_browser_alone_and_signed_by_us(told: Told, net: t
         assert b"Maintenance" not in call.body
         told_by = {name: call.headers[name] for name in ("content-encoding", "ttl", "urgency")}
         assert told_by == {"content-encoding": "aes128gcm", "ttl": "86400", "urgency": "high"}
-        claims = signed_claims(call.headers["authorization"], public_push_key(told.stores.settings.notifications))
+        claims = signed_claims(call.headers["authorization"], public_push_key(notifier.stores.settings.notifications))
         assert (claims["aud"], claims["sub"]) == ("https://push.example.com", "mailto:darkroom@localhost")
         until = datetime.fromtimestamp(int(str(claims["exp"])), UTC) - datetime.now(UTC)
         assert timedelta(hours=11) < until <= timedelta(hours=12)
@@ -93,14 +95,16 @@ def test_a_push_is_read_by_its_browser_alone_and_signed_by_us(told: Told, net: t
         Browser().open(first.body)
 
 
-def test_a_long_text_is_shortened_to_what_push_services_take(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_a_long_text_is_shortened_to_what_push_services_take(
+    notifier: Notifier, net: tuple[Internet, Receiver]
+) -> None:
     internet, receiver = net
     browser = Browser()
-    subscribe(told, browser)
+    subscribe(notifier, browser)
     for letter in ("e", "€", "𝄞", "\x01"):
-        told.tell(letter, SystemNotice(title="Long", text=letter * 1999 + "."))
-        told.fan_out()
-        push(told, internet)
+        notifier.notify(letter, SystemNotice(title="Long", text=letter * 1999 + "."))
+        notifier.fan_out()
+        push(notifier, internet)
         body = receiver.calls[-1].body
         text = json.loads(browser.open(body))["notification"]["body"]
         if letter == "e":
@@ -110,47 +114,49 @@ def test_a_long_text_is_shortened_to_what_push_services_take(told: Told, net: tu
             assert text == letter * (len(text) - 1) + "…"
 
 
-def test_a_subscription_that_ended_is_used_no_more(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_a_subscription_that_ended_is_used_no_more(notifier: Notifier, net: tuple[Internet, Receiver]) -> None:
     internet, receiver = net
     for status in (404, 410):
-        reader, _ = subscribe(told, Browser())
+        reader, _ = subscribe(notifier, Browser())
         receiver.answer = status
         for turn in range(2):
-            told.tell(f"{status}, {turn}")
-            told.fan_out()
-            push(told, internet)
-        found = told.stores.database.run(endpoints.get(reader, Channel.PUSH))
+            notifier.notify(f"{status}, {turn}")
+            notifier.fan_out()
+            push(notifier, internet)
+        found = notifier.stores.database.run(endpoints.get(reader, Channel.PUSH))
         assert found.state is EndpointState.SUSPENDED
         assert f"the push service answered {status}" in str(found.reason)
-    assert told.states() == ["dead", "dead"]
+    assert notifier.states() == ["dead", "dead"]
 
 
 def test_what_may_pass_is_tried_again_not_before_the_service_asks_for_it(
-    told: Told, net: tuple[Internet, Receiver]
+    notifier: Notifier, net: tuple[Internet, Receiver]
 ) -> None:
     internet, receiver = net
-    reader, endpoint = subscribe(told, Browser())
-    told.stores.database.run(sendings.add(Purpose.TEST, reader, Channel.PUSH, endpoint))
+    reader, endpoint = subscribe(notifier, Browser())
+    notifier.stores.database.run(sendings.add(Purpose.TEST, reader, Channel.PUSH, endpoint))
 
     def busy(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 429 Slow down\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n")
 
     for answer, reason in ((413, "413"), (500, "500"), (busy, "429")):
         receiver.answer = answer
-        told.hurry()
-        push(told, internet)
-        [row] = told.rows("select state, last_error, next_attempt_at - now() as pause from sendings")
+        notifier.hurry()
+        push(notifier, internet)
+        [row] = notifier.rows("select state, last_error, next_attempt_at - now() as pause from sendings")
         assert (row["state"], row["last_error"]) == ("due", f"the push service answered {reason}")
     assert timedelta(seconds=3590) < row["pause"] <= timedelta(hours=1)  # type: ignore[operator]
-    assert told.stores.database.run(endpoints.get(reader, Channel.PUSH)).state is EndpointState.ACTIVE
+    assert notifier.stores.database.run(endpoints.get(reader, Channel.PUSH)).state is EndpointState.ACTIVE
 
 
-def test_a_push_service_that_turns_inwards_is_called_no_more(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_a_push_service_that_turns_inwards_is_called_no_more(
+    notifier: Notifier, net: tuple[Internet, Receiver]
+) -> None:
     internet, receiver = net
-    reader, _ = subscribe(told, Browser())
+    reader, _ = subscribe(notifier, Browser())
     internet.names["push.example.com"] = ["10.0.0.8"]
-    told.tell("to all")
-    told.fan_out()
-    push(told, internet)
-    assert (told.states(), receiver.calls, internet.connections) == (["dead"], [], [])
-    assert "not on the internet" in str(told.stores.database.run(endpoints.get(reader, Channel.PUSH)).reason)
+    notifier.notify("to all")
+    notifier.fan_out()
+    push(notifier, internet)
+    assert (notifier.states(), receiver.calls, internet.connections) == (["dead"], [], [])
+    assert "not on the internet" in str(notifier.stores.database.run(endpoints.get(reader, Channel.PUSH)).reason)

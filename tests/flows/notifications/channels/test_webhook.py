@@ -14,7 +14,7 @@ from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints
 from storage.records.notifications.notifications import Channel
 from storage.sealing import Seal
-from tests.flows.notifications.conftest import DONE, HOOK, SECRET, Told, both
+from tests.flows.notifications.conftest import DONE, HOOK, SECRET, Notifier, both
 from tests.flows.notifications.internet import Internet, Receiver, receiving
 
 
@@ -24,14 +24,16 @@ def net(tmp_path: Path) -> Iterator[tuple[Internet, Receiver]]:
         yield found
 
 
-def test_a_webhook_is_signed_so_that_its_receiver_can_check_it(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_a_webhook_is_signed_so_that_its_receiver_can_check_it(
+    notifier: Notifier, net: tuple[Internet, Receiver]
+) -> None:
     internet, receiver = net
-    reader = told.reader("reader")
-    told.register(reader, Channel.WEBHOOK, HOOK)
-    told.tell("job", DONE, [reader])
-    told.fan_out()
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.WEBHOOK, HOOK)
+    notifier.notify("job", DONE, [reader])
+    notifier.fan_out()
     sender = WebhookSender(internet.transport(), "https://d.example")
-    deliver(told.stores, both(sender))
+    deliver(notifier.stores, both(sender))
     [call] = receiver.calls
     checked = Webhook(SECRET).verify(call.body, call.headers)
     assert call.path == "/darkroom?secret=42"
@@ -42,19 +44,19 @@ def test_a_webhook_is_signed_so_that_its_receiver_can_check_it(told: Told, net: 
         Webhook(SECRET).verify(call.body.replace(b"done", b"gone"), call.headers)
 
 
-def test_after_a_new_secret_was_made_both_sign_for_a_while(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_after_a_new_secret_was_made_both_sign_for_a_while(notifier: Notifier, net: tuple[Internet, Receiver]) -> None:
     internet, receiver = net
-    reader = told.reader("reader")
-    told.register(reader, Channel.WEBHOOK, HOOK)
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.WEBHOOK, HOOK)
     new = "whsec_" + "bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldw=="
-    sealed = Seal(told.stores.settings.notifications).seal(new)
-    told.stores.database.run(endpoints.rotate(reader, sealed, 3600))
+    sealed = Seal(notifier.stores.settings.notifications).seal(new)
+    notifier.stores.database.run(endpoints.rotate(reader, sealed, 3600))
     sender = WebhookSender(internet.transport(), "https://d.example")
     for key in ("during", "after"):
-        told.tell(key)
-        told.fan_out()
-        deliver(told.stores, both(sender))
-        told.rows("update endpoints set old_until = now() - interval '1 second' returning id")
+        notifier.notify(key)
+        notifier.fan_out()
+        deliver(notifier.stores, both(sender))
+        notifier.rows("update endpoints set old_until = now() - interval '1 second' returning id")
     during, after = receiver.calls
     for secret, call in ((SECRET, during), (new, during), (new, after)):
         Webhook(secret).verify(call.body, call.headers)
@@ -62,12 +64,12 @@ def test_after_a_new_secret_was_made_both_sign_for_a_while(told: Told, net: tupl
         Webhook(SECRET).verify(after.body, after.headers)
 
 
-def test_what_receivers_do_decides_what_comes_next(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_what_receivers_do_decides_what_comes_next(notifier: Notifier, net: tuple[Internet, Receiver]) -> None:
     internet, receiver = net
-    reader = told.reader("reader")
-    told.register(reader, Channel.WEBHOOK, HOOK)
-    told.tell("to all")
-    told.fan_out()
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.WEBHOOK, HOOK)
+    notifier.notify("to all")
+    notifier.fan_out()
     sender = WebhookSender(internet.transport(), "https://d.example")
     hasty = WebhookSender(internet.transport(seconds=0.5), "https://d.example")
 
@@ -93,31 +95,31 @@ def test_what_receivers_do_decides_what_comes_next(told: Told, net: tuple[Intern
         (hang, "took more"),
     ):
         receiver.answer = answer
-        deliver(told.stores, both(hasty if answer is hang else sender), workers=1)
-        [row] = told.rows("select state, last_error from sendings")
+        deliver(notifier.stores, both(hasty if answer is hang else sender), workers=1)
+        [row] = notifier.rows("select state, last_error from sendings")
         assert row["state"] == "due", reason
         assert any(part in str(row["last_error"]) for part in reason.split("|")), row
-        told.hurry()
+        notifier.hurry()
     receiver.answer = 200
-    deliver(told.stores, both(sender), workers=1)
-    assert told.states() == ["sent"]
+    deliver(notifier.stores, both(sender), workers=1)
+    assert notifier.states() == ["sent"]
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
     assert len({call.body for call in receiver.calls}) == 1
     receiver.answer = 410
-    told.tell("more")
-    told.fan_out()
-    deliver(told.stores, both(sender), workers=1)
-    assert told.states() == ["sent", "dead"]
+    notifier.notify("more")
+    notifier.fan_out()
+    deliver(notifier.stores, both(sender), workers=1)
+    assert notifier.states() == ["sent", "dead"]
 
 
-def test_a_name_that_turns_inwards_ends_the_address(told: Told, net: tuple[Internet, Receiver]) -> None:
+def test_a_name_that_turns_inwards_ends_the_address(notifier: Notifier, net: tuple[Internet, Receiver]) -> None:
     internet, receiver = net
-    reader = told.reader("reader")
-    told.register(reader, Channel.WEBHOOK, HOOK)
+    reader = notifier.reader("reader")
+    notifier.register(reader, Channel.WEBHOOK, HOOK)
     internet.names["hooks.example.com"] = ["169.254.169.254"]
-    told.tell("to all")
-    told.fan_out()
-    deliver(told.stores, both(WebhookSender(internet.transport(), "https://d.example")))
-    assert (told.states(), receiver.calls, internet.connections) == (["dead"], [], [])
-    [found] = told.stores.database.run(endpoints.of_reader(reader))
+    notifier.notify("to all")
+    notifier.fan_out()
+    deliver(notifier.stores, both(WebhookSender(internet.transport(), "https://d.example")))
+    assert (notifier.states(), receiver.calls, internet.connections) == (["dead"], [], [])
+    [found] = notifier.stores.database.run(endpoints.of_reader(reader))
     assert "not on the internet" in str(found.reason)

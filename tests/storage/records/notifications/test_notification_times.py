@@ -1,4 +1,4 @@
-"""When a reader is told: quiet hours and digests across both changes of clocks, and the pauses between tries."""
+"""When a reader is notified: quiet hours and digests across both changes of clocks, and the pauses between tries."""
 
 from __future__ import annotations
 
