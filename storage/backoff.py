@@ -20,7 +20,7 @@ log = logging.getLogger("darkroom.retries")
 T = TypeVar("T")
 
 FIRST_WAIT_SECONDS = 0.2
-LONGEST_WAIT_SECONDS = 5.0
+MAX_WAIT_SECONDS = 5.0
 _DOUBLINGS = 32
 """More of them are longer than anything waits, and at last no float."""
 
@@ -33,7 +33,7 @@ def retried(
     attempts: int | None = None,
     check: Callable[[], None] | None = None,
     first_seconds: float = FIRST_WAIT_SECONDS,
-    longest_seconds: float = LONGEST_WAIT_SECONDS,
+    longest_seconds: float = MAX_WAIT_SECONDS,
 ) -> T:
     """What `call` returns, tried again after errors that `on` names for `patience_seconds`.
 

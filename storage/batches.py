@@ -15,13 +15,14 @@ Value = TypeVar("Value")
 
 
 class Batches(Generic[Item, Value]):
-    """Asks for many items at once. `together` is given at most `most` items and returns a value for each, in order.
+    """Asks for many items at once. `fetch_many` is given at most `maximum` items and returns a value for each, in
+    order.
 
     A batch begins after everything in it has come, so what it reads is never older than the question.
     """
 
-    def __init__(self, together: Callable[[list[Item]], Awaitable[Sequence[Value]]], *, most: int = 100) -> None:
-        self._together, self._most = together, most
+    def __init__(self, fetch_many: Callable[[list[Item]], Awaitable[Sequence[Value]]], *, maximum: int = 100) -> None:
+        self._fetch_many, self._maximum = fetch_many, maximum
         self._waiting: list[tuple[Item, asyncio.Future[Value]]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -35,9 +36,9 @@ class Batches(Generic[Item, Value]):
 
     async def _run(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            batch, self._waiting = self._waiting[: self._maximum], self._waiting[self._maximum :]
             try:
-                values = await self._together([item for item, _ in batch])
+                values = await self._fetch_many([item for item, _ in batch])
             except Exception as error:  # noqa: BLE001 - whoever waits gets it
                 for _, answer in batch:
                     if not answer.done():

@@ -24,7 +24,7 @@ from storage.settings import PostgresSettings
 
 T = TypeVar("T")
 
-LONGEST_SECONDS = 20.0
+MAX_SECONDS = 20.0
 """A step that takes longer hangs."""
 FILE_CALLS = ("link", "rename", "replace", "unlink", "utime")
 """Calls of `os` that an actor stops before."""
@@ -108,7 +108,7 @@ class Schedule:
 
     def _settle(self, actors: Sequence[Actor]) -> None:
         """Wait until everybody has come to a point, to the end, or to a lock that another holds."""
-        deadline = time.monotonic() + LONGEST_SECONDS
+        deadline = time.monotonic() + MAX_SECONDS
         while running := [actor for actor in actors if not actor.stopped.is_set()]:
             if not any(actor.stopped.wait(0.0005) for actor in running) and self._waiting() >= len(running):
                 return

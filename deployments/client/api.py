@@ -17,7 +17,7 @@ from storage.settings import Settings
 T = TypeVar("T")
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 5.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 5.0
 PASSING = frozenset({502, 503, 504})
 
 
@@ -89,7 +89,7 @@ class Api:
                 _passes,
                 patience_seconds=patience_seconds,
                 first_seconds=FIRST_PAUSE_SECONDS,
-                longest_seconds=LONGEST_PAUSE_SECONDS,
+                longest_seconds=MAX_PAUSE_SECONDS,
             )
         except httpx.TransportError as error:
             raise self.unreachable(error) from error

@@ -29,7 +29,7 @@ class Photos:
     left_out: tuple[Path, ...]
 
 
-def find_photos(place: Path, most: int) -> Photos:
+def find_photos(place: Path, maximum: int) -> Photos:
     """The photos in a folder (not in folders inside it), or one zip archive or photo. Raises NoPhotos."""
     if not place.exists():
         raise NoPhotos(f"there is no {place}. Give a folder with 3 to 6 photos of one subject.")
@@ -41,8 +41,8 @@ def find_photos(place: Path, most: int) -> Photos:
             f"no photos in {place}: files ending in {', '.join(sorted(known))} are taken. "
             "Put 3 to 6 photos of one subject there, from different sides and in different places."
         )
-    if len(photos) > most:
-        raise NoPhotos(f"{len(photos):,} files in {place}; the limit is {most:,}. 3 to 6 photos work best.")
+    if len(photos) > maximum:
+        raise NoPhotos(f"{len(photos):,} files in {place}; the limit is {maximum:,}. 3 to 6 photos work best.")
     return Photos(tuple(photos), tuple(path for path in files if path not in photos))
 
 

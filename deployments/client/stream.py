@@ -15,7 +15,7 @@ from httpx_sse import EventSource
 
 from deployments.client.api import (
     FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     Api,
     ApiRefusal,
     raise_for_problem,
@@ -77,7 +77,7 @@ def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SEC
                 raise api.unreachable(error) from error
         yield StreamEvent(None, INTERRUPTED, {})
         failures += 1  # counted here and not by stamina: the count begins again with each event
-        time.sleep(pause_after(failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
+        time.sleep(pause_after(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS))
 
 
 def _one_connection(api: Api, path: str, last: int) -> Iterator[StreamEvent]:

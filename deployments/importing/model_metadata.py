@@ -17,8 +17,8 @@ from storage.blobs.families import TEXT_IN
 from storage.blobs.weights import WeightsFacts
 from storage.records.catalog.vocabulary import ModelType, catalogue_name
 
-MOST_TAGS = 10
-MOST_WORDS = 10
+MAX_TAGS = 10
+MAX_WORDS = 10
 OTHER = "Other"
 
 _ARCHITECTURES = (
@@ -80,7 +80,7 @@ def describe(facts: WeightsFacts) -> Described:
         description=_description(metadata),
         steps=_count(metadata, "ss_steps") or _count(metadata, "ss_max_train_steps"),
         epochs=_count(metadata, "ss_epoch") or _count(metadata, "ss_num_epochs"),
-        clip_skip=_count(metadata, "ss_clip_skip", most=12),
+        clip_skip=_count(metadata, "ss_clip_skip", maximum=12),
     )
 
 
@@ -94,9 +94,9 @@ def _clean(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-def _count(metadata: Mapping[str, str], key: str, most: int = 100_000_000) -> int | None:
+def _count(metadata: Mapping[str, str], key: str, maximum: int = 100_000_000) -> int | None:
     text = metadata.get(key, "").strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= maximum else None
 
 
 def _type(facts: WeightsFacts) -> ModelType:
@@ -168,13 +168,13 @@ def _trained_words(metadata: Mapping[str, str], frequencies: Mapping[str, Mappin
         return (phrase[:300],)
     everywhere = [tag for tags in frequencies.values() for tag in _most_frequent(tags)]
     words = [word for word in dict.fromkeys((*_concepts(metadata, frequencies), *everywhere)) if 0 < len(word) <= 300]
-    return tuple(words[:MOST_WORDS])
+    return tuple(words[:MAX_WORDS])
 
 
 def _most_frequent(tags: Mapping[str, int]) -> list[str]:
     """Those that most images have; captions that each stand with one image alone are no words to trigger by."""
-    most = max(tags.values(), default=0)
-    return [tag for tag, count in tags.items() if count == most > 1]
+    maximum = max(tags.values(), default=0)
+    return [tag for tag, count in tags.items() if count == maximum > 1]
 
 
 def _tags(metadata: Mapping[str, str], frequencies: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
@@ -182,13 +182,13 @@ def _tags(metadata: Mapping[str, str], frequencies: Mapping[str, Mapping[str, in
     for tags in frequencies.values():
         counts.update(tags)
     own = (_first(metadata, "modelspec.tags") or "").split(",")
-    return plain_tags([*own, *(tag for tag, _ in counts.most_common(MOST_TAGS))])
+    return plain_tags([*own, *(tag for tag, _ in counts.most_common(MAX_TAGS))])
 
 
 def plain_tags(names: list[str]) -> tuple[str, ...]:
     """Those of the names that the catalogue takes as tags, in its form."""
     lower = (_clean(name).lower() for name in names)
-    return tuple(dict.fromkeys(name for name in lower if _PLAIN_TAG.fullmatch(name)))[: 2 * MOST_TAGS]
+    return tuple(dict.fromkeys(name for name in lower if _PLAIN_TAG.fullmatch(name)))[: 2 * MAX_TAGS]
 
 
 _FACTS = (

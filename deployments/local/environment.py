@@ -63,7 +63,7 @@ SECRETS_OF_EVERY_PART = frozenset(
 )
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost"})
 # A unix socket's path has 107 bytes at most, and Python's fork server puts two names of its own behind the folder.
-LONGEST_TEMPORARY_PATH = 107 - 36
+MAX_TEMPORARY_PATH = 107 - 36
 
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",
@@ -251,7 +251,7 @@ def temporary_folder(settings: Settings) -> Path | None:
     """Where workers and flows keep what is theirs while they run, so that a killed one leaves nothing elsewhere; `up`
     empties it. None where the data folder's path is too long for the sockets in it."""
     folder = settings.data_folder / "tmp"
-    return folder if len(os.fsencode(folder)) <= LONGEST_TEMPORARY_PATH else None
+    return folder if len(os.fsencode(folder)) <= MAX_TEMPORARY_PATH else None
 
 
 def flow_environment(settings: Settings) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 _READ_BYTES = 8 * 1024 * 1024
-_LONGEST_LINE = 64 * 1024
+_MAX_LINE = 64 * 1024
 
 
 class PartLog:
@@ -39,7 +39,7 @@ class PartLog:
             stream.seek(self._read_to)
             found = stream.read(_READ_BYTES)
         end = found.rfind(b"\n") + 1
-        if not end and len(found) > _LONGEST_LINE:
+        if not end and len(found) > _MAX_LINE:
             end = len(found)
         self._read_to += end
         yield from found[:end].decode(errors="replace").splitlines()

@@ -40,9 +40,9 @@ CALM_TICK_SECONDS = 0.3
 PROBE_SECONDS = 0.3
 # So often a part that has ended is asked whether it is wanted again; each time that it was, twice as long.
 FIRST_LOOK_SECONDS = 15.0
-LONGEST_LOOK_SECONDS = 900.0
+MAX_LOOK_SECONDS = 900.0
 FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 30.0
 # A part that stayed up this long is forgiven its earlier deaths.
 FORGIVEN_AFTER_SECONDS = 60.0
 TRIES_OF_A_FIRST_START = 4
@@ -147,7 +147,7 @@ class Supervisor:
         """Start a part that has ended once more when it is wanted; less and less often when that does not help."""
         wanted = one.part.wanted_again(one.since)
         one.looks = one.looks + 1 if wanted else 1
-        one.next_look = time.monotonic() + pause_after(one.looks, FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS)
+        one.next_look = time.monotonic() + pause_after(one.looks, FIRST_LOOK_SECONDS, MAX_LOOK_SECONDS)
         if wanted:
             self._say("darkroom", f"{one.part.name} is wanted again; starting it")
             self._start(one)
@@ -220,7 +220,7 @@ class Supervisor:
                 f"{one.part.name} {what}, {one.deaths} times. Its log, {one.log.file}, ends with:\n"
                 f"{one.log.last_lines()}"
             )
-        pause = pause_after(one.deaths, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        pause = pause_after(one.deaths, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         one.next_start = time.monotonic() + pause
         self._say("darkroom", f"{one.part.name} (process {pid}) {what}; starting it again in {pause:g} s")
         self._enter(one, PartState.BACKING_OFF)

@@ -105,7 +105,7 @@ def write_everywhere(stores: Stores, kind: Kind, ids: Sequence[int]) -> None:
             refused |= _write(stores, build, rows)
         _note_refused(stores, kind, rows, refused)
 
-    each_alone_if_need_be(stores, kind, ids, write)
+    one_by_one_on_failure(stores, kind, ids, write)
 
 
 def write_to(stores: Stores, build: Build, ids: Sequence[int]) -> None:
@@ -118,10 +118,10 @@ def write_to(stores: Stores, build: Build, ids: Sequence[int]) -> None:
             refused |= stores.search.write(build, [], rows.removals).refused
         _bury(stores, build.kind, rows, refused)
 
-    each_alone_if_need_be(stores, build.kind, ids, write)
+    one_by_one_on_failure(stores, build.kind, ids, write)
 
 
-def each_alone_if_need_be(
+def one_by_one_on_failure(
     stores: Stores, kind: Kind, ids: Sequence[int], write: Callable[[Sequence[int]], None]
 ) -> None:
     """Write ids together, or one by one if a row among them cannot be read; that one does not hold up the others."""
@@ -133,7 +133,7 @@ def each_alone_if_need_be(
             stores.database.run(search_queue.bury(kind, ids[0], 0, f"{type(error).__name__}: {error}"))
             return
         for identity in ids:
-            each_alone_if_need_be(stores, kind, [identity], write)
+            one_by_one_on_failure(stores, kind, [identity], write)
 
 
 def _write(stores: Stores, build: Build, rows: ReadRows) -> Mapping[int, str]:

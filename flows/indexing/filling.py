@@ -86,12 +86,12 @@ def _workers(address: str, count: int) -> Generator[tuple[Any, int]]:
 @contextmanager
 def _rare_collections() -> Generator[None]:
     """A batch makes many objects and no cycles; looking for these every 700 objects takes a quarter of the time."""
-    usual = gc.get_threshold()
-    gc.set_threshold(OBJECTS, *usual[1:])
+    thresholds = gc.get_threshold()
+    gc.set_threshold(OBJECTS, *thresholds[1:])
     try:
         yield
     finally:
-        gc.set_threshold(*usual)
+        gc.set_threshold(*thresholds)
 
 
 def fill_shard_alone(settings: Settings, build: Build, ends: Range) -> int:

@@ -21,8 +21,8 @@ from storage.records.notifications.notifications import (
 
 _JOBS = {"training": "fine-tune", "generation": "generation"}
 _PATHS = {"training": "/api/v1/training-jobs", "generation": "/api/v1/generations"}
-LONGEST_TITLE = 150
-LONGEST_TEXT = 2000
+MAX_TITLE = 150
+MAX_TEXT = 2000
 
 
 def words(content: Content) -> Words:
@@ -83,10 +83,8 @@ def _model(model_id: int | None) -> str:
 
 
 def _words(title: str, text: str, path: str) -> Words:
-    return Words(
-        title=_shortened(" ".join(title.split()), LONGEST_TITLE), text=_shortened(text, LONGEST_TEXT), path=path
-    )
+    return Words(title=_shortened(" ".join(title.split()), MAX_TITLE), text=_shortened(text, MAX_TEXT), path=path)
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _shortened(text: str, maximum: int) -> str:
+    return text if len(text) <= maximum else text[: maximum - 1] + "…"

@@ -17,7 +17,7 @@ from storage.postgres.events import duties
 
 log = logging.getLogger("darkroom.relay")
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 15.0
 BREATH_SECONDS = 0.01
 NOTED_SECONDS = 10.0
 """Successes are noted this often: a duty that has nothing to do writes next to nothing."""
@@ -77,7 +77,7 @@ class DutyThread(threading.Thread):
     def _fail(self, error: Exception) -> float:
         """Note a failure; returns for how many seconds to wait."""
         self._failures += 1
-        pause = pause_after(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        pause = pause_after(self._failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         expected = isinstance(error, DarkroomError | psycopg.Error)
         name = error.code if isinstance(error, DarkroomError) else type(error).__name__
         log.log(

@@ -31,7 +31,7 @@ from storage.errors import DarkroomError, StoreFailure
 from storage.logs import log_context
 from storage.postgres.connection import Query, Script
 from storage.postgres.events import outbox
-from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.events.outbox import MAX_FAILURES
 from storage.postgres.jobs import jobs
 from storage.postgres.search import search_queue
 from storage.postgres.upkeep import flow_deployments, pauses
@@ -137,7 +137,7 @@ class Effects:
         acted = 0
         while not self._stopping.is_set() and time.monotonic() < ends:
             self._claimed = changes = self._claim_changes()
-            self._act_together(changes)
+            self._act_on_batch(changes)
             self._claimed = claimed = self._stores.database.run(self._claim())
             for row in claimed:
                 if not self._act(row):  # however long that took, another one is tried in this turn
@@ -153,7 +153,7 @@ class Effects:
             return []
         return self._stores.database.run(outbox.claim(CHANGES_AT_ONCE, kinds=CHANGES, passed=self._refusals.passed))
 
-    def _act_together(self, rows: Sequence[OutboxRow]) -> None:
+    def _act_on_batch(self, rows: Sequence[OutboxRow]) -> None:
         """Have the effect of changes as of one; where that fails, of each by itself."""
         if not rows:
             return
@@ -219,7 +219,7 @@ class Effects:
                 log.error(
                     "event %d (%s of %s) is given up after %d tries. When its cause is mended: darkroom events "
                     "replay %d",
-                    *(row.id, row.kind, row.subject, MOST_FAILURES, row.id),
+                    *(row.id, row.kind, row.subject, MAX_FAILURES, row.id),
                 )
         else:
             self._stores.database.run(outbox.done(row.id))

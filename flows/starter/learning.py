@@ -22,7 +22,7 @@ from flows.starter.world import FREE_IDENTIFIERS, USED_IDENTIFIERS, Picture, ran
 LOGGER = logging.getLogger(__name__)
 
 # Hang et al. use 5 for images of 256 px and more; these latents are small, and what they show is decided at more noise.
-MOST_SNR = 1.0
+MAX_SNR = 1.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def train_diffusion(
         noisy = scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType]
         predicted = unet(noisy, times, text_encoder(ids).last_hidden_state).sample
         errors = (predicted - noise).square().mean(dim=(1, 2, 3))
-        return (errors * (MOST_SNR / signal_to_noise[times]).clamp(max=1.0)).mean()
+        return (errors * (MAX_SNR / signal_to_noise[times]).clamp(max=1.0)).mean()
 
     unet.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     text_encoder.train()

@@ -21,7 +21,7 @@ from storage.postgres.accounts import accounts
 from storage.records.accounts.accounts import ApiKey, Scope, make_key
 from storage.stores import AsyncStores
 
-LONGEST_LIFE = timedelta(days=3660)
+MAX_LIFETIME = timedelta(days=3660)
 
 
 class NewApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -124,8 +124,8 @@ def _expiry(giving: ApiKey, asked: datetime | None) -> datetime | None:
     if asked is None:
         return giving.expires_at
     now = datetime.now(UTC)
-    if not now < asked <= now + LONGEST_LIFE:
-        raise InvalidRequest({"expiresAt": f"must be in the future, at most {LONGEST_LIFE.days:,} days from now"})
+    if not now < asked <= now + MAX_LIFETIME:
+        raise InvalidRequest({"expiresAt": f"must be in the future, at most {MAX_LIFETIME.days:,} days from now"})
     if giving.expires_at is not None and asked > giving.expires_at:
         reason = f"must not be later than {giving.expires_at.isoformat()}, when the key that asks expires"
         raise InvalidRequest({"expiresAt": reason})

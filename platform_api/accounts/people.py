@@ -18,7 +18,7 @@ from platform_api.catalog.reading.catalog_views import ModelView, model_view
 from platform_api.http.limits import PageCursor, end_of_page, read_number_cursor
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pages import Page, page_metadata
-from platform_api.http.pagination import USUAL_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
+from platform_api.http.pagination import DEFAULT_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import Query, integer_schema, list_schema, text_schema
 from storage.postgres.accounts import accounts, quotas
@@ -33,8 +33,8 @@ from storage.records.policy.rights import may
 from storage.records.policy.viewers import Viewer
 from storage.stores import AsyncStores
 
-OWN_USUAL, OWN_MOST = 20, 100
-OwnLimit = Annotated[int, Parameter(ge=1, le=OWN_MOST, description="Models of a page.", required=False)]
+OWN_DEFAULT, OWN_MAX = 20, 100
+OwnLimit = Annotated[int, Parameter(ge=1, le=OWN_MAX, description="Models of a page.", required=False)]
 
 
 class CreatorItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -153,7 +153,7 @@ class People(Controller):
         if ids is not None:
             found = await stores.database.run(accounts.users(numbers=ids))
         elif text is not None:
-            found = await stores.database.run(accounts.find_users(text, USUAL_NUMBERED))
+            found = await stores.database.run(accounts.find_users(text, DEFAULT_NUMBERED))
         active = [one for one in found if one.status is AccountStatus.ACTIVE]
         users = UserList(items=[UserItem(id=one.number, username=one.name) for one in active])
         return answer(request, users, ignored=query.ignored)
@@ -201,7 +201,7 @@ class People(Controller):
         caller: Caller,
         viewer: Viewer,
         cursor: PageCursor = None,
-        limit: OwnLimit = OWN_USUAL,
+        limit: OwnLimit = OWN_DEFAULT,
     ) -> Page[ModelView]:
         """What the account owns, newest first, with drafts and what is private; everybody else's list is /models."""
         before, where = read_number_cursor(cursor), addresses(request, stores.settings.api)

@@ -31,7 +31,7 @@ from storage.settings import Settings
 REMEMBERED = "remembered_seconds"
 MODEL_SECONDS, LIST_SECONDS, PEOPLE_SECONDS = 600, 30, 120
 """How long an answer is kept at most. Lists of a period move with the clock, so they are the shortest."""
-LONGEST_KEY = 1000
+MAX_KEY = 1000
 _KEPT = "kept"
 Headers = list[tuple[bytes, bytes]]
 Key = tuple[bytes, bytes, bytes, str]
@@ -77,7 +77,7 @@ class Remembered:
             if name == b"host" and value in self._allowed_hosts:
                 host = value
         path, query = scope["raw_path"], scope["query_string"]
-        if len(path) + len(query) > LONGEST_KEY:
+        if len(path) + len(query) > MAX_KEY:
             return None
         return path, query, host, scope["scheme"]
 

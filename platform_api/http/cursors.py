@@ -9,7 +9,7 @@ from storage.errors import InvalidCursor
 from storage.records.catalog.listing import Cursor
 from storage.settings import ApiSettings
 
-LONGEST = 4000
+MAX_LENGTH = 4000
 
 
 def write(cursor: Cursor, settings: ApiSettings) -> str:

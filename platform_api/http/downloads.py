@@ -33,7 +33,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 @dataclass(frozen=True)
 class Download:
-    """One blob as a client gets it. `size` is in bytes; `headers` replace the usual ones."""
+    """One blob as a client gets it. `size` is in bytes; `headers` replace the default ones."""
 
     sha256: str
     size: int

@@ -148,9 +148,9 @@ async def receive(
     Raises BodyTooLarge, MalformedBody, TooSlow, UnsupportedMediaType, InvalidRequest, UploadRefused, and what `arrived`
     does. The rest of the body is then read for a while and dropped, so that the client gets to read why.
     """
-    most = limits.max_upload_bytes
+    maximum = limits.max_upload_bytes
     threads = cast(AsyncStores, request.app.state.stores).pools.blob_writes
-    body = Body(request, most, f"The upload has more than {most:,} bytes. Send fewer or smaller photos.", arrived)
+    body = Body(request, maximum, f"The upload has more than {maximum:,} bytes. Send fewer or smaller photos.", arrived)
     kind, options = cast(tuple[str, dict[str, str]], parse_options_header(request.headers.get("content-type", "")))
     try:
         body.check_declared_length()
@@ -179,7 +179,7 @@ class _Form:
 
     def __init__(self, folder: Path, limits: UploadSettings, texts: Mapping[str, int], threads: ThreadPool) -> None:
         self.upload = Upload([], {})
-        self.most_parts = limits.max_images + len(texts) + 1
+        self.max_parts = limits.max_images + len(texts) + 1
         self._folder, self._limits, self._texts, self._threads = folder, limits, texts, threads
         self._sink: BinaryIO | None = None
         self._text: bytearray | None = None
@@ -239,7 +239,7 @@ class _Form:
 
 async def _receive_form(body: Body, boundary: str, form: _Form) -> Upload:
     try:
-        parser = PushMultipartParser(boundary, max_segment_count=form.most_parts, strict=True)
+        parser = PushMultipartParser(boundary, max_segment_count=form.max_parts, strict=True)
         async for piece in body.pieces():
             for event in parser.parse(piece):
                 if isinstance(event, MultipartSegment):

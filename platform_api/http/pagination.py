@@ -17,7 +17,7 @@ from storage.settings import ApiSettings
 
 DEEPEST = 1000
 """How far numbered pages reach; cursors reach everything."""
-MOST_NUMBERED, USUAL_NUMBERED = 200, 20
+MAX_NUMBERED, DEFAULT_NUMBERED = 200, 20
 """Items in one page of a list that has numbers only."""
 
 
@@ -65,11 +65,11 @@ class PageRequest:
         return PageInfo(next_cursor=text, next_page=address, **size)  # type: ignore[arg-type]
 
 
-def read_page_request(query: Query, settings: ApiSettings, *, most: int, usual: int) -> PageRequest:
+def read_page_request(query: Query, settings: ApiSettings, *, maximum: int, default: int) -> PageRequest:
     """The page that a query asks for. Raises InvalidCursor, TooManyPages."""
-    limit = query.number("limit", low=0, high=most)
+    limit = query.number("limit", low=0, high=maximum)
     page, text = query.number("page"), query.text("cursor")
-    requested = PageRequest(usual if limit is None else limit, page, cursors.read(text, settings) if text else None)
+    requested = PageRequest(default if limit is None else limit, page, cursors.read(text, settings) if text else None)
     if requested.cursor is None and page is not None and page * requested.limit > DEEPEST:
         raise TooManyPages(f"Numbered pages end at item {DEEPEST:,}. Go on with metadata.nextCursor.")
     return requested
@@ -108,13 +108,13 @@ def queried(parameters: Mapping[str, tuple[Schema, str]]) -> type[Operation]:
     return Queried
 
 
-def page_parameters(most: int) -> dict[str, tuple[Schema, str]]:
+def page_parameters(maximum: int) -> dict[str, tuple[Schema, str]]:
     """The parameters of a list with cursors."""
     return {
-        "limit": (integer_schema(0, most), "Items in one page."),
+        "limit": (integer_schema(0, maximum), "Items in one page."),
         "page": (integer_schema(), f"A page by its number, up to item {DEEPEST:,}; cursors go on from there."),
         "cursor": (
-            text_schema(cursors.LONGEST),
+            text_schema(cursors.MAX_LENGTH),
             "metadata.nextCursor of the page before, with the same other parameters.",
         ),
     }
@@ -123,7 +123,7 @@ def page_parameters(most: int) -> dict[str, tuple[Schema, str]]:
 def numbering(of: str) -> dict[str, tuple[Schema, str]]:
     """The parameters of a list that has numbers only, searched by the beginning of `of`."""
     return {
-        "limit": (integer_schema(0, MOST_NUMBERED), f"Items in one page; 0: {MOST_NUMBERED}."),
+        "limit": (integer_schema(0, MAX_NUMBERED), f"Items in one page; 0: {MAX_NUMBERED}."),
         "page": (integer_schema(), "A page by its number."),
         "query": (text_schema(), f"The beginning of {of}."),
     }
@@ -131,10 +131,10 @@ def numbering(of: str) -> dict[str, tuple[Schema, str]]:
 
 def read_numbers(query: Query) -> tuple[int, int, str | None]:
     """The limit, number and text of a numbered list. Raises InvalidRequest, TooManyPages."""
-    limit, page = query.number("limit", low=0, high=MOST_NUMBERED), query.number("page") or 1
+    limit, page = query.number("limit", low=0, high=MAX_NUMBERED), query.number("page") or 1
     text = query.text("query")
     query.check()
-    limit = USUAL_NUMBERED if limit is None else limit or MOST_NUMBERED
+    limit = DEFAULT_NUMBERED if limit is None else limit or MAX_NUMBERED
     if page > 1 and page * limit > DEEPEST * 10:
         raise TooManyPages(f"Numbered pages end at item {DEEPEST * 10:,}. Narrow the list down with query.")
     return limit, page, text

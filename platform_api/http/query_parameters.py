@@ -18,9 +18,9 @@ from storage.errors import InvalidRequest
 
 Word = TypeVar("Word", bound=StrEnum)
 
-LONGEST = 4000
+MAX_LENGTH = 4000
 MANY = 500
-BIGGEST = 2**31 - 1
+MAX_INTEGER = 2**31 - 1
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 
 
@@ -55,7 +55,7 @@ class Query:
             self._faults[name] = "is given more than once, with different values"
         return found[0] if found else None
 
-    def number(self, name: str, *others: str, low: int = 1, high: int = BIGGEST) -> int | None:
+    def number(self, name: str, *others: str, low: int = 1, high: int = MAX_INTEGER) -> int | None:
         """A whole number from `low` to `high`."""
         text = self.text(name, *others)
         return None if text is None else self._number(name, text, low, high)
@@ -63,7 +63,7 @@ class Query:
     def numbers(self, name: str, *others: str) -> tuple[int, ...] | None:
         """A list of ids."""
         found = self.words(name, *others)
-        return None if found is None else tuple(self._number(name, text, 1, BIGGEST) for text in found)
+        return None if found is None else tuple(self._number(name, text, 1, MAX_INTEGER) for text in found)
 
     def flag(self, name: str, *others: str) -> bool | None:
         """true, false, 1 or 0, in any case."""
@@ -110,8 +110,8 @@ class Query:
     def _take(self, name: str) -> list[str]:
         self._read.add(name)
         values = self._given.get(name, [])
-        if any(has_control_characters(value) or len(value) > LONGEST for value in values):
-            self._faults[name] = f"must not hold control characters or more than {LONGEST:,} characters"
+        if any(has_control_characters(value) or len(value) > MAX_LENGTH for value in values):
+            self._faults[name] = f"must not hold control characters or more than {MAX_LENGTH:,} characters"
             return []
         self._kept += [(name, value) for value in values if (name, value) not in self._kept]
         return values
@@ -138,7 +138,7 @@ def described(parameters: Mapping[str, tuple[Schema, str]]) -> list[Parameter]:
     ]
 
 
-def integer_schema(low: int = 1, high: int = BIGGEST) -> Schema:
+def integer_schema(low: int = 1, high: int = MAX_INTEGER) -> Schema:
     """A whole number."""
     return Schema(type=OpenAPIType.INTEGER, minimum=low, maximum=high)
 

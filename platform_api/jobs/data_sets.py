@@ -42,7 +42,7 @@ from storage.settings import UploadSettings
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 
-LEAST_IMAGES = 2
+MIN_IMAGES = 2
 _ADVICE = "3 to 6 photos of one subject, from different sides and in different places, work best."
 _ID = "0b9e1f7c-54d2-4f0e-8f5a-6d1d6a1f2c33"
 
@@ -239,9 +239,9 @@ def _check_most(count: int, limits: UploadSettings) -> None:
 
 def _check_count(count: int, limits: UploadSettings) -> None:
     _check_most(count, limits)
-    if count < LEAST_IMAGES:
+    if count < MIN_IMAGES:
         reason = "No photo was sent" if count == 0 else "One photo is too few: a model would learn its background too"
-        raise UploadRefused("too_few_images", f"{reason}. Send at least {LEAST_IMAGES}. {_ADVICE}")
+        raise UploadRefused("too_few_images", f"{reason}. Send at least {MIN_IMAGES}. {_ADVICE}")
 
 
 async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threads: ThreadPool) -> list[CanonicalImage]:
@@ -275,7 +275,7 @@ async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threa
 
 def _keep(blobs: BlobStore, staged: Sequence[Staged], measured: Sequence[CanonicalImage]) -> list[DataSetImage]:
     """Bytes before rows: every photo of an upload that passed as a whole. Raises UploadRefused for copies of one."""
-    if len({_digest(photo.target) for photo in staged}) < LEAST_IMAGES:
+    if len({_digest(photo.target) for photo in staged}) < MIN_IMAGES:
         raise UploadRefused("too_few_images", f"All photos are the same one. Send different ones. {_ADVICE}")
     images: list[DataSetImage] = []
     for position, (photo, canonical) in enumerate(zip(staged, measured, strict=True)):

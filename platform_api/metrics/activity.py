@@ -16,11 +16,11 @@ from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_nu
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import BIGGEST
+from platform_api.http.query_parameters import MAX_INTEGER
 from storage.errors import InvalidRequest
 from storage.postgres.metrics import activity
 from storage.records.accounts.accounts import Role, Scope
-from storage.records.metrics.activity import MOST, Act, Counted, Metric, Reason
+from storage.records.metrics.activity import MAX_ACTIVITIES, Act, Counted, Metric, Reason
 from storage.records.policy.viewers import viewer_of
 from storage.stores import AsyncStores
 
@@ -51,17 +51,17 @@ class NewAct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     ]
     kind: Kind
     entity: Counted
-    entity_id: Annotated[int, Meta(ge=1, le=BIGGEST, description="An id; of a user, the number.")]
+    entity_id: Annotated[int, Meta(ge=1, le=MAX_INTEGER, description="An id; of a user, the number.")]
     occurred_at: Annotated[
         datetime, Meta(tz=True, description="At most 7 days ago and 5 minutes ahead; anything else is rejected.")
     ]
-    amount: Annotated[int, Meta(ge=1, le=BIGGEST, description="How much a tip gives; 1 for other acts.")] = 1
+    amount: Annotated[int, Meta(ge=1, le=MAX_INTEGER, description="How much a tip gives; 1 for other acts.")] = 1
 
 
 class NewActivity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Acts to count."""
 
-    activities: Annotated[list[NewAct], Meta(min_length=1, max_length=MOST)]
+    activities: Annotated[list[NewAct], Meta(min_length=1, max_length=MAX_ACTIVITIES)]
 
 
 class RefusedAct(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from uuid import uuid4
 from storage.errors import StoreFailure
 from storage.postgres.connection import AsyncDatabase
 from storage.postgres.metrics import activity
-from storage.records.metrics.activity import MOST, Act, Counted, Metric
+from storage.records.metrics.activity import MAX_ACTIVITIES, Act, Counted, Metric
 
 LOG = logging.getLogger("darkroom.api")
 
@@ -47,7 +47,7 @@ class ActivityBuffer:
         """Write what was counted. What Postgres does not take now is kept for the next time."""
         async with self._writing:
             while self._acts:
-                batch = self._acts[:MOST]
+                batch = self._acts[:MAX_ACTIVITIES]
                 try:
                     await self._database.run(partial(activity.ingest, SOURCE, batch))
                 except StoreFailure as error:

@@ -25,7 +25,7 @@ from storage.records.metrics.activity import Counted, Metric
 from storage.records.metrics.leaderboards import BOARDS, PLACES, Edition, Leaderboard, Place, Published
 from storage.stores import AsyncStores
 
-USUAL = 100
+DEFAULT_LIMIT = 100
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -114,7 +114,7 @@ class Leaderboards(Controller):
                     Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE),
                     "The board of this UTC day, today or earlier; without it, the latest.",
                 ),
-                "limit": (integer_schema(1, PLACES), f"Places in one page; {USUAL} unless said otherwise."),
+                "limit": (integer_schema(1, PLACES), f"Places in one page; {DEFAULT_LIMIT} unless said otherwise."),
                 "page": (integer_schema(), "A page by its number."),
             }
         ),
@@ -129,7 +129,7 @@ class Leaderboards(Controller):
         """
         query, where, today = Query(request), addresses(request, stores.settings.api), datetime.now(UTC).date()
         day = _read_day(query, today)
-        limit, page = query.number("limit", high=PLACES) or USUAL, query.number("page") or 1
+        limit, page = query.number("limit", high=PLACES) or DEFAULT_LIMIT, query.number("page") or 1
         query.check()
         if board_id not in BOARDS:
             raise NotFound(f"There is no such leaderboard. There are: {', '.join(BOARDS)}.")

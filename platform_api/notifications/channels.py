@@ -47,7 +47,7 @@ Typed = TypeVar("Typed")
 Read = TypeVar("Read")
 
 READ, WRITE = Scope.NOTIFICATIONS_READ, Scope.NOTIFICATIONS_WRITE
-ASKED_AT_MOST = 3
+MAX_CONFIRMATIONS_A_MINUTE = 3
 """Confirmations and tests that one reader may ask for in a minute: they reach whoever owns the address."""
 
 
@@ -271,6 +271,8 @@ def _put(stores: AsyncStores, caller: Caller, channel: Channel, address: str, sh
 
 
 def _ask(purpose: Purpose, endpoint: Endpoint) -> Script[Sending]:
-    if (yield from sendings.recent(endpoint.reader)) >= ASKED_AT_MOST:
-        raise TooManyRequests(f"{ASKED_AT_MOST} confirmations and tests in a minute are enough. Wait a little.", 60)
+    if (yield from sendings.recent(endpoint.reader)) >= MAX_CONFIRMATIONS_A_MINUTE:
+        raise TooManyRequests(
+            f"{MAX_CONFIRMATIONS_A_MINUTE} confirmations and tests in a minute are enough. Wait a little.", 60
+        )
     return (yield from sendings.add(purpose, endpoint.reader, endpoint.channel, endpoint.id))

@@ -24,7 +24,7 @@ from storage.records.accounts.accounts import Account
 from storage.stores import AsyncStores
 
 LOG = logging.getLogger("darkroom.api")
-MOST_AT_ONCE = 200
+MAX_AT_ONCE = 200
 
 
 def respond(
@@ -68,7 +68,7 @@ async def follow(
                             yield b"id: %d\nretry: 2000\n\n" % sent
                     else:
                         found = await _look(stores, account.number, sent)
-                        waiter.news = len(found) == MOST_AT_ONCE
+                        waiter.news = len(found) == MAX_AT_ONCE
                         for one in found:
                             spoke, sent = clock.time(), one.id
                             yield _event(one, stores)
@@ -93,7 +93,7 @@ async def _look(stores: AsyncStores, reader: int, sent: int) -> list[InApp]:
     """New ones. None while Postgres is away: the stream outlives that."""
     try:
         # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.
-        return await asyncio.shield(stores.database.run(in_app.after(reader, sent, MOST_AT_ONCE)))
+        return await asyncio.shield(stores.database.run(in_app.after(reader, sent, MAX_AT_ONCE)))
     except StoreFailure as error:
         LOG.warning("notifications: %s, reader=%d", error.code, reader)
         return []

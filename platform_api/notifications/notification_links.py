@@ -17,12 +17,12 @@ from platform_api.http.problems import can_answer
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
 from storage.postgres.notifications import endpoints, preferences
-from storage.records.notifications.notification_links import LONGEST, Confirm, Unsubscribe
+from storage.records.notifications.notification_links import MAX_LENGTH, Confirm, Unsubscribe
 from storage.records.notifications.notifications import TYPES, Channel
 from storage.signing import read_email_link
 from storage.stores import AsyncStores
 
-Token = Annotated[str, Parameter(min_length=1, max_length=LONGEST, description="The signed part of the link.")]
+Token = Annotated[str, Parameter(min_length=1, max_length=MAX_LENGTH, description="The signed part of the link.")]
 
 _HEADERS = {"Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'"}
 _OPENS = Open("the link's signature says whose it is and what it does, and e-mail programs have no key")

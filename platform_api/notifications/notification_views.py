@@ -46,12 +46,12 @@ class UnreadView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class PreferenceView(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a type is sent on a channel. `usual`: the reader has said nothing, this is the default."""
+    """How often a type is sent on a channel. `is_default`: the reader has chosen nothing."""
 
     type: TypeName
     channel: Channel
     frequency: Frequency
-    usual: bool
+    is_default: bool
 
 
 class PreferencesView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -111,11 +111,11 @@ def preferences_view(chosen: list[Preference], clocks: Clocks) -> PreferencesVie
             PreferenceView(
                 type=name,
                 channel=channel,
-                frequency=wishes.get((name, channel), usual),
-                usual=(name, channel) not in wishes,
+                frequency=wishes.get((name, channel), default),
+                is_default=(name, channel) not in wishes,
             )
             for name, kind in TYPES.items()
-            for channel, usual in kind.usual.items()
+            for channel, default in kind.default_frequencies.items()
         ],
         types={name: kind.about for name, kind in TYPES.items()},
     )

@@ -34,7 +34,7 @@ from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
 from storage.records.search.search import FACETS, MAX_TEXT, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
 from storage.stores import AsyncStores
 
-MOST, USUAL = 100, 20
+MAX_LIMIT, DEFAULT_LIMIT = 100, 20
 _ORDERS = " ".join(f"{kind.capitalize()}: {', '.join(SORTS[kind])}." for kind in Kind)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -99,7 +99,7 @@ FindAnything = queried(
             "Count the hits by these. Creators: type and baseModel; shape: images.",
         ),
         "sort": (choice_schema(Sort), f"relevance unless said otherwise; other orders for mode=text. {_ORDERS}"),
-        "limit": (integer_schema(0, MOST), "Items in one page."),
+        "limit": (integer_schema(0, MAX_LIMIT), "Items in one page."),
         "cursor": (text_schema(200), "metadata.nextCursor of the page before, with the same other parameters."),
     }
 )
@@ -158,10 +158,10 @@ def _read(query: Query, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, s
     )
     facets = tuple(name.facet for name in query.choices(FacetName, "facets") or ())
     sort = query.choice(Sort, "sort") or Sort.RELEVANCE
-    limit, cursor = query.number("limit", low=0, high=MOST), query.text("cursor")
+    limit, cursor = query.number("limit", low=0, high=MAX_LIMIT), query.text("cursor")
     query.check()
     wanted = SearchQuery(text=text, mode=mode, filters=filters, facets=facets, sort=sort)
-    return wanted, USUAL if limit is None else limit, cursor
+    return wanted, DEFAULT_LIMIT if limit is None else limit, cursor
 
 
 def _read_values(query: Query, kind: Kind) -> dict[Facet, tuple[str, ...]]:

@@ -24,20 +24,20 @@ from platform_api.http.limits import (
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import BIGGEST
+from platform_api.http.query_parameters import MAX_INTEGER
 from storage.postgres.connection import Script
 from storage.postgres.social import social
 from storage.records.accounts.accounts import Scope
 from storage.records.policy.viewers import Viewer, viewer_of
-from storage.records.social.social import LONGEST_COMMENT, Comment, Entity, Reaction, Subject
+from storage.records.social.social import MAX_COMMENT, Comment, Entity, Reaction, Subject
 from storage.stores import AsyncStores
 
-Number = Annotated[int, Parameter(ge=1, le=BIGGEST)]
+Number = Annotated[int, Parameter(ge=1, le=MAX_INTEGER)]
 Words = Annotated[
     str,
     Meta(
         min_length=1,
-        max_length=LONGEST_COMMENT,
+        max_length=MAX_COMMENT,
         pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x08\x0b-\x1f\x7f]*$",
         description="Plain text, at least one sign that is not a space; @name mentions an account.",
         examples=["Lovely light, @owner!"],
@@ -74,9 +74,9 @@ class NewComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
     """A comment to write. `parentId` is a comment on the same entity that it replies to."""
 
     entity: Subject
-    entity_id: Annotated[int, Meta(ge=1, le=BIGGEST)]
+    entity_id: Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
     content: Words
-    parent_id: Annotated[int, Meta(ge=1, le=BIGGEST)] | None = None
+    parent_id: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
 
 
 class EditedComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -197,7 +197,7 @@ class Comments(Controller):
         stores: AsyncStores,
         viewer: Viewer,
         entity: Subject,
-        entity_id: Annotated[int, QueryParameter(name="entityId", ge=1, le=BIGGEST)],
+        entity_id: Annotated[int, QueryParameter(name="entityId", ge=1, le=MAX_INTEGER)],
         cursor: PageCursor = None,
         limit: PageLimit = 50,
     ) -> Page[CommentView]:

@@ -22,7 +22,7 @@ from platform_api.http.headers import EVENT_STREAM
 from platform_api.http.limits import ConcurrencyLimit
 from platform_api.http.pages import camelised
 from platform_api.http.shutdown import CLOSING_EVENT, Stopping
-from storage.backoff import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, pause_after
+from storage.backoff import FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS, pause_after
 from storage.errors import InvalidRequest, StoreFailure, StoreUnavailable
 from storage.postgres.connection import AsyncDatabase, Script
 from storage.postgres.events import outbox
@@ -103,7 +103,7 @@ class Announcements:
             except (StoreUnavailable, psycopg.OperationalError, psycopg.InterfaceError) as error:
                 LOG.warning("events: not listening (%s); trying again", type(error).__name__)
             failures += 1  # counted here and not by stamina: the count begins again in the middle of a try
-            await asyncio.sleep(pause_after(failures, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS))
+            await asyncio.sleep(pause_after(failures, FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS))
 
     def _announce(self, subject: str) -> None:
         if subject == EVERY_READER:

@@ -84,8 +84,8 @@ def _check_ends(stream: BinaryIO, limits: ArchiveLimits) -> None:
     end = size - len(tail) + at
     if disk or start_disk or here != entries or 0xFFFF in (entries,) or 0xFFFFFFFF in (directory_size, directory_start):
         raise ArchiveRefused("unusual_zip", "Zip64 and split archives are not taken. Send the photos in smaller ones.")
-    most = 2 * limits.max_images + 200
-    if entries > most:
+    maximum = 2 * limits.max_images + 200
+    if entries > maximum:
         message = f"The archive has {entries:,} entries; at most {limits.max_images:,} images may be sent."
         raise ArchiveRefused("too_many_entries", message)
     if directory_size > (entries + 1) * 1024:

@@ -125,26 +125,26 @@ class HeaderReader:
             )
         return TensorFacts(dtype, shape, begin, end)
 
-    def _members(self, most: int) -> Iterator[str]:
+    def _members(self, maximum: int) -> Iterator[str]:
         """The keys of an object, one at a time; the caller takes each value before it asks for the next key."""
         self._mark(b"{")
         if self._next_is(b"}"):
             return
-        for _ in range(most):
+        for _ in range(maximum):
             key = self._text(MAX_NAME_BYTES)
             self._mark(b":")
             yield key
             if self._next_is(b"}"):
                 return
             self._mark(b",")
-        raise self._refusal("header_limits", f"more than {most:,} entries in one object")
+        raise self._refusal("header_limits", f"more than {maximum:,} entries in one object")
 
-    def _numbers(self, most: int) -> tuple[int, ...]:
+    def _numbers(self, maximum: int) -> tuple[int, ...]:
         numbers: list[int] = []
         self._mark(b"[")
         if self._next_is(b"]"):
             return ()
-        for _ in range(most):
+        for _ in range(maximum):
             digits = self._token(2, "a whole number").group(2)
             if int(digits) > MAX_NUMBER or (len(digits) > 1 and digits.startswith(b"0")):
                 raise self._refusal("header_grammar", f"'{digits.decode()}' is no size")
@@ -152,13 +152,13 @@ class HeaderReader:
             if self._next_is(b"]"):
                 return tuple(numbers)
             self._mark(b",")
-        raise self._refusal("header_limits", f"more than {most} numbers in one list")
+        raise self._refusal("header_limits", f"more than {maximum} numbers in one list")
 
-    def _text(self, most: int) -> str:
+    def _text(self, maximum: int) -> str:
         token = self._token(1, "a text in quotes")
         length = token.end(1) - token.start(1) - 2
-        if length > most:
-            raise self._refusal("header_limits", f"a text of {length:,} bytes; {most:,} are allowed")
+        if length > maximum:
+            raise self._refusal("header_limits", f"a text of {length:,} bytes; {maximum:,} are allowed")
         try:
             return _STRING.decode(token.group(1))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -31,8 +31,8 @@ from storage.blobs.failures import STAGING, store_error
 from storage.errors import ImageRefused, StoreUnavailable
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-SHORTEST_SIDE = 16
-LONGEST_RATIO = 16
+MIN_SIDE = 16
+MAX_RATIO = 16
 MEMORY_LIMIT_BYTES = 1536 * 1024 * 1024
 SECONDS_EACH = 30.0
 _PROJECT = Path(__file__).parents[2]
@@ -90,11 +90,11 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
             "too_many_pixels",
             f"has {width:,} x {height:,} = {width * height:,} pixels; the limit is {max_pixels:,}. Export it smaller",
         )
-    if min(width, height) < SHORTEST_SIDE or max(width, height) > LONGEST_RATIO * min(width, height):
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(width, height):
         raise ImageRefused(
             "unusable_shape",
-            f"is {width:,} x {height:,} pixels; both sides need at least {SHORTEST_SIDE}, and the longer one may be "
-            f"{LONGEST_RATIO} times the shorter at most",
+            f"is {width:,} x {height:,} pixels; both sides need at least {MIN_SIDE}, and the longer one may be "
+            f"{MAX_RATIO} times the shorter at most",
         )
 
 

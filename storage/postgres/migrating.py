@@ -47,7 +47,7 @@ TURN_SECONDS = 900.0
 """So long a starter waits for another one that migrates."""
 IDLE_SECONDS = 30.0
 """A starter that is stopped or lost in the middle holds its locks no longer than this."""
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 8.0
 _HELD_BY_OTHERS = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 _HEADER_TIMEOUT = re.compile(r"^-- statement_timeout (\d+(?:ms|s|min|h)): .{10,}$", re.MULTILINE)
@@ -259,7 +259,7 @@ def _with_retries(
             _HELD_BY_OTHERS,
             patience_seconds=patience_seconds,
             first_seconds=FIRST_PAUSE_SECONDS,
-            longest_seconds=LONGEST_PAUSE_SECONDS,
+            longest_seconds=MAX_PAUSE_SECONDS,
         )
     except _HELD_BY_OTHERS as error:
         raise MigrationBlocked(

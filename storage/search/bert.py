@@ -202,12 +202,12 @@ def read_layout(folder: Path) -> EncoderLayout:
     if chosen not in ([], ["mean_tokens"], ["cls_token"]):
         raise ValueError(f"its pooling is {' with '.join(chosen)}; mean_tokens and cls_token are known.")
     tokenizer_length = int(min(_read(folder / "tokenizer_config.json").get("model_max_length", 512), UNKNOWN_LENGTH))
-    most = min(int(config["max_position_embeddings"]), tokenizer_length)
+    maximum = min(int(config["max_position_embeddings"]), tokenizer_length)
     return EncoderLayout(
         layers=int(config["num_hidden_layers"]),
         heads=int(config["num_attention_heads"]),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
-        max_tokens=min(most, int(sentence.get("max_seq_length") or most)),
+        max_tokens=min(maximum, int(sentence.get("max_seq_length") or maximum)),
         lower_case=bool(sentence.get("do_lower_case", False)),
         pooling="cls" if chosen == ["cls_token"] else "mean",
     )

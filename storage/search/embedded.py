@@ -124,7 +124,7 @@ def nearest(kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> Sc
     parameters = {"vector": vector_text(vector.vector), "limit": limit, **_filter_parameters(filters)}
     if filtered:
         few = FEW * build.vector_segments
-        counted = Query(statement("some", build), parameters | {"most": few + 1}, lambda rows: rows[0]["documents"])
+        counted = Query(statement("some", build), parameters | {"maximum": few + 1}, lambda rows: rows[0]["documents"])
         if (yield from counted) <= few:
             return tuple((yield from many(statement("nearest_of_few", build), parameters, Hit)))
     segments = build.vector_segments
@@ -199,7 +199,7 @@ def _facets(
 
 
 def _counted(facets: Iterable[Facet]) -> dict[str, Any]:
-    return {"facets": [label_of(facet, "") for facet in facets], "most": FACET_VALUES}
+    return {"facets": [label_of(facet, "") for facet in facets], "maximum": FACET_VALUES}
 
 
 def _facet_counts(facets: Iterable[Facet], rows: Rows) -> dict[Facet, tuple[FacetCount, ...]]:

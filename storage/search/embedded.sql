@@ -53,7 +53,7 @@ select split_part(label, '=', 1) as facet, substr(label, strpos(label, '=') + 1)
                   from matched, unnest(labels) label
                  where label ^@ any(%(facets)s::text[])
                  group by label) each_label) numbered
- where position <= %(most)s
+ where position <= %(maximum)s
  order by facet, position
 
 -- found --
@@ -80,8 +80,8 @@ with matched as (select labels from search_build_{build} where {matching})
 {counted};
 
 -- some --
--- How many match, counted no further than `most`.
-select count(*) as documents from (select from search_build_{build} where {matching} limit %(most)s) enough;
+-- How many match, counted no further than `maximum`.
+select count(*) as documents from (select from search_build_{build} where {matching} limit %(maximum)s) enough;
 
 -- nearest --
 -- An approximate index returns them in nearly their order, so more than are asked for are put in order.

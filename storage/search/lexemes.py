@@ -90,14 +90,14 @@ def _words_at(document: IndexDocument, place: WordPlace) -> Sequence[str]:
     return (*words, *(f"#{digits}" for digits in document.hashes)) if place is WordPlace.NAME else words
 
 
-def deletes(word: str, most: int) -> list[int]:
-    """Hashes (signed 32 bits) of the word with up to `most` letters left out.
+def deletes(word: str, maximum: int) -> list[int]:
+    """Hashes (signed 32 bits) of the word with up to `maximum` letters left out.
 
     Two words within n edits have a form in common with at most n letters left out of each. Source: the symmetric
     deletion of SymSpell, Garbe 2012.
     """
     forms = {word}
-    for count in range(1, most + 1):
+    for count in range(1, maximum + 1):
         kept = itertools.combinations(word, len(word) - count)
         forms.update("".join(letters) for letters in kept)
     return sorted({zlib.crc32(form.encode()) - 2**31 for form in forms})

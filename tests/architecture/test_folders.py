@@ -9,8 +9,8 @@ import pytest
 
 from tests.architecture.source_tree import PACKAGES, ROOT, python_files, source_files
 
-MOST_MODULES = 20
-MOST_FOLDERS = 4
+MAX_MODULES = 20
+MAX_FOLDERS = 4
 CODE = {".py", ".sql", ".lua"}
 """Endings of what belongs to a module: `jobs.py` and `jobs.sql` are one."""
 AREAS = {
@@ -68,12 +68,12 @@ def folders_in(base: str) -> set[str]:
 
 
 def test_no_folder_has_more_modules_than_one_can_overlook() -> None:
-    too_many = {str(folder): len(names) for folder, names in modules().items() if len(names) > MOST_MODULES}
-    assert too_many == {}, f"Cut these folders at an idea: at most {MOST_MODULES} modules stand in one."
+    too_many = {str(folder): len(names) for folder, names in modules().items() if len(names) > MAX_MODULES}
+    assert too_many == {}, f"Cut these folders at an idea: at most {MAX_MODULES} modules stand in one."
 
 
 def test_no_folder_is_deeper_than_four() -> None:
-    too_deep = [str(file) for file in source_files() if len(file.parent.parts) > MOST_FOLDERS]
+    too_deep = [str(file) for file in source_files() if len(file.parent.parts) > MAX_FOLDERS]
     assert too_deep == []
 
 

@@ -137,21 +137,21 @@ HIDINGS: dict[str, Hiding] = {
 
 def allowed(way: str, aspect: str) -> frozenset[str]:
     """Who may have an aspect of the world while it is hidden in this way, or not at all ("")."""
-    usual = {"own": frozenset({OWNER}), "nothing": NOBODY}.get(aspect, EVERYBODY)
+    default = {"own": frozenset({OWNER}), "nothing": NOBODY}.get(aspect, EVERYBODY)
     if not way:
-        return usual
+        return default
     may = HIDINGS[way].may
     match aspect:
         case "pictured":
-            return may.get(aspect, may.get("image", usual))
+            return may.get(aspect, may.get("image", default))
         case "extra bytes":
-            return may.get(aspect, may.get("extra", usual))
+            return may.get(aspect, may.get("extra", default))
         case "model comment" | "image comment":
-            return may.get("comment", may.get(aspect.split()[0], usual))
+            return may.get("comment", may.get(aspect.split()[0], default))
         case "named image":  # a list by the model's number shows what is in no other list
-            return EVERYBODY if way == "unlisted" else may.get("listed image", usual)
+            return EVERYBODY if way == "unlisted" else may.get("listed image", default)
         case _:
-            return may.get(aspect, usual)
+            return may.get(aspect, default)
 
 
 @contextlib.contextmanager

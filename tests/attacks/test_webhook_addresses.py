@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from flows.notifications.channels.transport import MOST_BYTES, CallFailed
+from flows.notifications.channels.transport import MAX_BYTES, CallFailed
 from storage.errors import AddressRefused
 from storage.records.notifications.addresses import is_public, read_email_address, read_web_address
 from tests.flows.notifications.internet import PUBLIC, Internet, Receiver, receiving
@@ -221,7 +221,7 @@ def test_an_answer_that_drips_or_never_ends_costs_a_bounded_time_and_size(net: t
     with pytest.raises(CallFailed, match="took more than"):
         internet.transport(seconds=0.4).post(read_web_address(f"https://{NAME}/"), b"{}", {})
     receiver.answer = flood
-    assert len(internet.transport().post(read_web_address(f"https://{NAME}/"), b"{}", {}).body) == MOST_BYTES
+    assert len(internet.transport().post(read_web_address(f"https://{NAME}/"), b"{}", {}).body) == MAX_BYTES
 
 
 @pytest.mark.parametrize(

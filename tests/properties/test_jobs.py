@@ -19,7 +19,7 @@ from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 from tests.storage.makers import NO_LIMITS, an_account
 
-LIMIT, MOST_SILENT = 4, 3
+LIMIT, MAX_SILENT = 4, 3
 SILENT_SECONDS = 1.0
 """Nobody is silent before Postgres has been up for as long."""
 S = JobState
@@ -50,7 +50,7 @@ class Known:
         """What the relay makes of silence."""
         if self.state is S.CANCELLING:
             self.move(S.CANCELLED, "job.cancelled")
-        elif self.silent + 1 >= MOST_SILENT:
+        elif self.silent + 1 >= MAX_SILENT:
             self.move(S.FAILED, "job.failed")
         else:
             self.again(1)
@@ -185,7 +185,7 @@ class Jobs(Machine):
 
         alive = [job_id for job_id, known in self.known.items() if known.state in RUNS and not known.quiet]
         self.execute("update jobs set heartbeat_at = now() + interval '1 minute' where id = any(%(ids)s)", ids=alive)
-        script = jobs.sweep_silent(silent_after_seconds=SILENT_SECONDS, max_silent_attempts=MOST_SILENT)
+        script = jobs.sweep_silent(silent_after_seconds=SILENT_SECONDS, max_silent_attempts=MAX_SILENT)
         self.carry_out(script, crash, None, swept)
 
     @precondition(lambda self: self.known)
@@ -200,7 +200,7 @@ class Jobs(Machine):
         stale = self.stale
         assert stale is not None
         known = self.known[stale.id]
-        failing = stale.silent_attempts + 1 >= MOST_SILENT
+        failing = stale.silent_attempts + 1 >= MAX_SILENT
         held = known.attempt == stale.attempt and (
             known.state in (S.RUNNING, S.SUBMITTED) or (failing and known.state is S.CANCELLING)
         )
@@ -213,7 +213,7 @@ class Jobs(Machine):
             else:
                 known.again(1)
 
-        self.carry_out(jobs.replace_dead_flow_run(stale, MOST_SILENT), crash, None if held else JobLost, replaced)
+        self.carry_out(jobs.replace_dead_flow_run(stale, MAX_SILENT), crash, None if held else JobLost, replaced)
 
     @invariant()
     def rows_equal_the_model(self) -> None:

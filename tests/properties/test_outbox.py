@@ -20,7 +20,7 @@ from storage.records.events.events import JobStarted, OutboxRow
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 
-MOST = 3
+MAX_FAILURES = 3
 """An event that failed so often is given up."""
 SUBJECTS = [UUID(int=number) for number in range(1, 4)]
 APPEND = "insert into outbox (kind, subject, payload) values ('job.started', %(subject)s, %(payload)s) returning id"
@@ -148,7 +148,7 @@ class Outbox(Machine):
         known = self.known[event]
 
         def failed(was_given_up: bool) -> None:
-            assert was_given_up == (not known.done and known.failures >= MOST)
+            assert was_given_up == (not known.done and known.failures >= MAX_FAILURES)
             known.aside = known.aside if known.done else was_given_up
 
         self.carry_out(outbox.failed(event, "why"), crash, None, failed)
@@ -158,7 +158,7 @@ class Outbox(Machine):
     def fails_each_time(self) -> None:
         """The oldest event that waits, until it is given up: chance alone seldom gets there."""
         event = min(event for event, known in self.known.items() if known.waits)
-        for _ in range(MOST + 1):
+        for _ in range(MAX_FAILURES + 1):
             if self.known[event].waits:
                 self.execute("update outbox set next_attempt_at = now() where id = %(id)s", id=event)
                 self.known[event].due = True
@@ -187,7 +187,7 @@ class Outbox(Machine):
     def give_up_deadly(self, crash: int | None) -> None:
         def given_up(events: list[int]) -> None:
             deadly = {event for event, known in self.known.items() if known.waits and known.due}
-            deadly = {event for event in deadly if self.known[event].failures >= MOST}
+            deadly = {event for event in deadly if self.known[event].failures >= MAX_FAILURES}
             assert set(events) == deadly
             for event in deadly:
                 self.known[event].aside = True
@@ -243,7 +243,7 @@ def database(module_database_url: str) -> Iterator[Database]:
         Database(PostgresSettings(url=SecretStr(module_database_url))) as opened,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(outbox, "MOST_FAILURES", MOST)
+        patch.setattr(outbox, "MAX_FAILURES", MAX_FAILURES)
         yield opened
 
 

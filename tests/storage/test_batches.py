@@ -20,7 +20,7 @@ def test_what_comes_while_one_is_under_way_goes_together_as_the_next() -> None:
         return [item * 2 for item in items]
 
     async def ask() -> tuple[list[int], list[asyncio.Task[int]]]:
-        asking = Batches(doubled, most=3)
+        asking = Batches(doubled, maximum=3)
         first = asyncio.create_task(asking.ask(0))
         await asyncio.sleep(0.01)
         others = [asyncio.create_task(asking.ask(item)) for item in range(1, 6)]

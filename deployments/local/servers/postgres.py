@@ -34,7 +34,7 @@ ACCOUNT_OF_ROOT = "embedded_postgres"
 MAJOR_VERSION = "18"
 SUPERUSER = "postgres"
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 elsewhere, with the closing zero.
-LONGEST_SOCKET_PATH = 103
+MAX_SOCKET_PATH = 103
 SOCKET_NAME = ".s.PGSQL.5432"
 
 
@@ -55,9 +55,9 @@ class EmbeddedPostgres:
         Raises PlatformError when the path is too long for a socket, the data is of another major version, or root
         cannot be given an account to run the server with.
         """
-        if len(os.fsencode(self.folder / SOCKET_NAME)) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(self.folder / SOCKET_NAME)) > MAX_SOCKET_PATH:
             raise PlatformError(
-                f"{self.folder} is too long a path for Postgres's socket: {LONGEST_SOCKET_PATH} bytes with "
+                f"{self.folder} is too long a path for Postgres's socket: {MAX_SOCKET_PATH} bytes with "
                 f"/{SOCKET_NAME}. Set DARKROOM_DATA_FOLDER to a shorter path."
             )
         run_as = account_to_run_as()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.local.errors import PlatformError
-from deployments.local.servers.postgres import LONGEST_SOCKET_PATH
+from deployments.local.servers.postgres import MAX_SOCKET_PATH
 from storage.embedded_servers import VALKEY_DATABASE, VALKEY_USER
 from storage.secret_files import write_secret
 
@@ -30,9 +30,9 @@ class EmbeddedValkey:
     def prepare(self, secret: str, darkroom_secret: str) -> None:
         """Write what the server reads as it starts: its settings and the passwords of Prefect's and Darkroom's
         accounts. Raises PlatformError when the path is too long for a socket."""
-        if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
             raise PlatformError(
-                f"{self.socket} is too long a path for Valkey's socket: {LONGEST_SOCKET_PATH} bytes. "
+                f"{self.socket} is too long a path for Valkey's socket: {MAX_SOCKET_PATH} bytes. "
                 "Set DARKROOM_DATA_FOLDER to a shorter path."
             )
         self.socket.parent.mkdir(mode=0o700, exist_ok=True)

@@ -10,7 +10,7 @@ from flows.notifications.channels.transport import CallFailed, PublicTransport
 from storage.errors import AddressRefused
 from storage.records.notifications.addresses import WebAddress
 
-LONGEST_WAIT_SECONDS = 86400.0
+MAX_WAIT_SECONDS = 86400.0
 
 
 def post(
@@ -42,4 +42,4 @@ def post(
 def _wait(retry_after: str) -> float:
     """Seconds that the receiver asks for; dates are not read."""
     text = retry_after.strip()
-    return min(float(text), LONGEST_WAIT_SECONDS) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0
+    return min(float(text), MAX_WAIT_SECONDS) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0

@@ -27,7 +27,7 @@ from storage.records.notifications.notifications import TYPES
 from storage.records.notifications.push import PushSubscription, read_endpoint, read_keys
 from storage.settings import NotificationSettings
 
-MOST_BYTES = 4096 - 103
+MAX_BYTES = 4096 - 103
 """Of a message: push services take 4,096 bytes, of which encryption needs 103 (RFC 8291, 4)."""
 KEPT_SECONDS = 86400
 """A push service keeps a message so long for a browser that is off. After that it is in the list in the app."""
@@ -58,7 +58,7 @@ class PushSender:
         return post(self._transport, address, body, headers, who="the push service", ended=(404, 410))
 
     def payload(self, message: Message) -> bytes:
-        """What the browser reads, at most MOST_BYTES of it: the text is shortened."""
+        """What the browser reads, at most MAX_BYTES of it: the text is shortened."""
         summary = summarize(message, self._public_url)
 
         def written(length: int) -> bytes:
@@ -73,9 +73,9 @@ class PushSender:
             return msgspec.json.encode({"web_push": 8030, "notification": notification})
 
         whole = written(len(summary.text))
-        if len(whole) <= MOST_BYTES:
+        if len(whole) <= MAX_BYTES:
             return whole
-        too_long = bisect_right(range(len(summary.text)), MOST_BYTES, key=lambda length: len(written(length)))
+        too_long = bisect_right(range(len(summary.text)), MAX_BYTES, key=lambda length: len(written(length)))
         return written(max(0, too_long - 1))
 
     def _headers(self, message: Message, address: WebAddress) -> dict[str, str]:

@@ -22,7 +22,7 @@ from storage.records.notifications.addresses import WebAddress, is_public
 Resolve = Callable[[str, int], Sequence[str]]
 Connect = Callable[[tuple[str, int], float], socket.socket]
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 """An answer is read so far and no further."""
 _CONNECT_SECONDS = 10.0
 
@@ -61,7 +61,7 @@ class PublicTransport:
     trust: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
     def post(self, address: WebAddress, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send a body and give the answer, of which MOST_BYTES are read. Takes at most `seconds` beside the resolver.
+        """Send a body and give the answer, of which MAX_BYTES are read. Takes at most `seconds` beside the resolver.
 
         Raises AddressRefused when the name leads inside, CallFailed when the other side does not answer.
         """
@@ -163,6 +163,6 @@ def _bounded(chunks: Iterable[bytes]) -> bytes:
     body = b""
     for chunk in chunks:
         body += chunk
-        if len(body) >= MOST_BYTES:
+        if len(body) >= MAX_BYTES:
             break
-    return body[:MOST_BYTES]
+    return body[:MAX_BYTES]

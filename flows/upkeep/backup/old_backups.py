@@ -32,11 +32,11 @@ def kept(backups: Mapping[str, datetime], settings: BackupSettings) -> set[str]:
         (settings.keep_weeks, lambda began: began.isocalendar()[:2]),
         (settings.keep_months, lambda began: (began.year, began.month)),
     )
-    for most, period in periods:
+    for maximum, period in periods:
         seen: dict[object, str] = {}
         for name in newest_first:
             seen.setdefault(period(backups[name]), name)
-        names.update(list(seen.values())[:most])
+        names.update(list(seen.values())[:maximum])
     return names
 
 

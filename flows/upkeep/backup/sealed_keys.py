@@ -16,7 +16,7 @@ from storage.errors import BackupDamaged, BackupRefused, SealBroken
 from storage.secret_files import write_private
 from storage.settings import Settings
 
-SHORTEST_PASSPHRASE = 12
+MIN_PASSPHRASE_LENGTH = 12
 
 
 class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,9 +28,9 @@ class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_key_pair(passphrase: str) -> KeyPair:
     """A new key pair under a passphrase. Raises BackupRefused for a short one. Takes seconds, on purpose."""
-    if len(passphrase) < SHORTEST_PASSPHRASE:
+    if len(passphrase) < MIN_PASSPHRASE_LENGTH:
         raise BackupRefused(
-            f"A passphrase of {len(passphrase)} characters is too short: {SHORTEST_PASSPHRASE} at least."
+            f"A passphrase of {len(passphrase)} characters is too short: {MIN_PASSPHRASE_LENGTH} at least."
         )
     identity = pyrage.x25519.Identity.generate()
     sealed = pyrage.passphrase.encrypt(str(identity).encode(), passphrase, armored=True)

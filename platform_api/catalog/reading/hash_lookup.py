@@ -13,8 +13,8 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Requ
 from platform_api.http.problems import MalformedBody
 from storage.errors import InvalidRequest
 
-MOST_WHOLE, MOST_IDS = 100, 10_000
-MOST_BODY_BYTES = 1024 * 1024
+MAX_WHOLE, MAX_IDS = 100, 10_000
+MAX_BODY_BYTES = 1024 * 1024
 HASH = re.compile(r"[0-9A-Fa-f]{8,64}")
 
 
@@ -30,12 +30,12 @@ class HashOwner(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class ByHashOperation(Operation):
     """A body that is a list of hashes, which the handler reads itself."""
 
-    most: ClassVar[int] = MOST_WHOLE
+    maximum: ClassVar[int] = MAX_WHOLE
 
     def __post_init__(self) -> None:
         """Describe the body."""
         one = Schema(type=OpenAPIType.STRING, pattern="^[0-9A-Fa-f]{8,64}$")
-        several = Schema(type=OpenAPIType.ARRAY, items=one, max_items=self.most)
+        several = Schema(type=OpenAPIType.ARRAY, items=one, max_items=self.maximum)
         self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=several)}, required=True)
 
 
@@ -43,18 +43,18 @@ class ByHashOperation(Operation):
 class ByHashIdsOperation(ByHashOperation):
     """The same, for more of them."""
 
-    most: ClassVar[int] = MOST_IDS
+    maximum: ClassVar[int] = MAX_IDS
 
 
-def read_hashes(body: bytes, most: int) -> Sequence[str]:
+def read_hashes(body: bytes, maximum: int) -> Sequence[str]:
     """A JSON list of hashes. Raises MalformedBody, InvalidRequest."""
     try:
         content = cast(object, msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody("The body is not JSON. Send a list of hashes.") from error
     found = cast(list[object], content) if isinstance(content, list) else None
-    if found is None or len(found) > most:
-        raise InvalidRequest({"body": f"expected a list of at most {most:,} hashes"})
+    if found is None or len(found) > maximum:
+        raise InvalidRequest({"body": f"expected a list of at most {maximum:,} hashes"})
     texts = [text for text in found if isinstance(text, str) and HASH.fullmatch(text)]
     if len(texts) < len(found):
         raise InvalidRequest({"body": "expected hashes of 8 to 64 hex digits"})

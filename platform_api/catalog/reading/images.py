@@ -40,7 +40,7 @@ from storage.records.policy.viewers import WITH_BLOCKED, Viewer
 from storage.signing import is_signed
 from storage.stores import AsyncStores
 
-MOST, USUAL = 200, 100
+MAX_LIMIT, DEFAULT_LIMIT = 200, 100
 LinkReader = Annotated[
     int | None,
     QueryParameter(name="for", ge=1, le=2**53, description="The account that the link was made for.", required=False),
@@ -117,7 +117,7 @@ class ImagePage(msgspec.Struct, frozen=True, kw_only=True):
 
 ListImages = queried(
     {
-        **page_parameters(MOST),
+        **page_parameters(MAX_LIMIT),
         "modelId": (integer_schema(), "Of one model."),
         "modelVersionId": (integer_schema(), "Of one version; `postId` is the same."),
         "imageId": (integer_schema(), "One image."),
@@ -154,7 +154,7 @@ class Images(Controller):
     ) -> Response[ImagePage]:
         """Images of public versions: what their training drew, and what was uploaded to them."""
         query, where = Query(request), addresses(request, stores.settings.api)
-        requested = read_page_request(query, stores.settings.api, most=MOST, usual=USUAL)
+        requested = read_page_request(query, stores.settings.api, maximum=MAX_LIMIT, default=DEFAULT_LIMIT)
         wanted, sort = _read_filter(query, viewer)
         with_meta, with_tags = bool(query.flag("withMeta")), bool(query.flag("withTags"))
         query.flag("flatMeta")  # it is always flat here

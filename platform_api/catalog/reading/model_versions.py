@@ -17,9 +17,9 @@ from platform_api.catalog.reading.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.catalog.reading.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.catalog.reading.hash_lookup import (
     HASH,
-    MOST_BODY_BYTES,
-    MOST_IDS,
-    MOST_WHOLE,
+    MAX_BODY_BYTES,
+    MAX_IDS,
+    MAX_WHOLE,
     ByHashIdsOperation,
     ByHashOperation,
     HashOwner,
@@ -138,7 +138,7 @@ class ModelVersions(Controller):
         "/by-hash",
         guards=[_READS],
         operation_class=ByHashOperation,
-        request_max_body_size=MOST_BODY_BYTES,
+        request_max_body_size=MAX_BODY_BYTES,
         status_code=200,
         opt={LIMITED_AS: RateKind.READS},
         responses=can_answer(401, 403, 413, 422),
@@ -148,7 +148,7 @@ class ModelVersions(Controller):
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
     ) -> list[VersionDetail]:
         """Up to 100 hashes; unknown ones and what is gone are left out."""
-        where, asked = addresses(request, stores.settings.api), read_hashes(await request.body(), MOST_WHOLE)
+        where, asked = addresses(request, stores.settings.api), read_hashes(await request.body(), MAX_WHOLE)
 
         def script() -> Script[list[VersionDetail]]:
             found: list[VersionDetail] = []
@@ -165,7 +165,7 @@ class ModelVersions(Controller):
         "/by-hash/ids",
         guards=[_READS],
         operation_class=ByHashIdsOperation,
-        request_max_body_size=MOST_BODY_BYTES,
+        request_max_body_size=MAX_BODY_BYTES,
         status_code=200,
         opt={LIMITED_AS: RateKind.READS},
         responses=can_answer(401, 403, 413, 422),
@@ -175,7 +175,7 @@ class ModelVersions(Controller):
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
     ) -> list[HashOwner]:
         """Up to 10,000 hashes; unknown ones and what is gone are left out."""
-        asked = read_hashes(await request.body(), MOST_IDS)
+        asked = read_hashes(await request.body(), MAX_IDS)
 
         def script() -> Script[list[HashOwner]]:
             matches = yield from hashes.lookup(asked, viewer)

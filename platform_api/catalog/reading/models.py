@@ -39,7 +39,7 @@ from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
 from storage.records.search.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
 from storage.stores import AsyncStores
 
-MOST = 100
+MAX_LIMIT = 100
 PG = 1
 
 
@@ -52,7 +52,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 
 ListModels = queried(
     {
-        **page_parameters(MOST),
+        **page_parameters(MAX_LIMIT),
         "query": (text_schema(MAX_TEXT), "Words, as in /search, best first unless sort says otherwise; without page."),
         "tag": (text_schema(), "The exact name of a tag; `tagname` too."),
         "username": (text_schema(), "Whose models; `user` too."),
@@ -105,7 +105,7 @@ class Models(Controller):
         if (words := query.text("query")) is not None:
             found = await _search(stores, words, query, viewer, where)
             return answer(request, found, ignored=query.ignored)
-        requested = read_page_request(query, stores.settings.api, most=MOST, usual=MOST)
+        requested = read_page_request(query, stores.settings.api, maximum=MAX_LIMIT, default=MAX_LIMIT)
         wanted, sort, primary_only = _read_filter(query, viewer)
         query.check()
         page = await stores.database.run(
@@ -186,7 +186,7 @@ async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer,
         Facet.TAG: query.words("tag", "tagname"),
         Facet.CREATOR: query.words("username", "user"),
     }
-    limit, cursor = query.number("limit", low=0, high=MOST), query.text("cursor")
+    limit, cursor = query.number("limit", low=0, high=MAX_LIMIT), query.text("cursor")
     primary_only = bool(query.flag("primaryFileOnly"))
     query.check()
     # To the day, so that the pages of one search are one search.
@@ -200,7 +200,7 @@ async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer,
         ),
         sort=Sort.RELEVANCE if sort is None else _SORTS[sort],
     )
-    page = await page_of(stores, Kind.MODEL, wanted, MOST if limit is None else limit, cursor)
+    page = await page_of(stores, Kind.MODEL, wanted, MAX_LIMIT if limit is None else limit, cursor)
     items = await shown_models(stores, page.ids, Shown(levels, where, primary_only))
     if page.next_cursor is None:
         return ModelPage(items=items, metadata=PageInfo())

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 PIECE = 1024 * 1024
 """Bytes that go to the disk and the hashes at once, in a thread of their own."""
-MOST = 2**63
+MAX_BYTES = 2**63
 """A size for files whose sender has not said theirs."""
 MARK = 64 * 1024 * 1024
 """Bytes after which those received are made durable: a process that dies costs its sender no more than these."""
@@ -55,8 +55,8 @@ class Hashers:
     One that is not here, after a restart or at another process, is made again from the bytes on the disk.
     """
 
-    def __init__(self, most: int = 1000) -> None:
-        self._known: LRUCache[UUID, ModelHasher] = LRUCache(most)
+    def __init__(self, maximum: int = 1000) -> None:
+        self._known: LRUCache[UUID, ModelHasher] = LRUCache(maximum)
 
     def put(self, identity: UUID, hasher: ModelHasher) -> None:
         """Remember what was hashed of an upload; it must be received."""
@@ -92,7 +92,7 @@ async def take_in(
         if digest is not None:
             digest.take(piece)
         if not looked_at and hasher.length >= START_BYTES:
-            check_start(name, part.start(START_BYTES), MOST if length is None else length)
+            check_start(name, part.start(START_BYTES), MAX_BYTES if length is None else length)
 
     marked = hasher.length
     async for piece in body.large_pieces(PIECE):

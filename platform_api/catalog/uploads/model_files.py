@@ -129,14 +129,14 @@ class ModelFiles(Controller):
         if request.headers.get("content-type", "").lower().startswith(_FORMS):
             raise UnsupportedMediaType("Send the file's bytes as they are: curl -T FILE URL")
         await stores.database.run(uploads.check_target(wanted, viewer))
-        most, declared = stores.settings.uploads.max_model_bytes, declared_length(request)
+        maximum, declared = stores.settings.uploads.max_model_bytes, declared_length(request)
         hasher, threads = ModelHasher(), stores.pools.blob_writes
         async with (
             state.uploads.hold(caller.account_id),
-            reserving(stores, caller, min(declared or 0, most)) as reservation,
+            reserving(stores, caller, min(declared or 0, maximum)) as reservation,
             temporary_part(in_progress.parts, threads) as part,
         ):
-            body = Body(request, most, f"A model file has at most {most:,} bytes.", reservation.arrived)
+            body = Body(request, maximum, f"A model file has at most {maximum:,} bytes.", reservation.arrived)
             body.check_declared_length()
 
             def script(new: NewFile) -> Script[tuple[VersionFile, bool]]:

@@ -117,8 +117,8 @@ class Uploads(Controller):
         """What this server can do, for clients of tus."""
         # Litestar takes handlers by their names' order and adds its own OPTIONS to a path that has none yet: this one
         # must come first. A test asks.
-        most = stores.settings.uploads.max_model_bytes
-        return Response(None, status_code=204, headers=tus.capabilities(most))
+        maximum = stores.settings.uploads.max_model_bytes
+        return Response(None, status_code=204, headers=tus.capabilities(maximum))
 
     @post(
         "/",
@@ -265,10 +265,10 @@ async def _send(
     return Response(None, status_code=204, headers=tus.upload_headers(upload))
 
 
-def _read_length(headers: Mapping[str, str], most: int) -> int:
+def _read_length(headers: Mapping[str, str], maximum: int) -> int:
     length = tus.read_number(headers, "Upload-Length")
-    if length > most:
-        raise BodyTooLarge(f"{length:,} bytes; a model file has {most:,} at most.")
+    if length > maximum:
+        raise BodyTooLarge(f"{length:,} bytes; a model file has {maximum:,} at most.")
     if not length:
         raise InvalidRequest({"Upload-Length": "a model file has at least one byte"})
     return length

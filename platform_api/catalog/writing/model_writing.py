@@ -36,7 +36,7 @@ from storage.records.catalog.vocabulary import Availability, Mode, Status
 from storage.records.policy.viewers import Viewer
 from storage.stores import AsyncStores
 
-LONGEST_WAIT = timedelta(days=365)
+MAX_WAIT = timedelta(days=365)
 WRITES = (Requires(Scope.MODELS_WRITE),)
 
 
@@ -221,8 +221,8 @@ def _settled(model_id: int) -> Script[Model]:
 def checked_time(asked: Publication | None) -> datetime | None:
     """When to publish, None for now. Raises InvalidRequest for a time that lies too far ahead."""
     at = asked.at if asked else None
-    if at is not None and at > datetime.now(UTC) + LONGEST_WAIT:
-        raise InvalidRequest({"at": f"must be within {LONGEST_WAIT.days} days from now"})
+    if at is not None and at > datetime.now(UTC) + MAX_WAIT:
+        raise InvalidRequest({"at": f"must be within {MAX_WAIT.days} days from now"})
     return at
 
 

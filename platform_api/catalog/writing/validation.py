@@ -98,14 +98,14 @@ def _file_name(name: str) -> str:
     return line
 
 
-MOST_META_BYTES = 16 * 1024
+MAX_META_BYTES = 16 * 1024
 _DEEPEST_META = 4
 
 
 def _meta(meta: dict[str, Any]) -> dict[str, Any]:
     _check_meta(meta, _DEEPEST_META)
-    if len(msgspec.json.encode(meta)) > MOST_META_BYTES:
-        raise Unfit(f"must have {MOST_META_BYTES:,} bytes of JSON at most")
+    if len(msgspec.json.encode(meta)) > MAX_META_BYTES:
+        raise Unfit(f"must have {MAX_META_BYTES:,} bytes of JSON at most")
     return meta
 
 

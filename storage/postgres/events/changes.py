@@ -26,7 +26,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Change, ...]
 
 
-def since(snapshot: str | None, most: int) -> Query[Changes]:
-    """At most `most` changes since a snapshot; none for None, which begins the watch."""
-    parameters: dict[str, Any] = {"since": snapshot, "most": most}
+def since(snapshot: str | None, maximum: int) -> Query[Changes]:
+    """At maximum `maximum` changes since a snapshot; none for None, which begins the watch."""
+    parameters: dict[str, Any] = {"since": snapshot, "maximum": maximum}
     return one(SQL["since"], parameters, Changes, "the snapshot")

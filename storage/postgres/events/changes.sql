@@ -8,4 +8,4 @@ select pg_current_snapshot()::text as snapshot,
                           where kind = 'models.changed'
                             and written >= pg_snapshot_xmin(%(since)s::pg_snapshot)
                             and not pg_visible_in_snapshot(written, %(since)s::pg_snapshot)
-                          limit %(most)s) event), '[]') as events;
+                          limit %(maximum)s) event), '[]') as events;

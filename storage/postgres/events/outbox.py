@@ -16,7 +16,7 @@ from storage.records.jobs.jobs import JobKind
 SQL = load_statements(__file__)
 
 
-MOST_FAILURES = 10
+MAX_FAILURES = 10
 """An event whose effect failed so often is given up, some six minutes after the first try."""
 
 
@@ -82,13 +82,13 @@ def done(*event_ids: int) -> Query[list[int]]:
 
 def failed(event_id: int, error: str) -> Query[bool]:
     """The effect did not happen; it is tried again later. Returns whether it failed too often and was given up."""
-    parameters = {"id": event_id, "error": error[:2000], "most": MOST_FAILURES}
+    parameters = {"id": event_id, "error": error[:2000], "maximum": MAX_FAILURES}
     return Query(SQL["failed"], parameters, lambda rows: bool(rows and rows[0]["dead"]))
 
 
 def give_up_deadly() -> Query[list[int]]:
     """Give up what relays died of; returns which."""
-    return column(SQL["give_up_deadly"], {"most": MOST_FAILURES}, int)
+    return column(SQL["give_up_deadly"], {"maximum": MAX_FAILURES}, int)
 
 
 def dead_events() -> Query[list[TroubledEvent]]:

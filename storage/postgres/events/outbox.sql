@@ -37,7 +37,7 @@ update outbox set done_at = now(), last_error = null where id = any(%(ids)s::big
 -- failed --
 -- The effect did not happen. After so many failures the event is given up; returns whether it was.
 update outbox
-   set last_error = %(error)s, dead_at = case when failures >= %(most)s then now() end
+   set last_error = %(error)s, dead_at = case when failures >= %(maximum)s then now() end
  where id = %(id)s and done_at is null
 returning dead_at is not null as dead;
 
@@ -45,7 +45,7 @@ returning dead_at is not null as dead;
 -- Events at which relays died so often that they were never reported as failed.
 update outbox
    set dead_at = now(), last_error = coalesce(last_error, 'the relay died each time it tried')
- where done_at is null and dead_at is null and failures >= %(most)s and next_attempt_at <= now()
+ where done_at is null and dead_at is null and failures >= %(maximum)s and next_attempt_at <= now()
 returning id;
 
 -- wait_no_longer --

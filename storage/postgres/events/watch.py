@@ -25,10 +25,10 @@ from storage.postgres.events import changes
 from storage.postgres.events.changes import Changes
 from storage.records.events.events import Lane
 
-LONGEST_PAUSE_SECONDS = 300.0
+MAX_PAUSE_SECONDS = 300.0
 """After a longer pause between two questions everything counts as changed: the events may be many by then, or gone."""
-MOST_EVENTS = 1000
-MOST_MODELS = 100_000
+MAX_EVENTS = 1000
+MAX_MODELS = 100_000
 WAIT_SECONDS = 4.0
 
 
@@ -56,7 +56,7 @@ class CatalogueWatch:
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
         self._cursor: psycopg.AsyncCursor[DictRow] | None = None
-        self._batches = Batches[None, None](self._look_once, most=100_000)
+        self._batches = Batches[None, None](self._look_once, maximum=100_000)
         self._snapshot: str | None = None
         self._asked_at = 0.0
         self._moment = 0
@@ -85,7 +85,7 @@ class CatalogueWatch:
 
     async def _look_once(self, waiting: list[None]) -> Sequence[None]:
         began = time.monotonic()
-        if began - self._asked_at > LONGEST_PAUSE_SECONDS:
+        if began - self._asked_at > MAX_PAUSE_SECONDS:
             self._forget()
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -102,7 +102,7 @@ class CatalogueWatch:
         if not found.events:
             return
         self._moment += 1
-        if len(found.events) == MOST_EVENTS or len(self._changed) > MOST_MODELS:
+        if len(found.events) == MAX_EVENTS or len(self._changed) > MAX_MODELS:
             self._known_since = self._moment
             self._changed.clear()
         self._any_change = self._moment
@@ -134,7 +134,7 @@ class CatalogueWatch:
     async def _execute(self) -> Changes:
         if self._cursor is None:
             self._cursor = (await self._database.connect()).cursor()
-        query = changes.since(self._snapshot, MOST_EVENTS)
+        query = changes.since(self._snapshot, MAX_EVENTS)
         await self._cursor.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
         return query.read(await self._cursor.fetchall())
 

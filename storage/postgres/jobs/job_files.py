@@ -41,9 +41,9 @@ def drop_checkpoint(job_id: UUID, step: int) -> Query[list[int]]:
     return column(SQL["drop_checkpoint"], {"job_id": job_id, "step": step}, int)
 
 
-def inherit_checkpoint(job_id: UUID, retry_of: UUID, most: int) -> Query[list[int]]:
-    """Let a retry begin at the newest checkpoint, of at most `most` steps, of the job that it retries."""
-    return column(SQL["inherit_checkpoint"], {"job_id": job_id, "retry_of": retry_of, "most": most}, int)
+def inherit_checkpoint(job_id: UUID, retry_of: UUID, maximum: int) -> Query[list[int]]:
+    """Let a retry begin at the newest checkpoint, of at most `maximum` steps, of the job that it retries."""
+    return column(SQL["inherit_checkpoint"], {"job_id": job_id, "retry_of": retry_of, "maximum": maximum}, int)
 
 
 def put_file(

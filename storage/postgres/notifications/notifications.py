@@ -84,7 +84,7 @@ def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Que
         "details": Jsonb(details),
         "audience": Audience.EVERYONE if readers is None else Audience.ACCOUNTS,
         "readers": [] if readers is None else sorted(set(readers)),
-        "usual": any(frequency is not Frequency.NEVER for frequency in TYPES[kind].usual.values()),
+        "default": any(frequency is not Frequency.NEVER for frequency in TYPES[kind].default_frequencies.values()),
     }
     return column(SQL["add"], parameters, int)
 
@@ -141,10 +141,10 @@ def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool
     if last is None:
         yield from column(SQL["done"], {"id": notification.id}, int)
         return False
-    usual = TYPES[notification.type].usual
+    defaults = TYPES[notification.type].default_frequencies
     where = {**whom, "id": notification.id, "type": notification.type, "last": last}
-    yield from column(SQL["tell_in_app"], {**where, "usual": usual[Channel.IN_APP]}, int)
-    outward = {"channels": list(OUTWARD), "frequencies": [usual[channel] for channel in OUTWARD]}
+    yield from column(SQL["tell_in_app"], {**where, "default": defaults[Channel.IN_APP]}, int)
+    outward = {"channels": list(OUTWARD), "frequencies": [defaults[channel] for channel in OUTWARD]}
     yield from column(SQL["tell_outward"], {**where, **outward}, int)
     few = notification.audience is Audience.ACCOUNTS and len(notification.readers) <= FEW
     yield from column(SQL["announce"], {"id": notification.id, "few": few}, str)

@@ -2,7 +2,7 @@
 -- An event worth a notification, once for its key. One that nobody has asked for and nobody is notified of by default is left out.
 insert into notifications (key, type, details, audience, readers)
 select %(key)s, %(type)s, %(details)s, %(audience)s, %(readers)s
- where %(usual)s
+ where %(default)s
     or exists (select from notification_preferences
                 where type = %(type)s and frequency <> 'never'
                   and (%(audience)s = 'everyone' or reader = any(%(readers)s)))
@@ -102,7 +102,7 @@ select %(id)s, reader.number, 'in_app', 'sent', 'now'
   left join notification_preferences preference
     on preference.type = %(type)s and preference.channel = 'in_app' and preference.reader = reader.number
    and preference.reader > %(reached)s and preference.reader <= %(last)s
- where coalesce(preference.frequency, %(usual)s) <> 'never'
+ where coalesce(preference.frequency, %(default)s) <> 'never'
  order by reader.number
 on conflict (reader, channel, notification_id) do nothing;
 
@@ -114,11 +114,11 @@ select %(id)s, endpoint.reader, endpoint.channel, 'waiting', wanted.frequency, n
   join endpoints endpoint
     on endpoint.reader = reader.number and endpoint.state = 'active'
    and endpoint.reader > %(reached)s and endpoint.reader <= %(last)s
-  join unnest(%(channels)s::text[], %(frequencies)s::text[]) as usual (channel, frequency)
-    on usual.channel = endpoint.channel
+  join unnest(%(channels)s::text[], %(frequencies)s::text[]) as by_type (channel, frequency)
+    on by_type.channel = endpoint.channel
   left join notification_preferences preference
     on preference.type = %(type)s and preference.channel = endpoint.channel and preference.reader = endpoint.reader
- cross join lateral (select coalesce(preference.frequency, usual.frequency) as frequency) wanted
+ cross join lateral (select coalesce(preference.frequency, by_type.frequency) as frequency) wanted
  where wanted.frequency <> 'never'
  order by endpoint.reader, endpoint.channel
 on conflict (reader, channel, notification_id) do nothing;

@@ -13,7 +13,7 @@ OLDEST = timedelta(days=7)
 """An act that comes later than this is rejected."""
 EARLIEST = timedelta(minutes=5)
 """An act whose time is further ahead than this is rejected: somebody's clock is wrong."""
-MOST = 1000
+MAX_ACTIVITIES = 1000
 """Acts in one call from outside."""
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from storage.errors import AddressRefused
 
-LONGEST = 1000
+MAX_LENGTH = 1000
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+(?=[a-z])(?:{_LABEL})")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -54,8 +54,8 @@ def read_web_address(text: str) -> WebAddress:
     """An address as somebody typed it. Raises AddressRefused for all but plain https addresses of public hosts."""
     if not text.isascii() or any(character <= " " or character in "\\\x7f" for character in text):
         raise AddressRefused("must be plain ASCII without blanks; write other letters of a name as xn--...")
-    if len(text) > LONGEST:
-        raise AddressRefused(f"must have at most {LONGEST} characters")
+    if len(text) > MAX_LENGTH:
+        raise AddressRefused(f"must have at most {MAX_LENGTH} characters")
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-LONGEST = 2000
+MAX_LENGTH = 2000
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, tag="unsubscribe"):

@@ -60,9 +60,10 @@ _ON_REQUEST = dict.fromkeys(Channel, Frequency.NEVER)
 
 
 class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What all types share. `usual` is how often a reader who said nothing is notified; `about` explains the type."""
+    """What all types share. `default_frequencies` is how often a reader who said nothing is notified; `about`
+    explains the type."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _EVERYWHERE
+    default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _EVERYWHERE
     about: ClassVar[str]
     family: ClassVar[str] = ""
     """Types of one family that come within a moment interrupt a reader once; those of none do so at once."""
@@ -99,7 +100,7 @@ class JobFailed(_Content, frozen=True, kw_only=True, tag="job_failed"):
 class SampleReady(_Content, frozen=True, kw_only=True, tag="sample_ready"):
     """A running job of the reader's made a sample image. There are many, so a reader asks for them."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _ON_REQUEST
+    default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _ON_REQUEST
     about: ClassVar[str] = "A running job of yours made a sample image."
     family: ClassVar[str] = "samples"
     job_id: UUID
@@ -110,7 +111,7 @@ class SampleReady(_Content, frozen=True, kw_only=True, tag="sample_ready"):
 class VersionPublished(_Content, frozen=True, kw_only=True, tag="version_published"):
     """Somebody whom the reader follows published a model version."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody you follow published a model version."
     family: ClassVar[str] = "releases"
     model_id: int
@@ -123,7 +124,7 @@ class VersionPublished(_Content, frozen=True, kw_only=True, tag="version_publish
 class NewFollower(_Content, frozen=True, kw_only=True, tag="new_follower"):
     """Somebody follows the reader."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody follows you."
     family: ClassVar[str] = "followers"
     by: str
@@ -132,7 +133,7 @@ class NewFollower(_Content, frozen=True, kw_only=True, tag="new_follower"):
 class Commented(_Content, frozen=True, kw_only=True, tag="comment"):
     """Somebody commented on what is the reader's, or replied to a comment of the reader's."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "Somebody commented on something of yours, or replied to you."
     family: ClassVar[str] = "comments"
     comment_id: int
@@ -157,7 +158,7 @@ class Mentioned(_Content, frozen=True, kw_only=True, tag="mention"):
 class ReactionMilestone(_Content, frozen=True, kw_only=True, tag="reaction_milestone"):
     """A model of the reader's has been given so many thumbs up."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "A model of yours was given many thumbs up."
     family: ClassVar[str] = "milestones"
     model_id: int
@@ -168,7 +169,7 @@ class ReactionMilestone(_Content, frozen=True, kw_only=True, tag="reaction_miles
 class DownloadMilestone(_Content, frozen=True, kw_only=True, tag="download_milestone"):
     """A model of the reader's has been downloaded so often."""
 
-    usual: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
+    default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _DIGESTED
     about: ClassVar[str] = "A model of yours was downloaded often."
     family: ClassVar[str] = "milestones"
     model_id: int

@@ -90,14 +90,14 @@ def allowed_edits(word: str) -> int:
     return 1 if len(word) < 8 else 2
 
 
-def edits(first: str, second: str, most: int) -> int:
-    """Letters added, left out, exchanged or swapped with their neighbour between two words; `most + 1` for more.
+def edits(first: str, second: str, maximum: int) -> int:
+    """Letters added, left out, exchanged or swapped with their neighbour between two words; `maximum + 1` for more.
 
     Source: optimal string alignment, Damerau 1964. Not rapidfuzz: these lines are exact and compare the few candidates
     of one question; a compiled library would be one more thing to install for them.
     """
-    if abs(len(first) - len(second)) > most:
-        return most + 1
+    if abs(len(first) - len(second)) > maximum:
+        return maximum + 1
     before: list[int] = []
     previous = list(range(len(second) + 1))
     for row, letter in enumerate(first, 1):
@@ -107,10 +107,10 @@ def edits(first: str, second: str, most: int) -> int:
             if row > 1 and column > 1 and letter == second[column - 2] and first[row - 2] == other:
                 cost = min(cost, before[column - 2] + 1)
             current.append(cost)
-        if min(current) > most:
-            return most + 1
+        if min(current) > maximum:
+            return maximum + 1
         before, previous = previous, current
-    return min(previous[-1], most + 1)
+    return min(previous[-1], maximum + 1)
 
 
 @lru_cache(maxsize=65_536)

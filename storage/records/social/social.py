@@ -12,9 +12,9 @@ import msgspec
 
 from storage.errors import NotFound
 
-LONGEST_COMMENT = 10_000
+MAX_COMMENT = 10_000
 """Characters of one comment."""
-MOST_MENTIONS = 20
+MAX_MENTIONS = 20
 """How many accounts one comment can mention; further names are only text."""
 
 # A name begins after a space, a bracket or the like: me@example.org mentions nobody.
@@ -93,9 +93,9 @@ def check_reaction(entity: Entity, reaction: Reaction) -> None:
 
 
 def mentioned_names(content: str) -> tuple[str, ...]:
-    """The names that a text mentions with @, in lower case, each once, in order; at most `MOST_MENTIONS`.
+    """The names that a text mentions with @, in lower case, each once, in order; at most `MAX_MENTIONS`.
 
     A full stop or hyphen at the end belongs to the sentence.
     """
     names = (found.rstrip(".-").lower() for found in _MENTION.findall(content))
-    return tuple(dict.fromkeys(names))[:MOST_MENTIONS]
+    return tuple(dict.fromkeys(names))[:MAX_MENTIONS]

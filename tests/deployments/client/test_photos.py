@@ -14,7 +14,7 @@ def test_photos_and_archives_are_taken_in_order_and_the_rest_is_named(tmp_path: 
         (tmp_path / name).touch()
     (tmp_path / "deeper").mkdir()
 
-    found = find_photos(tmp_path, most=10)
+    found = find_photos(tmp_path, maximum=10)
 
     assert [path.name for path in found.files] == ["a.png", "b.JPG", "c.webp", "d.zip"]
     assert [path.name for path in found.left_out] == ["deeper", "notes.txt"]
@@ -24,7 +24,7 @@ def test_one_archive_is_a_place_too(tmp_path: Path) -> None:
     archive = tmp_path / "photos.zip"
     archive.touch()
 
-    assert find_photos(archive, most=1).files == (archive,)
+    assert find_photos(archive, maximum=1).files == (archive,)
 
 
 def test_too_many_photos_are_refused_before_one_is_read(tmp_path: Path) -> None:
@@ -32,14 +32,14 @@ def test_too_many_photos_are_refused_before_one_is_read(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").touch()
 
     with pytest.raises(NoPhotos, match=r"4 files in .*; the limit is 3"):
-        find_photos(tmp_path, most=3)
+        find_photos(tmp_path, maximum=3)
 
 
 def test_what_is_neither_a_file_nor_a_folder_holds_no_photos() -> None:
     with pytest.raises(NoPhotos, match="no photos in /dev/null"):
-        find_photos(Path("/dev/null"), most=3)
+        find_photos(Path("/dev/null"), maximum=3)
 
 
 def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoPhotos, match=r"there is no .*nowhere"):
-        find_photos(tmp_path / "nowhere", most=3)
+        find_photos(tmp_path / "nowhere", maximum=3)

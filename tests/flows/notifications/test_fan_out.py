@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import deliver_notifications
-from flows.notifications.messages import LONGEST_TEXT, LONGEST_TITLE, words
+from flows.notifications.messages import MAX_TEXT, MAX_TITLE, words
 from flows.relay.effects import Effects
 from flows.runs import draining_flows
 from flows.runs.flow_names import DELIVER
@@ -281,8 +281,8 @@ def test_words_stay_short_and_on_one_line() -> None:
     assert {content.type for content in contents} == set(TYPES)
     for content in contents:
         said = words(content)
-        assert 0 < len(said.title) <= LONGEST_TITLE
-        assert 0 < len(said.text) <= LONGEST_TEXT
+        assert 0 < len(said.title) <= MAX_TITLE
+        assert 0 < len(said.text) <= MAX_TEXT
         assert "\n" not in said.title
         assert said.path.startswith("/api/v1/") or not said.path
 

@@ -17,7 +17,7 @@ from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.errors import NotFound
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
-from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.events.outbox import MAX_FAILURES
 from storage.postgres.jobs import jobs
 from storage.postgres.upkeep import alerts as alert_rows
 from storage.postgres.upkeep import flow_deployments
@@ -77,11 +77,11 @@ def test_a_failing_event_is_given_up_with_an_alert_and_its_subject_goes_on_then(
     broken = add(stores, "job.unheard_of", "job:1")
     later = add(stores, "follow.removed", "job:1", f'{{"follower_id": "{moderator}", "followed_id": "{moderator}"}}')
     other = add(stores, "follow.removed", "job:2", f'{{"follower_id": "{moderator}", "followed_id": "{moderator}"}}')
-    for tries in range(1, MOST_FAILURES + 1):
+    for tries in range(1, MAX_FAILURES + 1):
         assert told(stores) == []
         effects.drain()
         assert other not in waiting(stores)
-        if tries < MOST_FAILURES:
+        if tries < MAX_FAILURES:
             assert waiting(stores) == [broken, later], f"after {tries} tries the later event overtook the failing one"
         wait_is_over(stores)
     effects.drain()
@@ -108,7 +108,7 @@ def test_what_can_never_have_an_effect_is_discarded(
     stores: Stores, effects: Effects, environment: dict[str, str]
 ) -> None:
     broken = add(stores, "job.unheard_of", "job:1")
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         effects.drain()
         wait_is_over(stores)
     assert told(stores) == ["dead events: job.unheard_of"]
@@ -118,7 +118,7 @@ def test_what_can_never_have_an_effect_is_discarded(
 
 def test_an_event_at_which_relays_die_is_given_up_too(stores: Stores, effects: Effects) -> None:
     deadly = add(stores, "follow.removed", "account:1")
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         assert [row.id for row in stores.database.run(outbox.claim(1))] == [deadly]  # and the relay dies here
         wait_is_over(stores)
     effects.turn()
@@ -130,7 +130,7 @@ def test_the_absence_of_prefect_is_not_the_fault_of_an_event(stores: Stores, eff
     job = a_job(stores.database)
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
         away = Effects(stores, Orchestrator(nobody))
-        for _ in range(MOST_FAILURES + 2):
+        for _ in range(MAX_FAILURES + 2):
             with pytest.raises(PrefectUnavailable):
                 away.drain()
     assert stores.database.run(outbox.dead_events()) == []
@@ -150,7 +150,7 @@ def test_jobs_whose_flow_is_not_deployed_keep_their_places_and_hold_up_nothing(
         "account:1",
         f'{{"follower_id": "{submitted[0].account_id}", "followed_id": "{submitted[0].account_id}"}}',
     )
-    for _ in range(MOST_FAILURES + 1):
+    for _ in range(MAX_FAILURES + 1):
         effects.drain()
     assert other not in waiting(stores)
     assert stores.database.run(outbox.backlog()).waiting == 2

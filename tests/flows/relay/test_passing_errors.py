@@ -15,7 +15,7 @@ from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.errors import LockTimeout
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
-from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.events.outbox import MAX_FAILURES
 from storage.postgres.jobs import jobs
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
@@ -63,7 +63,7 @@ def test_a_prefect_that_lets_nobody_in_loses_no_event(stores: Stores, prefect: S
     job = a_job(stores.database)
     with answering(status) as address, SyncPrefectClient(api=address) as refused:
         locked_out = Effects(stores, Orchestrator(refused))
-        for _ in range(MOST_FAILURES + 1):
+        for _ in range(MAX_FAILURES + 1):
             with pytest.raises(PrefectUnavailable, match=str(status)):
                 locked_out.drain()
             assert failures(stores) == [0]
@@ -82,7 +82,7 @@ def test_a_row_that_is_held_for_too_long_counts_against_no_event(
     with stores.database.connect() as other:
         other.execute("begin")
         other.execute("select from jobs where id = %s for update", (job.id,))
-        for _ in range(MOST_FAILURES + 1):
+        for _ in range(MAX_FAILURES + 1):
             with pytest.raises(LockTimeout):
                 effects.drain()
             assert failures(stores) == [0]

@@ -20,7 +20,7 @@ from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.errors import DiskFull, LockTimeout, NotFound
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
-from storage.postgres.events.outbox import MOST_FAILURES
+from storage.postgres.events.outbox import MAX_FAILURES
 from storage.postgres.jobs import jobs
 from storage.postgres.search import search_queue
 from storage.records.search.search import Kind
@@ -106,7 +106,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
         effects.drain()
         assert (started(stores, cancelled.id), started(stores, other.id)) == (True, True)
         assert (waiting(stores), failures(stores)) == ([poison], [1])
-        for count in range(2, MOST_FAILURES + 1):
+        for count in range(2, MAX_FAILURES + 1):
             wait_is_over(stores)
             with pytest.raises(PrefectUnavailable):
                 effects.drain()
@@ -115,7 +115,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
             effects.drain()
             assert started(stores, another.id)
     [aside] = stores.database.run(outbox.dead_events())
-    assert (aside.id, aside.failures) == (poison, MOST_FAILURES)
+    assert (aside.id, aside.failures) == (poison, MAX_FAILURES)
     assert aside.last_error == "prefect_away: Prefect answers 500."
 
 
@@ -128,7 +128,7 @@ def test_while_prefect_refuses_all_that_it_is_asked_for_no_failure_counts(
     stores.database.run(jobs.cancel(stale.id, stale.account_id))
     with refusing(prefect, BROKEN_START) as client:  # it reads, and cannot write
         effects = Effects(stores, Orchestrator(client))
-        for _ in range(MOST_FAILURES + 2):
+        for _ in range(MAX_FAILURES + 2):
             with pytest.raises(PrefectUnavailable):
                 effects.drain()
             assert not any(failures(stores))
@@ -233,7 +233,7 @@ def test_a_full_disk_sets_no_event_aside_and_mends_itself(stores: Stores, prefec
     for returns_places in (True, False):
         if not returns_places:  # there is no room even to say that the event keeps its place
             raising(stores, "outbox", "update", "new.failures < old.failures")
-        for _ in range(MOST_FAILURES + 1):
+        for _ in range(MAX_FAILURES + 1):
             with pytest.raises(DiskFull):
                 effects.turn()
             wait_is_over(stores)

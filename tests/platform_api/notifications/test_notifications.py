@@ -77,9 +77,9 @@ def test_nobody_reads_for_another(shared_door: Door):
 
 def test_preferences_are_the_defaults_until_a_reader_says_otherwise(shared_door: Door):
     fay = client(shared_door, "fay")
-    usual = fay.get(f"{AT}/preferences").json()
-    assert len(usual["preferences"]) == len(TYPES) * len(Channel)
-    assert all(one["usual"] for one in usual["preferences"])
+    defaults = fay.get(f"{AT}/preferences").json()
+    assert len(defaults["preferences"]) == len(TYPES) * len(Channel)
+    assert all(one["isDefault"] for one in defaults["preferences"])
     wish = {
         "zone": "Asia/Tokyo",
         "quietFrom": "22:00",
@@ -89,10 +89,12 @@ def test_preferences_are_the_defaults_until_a_reader_says_otherwise(shared_door:
     for _ in range(2):
         said = fay.put(f"{AT}/preferences", json=wish).json()
         assert (said["zone"], said["quietFrom"], said["quietTo"]) == ("Asia/Tokyo", "22:00", "07:30")
-        assert [one for one in said["preferences"] if not one["usual"]] == [{**wish["preferences"][0], "usual": False}]
+        assert [one for one in said["preferences"] if not one["isDefault"]] == [
+            {**wish["preferences"][0], "isDefault": False}
+        ]
     tell(shared_door, "fay", "unheard")
     assert fay.get(AT).json()["items"] == []
-    assert fay.put(f"{AT}/preferences", json={}).json() == usual
+    assert fay.put(f"{AT}/preferences", json={}).json() == defaults
     tell(shared_door, "fay", "heard")
     assert [one["title"] for one in fay.get(AT).json()["items"]] == ["heard"]
 

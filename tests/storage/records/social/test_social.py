@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.errors import NotFound
-from storage.records.social.social import MOST_MENTIONS, REACTIONS, Entity, Reaction, check_reaction, mentioned_names
+from storage.records.social.social import MAX_MENTIONS, REACTIONS, Entity, Reaction, check_reaction, mentioned_names
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from storage.records.social.social import MOST_MENTIONS, REACTIONS, Entity, Reac
         ("ask me@example.org or see x.org/@ann", ()),
         ("@ann-marie_2 and @d.j.", ("ann-marie_2", "d.j")),
         ("@ @- @@ann\n@zoë", ("zoë",)),
-        (" ".join(f"@n{n}" for n in range(50)), tuple(f"n{n}" for n in range(MOST_MENTIONS))),
+        (" ".join(f"@n{n}" for n in range(50)), tuple(f"n{n}" for n in range(MAX_MENTIONS))),
     ],
 )
 def test_a_mention_is_a_name_behind_an_at_sign(content: str, names: tuple[str, ...]) -> None:
