@@ -19,7 +19,7 @@ from platform_api.access.guards import provide_caller, provide_viewer
 from platform_api.access.key_checks import KeyChecks
 from platform_api.accounts.keys import Keys
 from platform_api.accounts.people import People
-from platform_api.cache.response_cache import Remembered, remembering
+from platform_api.cache.response_cache import ResponseCache, cache_responses
 from platform_api.catalog.reading.images import Images
 from platform_api.catalog.reading.model_downloads import ModelDownloads
 from platform_api.catalog.reading.model_versions import ModelVersions
@@ -118,7 +118,7 @@ def create_app(settings: Settings) -> Litestar:
             "in_progress": Provide(provide_uploads_in_progress, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
-        middleware=[remembering],
+        middleware=[cache_responses],
         before_send=[complete_headers, tus.name_version(tus_routes.ROOT)],
         response_headers=openapi.SHARED_HEADERS,
         request_max_body_size=MAX_BODY_BYTES,
@@ -169,7 +169,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.health = KeptLook(lambda: look(stores))
     state.flow_figures = KeptLook(lambda: flow_figures(stores))
     state.key_checks = KeyChecks(stores)
-    state.remembered = Remembered(stores.settings, stores.watch)
+    state.response_cache = ResponseCache(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database, stopping)
     state.streams = ConcurrencyLimit(
         "event streams",

@@ -55,7 +55,7 @@ _TAGS = (
     Tag("Search", "By words, by meaning, by both; filters and facets."),
     Tag("Images", "What models look like, and single images."),
     Tag("People", "Creators, users, yourself."),
-    Tag("Leaderboards", "Whose works were taken up most, day by day."),
+    Tag("Leaderboards", "Whose works were most popular, day by day."),
     Tag("Social", "Follows, reactions, comments."),
     Tag("Activity", "Counted acts, and how fresh the counts are."),
     Tag("Notifications", "What you are notified of, where, and how often."),

@@ -11,7 +11,7 @@ DarkroomError
 │   ├── WrongState              the job or model is not in a state that allows this
 │   │   └── FileExists          the version has another file of that name
 │   ├── InvalidCursor           a cursor of another list, or not one of ours
-│   ├── CursorExpired           a cursor whose order is remembered no more
+│   ├── CursorExpired           a cursor whose order is kept no more
 │   ├── InUse                   something else still needs it
 │   ├── BackupRefused           a backup that cannot be made or restored as asked
 │   ├── UploadBusy              another request is sending bytes of the upload
@@ -124,7 +124,7 @@ class InvalidCursor(Refused):
 
 
 class CursorExpired(Refused):
-    """A cursor whose order is remembered no more."""
+    """A cursor whose order is kept no more."""
 
     code = "cursor_expired"
 

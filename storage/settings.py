@@ -131,7 +131,7 @@ class ApiSettings(BaseModel):
     download_link_seconds: int = Field(
         default=3600, ge=60, description="How long the address that a download leads to works."
     )
-    idempotency_hours: int = Field(default=24, ge=24, description="How long an Idempotency-Key is remembered.")
+    idempotency_hours: int = Field(default=24, ge=24, description="How long an Idempotency-Key is kept.")
     max_streams: int = Field(default=4000, ge=1, description="Event streams that one process keeps open at once.")
     max_streams_per_account: int = Field(default=50, ge=1, description="Of these, streams of one account.")
     blob_threads: int = Field(

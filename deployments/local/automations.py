@@ -22,7 +22,7 @@ from flows.relay.alerts import CRASHED_BY_US, FAIL, OURS, SILENT, STAY_LATE
 SILENT_AFTER = timedelta(seconds=90)
 # Prefect calls a run Late 15 s after its time; a worker that has its hands full takes it a little later.
 LATE_FOR = timedelta(minutes=3)
-# Flows that keep things up to date. Jobs wait for their turn by right, and their owners are notified of their end.
+# Flows that keep things up to date. Jobs wait for their turn as intended, and their owners are notified of their end.
 UPKEEP = {"prefect.resource.role": "work-pool", "prefect.resource.name": "light"}
 
 

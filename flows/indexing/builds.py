@@ -104,7 +104,7 @@ def mend(stores: Stores, build: Build) -> int:
 def index_faults(stores: Stores) -> list[str]:
     """One sentence for each kind whose live index is not its rows: the whole set of ids, at their revisions.
 
-    What still waits to be written differs by right. The comparison is made twice, because rows change meanwhile: only
+    What still waits to be written may differ. The comparison is made twice, because rows change meanwhile: only
     what both found is a fault. Raises StoreUnavailable while the engine is away.
     """
     faults: list[str] = []

@@ -182,7 +182,7 @@ def reconcile_search(stores: Stores) -> list[str]:
         for build in ensure_live_builds(stores):
             findings.append(f"searches of {build.kind} had no index: made")
         for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
-            # What waits in the queue differs by right.
+            # What waits in the queue may differ.
             if build.state is BuildState.LIVE and not stores.database.run(search_queue.lag()).waiting:
                 mended = builds.mend(stores, build)
                 if mended:

@@ -24,8 +24,8 @@ from storage.stores import AsyncStores
 
 LOG = logging.getLogger("darkroom.api")
 
-REMEMBERED_SECONDS = 600.0
-MAX_REMEMBERED = 10_000
+CACHED_SECONDS = 600.0
+MAX_CACHED = 10_000
 NOTED_EVERY = timedelta(minutes=1)
 WRITTEN_EVERY_SECONDS = 2.0
 
@@ -35,7 +35,7 @@ class KeyChecks:
 
     def __init__(self, stores: AsyncStores) -> None:
         self._stores = stores
-        self._worked: TTLCache[str, None] = TTLCache(MAX_REMEMBERED, REMEMBERED_SECONDS)
+        self._worked: TTLCache[str, None] = TTLCache(MAX_CACHED, CACHED_SECONDS)
         self._first_asks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._used: dict[str, datetime] = {}
 

@@ -11,7 +11,7 @@ from litestar.params import Parameter
 from msgspec import Meta
 
 from platform_api.access.guards import Caller, Reads, Requires
-from platform_api.cache.response_cache import PEOPLE_SECONDS, REMEMBERED
+from platform_api.cache.response_cache import CACHE_SECONDS, PEOPLE_SECONDS
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.catalog_parts import read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, model_view
@@ -113,7 +113,7 @@ class People(Controller):
         "/creators",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=queried(numbering("a name")),
-        opt={REMEMBERED: PEOPLE_SECONDS},
+        opt={CACHE_SECONDS: PEOPLE_SECONDS},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Creators",
     )

@@ -6,7 +6,7 @@ Before an answer is given again, Postgres is asked whether anything that it rest
 shown is never older than the request. Nothing stale is given meanwhile either: requests for one address wait for the
 one of them that rebuilds it.
 
-A route is remembered when its `opt` says for how long at most (`REMEMBERED`); its handler hands the answer to
+A route is cached when its `opt` says for how long at most (`CACHE_SECONDS`); its handler hands the answer to
 `answers.answer` with its dependencies, and that it found nothing to `keep_absence`.
 """
 
@@ -28,7 +28,7 @@ from storage.errors import NotFound, StoreUnavailable
 from storage.postgres.events.watch import CatalogueWatch, Dependencies
 from storage.settings import Settings
 
-REMEMBERED = "remembered_seconds"
+CACHE_SECONDS = "cache_seconds"
 MODEL_SECONDS, LIST_SECONDS, PEOPLE_SECONDS = 600, 30, 120
 """How long an answer is kept at most. Lists of a period move with the clock, so they are the shortest."""
 MAX_KEY = 1000
@@ -55,7 +55,7 @@ class CachedResponse:
         return len(self.body) + 2000
 
 
-class Remembered:
+class ResponseCache:
     """The answers of one process, the longest unused of them dropped first. `counts` are by outcome."""
 
     def __init__(self, settings: Settings, watch: CatalogueWatch) -> None:
@@ -110,20 +110,20 @@ class Remembered:
             del self._building[key]
             done.set()
 
-    def keep(self, key: Key, answer: CachedResponse) -> None:
+    def keep(self, key: Key, response: CachedResponse) -> None:
         """Keep an answer. One whose reading began earlier than that of the kept one is refused."""
         known = self._answers.get(key)
-        if known is not None and known.moment > answer.moment:
+        if known is not None and known.moment > response.moment:
             self.counts["refused"] += 1
             return
-        self._answers.keep(key, answer)
+        self._responses.keep(key, answer)
 
 
 @dataclass(frozen=True)
 class CachePlace:
     """Where the answer to the request under way will be kept."""
 
-    memory: Remembered
+    cache: ResponseCache
     key: Key
     moment: int
     seconds: float
@@ -135,7 +135,7 @@ def place_of(scope: Scope) -> CachePlace | None:
 
 
 def keep(scope: Scope, headers: Headers, body: bytes, etag: str, dependencies: Dependencies) -> None:
-    """Keep what a request is answered with, where the route is remembered."""
+    """Keep what a request is answered with, where the route is cached."""
     _keep(scope, CachedResponse(headers, body, etag.encode(), None, dependencies, 0, 0.0))
 
 
@@ -144,37 +144,37 @@ def keep_absence(scope: Scope, error: NotFound, dependencies: Dependencies) -> N
     _keep(scope, CachedResponse([], b"", b"", str(error), dependencies, 0, 0.0))
 
 
-def _keep(scope: Scope, answer: CachedResponse) -> None:
+def _keep(scope: Scope, response: CachedResponse) -> None:
     place = place_of(scope)
     if place is not None:
-        answer.moment, answer.until = place.moment, time.monotonic() + place.seconds
-        place.memory.keep(place.key, answer)
+        response.moment, response.until = place.moment, time.monotonic() + place.seconds
+        place.cache.keep(place.key, response)
 
 
-def remembering(app: ASGIApp) -> ASGIApp:
+def cache_responses(app: ASGIApp) -> ASGIApp:
     """Middleware that returns kept answers again, and lets requests through to their handler otherwise."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         handler = cast(Any, scope)["route_handler"]
-        seconds = cast(float | None, handler.opt.get(REMEMBERED)) if scope["type"] == "http" else None
+        seconds = cast(float | None, handler.opt.get(CACHE_SECONDS)) if scope["type"] == "http" else None
         if seconds is None:
             await app(scope, receive, send)
             return
-        memory = cast(Remembered, scope["litestar_app"].state.remembered)
-        key = memory.key_of(cast(HTTPScope, scope))
+        cache = cast(ResponseCache, scope["litestar_app"].state.response_cache)
+        key = cache.key_of(cast(HTTPScope, scope))
         if key is None or rate_limits.kind_of(scope, handler) is rate_limits.RateKind.SEARCHES:
             await app(scope, receive, send)
             return
         await rate_limits.count(scope, handler, None)
         try:
-            if (found := await memory.find(key)) is not None:
-                await _give(found, cast(HTTPScope, scope), send)
+            if (found := await cache.find(key)) is not None:
+                await _send(found, cast(HTTPScope, scope), send)
                 return
-            async with memory.building(key) as first:
-                if not first and (found := await memory.find(key)) is not None:
-                    await _give(found, cast(HTTPScope, scope), send)
+            async with cache.building(key) as first:
+                if not first and (found := await cache.find(key)) is not None:
+                    await _send(found, cast(HTTPScope, scope), send)
                     return
-                scope["state"][_KEPT] = CachePlace(memory, key, memory.watch.moment, seconds)
+                scope["state"][_KEPT] = CachePlace(cache, key, cache.watch.moment, seconds)
                 await app(scope, receive, send)
         except StoreUnavailable:
             await app(scope, receive, send)
@@ -182,12 +182,12 @@ def remembering(app: ASGIApp) -> ASGIApp:
     return answer
 
 
-async def _give(answer: CachedResponse, scope: HTTPScope, send: Send) -> None:
-    if answer.absence is not None:
-        raise NotFound(answer.absence)
-    unchanged = any(name == b"if-none-match" and _names(value, answer.etag) for name, value in scope["headers"])
-    body = b"" if unchanged else answer.body
-    headers = [*answer.headers, (b"content-length", str(len(body)).encode())]
+async def _send(response: CachedResponse, scope: HTTPScope, send: Send) -> None:
+    if response.absence is not None:
+        raise NotFound(response.absence)
+    unchanged = any(name == b"if-none-match" and _names(value, response.etag) for name, value in scope["headers"])
+    body = b"" if unchanged else response.body
+    headers = [*response.headers, (b"content-length", str(len(body)).encode())]
     await send(cast(Message, {"type": "http.response.start", "status": 304 if unchanged else 200, "headers": headers}))
     await send(cast(Message, {"type": "http.response.body", "body": body, "more_body": False}))
 

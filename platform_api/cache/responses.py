@@ -29,7 +29,7 @@ def answer(
 ) -> Response[T]:
     """JSON that a cache keeps and asks about each time, so that what is hidden is not shown for another moment.
 
-    With its `dependencies` it is kept here, too, where the route is remembered: it must be what anybody is shown.
+    With its `dependencies` it is kept here, too, where the route is cached: it must be what anybody is shown.
     """
     body = msgspec.json.encode(content)
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'

@@ -1,4 +1,4 @@
-"""Leaderboards: whose works were taken up most, for today and for days that are over."""
+"""Leaderboards: whose works were most popular, for today and for days that are over."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class BoardPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Leaderboards(Controller):
-    """Whose works were taken up most."""
+    """Whose works were most popular."""
 
     path = "/leaderboards"
     tags = ("Leaderboards",)

@@ -92,7 +92,7 @@ class Figures(Collector):
 
     def _cache(self, stores: AsyncStores) -> Iterable[Metric]:
         cache = CounterMetricFamily("darkroom_cache", "What was asked of each layer.", labels=["layer", "outcome"])
-        for layer, counts in (("answers", self._state.remembered.counts), ("models", stores.models.counts)):
+        for layer, counts in (("responses", self._state.response_cache.counts), ("models", stores.models.counts)):
             for outcome, times in cast(Counter[str], counts).items():
                 cache.add_metric([layer, outcome], times)
         yield cache

@@ -35,7 +35,7 @@ BULK_SECONDS = 120.0
 REFRESH_INTERVAL = "1s"
 """Stated, because an index without one stops refreshing when nobody searches it."""
 GC_DELETES = "1h"
-"""How long the revision of a removed document is remembered: longer than a shard of a rebuild takes."""
+"""How long the revision of a removed document is kept: longer than a shard of a rebuild takes."""
 FILL_SEGMENTS = 100
 """Segments of a size that an index may have while it is filled; a server's default is ten.
 

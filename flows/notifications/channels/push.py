@@ -17,7 +17,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from py_vapid import Vapid02
 
-from flows.notifications.channels.answers import post
+from flows.notifications.channels.http_outcomes import post
 from flows.notifications.channels.protocol import Message, Outcome
 from flows.notifications.channels.summary import summarize
 from flows.notifications.channels.transport import PublicTransport

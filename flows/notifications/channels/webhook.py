@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 from standardwebhooks import Webhook
 
-from flows.notifications.channels.answers import post
+from flows.notifications.channels.http_outcomes import post
 from flows.notifications.channels.protocol import Item, Message, Outcome
 from flows.notifications.channels.transport import PublicTransport
 from storage.postgres.notifications.sendings import Purpose

@@ -11,7 +11,7 @@ from litestar import Controller, Request, Response, get, post
 from msgspec import Meta
 
 from platform_api.access.guards import Reads
-from platform_api.cache.response_cache import MODEL_SECONDS, REMEMBERED, keep_absence
+from platform_api.cache.response_cache import CACHE_SECONDS, MODEL_SECONDS, keep_absence
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.catalog.reading.catalog_views import VersionDetail, version_detail, version_fields
@@ -83,7 +83,7 @@ class ModelVersions(Controller):
     @get(
         "/{version_id:int}",
         guards=[_READS],
-        opt={REMEMBERED: MODEL_SECONDS},
+        opt={CACHE_SECONDS: MODEL_SECONDS},
         responses=can_answer(401, 403, 404, 410) | UNCHANGED,
         summary="One version",
     )
@@ -98,7 +98,7 @@ class ModelVersions(Controller):
     @get(
         "/by-hash/{hash:str}",
         guards=[_READS],
-        opt={REMEMBERED: MODEL_SECONDS},
+        opt={CACHE_SECONDS: MODEL_SECONDS},
         responses=can_answer(401, 403, 404, 410) | UNCHANGED,
         summary="The version of a file, by its hash",
     )

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Controller, Request, Response, get
 
 from platform_api.access.guards import Reads
-from platform_api.cache.response_cache import LIST_SECONDS, MODEL_SECONDS, REMEMBERED
+from platform_api.cache.response_cache import CACHE_SECONDS, LIST_SECONDS, MODEL_SECONDS
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.catalog_parts import read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, model_view
@@ -90,7 +90,7 @@ class Models(Controller):
         "/",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=ListModels,
-        opt={SEARCHES_WITH: "query", REMEMBERED: LIST_SECONDS},
+        opt={SEARCHES_WITH: "query", CACHE_SECONDS: LIST_SECONDS},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="List",
     )
@@ -118,7 +118,7 @@ class Models(Controller):
     @get(
         "/{model_id:int}",
         guards=[Reads(Scope.MODELS_READ)],
-        opt={REMEMBERED: MODEL_SECONDS},
+        opt={CACHE_SECONDS: MODEL_SECONDS},
         responses=can_answer(401, 403, 404, 410) | UNCHANGED,
         summary="One model",
     )

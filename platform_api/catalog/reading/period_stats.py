@@ -1,4 +1,4 @@
-"""How a model, a version or an image was taken up in the last day, week, month and year, and in all."""
+"""How a model, a version or an image was used in the last day, week, month and year, and in all."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class PeriodStats(Controller):
     async def of_model(
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int
     ) -> Response[StatsOf[UseCounts]]:
-        """How a model and its versions were taken up; `AllTime` has what the model itself says under `stats`."""
+        """How a model and its versions were used; `AllTime` has what the model itself says under `stats`."""
 
         def script() -> Script[EntityTotals]:
             check_model((yield from catalog.model_by_id(model_id)), viewer)
@@ -121,7 +121,7 @@ class PeriodStats(Controller):
     async def of_version(
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
     ) -> Response[StatsOf[UseCounts]]:
-        """How one version was taken up."""
+        """How one version was used."""
 
         def script() -> Script[EntityTotals]:
             yield from read_version(version_id, viewer)

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Controller, Request, Response, get
 
 from platform_api.access.guards import Reads
-from platform_api.cache.response_cache import PEOPLE_SECONDS, REMEMBERED
+from platform_api.cache.response_cache import CACHE_SECONDS, PEOPLE_SECONDS
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.http.links import API, addresses
 from platform_api.http.pagination import Numbers, numbering, numbers, queried, read_numbers
@@ -59,7 +59,7 @@ class Words(Controller):
         "/tags",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=queried(numbering("a tag")),
-        opt={REMEMBERED: PEOPLE_SECONDS},
+        opt={CACHE_SECONDS: PEOPLE_SECONDS},
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Tags",
     )

@@ -71,7 +71,7 @@ def totals(entity: Counted, entity_id: int, metric: Metric) -> Script[Totals]:
 
 
 def taken_up(entity: Counted, entity_id: int) -> Query[EntityTotals]:
-    """How an entity was taken up, by every metric; a model with its versions, as the catalogue counts it."""
+    """How an entity was used, by every metric; a model with its versions, as the catalogue counts it."""
     parameters = {"entity": entity, "entity_id": entity_id, "with_versions": entity is Counted.MODEL}
     return one(SQL["totals"], parameters, EntityTotals, "the state of roll-ups")
 

@@ -1,4 +1,4 @@
-"""Leaderboards: whose works were taken up most in the last days. What a board scores, how, and for whom, is data here.
+"""Leaderboards: whose works were most popular in the last days. What a board scores, how, and for whom, is data here.
 
 A day's boards score acts until `AHEAD` before it begins. So they are ready when it does, every act counts in as many
 boards of one kind as that has days, and a board that is made again later scores the same hours. It counts works that
@@ -144,14 +144,14 @@ BOARDS: dict[str, Leaderboard] = {
         Leaderboard(
             id="creators-week",
             title="Creators of the week",
-            description=f"Whose models and pictures were taken up most in seven days: {_POINTS}",
+            description=f"Whose models and pictures were most popular in seven days: {_POINTS}",
             days=7,
             rules=_CREATORS,
         ),
         Leaderboard(
             id="creators-month",
             title="Creators of the month",
-            description=f"Whose models and pictures were taken up most in thirty days: {_POINTS}",
+            description=f"Whose models and pictures were most popular in thirty days: {_POINTS}",
             days=30,
             rules=_CREATORS,
         ),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from pydantic import SecretStr
 
-from platform_api.cache.response_cache import CachedResponse, Remembered
+from platform_api.cache.response_cache import CachedResponse, ResponseCache
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import AsyncDatabase, Query
 from storage.postgres.events.watch import CatalogueWatch, Dependencies, Every
@@ -153,9 +153,9 @@ def test_a_cache_that_is_off_keeps_nothing(counted: Door) -> None:
 
 
 def test_an_answer_whose_reading_began_earlier_is_refused(tmp_path: Path, counted: Door) -> None:
-    async def keep_two() -> tuple[Remembered, CachedResponse | None]:
+    async def keep_two() -> tuple[ResponseCache, CachedResponse | None]:
         watch = CatalogueWatch(AsyncDatabase(counted.settings.postgres))
-        memory = Remembered(Settings(data_folder=tmp_path), watch)
+        memory = ResponseCache(Settings(data_folder=tmp_path), watch)
         await watch.look()
         key = (b"/x", b"", b"", "http")
         moment = watch.moment

@@ -1,4 +1,4 @@
-"""Jobs: states only move as written, one claimant wins, silence is answered, keys are remembered."""
+"""Jobs: states only move as written, one claimant wins, silence is answered, keys are kept."""
 
 from __future__ import annotations
 
