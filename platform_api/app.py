@@ -100,7 +100,8 @@ UPLOADS_PER_ACCOUNT = 4
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The API over these settings' stores, which its lifespan opens and closes. It starts also while they are away."""
+    """The API over these settings' stores, which its lifespan opens and closes. It starts also while they are
+    unavailable."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:

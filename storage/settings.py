@@ -160,7 +160,7 @@ class CacheSettings(BaseModel):
 class LimitSettings(BaseModel):
     """How often one account, or one address that sends no key, may ask. All at once or spread; 0: as often as it likes.
 
-    While Valkey is away nobody is limited.
+    While Valkey is unavailable nobody is limited.
     """
 
     reads: int = Field(
@@ -264,7 +264,7 @@ class JobSettings(BaseModel):
     warm_starts: bool = Field(
         default=True, description="Flow runs are forked from a process with their imports done (never beside a GPU)."
     )
-    patience_seconds: float = Field(default=600.0, gt=0, description="How long a flow waits for a store that is away.")
+    patience_seconds: float = Field(default=600.0, gt=0, description="How long a flow waits for an unavailable store.")
     crash_points: dict[str, str] = Field(
         default_factory=dict, description="For fault tests: point name to `die:FILE` or `wait:FILE`, once each."
     )

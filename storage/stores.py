@@ -82,7 +82,7 @@ def open_stores(settings: Settings) -> Generator[Stores]:
 
 @asynccontextmanager
 async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
-    """Clients for the API, closed at the end. It starts also while Postgres or Valkey is away."""
+    """Clients for the API, closed at the end. It starts also while Postgres or Valkey is unavailable."""
     database, progress = AsyncDatabase(settings.postgres), ProgressReader(settings.redis)
     rate_limits, models = RateLimits(settings.redis), ModelCache(settings.redis, settings.cache)
     failed_keys = FailedKeys(settings.redis)

@@ -54,8 +54,8 @@ class Api:
         self.http = http
 
     def ask(self, method: str, path: str, kind: type[T], *, patience_seconds: float = 0.0, **options: Any) -> T:
-        """The answer as a `kind`. While the API is away the request is repeated for `patience_seconds`: pass that only
-        for what may be repeated. Raises ApiRefusal, ApiUnreachable."""
+        """The answer as a `kind`. While the API is unavailable the request is repeated for `patience_seconds`: pass
+        that only for what may be repeated. Raises ApiRefusal, ApiUnreachable."""
         response = self._send(method, path, patience_seconds, options)
         try:
             return msgspec.json.decode(response.content, type=kind)

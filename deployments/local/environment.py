@@ -142,7 +142,7 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
         "PREFECT_UI_URL": settings.prefect.ui_url,
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        # With Postgres away Prefect's server answers 500, which its client does not repeat unless told.
+        # With Postgres unavailable Prefect's server answers 500, which its client does not repeat unless told.
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
@@ -178,7 +178,7 @@ def mlflow_origins(settings: MlflowSettings) -> list[str]:
 
 def mlflow_client_environment(settings: Settings) -> dict[str, str]:
     """How a process speaks with MLflow; who it is, `flows.jobs.tracking` knows from the settings. MLflow's own defaults
-    block for four minutes when the server is away."""
+    block for four minutes when the server is unavailable."""
     return {
         "MLFLOW_TRACKING_URI": settings.mlflow.url,
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",

@@ -80,7 +80,7 @@ def ensure_owner(settings: Settings) -> None:
 
 
 def ensure_search_index(settings: Settings) -> None:
-    """Make the search index that there is not yet. While Elasticsearch is away `reconcile` does it later."""
+    """Make the search index that there is not yet. While Elasticsearch is unavailable `reconcile` does it later."""
     with open_stores(settings) as stores:
         try:
             ensure_live_builds(stores)

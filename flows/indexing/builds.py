@@ -105,7 +105,7 @@ def index_faults(stores: Stores) -> list[str]:
     """One sentence for each kind whose live index is not its rows: the whole set of ids, at their revisions.
 
     What still waits to be written may differ. The comparison is made twice, because rows change meanwhile: only
-    what both found is a fault. Raises StoreUnavailable while the engine is away.
+    what both found is a fault. Raises StoreUnavailable while the engine is unavailable.
     """
     faults: list[str] = []
     for build in stores.database.run(search_builds.of_engine(stores.search.engine)):

@@ -39,7 +39,7 @@ def sole_writer(stores: Stores, kind: Kind) -> Generator[None]:
 def drain(stores: Stores, seconds: float = math.inf) -> int:
     """Write everything that is due, for about so many seconds at most; returns how many ids.
 
-    Waits for a store that is away, as long as the settings say.
+    Waits for a store that is unavailable, as long as the settings say.
     """
     total, ends = 0, time.monotonic() + seconds
     while True:

@@ -46,7 +46,7 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
     """Build, fill, catch up, compare, swap. Raises WrongState while another rebuild of the kind runs.
 
     A failure or a death at any step leaves the old build in place; the next rebuild clears what it left.
-    A store that is away or busy for a while ends no rebuild that has begun to fill.
+    A store that is unavailable or busy for a while ends no rebuild that has begun to fill.
     """
     settings = stores.settings
 

@@ -84,12 +84,12 @@ class RunningJob:
             raise self._stop
 
     def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
-        """Carry out a script in one transaction, waiting while Postgres is away. The script is built again for each
-        try."""
+        """Carry out a script in one transaction, waiting while Postgres is unavailable. The script is built again for
+        each try."""
         return run_with_retries(self.stores, script, self.check)
 
     def with_retries(self, call: Callable[[], T]) -> T:
-        """What `call` returns, tried again while a store is away, as long as the job may go on."""
+        """What `call` returns, tried again while a store is unavailable, as long as the job may go on."""
         return with_retries(self.stores, call, self.check)
 
     def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
@@ -132,7 +132,7 @@ class RunningJob:
                 return
 
     def _keep_lock(self) -> None:
-        """Take the job's lock again after Postgres was away. Raises JobLost when another process has it."""
+        """Take the job's lock again after Postgres was unavailable. Raises JobLost when another process has it."""
         try:
             self._lock.execute("select 1")
         except psycopg.Error:
@@ -156,8 +156,8 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
     JobCancelled: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination signal:
-    handed out again at once, or cancelled if its owner asked. JobLost, a store away for too long or a statement that
-    was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
+    handed out again at once, or cancelled if its owner asked. JobLost, a store unavailable for too long or a statement
+    that was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, attempt, machine)
@@ -225,7 +225,8 @@ def _cancel(job: RunningJob) -> Script[Job]:
 
 
 def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
-    """Write how a job ended. If it is no longer ours, or Postgres stays away, the relay's sweep finds it silent."""
+    """Write how a job ended. If it is no longer ours, or Postgres stays unavailable, the relay's sweep finds it
+    silent."""
     try:
         retried(lambda: job.stores.database.run(script), patience_seconds=15)
     except (JobLost, StoreFailure) as error:

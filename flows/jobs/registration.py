@@ -19,7 +19,8 @@ from storage.stores import Stores
 
 
 def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
-    """Put a trained version into MLflow's registry, once, and remember its name there. Raises when MLflow is away."""
+    """Put a trained version into MLflow's registry, once, and remember its name there. Raises when MLflow is
+    unavailable."""
     if version.job_id is None:
         raise NotFound(f"Model version {version.id} was uploaded, so no tracking run made it. Register trained ones.")
     model = stores.database.run(catalog.model_by_id(version.model_id))

@@ -65,7 +65,8 @@ def tracking_client(settings: Settings) -> MlflowClient:
 
 
 def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> str:
-    """The id of the job's tracking run, running again if it had ended. Raises MlflowException when MLflow is away."""
+    """The id of the job's tracking run, running again if it had ended. Raises MlflowException when MLflow is
+    unavailable."""
     found = client.get_experiment_by_name(experiment)
     if found is None:
         try:
@@ -105,7 +106,8 @@ def job_params(job: Job) -> dict[str, object]:
 
 
 class TrackingRun:
-    """A job's record in MLflow. No method waits for MLflow longer than it says, and none raises when it is away."""
+    """A job's record in MLflow. No method waits for MLflow longer than it says, and none raises when it is
+    unavailable."""
 
     def __init__(self, settings: Settings, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> None:
         self._client = tracking_client(settings)
@@ -132,7 +134,8 @@ class TrackingRun:
         return self._run_id
 
     def open(self, wait_seconds: float = 10.0) -> str | None:
-        """Find or make the run; returns its id, or None when MLflow is away, in which case the sender keeps trying."""
+        """Find or make the run; returns its id, or None when MLflow is unavailable, in which case the sender keeps
+        trying."""
         self.flush(wait_seconds)
         return self._run_id
 
@@ -214,7 +217,7 @@ class TrackingRun:
                 self._send_points()
                 self._send_files()
             except MLFLOW_UNAVAILABLE as error:
-                log.warning("MLflow is away (%s); metrics of job %s wait", type(error).__name__, self._job_id)
+                log.warning("MLflow is unavailable (%s); metrics of job %s wait", type(error).__name__, self._job_id)
                 return False
             return True
 
@@ -278,7 +281,7 @@ def register_version(
     """The registry's name for a model version, NAME/NUMBER: found by its name and our version id, made when it is new.
 
     The alias `current` moves to it (MLflow keeps the word latest to itself). Raises MlflowException when MLflow is
-    away.
+    unavailable.
     """
     found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version_id}'")
     if found:

@@ -52,7 +52,7 @@ def fan_out_notifications() -> int:
 def fan_out(stores: Stores, seconds: float = math.inf) -> int:
     """Fan out everything that waits, the oldest first, and begin none after so many seconds.
 
-    Returns how many notifications were fanned out. Waits for a database that is away.
+    Returns how many notifications were fanned out. Waits for a database that is unavailable.
     """
     done, ends = 0, time.monotonic() + seconds
     while True:

@@ -34,7 +34,7 @@ CRASHED_BY_US = "No heartbeat for"
 UNDECIDED = timedelta(minutes=2)
 """So long a firing may be ahead of what it has done, or of the state it was for."""
 LOOK_BACK = timedelta(hours=6)
-"""How far back firings are read: a relay that was away tells what it missed, and moderators nothing twice."""
+"""How far back firings are read: a relay that was unavailable tells what it missed, and moderators nothing twice."""
 
 
 def sound(database: Database, now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> list[str]:

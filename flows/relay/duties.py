@@ -88,8 +88,8 @@ class DutyThread(threading.Thread):
         )
         try:
             self._database.run(duties.failed(self._duty.name, f"{name}: {error}"))
-        except (StoreFailure, psycopg.Error) as away:
-            log.warning("%s: its failure was not noted: %s: %s", self._duty.name, type(away).__name__, away)
+        except (StoreFailure, psycopg.Error) as failure:
+            log.warning("%s: its failure was not noted: %s: %s", self._duty.name, type(failure).__name__, failure)
         except Exception:
             log.exception("%s: its failure could not be noted", self._duty.name)
         return pause

@@ -1,9 +1,9 @@
 """Committed events to effects: the duties that every other one waits for.
 
 It claims one due event at a time in order (changes of the catalogue many at a time), does its effect under a key that
-makes repeating it harmless, and acknowledges the row. A crash anywhere only repeats. While Prefect or a store is away,
-a disk is full or a row is locked for too long, events keep their place and nothing is counted against them. One that
-alone is refused while others are not counts as failed (`refusals`).
+makes repeating it harmless, and acknowledges the row. A crash anywhere only repeats. While Prefect or a store is
+unavailable, a disk is full or a row is locked for too long, events keep their place and nothing is counted against
+them. One that alone is refused while others are not counts as failed (`refusals`).
 
 The events of one subject have their effects in order: while one is tried again, later ones of its subject wait. One
 that has failed ten times is given up with an alert, and later ones of its subject go on: effects read the rows as
@@ -74,7 +74,7 @@ FLOWS: dict[JobKind, str] = {
 """Which flow carries out which kind of job, deployed under its own name."""
 
 NEED_PREFECT = tuple(str(one.__struct_config__.tag) for one in (JobSubmitted, JobCancelling, JobCancelled))
-"""Events whose effect is Prefect's work: others go on while it is away."""
+"""Events whose effect is Prefect's work: others go on while it is unavailable."""
 CHANGES_AT_ONCE = 500
 """Changes of the catalogue that have their effect together: those of an import come by the thousand."""
 TURN_SECONDS = 1.0

@@ -1,8 +1,8 @@
-"""Events that Prefect or Postgres refused: whether the event is at fault, or the whole server is away.
+"""Events that Prefect or Postgres refused: whether the event is at fault, or the whole server is unavailable.
 
-An event that is refused keeps its place, and the turn ends: most likely the server is away. After REFUSALS it is passed
-over, and the turn goes on with later events. When one of them succeeds at the same server, the refused event is at
-fault, and the failure counts against it; else it keeps its place as before.
+An event that is refused keeps its place, and the turn ends: most likely the server is unavailable. After REFUSALS it is
+passed over, and the turn goes on with later events. When one of them succeeds at the same server, the refused event is
+at fault, and the failure counts against it; else it keeps its place as before.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 work does, and the light pool's warm process holds none.
 
 A tracking run is found by its name, so that a flow may add to it: a rebuild has one of its own, the drains of a day
-share one. Figures are a chart to look at, not a fact: while MLflow is away they are left out, and the flow goes on.
+share one. Figures are a chart to look at, not a fact: while MLflow is unavailable they are left out, and the flow goes
+on.
 """
 
 from __future__ import annotations

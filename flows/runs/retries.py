@@ -22,7 +22,7 @@ def passes_by_waiting(error: BaseException) -> bool:
 
 
 def retried(call: Callable[[], T], *, patience_seconds: float, check: Callable[[], None] | None = None) -> T:
-    """What `call` returns, tried again while a store is away, for at most `patience_seconds`.
+    """What `call` returns, tried again while a store is unavailable, for at most `patience_seconds`.
 
     `check` runs before each try and may raise to stop waiting. Raises the last StoreUnavailable.
     """
@@ -30,14 +30,14 @@ def retried(call: Callable[[], T], *, patience_seconds: float, check: Callable[[
 
 
 def with_retries(stores: Stores, call: Callable[[], T], check: Callable[[], None] | None = None) -> T:
-    """What `call` returns, tried again while a store is away, for as long as the settings have patience."""
+    """What `call` returns, tried again while a store is unavailable, for as long as the settings have patience."""
     return retried(call, patience_seconds=stores.settings.jobs.patience_seconds, check=check)
 
 
 def run_with_retries(
     stores: Stores, script: Callable[[], Query[T] | Script[T]], check: Callable[[], None] | None = None
 ) -> T:
-    """What a script returns, begun again while Postgres is away, for as long as the settings have patience."""
+    """What a script returns, begun again while Postgres is unavailable, for as long as the settings have patience."""
     return with_retries(stores, lambda: stores.database.run(script), check)
 
 

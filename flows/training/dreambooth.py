@@ -106,7 +106,7 @@ def link_tracking_run(work: TrainingWork) -> None:
     run_id = work.tracking.open()
     work.tracking.params(job_params(work.job.row))
     if run_id is None:
-        get_run_logger().warning("MLflow is away; metrics are kept and sent later")
+        get_run_logger().warning("MLflow is unavailable; metrics are kept and sent later")
         return
     work.job.run(lambda: jobs.note_tracking_run(work.job.id, work.job.attempt, run_id))
     try:

@@ -116,7 +116,7 @@ class ResponseCache:
         if known is not None and known.moment > response.moment:
             self.counts["refused"] += 1
             return
-        self._responses.keep(key, answer)
+        self._responses.keep(key, response)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Acts that routes count without waiting for Postgres: a buffer in memory, written down every second.
 
 A download is answered as fast as before. What a process that is killed had not written down, a second's worth at most,
-is not counted. While Postgres is away the buffer is kept, up to a limit.
+is not counted. While Postgres is unavailable the buffer is kept, up to a limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOG = logging.getLogger("darkroom.api")
 SOURCE = "api"
 EVERY_SECONDS = 1.0
 KEPT = 100_000
-"""Acts that are kept while Postgres is away; more are dropped, and how many is logged."""
+"""Acts that are kept while Postgres is unavailable; more are dropped, and how many is logged."""
 
 
 class ActivityBuffer:
@@ -55,7 +55,7 @@ class ActivityBuffer:
                     return
                 del self._acts[: len(batch)]
             if self._dropped:
-                LOG.error("%d acts were not counted: Postgres was away for too long", self._dropped)
+                LOG.error("%d acts were not counted: Postgres was unavailable for too long", self._dropped)
                 self._dropped = 0
 
     async def flush_periodically(self) -> None:

@@ -25,7 +25,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True)
 class FlowFigures:
-    """What Postgres knows of work that other processes do; nothing while it is away."""
+    """What Postgres knows of work that other processes do; nothing while it is unavailable."""
 
     flows: Sequence[FlowFreshness] = ()
     duties: Sequence[DutyReport] = ()
@@ -137,7 +137,7 @@ _DUTIES: tuple[tuple[str, str, Callable[[DutyReport], float]], ...] = (
 
 
 def exposed(state: State, others: FlowFigures | None = None) -> bytes:
-    """The figures in Prometheus' text format; without those of other processes while Postgres is away."""
+    """The figures in Prometheus' text format; without those of other processes while Postgres is unavailable."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Figures(state, others or FlowFigures()))
     return generate_latest(registry)

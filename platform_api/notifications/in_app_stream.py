@@ -81,7 +81,7 @@ async def follow(
 
 
 async def _begin(stores: AsyncStores, reader: int) -> int | None:
-    """The newest id there is; None while Postgres is away."""
+    """The newest id there is; None while Postgres is unavailable."""
     try:
         return await asyncio.shield(stores.database.run(in_app.newest(reader)))
     except StoreFailure as error:
@@ -90,7 +90,7 @@ async def _begin(stores: AsyncStores, reader: int) -> int | None:
 
 
 async def _look(stores: AsyncStores, reader: int, sent: int) -> list[InApp]:
-    """New ones. None while Postgres is away: the stream outlives that."""
+    """New ones. None while Postgres is unavailable: the stream outlives that."""
     try:
         # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.
         return await asyncio.shield(stores.database.run(in_app.after(reader, sent, MAX_AT_ONCE)))

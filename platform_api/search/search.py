@@ -120,7 +120,8 @@ class SearchResource(Controller):
         summary="Search",
     )
     async def find(self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer) -> Response[Found]:
-        """What matches, with exact totals and facets. While the engine or the encoder is away: 503, never nothing.
+        """What matches, with exact totals and facets. While the engine or the encoder is unavailable: 503, never
+        nothing.
 
         A filter that the type does not have is named in X-Ignored-Parameters.
         """

@@ -29,7 +29,7 @@ class SearchInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     facets: Annotated[
         dict[str, list[FacetCount]], Meta(description="The values of each facet asked for, without its own filter.")
     ]
-    degraded: Annotated[list[str], Meta(description="What was left out because it is away: semantic.")]
+    degraded: Annotated[list[str], Meta(description="What was left out because it is unavailable: semantic.")]
     next_cursor: str | msgspec.UnsetType = msgspec.UNSET
     next_page: str | msgspec.UnsetType = msgspec.UNSET
 

@@ -88,7 +88,7 @@ class Announcements:
                 del self._waiting[subject]
 
     async def listen(self) -> None:
-        """Listen until cancelled; connect again, ever more slowly, when Postgres goes away."""
+        """Listen until cancelled; connect again, ever more slowly, when Postgres becomes unavailable."""
         failures = 0
         while True:
             try:
@@ -156,7 +156,7 @@ async def follow(
 
 
 class _Ticks:
-    """The newest progress tick of one job, and nothing while Valkey is away."""
+    """The newest progress tick of one job, and nothing while Valkey is unavailable."""
 
     def __init__(self, waiter: Waiter) -> None:
         self._waiter = waiter
@@ -215,7 +215,7 @@ class _News:
                     await asyncio.wait_for(self._waiter.woken.wait(), LOOK_SECONDS)
 
     async def _look(self) -> list[OutboxRow]:
-        """New events; notes when the job has ended. None while Postgres is away: the stream outlives that."""
+        """New events; notes when the job has ended. None while Postgres is unavailable: the stream outlives that."""
         self._waiter.news = False
         try:
             # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.

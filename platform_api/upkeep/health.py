@@ -33,13 +33,13 @@ class Health(Controller):
         guards=[_OPENS],
         responses={
             **can_answer(),
-            503: ResponseSpec(HealthView, generate_examples=False, description="Postgres is away"),
+            503: ResponseSpec(HealthView, generate_examples=False, description="Postgres is unavailable"),
         },
         summary="Health",
     )
     async def show(self, state: State) -> Response[HealthView]:
-        """How each part was a second ago at most. 503 only when Postgres is away; anything else that is missing makes
-        things slower, not wrong."""
+        """How each part was a second ago at most. 503 only when Postgres is unavailable; anything else that is missing
+        makes things slower, not wrong."""
         parts = await _look(state).get()
         status = status_of(parts)
         view = HealthView(status=status, parts=parts, refusals=dict(cast(Refusals, state.refusals)))
@@ -55,7 +55,7 @@ class Health(Controller):
         summary="Whether requests can be answered",
     )
     async def ready(self, state: State) -> Response[Readiness]:
-        """503 while Postgres is away, and from the moment at which the process was asked to stop."""
+        """503 while Postgres is unavailable, and from the moment at which the process was asked to stop."""
         status = DOWN if state.stopping.begun else status_of(await _look(state).get())
         return Response(Readiness(status=status), **_said(status))
 

@@ -2,7 +2,7 @@
 
 Load balancers, containers and people ask often, and each look takes a connection to Postgres that requests need. So a
 look is kept for KEPT_SECONDS, and who asks while one is under way waits for that one. A look uses one connection at a
-time. When it gets none, or no answer, one outside the pool decides whether Postgres is busy or away.
+time. When it gets none, or no answer, one outside the pool decides whether Postgres is busy or unavailable.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     oldest_seconds: float
     dead: Annotated[int, Meta(description="Events whose effect failed ten times.")]
     failing: Annotated[
-        list[str], Meta(description="Duties of the relay that have not done their work for too long; all: it is away.")
+        list[str],
+        Meta(description="Duties of the relay that have not succeeded for too long; all: it is unavailable."),
     ]
 
 

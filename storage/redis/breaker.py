@@ -1,4 +1,4 @@
-"""What short questions to Valkey have in common: a bounded wait, and no second one while it is away.
+"""What short questions to Valkey have in common: a bounded wait, and no second one while it is unavailable.
 
 A slow Valkey, or a process that is too busy to read its answer, is not an absent Valkey: whoever counts requests must
 not stop counting for that. So the wait is long compared with an answer, and only time in which this process listened

@@ -4,8 +4,8 @@ By the generic cell rate algorithm: one number for each caller, the moment at wh
 counters of fixed windows it lets nobody have two allowances around the turn of a minute, and unlike a log of requests
 it is as small for a thousand requests as for one.
 
-These limits are politeness: while Valkey is away everybody is admitted, and that is counted. A slow Valkey is not away:
-requests wait for it, PATIENCE_SECONDS at most. What costs money is limited in Postgres.
+These limits are politeness: while Valkey is unavailable everybody is admitted, and that is counted. A slow Valkey is
+not unavailable: requests wait for it, PATIENCE_SECONDS at most. What costs money is limited in Postgres.
 
 Not Litestar's middleware: it keeps the moment of each request, reads and writes them in two steps that only a lock of
 its own process holds together, and fails with its store. Here one script in Valkey decides, for all requests that wait
@@ -58,7 +58,7 @@ class RateLimits:
         self.breaker = Breaker(self._client, PATIENCE_SECONDS)
 
     async def count(self, allowance: Allowance) -> Verdict | None:
-        """Count one request; None while Valkey is away."""
+        """Count one request; None while Valkey is unavailable."""
         return await self._batches.ask(allowance)
 
     async def _count(self, allowances: list[Allowance]) -> Sequence[Verdict | None]:

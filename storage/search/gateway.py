@@ -62,7 +62,8 @@ class QueryVector(msgspec.Struct, frozen=True):
 
 
 class SearchReader(Protocol):
-    """An engine, as the API asks it. Every method raises StoreUnavailable while it is away or has no live build."""
+    """An engine, as the API asks it. Every method raises StoreUnavailable while it is unavailable or has no live
+    build."""
 
     async def find(self, kind: Kind, search: TextSearch) -> Found:
         """Every document that has all asked words and passes the filters.
@@ -88,7 +89,8 @@ class SearchReader(Protocol):
 
 
 class SearchWriter(Protocol):
-    """An engine, as flows write it. Every method may be repeated, and raises StoreUnavailable while it is away."""
+    """An engine, as flows write it. Every method may be repeated, and raises StoreUnavailable while it is
+    unavailable."""
 
     engine: str
 
@@ -153,7 +155,7 @@ class Search:
     async def find(self, kind: Kind, query: SearchQuery) -> SearchHits:
         """A page of a search.
 
-        Raises InvalidRequest for what the kind does not have, StoreUnavailable while the engine is away,
+        Raises InvalidRequest for what the kind does not have, StoreUnavailable while the engine is unavailable,
         EncoderUnavailable when `mode=semantic` has no encoder.
         """
         check_kind(kind, query)

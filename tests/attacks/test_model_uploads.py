@@ -135,13 +135,13 @@ def test_a_body_longer_than_its_content_length_is_cut_there(sender: Sender):
     assert answer.startswith(b"HTTP/1.1 422")
 
 
-def test_a_client_that_stops_at_99_percent_is_sent_away(sender: Sender, monkeypatch: pytest.MonkeyPatch):
+def test_a_client_that_stops_at_99_percent_is_sent_unavailable(sender: Sender, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3)
     answer = raw(sender, put_head(sender, len(SOUND) + 1), SOUND)
     assert answer.startswith(b"HTTP/1.1 408")
 
 
-def test_a_client_that_goes_away_in_a_put_leaves_nothing(sender: Sender):
+def test_a_client_that_goes_unavailable_in_a_put_leaves_nothing(sender: Sender):
     before = sender.parts
     raw(sender, put_head(sender, len(SOUND) + 1), SOUND, leave=lambda: sender.parts != before)
 

@@ -268,13 +268,13 @@ def test_chunks_without_a_length_are_counted_as_they_come(untouched: Door):
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
-def test_a_client_that_stops_sending_is_sent_away(untouched: Door, monkeypatch: pytest.MonkeyPatch):
+def test_a_client_that_stops_sending_is_sent_unavailable(untouched: Door, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3)
     answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 1000\r\n", b"x" * 990)
     assert answer.startswith(b"HTTP/1.1 408")
 
 
-def test_a_client_that_goes_away_leaves_nothing(untouched: Door):
+def test_a_client_that_goes_unavailable_leaves_nothing(untouched: Door):
     raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 1000\r\n", b"x" * 990, wait=False)
 
 

@@ -62,7 +62,7 @@ def test_writing_a_revision_again_changes_nothing(bench: Bench, build: Build) ->
     assert bench.ids("mug") == [1]
 
 
-def test_a_removed_document_stays_away_from_older_revisions(bench: Bench, build: Build) -> None:
+def test_a_removed_document_stays_unavailable_from_older_revisions(bench: Bench, build: Build) -> None:
     write(bench, build, a_document(1, 5), a_document(2, 5))
     assert write(bench, build, Removal(id=1, revision=6)) == (1, 0)
     assert write(bench, build, a_document(1, 5)) == (0, 1)

@@ -115,7 +115,7 @@ class Bench:
         return str(answer.json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """A job as the API shows it; patient while the API is away."""
+        """A job as the API shows it; patient while the API is unavailable."""
         for _ in range(200):
             try:
                 answer = self.client.get(f"/training-jobs/{job_id}")

@@ -17,7 +17,7 @@ from tests.platform_api.door import Door, listening
 PROJECT = Path(__file__).parents[2]
 
 
-def test_it_starts_and_answers_while_postgres_and_valkey_are_away(tmp_path: Path):
+def test_it_starts_and_answers_while_postgres_and_valkey_are_unavailable(tmp_path: Path):
     settings = Settings(
         data_folder=tmp_path,
         postgres=PostgresSettings(url="postgresql://nobody@127.0.0.1:1/none"),  # type: ignore[arg-type]

@@ -125,17 +125,17 @@ def faults(
     mode: GenerationMode,
     examples: int,
     *,
-    stores_away: bool = False,
+    stores_unavailable: bool = False,
 ) -> tuple[list[str], dict[str, Counter[int]]]:
     """What answers to generated requests, each sent by all identities, were not as documented, one line an operation;
     and how often each operation had which status.
 
-    While stores are away 503 is right where the document has it, if it says when to come back.
+    While stores are unavailable 503 is right where the document has it, if it says when to come back.
     """
     found: list[str] = []
     statuses: dict[str, Counter[int]] = {}
     for operation in operations:
-        check, statuses[operation.label] = check_of(door, operation, identities, mode, examples, stores_away)
+        check, statuses[operation.label] = check_of(door, operation, identities, mode, examples, stores_unavailable)
         try:
             check()
         except Unsatisfiable:
@@ -146,7 +146,12 @@ def faults(
 
 
 def check_of(
-    door: Door, operation: Any, identities: Sequence[Identity], mode: GenerationMode, examples: int, stores_away: bool
+    door: Door,
+    operation: Any,
+    identities: Sequence[Identity],
+    mode: GenerationMode,
+    examples: int,
+    stores_unavailable: bool,
 ) -> tuple[Callable[[], None], Counter[int]]:
     """What sends generated requests of an operation and checks the answers, and the statuses that it has seen."""
     seen: Counter[int] = Counter()
@@ -169,7 +174,7 @@ def check_of(
         for identity in identities:
             # What owners do to their own private things may publish them: the others may not.
             if case.method in ("GET", "HEAD") or not identity.owns(case.path_parameters or {}):
-                seen[send(door, case, identity, identities, stores_away=stores_away)] += 1
+                seen[send(door, case, identity, identities, stores_unavailable=stores_unavailable)] += 1
 
     return check, seen
 
@@ -184,7 +189,7 @@ def name_what_is_there(case: Any, identities: Sequence[Identity], pick: int) -> 
                 case.path_parameters[name] = owner.things[name][pick // 6 % len(owner.things[name])]
 
 
-def send(door: Door, case: Any, identity: Identity, identities: Sequence[Identity], *, stores_away: bool) -> int:
+def send(door: Door, case: Any, identity: Identity, identities: Sequence[Identity], *, stores_unavailable: bool) -> int:
     """Send a request as one of them and check the answer; returns its status."""
     answer = case.call(base_url=door.url, headers=identity.headers, timeout=20)
     told = f"{answer.headers} {answer.text}"
@@ -192,7 +197,7 @@ def send(door: Door, case: Any, identity: Identity, identities: Sequence[Identit
     unasked = unsaid(case)
     if answer.status_code == 410:  # what is gone says so, whatever else a request has
         unasked += [positive_data_acceptance, negative_data_rejection]
-    if stores_away and answer.status_code == 503:
+    if stores_unavailable and answer.status_code == 503:
         assert answer.headers["retry-after"], case.path
         unasked.append(not_a_server_error)
     case.validate_response(answer, headers=identity.headers, excluded_checks=unasked)

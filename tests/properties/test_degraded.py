@@ -1,5 +1,5 @@
-"""With Valkey away and with Elasticsearch away the API still is its document: no 5xx but a 503 that it has, and that of
-searches alone; everything else answers as it does with both."""
+"""With Valkey unavailable and with Elasticsearch unavailable the API still is its document: no 5xx but a 503 that it
+has, and that of searches alone; everything else answers as it does with both."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ VALKEY, ELASTICSEARCH = "valkey", "elasticsearch"
 
 
 @contextmanager
-def door_without(away: tuple[str, ...], folder: Path, database_url: str, valkey_url: str) -> Iterator[Door]:
-    """A door some of whose stores are away."""
-    valkey = f"redis://{NOWHERE}/0" if VALKEY in away else valkey_url
-    engine = f"http://{NOWHERE}" if ELASTICSEARCH in away else ""
+def door_without(unavailable: tuple[str, ...], folder: Path, database_url: str, valkey_url: str) -> Iterator[Door]:
+    """A door some of whose stores are unavailable."""
+    valkey = f"redis://{NOWHERE}/0" if VALKEY in unavailable else valkey_url
+    engine = f"http://{NOWHERE}" if ELASTICSEARCH in unavailable else ""
     search = SearchSettings(elasticsearch_url=SecretStr(engine), timeout_seconds=0.5)
     with serving(folder, database_url, valkey, search=search, limits=UNLIMITED) as door:
         register_starter(door.database)
@@ -45,7 +45,8 @@ SEARCHING = frozenset({"GET /api/v1/search", "GET /api/v1/models"})
 
 
 def still_answers(door: Door) -> None:
-    """What a reader, an owner and a stranger do all day works with every store but Postgres and the blobs away."""
+    """What a reader, an owner and a stranger do all day works with every store but Postgres and the blobs
+    unavailable."""
     owner, nobody = door.client(), door.client("")
     made = publish(door, owner)
     content, sender = weights(1), a_sender(door)
@@ -91,7 +92,7 @@ def check(door: Door, examples: int) -> None:
     found: list[str] = []
     unavailable: set[str] = set()
     for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-        more, statuses = faults(door, operations, identities, mode, examples, stores_away=True)
+        more, statuses = faults(door, operations, identities, mode, examples, stores_unavailable=True)
         found += more
         unavailable |= {label for label, seen in statuses.items() if seen[503]}
     assert not found, "\n\n".join([AGAIN, *found])
@@ -107,7 +108,7 @@ def check(door: Door, examples: int) -> None:
     still_answers(door)
 
 
-def test_with_both_away_no_input_gets_an_answer_that_is_not_in_the_document(
+def test_with_both_unavailable_no_input_gets_an_answer_that_is_not_in_the_document(
     database_url: str, valkey_server: str, tmp_path: Path
 ) -> None:
     with door_without((VALKEY, ELASTICSEARCH), tmp_path, database_url, valkey_server) as door:
@@ -116,7 +117,9 @@ def test_with_both_away_no_input_gets_an_answer_that_is_not_in_the_document(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("away", [VALKEY, ELASTICSEARCH])
-def test_with_one_away_at_full_size(away: str, database_url: str, valkey_server: str, tmp_path: Path) -> None:
-    with door_without((away,), tmp_path, database_url, valkey_server) as door:
+@pytest.mark.parametrize("unavailable", [VALKEY, ELASTICSEARCH])
+def test_with_one_unavailable_at_full_size(
+    unavailable: str, database_url: str, valkey_server: str, tmp_path: Path
+) -> None:
+    with door_without((unavailable,), tmp_path, database_url, valkey_server) as door:
         check(door, 200)

@@ -32,7 +32,7 @@ returning id
 """
 KIND = "system"
 ENDS = [SendingState.SENT, SendingState.DEAD, SendingState.SUPPRESSED]
-NOTICE = SystemNotice(title="Maintenance", text="The platform is away on Sunday.")
+NOTICE = SystemNotice(title="Maintenance", text="The platform is unavailable on Sunday.")
 
 
 @dataclass

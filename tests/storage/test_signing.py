@@ -52,7 +52,7 @@ def test_what_is_no_signature_of_ours_opens_nothing() -> None:
         assert not is_signed(LINK, signature, keys, now=99)
 
 
-def test_a_signature_of_the_previous_key_holds_until_that_is_put_away() -> None:
+def test_a_signature_of_the_previous_key_holds_until_that_is_put_unavailable() -> None:
     old, both, new = KEYS, SigningKeys(current="new", previous="secret"), SigningKeys(current="new")
     assert is_signed(LINK, signature_of(LINK, old), both, now=99)
     assert signature_of(LINK, both) == signature_of(LINK, new) != signature_of(LINK, old)

@@ -24,8 +24,8 @@ def pause(flow: Flow) -> None:
     """Start no more runs of a flow until it is resumed; what it would do waits."""
     try:
         _with_both(flow, pausing.pause)
-    except PrefectUnavailable as away:
-        typer.echo(f"{away} The relay reports it when it is back.")
+    except PrefectUnavailable as unavailable:
+        typer.echo(f"{unavailable} The relay reports it when it is back.")
     typer.echo(f"{flow} is paused; a run that has begun ends by itself. Go on with: darkroom resume {flow}")
 
 

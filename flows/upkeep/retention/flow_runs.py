@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterEndTime
 from flows.upkeep.retention.sweep import Sweep
 
 GRACE = timedelta(days=2)
-"""Prefect's server looks every hour, and may have been away."""
+"""Prefect's server looks every hour, and may have been unavailable."""
 
 
 def watch_flow_runs(sweep: Sweep, setting: str) -> None:

@@ -70,7 +70,7 @@ class Sweep:
         return time.monotonic() >= self._ends
 
     def run(self, script: Callable[[], Query[int] | Script[int]]) -> int:
-        """What a script returns; waits while Postgres is away. Raises as `check` does."""
+        """What a script returns; waits while Postgres is unavailable. Raises as `check` does."""
         self.check()
         return run_with_retries(self.stores, script, self.check)
 

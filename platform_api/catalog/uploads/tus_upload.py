@@ -256,7 +256,7 @@ async def sweep(in_progress: UploadsInProgress) -> int:
 
 
 async def keep_sweeping(in_progress: UploadsInProgress) -> None:
-    """Sweep now and then until cancelled, also when a store is away for a while."""
+    """Sweep now and then until cancelled, also when a store is unavailable for a while."""
     while True:
         try:
             removed = await sweep(in_progress)

@@ -117,7 +117,8 @@ def _of_those_that_wait(statement: str, event_id: int) -> Script[None]:
 
 
 def wait_no_longer(error: str, *event_ids: int) -> Query[list[int]]:
-    """The other side was away, so the events were not tried: they are due again at once and keep their places."""
+    """The other side was unavailable, so the events were not tried: they are due again at once and keep their
+    places."""
     return column(SQL["wait_no_longer"], {"ids": list(event_ids), "error": error[:2000]}, int)
 
 

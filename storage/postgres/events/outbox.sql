@@ -49,7 +49,7 @@ update outbox
 returning id;
 
 -- wait_no_longer --
--- The events could not be tried at all (the other side was away, or a disk full): they are due again at once, so that order is kept.
+-- The events could not be tried at all (the other side was unavailable, or a disk full): they are due again at once, so that order is kept.
 update outbox set next_attempt_at = created_at, failures = greatest(0, failures - 1), last_error = %(error)s
  where id = any(%(ids)s::bigint[]) and done_at is null
 returning id;

@@ -1,10 +1,11 @@
 """Whether something that was read of the catalogue is still so, asked of Postgres itself.
 
-A message that empties a cache can come too late, or never: the message is lost, the store is away, an old answer is
-stored after the message. So nothing here is sent. Whoever wants to give a kept answer asks Postgres first what has
+A message that empties a cache can come too late, or never: the message is lost, the store is unavailable, an old answer
+is stored after the message. So nothing here is sent. Whoever wants to give a kept answer asks Postgres first what has
 committed since the last question (`changes.since`: one statement, a fraction of a millisecond, one for all requests
 that wait at that moment) and returns it only if nothing that it rests on is among that. An answer that is kept too late
-is numbered by the moment at which its reading began, so it is not given either. While Postgres is away nothing is.
+is numbered by the moment at which its reading began, so it is not given either. While Postgres is unavailable nothing
+is.
 """
 
 from __future__ import annotations

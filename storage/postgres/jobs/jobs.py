@@ -195,7 +195,7 @@ def note_tracking_run(job_id: UUID, attempt: int, tracking_run_id: str) -> Query
 
 
 def untracked(limit: int = 100) -> Query[list[Job]]:
-    """Training jobs that ran and ended while MLflow was away, the oldest first."""
+    """Training jobs that ran and ended while MLflow was unavailable, the oldest first."""
     return many(SQL["untracked"], {"limit": limit}, Job)
 
 

@@ -134,7 +134,7 @@ update jobs
 returning *;
 
 -- silent --
--- Jobs whose flow has said nothing for too long. While Postgres itself was away nobody could speak, so it must have
+-- Jobs whose flow has said nothing for too long. While Postgres itself was unavailable nobody could speak, so it must have
 -- been up for as long.
 select * from jobs
  where state in ('running', 'cancelling')

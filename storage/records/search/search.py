@@ -209,7 +209,7 @@ class SearchHits(msgspec.Struct, frozen=True, kw_only=True):
 
     `total` counts every document that matches, also those beyond the window. A semantic or fused search leaves nothing
     out, it only orders, so there it counts what the filters let through. Each facet counts the documents that match
-    everything but its own filter. `degraded` names what was left out because it is away: `semantic`.
+    everything but its own filter. `degraded` names what was left out because it is unavailable: `semantic`.
     """
 
     hits: tuple[Hit, ...]

@@ -28,8 +28,8 @@ def search_settings(request: pytest.FixtureRequest, settings: Settings) -> Setti
     search = SearchSettings(
         elasticsearch_url=SecretStr(url), index_prefix=f"test-{uuid.uuid4().hex[:12]}", encoder_folder="off"
     )
-    away = MlflowSettings(url="http://127.0.0.1:9")
-    fields = {"search": search, "mlflow": away, "jobs": JobSettings(patience_seconds=20)}
+    unreachable = MlflowSettings(url="http://127.0.0.1:9")
+    fields = {"search": search, "mlflow": unreachable, "jobs": JobSettings(patience_seconds=20)}
     return settings.model_copy(update=fields)
 
 

@@ -42,7 +42,7 @@ def test_what_is_published_is_found_and_what_is_hidden_is_not(catalogue: Catalog
     assert catalogue.indexed() == catalogue.listed() == [(kept.id, database.run(catalog.model_by_id(kept.id)).revision)]
 
 
-def test_a_deleted_model_stays_away_from_an_older_document(catalogue: Catalogue) -> None:
+def test_a_deleted_model_stays_unavailable_from_an_older_document(catalogue: Catalogue) -> None:
     database = catalogue.stores.database
     model = a_published_model(database, catalogue.owner)
     catalogue.take_events()

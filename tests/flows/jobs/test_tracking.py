@@ -87,7 +87,7 @@ def test_more_points_than_one_call_takes_all_arrive(tracked: Settings) -> None:
     assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/grid.png"]
 
 
-def test_while_mlflow_is_away_nothing_waits_long_and_nothing_is_lost(settings: Settings) -> None:
+def test_while_mlflow_is_unavailable_nothing_waits_long_and_nothing_is_lost(settings: Settings) -> None:
     settings.mlflow = MlflowSettings(url=NOBODY)
     run = a_tracking_run(settings, uuid4())
     started = time.monotonic()
@@ -152,7 +152,9 @@ def test_reconcile_ends_and_fills_a_run_that_a_dead_process_left_open(stores: St
     assert not any(str(job.id) in finding for finding in reconcile_tracking(stores))
 
 
-def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_away(stores: Stores, tracked: Settings) -> None:
+def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_unavailable(
+    stores: Stores, tracked: Settings
+) -> None:
     job = a_job(stores.database)
     stores.settings.mlflow = tracked.mlflow
     stores.database.run(jobs.claim(job.id, 1, None))

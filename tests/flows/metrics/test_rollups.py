@@ -66,7 +66,7 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     assert totals == Totals(day=0, week=2, month=2, year=2, all_time=2)
 
 
-def test_the_relay_raises_the_alarm_while_prefect_is_away_and_events_wait_for_it(stores: Stores) -> None:
+def test_the_relay_raises_the_alarm_while_prefect_is_unavailable_and_events_wait_for_it(stores: Stores) -> None:
     a_job(stores.database)
     began = "update watched_flows set started_at = now() - interval '1 day' where flow = 'roll-up-metrics'"
     stores.database.run(Query(began, {}, len))
@@ -115,7 +115,7 @@ def test_the_flows_as_prefect_runs_them_leave_their_figures_and_tables(
         assert len(prefect.read_artifacts(artifact_filter=wanted)) == tables
 
 
-def test_while_the_flow_is_away_everything_else_is_counted_and_old_days_are_dropped(stores: Stores) -> None:
+def test_while_the_flow_is_unavailable_everything_else_is_counted_and_old_days_are_dropped(stores: Stores) -> None:
     model = a_published_model(stores.database, an_account(stores.database))
     now = datetime.now(UTC)
     for days in (450, 30, 0):

@@ -37,7 +37,7 @@ from tests.storage.makers import a_published_model
 HOOK = "https://hooks.example.com/darkroom?secret=42"
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DONE = JobFinished(job_id=UUID(int=1), job_kind="generation")
-NOTICE = SystemNotice(title="Maintenance", text="The platform is away on Sunday.")
+NOTICE = SystemNotice(title="Maintenance", text="The platform is unavailable on Sunday.")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from storage.stores import Stores
 from tests.flows.notifications.conftest import Notifier
 
 
-class Away:
+class Unreachable:
     """A receiver that is gone for good."""
 
     def send(self, message: Message) -> Outcome:
@@ -53,7 +53,7 @@ def reader(notifier: Notifier) -> int:
     for number in range(4):
         notifier.notify(f"old {number}", comment, [reader])
     notifier.fan_out()
-    deliver(notifier.stores, {Channel.WEBHOOK: Away()}, workers=1)
+    deliver(notifier.stores, {Channel.WEBHOOK: Unreachable()}, workers=1)
     age(notifier, 365)
     notifier.wants(reader, "system", Channel.WEBHOOK, Frequency.NEVER)
     notifier.notify("today", readers=[reader])
@@ -104,6 +104,6 @@ def test_a_sending_whose_words_are_forgotten_tells_nothing(notifier: Notifier, r
     [letter] = notifier.stores.database.run(sendings.dead())
     notifier.stores.database.run(sendings.replay(letter.id))
     notifier.rows("update endpoints set state = 'active', reason = null returning id")
-    deliver(notifier.stores, {Channel.WEBHOOK: Away()}, workers=1)
+    deliver(notifier.stores, {Channel.WEBHOOK: Unreachable()}, workers=1)
     [row] = notifier.rows("select state, last_error from sendings where id = %(id)s", id=letter.id)
     assert (row["state"], "gone or hidden" in str(row["last_error"])) == ("suppressed", True)

@@ -129,10 +129,10 @@ def test_an_event_at_which_relays_die_is_given_up_too(stores: Stores, effects: E
 def test_the_absence_of_prefect_is_not_the_fault_of_an_event(stores: Stores, effects: Effects) -> None:
     job = a_job(stores.database)
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
-        away = Effects(stores, Orchestrator(nobody))
+        unreachable = Effects(stores, Orchestrator(nobody))
         for _ in range(MAX_FAILURES + 2):
             with pytest.raises(PrefectUnavailable):
-                away.drain()
+                unreachable.drain()
     assert stores.database.run(outbox.dead_events()) == []
     assert told(stores) == []
     effects.drain()

@@ -102,7 +102,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
         for _ in range(REFUSALS - 1):
             with pytest.raises(PrefectUnavailable, match="500"):
                 effects.drain()
-            assert failures(stores)[0] == 0, "it may still be Prefect that is away"
+            assert failures(stores)[0] == 0, "it may still be Prefect that is unavailable"
         effects.drain()
         assert (started(stores, cancelled.id), started(stores, other.id)) == (True, True)
         assert (waiting(stores), failures(stores)) == ([poison], [1])
@@ -110,7 +110,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
             wait_is_over(stores)
             with pytest.raises(PrefectUnavailable):
                 effects.drain()
-            assert failures(stores) == [count - 1], "nothing else was asked for, so Prefect may be away"
+            assert failures(stores) == [count - 1], "nothing else was asked for, so Prefect may be unavailable"
             another = a_job(stores.database)
             effects.drain()
             assert started(stores, another.id)
@@ -212,7 +212,7 @@ def test_changes_go_on_although_one_of_them_stays_locked(
     assert failures(stores) == [1]
 
 
-def test_events_that_need_no_prefect_have_their_effect_while_it_is_away(stores: Stores) -> None:
+def test_events_that_need_no_prefect_have_their_effect_while_it_is_unavailable(stores: Stores) -> None:
     job = a_job(stores.database)
     a_published_model(stores.database, an_account(stores.database))
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:

@@ -76,16 +76,16 @@ def test_a_relay_that_died_before_its_acknowledgement_does_no_harm(
     assert flow_runs(prefect, stores, [job.id]) == first
 
 
-def test_while_prefect_is_away_events_keep_their_place(
+def test_while_prefect_is_unavailable_events_keep_their_place(
     stores: Stores, effects: Effects, prefect: SyncPrefectClient
 ) -> None:
     owner = an_account(stores.database)
     submitted = [a_job(stores.database, owner) for _ in range(3)]
     with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
-        away = Effects(stores, Orchestrator(nobody))
+        unreachable = Effects(stores, Orchestrator(nobody))
         for _ in range(2):
             with pytest.raises(PrefectUnavailable):
-                away.drain()
+                unreachable.drain()
     assert stores.database.run(outbox.backlog()).waiting == 3
     effects.drain()
     runs = [prefect.read_flow_run(run) for run in flow_runs(prefect, stores, [job.id for job in submitted]) if run]

@@ -162,7 +162,7 @@ def test_jobs_of_a_paused_flow_keep_their_places_and_hold_up_nothing_else(
     assert starts == sorted(starts)
 
 
-def test_a_pause_holds_while_prefect_is_away_and_outlives_its_database(
+def test_a_pause_holds_while_prefect_is_unavailable_and_outlives_its_database(
     stores: Stores,
     prefect: SyncPrefectClient,
     effects: Effects,

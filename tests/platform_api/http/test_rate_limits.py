@@ -1,4 +1,5 @@
-"""Rate limits hold under load, say where one stands, and open when Valkey is away; pages of any origin may ask."""
+"""Rate limits hold under load, say where one stands, and open when Valkey is unavailable; pages of any origin may
+ask."""
 
 from __future__ import annotations
 
@@ -214,7 +215,9 @@ def a_valkey(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(timeout=10)
 
 
-def test_while_valkey_is_away_everybody_is_admitted_and_it_is_counted(module_database_url: str, tmp_path: Path) -> None:
+def test_while_valkey_is_unavailable_everybody_is_admitted_and_it_is_counted(
+    module_database_url: str, tmp_path: Path
+) -> None:
     port, fewer = free_port(), FEW.model_copy(update={"reads": 10})
     with (
         a_valkey(tmp_path, port) as process,

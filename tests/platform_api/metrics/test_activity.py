@@ -128,9 +128,9 @@ def test_what_was_counted_waits_for_postgres_and_is_counted_once(shared_door: Do
 
     async def count() -> None:
         nowhere = PostgresSettings(url="postgresql://nobody@127.0.0.1:1/x")  # type: ignore[arg-type]
-        away, there = AsyncDatabase(nowhere), AsyncDatabase(shared_door.settings.postgres)
+        unreachable, there = AsyncDatabase(nowhere), AsyncDatabase(shared_door.settings.postgres)
         await there.open()
-        buffer = activity_buffer.ActivityBuffer(away)
+        buffer = activity_buffer.ActivityBuffer(unreachable)
         for _ in range(3):
             buffer.add(Counted.MODEL, model.id, Metric.VIEW)
         await buffer.flush()

@@ -181,13 +181,13 @@ def test_health_says_how_far_searches_are_behind(client: httpx.Client, stores: S
 
 @pytest.fixture
 def lost_door(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Door]:
-    """A door whose Elasticsearch is away."""
+    """A door whose Elasticsearch is unavailable."""
     search = SearchSettings(elasticsearch_url="http://127.0.0.1:9")  # type: ignore[arg-type]
     with serving(tmp_path, database_url, valkey_url, search=search) as door:
         yield door
 
 
-def test_while_the_engine_is_away_searches_answer_503_and_lists_go_on(lost_door: Door) -> None:
+def test_while_the_engine_is_unavailable_searches_answer_503_and_lists_go_on(lost_door: Door) -> None:
     client = lost_door.client("")
     with Database(lost_door.settings.postgres) as database:
         a_published_model(database, lost_door.account(), "mug")

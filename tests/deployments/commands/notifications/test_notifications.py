@@ -14,7 +14,7 @@ ENDPOINT = "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
 
 
 def test_an_announcement_is_told_once_for_its_key(line: Line) -> None:
-    said = ("notifications", "announce", "sunday", "Maintenance", "We are away.")
+    said = ("notifications", "announce", "sunday", "Maintenance", "We are unavailable.")
     first, again = line(*said), line(*said)
     unknown = line(*said[:2], "monday", *said[3:], "--account", "nobody")
 

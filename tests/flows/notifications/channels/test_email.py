@@ -113,7 +113,7 @@ def test_an_address_that_bounces_for_good_is_suspended_and_one_that_is_busy_is_t
     assert [message["To"] for message in mail.box.messages] == ["busy@example.com"]
 
 
-def test_a_mail_server_that_is_away_costs_nothing_but_time(notifier: Notifier, settings: Settings) -> None:
+def test_a_mail_server_that_is_unavailable_costs_nothing_but_time(notifier: Notifier, settings: Settings) -> None:
     reader = notifier.reader("reader")
     notifier.register(reader, Channel.EMAIL, "ann@example.com")
     notifier.notify("to all")

@@ -468,9 +468,9 @@ def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(stores: St
     assert report.count >= 1
     assert names_of(tracking, experiment) == {"of a job", "young", "running"}
     stores.settings.mlflow = MlflowSettings(url="http://127.0.0.1:9")
-    away = apply(stores, [rule])
-    assert (away.count, away.faults) == (0, [])
-    assert "did not answer" in away.done[0][1].note
+    unreachable = apply(stores, [rule])
+    assert (unreachable.count, away.faults) == (0, [])
+    assert "did not answer" in unreachable.done[0][1].note
 
 
 def test_what_somebody_else_deleted_in_mlflow_is_not_erased(stores: Stores, tracking: MlflowClient) -> None:

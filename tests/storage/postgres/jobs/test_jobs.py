@@ -208,7 +208,7 @@ def test_a_job_that_stays_silent_fails_unless_it_makes_progress(database: Databa
     assert database.run(jobs.get(job.id)).failure_code == "silent"
 
 
-def test_silence_is_not_judged_while_postgres_itself_was_just_away(database: Database) -> None:
+def test_silence_is_not_judged_while_postgres_itself_was_just_unavailable(database: Database) -> None:
     job = a_job(database)
     database.run(jobs.claim(job.id, 1, uuid4()))
     execute(database, "update jobs set heartbeat_at = now() - interval '1 year' where id = %(id)s", id=job.id)
