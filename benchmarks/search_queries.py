@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.search_catalogue import WORDS
 from storage.postgres.connection import AsyncDatabase
-from storage.records.search.search import FACETS, Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
+from storage.records.search.search import FACETS, Facet, Filters, IndexDocument, Kind, SearchMode, SearchQuery
 from storage.search.elasticsearch import ElasticsearchReader
 from storage.search.embedded import EmbeddedReader
 from storage.search.encoder import Encoder
@@ -62,8 +62,8 @@ def queries() -> dict[str, list[SearchQuery]]:
         "filter and facets": [SearchQuery(text=text, filters=lora, facets=FACETS[Kind.MODEL]) for text in words(1)],
         "prefix": [SearchQuery(text=text[:4]) for text in words(1)],
         "typing error": [SearchQuery(text=text[0] + text[2] + text[1] + text[3:]) for text in words(1)],
-        "semantic": [SearchQuery(text=text, mode=Mode.SEMANTIC) for text in words(3)],
-        "fused": [SearchQuery(text=text, mode=Mode.FUSED) for text in words(2)],
+        "semantic": [SearchQuery(text=text, mode=SearchMode.SEMANTIC) for text in words(3)],
+        "fused": [SearchQuery(text=text, mode=SearchMode.FUSED) for text in words(2)],
     }
 
 

@@ -25,7 +25,7 @@ from platform_api.catalog.reading.model_downloads import ModelDownloads
 from platform_api.catalog.reading.model_versions import ModelVersions
 from platform_api.catalog.reading.models import Models
 from platform_api.catalog.reading.period_stats import PeriodStats
-from platform_api.catalog.reading.tags import Words
+from platform_api.catalog.reading.tags import Tags
 from platform_api.catalog.uploads import tus, tus_routes, tus_upload
 from platform_api.catalog.uploads.model_files import ModelFiles
 from platform_api.catalog.writing.image_writing import ImageWriting
@@ -80,7 +80,7 @@ RESOURCES = (
     Moderation,
     Keys,
     People,
-    Words,
+    Tags,
     SearchResource,
     Follows,
     Reactions,

@@ -46,7 +46,7 @@ DarkroomError
 ├── BackupFailed                a backup could not be made or restored to its end
 ├── JobLost                     this process no longer holds the job (another attempt does)
 │   └── JobAlreadyRunning       a second claimant of one attempt
-├── JobCancelled                the owner asked to stop
+├── CancellationRequested                the owner asked to stop
 └── JobCannotSucceed            the work cannot be done; its code and reason end the job
     ├── OutOfMemory
     ├── DiskFull                (see StoreFailure)
@@ -346,7 +346,7 @@ class JobAlreadyRunning(JobLost):
     code = "job_already_running"
 
 
-class JobCancelled(DarkroomError):
+class CancellationRequested(DarkroomError):
     """The owner asked the job to stop."""
 
     code = "cancelled"

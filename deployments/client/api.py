@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from deployments.client.responses import Problem
+from deployments.client.responses import ProblemResponse
 from storage.backoff import retried
 from storage.errors import DarkroomError
 from storage.settings import Settings
@@ -38,7 +38,7 @@ class ApiRefusal(DarkroomError):
 
     code = "api_refusal"
 
-    def __init__(self, status: int, problem: Problem) -> None:
+    def __init__(self, status: int, problem: ProblemResponse) -> None:
         self.status, self.problem = status, problem
         lines = [f"{field}: {reason}" for field, reason in problem.errors.items()]
         text = "\n".join(lines) or problem.detail or problem.title or f"the API answered {status} without a reason"
@@ -112,9 +112,9 @@ def raise_for_problem(response: httpx.Response) -> None:
     if response.is_success:
         return
     try:
-        problem = msgspec.json.decode(response.content, type=Problem)
+        problem = msgspec.json.decode(response.content, type=ProblemResponse)
     except msgspec.DecodeError:
-        problem = Problem(detail=f"the API answered {response.status_code} {response.reason_phrase}")
+        problem = ProblemResponse(detail=f"the API answered {response.status_code} {response.reason_phrase}")
     raise ApiRefusal(response.status_code, problem)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.client.api import Api
-from deployments.client.responses import DataSet
+from deployments.client.responses import DataSetResponse
 from storage.errors import DarkroomError
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -46,7 +46,7 @@ def find_photos(place: Path, maximum: int) -> Photos:
     return Photos(tuple(photos), tuple(path for path in files if path not in photos))
 
 
-def upload_photos(api: Api, name: str, files: Sequence[Path]) -> DataSet:
+def upload_photos(api: Api, name: str, files: Sequence[Path]) -> DataSetResponse:
     """Make a data set of the files. Raises ApiRefusal naming the photo at fault, ApiUnreachable."""
     with contextlib.ExitStack() as stack:
         parts = [
@@ -56,4 +56,4 @@ def upload_photos(api: Api, name: str, files: Sequence[Path]) -> DataSet:
             )
             for path in files
         ]
-        return api.post("/api/v1/data-sets", DataSet, data={"name": name}, files=parts)
+        return api.post("/api/v1/data-sets", DataSetResponse, data={"name": name}, files=parts)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Problem(msgspec.Struct, frozen=True, rename="camel"):
+class ProblemResponse(msgspec.Struct, frozen=True, rename="camel"):
     """An error body."""
 
     title: str = ""
@@ -29,7 +29,7 @@ class Made(msgspec.Struct, frozen=True):
     id: int
 
 
-class HashOwner(msgspec.Struct, frozen=True, rename="camel"):
+class HashOwnerResponse(msgspec.Struct, frozen=True, rename="camel"):
     """The model that a hash names."""
 
     model_id: int
@@ -49,7 +49,7 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
     metadata: PageEnd = PageEnd()
 
 
-class TrainingDefaults(msgspec.Struct, frozen=True, rename="camel"):
+class TrainingDefaultsResponse(msgspec.Struct, frozen=True, rename="camel"):
     """What a training request takes for each field that it leaves out."""
 
     steps: int
@@ -62,19 +62,19 @@ class Base(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     family: str
     resolution: int
-    training: TrainingDefaults
+    training: TrainingDefaultsResponse
     class_words: tuple[str, ...] = ()
     seconds_per_step: float | None = None
 
 
-class DataSet(msgspec.Struct, frozen=True, rename="camel"):
+class DataSetResponse(msgspec.Struct, frozen=True, rename="camel"):
     """Uploaded photos."""
 
     id: UUID
     image_count: int
 
 
-class Progress(msgspec.Struct, frozen=True):
+class ProgressResponse(msgspec.Struct, frozen=True):
     """How far a job is: `step` of `total` in a named phase."""
 
     phase: str
@@ -97,7 +97,7 @@ class Submitted(msgspec.Struct, frozen=True):
     kind: str
 
 
-class Job(msgspec.Struct, frozen=True, rename="camel"):
+class JobResponse(msgspec.Struct, frozen=True, rename="camel"):
     """A job. What is only in its detail has a default."""
 
     id: UUID
@@ -106,7 +106,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel"):
     submitted_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    progress: Progress | None = None
+    progress: ProgressResponse | None = None
     failure: Failure | None = None
     retry_of: UUID | None = None
     model_version_id: int | None = None
@@ -122,7 +122,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel"):
         return f"{job_root(self.kind)}/{self.id}"
 
 
-class JobFile(msgspec.Struct, frozen=True, rename="camel"):
+class JobFileResponse(msgspec.Struct, frozen=True, rename="camel"):
     """Something a job made."""
 
     name: str
@@ -170,7 +170,7 @@ class VersionState(msgspec.Struct, frozen=True):
         return (self.status, self.availability != "Private") == ("Published", True)
 
 
-class Model(msgspec.Struct, frozen=True, rename="camel"):
+class ModelResponse(msgspec.Struct, frozen=True, rename="camel"):
     """A catalogue entry."""
 
     id: int

@@ -31,9 +31,9 @@ from prefect.states import Cancelled, Completed, Failed, State
 from flows.runs import crash_points
 from flows.runs.retries import retried, run_with_retries, with_retries
 from storage.errors import (
+    CancellationRequested,
     DiskFull,
     JobAlreadyRunning,
-    JobCancelled,
     JobCannotSucceed,
     JobLost,
     OutOfMemory,
@@ -73,13 +73,13 @@ class RunningJob:
         self.outcome: State[Any] = Completed(message=f"Job {job.id} succeeded.")
         self.progress = job.progress or Progress(phase="start")
         self._lock = lock
-        self._stop: JobLost | JobCancelled | None = None
+        self._stop: JobLost | CancellationRequested | None = None
         self._ended = threading.Event()
         self._last_tick = 0.0
         self._heart: threading.Thread | None = None
 
     def check(self) -> None:
-        """Raise JobCancelled or JobLost once this process should stop. Cheap: call it at every step."""
+        """Raise CancellationRequested or JobLost once this process should stop. Cheap: call it at every step."""
         if self._stop is not None:
             raise self._stop
 
@@ -124,7 +124,7 @@ class RunningJob:
                 self._keep_lock()
                 row = self.stores.database.run(jobs.heartbeat(self.id, self.attempt, self.progress))
                 if row.state is JobState.CANCELLING:
-                    self._stop = JobCancelled(f"Job {self.id} was cancelled by its owner.")
+                    self._stop = CancellationRequested(f"Job {self.id} was cancelled by its owner.")
             except StoreFailure as error:
                 log.warning("job %s: heartbeat not heard: %s: %s", self.id, error.code, error)
             except JobLost as error:
@@ -155,9 +155,9 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
     recipe leaves open is resolved on it by the first attempt.
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
-    JobCancelled: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination signal:
-    handed out again at once, or cancelled if its owner asked. JobLost, a store unavailable for too long or a statement
-    that was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
+    CancellationRequested: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination
+    signal: handed out again at once, or cancelled if its owner asked. JobLost, a store unavailable for too long or a
+    statement that was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, attempt, machine)
@@ -169,7 +169,7 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
     job.start()
     try:
         yield job
-    except JobCancelled as error:
+    except CancellationRequested as error:
         _last_word(job, lambda: jobs.end_cancelling(job.id, job.attempt))
         job.outcome = Cancelled(message=str(error))
     except TerminationSignal:

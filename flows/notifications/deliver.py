@@ -39,7 +39,7 @@ from storage.postgres.notifications import deliveries, endpoints, sendings
 from storage.postgres.notifications.endpoints import Endpoint, EndpointState
 from storage.postgres.notifications.sendings import Purpose, Sending, SendingState, SentItem
 from storage.records.notifications.notification_times import retry_pause
-from storage.records.notifications.notifications import Channel, Words
+from storage.records.notifications.notifications import Channel, NotificationText
 from storage.sealing import Seal
 from storage.stores import Stores
 
@@ -194,7 +194,13 @@ def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: S
         address=seal.open(endpoint.address),
         secrets=[seal.open(secret) for secret in secrets if secret is not None],
         items=[
-            Item(one.id, one.type, Words(title=one.title, text=one.text, path=one.path), one.details, one.created_at)
+            Item(
+                one.id,
+                one.type,
+                NotificationText(title=one.title, text=one.text, path=one.path),
+                one.details,
+                one.created_at,
+            )
             for one in items
         ],
         created_at=sending.created_at,

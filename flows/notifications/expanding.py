@@ -20,11 +20,11 @@ from storage.records.notifications.notifications import (
     EXCERPT,
     Commented,
     Content,
-    JobFailed,
+    JobFailedNotice,
     JobFinished,
     Mentioned,
     NewFollower,
-    SampleReady,
+    SampleReadyNotice,
 )
 from storage.records.social.social import Comment
 
@@ -70,9 +70,9 @@ def _of_job(event: events.JobSucceeded | events.JobFailed | events.SampleReady) 
         case events.JobSucceeded():
             content = JobFinished(job_id=job.id, job_kind=job.kind)
         case events.JobFailed():
-            content = JobFailed(job_id=job.id, job_kind=job.kind, reason=event.reason)
+            content = JobFailedNotice(job_id=job.id, job_kind=job.kind, reason=event.reason)
         case events.SampleReady():
-            content = SampleReady(job_id=job.id, name=event.name, step=event.step)
+            content = SampleReadyNotice(job_id=job.id, name=event.name, step=event.step)
         case _:
             assert_never(event)
     part = f":{event.name}" if isinstance(event, events.SampleReady) else ""

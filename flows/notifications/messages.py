@@ -8,15 +8,15 @@ from storage.records.notifications.notifications import (
     Commented,
     Content,
     DownloadMilestone,
-    JobFailed,
+    JobFailedNotice,
     JobFinished,
     Mentioned,
     NewFollower,
+    NotificationText,
     ReactionMilestone,
-    SampleReady,
+    SampleReadyNotice,
     SystemNotice,
     VersionPublished,
-    Words,
 )
 
 _JOBS = {"training": "fine-tune", "generation": "generation"}
@@ -25,7 +25,7 @@ MAX_TITLE = 150
 MAX_TEXT = 2000
 
 
-def words(content: Content) -> Words:
+def words(content: Content) -> NotificationText:
     """What a notification says. Names that people chose are shortened and stay on one line."""
     match content:
         case JobFinished(model_name=str(name)):
@@ -39,13 +39,13 @@ def words(content: Content) -> Words:
             return _words(
                 f"Your {kind} is done", f"The {kind} is done.", f"{_PATHS[content.job_kind]}/{content.job_id}"
             )
-        case JobFailed():
+        case JobFailedNotice():
             kind = _JOBS[content.job_kind]
             path = f"{_PATHS[content.job_kind]}/{content.job_id}"
             return _words(
                 f"Your {kind} failed", f"{content.reason} What it made so far is kept; it can be retried.", path
             )
-        case SampleReady():
+        case SampleReadyNotice():
             path = f"/api/v1/training-jobs/{content.job_id}/samples"
             return _words(f"A sample of step {content.step} is ready", "Your fine-tune made a sample image.", path)
         case VersionPublished():
@@ -82,8 +82,10 @@ def _model(model_id: int | None) -> str:
     return "" if model_id is None else f"/api/v1/models/{model_id}"
 
 
-def _words(title: str, text: str, path: str) -> Words:
-    return Words(title=_shortened(" ".join(title.split()), MAX_TITLE), text=_shortened(text, MAX_TEXT), path=path)
+def _words(title: str, text: str, path: str) -> NotificationText:
+    return NotificationText(
+        title=_shortened(" ".join(title.split()), MAX_TITLE), text=_shortened(text, MAX_TEXT), path=path
+    )
 
 
 def _shortened(text: str, maximum: int) -> str:

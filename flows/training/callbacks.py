@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.module import DreamBoothModule
-from storage.errors import JobCancelled
+from storage.errors import CancellationRequested
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def _nothing(_: Any) -> None:
 class Watch:
     """What the caller wants to hear between steps. Each is called with the training at rest.
 
-    on_step: the report of the step that just ended. check: the number of finished steps; raises JobCancelled to stop
-    with a checkpoint, anything else to stop without one. on_sample: the number of finished steps, every
+    on_step: the report of the step that just ended. check: the number of finished steps; raises CancellationRequested
+    to stop with a checkpoint, anything else to stop without one. on_sample: the number of finished steps, every
     `sample_every`; may draw images with the components, but must not touch the global random generator.
     """
 
@@ -113,7 +113,7 @@ class StepBoundary(Callback):
         self._watch.on_step(_report(pl_module, done, seconds))
         try:
             self._watch.check(done)
-        except JobCancelled:
+        except CancellationRequested:
             self._keep(pl_module, done)
             raise
         if self._termination.requested or done % recipe.checkpoint_every == 0 or done == recipe.steps:

@@ -48,7 +48,7 @@ from storage.errors import JobCannotSucceed, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets, jobs, publication
-from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, NewVersion
+from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
 from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType, catalogue_name
 from storage.records.jobs.data_sets import content_hash
 from storage.records.jobs.training import regularization_recipe
@@ -239,7 +239,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     """One transaction: version, files, images, job, event. Then MLflow's registry, which reconcile repairs."""
     job, recipe = work.job, work.recipe
     work.keep_metrics()
-    new = NewVersion(
+    new = TrainedVersion(
         model_name=work.request.model_name,
         base_model=catalogue_name(recipe.family, recipe.resolution),
         trained_words=(f"{recipe.identifier} {recipe.class_word}",),

@@ -26,7 +26,7 @@ from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.evaluation import Evaluation
 from flows.training.job_checkpoints import JobCheckpoints
-from storage.errors import JobCancelled, JobLost, StatementTimeout, StoreUnavailable
+from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreUnavailable
 from storage.postgres.jobs import job_files
 from storage.records.jobs.jobs import JobFile, JobFileRole, JobState
 from storage.records.jobs.training import TrainingJobRequest
@@ -170,7 +170,7 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
         yield work
     except (JobLost, StoreUnavailable, StatementTimeout):  # another attempt goes on with the run
         raise
-    except JobCancelled:
+    except CancellationRequested:
         tracking.end(RUN_STATUS[JobState.CANCELLED])
         raise
     except Exception:

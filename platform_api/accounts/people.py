@@ -20,7 +20,7 @@ from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.pagination import DEFAULT_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, integer_schema, list_schema, text_schema
+from platform_api.http.query_parameters import QueryParameters, integer_schema, list_schema, text_schema
 from storage.postgres.accounts import accounts, quotas
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
@@ -119,7 +119,7 @@ class People(Controller):
     )
     async def creators(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[CreatorPage]:
         """Who has public models, the most productive first."""
-        query, where = Query(request), addresses(request, stores.settings.api)
+        query, where = QueryParameters(request), addresses(request, stores.settings.api)
         limit, page, text = read_numbers(query)
 
         def script() -> Script[tuple[list[Creator], int]]:
@@ -146,7 +146,7 @@ class People(Controller):
     )
     async def users(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[UserList]:
         """Accounts by name or number."""
-        query = Query(request)
+        query = QueryParameters(request)
         text, ids = query.text("query"), query.numbers("ids")
         query.check()
         found: list[Account] = []

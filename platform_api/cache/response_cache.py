@@ -61,14 +61,14 @@ class ResponseCache:
     def __init__(self, settings: Settings, watch: CatalogueWatch) -> None:
         self._allowed_hosts = frozenset(host.encode() for host in settings.api.allowed_hosts)
         room = settings.cache.memory_mib * 1024 * 1024 if settings.cache.enabled else 0
-        self._answers: ByteCache[Key, CachedResponse] = ByteCache(room, lambda answer: answer.size)
+        self._responses: ByteCache[Key, CachedResponse] = ByteCache(room, lambda answer: answer.size)
         self._building: dict[Key, asyncio.Event] = {}
         self.watch = watch
         self.counts: Counter[str] = Counter()
 
     def key_of(self, scope: HTTPScope) -> Key | None:
         """What an answer is kept under; None when it is not kept at all."""
-        if not self._answers.maxsize or scope["method"] != "GET":
+        if not self._responses.maxsize or scope["method"] != "GET":
             return None
         host = b""
         for name, value in scope["headers"]:
@@ -84,7 +84,7 @@ class ResponseCache:
     async def find(self, key: Key) -> CachedResponse | None:
         """The answer, when it still holds. Raises StoreUnavailable."""
         await self.watch.look()
-        known = self._answers.get(key)
+        known = self._responses.get(key)
         if known is None or known.until < time.monotonic() or not self.watch.holds(known.moment, known.dependencies):
             self.counts["miss" if known is None else "outdated"] += 1
             return None
@@ -112,7 +112,7 @@ class ResponseCache:
 
     def keep(self, key: Key, response: CachedResponse) -> None:
         """Keep an answer. One whose reading began earlier than that of the kept one is refused."""
-        known = self._answers.get(key)
+        known = self._responses.get(key)
         if known is not None and known.moment > response.moment:
             self.counts["refused"] += 1
             return

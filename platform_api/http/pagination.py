@@ -11,7 +11,7 @@ from litestar.openapi.spec import Operation, Schema
 from platform_api.http import cursors
 from platform_api.http.links import Addresses
 from platform_api.http.problems import TooManyPages
-from platform_api.http.query_parameters import Query, described, integer_schema, text_schema
+from platform_api.http.query_parameters import QueryParameters, described, integer_schema, text_schema
 from storage.records.catalog.listing import Cursor
 from storage.settings import ApiSettings
 
@@ -54,7 +54,7 @@ class PageRequest:
         """How many items lie before it."""
         return 0 if self.cursor or self.page is None else (self.page - 1) * self.limit
 
-    def info(self, following: Cursor | None, path: str, query: Query, where: Addresses) -> PageInfo:
+    def info(self, following: Cursor | None, path: str, query: QueryParameters, where: Addresses) -> PageInfo:
         """The metadata of the page, before one that begins at `following`."""
         numbered = self.cursor is None and self.page is not None
         size = {"current_page": self.page, "page_size": self.limit} if numbered else {}
@@ -65,7 +65,7 @@ class PageRequest:
         return PageInfo(next_cursor=text, next_page=address, **size)  # type: ignore[arg-type]
 
 
-def read_page_request(query: Query, settings: ApiSettings, *, maximum: int, default: int) -> PageRequest:
+def read_page_request(query: QueryParameters, settings: ApiSettings, *, maximum: int, default: int) -> PageRequest:
     """The page that a query asks for. Raises InvalidCursor, TooManyPages."""
     limit = query.number("limit", low=0, high=maximum)
     page, text = query.number("page"), query.text("cursor")
@@ -75,7 +75,7 @@ def read_page_request(query: Query, settings: ApiSettings, *, maximum: int, defa
     return requested
 
 
-def numbers(total: int, page: int, limit: int, path: str, query: Query, where: Addresses) -> Numbers:
+def numbers(total: int, page: int, limit: int, path: str, query: QueryParameters, where: Addresses) -> Numbers:
     """The metadata of a numbered page."""
     pages = max(1, -(-total // limit))
 
@@ -129,7 +129,7 @@ def numbering(of: str) -> dict[str, tuple[Schema, str]]:
     }
 
 
-def read_numbers(query: Query) -> tuple[int, int, str | None]:
+def read_numbers(query: QueryParameters) -> tuple[int, int, str | None]:
     """The limit, number and text of a numbered list. Raises InvalidRequest, TooManyPages."""
     limit, page = query.number("limit", low=0, high=MAX_NUMBERED), query.number("page") or 1
     text = query.text("query")

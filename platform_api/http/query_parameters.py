@@ -24,7 +24,7 @@ MAX_INTEGER = 2**31 - 1
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 
 
-class Query:
+class QueryParameters:
     """The query of one request. Each reading method takes a parameter's name and its other names.
 
     Faults are collected; `check` raises them all at once.
@@ -131,7 +131,7 @@ class Query:
 
 
 def described(parameters: Mapping[str, tuple[Schema, str]]) -> list[Parameter]:
-    """Query parameters for the OpenAPI document: each name with its schema and what it means."""
+    """QueryParameters parameters for the OpenAPI document: each name with its schema and what it means."""
     return [
         Parameter(name=name, param_in="query", schema=schema, description=words, required=False)
         for name, (schema, words) in parameters.items()

@@ -27,7 +27,7 @@ from storage.stores import AsyncStores
 MAX_BODY_BYTES = 1024 * 1024
 
 
-class Kind(StrEnum):
+class ActivityKind(StrEnum):
     """Acts that are counted for others. Reactions, comments and follows are counted where they are written."""
 
     VIEW = "view"
@@ -49,7 +49,7 @@ class NewAct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
             examples=["page-7-2026-06-01T12:00:00Z-5f1c"],
         ),
     ]
-    kind: Kind
+    kind: ActivityKind
     entity: Counted
     entity_id: Annotated[int, Meta(ge=1, le=MAX_INTEGER, description="An id; of a user, the number.")]
     occurred_at: Annotated[
@@ -162,7 +162,7 @@ class ActivityResource(Controller):
 
 
 def _act(position: int, act: NewAct) -> Act:
-    if act.amount != 1 and act.kind is not Kind.TIP:
+    if act.amount != 1 and act.kind is not ActivityKind.TIP:
         raise InvalidRequest({f"activities[{position}].amount": "is for tips; leave it out for a " + act.kind})
     return Act(
         key=act.key,

@@ -17,7 +17,7 @@ from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import Numbers, numbers, queried
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, integer_schema
+from platform_api.http.query_parameters import QueryParameters, integer_schema
 from storage.errors import NotFound
 from storage.postgres.metrics import leaderboards
 from storage.records.accounts.accounts import Scope
@@ -127,7 +127,11 @@ class Leaderboards(Controller):
         A day's board is ready when the day begins, and does not move with what is counted later. Who is banned is on no
         board, also of days that are over: the others move up.
         """
-        query, where, today = Query(request), addresses(request, stores.settings.api), datetime.now(UTC).date()
+        query, where, today = (
+            QueryParameters(request),
+            addresses(request, stores.settings.api),
+            datetime.now(UTC).date(),
+        )
         day = _read_day(query, today)
         limit, page = query.number("limit", high=PLACES) or DEFAULT_LIMIT, query.number("page") or 1
         query.check()
@@ -143,7 +147,7 @@ class Leaderboards(Controller):
         return answer(request, _page(found, metadata, where), ignored=query.ignored)
 
 
-def _read_day(query: Query, today: date) -> date | None:
+def _read_day(query: QueryParameters, today: date) -> date | None:
     """The day that a query names. Notes what is wrong with it."""
     text = query.text("date")
     if text is None:

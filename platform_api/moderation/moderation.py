@@ -20,7 +20,7 @@ from storage.postgres.accounts import accounts
 from storage.postgres.catalog import models
 from storage.postgres.connection import Script
 from storage.records.accounts.accounts import Account, AccountStatus, Role, Scope
-from storage.records.catalog.vocabulary import Mode
+from storage.records.catalog.vocabulary import ModelMode
 from storage.records.policy.viewers import Viewer
 from storage.stores import AsyncStores
 
@@ -61,7 +61,7 @@ class Moderation(Controller):
         def script() -> Script[ModelView]:
             model = yield from held_model(model_id, viewer)
             check_moderator(viewer)
-            if model.mode is Mode.TAKEN_DOWN:
+            if model.mode is ModelMode.TAKEN_DOWN:
                 raise WrongState(f"Model {model_id} is taken down already: {model.gone_reason}.")
             yield from models.take_down(model, reason)
             return (yield from shown(model_id, viewer, where))
@@ -83,7 +83,7 @@ class Moderation(Controller):
         def script() -> Script[ModelView]:
             model = yield from held_model(model_id, viewer)
             check_moderator(viewer)
-            if model.mode is not Mode.TAKEN_DOWN:
+            if model.mode is not ModelMode.TAKEN_DOWN:
                 raise WrongState(f"Model {model_id} is not taken down.")
             yield from models.restore(model)
             return (yield from shown(model_id, viewer, where))

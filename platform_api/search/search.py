@@ -19,7 +19,7 @@ from platform_api.http.links import API, addresses
 from platform_api.http.pagination import queried
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import (
-    Query,
+    QueryParameters,
     boolean_schema,
     choice_schema,
     integer_schema,
@@ -31,7 +31,18 @@ from platform_api.search.search_views import Found, SearchInfo, found
 from storage.records.accounts.accounts import Scope
 from storage.records.catalog.vocabulary import ModelType
 from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
-from storage.records.search.search import FACETS, MAX_TEXT, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
+from storage.records.search.search import (
+    FACETS,
+    MAX_TEXT,
+    SORTS,
+    Facet,
+    Filters,
+    Kind,
+    Rank,
+    SearchMode,
+    SearchQuery,
+    Sort,
+)
 from storage.stores import AsyncStores
 
 MAX_LIMIT, DEFAULT_LIMIT = 100, 20
@@ -80,7 +91,10 @@ _MOMENT = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 FindAnything = queried(
     {
         "q": (text_schema(MAX_TEXT), "Words, all of which must be there; the last may be a beginning. `query` too."),
-        "mode": (choice_schema(Mode), "By words (text, the default), by meaning, or by both. Creators: by words."),
+        "mode": (
+            choice_schema(SearchMode),
+            "By words (text, the default), by meaning, or by both. Creators: by words.",
+        ),
         "type": (choice_schema(SearchType), "What is searched for; model unless said otherwise."),
         "types": (list_schema(choice_schema(ModelType)), "Any of these types of model; creators of any."),
         "baseModels": (list_schema(text_schema()), "Any of these families; creators who have published for any."),
@@ -125,7 +139,7 @@ class SearchResource(Controller):
 
         A filter that the type does not have is named in X-Ignored-Parameters.
         """
-        query, where = Query(request), addresses(request, stores.settings.api)
+        query, where = QueryParameters(request), addresses(request, stores.settings.api)
         kind = (query.choice(SearchType, "type") or SearchType.MODEL).kind
         wanted, limit, cursor = _read(query, kind, viewer)
         with_meta = kind is Kind.IMAGE and bool(query.flag("withMeta"))
@@ -146,8 +160,8 @@ class SearchResource(Controller):
         return answer(request, shown, ignored=query.ignored)
 
 
-def _read(query: Query, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:
-    text, mode = query.text("q", "query") or "", query.choice(Mode, "mode") or Mode.TEXT
+def _read(query: QueryParameters, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:
+    text, mode = query.text("q", "query") or "", query.choice(SearchMode, "mode") or SearchMode.TEXT
     nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
     levels = level or (EVERY_LEVEL if nsfw else PG)
     filters = Filters(
@@ -165,7 +179,7 @@ def _read(query: Query, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, s
     return wanted, DEFAULT_LIMIT if limit is None else limit, cursor
 
 
-def _read_values(query: Query, kind: Kind) -> dict[Facet, tuple[str, ...]]:
+def _read_values(query: QueryParameters, kind: Kind) -> dict[Facet, tuple[str, ...]]:
     readers: dict[Facet, Callable[[], tuple[str, ...] | None]] = {
         Facet.TYPE: lambda: query.choices(ModelType, "types"),
         Facet.BASE_MODEL: lambda: query.words("baseModels", "baseModel"),
@@ -177,12 +191,12 @@ def _read_values(query: Query, kind: Kind) -> dict[Facet, tuple[str, ...]]:
     return {facet: tuple(values) for facet, values in given.items() if values}
 
 
-def _read_sizes(query: Query) -> dict[Rank, int]:
+def _read_sizes(query: QueryParameters) -> dict[Rank, int]:
     sizes = {Rank.WIDTH: query.number("minWidth"), Rank.HEIGHT: query.number("minHeight")}
     return {rank: size for rank, size in sizes.items() if size is not None}
 
 
-def _moment(query: Query, name: str) -> int | None:
+def _moment(query: QueryParameters, name: str) -> int | None:
     """Microseconds since 1970 of a date, or of a date and time with or without an offset from UTC."""
     text = query.text(name)
     if text is None:

@@ -21,9 +21,9 @@ from storage.records.search.search import (
     Filters,
     IndexDocument,
     Kind,
-    Mode,
     Removal,
     SearchHits,
+    SearchMode,
     SearchQuery,
     Sort,
     Written,
@@ -160,11 +160,11 @@ class Search:
         """
         check_kind(kind, query)
         match query.mode:
-            case Mode.TEXT:
+            case SearchMode.TEXT:
                 return await self._by_words(kind, query)
-            case Mode.SEMANTIC:
+            case SearchMode.SEMANTIC:
                 return await self._by_meaning(kind, query)
-            case Mode.FUSED:
+            case SearchMode.FUSED:
                 try:
                     return await self._by_both(kind, query)
                 except EncoderUnavailable:

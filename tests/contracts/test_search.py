@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.search.search import FACETS, SORTS, Facet, Filters, Kind, Mode, Rank, SearchQuery, Sort
+from storage.records.search.search import FACETS, SORTS, Facet, Filters, Kind, Rank, SearchMode, SearchQuery, Sort
 from storage.search.documents import creators, images, models
 from tests.contracts import corpus, oracle
 from tests.contracts.conftest import Bench
@@ -121,7 +121,7 @@ def test_every_answer_is_the_plain_one(catalogue: Bench, kind: Kind, query: Sear
 @pytest.mark.parametrize(
     ("kind", "query", "field"),
     [
-        (Kind.CREATOR, SearchQuery(text="ada", mode=Mode.SEMANTIC), "mode"),
+        (Kind.CREATOR, SearchQuery(text="ada", mode=SearchMode.SEMANTIC), "mode"),
         (Kind.CREATOR, SearchQuery(sort=Sort.DOWNLOADED), "sort"),
         (Kind.IMAGE, SearchQuery(sort=Sort.PRODUCTIVE), "sort"),
         (Kind.MODEL, SearchQuery(facets=(Facet.SHAPE,)), "facets"),

@@ -12,7 +12,7 @@ import pytest
 
 from storage.errors import EncoderUnavailable
 from storage.records.search.relevance import fuse
-from storage.records.search.search import Facet, Filters, IndexDocument, Kind, Mode, SearchQuery
+from storage.records.search.search import Facet, Filters, IndexDocument, Kind, SearchMode, SearchQuery
 from storage.records.search.search_documents import ModelDocument
 from storage.search import elasticsearch, embedded
 from storage.search.documents import models
@@ -155,16 +155,16 @@ def encoded(bench: Bench) -> Bench:
     ],
 )
 def test_meaning_is_found_without_the_word(encoded: Bench, text: str, near: str) -> None:
-    answer = encoded.find(SearchQuery(text=text, mode=Mode.SEMANTIC, limit=5))
+    answer = encoded.find(SearchQuery(text=text, mode=SearchMode.SEMANTIC, limit=5))
     assert near in [KEYS[hit.id] for hit in answer.hits]
     assert answer.total == len(WRITTEN)
 
 
 def test_pages_of_a_semantic_search_are_one_list(encoded: Bench) -> None:
-    whole = encoded.ids("a city at night", mode=Mode.SEMANTIC)
+    whole = encoded.ids("a city at night", mode=SearchMode.SEMANTIC)
     paged: list[int] = []
     for at in range(0, len(WRITTEN), 10):
-        page = SearchQuery(text="a city at night", mode=Mode.SEMANTIC, limit=10, offset=at)
+        page = SearchQuery(text="a city at night", mode=SearchMode.SEMANTIC, limit=10, offset=at)
         paged.extend(hit.id for hit in encoded.find(page).hits)
     assert len(whole) == len(WRITTEN)
     assert paged == whole
@@ -173,9 +173,9 @@ def test_pages_of_a_semantic_search_are_one_list(encoded: Bench) -> None:
 def test_a_fused_search_is_the_fusion_of_both(encoded: Bench) -> None:
     filters = Filters(values={Facet.TYPE: ("LORA",)})
     fields = {"filters": filters, "facets": (Facet.TYPE, Facet.BASE_MODEL)}
-    answer = encoded.find(SearchQuery(text="night city", mode=Mode.FUSED, limit=30, offset=5, **fields))
+    answer = encoded.find(SearchQuery(text="night city", mode=SearchMode.FUSED, limit=30, offset=5, **fields))
     text = encoded.ids("night city", filters=filters)
-    semantic = encoded.ids("night city", mode=Mode.SEMANTIC, filters=filters)
+    semantic = encoded.ids("night city", mode=SearchMode.SEMANTIC, filters=filters)
     assert list(answer.hits) == fuse(text, semantic)[5:35]
     assert answer.degraded == ()
     everything = encoded.find(SearchQuery(limit=0, **fields))
@@ -186,8 +186,8 @@ def test_a_fused_search_is_the_fusion_of_both(encoded: Bench) -> None:
 def test_without_an_encoder_text_is_searched_and_meaning_is_refused(encoded: Bench) -> None:
     blind = replace(encoded, encoder=Encoder(SearchSettings(encoder_folder="off")))
     with pytest.raises(EncoderUnavailable, match="off"):
-        blind.find(SearchQuery(text="cat", mode=Mode.SEMANTIC))
-    fused = blind.find(SearchQuery(text="cat", mode=Mode.FUSED))
+        blind.find(SearchQuery(text="cat", mode=SearchMode.SEMANTIC))
+    fused = blind.find(SearchQuery(text="cat", mode=SearchMode.FUSED))
     assert fused.degraded == ("semantic",)
     assert fused.hits == blind.find(SearchQuery(text="cat")).hits
     assert fused.hits

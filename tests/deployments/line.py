@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from deployments.cli import app
 from storage.blobs.store import BlobStore
 from storage.postgres.jobs import job_files, jobs, publication
-from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.jobs.jobs import Job, JobFileRole, JobKind, JobState, Progress
 from storage.records.jobs.training import TrainingJobRequest
 from storage.redis.progress import ProgressWriter
@@ -64,7 +64,7 @@ class Worker:
         blobs = BlobStore(self.door.settings.blobs)
         big, small = blobs.put(weights), blobs.put(b"{}")
         request = msgspec.convert(job.request, TrainingJobRequest)
-        new = NewVersion(
+        new = TrainedVersion(
             model_name=request.model_name,
             base_model=request.base_model,
             trained_words=(f"{request.recipe.identifier} {request.recipe.class_word}",),

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from deployments.client.api import open_api
 from deployments.client.downloads import fetch_file, safe_target
-from deployments.client.responses import Model, Version
+from deployments.client.responses import ModelResponse, Version
 from deployments.commands.jobs.results import file_name
 from storage.settings import load_settings
 
@@ -29,7 +29,7 @@ def download(
     """
     with open_api(load_settings()) as api:
         found = api.get(f"/api/v1/model-versions/{version}", Version)
-        model = api.get(f"/api/v1/models/{found.model_id}", Model)
+        model = api.get(f"/api/v1/models/{found.model_id}", ModelResponse)
         folder = (out or Path(f"{file_name(model.name)}-{found.name}")).resolve()
         files = [file for file in found.stored_files if file.role == "weights" or not weights_only]
         targets = [safe_target(folder, file.path) for file in files]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from deployments.client.api import Api, ApiRefusal, open_api
-from deployments.client.responses import HashOwner, Made
+from deployments.client.responses import HashOwnerResponse, Made
 from deployments.client.uploads import upload_file
 from deployments.commands.tables import echo_table
 from deployments.importing.model_folders import FoundFile, FoundModel, RefusedFile, find_models
@@ -63,7 +63,7 @@ class Importing:
 
     def _owners(self, files: Sequence[FoundFile]) -> dict[str, int]:
         hashes = [file.sha256 for file in files]
-        found = self.api.post("/api/v1/model-versions/by-hash/ids", list[HashOwner], json=hashes)
+        found = self.api.post("/api/v1/model-versions/by-hash/ids", list[HashOwnerResponse], json=hashes)
         return {owner.hash.lower(): owner.model_id for owner in found}
 
     def _make(self, model: FoundModel, files: Sequence[FoundFile], on_bytes: OnBytes) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deployments.client.api import Api, open_api
-from deployments.client.responses import Listing, Model, Version, VersionState
+from deployments.client.responses import Listing, ModelResponse, Version, VersionState
 from deployments.commands.tables import echo_table
 from storage.settings import load_settings
 
@@ -18,10 +18,10 @@ PAGE = 100
 def models(limit: Annotated[int, typer.Option("-n", min=1, help="Models to show.")] = 20) -> None:
     """List your models, newest first, also drafts and private ones."""
     with open_api(load_settings()) as api:
-        page = api.get("/api/v1/me/models", Listing[Model], params={"limit": min(limit, PAGE)})
+        page = api.get("/api/v1/me/models", Listing[ModelResponse], params={"limit": min(limit, PAGE)})
         found = page.items
         while len(found) < limit and page.metadata.next_page:
-            page = api.get(page.metadata.next_page, Listing[Model])
+            page = api.get(page.metadata.next_page, Listing[ModelResponse])
             found += page.items
     if not found:
         typer.echo("no models yet. Make one with: darkroom train FOLDER_OF_PHOTOS CLASS_WORD")
@@ -51,7 +51,7 @@ def publish(
 
 
 def _publish_model(api: Api, model_id: int, *, yes: bool) -> None:
-    before = api.get(f"/api/v1/models/{model_id}", Model)
+    before = api.get(f"/api/v1/models/{model_id}", ModelResponse)
     hidden = [one for one in before.model_versions if one not in before.public_versions]
     for one in hidden:
         typer.echo(f"hidden so far: {_named(one)} ({one.status}, {one.availability})")
@@ -60,7 +60,7 @@ def _publish_model(api: Api, model_id: int, *, yes: bool) -> None:
             f"Show '{before.name}' to everybody? Of these versions, drafts and scheduled ones with a file and "
             "fine-tunes that never were public are shown, too."
         )
-    after = api.post(f"/api/v1/models/{model_id}/publish", Model)
+    after = api.post(f"/api/v1/models/{model_id}/publish", ModelResponse)
     seen = {one.id for one in before.public_versions}
     for one in after.public_versions:
         if one.id not in seen:
@@ -73,7 +73,7 @@ def _publish_version(api: Api, model_id: int, version: int) -> None:
     if found.model_id != model_id:
         raise typer.BadParameter(f"version {version} is of model {found.model_id}", param_hint="--version")
     api.post(f"/api/v1/model-versions/{version}/publish", Version)
-    model = api.get(f"/api/v1/models/{model_id}", Model)
+    model = api.get(f"/api/v1/models/{model_id}", ModelResponse)
     if model.is_public:
         typer.echo(f"version {version} of model {model_id} is public now")
     else:

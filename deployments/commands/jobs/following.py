@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from deployments.client import stream
 from deployments.client.api import Api, ApiRefusal
-from deployments.client.responses import Job, job_root
-from deployments.client.responses import Progress as Tick
+from deployments.client.responses import JobResponse, job_root
+from deployments.client.responses import ProgressResponse as Tick
 from deployments.client.stream import StreamEvent, follow_events
 from storage.errors import DarkroomError
 
@@ -151,17 +151,17 @@ def display_for(console: Console) -> Bars | Lines:
     return Lines(lambda text: typer.echo(f"{time.strftime('%H:%M:%S')} {text}"))
 
 
-def find_job(api: Api, job_id: UUID) -> Job:
+def find_job(api: Api, job_id: UUID) -> JobResponse:
     """A job of either kind by its id. Raises ApiRefusal when there is none of the key's account."""
     try:
-        return api.get(f"{job_root('training')}/{job_id}", Job)
+        return api.get(f"{job_root('training')}/{job_id}", JobResponse)
     except ApiRefusal as refusal:
         if refusal.status != NOT_FOUND:
             raise
-    return api.get(f"{job_root('generation')}/{job_id}", Job)
+    return api.get(f"{job_root('generation')}/{job_id}", JobResponse)
 
 
-def follow_job(api: Api, job: Job, display: Bars | Lines) -> Job:
+def follow_job(api: Api, job: JobResponse, display: Bars | Lines) -> JobResponse:
     """Show the job until it ends; returns it as it ended. Ctrl-C leaves it running and says how to come back.
 
     Raises JobEnded when it failed or was cancelled, typer.Exit after Ctrl-C.
@@ -172,7 +172,7 @@ def follow_job(api: Api, job: Job, display: Bars | Lines) -> Job:
             display.note(f"{job.queue_position} jobs go before it")
         for event in follow_events(api, job.path):
             _show(event, display, noted)
-        ended = api.get(job.path, Job, patience_seconds=PATIENCE_SECONDS)
+        ended = api.get(job.path, JobResponse, patience_seconds=PATIENCE_SECONDS)
         if ended.state == "succeeded" and isinstance(display, Bars):
             display.finish()
     except KeyboardInterrupt as interrupt:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from deployments.client.api import open_api
-from deployments.client.responses import Job, Submitted, job_root
+from deployments.client.responses import JobResponse, Submitted, job_root
 from deployments.commands.jobs.following import display_for, follow_job
 from deployments.commands.jobs.results import save_images
 from storage.settings import load_settings
@@ -45,6 +45,6 @@ def generate(
         root, key = job_root("generation"), {"Idempotency-Key": str(uuid4())}
         submitted = api.post(root, Submitted, json=body, headers=key, patience_seconds=SUBMIT_PATIENCE_SECONDS)
         typer.echo(f"submitted job {submitted.id}")
-        job = follow_job(api, api.get(f"{root}/{submitted.id}", Job), display_for(Console()))
+        job = follow_job(api, api.get(f"{root}/{submitted.id}", JobResponse), display_for(Console()))
         for path in save_images(api, job, out):
             typer.echo(path)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from deployments.client.api import Api, open_api
-from deployments.client.responses import Job, Listing, Submitted, job_root
+from deployments.client.responses import JobResponse, Listing, Submitted, job_root
 from deployments.commands.jobs.following import display_for, find_job, follow_job
 from deployments.commands.jobs.results import job_files, report_training, save_images, tell_grid
 from deployments.commands.tables import echo_table
@@ -30,9 +30,9 @@ def list_jobs(
     """List your jobs, newest first."""
     query: dict[str, Any] = {"limit": limit} | ({"state": state} if state else {})
     with open_api(load_settings()) as api:
-        found: list[Job] = []
+        found: list[JobResponse] = []
         for kind in ("training", "generation"):
-            found += api.get(job_root(kind), Listing[Job], params=query).items
+            found += api.get(job_root(kind), Listing[JobResponse], params=query).items
     found.sort(key=lambda job: job.submitted_at, reverse=True)
     if not found:
         typer.echo("no jobs yet. Submit one with: darkroom train FOLDER_OF_PHOTOS CLASS_WORD")
@@ -86,7 +86,7 @@ def cancel(job_ids: Annotated[list[UUID], typer.Argument(metavar="JOB...", help=
     with open_api(load_settings()) as api:
         for job_id in job_ids:
             job = find_job(api, job_id)
-            after = api.post(f"{job.path}/cancel", Job)
+            after = api.post(f"{job.path}/cancel", JobResponse)
             typer.echo(f"{job_id} is {after.state}")
 
 
@@ -114,11 +114,11 @@ def retry(
         again = api.post(f"{old.path}/retry", Submitted, headers=key, patience_seconds=PATIENCE_SECONDS)
         typer.echo(f"submitted job {again.id}")
         if not detach:
-            job = api.get(f"{job_root(again.kind)}/{again.id}", Job)
+            job = api.get(f"{job_root(again.kind)}/{again.id}", JobResponse)
             report(api, follow_job(api, job, display_for(Console())), out)
 
 
-def report(api: Api, job: Job, folder: Path) -> None:
+def report(api: Api, job: JobResponse, folder: Path) -> None:
     """Tell what a succeeded job of either kind made, and bring its pictures to `folder`."""
     if job.kind == "training":
         tell_grid(report_training(api, job, folder))
@@ -127,7 +127,7 @@ def report(api: Api, job: Job, folder: Path) -> None:
         typer.echo(path)
 
 
-def progress_words(job: Job) -> str:
+def progress_words(job: JobResponse) -> str:
     """How far a job is, in few words."""
     tick = job.progress
     if tick is None or job.ended_at is not None:
@@ -141,7 +141,7 @@ def _request_rows(request: dict[str, Any]) -> list[tuple[str, object]]:
     return [(name, value) for name, value in plain.items() if not name.endswith("Hash") and value != ""]
 
 
-def _made(job: Job) -> str:
+def _made(job: JobResponse) -> str:
     return f"version {job.model_version_id}" if job.model_version_id and job.kind == "training" else ""
 
 

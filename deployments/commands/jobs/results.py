@@ -9,7 +9,7 @@ import typer
 
 from deployments.client.api import Api
 from deployments.client.downloads import fetch_file, safe_target
-from deployments.client.responses import Job, JobFile, Listing, Model, Version
+from deployments.client.responses import JobFileResponse, JobResponse, Listing, ModelResponse, Version
 from deployments.commands.tables import echo_table
 
 FIGURES = (
@@ -20,13 +20,13 @@ FIGURES = (
 """What a reader wants to know, the evaluation's name for it, and how to read it."""
 
 
-def report_training(api: Api, job: Job, folder: Path) -> Path | None:
+def report_training(api: Api, job: JobResponse, folder: Path) -> Path | None:
     """Tell what a succeeded training job made, and save its picture grid in `folder`; returns the grid's path."""
     if job.model_version_id is None:
         typer.echo(f"job {job.id} made no model version")
         return None
     version = api.get(f"/api/v1/model-versions/{job.model_version_id}", Version)
-    model = api.get(f"/api/v1/models/{version.model_id}", Model)
+    model = api.get(f"/api/v1/models/{version.model_id}", ModelResponse)
     typer.echo(f"\n'{model.name}' {version.name} is in the catalogue as model version {version.id}")
     show_figures(version)
     words = version.trained_words[0] if version.trained_words else model.name
@@ -62,12 +62,12 @@ def show_figures(version: Version) -> None:
         typer.echo(str(figures["measuredBy"]))
 
 
-def job_files(api: Api, job: Job) -> Sequence[JobFile]:
+def job_files(api: Api, job: JobResponse) -> Sequence[JobFileResponse]:
     """Everything the job has made, oldest first."""
-    return api.get(f"{job.path}/files", Listing[JobFile]).items
+    return api.get(f"{job.path}/files", Listing[JobFileResponse]).items
 
 
-def save_images(api: Api, job: Job, folder: Path) -> list[Path]:
+def save_images(api: Api, job: JobResponse, folder: Path) -> list[Path]:
     """Bring the images of a generation to `folder`; returns their paths."""
     saved: list[Path] = []
     for file in job_files(api, job):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from deployments.client.api import Api, ApiRefusal, open_api
 from deployments.client.photos import find_photos, upload_photos
-from deployments.client.responses import Base, Job, Submitted, job_root
+from deployments.client.responses import Base, JobResponse, Submitted, job_root
 from deployments.commands.jobs.following import display_for, follow_job
 from deployments.commands.jobs.results import report_training, tell_grid
 from storage.errors import DarkroomError
@@ -119,7 +119,7 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def submit_training(api: Api, wanted: dict[str, Any]) -> Job:
+def submit_training(api: Api, wanted: dict[str, Any]) -> JobResponse:
     """Submit once, however often the connection breaks. When it is refused the photos are deleted again."""
     body = {name: value for name, value in wanted.items() if value is not None}
     key = {"Idempotency-Key": str(uuid4())}
@@ -130,4 +130,4 @@ def submit_training(api: Api, wanted: dict[str, Any]) -> Job:
     except ApiRefusal:
         api.http.delete(f"/api/v1/data-sets/{body['dataSetId']}")
         raise
-    return api.get(f"{job_root('training')}/{submitted.id}", Job)
+    return api.get(f"{job_root('training')}/{submitted.id}", JobResponse)

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from storage.postgres.notifications.sendings import Purpose
-from storage.records.notifications.notifications import Words
+from storage.records.notifications.notifications import NotificationText
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Item:
 
     id: int
     type: str
-    words: Words
+    words: NotificationText
     details: dict[str, object]
     created_at: datetime
 

@@ -16,7 +16,7 @@ from platform_api.http.pages import camelised
 from storage.records.accounts.accounts import Account
 from storage.records.catalog.catalog import CatalogImage, Model, ModelStats, ModelVersion, VersionFile, VersionStats
 from storage.records.catalog.variants import air, primary_file, public_files
-from storage.records.catalog.vocabulary import BrowsingLevel, Mode, Status
+from storage.records.catalog.vocabulary import BrowsingLevel, ModelMode, Status
 
 
 class StatsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -235,7 +235,9 @@ def version_fields(
             for file in shown
             if file is primary or not primary_only
         ],
-        "images": [] if model.mode is Mode.TAKEN_DOWN else [image_view(model, i, where, public=public) for i in images],
+        "images": []
+        if model.mode is ModelMode.TAKEN_DOWN
+        else [image_view(model, i, where, public=public) for i in images],
         "download_url": msgspec.UNSET if model.mode or primary is None else where.download(version.id),
     }
 

@@ -20,7 +20,7 @@ from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, PageRequest, page_parameters, queried, read_page_request
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import (
-    Query,
+    QueryParameters,
     boolean_schema,
     choice_schema,
     integer_schema,
@@ -153,7 +153,7 @@ class Images(Controller):
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
     ) -> Response[ImagePage]:
         """Images of public versions: what their training drew, and what was uploaded to them."""
-        query, where = Query(request), addresses(request, stores.settings.api)
+        query, where = QueryParameters(request), addresses(request, stores.settings.api)
         requested = read_page_request(query, stores.settings.api, maximum=MAX_LIMIT, default=DEFAULT_LIMIT)
         wanted, sort = _read_filter(query, viewer)
         with_meta, with_tags = bool(query.flag("withMeta")), bool(query.flag("withTags"))
@@ -230,7 +230,7 @@ class Images(Controller):
         return await downloads.respond(request, stores.blobs, wanted)
 
 
-def _read_filter(query: Query, viewer: Viewer) -> tuple[ImageFilter, ImageSort]:
+def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ImageFilter, ImageSort]:
     nsfw, level = query.choice(NsfwWord, "nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
     levels = level or (_LEVELS[nsfw] if nsfw else PG)
     kind = query.text("type")
@@ -254,7 +254,7 @@ def _page(
     wanted: ImageFilter,
     sort: ImageSort,
     requested: PageRequest,
-    query: Query,
+    query: QueryParameters,
     where: Addresses,
     with_meta: bool,
     with_tags: bool,

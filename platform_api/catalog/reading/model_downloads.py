@@ -18,7 +18,7 @@ from platform_api.http import downloads
 from platform_api.http.links import number_of
 from platform_api.http.pagination import queried
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, integer_schema, text_schema
+from platform_api.http.query_parameters import QueryParameters, integer_schema, text_schema
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from platform_api.metrics.activity_buffer import ActivityBuffer
 from storage.errors import LinkRefused, NotFound
@@ -74,7 +74,7 @@ class ModelDownloads(Controller):
         self, request: Request[Any, Any, Any], stores: AsyncStores, state: State, viewer: Viewer, version_id: int
     ) -> Response[None]:
         """Leads to the primary file, or to the best of those that fit what is asked for. A GET counts as a download."""
-        query = Query(request)
+        query = QueryParameters(request)
         wanted = Wanted(
             file_id=query.number("fileId"),
             type=query.text("type"),

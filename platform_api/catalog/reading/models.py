@@ -19,7 +19,7 @@ from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, page_parameters, queried, read_page_request
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import (
-    Query,
+    QueryParameters,
     boolean_schema,
     choice_schema,
     integer_schema,
@@ -101,7 +101,7 @@ class Models(Controller):
 
         With `query` they are searched, and filters that search does not have are named in X-Ignored-Parameters.
         """
-        query, where = Query(request), addresses(request, stores.settings.api)
+        query, where = QueryParameters(request), addresses(request, stores.settings.api)
         if (words := query.text("query")) is not None:
             found = await _search(stores, words, query, viewer, where)
             return answer(request, found, ignored=query.ignored)
@@ -139,7 +139,7 @@ class Models(Controller):
         return answer(request, await stores.database.run(script), dependencies=Dependencies(frozenset({model_id})))
 
 
-def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
+def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
     favourites, hidden = query.flag("favorites", "favourites"), query.flag("hidden")
     if viewer.account_id is None and not (favourites is None and hidden is None):
         raise Unauthenticated("favorites and hidden are somebody's own. Send: Authorization: Bearer drk_...")
@@ -172,7 +172,9 @@ def _read_filter(query: Query, viewer: Viewer) -> tuple[ModelFilter, ModelSort, 
     return wanted, sort, bool(query.flag("primaryFileOnly"))
 
 
-async def _search(stores: AsyncStores, words: str, query: Query, viewer: Viewer, where: Addresses) -> ModelPage:
+async def _search(
+    stores: AsyncStores, words: str, query: QueryParameters, viewer: Viewer, where: Addresses
+) -> ModelPage:
     """A page of a search by words. The limit of its cursors is that of a search: a thousand hits, for ten minutes."""
     if query.number("page") is not None:
         query.fault("page", "a search goes on with metadata.nextCursor; leave page out")

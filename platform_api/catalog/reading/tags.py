@@ -14,7 +14,7 @@ from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.http.links import API, addresses
 from platform_api.http.pagination import Numbers, numbering, numbers, queried, read_numbers
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query
+from platform_api.http.query_parameters import QueryParameters
 from storage.postgres.catalog import tags
 from storage.postgres.catalog.tags import Tag
 from storage.postgres.connection import Script
@@ -41,7 +41,7 @@ class TagPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enums(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """Words that filters take. More may come; treat an unknown one as text."""
+    """Tags that filters take. More may come; treat an unknown one as text."""
 
     model_type: list[str]
     model_file_type: list[str]
@@ -50,8 +50,8 @@ class Enums(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     base_model_type: list[str]
 
 
-class Words(Controller):
-    """Words to filter by."""
+class Tags(Controller):
+    """Tags to filter by."""
 
     tags = ("Models",)
 
@@ -65,7 +65,7 @@ class Words(Controller):
     )
     async def tag_page(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[TagPage]:
         """Tags of public models, the most used first."""
-        query, where = Query(request), addresses(request, stores.settings.api)
+        query, where = QueryParameters(request), addresses(request, stores.settings.api)
         limit, page, text = read_numbers(query)
 
         def script() -> Script[tuple[list[Tag], int]]:

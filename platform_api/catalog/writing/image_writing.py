@@ -23,7 +23,7 @@ from platform_api.http.idempotency import IdempotencyKey, checked_key, created_o
 from platform_api.http.json_bodies import read_strictly, strictly
 from platform_api.http.links import Addresses, addresses
 from platform_api.http.problems import can_answer
-from platform_api.http.query_parameters import Query, described
+from platform_api.http.query_parameters import QueryParameters, described
 from storage.blobs.images import CanonicalImage, ImageWorkers
 from storage.blobs.store import Blob
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
@@ -89,7 +89,7 @@ class ImageWriting(Controller):
     ) -> Response[ImageView]:
         """A PNG, JPEG or WebP, as the body or as `files` of a form. Turned upright, stripped of its metadata (also of
         where it was taken) and kept as a PNG, behind the version's other images."""
-        query = Query(request)
+        query = QueryParameters(request)
         level = query.number("nsfwLevel", high=BrowsingLevel.BLOCKED) or BrowsingLevel.PG
         query.check()
         _check_level(level, viewer)

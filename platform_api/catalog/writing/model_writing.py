@@ -32,7 +32,7 @@ from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Script
 from storage.records.accounts.accounts import Scope
 from storage.records.catalog.catalog import Model, ModelFields, ModelVersion, VersionFields
-from storage.records.catalog.vocabulary import Availability, Mode, Status
+from storage.records.catalog.vocabulary import Availability, ModelMode, Status
 from storage.records.policy.viewers import Viewer
 from storage.stores import AsyncStores
 
@@ -99,7 +99,7 @@ class ModelWriting(Controller):
 
         def script() -> Script[ModelView]:
             model = yield from held_model(model_id, viewer, renamed="name" in words)
-            if "mode" in words and model.mode is Mode.TAKEN_DOWN:
+            if "mode" in words and model.mode is ModelMode.TAKEN_DOWN:
                 raise WrongState(f"Model {model_id} is taken down. Restore it first.")
             check_may_open(model, model, words, viewer)
             check_model_words({**msgspec.to_builtins(model), **words})

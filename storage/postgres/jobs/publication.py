@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from storage.errors import JobCancelled, JobLost
+from storage.errors import CancellationRequested, JobLost
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script, load_statements, maybe, one
 from storage.postgres.events import outbox
@@ -14,7 +14,7 @@ from storage.postgres.jobs import jobs
 from storage.records.catalog.catalog import (
     Model,
     ModelVersion,
-    NewVersion,
+    TrainedVersion,
 )
 from storage.records.events.events import ModelVersionPublished
 from storage.records.jobs.jobs import Job, JobState
@@ -22,14 +22,14 @@ from storage.records.jobs.jobs import Job, JobState
 SQL = load_statements(__file__)
 
 
-def publish(job_id: UUID, attempt: int, new: NewVersion) -> Script[ModelVersion]:
+def publish(job_id: UUID, attempt: int, new: TrainedVersion) -> Script[ModelVersion]:
     """Model version, files, succeeded job and both events, together or not at all (tx4).
 
-    Raises JobCancelled when the owner asked to stop first, JobLost when the job is no longer this attempt's.
+    Raises CancellationRequested when the owner asked to stop first, JobLost when the job is no longer this attempt's.
     """
     job = yield from maybe(jobs.SQL["lock"], {"id": job_id}, Job)
     if job is not None and job.state is JobState.CANCELLING and job.attempt == attempt:
-        raise JobCancelled(f"Job {job_id} was cancelled before it published.")
+        raise CancellationRequested(f"Job {job_id} was cancelled before it published.")
     if job is None or job.state is not JobState.RUNNING or job.attempt != attempt:
         raise JobLost(f"Job {job_id} is no longer attempt {attempt}'s; nothing was published.")
     account = {"account_id": job.account_id, "name": new.model_name, "availability": new.availability}
@@ -43,7 +43,7 @@ def publish(job_id: UUID, attempt: int, new: NewVersion) -> Script[ModelVersion]
     return version
 
 
-def _version_row(new: NewVersion, model_id: int, job_id: UUID) -> dict[str, object]:
+def _version_row(new: TrainedVersion, model_id: int, job_id: UUID) -> dict[str, object]:
     return {
         "model_id": model_id,
         "job_id": job_id,

@@ -30,7 +30,7 @@ from storage.records.notifications.notifications import (
     Content,
     Frequency,
     Notification,
-    Words,
+    NotificationText,
 )
 from storage.records.social.social import Subject
 
@@ -115,7 +115,7 @@ def waiting() -> Query[Notification | None]:
     return maybe(SQL["waiting"], {}, Notification)
 
 
-def begin(notification: Notification, words: Words) -> Query[list[int]]:
+def begin(notification: Notification, words: NotificationText) -> Query[list[int]]:
     """Write a notification's words, before anybody can read it."""
     parameters = {"id": notification.id, "title": words.title, "text": words.text, "path": words.path}
     return column(SQL["begin"], parameters, int)

@@ -14,7 +14,7 @@ from storage.records.catalog.vocabulary import (
     CheckpointType,
     CommercialUse,
     FileType,
-    Mode,
+    ModelMode,
     ModelType,
     Status,
     UploadType,
@@ -79,7 +79,7 @@ class NewImage(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, object] | None = None
 
 
-class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
+class TrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What a training job publishes."""
 
     model_name: str
@@ -202,7 +202,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     type: ModelType
     status: Status
     availability: Availability
-    mode: Mode | None
+    mode: ModelMode | None
     checkpoint_type: CheckpointType | None
     upload_type: UploadType
     nsfw: bool

@@ -52,7 +52,7 @@ class Availability(StrEnum):
     PRIVATE = "Private"
 
 
-class Mode(StrEnum):
+class ModelMode(StrEnum):
     """Archived: shown without files, in no list unless asked for. TakenDown: gone, by a moderator."""
 
     ARCHIVED = "Archived"

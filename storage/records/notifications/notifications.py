@@ -87,7 +87,7 @@ class JobFinished(_Content, frozen=True, kw_only=True, tag="job_finished"):
     model_name: str | None = None
 
 
-class JobFailed(_Content, frozen=True, kw_only=True, tag="job_failed"):
+class JobFailedNotice(_Content, frozen=True, kw_only=True, tag="job_failed"):
     """A job of the reader's cannot be done."""
 
     about: ClassVar[str] = "A job of yours failed."
@@ -97,7 +97,7 @@ class JobFailed(_Content, frozen=True, kw_only=True, tag="job_failed"):
     reason: str
 
 
-class SampleReady(_Content, frozen=True, kw_only=True, tag="sample_ready"):
+class SampleReadyNotice(_Content, frozen=True, kw_only=True, tag="sample_ready"):
     """A running job of the reader's made a sample image. There are many, so a reader asks for them."""
 
     default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _ON_REQUEST
@@ -189,8 +189,8 @@ class SystemNotice(_Content, frozen=True, kw_only=True, tag="system"):
 
 Content: TypeAlias = (
     JobFinished
-    | JobFailed
-    | SampleReady
+    | JobFailedNotice
+    | SampleReadyNotice
     | VersionPublished
     | NewFollower
     | Commented
@@ -242,7 +242,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.convert({**self.details, "type": self.type}, Content, strict=False)  # pyright: ignore[reportReturnType, reportArgumentType]
 
 
-class Words(msgspec.Struct, frozen=True, kw_only=True):
+class NotificationText(msgspec.Struct, frozen=True, kw_only=True):
     """What a notification says in words: one line, a few sentences, and the path of a page with more ("" for none)."""
 
     title: str

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from storage.records.catalog.catalog import Model, ModelVersion, VersionFile
-from storage.records.catalog.vocabulary import Availability, BrowsingLevel, Mode, Status
+from storage.records.catalog.vocabulary import Availability, BrowsingLevel, ModelMode, Status
 
 
 class Thing(StrEnum):
@@ -37,7 +37,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     model_id: int = 0
     status: Status = Status.PUBLISHED
     availability: Availability = Availability.PUBLIC
-    mode: Mode | None = None
+    mode: ModelMode | None = None
     was_published: bool = False
     gone: bool = False
     gone_reason: str | None = None

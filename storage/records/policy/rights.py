@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from storage.records.catalog.vocabulary import Availability, BrowsingLevel, Mode, Status
+from storage.records.catalog.vocabulary import Availability, BrowsingLevel, ModelMode, Status
 from storage.records.policy.facts import Facts, Thing
 from storage.records.policy.viewers import WITH_BLOCKED, Viewer
 
@@ -95,7 +95,7 @@ def _unseen(viewer: Viewer, facts: Facts) -> Denial | None:
         open_model = facts.status is Status.PUBLISHED and facts.availability is not Availability.PRIVATE
         return Denial.GONE if power or (was_public and open_model and facts.owner_active) else Denial.HIDDEN
     if facts.gone:
-        if not (viewer.moderator and facts.mode is Mode.TAKEN_DOWN):
+        if not (viewer.moderator and facts.mode is ModelMode.TAKEN_DOWN):
             was_public = facts.was_published and facts.availability is not Availability.PRIVATE
             return Denial.GONE if viewer.is_account(facts.owner_id) or was_public else Denial.HIDDEN
     elif not power and not is_public(facts):

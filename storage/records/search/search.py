@@ -28,7 +28,7 @@ class Kind(StrEnum):
     CREATOR = "creators"
 
 
-class Mode(StrEnum):
+class SearchMode(StrEnum):
     """By words, by meaning, or by both."""
 
     TEXT = "text"
@@ -158,7 +158,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a search. Raises InvalidRequest for one that reaches beyond the window or cannot be carried out."""
 
     text: str = ""
-    mode: Mode = Mode.TEXT
+    mode: SearchMode = SearchMode.TEXT
     filters: Filters = Filters()
     facets: tuple[Facet, ...] = ()
     sort: Sort = Sort.RELEVANCE
@@ -173,9 +173,9 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
             wrong["query"] = f"must have {MAX_TEXT:,} characters at most"
         elif len(asked_words(self.text)) > MAX_WORDS:
             wrong["query"] = f"must have {MAX_WORDS} words at most"
-        if self.mode is not Mode.TEXT and not self.text.strip():
+        if self.mode is not SearchMode.TEXT and not self.text.strip():
             wrong["query"] = f"is needed for mode={self.mode}"
-        if self.mode is not Mode.TEXT and self.sort is not Sort.RELEVANCE:
+        if self.mode is not SearchMode.TEXT and self.sort is not Sort.RELEVANCE:
             wrong["sort"] = f"mode={self.mode} is ordered by relevance; leave sort out or use mode=text"
         if wrong:
             raise InvalidRequest(wrong)
@@ -184,7 +184,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 def check_kind(kind: Kind, query: SearchQuery) -> None:
     """Raises InvalidRequest for what the documents of a kind do not have."""
     wrong: dict[str, str] = {}
-    if query.mode is not Mode.TEXT and kind not in ENCODED:
+    if query.mode is not SearchMode.TEXT and kind not in ENCODED:
         wrong["mode"] = f"{kind} are found by words only; use mode=text"
     if query.sort not in SORTS[kind]:
         wrong["sort"] = f"{kind} are sorted by one of: {', '.join(SORTS[kind])}"

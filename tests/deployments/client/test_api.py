@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.client.api import ApiRefusal, ApiUnreachable, NoKey, open_api, raise_for_problem, read_key
-from deployments.client.responses import Base, Problem
+from deployments.client.responses import Base, ProblemResponse
 from storage.settings import ApiSettings, Settings, load_settings
 from tests.deployments.client.cable import cable_to
 from tests.deployments.line import Line
@@ -41,8 +41,10 @@ def test_a_server_that_is_not_ours_is_told_as_such(line: Line) -> None:
 
 
 def test_a_refusal_tells_each_field_and_a_fault_the_request(line: Line) -> None:
-    fields = ApiRefusal(422, Problem(errors={"steps": "expected a whole number >= 1", "name": "must not be blank"}))
-    fault = ApiRefusal(500, Problem(detail="Something failed on our side.", request_id="5b7d"))
+    fields = ApiRefusal(
+        422, ProblemResponse(errors={"steps": "expected a whole number >= 1", "name": "must not be blank"})
+    )
+    fault = ApiRefusal(500, ProblemResponse(detail="Something failed on our side.", request_id="5b7d"))
 
     assert str(fields) == "steps: expected a whole number >= 1\nname: must not be blank"
     assert str(fault) == "Something failed on our side. (request 5b7d)"

@@ -22,7 +22,7 @@ from flows.jobs.tracking import (
 from flows.upkeep.reconcile import reconcile_tracking
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, jobs, publication
-from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.jobs.jobs import Job, JobFileRole
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
@@ -103,7 +103,7 @@ def publish(stores: Stores) -> tuple[Job, int]:
     job = a_job(stores.database, name="a / very * odd name")
     stores.database.run(jobs.claim(job.id, 1, None))
     files = (NewFile(path="a.safetensors", role=FileRole.WEIGHTS, sha256="c" * 64, size=1),)
-    new = NewVersion(
+    new = TrainedVersion(
         model_name="a / very * odd name",
         base_model="starter",
         trained_words=("sks",),

@@ -24,7 +24,7 @@ from storage.records.notifications.notifications import (
     Channel,
     Content,
     Frequency,
-    JobFailed,
+    JobFailedNotice,
     Mentioned,
     NewFollower,
     SystemNotice,
@@ -109,7 +109,7 @@ def test_what_waited_for_a_paused_channel_is_told_in_one_go(
     reader = notifier.reader("reader")
     notifier.register(reader, Channel.CHAT, "…")
     notifier.stores.database.run(sendings.pause(Channel.CHAT))
-    notify(notifier, reader, DONE, DONE, JobFailed(job_id=UUID(int=2), job_kind="generation", reason="Full."))
+    notify(notifier, reader, DONE, DONE, JobFailedNotice(job_id=UUID(int=2), job_kind="generation", reason="Full."))
     at(0)
     notifier.rows(
         "update deliveries set created_at = created_at - interval '1 h', due_at = due_at - interval '1 h'"

@@ -17,7 +17,7 @@ from flows.training.callbacks import StepReport, Watch
 from flows.training.checkpoints import checkpoint_step, read_checkpoint, write_checkpoint
 from flows.training.methods.mapping import method_named
 from flows.training.module import new_optimizer
-from storage.errors import InvalidCheckpoint, JobCancelled
+from storage.errors import CancellationRequested, InvalidCheckpoint
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export
 
@@ -118,10 +118,10 @@ def test_the_earlier_sigterm_handler_is_back_after_training(tiny_model: Path, tm
 def test_a_cancelled_training_keeps_the_step_it_had_reached(tiny_model: Path, tmp_path: Path):
     def cancel(step: int) -> None:
         if step == 3:
-            raise JobCancelled("the owner asked to stop")
+            raise CancellationRequested("the owner asked to stop")
 
     checkpoints = KeptCheckpoints(tmp_path / "kept")
-    with pytest.raises(JobCancelled):
+    with pytest.raises(CancellationRequested):
         train_and_export(tiny_model, tmp_path, recipe(checkpoint_every=100), checkpoints, Watch(check=cancel))
     assert checkpoints.kept == [3]
 
@@ -137,10 +137,10 @@ def test_a_checkpoint_of_an_older_recipe_goes_on_under_the_hash_that_its_job_has
 
     def cancel(step: int) -> None:
         if step == 3:
-            raise JobCancelled("stopped for the upgrade")
+            raise CancellationRequested("stopped for the upgrade")
 
     kept = KeptCheckpoints(tmp_path / "kept")
-    with pytest.raises(JobCancelled):
+    with pytest.raises(CancellationRequested):
         train_and_export(tiny_model, tmp_path / "first", wanted, kept, Watch(check=cancel), recipe_hash=stored)
     resumed = train_and_export(tiny_model, tmp_path / "second", wanted, kept, recipe_hash=stored)
     straight = KeptCheckpoints(tmp_path / "straight")

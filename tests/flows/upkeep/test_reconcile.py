@@ -24,7 +24,7 @@ from storage.postgres.jobs import jobs, publication
 from storage.postgres.locks import RECONCILE
 from storage.postgres.metrics import activity, rollups
 from storage.postgres.upkeep import invariants
-from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.jobs.jobs import Job
 from storage.records.metrics.activity import Act, Counted, Metric
 from storage.settings import Settings
@@ -38,7 +38,7 @@ def a_published_job(stores: Stores) -> Job:
     stores.database.run(jobs.claim(job.id, 1, uuid4()))
     weights = stores.blobs.put(b"weights")
     file = NewFile(path="w.safetensors", role=FileRole.WEIGHTS, sha256=weights.sha256, size=weights.size)
-    new = NewVersion(
+    new = TrainedVersion(
         model_name="m", base_model="starter", trained_words=("sks",), recipe={}, evaluation=None, files=(file,)
     )
     stores.database.run(publication.publish(job.id, 1, new))

@@ -13,7 +13,7 @@ from platform_api.http.downloads import Download, Span, asked_range, attachment
 from platform_api.http.problems import RangeNotSatisfiable
 from storage.blobs.store import BlobStore
 from storage.postgres.jobs import job_files, jobs, publication
-from storage.records.catalog.catalog import FileRole, NewFile, NewVersion
+from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs.jobs import JobFileRole
 from tests.platform_api.door import ALL, Door, upload
@@ -48,7 +48,7 @@ def publish(
         publication.publish(
             job,
             1,
-            NewVersion(
+            TrainedVersion(
                 model_name=f"sks mug {job}",
                 base_model="starter",
                 trained_words=("sks mug",),

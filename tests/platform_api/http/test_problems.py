@@ -144,7 +144,13 @@ def test_the_callers_request_id_comes_back_when_it_is_plain(shared_door: Door):
 
 
 def test_every_named_error_has_a_status_of_its_own_or_its_parents():
-    ours = {errors.BlobMissing, errors.BlobCorrupted, errors.JobLost, errors.JobCancelled, errors.JobCannotSucceed}
+    ours = {
+        errors.BlobMissing,
+        errors.BlobCorrupted,
+        errors.JobLost,
+        errors.CancellationRequested,
+        errors.JobCannotSucceed,
+    }
     for kind in filter(ours_to_answer, descendants(errors.DarkroomError)):
         expected = 500 if any(issubclass(kind, fault) for fault in ours) and kind is not errors.DiskFull else None
         status = problems.status_of(kind.__new__(kind))

@@ -6,13 +6,13 @@ import io
 
 from rich.console import Console
 
-from deployments.client.responses import Progress
+from deployments.client.responses import ProgressResponse
 from deployments.commands.jobs.following import Bars, Lines, display_for
 
 
-def fit(step: int) -> Progress:
+def fit(step: int) -> ProgressResponse:
     """A tick of a phase of 100 steps."""
-    return Progress("fit", step, 100, 0.25)
+    return ProgressResponse("fit", step, 100, 0.25)
 
 
 def test_lines_come_for_each_phase_and_then_at_most_every_ten_seconds() -> None:
@@ -20,7 +20,7 @@ def test_lines_come_for_each_phase_and_then_at_most_every_ten_seconds() -> None:
     now = [0.0]
     lines = Lines(said.append, clock=lambda: now[0])
 
-    lines.tick(Progress("prepare"))
+    lines.tick(ProgressResponse("prepare"))
     for step in range(101):
         now[0] += 0.5
         lines.tick(fit(step))
@@ -41,7 +41,7 @@ def test_a_terminal_gets_a_bar_for_each_phase() -> None:
     bars = display_for(Console(file=stream, force_terminal=True, width=100))
     assert isinstance(bars, Bars)
 
-    bars.tick(Progress("prepare"))
+    bars.tick(ProgressResponse("prepare"))
     bars.tick(fit(40))
     bars.note("sample images of step 40 are ready")
     bars.finish()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deployments.client.responses import Base, TrainingDefaults
+from deployments.client.responses import Base, TrainingDefaultsResponse
 from deployments.commands.jobs.train import cost_in_time, in_words
 from tests.deployments.line import Line
 
@@ -106,7 +106,7 @@ def test_control_c_leaves_the_job_running_and_says_how_to_come_back(line: Line) 
 
 
 def test_the_cost_in_time_is_the_pace_of_earlier_jobs() -> None:
-    base = Base("starter", "sd1", 64, TrainingDefaults(400, "sks"), seconds_per_step=0.5)
+    base = Base("starter", "sd1", 64, TrainingDefaultsResponse(400, "sks"), seconds_per_step=0.5)
 
     assert cost_in_time(base, None) == "400 steps on 'starter': about 3 min, as earlier jobs went."
     assert cost_in_time(base, 100) == "100 steps on 'starter': about 50 s, as earlier jobs went."

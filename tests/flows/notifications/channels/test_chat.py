@@ -21,7 +21,7 @@ from storage.postgres.notifications import endpoints
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Purpose
 from storage.records.notifications.chat import HOSTS, Service
-from storage.records.notifications.notifications import Channel, Words
+from storage.records.notifications.notifications import Channel, NotificationText
 from tests.flows.notifications.channels.proxy import Proxy, proxying
 from tests.flows.notifications.conftest import Notifier
 from tests.flows.notifications.internet import Receiver, receiving
@@ -39,10 +39,12 @@ ADDRESSES = {
         "https://chat.googleapis.com/v1/spaces/space/messages?key=a-key&token=a-secret_token%3D",
     ),
 }
-WORDS = Words(title="ann & bob mentioned you @everyone", text="See <!channel> !here <users/all>", path="/docs")
+WORDS = NotificationText(
+    title="ann & bob mentioned you @everyone", text="See <!channel> !here <users/all>", path="/docs"
+)
 
 
-def message(address: str, *words: Words) -> Message:
+def message(address: str, *words: NotificationText) -> Message:
     """A sending to an address."""
     now = datetime.now(UTC)
     items = [Item(number, "mention", said, {}, now) for number, said in enumerate(words or [WORDS])]
@@ -82,7 +84,7 @@ def test_a_service_is_called_at_its_own_host_and_rings_nobody_else(
 
 def test_a_long_digest_is_cut_to_what_a_service_takes(world: tuple[Proxy, Receiver]) -> None:
     _, receiver = world
-    many = [Words(title=f"Model {number} is ready" + "!" * 100, text="") for number in range(100)]
+    many = [NotificationText(title=f"Model {number} is ready" + "!" * 100, text="") for number in range(100)]
     assert ChatSender(20, "https://d.example").send(message(DISCORD, *many)) == Taken()
     [call] = receiver.calls
     content = json.loads(call.body)["content"]

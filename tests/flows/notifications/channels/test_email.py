@@ -19,7 +19,7 @@ from storage.postgres.notifications import endpoints, sendings
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Purpose
 from storage.records.notifications.notification_links import Unsubscribe
-from storage.records.notifications.notifications import Channel, SystemNotice, Words
+from storage.records.notifications.notifications import Channel, NotificationText, SystemNotice
 from storage.records.policy.signed_links import SigningKeys
 from storage.settings import NotificationSettings, Settings
 from storage.signing import read_email_link
@@ -177,7 +177,7 @@ PAGE = (
 )
 
 
-def a_message(purpose: Purpose, *words: Words) -> Message:
+def a_message(purpose: Purpose, *words: NotificationText) -> Message:
     """A sending to reader 3 that carries these words."""
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     types = ("job_finished", "system")
@@ -199,12 +199,12 @@ def parts_of(message: Message) -> tuple[str, str]:
 
 
 def test_an_email_says_what_it_said_before_there_were_templates() -> None:
-    model = Words(
+    model = NotificationText(
         title="Your model <Ann's & co> is ready",
         text='It is "in" the catalogue.\nLook.',
         path="/api/v1/models/7?a=1&b=2",
     )
-    message = a_message(Purpose.NOTIFY, model, Words(title="Maintenance", text="On Sunday.", path=""))
+    message = a_message(Purpose.NOTIFY, model, NotificationText(title="Maintenance", text="On Sunday.", path=""))
     assert parts_of(message) == (TEXT, PAGE)
 
 
@@ -218,7 +218,7 @@ def test_an_email_without_a_link_to_stop_it_ends_with_its_last_part() -> None:
 
 def test_no_name_that_somebody_chose_is_markup() -> None:
     title = "</h2><script>alert(1)</script>{{ 7 * 7 }}"
-    text, page = parts_of(a_message(Purpose.NOTIFY, Words(title=title, text="'><img src=x>", path="/a'b")))
+    text, page = parts_of(a_message(Purpose.NOTIFY, NotificationText(title=title, text="'><img src=x>", path="/a'b")))
     assert title in text
     assert "&lt;/h2&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in page
     assert "<script" not in page

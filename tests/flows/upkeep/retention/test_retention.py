@@ -469,7 +469,7 @@ def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(stores: St
     assert names_of(tracking, experiment) == {"of a job", "young", "running"}
     stores.settings.mlflow = MlflowSettings(url="http://127.0.0.1:9")
     unreachable = apply(stores, [rule])
-    assert (unreachable.count, away.faults) == (0, [])
+    assert (unreachable.count, unreachable.faults) == (0, [])
     assert "did not answer" in unreachable.done[0][1].note
 
 

@@ -17,7 +17,7 @@ from storage.postgres.jobs import jobs, publication, submissions
 from storage.postgres.migrating import MIGRATIONS, migrate
 from storage.postgres.notifications import notifications
 from storage.postgres.social import social
-from storage.records.catalog.catalog import Model, ModelVersion, NewVersion
+from storage.records.catalog.catalog import Model, ModelVersion, TrainedVersion
 from storage.records.catalog.vocabulary import Availability, Status
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingJobRequest
@@ -40,7 +40,7 @@ def finished(database: Database, job: Job) -> ModelVersion:
     """What the flow publishes at the end of a job."""
     held = database.run(jobs.claim(job.id, job.attempt, None))
     asked = msgspec.convert(held.request, TrainingJobRequest)
-    new = NewVersion(
+    new = TrainedVersion(
         model_name=asked.model_name,
         base_model="SD 1.5",
         trained_words=("sks mug",),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from storage.errors import InvalidRequest
 from storage.records.search.relevance import MAX_WORDS, WHOLE_NAME_SCORE, Match, WordPlace, asked, fuse, word_score
-from storage.records.search.search import Mode, SearchQuery, Sort
+from storage.records.search.search import SearchMode, SearchQuery, Sort
 from storage.records.search.tokens import MAX_LETTERS, allowed_edits, asked_words, edits, fold, stem, whole, words_of
 from storage.search.lexemes import deletes, kept_deletes
 from tests.contracts.oracle import distance
@@ -116,8 +116,8 @@ def test_fusion_adds_reciprocal_ranks_and_breaks_ties_by_id() -> None:
         {"offset": -1},
         {"text": "a" * 1001},
         {"text": " ".join(f"w{number}" for number in range(MAX_WORDS + 1))},
-        {"mode": Mode.SEMANTIC, "text": " "},
-        {"mode": Mode.FUSED, "text": "cat", "sort": Sort.NEWEST},
+        {"mode": SearchMode.SEMANTIC, "text": " "},
+        {"mode": SearchMode.FUSED, "text": "cat", "sort": Sort.NEWEST},
     ],
 )
 def test_a_query_that_cannot_be_carried_out_is_refused_by_field(fields: dict[str, object]) -> None:
