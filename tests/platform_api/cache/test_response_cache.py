@@ -57,7 +57,7 @@ def hits_of(door: Door, path: str, key: str = "") -> int:
     before = outcomes(door)
     assert door.client(key).get(path).status_code in (200, 404)
     after = outcomes(door)
-    return sum(after.get(f"answers {kind}", 0) - before.get(f"answers {kind}", 0) for kind in ("hit", "hit_absence"))
+    return sum(after.get(f"responses {kind}", 0) - before.get(f"responses {kind}", 0) for kind in ("hit", "hit_absence"))
 
 
 def test_an_answer_is_given_again_until_what_it_rests_on_changes(counted: Door) -> None:
@@ -138,7 +138,7 @@ def test_many_at_once_are_answered_by_one_that_builds(counted: Door) -> None:
         bodies = set(pool.map(lambda _: client.get("/api/v1/models?limit=7&types=LORA,Checkpoint").content, range(60)))
     after = outcomes(counted)
     assert len(bodies) == 1
-    kept = {kind: after.get(f"answers {kind}", 0) - before.get(f"answers {kind}", 0) for kind in ("hit", "miss")}
+    kept = {kind: after.get(f"responses {kind}", 0) - before.get(f"responses {kind}", 0) for kind in ("hit", "miss")}
     built = after["models missing"] - before.get("models missing", 0)
     assert kept["hit"] >= 40
     assert built <= len(counted.client("").get("/api/v1/models?limit=7").json()["items"])
