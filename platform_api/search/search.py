@@ -11,9 +11,9 @@ import msgspec
 from litestar import Controller, Request, Response, get
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 
+from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
 from platform_api.access.guards import Reads
 from platform_api.cache.responses import UNCHANGED, answer
-from platform_api.catalog.reading.models import PG
 from platform_api.catalog.reading.search_pages import page_of
 from platform_api.http.links import API, addresses
 from platform_api.http.pagination import queried
@@ -105,7 +105,7 @@ FindAnything = queried(
         "minHeight": (integer_schema(), "Pixels. For images."),
         "withMeta": (boolean_schema(), "true: how each image was made."),
         "nsfw": (boolean_schema(), "true: every level; otherwise what has something for everybody."),
-        "browsingLevel": (integer_schema(0, WITH_BLOCKED), "Bits, one of which must be there; goes before nsfw."),
+        **browsing_level_parameter("Bits, one of which must be there"),
         "publishedFrom": (_MOMENT, "Published then or later; creators who have published since."),
         "publishedBefore": (_MOMENT, "Published earlier."),
         "facets": (
@@ -162,12 +162,11 @@ class SearchResource(Controller):
 
 def _read(query: QueryParameters, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:
     text, mode = query.text("q", "query") or "", query.choice(SearchMode, "mode") or SearchMode.TEXT
-    nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
-    levels = level or (EVERY_LEVEL if nsfw else PG)
+    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)
     filters = Filters(
         values=_read_values(query, kind),
         at_least=_read_sizes(query) if kind is Kind.IMAGE else {},
-        levels=viewer.browsing(levels),
+        levels=levels,
         published_from=_moment(query, "publishedFrom"),
         published_before=_moment(query, "publishedBefore"),
     )

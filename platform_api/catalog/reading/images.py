@@ -12,9 +12,9 @@ import msgspec
 from litestar import Controller, Request, Response, get
 from litestar.params import Parameter, QueryParameter
 
+from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
 from platform_api.access.guards import Open, Reads
 from platform_api.cache.responses import UNCHANGED, answer
-from platform_api.catalog.reading.models import PG
 from platform_api.http import downloads
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, PageRequest, page_parameters, queried, read_page_request
@@ -36,7 +36,7 @@ from storage.records.catalog.catalog import ShownImage
 from storage.records.catalog.listing import ImageFilter, ImageSort, Period
 from storage.records.policy.checks import check_fetched
 from storage.records.policy.signed_links import Link, image_subject, job_file_subject
-from storage.records.policy.viewers import WITH_BLOCKED, Viewer
+from storage.records.policy.viewers import Viewer
 from storage.signing import is_signed
 from storage.stores import AsyncStores
 
@@ -69,8 +69,8 @@ _LEVELS = {
     NsfwWord.BLOCKED: 32,
     NsfwWord.TRUE: 60,
     NsfwWord.ONE: 60,
-    NsfwWord.FALSE: PG,
-    NsfwWord.ZERO: PG,
+    NsfwWord.FALSE: 1,
+    NsfwWord.ZERO: 1,
 }
 _WORDS = {1: "None", 2: "Soft", 4: "Mature", 8: "X", 16: "X", 32: "Blocked"}
 
@@ -126,7 +126,7 @@ ListImages = queried(
         "period": (choice_schema(Period), "Only images that are not older."),
         "sort": (choice_schema(ImageSort), "Most Reactions unless said otherwise."),
         "nsfw": (choice_schema(NsfwWord), "None, Soft, Mature and X go that far; true: only what is explicit."),
-        "browsingLevel": (integer_schema(0, WITH_BLOCKED), "Bits of the levels to show; goes before nsfw."),
+        **browsing_level_parameter("Bits of the levels to show"),
         "tags": (list_schema(integer_schema()), "Ids of tags of the model."),
         "baseModels": (list_schema(text_schema()), "Families, for example SD 1.5."),
         "withMeta": (boolean_schema(), "true: how each image was made."),
@@ -231,11 +231,11 @@ class Images(Controller):
 
 
 def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ImageFilter, ImageSort]:
-    nsfw, level = query.choice(NsfwWord, "nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
-    levels = level or (_LEVELS[nsfw] if nsfw else PG)
+    nsfw = query.choice(NsfwWord, "nsfw")
+    levels = read_browsing_levels(query, viewer, _LEVELS[nsfw] if nsfw else 0)
     kind = query.text("type")
     wanted = ImageFilter(
-        levels=viewer.browsing(levels),
+        levels=levels,
         model_id=query.number("modelId"),
         version_id=query.number("modelVersionId", "postId"),
         image_id=query.number("imageId"),

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from litestar import Controller, Request, Response, get
 
+from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import CACHE_SECONDS, LIST_SECONDS, MODEL_SECONDS
 from platform_api.cache.responses import UNCHANGED, answer
@@ -35,12 +36,11 @@ from storage.records.accounts.accounts import Scope
 from storage.records.catalog.listing import ModelFilter, ModelSort, Period
 from storage.records.catalog.vocabulary import CheckpointType, CommercialUse, ModelType, UploadType
 from storage.records.policy.checks import check_model
-from storage.records.policy.viewers import EVERY_LEVEL, WITH_BLOCKED, Viewer
+from storage.records.policy.viewers import EVERY_LEVEL, Viewer
 from storage.records.search.search import MAX_TEXT, Facet, Filters, Kind, SearchQuery, Sort
 from storage.stores import AsyncStores
 
 MAX_LIMIT = 100
-PG = 1
 
 
 class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ ListModels = queried(
         "sort": (choice_schema(ModelSort), "Highest Rated unless said otherwise."),
         "period": (choice_schema(Period), "Only models with a version that is not older."),
         "nsfw": (boolean_schema(), "true: models of every level; otherwise those with something for everybody."),
-        "browsingLevel": (integer_schema(0, WITH_BLOCKED), "Bits, one of which a model must have; goes before nsfw."),
+        **browsing_level_parameter("Bits, one of which a model must have"),
         "favorites": (boolean_schema(), "Needs a key."),
         "hidden": (boolean_schema(), "Needs a key."),
         "primaryFileOnly": (boolean_schema(), "Only the primary file of each version."),
@@ -143,13 +143,12 @@ def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ModelFilter, M
     favourites, hidden = query.flag("favorites", "favourites"), query.flag("hidden")
     if viewer.account_id is None and not (favourites is None and hidden is None):
         raise Unauthenticated("favorites and hidden are somebody's own. Send: Authorization: Bearer drk_...")
-    nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
-    levels = level or (EVERY_LEVEL if nsfw else PG)
+    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)
     stats_only = query.text("periodMode") == "stats"
     period = query.choice(Period, "period") or Period.ALL_TIME
     drawable, ours = query.flag("supportsGeneration"), query.flag("fromPlatform")
     wanted = ModelFilter(
-        levels=viewer.browsing(levels),
+        levels=levels,
         types=query.choices(ModelType, "types", "type"),
         base_models=query.words("baseModels", "baseModel"),
         checkpoint_type=query.choice(CheckpointType, "checkpointType"),
@@ -178,9 +177,7 @@ async def _search(
     """A page of a search by words. The limit of its cursors is that of a search: a thousand hits, for ten minutes."""
     if query.number("page") is not None:
         query.fault("page", "a search goes on with metadata.nextCursor; leave page out")
-    nsfw, level = query.flag("nsfw"), query.number("browsingLevel", low=0, high=WITH_BLOCKED)
-    levels = level or (EVERY_LEVEL if nsfw else PG)
-    levels = viewer.browsing(levels)
+    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)
     sort, period = query.choice(ModelSort, "sort"), query.choice(Period, "period") or Period.ALL_TIME
     values = {
         Facet.TYPE: query.choices(ModelType, "types", "type"),

@@ -57,7 +57,9 @@ def hits_of(door: Door, path: str, key: str = "") -> int:
     before = outcomes(door)
     assert door.client(key).get(path).status_code in (200, 404)
     after = outcomes(door)
-    return sum(after.get(f"responses {kind}", 0) - before.get(f"responses {kind}", 0) for kind in ("hit", "hit_absence"))
+    return sum(
+        after.get(f"responses {kind}", 0) - before.get(f"responses {kind}", 0) for kind in ("hit", "hit_absence")
+    )
 
 
 def test_an_answer_is_given_again_until_what_it_rests_on_changes(counted: Door) -> None:
