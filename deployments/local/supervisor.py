@@ -201,7 +201,7 @@ class Supervisor:
     def _become(self, one: Supervised, state: PartState) -> None:
         try:
             if one.part.niceness and one.process:
-                _make_nice(one.process.pid, one.part.niceness)
+                step_back(one.process.pid, one.part.niceness)
             one.part.when_healthy()
         except (DarkroomError, httpx.HTTPError, psycopg.Error, OSError) as error:
             self._kill(one)
@@ -285,7 +285,7 @@ def _supervised(part: Part, logs: Path) -> Supervised:
     return one
 
 
-def _make_nice(pid: int, niceness: int) -> None:
+def step_back(pid: int, niceness: int) -> None:
     """Make a process that leads its session, and all it has started and will start, step back behind the others.
 
     Done once it is healthy: on a busy machine it would hardly get to start otherwise. Linux shares the processor

@@ -1,0 +1,139 @@
+"""Training steps on a machine that is also used: alone, and beside one process that is always busy.
+
+    python -m benchmarks.fairness [BASE_MODEL_FOLDER] [--steps 12] [--rounds 2]
+
+Each line is one way to run a flow's process: how OpenMP's threads wait for each other, the niceness of the process and
+its session (as `darkroom up` sets it), and how many threads. `quiet` is the median step with the machine to itself,
+`busy` beside a loop in a session of its own, as a compiler in a terminal is. The ways take turns. SIZE=full takes 30
+steps and four rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.local.supervisor import step_back
+
+FULL = os.environ.get("SIZE") == "full"
+STARTER = Path("deployments/local/starter")
+CORES = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a flow's process. `waiting`: OMP_WAIT_POLICY, or the library's own."""
+
+    waiting: str
+    niceness: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"wait={self.waiting},nice={self.niceness},threads={self.threads}"
+
+
+BEFORE = Way("default", 10, CORES)
+CHOSEN = Way("passive", 0, CORES)
+
+
+def ways() -> list[Way]:
+    """Every combination; one thread fewer than cores where there are two or more."""
+    threads = sorted({CORES, max(1, CORES - 1)}, reverse=True)
+    return [
+        Way(waiting, niceness, count)
+        for waiting in ("default", "passive")
+        for niceness in (0, 5, 10)
+        for count in threads
+    ]
+
+
+def measure_steps(folder: Path, steps: int, threads: int) -> None:
+    """In the child: train, and print the seconds of each step as JSON."""
+    from benchmarks import training  # noqa: PLC0415 - the parent must not load torch: it would wait beside the child
+    from flows.diffusion.devices import prepare_torch  # noqa: PLC0415
+
+    device = prepare_torch(threads)
+    card = folder / "darkroom.json"
+    resolution = json.loads(card.read_text())["resolution"] if card.is_file() else 512
+    wanted = training.recipe(steps + training.WARM_UP, threads, resolution)
+    seconds = training.our_steps(training.FAMILY.load(folder).to(device), wanted)
+    print(json.dumps(seconds[training.WARM_UP :]))
+
+
+@contextmanager
+def busy_neighbour(wanted: bool) -> Iterator[None]:
+    """One process that never waits, in a session of its own."""
+    if not wanted:
+        yield
+        return
+    # It ends by itself should this process be killed: a loop that nobody stops would slow down everything after it.
+    loop = "import time; ends = time.monotonic() + 600\nwhile time.monotonic() < ends: pass"
+    neighbour = subprocess.Popen([sys.executable, "-c", loop], start_new_session=True)
+    try:
+        yield
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
+def steps_of(way: Way, folder: Path, steps: int, *, busy: bool) -> list[float]:
+    """Seconds of each step of a child that is run in this way."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if way.waiting != "default":
+        environment["OMP_WAIT_POLICY"] = way.waiting
+    command = [sys.executable, "-m", "benchmarks.fairness", str(folder), "--steps", str(steps)]
+    with busy_neighbour(busy):
+        child = subprocess.Popen(
+            [*command, "--child", str(way.threads)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+        step_back(child.pid, way.niceness)
+        printed, _ = child.communicate()
+    if child.returncode != 0:
+        raise RuntimeError(f"{way}: the child ended with {child.returncode}")
+    return json.loads(printed.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure every way, quiet and busy, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=STARTER)
+    parser.add_argument("--steps", type=int, default=30 if FULL else 12)
+    parser.add_argument("--rounds", type=int, default=4 if FULL else 2)
+    parser.add_argument("--child", type=int, metavar="THREADS", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child is not None:
+        measure_steps(asked.folder, asked.steps, asked.child)
+        return
+    seconds: dict[tuple[Way, bool], list[float]] = defaultdict(list)
+    for _ in range(asked.rounds):
+        for way in ways():
+            for busy in (False, True):
+                seconds[way, busy].append(statistics.median(steps_of(way, asked.folder, asked.steps, busy=busy)))
+                print(f"  {way} {'busy' if busy else 'quiet'} {seconds[way, busy][-1]:.3f} s", flush=True)
+    best = min(min(rounds) for (_, busy), rounds in seconds.items() if not busy)
+    print(f"{asked.folder}, {CORES} cores; ratios to the fastest quiet step, {best:.3f} s")
+    print(f"{'way':40} {'quiet s':>8} {'ratio':>6} {'busy s':>8} {'ratio':>6}  rounds (busy)")
+    for way in ways():
+        quiet, busy = statistics.median(seconds[way, False]), statistics.median(seconds[way, True])
+        spread = " ".join(f"{one:.3f}" for one in sorted(seconds[way, True]))
+        print(f"{way!s:40} {quiet:8.3f} {quiet / best:6.2f} {busy:8.3f} {busy / best:6.2f}  {spread}")
+    quiet, busy = (statistics.median(seconds[CHOSEN, busy]) for busy in (False, True))
+    print(f"figure quiet-step {quiet:.3f} {best:.3f} {quiet / best:.2f} goal <=1.10")
+    print(f"figure busy-step {busy:.3f} {best:.3f} {busy / best:.2f} goal <=2.50")
+
+
+if __name__ == "__main__":
+    main()
