@@ -56,19 +56,6 @@ def ways() -> list[Way]:
     ]
 
 
-def measure_steps(folder: Path, steps: int, threads: int) -> None:
-    """In the child: train, and print the seconds of each step as JSON."""
-    from benchmarks import training  # noqa: PLC0415 - the parent must not load torch: it would wait beside the child
-    from flows.diffusion.devices import prepare_torch  # noqa: PLC0415
-
-    device = prepare_torch(threads)
-    card = folder / "darkroom.json"
-    resolution = json.loads(card.read_text())["resolution"] if card.is_file() else 512
-    wanted = training.recipe(steps + training.WARM_UP, threads, resolution)
-    seconds = training.our_steps(training.FAMILY.load(folder).to(device), wanted)
-    print(json.dumps(seconds[training.WARM_UP :]))
-
-
 @contextmanager
 def busy_neighbour(wanted: bool) -> Iterator[None]:
     """One process that never waits, in a session of its own."""
@@ -90,10 +77,10 @@ def steps_of(way: Way, folder: Path, steps: int, *, busy: bool) -> list[float]:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     if way.waiting != "default":
         environment["OMP_WAIT_POLICY"] = way.waiting
-    command = [sys.executable, "-m", "benchmarks.fairness", str(folder), "--steps", str(steps)]
+    command = [sys.executable, "-m", "benchmarks.training_steps", str(folder), str(steps), str(way.threads)]
     with busy_neighbour(busy):
         child = subprocess.Popen(
-            [*command, "--child", str(way.threads)],
+            command,
             env=environment,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -112,11 +99,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=STARTER)
     parser.add_argument("--steps", type=int, default=30 if FULL else 12)
     parser.add_argument("--rounds", type=int, default=4 if FULL else 2)
-    parser.add_argument("--child", type=int, metavar="THREADS", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.child is not None:
-        measure_steps(asked.folder, asked.steps, asked.child)
-        return
     seconds: dict[tuple[Way, bool], list[float]] = defaultdict(list)
     for _ in range(asked.rounds):
         for way in ways():

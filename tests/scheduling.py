@@ -12,7 +12,7 @@ SHARE_A_PLATFORM = ("tests/faults/", "tests/attacks/test_back_doors.py", "tests/
 
 
 class PlatformTogether(LoadFileScheduling):
-    """Returns out tests by the file; those that share a platform as if they were one file."""
+    """Hands out tests by the file; those that share a platform as if they were one file."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "platform" if nodeid.startswith(SHARE_A_PLATFORM) else super()._split_scope(nodeid)

@@ -11,12 +11,15 @@ import asyncio
 import contextlib
 import threading
 from abc import ABC
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from prefect.workers.process import ProcessWorker
+from prefect.client.schemas.objects import FlowRun
+from prefect.workers.process import ProcessWorker, ProcessWorkerResult
 
+from deployments.local.workers.polling import PollingPace, listen
 from deployments.local.workers.warm_starts import WarmStarts, modules_of_pool, warm_starts_are_safe
+from storage.postgres.connection import Database
 from storage.settings import load_settings
 
 # The imports begin when the other parts have had their start, which shares the cores with them.
@@ -24,13 +27,26 @@ WARM_UP_AFTER_SECONDS = 5.0
 
 
 class LeanProcessWorker(ProcessWorker, ABC):
-    """A process worker that does not report which integrations are installed.
+    """A process worker that does not report which integrations are installed, and asks for flow runs at a pace.
 
     Named abstract so that Prefect does not enter it in its registry, where `process` is taken.
     """
 
+    pace: PollingPace
+
     async def _worker_metadata(self) -> None:
         return None
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Prefect's loop calls this every PREFECT_WORKER_QUERY_SECONDS."""
+        return await super().get_and_submit_flow_runs() if self.pace.is_due() else []
+
+    async def run(self, *arguments: Any, **named: Any) -> ProcessWorkerResult:
+        """Run a flow in its process. Its end makes room for the next one, which may wait already."""
+        try:
+            return await super().run(*arguments, **named)
+        finally:
+            self.pace.wake()
 
 
 def work(
@@ -38,15 +54,20 @@ def work(
     limit: Annotated[int, typer.Option(help="Flow runs at one time.", min=1)],
 ) -> None:
     """Poll a work pool and run its flows, each in a process of its own, until SIGINT."""
-    if load_settings().jobs.warm_starts and warm_starts_are_safe():
+    settings = load_settings()
+    if settings.jobs.warm_starts and warm_starts_are_safe():
         warm = WarmStarts(modules_of_pool(pool))
         warm.install()
         timer = threading.Timer(WARM_UP_AFTER_SECONDS, warm.warm_up)
         timer.daemon = True
         timer.start()
     worker = LeanProcessWorker(work_pool_name=pool, name=f"worker-{pool}", limit=limit)
+    worker.pace, stopping, database = PollingPace(), threading.Event(), Database(settings.postgres)
+    threading.Thread(target=listen, args=(database, worker.pace, stopping), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):  # the way to stop it; asyncio has closed the worker by then
         asyncio.run(worker.start())
+    stopping.set()
+    database.close()
 
 
 if __name__ == "__main__":
