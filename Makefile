@@ -77,12 +77,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
 	@echo "Installing into $(VENV) (about 2.5 GB and a few minutes; only the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable '.[api,worker]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo "Installing the tools for tests and checks"
-	@$(PIP_INSTALL) --editable '.[dev,s3]'
+	@$(PIP_INSTALL) --editable '.[api,worker,s3,dev]'
 	@# It asks for an old copy of the standard library's argparse, with which Prefect's test server does not start.
 	@$(PIP_INSTALL) --no-deps civitdl==2.2.0
 	@touch $@

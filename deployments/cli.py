@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 import typer
@@ -18,24 +19,42 @@ from typer.main import get_command
 
 from storage.errors import DarkroomError
 
+EXTRAS = {"api": "litestar", "worker": "prefect"}
+"""For each extra of pyproject.toml a library that is installed with it alone."""
+
+
+class ExtraMissing(DarkroomError):
+    """The command needs libraries that this environment was made without."""
+
+    code = "extra_missing"
+
 
 @dataclass(frozen=True)
 class CommandPlace:
-    """Where a command lives (module:name, a function or a typer app of several), and what it does in one line."""
+    """Where a command lives (module:name, a function or a typer app of several), what it does in one line, and the
+    extras that it needs."""
 
     where: str
     summary: str
+    extras: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, CommandPlace] = {
     "demo": CommandPlace(
-        "platform.demo:demo", "Show the whole thing: photos in, a fine-tuned model and a picture grid out."
+        "platform.demo:demo",
+        "Show the whole thing: photos in, a fine-tuned model and a picture grid out.",
+        extras=("api", "worker"),
     ),
-    "up": CommandPlace("platform.platform:up", "Run the whole platform on this machine until Ctrl-C."),
-    "down": CommandPlace("platform.platform:down", "Stop the platform and leave no process behind."),
+    "up": CommandPlace(
+        "platform.platform:up", "Run the whole platform on this machine until Ctrl-C.", extras=("api", "worker")
+    ),
+    "down": CommandPlace(
+        "platform.platform:down", "Stop the platform and leave no process behind.", extras=("worker",)
+    ),
     "status": CommandPlace(
         "platform.platform:status",
         "Show each part: state, process, uptime, memory, address. Exits with 1 when something is not healthy.",
+        extras=("worker",),
     ),
     "train": CommandPlace(
         "jobs.train:train", "Fine-tune a base model on photos of a subject, and follow it to the catalogued model."
@@ -70,31 +89,54 @@ COMMANDS: dict[str, CommandPlace] = {
     ),
     "events": CommandPlace("events.events:app", "Events that have no effect: given up after ten failures, or waiting."),
     "rebuild": CommandPlace(
-        "search.rebuild:rebuild", "Rebuild a search index beside the one that is read, then swap them."
+        "search.rebuild:rebuild",
+        "Rebuild a search index beside the one that is read, then swap them.",
+        extras=("worker",),
     ),
     "backfill": CommandPlace(
         "metrics.backfill:backfill",
         "Rebuild days of a flow from what they are made of. Repeating it goes on where it broke off.",
+        extras=("worker",),
     ),
     "pause": CommandPlace(
-        "upkeep.pausing:pause", "Start no more runs of a flow until it is resumed; what it would do waits."
+        "upkeep.pausing:pause",
+        "Start no more runs of a flow until it is resumed; what it would do waits.",
+        extras=("worker",),
     ),
-    "resume": CommandPlace("upkeep.pausing:resume", "Let a paused flow go on, also with what has waited."),
-    "sql": CommandPlace("platform.sql:sql", "Ask Darkroom's database with psql."),
-    "run": CommandPlace("upkeep.running:run", "Start a scheduled flow now, beside its schedule."),
-    "backup": CommandPlace("upkeep.backup:app", "Back the whole platform up while it works; list and verify backups."),
+    "resume": CommandPlace(
+        "upkeep.pausing:resume", "Let a paused flow go on, also with what has waited.", extras=("worker",)
+    ),
+    "sql": CommandPlace("platform.sql:sql", "Ask Darkroom's database with psql.", extras=("worker",)),
+    "run": CommandPlace("upkeep.running:run", "Start a scheduled flow now, beside its schedule.", extras=("worker",)),
+    "backup": CommandPlace(
+        "upkeep.backup:app", "Back the whole platform up while it works; list and verify backups.", extras=("worker",)
+    ),
     "restore": CommandPlace(
-        "upkeep.restore:restore", "Bring a platform back from a backup, into a data folder that is empty or not there."
+        "upkeep.restore:restore",
+        "Bring a platform back from a backup, into a data folder that is empty or not there.",
+        extras=("worker",),
     ),
     "check": CommandPlace(
         "upkeep.check:check",
         "Compare the stores with each other: every row has its bytes, every job its facts, every index its rows.",
+        extras=("worker",),
     ),
 }
 
 
+def missing_extras(name: str) -> list[str]:
+    """The extras that a command needs and that are not installed."""
+    return [extra for extra in COMMANDS[name].extras if find_spec(EXTRAS[extra]) is None]
+
+
 def load(name: str) -> TyperCommand | TyperGroup:
-    """The command itself, imported now."""
+    """The command itself, imported now. Raises ExtraMissing."""
+    if missing := missing_extras(name):
+        extras = ",".join(missing)
+        raise ExtraMissing(
+            f"darkroom {name} needs libraries that are not installed here. Install darkroom[{extras}]: `make install` "
+            f"in a clone, else pip install 'darkroom[{extras}]'."
+        )
     module, attribute = COMMANDS[name].where.split(":")
     target: object = getattr(import_module(f"deployments.commands.{module}"), attribute)
     if not isinstance(target, typer.Typer):
@@ -111,6 +153,8 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, _, rest = super().resolve_command(ctx, args)
+        if ctx.resilient_parsing and name and missing_extras(name):
+            return name, None, rest  # the shell's completion: it shows no errors
         return name, load(name) if name else None, rest
 
     def invoke(self, ctx: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli import COMMANDS, app, load
+from tests.extras import environment_of
 
 HEAVY = ("torch", "diffusers", "transformers", "mlflow", "prefect", "litestar", "fastapi")
 
@@ -109,3 +111,39 @@ def test_the_shell_completes_commands_and_those_of_a_group() -> None:
             check=False,
         )
         assert expected in completed.stdout.split()
+
+
+LOADS_EACH = """
+from deployments.cli import COMMANDS, ExtraMissing, load
+for name in COMMANDS:
+    try:
+        load(name)
+    except ExtraMissing as error:
+        print(name, str(error).partition("Install darkroom[")[2].partition("]")[0])
+"""
+
+
+@pytest.mark.parametrize("extras", [(), ("api",), ("worker",)])
+def test_a_command_whose_libraries_are_not_installed_says_which_extra_it_needs(
+    extras: tuple[str, ...], tmp_path: Path
+) -> None:
+    environment = {**os.environ, **environment_of(tmp_path / "hidden", *extras)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS_EACH], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.stderr == ""
+    lacking = {name: [one for one in place.extras if one not in extras] for name, place in COMMANDS.items()}
+    assert dict(line.split() for line in done.stdout.splitlines()) == {
+        name: ",".join(missing) for name, missing in lacking.items() if missing
+    }
+
+
+def test_a_missing_extra_is_a_message_and_status_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deployments.cli", "rebuild", "--help"]
+    environment = {**os.environ, **environment_of(tmp_path / "hidden", "api")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: darkroom rebuild needs libraries that are not installed here.")
+    assert "pip install 'darkroom[worker]'" in done.stderr
