@@ -1,6 +1,6 @@
 """The images of a release by their digests, as an override of compose.yaml: what was tested is what starts later.
 
-    python -m deployments.release_images --darkroom REGISTRY/darkroom:0.1.0 --output deployments/compose.release.yaml
+    python -m deployments.release_images --registry REGISTRY --output deployments/compose.release.yaml
     export COMPOSE_FILE=deployments/compose.yaml:deployments/compose.release.yaml
 
 A tag can be moved to other bytes, a digest cannot. skopeo asks the registries, with the sign-in and the mirrors of
@@ -48,17 +48,19 @@ def digest_of(image: str) -> str:
     return digest
 
 
-def pinned(document: Mapping[str, Any], darkroom: str | None, ask: Callable[[str], str]) -> dict[str, dict[str, str]]:
+def pinned(document: Mapping[str, Any], registry: str | None, ask: Callable[[str], str]) -> dict[str, dict[str, str]]:
     """The image of each service as NAME:TAG@DIGEST, each asked for once.
 
-    `darkroom` stands for the image that compose.yaml builds; without it those services are left to be built.
+    `registry` has the images that compose.yaml builds, under their names there; without it those services are left to
+    be built.
     """
     digests: dict[str, str] = {}
     found: dict[str, dict[str, str]] = {}
     own = {service["image"] for service in document["services"].values() if "build" in service}
     for name, service in document["services"].items():
-        image = darkroom if service["image"] in own else service["image"]
-        if image is not None:
+        built = service["image"] in own
+        if registry is not None or not built:
+            image = f"{registry}/{service['image']}" if built else service["image"]
             digests[image] = digests.get(image) or ask(image)
             found[name] = {"image": f"{image}@{digests[image]}"}
     return found
@@ -74,15 +76,15 @@ def override(services: Mapping[str, Mapping[str, str]], built: frozenset[str]) -
 
 
 def main(
-    darkroom: Annotated[
-        str | None, typer.Option(help="The pushed image of Darkroom, NAME:TAG. Without it, compose builds it.")
+    registry: Annotated[
+        str | None, typer.Option(help="Where Darkroom's own images are pushed. Without it, compose builds them.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; left out: it is printed.")] = None,
 ) -> None:
     """Write an override of compose.yaml that names each image by its digest; nothing when one has none."""
     document = yaml.safe_load(COMPOSE.read_text())
     try:
-        services = pinned(document, darkroom, digest_of)
+        services = pinned(document, registry, digest_of)
     except ImageUnknown as error:
         raise SystemExit(str(error)) from error
     built = frozenset(name for name, service in document["services"].items() if "build" in service)

@@ -48,7 +48,7 @@ def test_each_service_is_named_by_tag_and_digest_and_nothing_is_built() -> None:
         asked.append(image)
         return digest_for(image)
 
-    services = pinned(DOCUMENT, "registry.example/darkroom:0.1.0", ask)
+    services = pinned(DOCUMENT, "registry.example", ask)
     written = yaml.load(override(services, BUILT), Loader=_Loader)["services"]
     assert set(written) == set(DOCUMENT["services"])
     assert len(asked) == len(set(asked))
@@ -57,8 +57,8 @@ def test_each_service_is_named_by_tag_and_digest_and_nothing_is_built() -> None:
         assert digest == digest_for(image)
         assert ("build" in service) == ("build" in DOCUMENT["services"][name])
         assert image == (
-            "registry.example/darkroom:0.1.0"
-            if DOCUMENT["services"][name]["image"].startswith("darkroom:")
+            f"registry.example/{DOCUMENT['services'][name]['image']}"
+            if DOCUMENT["services"][name]["image"].startswith("darkroom-")
             else DOCUMENT["services"][name]["image"]
         )
 
@@ -66,7 +66,7 @@ def test_each_service_is_named_by_tag_and_digest_and_nothing_is_built() -> None:
 def test_without_an_image_of_its_own_what_is_built_stays_so() -> None:
     services = pinned(DOCUMENT, None, digest_for)
     assert set(services) == {
-        name for name, service in DOCUMENT["services"].items() if not service["image"].startswith("darkroom:")
+        name for name, service in DOCUMENT["services"].items() if not service["image"].startswith("darkroom-")
     }
 
 
@@ -152,29 +152,29 @@ def half_written(file: Path, text: str) -> int:
 def test_a_file_of_before_stays_until_there_is_a_whole_one(registry: str, tmp_path: Path) -> None:
     file = tmp_path / "release.yaml"
     file.write_text("of before")
-    document = {"services": {"api": {"image": "darkroom:0.1.0", "build": "."}}}
-    push(registry, "darkroom", "0.1.0")
+    document = {"services": {"api": {"image": "darkroom-api:0.1.0", "build": "."}}}
+    push(registry, "darkroom-api", "0.1.0")
     with pytest.MonkeyPatch.context() as patch:
         (tmp_path / "compose.yaml").write_text(yaml.safe_dump(document))
         patch.setattr("deployments.release_images.COMPOSE", tmp_path / "compose.yaml")
         with pytest.raises(SystemExit, match="No digest of"):
-            main(f"{registry}/darkroom:0.2.0", file)
+            main(f"{registry}/elsewhere", file)
         with patch.context() as full, pytest.raises(SystemExit, match="No space left"):
             full.setattr(Path, "write_text", half_written)
-            main(f"{registry}/darkroom:0.1.0", file)
+            main(registry, file)
         with pytest.raises(SystemExit, match="Not a directory"):
-            main(f"{registry}/darkroom:0.1.0", file / "release.yaml")
+            main(registry, file / "release.yaml")
         assert file.read_text() == "of before"
         assert [one.name for one in tmp_path.iterdir() if one.name.endswith(".new")] == []
-        main(f"{registry}/darkroom:0.1.0", file)
-    assert "/darkroom:0.1.0@sha256:" in yaml.load(file.read_text(), Loader=_Loader)["services"]["api"]["image"]
+        main(registry, file)
+    assert "/darkroom-api:0.1.0@sha256:" in yaml.load(file.read_text(), Loader=_Loader)["services"]["api"]["image"]
     assert [one.name for one in tmp_path.iterdir() if one.name.endswith(".new")] == []
 
 
 @needs_registry
 def test_an_image_that_was_not_pushed_is_named_and_nothing_is_printed(registry: str) -> None:
-    push(registry, "darkroom", "0.1.0")
-    command = [sys.executable, "-m", "deployments.release_images", "--darkroom", f"{registry}/darkroom:0.2.0"]
+    push(registry, "darkroom-api", "0.1.0")
+    command = [sys.executable, "-m", "deployments.release_images", "--registry", registry]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
