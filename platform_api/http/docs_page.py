@@ -85,7 +85,7 @@ def page_headers(page: bytes) -> dict[str, str]:
         "frame-ancestors": "'none'",
     }
     stated = "; ".join(f"{name} {value}" for name, value in policy.items())
-    return {"Content-Security-Policy": stated, "Cache-Control": "public, max-age=300"}
+    return {"Content-Security-Policy": stated}
 
 
 @lru_cache(len(ASSETS))

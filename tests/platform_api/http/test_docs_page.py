@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
 
 import pytest
 
-from platform_api.http.docs_page import ASSETS, VERSION, page_headers
+from platform_api.http.docs_page import ASSETS, VERSION, TryItPage, page_headers
+from platform_api.http.fixed_responses import FixedResponse, takes_gzip
 from tests.platform_api.door import Door
 from tests.platform_api.http.test_problems import assert_problem
 
@@ -76,3 +78,54 @@ def test_two_scripts_have_two_hashes() -> None:
     script = b"<script type='text/javascript'>%s</script>"
     stated = page_headers(script % b"a" + script % b"b")["Content-Security-Policy"]
     assert stated.count("sha256-") == 3
+
+
+@pytest.mark.parametrize("path", ["/docs", "/schema/openapi.json"])
+def test_the_page_and_the_document_are_made_once_and_sent_compressed_or_not_at_all(
+    shared_door: Door, path: str
+) -> None:
+    client = shared_door.client("")
+    plain = client.get(path, headers={"Accept-Encoding": "identity"})
+    zipped = client.get(path, headers={"Accept-Encoding": "gzip, deflate, br"})
+    assert "content-encoding" not in plain.headers
+    assert zipped.headers["content-encoding"] == "gzip"
+    assert zipped.content == plain.content
+    assert int(zipped.headers["content-length"]) < len(plain.content) / 5
+    for answer in (plain, zipped):
+        assert answer.headers["vary"] == "Accept-Encoding"
+        assert answer.headers["cache-control"] == "public, max-age=0, must-revalidate"
+        asked = {"If-None-Match": answer.headers["etag"], "Accept-Encoding": answer.request.headers["accept-encoding"]}
+        unchanged = client.get(path, headers=asked)
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+        assert unchanged.headers["etag"] == answer.headers["etag"]
+    assert plain.headers["etag"] != zipped.headers["etag"], "one validator names one sequence of bytes"
+    head = client.head(path, headers={"Accept-Encoding": "gzip"})
+    assert head.headers["content-length"] == zipped.headers["content-length"]
+
+
+def test_a_page_is_put_together_for_the_first_request_alone(shared_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = shared_door.client("")
+    first = client.get("/docs")
+    monkeypatch.setattr(TryItPage, "render", None)
+    assert client.get("/docs").content == first.content
+
+
+@pytest.mark.parametrize(
+    ("sent", "zipped"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("", False),
+        ("br", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0, br", False),
+    ],
+)
+def test_gzip_goes_to_whoever_reads_it(sent: str, zipped: bool) -> None:
+    assert takes_gzip(sent) == zipped
+
+
+def test_the_bytes_that_compressing_makes_do_not_depend_on_when() -> None:
+    made = FixedResponse.of(b"text " * 1000, "text/plain")
+    assert gzip.decompress(made.compressed) == made.plain
+    assert made == FixedResponse.of(b"text " * 1000, "text/plain")
