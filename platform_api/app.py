@@ -58,7 +58,7 @@ from platform_api.streams.job_events import Announcements
 from platform_api.streams.stream_keys import StreamKeys
 from platform_api.upkeep.health import Health
 from platform_api.upkeep.health_checks import KeptLook, look
-from storage.blobs.images import ImageWorkers
+from storage.blobs.image_workers import ImageWorkers
 from storage.blobs.parts import PartialUploads
 from storage.logs import configure
 from storage.settings import Settings, load_settings

@@ -31,7 +31,7 @@ from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_answer
 from storage.blobs.archives import ArchiveLimits, unpack_images
-from storage.blobs.images import CanonicalImage, ImageWorkers
+from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
 from storage.errors import ArchiveRefused, ImageRefused, PoolBusy, UploadRefused
 from storage.postgres.connection import Script

@@ -1,8 +1,4 @@
-"""Images from strangers become canonical RGB PNGs, in child processes with a memory limit.
-
-`canonicalise` is what a child does to one file; `ImageWorkers` is the parent's pool of children. A child is a fresh
-Python process (never a fork of a server with threads), reads one request a line and answers one line. One that dies or
-takes too long is replaced, and its image is refused.
+"""Images from strangers become canonical RGB PNGs: what a child of `ImageWorkers` does, and its main program.
 
 Canonical: the first frame, turned as its EXIF says, in sRGB, on white where it was transparent, without any metadata,
 written by one encoder with fixed settings. Making a canonical image canonical again produces the same bytes.
@@ -13,39 +9,23 @@ from __future__ import annotations
 import io
 import json
 import os
-import queue
 import resource
-import select
 import struct
-import subprocess
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from storage.blobs.blurhashes import blurhash_of
-from storage.blobs.failures import STAGING, store_error
-from storage.errors import ImageRefused, StoreUnavailable
+from storage.blobs.image_workers import CanonicalImage
+from storage.errors import ImageRefused
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE = 16
 MAX_RATIO = 16
-MEMORY_LIMIT_BYTES = 1536 * 1024 * 1024
-SECONDS_EACH = 30.0
-_PROJECT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class CanonicalImage:
-    """What a canonical PNG measures, in pixels and bytes, and its place-holder."""
-
-    width: int
-    height: int
-    size: int
-    blurhash: str
 
 
 def canonicalise(source: Path, target: Path, max_pixels: int) -> CanonicalImage:
@@ -149,112 +129,6 @@ def _as_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
     return converted or image
-
-
-class ImageWorkers:
-    """A small pool of children that make images canonical. Safe to call from several threads; closes its children."""
-
-    def __init__(self, max_pixels: int, *, count: int = 2, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
-        self._max_pixels, self._memory = max_pixels, memory_limit_bytes
-        self.count, self.started = count, 0
-        self._children: set[_Child] = set()
-        self._closed = False
-        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
-        for _ in range(count):
-            self._idle.put(None)
-
-    def canonicalise(self, source: Path, target: Path) -> CanonicalImage:
-        """`canonicalise` in a child; waits for a free one. Raises ImageRefused, DiskFull, StoreUnavailable."""
-        child = self._idle.get()
-        try:
-            if child is None or not child.alive:
-                child = self._new_child()
-            return child.ask(source, target, self._max_pixels)
-        finally:
-            self._idle.put(child if child is not None and child.alive else None)
-
-    def _new_child(self) -> _Child:
-        if self._closed:
-            raise StoreUnavailable("The server stops. Send the image again in a few seconds.")
-        self._children = {child for child in self._children if child.alive}
-        child = _Child(self._memory)
-        self._children.add(child)
-        self.started += 1
-        return child
-
-    def kill_children(self) -> None:
-        """Kill the idle children as the system would when memory runs out; they are replaced when next needed."""
-        for child in list(self._idle.queue):
-            if child is not None:
-                child.kill()
-
-    def close(self) -> None:
-        """Kill the children, also those at work: whoever waits for an image is gone by now."""
-        self._closed = True
-        for child in self._children:
-            child.kill()
-
-
-class _Child:
-    """One long-lived child process, at a lower priority than the server."""
-
-    def __init__(self, memory_limit_bytes: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "storage.blobs.images", str(memory_limit_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=_PROJECT,
-            env={"PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"},
-            start_new_session=True,
-            bufsize=0,
-        )
-        self.alive = True
-
-    def ask(self, source: Path, target: Path, max_pixels: int) -> CanonicalImage:
-        """One image; a child that dies or is too slow costs that image its place."""
-        request = json.dumps({"source": str(source), "target": str(target), "max_pixels": max_pixels})
-        answer = self._exchange(request.encode() + b"\n")
-        if answer is None:
-            self.stop()
-            raise ImageRefused("too_much_work", "takes too much memory or time to open; export it smaller")
-        facts = cast(dict[str, Any], json.loads(answer))
-        if "reason" in facts:
-            raise ImageRefused(facts["reason"], facts["message"])
-        if "errno" in facts:
-            number = facts["errno"] or 0
-            raise store_error(OSError(number, os.strerror(number)), STAGING)
-        return CanonicalImage(**facts)
-
-    def _exchange(self, request: bytes) -> bytes | None:
-        stdin, stdout = cast(BinaryIO, self._process.stdin), cast(BinaryIO, self._process.stdout)
-        try:
-            stdin.write(request)
-            stdin.flush()
-        except BrokenPipeError:
-            return None
-        answer = stdout.readline() if _is_ready(stdout, SECONDS_EACH) else b""
-        return answer if answer.endswith(b"\n") else None
-
-    def kill(self) -> None:
-        """Kill the process and wait for it."""
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """Kill the process and close what led to it."""
-        self.alive = False
-        self.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-def _is_ready(stream: BinaryIO, seconds: float) -> bool:
-    """Whether something can be read within a time. By poll: select knows no descriptor above 1023."""
-    waiting = select.poll()
-    waiting.register(stream, select.POLLIN)
-    return bool(waiting.poll(seconds * 1000))
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, memory_limit_bytes: int) -> None:

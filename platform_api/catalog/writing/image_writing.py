@@ -24,7 +24,7 @@ from platform_api.http.json_bodies import read_strictly, strictly
 from platform_api.http.links import Addresses, addresses
 from platform_api.http.problems import can_answer
 from platform_api.http.query_parameters import QueryParameters, described
-from storage.blobs.images import CanonicalImage, ImageWorkers
+from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.blobs.store import Blob
 from storage.errors import Gone, ImageRefused, InvalidRequest, NotAllowed, WrongState
 from storage.postgres.accounts import idempotency

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from storage.blobs.images import ImageWorkers, canonicalise
+from storage.blobs.image_workers import ImageWorkers
+from storage.blobs.images import canonicalise
 from storage.errors import ImageRefused
 
 MAX_PIXELS = 24_000_000
