@@ -25,6 +25,9 @@ class Process:
     settings: Settings
     port: int = 0
     variables: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+    folder: Path = PROJECT
+    """Where it starts; a Python of another environment starts where this project's code does not lie."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -48,18 +51,18 @@ class Process:
         """Run it until it answers."""
         environment = {
             **os.environ,
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": str(self.folder),
             "DARKROOM_DATA_FOLDER": str(self.settings.data_folder),
             "DARKROOM_POSTGRES__URL": self.settings.postgres.url.get_secret_value(),
             "DARKROOM_REDIS__URL": self.settings.redis.url.get_secret_value(),
             "DARKROOM_SEARCH__ENCODER_FOLDER": "off",
             **self.variables,
         }
-        command = [sys.executable, "-m", "uvicorn", "platform_api.app:app_from_environment", "--factory"]
+        command = [self.python, "-m", "uvicorn", "platform_api.app:app_from_environment", "--factory"]
         options = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error", "--no-access-log"]
         graceful = ["--timeout-graceful-shutdown", "10"]
         self.process = subprocess.Popen(
-            [*command, *options, *graceful], env=environment, cwd=PROJECT, start_new_session=True
+            [*command, *options, *graceful], env=environment, cwd=self.folder, start_new_session=True
         )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:

@@ -13,31 +13,18 @@ import pytest
 
 from storage.postgres.jobs import jobs
 from storage.records.jobs.training import TrainingJobRequest
+from tests.extras import MODELS_AND_PIPELINES, environment_of
 from tests.platform_api.door import Door
-from tests.platform_api.process import PROJECT, Process
+from tests.platform_api.process import Process
 from tests.storage.makers import a_data_set
 
-MISSING = ("torch", "diffusers", "transformers", "pytorch_lightning", "accelerate", "mlflow", "prefect", "dask")
-"""Top-level packages of the worker's libraries."""
-REFUSING = f"""
-import sys
-
-class Refusing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {MISSING}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Refusing())
-"""
+MODULES = [name.replace("-", "_") for name in MODELS_AND_PIPELINES]
 
 
 @pytest.fixture
 def without_models(door: Door, tmp_path: Path) -> Process:
-    """The API in a process that can import none of them. Python runs `sitecustomize` before anything else."""
-    folder = tmp_path / "refusing"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(REFUSING)
-    return Process(door.settings, variables={"PYTHONPATH": f"{folder}:{PROJECT}"})
+    """The API in a process that can import what the extra `api` installs, and nothing else."""
+    return Process(door.settings, variables=environment_of(tmp_path / "hidden", "api"))
 
 
 def test_it_takes_a_training_job_and_leaves_the_machine_to_the_worker(door: Door, without_models: Process) -> None:
@@ -54,12 +41,7 @@ def test_it_takes_a_training_job_and_leaves_the_machine_to_the_worker(door: Door
 
 
 def test_the_process_of_this_test_can_import_none_of_them(without_models: Process) -> None:
-    for name in MISSING:
-        done = subprocess.run(
-            [sys.executable, "-c", f"import {name}"],
-            env={**os.environ, **without_models.variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert f"ModuleNotFoundError: No module named '{name}'" in done.stderr
+    program = f"from importlib.util import find_spec; print([name for name in {MODULES} if find_spec(name)])"
+    environment = {**os.environ, **without_models.variables}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
