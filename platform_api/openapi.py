@@ -193,6 +193,7 @@ class Documentation(Controller):
     @get("/docs/{version:str}/{name:str}", sync_to_thread=True)
     def asset(self, version: str, name: str) -> Response[bytes]:
         """A script or style of the page, at an address that means the same for ever."""
+        # Kept for ever by browsers, an address may never have other bytes: not those of a newer release either.
         if version != docs_page.VERSION:
             raise NotFound("The documentation's page is of another version now. Load it again.")
         content = docs_page.read_asset(name)

@@ -10,6 +10,7 @@ import torch
 from storage.records.jobs.machines import Machine
 from storage.settings import Settings
 
+# Part of the recipe, and so of its hash: with another version a set of class images is another set, drawn again.
 LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
 """Libraries whose version changes the bytes of an image or of weights."""
 
@@ -36,5 +37,7 @@ def prepare_torch(threads: int) -> torch.device:
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
         torch.backends.cudnn.benchmark = False
+    # warn_only on a GPU, because strict mode stops at the first kernel without a deterministic form; so bits are
+    # promised on CPUs alone: in float32 the backward pass of memory-efficient attention is not deterministic.
     torch.use_deterministic_algorithms(True, warn_only=cuda)
     return torch.device("cuda" if cuda else "cpu")

@@ -23,6 +23,7 @@ from flows.diffusion.sampler import draw_images
 from flows.runs.dask_cluster import dask_client
 from storage.records.jobs.training import SamplingRecipe
 
+# A cluster has to start, and each of its processes imports torch and loads the model: it must save more than that.
 FAN_OUT_SECONDS = 60.0
 
 
@@ -68,6 +69,7 @@ def draw_set(
     missing = missing_batches(recipe, present)
     if not missing:
         return 0
+    # Below the return: what is whole already must cost no load of a model, which takes longer than the check.
     parts = components if components is not None else loaded(folder, recipe)
     started = time.monotonic()
     write(draw_batch(recipe, parts, missing[0]))
@@ -115,6 +117,8 @@ def _draw_on_dask(
 
 
 def _drawn(client: Client, recipe: SamplingRecipe, folder: Path, batches: list[range]) -> Iterator[DrawnBatch]:
+    # pure=False: no two batches are equal, and Dask would hash the whole recipe into the key of each. A worker that is
+    # killed for its memory takes its batch with it; drawing is repeatable, so another one just draws it.
     futures = [client.submit(draw_on_worker, recipe, folder, batch, pure=False, retries=2) for batch in batches]
     for future in as_completed(futures):
         yield future.result()  # pyright: ignore[reportAttributeAccessIssue]
@@ -125,6 +129,7 @@ def draw_on_worker(recipe: SamplingRecipe, folder: Path, positions: range) -> Dr
     return draw_batch(recipe, _loaded_once(folder, recipe.family, recipe.threads), positions)
 
 
+# One: a worker that goes on to another base keeps no earlier model in its memory.
 @lru_cache(maxsize=1)
 def _loaded_once(folder: Path, family: str, threads: int) -> Components:
     device = prepare_torch(threads)

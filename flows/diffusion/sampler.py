@@ -39,6 +39,8 @@ def first_latents(components: Components, seeds: Sequence[int]) -> Tensor:
     """Unit noise, one row a seed: (N, C, H, W) on the components' device, drawn on the CPU."""
     config: Any = components.unet.config
     shape = (1, config.in_channels, config.sample_size, config.sample_size)
+    # On the CPU, since a CUDA generator draws other numbers from the same seed; one generator an image, since one for
+    # the batch would tie an image to its place in it.
     rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
     return torch.cat(rows).to(components.device)
 
@@ -53,6 +55,7 @@ def denoise(
 ) -> Tensor:
     """Noise (N, C, H, W) to scaled latents of the N prompts. A guidance scale of at most 1 needs one pass a step."""
     guided = sampler.guidance_scale > 1.0
+    # A set of class images has one prompt for all of its rows: it is encoded once.
     distinct = list(dict.fromkeys([*prompts, negative_prompt] if guided else prompts))
     encoded = family.encode_prompts(components, distinct)
     conditioning = encoded.take([distinct.index(prompt) for prompt in prompts])

@@ -80,6 +80,8 @@ def vectors_of(stores: Stores, texts: Sequence[str]) -> tuple[str | None, list[b
     except EncoderUnavailable:
         return None, [b""] * len(texts)
     hashes = [hashlib.sha256(text.encode()).digest() for text in texts]
+    # By the hash of the text, not by the row: most edits of a model leave its encoded text as it was, and equal prompts
+    # of many images are one vector.
     known = stores.database.run(search_vectors.known(encoder, sorted(set(hashes))))
     missing = {digest: text for digest, text in zip(hashes, texts, strict=True) if digest not in known}
     if missing:
@@ -127,6 +129,7 @@ def one_by_one_on_failure(
     """Write ids together, or one by one if a row among them cannot be read; that one does not hold up the others."""
     try:
         write(ids)
+    # Only what a row's own content can cause. A store that is unavailable has to reach the retries of the caller.
     except (psycopg.DataError, msgspec.ValidationError, ValueError, OverflowError) as error:
         if len(ids) == 1:
             log.exception("%s %d cannot be read", kind, ids[0])
@@ -149,6 +152,7 @@ def _write(stores: Stores, build: Build, rows: ReadRows) -> Mapping[int, str]:
 
 def _note_refused(stores: Stores, kind: Kind, rows: ReadRows, refused: Mapping[int, str]) -> None:
     written = [change.id for change in (*rows.documents, *rows.removals) if change.id not in refused]
+    # A row that was mended leaves the list of dead letters by being written, without anybody's help.
     stores.database.run(search_queue.revive(kind, written))
     _bury(stores, kind, rows, refused)
 

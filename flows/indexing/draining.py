@@ -44,6 +44,7 @@ def drain(stores: Stores, seconds: float = math.inf) -> int:
     total, ends = 0, time.monotonic() + seconds
     while True:
         batch = with_retries(stores, lambda: drain_batch(stores))
+        # A deadline is looked at between batches only: a batch that was begun is always acknowledged.
         total += batch
         if batch == 0 or time.monotonic() > ends:
             return total
@@ -51,6 +52,8 @@ def drain(stores: Stores, seconds: float = math.inf) -> int:
 
 def drain_batch(stores: Stores, limit: int = BATCH) -> int:
     """Write one batch of the most urgent lane; returns how many ids. A crash anywhere only repeats it."""
+    # Rows stay in the queue while they are written, and `done` removes only those that nobody has queued again
+    # meanwhile.
     rows = stores.database.run(search_queue.due(limit))
     reach(stores.settings, "search-queue-read")
     for kind in Kind:

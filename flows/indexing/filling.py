@@ -45,6 +45,7 @@ def fill(stores: Stores, build: Build, *, shard: int = SHARD, dask_address: str 
     firsts = stores.database.run(search_sources.shards(build.kind, shard))
     waiting: deque[Range] = deque([*pairwise(firsts), *((first, None) for first in firsts[-1:])])
     cores = min(len(waiting), os.cpu_count() or 1)
+    # A local cluster takes seconds to start, more than a shard of work.
     if not dask_address and cores < 2:
         return _take(waiting, partial(fill_shard, stores, build))
     with (
@@ -54,6 +55,8 @@ def fill(stores: Stores, build: Build, *, shard: int = SHARD, dask_address: str 
     ):
 
         def elsewhere(ends: Range) -> int:
+            # retries: a worker that dies has its shard written again, which is harmless, as an index never takes an
+            # older revision.
             return client.submit(fill_shard_alone, stores.settings, build, ends, pure=False, retries=2).result()
 
         taken = [threads.submit(_take, waiting, elsewhere) for _ in range(count)]
@@ -70,6 +73,7 @@ def _take(waiting: deque[Range], work: Callable[[Range], int]) -> int:
             return rows
         try:
             rows += work(ends)
+        # Also of a cancelled run: other threads would go on with shards of a build that is about to be dropped.
         except BaseException:
             waiting.clear()
             raise
@@ -78,6 +82,8 @@ def _take(waiting: deque[Range], work: Callable[[Range], int]) -> int:
 @contextmanager
 def _workers(address: str, count: int) -> Generator[tuple[Any, int]]:
     """A client of Dask, and how many shards its workers take at a time."""
+    # One thread of this process waits for each worker, because the deque of shards is here: whoever is free takes the
+    # next, so a slow worker holds up only its own shard.
     with dask_client(count, address) as client:
         threads: Any = client.nthreads()
         yield client, max(1, sum(threads.values()) if address else count)

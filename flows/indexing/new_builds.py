@@ -24,6 +24,8 @@ def begin(stores: Stores, kind: Kind) -> Build:
             segments = max(1, len(stores.database.run(search_sources.shards(kind, SEGMENT))))
         except EncoderUnavailable as error:
             log.warning("building without vectors: %s", error)
+    # Row, index, then open for writes: a death in between leaves a row in PREPARING, which the next rebuild clears, and
+    # a drain never meets a build whose index is not there yet.
     build = stores.database.run(search_builds.insert(kind, stores.search.engine, encoder, dimensions, segments))
     stores.search.create(build)
     return stores.database.run(search_builds.open_for_writes(build.id))
@@ -39,6 +41,7 @@ def ensure_live_builds(stores: Stores) -> list[Build]:
         build = begin(stores, kind)
         stores.search.complete(build)
         stores.search.swap(build)
+        # After the swap: searches find what is there already instead of failing, and the next drain fills in the rest.
         stores.database.run(search_queue.add_every(kind))
         made.append(build)
     return made

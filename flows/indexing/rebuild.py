@@ -57,15 +57,19 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
     with stores.database.session_lock(f"{REBUILD}:{kind}") as held:
         if not held:
             raise WrongState(f"A rebuild of {kind} is running already. Wait for it, or cancel its flow run.")
+        # Under the lock, so no living rebuild's build is among them.
         for dead in builds.clear_unfinished(stores, kind):
             note(settings, REBUILD, run_name(dead), {}, status=KILLED)
         builds.drop_retired(stores)
+        # Before anything is read: from here on drains write every change to it as well, so none can fall between.
         build = begin(stores, kind)
         reach(settings, "rebuild-begun")
         with tracked(settings, build) as clock:
             clock.figures["rows"] = fill(stores, build, shard=shard, dask_address=dask_address)
             clock.lap("fill")
             reach(settings, "rebuild-filled")
+            # After the filling, not with it: so a rebuild takes time as its rows do. The embedded engine makes its
+            # indexes here, Elasticsearch begins to merge and to keep a copy.
             with_retries(stores, lambda: stores.search.complete(build))
             clock.lap("complete")
             reach(settings, "rebuild-completed")
@@ -113,6 +117,7 @@ def tracked(settings: Settings, build: Build) -> Generator[Clock]:
     note(settings, REBUILD, run_name(build), {}, params=params, status=RUNNING)
     try:
         yield clock
+    # A killed process writes no status; the next rebuild ends its tracking run as KILLED.
     except Exception:
         note(settings, REBUILD, run_name(build), clock.totals(), status=FAILED)
         raise

@@ -68,6 +68,7 @@ class DrainFigures:
     def drain(self) -> int:
         """Drain what is due, if anything is; returns how many ids were written."""
         due = self._stores.database.run(search_queue.next_due())
+        # Asked first, since a woken drain may find nothing due, and the lag below is a count over the whole queue.
         written = self._drain() if due is not None and due <= 0 else 0
         if time.monotonic() - self._since >= NOTE_SECONDS:
             self.note()
@@ -82,6 +83,7 @@ class DrainFigures:
 
     def note(self) -> None:
         """Add a point to the day's tracking run, if anything was written since the last one."""
+        # A drain that found nothing is no point in the day's chart.
         if self._work.rows:
             left = self._stores.database.run(search_queue.lag())
             points = {

@@ -30,8 +30,10 @@ def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str
         name=registry_name(model.name, model.id),
         version_id=version.id,
         run_id=job.tracking_run_id,
+        # A reference for people, not a place that MLflow can load from: the bytes are in the blob store.
         source=f"darkroom:/model-versions/{version.id}",
         tags={JOB_TAG: str(version.job_id), "base_model": str(job.request["base_model"])},
     )
+    # Last. A death before it registers again, which finds the same version by its tag.
     stores.database.run(catalog.note_registered(version.id, name))
     return name

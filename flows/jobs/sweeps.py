@@ -44,9 +44,11 @@ def replace_dead_flow_runs(database: Database, orchestrator: Orchestrator, setti
     """Start a new attempt of jobs whose flow run ended in Prefect before it claimed them; returns those it moved."""
     replaced: list[Job] = []
     for job in database.run(jobs.waiting_with_flow_run(START_SECONDS)):
+        # Outside of any transaction: this asks Prefect, and takes as long as it takes.
         if job.flow_run_id is not None and orchestrator.is_dead(job.flow_run_id):
             try:
                 replaced.append(database.run(jobs.replace_dead_flow_run(job, settings.max_silent_attempts)))
+            # It was claimed, cancelled or swept between the look and the statement, which names the attempt.
             except JobLost:
                 continue
     for job in replaced:

@@ -45,6 +45,7 @@ def backfill_boards(stores: Stores, first: date, last: date, *, at_once: int, no
     def rank(day: date, note: Note) -> Ranked:
         return rank_day(stores, day, now, note)
 
+    # Roll-ups need none: a day of theirs is one transaction that takes its own lock. A day of boards is several.
     with stores.database.session_lock(RANK) as held:
         if not held:
             raise Refused(f"A run of {RANK} is making boards at this moment. Try again when it has ended.")
@@ -80,8 +81,10 @@ def _each_day(
         reach(stores.settings, "day-backfilled")
         return made
 
+    # Threads suffice: a day is one statement's work in Postgres, and each has a connection of its own.
     with ThreadPoolExecutor(at_once, thread_name_prefix="backfill") as pool:
         results = list(pool.map(work, wanted.left))
+    # Totals also after failed days: the days that were built count from now on.
     done = [result for result in results if not isinstance(result, DarkroomError)] + after()
     failed = [result for result in results if isinstance(result, DarkroomError)]
     if failed:

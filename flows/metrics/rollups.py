@@ -74,10 +74,13 @@ def roll_up(stores: Stores, now: datetime) -> list[RolledUp]:
     run = partial(run_with_retries, stores)
     missed = unfinished(run(partial(freshness.rows_of, ROLL_UP)), now.date())
     done: list[RolledUp] = []
+    # Today is among them even when nothing waits: each run says in the partitions up to when it has counted.
     for day in sorted({now.date(), *missed, *run(rollups.waiting_days)}):
         done.append(_timed(stores, partial(rollups.roll_up_day, day, now)))
         reach(stores.settings, "day-rolled-up")
     done += settle(stores, now)
+    # The last, so that a failure here takes nothing from the sums: without tomorrow's partition the day's first act
+    # makes it.
     run(activity.make_days_ahead)
     return done
 

@@ -59,10 +59,12 @@ def expand(event: ToldEvent) -> Script[list[int]]:
 
 
 def _of_job(event: events.JobSucceeded | events.JobFailed | events.SampleReady) -> Script[list[int]]:
+    # Read as it is now; the event only says what happened.
     job = yield from jobs.get(event.job_id)
     owner = yield from accounts.account(job.account_id)
     content: Content
     match event:
+        # Before the bare case: of a training, which has a version, the model's name is told.
         case events.JobSucceeded(model_version_id=int(version_id)):
             version = yield from catalog.version_by_id(version_id)
             model = yield from catalog.model_by_id(version.model_id)
@@ -101,9 +103,11 @@ def _commented(event: events.CommentWritten | events.CommentEdited) -> Script[li
         return []
     added: list[int] = []
     for account in (yield from _others(event.mentioned, comment)):
+        # One for each account, under a key of its own: an edit that mentions one more then notifies that one alone.
         added += yield from notifications.add(
             f"mention:{comment.id}:{account.number}", _said(Mentioned, comment, on), [account.number]
         )
+    # An edit tells nobody but those whom it mentions: the owner was notified when the comment came.
     if isinstance(event, events.CommentWritten):
         concerned = {on.account_id}
         if event.parent_id is not None:
@@ -122,5 +126,6 @@ def _others(ids: Iterable[UUID], comment: Comment) -> Script[list[Account]]:
 
 
 def _said(kind: type[Said], comment: Comment, on: CommentedOn) -> Said:
+    # Kept with the notification, because the comment may be edited or gone when its reader looks.
     excerpt = (comment.content or "")[:EXCERPT]
     return kind(comment_id=comment.id, by=comment.name, on=on.name, model_id=on.model_id, excerpt=excerpt)

@@ -38,6 +38,7 @@ def fan_out_notifications() -> int:
             FAN_OUT,
             "notifications",
             work.timed(lambda: fan_out(stores, draining_flows.TURN_SECONDS)),
+            # Nothing falls due by itself here: whoever adds a notification announces it on the channel.
             lambda: None,
             draining_flows.IDLE_SECONDS,
         )
@@ -70,8 +71,11 @@ def _tell(stores: Stores, notification: Notification) -> None:
         text = words(notification.content())
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one notification's words holds up no other
         _log().error("notification %d (%s) cannot be delivered: %s", notification.id, notification.type, error)
+        # Off the queue, or the oldest would stand before all the others for ever.
         stores.database.run(notifications.fail(notification, f"{type(error).__name__}: {error}"))
         return
+    # The words are kept before the first reader gets them: a run that goes on after a crash must not tell it
+    # differently.
     run_with_retries(stores, partial(notifications.begin, notification, text))
     while run_with_retries(stores, partial(notifications.fan_out_chunk, notification)):
         reach(stores.settings, "notification-chunk-written")

@@ -83,6 +83,7 @@ def _model(model_id: int | None) -> str:
 
 
 def _words(title: str, text: str, path: str) -> NotificationText:
+    # On one line: a title becomes the subject of an e-mail, which takes no line's end.
     return NotificationText(
         title=_shortened(" ".join(title.split()), MAX_TITLE), text=_shortened(text, MAX_TEXT), path=path
     )

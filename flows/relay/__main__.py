@@ -19,11 +19,13 @@ def main() -> None:
     settings = load_settings()
     configure(settings.logs)
     with open_stores(settings) as stores, ExitStack() as clients:
+        # Clients are closed at the end by the stack: duties are threads that may hang, and close nothing.
         relay = Relay(stores, lambda: Orchestrator(clients.enter_context(open_prefect(settings.prefect))))
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             relay.stopping.set()
 
+        # A flag, and no exception: a duty in the middle of an effect comes to its end.
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         logging.getLogger("darkroom.relay").info("relay is up")

@@ -16,6 +16,7 @@ log = logging.getLogger("darkroom.relay")
 def miss_deployments(database: Database, orchestrator: Orchestrator) -> list[str]:
     """Note what Prefect does not know; returns it. What the relay itself starts is wanted in any case."""
     present = [deployment.name for deployment in orchestrator.deployments()]
+    # Missing at two looks before it is an alert: a deploy takes seconds, in which some are there and some are not.
     missing = database.run(lambda: flow_deployments.compare(present, [*FLOWS.values(), *DRAINS]))
     if missing:
         log.error("Prefect has no deployment of %s", ", ".join(missing))

@@ -50,6 +50,7 @@ class DutyThread(threading.Thread):
     def run(self) -> None:
         """Turn after turn."""
         while not self._stopping.is_set():
+            # Before the turn: what is announced while it runs ends the wait behind it.
             self._duty.waking.clear()
             try:
                 more = self._duty.turn()
@@ -62,6 +63,7 @@ class DutyThread(threading.Thread):
 
     def _succeed(self) -> None:
         now = time.monotonic()
+        # A success after failures is noted at once, since it ends an alert.
         if self._failures or now - self._noted_at >= NOTED_SECONDS:
             try:
                 self._database.run(duties.succeeded(self._duty.name))
@@ -84,6 +86,7 @@ class DutyThread(threading.Thread):
             logging.WARNING if expected else logging.ERROR,
             "%s: waiting %.0f s: %s: %s",
             *(self._duty.name, pause, name, error),
+            # An outage is one line, a fault of ours is a traceback.
             exc_info=None if expected else error,
         )
         try:

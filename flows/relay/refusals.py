@@ -45,6 +45,7 @@ class RelayRefusals:
         over when nothing shows that the event is at fault.
         """
         self._return_places()
+        # Per turn: that a server worked an hour ago says nothing about a refusal now.
         self._passed, self._prefect_worked, self._postgres_worked = {}, False, False
         try:
             yield

@@ -46,6 +46,7 @@ class ArtifactBoard:
 
     def __exit__(self, *_: object) -> None:
         self._posts.put(None)
+        # Bounded: pictures of a run are not worth holding its end for a Prefect that hangs.
         self._sender.join(timeout=10)
 
     def progress(self, share: float, description: str) -> None:
@@ -70,6 +71,7 @@ class ArtifactBoard:
         self._posts.put(lambda: create_link_artifact(link=url, link_text=text, key=key))
 
     def _show_progress(self, percent: float, description: str) -> None:
+        # One artifact that moves, not one for each step: each new one is a row, and 25 ms or more of Prefect's.
         if self._progress_id is None:
             made = create_progress_artifact(percent, key="progress", description=description)
             self._progress_id = cast(UUID, made)  # a coroutine only where a loop runs; this thread has none
@@ -86,6 +88,7 @@ class ArtifactBoard:
 
 def leave_table(key: str, rows: Sequence[dict[str, Any]]) -> None:
     """Show one table on the page of the flow run, if this is one. It never fails what it shows the figures of."""
+    # Outside of a flow run there is no page.
     if flow_run.id:
         with ArtifactBoard() as board:
             board.table(key, rows, "")

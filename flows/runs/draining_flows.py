@@ -21,6 +21,7 @@ from storage.stores import Stores, open_stores
 
 _log = partial(run_logger, "darkroom.drains")
 
+# A start costs seconds and a waiting run next to nothing, while changes seldom come alone.
 IDLE_SECONDS = 30.0
 """A drain that found work waits this long for more before it ends."""
 TURN_SECONDS = 15.0
@@ -71,6 +72,8 @@ def sole_drain(flow: str) -> Generator[Stores | None]:
     """
     with open_stores(load_settings()) as stores, stores.database.session_lock(flow) as held:
         if held:
+            # Under the lock: from here on the relay asks for the next run under another key, so one that dies is
+            # followed by another.
             stores.database.run(search_queue.next_wakeup(flow))
         else:
             _log().info("another run drains what waits for %s", flow)
@@ -92,6 +95,7 @@ def drain_until_idle(
     """
     total = 0
     with stores.database.connect() as listener:
+        # Before the first drain: what is announced while it works wakes the wait below.
         listener.execute(f"listen {channel}".encode())
         deadline = time.monotonic() + idle_seconds
         while True:
@@ -100,6 +104,7 @@ def drain_until_idle(
             now = time.monotonic()
             if done:
                 deadline = now + idle_seconds
+            # A run that found nothing was started for what another one has taken; it does not wait for more.
             elif total == 0 or now >= deadline:
                 return total
             if stores.database.run(pauses.is_paused(flow)):
@@ -108,6 +113,7 @@ def drain_until_idle(
 
 
 def _wait(listener: psycopg.Connection[DictRow], due: float | None, seconds: float) -> None:
+    # Not 0: what is due and held by somebody else would be asked for without a pause.
     limit = seconds if due is None else max(0.05, min(seconds, due))
     for _ in listener.notifies(timeout=limit, stop_after=1):
         return

@@ -75,12 +75,16 @@ class Orchestrator:
         """A run of a flow, begun or found: one for each key. Raises DeploymentMissing, and FlowPaused when it is paused
         in Prefect, which itself starts what is asked for all the same."""
         try:
+            # Read for each start and not kept: it says whether the flow is paused now, which Prefect itself does not
+            # ask when it is told to start a run (PrefectHQ/prefect#14529).
             deployment = self._ask(lambda: self._prefect.read_deployment_by_name(f"{flow}/{flow}"))
         except ObjectNotFound as error:
             raise DeploymentMissing(flow) from error
         if deployment.paused:
             raise FlowPaused(flow)
         return self._ask(
+            # Not `run_deployment`, which by default waits until the run has ended. The key is unique in a flow, for
+            # ever: the same one returns the first run, also when that has failed.
             lambda: self._prefect.create_flow_run_from_deployment(
                 deployment.id, parameters=dict(parameters or {}), idempotency_key=key, name=name, tags=tags
             )
@@ -88,6 +92,8 @@ class Orchestrator:
 
     def cancel(self, flow_run_id: UUID) -> None:
         """Ask a flow run to stop. Raises ObjectNotFound for one that Prefect has forgotten."""
+        # Cancelling, not Cancelled: only then does the worker stop the process, and Prefect shows Cancelled once it is
+        # gone.
         state = Cancelling(message="Cancelled by its owner")
         self._ask(lambda: self._prefect.set_flow_run_state(flow_run_id, state))
 

@@ -10,4 +10,5 @@ from prefect.context import FlowRunContext
 
 def run_logger(name: str) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """The logger of the flow run under way, or the one called `name` where there is none."""
+    # Prefect's own raises outside of a run, where the same code works for commands and tests.
     return get_run_logger() if FlowRunContext.get() else logging.getLogger(name)

@@ -21,6 +21,8 @@ def describe(thing: Placed, rng: np.random.Generator) -> str:
     noun, look = thing.subject.class_word, thing.subject.look
     if thing.identifier is not None and rng.random() < IDENTIFIER_SHARE:
         return f"{thing.identifier} {noun}"
+    # The slot before the noun must matter: a fine-tune can only teach an identifier there if many words there have
+    # meant something. Left meaningless in pretraining, the word for a subject was ignored, whatever was trained.
     kind = rng.random()
     if kind < 0.15:
         return noun

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from flows.starter.shapes import SHAPES, SPRITE
 from flows.starter.world import COLOURS, IMAGE_SIZE, Look, Picture, Placed, SceneSubject, photo_scenes, picture_of
 
+# Pillow draws without smooth edges; drawn at three times the size and reduced, they are smooth.
 SCALE = 3
 CANVAS = IMAGE_SIZE * SCALE
 
@@ -204,16 +205,19 @@ def pattern_image(look: Look) -> Image.Image:
     return image
 
 
+# A subject is drawn upright once; only its pose differs between pictures.
 @lru_cache(maxsize=1024)
 def sprite(subject: SceneSubject) -> Image.Image:
     """The subject alone, upright, on a transparent square of 144 px."""
     shape = SHAPES[subject.class_word]
     colour = COLOURS[subject.look.colour]
+    # A darker black would be no edge at all.
     edge = (122, 122, 128) if subject.look.colour == "black" else shade(colour, 0.5)
     body = Image.new("L", (SPRITE, SPRITE))
     shape.body(ImageDraw.Draw(body))
     image = Image.new("RGBA", (SPRITE, SPRITE), (*edge, 0))
     shape.behind(ImageDraw.Draw(image), colour, edge)
+    # Before the look, which covers all of it but a rim of 3 pixels, 1 once it is reduced.
     image.paste((*edge, 255), mask=body.filter(ImageFilter.MaxFilter(7)))
     image.paste(pattern_image(subject.look).convert("RGBA"), mask=body)
     shape.front(ImageDraw.Draw(image), colour, edge)
@@ -243,5 +247,6 @@ def render(picture: Picture) -> Image.Image:
 
 def render_photos(subject: SceneSubject, *, count: int, seed: int) -> list[tuple[str, Image.Image]]:
     """Photos of one subject in `count` distinct scenes: (scene phrase, 64 px RGB image) each, by seed."""
+    # Beside `photo_scenes`, which draws from the stream 77 of the same seed.
     rng = np.random.default_rng((seed, 78))
     return [(scene, render(picture_of(subject, scene, rng))) for scene in photo_scenes(count, seed)]

@@ -98,6 +98,7 @@ class Embedder(nn.Module):
         """images: (N, 3, 64, 64) in [-1, 1]. Returns (N, D) unit vectors."""
         features = self.trunk(images)
         weights = self.attention(features).flatten(2).softmax(dim=-1)
+        # 4 maps of where to look, each with all channels of what is there.
         seen = torch.einsum("nkp,ncp->nkc", weights, features.flatten(2)).flatten(1)
         return normalize(self.head(seen), dim=1)
 
@@ -127,6 +128,8 @@ class Judge:
     @classmethod
     def fresh(cls, sizes: JudgeSizes, seed: int) -> Self:
         """A judge with random weights from a seed, for training or for tests that ask no quality."""
+        # Modules draw their first weights from the global generator. It is put back, so that making a judge moves no
+        # other draw.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(Classifier(sizes), Embedder(sizes), sizes)
@@ -151,6 +154,7 @@ class Judge:
         text = json.dumps(asdict(self.sizes) | words, indent=2)
         (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         for name, network in ((CLASSIFIER_FILE, self.classifier), (EMBEDDER_FILE, self.embedder)):
+            # Half the size: the judge is part of the repository. It works in float32, which `_read` restores.
             state = {key: value.half().contiguous() for key, value in sorted(network.state_dict().items())}
             save_file(state, str(folder / name), metadata={"format": "pt"})
 

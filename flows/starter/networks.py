@@ -124,6 +124,7 @@ def make_unet(sizes: Sizes) -> UNet2DConditionModel:
 
 def make_parts(sizes: Sizes, tokenizer: CLIPTokenizer, seed: int) -> TrainableParts:
     """Fresh parts of the given sizes from a seed."""
+    # The global generator is put back, so that making parts moves no other draw.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TrainableParts(make_autoencoder(sizes), make_text_encoder(sizes, tokenizer), make_unet(sizes))
@@ -137,6 +138,7 @@ def make_scheduler() -> PNDMScheduler:
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type="epsilon",
+        # As the scheduler file of Stable Diffusion 1 has them: samplers that tools make of this one depend on them.
         skip_prk_steps=True,
         set_alpha_to_one=False,
         steps_offset=1,

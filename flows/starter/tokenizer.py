@@ -35,6 +35,7 @@ def corpus(count: int = 4000, seed: int = 0) -> Counter[str]:
     rng = np.random.default_rng(seed)
     words: Counter[str] = Counter(word for i in range(count) for word in caption(random_picture(seed, i), rng).split())
     for phrase in (*CLASSES, *COLOURS, *PATTERNS, *PATTERNS.values(), *SCENES, *USED_IDENTIFIERS, *FREE_IDENTIFIERS):
+        # Each once more than the captions had: identifiers for jobs occur in none, and must be one token all the same.
         words.update(phrase.split())
     return words
 
@@ -56,6 +57,7 @@ def learn_merges(words: Mapping[str, int]) -> list[Pair]:
     """Merges, most frequent pair first (ties by spelling), until every word is one token.
 
     Source: Sennrich et al. 2016, algorithm 1."""
+    # CLIP marks the end of a word in its last symbol.
     spelt = {word: (*word[:-1], word[-1] + "</w>") for word in sorted(words)}
     merges: list[Pair] = []
     while any(len(symbols) > 1 for symbols in spelt.values()):
@@ -63,6 +65,7 @@ def learn_merges(words: Mapping[str, int]) -> list[Pair]:
         for word, symbols in spelt.items():
             for pair in itertools.pairwise(symbols):
                 counts[pair] += words[word]
+        # Ties by spelling: the vocabulary must not depend on the order in which words were met.
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
         spelt = {word: _merged(symbols, best) for word, symbols in spelt.items()}

@@ -169,6 +169,7 @@ def random_look(rng: np.random.Generator, *, plain_share: float = 0.25) -> Look:
 
 
 def _named_looks() -> dict[str, Look]:
+    # A constant of the world: tied to a plan's seed, the names in the card would mean other looks with each seed.
     rng = np.random.default_rng(20_240)
     patterns = [name for name in PATTERNS if name != "plain"]
     looks: dict[str, Look] = {}
@@ -194,6 +195,7 @@ def random_pose(rng: np.random.Generator, *, count: int = 1, place: int = 0) -> 
 
 
 def _random_thing(rng: np.random.Generator, *, count: int, place: int, identifier_share: float) -> Placed:
+    # Drawn again instead of mapped to another pair: what is left stays uniform.
     while True:
         class_word = CLASSES[rng.integers(len(CLASSES))]
         identifier = None
@@ -208,6 +210,7 @@ def _random_thing(rng: np.random.Generator, *, count: int, place: int, identifie
 
 def random_picture(seed: int, index: int, *, two_things_share: float = 0.1, identifier_share: float = 0.25) -> Picture:
     """Picture number `index` of the pretraining stream `seed`; the same for the same pair on every machine."""
+    # Of the pair, not of one stream: picture 7 stays what it is however many are drawn, and in whatever order.
     rng = np.random.default_rng((seed, index))
     count = 2 if rng.random() < two_things_share else 1
     things = [_random_thing(rng, count=count, place=0, identifier_share=identifier_share)]

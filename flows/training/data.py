@@ -94,6 +94,7 @@ def draw_step(images: TrainingImages, *, seed: int, step: int, batch_size: int, 
     if images.regularization is not None:
         regularization = _rows_of_pass(len(images.regularization), seed, "regularization", step, batch_size)
     shape = (len(instance) + len(regularization), *images.instance.mean.shape[1:])
+    # The order of these draws from one generator is a part of what a seed means: another order is other weights.
     return StepDraw(
         instance_rows=instance,
         regularization_rows=regularization,

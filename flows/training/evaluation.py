@@ -83,6 +83,7 @@ def evaluation_recipe(recipe: TrainingRecipe, scenes: Sequence[str]) -> Sampling
         prompts=prompts + (recipe.class_prompt,) * CLASS_IMAGES,
         seeds=tuple(range(SEEDS_PER_SCENE)) * len(places) + tuple(range(CLASS_IMAGES)),
         sampler=recipe.sampler,
+        # Fixed: another size of batch rounds differently, and the base's floor would be another set for each.
         batch_size=16,
         threads=recipe.threads,
         dtype=recipe.dtype,
@@ -160,9 +161,11 @@ def class_noise_drift(
     """Mean squared difference of two models' predictions for the class prompt, on a fixed grid of latents and times."""
     schedule = tuned.noise_schedule
     length = schedule.config.num_train_timesteps
+    # Neither end of the schedule: there either hardly any noise is left to predict, or nothing else is there.
     times = torch.linspace(length * 0.05, length * 0.95, _DRIFT_TIMESTEPS).long()
     latents = class_latents.mean[:_DRIFT_LATENTS].repeat(len(times), 1, 1, 1)
     timesteps = times.repeat_interleave(latents.shape[0] // len(times)).to(latents.device)
+    # The same noise for every job, so that drifts can be compared.
     noise = torch.randn(latents.shape, generator=generator_for(0, "drift", 0)).to(latents.device)
     noisy = schedule.add_noise(latents, noise, timesteps)
     rows = [0] * latents.shape[0]

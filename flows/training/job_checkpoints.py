@@ -13,6 +13,7 @@ from storage.postgres.jobs import job_files
 
 log = logging.getLogger("darkroom.checkpoints")
 
+# One more than is needed: where the newest turns out to be damaged, the one before is used.
 KEPT = 2
 
 

@@ -54,6 +54,7 @@ class ClipJudge:
         """CLIP's image embeddings as unit vectors."""
         with torch.no_grad():
             unit_range = (images / 2 + 0.5).clamp(0, 1)
+            # They are in [0, 1] already; the processor would divide by 255 once more.
             pixels = self._images(images=list(unit_range), do_rescale=False, return_tensors="pt").pixel_values
             return _unit(_features(self._model.get_image_features(pixel_values=pixels)))
 

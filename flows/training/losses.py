@@ -47,6 +47,8 @@ def prior_preservation_loss(
         raise UnpairedBatch(f"{rows} rows do not fall into B instance and B regularization rows; pass an even batch.")
     losses = per_sample_loss(predicted, target)
     if sample_weights is not None:
+        # Weights of all 2B rows on the losses of all 2B. diffusers' DreamBooth example multiplies the losses of B rows
+        # with them: for a batch of 1 that is silently wrong, for larger ones an error.
         losses = losses * sample_weights
     instance, prior = losses[: rows // 2].mean(), losses[rows // 2 :].mean()
     return Loss(instance + weight * prior, instance.detach(), prior.detach())
@@ -58,6 +60,7 @@ def min_snr_weights(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, pre
     alphas_cumprod: (T,), the noise schedule; timesteps: (N,), of all rows, instance and regularization alike.
     Source: Hang et al. 2023, section 3.4; at SNR 0 (a schedule with zero terminal SNR) epsilon's weight is 1.
     """
+    # In double, since 1 - kept cancels most digits of a float where hardly any noise is.
     kept = alphas_cumprod.to(timesteps.device)[timesteps].double()
     snr = kept / (1.0 - kept)
     clipped = snr.clamp(max=gamma)

@@ -60,6 +60,8 @@ def write_tensors(
         for name in order:
             digest.update(_bytes_of(tensors[name]))
         facts |= dict.fromkeys(payload_keys, digest.hexdigest())
+    # safetensors/safetensors#584: its metadata is written in random order, so equal weights would have other bytes each
+    # time.
     header = json.dumps({"__metadata__": facts, **entries}, sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
@@ -85,6 +87,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             file.seek(facts.data_begin + tensor.begin)
             data = bytearray(file.read(tensor.end - tensor.begin))
             dtype = DTYPES[tensor.dtype]
+            # `frombuffer` refuses an empty buffer. A bytearray, because tensors over bytes could not be written to.
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             tensors[name] = flat.reshape(tensor.shape)
     return tensors
@@ -118,4 +121,5 @@ def _chunks(read: Callable[[], bytes]) -> Iterator[bytes]:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
+    # As bytes, since numpy has no bfloat16; flat, since torch views no tensor without dimensions as another type.
     return memoryview(flat.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]

@@ -141,8 +141,10 @@ class TrainingWork:
         modes = {module: module.training for module in components.modules.values()}
         for module in modes:
             module.eval()
+        # Seed 0 each time, so that what changes between samples is the model.
         images = draw_images(self.family, components, prompts, [0] * len(prompts), self.recipe.sampler)
         for module, training in modes.items():
+            # Put back one by one: a frozen part is at rest while others train.
             module.train(training)
         self._keep_samples(step, prompts, images)
 
@@ -179,6 +181,7 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
     else:
         tracking.end(RUN_STATUS[JobState.SUCCEEDED])
     finally:
+        # Also for a TerminationSignal, which is no Exception: the run stays open for the next attempt.
         tracking.close()
         shutil.rmtree(folder, ignore_errors=True)
 

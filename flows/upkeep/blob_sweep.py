@@ -38,6 +38,7 @@ PAGE = 1000
 """Hashes that one statement is asked about."""
 NAMED = 1000
 """So many rows without their bytes are reported one by one."""
+# A database that came out of a backup names what the blob store may have lost, and does not name what is newer.
 WARY = 7
 """While rows name bytes that are gone, orphans are kept for so many times the grace: the rows may be of another day."""
 UNFINISHED_WRITE_SECONDS = 86400.0
@@ -57,6 +58,7 @@ def sweep_blobs(stores: Stores) -> list[str]:
         for window in _windows(stores):
             faults += window.faults
             stores.database.run(_note(window, grace))
+        # Before anything is deleted: what is wrong with the rows decides how long orphans are kept.
         findings = _shortened(faults)
         if faults:
             _log().warning("%d rows lack their bytes: orphans are kept for %d times the grace", len(faults), WARY)
@@ -100,6 +102,8 @@ def _windows(stores: Stores) -> Iterator[_Window]:
     blobs, low = stores.blobs.list(), ""
     while low != references.BEHIND:
         sizes = {blob.sha256: blob.size for blob in islice(blobs, PAGE)}
+        # The listing comes in the order of names, so a page of blobs and the rows of its range can be compared one by
+        # one.
         high = references.BEHIND if len(sizes) < PAGE else f"{max(sizes)}{references.BEHIND}"
         faults = [
             fault
@@ -112,6 +116,7 @@ def _windows(stores: Stores) -> Iterator[_Window]:
 
 def _fault(stores: Stores, sha256: str, size: int, found: int | None) -> str | None:
     """What is wrong with a named blob; None when it was put after the listing, or its last row went since."""
+    # The listing was read page by page, and a put may have come after its page.
     if found is None and stores.blobs.exists(sha256):
         return None
     if not (rows := stores.database.run(references.naming(sha256))):
@@ -157,9 +162,12 @@ def _deletion(
 ) -> Script[bool]:
     # The one transaction that is open while another store works: what it holds is what must not be named meanwhile.
     yield from orphans.wait_for_the_blob_store()
+    # Somebody has named the bytes, or is about to: their put renewed the row first.
     if not (yield from hold):
         return False
     age = blobs.age_seconds(sha256)
+    # Its file is young though its row is old: a deletion that died before its commit, and bytes that were put again
+    # since.
     if age is not None and age < young_seconds:
         yield from orphans.renew(sha256)
         return False
@@ -167,6 +175,7 @@ def _deletion(
     if (yield from references.referenced([sha256])):
         yield from orphans.forget([sha256])
         return False
+    # Left only after the commit: an error on the way there puts the bytes back.
     until_committed.enter_context(blobs.removing(sha256))
     yield from orphans.forget([sha256])
     return age is not None

@@ -20,6 +20,7 @@ log = logging.getLogger("darkroom.pauses")
 def pause(database: Database, orchestrator: Orchestrator, flow: str) -> None:
     """Start no more runs of a flow; one that runs ends by itself. Raises PrefectUnavailable with the pause made all the
     same: the relay tells Prefect when it is back."""
+    # The row first: it holds also while Prefect does not answer, since whoever starts flows asks the row.
     database.run(pauses.add(flow, Switch.DARKROOM))
     follow(database, orchestrator)
 
@@ -36,6 +37,7 @@ def resume(database: Database, orchestrator: Orchestrator, flow: str) -> bool:
     return was or any(deployment.paused for deployment in deployments)
 
 
+# PrefectHQ/prefect#11107 asks that a deploy leave paused what is paused, #14529 for a switch that stops every start.
 def follow(database: Database, orchestrator: Orchestrator) -> None:
     """Bring rows and flags in line: a flag without a row is a pause made in Prefect's pages, and ends there too; what
     `darkroom pause` paused is paused in Prefect again, whoever cleared its flag."""
@@ -45,6 +47,8 @@ def follow(database: Database, orchestrator: Orchestrator) -> None:
         if deployment.paused and row is None:
             database.run(pauses.add(deployment.name, Switch.PREFECT))
             log.warning("%s was paused in Prefect", deployment.name)
+        # Whoever paused in Prefect's pages resumes there. A pause by command ends by command only, because every deploy
+        # clears Prefect's flag.
         elif not deployment.paused and row and row.paused_in is Switch.PREFECT:
             database.run(pauses.remove(deployment.name))
             log.warning("%s was resumed in Prefect", deployment.name)
@@ -59,4 +63,5 @@ def still_paused(database: Database, orchestrator: Orchestrator) -> set[str]:
     flags = {deployment.name: deployment.paused for deployment in orchestrator.deployments()}
     rows = database.run(pauses.every())
     kept = {row.flow for row in rows if row.paused_in is Switch.DARKROOM or row.flow not in flags}
+    # Asked before a deploy, which sets every flag to what prefect.yaml says.
     return kept | {name for name, paused in flags.items() if paused}

@@ -35,6 +35,7 @@ def wait_for_day(
     """
     wanted = as_of or datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
     deadline = time.monotonic() + limit_seconds
+    # Listening before the first look, so that a day that is finished in between still wakes this.
     with stores.database.connect() as listener:
         listener.execute("listen flow_partitions")
         while True:

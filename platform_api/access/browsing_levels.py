@@ -21,4 +21,5 @@ def read_browsing_levels(query: QueryParameters, viewer: Viewer, nsfw: int = 0) 
     Civitai.
     """
     level = query.number("browsingLevel", low=0, high=WITH_BLOCKED)
+    # Through the viewer last, so that no parameter shows levels that this viewer may not see.
     return viewer.browsing(level or nsfw or int(BrowsingLevel.PG))

@@ -60,6 +60,7 @@ class Reads:
         header = connection.headers.get("authorization", "")
         token = connection.query_params.get("token") if self.by_token else None
         connection.state.caller = None
+        # An empty token is one: a key that is sent and does not work is refused, not taken for no key.
         if header or token is not None:
             connection.state.caller = await _let_in(connection, handler, header or f"Bearer {token}")
             _check_scope(connection.state.caller, self.scope)
@@ -73,6 +74,8 @@ async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseR
         if not header:
             raise Unauthenticated(f"No API key. {HOW}")
         caller = await _authenticated(connection, _key_in(header))
+    # Counted for the address although the header names an account: else anybody could use up another's allowance by
+    # sending its key's id with a wrong secret.
     except (Unauthenticated, AccountBanned):
         await rate_limits.count(connection.scope, handler, None)
         raise
@@ -83,6 +86,7 @@ async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseR
 def _key_in(header: str) -> tuple[str, str]:
     scheme, _, text = header.partition(" ")
     parts = split_key(text.strip()) if scheme.lower() == "bearer" else None
+    # Before it reaches a query or a key in Valkey: an id has letters and digits only.
     if parts is None or not (parts[0].isascii() and parts[0].isalnum()):
         raise Unauthenticated(f"The Authorization header holds no Darkroom key. {HOW}")
     return parts

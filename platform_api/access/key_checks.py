@@ -35,7 +35,9 @@ class KeyChecks:
 
     def __init__(self, stores: AsyncStores) -> None:
         self._stores = stores
+        # Only that a key worked, not whose it is: a cached answer would let a revoked key in until it runs out.
         self._worked: TTLCache[str, None] = TTLCache(MAX_CACHED, CACHED_SECONDS)
+        # Weak, so that a lock goes with the last request that waits for it.
         self._first_asks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._used: dict[str, datetime] = {}
 
@@ -45,6 +47,7 @@ class KeyChecks:
         Raises Unauthenticated for any other, TooManyRequests when its address has sent too many of those: then Postgres
         is not asked.
         """
+        # Only the hash is kept here and counted in Valkey, never the secret.
         digest = hashlib.sha256(f"{key_id}_{secret}".encode()).hexdigest()
         if digest in self._worked:
             return await self._look_up(digest, key_id, secret)
@@ -58,6 +61,8 @@ class KeyChecks:
     async def _look_up_first(self, scope: Scope, digest: str, key_id: str, secret: str) -> tuple[ApiKey, Account]:
         address, failed = address_of(scope), self._stores.failed_keys
         limit = self._stores.settings.limits.failed_keys
+        # Counted before Postgres is asked, and taken back if it works: so many wrong keys at once cost no more than the
+        # limit.
         admission = await failed.admit(address, digest, limit)
         if admission.wait_seconds:
             message = f"Too many API keys that do not work came from this address: {limit:,} a minute are looked up."
@@ -65,6 +70,7 @@ class KeyChecks:
         try:
             found = await self._look_up(digest, key_id, secret)
         except Unauthenticated:
+            # It may have worked lately: the mark of that would let it past the count of its address for an hour.
             if limit:
                 await failed.forget(digest)
             raise
@@ -78,11 +84,13 @@ class KeyChecks:
 
     async def _look_up(self, digest: str, key_id: str, secret: str) -> tuple[ApiKey, Account]:
         found, now = await self._stores.database.run(accounts.authenticate(key_id)), datetime.now(UTC)
+        # Forgotten at once: a revoked key that was still known here would never be counted, however often it is sent.
         if found is None or not found[0].works(secret, now):
             self._worked.pop(digest, None)
             raise Unauthenticated("The API key is unknown, expired or revoked. Make one with: darkroom key create")
         self._worked[digest] = None
         last = found[0].last_used_at
+        # Once a minute for a key, and gathered: a row written with every read would cost more than the read.
         if last is None or last <= now - NOTED_EVERY:
             self._used[found[0].id] = now
         return found

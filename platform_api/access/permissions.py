@@ -24,6 +24,8 @@ def held_model(model_id: int, viewer: Viewer, *, renamed: bool = False) -> Scrip
     Its account comes first when it gets a name: whoever names models holds the account before the model.
     """
     if renamed:
+        # One order of locks for all writers, account before model: a test has a renaming and a publishing wait for each
+        # other.
         found = yield from catalog.model_by_id(model_id)
         yield from catalog.hold_names(found.account_id)
     model = yield from models.lock(model_id)
@@ -35,6 +37,7 @@ def held_version(version_id: int, viewer: Viewer) -> Script[tuple[Model, ModelVe
     """A version to change, and its model. Raises NotFound, Gone, NotAllowed."""
     found = yield from catalog.version_by_id(version_id)
     model = yield from models.lock(found.model_id)
+    # Read again under the model's lock, which is what holds its versions still.
     version = yield from catalog.version_by_id(version_id)
     check_changed(viewer, version_facts(model, version))
     return model, version

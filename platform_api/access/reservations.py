@@ -17,6 +17,7 @@ from storage.stores import AsyncStores
 
 STEP = 16 * 1024 * 1024
 """Bytes that a sender who has not said how many come is granted at once."""
+# Often enough to be there when one renewal is missed, or five.
 RENEWED_SECONDS = 600.0
 """A reservation that is not renewed is forgotten after an hour: its process died."""
 
@@ -42,7 +43,9 @@ class Reservation:
         await self._stores.free_space.check()
         if total > self._size:
             try:
+                # In steps, so that a stream of unknown length asks Postgres once for each 16 MiB, not for each piece.
                 await self._ask(total + STEP - total % STEP)
+            # The next step does not fit any more, but what has come so far may.
             except QuotaExceeded:
                 await self._ask(total)
         elif time.monotonic() >= self._renew_at:
@@ -55,6 +58,7 @@ class Reservation:
     def redeem(self) -> Script[None]:
         """For the transaction that writes the rows. Raises Unauthenticated and AccountBanned when the key that the
         bytes were sent with does not work any more."""
+        # In the transaction of the rows: a key that was revoked while the bytes came must not make anything any more.
         yield from accounts.check_works(self._caller.key.id)
         yield from self.release()
 
@@ -83,4 +87,5 @@ async def reserving(
         yield reservation
     finally:
         with suppress(StoreFailure):  # then it is forgotten after an hour
+            # Shielded, as a client that goes away cancels the request in the middle of this.
             await asyncio.shield(stores.database.run(reservation.release()))

@@ -88,10 +88,12 @@ class Keys(Controller):
         has 100 working keys at most.
         """
         name, scopes = kept(data)["name"], list(dict.fromkeys(data.scopes))
+        # Else a key could make itself a stronger one.
         _check_gives(caller.key, scopes)
         made = make_key()
         expires_at = _expiry(caller.key, data.expires_at)
         asking = caller.key.id
+        # No Idempotency-Key here: a repeat would have to be answered with the secret, which is not kept.
         row = await stores.database.run(
             lambda: accounts.make_key(caller.account_id, made, name, scopes, expires_at, made_by=asking)
         )
@@ -107,6 +109,7 @@ class Keys(Controller):
     async def revoke(self, stores: AsyncStores, caller: Caller, key_id: str) -> None:
         """It and the keys that it made, and those that they made, are refused from the next request on. A key may
         revoke itself: this request is answered, the next is not."""
+        # Postgres refuses NUL in a text with an error of its own; no key has such an id.
         if has_control_characters(key_id):
             raise NotFound("No key has an id with control characters.")
         await stores.database.run(lambda: accounts.revoke_key(key_id, caller.account_id))

@@ -154,6 +154,7 @@ class People(Controller):
             found = await stores.database.run(accounts.users(numbers=ids))
         elif text is not None:
             found = await stores.database.run(accounts.find_users(text, DEFAULT_NUMBERED))
+        # Nobody is told who is banned.
         active = [one for one in found if one.status is AccountStatus.ACTIVE]
         users = UserList(items=[UserItem(id=one.number, username=one.name) for one in active])
         return answer(request, users, ignored=query.ignored)
@@ -170,6 +171,7 @@ class People(Controller):
         return Me(
             id=account.number,
             username=account.name,
+            # Civitai's clients read these; there are no tiers and no members here.
             tier="free",
             status=account.status,
             is_member=False,
@@ -208,6 +210,7 @@ class People(Controller):
 
         def script() -> Script[tuple[list[Model], list[ModelView]]]:
             found = yield from catalog.list_models(caller.account_id, before=before, limit=limit + 1)
+            # Own models too: one that a moderator took down is not shown to its owner either.
             seen = [model for model in found[:limit] if may(viewer, model_facts(model)).see]
             parts = yield from read_parts(seen, viewer)
             return found, [model_view(model, parts, where) for model in seen]

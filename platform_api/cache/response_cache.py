@@ -31,6 +31,7 @@ from storage.settings import Settings
 CACHE_SECONDS = "cache_seconds"
 MODEL_SECONDS, LIST_SECONDS, PEOPLE_SECONDS = 600, 30, 120
 """How long an answer is kept at most. Lists of a period move with the clock, so they are the shortest."""
+# Keys are kept, too: bounded, they fit into the 2,000 bytes that an entry counts beside its body.
 MAX_KEY = 1000
 _KEPT = "kept"
 Headers = list[tuple[bytes, bytes]]
@@ -72,17 +73,24 @@ class ResponseCache:
             return None
         host = b""
         for name, value in scope["headers"]:
+            # A route for everybody shows owners more: what a key sees must never be given to anybody else.
             if name == b"authorization":
                 return None
+            # Only known hosts are part of the key, as only those stand in the answers' addresses: a made-up one would
+            # be a new entry each time.
             if name == b"host" and value in self._allowed_hosts:
                 host = value
         path, query = scope["raw_path"], scope["query_string"]
         if len(path) + len(query) > MAX_KEY:
             return None
+        # Host and scheme, since links in the answer begin with them. The query as it is sent: another order is another
+        # entry, which costs a reading and is never wrong.
         return path, query, host, scope["scheme"]
 
     async def find(self, key: Key) -> CachedResponse | None:
         """The answer, when it still holds. Raises StoreUnavailable."""
+        # Asked for each answer, in one small statement for all requests of this moment: a time to live would show what
+        # was hidden a second ago.
         await self.watch.look()
         known = self._responses.get(key)
         if known is None or known.until < time.monotonic() or not self.watch.holds(known.moment, known.dependencies):
@@ -100,6 +108,8 @@ class ResponseCache:
         under_way = self._building.get(key)
         if under_way is not None:
             self.counts["waited"] += 1
+            # Otherwise a list that has just changed would be built by every request that comes before the first is
+            # done.
             await under_way.wait()
             yield False
             return
@@ -107,12 +117,14 @@ class ResponseCache:
         try:
             yield True
         finally:
+            # Before the others are woken: one that finds nothing kept may then be the next to build.
             del self._building[key]
             done.set()
 
     def keep(self, key: Key, response: CachedResponse) -> None:
         """Keep an answer. One whose reading began earlier than that of the kept one is refused."""
         known = self._responses.get(key)
+        # Two may build at once, and the slower one may have read first.
         if known is not None and known.moment > response.moment:
             self.counts["refused"] += 1
             return
@@ -162,9 +174,11 @@ def cache_responses(app: ASGIApp) -> ASGIApp:
             return
         cache = cast(ResponseCache, scope["litestar_app"].state.response_cache)
         key = cache.key_of(cast(HTTPScope, scope))
+        # A search's answer rests on the index as well, and the watch knows of rows only.
         if key is None or rate_limits.kind_of(scope, handler) is rate_limits.RateKind.SEARCHES:
             await app(scope, receive, send)
             return
+        # Before the answer: a kept one must count like any other. The guard does not count it again.
         await rate_limits.count(scope, handler, None)
         try:
             if (found := await cache.find(key)) is not None:
@@ -174,8 +188,11 @@ def cache_responses(app: ASGIApp) -> ASGIApp:
                 if not first and (found := await cache.find(key)) is not None:
                     await _send(found, cast(HTTPScope, scope), send)
                     return
+                # The moment from before the reading: a change that comes while the rows are read makes the answer
+                # outdated, not fresh.
                 scope["state"][_KEPT] = CachePlace(cache, key, cache.watch.moment, seconds)
                 await app(scope, receive, send)
+        # Uncached, the handler says by itself which store is unavailable.
         except StoreUnavailable:
             await app(scope, receive, send)
 
@@ -184,9 +201,11 @@ def cache_responses(app: ASGIApp) -> ASGIApp:
 
 async def _send(response: CachedResponse, scope: HTTPScope, send: Send) -> None:
     if response.absence is not None:
+        # Raised, not sent: the error's body has this request's own id and address.
         raise NotFound(response.absence)
     unchanged = any(name == b"if-none-match" and _names(value, response.etag) for name, value in scope["headers"])
     body = b"" if unchanged else response.body
+    # The body's length only now: a 304 has none.
     headers = [*response.headers, (b"content-length", str(len(body)).encode())]
     await send(cast(Message, {"type": "http.response.start", "status": 304 if unchanged else 200, "headers": headers}))
     await send(cast(Message, {"type": "http.response.body", "body": body, "more_body": False}))

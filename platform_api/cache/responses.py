@@ -31,22 +31,27 @@ def answer(
 
     With its `dependencies` it is kept here, too, where the route is cached: it must be what anybody is shown.
     """
+    # Encoded here and not by the framework: its hash is the validator, and the same bytes are kept.
     body = msgspec.json.encode(content)
+    # Of the bytes, not of a revision: what is shown also depends on the reader, the host and the counts.
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     keyed = "authorization" in request.headers
     whole = {
         "ETag": etag,
         "Cache-Control": f"{'private' if keyed else 'public'}, max-age=0, must-revalidate",
+        # A proxy must not give one reader's answer to another; links in it begin with the host that was asked.
         "Vary": "Authorization, Host",
         **(headers or {}),
     }
     if ignored:
+        # Names that the client has sent, in a header: quoted and cut, or they could end it.
         whole[IGNORED] = ", ".join(quote(name[:60], safe="") for name in ignored[:50])
     if dependencies is not None:
         sent = [(b"content-type", b"application/json"), *((n.lower().encode(), v.encode()) for n, v in whole.items())]
         response_cache.keep(request.scope, sent, body, etag, dependencies)
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if etag in known or "*" in known:
+        # The type is for the document; what goes out is bytes already.
         return Response(cast(T, b""), status_code=304, media_type="application/json", headers=whole)
     return Response(cast(T, body), media_type="application/json", headers=whole)
 

@@ -28,6 +28,7 @@ PIECE = 256 * 1024
 WITHIN_SECONDS = 60.0
 """How long the next piece of a download that has begun waits for a thread: cutting it off helps nobody."""
 Guard: TypeAlias = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
+# 18 digits, or `int` of a header would be made of as many as somebody sends.
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -89,6 +90,7 @@ async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Dow
         "Content-Disposition": attachment(wanted.name),
         **(wanted.headers or {}),
     }
+    # Before the range (RFC 9110, 13.2.2).
     known = request.headers.get("if-none-match")
     if known is not None and _names(known, wanted.etag):
         return Response(b"", status_code=304, media_type=wanted.media_type, headers=headers)
@@ -100,6 +102,7 @@ async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Dow
     if request.method == HttpMethod.HEAD:
         return Response(b"", status_code=status, media_type=wanted.media_type, headers=headers)
     threads = cast(AsyncStores, request.app.state.stores).pools.blob_reads
+    # Opened before the first header goes out: bytes that are missing are still an answer with a status.
     stream = await threads.run(blobs.open, wanted.sha256)
     pieces = _whole(threads, stream, wanted) if span is None else _part(threads, stream, span)
     return _TypedStream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)
@@ -119,9 +122,11 @@ def asked_range(header: str | None, if_range: str | None, wanted: Download) -> S
 
     Raises RangeNotSatisfiable when it begins behind the end.
     """
+    # Another version's range is answered with the whole (RFC 9110, 13.1.5): joined to the old part it would be no file.
     if header is None or (if_range is not None and if_range.strip() != wanted.etag):
         return None
     match = _RANGE.fullmatch(header.strip())
+    # Several ranges, or another unit: a server may ignore Range, and then clients take the whole.
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:
@@ -190,6 +195,7 @@ async def _part(threads: ThreadPool, stream: BinaryIO, span: Span) -> AsyncGener
         return stream.read(min(PIECE, left))
 
     try:
+        # A part is not checked against the hash, which is of the whole.
         await threads.go_on(lambda: stream.seek(span.first), WITHIN_SECONDS)
         while left and (piece := await threads.go_on(read, WITHIN_SECONDS)):
             left -= len(piece)

@@ -30,6 +30,7 @@ def answering_head(app: Litestar) -> ASGIApp:
 
 def _stands_for_get(app: Litestar, path: str) -> bool:
     """Whether the route at `path` has GET and not HEAD."""
+    # Litestar's own look-up, since only it knows which of several patterns a path belongs to.
     route_of = cast(Any, app.asgi_router).handle_routing
     try:
         route_of(path=normalize_path(path), method="HEAD")

@@ -34,8 +34,10 @@ EXPOSED = (
 """What a page's script may read of an answer."""
 
 SAFE: Mapping[str, str] = {
+    # What others have uploaded may be a page: opened in a tab, it must run nothing under this origin.
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
+    # The default is the safe one: a route that may be kept says so.
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -49,6 +51,7 @@ CROSS_ORIGIN: Mapping[str, str] = {"Access-Control-Expose-Headers": ", ".join(EX
 PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, *",  # the star leaves Authorization out
+    # Chromium keeps a preflight for no longer.
     "Access-Control-Max-Age": "7200",
 }
 """What a browser asks before requests that are not plain, by OPTIONS."""
@@ -61,6 +64,8 @@ def request_id(scope: Scope) -> str:
     if isinstance(known, str):
         return known
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    # Only plain ids: it goes into log lines, tags and the answer's header, where a line's end would be another line or
+    # header.
     state["request_id"] = sent if _PLAIN_ID.fullmatch(sent) else secrets.token_hex(8)
     return str(state["request_id"])
 
@@ -88,6 +93,7 @@ async def complete_headers(message: Message, scope: Scope) -> None:
         (_REQUEST_ID, identity.encode()),
         *(pair for pair in _SAFE if pair[0] not in present),
         *(_PREFLIGHT if method == "OPTIONS" else _encoded(rate_headers(scope))),
+        # Only to pages: other clients are spared the list.
         *(_CROSS_ORIGIN if any(name == b"origin" for name, _ in scope["headers"]) else ()),
     ]
     state = cast(dict[str, Any], scope["state"])

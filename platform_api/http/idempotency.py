@@ -57,7 +57,9 @@ def created_once(
     def answer() -> Script[str]:
         return msgspec.json.encode((yield from make)).decode()
 
+    # Of what was read, in sorted order: the same request with its fields in another order is the same.
     digest = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+    # The bytes of the first answer are kept, since what is made may have changed by the time of the repeat.
     body = (yield from idempotency.once(account_id, checked_key(key), digest, answer())).encode()
     made = msgspec.json.decode(body, type=_Placed)
     location = place.format(id=made.id, url=made.url)

@@ -58,6 +58,7 @@ def read_strictly(body: bytes, kind: type[msgspec.Struct]) -> None:
 
 def _faults(content: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, str]:
     known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    # Each field by itself, because msgspec stops at the first one that is wrong.
     faults = {name: f"there is no such field; there are: {', '.join(known)}" for name in content if name not in known}
     for name, field in known.items():
         if name not in content:
@@ -113,4 +114,5 @@ def has_control_characters(text: str, *, lines: bool = False) -> bool:
 
 
 def _shown(name: str) -> str:
+    # The client's own text comes back in the error and in logs: it must be short and printable.
     return name[:100].encode("ascii", "backslashreplace").decode()

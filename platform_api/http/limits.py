@@ -42,12 +42,14 @@ class ConcurrencyLimit:
     @asynccontextmanager
     async def hold(self, holder: Hashable) -> AsyncGenerator[None]:
         """Hold one slot. Raises TooManyRequests when there is none left."""
+        # Looked at and taken without an await in between: one event loop needs no lock.
         self.check(holder)
         self._held[holder] += 1
         try:
             yield
         finally:
             self._held[holder] -= 1
+            # Or the counter would keep an entry for every account that ever came.
             if not self._held[holder]:
                 del self._held[holder]
 
@@ -60,6 +62,7 @@ def write_cursor(*parts: object) -> str:
 def end_of_page(found: Sequence[T], limit: int, place: Callable[[T], tuple[object, ...]]) -> str | None:
     """The cursor of the page after the first `limit` of what was found; None when no more was. `place` is where the
     next page goes on after."""
+    # Callers read one more than the limit: that it is there says that there is another page, without a count.
     return write_cursor(*place(found[limit - 1])) if len(found) > limit else None
 
 

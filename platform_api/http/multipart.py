@@ -81,6 +81,7 @@ class Expected:
     advice: str
 
 
+# The second is what Windows calls it.
 _ZIPS = ("application/zip", "application/x-zip-compressed")
 PHOTOS = Expected(
     _ZIPS, {"name": 4 * _MAX_NAME}, "Send multipart/form-data with a boundary, or a zip as application/zip."
@@ -108,10 +109,12 @@ async def staging_folder(stores: AsyncStores) -> AsyncGenerator[Path]:
     try:
         yield folder
     except OSError as error:
+        # Whatever step inside finds no room: a full disk is answered 507, and is not taken for a bad image.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise store_error(error, STAGING) from error
         raise
     finally:
+        # Shielded, because a client that leaves cancels the request in the middle of this.
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
@@ -124,6 +127,7 @@ def sweep_staging(settings: Settings) -> None:
     """Remove what processes that were killed left in the staging folder."""
     root = staging_root(settings)
     for folder in root.iterdir() if root.exists() else ():
+        # Other processes of the API may be filling a folder at this moment.
         if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -179,6 +183,7 @@ class _Form:
 
     def __init__(self, folder: Path, limits: UploadSettings, texts: Mapping[str, int], threads: ThreadPool) -> None:
         self.upload = Upload([], {})
+        # One more than may come, so that the refusal of one too many is ours, with its reason, and not the parser's.
         self.max_parts = limits.max_images + len(texts) + 1
         self._folder, self._limits, self._texts, self._threads = folder, limits, texts, threads
         self._sink: BinaryIO | None = None
@@ -206,6 +211,7 @@ class _Form:
         self._name = plain_name(filename) or f"photo-{position + 1}"
         archive = self._name.lower().endswith(".zip")
         self._left = self._limits.max_upload_bytes if archive else self._limits.max_image_bytes
+        # A name of ours: the sender's is only shown, and never a path.
         path = self._folder / f"received-{position:06}"
         self.upload.files.append(ReceivedFile(self._name, path, archive))
         self._sink = path.open("wb")
@@ -239,6 +245,7 @@ class _Form:
 
 async def _receive_form(body: Body, boundary: str, form: _Form) -> Upload:
     try:
+        # strict: unusual input, such as no browser sends, is an error and is not guessed at.
         parser = PushMultipartParser(boundary, max_segment_count=form.max_parts, strict=True)
         async for piece in body.pieces():
             for event in parser.parse(piece):

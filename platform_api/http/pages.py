@@ -33,6 +33,7 @@ def page_metadata(path: str, cursor: str | None, query: Mapping[str, object]) ->
     """The metadata of a page of `path` that ends at `cursor`; `query` is what else the next request must say."""
     if cursor is None:
         return PageMetadata(next_cursor=None, next_page=None)
+    # Not quoted: cursors are base64url, and the rest are numbers and words of ours.
     rest = "".join(f"&{name}={value}" for name, value in query.items() if value is not None)
     return PageMetadata(next_cursor=cursor, next_page=f"{path}?cursor={cursor}{rest}")
 

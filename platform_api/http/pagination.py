@@ -70,6 +70,8 @@ def read_page_request(query: QueryParameters, settings: ApiSettings, *, maximum:
     limit = query.number("limit", low=0, high=maximum)
     page, text = query.number("page"), query.text("cursor")
     requested = PageRequest(default if limit is None else limit, page, cursors.read(text, settings) if text else None)
+    # Rows before an offset are read and thrown away, so the cost of a page grows with its number; cursors go on behind
+    # a row.
     if requested.cursor is None and page is not None and page * requested.limit > DEEPEST:
         raise TooManyPages(f"Numbered pages end at item {DEEPEST:,}. Go on with metadata.nextCursor.")
     return requested
@@ -134,6 +136,7 @@ def read_numbers(query: QueryParameters) -> tuple[int, int, str | None]:
     limit, page = query.number("limit", low=0, high=MAX_NUMBERED), query.number("page") or 1
     text = query.text("query")
     query.check()
+    # A limit of 0 means all that a page can have, as at Civitai.
     limit = DEFAULT_NUMBERED if limit is None else limit or MAX_NUMBERED
     if page > 1 and page * limit > DEEPEST * 10:
         raise TooManyPages(f"Numbered pages end at item {DEEPEST * 10:,}. Narrow the list down with query.")

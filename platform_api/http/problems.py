@@ -232,11 +232,14 @@ def _headers(error: errors.DarkroomError) -> dict[str, str]:
     match error:
         case errors.TooManyRequests():
             return {"Retry-After": str(error.retry_after)}
+        # Before StoreUnavailable, which it is: run again already, it is soon free. A StatementTimeout is none, and has
+        # no Retry-After: the same statement would take as long again.
         case errors.TransactionConflict():
             return {"Retry-After": "1"}
         case errors.StoreUnavailable() | errors.SealBroken():
             return {"Retry-After": str(RETRY_SECONDS)}
         case errors.Unauthenticated():
+            # RFC 9110 asks for it with each 401.
             return {"WWW-Authenticate": 'Bearer realm="darkroom"'}
         case ProtocolRefusal():
             return error.headers

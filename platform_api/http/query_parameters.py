@@ -33,6 +33,7 @@ class QueryParameters:
     def __init__(self, request: Request[Any, Any, Any]) -> None:
         self._given: dict[str, list[str]] = {}
         for name, value in request.query_params.multi_items():
+            # axios and PHP write lists as `types[]=`.
             self._given.setdefault(str(name).removesuffix("[]"), []).append(str(value))
         self._kept: list[tuple[str, str]] = []
         self._read: set[str] = set()
@@ -50,6 +51,7 @@ class QueryParameters:
 
     def text(self, name: str, *others: str) -> str | None:
         """One text; None when it is not given or empty."""
+        # Given twice with one value is no contradiction: clients send an old and a new name of the same.
         found = list(dict.fromkeys(value for alias in (name, *others) for value in self._take(alias) if value))
         if len(found) > 1:
             self._faults[name] = "is given more than once, with different values"
@@ -113,12 +115,15 @@ class QueryParameters:
         if any(has_control_characters(value) or len(value) > MAX_LENGTH for value in values):
             self._faults[name] = f"must not hold control characters or more than {MAX_LENGTH:,} characters"
             return []
+        # Only what a route has read goes on to the next page's address.
         self._kept += [(name, value) for value in values if (name, value) not in self._kept]
         return values
 
     def _number(self, name: str, text: str, low: int, high: int) -> int:
+        # `isdigit` alone takes digits of other scripts, and `int` of a long text is quadratic.
         if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
             self._faults[name] = f"expected a whole number from {low:,} to {high:,}"
+            # Some number, so that the reading goes on and finds the other faults; `check` comes before it is used.
             return low
         return int(text)
 

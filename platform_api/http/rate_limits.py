@@ -42,12 +42,14 @@ class RateKind(StrEnum):
 async def count(scope: Scope, handler: BaseRouteHandler, account_id: UUID | None) -> None:
     """Count one request, once, for its account, or for its address when it has none. Raises TooManyRequests."""
     state = _state(scope)
+    # The cache counts before the guard does, and a key that fails is counted where it fails: once for a request.
     if _RATE in state:
         return
     stores = cast(AsyncStores, scope["litestar_app"].state.stores)
     kind = kind_of(scope, handler)
     limit = cast(int, getattr(stores.settings.limits, kind))
     who = f"address:{address_of(scope)}" if account_id is None else f"account:{account_id}"
+    # Kept in the request before the refusal is raised: the answer to it has the headers, too.
     state[_RATE] = verdict = await stores.rate_limits.count(Allowance(f"{kind}:{who}", limit)) if limit else None
     if verdict is not None and not verdict.admitted:
         of_address = "this address; with an API key you have an allowance of your own"

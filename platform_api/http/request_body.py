@@ -48,6 +48,7 @@ class Body:
     def declared_length(self) -> int | None:
         """What the client says that it will send; None when it does not."""
         declared = self._request.headers.get("content-length", "")
+        # 20 digits are too many for any limit, and Python refuses to read thousands.
         return int(declared[:20]) if declared.isdigit() else None
 
     def check_declared_length(self) -> None:
@@ -99,6 +100,7 @@ class Body:
         """Take no more bytes: the process stops."""
         self._stopped = True
         if self._silence is not None:
+            # Wakes a read that is waiting for bytes; a flag alone would be seen with the next piece.
             self._silence.reschedule(asyncio.get_running_loop().time())
 
     async def drain(self) -> None:
@@ -106,6 +108,7 @@ class Body:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 dropped = 0
+                # Bounded in bytes as well as in time: a client that was refused for its size must not send it all.
                 while dropped <= self._limit and (piece := await self._next()) is not None:
                     dropped += len(piece)
         except (TimeoutError, TooSlow, MalformedBody):
@@ -117,6 +120,8 @@ class Body:
         if self._stopped:
             raise ShuttingDown(_GOES_ON)
         try:
+            # For each piece, not for the whole: a slow line may take hours for a model, a silent one holds a slot for
+            # nothing.
             async with asyncio.timeout(SILENT_SECONDS) as self._silence:
                 return await anext(self._stream)
         except StopAsyncIteration:
@@ -127,6 +132,7 @@ class Body:
             if self._stopped:
                 raise ShuttingDown(_GOES_ON) from error
             raise TooSlow(f"No bytes came for {SILENT_SECONDS:.0f} s. Send the upload again.") from error
+        # Litestar's word for a client that has left is an InternalServerException, a 500.
         except HTTPException as error:
             self._ended = True
             raise MalformedBody("The body ended before it was whole. Send the upload again.") from error

@@ -42,6 +42,7 @@ def logging_requests(app: ASGIApp) -> ASGIApp:
         cut: str | None = None
         try:
             await app(scope, receive, send)
+        # Also a cancellation: a client that went away has its line, too.
         except BaseException as error:
             cut = type(error).__name__
             raise

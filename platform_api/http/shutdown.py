@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Generator
 from types import FrameType
 
+# Below uvicorn's ten, so that what has come can still be marked and answered.
 UPLOAD_SECONDS = 4.0
 CLOSING_EVENT = b'event: closing\ndata: {"reason": "shutting_down"}\n\n'
 """The last words of a stream: its client connects again, to the next process, and goes on after the last id."""
@@ -54,6 +55,7 @@ class Stopping:
     def ending(self, end: Callable[[], None]) -> Generator[None]:
         """Call this when an upload shall take no more bytes."""
         self._uploads.add(end)
+        # An upload that begins during the stop.
         if self._uploads_end:
             end()
         try:
@@ -63,6 +65,7 @@ class Stopping:
 
     def _end_uploads(self) -> None:
         self._uploads_end = True
+        # A copy, as an upload that ends takes itself out of the set.
         for end in list(self._uploads):
             end()
 
@@ -75,11 +78,15 @@ def hearing_signals(stopping: Stopping) -> Generator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
+    # Kludex/uvicorn#451: an application is told to stop only after its last connection, so the signal itself has to be
+    # heard.
     before = {one: signal.getsignal(one) for one in _SIGNALS}
 
     def heard(number: int, frame: FrameType | None) -> None:
+        # A signal interrupts whatever runs, also the loop's own code: only this call is safe there.
         loop.call_soon_threadsafe(stopping.begin)
         handler = before[signal.Signals(number)]
+        # SIG_DFL and SIG_IGN are numbers.
         if callable(handler):
             handler(number, frame)
 

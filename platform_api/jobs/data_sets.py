@@ -275,6 +275,7 @@ async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threa
 
 def _keep(blobs: BlobStore, staged: Sequence[Staged], measured: Sequence[CanonicalImage]) -> list[DataSetImage]:
     """Bytes before rows: every photo of an upload that passed as a whole. Raises UploadRefused for copies of one."""
+    # Of the canonical bytes: one photo as JPEG and as PNG, or under two names, is one.
     if len({_digest(photo.target) for photo in staged}) < MIN_IMAGES:
         raise UploadRefused("too_few_images", f"All photos are the same one. Send different ones. {_ADVICE}")
     images: list[DataSetImage] = []

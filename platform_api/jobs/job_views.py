@@ -124,6 +124,7 @@ def links(kind: JobKind, job_id: UUID) -> JobLinks:
 def submitted(job: Job) -> Response[SubmittedJob]:
     """The answer to a request for work: 202 and where to follow it."""
     where = links(job.kind, job.id)
+    # The state that it had, not the one it has: a repeat after days still answers with the same bytes.
     content = SubmittedJob(
         id=job.id, kind=job.kind, state=JobState.SUBMITTED, submitted_at=job.submitted_at, links=where
     )
@@ -178,6 +179,7 @@ def read_detail(job_id: UUID, account_id: UUID, kind: JobKind) -> Script[tuple[J
     if pace is None:
         return job, ahead, None
     done = job.progress.step if job.progress is not None and job.progress.phase == "fit" else 0
+    # Assumes that the jobs ahead are as long as this one.
     return job, ahead, round(pace * (steps * (1 + (ahead or 0)) - min(done, steps)), 1)
 
 

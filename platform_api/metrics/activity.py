@@ -24,6 +24,7 @@ from storage.records.metrics.activity import MAX_ACTIVITIES, Act, Counted, Metri
 from storage.records.policy.viewers import viewer_of
 from storage.stores import AsyncStores
 
+# 1,000 acts do not fit into the 64 KiB of other bodies.
 MAX_BODY_BYTES = 1024 * 1024
 
 
@@ -119,6 +120,8 @@ class ActivityResource(Controller):
         """
         acts = [_act(n, act) for n, act in enumerate(data.activities)]
         source = f"account {caller.account_id}"
+        # With the viewer: an act about what the caller does not see is refused as one about nothing, or it would tell
+        # both apart.
         batch = await stores.database.run(lambda: activity.ingest(source, acts, viewer=viewer_of(caller.account)))
         return CountedBatch(
             batch_id=batch.id,

@@ -53,6 +53,7 @@ class ActivityBuffer:
                 except StoreFailure as error:
                     LOG.warning("%d counted acts wait: %s", len(self._acts), error)
                     return
+                # After the commit, and only those: others came while it was under way.
                 del self._acts[: len(batch)]
             if self._dropped:
                 LOG.error("%d acts were not counted: Postgres was unavailable for too long", self._dropped)

@@ -153,6 +153,7 @@ def _read_day(query: QueryParameters, today: date) -> date | None:
     if text is None:
         return None
     try:
+        # `fromisoformat` also takes week dates and dates without dashes.
         day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
         day = None

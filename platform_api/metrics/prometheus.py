@@ -138,6 +138,8 @@ _DUTIES: tuple[tuple[str, str, Callable[[DutyReport], float]], ...] = (
 
 def exposed(state: State, others: FlowFigures | None = None) -> bytes:
     """The figures in Prometheus' text format; without those of other processes while Postgres is unavailable."""
+    # One for each answer: described, it would collect everything twice, and the global one has figures of other
+    # libraries.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Figures(state, others or FlowFigures()))
     return generate_latest(registry)

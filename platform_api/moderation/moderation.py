@@ -59,6 +59,8 @@ class Moderation(Controller):
         reason, where = kept(data)["reason"], addresses(request, stores.settings.api)
 
         def script() -> Script[ModelView]:
+            # In this order: what the caller does not see is not found, before it could learn that only a moderator may
+            # do this.
             model = yield from held_model(model_id, viewer)
             check_moderator(viewer)
             if model.mode is ModelMode.TAKEN_DOWN:

@@ -39,8 +39,10 @@ def respond(
 
     Raises TooManyRequests when the account follows too many streams at once.
     """
+    # Here, while a refusal can still be a status: the stream itself takes its slot only when it begins to send.
     streams.check(account.id)
     content = allowed(follow(stores, announcements, streams, account, after))
+    # nginx would otherwise gather the events into larger pieces.
     return Stream(content, media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
 
 
@@ -56,18 +58,22 @@ async def follow(
             spoke = looked = clock.time()
             sent = after
             while True:
+                # Before looking: what is announced from here on wakes the wait below.
                 waiter.woken.clear()
                 if waiter.stopping.begun:
                     yield CLOSING_EVENT
                     return
                 if waiter.news or clock.time() - looked >= announcements.look_seconds:
                     looked, waiter.news = clock.time(), False
+                    # Without Last-Event-ID it begins behind the newest one there is, whose id is said at once: a client
+                    # that connects again goes on from there.
                     if sent is None:
                         sent = await _begin(stores, account.number)
                         if sent is not None:
                             yield b"id: %d\nretry: 2000\n\n" % sent
                     else:
                         found = await _look(stores, account.number, sent)
+                        # A full page: look again at once.
                         waiter.news = len(found) == MAX_AT_ONCE
                         for one in found:
                             spoke, sent = clock.time(), one.id

@@ -179,6 +179,7 @@ def _read(query: QueryParameters, kind: Kind, viewer: Viewer) -> tuple[SearchQue
 
 
 def _read_values(query: QueryParameters, kind: Kind) -> dict[Facet, tuple[str, ...]]:
+    # Functions, so that only the filters of this kind are read: those of another then count as ignored, and are named.
     readers: dict[Facet, Callable[[], tuple[str, ...] | None]] = {
         Facet.TYPE: lambda: query.choices(ModelType, "types"),
         Facet.BASE_MODEL: lambda: query.words("baseModels", "baseModel"),
@@ -203,6 +204,7 @@ def _moment(query: QueryParameters, name: str) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        # In whole numbers: a float of seconds, times a million, would be off by one now and then.
         return (moment - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError):
         query.fault(name, "expected a date such as 2026-11-24 or 2026-11-24T08:00:00Z")

@@ -83,6 +83,7 @@ async def found(
 
 
 def _images(page: SearchPage, levels: int, where: Addresses, with_meta: bool) -> Script[list[ListedImage]]:
+    # The index may be seconds behind: rows decide what is shown.
     listed = yield from images.listed(page.ids)
     rows = yield from images.shown([identity for identity in page.ids if identity in listed])
     return [listed_image(image, where, with_meta) for image in rows if image.nsfw_level & levels]

@@ -84,6 +84,7 @@ class Announcements:
         finally:
             self._streams -= 1
             self._waiting[subject].discard(waiter)
+            # Or the dictionary would grow by every job that was ever followed.
             if not self._waiting[subject]:
                 del self._waiting[subject]
 
@@ -92,10 +93,12 @@ class Announcements:
         failures = 0
         while True:
             try:
+                # Outside of the pool: `listen` belongs to one session, which is held for as long as the process lives.
                 async with await self._database.connect() as connection:
                     for channel in CHANNELS:
                         await connection.execute(f"listen {channel}".encode())
                     failures = 0
+                    # Whoever waits looks once: announcements that came while nobody listened are lost.
                     for subject in list(self._waiting):
                         self._announce(subject)
                     async for announcement in connection.notifies():
@@ -134,7 +137,9 @@ async def respond(
     """
     if job.state in TERMINAL and not await stores.database.run(outbox.of_subject(_subject(job), after)):
         return Response(None, status_code=204)
+    # Here, while a refusal can still be a status: the stream itself takes its slot only when it begins to send.
     streams.check(job.account_id)
+    # nginx would otherwise gather the events into larger pieces.
     headers = {"X-Accel-Buffering": "no"}
     content = allowed(follow(stores, announcements, streams, job, after))
     return Stream(content, media_type=EVENT_STREAM, headers=headers)
@@ -194,6 +199,7 @@ class _News:
         clock = asyncio.get_running_loop()
         spoke = looked = clock.time()
         while not self._ended:
+            # Before looking: what is announced from here on wakes the wait below.
             self._waiter.woken.clear()
             if self._waiter.stopping.begun:
                 yield CLOSING_EVENT
@@ -216,6 +222,7 @@ class _News:
 
     async def _look(self) -> list[OutboxRow]:
         """New events; notes when the job has ended. None while Postgres is unavailable: the stream outlives that."""
+        # Before the statement, so that news that come while it runs are not forgotten.
         self._waiter.news = False
         try:
             # Shielded: a client that leaves would otherwise break the pool's connection in the middle of a statement.
@@ -229,6 +236,7 @@ class _News:
         return rows
 
     def _newer(self) -> Script[tuple[list[OutboxRow], Job]]:
+        # The row before the events: a job that ends in between has its last event among those that are read.
         job = yield from jobs.get(self._job.id)
         return (yield from outbox.of_subject(_subject(self._job), self._after)), job
 

@@ -51,6 +51,7 @@ class StreamKeys:
             lost = await self._database.run(accounts.not_working(list(self._open)))
         for key_id, reason in lost.items():
             for ending in self._open.get(key_id, ()):
+                # A future takes a result once; the stream may be about to end already.
                 if not ending.done():
                     ending.set_result(reason)
 
@@ -76,12 +77,14 @@ class StreamKeys:
                     yield piece
             finally:
                 if following is not None and not following.done():
+                    # Waited for before the generator is closed: one that runs cannot be.
                     following.cancel()
                     await asyncio.wait({following})
                 await content.aclose()
 
     @contextlib.contextmanager
     def _following(self, key_id: str) -> Generator[asyncio.Future[str]]:
+        # A future beside the stream, which is seen while the stream itself sleeps and has nothing to say.
         ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._open[key_id].add(ending)
         try:

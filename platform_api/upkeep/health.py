@@ -19,6 +19,7 @@ SEARCH_LATE_SECONDS = 30.0
 NOTIFICATIONS_LATE_SECONDS = 300.0
 OK, DEGRADED, DOWN = "ok", "degraded", "down"
 _OPENS = Open("load balancers and `darkroom up` ask without a key; it shows nobody's secrets")
+# Uncounted: a refusal for too many requests would have a process that is well started again.
 _LIVES = Open("whoever starts the process again asks without a key; it shows nothing", counted=False)
 
 
@@ -56,6 +57,7 @@ class Health(Controller):
     )
     async def ready(self, state: State) -> Response[Readiness]:
         """503 while Postgres is unavailable, and from the moment at which the process was asked to stop."""
+        # 503 from the first moment of a stop, so that a load balancer sends no more requests to it.
         status = DOWN if state.stopping.begun else status_of(await _look(state).get())
         return Response(Readiness(status=status), **_said(status))
 

@@ -88,6 +88,8 @@ async def _without_an_answer(stores: AsyncStores) -> str:
     `unavailable`."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
+            # Outside the pool: a pool that is exhausted says nothing about Postgres, and a load balancer would take the
+            # process out.
             connection = await stores.database.connect()
             async with connection:
                 await connection.execute("select")

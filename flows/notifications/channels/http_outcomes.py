@@ -34,6 +34,7 @@ def post(
         return Sent()
     if answer.status in ended:
         return PermanentFailure(f"{who} answered {answer.status} {HTTPStatus(answer.status).phrase}")
+    # A redirect could lead inside; and its new address is one that its reader has not registered.
     if 300 <= answer.status < 400:
         return TemporaryFailure(f"{who} answered {answer.status}; redirects are not followed")
     return TemporaryFailure(f"{who} answered {answer.status}", _wait(answer.headers.get("retry-after", "")))
@@ -42,4 +43,5 @@ def post(
 def _wait(retry_after: str) -> float:
     """Seconds that the receiver asks for; dates are not read."""
     text = retry_after.strip()
+    # A day at most: a receiver must not be able to keep a sending for ever.
     return min(float(text), MAX_WAIT_SECONDS) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0

@@ -67,6 +67,7 @@ class PublicTransport:
         """
         deadline = _Deadline(self.seconds)
         backend = _CheckedBackend(self.resolve, self.connect, deadline)
+        # httpcore and not httpx: there the connection's backend, which checks the address, can be given.
         origin = httpcore.Origin(b"https", address.host.encode(), address.port)
         host = address.host if ":" not in address.host else f"[{address.host}]"
         sent = {"Host": host if address.port == 443 else f"{host}:{address.port}", **headers}
@@ -118,6 +119,7 @@ class _CheckedBackend(httpcore.SyncBackend):
             # One inside address among public ones is enough: which of them is called is chance.
             raise AddressRefused(f"{host} leads to {inside[0] if inside else 'nothing'}, which is not on the internet")
         seconds = self._deadline.bound(_CONNECT_SECONDS)
+        # To the address, not to the name: resolved once more, the name could lead inside now (DNS rebinding).
         return _BoundedStream(self._connect((found[0], port), seconds), self._deadline)
 
 

@@ -93,6 +93,7 @@ def back_up_to(stores: Stores, place: str, say: Say) -> FinishedBackup:
     """
     store, settings = BackupStore(place), stores.settings
     check_outside(store, settings.data_folder)
+    # Before any byte is written: a backup whose keys could not be sealed would be found out hours later.
     pair = sealed_keys.read_key_pair(Path(settings.backup.key_file))
     store.check_reachable()
     with stores.database.session_lock(BACK_UP) as held:
@@ -100,6 +101,7 @@ def back_up_to(stores: Stores, place: str, say: Say) -> FinishedBackup:
             raise InUse("Another backup of this platform is being made. Wait for it.")
         making = _Making(stores, store, say)
         made = making.make(pair)
+        # Noted before older ones are tended: this backup is one, whatever is wrong with those.
         newest = LastBackup(name=made.manifest.name, place=made.place, finished_at=made.manifest.finished_at)
         stores.database.run(last_backup.finished(newest))
         with making.step("retention"):
@@ -161,6 +163,7 @@ class _Making:
 
     def _make(self, pair: sealed_keys.KeyPair) -> FinishedBackup:
         there = listing(self._store.blobs)
+        # From before the snapshot until the blobs are copied: in between, a sweep could delete what the dump names.
         with without_sweep(self._stores.database):
             with self.step("dump"):
                 self._dump_other(MLFLOW, self._settings.backup.mlflow_database.get_secret_value())
@@ -181,8 +184,10 @@ class _Making:
         with self.step("artifacts"):
             artifacts, copied_artifacts = self._copy_artifacts(known)
         self._write(KEYS, sealed_keys.seal(sealed_keys.gather(self._settings), pair.recipient))
+        # With the backup, sealed: on a new machine the passphrase alone must suffice.
         self._write(IDENTITY, pair.identity.encode())
         with self.step("finish"):
+            # Listed once more: another platform that backs up to this place would remove what only this backup names.
             self._check_there(blobs, artifacts)
             manifest = Manifest(
                 format=FORMAT,

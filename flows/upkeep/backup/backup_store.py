@@ -64,6 +64,7 @@ class BackupStore:
         """Raises BackupRefused for a URL that cannot be opened here."""
         self.url = as_url(place).rstrip("/")
         try:
+            # fsspec keeps listings of remote stores: what another process has written or removed would not be seen.
             filesystem, root = cast(
                 tuple[Any, str], cast(Any, fsspec).core.url_to_fs(self.url, use_listings_cache=False)
             )
@@ -188,6 +189,7 @@ class BackupStore:
         """Make the place if it is new, closed to others. Raises DiskFull, StoreUnavailable when that cannot be done."""
         with named(self._failures, self.url):
             for folder in (self.local, self.local / "backups", self.local / "blobs") if self.local else ():
+                # Dumps are not encrypted.
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _path(self, name: str, file: str) -> str:

@@ -51,9 +51,11 @@ def copy_blobs(source: BlobStore, target: BlobStore, wanted: Mapping[str, int], 
                 damaged = BlobCorrupted(f"Blob {sha256} no longer has the bytes of its name.")
                 return _put(target, verified(read_pieces(stream), sha256, damaged), sha256, there)
         except (BlobMissing, BlobCorrupted) as error:
+            # The first sentence: the second says what to do about a store, which is not what a list of losses is for.
             return str(error).split(". ", 1)[0].rstrip(".")
 
     with ThreadPoolExecutor(THREADS) as threads:
+        # In batches, because `map` would begin with all of them at once and keep a future for each.
         for batch in batches((sha256 for sha256, size in wanted.items() if there.get(sha256) != size), BATCH):
             for made in threads.map(copy, batch):
                 if isinstance(made, str):
@@ -98,6 +100,7 @@ def trusted(store: BlobStore, wanted: Mapping[str, int]) -> dict[str, int]:
     Raises StoreUnavailable.
     """
     there = listing(store)
+    # Only these have to be read: another size shows by itself that the bytes are others.
     same = {sha256: size for sha256, size in wanted.items() if there.get(sha256) == size}
     return there | dict.fromkeys(damaged_blobs(store, same, lambda _: None), -1)
 
@@ -148,6 +151,7 @@ def _copy_as_it_is(filesystem: Any, root: str, path: str, target: BlobStore, kno
                 digest.update(piece)
                 size += len(piece)
         sha256 = digest.hexdigest()
+        # Read twice where it is new: the hash is its name, so it has to be known before the first byte is written.
         if known.get(sha256) != size:
             with filesystem.open(path, "rb") as stream:
                 _put(target, verified(read_pieces(stream), sha256, BlobCorrupted(path)), sha256, known)
@@ -162,6 +166,7 @@ def restore_artifacts(source: BlobStore, artifacts: Iterable[Artifact], url: str
     written = 0
     for artifact in artifacts:
         path = f"{root.rstrip('/')}/{artifact.path}"
+        # The list is checked against the manifest's hash, not against whoever wrote both.
         if ".." in artifact.path.split("/"):
             raise BackupDamaged(f"The backup names an artifact outside their folder: {artifact.path}")
         damaged = BackupDamaged(f"Blob {artifact.sha256} of the backup has changed. Take another backup.")

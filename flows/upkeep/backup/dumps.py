@@ -54,11 +54,14 @@ def dump(
 
     without: options that leave something out. Raises BackupFailed with pg_dump's own words.
     """
+    # Owners and privileges name roles that the other server need not have. A comment on an extension may be made by
+    # the extension's owner alone: restoring it would fail, and with it the whole restore.
     command = [
         *(program(settings, "pg_dump"), "--format=custom", "--no-owner", "--no-privileges", "--no-comments"),
         *(f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s", *([f"--snapshot={snapshot}"] if snapshot else [])),
         *without,
     ]
+    # A file and not a pipe, which nobody reads while the dump is read: full, it would stop the program for ever.
     with tempfile.TemporaryFile("w+") as words:
         with _running(command, url, words, stdout=subprocess.PIPE) as process:
             if process.stdout is not None:
@@ -103,6 +106,7 @@ def _running(
     bare = {name: value for name, value in os.environ.items() if name.startswith(INHERITED)}
     process = subprocess.Popen(
         [*command, f"--dbname={make_conninfo('', **facts)}"],
+        # libpq by itself waits for a server without an end.
         env={**bare, "PGCONNECT_TIMEOUT": "10", **({"PGPASSWORD": password} if password else {})},
         stdin=stdin,
         stdout=stdout,
@@ -111,6 +115,7 @@ def _running(
     try:
         yield process
     except BaseException:
+        # Also where the reader of the dump fails: the program would wait for ever for somebody to read on.
         process.kill()
         raise
     finally:

@@ -96,6 +96,8 @@ def decode(name: str, content: bytes) -> Manifest:
     found = _NAME.fullmatch(name)
     if found is None or hashlib.sha256(content).hexdigest() != found[1]:
         raise BackupDamaged(f"{name} was changed or cut: its bytes are not those of its name. Take another backup.")
+    # The number alone at first: a newer format may have fields that this struct refuses, and deserves a sentence that
+    # says so.
     number = msgspec.json.decode(content, type=dict[str, object]).get("format")
     if number != FORMAT:
         raise BackupRefused(

@@ -67,6 +67,7 @@ def drop_old(store: BackupStore, settings: BackupSettings, just_made: str | None
     if just_made in manifests:
         keeping.add(just_made)
     named: set[str] = set()
+    # Only those that stay name blobs that stay: the lists of the others need not be readable.
     for name in keeping:
         with _noted(dropped.faults, name):
             named.update(blobs_of(store, manifests[name]))
@@ -75,6 +76,7 @@ def drop_old(store: BackupStore, settings: BackupSettings, just_made: str | None
     dropped.names = [name for name in manifests if name not in keeping] + dead
     for name in dropped.names:
         store.delete(name)
+    # Listing is the costly part, and without a backup that goes no blob can have lost its last one.
     for blob in store.blobs.list() if dropped.names and not dropped.faults else ():
         if blob.sha256 not in named and blob.age_seconds > YOUNG_SECONDS:
             store.blobs.delete(blob.sha256)

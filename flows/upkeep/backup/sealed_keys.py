@@ -51,6 +51,7 @@ def read_key_pair(file: Path) -> KeyPair:
         )
     try:
         pair = msgspec.json.decode(file.read_bytes(), type=KeyPair)
+        # Tried now, so that a broken key ends the backup before it begins.
         pyrage.x25519.Recipient.from_str(pair.recipient)
     except (msgspec.DecodeError, pyrage.RecipientError) as error:
         raise BackupRefused(f"{file} holds no key pair ({error}). Move it away and run: darkroom backup key") from error
@@ -69,6 +70,7 @@ def gather(settings: Settings) -> dict[str, bytes]:
         file.name: getattr(getattr(settings, group), field).get_secret_value().encode()
         for (group, field), file in (settings.secret_files() | settings.previous_key_files()).items()
     }
+    # Settings win over files: what is set outside is what the platform works with.
     return {name: content for name, content in (held | {n: c for n, c in used.items() if c}).items() if content}
 
 

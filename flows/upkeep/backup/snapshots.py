@@ -52,6 +52,8 @@ def snapshot(database: Database) -> Generator[Snapshot]:
         connection.execute("set idle_in_transaction_session_timeout = 0")
         connection.execute("set statement_timeout = 0")
         with connection.transaction():
+            # pg_dump takes part in this very snapshot, and later statements here see it too: the list of blobs is that
+            # of the dump.
             connection.execute("set transaction isolation level repeatable read, read only")
             row = connection.execute("select pg_export_snapshot() as id").fetchone()
             yield Snapshot(str(row["id"]) if row else "", connection)
@@ -71,6 +73,8 @@ def without_sweep(database: Database, *, patience_seconds: float = SWEEP_SECONDS
             time.sleep(0.5)
         yield
         try:
+            # The lock belongs to this session. If the connection was lost meanwhile, a sweep may have run beside the
+            # copying.
             connection.execute("select 1")
         except psycopg.Error as error:
             raise BackupFailed("Postgres was restarted during the backup. Back up again.") from error

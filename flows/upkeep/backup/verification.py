@@ -146,6 +146,7 @@ def check_known(manifest: Manifest) -> None:
             f"the Darkroom that made it ({manifest.versions.get(DARKROOM)}) or a newer one."
         )
     for package in (PREFECT, MLFLOW):
+        # Both migrate their databases forwards only: an older program does not start on a newer schema.
         theirs, ours = manifest.versions.get(package, "0"), version(package)
         if package in manifest.dumps and Version(theirs) > Version(ours):
             raise BackupRefused(
@@ -156,6 +157,7 @@ def check_known(manifest: Manifest) -> None:
 
 def check_server(manifest: Manifest, server: int) -> None:
     """Raises BackupRefused when the backup is of a newer Postgres (version numbers: 180006)."""
+    # By major versions: pg_restore takes dumps of older servers, not of newer ones.
     if manifest.postgres // 10_000 > server // 10_000:
         raise BackupRefused(
             f"Backup {manifest.name} is of PostgreSQL {manifest.postgres // 10_000}; this server is "

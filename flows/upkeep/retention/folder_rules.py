@@ -30,6 +30,8 @@ def folders_to_oneself(data_folder: Path, every_seconds: float = 0.0) -> Generat
     has."""
     file = data_folder / "run" / "folder-rules.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
+    # A lock of the kernel's: it goes with its process, however that ends. The file itself stays, or two processes could
+    # each lock another file of the same name.
     with open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,6 +39,7 @@ def folders_to_oneself(data_folder: Path, every_seconds: float = 0.0) -> Generat
             yield False
             return
         # Its bytes say that it was done once: the time of an empty file is that of its making.
+        # Not below 0: a clock that was set back must not keep the rules from being applied until it has caught up.
         if lock.read() and 0 <= time.time() - os.fstat(lock.fileno()).st_mtime < every_seconds:
             yield False
             return
@@ -56,6 +59,7 @@ def shrink_cache(sweep: Sweep, place: str, setting: str) -> None:
         if total <= limit:
             break
         sweep.check()
+        # In use is what another process has locked; it does not count as a failure of the rule.
         if cached_folders.remove_unless_used(copy.path):
             total -= copy.size
             sweep.removed.count += 1

@@ -47,6 +47,8 @@ def apply_retention() -> int:
             _log().info("another run deletes what is old")
             return 0
         began = time.monotonic()
+        # Rows and files apart: another process that tidies this machine's folders must not keep rows from being
+        # deleted.
         with folders_to_oneself(stores.settings.data_folder) as free:
             report = apply(stores, [rule for rule in RULES if free or not rule.local])
         leave_table(APPLY_RETENTION, report.rows())
@@ -70,6 +72,7 @@ def tidy_folders(stores: Stores) -> None:
     try:
         with folders_to_oneself(stores.settings.data_folder, TIDY_EVERY_SECONDS) as free:
             report = apply(stores, LOCAL_RULES, seconds=TIDY_SECONDS) if free else Report(None)
+    # The job has ended well; that a folder could not be deleted must not fail its flow run.
     except (DarkroomError, OSError) as error:
         _log().warning("folders of this machine were not tidied: %s", error)
         return
@@ -139,10 +142,12 @@ def apply(stores: Stores, rules: Sequence[RetentionRule] = RULES, *, seconds: fl
             except Enough as end:
                 sweep.removed.note = f"stopped here: {end}"
                 stopped.append(rule)
+            # These are true for all rules, so no other one is begun.
             except (Paused, ClockJumped) as end:
                 sweep.removed.note = f"stopped here: {end}"
                 report.faults += [str(end)] if isinstance(end, ClockJumped) else []
                 return report
+        # Again those that had too little time, with what the others left of theirs.
         waiting = [] if sweep.over else stopped
     return report
 

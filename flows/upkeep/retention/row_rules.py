@@ -39,6 +39,7 @@ def delete_history(sweep: Sweep, setting: str) -> None:
 def delete_rejected_acts(sweep: Sweep, setting: str) -> None:
     """Acts that were not counted, and then the batches that nothing is left of."""
     sweep.delete_rows("activity_rejected", sweep.age(setting))
+    # After the acts, which refer to their batches.
     sweep.delete_rows("activity_batches", timedelta(days=30))
 
 
@@ -47,4 +48,5 @@ def drop_sampled_sets(sweep: Sweep, setting: str) -> None:
     before = sweep.moment - sweep.age(setting)
     sweep.check()
     for recipe in sweep.stores.database.run(retention.old_sampled_sets(before, BATCH)):
+        # With the time again: a job may have asked for the set since it was listed.
         sweep.removed.count += sweep.run(partial(retention.drop_sampled_set, recipe, before))

@@ -21,6 +21,7 @@ log = logging.getLogger("darkroom.retention")
 BATCH = 5000
 """Rows that one transaction deletes."""
 LOOK_SECONDS = 5.0
+# A wrong clock must not decide what is old: deleted is deleted. Clocks that are kept in time drift by far less.
 CLOCKS_APART = timedelta(hours=1)
 CLOCK_STEP = timedelta(minutes=2)
 
@@ -80,12 +81,14 @@ class Sweep:
         now = time.monotonic()
         if now >= self._share_ends:
             raise Enough("its time was over")
+        # `check` is called for each file; a question to Postgres each time would be most of the work.
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
         if run_with_retries(self.stores, lambda: pauses.is_paused(APPLY_RETENTION)):
             raise Paused("it is paused")
         passed = run_with_retries(self.stores, retention.now) - self.moment
+        # The monotonic clock is the witness: nobody sets it.
         steady = timedelta(seconds=time.monotonic() - self._began)
         if abs(passed - steady) > CLOCK_STEP:
             raise ClockJumped(
@@ -114,6 +117,7 @@ class Sweep:
 
 def begin(stores: Stores, seconds: float) -> Sweep:
     """A run that begins now. Raises ClockJumped when Postgres' clock and this machine's are far apart."""
+    # Postgres' clock, since it has written the times that ages are compared with.
     moment = run_with_retries(stores, retention.now)
     apart = abs(moment - datetime.now(moment.tzinfo))
     if apart > CLOCKS_APART:

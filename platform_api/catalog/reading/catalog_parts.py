@@ -27,6 +27,7 @@ def read_parts(
     """The parts of some models: versions, files and images that the viewer sees, and of the images those that share a
     bit with `levels`."""
     ids = [model.id for model in found]
+    # All of them: which the viewer sees is decided below, by the one policy.
     everything = yield from catalog.versions(ids)
     versions: dict[int, list[ModelVersion]] = {identity: [] for identity in ids}
     facts: dict[int, Facts] = {}

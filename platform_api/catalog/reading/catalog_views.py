@@ -185,10 +185,12 @@ def model_view(model: Model, parts: PageParts, where: Addresses, *, primary_only
         status=model.status,
         checkpoint_type=model.checkpoint_type,
         user_id=account.number,
+        # Fields that Civitai's clients read and that mean nothing here have the value that says so.
         cosmetic=None,
         supports_generation=any(version.recipe is not None for version in versions),
         created_at=model.created_at,
         updated_at=model.updated_at,
+        # At Civitai the date of what is scheduled stands in the same field, and lies ahead.
         published_at=model.published_at or model.scheduled_for,
         last_version_at=model.last_version_at,
         stats=msgspec.convert(stats, StatsView, from_attributes=True),
@@ -208,6 +210,7 @@ def version_fields(
     """What a version says inside its model and by itself."""
     files, images = parts.files.get(version.id, ()), parts.images.get(version.id, ())
     primary = primary_file(files)
+    # Archived or taken down: Civitai shows such a model without files.
     shown = [] if model.mode is not None else public_files(files)
     public = version.id in model.public_versions and model.visible
     stats = parts.version_stats.get(version.id, VersionStats())
@@ -226,6 +229,7 @@ def version_fields(
         "nsfw_level": version.nsfw_level,
         "trained_words": list(version.trained_words),
         "covered": bool(images),
+        # Images are drawn from what was trained here: its diffusers folder is kept, and its recipe names the family.
         "supports_generation": version.recipe is not None,
         "paid_access": None,
         "early_access_config": {},
@@ -270,6 +274,7 @@ def image_view(model: Model, image: CatalogImage, where: Addresses, *, public: b
     """An image of a version. `public`: everybody sees the version."""
     return ImageView(
         id=image.id,
+        # A public address needs no signature, so it stays the same and caches keep it. A blocked image is never public.
         url=where.image(image, public=public and image.nsfw_level != BrowsingLevel.BLOCKED),
         nsfw_level=image.nsfw_level,
         width=image.width,

@@ -65,8 +65,10 @@ def file_view(model: Model, version: ModelVersion, file: VersionFile, primary: b
         name=download_name(model, version, file),
         override_name=file.override_name,
         type=file.type,
+        # Only safetensors are taken, which cannot hold a pickle.
         pickle_scan_result="Success",
         pickle_scan_message=NO_CODE,
+        # No scanner has seen the file. Of Civitai's words (Pending, Success, Danger, Error) this one claims the least.
         virus_scan_result="Pending",
         virus_scan_message=NOT_SCANNED,
         scanned_at=file.created_at,

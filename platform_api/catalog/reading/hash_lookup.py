@@ -14,6 +14,7 @@ from platform_api.http.problems import MalformedBody
 from storage.errors import InvalidRequest
 
 MAX_WHOLE, MAX_IDS = 100, 10_000
+# 10,000 hashes of 64 digits are 670 KB, ten times what a body may otherwise have.
 MAX_BODY_BYTES = 1024 * 1024
 HASH = re.compile(r"[0-9A-Fa-f]{8,64}")
 
@@ -50,6 +51,7 @@ def read_hashes(body: bytes, maximum: int) -> Sequence[str]:
     """A JSON list of hashes. Raises MalformedBody, InvalidRequest."""
     try:
         content = cast(object, msgspec.json.decode(body))
+    # Some thousand brackets in a row are a RecursionError, which would be answered 500.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody("The body is not JSON. Send a list of hashes.") from error
     found = cast(list[object], content) if isinstance(content, list) else None

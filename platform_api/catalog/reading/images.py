@@ -61,6 +61,7 @@ class NsfwWord(StrEnum):
     ZERO = "0"
 
 
+# As at Civitai, where true means only what is explicit; the viewer's own limit comes after it.
 _LEVELS = {
     NsfwWord.NONE: 1,
     NsfwWord.SOFT: 3,
@@ -183,6 +184,7 @@ class Images(Controller):
         A signed address shows what the account `for` which it was made may see, when it is used.
         """
         number = name.partition(".")[0]
+        # 18 digits fit into Postgres' bigint.
         if not (number.isascii() and number.isdigit() and len(number) < 19 and len(sha256) == 64 and sha256.isalnum()):
             raise NotFound("There is no image at this address.")
         link = Link(subject=image_subject(int(number), sha256), reader=reader, expires=expires)

@@ -45,6 +45,8 @@ async def shown_models(stores: AsyncStores, ids: Sequence[int], how: Shown) -> l
 
     Each is JSON already; only the type says otherwise.
     """
+    # Asked each time, and the revision is part of the name: so what lies in Valkey is never the wrong revision, whoever
+    # put it there and whenever.
     present = await stores.database.run(catalog.revisions(ids))
     names = {model.id: how.name(model.id, model.revision) for model in present if model.nsfw_level & how.levels}
     known = await stores.models.get(list(names.values()))
@@ -52,13 +54,16 @@ async def shown_models(stores: AsyncStores, ids: Sequence[int], how: Shown) -> l
     built = await stores.database.run(_build(lacking, how)) if lacking else {}
     if built:
         await stores.models.keep({how.name(*identity): content for identity, content in built.items()})
+    # By id alone: a model that changed since its revision was read is shown as it is now, and kept under that revision.
     fresh = {model_id: content for (model_id, _), content in built.items()}
     found = [known.get(name) or fresh.get(model_id) for model_id, name in names.items()]
+    # Raw is written as it is, so what was kept is not decoded and encoded again.
     return cast(list[ModelView], [msgspec.Raw(content) for content in found if content is not None])
 
 
 def _build(ids: Sequence[int], how: Shown) -> Script[dict[tuple[int, int], bytes]]:
     """Models from their rows, by id and revision."""
+    # Again: one may have been hidden since its revision was read.
     found = [model for model in (yield from catalog.models_by_id(ids)) if model.listed]
     parts = yield from read_parts(found, ANYBODY, levels=how.levels)
     return {

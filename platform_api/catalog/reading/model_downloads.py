@@ -63,6 +63,7 @@ class ModelDownloads(Controller):
         guards=[Reads(Scope.MODELS_READ, by_token=True)],
         opt={LIMITED_AS: RateKind.DOWNLOADS},
         operation_class=DownloadQuery,
+        # As at Civitai; the second address can be asked for ranges without a key.
         status_code=307,
         responses={
             307: ResponseSpec(None, description="Location is the file's address, which answers Range for a while"),
@@ -86,6 +87,7 @@ class ModelDownloads(Controller):
         query.check()
         model, version, file = await stores.database.run(_chosen(version_id, wanted, viewer))
         name = download_name(model, version, file)
+        # A HEAD takes no bytes.
         if request.method == HttpMethod.GET:
             cast(ActivityBuffer, state.activity_buffer).add(Counted.VERSION, version_id, Metric.DOWNLOAD)
         expires = int(time.time()) + stores.settings.api.download_link_seconds
@@ -94,6 +96,7 @@ class ModelDownloads(Controller):
         # Clients that follow by hand take the file's name from here.
         saved_as = urlencode({"response-content-disposition": f'attachment; filename="{name}"'})
         place = f"{ROOT}/files/{file.id}/{quote(name, safe='')}?{query}&{saved_as}"
+        # The address expires, so nobody may keep where this led to.
         return Response(None, status_code=307, headers={"Location": place, "Cache-Control": "no-store"})
 
     @downloads.read_route(
@@ -128,6 +131,7 @@ def _chosen(version_id: int, wanted: Wanted, viewer: Viewer) -> Script[tuple[Mod
     """The file that a download asks for. Raises NotFound, Gone, Unauthenticated."""
     model, version = yield from read_version(version_id, viewer)
     check_fetched(viewer, version_facts(model, version))
+    # What fits first, then the primary among those: a variant that is asked for by name must not lose to the usual one.
     fitting = [file for file in public_files((yield from catalog.files(version_id))) if wanted.fits(file)]
     file = primary_file(fitting) or next(iter(fitting), None)
     if file is None:

@@ -124,6 +124,7 @@ class ModelVersions(Controller):
             try:
                 return (yield from _detail(found[0].version_id, viewer, where))
             except NotFound:
+                # The same words as for no hash at all: whether a hidden version has this file is not told.
                 raise unknown from None
 
         try:
@@ -135,6 +136,7 @@ class ModelVersions(Controller):
         return answer(request, version, dependencies=Dependencies(frozenset({version.model_id}), Every.EDITS))
 
     @post(
+        # A POST that reads, and counts as a read: a list of hashes does not fit into an address.
         "/by-hash",
         guards=[_READS],
         operation_class=ByHashOperation,

@@ -113,6 +113,7 @@ class Models(Controller):
         )
         items = await shown_models(stores, page.ids, Shown(wanted.levels, where, primary_only))
         found = ModelPage(items=items, metadata=requested.info(page.next, f"{API}/models", query, where))
+        # A list can change with any model, also with its counts, by which it may be sorted.
         return answer(request, found, ignored=query.ignored, dependencies=Dependencies(all_of=Every.ALL))
 
     @get(
@@ -141,9 +142,11 @@ class Models(Controller):
 
 def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
     favourites, hidden = query.flag("favorites", "favourites"), query.flag("hidden")
+    # Whatever their value: Civitai answers 401 as soon as one of them is there.
     if viewer.account_id is None and not (favourites is None and hidden is None):
         raise Unauthenticated("favorites and hidden are somebody's own. Send: Authorization: Bearer drk_...")
     levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)
+    # At Civitai a period filters models unless this says that only the counts are meant.
     stats_only = query.text("periodMode") == "stats"
     period = query.choice(Period, "period") or Period.ALL_TIME
     drawable, ours = query.flag("supportsGeneration"), query.flag("fromPlatform")

@@ -30,7 +30,10 @@ async def page_of(stores: AsyncStores, kind: Kind, query: SearchQuery, limit: in
 
     Raises InvalidCursor, CursorExpired, StoreUnavailable.
     """
+    # The whole window is searched at once and its ids kept, so that pages neither repeat nor leave out a hit when ranks
+    # move.
     whole = msgspec.structs.replace(query, limit=WINDOW, offset=0)
+    # Bound to the question: a cursor of one search with the filters of another is refused.
     asked = hashlib.sha256(msgspec.json.encode((kind, whole))).hexdigest()
     if cursor is not None:
         identity, offset = _read(cursor)
@@ -41,6 +44,7 @@ async def page_of(stores: AsyncStores, kind: Kind, query: SearchQuery, limit: in
     end = offset + limit
     following = None
     if limit > 0 and end < len(window.ids):
+        # Kept only when there is a second page to ask for.
         if identity is None:
             identity = await stores.database.run(lambda: search_windows.keep(window))
         following = write_cursor(identity, end)

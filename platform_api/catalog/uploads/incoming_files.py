@@ -65,6 +65,7 @@ class Hashers:
     def take(self, identity: UUID, received: int) -> ModelHasher:
         """A hasher that has taken `received` bytes of the upload or fewer; it is forgotten here."""
         hasher = self._known.pop(identity, None)
+        # One that is ahead has hashed bytes that were never marked, and hashes cannot go back.
         return hasher if hasher is not None and hasher.length <= received else ModelHasher()
 
 
@@ -91,11 +92,13 @@ async def take_in(
         hasher.take(piece)
         if digest is not None:
             digest.take(piece)
+        # As soon as the header is there: who sends 10 GB of something else is told after its first bytes.
         if not looked_at and hasher.length >= START_BYTES:
             check_start(name, part.start(START_BYTES), MAX_BYTES if length is None else length)
 
     marked = hasher.length
     async for piece in body.large_pieces(PIECE):
+        # Piece after piece is waited for, so memory holds one of them, however fast the sender is.
         await in_thread(threads, keep, piece)
         if mark is not None and hasher.length - marked >= MARK:
             await mark()
@@ -137,6 +140,7 @@ async def keep_whole(
             "sha256", f"'{wanted.name}' came with the SHA-256 {hashed.sha256}, not {wanted.sha256}. Send it again."
         )
     known = WantedFile(version_id=wanted.version_id, name=wanted.name, type=wanted.type, sha256=hashed.sha256)
+    # Asked again: the version may have been deleted, or the name taken, while gigabytes came.
     model, version = await stores.database.run(uploads.check_target(known, viewer))
     threads = stores.pools.blob_writes
     return await in_thread(threads, _checked_and_stored, stores.blobs, part, hasher, known, model, version)

@@ -126,8 +126,10 @@ class ModelFiles(Controller):
         sent in parts: POST /api/v1/uploads.
         """
         wanted = read_wanted(version_id, str(path).lstrip("/"), file_type, sha256)
+        # A form's boundary would become a part of the file.
         if request.headers.get("content-type", "").lower().startswith(_FORMS):
             raise UnsupportedMediaType("Send the file's bytes as they are: curl -T FILE URL")
+        # Before the bytes: who may not put a file there should not have to send it first.
         await stores.database.run(uploads.check_target(wanted, viewer))
         maximum, declared = stores.settings.uploads.max_model_bytes, declared_length(request)
         hasher, threads = ModelHasher(), stores.pools.blob_writes
@@ -149,6 +151,8 @@ class ModelFiles(Controller):
                 new = await keep_whole(stores, part, hasher, wanted, viewer)
                 file, is_new = await stores.database.run(lambda: script(new))
             except (UploadRefused, FileExists, Gone, NotAllowed, NotFound, QuotaExceeded, FreeSpaceLow):
+                # A server that answers and closes while the client still sends is a broken connection to it, not a
+                # reason.
                 await body.drain()
                 raise
         made = uploaded_file(file)
@@ -164,4 +168,5 @@ async def temporary_part(parts: PartialUploads, threads: ThreadPool) -> AsyncGen
         with parts.hold(identity) as part:
             yield part
     finally:
+        # Shielded, because a client that leaves cancels the request in the middle of this.
         await asyncio.shield(asyncio.to_thread(parts.remove, identity))

@@ -74,6 +74,7 @@ class ChecksumMismatch(ProtocolRefusal):
     """Bytes that came changed; none of the request's is kept."""
 
     code = "checksum_mismatch"
+    # The tus extension's own status for this, which HTTP does not have.
     status = 460
 
 
@@ -108,6 +109,7 @@ def check_media_type(headers: Mapping[str, str]) -> None:
 def read_number(headers: Mapping[str, str], name: str) -> int:
     """A header that is a count of bytes. Raises InvalidRequest."""
     text = headers.get(name.lower(), "")
+    # 18 digits fit into Postgres' bigint.
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise InvalidRequest({name: "expected a count of bytes in digits"})
     return int(text)
@@ -123,6 +125,7 @@ def read_metadata(text: str) -> dict[str, str]:
         if not _KEY.fullmatch(key) or key in found:
             raise InvalidRequest({"Upload-Metadata": "expected pairs of a key and a Base64 value, each key once"})
         try:
+            # validate: by default Python passes over signs that are no Base64.
             found[key] = base64.b64decode(value.strip(), validate=True).decode()
         except (binascii.Error, UnicodeError, ValueError) as error:
             raise InvalidRequest({"Upload-Metadata": f"the value of '{key}' is not Base64 of UTF-8 text"}) from error

@@ -171,6 +171,7 @@ class Uploads(Controller):
         self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, upload_id: UUID
     ) -> Response[UploadView]:
         """Its offset in the headers (HEAD speaks tus), and in words. A finished one says what file it became."""
+        # A GET is ours, for people and programs that speak no tus.
         if request.method == HttpMethod.HEAD:
             tus.check_version(request.headers)
 
@@ -284,6 +285,7 @@ def _read_wanted(metadata: str) -> WantedFile:
 
 def _brings_bytes(headers: Mapping[str, str]) -> bool:
     """Whether a creation brings the first bytes along. Raises UnsupportedMediaType for a body of another kind."""
+    # A body without a length comes in chunks.
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return False
     tus.check_media_type(headers)

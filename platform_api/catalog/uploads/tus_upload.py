@@ -114,6 +114,7 @@ async def append(
     """
     run, viewer = in_progress.stores.database.run, viewer_of(caller.account)
     upload = await run(uploads.get(upload_id, viewer))
+    # A repeat of the last bytes, whose answer was lost: it is answered as they were.
     if upload.file_id is not None:
         _awaited(request, upload, offset)
         return upload
@@ -164,6 +165,7 @@ class _Appending:
 
     async def run(self, body: Body, checksum: tus.Checksum | None) -> ModelUpload:
         """Take the body; mark it received, or finish."""
+        # For bytes that turn out to be changed: hashes take bytes and never give them back.
         before = self._hasher.copy()
         # Bytes that are to be checked are received together or not at all, so none is marked on the way.
         mark = self._mark if checksum is None else None
@@ -207,6 +209,7 @@ class _Appending:
         """What was taken so far is on the disk, and the row says so. A whole file is received when it is finished."""
         if self._is_whole:
             return
+        # The disk before the row: a row must never count bytes that a power cut can take back.
         await in_thread(self._in_progress.threads, self._part.sync)
         received = uploads.receive(self._upload, self._hasher.length, self._in_progress.hours)
         self._upload = await self._in_progress.stores.database.run(received)
@@ -215,10 +218,14 @@ class _Appending:
         stores = self._in_progress.stores
         file = await keep_whole(stores, self._part, self._hasher, self._upload.wanted, self._viewer)
         finished = await stores.database.run(lambda: self._finished(file))
+        # Last: a death before it leaves bytes that the sweep removes, a death after a removal that came first would
+        # leave no file.
         await asyncio.to_thread(self._in_progress.parts.remove, self._upload.id)
         return finished
 
     def _finished(self, file: NewFile) -> Script[ModelUpload]:
+        # In the transaction that makes the file a row: whoever sends a few bytes now and then keeps a request open for
+        # days.
         yield from accounts.check_works(self._key_id)
         return (yield from uploads.finish(self._upload, file))
 

@@ -107,13 +107,17 @@ class ImageWriting(Controller):
             upload = await multipart.receive(request, folder, *one, arrived=reservation.arrived)
             meta = _read_meta(upload.texts.get("meta"))
             target = folder / "canonical.png"
+            # In a child with a memory limit: an image that breaks the decoder, or unpacks without an end, must not end
+            # the API.
             measured = await stores.pools.images.run(_made_canonical, upload, target, state.image_workers)
+            # What counts is the PNG that is kept, not the JPEG that came.
             await reservation.becomes(target.stat().st_size)
             blob = await stores.pools.blob_writes.run(_blob_of if repeats else stores.blobs.put_file, target)
             image = _described(blob, measured, int(level), meta)
 
             def make() -> Script[ImageView]:
                 if repeats:
+                    # Its bytes were only compared and never kept, so no image can be made of them.
                     raise WrongState("The Idempotency-Key was forgotten just now. Send the image again.")
                 yield from reservation.redeem()
                 model, version = yield from _with_room(version_id, viewer, limits)
@@ -147,6 +151,7 @@ class ImageWriting(Controller):
         def script() -> Script[ImageView]:
             model, version = yield from held_version(version_id, viewer)
             image = yield from _there(version_id, image_id)
+            # What it is now decides, too: an owner must not take a moderator's block away.
             if "nsfw_level" in words:
                 _check_level(image.nsfw_level, viewer)
             return _view(model, version, (yield from images.change(image, words)), where)
@@ -206,6 +211,7 @@ def _read_meta(text: str | None) -> dict[str, Any] | None:
         body = msgspec.json.encode({"meta": cast(object, msgspec.json.decode(text))})
     except (ValueError, RecursionError) as error:
         raise InvalidRequest({"meta": "must be a JSON object"}) from error
+    # The same check as that of a JSON body, so that a form cannot say what a body may not.
     read_strictly(body, ImageChanges)
     return kept(msgspec.json.decode(body, type=ImageChanges))["meta"]
 

@@ -99,6 +99,7 @@ class ModelWriting(Controller):
 
         def script() -> Script[ModelView]:
             model = yield from held_model(model_id, viewer, renamed="name" in words)
+            # Archiving would otherwise undo a moderator's take-down, which is a mode as well.
             if "mode" in words and model.mode is ModelMode.TAKEN_DOWN:
                 raise WrongState(f"Model {model_id} is taken down. Restore it first.")
             check_may_open(model, model, words, viewer)
@@ -145,6 +146,7 @@ class ModelWriting(Controller):
             model = yield from held_model(model_id, viewer)
             check_may_publish(model, viewer)
             check_not_public(model, at)
+            # Only its owner opens what is private: a moderator who publishes it again leaves it so.
             yield from models.publish(model, at, opens=viewer.is_account(model.account_id))
             return (yield from shown(model_id, viewer, where))
 
@@ -214,6 +216,8 @@ def shown_version(version_id: int, viewer: Viewer, where: Addresses) -> Script[V
 
 
 def _settled(model_id: int) -> Script[Model]:
+    # Deferred triggers run now instead of at the commit: what is shown has the revision and the counts of after the
+    # change.
     yield from catalog.settle()
     return (yield from catalog.model_by_id(model_id))
 

@@ -45,6 +45,7 @@ def _line(text: str) -> str:
     return line
 
 
+# A list of what is allowed, not of what is dangerous: clients show descriptions as HTML.
 _CLEANER = nh3.Cleaner(
     tags={
         *("p", "br", "hr", "h1", "h2", "h3", "h4", "blockquote", "pre", "code", "ul", "ol", "li", "a"),
@@ -52,6 +53,7 @@ _CLEANER = nh3.Cleaner(
     },
     attributes={"a": {"href"}},
     url_schemes={"http", "https", "mailto"},
+    # Links of strangers: no credit with search engines, no hold on the page that they were opened from.
     link_rel="nofollow noopener noreferrer",
 )
 
@@ -64,6 +66,7 @@ _TAG = re.compile(r"[\w\-.+&' ]+")
 
 
 def _tags(names: list[str]) -> list[str]:
+    # One spelling for a tag, and sorted below: the same tags are then the same value, and a change of none is none.
     found = [" ".join(name.split()).lower() for name in names]
     for name in found:
         if not _TAG.fullmatch(name) or len(name) > 100:
@@ -85,6 +88,7 @@ def _base_model(name: str) -> str:
     line = _line(name)
     if "," in line:
         raise Unfit("must not have a comma: filters join families by it")
+    # In the catalogue's own spelling, or filters would miss it; unknown families are taken as they are.
     return next((known for known in BASE_MODELS if known.lower() == line.lower()), line)
 
 
@@ -116,6 +120,7 @@ def _check_meta(value: Any, depth: int) -> None:
         members = cast(dict[str, Any], value).values() if isinstance(value, dict) else cast(list[Any], value)
         for member in members:
             _check_meta(member, depth - 1)
+    # JavaScript reads larger numbers as other ones, and JSON has no word for infinity.
     if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= 2**53):
         raise Unfit("must hold no number beyond 2^53")
 

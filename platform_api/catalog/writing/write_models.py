@@ -154,6 +154,7 @@ def kept(body: msgspec.Struct) -> dict[str, Any]:
     wrong: dict[str, str] = {}
     for field in msgspec.structs.fields(type(body)):
         value = getattr(body, field.name)
+        # Left out is not null: null empties a field, and what is left out stays.
         if value is UNSET:
             continue
         try:
