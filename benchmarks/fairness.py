@@ -2,10 +2,10 @@
 
     python -m benchmarks.fairness [BASE_MODEL_FOLDER] [--steps 12] [--rounds 2]
 
-Each line is one way to run a flow's process: how OpenMP's threads wait for each other, the niceness of the process and
-its session (as `darkroom up` sets it), and how many threads. `quiet` is the median step with the machine to itself,
-`busy` beside a loop in a session of its own, as a compiler in a terminal is. The ways take turns. SIZE=full takes 30
-steps and four rounds.
+Each line is one way to run a flow's process: how long OpenMP's threads spin before they sleep, the niceness of the
+process and its session (as `darkroom up` sets it), and how many threads. `quiet` is the median step with the machine to
+itself, `busy` beside a loop in a session of its own, as a compiler in a terminal is. The ways take turns. SIZE=full
+takes 30 steps and four rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.local.environment import flow_environment
+from deployments.local.parts import FLOW_NICENESS
 from deployments.local.supervisor import step_back
+from storage.settings import load_settings
 
 FULL = os.environ.get("SIZE") == "full"
 STARTER = Path("deployments/local/starter")
@@ -31,29 +34,25 @@ CORES = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a flow's process. `waiting`: OMP_WAIT_POLICY, or the library's own."""
+    """One way to run a flow's process. `spin`: GOMP_SPINCOUNT, how often a thread looks before it sleeps."""
 
-    waiting: str
+    spin: int
     niceness: int
     threads: int
 
     def __str__(self) -> str:
-        return f"wait={self.waiting},nice={self.niceness},threads={self.threads}"
+        return f"spin={self.spin},nice={self.niceness},threads={self.threads}"
 
 
-BEFORE = Way("default", 10, CORES)
-CHOSEN = Way("passive", 0, CORES)
+CHOSEN = Way(int(flow_environment(load_settings())["GOMP_SPINCOUNT"]), FLOW_NICENESS, CORES)
+SPINS = (0, 1_000, 10_000, 100_000)
 
 
 def ways() -> list[Way]:
-    """Every combination; one thread fewer than cores where there are two or more."""
-    threads = sorted({CORES, max(1, CORES - 1)}, reverse=True)
-    return [
-        Way(waiting, niceness, count)
-        for waiting in ("default", "passive")
-        for niceness in (0, 5, 10)
-        for count in threads
-    ]
+    """Every spinning with every niceness; one thread fewer than cores at the niceness that is chosen."""
+    fewer = max(1, CORES - 1)
+    all_threads = [Way(spin, niceness, CORES) for spin in SPINS for niceness in (0, 5, 10)]
+    return list(dict.fromkeys([*all_threads, *(Way(spin, FLOW_NICENESS, fewer) for spin in SPINS), CHOSEN]))
 
 
 @contextmanager
@@ -75,8 +74,7 @@ def busy_neighbour(wanted: bool) -> Iterator[None]:
 def steps_of(way: Way, folder: Path, steps: int, *, busy: bool) -> list[float]:
     """Seconds of each step of a child that is run in this way."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if way.waiting != "default":
-        environment["OMP_WAIT_POLICY"] = way.waiting
+    environment |= {"GOMP_SPINCOUNT": str(way.spin), "OMP_NUM_THREADS": str(way.threads)}
     command = [sys.executable, "-m", "benchmarks.training_steps", str(folder), str(steps), str(way.threads)]
     with busy_neighbour(busy):
         child = subprocess.Popen(
