@@ -38,6 +38,7 @@ check: $(INSTALLED_DEV) ## Lint, format, types, layers and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+	$(BIN)/basedpyright --project pyright-tests.json
 	$(BIN)/lint-imports
 	$(BIN)/squawk $(NEW_MIGRATIONS)
 

@@ -158,7 +158,7 @@ class _SteppedFiles:
 
 def step_through(store: BlobStore) -> BlobStore:
     """Have a store stop before each call of its file system."""
-    store._fs = _SteppedFiles(store._fs)  # pyright: ignore[reportPrivateUsage]
+    store._fs = _SteppedFiles(store._fs)
     return store
 
 

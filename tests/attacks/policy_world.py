@@ -14,7 +14,6 @@ from psycopg.types.json import Jsonb
 
 from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
-from flows.relay.effects import Effects
 from storage.blobs.store import BlobStore
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models
@@ -23,6 +22,7 @@ from storage.records.accounts.accounts import Role
 from storage.records.catalog.catalog import FileRole, NewFile, NewImage
 from storage.records.metrics.leaderboards import BOARDS
 from storage.stores import open_stores
+from tests.no_prefect import effects_without_prefect
 from tests.platform_api.catalog.reading.test_models import file_of, put
 from tests.platform_api.door import ALL, Door, photo, register_starter, serving, upload
 from tests.platform_api.http.test_downloads import publish
@@ -54,7 +54,7 @@ class World:
     def index(self) -> None:
         """What the relay and the sync flow do."""
         with open_stores(self.door.settings) as stores:
-            Effects(stores, None).drain()  # type: ignore[arg-type]
+            effects_without_prefect(stores).drain()
             drain(stores)
 
 
@@ -179,7 +179,7 @@ def _fill(world: World, painter: Door) -> None:
     door.database.run(catalog.add_files(version.id, [extra, hashed]))
     picture = BlobStore(door.settings.blobs).put(photo(9))
     shown = {"size": picture.size, "media_type": "image/png", "width": 64, "height": 48, "blurhash": "L0"}
-    image = NewImage(sha256=picture.sha256, meta={"prompt": PROMPT}, **shown)  # type: ignore[arg-type]
+    image = NewImage(sha256=picture.sha256, meta={"prompt": PROMPT}, **shown)
     [number] = door.database.run(catalog.add_images(version.id, painter.account_id, [image]))
     files = {file.path: file.id for file in door.database.run(catalog.files(version.id))}
     ids |= {"model": str(model.id), "version": str(version.id), "image": str(number), "picture": picture.sha256}

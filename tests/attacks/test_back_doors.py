@@ -186,7 +186,7 @@ def test_valkey_listens_on_no_port_and_asks_for_its_password(platform: Platform)
         with pytest.raises((AuthenticationError, ResponseError), match=r"(?i)auth|password"):
             bare.xadd("queue", {"payload": b"cos\nsystem\n(S'true'\ntR."})
     url = platform.settings.redis.url.get_secret_value()
-    with Redis.from_url(url) as known:  # pyright: ignore[reportUnknownMemberType]
+    with Redis.from_url(url) as known:
         assert known.ping()
         for refused in (
             ("CONFIG", "GET", "requirepass"),
@@ -196,9 +196,9 @@ def test_valkey_listens_on_no_port_and_asks_for_its_password(platform: Platform)
             ("MOVE", "a", "1"),
         ):
             with pytest.raises((NoPermissionError, ResponseError), match=r"(?i)permission"):
-                known.execute_command(*refused)  # pyright: ignore[reportUnknownMemberType]
+                known.execute_command(*refused)
     for queue in (url.replace("db=2", f"db={number}") for number in (0, 1)):
-        with Redis.from_url(queue) as ours, pytest.raises(NoPermissionError):  # pyright: ignore[reportUnknownMemberType]
+        with Redis.from_url(queue) as ours, pytest.raises(NoPermissionError):
             ours.xadd("queue", {"payload": b"x"})
 
 

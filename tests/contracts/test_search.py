@@ -57,7 +57,7 @@ def some_queries(kind: Kind, count: int, seed: int) -> Iterator[SearchQuery]:
         document = chance.choice(DOCUMENTS[kind])
         known = [word for words in document.words.values() for word in words]
         words = [misspelt(word, chance) for word in chance.sample(known, min(len(known), chance.randint(0, 3)))]
-        values = {
+        values: dict[Facet, tuple[str, ...]] = {
             facet: (chance.choice(document.values[facet] or ("none",)),)
             for facet in FACETS[kind]
             if chance.random() < 0.2

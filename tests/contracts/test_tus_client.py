@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tusclient import client as tus
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 from tusclient.fingerprint.fingerprint import Fingerprint
 from tusclient.storage.filestorage import FileStorage
-from tusclient.uploader import Uploader
+from tusclient.uploader.uploader import Uploader
 
 from tests.platform_api.door import Door, serving
 from tests.platform_api.process import Process
@@ -40,7 +41,7 @@ def uploader(sender: Sender, tmp_path: Path) -> Callable[..., Uploader]:
     path = tmp_path / "lantern.safetensors"
     path.write_bytes(CONTENT)
 
-    def make(url: str = sender.door.url, **options: object) -> Uploader:
+    def make(url: str = sender.door.url, **options: Any) -> Uploader:
         speaking = tus.TusClient(f"{url}/api/v1/uploads", headers={"Authorization": f"Bearer {sender.door.key}"})
         metadata = {"versionId": str(sender.version_id), "filename": path.name, "sha256": SHA256}
         return speaking.uploader(
@@ -51,7 +52,7 @@ def uploader(sender: Sender, tmp_path: Path) -> Callable[..., Uploader]:
             url_storage=FileStorage(str(tmp_path / "addresses.json")),
             fingerprinter=Fingerprint(),
             retries=0,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
 
     return make
@@ -80,7 +81,7 @@ def test_a_client_learns_why_a_file_is_refused(sender: Sender, door: Door, tmp_p
     before = sender.everything()
     with pytest.raises(TusCommunicationError) as refused:
         speaking.uploader(str(path), metadata=metadata).upload()
-    assert (refused.value.status_code, b"can run code" in refused.value.response_content) == (422, True)
+    assert (refused.value.status_code, b"can run code" in (refused.value.response_content or b"")) == (422, True)
     assert sender.everything() == before
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from deployments.cli import app
 from storage.blobs.store import BlobStore

@@ -54,9 +54,9 @@ def wrong_with_darkroom(words: Sequence[str]) -> str | None:
     command, rest, name = load(words[0]), list(words[1:]), words[0]
     while isinstance(command, TyperGroup):
         if rest and rest[0] in command.commands:
-            name, command = f"{name} {rest[0]}", command.commands[rest.pop(0)]  # pyright: ignore[reportAssignmentType]
+            name, command = f"{name} {rest[0]}", command.commands[rest.pop(0)]
         elif "now" in command.commands:  # darkroom backup PLACE is darkroom backup now PLACE
-            name, command = f"{name} now", command.commands["now"]  # pyright: ignore[reportAssignmentType]
+            name, command = f"{name} now", command.commands["now"]
         else:
             return f"darkroom {name} has no command {rest[:1]}"
     options = {opt: one for one in command.params if isinstance(one, TyperOption) for opt in one.opts}

@@ -85,7 +85,7 @@ class Bench:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
-    def starter_defaults(self) -> dict[str, object]:
+    def starter_defaults(self) -> dict[str, Any]:
         """A request on the starter model with everything left to its own defaults, but a fixed seed."""
         return {"baseModel": "starter", "steps": None, "checkpointEvery": None, "sampleEvery": None, "seed": 1}
 

@@ -40,12 +40,11 @@ def kill_at(bench: Bench, place: str, *, with_worker: bool) -> None:
     bench.hold(place)
     flow = bench.platform.flow_processes()
     assert [process.name() for process in flow if process.name() == FLOW_RUN_NAME], "the flow run was started cold"
-    if with_worker:
-        old = bench.platform.kill("worker-training")
+    killed = {"worker-training": bench.platform.kill("worker-training")} if with_worker else {}
     for process in flow:
         process.kill()
-    if with_worker:
-        bench.platform.wait_healthy(restarted={"worker-training": old})
+    if killed:
+        bench.platform.wait_healthy(restarted=killed)
 
 
 def assert_killed_in_every_phase_gives_the_same(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flows.starter.world import held_out_subjects
@@ -10,7 +12,7 @@ from tests.faults.bench import Bench
 pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
 
 
-def assert_subject_is_there(bench: Bench, number: int, **fields: object) -> None:
+def assert_subject_is_there(bench: Bench, number: int, **fields: Any) -> None:
     subject = held_out_subjects()[number]
     request = bench.starter_defaults() | fields
     job_id = bench.submit(dataSetId=bench.upload(subject, seed=100 + number), classWord=subject.class_word, **request)

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
@@ -88,7 +89,8 @@ def test_everything_killed_at_random_moments_of_every_phase_ten_times(bench: Ben
 @pytest.mark.soak
 @pytest.mark.timeout(5400)
 def test_a_long_job_outlives_a_death_every_few_seconds(bench: Bench) -> None:
-    chance, long = random.Random(a_seed()), {"steps": 60, "checkpointEvery": 5, "sampleEvery": 20}
+    chance = random.Random(a_seed())
+    long: dict[str, Any] = {"steps": 60, "checkpointEvery": 5, "sampleEvery": 20}
     straight = bench.weights(bench.submit(**long))
     job_id, struck_at = bench.submit(**long), 0
     while (job := bench.job(job_id))["state"] not in ENDED:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -51,7 +52,7 @@ def places(folder: Path) -> Iterator[str]:
             yield entry.name
 
 
-def run_flow(platform: Platform) -> dict[str, object]:
+def run_flow(platform: Platform) -> dict[str, dict[str, Any]]:
     """Run the deployed flow; returns its table, by what each line is of."""
     with open_prefect(platform.settings.prefect) as client:
         deployment = client.read_deployment_by_name(f"{APPLY_RETENTION}/{APPLY_RETENTION}")
@@ -64,7 +65,7 @@ def run_flow(platform: Platform) -> dict[str, object]:
         return table_of(client, run.id)
 
 
-def table_of(client: SyncPrefectClient, run_id: UUID) -> dict[str, object]:
+def table_of(client: SyncPrefectClient, run_id: UUID) -> dict[str, dict[str, Any]]:
     """The table that a run left."""
     [shown] = [each for each in client.read_artifacts() if each.flow_run_id == run_id]
     return {row["what"]: row for row in json.loads(str(shown.data))}
@@ -80,7 +81,7 @@ def test_a_used_data_folder_has_a_rule_for_everything_and_the_deployed_flow_appl
     table = run_flow(bench.platform)
     [rule] = table_rules("outbox")
     assert rule.what in table
-    assert {row["note"] for row in table.values() if "Error" in str(row["note"])} == set()  # type: ignore[index]
+    assert {row["note"] for row in table.values() if "Error" in str(row["note"])} == set()
     assert bench.faults() == []
 
 

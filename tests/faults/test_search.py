@@ -21,7 +21,6 @@ from flows.indexing.builds import index_faults
 from flows.indexing.documents import read_rows
 from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
-from flows.relay.effects import Effects
 from flows.upkeep.reconcile import check_invariants
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query, Script
@@ -33,6 +32,7 @@ from storage.stores import Stores, open_async_stores, open_stores
 from tests.contracts import oracle
 from tests.faults.catalogue import WORDS, Reader, World
 from tests.flows.indexing.processes import DRAIN_STEPS, REBUILD_STEPS, drain_once, rebuild_once, run_flow
+from tests.no_prefect import effects_without_prefect
 from tests.storage.makers import a_published_model, an_account, an_image
 
 LAST_WRITES, LATE_SECONDS = 60, 900.0
@@ -67,7 +67,7 @@ def stores(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) ->
 def follow(stores: Stores, stop: threading.Event) -> None:
     """What the relay does, with counts made due at once."""
     while not stop.is_set():
-        Effects(stores, None).drain()  # type: ignore[arg-type]
+        effects_without_prefect(stores).drain()
         stores.database.run(Query("update search_queue set due_at = now() where due_at > now()", {}, len))
         stop.wait(0.02)
 
@@ -87,7 +87,7 @@ def kill_at_each_step(stores: Stores, folder: Path, writing: threading.Event, ki
 
 def settle(stores: Stores) -> None:
     """Nothing happens any more: what waits is written."""
-    Effects(stores, None).drain()  # type: ignore[arg-type]
+    effects_without_prefect(stores).drain()
     stores.database.run(Query("update search_queue set due_at = now()", {}, len))
     drain(stores)
     lag = stores.database.run(search_queue.lag())

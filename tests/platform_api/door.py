@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -61,11 +62,11 @@ class Door:
         self.database.run(accounts.add_key(self.account(account), key, "test", scopes))
         return key.text
 
-    def client(self, key: str | None = None, **options: object) -> httpx.Client:
+    def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         """A client that sends `key` (the owner's when none is given; no key for the empty one)."""
         text = self.key if key is None else key
         headers = {"Authorization": f"Bearer {text}"} if text else {}
-        made = httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=False, **options)  # type: ignore[arg-type]
+        made = httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=False, **options)
         self.clients.append(made)
         return made
 
@@ -95,14 +96,14 @@ def serving(
     """A door over these stores, served by uvicorn in a thread."""
     settings = Settings(
         data_folder=folder,
-        postgres=PostgresSettings(url=database_url),  # type: ignore[arg-type]
-        redis=RedisSettings(url=valkey_url),  # type: ignore[arg-type]
+        postgres=PostgresSettings(url=SecretStr(database_url)),
+        redis=RedisSettings(url=SecretStr(valkey_url)),
         uploads=uploads or UploadSettings(),
         search=search or SearchSettings(),
         limits=limits or LimitSettings(),
         api=(api or ApiSettings()).model_copy(update={"signing_key": SecretStr("a key for tests")}),
         quotas=quotas or QuotaSettings(),
-        notifications=NotificationSettings(sealing_key="another", smtp_host="mail.example.com"),  # type: ignore[arg-type]
+        notifications=NotificationSettings(sealing_key=SecretStr("another"), smtp_host="mail.example.com"),
     )
     with Database(settings.postgres) as database, listening(settings) as url:
         door = Door(settings, database, url, UUID(int=0), "")
@@ -150,7 +151,7 @@ def photo(seed: int, size: tuple[int, int] = (64, 48), kind: str = "PNG", **opti
     """An image file with noise in it, different for each seed."""
     content = random.Random(seed).randbytes(size[0] * size[1] * 3)
     stream = io.BytesIO()
-    Image.frombytes("RGB", size, content).save(stream, kind, **options)  # type: ignore[arg-type]
+    Image.frombytes("RGB", size, content).save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -159,7 +160,7 @@ def form(*files: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
     return [("files", file) for file in files]
 
 
-def upload(client: httpx.Client, count: int = 3) -> dict[str, object]:
+def upload(client: httpx.Client, count: int = 3) -> dict[str, Any]:
     """A new data set of `count` photos, as the API answers it."""
     answer = client.post("/api/v1/data-sets", files=form(*((f"{seed}.png", photo(seed)) for seed in range(count))))
     assert answer.status_code == 201, answer.text

@@ -59,9 +59,9 @@ class Sender:
         """How many bytes the server has."""
         return int(self.http.head(path, headers=TUS).headers["upload-offset"])
 
-    def put(self, content: Any, name: str = "a.safetensors", **query: object) -> httpx.Response:
+    def put(self, content: Any, name: str = "a.safetensors", **query: Any) -> httpx.Response:
         """A file in one piece."""
-        return self.http.put(f"/api/v1/model-versions/{self.version_id}/files/{name}", content=content, params=query)  # type: ignore[arg-type]
+        return self.http.put(f"/api/v1/model-versions/{self.version_id}/files/{name}", content=content, params=query)
 
     def files(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of the version's files."""

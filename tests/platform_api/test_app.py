@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from storage.settings import PostgresSettings, RedisSettings, Settings
 from tests.platform_api.access.test_guards import TABLE, filled
@@ -21,8 +22,8 @@ PROJECT = Path(__file__).parents[2]
 def test_it_starts_and_answers_while_postgres_and_valkey_are_unavailable(tmp_path: Path):
     settings = Settings(
         data_folder=tmp_path,
-        postgres=PostgresSettings(url="postgresql://nobody@127.0.0.1:1/none"),  # type: ignore[arg-type]
-        redis=RedisSettings(url="redis://127.0.0.1:1/0"),  # type: ignore[arg-type]
+        postgres=PostgresSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none")),
+        redis=RedisSettings(url=SecretStr("redis://127.0.0.1:1/0")),
     )
     with listening(settings) as url:
         health = httpx.get(f"{url}/health", timeout=30)
@@ -93,7 +94,7 @@ def darkroom_lines(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("darkroom"))
 
 
-def test_no_secret_is_in_the_log(shared_door: Door, caplog):  # type: ignore[no-untyped-def]
+def test_no_secret_is_in_the_log(shared_door: Door, caplog):
     caplog.set_level("DEBUG", logger="darkroom.api")
     client = shared_door.client()
     client.get("/api/v1/images/x?expires=99999999999&signature=abcdef")

@@ -62,7 +62,7 @@ def test_each_refusal_has_its_status_its_code_and_its_advice(
     assert status == 500 or code in refusals(caplog)
 
 
-def refusals(caplog: pytest.LogCaptureFixture) -> set[str]:
+def refusals(caplog: pytest.LogCaptureFixture) -> set[str | None]:
     """What requests were refused as, by their lines."""
     return {getattr(record, "fields", {}).get("refused") for record in caplog.records}
 

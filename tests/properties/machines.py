@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from storage.errors import DarkroomError, NotFound
 from storage.postgres.connection import Database, Query, Script
+from tests.hypothesis_checks import ALL_HEALTH_CHECKS
 
 T = TypeVar("T")
 
@@ -82,12 +83,12 @@ class Machine(RuleBasedStateMachine):
 def run(machine: Callable[[], Machine], examples: int, steps: int = 25) -> None:
     """So many runs of a machine, with the seed of the run unless a profile says otherwise."""
     run_state_machine_as_test(
-        machine,  # type: ignore[no-untyped-call]
+        cast(type[Machine], machine),  # Hypothesis states a class; it calls whatever it is given
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=ALL_HEALTH_CHECKS,
             print_blob=True,
         ),
     )
@@ -131,12 +132,12 @@ def assert_caught(machine: Callable[[], Machine], made: Fault, examples: int = 3
         database=None,
         derandomize=True,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=ALL_HEALTH_CHECKS,
         print_blob=False,
     )
     with made.made():
         try:
-            run_state_machine_as_test(machine, settings=wanted)  # type: ignore[no-untyped-call]
+            run_state_machine_as_test(cast(type[Machine], machine), settings=wanted)
         except Exception:  # noqa: BLE001 - whatever it is, the machine did not go through
             return
     pytest.fail(f"nobody noticed {made}")

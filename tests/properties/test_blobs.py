@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from storage.postgres.upkeep import orphans, references
 from storage.records.jobs.data_sets import DataSetImage
 from storage.settings import BlobSettings, PostgresSettings, Settings
 from storage.stores import Stores
+from tests.files import unused_for
 from tests.properties.machines import Fault, Machine, ProcessDied, assert_caught, fault, run
 from tests.storage.makers import an_account
 
@@ -97,7 +97,7 @@ class Blobs(Machine):
                 self.store.put_hashed(file, hashlib.sha256(content).hexdigest())
         if known.written is None:
             known.written = 0
-            os.utime(self.path(content), (time.time() + self.ahead,) * 2)
+            unused_for(self.path(content), -self.ahead)
         elif known.orphan is not None:
             known.orphan = 0
 

@@ -81,13 +81,13 @@ class Outbox(Machine):
         writer.events[int(row["id"])] = subject
 
     @precondition(lambda self: self.writers)
-    @rule(data=st.data(), how=st.sampled_from(["commit", "commit", "rollback", "die"]))
-    def end(self, data: st.DataObject, how: str) -> None:
+    @rule(data=st.data(), how=st.sampled_from([b"commit", b"commit", b"rollback", b"die"]))
+    def end(self, data: st.DataObject, how: bytes) -> None:
         writer = data.draw(st.sampled_from(self.writers))
         self.writers.remove(writer)
-        if how != "die":
+        if how != b"die":
             writer.connection.execute(how)
-        if how == "commit":
+        if how == b"commit":
             self.known |= {event: Known(subject) for event, subject in writer.events.items()}
         writer.connection.close()
 

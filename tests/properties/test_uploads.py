@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storage.blobs.hashing import ModelHasher
+from tests.hypothesis_checks import ALL_HEALTH_CHECKS
 from tests.platform_api.door import Door, listening, serving
 from tests.platform_api.sending import BYTES, TUS, Sender, a_sender, weights
 
@@ -68,7 +69,7 @@ def step(sender: Sender, url: str, offset: int, what: str, place: int) -> int:
 @example(steps=[("send", 1000), ("move", 0), ("send", 2000), ("move", 0)])  # a hasher that must catch up
 @example(steps=[("send", 1000), ("wrong checksum", 5000)])  # and one that must go back
 @given(steps=STEPS)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=ALL_HEALTH_CHECKS)
 def test_the_same_bytes_and_hashes_come_of_any_cuts(doors: tuple[Door, str], steps: list[tuple[str, int]]):
     door, other = doors
     sender = a_sender(door)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -67,11 +68,11 @@ def a_data_set(database: Database, account_id: UUID, images: int = 2) -> UUID:
     return database.run(data_sets.create(account_id, "photos", rows)).id
 
 
-def a_job(database: Database, account_id: UUID | None = None, *, key: str | None = None, **fields: object) -> Job:
+def a_job(database: Database, account_id: UUID | None = None, *, key: str | None = None, **fields: Any) -> Job:
     """A submitted training job."""
     owner = an_account(database) if account_id is None else account_id
     data_set = a_data_set(database, owner)
-    request = TrainingRequest(data_set_id=data_set, class_word="mug", **fields)  # type: ignore[arg-type]
+    request = TrainingRequest(data_set_id=data_set, class_word="mug", **fields)
     settings = settings_for("postgresql://unused")
     job, _ = database.run(submissions.submit_training(request, owner, settings, seed=7, idempotency_key=key))
     return job
@@ -85,21 +86,21 @@ def a_bare_generation(database: Database) -> Job:
     return job
 
 
-def a_model(database: Database, account_id: UUID, name: str = "mug", **fields: object) -> Model:
+def a_model(database: Database, account_id: UUID, name: str = "mug", **fields: Any) -> Model:
     """A draft model."""
-    wanted = ModelFields(**{"name": name, "type": ModelType.CHECKPOINT, **fields})  # type: ignore[arg-type]
+    wanted = ModelFields(**{"name": name, "type": ModelType.CHECKPOINT, **fields})
     return database.run(models.create(account_id, wanted))
 
 
-def a_version(database: Database, model: Model, sha256: str | None = None, **fields: object) -> ModelVersion:
+def a_version(database: Database, model: Model, sha256: str | None = None, **fields: Any) -> ModelVersion:
     """A draft version with one weights file, whose bytes nobody looks at."""
-    wanted = VersionFields(**{"name": "v1", "base_model": "SD 1.5", **fields})  # type: ignore[arg-type]
+    wanted = VersionFields(**{"name": "v1", "base_model": "SD 1.5", **fields})
     version = database.run(versions.create(model, wanted))
     database.run(catalog.add_files(version.id, [a_file(sha256 or f"{version.id:064x}")]))
     return version
 
 
-def a_file(sha256: str, path: str = "weights.safetensors", **fields: object) -> NewFile:
+def a_file(sha256: str, path: str = "weights.safetensors", **fields: Any) -> NewFile:
     """A weights file of 2 MiB that has every hash."""
     hashes = FileHashes(auto_v1=sha256[:8], auto_v3=sha256[-12:], crc32=sha256[-8:], blake3=sha256[::-1])
     return NewFile(
@@ -108,11 +109,11 @@ def a_file(sha256: str, path: str = "weights.safetensors", **fields: object) -> 
         sha256=sha256,
         size=2**21,
         hashes=hashes,
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 
-def a_published_model(database: Database, account_id: UUID, name: str = "mug", **fields: object) -> Model:
+def a_published_model(database: Database, account_id: UUID, name: str = "mug", **fields: Any) -> Model:
     """A listed model with one version."""
     model = a_model(database, account_id, name, **fields)
     a_version(database, model)
@@ -120,11 +121,11 @@ def a_published_model(database: Database, account_id: UUID, name: str = "mug", *
     return database.run(catalog.model_by_id(model.id))
 
 
-def an_image(database: Database, model: Model, **fields: object) -> int:
+def an_image(database: Database, model: Model, **fields: Any) -> int:
     """The id of an image that its owner showed with a model's newest version, whose bytes nobody looks at."""
     [version, *_] = database.run(catalog.versions([model.id]))
     wanted = {"sha256": A_HASH, "size": 10, "media_type": "image/png", "width": 64, "height": 64, "blurhash": "L00000"}
-    image = NewImage(**{**wanted, **fields})  # type: ignore[arg-type]
+    image = NewImage(**{**wanted, **fields})
     [identity] = database.run(catalog.add_images(version.id, model.account_id, [image]))
     return identity
 

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,11 +19,11 @@ from storage.settings import LogSettings
 PROJECT = Path(__file__).parents[2]
 
 
-def written(kind: str) -> list[str]:
+def written(kind: Literal["text", "json"]) -> list[str]:
     """What a logger of this format writes of two events."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter(LogSettings(format=kind)))  # type: ignore[arg-type]
+    handler.setFormatter(formatter(LogSettings(format=kind)))
     log = logging.Logger("darkroom.test")
     log.addHandler(handler)
     with log_context(request_id="abc-1", job_id=None):

@@ -17,8 +17,7 @@ from storage.settings import NotificationSettings
 
 def a_seal(current: str, previous: str = "") -> Seal:
     """A seal of two keys."""
-    keys = {"sealing_key": SecretStr(current), "previous_sealing_key": SecretStr(previous)}
-    return Seal(NotificationSettings(**keys))  # type: ignore[arg-type]
+    return Seal(NotificationSettings(sealing_key=SecretStr(current), previous_sealing_key=SecretStr(previous)))
 
 
 def test_what_the_previous_key_sealed_opens_and_is_sealed_anew() -> None:
@@ -40,7 +39,7 @@ def test_an_address_is_sealed_anew_with_its_secrets_unless_it_was_changed_meanwh
     def put(text: str) -> endpoints.Endpoint:
         sealed = {"address": old.seal(text), "secret": old.seal("s")}
         active = EndpointState.ACTIVE
-        return database.run(endpoints.put(reader, Channel.WEBHOOK, active, shown="x", **sealed))  # type: ignore[arg-type]
+        return database.run(endpoints.put(reader, Channel.WEBHOOK, active, shown="x", **sealed))
 
     first = put("https://one.example")
     renewed = database.run(endpoints.reseal(first, both.renewed))

@@ -62,4 +62,4 @@ def test_the_key_of_the_settings_goes_before_the_owners_file(tmp_path: Path) -> 
     without.owner_key_file.write_text("drk_file_1\n")
 
     assert read_key(without) == "drk_file_1"
-    assert read_key(Settings(data_folder=tmp_path, api=ApiSettings(key=SecretStr("drk_set_1")))) == "drk_set_1"  # type: ignore[call-arg]
+    assert read_key(Settings(data_folder=tmp_path, api=ApiSettings(key=SecretStr("drk_set_1")))) == "drk_set_1"

@@ -231,7 +231,7 @@ def test_a_restore_leaves_no_folder_but_the_data_folder(fresh: Fresh) -> None:
 def test_a_restore_makes_the_bucket_that_is_not_there(old: Source, fresh: Fresh, short_folder: Path) -> None:
     settings = fresh_settings(short_folder / "s3")
     with s3_server.serving():
-        settings.blobs = BlobSettings(url="s3://not-there-yet/blobs")  # pyright: ignore[reportCallIssue]
+        settings.blobs = BlobSettings(url="s3://not-there-yet/blobs")
         done = restore(settings, str(old.place), lambda: PASSPHRASE, fresh.said.append)
         assert len(listing(BlobStore(settings.blobs))) == done.blobs > 0
 
@@ -326,7 +326,7 @@ def test_changed_bytes_in_the_target_are_replaced(fresh: Fresh, tmp_path: Path) 
     settings = fresh_settings(tmp_path / "data")
     settings.blobs.url = blobs.as_uri()
     store, done = BackupStore(str(fresh.old.place)), replace(fresh.done, notes=[])
-    restoration._copy_bytes(settings, store, {}, done, lambda _: None)  # pyright: ignore[reportPrivateUsage]
+    restoration._copy_bytes(settings, store, {}, done, lambda _: None)
     assert done.blobs == 1
     assert all(name == digest for name, digest in bytes_of(BlobStore(settings.blobs)).items())
 
@@ -520,7 +520,7 @@ def test_a_blob_store_that_is_taken_over_keeps_what_the_backup_lacks_and_no_chan
     damage(here, rotten, "changed")
     damaged = {name: damage(rotting, name, "missing") for name in (kept, rotten)}
     done = Restored(manifest, restored.nothing(), 0, 0, [])
-    restoration._copy_bytes(settings, rotting, damaged, done, lambda _: None)  # pyright: ignore[reportPrivateUsage]
+    restoration._copy_bytes(settings, rotting, damaged, done, lambda _: None)
     assert bytes_of(blobs) == {name: name for name in (kept, *rest)}
     assert done.notes == [f"left out, damaged in the backup: {damaged[rotten]}"]
 

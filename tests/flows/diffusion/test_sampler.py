@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import denoise, draw_images, first_latents
 from flows.starter.networks import write_tiny_model
 from storage.records.jobs.training import SamplerSettings
+from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import FAMILY
 
 SAMPLER = SamplerSettings(steps=4, guidance_scale=3.0)
@@ -43,13 +45,14 @@ def drawn(components: Components, prompts: list[str], seeds: list[int], sampler:
 def test_latents_equal_those_of_the_diffusers_pipeline(guidance: float, components: Components, tiny_model: Path):
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    theirs = pipeline(
+    theirs = drawn_by(
+        pipeline,
         PROMPTS,
         latents=first_latents(components, [1, 2, 3]),
         num_inference_steps=4,
         guidance_scale=guidance,
         output_type="latent",
-    ).images
+    )
     ours = drawn(components, PROMPTS, [1, 2, 3], SamplerSettings(steps=4, guidance_scale=guidance))
     assert torch.allclose(ours, theirs, atol=1e-4)
 

@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from flows.indexing.new_builds import begin
-from flows.relay.effects import Effects
 from storage.postgres.connection import Query
 from storage.postgres.search import search_builds, search_sources
 from storage.records.search.search import Build, Kind
 from storage.settings import JobSettings, MlflowSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
+from tests.no_prefect import effects_without_prefect
 from tests.storage.makers import an_account
 
 
@@ -42,7 +42,7 @@ class Catalogue:
 
     def take_events(self, *kinds: Kind) -> None:
         """What the relay does with the catalogue's events, for models or these kinds alone; no Prefect is needed."""
-        Effects(self.stores, None).drain()  # type: ignore[arg-type]
+        effects_without_prefect(self.stores).drain()
         others = "delete from search_queue where kind <> all(%(kinds)s) returning id"
         self.stores.database.run(Query(others, {"kinds": [*(kinds or (Kind.MODEL,))]}, len))
 

@@ -73,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        receiver: Receiver = self.server.receiver  # type: ignore[attr-defined]
+        assert isinstance(self.server, _Server)
+        receiver = self.server.receiver
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with receiver.lock:
             receiver.calls.append(Call(self.path, {name.lower(): text for name, text in self.headers.items()}, body))
@@ -88,18 +89,26 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.receiver = Receiver(self.server_address[1])
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Callers that hang up are what some tests are about."""
+
+
 @contextlib.contextmanager
 def receiving(folder: Path, *names: str) -> Iterator[tuple[Internet, Receiver]]:
     """An internet in which these names lead to one receiver, which has a certificate for them."""
     internet = Internet(folder / "authority.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_certificate(folder, names))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server()
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    receiver = Receiver(server.server_address[1])
-    server.receiver = receiver  # type: ignore[attr-defined]
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    receiver = server.receiver
     internet.ports[PUBLIC] = receiver.port
     internet.names.update({name: [PUBLIC] for name in names})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

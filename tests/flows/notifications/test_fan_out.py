@@ -14,12 +14,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from psycopg.rows import dict_row
 
 from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import deliver_notifications
 from flows.notifications.messages import MAX_TEXT, MAX_TITLE, words
-from flows.relay.effects import Effects
 from flows.runs import draining_flows
 from flows.runs.flow_names import DELIVER
 from storage.postgres.accounts import accounts
@@ -51,6 +49,7 @@ from storage.records.policy.viewers import viewer_of
 from storage.records.social.social import Subject
 from storage.settings import MlflowSettings, Settings
 from tests.flows.notifications.conftest import NOTICE, Notifier
+from tests.no_prefect import effects_without_prefect
 from tests.storage.makers import a_job, a_published_model, an_account
 
 JOB = UUID(int=7)
@@ -122,9 +121,9 @@ def test_a_reader_sees_ids_in_the_order_in_which_they_can_be_seen(notifier: Noti
     [notification] = [notifier.stores.database.run(notifications.waiting())]
     assert notification is not None
     script = notifications.fan_out_chunk(notification)
-    with psycopg.connect(settings.postgres.url.get_secret_value(), row_factory=dict_row) as other:
+    with psycopg.connect(settings.postgres.url.get_secret_value()) as other:
         query = next(script)
-        other.execute(query.statement, query.parameters)  # type: ignore[arg-type]
+        other.execute(query.statement.encode(), query.parameters)
         held = "select pg_try_advisory_xact_lock(%(lock)s) as free"
         assert notifier.rows(held, **query.parameters) == [{"free": False}]
     assert notifier.fan_out() == 1
@@ -255,7 +254,7 @@ def test_samples_are_told_only_to_who_asked(notifier: Notifier) -> None:
 
 def take_events(notifier: Notifier) -> None:
     """What the relay does with events that somebody is notified of, each twice; Prefect is not needed for it."""
-    effects = Effects(notifier.stores, None)  # type: ignore[arg-type]
+    effects = effects_without_prefect(notifier.stores)
     notifier.rows("update outbox set done_at = now() where kind = 'job.submitted' returning id")
     while rows := notifier.stores.database.run(outbox.claim(100)):  # of one subject one after the other
         for row in rows:

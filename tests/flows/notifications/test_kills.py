@@ -116,7 +116,7 @@ def deliveries_under_kills(
     found = notifier.rows(
         "select state, count(*)::int as many from deliveries where channel = 'webhook' group by state"
     )
-    ended = {str(row["state"]): row["many"] for row in found}
+    ended = {str(row["state"]): int(str(row["many"])) for row in found}
     assert set(ended) <= {"sent", "dead"}
     assert sum(ended.values()) == readers, ended
     assert ended["sent"] >= readers * 0.9, ended

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled, State
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
 from deployments.local.automations import silent_runs_are_crashed
 from flows.relay.alerts import CRASHED_BY_US, FAIL, LOOK_BACK, OURS, SILENT, STAY_LATE, UNDECIDED, Firings

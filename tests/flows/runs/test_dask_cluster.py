@@ -14,7 +14,7 @@ from flows.runs.dask_cluster import UnencryptedDask, dask_client
 def test_a_cluster_of_this_machine_refuses_every_other_process() -> None:
     before = set(listening())
     with dask_client(1) as client:
-        address = str(client.scheduler_info()["address"])  # pyright: ignore[reportUnknownMemberType]
+        address = str(client.scheduler_info()["address"])
         assert client.submit(sum, (1, 2)).result() == 3
         assert address.startswith("tls://127.0.0.1:")
         plain, foreign = address.replace("tls://", "tcp://"), Security.temporary()

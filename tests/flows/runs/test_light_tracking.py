@@ -14,7 +14,6 @@ from flows.indexing.new_builds import begin, ensure_live_builds
 from flows.indexing.rebuild import rebuild
 from flows.indexing.sync import drain_until_idle
 from flows.jobs.tracking import tracking_client
-from flows.relay.effects import Effects
 from flows.runs.flow_names import REBUILD, SYNC
 from flows.runs.light_tracking import FAILED, FLOW_TAG, KILLED, RUNNING, note
 from storage.errors import StoreUnavailable
@@ -22,6 +21,7 @@ from storage.postgres.connection import Query
 from storage.records.search.search import Kind
 from storage.settings import JobSettings, MlflowSettings, SearchSettings, Settings
 from storage.stores import Stores, open_stores
+from tests.no_prefect import effects_without_prefect
 from tests.storage.makers import a_published_model, an_account
 
 NOBODY = "http://127.0.0.1:9"
@@ -56,7 +56,7 @@ def runs(client: MlflowClient, experiment: str, name: str) -> list[Any]:
 def publish(stores: Stores) -> None:
     """A model and a creator that wait to be written."""
     a_published_model(stores.database, an_account(stores.database), uuid.uuid4().hex)
-    Effects(stores, None).drain()  # type: ignore[arg-type]
+    effects_without_prefect(stores).drain()
 
 
 def test_the_drains_of_a_day_share_a_run_and_an_empty_one_adds_nothing(stores: Stores, client: MlflowClient) -> None:

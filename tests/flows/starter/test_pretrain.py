@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from flows.starter.judge import TINY_JUDGE, Judge, JudgeFilesMissing
 from flows.starter.networks import TINY, write_tiny_model
 from flows.starter.pretrain import Plan, learn_to_draw, learn_to_judge, learn_to_see, set_up
 from flows.starter.steps import Schedule
+from tests.flows.diffusion.reference import drawn_by
 
 SHORT = Schedule(steps=4, learning_rate=1e-3, warmup=1, save_every=2)
 PLAN = Plan(
@@ -75,7 +76,7 @@ def test_written_folder_is_a_pipeline_that_draws(unbroken: Path) -> None:
     pipeline = DiffusionPipeline.from_pretrained(str(unbroken))
     pipeline.set_progress_bar_config(disable=True)
 
-    image = pipeline("a photo of a mug", num_inference_steps=2).images[0]
+    image = drawn_by(pipeline, "a photo of a mug", num_inference_steps=2)[0]
 
     assert image.size == (64, 64)
     assert pipeline.vae.config.scaling_factor != 0.18215

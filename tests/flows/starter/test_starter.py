@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
@@ -18,6 +19,7 @@ from flows.starter.judge import Judge
 from flows.starter.judge_training import tell_apart
 from flows.starter.world import SCENES, held_out_subjects, picture_of
 from storage.records.jobs.base_models import BaseModelCard
+from tests.flows.diffusion.reference import drawn_by
 
 STARTER = Path(deployments.local.__path__[0]) / "starter"
 
@@ -38,7 +40,7 @@ def judge() -> Judge:
 def test_starter_loads_with_no_argument_and_draws(pipeline: DiffusionPipeline) -> None:
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
 
-    image = pipeline("a photo of a red mug on the beach", num_inference_steps=3).images[0]
+    image = drawn_by(pipeline, "a photo of a red mug on the beach", num_inference_steps=3)[0]
 
     assert image.size == (64, 64)
     assert {part.dtype for part in parts} == {torch.float32}
@@ -67,7 +69,10 @@ def test_tokenizer_length_equals_the_encoders_positions(pipeline: DiffusionPipel
 
 
 def test_samplers_made_from_its_schedule_do_not_clip_latents(pipeline: DiffusionPipeline) -> None:
-    assert DDIMScheduler.from_config(pipeline.scheduler.config).config["clip_sample"] is False
+    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+
+    assert isinstance(scheduler, DDIMScheduler)
+    assert scheduler.config["clip_sample"] is False
 
 
 def test_card_is_read_and_names_what_the_starter_knows() -> None:

@@ -33,7 +33,7 @@ def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     work = tmp_path_factory.mktemp("uninterrupted")
     checkpoints = KeptCheckpoints(work / "checkpoints")
     export = train_and_export(tiny_model, work, EVERYTHING, checkpoints)
-    return export.hashes.sha256, checkpoints
+    return str(export.hashes.sha256), checkpoints
 
 
 def only(step: int, checkpoints: KeptCheckpoints, folder: Path) -> KeptCheckpoints:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from flows.diffusion.families.protocol import Components
 from flows.training.data import LatentImages, TrainingImages, draw_step, encode_images, pixels_of
+from tests.flows.diffusion.reference import posterior_of, vae_of
 from tests.flows.training.tiny import FAMILY, pictures
 
 
@@ -59,9 +60,9 @@ def test_timesteps_cover_the_schedule():
 def test_a_cached_latent_is_a_sample_of_the_posterior(components: Components):
     [picture] = pictures(1)
     latents = encode_images(FAMILY, components, [picture], 64)
-    posterior = components.vae.encode(pixels_of(picture, 64).unsqueeze(0)).latent_dist
+    posterior = posterior_of(components, pixels_of(picture, 64).unsqueeze(0))
     noise = torch.randn_like(posterior.mean)
-    expected = (posterior.mean + posterior.std * noise) * components.vae.config.scaling_factor
+    expected = (posterior.mean + posterior.std * noise) * vae_of(components).config["scaling_factor"]
     assert torch.allclose(latents.sample(torch.tensor([0]), noise), expected, atol=1e-6)
 
 

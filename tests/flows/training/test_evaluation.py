@@ -115,10 +115,10 @@ def test_class_drift_is_zero_for_the_base_itself_and_grows_with_the_change(compo
 
     assert drift() == 0.0
     with torch.no_grad():
-        tuned.unet.conv_out.weight.add_(0.01)
+        tuned.unet.get_parameter("conv_out.weight").add_(0.01)
     small = drift()
     with torch.no_grad():
-        tuned.unet.conv_out.weight.add_(0.04)
+        tuned.unet.get_parameter("conv_out.weight").add_(0.04)
     assert 0 < small < drift()
 
 

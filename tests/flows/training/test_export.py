@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from blake3 import blake3
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from flows.diffusion.families.protocol import Components
@@ -19,6 +21,7 @@ from flows.training.tensor_files import payload_sha256
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from storage.records.jobs.training import SamplerSettings
+from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import FAMILY, recipe
 
 CHANGED = frozenset({"unet", "text_encoder"})
@@ -55,9 +58,9 @@ def test_an_exported_folder_draws_what_the_components_draw_in_half_precision(com
         ours = denoise(FAMILY, components, ["a photo of a mug"], latents, SamplerSettings(steps=3, guidance_scale=3.0))
     pipeline = DiffusionPipeline.from_pretrained(exported.folder)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    theirs = pipeline(
-        "a photo of a mug", latents=latents, num_inference_steps=3, guidance_scale=3.0, output_type="latent"
-    ).images
+    theirs = drawn_by(
+        pipeline, "a photo of a mug", latents=latents, num_inference_steps=3, guidance_scale=3.0, output_type="latent"
+    )
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
@@ -90,7 +93,9 @@ def test_equal_weights_are_exported_as_equal_bytes(components: Components, expor
 def test_the_single_file_holds_every_component_and_says_what_it_is(exported: Export, components: Components):
     tensors = load_file(exported.single_file)
     assert {name.split(".")[0] for name in tensors} == {"unet", "text_encoder", "vae"}
+    assert isinstance(components.unet, UNet2DConditionModel)
     unet = UNet2DConditionModel.from_config(components.unet.config)
+    assert isinstance(unet, UNet2DConditionModel)
     unet.load_state_dict({name.removeprefix("unet."): one for name, one in tensors.items() if name.startswith("unet.")})
     header = header_of(exported.single_file)
     metadata = header["__metadata__"]

@@ -42,6 +42,7 @@ def test_weight_zero_has_the_loss_and_gradient_of_plain_fine_tuning():
     plain.total.backward()
     assert with_prior.total.item() == plain.total.item()
     assert first.grad is not None
+    assert second.grad is not None
     assert torch.equal(first.grad[:2], second.grad)
     assert torch.count_nonzero(first.grad[2:]) == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import msgspec
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
@@ -27,5 +28,5 @@ def test_the_form_submits_the_owners_job_as_the_form_says(
     job_id = UUID(request_training(photos, "mug", seed=5, availability="Private"))
     job = stores.database.run(jobs.get(job_id))
     assert (job.account_id, job.state, job.data_set_id) == (owner, JobState.SUBMITTED, photos)
-    asked = TrainingJobRequest(**job.request)
+    asked = msgspec.convert(job.request, TrainingJobRequest)
     assert (asked.availability, asked.model_name) == (Availability.PRIVATE, "sks mug")

@@ -145,7 +145,7 @@ def test_no_sweep_takes_bytes_from_a_put_that_found_them(disk: World) -> None:
 
 def test_a_put_that_asked_nobody_would_lose_them(memory: World) -> None:
     """That the schedules find the fault they are made for."""
-    memory.stores.blobs._renew = None  # pyright: ignore[reportPrivateUsage]
+    memory.stores.blobs._renew = None
     assert explore(memory, memory.sweep, memory.put_and_name, orphan=True, due=True) is not None
 
 
@@ -153,7 +153,7 @@ def test_a_put_that_looked_only_once_would_lose_them(memory: World) -> None:
     """As it would if it did not wait for the deletion that is under way."""
     blobs, plain = memory.stores.blobs, memory.plain
     skip = "select from orphans where sha256 = %(sha256)s for update skip locked"
-    blobs._renew = lambda sha256: plain.run(Query(skip, {"sha256": sha256}, len))  # pyright: ignore[reportPrivateUsage]
+    blobs._renew = lambda sha256: plain.run(Query(skip, {"sha256": sha256}, len))
     assert explore(memory, memory.sweep, memory.put_stream_and_name, orphan=True, due=True) is not None
 
 

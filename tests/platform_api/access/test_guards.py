@@ -274,7 +274,7 @@ def test_open_routes_say_why(tmp_path: Path):
     ],
 )
 def test_what_is_no_key_is_refused(shared_door: Door, header: str):
-    answer = httpx.get(f"{shared_door.url}/api/v1/me", headers={"Authorization": header.encode("latin-1")})
+    answer = httpx.get(f"{shared_door.url}/api/v1/me", headers={b"Authorization": header.encode("latin-1")})
     assert answer.status_code == 401
     assert answer.json()["code"] == "unauthenticated"
 

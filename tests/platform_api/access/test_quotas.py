@@ -109,7 +109,7 @@ def test_what_is_finished_counts_until_it_is_deleted(door: Door, sender: Sender)
     assert (shown["usedBytes"], shown["unfinishedBytes"], shown["unfinishedUploads"]) == (len(content), 0, 0)
     assert (shown["maxBytes"], shown["maxUnfinishedBytes"], shown["maxUnfinishedUploads"]) == (3 * MIB, 2 * MIB, 5)
     data_set = upload(sender.http)
-    photos = sum(image["size"] for image in data_set["images"])  # type: ignore[attr-defined]
+    photos = sum(image["size"] for image in data_set["images"])
     assert storage_of(sender.http)["usedBytes"] == len(content) + photos
     assert sender.http.delete(f"{DATA_SETS}/{data_set['id']}").status_code == 204
     assert sender.http.delete(f"/api/v1/models/{sender.model_id}").status_code == 204
@@ -184,7 +184,7 @@ def test_a_full_account_submits_no_job_and_its_running_ones_go_on(door: Door, se
     job = sender.http.post("/api/v1/training-jobs", json=wanted, headers={"Idempotency-Key": "first"})
     running = door.database.run(jobs.claim(job.json()["id"], 1, None))
     facts = {"role": JobFileRole.SAMPLE, "sha256": "a" * 64, "media_type": "image/png", "step": 1}
-    door.database.run(job_files.put_file(running.id, 1, name="big", size=10 * GIB, **facts))  # type: ignore[arg-type]
+    door.database.run(job_files.put_file(running.id, 1, name="big", size=10 * GIB, **facts))
     door.database.run(job_files.put_checkpoint(running.id, 1, 2, "b" * 64, GIB))
     assert storage_of(sender.http)["usedBytes"] > 11 * GIB
     assert "This account is full" in assert_full(sender.http.post("/api/v1/training-jobs", json=wanted))
@@ -192,7 +192,7 @@ def test_a_full_account_submits_no_job_and_its_running_ones_go_on(door: Door, se
     assert_full(sender.http.post(DATA_SETS, files=form(("a.png", photo(1)), ("b.png", photo(2)))))
     again = sender.http.post("/api/v1/training-jobs", json=wanted, headers={"Idempotency-Key": "first"})
     assert again.json()["id"] == job.json()["id"]  # the same request as before
-    door.database.run(job_files.put_file(running.id, 1, name="big", size=1, **facts))  # type: ignore[arg-type]
+    door.database.run(job_files.put_file(running.id, 1, name="big", size=1, **facts))
     door.database.run(job_files.prune_checkpoints(running.id, 0))
     assert "deleted, but not yet from the disk" in assert_full(sender.http.post("/api/v1/training-jobs", json=wanted))
     door.database.run(quotas.forget_released(0))
@@ -212,8 +212,8 @@ def test_what_an_ended_job_made_is_deleted_by_its_account_and_counts_no_more_onc
     files, photos = job["links"]["files"], storage_of(sender.http)["byKind"]["dataSets"]
     door.database.run(jobs.claim(job["id"], 1, None))
     made = {"role": JobFileRole.SAMPLE, "sha256": "c" * 64, "media_type": "image/png", "size": 10 * GIB}
-    door.database.run(job_files.put_file(job["id"], 1, name="big.png", **made))  # type: ignore[arg-type]
-    door.database.run(job_files.put_file(job["id"], 1, name="weights", **{**made, "sha256": published}))  # type: ignore[arg-type]
+    door.database.run(job_files.put_file(job["id"], 1, name="big.png", **made))
+    door.database.run(job_files.put_file(job["id"], 1, name="weights", **{**made, "sha256": published}))
     door.database.run(job_files.put_checkpoint(job["id"], 1, 2, "b" * 64, GIB))
     held = storage_of(sender.http)["byKind"]
     assert held == {"models": len(content), "images": 0, "dataSets": photos, "jobs": 21 * GIB}

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from pydantic import SecretStr
@@ -28,6 +28,7 @@ from storage.postgres.events.watch import CatalogueWatch, Dependencies, Every
 from storage.records.catalog.catalog import Model
 from storage.settings import CacheSettings, RedisSettings, Settings
 from tests.conftest import free_port
+from tests.hypothesis_checks import ALL_HEALTH_CHECKS
 from tests.platform_api.catalog.reading.test_models import put
 from tests.platform_api.door import UNLIMITED, Door, listening, serving
 from tests.platform_api.http.test_problems import assert_problem
@@ -318,6 +319,6 @@ def test_a_read_is_never_older_than_what_was_committed_before_it(counted: Door, 
                 deadline=None,
                 derandomize=True,
                 database=None,
-                suppress_health_check=list(HealthCheck),
+                suppress_health_check=ALL_HEALTH_CHECKS,
             ),
         )

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 
+import httpx
 import pytest
 
 from platform_api.http.docs_page import ASSETS, VERSION, TryItPage, page_headers
@@ -16,9 +17,9 @@ from tests.platform_api.door import Door
 from tests.platform_api.http.test_problems import assert_problem
 
 
-def policy_of(page: object) -> dict[str, list[str]]:
+def policy_of(page: httpx.Response) -> dict[str, list[str]]:
     """What a page's policy allows, by directive."""
-    stated = page.headers["content-security-policy"]  # type: ignore[attr-defined]
+    stated = page.headers["content-security-policy"]
     return {name: values for name, *values in (part.split() for part in stated.split(";"))}
 
 

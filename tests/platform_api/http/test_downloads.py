@@ -42,7 +42,7 @@ def publish(
     blob = BlobStore(door.settings.blobs).put(CONTENT)
     door.database.run(jobs.claim(job, 1, None))
     facts = {"role": JobFileRole.SAMPLE, "sha256": blob.sha256, "size": blob.size, "media_type": "image/png"}
-    door.database.run(job_files.put_file(job, 1, name="samples/step 3.png", step=3, **facts))  # type: ignore[arg-type]
+    door.database.run(job_files.put_file(job, 1, name="samples/step 3.png", step=3, **facts))
     recipe = door.database.run(jobs.get(job)).request
     version = door.database.run(
         publication.publish(

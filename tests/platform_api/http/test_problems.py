@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ OF_COMMANDS = {
 TELLTALES = re.compile(r"Traceback|psycopg|msgspec|litestar|select |/home|/work|/tmp|\.py\b|Exception|storage\.", re.I)
 
 
-def assert_problem(answer: httpx.Response, status: int) -> dict[str, object]:
+def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     """The answer is a whole problem that gives nothing away."""
     body = answer.json()
     assert answer.status_code == status == body["status"], answer.text

@@ -78,5 +78,5 @@ def test_a_stream_carries_the_id_and_leaves_its_line_when_it_ends(door: Door, js
 
 @pytest.mark.parametrize("sent", ["a b", "<script>", "x" * 65, "é".encode().decode("latin-1"), ""])
 def test_an_id_that_is_not_plain_is_replaced(shared_door: Door, sent: str) -> None:
-    answer = shared_door.client("").get("/health", headers={"X-Request-Id": sent.encode("latin-1")})
+    answer = shared_door.client("").get("/health", headers={b"X-Request-Id": sent.encode("latin-1")})
     assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["x-request-id"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from platform_api.metrics import activity_buffer
 from storage.postgres.accounts import accounts
@@ -127,14 +128,14 @@ def test_what_was_counted_waits_for_postgres_and_is_counted_once(shared_door: Do
     model = a_published_model(shared_door.database, shared_door.account_id, "tallied")
 
     async def count() -> None:
-        nowhere = PostgresSettings(url="postgresql://nobody@127.0.0.1:1/x")  # type: ignore[arg-type]
+        nowhere = PostgresSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/x"))
         unreachable, there = AsyncDatabase(nowhere), AsyncDatabase(shared_door.settings.postgres)
         await there.open()
         buffer = activity_buffer.ActivityBuffer(unreachable)
         for _ in range(3):
             buffer.add(Counted.MODEL, model.id, Metric.VIEW)
         await buffer.flush()
-        buffer._database = there  # pyright: ignore[reportPrivateUsage]
+        buffer._database = there
         await asyncio.gather(buffer.flush(), buffer.flush())
         await buffer.flush()
         await there.close()

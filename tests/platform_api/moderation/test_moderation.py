@@ -31,7 +31,7 @@ def test_a_take_down_says_why_until_a_moderator_restores_it(shared_door: Door, m
     model_id = published(shared_door, owner, "claimed", "1")
     path = f"{MODELS}/{model_id}"
     assert assert_problem(owner.post(f"{path}/take-down", json={"reason": "mine"}), 403)["code"] == "not_allowed"
-    assert set(assert_problem(moderator.post(f"{path}/take-down", json={"reason": " "}), 422)["errors"]) == {"reason"}  # type: ignore[call-overload]
+    assert set(assert_problem(moderator.post(f"{path}/take-down", json={"reason": " "}), 422)["errors"]) == {"reason"}
     taken = moderator.post(f"{path}/take-down", json={"reason": "copyright claim 12"})
     assert (taken.status_code, taken.json()["mode"]) == (200, "TakenDown")
     for client in (owner, anybody):

@@ -187,7 +187,7 @@ def test_a_subscription_that_no_browser_gives_is_refused(
     shared_door: Door, endpoint: str, keys: dict[str, str], field: str
 ):
     given = Browser(endpoint).subscription()
-    given["keys"] = {**given["keys"], **keys}  # type: ignore[dict-item]
+    given["keys"] = {**given["keys"], **keys}
     answer = client(shared_door, "kim").put(f"{AT}/channels/push", json=given)
     assert (answer.status_code, list(answer.json()["errors"])) == (422, [field])
 

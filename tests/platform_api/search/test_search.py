@@ -8,15 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
-from flows.relay.effects import Effects
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Database, Query
 from storage.settings import SearchSettings
 from storage.stores import Stores, open_stores
+from tests.no_prefect import effects_without_prefect
 from tests.platform_api.door import Door, serving
 from tests.storage.makers import a_model, a_published_model, a_version
 
@@ -49,7 +50,7 @@ def client(shared_door: Door, stores: Stores) -> httpx.Client:
 
 def follow(stores: Stores) -> None:
     """What the relay and the sync flow do."""
-    Effects(stores, None).drain()  # type: ignore[arg-type]
+    effects_without_prefect(stores).drain()
     drain(stores)
 
 
@@ -182,7 +183,7 @@ def test_health_says_how_far_searches_are_behind(client: httpx.Client, stores: S
 @pytest.fixture
 def lost_door(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Door]:
     """A door whose Elasticsearch is unavailable."""
-    search = SearchSettings(elasticsearch_url="http://127.0.0.1:9")  # type: ignore[arg-type]
+    search = SearchSettings(elasticsearch_url=SecretStr("http://127.0.0.1:9"))
     with serving(tmp_path, database_url, valkey_url, search=search) as door:
         yield door
 

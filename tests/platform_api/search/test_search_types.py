@@ -11,12 +11,12 @@ import pytest
 
 from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
-from flows.relay.effects import Effects
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query
 from storage.records.catalog.vocabulary import ModelType
 from storage.stores import Stores, open_stores
+from tests.no_prefect import effects_without_prefect
 from tests.platform_api.door import Door
 from tests.storage.makers import a_published_model, an_image
 
@@ -38,7 +38,7 @@ class Gallery:
 
     def follow(self) -> None:
         """What the relay and the sync flow do."""
-        Effects(self.stores, None).drain()  # type: ignore[arg-type]
+        effects_without_prefect(self.stores).drain()
         drain(self.stores)
 
 

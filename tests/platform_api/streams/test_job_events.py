@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -41,7 +42,7 @@ def read(response: httpx.Response) -> Iterator[Message]:
             message[name] = value
 
 
-def submitted(client: httpx.Client) -> dict[str, object]:
+def submitted(client: httpx.Client) -> dict[str, Any]:
     """A new training job."""
     answer = client.post("/api/v1/training-jobs", json={"dataSetId": upload(client, 2)["id"], "classWord": "mug"})
     assert answer.status_code == 202, answer.text
@@ -119,7 +120,7 @@ def test_the_stream_of_a_job_whose_events_are_kept_no_longer_is_over_at_once(doo
 def test_a_last_event_id_that_is_none_of_ours_is_refused(shared_door: Door, last: str):
     client = shared_door.client()
     path = f"/api/v1/training-jobs/{UUID(int=5)}/events"
-    answer = client.get(path, headers={"Last-Event-ID": last.encode("latin-1")})
+    answer = client.get(path, headers={b"Last-Event-ID": last.encode("latin-1")})
     assert answer.status_code == 422
     assert "Last-Event-ID" in answer.json()["errors"]
 

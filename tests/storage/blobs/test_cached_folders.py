@@ -17,6 +17,7 @@ from storage.blobs import cached_folders
 from storage.blobs.cached_folders import folders, remove_unfinished, remove_unless_used, use
 from storage.blobs.store import BlobStore
 from storage.settings import BlobSettings
+from tests.files import unused_for
 
 USER = """
 import sys, time; from pathlib import Path
@@ -48,7 +49,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 def release_all() -> None:
     """Let go of what this process uses, which otherwise lasts until it ends."""
-    held = cached_folders._held  # pyright: ignore[reportPrivateUsage]
+    held = cached_folders._held
     while held:
         os.close(held.popitem()[1])
 
@@ -107,7 +108,7 @@ def test_folders_come_with_their_size_the_longest_unused_first_and_none_older_th
 ) -> None:
     for name, idle in (("young", 10), ("old", 1000), ("tomorrow", -86400)):
         use(blobs, {"w": NAME}, place / name)
-        os.utime(place / name, (time.time() - idle,) * 2)
+        unused_for(place / name, idle)
     (place / ".half.made").mkdir()
     found = folders(place)
     assert [(copy.path.name, copy.size) for copy in found] == [("old", 1000), ("young", 1000), ("tomorrow", 1000)]
@@ -121,6 +122,6 @@ def test_what_was_half_made_by_a_process_that_died_goes_when_it_is_old(place: Pa
         (place / name).mkdir(parents=True)
         (place / name / "w").write_bytes(CONTENT)
         for path in (place / name / "w", place / name):
-            os.utime(path, (time.time() - idle,) * 2)
+            unused_for(path, idle)
     assert remove_unfinished(place, 86400) == 1
     assert [path.name for path in place.iterdir()] == [".base.2"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +80,12 @@ DIFFUSERS_LORA = {
 }
 
 
-def written(folder: Path, names: Iterable[str], width: int = 768, **more: np.ndarray) -> Path:
+def written(folder: Path, names: Iterable[str], width: int = 768, more: Mapping[str, np.ndarray] | None = None) -> Path:
     """A file with tensors of these names, as small as each may be."""
     text_in = ("attn2.to_k.weight", "attn2.to_v.weight", "attn2_to_v.lora_down.weight")
     tensors = {name: np.zeros((1, width) if name.endswith(text_in) else 1, np.float16) for name in names}
     path = folder / "model.safetensors"
-    save_file({**tensors, **more}, path)
+    save_file({**tensors, **(more or {})}, path)
     return path
 
 
@@ -170,7 +170,7 @@ def test_text_vectors_of_another_length_are_another_family(tmp_path: Path):
 
 
 def test_element_types_that_weights_do_not_have_are_refused(tmp_path: Path):
-    path = written(tmp_path, sd1_unet(), **{"model.diffusion_model.out.9.weight": np.zeros(1, np.bool_)})
+    path = written(tmp_path, sd1_unet(), more={"model.diffusion_model.out.9.weight": np.zeros(1, np.bool_)})
 
     with pytest.raises(WeightsRefused, match="is BOOL; known here are"):
         check_model_file(path, "sd1", ModelType.CHECKPOINT, FileType.MODEL)

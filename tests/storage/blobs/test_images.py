@@ -33,7 +33,7 @@ def noise(size: tuple[int, int], seed: int = 1, mode: str = "RGB") -> Image.Imag
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     """The file of an image."""
     stream = io.BytesIO()
-    image.save(stream, kind, **options)  # type: ignore[arg-type]
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 

@@ -152,14 +152,14 @@ def test_bytes_that_cannot_be_put_back_are_named_with_their_place(
 
     store.put(CONTENT)
     with pytest.raises(RuntimeError), store.removing(NAME):
-        monkeypatch.setattr(store._fs, "cp_file", refused)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(store._fs, "cp_file", refused)
         monkeypatch.setattr(removal, "move", refused)
         raise RuntimeError("the commit failed")
     [said] = [record.message for record in caplog.records if NAME in record.message]
     assert "could not be put back" in said
     monkeypatch.undo()
     place = said.rsplit(" ", 1)[-1]
-    assert store._fs.cat_file(place) == CONTENT  # pyright: ignore[reportPrivateUsage]
+    assert store._fs.cat_file(place) == CONTENT
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def no_copy(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     store.put(CONTENT)
-    monkeypatch.setattr(store._fs, "cp_file", refused)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(store._fs, "cp_file", refused)
     monkeypatch.setattr(removal, "move", refused)
 
 
@@ -205,9 +205,9 @@ def test_a_removal_without_a_copy_that_removed_nothing_says_so_only_where_it_is_
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(store._fs, "rm_file", broken)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(store._fs, "rm_file", broken)
     if not answers:
-        monkeypatch.setattr(store._fs, "info", broken)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(store._fs, "info", broken)
     with pytest.raises(StoreUnavailable), store.removing(NAME):
         pytest.fail("nothing was removed")
     said = logged_of_the_blob(caplog, logging.ERROR)

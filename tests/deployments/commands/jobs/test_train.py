@@ -33,7 +33,8 @@ def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
     assert grid.is_absolute()
     assert Image.open(grid).size == (64, 48)
     recipe = line.jobs()[0].request["recipe"]
-    assert (recipe["steps"], recipe["seed"]) == (8, 7)  # type: ignore[index]
+    assert isinstance(recipe, dict)
+    assert (recipe["steps"], recipe["seed"]) == (8, 7)
 
 
 def test_a_class_that_the_base_does_not_know_is_refused_before_anything_is_uploaded(line: Line) -> None:

@@ -55,7 +55,7 @@ def test_storage_and_the_last_backup_are_shown_where_every_store_is_elsewhere(
     monkeypatch.setenv("DARKROOM_QUOTAS__FREE_SPACE_BYTES", str(2**60))
     for name, value in {**SERVERS, "POSTGRES__URL": database_url}.items():
         monkeypatch.setenv(f"DARKROOM_{name}", value)
-    with Database(PostgresSettings(url=SecretStr(database_url))) as database:  # pyright: ignore[reportCallIssue]
+    with Database(PostgresSettings(url=SecretStr(database_url))) as database:
         last = LastBackup(name="2026-11-28", place="file:///backups", finished_at=datetime.now(UTC))
         database.run(last_backup.finished(last))
 

@@ -131,7 +131,7 @@ def test_a_second_rotation_seals_anew_what_only_the_previous_key_opens(
     monkeypatch.setenv("DARKROOM_POSTGRES__URL", database_url)
     file, before = used.sealing_key_file, previous_key_file(used.sealing_key_file)
     first = Seal(load_settings().notifications)
-    with Database(PostgresSettings(url=SecretStr(database_url))) as database:  # pyright: ignore[reportCallIssue]
+    with Database(PostgresSettings(url=SecretStr(database_url))) as database:
         an_account(database)
         [reader] = database.run(READERS)
         register(database, reader, Channel.WEBHOOK, first, "hook")
@@ -172,7 +172,7 @@ def test_keys_that_are_settings_are_changed_by_hand_and_everything_is_sealed_ane
     monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path))
     monkeypatch.setenv("DARKROOM_POSTGRES__URL", database_url)
     monkeypatch.setenv("DARKROOM_NOTIFICATIONS__SEALING_KEY", "a" * 64)
-    with Database(PostgresSettings(url=SecretStr(database_url))) as database:  # pyright: ignore[reportCallIssue]
+    with Database(PostgresSettings(url=SecretStr(database_url))) as database:
         an_account(database)
         [reader] = database.run(READERS)
         register(database, reader, Channel.WEBHOOK, Seal(load_settings().notifications), "hook")

@@ -22,9 +22,9 @@ ENGINE = [sys.executable, "-m", "prefect.engine"]
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmStarts]:
-    original = _starter_engine.run_process
+    original = _starter_engine.__dict__["run_process"]
     yield WarmStarts(["prefect.flow_engine"])
-    _starter_engine.run_process = original
+    _starter_engine.__dict__["run_process"] = original
 
 
 def run(warm: WarmStarts, command: list[str], folder: Path, **environment: str) -> tuple[Any, str]:

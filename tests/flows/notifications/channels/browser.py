@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -38,7 +39,7 @@ class Browser:
         """Its public key."""
         return self.key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
-    def subscription(self) -> dict[str, object]:
+    def subscription(self) -> dict[str, Any]:
         """What PushSubscription.toJSON returns."""
         keys = {"p256dh": base64url(self.point), "auth": base64url(self.auth)}
         return {"endpoint": self.endpoint, "keys": keys}

@@ -24,7 +24,8 @@ class Proxy:
 
 class _Tunnel(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        proxy: Proxy = self.server.proxy  # type: ignore[attr-defined]
+        assert isinstance(self.server, _ProxyServer)
+        proxy = self.server.proxy
         method, host, _ = self.rfile.readline().decode().split(" ")
         assert method == "CONNECT"
         while self.rfile.readline().strip():
@@ -38,6 +39,14 @@ class _Tunnel(socketserver.StreamRequestHandler):
             back.join()
 
 
+class _ProxyServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self, receiver: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Tunnel)
+        self.proxy = Proxy(self.server_address[1], receiver)
+
+
 def _pump(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
@@ -49,11 +58,8 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 @contextlib.contextmanager
 def proxying(receiver: int) -> Iterator[Proxy]:
     """A proxy before a receiver's port."""
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Tunnel)
-    server.daemon_threads = True
-    proxy = Proxy(server.server_address[1], receiver)
-    server.proxy = proxy  # type: ignore[attr-defined]
+    server = _ProxyServer(receiver)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield proxy
+    yield server.proxy
     server.shutdown()
     server.server_close()

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
 
 from flows.notifications.channels.email import EmailSender
 from flows.notifications.channels.protocol import Item, Message
@@ -37,16 +38,17 @@ class Mailbox:
         self.refusals: dict[str, str] = {}
 
     async def handle_RCPT(
-        self, server: object, session: object, envelope: object, address: str, options: object
+        self, server: object, session: object, envelope: Envelope, address: str, options: object
     ) -> str:
         if address in self.refusals:
             return self.refusals[address]
-        envelope.rcpt_tos.append(address)  # type: ignore[attr-defined]
+        envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server: object, session: object, envelope: object) -> str:
-        content: bytes = envelope.original_content  # type: ignore[attr-defined]
-        self.messages.append(message_from_bytes(content, policy=policy.default))  # type: ignore[arg-type]
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+        content = envelope.original_content
+        assert content is not None
+        self.messages.append(message_from_bytes(content, policy=policy.default))
         return "250 OK"
 
 
@@ -190,7 +192,7 @@ def a_message(purpose: Purpose, *words: NotificationText) -> Message:
 
 def parts_of(message: Message) -> tuple[str, str]:
     """The text and the HTML of a message's e-mail, line ends of the HTML's layout left out."""
-    sender = EmailSender(NotificationSettings(sender="news@d.example"), "https://d.example", KEYS)  # type: ignore[call-arg]
+    sender = EmailSender(NotificationSettings(sender="news@d.example"), "https://d.example", KEYS)
     mail = sender.mail(message)
     text, page = mail.get_body(("plain",)), mail.get_body(("html",))
     assert text is not None

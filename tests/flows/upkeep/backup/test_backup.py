@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psycopg
@@ -318,10 +319,10 @@ def test_no_blob_is_swept_until_they_are_copied(old: Source, monkeypatch: pytest
     held: list[bool] = []
     copying = backup.copy_blobs
 
-    def watched(*arguments: object) -> object:
+    def watched(*arguments: Any) -> object:
         with old.stores.database.connect() as other:
             held.append(not try_lock(other, BLOB_SWEEP))
-        return copying(*arguments)  # type: ignore[arg-type]
+        return copying(*arguments)
 
     monkeypatch.setattr(backup, "copy_blobs", watched)
     old.back_up()
@@ -467,7 +468,8 @@ def test_a_damaged_backup_stays_with_all_blobs_and_holds_up_neither_the_others_n
     file.write_bytes(file.read_bytes() + b" ")
     orphan = store.blobs.put(b"which the damaged one may name")
     [path] = copy.rglob(orphan.sha256)
-    os.utime(path, (path.stat().st_mtime - YOUNG_SECONDS - 60,) * 2)
+    written = path.stat().st_mtime - YOUNG_SECONDS - 60
+    os.utime(path, (written, written))
 
     dropped = drop_old(store, ONLY_THE_LAST)
     assert broken in store.finished()

@@ -32,7 +32,7 @@ from flows.upkeep.retention.sweep import ClockJumped
 from flows.upkeep.retention.tracking_runs import MARK
 from storage.errors import InvalidSettings
 from storage.postgres.accounts import idempotency
-from storage.postgres.connection import Query
+from storage.postgres.connection import Query, Script
 from storage.postgres.jobs import jobs, sampled_sets
 from storage.postgres.upkeep import invariants, pauses, retention
 from storage.records.jobs.jobs import JobState
@@ -40,6 +40,7 @@ from storage.records.metrics.freshness import Switch
 from storage.records.metrics.leaderboards import RANK
 from storage.settings import MlflowSettings, RetentionSettings, load_settings
 from storage.stores import Stores
+from tests.files import unused_for
 from tests.storage.blobs.test_walks import churned
 from tests.storage.makers import a_bare_generation, a_job, an_account
 
@@ -281,12 +282,12 @@ def test_what_retention_deleted_is_not_taken_for_lost(stores: Stores) -> None:
 def test_an_idempotency_key_works_again_when_it_is_forgotten(stores: Stores) -> None:
     account = an_account(stores.database)
 
-    def answer(text: str) -> object:
+    def answer(text: str) -> Script[str]:
         yield from ()
         return text
 
     def ask(text: str) -> str:
-        return stores.database.run(idempotency.once(account, "key", "hash", answer(text)))  # type: ignore[arg-type]
+        return stores.database.run(idempotency.once(account, "key", "hash", answer(text)))
 
     assert (ask("first"), ask("second")) == ("first", "first")
     execute(stores, "update idempotency_keys set created_at = now() - interval '25 hours' returning key")
@@ -316,8 +317,8 @@ def test_working_folders_of_jobs_that_ended_go_and_those_of_others_stay(stores: 
         (work / name).mkdir(parents=True)
         (work / name / "state").write_bytes(b"x" * 100)
         for path in (work / name / "state", work / name):
-            old = 0 if what == "young" else 8 * 86400
-            os.utime(path, (path.stat().st_mtime - old,) * 2)
+            if what != "young":
+                unused_for(path, 8 * 86400)
     [rule] = [rule for rule in RULES if rule.folders == ("work",)]
     report = apply(stores, [rule])
     assert (report.count, report.size) == (2, 200)
@@ -328,7 +329,7 @@ def a_leftover(stores: Stores) -> Path:
     """The working folder of a job that nobody knows, long after its flow died."""
     folder = stores.settings.data_folder / "work" / str(uuid4())
     folder.mkdir(parents=True)
-    os.utime(folder, (time.time() - 8 * 86400,) * 2)
+    unused_for(folder, 8 * 86400)
     return folder
 
 
@@ -344,7 +345,7 @@ def test_where_jobs_end_the_folders_of_that_machine_are_tidied_once_an_hour_and_
     second = a_leftover(stores)
     tidy_folders(stores)
     assert second.exists(), "it was done this hour"
-    os.utime(lock, (time.time() - 3601,) * 2)
+    unused_for(lock, 3601)
     tidy_folders(stores)
     assert not second.exists()
 
@@ -399,7 +400,7 @@ def test_the_flow_says_what_went(
     events(stores, 7, 40 * DAY)
     assert apply_retention() == 7
     [table] = [shown for shown in prefect.read_artifacts() if shown.key == APPLY_RETENTION]
-    row = next(row for row in json.loads(table.data) if row["what"] == rule_of("outbox").what)
+    row = next(row for row in json.loads(str(table.data)) if row["what"] == rule_of("outbox").what)
     assert (row["deleted"], row["setting"]) == (7, "DARKROOM_RETENTION__OUTBOX_DAYS=30")
 
 
@@ -408,7 +409,7 @@ def a_copy(stores: Stores, name: str, mebibytes: int, idle: float) -> Path:
     folder = stores.cache_folder / "base-models" / name
     folder.mkdir(parents=True)
     (folder / "weights").write_bytes(b"\0" * mebibytes * 1024**2)
-    os.utime(folder, (time.time() - idle,) * 2)
+    unused_for(folder, idle)
     return folder
 
 

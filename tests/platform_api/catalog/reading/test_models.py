@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -34,11 +35,11 @@ class Shelf:
     model: Model
     version: ModelVersion
 
-    def get(self, path: str, key: str = "", **options: object) -> httpx.Response:
-        return self.door.client(key).get(path, **options)  # type: ignore[arg-type]
+    def get(self, path: str, key: str = "", **options: Any) -> httpx.Response:
+        return self.door.client(key).get(path, **options)
 
 
-def file_of(door: Door, content: bytes, path: str, **facts: object) -> NewFile:
+def file_of(door: Door, content: bytes, path: str, **facts: Any) -> NewFile:
     blob = BlobStore(door.settings.blobs).put(content)
     digest = blob.sha256
     hashes = FileHashes(auto_v1=digest[8:16], auto_v3=digest[16:28], crc32=digest[28:36], blake3=digest[::-1])
@@ -48,7 +49,7 @@ def file_of(door: Door, content: bytes, path: str, **facts: object) -> NewFile:
         sha256=digest,
         size=blob.size,
         hashes=hashes,
-        **facts,  # type: ignore[arg-type]
+        **facts,
     )
 
 
@@ -212,8 +213,9 @@ def test_one_hash_on_several_versions_is_the_earliest_publisheds(shelf: Shelf) -
 
 def test_drafts_and_private_models_are_their_owners_alone(shelf: Shelf) -> None:
     stranger = shelf.door.new_key(*ALL, account="stranger")
-    for name, options in (("a draft", {"publish": False}), ("a private one", {"availability": "Private"})):
-        model, version = put(shelf.door, name, name.encode(), **options)  # type: ignore[arg-type]
+    options: dict[str, dict[str, Any]] = {"a draft": {"publish": False}, "a private one": {"availability": "Private"}}
+    for name, option in options.items():
+        model, version = put(shelf.door, name, name.encode(), **option)
         for path in (
             f"/api/v1/models/{model.id}",
             f"/api/v1/model-versions/{version.id}",

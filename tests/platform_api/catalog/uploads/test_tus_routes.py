@@ -77,11 +77,12 @@ def test_bytes_are_received_on_the_way(sender: Sender, monkeypatch: pytest.Monke
     path, seen = sender.begin(len(CONTENT)), list[int]()
 
     def watched() -> Iterator[bytes]:
+        offset = 0
         for begin in range(0, len(CONTENT), 20_000):
             deadline = time.monotonic() + 20
             while begin and (offset := sender.offset(path)) < begin - 11_000 and time.monotonic() < deadline:
                 time.sleep(0.01)
-            seen.append(offset if begin else 0)
+            seen.append(offset)
             yield CONTENT[begin : begin + 20_000]
 
     assert sender.send(path, 0, watched()).status_code == 204

@@ -13,7 +13,7 @@ import pytest
 from storage.errors import InvalidRequest, WrongState
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models, versions
-from storage.postgres.connection import Database, Query
+from storage.postgres.connection import Database, Query, Script
 from storage.postgres.events import outbox
 from storage.postgres.migrating import MIGRATIONS, migrate
 from storage.postgres.upkeep import invariants
@@ -91,11 +91,11 @@ def test_a_transaction_tells_a_models_change_once(database: Database, owner: UUI
     model = a_published_model(database, owner)
     before, revision = len(changes(database)), current(database, model).revision
 
-    def several() -> object:
+    def several() -> Script[None]:
         yield from models.change(model, {"description": "new", "tags": ["style", "lighting"]})
         yield from models.change(model, {"description": "newer"})
 
-    database.run(several())  # type: ignore[arg-type]
+    database.run(several())
     assert changes(database)[before:] == [ModelsChanged(model_ids=(model.id,), lane=Lane.EDITS)]
     assert current(database, model).revision > revision
     assert database.run(models.tags_of(model.id)) == {model.id: ["lighting", "style"]}

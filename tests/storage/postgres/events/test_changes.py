@@ -119,7 +119,7 @@ def test_counts_of_a_model_and_its_versions_in_one_transaction_are_one_change(da
         " select model_id from counted"
     )
 
-    def script():  # type: ignore[no-untyped-def]
+    def script():
         yield from Query(both, {"model": model.id}, len)
         yield from Query("insert into version_stats (version_id) values (%(id)s)", {"id": version.id}, len)
 

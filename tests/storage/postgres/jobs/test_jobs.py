@@ -7,6 +7,7 @@ import pkgutil
 import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -257,10 +258,10 @@ def test_a_data_set_in_use_is_not_deleted(database: Database) -> None:
     ],
 )
 def test_a_request_that_does_not_fit_names_the_field_and_leaves_nothing(
-    database: Database, fields: dict[str, str], name: str
+    database: Database, fields: dict[str, Any], name: str
 ) -> None:
     owner = an_account(database)
-    request = {"data_set_id": a_data_set(database, owner), "class_word": "mug"} | fields
+    request: dict[str, Any] = {"data_set_id": a_data_set(database, owner), "class_word": "mug"} | fields
     script = submissions.submit_training(
         TrainingRequest(**request), owner, settings_for("postgresql://unused"), seed=1, idempotency_key="k"
     )

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -24,6 +24,7 @@ from storage.records.catalog.listing import ModelFilter, ModelSort
 from storage.records.metrics.activity import Act, Counted, Metric
 from storage.records.metrics.rollups import WINDOWS, Totals
 from storage.settings import PostgresSettings
+from tests.hypothesis_checks import ALL_HEALTH_CHECKS
 from tests.storage.makers import a_published_model, an_account
 
 NOON = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
@@ -154,7 +155,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=ALL_HEALTH_CHECKS, database=None)
 @given(steps=st.lists(STEPS, max_size=14))
 @example(
     steps=[

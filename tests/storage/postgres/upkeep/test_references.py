@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 
 from storage.postgres.connection import Database, Query
 from storage.postgres.upkeep import references
@@ -51,9 +51,9 @@ SHA256 = "ab" * 32
 
 
 @pytest.fixture
-def lax(database: Database, database_url: str) -> Iterator[psycopg.Connection[dict[str, object]]]:
+def lax(database: Database, database_url: str) -> Iterator[psycopg.Connection[DictRow]]:
     """A connection to a schema that checks nothing, so that any row goes into any table."""
-    with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
+    with psycopg.Connection[DictRow].connect(database_url, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("set session_replication_role = replica")
         for row in connection.execute(
             "select conrelid::regclass::text as held, conname as called from pg_constraint"
@@ -64,14 +64,14 @@ def lax(database: Database, database_url: str) -> Iterator[psycopg.Connection[di
         yield connection
 
 
-def columns(connection: psycopg.Connection[dict[str, object]], condition: str) -> list[dict[str, object]]:
+def columns(connection: psycopg.Connection[DictRow], condition: str) -> list[dict[str, object]]:
     return connection.execute(
         "select table_name, column_name, data_type from information_schema.columns"
         f" where table_schema = 'public' and {condition} order by 1, 2".encode()
     ).fetchall()
 
 
-def a_row(connection: psycopg.Connection[dict[str, object]], table: str, column: str) -> None:
+def a_row(connection: psycopg.Connection[DictRow], table: str, column: str) -> None:
     needed = columns(
         connection, f"table_name = '{table}' and is_nullable = 'NO' and column_default is null and is_identity = 'NO'"
     )
@@ -80,13 +80,13 @@ def a_row(connection: psycopg.Connection[dict[str, object]], table: str, column:
     connection.execute(insert.encode())
 
 
-def test_every_column_with_a_hash_names_bytes_or_says_why_not(lax: psycopg.Connection[dict[str, object]]) -> None:
+def test_every_column_with_a_hash_names_bytes_or_says_why_not(lax: psycopg.Connection[DictRow]) -> None:
     found = columns(lax, "(column_name ~ 'sha256|hash|digest|blob')")
     places = {f"{one['table_name']}.{one['column_name']}" for one in found}
     assert places == BYTES | set(NO_BYTES)
 
 
-def test_what_a_row_names_is_named(database: Database, lax: psycopg.Connection[dict[str, object]]) -> None:
+def test_what_a_row_names_is_named(database: Database, lax: psycopg.Connection[DictRow]) -> None:
     for place in sorted(BYTES):
         table, column = place.split(".")
         a_row(lax, table, column)
@@ -102,9 +102,7 @@ def test_what_a_row_names_is_named(database: Database, lax: psycopg.Connection[d
         assert list(references.pages(database.run, "", references.BEHIND, 10)) == [], place
 
 
-def test_pages_give_every_hash_once_and_in_order(
-    database: Database, lax: psycopg.Connection[dict[str, object]]
-) -> None:
+def test_pages_give_every_hash_once_and_in_order(database: Database, lax: psycopg.Connection[DictRow]) -> None:
     hashes = [f"{number:064x}" for number in range(100)]
     for place in sorted(BYTES):
         table = place.split(".")[0]

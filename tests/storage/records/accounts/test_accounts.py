@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,9 +13,9 @@ from storage.records.accounts.accounts import ApiKey, Scope, make_key, split_key
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def a_key(**changes: object) -> tuple[ApiKey, str]:
+def a_key(**changes: Any) -> tuple[ApiKey, str]:
     new = make_key()
-    fields = {
+    fields: dict[str, Any] = {
         "id": new.id,
         "account_id": uuid4(),
         "name": "test",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -32,8 +33,8 @@ BASE = BaseModelFacts(
 )
 
 
-def resolved(**fields: object) -> TrainingJobRequest:
-    request = TrainingRequest(data_set_id=DATA_SET, class_word="mug", **fields)  # type: ignore[arg-type]
+def resolved(**fields: Any) -> TrainingJobRequest:
+    request = TrainingRequest(data_set_id=DATA_SET, class_word="mug", **fields)
     return resolve(request, data_set_hash="d" * 64, base=BASE, seed=5)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,9 +122,9 @@ def test_fusion_adds_reciprocal_ranks_and_breaks_ties_by_id() -> None:
         {"mode": SearchMode.FUSED, "text": "cat", "sort": Sort.NEWEST},
     ],
 )
-def test_a_query_that_cannot_be_carried_out_is_refused_by_field(fields: dict[str, object]) -> None:
+def test_a_query_that_cannot_be_carried_out_is_refused_by_field(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        SearchQuery(**fields)  # type: ignore[arg-type]
+        SearchQuery(**fields)
 
 
 @settings(max_examples=200, deadline=None)
