@@ -17,6 +17,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
     Tag,
 )
+from litestar.params import FromPath
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
@@ -191,7 +192,7 @@ class Documentation(Controller):
         return _kept(request).page.answer(request)
 
     @get("/docs/{version:str}/{name:str}", sync_to_thread=True)
-    def asset(self, version: str, name: str) -> Response[bytes]:
+    def asset(self, version: FromPath[str], name: FromPath[str]) -> Response[bytes]:
         """A script or style of the page, at an address that means the same for ever."""
         # Kept for ever by browsers, an address may never have other bytes: not those of a newer release either.
         if version != docs_page.VERSION:

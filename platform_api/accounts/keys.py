@@ -7,9 +7,11 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, delete, get, post
+from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller
+from platform_api.access.guards import Requires
 from platform_api.catalog.writing.write_models import kept
 from platform_api.http.json_bodies import has_control_characters, strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
@@ -19,7 +21,6 @@ from platform_api.http.problems import can_answer
 from storage.errors import AccessDenied, InvalidRequest, NotFound
 from storage.postgres.accounts import accounts
 from storage.records.accounts.accounts import ApiKey, Scope, make_key
-from storage.stores import AsyncStores
 
 MAX_LIFETIME = timedelta(days=3660)
 
@@ -63,7 +64,7 @@ class Keys(Controller):
 
     @get("/", guards=[Requires(Scope.KEYS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
     async def list_page(
-        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+        self, stores: AppStores, caller: RequestCaller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[KeyView]:
         """A page of the caller's keys, revoked and expired ones too; never a secret."""
         before = read_moment_cursor(cursor, str)
@@ -81,7 +82,7 @@ class Keys(Controller):
         responses=can_answer(401, 403, 413, 422),
         summary="Make a key",
     )
-    async def create(self, stores: AsyncStores, caller: Caller, data: NewApiKey) -> MadeKey:
+    async def create(self, stores: AppStores, caller: RequestCaller, data: JSONBody[NewApiKey]) -> MadeKey:
         """Its text is in this answer and nowhere else, so a repeat makes another key: revoke the one you lost.
 
         It can allow only what the key that asks allows, ends no later than that one, and is revoked with it. An account
@@ -106,7 +107,7 @@ class Keys(Controller):
         responses=can_answer(401, 403, 404),
         summary="Revoke a key",
     )
-    async def revoke(self, stores: AsyncStores, caller: Caller, key_id: str) -> None:
+    async def revoke(self, stores: AppStores, caller: RequestCaller, key_id: FromPath[str]) -> None:
         """It and the keys that it made, and those that they made, are refused from the next request on. A key may
         revoke itself: this request is answered, the next is not."""
         # Postgres refuses NUL in a text with an error of its own; no key has such an id.

@@ -10,7 +10,8 @@ from litestar import Controller, Request, Response, get
 from litestar.params import Parameter
 from msgspec import Meta
 
-from platform_api.access.guards import Caller, Reads, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller, RequestViewer
+from platform_api.access.guards import Reads, Requires
 from platform_api.cache.response_cache import CACHE_SECONDS, PEOPLE_SECONDS
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.catalog_parts import read_parts
@@ -30,8 +31,6 @@ from storage.records.accounts.quotas import Usage, UsageByKind
 from storage.records.catalog.catalog import Model
 from storage.records.policy.facts import model_facts
 from storage.records.policy.rights import may
-from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 
 OWN_DEFAULT, OWN_MAX = 20, 100
 OwnLimit = Annotated[int, Parameter(ge=1, le=OWN_MAX, description="Models of a page.", required=False)]
@@ -117,7 +116,7 @@ class People(Controller):
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Creators",
     )
-    async def creators(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[CreatorPage]:
+    async def creators(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[CreatorPage]:
         """Who has public models, the most productive first."""
         query, where = QueryParameters(request), addresses(request, stores.settings.api)
         limit, page, text = read_numbers(query)
@@ -144,7 +143,7 @@ class People(Controller):
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Users",
     )
-    async def users(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[UserList]:
+    async def users(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[UserList]:
         """Accounts by name or number."""
         query = QueryParameters(request)
         text, ids = query.text("query"), query.numbers("ids")
@@ -160,7 +159,7 @@ class People(Controller):
         return answer(request, users, ignored=query.ignored)
 
     @get("/me", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403), summary="Yourself")
-    async def me(self, stores: AsyncStores, caller: Caller) -> Me:
+    async def me(self, stores: AppStores, caller: RequestCaller) -> Me:
         """Whom the key belongs to, what it allows, and how much more may be uploaded."""
         account, limits = caller.account, stores.settings.quotas.limits
 
@@ -199,9 +198,9 @@ class People(Controller):
     async def models(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        viewer: Viewer,
+        stores: AppStores,
+        caller: RequestCaller,
+        viewer: RequestViewer,
         cursor: PageCursor = None,
         limit: OwnLimit = OWN_DEFAULT,
     ) -> Page[ModelView]:

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, get
+from litestar.params import FromPath
 from msgspec import Meta
 
+from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Requires
 from platform_api.http.json_bodies import has_control_characters
 from platform_api.http.problems import can_answer
@@ -16,7 +18,6 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, jobs
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.base_models import BaseModel
-from storage.stores import AsyncStores
 
 
 class IdentifiersView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -94,7 +95,7 @@ class BaseModels(Controller):
     tags = ("Base models",)
 
     @get("/", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403), summary="Every base model")
-    async def list_all(self, stores: AsyncStores) -> BaseModelList:
+    async def list_all(self, stores: AppStores) -> BaseModelList:
         """The base models that a training request can name."""
 
         def script() -> Script[list[BaseModelView]]:
@@ -110,7 +111,7 @@ class BaseModels(Controller):
     @get(
         "/{name:str}", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403, 404), summary="One of them"
     )
-    async def show(self, stores: AsyncStores, name: str) -> BaseModelView:
+    async def show(self, stores: AppStores, name: FromPath[str]) -> BaseModelView:
         """One base model: its classes, free identifiers and training defaults."""
         if has_control_characters(name):
             raise NotFound("No base model has a name with control characters.")

@@ -21,9 +21,11 @@ from litestar.openapi.spec import (
     RequestBody,
     Schema,
 )
+from litestar.params import FromPath
 from msgspec import Meta
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller
+from platform_api.access.guards import Requires
 from platform_api.access.reservations import reserving
 from platform_api.http import multipart
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
@@ -39,7 +41,6 @@ from storage.postgres.jobs import data_sets
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.data_sets import DataSet, DataSetImage
 from storage.settings import UploadSettings
-from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 
 MIN_IMAGES = 2
@@ -141,7 +142,7 @@ class DataSets(Controller):
         summary="Upload photos",
     )
     async def upload(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, state: State
+        self, request: Request[Any, Any, Any], stores: AppStores, caller: RequestCaller, state: State
     ) -> Response[DataSetDetail]:
         """PNG, JPEG or WebP files, or zip archives of them, become one data set.
 
@@ -175,7 +176,7 @@ class DataSets(Controller):
         "/", guards=[Requires(Scope.DATA_SETS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first"
     )
     async def list_page(
-        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+        self, stores: AppStores, caller: RequestCaller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[DataSetView]:
         """A page of the caller's data sets."""
         before = read_moment_cursor(cursor, UUID)
@@ -192,7 +193,7 @@ class DataSets(Controller):
         responses=can_answer(401, 403, 404),
         summary="One data set",
     )
-    async def show(self, stores: AsyncStores, caller: Caller, data_set_id: UUID) -> DataSetDetail:
+    async def show(self, stores: AppStores, caller: RequestCaller, data_set_id: FromPath[UUID]) -> DataSetDetail:
         """A data set with its photos."""
 
         def script() -> Script[DataSetDetail]:
@@ -207,7 +208,7 @@ class DataSets(Controller):
         responses=can_answer(401, 403, 404, 409),
         summary="Delete a data set",
     )
-    async def remove(self, stores: AsyncStores, caller: Caller, data_set_id: UUID) -> None:
+    async def remove(self, stores: AppStores, caller: RequestCaller, data_set_id: FromPath[UUID]) -> None:
         """The photos are gone for good once the sweep of unused bytes has passed. Models made from them stay."""
         await stores.database.run(lambda: data_sets.delete(data_set_id, caller.account_id))
 

@@ -10,8 +10,9 @@ from uuid import UUID
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import HeaderParameter, QueryParameter
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 
+from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Caller, Requires
 from platform_api.http import downloads
 from platform_api.http.headers import EVENT_STREAM, request_id
@@ -68,8 +69,8 @@ class JobRoutes(Controller):
     @get("/", guards=[Requires(Scope.JOBS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
     async def list_page(
         self,
-        stores: AsyncStores,
-        caller: Caller,
+        stores: AppStores,
+        caller: RequestCaller,
         cursor: PageCursor = None,
         limit: PageLimit = 50,
         in_state: Annotated[JobState | None, QueryParameter(name="state", description="Only these.")] = None,
@@ -87,7 +88,7 @@ class JobRoutes(Controller):
         )
 
     @get("/{job_id:uuid}", guards=[Requires(Scope.JOBS_READ)], responses=can_answer(401, 403, 404), summary="One job")
-    async def show(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobDetail:
+    async def show(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobDetail:
         """State, progress, place in the queue, estimate, and where its runs are."""
         job, ahead, seconds = await stores.database.run(read_detail(job_id, caller.account_id, self.kind))
         return detail(job, ahead, seconds, stores.settings)
@@ -99,7 +100,7 @@ class JobRoutes(Controller):
         status_code=202,
         summary="Ask a job to stop",
     )
-    async def cancel(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobSummary:
+    async def cancel(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobSummary:
         """A submitted job is cancelled at once, a running one at its next step; what it made is kept."""
 
         def script() -> Script[Job]:
@@ -118,9 +119,9 @@ class JobRoutes(Controller):
     async def retry(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        job_id: UUID,
+        stores: AppStores,
+        caller: RequestCaller,
+        job_id: FromPath[UUID],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
         """A new job with the same recipe, from the old one's newest checkpoint."""
@@ -149,10 +150,10 @@ class JobRoutes(Controller):
     )
     async def follow(
         self,
-        stores: AsyncStores,
-        caller: Caller,
+        stores: AppStores,
+        caller: RequestCaller,
         state: State,
-        job_id: UUID,
+        job_id: FromPath[UUID],
         last_event_id: Annotated[
             str | None, HeaderParameter(name="Last-Event-ID", description="Only events after this one.", required=False)
         ] = None,
@@ -171,7 +172,7 @@ class JobRoutes(Controller):
         responses=can_answer(401, 403, 404),
         summary="Sample images so far",
     )
-    async def samples(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobFiles:
+    async def samples(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobFiles:
         """The sample images that the job has made, oldest first."""
         found = await self._files(stores, caller, job_id)
         return JobFiles(items=[file for file in found if file.role in (JobFileRole.SAMPLE, JobFileRole.GRID)])
@@ -182,7 +183,7 @@ class JobRoutes(Controller):
         responses=can_answer(401, 403, 404),
         summary="Files of a job",
     )
-    async def files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> JobFiles:
+    async def files(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobFiles:
         """Everything the job has made, oldest first."""
         return JobFiles(items=await self._files(stores, caller, job_id))
 
@@ -192,7 +193,7 @@ class JobRoutes(Controller):
         responses=can_answer(401, 403, 404, 409),
         summary="Delete what a job made",
     )
-    async def delete_files(self, stores: AsyncStores, caller: Caller, job_id: UUID) -> None:
+    async def delete_files(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> None:
         """Its files and checkpoints count for the account no more. The job stays in lists, and what was published of it
         stays; a retry begins at its first step. While the job has not ended: 409."""
 
@@ -206,7 +207,12 @@ class JobRoutes(Controller):
         "/{job_id:uuid}/files/{name:path}", guards=[Requires(Scope.JOBS_READ)], summary="Bytes of a job's file"
     )
     async def file(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, job_id: UUID, name: PurePosixPath
+        self,
+        request: Request[Any, Any, Any],
+        stores: AppStores,
+        caller: RequestCaller,
+        job_id: FromPath[UUID],
+        name: FromPath[PurePosixPath],
     ) -> Response[Any]:
         """The bytes of one file, whole or a range."""
 

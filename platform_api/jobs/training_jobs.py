@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 from litestar import Request, Response, post
+from litestar.params import JSONBody
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller
+from platform_api.access.guards import Requires
 from platform_api.http.headers import request_id
 from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
 from platform_api.http.json_bodies import strictly
@@ -18,7 +20,6 @@ from storage.postgres.jobs import submissions
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.training import TrainingRequest
-from storage.stores import AsyncStores
 
 
 class TrainingJobs(JobRoutes):
@@ -39,9 +40,9 @@ class TrainingJobs(JobRoutes):
     async def submit(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        data: TrainingRequest,
+        stores: AppStores,
+        caller: RequestCaller,
+        data: JSONBody[TrainingRequest],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
         """Commits the job and answers at once. A field left out takes the base model's own default."""

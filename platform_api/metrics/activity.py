@@ -8,9 +8,11 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, get, post
+from litestar.params import JSONBody
 from msgspec import Meta
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller
+from platform_api.access.guards import Requires
 from platform_api.http.json_bodies import strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.http.links import API
@@ -22,7 +24,6 @@ from storage.postgres.metrics import activity
 from storage.records.accounts.accounts import Role, Scope
 from storage.records.metrics.activity import MAX_ACTIVITIES, Act, Counted, Metric, Reason
 from storage.records.policy.viewers import viewer_of
-from storage.stores import AsyncStores
 
 # 1,000 acts do not fit into the 64 KiB of other bodies.
 MAX_BODY_BYTES = 1024 * 1024
@@ -112,7 +113,7 @@ class ActivityResource(Controller):
         status_code=202,
         summary="Count acts",
     )
-    async def count(self, stores: AsyncStores, caller: Caller, data: NewActivity) -> CountedBatch:
+    async def count(self, stores: AppStores, caller: RequestCaller, data: JSONBody[NewActivity]) -> CountedBatch:
         """Commits the acts, at most 1,000, and answers; the counts follow with the next roll-up.
 
         A call can be repeated: each key counts once. What is too old or too early, about something that is not there
@@ -138,7 +139,7 @@ class ActivityResource(Controller):
         summary="Acts that were not counted",
     )
     async def rejected(
-        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+        self, stores: AppStores, caller: RequestCaller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[RejectedActView]:
         """A page of the acts of your calls that were rejected, newest first; a moderator sees everybody's."""
         whose = None if caller.account.role is Role.MODERATOR else caller.account_id

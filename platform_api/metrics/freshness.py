@@ -9,6 +9,7 @@ import msgspec
 from litestar import Controller, get
 from msgspec import Meta
 
+from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Requires
 from platform_api.http.problems import can_answer
 from storage.postgres.connection import Script
@@ -16,7 +17,6 @@ from storage.postgres.metrics import freshness
 from storage.postgres.upkeep import pauses
 from storage.records.accounts.accounts import Scope
 from storage.records.metrics.freshness import PartitionState, Switch
-from storage.stores import AsyncStores
 
 
 class PartitionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -71,7 +71,7 @@ class Freshness(Controller):
     tags = ("Activity",)
 
     @get("/", guards=[Requires(Scope.ACTIVITY_READ)], responses=can_answer(401, 403), summary="Freshness")
-    async def show(self, stores: AsyncStores) -> FreshnessView:
+    async def show(self, stores: AppStores) -> FreshnessView:
         """Every flow's days: when each was finished last, and when it is expected to be."""
         now = datetime.now(UTC)
 

@@ -10,8 +10,10 @@ from urllib.parse import quote
 import msgspec
 from litestar import Controller, Request, Response, get
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
+from litestar.params import FromPath
 from msgspec import Meta
 
+from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Reads
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.http.links import API, Addresses, addresses
@@ -23,7 +25,6 @@ from storage.postgres.metrics import leaderboards
 from storage.records.accounts.accounts import Scope
 from storage.records.metrics.activity import Counted, Metric
 from storage.records.metrics.leaderboards import BOARDS, PLACES, Edition, Leaderboard, Place, Published
-from storage.stores import AsyncStores
 
 DEFAULT_LIMIT = 100
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -98,7 +99,7 @@ class Leaderboards(Controller):
     @get(
         "/", guards=[Reads(Scope.MODELS_READ)], responses=can_answer(401, 403) | UNCHANGED, summary="Every leaderboard"
     )
-    async def list_all(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[BoardList]:
+    async def list_all(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[BoardList]:
         """What each board scores, how and for whom, and from which to which day it can be read."""
         where = addresses(request, stores.settings.api)
         found = await stores.database.run(leaderboards.published(datetime.now(UTC).date()))
@@ -121,7 +122,9 @@ class Leaderboards(Controller):
         responses=can_answer(401, 403, 404, 422) | UNCHANGED,
         summary="One leaderboard",
     )
-    async def show(self, request: Request[Any, Any, Any], stores: AsyncStores, board_id: str) -> Response[BoardPage]:
+    async def show(
+        self, request: Request[Any, Any, Any], stores: AppStores, board_id: FromPath[str]
+    ) -> Response[BoardPage]:
         """The creators of a board with their ranks, and how those moved since the day before.
 
         A day's board is ready when the day begins, and does not move with what is counted later. Who is banned is on no

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Request, post
+from litestar.params import FromPath, JSONBody
 
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Requires
 from platform_api.access.permissions import check_moderator, held_model
 from platform_api.catalog.reading.catalog_views import ModelView
@@ -21,8 +23,6 @@ from storage.postgres.catalog import models
 from storage.postgres.connection import Script
 from storage.records.accounts.accounts import Account, AccountStatus, Role, Scope
 from storage.records.catalog.vocabulary import ModelMode
-from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 
 
 class UserStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -50,10 +50,10 @@ class Moderation(Controller):
     async def take_down(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        model_id: int,
-        data: ModerationReason,
+        stores: AppStores,
+        viewer: RequestViewer,
+        model_id: FromPath[int],
+        data: JSONBody[ModerationReason],
     ) -> ModelView:
         """It answers 410 with the reason, to everybody but moderators, until it is restored."""
         reason, where = kept(data)["reason"], addresses(request, stores.settings.api)
@@ -77,7 +77,7 @@ class Moderation(Controller):
         summary="Undo a take-down",
     )
     async def restore(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, model_id: FromPath[int]
     ) -> ModelView:
         """The model is again what it was."""
         where = addresses(request, stores.settings.api)
@@ -99,7 +99,9 @@ class Moderation(Controller):
         responses=can_answer(401, 403, 404, 413, 422),
         summary="Ban an account",
     )
-    async def ban(self, stores: AsyncStores, viewer: Viewer, user_id: int, data: ModerationReason) -> UserStatus:
+    async def ban(
+        self, stores: AppStores, viewer: RequestViewer, user_id: FromPath[int], data: JSONBody[ModerationReason]
+    ) -> UserStatus:
         """Its keys are refused with the reason, and its models are not shown."""
         reason = kept(data)["reason"]
 
@@ -113,7 +115,7 @@ class Moderation(Controller):
         return _status(await stores.database.run(script))
 
     @post("/users/{user_id:int}/unban", status_code=200, responses=can_answer(401, 403, 404), summary="Lift a ban")
-    async def unban(self, stores: AsyncStores, viewer: Viewer, user_id: int) -> UserStatus:
+    async def unban(self, stores: AppStores, viewer: RequestViewer, user_id: FromPath[int]) -> UserStatus:
         """Its keys work and its models are shown as before."""
 
         def script() -> Script[Account]:

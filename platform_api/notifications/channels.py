@@ -10,7 +10,9 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, delete, get, post, put
+from litestar.params import FromPath, JSONBody
 
+from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Caller, Requires
 from platform_api.http.json_bodies import strictly
 from platform_api.http.problems import can_answer
@@ -58,7 +60,7 @@ class NotificationChannels(Controller):
     tags = ("Notifications",)
 
     @get("/channels", guards=[Requires(READ)], responses=can_answer(401, 403), summary="Your addresses")
-    async def channels(self, stores: AsyncStores, caller: Caller) -> ChannelList:
+    async def channels(self, stores: AppStores, caller: RequestCaller) -> ChannelList:
         """One for each channel that you have registered."""
 
         def script() -> Script[ChannelList]:
@@ -75,7 +77,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 409, 413, 422, 429),
         summary="Register your e-mail address",
     )
-    async def put_email(self, stores: AsyncStores, caller: Caller, data: EmailWish) -> ChannelView:
+    async def put_email(self, stores: AppStores, caller: RequestCaller, data: JSONBody[EmailWish]) -> ChannelView:
         """The address gets one e-mail with a link, and nothing else until that is confirmed."""
         if not stores.settings.notifications.smtp_host:
             raise WrongState("This platform sends no e-mail: its operator sets DARKROOM_NOTIFICATIONS__SMTP_HOST.")
@@ -104,7 +106,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 413, 422),
         summary="Register your webhook",
     )
-    async def put_webhook(self, stores: AsyncStores, caller: Caller, data: WebhookWish) -> SecretView:
+    async def put_webhook(self, stores: AppStores, caller: RequestCaller, data: JSONBody[WebhookWish]) -> SecretView:
         """The secret that it is signed with. An earlier webhook and its secret are forgotten."""
         address = _checked("url", read_web_address, data.url)
         seal, secret = Seal(stores.settings.notifications), new_secret()
@@ -126,7 +128,7 @@ class NotificationChannels(Controller):
         status_code=200,
         summary="Make a new webhook secret",
     )
-    async def rotate(self, stores: AsyncStores, caller: Caller) -> SecretView:
+    async def rotate(self, stores: AppStores, caller: RequestCaller) -> SecretView:
         """For a while webhooks carry a signature of each, so that a receiver can change over without a gap."""
         notifying, secret = stores.settings.notifications, new_secret()
         seal, overlap = Seal(notifying), notifying.secret_overlap_hours * 3600
@@ -143,7 +145,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403),
         summary="The key that a browser subscribes with",
     )
-    async def push_key(self, stores: AsyncStores) -> PushKeyView:
+    async def push_key(self, stores: AppStores) -> PushKeyView:
         """The same for every browser, as long as the platform keeps its sealing key."""
         return PushKeyView(application_server_key=public_push_key(stores.settings.notifications))
 
@@ -154,7 +156,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 413, 422),
         summary="Register your browser's push subscription",
     )
-    async def put_push(self, stores: AsyncStores, caller: Caller, data: PushWish) -> ChannelView:
+    async def put_push(self, stores: AppStores, caller: RequestCaller, data: JSONBody[PushWish]) -> ChannelView:
         """The browser's own JSON, as `PushManager.subscribe` returns it. An earlier browser is told nothing any
         more."""
         address = _checked("endpoint", read_endpoint, data.endpoint)
@@ -169,7 +171,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 413, 422),
         summary="Register a chat channel",
     )
-    async def put_chat(self, stores: AsyncStores, caller: Caller, data: ChatWish) -> ChannelView:
+    async def put_chat(self, stores: AppStores, caller: RequestCaller, data: JSONBody[ChatWish]) -> ChannelView:
         """Its address is its secret: whoever knows it may write there. It is sealed, and never shown again."""
         address = _checked("url", read_chat_address, data.url)
         return await stores.database.run(lambda: _put(stores, caller, Channel.CHAT, data.url, address.shown))
@@ -180,7 +182,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 404),
         summary="Forget your e-mail address",
     )
-    async def drop_email(self, stores: AsyncStores, caller: Caller) -> None:
+    async def drop_email(self, stores: AppStores, caller: RequestCaller) -> None:
         """Nothing more is sent there; what waits for it is suppressed."""
         await stores.database.run(endpoints.drop(caller.account.number, Channel.EMAIL))
 
@@ -190,7 +192,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 404),
         summary="Forget your webhook",
     )
-    async def drop_webhook(self, stores: AsyncStores, caller: Caller) -> None:
+    async def drop_webhook(self, stores: AppStores, caller: RequestCaller) -> None:
         """Nothing more is sent there; what waits for it is suppressed."""
         await stores.database.run(endpoints.drop(caller.account.number, Channel.WEBHOOK))
 
@@ -200,7 +202,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 404),
         summary="Forget your push subscription",
     )
-    async def drop_push(self, stores: AsyncStores, caller: Caller) -> None:
+    async def drop_push(self, stores: AppStores, caller: RequestCaller) -> None:
         """Nothing more is sent there; what waits for it is suppressed."""
         await stores.database.run(endpoints.drop(caller.account.number, Channel.PUSH))
 
@@ -210,7 +212,7 @@ class NotificationChannels(Controller):
         responses=can_answer(401, 403, 404),
         summary="Forget your chat channel",
     )
-    async def drop_chat(self, stores: AsyncStores, caller: Caller) -> None:
+    async def drop_chat(self, stores: AppStores, caller: RequestCaller) -> None:
         """Nothing more is sent there; what waits for it is suppressed."""
         await stores.database.run(endpoints.drop(caller.account.number, Channel.CHAT))
 
@@ -221,7 +223,7 @@ class NotificationChannels(Controller):
         status_code=202,
         summary="Try an address out",
     )
-    async def test(self, stores: AsyncStores, caller: Caller, channel: Named) -> SendingView:
+    async def test(self, stores: AppStores, caller: RequestCaller, channel: FromPath[Named]) -> SendingView:
         """Sends a test there, in the way of everything else: with pauses between tries, and given up in the end."""
 
         def script() -> Script[SendingView]:
@@ -233,7 +235,7 @@ class NotificationChannels(Controller):
         return await stores.database.run(script)
 
     @get("/dead-letters", guards=[Requires(READ)], responses=can_answer(401, 403), summary="What was given up")
-    async def dead_letters(self, stores: AsyncStores, caller: Caller) -> SendingList:
+    async def dead_letters(self, stores: AppStores, caller: RequestCaller) -> SendingList:
         """Up to 100 of your sendings that could not be made, the newest first."""
         found = await stores.database.run(sendings.dead(reader=caller.account.number))
         return SendingList(items=[sending_view(one) for one in found])
@@ -245,7 +247,7 @@ class NotificationChannels(Controller):
         status_code=202,
         summary="Send it after all",
     )
-    async def replay(self, stores: AsyncStores, caller: Caller, sending_id: UUID) -> SendingView:
+    async def replay(self, stores: AppStores, caller: RequestCaller, sending_id: FromPath[UUID]) -> SendingView:
         """Makes it due again, under the same id. It goes to the address that you have now."""
         return sending_view(await stores.database.run(lambda: sendings.replay(sending_id, caller.account.number)))
 

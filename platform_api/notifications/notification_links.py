@@ -12,6 +12,7 @@ from typing import Annotated
 from litestar import Controller, MediaType, Response, get, post
 from litestar.params import Parameter
 
+from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Open
 from platform_api.http.problems import can_answer
 from storage.postgres.accounts import accounts
@@ -20,7 +21,6 @@ from storage.postgres.notifications import endpoints, preferences
 from storage.records.notifications.notification_links import MAX_LENGTH, Confirm, Unsubscribe
 from storage.records.notifications.notifications import TYPES, Channel
 from storage.signing import read_email_link
-from storage.stores import AsyncStores
 
 Token = Annotated[str, Parameter(min_length=1, max_length=MAX_LENGTH, description="The signed part of the link.")]
 
@@ -36,7 +36,7 @@ class NotificationLinks(Controller):
     guards = (_OPENS,)
 
     @get("/confirm", media_type=MediaType.HTML, responses=can_answer(403, 422), summary="Page that confirms an address")
-    async def ask_to_confirm(self, stores: AsyncStores, token: Token) -> Response[str]:
+    async def ask_to_confirm(self, stores: AppStores, token: Token) -> Response[str]:
         """A page with a button. Changes nothing."""
         read_email_link(token, Confirm, stores.settings.api.signing_keys)
         return _page("Is this your e-mail address?", "Then Darkroom may write to it.", "Yes, it is mine")
@@ -48,7 +48,7 @@ class NotificationLinks(Controller):
         status_code=200,
         summary="Confirm an address",
     )
-    async def confirm(self, stores: AsyncStores, token: Token) -> Response[str]:
+    async def confirm(self, stores: AppStores, token: Token) -> Response[str]:
         """The address is used from now on. A link of an address that was changed since is not found."""
         link = read_email_link(token, Confirm, stores.settings.api.signing_keys)
         endpoint = await stores.database.run(endpoints.confirm(link.endpoint_id))
@@ -60,7 +60,7 @@ class NotificationLinks(Controller):
         responses=can_answer(403, 422),
         summary="Page that stops a kind of e-mail",
     )
-    async def ask_to_unsubscribe(self, stores: AsyncStores, token: Token) -> Response[str]:
+    async def ask_to_unsubscribe(self, stores: AppStores, token: Token) -> Response[str]:
         """A page with a button. Changes nothing."""
         link = read_email_link(token, Unsubscribe, stores.settings.api.signing_keys)
         return _page("No more e-mail of this kind?", _about(link), "No more e-mail of this kind")
@@ -72,7 +72,7 @@ class NotificationLinks(Controller):
         status_code=200,
         summary="Stop a kind of e-mail",
     )
-    async def unsubscribe(self, stores: AsyncStores, token: Token) -> Response[str]:
+    async def unsubscribe(self, stores: AppStores, token: Token) -> Response[str]:
         """No more e-mail of the types that the link names, also of what waits already. Other channels go on."""
         link = read_email_link(token, Unsubscribe, stores.settings.api.signing_keys)
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get, post, put
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import HeaderParameter, Parameter, QueryParameter
+from litestar.params import FromPath, HeaderParameter, JSONBody, Parameter, QueryParameter
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller
+from platform_api.access.guards import Requires
 from platform_api.http.headers import EVENT_STREAM
 from platform_api.http.json_bodies import strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
@@ -32,7 +33,6 @@ from platform_api.streams import job_events
 from storage.postgres.connection import Script
 from storage.postgres.notifications import in_app, preferences
 from storage.records.accounts.accounts import Scope
-from storage.stores import AsyncStores
 
 READ, WRITE = Scope.NOTIFICATIONS_READ, Scope.NOTIFICATIONS_WRITE
 
@@ -46,8 +46,8 @@ class Notifications(Controller):
     @get("/", guards=[Requires(READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
     async def list_page(
         self,
-        stores: AsyncStores,
-        caller: Caller,
+        stores: AppStores,
+        caller: RequestCaller,
         cursor: PageCursor = None,
         limit: PageLimit = 50,
         unread: Annotated[bool, Parameter(description="Only those not read yet.")] = False,
@@ -63,7 +63,7 @@ class Notifications(Controller):
         )
 
     @get("/unread", guards=[Requires(READ)], responses=can_answer(401, 403), summary="How many are unread")
-    async def unread(self, stores: AsyncStores, caller: Caller) -> UnreadView:
+    async def unread(self, stores: AppStores, caller: RequestCaller) -> UnreadView:
         """Counted from the rows at this moment."""
         return unread_view(await stores.database.run(in_app.unread(caller.account.number)))
 
@@ -76,8 +76,8 @@ class Notifications(Controller):
     )
     async def read_up_to(
         self,
-        stores: AsyncStores,
-        caller: Caller,
+        stores: AppStores,
+        caller: RequestCaller,
         up_to: Annotated[
             int, QueryParameter(name="upTo", ge=1, le=2**53, description="The id of the newest one that was read.")
         ],
@@ -97,7 +97,7 @@ class Notifications(Controller):
         status_code=200,
         summary="Mark one read",
     )
-    async def read(self, stores: AsyncStores, caller: Caller, notification_id: int) -> UnreadView:
+    async def read(self, stores: AppStores, caller: RequestCaller, notification_id: FromPath[int]) -> UnreadView:
         """The first reading counts; once more changes nothing."""
 
         def script() -> Script[dict[str, int]]:
@@ -118,8 +118,8 @@ class Notifications(Controller):
     )
     async def follow(
         self,
-        stores: AsyncStores,
-        caller: Caller,
+        stores: AppStores,
+        caller: RequestCaller,
         state: State,
         last_event_id: Annotated[
             str | None, HeaderParameter(name="Last-Event-ID", description="Only those after this one.", required=False)
@@ -139,7 +139,7 @@ class Notifications(Controller):
         responses=can_answer(401, 403),
         summary="What you want to be notified of",
     )
-    async def preferences(self, stores: AsyncStores, caller: Caller) -> PreferencesView:
+    async def preferences(self, stores: AppStores, caller: RequestCaller) -> PreferencesView:
         """Every type on every channel, as you said or by default, and your quiet hours."""
         return await stores.database.run(_preferences(caller.account.number))
 
@@ -150,7 +150,9 @@ class Notifications(Controller):
         responses=can_answer(401, 403, 413, 422),
         summary="Say what you want to be told",
     )
-    async def set_preferences(self, stores: AsyncStores, caller: Caller, data: PreferencesWish) -> PreferencesView:
+    async def set_preferences(
+        self, stores: AppStores, caller: RequestCaller, data: JSONBody[PreferencesWish]
+    ) -> PreferencesView:
         """Replaces all that you said before. System messages pass quiet hours; nothing else that interrupts does."""
         chosen, clocks = read_wish(data)
 

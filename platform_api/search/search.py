@@ -12,6 +12,7 @@ from litestar import Controller, Request, Response, get
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 
 from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.search_pages import page_of
@@ -43,7 +44,6 @@ from storage.records.search.search import (
     SearchQuery,
     Sort,
 )
-from storage.stores import AsyncStores
 
 MAX_LIMIT, DEFAULT_LIMIT = 100, 20
 _ORDERS = " ".join(f"{kind.capitalize()}: {', '.join(SORTS[kind])}." for kind in Kind)
@@ -133,7 +133,7 @@ class SearchResource(Controller):
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Search",
     )
-    async def find(self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer) -> Response[Found]:
+    async def find(self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer) -> Response[Found]:
         """What matches, with exact totals and facets. While the engine or the encoder is unavailable: 503, never
         nothing.
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post, put
-from litestar.params import Parameter, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, PathParameter, QueryParameter
 from msgspec import Meta
 
-from platform_api.access.guards import Caller, Reads, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller, RequestViewer
+from platform_api.access.guards import Reads, Requires
 from platform_api.http.json_bodies import LINES, strictly
 from platform_api.http.limits import (
     PageCursor,
@@ -28,11 +29,12 @@ from platform_api.http.query_parameters import MAX_INTEGER
 from storage.postgres.connection import Script
 from storage.postgres.social import social
 from storage.records.accounts.accounts import Scope
-from storage.records.policy.viewers import Viewer, viewer_of
+from storage.records.policy.viewers import viewer_of
 from storage.records.social.social import MAX_COMMENT, Comment, Entity, Reaction, Subject
-from storage.stores import AsyncStores
 
-Number = Annotated[int, Parameter(ge=1, le=MAX_INTEGER)]
+PathNumber = Annotated[int, PathParameter(ge=1, le=MAX_INTEGER)]
+PathEntity = FromPath[Entity]
+PathReaction = FromPath[Reaction]
 Words = Annotated[
     str,
     Meta(
@@ -109,7 +111,7 @@ class Follows(Controller):
 
     @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 422), summary="Whom you follow")
     async def list_page(
-        self, stores: AsyncStores, caller: Caller, cursor: PageCursor = None, limit: PageLimit = 50
+        self, stores: AppStores, caller: RequestCaller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[FollowView]:
         """A page of the accounts that you follow, newest first."""
         before = read_moment_cursor(cursor, read_number)
@@ -126,7 +128,7 @@ class Follows(Controller):
         responses=can_answer(401, 403, 404, 409, 422),
         summary="Follow",
     )
-    async def follow(self, stores: AsyncStores, caller: Caller, number: Number) -> FollowedView:
+    async def follow(self, stores: AppStores, caller: RequestCaller, number: PathNumber) -> FollowedView:
         """Follow the account of this number. Repeating it changes nothing."""
         followed = await stores.database.run(lambda: social.follow(caller.account_id, number))
         return FollowedView(number=followed.number, username=followed.name, following=True)
@@ -138,7 +140,7 @@ class Follows(Controller):
         status_code=200,
         summary="Follow no more",
     )
-    async def unfollow(self, stores: AsyncStores, caller: Caller, number: Number) -> FollowedView:
+    async def unfollow(self, stores: AppStores, caller: RequestCaller, number: PathNumber) -> FollowedView:
         """Follow the account of this number no more. Repeating it changes nothing."""
         followed = await stores.database.run(lambda: social.unfollow(caller.account_id, number))
         return FollowedView(number=followed.number, username=followed.name, following=False)
@@ -151,7 +153,9 @@ class Reactions(Controller):
     tags = ("Social",)
 
     @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 404, 422), summary="Your reactions")
-    async def show(self, stores: AsyncStores, caller: Caller, entity: Entity, entity_id: Number) -> ReactionsView:
+    async def show(
+        self, stores: AppStores, caller: RequestCaller, entity: PathEntity, entity_id: PathNumber
+    ) -> ReactionsView:
         """Your own reactions to an entity. How many there are of all stands with the entity."""
         mine = await stores.database.run(social.reactions_of(caller.account_id, entity, entity_id))
         return ReactionsView(entity=entity, entity_id=entity_id, reactions=mine)
@@ -163,7 +167,12 @@ class Reactions(Controller):
         summary="React",
     )
     async def react(
-        self, stores: AsyncStores, caller: Caller, entity: Entity, entity_id: Number, reaction: Reaction
+        self,
+        stores: AppStores,
+        caller: RequestCaller,
+        entity: PathEntity,
+        entity_id: PathNumber,
+        reaction: PathReaction,
     ) -> ReactionsView:
         """Once for each reaction: repeating it changes nothing. A thumb takes the place of the other one."""
         viewer = viewer_of(caller.account)
@@ -178,7 +187,12 @@ class Reactions(Controller):
         summary="Take a reaction back",
     )
     async def take_back(
-        self, stores: AsyncStores, caller: Caller, entity: Entity, entity_id: Number, reaction: Reaction
+        self,
+        stores: AppStores,
+        caller: RequestCaller,
+        entity: PathEntity,
+        entity_id: PathNumber,
+        reaction: PathReaction,
     ) -> ReactionsView:
         """Repeating it changes nothing."""
         mine = await stores.database.run(lambda: social.take_back(caller.account_id, entity, entity_id, reaction))
@@ -194,9 +208,9 @@ class Comments(Controller):
     @get("/", guards=[Reads(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 404, 410, 422), summary="List")
     async def list_page(
         self,
-        stores: AsyncStores,
-        viewer: Viewer,
-        entity: Subject,
+        stores: AppStores,
+        viewer: RequestViewer,
+        entity: FromQuery[Subject],
         entity_id: Annotated[int, QueryParameter(name="entityId", ge=1, le=MAX_INTEGER)],
         cursor: PageCursor = None,
         limit: PageLimit = 50,
@@ -220,7 +234,9 @@ class Comments(Controller):
         responses=can_answer(401, 403, 404, 410, 413, 422),
         summary="Comment",
     )
-    async def write(self, stores: AsyncStores, caller: Caller, data: NewComment) -> Response[CommentView]:
+    async def write(
+        self, stores: AppStores, caller: RequestCaller, data: JSONBody[NewComment]
+    ) -> Response[CommentView]:
         """Comment on a model, version or image, or reply to a comment there."""
         viewer = viewer_of(caller.account)
         words = (data.entity, data.entity_id, data.content, data.parent_id)
@@ -233,7 +249,7 @@ class Comments(Controller):
         responses=can_answer(401, 403, 404, 410, 422),
         summary="One comment",
     )
-    async def show(self, stores: AsyncStores, viewer: Viewer, comment_id: Number) -> CommentView:
+    async def show(self, stores: AppStores, viewer: RequestViewer, comment_id: PathNumber) -> CommentView:
         """A comment on something that you may see."""
         return await stores.database.run(_view(social.seen_comment(viewer, comment_id)))
 
@@ -244,7 +260,9 @@ class Comments(Controller):
         responses=can_answer(401, 403, 404, 410, 413, 422),
         summary="Edit",
     )
-    async def edit(self, stores: AsyncStores, caller: Caller, comment_id: Number, data: EditedComment) -> CommentView:
+    async def edit(
+        self, stores: AppStores, caller: RequestCaller, comment_id: PathNumber, data: JSONBody[EditedComment]
+    ) -> CommentView:
         """Change the words of your own comment. Whom it did not mention before hears of it now."""
         viewer = viewer_of(caller.account)
         return await stores.database.run(lambda: _view(social.edit_comment(viewer, comment_id, data.content)))
@@ -255,7 +273,7 @@ class Comments(Controller):
         responses=can_answer(401, 403, 404, 410, 422),
         summary="Delete",
     )
-    async def remove(self, stores: AsyncStores, caller: Caller, comment_id: Number) -> None:
+    async def remove(self, stores: AppStores, caller: RequestCaller, comment_id: PathNumber) -> None:
         """Delete your own comment; a moderator can delete anybody's. Replies stay."""
         await stores.database.run(lambda: social.delete_comment(viewer_of(caller.account), comment_id))
 

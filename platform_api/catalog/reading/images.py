@@ -10,9 +10,10 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, Request, Response, get
-from litestar.params import Parameter, QueryParameter
+from litestar.params import FromPath, Parameter, QueryParameter
 
 from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Open, Reads
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.http import downloads
@@ -38,7 +39,6 @@ from storage.records.policy.checks import check_fetched
 from storage.records.policy.signed_links import Link, image_subject, job_file_subject
 from storage.records.policy.viewers import Viewer
 from storage.signing import is_signed
-from storage.stores import AsyncStores
 
 MAX_LIMIT, DEFAULT_LIMIT = 200, 100
 LinkReader = Annotated[
@@ -151,7 +151,7 @@ class Images(Controller):
         summary="List",
     )
     async def list_page(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer
     ) -> Response[ImagePage]:
         """Images of public versions: what their training drew, and what was uploaded to them."""
         query, where = QueryParameters(request), addresses(request, stores.settings.api)
@@ -171,10 +171,10 @@ class Images(Controller):
     async def of_version(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        sha256: str,
-        transform: str,
-        name: str,
+        stores: AppStores,
+        sha256: FromPath[str],
+        transform: FromPath[str],
+        name: FromPath[str],
         expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")] = 0,
         signature: Annotated[str, Parameter(max_length=128)] = "",
         reader: LinkReader = None,
@@ -208,8 +208,8 @@ class Images(Controller):
     async def show(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        sha256: str,
+        stores: AppStores,
+        sha256: FromPath[str],
         expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")],
         signature: Annotated[str, Parameter(min_length=1, max_length=128)],
         job: Annotated[UUID | None, Parameter(description="Whose image it is.", required=False)] = None,

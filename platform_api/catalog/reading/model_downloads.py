@@ -9,8 +9,9 @@ from urllib.parse import quote, urlencode
 from litestar import Controller, HttpMethod, Request, Response, route
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, Parameter
 
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Open, Reads
 from platform_api.catalog.reading.images import LinkReader
 from platform_api.catalog.reading.model_versions import read_version
@@ -34,7 +35,6 @@ from storage.records.policy.facts import version_facts
 from storage.records.policy.signed_links import Link, file_subject
 from storage.records.policy.viewers import Viewer
 from storage.signing import is_signed, link_query
-from storage.stores import AsyncStores
 
 ROOT = "/api/download"
 
@@ -72,7 +72,12 @@ class ModelDownloads(Controller):
         summary="A version's file",
     )
     async def of_version(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, state: State, viewer: Viewer, version_id: int
+        self,
+        request: Request[Any, Any, Any],
+        stores: AppStores,
+        state: State,
+        viewer: RequestViewer,
+        version_id: FromPath[int],
     ) -> Response[None]:
         """Leads to the primary file, or to the best of those that fit what is asked for. A GET counts as a download."""
         query = QueryParameters(request)
@@ -107,9 +112,9 @@ class ModelDownloads(Controller):
     async def file(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        file_id: int,
-        name: str,
+        stores: AppStores,
+        file_id: FromPath[int],
+        name: FromPath[str],
         expires: Annotated[int, Parameter(ge=0, le=2**53, description="Unix seconds.")],
         signature: Annotated[str, Parameter(min_length=1, max_length=128)],
         reader: LinkReader = None,

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, Response, get, post
+from litestar.params import FromPath
 from msgspec import Meta
 
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import CACHE_SECONDS, MODEL_SECONDS, keep_absence
 from platform_api.cache.responses import UNCHANGED, answer
@@ -42,7 +44,6 @@ from storage.records.policy.checks import check_fetched, check_version
 from storage.records.policy.facts import version_facts
 from storage.records.policy.rights import may
 from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 
 _READS = Reads(Scope.MODELS_READ)
 
@@ -88,7 +89,7 @@ class ModelVersions(Controller):
         summary="One version",
     )
     async def show(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, version_id: FromPath[int]
     ) -> Response[VersionDetail]:
         """A version with its files and hashes; a trained one also with its recipe and how it measured up."""
         where = addresses(request, stores.settings.api)
@@ -105,9 +106,9 @@ class ModelVersions(Controller):
     async def by_hash(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        hash: str,
+        stores: AppStores,
+        viewer: RequestViewer,
+        hash: FromPath[str],
     ) -> Response[VersionDetail]:
         """By SHA256, AutoV1, AutoV2, AutoV3, CRC32 or BLAKE3, in any case.
 
@@ -147,7 +148,7 @@ class ModelVersions(Controller):
         summary="The versions of files, by their hashes",
     )
     async def by_hashes(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer
     ) -> list[VersionDetail]:
         """Up to 100 hashes; unknown ones and what is gone are left out."""
         where, asked = addresses(request, stores.settings.api), read_hashes(await request.body(), MAX_WHOLE)
@@ -174,7 +175,7 @@ class ModelVersions(Controller):
         summary="The versions' ids of files, by their hashes",
     )
     async def ids_by_hashes(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer
     ) -> list[HashOwner]:
         """Up to 10,000 hashes; unknown ones and what is gone are left out."""
         asked = read_hashes(await request.body(), MAX_IDS)
@@ -201,7 +202,7 @@ class ModelVersions(Controller):
         summary="One version in brief",
     )
     async def mini(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, version_id: FromPath[int]
     ) -> Response[MiniVersion]:
         """What a program that draws with the version needs to know."""
         where = addresses(request, stores.settings.api)
@@ -246,10 +247,10 @@ class ModelVersions(Controller):
     async def file(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        version_id: int,
-        path: PurePosixPath,
+        stores: AppStores,
+        viewer: RequestViewer,
+        version_id: FromPath[int],
+        path: FromPath[PurePosixPath],
     ) -> Response[Any]:
         """The bytes of one file, whole or a range; the ETag is their SHA-256."""
         name = downloads.plain_path(path)

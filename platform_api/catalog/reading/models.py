@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Request, Response, get
+from litestar.params import FromPath
 
 from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import CACHE_SECONDS, LIST_SECONDS, MODEL_SECONDS
 from platform_api.cache.responses import UNCHANGED, answer
@@ -95,7 +97,7 @@ class Models(Controller):
         summary="List",
     )
     async def list_page(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer
     ) -> Response[ModelPage]:
         """Public models with their versions. Pages by cursor keep the order of the first page, whatever changes.
 
@@ -124,7 +126,7 @@ class Models(Controller):
         summary="One model",
     )
     async def show(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, model_id: FromPath[int]
     ) -> Response[ModelView]:
         """A model with its versions, files, hashes and images, at every browsing level.
 

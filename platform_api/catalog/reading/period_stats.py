@@ -8,8 +8,10 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from litestar import Controller, Request, Response, get
+from litestar.params import FromPath
 from msgspec import Meta
 
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
 from platform_api.cache.responses import UNCHANGED, answer
 from platform_api.catalog.reading.model_versions import read_version
@@ -22,8 +24,6 @@ from storage.records.accounts.accounts import Scope
 from storage.records.metrics.activity import Counted, Metric
 from storage.records.metrics.rollups import EntityTotals
 from storage.records.policy.checks import check_model, check_seen
-from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 
 Counts = TypeVar("Counts")
 
@@ -102,7 +102,7 @@ class PeriodStats(Controller):
         summary="A model's counts by period",
     )
     async def of_model(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, model_id: FromPath[int]
     ) -> Response[StatsOf[UseCounts]]:
         """How a model and its versions were used; `AllTime` has what the model itself says under `stats`."""
 
@@ -119,7 +119,7 @@ class PeriodStats(Controller):
         summary="A version's counts by period",
     )
     async def of_version(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, version_id: FromPath[int]
     ) -> Response[StatsOf[UseCounts]]:
         """How one version was used."""
 
@@ -136,7 +136,7 @@ class PeriodStats(Controller):
         summary="An image's counts by period",
     )
     async def of_image(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, image_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, image_id: FromPath[int]
     ) -> Response[StatsOf[ImageCounts]]:
         """How an image was received."""
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 from litestar import Controller, Request, Response, get
 
+from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import CACHE_SECONDS, PEOPLE_SECONDS
 from platform_api.cache.responses import UNCHANGED, answer
@@ -21,7 +22,6 @@ from storage.postgres.connection import Script
 from storage.postgres.events.watch import Dependencies, Every
 from storage.records.accounts.accounts import Scope
 from storage.records.catalog.vocabulary import BASE_MODELS, BaseModelType, FileType, ModelType
-from storage.stores import AsyncStores
 
 
 class TagItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -63,7 +63,7 @@ class Tags(Controller):
         responses=can_answer(401, 403, 422) | UNCHANGED,
         summary="Tags",
     )
-    async def tag_page(self, request: Request[Any, Any, Any], stores: AsyncStores) -> Response[TagPage]:
+    async def tag_page(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[TagPage]:
         """Tags of public models, the most used first."""
         query, where = QueryParameters(request), addresses(request, stores.settings.api)
         limit, page, text = read_numbers(query)

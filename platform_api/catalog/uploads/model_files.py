@@ -14,11 +14,13 @@ from uuid import uuid4
 import msgspec
 from litestar import Controller, Request, Response, put
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
-from litestar.params import Parameter, QueryParameter
+from litestar.params import FromPath, Parameter, QueryParameter
 from msgspec import Meta
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller, RequestViewer
+from platform_api.access.guards import Requires
 from platform_api.access.reservations import reserving
 from platform_api.catalog.uploads.incoming_files import go_on, keep_whole, read_wanted, take_in
 from platform_api.catalog.uploads.tus_upload import UploadsInProgress
@@ -34,8 +36,6 @@ from storage.postgres.connection import Script
 from storage.records.accounts.accounts import Scope
 from storage.records.catalog.catalog import Checked, FileHashes, NewFile, VersionFile
 from storage.records.catalog.vocabulary import FileType
-from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 
 _FORMS = ("multipart/", "application/json")
@@ -106,13 +106,13 @@ class ModelFiles(Controller):
     async def upload(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        viewer: Viewer,
+        stores: AppStores,
+        caller: RequestCaller,
+        viewer: RequestViewer,
         state: State,
-        in_progress: UploadsInProgress,
-        version_id: int,
-        path: PurePosixPath,
+        in_progress: NamedDependency[UploadsInProgress],
+        version_id: FromPath[int],
+        path: FromPath[PurePosixPath],
         file_type: Annotated[
             str | None, QueryParameter(name="type", required=False, description="What it is; Model unless said.")
         ] = None,

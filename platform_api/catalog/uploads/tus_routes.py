@@ -11,10 +11,13 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, HttpMethod, Request, Response, delete, patch, post, route
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Parameter, RequestBody, Schema
+from litestar.params import FromPath
 from msgspec import Meta
 
+from platform_api.access.dependencies import AppStores, RequestCaller, RequestViewer
 from platform_api.access.guards import Caller, Open, Requires
 from platform_api.catalog.uploads import tus, tus_upload
 from platform_api.catalog.uploads.incoming_files import read_wanted
@@ -29,8 +32,6 @@ from storage.records.accounts.accounts import Scope
 from storage.records.catalog.catalog import VersionFile
 from storage.records.catalog.uploads import ModelUpload, WantedFile
 from storage.records.catalog.vocabulary import FileType
-from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 
 ROOT = f"{API}/uploads"
 _WRITES = Requires(Scope.MODELS_WRITE)
@@ -113,7 +114,7 @@ class Uploads(Controller):
         status_code=204,
         include_in_schema=False,
     )
-    async def capabilities(self, stores: AsyncStores) -> Response[None]:
+    async def capabilities(self, stores: AppStores) -> Response[None]:
         """What this server can do, for clients of tus."""
         # Litestar takes handlers by their names' order and adds its own OPTIONS to a path that has none yet: this one
         # must come first. A test asks.
@@ -136,11 +137,11 @@ class Uploads(Controller):
     async def create(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        viewer: Viewer,
+        stores: AppStores,
+        caller: RequestCaller,
+        viewer: RequestViewer,
         state: State,
-        in_progress: UploadsInProgress,
+        in_progress: NamedDependency[UploadsInProgress],
     ) -> Response[None]:
         """A file of a version that is yours. The first bytes may come along. OPTIONS says what the server can do."""
         tus.check_version(request.headers)
@@ -168,7 +169,7 @@ class Uploads(Controller):
         summary="How far an upload is",
     )
     async def show(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, upload_id: UUID
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, upload_id: FromPath[UUID]
     ) -> Response[UploadView]:
         """Its offset in the headers (HEAD speaks tus), and in words. A finished one says what file it became."""
         # A GET is ours, for people and programs that speak no tus.
@@ -197,10 +198,10 @@ class Uploads(Controller):
     async def send(
         self,
         request: Request[Any, Any, Any],
-        caller: Caller,
+        caller: RequestCaller,
         state: State,
-        in_progress: UploadsInProgress,
-        upload_id: UUID,
+        in_progress: NamedDependency[UploadsInProgress],
+        upload_id: FromPath[UUID],
     ) -> Response[None]:
         """The bytes behind those that are there. With the last ones the file is checked and joins its version."""
         async with state.uploads.hold(caller.account_id):
@@ -214,7 +215,11 @@ class Uploads(Controller):
         summary="Give an upload up",
     )
     async def remove(
-        self, request: Request[Any, Any, Any], viewer: Viewer, in_progress: UploadsInProgress, upload_id: UUID
+        self,
+        request: Request[Any, Any, Any],
+        viewer: RequestViewer,
+        in_progress: NamedDependency[UploadsInProgress],
+        upload_id: FromPath[UUID],
     ) -> None:
         """Its bytes are removed. A file that it became already stays."""
         tus.check_version(request.headers)
@@ -237,11 +242,11 @@ class Uploads(Controller):
     async def stand_in(
         self,
         request: Request[Any, Any, Any],
-        caller: Caller,
-        viewer: Viewer,
+        caller: RequestCaller,
+        viewer: RequestViewer,
         state: State,
-        in_progress: UploadsInProgress,
-        upload_id: UUID,
+        in_progress: NamedDependency[UploadsInProgress],
+        upload_id: FromPath[UUID],
     ) -> Response[None]:
         """For clients behind a proxy that passes neither; X-HTTP-Method-Override says which it stands for."""
         match request.headers.get("x-http-method-override", ""):

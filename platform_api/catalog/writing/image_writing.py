@@ -11,8 +11,9 @@ import msgspec
 from litestar import Controller, Request, Response, delete, patch, post
 from litestar.datastructures import State
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.params import FromPath, JSONBody
 
-from platform_api.access.guards import Caller
+from platform_api.access.dependencies import AppStores, RequestCaller, RequestViewer
 from platform_api.access.permissions import held_version
 from platform_api.access.reservations import reserving
 from platform_api.catalog.reading.catalog_views import ImageView, image_view
@@ -34,7 +35,6 @@ from storage.records.catalog.catalog import CatalogImage, Model, ModelVersion, N
 from storage.records.catalog.vocabulary import BrowsingLevel
 from storage.records.policy.viewers import Viewer
 from storage.settings import UploadSettings
-from storage.stores import AsyncStores
 
 FORM_BYTES = 128 * 1024
 """What a form has beside its image: the other field and the boundaries."""
@@ -80,11 +80,11 @@ class ImageWriting(Controller):
     async def upload_image(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        viewer: Viewer,
+        stores: AppStores,
+        caller: RequestCaller,
+        viewer: RequestViewer,
         state: State,
-        version_id: int,
+        version_id: FromPath[int],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[ImageView]:
         """A PNG, JPEG or WebP, as the body or as `files` of a form. Turned upright, stripped of its metadata (also of
@@ -138,11 +138,11 @@ class ImageWriting(Controller):
     async def change_image(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        version_id: int,
-        image_id: int,
-        data: ImageChanges,
+        stores: AppStores,
+        viewer: RequestViewer,
+        version_id: FromPath[int],
+        image_id: FromPath[int],
+        data: JSONBody[ImageChanges],
     ) -> ImageView:
         """What is left out stays; the picture itself never changes."""
         words, where = kept(data), addresses(request, stores.settings.api)
@@ -159,7 +159,9 @@ class ImageWriting(Controller):
         return await stores.database.run(script)
 
     @delete("/{image_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete an image")
-    async def remove_image(self, stores: AsyncStores, viewer: Viewer, version_id: int, image_id: int) -> None:
+    async def remove_image(
+        self, stores: AppStores, viewer: RequestViewer, version_id: FromPath[int], image_id: FromPath[int]
+    ) -> None:
         """Its address answers 410 from then on."""
 
         def script() -> Script[None]:

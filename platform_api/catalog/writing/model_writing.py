@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 from litestar import Controller, Request, Response, delete, patch, post
 from litestar.openapi.spec import Operation, RequestBody
+from litestar.params import FromPath, JSONBody
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller, RequestViewer
+from platform_api.access.guards import Requires
 from platform_api.access.permissions import (
     check_creator,
     check_may_open,
@@ -34,7 +36,6 @@ from storage.records.accounts.accounts import Scope
 from storage.records.catalog.catalog import Model, ModelFields, ModelVersion, VersionFields
 from storage.records.catalog.vocabulary import Availability, ModelMode, Status
 from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 
 MAX_WAIT = timedelta(days=365)
 WRITES = (Requires(Scope.MODELS_WRITE),)
@@ -66,10 +67,10 @@ class ModelWriting(Controller):
     async def create(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        viewer: Viewer,
-        data: NewModel,
+        stores: AppStores,
+        caller: RequestCaller,
+        viewer: RequestViewer,
+        data: JSONBody[NewModel],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[ModelView]:
         """A draft that its owner alone sees. Add a version, give that a file, then publish."""
@@ -92,7 +93,12 @@ class ModelWriting(Controller):
         summary="Change a model",
     )
     async def change(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int, data: ModelChanges
+        self,
+        request: Request[Any, Any, Any],
+        stores: AppStores,
+        viewer: RequestViewer,
+        model_id: FromPath[int],
+        data: JSONBody[ModelChanges],
     ) -> ModelView:
         """What is left out stays."""
         words, where = kept(data), addresses(request, stores.settings.api)
@@ -110,7 +116,7 @@ class ModelWriting(Controller):
         return await stores.database.run(script)
 
     @delete("/{model_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete a model")
-    async def remove(self, stores: AsyncStores, viewer: Viewer, model_id: int) -> None:
+    async def remove(self, stores: AppStores, viewer: RequestViewer, model_id: FromPath[int]) -> None:
         """With its versions, files and images. Its address answers 410 from then on, and its number is not used again.
 
         Jobs that trained its versions stay.
@@ -133,10 +139,10 @@ class ModelWriting(Controller):
     async def publish(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        model_id: int,
-        data: Publication | None = None,
+        stores: AppStores,
+        viewer: RequestViewer,
+        model_id: FromPath[int],
+        data: JSONBody[Publication | None] = None,
     ) -> ModelView:
         """With those of its draft versions that have a file, now or at a date. When its owner asks, a private model is
         public from then on, and so are its fine-tunes that were private ever since. Publishing again moves no date."""
@@ -159,7 +165,7 @@ class ModelWriting(Controller):
         summary="Unpublish a model",
     )
     async def unpublish(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, model_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, model_id: FromPath[int]
     ) -> ModelView:
         """Hidden until it is published again; what a moderator hides, a moderator publishes again."""
         where = addresses(request, stores.settings.api)
@@ -180,11 +186,11 @@ class ModelWriting(Controller):
     async def add_version(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        caller: Caller,
-        viewer: Viewer,
-        model_id: int,
-        data: NewVersion,
+        stores: AppStores,
+        caller: RequestCaller,
+        viewer: RequestViewer,
+        model_id: FromPath[int],
+        data: JSONBody[NewVersion],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[VersionDetail]:
         """A draft without files, newest of its model."""

@@ -7,7 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from litestar import Controller, Request, delete, patch, post
+from litestar.params import FromPath, JSONBody
 
+from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.permissions import check_may_open, check_may_publish, deleted_by, held_version, hidden_by
 from platform_api.catalog.reading.catalog_views import VersionDetail
 from platform_api.catalog.writing.model_writing import (
@@ -27,8 +29,6 @@ from storage.errors import NotFound
 from storage.postgres.catalog import catalog, files, versions
 from storage.postgres.connection import Script
 from storage.records.catalog.catalog import FileRole, VersionFile
-from storage.records.policy.viewers import Viewer
-from storage.stores import AsyncStores
 
 
 class VersionWriting(Controller):
@@ -47,10 +47,10 @@ class VersionWriting(Controller):
     async def change(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        version_id: int,
-        data: VersionChanges,
+        stores: AppStores,
+        viewer: RequestViewer,
+        version_id: FromPath[int],
+        data: JSONBody[VersionChanges],
     ) -> VersionDetail:
         """What is left out stays."""
         words, where = kept(data), addresses(request, stores.settings.api)
@@ -64,7 +64,7 @@ class VersionWriting(Controller):
         return await stores.database.run(script)
 
     @delete("/{version_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete a version")
-    async def remove(self, stores: AsyncStores, viewer: Viewer, version_id: int) -> None:
+    async def remove(self, stores: AppStores, viewer: RequestViewer, version_id: FromPath[int]) -> None:
         """With its files and images. Its address answers 410 from then on, and its number is not used again."""
 
         def script() -> Script[None]:
@@ -84,10 +84,10 @@ class VersionWriting(Controller):
     async def publish(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        version_id: int,
-        data: Publication | None = None,
+        stores: AppStores,
+        viewer: RequestViewer,
+        version_id: FromPath[int],
+        data: JSONBody[Publication | None] = None,
     ) -> VersionDetail:
         """Now or at a date; everybody sees it when its model is published too. When its owner asks, a private one is
         public from then on. Publishing again moves no date."""
@@ -109,7 +109,7 @@ class VersionWriting(Controller):
         summary="Unpublish a version",
     )
     async def unpublish(
-        self, request: Request[Any, Any, Any], stores: AsyncStores, viewer: Viewer, version_id: int
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, version_id: FromPath[int]
     ) -> VersionDetail:
         """Hidden until it is published again; what a moderator hides, a moderator publishes again."""
         where = addresses(request, stores.settings.api)
@@ -130,11 +130,11 @@ class VersionWriting(Controller):
     async def change_file(
         self,
         request: Request[Any, Any, Any],
-        stores: AsyncStores,
-        viewer: Viewer,
-        version_id: int,
-        path: PurePosixPath,
-        data: FileChanges,
+        stores: AppStores,
+        viewer: RequestViewer,
+        version_id: FromPath[int],
+        path: FromPath[PurePosixPath],
+        data: JSONBody[FileChanges],
     ) -> VersionDetail:
         """`path`: the file's id, or its path. Its bytes never change; `visibility` Private hides it."""
         words, where = kept(data), addresses(request, stores.settings.api)
@@ -153,7 +153,9 @@ class VersionWriting(Controller):
         responses=can_answer(401, 403, 404, 409, 410),
         summary="Delete a file",
     )
-    async def remove_file(self, stores: AsyncStores, viewer: Viewer, version_id: int, path: PurePosixPath) -> None:
+    async def remove_file(
+        self, stores: AppStores, viewer: RequestViewer, version_id: FromPath[int], path: FromPath[PurePosixPath]
+    ) -> None:
         """`path`: the file's id, or its path. The last file of a published version stays: unpublish that first."""
 
         def script() -> Script[None]:
