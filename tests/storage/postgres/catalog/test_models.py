@@ -12,7 +12,7 @@ import pytest
 
 from storage.errors import InvalidRequest, WrongState
 from storage.postgres.accounts import accounts
-from storage.postgres.catalog import catalog, models, versions
+from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Database, Query, Script
 from storage.postgres.events import outbox
 from storage.postgres.migrating import MIGRATIONS, migrate
@@ -253,13 +253,3 @@ def test_what_the_first_schema_published_is_in_the_catalogue_of_the_second(postg
         ("AutoV3", "0A0A0A0A0A0A"),
         ("SHA256", "AB" * 32),
     ]
-
-
-def test_a_version_hides_and_goes_alone(database: Database, owner: UUID) -> None:
-    model = a_published_model(database, owner)
-    second = a_version(database, model, name="v2", sha256="e" * 64)
-    database.run(versions.publish(second))
-    assert current(database, model).public_versions == (second.id, model.public_versions[0])
-    database.run(versions.delete(second, "deleted by its owner"))
-    assert current(database, model).public_versions == model.public_versions
-    assert [version.id for version in database.run(catalog.versions([model.id]))] == list(model.public_versions)

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.jobs.base_models import BaseModelCard
 from storage.records.jobs.training import (
     BaseModelFacts,
     SamplerSettings,
@@ -75,11 +74,6 @@ def test_a_class_word_that_does_not_fit_is_refused_with_what_to_do(word: str) ->
     with pytest.raises(InvalidRequest, match="classWord") as caught:
         resolve(request, data_set_hash="d" * 64, base=BASE, seed=1)
     assert any(hint in caught.value.fields["classWord"] for hint in ("for example", "it knows: mug, car"))
-
-
-def test_a_folder_without_a_card_is_a_plain_stable_diffusion() -> None:
-    card = BaseModelCard()
-    assert (card.family, card.resolution, card.class_words) == ("sd1", 512, ())
 
 
 def test_limits_hold_where_json_comes_in() -> None:
