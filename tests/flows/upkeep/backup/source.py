@@ -18,9 +18,13 @@ from deployments.local.servers.postgres import EmbeddedPostgres
 from flows.indexing.new_builds import ensure_live_builds
 from flows.upkeep.backup import sealed_keys
 from flows.upkeep.backup.backup import back_up_to
+from flows.upkeep.backup.backup_store import BackupStore
 from flows.upkeep.backup.finished_backup import FinishedBackup
+from flows.upkeep.backup.manifest import Manifest
+from flows.upkeep.backup.verification import check_whole
 from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
+from storage.errors import DarkroomError
 from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.jobs import data_sets, submissions
 from storage.records.catalog.catalog import ModelFields, VersionFields
@@ -126,3 +130,23 @@ def source(server: EmbeddedPostgres, template: str, folder: Path, **backup: Any)
                 made.add_job(f"photos of a {name}")
             ensure_live_builds(stores)
             yield made
+
+
+def newest(place: Path) -> tuple[BackupStore, Manifest]:
+    """The backups of a place, and the newest one's manifest."""
+    store = BackupStore(str(place))
+    return store, store.manifest(store.newest())
+
+
+def complaint(place: Path) -> str:
+    """What verify says of the newest backup; nothing when it is whole."""
+    store = BackupStore(str(place))
+    try:
+        check_whole(store, store.newest())
+    except DarkroomError as error:
+        return str(error)
+    return ""
+
+
+def say(_line: str) -> None:
+    """Nobody reads it."""
