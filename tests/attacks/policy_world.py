@@ -23,7 +23,7 @@ from storage.records.catalog.catalog import FileRole, NewFile, NewImage
 from storage.records.metrics.leaderboards import BOARDS
 from storage.stores import open_stores
 from tests.no_prefect import effects_without_prefect
-from tests.platform_api.catalog.reading.test_models import file_of, put
+from tests.platform_api.catalog.reading.shelf import file_of, put
 from tests.platform_api.door import ALL, Door, photo, register_starter, serving, upload
 from tests.platform_api.http.test_downloads import publish
 from tests.platform_api.sending import Sender

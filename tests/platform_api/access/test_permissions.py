@@ -15,7 +15,7 @@ from storage.postgres.catalog import catalog, images, models
 from storage.postgres.connection import Query
 from storage.records.accounts.accounts import Role
 from storage.records.catalog.catalog import FileRole, Model, ModelVersion, NewFile, NewImage
-from tests.platform_api.catalog.reading.test_models import put
+from tests.platform_api.catalog.reading.shelf import put
 from tests.platform_api.door import ALL, Door, photo, register_starter, serving
 from tests.platform_api.http.test_downloads import publish
 from tests.platform_api.http.test_problems import assert_problem

@@ -29,7 +29,7 @@ from storage.records.catalog.catalog import Model
 from storage.settings import CacheSettings, RedisSettings, Settings
 from tests.conftest import free_port
 from tests.hypothesis_checks import ALL_HEALTH_CHECKS
-from tests.platform_api.catalog.reading.test_models import put
+from tests.platform_api.catalog.reading.shelf import put
 from tests.platform_api.door import UNLIMITED, Door, listening, serving
 from tests.platform_api.http.test_problems import assert_problem
 from tests.platform_api.http.test_rate_limits import a_valkey
