@@ -96,7 +96,7 @@ def test_a_removal_without_a_copy_that_fails_says_what_is_gone(
 
 
 @pytest.mark.usefixtures("no_copy")
-@pytest.mark.parametrize("responses", [True, False])
+@pytest.mark.parametrize("answers", [True, False])
 def test_a_removal_without_a_copy_that_removed_nothing_says_so_only_where_it_is_not_known(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answers: bool
 ) -> None:
