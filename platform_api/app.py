@@ -49,6 +49,7 @@ from platform_api.metrics.freshness import Freshness
 from platform_api.metrics.leaderboards import Leaderboards
 from platform_api.metrics.metrics import Metrics, flow_figures
 from platform_api.moderation.moderation import Moderation
+from platform_api.notifications.channel_addresses import ChannelAddresses
 from platform_api.notifications.channels import NotificationChannels
 from platform_api.notifications.notification_links import NotificationLinks
 from platform_api.notifications.notifications import Notifications
@@ -91,6 +92,7 @@ RESOURCES = (
     Leaderboards,
     PeriodStats,
     NotificationChannels,
+    ChannelAddresses,
     NotificationLinks,
 )
 

@@ -38,8 +38,9 @@ from storage.postgres.connection import Script
 from storage.postgres.notifications import deliveries, endpoints, sendings
 from storage.postgres.notifications.endpoints import Endpoint, EndpointState
 from storage.postgres.notifications.sendings import Purpose, Sending, SendingState, SentItem
+from storage.records.notifications.channels import BOUND, Channel
 from storage.records.notifications.notification_times import retry_pause
-from storage.records.notifications.notifications import Channel, NotificationText
+from storage.records.notifications.notifications import NotificationText
 from storage.sealing import Seal
 from storage.stores import Stores
 
@@ -146,7 +147,7 @@ def send_next(stores: Stores, channels: Senders) -> bool:
 def _renew(stores: Stores, endpoint: Endpoint) -> Script[None]:
     """Seal an address that is used under the current key. Its browser knows a push subscription's by the old one."""
     seal = Seal(stores.settings.notifications)
-    if endpoint.channel is not Channel.PUSH and not seal.is_current(endpoint.address):
+    if endpoint.channel not in BOUND and not seal.is_current(endpoint.address):
         yield from endpoints.reseal(endpoint, seal.renewed)
 
 

@@ -11,8 +11,9 @@ from storage.postgres.connection import Script
 from storage.postgres.notifications import deliveries
 from storage.postgres.notifications.deliveries import Due, Settling
 from storage.postgres.notifications.endpoints import EndpointState
+from storage.records.notifications.channels import INTERRUPTS
 from storage.records.notifications.notification_times import QuietHours, digest_time, quiet_until
-from storage.records.notifications.notifications import INTERRUPTS, TYPES, Frequency
+from storage.records.notifications.notifications import TYPES, Frequency
 
 BATCH = 500
 

@@ -13,17 +13,15 @@ from msgspec import Meta
 
 from storage.postgres.notifications.endpoints import Endpoint, EndpointState
 from storage.postgres.notifications.sendings import Purpose, Sending
-from storage.records.notifications.notifications import Channel
-from storage.records.notifications.push import PushKeys
+from storage.records.notifications.channels import OUTWARD, Channel
 
 
 class OutwardChannel(StrEnum):
     """A channel that has an address."""
 
-    EMAIL = Channel.EMAIL.value
-    WEBHOOK = Channel.WEBHOOK.value
-    PUSH = Channel.PUSH.value
-    CHAT = Channel.CHAT.value
+    _ignore_ = "_channel"
+    for _channel in OUTWARD:
+        vars()[_channel.name] = _channel.value
 
 
 Named = Annotated[OutwardChannel, Parameter(description="A channel that has an address.")]
@@ -46,44 +44,11 @@ class ChannelList(msgspec.Struct, frozen=True, kw_only=True):
     items: list[ChannelView]
 
 
-class EmailWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An e-mail address of yours."""
-
-    address: Annotated[str, Meta(max_length=254, examples=["ann@example.com"])]
-
-
-class WebhookWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An https address of yours that takes webhooks."""
-
-    url: Annotated[str, Meta(max_length=1000, examples=["https://hooks.example.com/darkroom"])]
-
-
-class PushWish(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A subscription as the browser sends it: the JSON of its PushSubscription."""
-
-    endpoint: Annotated[str, Meta(max_length=1000, examples=["https://push.example.com/send/f3a9"])]
-    keys: PushKeys
-    expiration_time: Annotated[float | None, Meta(description="Not used: the push service says when it ends.")] = None
-
-
 class PushKeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Who we are to push services (VAPID)."""
 
     application_server_key: Annotated[
         str, Meta(description="For `PushManager.subscribe`: our public key on P-256, in base64url.")
-    ]
-
-
-class ChatWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A channel of a chat service, as the service names it: Discord, Slack, Telegram or Google Chat."""
-
-    url: Annotated[
-        str,
-        Meta(
-            max_length=1000,
-            description="The webhook link of Discord, Slack or Google Chat, or tgram://BOT_TOKEN/CHAT; no options.",
-            examples=["https://discord.com/api/webhooks/123456/token"],
-        ),
     ]
 
 

@@ -18,8 +18,9 @@ from platform_api.http.problems import can_answer
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
 from storage.postgres.notifications import endpoints, preferences
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notification_links import MAX_LENGTH, Confirm, Unsubscribe
-from storage.records.notifications.notifications import TYPES, Channel
+from storage.records.notifications.notifications import TYPES
 from storage.signing import read_email_link
 
 Token = Annotated[str, Parameter(min_length=1, max_length=MAX_LENGTH, description="The signed part of the link.")]

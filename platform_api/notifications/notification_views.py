@@ -13,7 +13,8 @@ from platform_api.http.pages import camelised
 from storage.errors import InvalidRequest
 from storage.postgres.notifications.in_app import InApp
 from storage.postgres.notifications.preferences import Clocks
-from storage.records.notifications.notifications import OUTWARD, TYPES, Channel, Frequency, Preference, allowed
+from storage.records.notifications.channels import OUTWARD, Channel
+from storage.records.notifications.notifications import TYPES, Frequency, Preference, allowed
 from storage.settings import Settings
 
 TypeName = Annotated[

@@ -27,6 +27,7 @@ from psycopg import sql
 
 from storage.backoff import retried
 from storage.errors import DarkroomError
+from storage.postgres.lookup_tables import fill
 
 log = logging.getLogger("darkroom.migrations")
 
@@ -139,9 +140,9 @@ def migrate(
 ) -> list[str]:
     """Bring the database at `url` to the newest schema; returns the names of the migrations that ran.
 
-    Each file runs once, under one advisory lock, so that several starters do no harm. restoring: the caller is the
-    restore that fills it. Raises HalfRestored, MigrationRefused, MigrationBlocked, MigrationTooSlow, and what Postgres
-    says of a statement that is wrong.
+    Each file runs once, under one advisory lock, so that several starters do no harm; lookup tables are filled each
+    time. restoring: the caller is the restore that fills it. Raises HalfRestored, MappingRefused, MigrationRefused,
+    MigrationBlocked, MigrationTooSlow, and what Postgres says of a statement that is wrong.
     """
     ran: list[str] = []
     with _connected(url, idle_seconds) as connection, _sole_migrator(connection, turn_seconds):
@@ -161,6 +162,7 @@ def migrate(
             _carry_out(connection, read_migration(file), patience_seconds)
             log.info("migration %s ran in %.1f s", file.stem, time.monotonic() - began)
             ran.append(file.stem)
+        fill(connection)
         # A database restored into another cluster: its lists must not compare transaction numbers of both.
         connection.execute(f"set statement_timeout = '{UNLIMITED}'".encode())
         connection.execute("select catalogue_moved_in()")

@@ -37,7 +37,7 @@ ROOMS = {
 """What stands beside the areas because every area shares it."""
 SHARED_MODULES = {
     "storage/records": set[str](),
-    "storage/postgres": {"connection", "failures", "locks", "migrating"},
+    "storage/postgres": {"connection", "failures", "locks", "lookup_tables", "migrating"},
     "platform_api": {"app", "openapi"},
     "deployments/commands": {"operator", "tables"},
 }

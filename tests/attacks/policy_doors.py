@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from storage.records.notifications.channels import OUTWARD
 from tests.attacks.policy_world import (
     ANONYMOUS,
     COMMENT,
@@ -268,9 +269,7 @@ GIVES_NOTHING: dict[Route, str] = {
     ("DELETE", f"{V1}/keys/{{key_id}}"): _OWN,
     ("PUT", f"{V1}/notifications/preferences"): _ADDS,
     **{
-        (method, f"{V1}/notifications/channels/{channel}"): _ADDS
-        for method in ("PUT", "DELETE")
-        for channel in ("email", "webhook", "push", "chat")
+        (method, f"{V1}/notifications/channels/{channel}"): _ADDS for method in ("PUT", "DELETE") for channel in OUTWARD
     },
     **{(method, f"{V1}/follows/{{number}}"): _OWN for method in ("PUT", "DELETE")},
     ("DELETE", f"{V1}/reactions/{{entity}}/{{entity_id}}/{{reaction}}"): _OWN,

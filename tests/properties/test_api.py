@@ -18,6 +18,7 @@ from schemathesis.core.result import Err, Ok
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from flows.indexing.new_builds import ensure_live_builds
+from storage.records.notifications.channels import OUTWARD
 from storage.stores import open_stores
 from tests.hypothesis_checks import ALL_HEALTH_CHECKS
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
@@ -31,10 +32,7 @@ NAMES_THINGS = (
     "/api/v1/comments",
     "/api/v1/activity",
     "/api/v1/notifications/preferences",
-    "/api/v1/notifications/channels/webhook",
-    "/api/v1/notifications/channels/email",
-    "/api/v1/notifications/channels/push",
-    "/api/v1/notifications/channels/chat",
+    *(f"/api/v1/notifications/channels/{channel}" for channel in OUTWARD),
 )
 """Bodies that must hold pictures, or name things of the caller's or of the world: a document cannot say which will be
 accepted."""

@@ -19,7 +19,8 @@ from storage.postgres.connection import Database
 from storage.postgres.notifications import deliveries, endpoints, notifications, preferences, sendings
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Sending, SendingState
-from storage.records.notifications.notifications import Channel, Frequency, Preference, SystemNotice
+from storage.records.notifications.channels import Channel
+from storage.records.notifications.notifications import Frequency, Preference, SystemNotice
 from storage.settings import PostgresSettings
 from tests.properties.machines import CRASHES, Fault, Machine, assert_caught, fault, run
 from tests.storage.makers import an_account

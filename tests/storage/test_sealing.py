@@ -10,7 +10,7 @@ from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database
 from storage.postgres.notifications import endpoints
 from storage.postgres.notifications.endpoints import EndpointState
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 from storage.sealing import Seal
 from storage.settings import NotificationSettings
 

@@ -13,7 +13,8 @@ from storage.errors import DarkroomError, NotFound
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
 from storage.postgres.notifications import deliveries, notifications, sendings
-from storage.records.notifications.notifications import OUTWARD, Channel, SystemNotice
+from storage.records.notifications.channels import OUTWARD, Channel
+from storage.records.notifications.notifications import SystemNotice
 from storage.settings import load_settings
 
 app = typer.Typer(

@@ -17,7 +17,7 @@ from storage.errors import SealBroken, WrongState
 from storage.postgres.connection import Script
 from storage.postgres.notifications import endpoints
 from storage.postgres.notifications.endpoints import Endpoint
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import BOUND
 from storage.sealing import Seal
 from storage.secret_files import write_secret
 from storage.settings import Settings, load_settings, previous_key_file, variable_of
@@ -133,7 +133,7 @@ def seal_anew(seal: Seal) -> Script[tuple[int, int]]:
         needing = [value for value in _sealed_of(endpoint) if not seal.is_current(value) and _opens(seal.open, value)]
         if not needing:
             continue  # or nothing that is there opens it
-        if endpoint.channel is Channel.PUSH or not all(_opens(seal.open, value) for value in _sealed_of(endpoint)):
+        if endpoint.channel in BOUND or not all(_opens(seal.open, value) for value in _sealed_of(endpoint)):
             stuck += 1
             continue
         yield from endpoints.reseal(endpoint, seal.renewed)

@@ -23,9 +23,10 @@ from apprise.plugins.google_chat import NotifyGoogleChat
 from apprise.plugins.slack import NotifySlack
 from apprise.plugins.telegram import NotifyTelegram
 
-from flows.notifications.channels.protocol import Message, Outcome, PermanentFailure, Sent, TemporaryFailure
+from flows.notifications.channels.protocol import Message, Outcome, PermanentFailure, Sender, Sent, TemporaryFailure
 from flows.notifications.channels.summary import Summary, summarize
 from storage.records.notifications.chat import ChatAddress, Service, read_chat_address
+from storage.settings import Settings
 
 T = TypeVar("T")
 
@@ -76,6 +77,11 @@ class ChatSender:
         messenger.add(plugin)
         body = f"{_plain(summary.text)}\n{summary.link}"
         return bool(messenger.notify(title=_plain(summary.title), body=body, body_format=NotifyFormat.TEXT))
+
+
+def sender(settings: Settings) -> Sender:
+    """What sends chat messages."""
+    return ChatSender(settings.notifications.call_seconds, settings.api.public_url)
 
 
 class _Heard(logging.Handler):

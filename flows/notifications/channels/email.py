@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from flows.notifications.channels.protocol import Message, Outcome, PermanentFailure, Sent, TemporaryFailure
+from flows.notifications.channels.protocol import Message, Outcome, PermanentFailure, Sender, Sent, TemporaryFailure
 from storage.postgres.notifications.sendings import Purpose
 from storage.records.notifications.notification_links import Confirm, Unsubscribe
 from storage.records.policy.signed_links import SigningKeys
-from storage.settings import NotificationSettings
+from storage.settings import NotificationSettings, Settings
 from storage.signing import write_email_link
 
 LINKS = "/api/v1/notifications"
@@ -137,6 +137,11 @@ class EmailSender:
         ]
         title = parts[0].heading if len(parts) == 1 else f"{len(parts)} notifications: {parts[0].heading}"
         _write(mail, title, parts, stop)
+
+
+def sender(settings: Settings) -> Sender:
+    """What sends e-mail."""
+    return EmailSender(settings.notifications, settings.api.public_url, settings.api.signing_keys)
 
 
 def _write(mail: EmailMessage, title: str, parts: list[EmailPart], stop: str) -> None:

@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from py_vapid import Vapid02
 
 from flows.notifications.channels.http_outcomes import post
-from flows.notifications.channels.protocol import Message, Outcome
+from flows.notifications.channels.protocol import Message, Outcome, Sender
 from flows.notifications.channels.summary import summarize
 from flows.notifications.channels.transport import PublicTransport
 from storage.push_key import push_key
 from storage.records.notifications.addresses import WebAddress
 from storage.records.notifications.notifications import TYPES
 from storage.records.notifications.push import PushSubscription, read_endpoint, read_keys
-from storage.settings import NotificationSettings
+from storage.settings import NotificationSettings, Settings
 
 MAX_BYTES = 4096 - 103
 """Of a message: push services take 4,096 bytes, of which encryption needs 103 (RFC 8291, 4)."""
@@ -94,6 +94,12 @@ class PushSender:
             "Urgency": _urgency(message),
             "Topic": base64.urlsafe_b64encode(message.id.bytes).decode().rstrip("="),
         }
+
+
+def sender(settings: Settings) -> Sender:
+    """What sends web push messages."""
+    transport = PublicTransport(settings.notifications.call_seconds)
+    return PushSender(transport, settings.notifications, settings.api.public_url)
 
 
 def _urgency(message: Message) -> str:

@@ -13,10 +13,11 @@ import msgspec
 from standardwebhooks import Webhook
 
 from flows.notifications.channels.http_outcomes import post
-from flows.notifications.channels.protocol import Item, Message, Outcome
+from flows.notifications.channels.protocol import Item, Message, Outcome, Sender
 from flows.notifications.channels.transport import PublicTransport
 from storage.postgres.notifications.sendings import Purpose
 from storage.records.notifications.addresses import read_web_address
+from storage.settings import Settings
 
 
 class WebhookSender:
@@ -67,3 +68,8 @@ class WebhookSender:
             "details": item.details,
             "createdAt": item.created_at,
         }
+
+
+def sender(settings: Settings) -> Sender:
+    """What sends webhooks."""
+    return WebhookSender(PublicTransport(settings.notifications.call_seconds), settings.api.public_url)

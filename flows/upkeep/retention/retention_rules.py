@@ -106,6 +106,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("base models", "kept until an operator deletes them", ("base_models", "base_model_files")),
     RetentionRule("accounts and their keys", _SMALL + "a revoked key stays, so that its id is never given again", ("accounts", "api_keys", "account_usage")),
     RetentionRule("follows, reactions, comments", _OWN, ("follows", "reactions", "comments", "comment_mentions")),
+    RetentionRule("channels", _SMALL + "rows of before name them", ("channels", "address_channels")),
     RetentionRule("where and how readers are notified", "kept until the reader changes it", ("notification_preferences", "notification_readers", "endpoints", "channel_pauses")),
     RetentionRule("places on leaderboards", _SMALL + "the editions of past days are what they show", ("leaderboard_editions", "leaderboard_places")),
     RetentionRule("state of flows and of the relay", _SMALL + "one row for each, or for each of its days", ("drain_wakeups", "relay_duties", "flow_deployments", "watched_flows", "flow_partitions", "flow_pauses", "schema_migrations", "retention_marks", "last_backup")),

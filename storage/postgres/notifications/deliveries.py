@@ -10,11 +10,14 @@ import msgspec
 
 from storage.postgres.connection import Query, Script, column, load_statements, many, one
 from storage.postgres.locks import lock_number
-from storage.records.notifications.notifications import Channel, Frequency
+from storage.records.notifications.channels import Channel
+from storage.records.notifications.notifications import Frequency
 
 SQL = load_statements(__file__)
 
 _GATHERING = "gathering of deliveries"
+_KNOWN = {"channels": list(Channel)}
+"""A release that does not know a channel leaves its deliveries alone: a later one may run beside it."""
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +64,7 @@ def gather_alone() -> Query[bool]:
 
 def due(now: datetime, limit: int) -> Query[list[Due]]:
     """What is due at `now`, the oldest first; what goes to one reader on one channel at one time stands together."""
-    return many(SQL["due"], {"now": now, "limit": limit}, Due)
+    return many(SQL["due"], {"now": now, "limit": limit, **_KNOWN}, Due)
 
 
 def settling(now: datetime, asked: Iterable[Due]) -> Query[list[Settling]]:
@@ -92,18 +95,18 @@ def put_into_sendings(messages: Mapping[UUID, Sequence[Due]]) -> Script[None]:
 
 def wanted(flow: str) -> Script[int | None]:
     """The number of the run that should send now; None when nothing is due or one holds the lock `flow`."""
-    numbers = yield from column(SQL["wanted"], {"flow": flow, "lock": lock_number(flow)}, int)
+    numbers = yield from column(SQL["wanted"], {"flow": flow, "lock": lock_number(flow), **_KNOWN}, int)
     return numbers[0] if numbers else None
 
 
 def next_due() -> Query[float | None]:
     """In how many seconds the next delivery or sending is due; None when nothing waits."""
-    return Query(SQL["next_due"], {}, lambda rows: rows[0]["seconds"])
+    return Query(SQL["next_due"], _KNOWN, lambda rows: rows[0]["seconds"])
 
 
 def lag() -> Query[DeliveryLag]:
     """How far sending is behind."""
-    return one(SQL["lag"], {}, DeliveryLag, "the lag")
+    return one(SQL["lag"], _KNOWN, DeliveryLag, "the lag")
 
 
 def _rows(found: Iterable[Due]) -> dict[str, list[object]]:

@@ -3,7 +3,8 @@
 select pg_try_advisory_xact_lock(%(lock)s) as alone;
 
 -- due --
--- What is due, with all that decides whether and when it is sent. What belongs into one digest stands together.
+-- What is due, with all that decides whether and when it is sent. What belongs into one digest stands together. What is
+-- on a channel that this release does not know is left to one that does: so everywhere below.
 select delivery.id, delivery.reader, delivery.channel, delivery.due_at, delivery.frequency, delivery.folds,
        delivery.created_at, notification.type,
        coalesce(preference.frequency = 'never', false) as unwanted,
@@ -11,7 +12,8 @@ select delivery.id, delivery.reader, delivery.channel, delivery.due_at, delivery
        coalesce(endpoint.state, 'missing') as endpoint,
        coalesce(clocks.zone, 'UTC') as zone, clocks.quiet_from, clocks.quiet_to
   from (select * from deliveries
-         where due_at <= %(now)s and channel not in (select channel from channel_pauses)
+         where due_at <= %(now)s and channel = any(%(channels)s)
+           and channel not in (select channel from channel_pauses)
          order by due_at, reader, channel, id
          limit %(limit)s) delivery
   join notifications notification on notification.id = delivery.notification_id
@@ -65,23 +67,28 @@ returning delivery.id;
 -- Something can be delivered now, and nobody is doing it.
 select drain_number(%(flow)s, %(lock)s) as number
  where exists (select from deliveries
-                where due_at <= now() and channel not in (select channel from channel_pauses))
+                where due_at <= now() and channel = any(%(channels)s)
+                  and channel not in (select channel from channel_pauses))
     or exists (select from sendings
-                where state = 'due' and next_attempt_at <= now()
+                where state = 'due' and next_attempt_at <= now() and channel = any(%(channels)s)
                   and channel not in (select channel from channel_pauses));
 
 -- next_due --
 select extract(epoch from least(
            (select min(due_at) from deliveries
-             where due_at is not null and channel not in (select channel from channel_pauses)),
+             where due_at is not null and channel = any(%(channels)s)
+               and channel not in (select channel from channel_pauses)),
            (select min(next_attempt_at) from sendings
-             where state = 'due' and channel not in (select channel from channel_pauses))) - now())::float8 as seconds;
+             where state = 'due' and channel = any(%(channels)s)
+               and channel not in (select channel from channel_pauses))) - now())::float8 as seconds;
 
 -- lag --
 -- What could be delivered by now and is not, the age of the oldest in seconds, and what was given up.
-select (select count(*) from deliveries where due_at <= now()) as waiting,
-       (select count(*) from sendings where state = 'due') as sendings,
-       greatest(coalesce((select extract(epoch from now() - min(due_at)) from deliveries where due_at <= now()), 0),
-                coalesce((select extract(epoch from now() - min(next_attempt_at)) from sendings
-                           where state = 'due' and next_attempt_at <= now()), 0))::float8 as oldest_seconds,
+with late as (select due_at from deliveries where due_at <= now() and channel = any(%(channels)s)),
+     due as (select next_attempt_at from sendings where state = 'due' and channel = any(%(channels)s))
+select (select count(*) from late) as waiting,
+       (select count(*) from due) as sendings,
+       greatest(coalesce((select extract(epoch from now() - min(due_at)) from late), 0),
+                coalesce((select extract(epoch from now() - min(next_attempt_at)) from due
+                           where next_attempt_at <= now()), 0))::float8 as oldest_seconds,
        (select count(*) from sendings where state = 'dead') as dead_letters;

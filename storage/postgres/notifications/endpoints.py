@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 
 SQL = load_statements(__file__)
 
@@ -24,11 +24,14 @@ class EndpointState(StrEnum):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A reader's address on one channel. `shown` is what may be shown of it; the rest is sealed."""
+    """A reader's address on one channel. `shown` is what may be shown of it; the rest is sealed.
+
+    `channel` may also be one that this release does not know: a later one runs beside it, or an earlier one had it.
+    """
 
     id: UUID
     reader: int
-    channel: Channel
+    channel: str
     state: EndpointState
     reason: str | None
     address: bytes
@@ -48,8 +51,8 @@ def put(
 
 
 def of_reader(reader: int) -> Query[list[Endpoint]]:
-    """Every address of a reader."""
-    return many(SQL["of_reader"], {"reader": reader}, Endpoint)
+    """Every address of a reader on a channel that this release knows."""
+    return many(SQL["of_reader"], {"reader": reader, "channels": list(Channel)}, Endpoint)
 
 
 def all_held() -> Query[list[Endpoint]]:
@@ -82,10 +85,10 @@ def suspend(endpoint_id: UUID, reason: str) -> Query[list[UUID]]:
     return column(SQL["suspend"], {"id": endpoint_id, "reason": reason[:500]}, UUID)
 
 
-def rotate(reader: int, secret: bytes, overlap_seconds: float) -> Query[Endpoint]:
+def rotate(reader: int, channel: Channel, secret: bytes, overlap_seconds: float) -> Query[Endpoint]:
     """Sign with a new secret, and for a while with the old one too. Reading raises NotFound."""
-    parameters = {"reader": reader, "secret": secret, "overlap": overlap_seconds}
-    return one(SQL["rotate"], parameters, Endpoint, _missing(Channel.WEBHOOK))
+    parameters = {"reader": reader, "channel": channel, "secret": secret, "overlap": overlap_seconds}
+    return one(SQL["rotate"], parameters, Endpoint, _missing(channel))
 
 
 def reseal(endpoint: Endpoint, renewed: Callable[[bytes], bytes]) -> Script[Endpoint]:

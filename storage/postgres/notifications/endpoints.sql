@@ -8,7 +8,7 @@ on conflict (reader, channel) do update
 returning *;
 
 -- of_reader --
-select * from endpoints where reader = %(reader)s order by channel;
+select * from endpoints where reader = %(reader)s and channel = any(%(channels)s) order by channel;
 
 -- all --
 -- Held until the end of the transaction, so that none changes while all are sealed again.
@@ -32,7 +32,7 @@ update endpoints set state = 'suspended', reason = %(reason)s where id = %(id)s 
 -- The old secret signs beside the new one for a while.
 update endpoints
    set old_secret = secret, old_until = now() + make_interval(secs => %(overlap)s), secret = %(secret)s
- where reader = %(reader)s and channel = 'webhook'
+ where reader = %(reader)s and channel = %(channel)s
 returning *;
 
 -- reseal --

@@ -21,12 +21,11 @@ from storage.postgres.connection import (
     maybe,
     one,
 )
+from storage.records.notifications.channels import OUTWARD, Channel
 from storage.records.notifications.notifications import (
     MILESTONES,
-    OUTWARD,
     TYPES,
     Audience,
-    Channel,
     Content,
     Frequency,
     Notification,

@@ -8,8 +8,9 @@ from datetime import time
 import msgspec
 
 from storage.postgres.connection import Query, Script, column, load_statements, many, maybe
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notification_times import QuietHours
-from storage.records.notifications.notifications import TYPES, Channel, Frequency, Preference
+from storage.records.notifications.notifications import TYPES, Frequency, Preference
 
 SQL = load_statements(__file__)
 

@@ -10,9 +10,11 @@ import msgspec
 
 from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
 from storage.postgres.policy.policy import with_clauses
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 
 SQL = with_clauses(load_statements(__file__), account_id="reader.id", moderator="(reader.role = 'moderator')")
+_KNOWN = {"channels": list(Channel)}
+"""A release that does not know a channel leaves its sendings alone: a later one may run beside it."""
 
 
 class Purpose(StrEnum):
@@ -75,7 +77,7 @@ def recent(reader: int) -> Query[int]:
 
 def claim(claim_seconds: float) -> Query[Sending | None]:
     """The longest due sending, for this worker alone until `claim_seconds` have passed; None when none is due."""
-    return maybe(SQL["claim"], {"claim_seconds": claim_seconds}, Sending)
+    return maybe(SQL["claim"], {"claim_seconds": claim_seconds, **_KNOWN}, Sending)
 
 
 def items(sending_id: UUID) -> Query[list[SentItem]]:
@@ -101,13 +103,13 @@ def again(sending: Sending, pause_seconds: float, error: str) -> Query[Sending |
 
 def dead(*, reader: int | None = None, before: datetime | None = None, limit: int = 100) -> Query[list[Sending]]:
     """Sendings that were given up, the newest first; of one reader if asked."""
-    return many(SQL["dead"], {"reader": reader, "before": before, "limit": limit}, Sending)
+    return many(SQL["dead"], {"reader": reader, "before": before, "limit": limit, **_KNOWN}, Sending)
 
 
 def replay(sending_id: UUID, reader: int | None = None) -> Script[Sending]:
     """Make a sending that was given up due again, with the same id and all its tries. Raises NotFound."""
     missing = f"No sending {sending_id} of yours was given up."
-    found = yield from one(SQL["replay"], {"id": sending_id, "reader": reader}, Sending, missing)
+    found = yield from one(SQL["replay"], {"id": sending_id, "reader": reader, **_KNOWN}, Sending, missing)
     yield from column(SQL["replay_deliveries"], {"id": sending_id}, int)
     yield from column(SQL["wake"], {}, str)
     return found
@@ -127,4 +129,4 @@ def resume(channel: Channel) -> Script[bool]:
 
 def paused() -> Query[list[Channel]]:
     """The channels that are paused."""
-    return Query(SQL["paused"], {}, lambda rows: [Channel(row["channel"]) for row in rows])
+    return Query(SQL["paused"], _KNOWN, lambda rows: [Channel(row["channel"]) for row in rows])

@@ -16,7 +16,7 @@ update sendings
    set attempts = attempts + 1, claims = claims + 1,
        next_attempt_at = now() + make_interval(secs => %(claim_seconds)s)
  where id = (select id from sendings
-              where state = 'due' and next_attempt_at <= now()
+              where state = 'due' and next_attempt_at <= now() and channel = any(%(channels)s)
                 and channel not in (select channel from channel_pauses)
               order by next_attempt_at, id
               limit 1
@@ -57,7 +57,7 @@ returning *;
 -- dead --
 -- Sendings that were given up, the newest first; of one reader if asked.
 select * from sendings
- where state = 'dead' and (%(reader)s::bigint is null or reader = %(reader)s::bigint)
+ where state = 'dead' and channel = any(%(channels)s) and (%(reader)s::bigint is null or reader = %(reader)s::bigint)
    and (%(before)s::timestamptz is null or ended_at < %(before)s::timestamptz)
  order by ended_at desc, id
  limit %(limit)s;
@@ -65,7 +65,8 @@ select * from sendings
 -- replay --
 -- Given up before, and due again with the same id. Its claims of before stay old ones.
 update sendings set state = 'due', attempts = 0, next_attempt_at = now(), ended_at = null
- where id = %(id)s and state = 'dead' and (%(reader)s::bigint is null or reader = %(reader)s::bigint)
+ where id = %(id)s and state = 'dead' and channel = any(%(channels)s)
+   and (%(reader)s::bigint is null or reader = %(reader)s::bigint)
 returning *;
 
 -- replay_deliveries --
@@ -81,4 +82,4 @@ delete from channel_pauses where channel = %(channel)s returning channel;
 select pg_notify('deliveries', '');
 
 -- paused --
-select channel from channel_pauses order by channel;
+select channel from channel_pauses where channel = any(%(channels)s) order by channel;

@@ -10,7 +10,7 @@ import msgspec
 from storage.postgres.connection import Query, Script, column, load_statements, one
 from storage.postgres.jobs import jobs
 from storage.records.jobs.jobs import JobState
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 
 SQL = load_statements(__file__)
 

@@ -18,21 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-
-class Channel(StrEnum):
-    """How a reader is notified."""
-
-    IN_APP = "in_app"
-    EMAIL = "email"
-    WEBHOOK = "webhook"
-    PUSH = "push"
-    CHAT = "chat"
-
-
-OUTWARD = (Channel.EMAIL, Channel.WEBHOOK, Channel.PUSH, Channel.CHAT)
-"""Channels that leave the platform: they need a registered address and a sending."""
-INTERRUPTS = frozenset({Channel.EMAIL, Channel.PUSH, Channel.CHAT})
-"""Channels that keep quiet hours; the others wake nobody."""
+from storage.records.notifications.channels import OUTWARD, Channel
 
 
 class Frequency(StrEnum):
@@ -55,7 +41,10 @@ class DeliveryState(StrEnum):
 
 
 _EVERYWHERE: Mapping[Channel, Frequency] = dict.fromkeys(Channel, Frequency.NOW)
-_DIGESTED = {**_EVERYWHERE, Channel.EMAIL: Frequency.DAILY}
+_DIGESTED: Mapping[Channel, Frequency] = {
+    **_EVERYWHERE,
+    **{channel: Frequency.DAILY for channel, outward in OUTWARD.items() if outward.digests},
+}
 _ON_REQUEST = dict.fromkeys(Channel, Frequency.NEVER)
 
 

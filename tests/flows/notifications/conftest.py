@@ -18,8 +18,8 @@ from storage.postgres.notifications import endpoints, in_app, notifications, pre
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.in_app import InApp
 from storage.postgres.social import social
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notifications import (
-    Channel,
     Commented,
     Content,
     Frequency,

@@ -19,8 +19,9 @@ from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.preferences import Clocks
 from storage.postgres.upkeep import pauses
 from storage.records.metrics.freshness import Switch
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notification_times import MAX_ATTEMPTS, RETRY_SECONDS
-from storage.records.notifications.notifications import Channel, Frequency
+from storage.records.notifications.notifications import Frequency
 from tests.flows.notifications.conftest import DONE, HOOK, NOTICE, SECRET, Notifier, Post, both
 
 # -- which, when and together

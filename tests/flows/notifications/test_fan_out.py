@@ -30,9 +30,9 @@ from storage.postgres.upkeep import pauses
 from storage.records.accounts.accounts import Role
 from storage.records.jobs.jobs import JobFileRole
 from storage.records.metrics.freshness import Switch
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notifications import (
     TYPES,
-    Channel,
     Commented,
     DownloadMilestone,
     Frequency,

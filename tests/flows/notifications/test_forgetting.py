@@ -10,7 +10,8 @@ from flows.notifications.deliver import deliver
 from flows.upkeep.retention.row_rules import forget_notifications
 from flows.upkeep.retention.sweep import begin
 from storage.postgres.notifications import in_app, notifications, sendings
-from storage.records.notifications.notifications import Channel, Frequency
+from storage.records.notifications.channels import Channel
+from storage.records.notifications.notifications import Frequency
 from storage.stores import Stores
 from tests.flows.notifications.conftest import Notifier
 

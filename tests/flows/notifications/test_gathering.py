@@ -19,9 +19,9 @@ from flows.notifications.gathering import settled_at
 from storage.postgres.notifications import preferences, sendings
 from storage.postgres.notifications.deliveries import Due
 from storage.postgres.notifications.preferences import Clocks
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notifications import (
     TYPES,
-    Channel,
     Content,
     Frequency,
     JobFailedNotice,

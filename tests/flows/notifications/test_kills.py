@@ -19,7 +19,7 @@ from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.records.notifications import notification_times
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 from storage.sealing import Seal
 from storage.settings import NotificationSettings, Settings
 from storage.stores import open_stores

@@ -18,6 +18,7 @@ from platform_api.app import create_app
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
 from storage.records.accounts.accounts import Scope, make_key
+from storage.records.notifications.channels import OUTWARD
 from storage.settings import Settings
 from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
 
@@ -141,16 +142,13 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("DELETE", "/api/v1/keys/{key_id}"): Scope.KEYS_WRITE,
     **dict.fromkeys(WRITES, CATALOGUE),
     ("GET", "/api/v1/notifications/channels"): TOLD,
-    ("PUT", "/api/v1/notifications/channels/email"): TELLING,
-    ("PUT", "/api/v1/notifications/channels/webhook"): TELLING,
+    **{
+        (method, f"/api/v1/notifications/channels/{channel}"): TELLING
+        for method in ("PUT", "DELETE")
+        for channel in OUTWARD
+    },
     ("POST", "/api/v1/notifications/channels/webhook/secret"): TELLING,
-    ("DELETE", "/api/v1/notifications/channels/email"): TELLING,
-    ("DELETE", "/api/v1/notifications/channels/webhook"): TELLING,
     ("GET", "/api/v1/notifications/channels/push/key"): TOLD,
-    ("PUT", "/api/v1/notifications/channels/push"): TELLING,
-    ("DELETE", "/api/v1/notifications/channels/push"): TELLING,
-    ("PUT", "/api/v1/notifications/channels/chat"): TELLING,
-    ("DELETE", "/api/v1/notifications/channels/chat"): TELLING,
     ("POST", "/api/v1/notifications/channels/{channel}/test"): TELLING,
     ("GET", "/api/v1/notifications/dead-letters"): TOLD,
     ("POST", "/api/v1/notifications/dead-letters/{sending_id}/replay"): TELLING,

@@ -14,8 +14,9 @@ from storage.postgres.notifications import endpoints, preferences, sendings
 from storage.postgres.notifications.sendings import Purpose, SendingState
 from storage.push_key import public_push_key
 from storage.records.accounts.accounts import Scope
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notification_links import Confirm, Unsubscribe
-from storage.records.notifications.notifications import Channel, Frequency, Preference
+from storage.records.notifications.notifications import Frequency, Preference
 from storage.records.policy.signed_links import SigningKeys
 from storage.sealing import Seal
 from storage.signing import write_email_link

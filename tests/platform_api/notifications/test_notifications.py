@@ -13,7 +13,8 @@ from flows.notifications.fan_out import fan_out
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
 from storage.postgres.notifications import notifications
-from storage.records.notifications.notifications import TYPES, Channel, SystemNotice
+from storage.records.notifications.channels import Channel
+from storage.records.notifications.notifications import TYPES, SystemNotice
 from storage.stores import open_stores
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.streams.test_job_events import read

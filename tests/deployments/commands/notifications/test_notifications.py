@@ -6,7 +6,7 @@ from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database, Query
 from storage.postgres.notifications import notifications, sendings
 from storage.postgres.notifications.sendings import Purpose, SendingState
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 from storage.settings import load_settings
 from tests.deployments.line import Line
 

@@ -17,7 +17,7 @@ from deployments.local.state import PlatformRecord, ProcessName, holding, name_p
 from storage.postgres.connection import Database, column
 from storage.postgres.notifications import endpoints
 from storage.postgres.notifications.endpoints import Endpoint, EndpointState
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 from storage.sealing import Seal
 from storage.settings import PostgresSettings, Settings, load_settings, previous_key_file
 from tests.storage.makers import an_account

@@ -20,8 +20,9 @@ from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Purpose
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.chat import HOSTS, Service
-from storage.records.notifications.notifications import Channel, NotificationText
+from storage.records.notifications.notifications import NotificationText
 from tests.flows.notifications.channels.proxy import Proxy, proxying
 from tests.flows.notifications.conftest import Notifier
 from tests.flows.notifications.internet import Receiver, receiving

@@ -19,8 +19,9 @@ from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints, sendings
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Purpose
+from storage.records.notifications.channels import Channel
 from storage.records.notifications.notification_links import Unsubscribe
-from storage.records.notifications.notifications import Channel, NotificationText, SystemNotice
+from storage.records.notifications.notifications import NotificationText, SystemNotice
 from storage.records.policy.signed_links import SigningKeys
 from storage.settings import NotificationSettings, Settings
 from storage.signing import read_email_link

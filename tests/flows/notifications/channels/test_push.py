@@ -19,7 +19,8 @@ from storage.postgres.notifications import endpoints, sendings
 from storage.postgres.notifications.endpoints import EndpointState
 from storage.postgres.notifications.sendings import Purpose
 from storage.push_key import public_push_key
-from storage.records.notifications.notifications import Channel, SystemNotice
+from storage.records.notifications.channels import Channel
+from storage.records.notifications.notifications import SystemNotice
 from tests.flows.notifications.channels.browser import Browser, signed_claims, unbase64
 from tests.flows.notifications.conftest import Notifier
 from tests.flows.notifications.internet import Internet, Receiver, receiving

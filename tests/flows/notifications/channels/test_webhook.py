@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from flows.notifications.channels.webhook import WebhookSender
 from flows.notifications.deliver import deliver
 from storage.postgres.notifications import endpoints
-from storage.records.notifications.notifications import Channel
+from storage.records.notifications.channels import Channel
 from storage.sealing import Seal
 from tests.flows.notifications.conftest import DONE, HOOK, SECRET, Notifier, both
 from tests.flows.notifications.internet import Internet, Receiver, receiving
@@ -50,7 +50,7 @@ def test_after_a_new_secret_was_made_both_sign_for_a_while(notifier: Notifier, n
     notifier.register(reader, Channel.WEBHOOK, HOOK)
     new = "whsec_" + "bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldw=="
     sealed = Seal(notifier.stores.settings.notifications).seal(new)
-    notifier.stores.database.run(endpoints.rotate(reader, sealed, 3600))
+    notifier.stores.database.run(endpoints.rotate(reader, Channel.WEBHOOK, sealed, 3600))
     sender = WebhookSender(internet.transport(), "https://d.example")
     for key in ("during", "after"):
         notifier.notify(key)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from storage.records.notifications.notifications import TYPES, Channel, allowed
+from storage.records.notifications.channels import Channel
+from storage.records.notifications.notifications import TYPES, allowed
 
 
 def test_every_type_has_a_default_that_its_channels_take():
