@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import msgspec
 
-from storage.blobs import families
+from flows.diffusion.families.layout import FamilyLayout
+from flows.diffusion.families.mapping import family_named
 from storage.blobs.other_formats import CONVERT_FOLDER, PICKLE_SUFFIXES
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from storage.records.jobs.base_models import BaseModelCard
+from storage.records.jobs.choices import ModelFamily, TrainingMethod, TrainingOptimizer
 
 MAX_FILES = 500
 MAX_JSON_BYTES = 32 * 1024 * 1024
@@ -27,48 +29,6 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64", "I64"})
 JUDGE = "judge"
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)*")
-
-
-@dataclass(frozen=True)
-class Component:
-    """One folder that a family needs: the classes it may be of, its weights file, and the tensors that one may hold."""
-
-    classes: frozenset[str]
-    weights: str | None = None
-    tensors: re.Pattern[str] | None = None
-
-
-@dataclass(frozen=True)
-class FamilyLayout:
-    """What the folder of a model family looks like."""
-
-    pipelines: frozenset[str]
-    components: Mapping[str, Component]
-
-
-_SD1 = FamilyLayout(
-    pipelines=frozenset({"StableDiffusionPipeline"}),
-    components={
-        "unet": Component(
-            frozenset({"UNet2DConditionModel"}),
-            "diffusion_pytorch_model.safetensors",
-            re.compile(families.UNET),
-        ),
-        "vae": Component(
-            frozenset({"AutoencoderKL"}),
-            "diffusion_pytorch_model.safetensors",
-            re.compile(families.VAE),
-        ),
-        "text_encoder": Component(
-            frozenset({"CLIPTextModel"}),
-            "model.safetensors",
-            re.compile(families.CLIP),
-        ),
-        "tokenizer": Component(frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})),
-        "scheduler": Component(frozenset()),
-    },
-)
-FAMILIES: Mapping[str, FamilyLayout] = {"sd1": _SD1}
 
 
 @dataclass(frozen=True)
@@ -94,12 +54,21 @@ def check_base_folder(folder: Path) -> BaseFolder:
     paths = tuple(sorted(_walk(folder)))
     index = read_json(folder, "model_index.json")
     named = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
-    card = _read_card(folder, index)
-    layout = FAMILIES[card.family]
+    card = read_card(folder)
+    layout = family_named(card.family).layout
+    _refuse_wrong_pipeline(index, card, layout)
     _refuse_wrong_components(folder, index, layout)
     taken = tuple(path for path in paths if _is_taken(path, named | {JUDGE}, layout, paths))
     _check_files(folder, taken, layout)
     return BaseFolder(folder, card, taken, tuple(path for path in paths if path not in taken))
+
+
+def shipped_folder(folder: Path) -> BaseFolder:
+    """A folder that comes with the project, whose tests have checked it. Nothing heavy is imported: it is the family
+    that knows what its folders look like, and with it comes torch. Raises WeightsRefused."""
+    taken, paths = TEXTS | {".safetensors"}, sorted(_walk(folder))
+    files = tuple(path for path in paths if Path(path).suffix in taken or path.startswith("LICENSE"))
+    return BaseFolder(folder, read_card(folder), files, tuple(path for path in paths if path not in files))
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -142,7 +111,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
-def _read_card(folder: Path, index: Mapping[str, Any]) -> BaseModelCard:
+def read_card(folder: Path) -> BaseModelCard:
     """darkroom.json, or what the folder's own configs say. Raises WeightsRefused."""
     factor = _factor(read_json(folder, "vae/config.json"))
     if (folder / "darkroom.json").is_file():
@@ -158,19 +127,26 @@ def _read_card(folder: Path, index: Mapping[str, Any]) -> BaseModelCard:
     else:
         sample_size = read_json(folder, "unet/config.json").get("sample_size")
         card = BaseModelCard(resolution=(sample_size if isinstance(sample_size, int) else 64) * factor)
-    if card.family not in FAMILIES:
+    if card.family not in set(ModelFamily):
         raise WeightsRefused(
-            "family", f"darkroom.json: family '{card.family}' is not supported; supported: {', '.join(FAMILIES)}."
+            "family", f"darkroom.json: family '{card.family}' is not supported; supported: {', '.join(ModelFamily)}."
         )
     if card.resolution <= 0 or card.resolution % factor:
         raise WeightsRefused(
             "resolution", f"resolution {card.resolution} is not a positive multiple of {factor}, the VAE's reduction."
         )
-    pipeline = index.get("_class_name")
-    if pipeline not in FAMILIES[card.family].pipelines:
-        known = ", ".join(sorted(FAMILIES[card.family].pipelines))
-        raise WeightsRefused("pipeline", f"model_index.json names {pipeline}; family {card.family} needs {known}.")
+    for name, choices in (("method", TrainingMethod), ("optimizer", TrainingOptimizer)):
+        if getattr(card.training, name) not in set(choices):
+            asked, known = getattr(card.training, name), ", ".join(choices)
+            raise WeightsRefused("card", f"darkroom.json: training.{name} '{asked}' is unknown; known are: {known}.")
     return card
+
+
+def _refuse_wrong_pipeline(index: Mapping[str, Any], card: BaseModelCard, layout: FamilyLayout) -> None:
+    pipeline = index.get("_class_name")
+    if pipeline not in layout.pipelines:
+        known = ", ".join(sorted(layout.pipelines))
+        raise WeightsRefused("pipeline", f"model_index.json names {pipeline}; family {card.family} needs {known}.")
 
 
 def _factor(vae: Mapping[str, Any]) -> int:

@@ -27,8 +27,12 @@ def add_base_model(stores: Stores, folder: Path, name: str, replace: bool = Fals
         raise InvalidRequest(
             {"name": f"'{name[:80]}' must be lower-case letters, digits, '.', '_' or '-', at most 64 (--name sd15)"}
         )
-    checked = check_base_folder(folder)
-    hashes = {path: _hash_file(folder / path) for path in checked.files}
+    return register_folder(stores, check_base_folder(folder), name, replace)
+
+
+def register_folder(stores: Stores, checked: BaseFolder, name: str, replace: bool = False) -> BaseModel:
+    """Register a folder that passed its check as `name`; otherwise as `add_base_model`."""
+    hashes = {path: _hash_file(checked.path / path) for path in checked.files}
     known = stores.database.run(_known(name))
     if known is not None and known.folder_hash != folder_hash(hashes) and not replace:
         raise InUse(f"Base model '{name}' is another folder already. Choose another --name, or add --replace.")

@@ -15,7 +15,8 @@ import msgspec
 
 from storage.blobs.families import TEXT_IN
 from storage.blobs.weights import WeightsFacts
-from storage.records.catalog.vocabulary import ModelType, catalogue_name
+from storage.records.catalog.vocabulary import ModelType
+from storage.records.jobs.choices import ModelFamily, catalogue_name
 
 MAX_TAGS = 10
 MAX_WORDS = 10
@@ -113,9 +114,10 @@ def _type(facts: WeightsFacts) -> ModelType:
 
 def _base_model(facts: WeightsFacts) -> str:
     metadata = facts.metadata
-    if _first(metadata, "ss_base_model_version") == "sd1":  # a fine-tune of this platform
+    family = _first(metadata, "ss_base_model_version")
+    if family in set(ModelFamily):  # a fine-tune of this platform
         side = _first(metadata, "ss_resolution") or ""
-        return catalogue_name("sd1", int(re.sub(r"\D.*", "", side) or 0))
+        return catalogue_name(str(family), int(re.sub(r"\D.*", "", side) or 0))
     for key, known in (("modelspec.architecture", _ARCHITECTURES), ("ss_base_model_version", _KOHYA)):
         text = (_first(metadata, key) or "").lower()
         for pattern, name in known:

@@ -16,6 +16,8 @@ from deployments.local.errors import PlatformError
 from storage.settings import Settings
 
 PREFECT_FILE = PROJECT / "prefect.yaml"
+OURS = ("deployments/local/automations.py", "deployments/local/deploy.py", "storage/records/jobs/choices.py")
+"""What else goes into a deployment; the last are the names that forms offer."""
 
 
 def fingerprint(prefect_file: Path = PREFECT_FILE) -> str:
@@ -23,7 +25,7 @@ def fingerprint(prefect_file: Path = PREFECT_FILE) -> str:
     digest = hashlib.sha256(f"prefect {version('prefect')}".encode())
     modules = sorted({stanza["entrypoint"].rsplit(".", 1)[0] for stanza in stanzas(prefect_file)})
     files = [_source(module) for module in modules]
-    ours = [PROJECT / "deployments" / name for name in ("local/automations.py", "local/deploy.py")]
+    ours = [PROJECT / name for name in OURS]
     for file in (prefect_file, *ours, *files):
         digest.update(file.read_bytes())
     return digest.hexdigest()

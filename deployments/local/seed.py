@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from deployments.base_models.registration import add_base_model
+from deployments.base_models.base_folders import shipped_folder
+from deployments.base_models.registration import register_folder
 from flows.indexing.new_builds import ensure_live_builds
 from storage.errors import StoreUnavailable
 from storage.postgres.accounts import accounts
@@ -104,4 +105,4 @@ def ensure_starter(settings: Settings) -> None:
     if not (STARTER_FOLDER / "model_index.json").exists():
         return
     with open_stores(settings) as stores:
-        add_base_model(stores, STARTER_FOLDER, STARTER, replace=True)
+        register_folder(stores, shipped_folder(STARTER_FOLDER), STARTER, replace=True)

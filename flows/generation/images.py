@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from flows.diffusion.devices import this_machine
-from flows.generation.backends.mapping import BACKENDS
+from flows.generation.backends.mapping import backend_named
 from flows.jobs.lifecycle import RunningJob, running_job
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.runs.retries import STORE_RETRIES
@@ -31,7 +31,6 @@ from storage.settings import load_settings
 from storage.stores import Stores, open_stores
 
 HOUR = 3600
-BACKEND = "local"
 LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
@@ -85,7 +84,8 @@ def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model:
     made = job.run(lambda: job_files.files(job.id))
     first = sum(file.role is JobFileRole.IMAGE for file in made)
     job.report("draw", first, recipe.count)
-    for number, content in enumerate(BACKENDS[BACKEND].draw(model.family, model.folder, recipe, first), first):
+    drawn = backend_named(recipe.backend).draw(model.family, model.folder, recipe, first)
+    for number, content in enumerate(drawn, first):
         job.check()
         job.reach(f"draw:{number}")
         keep_image(job, board, recipe, number, content)

@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.module import DreamBoothModule
+from flows.training.optimizers.mapping import optimizer_named
 from storage.errors import CancellationRequested
 
 
@@ -135,6 +136,7 @@ class StepBoundary(Callback):
                 owner=self._checkpoints.owner,
                 groups=module.training_groups,
                 optimizer=module.optimizer,
+                moments=optimizer_named(module.recipe.optimizer).moments,
             )
             self._checkpoints.keep(step, file)
         finally:

@@ -6,7 +6,7 @@ training states of one owner produce equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,6 @@ from storage.errors import InvalidCheckpoint, WeightsRefused
 
 FORMAT = "darkroom-checkpoint"
 VERSION = "1"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class CheckpointStore(Protocol):
@@ -37,21 +36,38 @@ class CheckpointStore(Protocol):
 
 
 def write_checkpoint(
-    path: Path, *, step: int, fingerprint: str, owner: str, groups: Iterable[ParameterGroup], optimizer: Optimizer
+    path: Path,
+    *,
+    step: int,
+    fingerprint: str,
+    owner: str,
+    groups: Iterable[ParameterGroup],
+    optimizer: Optimizer,
+    moments: Sequence[str],
 ) -> None:
-    """The training state of `owner` after `step` optimizer steps of the recipe with this fingerprint."""
+    """The training state of `owner` after `step` optimizer steps of the recipe with this fingerprint.
+
+    `moments` are the names of what the optimizer keeps for each parameter.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in _parameters(groups):
         tensors[f"weights/{name}"] = parameter.detach()
         state = optimizer.state[parameter]
-        for moment in _MOMENTS:
+        for moment in moments:
             # Before the first step there are no moments; zeros say the same.
             tensors[f"{moment}/{name}"] = state[moment] if state else torch.zeros_like(parameter)
     metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "recipe": fingerprint, "owner": owner}
     write_tensors(path, tensors, metadata, payload_keys=("sha256",))
 
 
-def read_checkpoint(path: Path, *, fingerprint: str, groups: Iterable[ParameterGroup], optimizer: Optimizer) -> int:
+def read_checkpoint(
+    path: Path,
+    *,
+    fingerprint: str,
+    groups: Iterable[ParameterGroup],
+    optimizer: Optimizer,
+    moments: Sequence[str],
+) -> int:
     """Put a checkpoint's state into the parameters and the optimizer; returns its step.
 
     Everything is verified before anything changes. Raises InvalidCheckpoint when the file is damaged, of another
@@ -59,7 +75,8 @@ def read_checkpoint(path: Path, *, fingerprint: str, groups: Iterable[ParameterG
     """
     step, tensors = _verified(path, fingerprint)
     parameters = dict(_parameters(groups))
-    wanted = {f"{part}/{name}": parameter.shape for name, parameter in parameters.items() for part in _parts()}
+    parts = ("weights", *moments)
+    wanted = {f"{part}/{name}": parameter.shape for name, parameter in parameters.items() for part in parts}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wanted != found:
         odd = sorted(set(wanted.items()) ^ set(found.items()))[:3]
@@ -69,7 +86,7 @@ def read_checkpoint(path: Path, *, fingerprint: str, groups: Iterable[ParameterG
             parameter.copy_(tensors[f"weights/{name}"])
         state = optimizer.state[parameter]
         state["step"] = torch.tensor(float(step), device=_step_device(parameter, optimizer))
-        for moment in _MOMENTS:
+        for moment in moments:
             state[moment] = torch.empty_like(parameter).copy_(tensors[f"{moment}/{name}"])
     return step
 
@@ -96,10 +113,6 @@ def _verified(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]]:
         return int(metadata["step"]), read_tensors(path)
     except WeightsRefused as error:
         raise InvalidCheckpoint(f"{path.name} is damaged: {error}") from error
-
-
-def _parts() -> tuple[str, ...]:
-    return ("weights", *_MOMENTS)
 
 
 def _parameters(groups: Iterable[ParameterGroup]) -> list[tuple[str, torch.nn.Parameter]]:

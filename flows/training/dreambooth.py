@@ -49,7 +49,8 @@ from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets, jobs, publication
 from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
-from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType, catalogue_name
+from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
+from storage.records.jobs.choices import catalogue_name
 from storage.records.jobs.data_sets import content_hash
 from storage.records.jobs.training import regularization_recipe
 from storage.settings import load_settings

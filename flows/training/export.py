@@ -57,7 +57,7 @@ def export_model(
     """
     folder = target / FOLDER
     shutil.rmtree(target, ignore_errors=True)
-    rewritten = {family.weight_files[name] for name in changed}
+    rewritten = {family.layout.weight_files[name] for name in changed}
     for source in _model_files(components.folder):
         name = source.relative_to(components.folder)
         if str(name) not in rewritten:
@@ -66,7 +66,7 @@ def export_model(
             shutil.copyfile(source, folder / name)
     for component in sorted(changed):
         between_files()
-        file = family.weight_files[component]
+        file = family.layout.weight_files[component]
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         tensors = tensors_like(components.folder / file, components.modules[component])
         write_tensors(folder / file, tensors, {"format": "pt"})
@@ -101,7 +101,7 @@ def tensors_like(base_file: Path, module: nn.Module) -> dict[str, Tensor]:
 def write_single_file(family: Family, folder: Path, recipe: TrainingRecipe, recipe_hash: str, target: Path) -> None:
     """Every component of a diffusers folder in one file, names prefixed with the component's (`unet.`, ...)."""
     tensors: dict[str, Tensor] = {}
-    for component, file in family.weight_files.items():
+    for component, file in family.layout.weight_files.items():
         for name, tensor in read_tensors(folder / file).items():
             tensors[f"{component}.{name.removeprefix(_OLD_TEXT_PREFIX)}"] = tensor
     write_tensors(target, tensors, metadata(family, recipe, recipe_hash), payload_keys=("sshs_model_hash",))
@@ -123,7 +123,7 @@ def metadata(family: Family, recipe: TrainingRecipe, recipe_hash: str) -> dict[s
         "modelspec.resolution": size,
         "modelspec.trigger_phrase": words,
         "ss_output_name": words,
-        "ss_base_model_version": family.name,
+        "ss_base_model_version": recipe.family,
         "ss_resolution": size,
         "ss_steps": str(recipe.steps),
         "ss_seed": str(recipe.seed),

@@ -16,6 +16,7 @@ from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.data import TrainingImages
 from flows.training.methods.mapping import method_named
 from flows.training.module import DreamBoothModule
+from flows.training.optimizers.mapping import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,13 @@ def fit(
         module = DreamBoothModule(recipe, family, components, training, images, snr_gamma)
         start = 0
         if newest is not None:
-            start = read_checkpoint(newest, fingerprint=recipe_hash, groups=training.groups, optimizer=module.optimizer)
+            start = read_checkpoint(
+                newest,
+                fingerprint=recipe_hash,
+                groups=training.groups,
+                optimizer=module.optimizer,
+                moments=optimizer_named(recipe.optimizer).moments,
+            )
             logger.info("resuming at step %d of %d", start, recipe.steps)
         if start < recipe.steps:
             _run(module, start, StepBoundary(checkpoints, recipe_hash, watch or Watch(), Termination(), work_folder))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.training.data import StepDraw, TrainingImages, counter_seed, draw_step
 from flows.training.losses import Loss, instance_loss, min_snr_weights, prior_preservation_loss
 from flows.training.methods.protocol import ParameterGroup, Training
+from flows.training.optimizers.mapping import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 
 MAX_GRADIENT_NORM = 1.0
@@ -46,7 +46,7 @@ class DreamBoothModule(LightningModule):
         self.snr_gamma = snr_gamma
         self.unet = components.unet  # registered, so that Lightning sees what trains
         self.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.optimizer = new_optimizer(training.groups)
+        self.optimizer = optimizer_named(recipe.optimizer).begin(training.groups)
         self.last_loss: Loss | None = None
         self.gradient_norm = 0.0
         self._frozen_conditioning: Conditioning | None = None
@@ -121,15 +121,6 @@ class DreamBoothModule(LightningModule):
         if not self.trains_text:
             self._frozen_conditioning = conditioning.detach()
         return conditioning
-
-
-def new_optimizer(groups: Sequence[ParameterGroup]) -> Optimizer:
-    """AdamW with the moments' rates and epsilon of the diffusers example (0.9, 0.999, 1e-8)."""
-    settings: list[dict[str, Any]] = [
-        {"params": list(group.parameters.values()), "lr": group.learning_rate, "weight_decay": group.weight_decay}
-        for group in groups
-    ]
-    return AdamW(settings, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
 def warm_up(step: int) -> float:

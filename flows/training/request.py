@@ -16,6 +16,7 @@ from storage.free_space import check_free_space
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
 from storage.postgres.jobs.submissions import submit_training
+from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingRequest
 from storage.settings import Settings, load_settings
@@ -33,6 +34,8 @@ def request_training(
     batch_size: Annotated[int, Field(ge=1, le=64)] | None = None,
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
     prior_loss_weight: Annotated[float, Field(ge=0, le=10)] | None = None,
+    method: TrainingMethod | None = None,
+    optimizer: TrainingOptimizer | None = None,
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None,
     availability: Literal["Public", "Private"] = "Private",
 ) -> str:
@@ -48,6 +51,8 @@ def request_training(
         batch_size: Instance images a step; empty: the base model's default.
         learning_rate: UNet learning rate; empty: the base model's default.
         prior_loss_weight: 0 trains without prior preservation; empty: the base model's default.
+        method: Which weights are trained; empty: the base model's default.
+        optimizer: How gradients become steps; empty: the base model's default.
         seed: Same seed, same weights; empty: a random one.
         availability: Who sees the result: everybody, or the owner alone until it is published.
     """
@@ -61,6 +66,8 @@ def request_training(
         batch_size=batch_size,
         learning_rate=learning_rate,
         prior_loss_weight=prior_loss_weight,
+        method=method,
+        optimizer=optimizer,
         seed=seed,
         availability=availability,
     )

@@ -47,6 +47,8 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     checkpoint_every: int
     sample_every: int
     identifier: str
+    method: str
+    optimizer: str
 
 
 class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -13,6 +13,7 @@ from deployments.client.api import open_api
 from deployments.client.responses import JobResponse, Submitted, job_root
 from deployments.commands.jobs.following import display_for, follow_job
 from deployments.commands.jobs.results import save_images
+from storage.records.jobs.choices import GenerationBackend
 from storage.settings import load_settings
 
 SUBMIT_PATIENCE_SECONDS = 30.0
@@ -28,6 +29,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="How closely to keep to the prompt.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the first image; the next has the next.")] = None,
+    backend: Annotated[GenerationBackend | None, typer.Option(help="What draws them.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path(),
 ) -> None:
     """Draw images with a model version and save them."""
@@ -39,6 +41,7 @@ def generate(
         "steps": steps,
         "guidanceScale": guidance_scale,
         "seed": seed,
+        "backend": backend,
     }
     body = {name: value for name, value in wanted.items() if value is not None}
     with open_api(load_settings()) as api:

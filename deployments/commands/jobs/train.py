@@ -17,6 +17,7 @@ from deployments.client.responses import Base, JobResponse, Submitted, job_root
 from deployments.commands.jobs.following import display_for, follow_job
 from deployments.commands.jobs.results import report_training, tell_grid
 from storage.errors import DarkroomError
+from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 from storage.settings import load_settings
 
 SUBMIT_PATIENCE_SECONDS = 30.0
@@ -48,6 +49,8 @@ def train(
     regularization_count: Annotated[int | None, typer.Option(min=1, help="Images of the class to hold on to.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     sample_every: Annotated[int | None, typer.Option(min=1, help="Steps between sample images.")] = None,
+    method: Annotated[TrainingMethod | None, typer.Option(help="Which weights are trained.")] = None,
+    optimizer: Annotated[TrainingOptimizer | None, typer.Option(help="How gradients become steps.")] = None,
     public: Annotated[bool, typer.Option("--public", help="Show the result to everybody; default: to you.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the picture grid.")] = Path(),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
@@ -73,6 +76,8 @@ def train(
         "regularizationCount": regularization_count,
         "checkpointEvery": checkpoint_every,
         "sampleEvery": sample_every,
+        "method": method,
+        "optimizer": optimizer,
         "availability": "Public" if public else None,
     }
     with open_api(settings) as api:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from flows.diffusion.families.layout import FamilyLayout
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -64,11 +66,10 @@ class Components:
 class Family(Protocol):
     """One model family. Stateless: every method takes the components it works on."""
 
-    name: str
     architecture: str
     """The family's name in the modelspec standard (`modelspec.architecture`)."""
-    weight_files: Mapping[str, str]
-    """Component to its weights file inside a model folder."""
+    layout: FamilyLayout
+    """What its folders look like."""
 
     def load(self, folder: Path) -> Components:
         """Read a model folder (diffusers layout, safetensors only). Raises WeightsRefused if a part is missing."""

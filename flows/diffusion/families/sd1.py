@@ -5,9 +5,9 @@ The starter model is of this family too. Source: Rombach et al. 2022; layout of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -16,29 +16,39 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from flows.diffusion.families.protocol import Components, Conditioning
+from flows.diffusion.families.layout import Component, FamilyLayout
+from flows.diffusion.families.protocol import Components, Conditioning, Family
+from storage.blobs import families as tensor_names
 from storage.errors import WeightsRefused
 
-_WEIGHT_FILES = {
-    "text_encoder": "text_encoder/model.safetensors",
-    "unet": "unet/diffusion_pytorch_model.safetensors",
-    "vae": "vae/diffusion_pytorch_model.safetensors",
-}
+_LAYOUT = FamilyLayout(
+    pipelines=frozenset({"StableDiffusionPipeline"}),
+    components={
+        "unet": Component(
+            frozenset({"UNet2DConditionModel"}), "diffusion_pytorch_model.safetensors", re.compile(tensor_names.UNET)
+        ),
+        "vae": Component(
+            frozenset({"AutoencoderKL"}), "diffusion_pytorch_model.safetensors", re.compile(tensor_names.VAE)
+        ),
+        "text_encoder": Component(frozenset({"CLIPTextModel"}), "model.safetensors", re.compile(tensor_names.CLIP)),
+        "tokenizer": Component(frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})),
+        "scheduler": Component(frozenset()),
+    },
+)
 
 
 class Sd1:
     """The family `sd1`. See families/protocol.py for what each method promises."""
 
-    name: str = "sd1"
     architecture: str = "stable-diffusion-v1"
-    weight_files: Mapping[str, str] = MappingProxyType(_WEIGHT_FILES)
+    layout: FamilyLayout = _LAYOUT
 
     def load(self, folder: Path) -> Components:
         """Every part in float32 on the CPU, evaluation mode, gradients off.
 
         Raises WeightsRefused naming the files that are missing.
         """
-        missing = [name for name in self.weight_files.values() if not (folder / name).is_file()]
+        missing = [name for name in self.layout.weight_files.values() if not (folder / name).is_file()]
         if missing:
             raise WeightsRefused(
                 "incomplete_folder",
@@ -109,6 +119,9 @@ class Sd1:
         """Pixels; not clipped."""
         scale = _scaling_factor(components)
         return components.vae.decode(latents / scale, return_dict=False)[0]  # pyright: ignore[reportCallIssue]
+
+
+FAMILY: Family = Sd1()
 
 
 def _scaling_factor(components: Components) -> float:

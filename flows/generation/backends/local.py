@@ -9,13 +9,12 @@ from flows.diffusion.devices import prepare_torch
 from flows.diffusion.families.mapping import family_named
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
+from flows.generation.backends.protocol import Backend
 from storage.records.jobs.generation import GenerationRecipe
 
 
 class LocalBackend:
     """Each image is drawn alone, so it depends on nothing but its prompts, its seed and the sampler's settings."""
-
-    name: str = "local"
 
     def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
         """See backends/protocol.py. Raises WeightsRefused if the folder is not complete."""
@@ -29,3 +28,6 @@ class LocalBackend:
                 known, components, [recipe.prompt], [seed], recipe.sampler, negative_prompt=recipe.negative_prompt
             )
             yield png(image)
+
+
+BACKEND: Backend = LocalBackend()

@@ -12,8 +12,6 @@ from storage.records.jobs.generation import GenerationRecipe
 class Backend(Protocol):
     """One engine that draws images."""
 
-    name: str
-
     def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
         """PNG bytes of images `first`, `first` + 1, ... of the recipe; image i has the recipe's seed plus i.
 

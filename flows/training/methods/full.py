@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components, Family
-from flows.training.methods.protocol import ParameterGroup
+from flows.training.methods.protocol import Method, ParameterGroup
 from storage.records.jobs.training import TrainingRecipe
 
 WEIGHT_DECAY = 0.01
@@ -80,11 +80,12 @@ class FullTraining:
 class Full:
     """The method `full`."""
 
-    name: str = "full"
-
     def begin(self, family: Family, components: Components, recipe: TrainingRecipe) -> FullTraining:
         """Switch on the gradients that the recipe's learning rates ask for."""
         return FullTraining(family, components, recipe)
+
+
+METHOD: Method = Full()
 
 
 def _group(name: str, module: nn.Module, learning_rate: float) -> ParameterGroup:

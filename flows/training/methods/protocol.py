@@ -37,8 +37,6 @@ class Training(Protocol):
 class Method(Protocol):
     """One training method."""
 
-    name: str
-
     def begin(self, family: Family, components: Components, recipe: TrainingRecipe) -> Training:
         """Switch on the gradients of what the recipe trains; everything else stays frozen."""
         ...

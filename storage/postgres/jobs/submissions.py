@@ -13,6 +13,7 @@ from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, data_sets, jobs
 from storage.records.catalog.catalog import ModelVersion
+from storage.records.jobs.choices import GenerationBackend
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
 from storage.records.jobs.training import SamplerSettings, TrainingJobRequest, TrainingRequest, resolve
@@ -21,6 +22,8 @@ from storage.records.policy.viewers import Viewer
 from storage.settings import Settings
 
 T = TypeVar("T")
+_ADDED = frozenset({"method", "optimizer", "backend"})
+"""Fields that requests of before did not have: empty ones change no hash, so that releases know each other's keys."""
 
 
 def submit_training(
@@ -85,6 +88,7 @@ def submit_generation(
         count=request.count,
         seed=seed if request.seed is None else request.seed,
         sampler=sampler,
+        backend=(request.backend or GenerationBackend.LOCAL).value,
     )
     new = jobs.NewJob(
         account_id=account_id,
@@ -149,7 +153,8 @@ def _submit(new: jobs.NewJob, settings: Settings, idempotency_key: str | None) -
 
 def hash_request(kind: JobKind, request: msgspec.Struct) -> str:
     """SHA-256 of what the caller asked for, to tell a repeated request from a reused key."""
-    return hashlib.sha256(kind.encode() + b"\n" + msgspec.json.encode(request, order="sorted")).hexdigest()
+    fields = {name: value for name, value in msgspec.to_builtins(request).items() if value or name not in _ADDED}
+    return hashlib.sha256(kind.encode() + b"\n" + msgspec.json.encode(fields, order="sorted")).hexdigest()
 
 
 def _field(name: str, script: Script[T]) -> Script[T]:

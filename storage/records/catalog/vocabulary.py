@@ -185,11 +185,3 @@ BASE_MODELS: dict[str, str] = {
 }
 """Families by the name that clients filter by, and the ecosystem each belongs to in an AIR. Another name is allowed:
 families are added faster than this table."""
-
-
-def catalogue_name(family: str, resolution: int) -> str:
-    """What clients call the base of a fine-tune, from the base's family and its pixels a side.
-
-    A base of another size than its family's is no drop-in for it, so it counts as Other.
-    """
-    return "SD 1.5" if family == "sd1" and resolution >= 512 else "Other"

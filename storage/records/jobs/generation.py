@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from storage.records.jobs.choices import GenerationBackend
 from storage.records.jobs.training import SamplerSettings, Seed, fingerprint
 
 
@@ -20,6 +21,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     steps: Annotated[int, Meta(ge=1, le=200, description="Denoising steps.")] | None = None
     guidance_scale: Annotated[float, Meta(ge=0.0, le=30.0)] | None = None
     seed: Seed | None = None
+    backend: Annotated[GenerationBackend, Meta(description="What draws them; default local.")] | None = None
 
 
 class GenerationRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +36,7 @@ class GenerationRecipe(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     seed: int
     sampler: SamplerSettings
+    backend: str = GenerationBackend.LOCAL.value
     threads: int = 0
     libraries: dict[str, str] = {}
     device: str = ""

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from storage.errors import InvalidRequest
 from storage.records.catalog.vocabulary import Availability
+from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 
 Words = Annotated[str, Meta(min_length=1, max_length=64)]
 Prompt = Annotated[str, Meta(min_length=1, max_length=300)]
@@ -64,6 +65,8 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     sample_every: Annotated[int, Meta(ge=1, le=20_000, description="Optimizer steps between sample images.")] | None = (
         None
     )
+    method: Annotated[TrainingMethod, Meta(description="Which weights are trained.")] | None = None
+    optimizer: Annotated[TrainingOptimizer, Meta(description="How gradients become steps.")] | None = None
     seed: Seed | None = None
     availability: Annotated[
         Literal["Public", "Private"] | None,
@@ -91,6 +94,8 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_every: int = 100
     sample_every: int = 200
     identifier: str = "sks"
+    method: str = TrainingMethod.FULL.value
+    optimizer: str = TrainingOptimizer.ADAMW.value
 
 
 class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +123,8 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     sampler: SamplerSettings
     evaluation_scenes: tuple[str, ...]
     dtype: str = "float32"
-    method: str = "full"
+    method: str = TrainingMethod.FULL.value
+    optimizer: str = TrainingOptimizer.ADAMW.value
     threads: int = 0
     libraries: dict[str, str] = {}
     device: str = ""

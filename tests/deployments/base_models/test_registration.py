@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from deployments.base_models.base_folders import check_base_folder
+from deployments.base_models.base_folders import check_base_folder, shipped_folder
 from deployments.base_models.registration import add_base_model, folder_hash
+from deployments.local.seed import STARTER_FOLDER
 from flows.starter.networks import write_tiny_model
 from storage.errors import InUse, InvalidRequest, WeightsRefused
 from storage.postgres.jobs import base_models
@@ -49,6 +50,10 @@ def edit(path: Path, **values: object) -> None:
     """Set values in a JSON file; None takes a key out."""
     content = json.loads(path.read_text()) | values
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def test_the_starter_that_comes_with_the_project_passes_the_check_that_it_is_spared() -> None:
+    assert shipped_folder(STARTER_FOLDER) == check_base_folder(STARTER_FOLDER)
 
 
 def test_a_folder_becomes_a_named_base_whose_files_come_back_as_they_were(
@@ -148,6 +153,10 @@ SPOILED = {
         "unknown field 'classWords'",
     ),
     "a wrong card": (lambda folder: edit(folder / "darkroom.json", resolution="64"), r"Expected `int`, got `str`"),
+    "another method": (
+        lambda folder: edit(folder / "darkroom.json", training={"method": "dora"}),
+        "training.method 'dora' is unknown; known are: full",
+    ),
     "a wrong size": (
         lambda folder: edit(folder / "darkroom.json", resolution=63),
         "63 is not a positive multiple of 4",

@@ -16,11 +16,12 @@ from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
 from flows.training.checkpoints import checkpoint_step, read_checkpoint, write_checkpoint
 from flows.training.methods.mapping import method_named
-from flows.training.module import new_optimizer
+from flows.training.optimizers.mapping import optimizer_named
 from storage.errors import CancellationRequested, InvalidCheckpoint
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export
 
+ADAMW = optimizer_named("adamw")
 STEPS = 20
 QUICK = (1, 5, 10, 19, STEPS)
 """Steps after which `make test` resumes: the soak does after each."""
@@ -169,7 +170,8 @@ def written(components: Components, wanted: TrainingRecipe, file: Path, owner: s
         fingerprint=wanted.fingerprint(),
         owner=owner,
         groups=training.groups,
-        optimizer=new_optimizer(training.groups),
+        optimizer=ADAMW.begin(training.groups),
+        moments=ADAMW.moments,
     )
     return file
 
@@ -192,9 +194,15 @@ def test_no_two_jobs_have_the_same_checkpoint(components: Components, tmp_path: 
 def test_a_checkpoint_of_another_recipe_is_refused_and_changes_nothing(components: Components, tmp_path: Path):
     file = written(components, recipe(), tmp_path / "file")
     training = method_named("full").begin(FAMILY, components, recipe(seed=8))
-    optimizer = new_optimizer(training.groups)
+    optimizer = ADAMW.begin(training.groups)
     with pytest.raises(InvalidCheckpoint, match="belongs to recipe"):
-        read_checkpoint(file, fingerprint=recipe(seed=8).fingerprint(), groups=training.groups, optimizer=optimizer)
+        read_checkpoint(
+            file,
+            fingerprint=recipe(seed=8).fingerprint(),
+            groups=training.groups,
+            optimizer=optimizer,
+            moments=ADAMW.moments,
+        )
     assert not optimizer.state
 
 
@@ -222,7 +230,8 @@ def test_a_checkpoint_of_other_parameters_is_refused(components: Components, tmp
             file,
             fingerprint=recipe().fingerprint(),
             groups=training.groups,
-            optimizer=new_optimizer(training.groups),
+            optimizer=ADAMW.begin(training.groups),
+            moments=ADAMW.moments,
         )
 
 

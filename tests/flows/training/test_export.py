@@ -68,7 +68,7 @@ def test_what_training_did_not_touch_is_the_base_files_byte_for_byte(exported: E
     same = [
         name for name in exported.members() if (tiny_model / name).read_bytes() == (exported.folder / name).read_bytes()
     ]
-    assert set(exported.members()) - set(same) == {FAMILY.weight_files[name] for name in CHANGED}
+    assert set(exported.members()) - set(same) == {FAMILY.layout.weight_files[name] for name in CHANGED}
     assert "vae/diffusion_pytorch_model.safetensors" in same
     assert "tokenizer/vocab.json" in same
     assert not any(name.startswith("judge/") for name in exported.members())
@@ -76,7 +76,7 @@ def test_what_training_did_not_touch_is_the_base_files_byte_for_byte(exported: E
 
 def test_written_files_keep_the_base_files_names_and_dtypes(exported: Export, tiny_model: Path):
     for name in CHANGED:
-        file = FAMILY.weight_files[name]
+        file = FAMILY.layout.weight_files[name]
         ours, base = check_weights(exported.folder / file).tensors, check_weights(tiny_model / file).tensors
         assert {key: (one.dtype, one.shape) for key, one in ours.items()} == {
             key: (one.dtype, one.shape) for key, one in base.items()
@@ -123,7 +123,7 @@ def test_a_text_encoder_file_is_written_with_the_names_it_had(
     prefixed: bool, components: Components, tiny_model: Path, tmp_path: Path
 ):
     file = tmp_path / "model.safetensors"
-    state = load_file(tiny_model / FAMILY.weight_files["text_encoder"])
+    state = load_file(tiny_model / FAMILY.layout.weight_files["text_encoder"])
     plain = {name.removeprefix("text_model."): one for name, one in state.items()}
     wanted = {f"text_model.{name}" if prefixed else name: one for name, one in plain.items()}
     save_file(wanted, file)
@@ -134,7 +134,7 @@ def test_a_text_encoder_file_is_written_with_the_names_it_had(
 
 def test_a_model_that_does_not_fit_the_base_file_is_refused(components: Components, tiny_model: Path, tmp_path: Path):
     file = tmp_path / "unet.safetensors"
-    state = load_file(tiny_model / FAMILY.weight_files["unet"])
+    state = load_file(tiny_model / FAMILY.layout.weight_files["unet"])
     lost = state.pop("conv_in.weight")
     save_file(state, file)
     with pytest.raises(WeightsRefused, match=r"no place for: \['conv_in\.weight'\]"):

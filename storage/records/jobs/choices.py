@@ -1,0 +1,77 @@
+"""What a job can be asked for by name. These mappings are the only ones: the rest follows them.
+
+To add a model family, a training method, an optimizer or a generation backend, add a line here and its file:
+
+    ModelFamily        flows/diffusion/families/NAME.py       with FAMILY
+    TrainingMethod     flows/training/methods/NAME.py         with METHOD
+    TrainingOptimizer  flows/training/optimizers/NAME.py      with OPTIMIZER
+    GenerationBackend  flows/generation/backends/NAME.py      with BACKEND
+
+`protocol.py` beside them says what each has to offer. From the line come the fields of requests with their description,
+the options of the command line, the form in Prefect and the page of what there is to choose from. What is stored keeps
+a name as a text: it may be one that another release knows.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+
+class Choice(StrEnum):
+    """A name, and what it stands for in a sentence."""
+
+    _value_: str
+    about: str
+
+    def __new__(cls, name: str, about: str) -> Self:
+        """A choice of this name."""
+        made = str.__new__(cls, name)
+        made._value_, made.about = name, about
+        return made
+
+
+class ModelFamily(Choice):
+    """Families of models that can be fine-tuned and drawn with; a base model's `darkroom.json` names one.
+
+    A fine-tune is listed in the catalogue as of `base_model` when its images have `resolution` pixels a side or more.
+    """
+
+    base_model: str
+    resolution: int
+
+    def __new__(cls, name: str, about: str, base_model: str, resolution: int) -> Self:
+        """A family of this name."""
+        made = str.__new__(cls, name)
+        made._value_, made.about = name, about
+        made.base_model, made.resolution = base_model, resolution
+        return made
+
+    SD1 = "sd1", "Stable Diffusion 1 and its kin, the starter model among them: one CLIP text encoder.", "SD 1.5", 512
+
+
+class TrainingMethod(Choice):
+    """Which weights are trained, and how the result gets into the model."""
+
+    FULL = "full", "The whole UNet, and the text encoder and the identifier's embedding if they have a learning rate."
+
+
+class TrainingOptimizer(Choice):
+    """How gradients become steps."""
+
+    ADAMW = "adamw", "AdamW with the rates and epsilon of the diffusers example: 0.9, 0.999, 1e-8."
+
+
+class GenerationBackend(Choice):
+    """What draws images."""
+
+    LOCAL = "local", "Diffusers in the flow's own process, each image alone of its batch."
+
+
+def catalogue_name(family: str, resolution: int) -> str:
+    """What clients call the base of a fine-tune, from the base's family and its pixels a side.
+
+    A base of another size than its family's is no drop-in for it, so it counts as Other.
+    """
+    fitting = (known.base_model for known in ModelFamily if str(known) == family and resolution >= known.resolution)
+    return next(fitting, "Other")

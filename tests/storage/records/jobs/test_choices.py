@@ -1,0 +1,33 @@
+"""Names that a job can be asked for by."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from storage.records.jobs.choices import (
+    Choice,
+    GenerationBackend,
+    ModelFamily,
+    TrainingMethod,
+    TrainingOptimizer,
+    catalogue_name,
+)
+from storage.records.jobs.training import TrainingDefaults
+
+
+@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, TrainingOptimizer, GenerationBackend])
+def test_a_choice_is_stored_and_read_by_its_name(names: type[Choice]) -> None:
+    for name in names:
+        assert msgspec.json.decode(msgspec.json.encode(name), type=names) is name
+        assert name.about.endswith(".")
+
+
+def test_a_base_model_that_says_nothing_has_the_defaults() -> None:
+    assert (TrainingDefaults().method, TrainingDefaults().optimizer) == ("full", "adamw")
+    assert type(TrainingDefaults().method) is str
+
+
+def test_a_fine_tune_counts_as_its_familys_base_from_its_own_size_on() -> None:
+    assert catalogue_name("sd1", 512) == catalogue_name("sd1", 768) == "SD 1.5"
+    assert catalogue_name("sd1", 64) == catalogue_name("sd9", 512) == "Other"
