@@ -21,6 +21,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "errors": reference_tables.errors,
     "flows": reference_tables.flows,
     "job-states": reference_tables.job_states,
+    "choices": reference_tables.choices,
     "contracts": reference_tables.contracts,
     "areas": reference_tables.areas,
     "retention": lambda: "\n".join(document()),

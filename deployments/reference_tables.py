@@ -1,4 +1,4 @@
-"""The other generated parts of docs/: commands, routes, error codes, flows, job states, import contracts, areas."""
+"""The other generated parts of docs/: commands, routes, errors, flows, job states, choices, import contracts, areas."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
+from enum import EnumType, StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,9 @@ from deployments.cli import COMMANDS, load
 from platform_api.app import create_app
 from platform_api.http.problem_list import ERRORS
 from platform_api.openapi import described, scope_of
+from storage.records.jobs.choices import Choice, GenerationBackend, ModelFamily, TrainingMethod, TrainingOptimizer
 from storage.records.jobs.jobs import TRANSITIONS
+from storage.records.notifications.channels import Channel
 from storage.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +47,16 @@ OTHER_NAMES = {
     ("platform_api", "policy"): "access",
 }
 """Where a package has another name for an area: flows are verbs, and the API asks the policy in `access`."""
+
+
+CHOICES: Sequence[tuple[str, str, type[Choice] | type[Channel]]] = (
+    ("Model families", "flows/diffusion/families", ModelFamily),
+    ("Training methods", "flows/training/methods", TrainingMethod),
+    ("Optimizers", "flows/training/optimizers", TrainingOptimizer),
+    ("Generation backends", "flows/generation/backends", GenerationBackend),
+    ("Notification channels", "flows/notifications/channels", Channel),
+)
+"""What a request, or a base model, can name."""
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
@@ -85,7 +98,11 @@ def _parameter(one: TyperArgument | TyperOption) -> tuple[str, str, str]:
     names = [*one.opts, *one.secondary_opts] if isinstance(one, TyperOption) else [_shown_argument(one)]
     default = one.default
     shown = default not in (None, False, (), []) and not callable(default)
-    return ", ".join(f"`{name}`" for name in names), f"`{default}`" if shown else "", " ".join((one.help or "").split())
+    kind = one.type_descriptor.annotation
+    offered = f"One of: {', '.join(kind)}." if isinstance(kind, EnumType) and issubclass(kind, StrEnum) else ""
+    help_text = one.help or ""
+    meaning = help_text if "One of: " in help_text else f"{help_text} {offered}"
+    return ", ".join(f"`{name}`" for name in names), f"`{default}`" if shown else "", " ".join(meaning.split())
 
 
 def _paragraphs(text: str) -> str:
@@ -146,6 +163,20 @@ def job_states() -> str:
     """Every move of a job from one state to another, and who makes it."""
     rows = ((old.value, new.value, ", ".join(sorted(who))) for (old, new), who in TRANSITIONS.items())
     return table(("from", "to", "moved by"), rows)
+
+
+def choices() -> str:
+    """A table for each of the mappings that requests name something of: what there is, and the file that does it."""
+    return "\n\n".join(
+        f"### {title}\n\n"
+        + table(("name", "what it is", "file"), ((f"`{name}`", name.about, _file(folder, name)) for name in names))
+        for title, folder, names in CHOICES
+    )
+
+
+def _file(folder: str, name: str) -> str:
+    file = f"{folder}/{name}.py"
+    return f"`{file}`" if (ROOT / file).is_file() else "the database"
 
 
 def contracts() -> str:
