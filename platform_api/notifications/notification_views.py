@@ -46,7 +46,7 @@ class UnreadView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     by_type: dict[str, int]
 
 
-class PreferenceView(msgspec.Struct, frozen=True, kw_only=True):
+class PreferenceView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How often a type is sent on a channel. `is_default`: the reader has chosen nothing."""
 
     type: TypeName
