@@ -30,11 +30,12 @@ EVERYTHING = recipe(steps=STEPS, text_encoder_learning_rate=1e-3)
 
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, KeptCheckpoints]:
-    """The exported file's SHA-256 of a training that nothing disturbed, and its checkpoints of every step."""
+    """The exported file's BLAKE3 of a training that nothing disturbed, and its checkpoints of every step."""
     work = tmp_path_factory.mktemp("uninterrupted")
     checkpoints = KeptCheckpoints(work / "checkpoints")
     export = train_and_export(tiny_model, work, EVERYTHING, checkpoints)
-    return str(export.hashes.sha256), checkpoints
+    assert export.hashes.blake3 is not None
+    return export.hashes.blake3, checkpoints
 
 
 def only(step: int, checkpoints: KeptCheckpoints, folder: Path) -> KeptCheckpoints:
@@ -50,9 +51,9 @@ def only(step: int, checkpoints: KeptCheckpoints, folder: Path) -> KeptCheckpoin
 def test_resume_equals_uninterrupted(
     step: int, uninterrupted: tuple[str, KeptCheckpoints], tiny_model: Path, tmp_path: Path
 ):
-    sha256, checkpoints = uninterrupted
+    whole, checkpoints = uninterrupted
     export = train_and_export(tiny_model, tmp_path, EVERYTHING, only(step, checkpoints, tmp_path / "kept"))
-    assert export.hashes.sha256 == sha256
+    assert export.hashes.blake3 == whole
 
 
 def test_resumed_checkpoints_have_the_bytes_of_uninterrupted_ones(
@@ -82,7 +83,7 @@ def stop(report):
         os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
 
 export = train_and_export(base, work, EVERYTHING, KeptCheckpoints(work / "kept"), Watch(on_step=stop))
-print(export.hashes.sha256)
+print(export.hashes.blake3)
 """
 
 
@@ -99,7 +100,7 @@ def test_a_training_killed_in_another_process_goes_on_to_the_same_bytes(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert KeptCheckpoints(tmp_path / "kept").latest() == (4, tmp_path / "kept" / "4.safetensors")
     export = train_and_export(tiny_model, tmp_path, EVERYTHING, KeptCheckpoints(tmp_path / "kept"))
-    assert export.hashes.sha256 == uninterrupted[0]
+    assert export.hashes.blake3 == uninterrupted[0]
 
 
 def test_sigterm_takes_effect_at_the_step_boundary_after_a_checkpoint(tiny_model: Path, tmp_path: Path):
@@ -147,7 +148,7 @@ def test_a_checkpoint_of_an_older_recipe_goes_on_under_the_hash_that_its_job_has
     straight = KeptCheckpoints(tmp_path / "straight")
     whole = train_and_export(tiny_model, tmp_path / "third", wanted, straight, recipe_hash=stored)
     assert kept.kept == [1, 2, 3, 4, 5, 6]
-    assert resumed.hashes.sha256 == whole.hashes.sha256
+    assert resumed.hashes.blake3 == whole.hashes.blake3
 
 
 def test_an_error_during_training_writes_no_checkpoint(tiny_model: Path, tmp_path: Path):
