@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 from litestar import Controller, delete, post, put
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody
 
-from platform_api.access.guards import Caller, Requires
+from platform_api.access.dependencies import AppStores, RequestCaller
+from platform_api.access.guards import Requires
 from platform_api.http.json_bodies import strictly
 from platform_api.http.problems import can_answer
 from platform_api.notifications.channel_views import ChannelView, SecretView, channel_view
@@ -37,7 +39,7 @@ class ChannelAddresses(Controller):
 def put_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
     """What registers an address."""
 
-    async def register(self: object, stores: AsyncStores, caller: Caller, data: msgspec.Struct) -> object:
+    async def register(self: object, stores: AppStores, caller: RequestCaller, data: msgspec.Struct) -> object:
         settings = stores.settings.notifications
         if outward.setting and not getattr(settings, outward.setting):
             variable = variable_of("notifications", outward.setting)
@@ -49,7 +51,7 @@ def put_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
         return await stores.database.run(lambda: script(Seal(settings), reader, channel, address))
 
     shown = SecretView if outward.signed else ChannelView
-    register.__annotations__.update({"data": outward.form.wish, "return": shown})
+    register.__annotations__.update({"data": JSONBody[outward.form.wish], "return": shown})
     codes = (401, 403, *((409,) if outward.setting else ()), 413, 422, *((429,) if outward.confirmed else ()))
     return put(
         f"/{channel}",
@@ -64,7 +66,7 @@ def put_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
 def delete_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
     """What forgets an address."""
 
-    async def drop(self: object, stores: AsyncStores, caller: Caller) -> None:
+    async def drop(self: object, stores: AppStores, caller: RequestCaller) -> None:
         await stores.database.run(endpoints.drop(caller.account.number, channel))
 
     return delete(
@@ -79,7 +81,7 @@ def delete_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
 def secret_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
     """What makes a new secret for the address of a channel that signs."""
 
-    async def rotate(self: object, stores: AsyncStores, caller: Caller) -> SecretView:
+    async def rotate(self: object, stores: AppStores, caller: RequestCaller) -> SecretView:
         settings, secret = stores.settings.notifications, new_secret()
         seal, overlap = Seal(settings), settings.secret_overlap_hours * 3600
 
