@@ -10,7 +10,7 @@ from functools import partial
 from flows.indexing.documents import write_everywhere
 from flows.indexing.draining import drain_batch
 from flows.runs.flow_names import SYNC
-from flows.runs.retries import retried
+from storage.backoff import retried
 from storage.errors import StoreUnavailable
 from storage.postgres.search import search_builds, search_queue, search_sources
 from storage.records.search.search import Build, BuildState, Kind
@@ -77,7 +77,8 @@ def catch_up(stores: Stores, patience_seconds: float) -> None:
         while stores.database.run(still(moment)):
             with stores.database.session_lock(SYNC) as held:
                 batch = partial(drain_batch, stores)
-                done = retried(batch, patience_seconds=deadline - time.monotonic()) if held else 0
+                left = deadline - time.monotonic()
+                done = retried(batch, StoreUnavailable, patience_seconds=left) if held else 0
             if time.monotonic() > deadline:
                 lag = stores.database.run(search_queue.lag())
                 raise StoreUnavailable(

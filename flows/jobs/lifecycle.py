@@ -29,7 +29,8 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows.runs import crash_points
-from flows.runs.retries import retried, run_with_retries, with_retries
+from flows.runs.retries import run_with_retries, with_retries
+from storage.backoff import retried
 from storage.errors import (
     CancellationRequested,
     DiskFull,
@@ -228,7 +229,7 @@ def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
     """Write how a job ended. If it is no longer ours, or Postgres stays unavailable, the relay's sweep finds it
     silent."""
     try:
-        retried(lambda: job.stores.database.run(script), patience_seconds=15)
+        retried(lambda: job.stores.database.run(script), StoreUnavailable, patience_seconds=15)
     except (JobLost, StoreFailure) as error:
         log.warning("job %s: its end was not written: %s: %s", job.id, error.code, error)
 

@@ -37,6 +37,14 @@ REQUEST_TAG = "darkroom.request_id"
 VERSION_TAG = "darkroom.model_version_id"
 ALIAS = "current"
 RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
+PATIENCE = {
+    # One at once, for a connection that the server has closed meanwhile. More would wait inside a call for longer than
+    # a TrackingRun says, which repeats by itself what MLflow did not take.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # Seconds. A server that shares two cores with a training answers slowly.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""How long a call of MLflow's client may take."""
 
 MLFLOW_UNAVAILABLE = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
 
@@ -51,16 +59,16 @@ class Point(msgspec.Struct, frozen=True):
 
 
 def tracking_client(settings: Settings) -> MlflowClient:
-    """An MLflow client that signs in, and that gives up after seconds, not minutes.
+    """An MLflow client that signs in, and that gives up after seconds: by itself it would after four minutes.
 
-    MLflow reads all three from the environment, and has no other place for them; so does its client of artifacts, in
-    `flows.upkeep.retention`. Light flows have a client of their own (`flows.runs.light_tracking`), because importing
-    this one takes longer than their work.
+    MLflow reads user, password, retries and time-out from the environment, and has no other place for them; so does its
+    client of artifacts, in `flows.upkeep.retention`. Light flows have a client of their own
+    (`flows.runs.light_tracking`), because importing this one takes longer than their work.
     """
     if settings.mlflow.credentials:
         os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.mlflow.credentials
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     return MlflowClient(tracking_uri=settings.mlflow.url, registry_uri=settings.mlflow.url)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from storage import backoff
+from storage.backoff import retried
 from storage.errors import StoreUnavailable
 from storage.postgres.connection import Query, Script
 from storage.stores import Stores
@@ -21,17 +21,12 @@ def passes_by_waiting(error: BaseException) -> bool:
     return isinstance(error, StoreUnavailable | ConnectionError | TimeoutError)
 
 
-def retried(call: Callable[[], T], *, patience_seconds: float, check: Callable[[], None] | None = None) -> T:
-    """What `call` returns, tried again while a store is unavailable, for at most `patience_seconds`.
+def with_retries(stores: Stores, call: Callable[[], T], check: Callable[[], None] | None = None) -> T:
+    """What `call` returns, tried again while a store is unavailable, for as long as the settings have patience.
 
     `check` runs before each try and may raise to stop waiting. Raises the last StoreUnavailable.
     """
-    return backoff.retried(call, StoreUnavailable, patience_seconds=patience_seconds, check=check)
-
-
-def with_retries(stores: Stores, call: Callable[[], T], check: Callable[[], None] | None = None) -> T:
-    """What `call` returns, tried again while a store is unavailable, for as long as the settings have patience."""
-    return retried(call, patience_seconds=stores.settings.jobs.patience_seconds, check=check)
+    return retried(call, StoreUnavailable, patience_seconds=stores.settings.jobs.patience_seconds, check=check)
 
 
 def run_with_retries(

@@ -17,7 +17,8 @@ import pytest
 from pydantic import SecretStr
 
 from deployments.local.servers.postgres import EmbeddedPostgres, account_to_run_as
-from flows.runs.retries import passes_by_waiting, retried, run_with_retries
+from flows.runs.retries import passes_by_waiting, run_with_retries
+from storage.backoff import retried
 from storage.errors import (
     Deadlock,
     DiskFull,
@@ -26,6 +27,7 @@ from storage.errors import (
     SerializationFailure,
     StatementTimeout,
     StoreFailure,
+    StoreUnavailable,
 )
 from storage.postgres.connection import AsyncDatabase, Database, Query, Script
 from storage.settings import PostgresSettings, Settings
@@ -165,7 +167,9 @@ def test_a_lock_that_is_held_is_named_and_waited_for(quick: Database, caplog: py
             with pytest.raises(LockTimeout, match=r"held what this one needs for over 0\.2 s"):
                 quick.run(statement(TOUCH, id=1))
             waiting = threading.Thread(
-                target=retried, args=(lambda: quick.run(statement(TOUCH, id=1)),), kwargs={"patience_seconds": 20}
+                target=retried,
+                args=(lambda: quick.run(statement(TOUCH, id=1)), StoreUnavailable),
+                kwargs={"patience_seconds": 20},
             )
             waiting.start()
             waiting.join(0.5)
@@ -183,7 +187,7 @@ def test_a_statement_that_takes_too_long_is_named_and_not_tried_again(quick: Dat
         return quick.run(statement("select pg_sleep(30)"))
 
     with pytest.raises(StatementTimeout, match=r"the limit is 0\.5 s") as caught:
-        retried(slow, patience_seconds=20)
+        retried(slow, StoreUnavailable, patience_seconds=20)
     assert len(runs) == 1
     assert not passes_by_waiting(caught.value)
 
@@ -198,7 +202,7 @@ def test_a_query_that_fills_the_disk_is_named_and_not_tried_again(database: Data
         return (yield from statement("select count(*) from (select n from generate_series(1, 99999) n order by -n) s"))
 
     with pytest.raises(DiskFull, match=r"no room left \(53400\)") as caught:
-        retried(lambda: database.run(large), patience_seconds=20)
+        retried(lambda: database.run(large), StoreUnavailable, patience_seconds=20)
     assert len(runs) == 1
     assert not passes_by_waiting(caught.value)
 
