@@ -62,7 +62,11 @@ def create() -> ASGIApp:
 
 
 def keep_password(auth: Any) -> None:
-    """Give the first account the password of the settings, should it have another: the file was created again."""
+    """Give the first account the password of the settings, should it have another: the file was created again.
+
+    Upstream: mlflow/mlflow#9695, open, asks for an admin that is given at each start. `auth_config` and `store` are in
+    no page of MLflow's, and are used here alone.
+    """
     user, password = auth.auth_config.admin_username, auth.auth_config.admin_password
     if not auth.store.authenticate_user(user, password):
         auth.store.update_user(user, password=password)

@@ -12,7 +12,6 @@ to know.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import multiprocessing
 import os
@@ -27,10 +26,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskStatus
-from prefect.context import refresh_global_settings_context
-from prefect.runner import _starter_engine
 
 from deployments.local.fingerprint import PREFECT_FILE, stanzas
+from deployments.local.workers.prefect_internals import engine_start, read_settings_again, replace_engine_start
+from flows.runs.exit_hooks import run_exit_hooks
 
 log = logging.getLogger("darkroom.worker")
 
@@ -51,18 +50,15 @@ class WarmStarts:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(self._modules)
         self._code = newest_change()
-        self._start_cold = _starter_engine.run_process  # pyright: ignore[reportPrivateImportUsage]
+        self._start_cold = engine_start()
 
     def warm_up(self) -> None:
         """Start the fork server, which begins to import."""
         forkserver.ensure_running()
 
     def install(self) -> None:
-        """Have Prefect's worker start its engine through this object.
-
-        The starter's own docstring names this attribute as the place to replace how a process is run.
-        """
-        _starter_engine.run_process = self.run_process  # pyright: ignore[reportPrivateImportUsage]
+        """Have Prefect's worker start its engine through this object."""
+        replace_engine_start(self.run_process)
 
     def is_warm_for(self, command: Sequence[str]) -> bool:
         """Whether `command` is Prefect's engine, and the code that the server imported is still the code on disk."""
@@ -129,11 +125,10 @@ def _run_engine(environment: dict[str, str], folder: str | None) -> None:
     os.environ.update(environment)
     if folder:
         os.chdir(folder)
-    refresh_global_settings_context()
+    read_settings_again()
     sys.argv = [ENGINE]
     sys.modules.pop(ENGINE, None)  # runpy warns of a module that is about to be run a second time
     try:
         runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
     finally:
-        # A child of multiprocessing leaves without what modules have asked for at the end of the process.
-        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+        run_exit_hooks()

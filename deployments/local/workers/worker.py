@@ -1,8 +1,7 @@
 """A worker of one process work pool: `python -m deployments.local.workers.worker --pool training --limit 1`.
 
-Prefect's own worker class. `prefect worker start --type process` does the same, and is what other servers use; but a
-worker started so imports every Prefect integration that is installed, Dask among them, to report to the server their
-versions: 38 MB and a second of CPU for each worker.
+Prefect's own worker class, made lean. `prefect worker start --type process` does the same, and is what other servers
+use.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from typing import Annotated, Any
 
 import typer
 from prefect.client.schemas.objects import FlowRun
-from prefect.workers.process import ProcessWorker, ProcessWorkerResult
+from prefect.workers.process import ProcessWorkerResult
 
 from deployments.local.workers.polling import PollingPace, listen
+from deployments.local.workers.prefect_internals import LeanProcessWorker
 from deployments.local.workers.warm_starts import WarmStarts, modules_of_pool, warm_starts_are_safe
 from storage.postgres.connection import Database
 from storage.settings import load_settings
@@ -26,16 +26,10 @@ from storage.settings import load_settings
 WARM_UP_AFTER_SECONDS = 5.0
 
 
-class LeanProcessWorker(ProcessWorker, ABC):
-    """A process worker that does not report which integrations are installed, and asks for flow runs at a pace.
-
-    Named abstract so that Prefect does not enter it in its registry, where `process` is taken.
-    """
+class PacedWorker(LeanProcessWorker, ABC):
+    """A lean worker that asks for flow runs at a pace. Named abstract for the same reason as the lean one."""
 
     pace: PollingPace
-
-    async def _worker_metadata(self) -> None:
-        return None
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Prefect's loop calls this every PREFECT_WORKER_QUERY_SECONDS."""
@@ -61,7 +55,7 @@ def work(
         timer = threading.Timer(WARM_UP_AFTER_SECONDS, warm.warm_up)
         timer.daemon = True
         timer.start()
-    worker = LeanProcessWorker(work_pool_name=pool, name=f"worker-{pool}", limit=limit)
+    worker = PacedWorker(work_pool_name=pool, name=f"worker-{pool}", limit=limit)
     worker.pace, stopping, database = PollingPace(), threading.Event(), Database(settings.postgres)
     threading.Thread(target=listen, args=(database, worker.pace, stopping), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):  # the way to stop it; asyncio has closed the worker by then

@@ -1,9 +1,10 @@
 """MLflow's tracking store on its database: the one way to erase a run for good without erasing anything else.
 
 `mlflow gc` also erases every deleted experiment and logged model, whatever runs it is given, and the REST interface
-only marks runs as deleted. So this reaches past both, into a private method of MLflow 3.17: it can go when the server
-has a route that erases one run. Importing the store takes 1.4 s of a core, so this file is imported when there is
-something to erase.
+only marks runs as deleted. So this reaches past both, into a private method of MLflow 3.17. Importing the store takes
+1.4 s of a core, so this file is imported when there is something to erase.
+
+Upstream: mlflow/mlflow#22725, open, asks for a route that erases one run. With it this file can go.
 """
 
 from __future__ import annotations

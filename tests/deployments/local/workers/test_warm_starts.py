@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from prefect.runner import _starter_engine
 
 from deployments.local.workers import warm_starts
+from deployments.local.workers.prefect_internals import engine_start, replace_engine_start
 from deployments.local.workers.warm_starts import FLOW_RUN_NAME, WarmStarts, modules_of_pool, newest_change
 
 ENGINE = [sys.executable, "-m", "prefect.engine"]
@@ -22,9 +22,9 @@ ENGINE = [sys.executable, "-m", "prefect.engine"]
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmStarts]:
-    original = _starter_engine.__dict__["run_process"]
+    original = engine_start()
     yield WarmStarts(["prefect.flow_engine"])
-    _starter_engine.__dict__["run_process"] = original
+    replace_engine_start(original)
 
 
 def run(warm: WarmStarts, command: list[str], folder: Path, **environment: str) -> tuple[Any, str]:
