@@ -32,7 +32,7 @@ from tests.deployments.platform import Platform, running_platform
 from tests.faults.bench import Bench, Points, add_tiny_base
 
 TURNS = 15 if os.environ.get("SIZE") == "full" else 4
-MODULES = {"ours": "flows.training.dreambooth", "bare": "benchmarks.bare_flow"}
+MODULES = {"ours": "flows.training.dreambooth_steps", "bare": "benchmarks.bare_flow"}
 
 
 def wait(what: str, value: Callable[[], Any], seconds: float = 180.0) -> Any:

@@ -25,7 +25,13 @@ ROOT = Path(__file__).parents[1]
 BEFORE = "0ba3631"
 """The commit before packages were cut by areas."""
 PACKAGES = ("storage", "flows", "platform_api", "deployments")
-TRAINING = "import flows.training.dreambooth"
+TRAINING = """
+from importlib.util import find_spec
+import flows.training.dreambooth
+steps = "flows.training.dreambooth_steps"
+find_spec(steps) and __import__(steps)
+"""
+"""What a training process imports: the flow, and its steps in trees where they stand apart."""
 TIMES = 5
 
 

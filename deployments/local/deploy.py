@@ -1,7 +1,7 @@
 """Brings Prefect in line with prefect.yaml: work pools, deployments, schedules, automations; removes what has left.
 
-`python -m deployments.local.deploy` does it, because it imports every flow and with them torch; `darkroom up` starts
-it as a part of its own, and only when something has changed.
+`python -m deployments.local.deploy` does it, because `prefect deploy` takes seconds; `darkroom up` starts it as a part
+of its own, and only when something has changed.
 """
 
 from __future__ import annotations

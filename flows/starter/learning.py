@@ -16,7 +16,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from flows.starter.captions import caption
 from flows.starter.drawing import render
 from flows.starter.networks import TrainableParts, make_scheduler
-from flows.starter.steps import Schedule, load_average, train, write_checkpoint
+from flows.starter.schedules import Schedule
+from flows.starter.steps import load_average, train, write_checkpoint
 from flows.starter.world import FREE_IDENTIFIERS, USED_IDENTIFIERS, Picture, random_picture
 
 LOGGER = logging.getLogger(__name__)

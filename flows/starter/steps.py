@@ -1,41 +1,20 @@
 """A resumable training loop: a step draws its randomness from (seed, step), so a resumed run equals an unbroken one."""
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flows.starter.schedules import Schedule
+
 LOGGER = logging.getLogger(__name__)
 
 StepLoss = Callable[[int, torch.Generator], Tensor]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train. The rate rises over `warmup` steps, stays, and falls over the last share.
-
-    A long flat part lets a run be continued to a larger `steps`: only its end differs."""
-
-    steps: int
-    learning_rate: float
-    warmup: int = 100
-    falling_share: float = 0.25
-    ema_decay: float = 0.998
-    save_every: int = 200
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        rising = min(1.0, (step + 1) / max(1, min(self.warmup, self.steps)))
-        left = (self.steps - step) / max(1.0, self.steps * self.falling_share)
-        falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, left))
-        return self.learning_rate * rising * max(falling, 0.01)
 
 
 def _pack(

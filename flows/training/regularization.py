@@ -1,37 +1,21 @@
-"""@flow sample-regularization-images: fill a set of class images, keyed by its recipe and shared by later jobs.
-
-A training flow calls `fill_set` in its own process: on its own work pool it would wait for itself.
-"""
+"""@flow sample-regularization-images: fill a set of class images, keyed by its recipe and shared by later jobs."""
 
 from __future__ import annotations
 
-import io
-import os
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
-from PIL import Image
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.diffusion.devices import this_machine
-from flows.diffusion.families.protocol import Components
-from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
-from flows.runs.retries import run_with_retries
-from storage.blobs import cached_folders
-from storage.blobs.store import BlobStore
-from storage.postgres.connection import Database, Script
-from storage.postgres.jobs import base_models, sampled_sets
-from storage.postgres.jobs.sampled_sets import SampledImage
-from storage.records.jobs.base_models import BaseModel, BaseModelFile
-from storage.records.jobs.training import SamplingRecipe, class_images_recipe
-from storage.settings import Settings, load_settings
-from storage.stores import Stores, open_stores
+from flows.runs.lazy_imports import imported_when_used
+from storage.postgres.jobs import base_models
+from storage.settings import load_settings
+from storage.stores import open_stores
+
+if TYPE_CHECKING:
+    from flows.training import regularization_steps as steps
+else:
+    steps = imported_when_used("flows.training.regularization_steps")
 
 
 @flow(name="sample-regularization-images")
@@ -50,87 +34,8 @@ def sample_regularization_images(
     settings = load_settings()
     with open_stores(settings) as stores:
         base = stores.database.run(base_models.by_name(base_model))
-        recipe = class_recipe(base, class_word, count, settings)
-        folder = fetch_base_folder(stores, base.folder_hash)
-        images = fill_set(stores, recipe, folder)
+        recipe = steps.class_recipe(base, class_word, count, settings)
+        folder = steps.fetch_base_folder(stores, base.folder_hash)
+        images = steps.fill_set(stores, recipe, folder)
     get_run_logger().info("set %s holds %d images of '%s'", recipe.fingerprint(), len(images), class_word)
     return recipe.fingerprint()
-
-
-def class_recipe(base: BaseModel, class_word: str, count: int, settings: Settings) -> SamplingRecipe:
-    """The set that a training with the base model's defaults would draw: the same key, so that they share it."""
-    return class_images_recipe(
-        base_model_hash=base.folder_hash,
-        family=base.facts.family,
-        resolution=base.facts.resolution,
-        class_prompt=f"a photo of a {class_word}",
-        count=count,
-        sampler=base.facts.sampler,
-        **msgspec.structs.asdict(this_machine(settings)),
-    )
-
-
-def fetch_base_folder(stores: Stores, folder_hash: str) -> Path:
-    """The base model's folder on this machine, its files verified when they are first copied here. Raises NotFound.
-
-    It is in use from now on until this process ends: retention does not delete it."""
-
-    def rows() -> Script[list[BaseModelFile]]:
-        base = yield from base_models.by_hash(folder_hash)
-        return (yield from base_models.files(base.id))
-
-    files = stores.database.run(rows())
-    target = stores.cache_folder / "base-models" / folder_hash
-    return cached_folders.use(stores.blobs, {file.path: file.sha256 for file in files}, target)
-
-
-def fill_set(
-    stores: Stores,
-    recipe: SamplingRecipe,
-    folder: Path,
-    *,
-    components: Components | None = None,
-    boundary: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Image.Image]:
-    """Every image of a set, drawn where missing. One process fills a set; others wait and find it whole.
-
-    `boundary` is called with the images done and the total before each batch is stored; it may raise to stop.
-    """
-    total = len(recipe.prompts)
-    with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
-        present = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
-        whole = [image.position for image in present if stores.blobs.exists(image.sha256)]
-        done = len(whole)
-
-        def write(batch: DrawnBatch) -> None:
-            nonlocal done
-            boundary(done, total)
-            rows = [_put(stores.blobs, batch.start + place, content) for place, content in enumerate(batch.images)]
-            run_with_retries(stores, partial(sampled_sets.put_batch, recipe.fingerprint(), rows))
-            done += len(rows)
-
-        draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
-    rows = run_with_retries(stores, partial(sampled_sets.images, recipe.fingerprint()))
-    return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
-
-
-def _put(blobs: BlobStore, position: int, content: bytes) -> SampledImage:
-    blob = blobs.put(content)
-    return SampledImage(position=position, sha256=blob.sha256, size=blob.size)
-
-
-def _workers(recipe: SamplingRecipe, settings: Settings) -> DaskWorkers:
-    # Each worker uses the recipe's threads, since their number changes the bytes; one machine holds cores / threads.
-    return DaskWorkers((os.cpu_count() or 1) // recipe.threads)
-
-
-@contextmanager
-def _only_filler(database: Database, recipe: SamplingRecipe, check: Callable[[], None]) -> Generator[None]:
-    name = sampled_sets.lock_name(recipe.fingerprint())
-    while True:
-        with database.session_lock(name) as held:
-            if held:
-                yield
-                return
-        check()
-        time.sleep(0.5)

@@ -30,6 +30,7 @@ from anyio.abc import TaskStatus
 from deployments.local.fingerprint import PREFECT_FILE, stanzas
 from deployments.local.workers.prefect_internals import engine_start, read_settings_again, replace_engine_start
 from flows.runs.exit_hooks import run_exit_hooks
+from flows.runs.lazy_imports import modules_of_flow
 
 log = logging.getLogger("darkroom.worker")
 
@@ -38,6 +39,9 @@ FLOW_RUN_NAME = "darkroom-flow"
 """What a flow run's process is called in `ps` and `top` (at most 15 characters)."""
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
 PACKAGES = ("flows", "storage")
+WORKER = "deployments.local.workers.worker"
+"""What `multiprocessing` imports again in each process as its main module: 0.4 s of every flow run, unless its imports
+are there already."""
 UPKEEP = "upkeep"
 
 
@@ -46,7 +50,7 @@ class WarmStarts:
 
     def __init__(self, modules: Sequence[str]) -> None:
         """`modules` are imported by the fork server; it starts with `warm_up` or with the first flow run."""
-        self._modules = list(modules)
+        self._modules = [*modules, WORKER]
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(self._modules)
         self._code = newest_change()
@@ -98,12 +102,14 @@ class WarmStarts:
 
 
 def modules_of_pool(pool: str) -> list[str]:
-    """The modules of the flows that are deployed into a work pool, without those that nobody waits for.
+    """The modules of the flows that are deployed into a work pool and of their steps, without those that nobody waits
+    for.
 
     What is tagged upkeep runs by its schedule: it may import MLflow itself, and need not hold 100 MB all day for that.
     """
     wanted = [stanza for stanza in stanzas(PREFECT_FILE) if stanza["work_pool"]["name"] == pool]
-    return sorted({str(stanza["entrypoint"]).rsplit(".", 1)[0] for stanza in wanted if UPKEEP not in stanza["tags"]})
+    flows = sorted({str(stanza["entrypoint"]).rsplit(".", 1)[0] for stanza in wanted if UPKEEP not in stanza["tags"]})
+    return [module for flow in flows for module in modules_of_flow(flow)]
 
 
 def warm_starts_are_safe() -> bool:

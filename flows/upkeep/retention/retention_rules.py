@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
+from flows.runs.lazy_imports import imported_when_used
 from flows.upkeep.retention.flow_runs import watch_flow_runs
 from flows.upkeep.retention.folder_rules import delete_leftovers, delete_old_files, shrink_cache
 from flows.upkeep.retention.row_rules import (
@@ -20,11 +22,15 @@ from flows.upkeep.retention.row_rules import (
     forget_notifications,
 )
 from flows.upkeep.retention.sweep import Sweep
-from flows.upkeep.retention.tracking_runs import delete_tracking_runs
 from storage.postgres.search.search_windows import KEEP_SECONDS
 from storage.records.catalog.listing import KEEP_HOURS
 from storage.records.metrics.activity import OLDEST
 from storage.settings import variable_of
+
+if TYPE_CHECKING:
+    from flows.upkeep.retention import tracking_runs
+else:
+    tracking_runs = imported_when_used("flows.upkeep.retention.tracking_runs")
 
 Work = Callable[[Sweep], None]
 
@@ -53,6 +59,10 @@ def _rows(table: str, setting: str = "", age: timedelta | None = None) -> Work:
 
 def _by(work: Callable[[Sweep, str], None], setting: str) -> Work:
     return lambda sweep: work(sweep, setting)
+
+
+def _delete_tracking_runs(sweep: Sweep, setting: str) -> None:
+    tracking_runs.delete_tracking_runs(sweep, setting)  # imports MLflow, which most who read this table do not need
 
 
 def _at(work: Callable[[Sweep, str, str], None], place: str, setting: str) -> Work:
@@ -115,7 +125,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("Prefect's flow runs, task runs, logs, artifacts", "deleted by Prefect's server so long after their end", setting=_FLOWS, work=_by(watch_flow_runs, _FLOWS)),
     RetentionRule("Prefect's events", "deleted by Prefect's server", setting=_FLOW_EVENTS),
     RetentionRule("results that Prefect keeps in files", "deleted so long after they were written", folders=("prefect",), setting=_FLOWS, work=_at(delete_old_files, "prefect/storage", _FLOWS), local=True),
-    RetentionRule("tracking runs of flows that are no job", "deleted and erased so long after their end; those of jobs stay, with their models", folders=("mlflow",), setting=_TRACKING, work=_by(delete_tracking_runs, _TRACKING)),
+    RetentionRule("tracking runs of flows that are no job", "deleted and erased so long after their end; those of jobs stay, with their models", folders=("mlflow",), setting=_TRACKING, work=_by(_delete_tracking_runs, _TRACKING)),
     RetentionRule("copies of base models", "the longest unused deleted when they are more; never one in use", folders=("cache/base-models",), setting=_BASES, work=_at(shrink_cache, "base-models", _BASES), local=True),
     RetentionRule("copies of model versions", "the longest unused deleted when they are more; never one in use", folders=("cache/model-versions",), setting=_VERSIONS, work=_at(shrink_cache, "model-versions", _VERSIONS), local=True),
     RetentionRule("working folders of jobs", "deleted by the job; of a flow that died, so long after its job has ended", folders=("work",), setting=_LEFT, work=_by(delete_leftovers, _LEFT), local=True),

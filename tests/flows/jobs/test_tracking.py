@@ -19,7 +19,7 @@ from flows.jobs.tracking import (
     registry_name,
     tracking_client,
 )
-from flows.upkeep.reconcile import reconcile_tracking
+from flows.upkeep.tracking_repairs import reconcile_tracking
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, jobs, publication
 from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion

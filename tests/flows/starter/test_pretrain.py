@@ -12,8 +12,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from flows.starter.judge import TINY_JUDGE, Judge, JudgeFilesMissing
 from flows.starter.networks import TINY, write_tiny_model
-from flows.starter.pretrain import Plan, learn_to_draw, learn_to_judge, learn_to_see, set_up
-from flows.starter.steps import Schedule
+from flows.starter.pretrain_steps import Plan, learn_to_draw, learn_to_judge, learn_to_see, set_up
+from flows.starter.schedules import Schedule
 from tests.flows.diffusion.reference import drawn_by
 
 SHORT = Schedule(steps=4, learning_rate=1e-3, warmup=1, save_every=2)

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flows.starter.steps import Schedule, train
+from flows.starter.schedules import Schedule
+from flows.starter.steps import train
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, warmup=3, save_every=5)
 

@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 # Room for the model, its optimizer and the stores, but not for the activations of the batch.
 LIMITED = f"""
 import os
-import flows.training.dreambooth
+import flows.training.dreambooth_steps
 used = next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmData'))
 os.environ['DARKROOM_JOBS__MEMORY_LIMIT_BYTES'] = str(used + {400 * MIB})
 """

@@ -9,6 +9,7 @@ import pytest
 
 from flows.metrics.rollups import roll_up
 from flows.upkeep import reconcile as reconciling
+from flows.upkeep import tracking_repairs
 from flows.upkeep.reconcile import (
     ReconcileIncomplete,
     check_invariants,
@@ -118,7 +119,7 @@ def test_an_invariant_that_takes_too_long_is_named_and_hides_no_other(
     postgres = settings.postgres.model_copy(update={"statement_timeout_seconds": 0.5})
     monkeypatch.setitem(invariants.SQL, "miscounted_usage", "select pg_sleep(10)::text as fault")
     monkeypatch.setattr(reconciling, "reconcile_prefect", lambda _: [])
-    monkeypatch.setattr(reconciling, "reconcile_tracking", lambda _: [])
+    monkeypatch.setattr(tracking_repairs, "reconcile_tracking", lambda _: [])
     with open_stores(settings.model_copy(update={"postgres": postgres})) as impatient:
         for found in (check_invariants(impatient), compare_stores(impatient).findings):
             assert any("invariant miscounted_usage could not be checked: Postgres cancelled" in one for one in found)
@@ -134,7 +135,7 @@ def test_a_comparison_that_breaks_is_named_and_hides_no_other(stores: Stores, mo
 
     monkeypatch.setattr(reconciling, "reconcile_prefect", lambda _: [])
     broken.__name__ = "reconcile_tracking"
-    monkeypatch.setattr(reconciling, "reconcile_tracking", broken)
+    monkeypatch.setattr(tracking_repairs, "reconcile_tracking", broken)
     compared = compare_stores(stores)
     assert compared.broken == ["reconcile_tracking did not end: KeyError: 'strange'."]
     assert any("has no weights file" in one for one in compared.findings)
@@ -165,7 +166,7 @@ def test_a_run_in_which_a_comparison_breaks_fails_with_it(
         raise KeyError("strange")
 
     broken.__name__ = "reconcile_tracking"
-    monkeypatch.setattr(reconciling, "reconcile_tracking", broken)
+    monkeypatch.setattr(tracking_repairs, "reconcile_tracking", broken)
     with pytest.raises(ReconcileIncomplete, match="reconcile_tracking did not end: KeyError: 'strange'"):
         reconcile()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,11 +14,22 @@ import anyio
 import psutil
 import pytest
 
+from deployments.local.environment import PROJECT
 from deployments.local.workers import warm_starts
 from deployments.local.workers.prefect_internals import engine_start, replace_engine_start
 from deployments.local.workers.warm_starts import FLOW_RUN_NAME, WarmStarts, modules_of_pool, newest_change
 
 ENGINE = [sys.executable, "-m", "prefect.engine"]
+FORKED = """
+from deployments.local.workers.warm_starts import WarmStarts, modules_of_pool
+
+# What the forked process runs is named, not imported: it would bring what it imports.
+warm = WarmStarts(modules_of_pool("training"))
+show = "import sys, pathlib; pathlib.Path(sys.argv[-1]).write_text(' '.join(sys.modules))"
+process = warm._context.Process(target=exec, args=(show,))
+process.start()
+process.join()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +111,15 @@ def test_after_a_change_of_a_flows_code_the_engine_is_started_cold(
 
 def test_a_worker_imports_the_flows_of_its_own_pool_that_somebody_waits_for() -> None:
     assert "flows.training.dreambooth" in modules_of_pool("training")
+    assert "flows.training.dreambooth_steps" in modules_of_pool("training")
     assert "flows.training.dreambooth" not in modules_of_pool("light")
     assert "flows.indexing.sync" in modules_of_pool("light")
     assert "flows.upkeep.reconcile" not in modules_of_pool("light")
+
+
+def test_a_process_that_a_worker_forks_has_torch_already(tmp_path: Path) -> None:
+    shown = tmp_path / "loaded"
+    command = [sys.executable, "-c", FORKED, str(shown)]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=300)
+
+    assert set(shown.read_text().split()) >= {"torch", "diffusers", "transformers", "pytorch_lightning", "mlflow"}

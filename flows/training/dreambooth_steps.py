@@ -1,0 +1,253 @@
+"""The steps of train-dreambooth; their order is in dreambooth.py.
+
+All that the flow needs of torch is imported from here, before it claims a job: what cannot be imported fails no job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from PIL import Image
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.diffusion.devices import this_machine as this_machine
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampler import draw_images
+from flows.jobs.registration import register
+from flows.jobs.tracking import MLFLOW_UNAVAILABLE, job_params, tracking_client
+from flows.runs.retries import STORE_RETRIES
+from flows.training.data import TrainingImages, encode_images, pixels_of_all
+from flows.training.evaluation import (
+    SEEDS_PER_SCENE,
+    Evaluation,
+    class_noise_drift,
+    evaluation_recipe,
+    measure,
+    new_scenes,
+    split_images,
+)
+from flows.training.export import SINGLE_FILE, export_model
+from flows.training.fit import fit
+from flows.training.grid import Row, draw_grid
+from flows.training.judges import open_judge
+from flows.training.regularization_steps import fetch_base_folder, fill_set
+from flows.training.samples import store_samples
+from flows.training.work import TrainingWork, open_image
+from flows.training.work import training_work as training_work
+from storage.blobs.families import ModelFile, check_model_file
+from storage.errors import JobCannotSucceed, StoreFailure, WeightsRefused
+from storage.postgres.catalog import catalog
+from storage.postgres.connection import Script
+from storage.postgres.jobs import data_sets, jobs, publication
+from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
+from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
+from storage.records.jobs.choices import catalogue_name
+from storage.records.jobs.data_sets import content_hash
+from storage.records.jobs.training import regularization_recipe
+
+HOUR = 3600
+# Live objects pass between the tasks: nothing of them is hashed for a cache or written anywhere.
+LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+class Trained:
+    """What the fit leaves for the later steps: the tuned components, and which of them changed."""
+
+    def __init__(self, components: Components, changed: frozenset[str]) -> None:
+        self.components, self.changed = components, changed
+
+
+class Materials:
+    """What a training works on: the base model's folder and the photos, in an order that their bytes decide."""
+
+    def __init__(self, base_folder: Path, photos: list[Image.Image]) -> None:
+        self.base_folder, self.photos = base_folder, photos
+
+
+def link_tracking_run(work: TrainingWork) -> None:
+    """Open the job's tracking run and tie job, flow run and tracking run to each other; goes on without MLflow."""
+    run_id = work.tracking.open()
+    work.tracking.params(job_params(work.job.row))
+    if run_id is None:
+        get_run_logger().warning("MLflow is unavailable; metrics are kept and sent later")
+        return
+    work.job.run(lambda: jobs.note_tracking_run(work.job.id, work.job.attempt, run_id))
+    try:
+        experiment = tracking_client(work.stores.settings).get_run(run_id).info.experiment_id
+    except MLFLOW_UNAVAILABLE as error:
+        get_run_logger().warning("no link to the run: %s", type(error).__name__)
+        return
+    address = f"{work.stores.settings.mlflow.ui_url}/#/experiments/{experiment}/runs/{run_id}"
+    work.board.link("tracking-run", address, "The job's run in MLflow")
+
+
+@task(name="prepare", timeout_seconds=HOUR, **LIVE, **STORE_RETRIES)
+def prepare(work: TrainingWork) -> Materials:
+    """The base model's folder and the photos, verified by hash."""
+    work.job.report("prepare")
+    rows = work.job.run(lambda: data_sets.images(work.request.data_set_id))
+    rows.sort(key=lambda row: row.sha256)  # the order of upload must not change the weights
+    if not rows or content_hash(row.sha256 for row in rows) != work.recipe.data_set_hash:
+        raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
+    photos = [open_image(work.stores.blobs.read(row.sha256)) for row in rows]
+    folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
+    get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(photos), work.request.base_model)
+    return Materials(folder, photos)
+
+
+@task(name="regularize", timeout_seconds=24 * HOUR, **LIVE, **STORE_RETRIES)
+def regularize(work: TrainingWork, materials: Materials) -> list[Image.Image]:
+    """The class images that hold the prior; those of an earlier job with the same recipe are used again."""
+    if work.recipe.prior_loss_weight == 0:
+        return []
+    return fill_set(
+        work.stores,
+        regularization_recipe(work.recipe),
+        materials.base_folder,
+        boundary=lambda done, total: work.boundary("regularize", done, total),
+    )
+
+
+@task(name="fit", timeout_seconds=14 * 24 * HOUR, **LIVE)
+def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence[Image.Image]) -> Trained:
+    """Train from the newest checkpoint. It waits for stores itself, so the task is not tried again."""
+    work.job.report("fit", 0, work.recipe.steps)
+    components = work.load_components(materials.base_folder)
+    images = TrainingImages(
+        encode_images(work.family, components, materials.photos, work.recipe.resolution),
+        encode_images(work.family, components, regularization, work.recipe.resolution) if regularization else None,
+    )
+    newest = work.checkpoints.latest()
+    work.resume_metrics(newest[0] if newest else 0)
+    changed = fit(
+        work.recipe,
+        work.family,
+        components,
+        images,
+        recipe_hash=work.job.row.recipe_hash,
+        newest=newest[1] if newest else None,
+        checkpoints=work.checkpoints,
+        work_folder=work.folder,
+        watch=work.watch(components),
+    )
+    return Trained(components, changed)
+
+
+@task(name="evaluate", timeout_seconds=24 * HOUR, **LIVE, **STORE_RETRIES)
+def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tuple[Evaluation, tuple[NewImage, ...]]:
+    """Subject fidelity, prompt fidelity and prior drift, beside the base's floor and the photos' ceiling.
+
+    Also returns what the catalogue shows of the fine-tune: the pictures of the subject, stored.
+    """
+    recipe = work.recipe
+    judge = open_judge(materials.base_folder, recipe.evaluation_scenes)
+    photos = pixels_of_all(materials.photos, recipe.resolution)
+    scenes = new_scenes(recipe, photos, judge)
+    wanted = evaluation_recipe(recipe, scenes)
+    total = 2 * len(wanted.prompts)
+    work.job.report("evaluate", 0, total)
+    base = work.load_components(materials.base_folder)
+    floor = fill_set(
+        work.stores,
+        wanted,
+        materials.base_folder,
+        components=base,
+        boundary=lambda done, _: work.boundary("evaluate", done, total),
+    )
+    drawn: list[Image.Image] = []
+    for start in range(0, len(wanted.prompts), wanted.batch_size):
+        work.boundary("evaluate", len(wanted.prompts) + start, total)
+        rows = slice(start, start + wanted.batch_size)
+        drawn += draw_images(work.family, trained.components, wanted.prompts[rows], wanted.seeds[rows], wanted.sampler)
+    base_images, tuned_images = (split_images(images, recipe.resolution) for images in (floor, drawn))
+    class_latents = encode_images(work.family, base, floor[-4:], recipe.resolution)
+    drift = class_noise_drift(work.family, base, trained.components, class_latents, recipe.class_prompt)
+    evaluation = measure(judge, photos, scenes, base_images, tuned_images, drift)
+    columns = max(1, len(scenes)) * SEEDS_PER_SCENE
+    rows_of_grid = [
+        Row("photos", materials.photos[:6]),
+        Row("base model", floor[0:columns:SEEDS_PER_SCENE]),
+        Row("fine-tuned", drawn[0:columns:SEEDS_PER_SCENE]),
+    ]
+    work.show_evaluation(evaluation, draw_grid(list(scenes), rows_of_grid))
+    return evaluation, store_samples(work, wanted, drawn)
+
+
+@task(name="export", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
+def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
+    """The weights as files, read back and checked, their bytes stored by hash."""
+    work.job.report("export")
+    written = export_model(
+        work.family,
+        trained.components,
+        trained.changed,
+        work.recipe,
+        work.job.row.recipe_hash,
+        work.folder / "export",
+        between_files=lambda: work.boundary("export", 0, 0),
+    )
+    files = [_stored(work, written.folder / name, name, FileRole.FOLDER) for name in written.members()]
+    found = _looked_at(work, written.single_file)
+    weights = msgspec.structs.replace(
+        _stored(work, written.single_file, SINGLE_FILE, FileRole.WEIGHTS),
+        hashes=written.hashes,
+        checked=found.checked,
+        fp=found.fp,
+    )
+    return [weights, *files]
+
+
+@task(name="publish", timeout_seconds=HOUR, **LIVE)
+def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, samples: tuple[NewImage, ...]) -> None:
+    """One transaction: version, files, images, job, event. Then MLflow's registry, which reconcile repairs."""
+    job, recipe = work.job, work.recipe
+    work.keep_metrics()
+    new = TrainedVersion(
+        model_name=work.request.model_name,
+        base_model=catalogue_name(recipe.family, recipe.resolution),
+        trained_words=(f"{recipe.identifier} {recipe.class_word}",),
+        recipe=job.row.request,
+        evaluation=msgspec.to_builtins(evaluation),
+        files=tuple(files),
+        images=samples,
+        availability=work.request.availability,
+        steps=recipe.steps,
+    )
+
+    def once() -> Script[ModelVersion]:
+        # The commit may have been made and its answer lost: a repeat finds the version.
+        made = yield from catalog.version_of_job(job.id)
+        return made or (yield from publication.publish(job.id, job.attempt, new))
+
+    version = job.run(once)
+    job.report("publish", 1, 1)
+    job.reach("publish")
+    get_run_logger().info("job %s published model version %d", job.id, version.id)
+    try:
+        work.checkpoints.prune(0)
+    except StoreFailure as error:
+        get_run_logger().warning("the job's checkpoints stay: %s", type(error).__name__)
+    work.tracking.flush()
+    try:
+        register(work.stores, tracking_client(work.stores.settings), version)
+    except (*MLFLOW_UNAVAILABLE, StoreFailure) as error:
+        get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
+
+
+def _looked_at(work: TrainingWork, file: Path) -> ModelFile:
+    """What the catalogue says of a file is found in it, as for an uploaded one. A base may differ from its family."""
+    family = BASE_MODELS.get(catalogue_name(work.recipe.family, work.recipe.resolution), "other")
+    try:
+        return check_model_file(file, family, ModelType.CHECKPOINT, FileType.MODEL)
+    except WeightsRefused:
+        return check_model_file(file, "other", ModelType.CHECKPOINT, FileType.MODEL)
+
+
+def _stored(work: TrainingWork, file: Path, path: str, role: FileRole) -> NewFile:
+    work.job.check()
+    blob = work.stores.blobs.put_file(file)
+    return NewFile(path=path, role=role, sha256=blob.sha256, size=blob.size)

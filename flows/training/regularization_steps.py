@@ -1,0 +1,110 @@
+"""Sets of class images: their recipe, the base model that draws them, and the drawing of what is missing.
+
+A training flow calls `fill_set` in its own process: on its own work pool it would wait for itself.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from PIL import Image
+
+from flows.diffusion.devices import this_machine
+from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
+from flows.runs.retries import run_with_retries
+from storage.blobs import cached_folders
+from storage.blobs.store import BlobStore
+from storage.postgres.connection import Database, Script
+from storage.postgres.jobs import base_models, sampled_sets
+from storage.postgres.jobs.sampled_sets import SampledImage
+from storage.records.jobs.base_models import BaseModel, BaseModelFile
+from storage.records.jobs.training import SamplingRecipe, class_images_recipe
+from storage.settings import Settings
+from storage.stores import Stores
+
+
+def class_recipe(base: BaseModel, class_word: str, count: int, settings: Settings) -> SamplingRecipe:
+    """The set that a training with the base model's defaults would draw: the same key, so that they share it."""
+    return class_images_recipe(
+        base_model_hash=base.folder_hash,
+        family=base.facts.family,
+        resolution=base.facts.resolution,
+        class_prompt=f"a photo of a {class_word}",
+        count=count,
+        sampler=base.facts.sampler,
+        **msgspec.structs.asdict(this_machine(settings)),
+    )
+
+
+def fetch_base_folder(stores: Stores, folder_hash: str) -> Path:
+    """The base model's folder on this machine, its files verified when they are first copied here. Raises NotFound.
+
+    It is in use from now on until this process ends: retention does not delete it."""
+
+    def rows() -> Script[list[BaseModelFile]]:
+        base = yield from base_models.by_hash(folder_hash)
+        return (yield from base_models.files(base.id))
+
+    files = stores.database.run(rows())
+    target = stores.cache_folder / "base-models" / folder_hash
+    return cached_folders.use(stores.blobs, {file.path: file.sha256 for file in files}, target)
+
+
+def fill_set(
+    stores: Stores,
+    recipe: SamplingRecipe,
+    folder: Path,
+    *,
+    components: Components | None = None,
+    boundary: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Image.Image]:
+    """Every image of a set, drawn where missing. One process fills a set; others wait and find it whole.
+
+    `boundary` is called with the images done and the total before each batch is stored; it may raise to stop.
+    """
+    total = len(recipe.prompts)
+    with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
+        present = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
+        whole = [image.position for image in present if stores.blobs.exists(image.sha256)]
+        done = len(whole)
+
+        def write(batch: DrawnBatch) -> None:
+            nonlocal done
+            boundary(done, total)
+            rows = [_put(stores.blobs, batch.start + place, content) for place, content in enumerate(batch.images)]
+            run_with_retries(stores, partial(sampled_sets.put_batch, recipe.fingerprint(), rows))
+            done += len(rows)
+
+        draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
+    rows = run_with_retries(stores, partial(sampled_sets.images, recipe.fingerprint()))
+    return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
+
+
+def _put(blobs: BlobStore, position: int, content: bytes) -> SampledImage:
+    blob = blobs.put(content)
+    return SampledImage(position=position, sha256=blob.sha256, size=blob.size)
+
+
+def _workers(recipe: SamplingRecipe, settings: Settings) -> DaskWorkers:
+    # Each worker uses the recipe's threads, since their number changes the bytes; one machine holds cores / threads.
+    return DaskWorkers((os.cpu_count() or 1) // recipe.threads)
+
+
+@contextmanager
+def _only_filler(database: Database, recipe: SamplingRecipe, check: Callable[[], None]) -> Generator[None]:
+    name = sampled_sets.lock_name(recipe.fingerprint())
+    while True:
+        with database.session_lock(name) as held:
+            if held:
+                yield
+                return
+        check()
+        time.sleep(0.5)

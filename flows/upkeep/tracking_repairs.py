@@ -1,0 +1,92 @@
+"""What reconcile repairs in MLflow: runs that jobs lack, versions its registry lacks, runs that were left open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from mlflow.entities import Param
+from mlflow.tracking import MlflowClient
+
+from flows.jobs.registration import register
+from flows.jobs.tracking import (
+    EXPERIMENT,
+    JOB_TAG,
+    MLFLOW_UNAVAILABLE,
+    RUN_STATUS,
+    find_or_create_run,
+    job_params,
+    job_tags,
+    read_document,
+    shortened,
+    tracking_client,
+)
+from storage.errors import BlobCorrupted, BlobMissing, NotFound, StoreFailure
+from storage.postgres.catalog import catalog
+from storage.postgres.jobs import job_files, jobs
+from storage.records.jobs.jobs import TERMINAL, Job, JobFileRole
+from storage.stores import Stores
+
+
+def reconcile_tracking(stores: Stores) -> list[str]:
+    """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, end runs left open."""
+    client = tracking_client(stores.settings)
+    findings: list[str] = []
+    try:
+        findings += _make_missing_runs(stores, client)
+        for version in stores.database.run(catalog.unregistered()):
+            name = register(stores, client, version)
+            findings.append(f"model version {version.id} was not in MLflow's registry: now {name}")
+        findings += _end_open_runs(stores, client)
+    except MLFLOW_UNAVAILABLE as error:
+        findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
+    except StoreFailure as error:
+        findings.append(f"{error}")
+    return findings
+
+
+def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    for job in stores.database.run(jobs.untracked()):
+        run_id = find_or_create_run(client, EXPERIMENT, job.id, job_tags(job))
+        client.log_batch(run_id, params=[Param(name, shortened(value)) for name, value in job_params(job).items()])
+        filled = _fill(stores, client, job, run_id)
+        client.set_terminated(run_id, RUN_STATUS[job.state])
+        stores.database.run(jobs.note_tracking_run(job.id, job.attempt, run_id))
+        yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled}"
+
+
+def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=500):
+        job = _job_of(stores, run.data.tags.get(JOB_TAG))
+        if job is not None and job.state in TERMINAL:
+            filled = _fill(stores, client, job, str(run.info.run_id))
+            client.set_terminated(str(run.info.run_id), RUN_STATUS[job.state])
+            yield f"tracking run {run.info.run_id} of job {job.id} was open: {filled}, {job.state}"
+
+
+def _job_of(stores: Stores, tag: str | None) -> Job | None:
+    """The job that a tracking run says it belongs to; None for a run of another installation, or of nobody."""
+    try:
+        return None if tag is None else stores.database.run(jobs.get(UUID(tag)))
+    except (NotFound, ValueError):
+        return None
+
+
+def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
+    """Send the points of a job's metrics blob that MLflow lacks; returns how many, or why none could be read."""
+    blobs = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS]
+    if not blobs:
+        return "0 points filled"
+    try:
+        points = read_document(stores.blobs.read(blobs[-1].sha256))
+    except (BlobMissing, BlobCorrupted) as error:
+        return f"no points filled ({error})"
+    known: dict[str, int] = {}
+    for name in {point.name for point in points}:
+        history = client.get_metric_history(run_id, name)
+        known[name] = max((point.step for point in history), default=-1)
+    missing = [point for point in points if point.step > known[point.name]]
+    for point in missing:
+        client.log_metric(run_id, point.name, point.value, timestamp=point.at, step=point.step)
+    return f"{len(missing)} points filled"
