@@ -1,6 +1,6 @@
 """Prefect automations, kept in code and brought in line by name.
 
-They are for people who read Prefect's pages, and the relay makes an alert of each firing (`flows.relay.alerts`).
+They are for people who read Prefect's pages; of each firing the relay makes an alert (`flows.relay.prefect_alerts`).
 Nothing that must be right depends on one: jobs are watched by their own heartbeat in Postgres, days by freshness.
 """
 
@@ -16,7 +16,7 @@ from prefect.events import EventTrigger
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing
 from prefect.events.schemas.automations import AutomationCore, Posture
 
-from flows.relay.alerts import CRASHED_BY_US, FAIL, OURS, SILENT, STAY_LATE
+from flows.relay.prefect_alerts import CRASHED_BY_US, FAIL, OURS, SILENT, STAY_LATE
 
 # Three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY of deployments.local.environment.
 SILENT_AFTER = timedelta(seconds=90)

@@ -1,10 +1,11 @@
-"""Flows that empty a queue: a run of one is started when something is due and nobody drains."""
+"""The duties of flows that empty a queue, one each: a run is started when something is due and nobody drains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from uuid import UUID
 
+from flows.relay.duty import Duty, once
 from flows.runs.flow_names import DELIVER, FAN_OUT, SYNC
 from flows.runs.orchestrator import FlowPaused, Orchestrator
 from storage.postgres.connection import Database, Script
@@ -12,6 +13,7 @@ from storage.postgres.notifications import deliveries, notifications
 from storage.postgres.search import search_queue
 from storage.postgres.upkeep import pauses
 from storage.records.metrics.freshness import Switch
+from storage.stores import Stores
 
 DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
     SYNC: search_queue.drain_wanted,
@@ -19,6 +21,12 @@ DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
     DELIVER: deliveries.wanted,
 }
 """Each is deployed under its own name; with it goes what says that a run of it is wanted."""
+
+
+def duty(stores: Stores, orchestrator: Orchestrator, flow: str) -> Duty:
+    """Starts the runs of one flow in DRAINS, whose name it has."""
+    poll = stores.settings.jobs.relay_poll_seconds
+    return Duty(flow, poll, once(lambda: wake_drain(stores.database, orchestrator, flow)))
 
 
 def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUID | None:

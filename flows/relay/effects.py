@@ -1,4 +1,4 @@
-"""Committed events to effects: the duties that every other one waits for.
+"""The duty effects: committed events to effects, which every other duty waits for.
 
 It claims one due event at a time in order (changes of the catalogue many at a time), does its effect under a key that
 makes repeating it harmless, and acknowledges the row. A crash anywhere only repeats. While Prefect or a store is
@@ -25,7 +25,9 @@ import psycopg
 from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.expanding import expand
+from flows.relay.duty import Duty
 from flows.relay.refusals import PASSING, RelayRefusals
+from flows.runs.flow_names import JOB_FLOWS
 from flows.runs.orchestrator import DeploymentMissing, FlowPaused, Orchestrator
 from storage.errors import DarkroomError, StoreFailure
 from storage.logs import log_context
@@ -60,18 +62,12 @@ from storage.records.events.events import (
     SampleReady,
     merged,
 )
-from storage.records.jobs.jobs import Job, JobKind, JobState
+from storage.records.jobs.jobs import Job, JobState
 from storage.records.metrics.freshness import Switch
 from storage.records.search.search import Kind
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.relay")
-
-FLOWS: dict[JobKind, str] = {
-    JobKind.TRAINING: "train-dreambooth",
-    JobKind.GENERATION: "generate-images",
-}
-"""Which flow carries out which kind of job, deployed under its own name."""
 
 NEED_PREFECT = tuple(str(one.__struct_config__.tag) for one in (JobSubmitted, JobCancelling, JobCancelled))
 """Events whose effect is Prefect's work: others go on while it is unavailable."""
@@ -79,6 +75,12 @@ CHANGES_AT_ONCE = 500
 """Changes of the catalogue that have their effect together: those of an import come by the thousand."""
 TURN_SECONDS = 1.0
 """Events that never end are a turn no longer than this, so that the duty's success is noted now and then."""
+
+
+def duty(stores: Stores, orchestrator: Orchestrator, stopping: threading.Event, acted: Callable[[], None]) -> Duty:
+    """Has the effects of every event but those of the duty flow-runs, until `stopping`; see Effects for `acted`."""
+    others = Effects(stores, orchestrator, stopping, acted, without=NEED_PREFECT)
+    return Duty("effects", stores.settings.jobs.relay_poll_seconds, others.turn, abandon=others.release)
 
 
 class Effects:
@@ -187,7 +189,7 @@ class Effects:
         """The next event; jobs whose flow is paused or not deployed keep their places."""
         stopped = {pause.flow for pause in (yield from pauses.every())}
         stopped.update((yield from flow_deployments.absent()))
-        held = [kind for kind, flow in FLOWS.items() if flow in stopped]
+        held = [kind for kind, flow in JOB_FLOWS.items() if flow in stopped]
         return (yield from outbox.claim(1, held, self._only, self._without, self._refusals.passed))
 
     def _act(self, row: OutboxRow) -> bool:
@@ -257,7 +259,7 @@ class Effects:
 
     def _start_flow_run_of(self, job: Job) -> None:
         run = self._orchestrator.start(
-            FLOWS[job.kind],
+            JOB_FLOWS[job.kind],
             key=f"{job.id}:{job.attempt}",
             name=f"{job.kind}-{str(job.id)[:8]}-{job.attempt}",
             parameters={"job_id": str(job.id), "attempt": job.attempt},

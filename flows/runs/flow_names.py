@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from storage.records.jobs.jobs import JobKind
+
 SYNC = "sync-search-index"
 """The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
 REBUILD = "rebuild-search-index"
@@ -12,3 +14,8 @@ FAN_OUT = "fan-out-notifications"
 APPLY_RETENTION = "apply-retention"
 """The flow, and the lock of its one run."""
 BACK_UP = "back-up"
+JOB_FLOWS: dict[JobKind, str] = {
+    JobKind.TRAINING: "train-dreambooth",
+    JobKind.GENERATION: "generate-images",
+}
+"""Which flow carries out which kind of job, deployed under its own name."""

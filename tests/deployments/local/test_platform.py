@@ -27,7 +27,8 @@ from deployments.local.parts import Steps, deploy
 from deployments.local.servers.prefect_http import prefect_http
 from deployments.local.state import PartState
 from deployments.local.steps import delete_overdue_runs
-from flows.relay.alerts import OURS, Firings, sound
+from flows.relay.alerts import sound
+from flows.relay.prefect_alerts import OURS, Firings
 from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.postgres.connection import Database, Query

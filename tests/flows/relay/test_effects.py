@@ -11,8 +11,9 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands.events import events as command
 from flows.relay import alerts
-from flows.relay.deployed import miss_deployments
-from flows.relay.effects import FLOWS, Effects
+from flows.relay.deployments import miss_deployments
+from flows.relay.effects import Effects
+from flows.runs.flow_names import JOB_FLOWS
 from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.errors import NotFound
 from storage.postgres.connection import Query
@@ -25,7 +26,7 @@ from storage.records.jobs.jobs import JobKind
 from storage.stores import Stores
 from tests.storage.makers import a_job, an_account
 
-TRAIN = FLOWS[JobKind.TRAINING]
+TRAIN = JOB_FLOWS[JobKind.TRAINING]
 
 
 @flow(name=TRAIN)
@@ -179,6 +180,6 @@ def test_a_missing_deployment_is_an_alert_from_the_second_look_until_it_is_back(
     [detail] = stores.database.run(alert_rows.of_the_relay()).values()
     assert "back-up" in detail
     assert TRAIN not in detail
-    stores.database.run(flow_deployments.compare([*present, "back-up", *FLOWS.values()], []))
+    stores.database.run(flow_deployments.compare([*present, "back-up", *JOB_FLOWS.values()], []))
     stores.database.run(Query("delete from flow_deployments where flow <> 'back-up'", {}, len))
     assert told(stores) == []

@@ -13,8 +13,8 @@ from prefect.states import Crashed
 from flows.jobs.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_jobs
 from flows.relay import effects as effecting
 from flows.relay.drains import wake_drain
-from flows.relay.effects import FLOWS, Effects
-from flows.runs.flow_names import SYNC
+from flows.relay.effects import Effects
+from flows.runs.flow_names import JOB_FLOWS, SYNC
 from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
@@ -38,7 +38,7 @@ def train_dreambooth(job_id: UUID, attempt: int) -> None:
 def effects(stores: Stores, prefect: SyncPrefectClient) -> Effects:
     flow_id = prefect.create_flow(train_dreambooth)
     prefect.create_deployment(
-        flow_id=flow_id, name=FLOWS[JobKind.TRAINING], parameter_openapi_schema={"type": "object", "properties": {}}
+        flow_id=flow_id, name=JOB_FLOWS[JobKind.TRAINING], parameter_openapi_schema={"type": "object", "properties": {}}
     )
     return Effects(stores, Orchestrator(prefect))
 

@@ -12,7 +12,8 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.base_models.registration import add_base_model
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
-from flows.relay.effects import FLOWS, Effects
+from flows.relay.effects import Effects
+from flows.runs.flow_names import JOB_FLOWS
 from flows.runs.orchestrator import Orchestrator
 from flows.training.dreambooth import train_dreambooth
 from storage.postgres.accounts import accounts
@@ -35,7 +36,7 @@ def test_one_id_goes_from_the_answer_to_the_tracking_run(
 ) -> None:
     prefect.create_deployment(
         flow_id=prefect.create_flow(train_dreambooth),
-        name=FLOWS[JobKind.TRAINING],
+        name=JOB_FLOWS[JobKind.TRAINING],
         parameter_openapi_schema={"type": "object", "properties": {}},
     )
     account, key = stores.database.run(accounts.ensure_account("owner")).id, make_key()

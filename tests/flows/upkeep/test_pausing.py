@@ -14,8 +14,8 @@ from deployments.commands.upkeep import pausing as command
 from deployments.commands.upkeep.running import run
 from flows.relay import alerts
 from flows.relay.drains import wake_drain
-from flows.relay.effects import FLOWS, Effects
-from flows.runs.flow_names import SYNC
+from flows.relay.effects import Effects
+from flows.runs.flow_names import JOB_FLOWS, SYNC
 from flows.runs.orchestrator import FlowPaused, Orchestrator
 from flows.upkeep.pausing import follow, still_paused
 from storage.errors import NotFound
@@ -31,7 +31,7 @@ from storage.records.search.search import Kind
 from storage.stores import Stores
 from tests.storage.makers import a_job, a_published_model, an_account
 
-TRAIN = FLOWS[JobKind.TRAINING]
+TRAIN = JOB_FLOWS[JobKind.TRAINING]
 BY_HAND = "reconcile"
 NOBODY = "http://127.0.0.1:9/api"
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)

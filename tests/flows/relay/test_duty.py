@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +19,8 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.relay import duties as dutying
-from flows.relay.duties import Duty, DutyThread
+from flows.relay import duty as dutying
+from flows.relay.duty import Duty, DutyThread
 from flows.relay.relay import Relay
 from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import DeploymentMissing, Orchestrator
@@ -118,6 +120,37 @@ def test_a_prefect_that_hangs_stops_no_duty_that_does_not_ask_it(stores: Stores)
             assert wait_until(lambda: all(reports(stores)[name].succeeded_at for name in alone))
         assert reports(stores)["pauses"].succeeded_at is None
         assert reports(stores)["pauses"].failures == 0, "it still waits for its answer"
+
+
+class CountedRelay(Relay):
+    """A relay whose duties only count their turns; one of them fails each time."""
+
+    def __init__(self, stores: Stores, failing: str) -> None:
+        super().__init__(stores, lambda: Orchestrator(SyncPrefectClient(api="http://127.0.0.1:9/api")))
+        self.failing, self.turns = failing, Counter[str]()
+
+    def duties(self) -> list[Duty]:
+        return [replace(one, every_seconds=0.01, turn=self._counted(one.name)) for one in super().duties()]
+
+    def _counted(self, name: str) -> Callable[[], bool]:
+        def turn() -> bool:
+            self.turns[name] += 1
+            if name == self.failing:
+                raise ValueError("strange")
+            return False
+
+        return turn
+
+
+def test_whichever_duty_fails_it_goes_on_and_so_does_every_other(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dutying, "MAX_PAUSE_SECONDS", 0.01)
+    names = [one.name for one in Relay(stores, lambda: Orchestrator(SyncPrefectClient(api="http://nobody"))).duties()]
+    for failing in names:
+        relay = CountedRelay(stores, failing)
+        with working(relay):
+            assert wait_until(lambda: all(relay.turns[name] > 3 for name in names))  # noqa: B023
 
 
 def test_a_turn_that_ends_soon_after_the_stop_is_waited_for(stores: Stores, prefect: SyncPrefectClient) -> None:

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
 from deployments.local.automations import silent_runs_are_crashed
-from flows.relay.alerts import CRASHED_BY_US, FAIL, LOOK_BACK, OURS, SILENT, STAY_LATE, UNDECIDED, Firings
+from flows.relay.prefect_alerts import CRASHED_BY_US, FAIL, LOOK_BACK, OURS, SILENT, STAY_LATE, UNDECIDED, Firings
 from flows.runs.orchestrator import Orchestrator
 from storage.postgres.connection import Query
 from storage.stores import Stores

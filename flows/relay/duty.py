@@ -17,6 +17,9 @@ from storage.postgres.events import duties
 
 log = logging.getLogger("darkroom.relay")
 
+LOOK_SECONDS = 30.0
+"""How often a duty looks at what changes seldom, or at what costs Prefect a query."""
+
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 15.0
 BREATH_SECONDS = 0.01
 NOTED_SECONDS = 10.0
@@ -96,3 +99,13 @@ class DutyThread(threading.Thread):
         except Exception:
             log.exception("%s: its failure could not be noted", self._duty.name)
         return pause
+
+
+def once(act: Callable[[], object]) -> Callable[[], bool]:
+    """A turn that does all there is to do at once."""
+
+    def turn() -> bool:
+        act()
+        return False
+
+    return turn

@@ -1,0 +1,16 @@
+"""The duty flow-runs: events whose effect is Prefect's work; the others go on while it is unavailable."""
+
+from __future__ import annotations
+
+import threading
+
+from flows.relay.duty import Duty
+from flows.relay.effects import NEED_PREFECT, Effects
+from flows.runs.orchestrator import Orchestrator
+from storage.stores import Stores
+
+
+def duty(stores: Stores, orchestrator: Orchestrator, stopping: threading.Event) -> Duty:
+    """Starts and cancels the flow runs of jobs until `stopping`."""
+    effects = Effects(stores, orchestrator, stopping, only=NEED_PREFECT)
+    return Duty("flow-runs", stores.settings.jobs.relay_poll_seconds, effects.turn, abandon=effects.release)

@@ -1,0 +1,47 @@
+"""The duty listening: hears of new events the moment they are committed, and wakes the duties that act on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import psycopg
+from psycopg.rows import DictRow
+
+from flows.relay.duty import Duty
+from storage.postgres.connection import Database
+
+LISTEN_SECONDS = 1.0
+"""So long a relay that stops waits for its listening to end."""
+
+
+def duty(database: Database, acting: Sequence[Duty]) -> Duty:
+    """`acting` are woken."""
+    return Duty("listening", 0.0, Listening(database, [one.waking for one in acting]).turn)
+
+
+class Listening:
+    """A connection that listens, opened again after it broke."""
+
+    def __init__(self, database: Database, wakings: Sequence[threading.Event]) -> None:
+        self._database, self._wakings = database, wakings
+        self._connection: psycopg.Connection[DictRow] | None = None
+
+    def turn(self) -> bool:
+        """Listen for a few seconds, or until something was heard. Raises StoreFailure, psycopg.Error."""
+        if self._connection is None:
+            self._connection = self._database.connect()
+            self._connection.execute("listen outbox")
+            self._wake()  # what came meanwhile
+        try:
+            for _ in self._connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
+                self._wake()
+        except psycopg.Error:
+            self._connection.close()
+            self._connection = None
+            raise
+        return False
+
+    def _wake(self) -> None:
+        for waking in self._wakings:
+            waking.set()
