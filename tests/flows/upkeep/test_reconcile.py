@@ -85,9 +85,9 @@ def test_totals_and_counts_that_are_not_those_of_the_days_are_named_and_written_
     execute(stores, f"update model_stats set download_count = 7 where model_id = {third}")
     ending = "in the last 7, 30, 365 days and in all were "
     assert reconcile_counts(stores) == [
-        f"download of model {first} {ending}9, 1, 1, 9, its days give 1, 1, 1, 1: written again",
-        f"download of model {second} {ending}none, none, none, none, its days give 1, 1, 1, 1: written again",
-        f"tip of model {third} {ending}4, 4, 4, 4, its days give 0, 0, 0, 0: written again",
+        f"download of model {first} {ending}9, 1, 1, 9, its days sum to 1, 1, 1, 1: written again",
+        f"download of model {second} {ending}none, none, none, none, its days sum to 1, 1, 1, 1: written again",
+        f"tip of model {third} {ending}4, 4, 4, 4, its days sum to 0, 0, 0, 0: written again",
         "1 counts of the catalogue differed from their totals: written again",
     ]
     assert {row: total for row, total in all_totals(stores).items() if any(total)} == whole
