@@ -111,10 +111,12 @@ def create_app(settings: Settings) -> Litestar:
             yield
 
     app = Litestar(
+        # Downloads stand outside of /api/v1, where Civitai's clients expect them.
         route_handlers=[Router(API, route_handlers=list(RESOURCES)), ModelDownloads, Health, Metrics],
         lifespan=[lifespan],
         state=State({"refusals": problems.Refusals()}),
         dependencies={
+            # sync_to_thread=False: each only reads a field, which is not worth a thread for each request.
             "stores": Provide(provide_stores, sync_to_thread=False),
             "caller": Provide(provide_caller, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),
@@ -124,10 +126,13 @@ def create_app(settings: Settings) -> Litestar:
         middleware=[cache_responses],
         before_send=[complete_headers, tus.name_version(tus_routes.ROOT)],
         response_headers=openapi.SHARED_HEADERS,
+        # Of JSON. Routes that take files set it to None and bound their bodies by themselves, as they come.
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=openapi.config(),
+        # Litestar's own would configure the root logger again, over what `storage.logs` has set.
         logging_config=None,
     )
+    # Raises for a route that names no scope: it is found at the start, not by whoever gets in.
     openapi.state_scopes(app)
     return app
 
@@ -143,7 +148,9 @@ def app_from_environment() -> ASGIApp:
 def served(settings: Settings) -> ASGIApp:
     """The API as it is served: with HEAD and a log line for each request, and behind the proxies whose word for the
     client's address is taken."""
+    # In this order: the log line of a HEAD says HEAD, and limits count by the address that the proxy names.
     app, trusted = logging_requests(answering_head(create_app(settings))), settings.api.trusted_proxies
+    # Ours and not uvicorn's own, which takes the word of any program of this machine unless told otherwise.
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
 
@@ -174,6 +181,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.key_checks = KeyChecks(stores)
     state.response_cache = ResponseCache(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database, stopping)
+    # Of this process: each stream is an open file and a task here.
     state.streams = ConcurrencyLimit(
         "event streams",
         per_account=stores.settings.api.max_streams_per_account,
@@ -196,12 +204,14 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     )
     beside = [asyncio.create_task(work) for work in works]
     try:
+        # Around all that runs, because uvicorn tells an application that it stops only when every connection is closed.
         with hearing_signals(stopping):
             yield
     finally:
         for task in beside:
             task.cancel()
         await asyncio.wait(beside, timeout=END_SECONDS)  # the client of Valkey swallows that while it connects
+        # What was counted in the last second; the task that wrote it down has been cancelled.
         await state.activity_buffer.flush()
         await state.key_checks.note_uses()
         await asyncio.to_thread(state.image_workers.close)

@@ -28,6 +28,9 @@ else:
     steps = imported_when_used("flows.generation.images_steps")
 
 
+# Typed ids are the only parameters: in a free-form one Prefect fills in variables and secrets wherever it finds the key
+# `__prefect_kind`, so nothing that people type may be one. No retries: Prefect would run the flow again in the same
+# process, and the relay gives the job a new attempt anyhow.
 @flow(name="generate-images", persist_result=False)
 def generate_images(job_id: UUID, attempt: int) -> State[Any]:
     """Carry out a generation job. Started by the relay; submit with `darkroom generate` or the API.
@@ -42,13 +45,16 @@ def generate_images(job_id: UUID, attempt: int) -> State[Any]:
                 recipe = msgspec.convert(job.row.request, GenerationRecipe)
                 model = steps.fetch_model(job, recipe.model_version_id)
                 steps.draw(job, board, recipe, model)
+            # Inside the job's block, so that its lock is held until the end is committed.
             job.run(lambda: succeed(job.id, job.attempt, recipe.model_version_id))
+        # Behind the block: whoever waits for the job is not kept waiting by it.
         tidy_folders(stores)
     return job.outcome
 
 
 def succeed(job_id: UUID, attempt: int, version_id: int) -> Script[Job]:
     """End the job, and with it count a generation of the version. Raises JobLost, JobCancelled."""
+    # First, because it refuses an attempt that is not the job's any more; then nothing is counted either.
     ended = yield from jobs.succeed(job_id, attempt, None)
     yield from activity.count_one("generations", Counted.VERSION, version_id, Metric.GENERATION)
     return ended

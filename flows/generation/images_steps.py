@@ -27,6 +27,8 @@ from storage.records.jobs.training import TrainingJobRequest
 from storage.stores import Stores
 
 HOUR = 3600
+# Prefect would hash the arguments of a task for its cache and pickle its result: these are threads, connections,
+# models.
 LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
@@ -53,6 +55,7 @@ def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
 def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model: ModelFolder) -> None:
     """Draw what is missing, store each image and show it; images of an earlier attempt are kept."""
     made = job.run(lambda: job_files.files(job.id))
+    # Images are drawn and stored in order, so their number says where to go on; a gap cannot be.
     first = sum(file.role is JobFileRole.IMAGE for file in made)
     job.report("draw", first, recipe.count)
     drawn = backend_named(recipe.backend).draw(model.family, model.folder, recipe, first)

@@ -20,12 +20,14 @@ log = logging.getLogger("darkroom.indexing")
 
 READERS_SECONDS = 600.0
 """An old build stays this long after the swap, so that open readers finish."""
+# Of ids and revisions alone, so a page is small.
 PAGE = 2000
 
 
 def clear_unfinished(stores: Stores, kind: Kind) -> list[Build]:
     """Drop builds of the kind whose rebuild died; returns them. Only the holder of the rebuild's lock may call it."""
     dropped: list[Build] = []
+    # The engine decides, not the row: readers follow its alias, and a death between the two leaves the row behind.
     reading = stores.search.reading(kind)
     for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
         if build.kind is not kind or build.state not in (BuildState.PREPARING, BuildState.BUILDING):
@@ -60,6 +62,7 @@ def drop_strays(stores: Stores) -> list[int]:
 
 def drop(stores: Stores, build: Build) -> None:
     """Nothing is written to the build any more, then its index goes."""
+    # In this order: drains list builds by their rows, and one that is listed must have its index (`documents._write`).
     stores.database.run(search_builds.forget(build.id))
     stores.search.drop(build)
 
@@ -114,6 +117,8 @@ def index_faults(stores: Stores) -> list[str]:
             continue
         wrong = _differing(stores, build)
         if wrong:
+            # A page of rows and a page of documents are read one after the other; a write in between looks like a
+            # difference once.
             wrong &= _differing(stores, build)
         if wrong:
             some = ", ".join(str(number) for number in sorted(wrong)[:5])

@@ -99,6 +99,8 @@ class RunningJob:
         now = time.monotonic()
         if now - self._last_tick >= TICK_SECONDS or step == total:
             self._last_tick = now
+            # Through Valkey, not the row: an update of the row for each step would leave as many dead row versions
+            # behind.
             self.stores.progress.publish(self.id, self.progress)
 
     def reach(self, point: str) -> None:
@@ -115,13 +117,17 @@ class RunningJob:
         """End the heartbeat and release the lock."""
         self._ended.set()
         if self._heart is not None:
+            # Not for ever: the heart may be waiting for a Postgres that does not answer, and it is a daemon.
             self._heart.join(timeout=15)
         with suppress(psycopg.Error):
             self._lock.close()
 
     def _beat(self) -> None:
+        # An error of Postgres ends no heartbeat: with it the process would be taken for silent as soon as Postgres is
+        # back.
         while not self._ended.wait(self.stores.settings.jobs.heartbeat_seconds):
             try:
+                # First, since the heartbeat alone would also be taken from a process that lost its lock to another one.
                 self._keep_lock()
                 row = self.stores.database.run(jobs.heartbeat(self.id, self.attempt, self.progress))
                 if row.state is JobState.CANCELLING:
@@ -173,6 +179,8 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
     except CancellationRequested as error:
         _last_word(job, lambda: jobs.end_cancelling(job.id, job.attempt))
         job.outcome = Cancelled(message=str(error))
+    # A BaseException of Prefect's, so no `except Exception` on the way has swallowed it. Raised again: Prefect's engine
+    # has to see it, or it would report the run as finished.
     except TerminationSignal:
         if _cancelled_in_prefect():
             _last_word(job, lambda: _cancel(job))
@@ -191,7 +199,11 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
 
 
 def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) -> RunningJob:
+    # A connection of its own, outside the pool: the advisory lock belongs to a session, and pooled ones are passed
+    # around.
     lock = with_retries(stores, stores.database.connect)
+    # An older attempt's process may still be at work, unheard. Its lock is free when it notices, or when Postgres
+    # notices that its connection is gone; until then two of them would write one job's checkpoints.
     deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
     while not try_lock(lock, lock_name(job_id)):
         if time.monotonic() > deadline:
@@ -202,6 +214,7 @@ def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) 
     identity = UUID(str(run_id)) if run_id else None
     try:
         row = run_with_retries(stores, lambda: jobs.claim(job_id, attempt, identity, machine))
+    # The lock's connection is not in a `with` here; leaked, it would hold the job until the garbage is collected.
     except BaseException:
         lock.close()
         raise
@@ -214,6 +227,7 @@ def _cancelled_in_prefect() -> bool:
         return False
     try:
         with get_client(sync_client=True) as client:
+            # SIGTERM says nothing of its reason: the cancel button and the shutdown of a worker look alike.
             state = client.read_flow_run(UUID(str(flow_run.id))).state
     except (httpx.HTTPError, ObjectNotFound):
         return False
@@ -221,6 +235,7 @@ def _cancelled_in_prefect() -> bool:
 
 
 def _cancel(job: RunningJob) -> Script[Job]:
+    # Prefect's button left the job's row as it was, and only a job that is being cancelled can end as cancelled.
     yield from jobs.cancel(job.id, job.row.account_id)
     return (yield from jobs.end_cancelling(job.id, job.attempt))
 
@@ -238,11 +253,13 @@ def named_failure(error: Exception) -> JobCannotSucceed:
     """The reason that a failed job shows for an error: what happened and what to do, nothing internal."""
     if isinstance(error, JobCannotSucceed):
         return error
+    # An error while the first one is handled hides it: a MemoryError often raises another one on its way out.
     if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
         return OutOfMemory(
             "The flow's process reached its memory limit. Ask for a smaller batch size, or raise "
             "DARKROOM_JOBS__MEMORY_LIMIT_BYTES; then retry the job: it goes on from its last checkpoint."
         )
+    # EDQUOT is what a full quota of a user or of NFS says.
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
     return JobCannotSucceed(
@@ -258,6 +275,8 @@ def _says_out_of_memory(error: BaseException | None) -> bool:
 def limit_memory(limit_bytes: int) -> None:
     """Cap this process's data memory (bytes; 0: 70 % of the machine), so that too much is an error and not a kill."""
     limit = limit_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+    # Not RLIMIT_AS: that would also count mapped files and addresses that are only reserved, and torch has far more of
+    # those than of memory.
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard not in (-1, resource.RLIM_INFINITY):
         limit = min(limit, hard)

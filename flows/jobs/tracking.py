@@ -79,6 +79,7 @@ def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags
     if found is None:
         try:
             experiment_id = client.create_experiment(experiment)
+        # Another process has made it between the look and this.
         except MlflowException:
             found = client.get_experiment_by_name(experiment)
             if found is None:
@@ -86,6 +87,7 @@ def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags
             experiment_id = found.experiment_id
     else:
         experiment_id = found.experiment_id
+    # By our own tag, since a process that died between creating a run and writing its id down has left one.
     runs = client.search_runs([experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1, order_by=["start_time"])
     if runs:
         run_id = str(runs[0].info.run_id)
@@ -127,6 +129,8 @@ class TrackingRun:
         self._params: dict[str, str] = {}
         self._late_tags: dict[str, str] = {}
         self._files: list[tuple[str, bytes]] = []
+        # Two locks: the first guards the lists and is held for a moment, so that a training step never waits; the
+        # second is held while MLflow is asked, so that the thread and a flush do not send the same points.
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._wake, self._closed = threading.Event(), threading.Event()
@@ -150,6 +154,8 @@ class TrackingRun:
     def resume(self, points: Iterable[Point], *, up_to_step: int) -> None:
         """Take over the points of an earlier attempt, truncated to the checkpoint that this one starts from."""
         with self._lock:
+            # Steps behind the checkpoint are run again, and would stand in the chart twice: MLflow appends, it replaces
+            # nothing.
             self._points = [point for point in points if point.step <= up_to_step] + self._points
             self._sent = 0
 
@@ -159,6 +165,7 @@ class TrackingRun:
         with self._lock:
             self._points.extend(Point(name, float(value), step, now) for name, value in values.items())
             waiting = len(self._points) - self._sent
+        # A request costs 15 ms and more, a further point in one 0.2 ms: sending each as it comes could not keep up.
         if waiting >= SEND_POINTS:
             self._wake.set()
 
@@ -216,6 +223,7 @@ class TrackingRun:
             self._wake.wait(SEND_SECONDS)
             self._wake.clear()
             if not self._closed.is_set() and not self._send():
+                # A pause that `close` ends, so that a stop does not wait for MLflow to come back.
                 self._closed.wait(5.0)
 
     def _send(self) -> bool:
@@ -234,6 +242,8 @@ class TrackingRun:
             return
         run_id = find_or_create_run(self._client, self._experiment, self._job_id, self._tags)
         for name in self._client.get_run(run_id).data.metrics:
+            # What an earlier attempt sent although its answer was lost. Steps only grow, so the highest one says it
+            # all.
             history = self._client.get_metric_history(run_id, name)
             self._known_steps[name] = max(point.step for point in history)
         self._run_id = run_id
@@ -241,6 +251,7 @@ class TrackingRun:
     def _send_points(self) -> None:
         run_id = self._run_id or ""
         with self._lock:
+            # MLflow takes 1,000 metrics and 100 parameters in a batch.
             batch = self._points[self._sent : self._sent + 1000]
             params, self._params = self._params, {}
             tags, self._late_tags = self._late_tags, {}
@@ -254,6 +265,7 @@ class TrackingRun:
             )
         except MLFLOW_UNAVAILABLE:
             with self._lock:
+                # What came meanwhile is newer and wins.
                 self._params = {**params, **self._params}
                 self._late_tags = {**tags, **self._late_tags}
             raise
@@ -275,6 +287,7 @@ class TrackingRun:
                 parent = str(Path(path).parent)
                 self._client.log_artifact(self._run_id or "", str(local), None if parent == "." else parent)
             with self._lock:
+                # After it was sent: a failure leaves it in its place.
                 self._files.pop(0)
 
 
@@ -298,6 +311,7 @@ def register_version(
     try:
         client.create_registered_model(name)
     except MlflowException as error:
+        # Asking first would still race with another process.
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = client.create_model_version(
@@ -314,4 +328,5 @@ def register_version(
 def registry_name(model_name: str, model_id: int) -> str:
     """What MLflow's registry calls a model: its name without the signs a registry refuses, and its id."""
     plain = "".join(sign if sign.isalnum() or sign in "-_ ." else "-" for sign in model_name).strip()
+    # Names of models are not unique in the catalogue; the registry's have to be.
     return f"{plain} #{model_id}"

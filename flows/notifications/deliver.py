@@ -119,9 +119,11 @@ def send_all(stores: Stores, channels: Senders, workers: int, ends: float) -> in
 
 def send_next(stores: Stores, channels: Senders) -> bool:
     """Claim the longest due sending, try it and note how that went; returns whether there was one."""
+    # A claim has an end: a worker that dies leaves its sending to another one, and a slow one's result is then refused.
     sending = stores.database.run(sendings.claim(stores.settings.notifications.claim_seconds))
     if sending is None:
         return False
+    # Read after the claim, so that a reader who unsubscribes is heard until the last moment.
     endpoint, items = stores.database.run(_load(sending))
     reach(stores.settings, "sending-claimed")
     if endpoint is None:
@@ -132,12 +134,14 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         return True
     try:
         outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))
+    # A fault of ours is tried again like any other: a sealing key that is put back opens the address then.
     except DarkroomError as error:
         outcome = TemporaryFailure(f"{error}")
     except Exception as error:  # noqa: BLE001 - a sending that breaks its sender must not hold up the others
         _log().exception("sending %s broke its sender", sending.id)
         outcome = TemporaryFailure(f"{type(error).__name__}: {error}")
     reach(stores.settings, "sending-called")
+    # With patience: what was sent and is not written down is sent again when the claim runs out.
     run_with_retries(stores, partial(note, sending, endpoint, outcome))
     if isinstance(outcome, Sent):
         run_with_retries(stores, partial(_renew, stores, endpoint))
@@ -157,6 +161,8 @@ def note(sending: Sending, endpoint: Endpoint, outcome: Outcome) -> Script[None]
         case Sent():
             yield from sendings.end(sending, SendingState.SENT)
         case PermanentFailure(reason=reason):
+            # In the transaction that ends the sending: nothing else may go to an address that has just said no for
+            # good.
             yield from endpoints.suspend(endpoint.id, reason)
             yield from _give_up(sending, reason)
         case TemporaryFailure(reason=reason, after_seconds=after):
@@ -165,6 +171,7 @@ def note(sending: Sending, endpoint: Endpoint, outcome: Outcome) -> Script[None]
                 yield from _give_up(sending, reason)
             else:
                 _log().warning("sending %s, try %d, %s: %s", sending.id, sending.attempts, sending.channel, reason)
+                # The receiver may ask for more time than our own pause, never for less.
                 yield from sendings.again(sending, max(pause, after), reason)
 
 
@@ -179,6 +186,7 @@ def _load(sending: Sending) -> Script[tuple[Endpoint | None, list[SentItem]]]:
     items = yield from sendings.items(sending.id)
     if endpoint is None or (sending.endpoint_id is not None and sending.endpoint_id != endpoint.id):
         return None, items
+    # Only the question whether an address is its owner's may go to one that is not confirmed.
     wanted = EndpointState.UNCONFIRMED if sending.purpose is Purpose.CONFIRM else EndpointState.ACTIVE
     return (endpoint if endpoint.state is wanted else None), items
 

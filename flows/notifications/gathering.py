@@ -20,9 +20,12 @@ BATCH = 500
 
 def gather(now: datetime, debounce_seconds: float, limit: int = BATCH) -> Script[int]:
     """Decide about what is due at `now`, at most `limit` deliveries; returns how many. 0 also while another gathers."""
+    # A transaction lock that is tried, not waited for: two at once could tear a digest in two, and the other one
+    # gathers all.
     if not (yield from deliveries.gather_alone()):
         return 0
     found = yield from deliveries.due(now, limit)
+    # A batch that is not full holds all there is, so its last group is whole.
     if len(found) == limit:
         found = _whole_groups(found)
     unwanted = {one: reason for one in found if (reason := why_unwanted(one))}
@@ -69,6 +72,7 @@ def settled_at(bursts: Iterable[Due], pending: Iterable[Settling], wait: timedel
     settled: dict[Due, datetime] = {}
     for one in bursts:
         key, own = (one.reader, one.channel, _family(one.type)), one.created_at + wait
+        # A family's end is used only when it lies after this one came: one that was sent before takes no more.
         ends[key] = min(own, ends[key]) if key in ends and ends[key] >= one.created_at else own
         settled[one] = ends[key]
     return settled
@@ -84,6 +88,7 @@ def postponed_until(one: Due, now: datetime, settled: datetime | None) -> dateti
         moment = digest_time(one.frequency, one.zone, one.created_at)
     always = one.type in TYPES and TYPES[one.type].always
     if one.channel in INTERRUPTS and not always and one.quiet_from is not None and one.quiet_to is not None:
+        # Judged by the later of both times: what a burst puts off into the quiet hours must not wake anybody either.
         quiet = QuietHours(zone=one.zone, start=one.quiet_from, end=one.quiet_to)
         moment = quiet_until(quiet, max(moment, now)) or moment
     return moment if moment > now else None
@@ -96,6 +101,8 @@ def into_parcels(found: Iterable[Due], bursts: Collection[Due]) -> dict[UUID, li
     for one in found:
         family = (one.reader, one.channel, _family(one.type)) if one in bursts else one.id
         together[_group(one) if one.folds else family].append(one)
+    # Chosen before anything is sent: the id is what receivers know a repeat by, so it has to be there before the first
+    # try.
     return {uuid4(): message for message in together.values()}
 
 

@@ -41,6 +41,7 @@ def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUI
     key = f"{flow}:{number}"
     try:
         run = orchestrator.start(flow, key=key, name=key)
+    # Noted as a row, so that the next look stops at Postgres.
     except FlowPaused as error:
         database.run(pauses.add(error.flow, Switch.PREFECT))
         return None

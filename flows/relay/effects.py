@@ -110,6 +110,7 @@ class Effects:
         """Have the effects of what is due; returns whether there is more to do at once."""
         ends = time.monotonic() + TURN_SECONDS
         with self._refusals.turn():
+            # A claim counts a failure before the effect is tried, so an event that kills its relay is counted, too.
             for event_id in self._stores.database.run(outbox.give_up_deadly()):
                 log.error(
                     "event %d is given up: the relay died each time it tried it. When its cause is mended: darkroom "
@@ -138,6 +139,8 @@ class Effects:
     def _drain(self, ends: float) -> int:
         acted = 0
         while not self._stopping.is_set() and time.monotonic() < ends:
+            # Changes of the catalogue first and many at a time, then one other event, and again: neither waits for all
+            # of the other.
             self._claimed = changes = self._claim_changes()
             self._act_on_batch(changes)
             self._claimed = claimed = self._stores.database.run(self._claim())
@@ -164,6 +167,7 @@ class Effects:
             try:
                 for change in merged(cast(ChangeEvent, row.event()) for row in rows):
                     self.effect(change)
+                # After the effects: a relay that dies before repeats them, which is harmless by their keys.
                 self._stores.database.run(outbox.done(*ids))
                 self._refusals.forget(*ids)
                 return
@@ -173,6 +177,7 @@ class Effects:
             except Exception:  # noqa: BLE001, S110 - whichever it is says so by itself
                 pass
         for place, row in enumerate(rows):
+            # Those behind it: its own failure is `_act`'s to judge.
             with self._giving_back(rows[place + 1 :]):
                 self._act(row)
 
@@ -251,6 +256,7 @@ class Effects:
                 assert_never(event)
 
     def _start_flow_run(self, event: JobSubmitted) -> None:
+        # As it is now: the event may be replayed after days, and the job cancelled or at its next attempt.
         job = self._stores.database.run(jobs.get(event.job_id))
         if job.state is not JobState.SUBMITTED or job.attempt != event.attempt:
             return
@@ -260,6 +266,7 @@ class Effects:
     def _start_flow_run_of(self, job: Job) -> None:
         run = self._orchestrator.start(
             JOB_FLOWS[job.kind],
+            # A new attempt needs a new key: for the old one Prefect returns the old run, dead or not.
             key=f"{job.id}:{job.attempt}",
             name=f"{job.kind}-{str(job.id)[:8]}-{job.attempt}",
             parameters={"job_id": str(job.id), "attempt": job.attempt},
@@ -268,6 +275,7 @@ class Effects:
         self._refusals.prefect_worked()
         noted = self._stores.database.run(jobs.note_flow_run(job.id, job.attempt, run.id))
         log.info("job %s attempt %d: flow run %s", job.id, job.attempt, run.id)
+        # It was cancelled between the look and the start, when there was no flow run to cancel yet.
         if not noted:
             current = self._stores.database.run(jobs.get(job.id))
             if current.state is JobState.CANCELLED:

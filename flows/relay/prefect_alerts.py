@@ -59,11 +59,13 @@ class Firings:
                 run = self._run_of(firing)
                 state = run.state if run else None
                 wrong = _is_wrong(_name(firing).removeprefix(OURS), state, now - firing.occurred)
+                # Not noted as heard: it is judged again at the next look, until its state is final or it is old.
                 if wrong is None:
                     continue
                 if wrong and run and state:
                     lines.append(self._report(firing, run, state))
             self._heard.add(firing.id)
+        # What is not read any more needs no memory.
         self._heard &= {firing.id for firing in firings}
         return lines
 
@@ -75,6 +77,8 @@ class Firings:
         lines = f"now {state.name} {state.message or ''}".strip()
         detail = f"flow run {run.name} of {flow} ({run.id}), {lines}"
         log.error("alert: %s: %s", what, detail)
+        # The hour of the firing, not of this look: a relay that starts again has heard nothing yet and notifies nobody
+        # twice.
         key = f"alert:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
         notice = SystemNotice(title=f"Alert: {what}", text=detail, path="/health")
         self._database.run(notifications.tell_moderators(key, notice))
@@ -94,6 +98,7 @@ def _is_wrong(what: str, state: State[Any] | None, since: timedelta) -> bool | N
         return state.is_scheduled() and state.name == "Late"
     if not what.startswith(SILENT):
         return state.is_failed() or state.is_crashed()
+    # PrefectHQ/prefect#18653 and #21932: runs that had ended well were taken for silent.
     if state.is_crashed():
         return (state.message or "").startswith(CRASHED_BY_US)
     return None if not state.is_final() and since < UNDECIDED else False

@@ -45,6 +45,8 @@ class Relay:
     def run(self) -> None:
         """Work until told to stop."""
         duties = self.duties()
+        # Before the threads: a duty that is noted must be known, and one that never succeeds counts as late from here
+        # on.
         self._begin(duties)
         threads = [DutyThread(duty, self._stores.database, self.stopping) for duty in duties]
         for thread in threads:
@@ -58,6 +60,7 @@ class Relay:
         for duty, thread in zip(duties, threads, strict=True):
             if thread.is_alive():
                 log.info("%s was in the middle of a turn when the relay stopped", duty.name)
+                # From this thread, as its own may hang; what it has claimed is due again for the next relay.
                 duty.abandon()
 
     def duties(self) -> list[Duty]:

@@ -39,12 +39,15 @@ def run_with_retries(
 def task_retries(task: object, task_run: object, state: Any) -> bool:
     """Prefect's retry condition: only errors that pass by waiting are tried again."""
     try:
+        # The only way to the error: a failed state raises what the task raised.
         state.result()
     except BaseException as error:  # noqa: BLE001 - a condition judges whatever the task raised, and raises nothing
         return passes_by_waiting(error)
     return False
 
 
+# Of tasks, for what `with_retries` does not surround. Flows have no retries: Prefect would run one again in the same
+# process, and the relay starts a new attempt anyhow.
 STORE_RETRIES: dict[str, Any] = {
     "retries": 3,
     "retry_delay_seconds": [2, 10, 30],

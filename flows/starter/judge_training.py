@@ -87,6 +87,7 @@ def train_classifier(judge: Judge, views: Views, schedule: Schedule, *, seed: in
         losses = [cross_entropy(logit, answers[chosen, i]) for i, logit in enumerate(logits)]
         return torch.stack(losses).mean()
 
+    # A judge is frozen from its making on (`Judge.__init__`), so that nobody trains it by mistake.
     judge.classifier.train().requires_grad_(True)
     modules = {"classifier": judge.classifier}
     load_average(train(modules, loss_of, schedule, seed=seed, checkpoint=state / "classifier.safetensors"), modules)
@@ -146,6 +147,8 @@ def train_embedder(judge: Judge, pixels: Tensor, schedule: Schedule, *, seed: in
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randperm(groups, generator=generator)[: SUBJECTS_IN_BATCH // 8]
+        # Whole groups, so that each subject meets those that it can be taken for; strangers are told apart by their
+        # colour alone.
         rows = (chosen[:, None] * 8 + torch.arange(8)).flatten()
         images = roughen(to_range(pixels[rows].flatten(0, 1)), generator)
         return contrastive_loss(judge.embedder(images), rows.repeat_interleave(VIEWS_OF_SUBJECT))
@@ -165,6 +168,7 @@ def tell_apart(judge: Judge, *, queries: int, seed: int, ways: int = 8) -> float
     for _ in range(queries):
         rivals = rival_subjects(ways, rng, held_out=True)
         scenes = [SCENES[i] for i in rng.permutation(len(SCENES))]
+        # Nothing that is shown stands in the question's scene, which would give the answer away.
         shown = [picture_of(subject, scenes[1 + i % (len(scenes) - 1)], rng) for i, subject in enumerate(rivals)]
         pictures = [picture_of(rivals[0], scenes[0], rng), *shown]
         vectors = judge.embed(to_range(torch.stack([to_tensor(render(picture)) for picture in pictures])))

@@ -52,6 +52,7 @@ def render_views(count: int, seed: int) -> Views:
 
 def kept_views(state: Path, count: int, seed: int) -> Views:
     """`render_views`, with the pixels kept in the state folder for the next time."""
+    # Only the pixels, which take long to draw: what they show follows from the seed at once.
     kept = state / f"views-{seed}-{count}.safetensors"
     if kept.exists():
         pictures = tuple(random_picture(seed, index) for index in range(count))
@@ -101,6 +102,8 @@ def train_autoencoder(
     modules = {"autoencoder": autoencoder}
     load_average(train(modules, loss_of, schedule, seed=seed, checkpoint=state / "autoencoder.safetensors"), modules)
     autoencoder.eval()
+    # The scheduler's noise has unit variance, so latents must have it too: the share of noise at a step is relative to
+    # it.
     means, deviations = encode_views(autoencoder, views.pixels[:2000])
     spread = (means.var() + deviations.square().mean()).sqrt().item()
     autoencoder.register_to_config(scaling_factor=round(1.0 / spread, 5))
@@ -134,6 +137,7 @@ class Noising:
         """Latents (size, 4, 16, 16) drawn from the posterior and token ids (size, positions) of fresh captions."""
         chosen = _draw(len(self.pictures), size, generator)
         noise = torch.randn((size, *self.means.shape[1:]), generator=generator)
+        # From the step's own generator: captions are a part of what a resumed run has to repeat.
         rng = np.random.default_rng(int(torch.randint(0, 2**31, (1,), generator=generator)))
         words = [caption(self.pictures[i], rng) for i in chosen.tolist()]
         return self.means[chosen] + self.deviations[chosen] * noise, token_ids(self.tokenizer, words)

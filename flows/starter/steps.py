@@ -55,6 +55,7 @@ def _unpack(
 def write_checkpoint(path: Path, packed: dict[str, Tensor]) -> None:
     """Write a checkpoint whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Replaced in one step: a killed run must find the checkpoint of before, not half a new one.
     partial = path.with_suffix(".partial")
     save_file(packed, str(partial))
     os.replace(partial, path)
@@ -74,6 +75,7 @@ def train(
     loss_of: (step, generator seeded for that step) to a scalar loss.
     stop_at: leave after this step with the checkpoint written, as an interruption would."""
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    # Fused: one pass over the parameters instead of one for each operation of Adam.
     optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.01, fused=True)
     averages = {key: value.detach().clone() for key, value in _weights(modules).items()}
     step = 0
@@ -84,12 +86,14 @@ def train(
     while step < last:
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
+        # A prime larger than any number of steps, so that no step of one seed is a step of the next.
         loss = loss_of(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
+        # Early averages forget faster, or the random first weights would stay in them for hundreds of steps.
         _average(averages, modules, min(schedule.ema_decay, (1 + step) / (10 + step)))
         if step % 50 == 0:
             pace = (time.monotonic() - started) / (step - since)
@@ -103,6 +107,7 @@ def train(
 def _average(averages: dict[str, Tensor], modules: Mapping[str, nn.Module], decay: float) -> None:
     with torch.no_grad():
         for key, value in _weights(modules).items():
+            # Buffers of whole numbers have no average.
             if value.is_floating_point():
                 averages[key].lerp_(value, 1.0 - decay)
             else:

@@ -119,12 +119,14 @@ class StepBoundary(Callback):
             raise
         if self._termination.requested or done % recipe.checkpoint_every == 0 or done == recipe.steps:
             self._keep(pl_module, done)
+        # After the checkpoint: the next attempt goes on from this very step.
         if self._termination.requested:
             self._termination.raise_now()
         if done % recipe.sample_every == 0 or done == recipe.steps:
             self._watch.on_sample(done)
 
     def _keep(self, module: DreamBoothModule, step: int) -> None:
+        # The last step may be due for several reasons, and is written once.
         if step == self._kept_step:
             return
         file = self._work_folder / f"checkpoint-{step}.safetensors"
@@ -140,6 +142,7 @@ class StepBoundary(Callback):
             )
             self._checkpoints.keep(step, file)
         finally:
+            # Checkpoints have gigabytes, and the working folder has room for one.
             file.unlink(missing_ok=True)
         self._kept_step = step
 

@@ -85,6 +85,8 @@ def read_checkpoint(
         with torch.no_grad():
             parameter.copy_(tensors[f"weights/{name}"])
         state = optimizer.state[parameter]
+        # AdamW's own form: a float tensor, which the fused and the capturable one keep beside the parameter, others on
+        # the CPU.
         state["step"] = torch.tensor(float(step), device=_step_device(parameter, optimizer))
         for moment in moments:
             state[moment] = torch.empty_like(parameter).copy_(tensors[f"{moment}/{name}"])
@@ -108,6 +110,7 @@ def _verified(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]]:
             raise InvalidCheckpoint(
                 f"{path.name} belongs to recipe {metadata.get('recipe')}, not to {fingerprint}. Start the job again."
             )
+        # Over the tensors alone, so that it can stand in the header before them.
         if metadata.get("sha256") != payload_sha256(path):
             raise InvalidCheckpoint(f"the tensors of {path.name} do not match its own hash; an older one may be whole.")
         return int(metadata["step"]), read_tensors(path)
@@ -116,6 +119,7 @@ def _verified(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]]:
 
 
 def _parameters(groups: Iterable[ParameterGroup]) -> list[tuple[str, torch.nn.Parameter]]:
+    # By name, not by the order of groups: equal states are equal bytes.
     return sorted((name, parameter) for group in groups for name, parameter in group.parameters.items())
 
 

@@ -159,11 +159,13 @@ def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tupl
         boundary=lambda done, _: work.boundary("evaluate", done, total),
     )
     drawn: list[Image.Image] = []
+    # In the batches in which the base has drawn, so that rounding is no difference between the two.
     for start in range(0, len(wanted.prompts), wanted.batch_size):
         work.boundary("evaluate", len(wanted.prompts) + start, total)
         rows = slice(start, start + wanted.batch_size)
         drawn += draw_images(work.family, trained.components, wanted.prompts[rows], wanted.seeds[rows], wanted.sampler)
     base_images, tuned_images = (split_images(images, recipe.resolution) for images in (floor, drawn))
+    # The last of the set are of the plain class prompt.
     class_latents = encode_images(work.family, base, floor[-4:], recipe.resolution)
     drift = class_noise_drift(work.family, base, trained.components, class_latents, recipe.class_prompt)
     evaluation = measure(judge, photos, scenes, base_images, tuned_images, drift)
@@ -205,6 +207,7 @@ def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
 def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, samples: tuple[NewImage, ...]) -> None:
     """One transaction: version, files, images, job, event. Then MLflow's registry, which reconcile repairs."""
     job, recipe = work.job, work.recipe
+    # Before the job ends: an ended job's files are written by nobody.
     work.keep_metrics()
     new = TrainedVersion(
         model_name=work.request.model_name,
@@ -228,6 +231,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     job.reach("publish")
     get_run_logger().info("job %s published model version %d", job.id, version.id)
     try:
+        # After the version is committed: until then a new attempt needs them.
         work.checkpoints.prune(0)
     except StoreFailure as error:
         get_run_logger().warning("the job's checkpoints stay: %s", type(error).__name__)

@@ -56,6 +56,7 @@ def export_model(
     `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained.
     """
     folder = target / FOLDER
+    # A new attempt in the same process: what a cut-off export left may be half a file.
     shutil.rmtree(target, ignore_errors=True)
     rewritten = {family.layout.weight_files[name] for name in changed}
     for source in _model_files(components.folder):
@@ -139,6 +140,7 @@ def metadata(family: Family, recipe: TrainingRecipe, recipe_hash: str) -> dict[s
 def _model_files(folder: Path) -> Iterator[Path]:
     """The files of a base folder that belong to the pipeline: its index and the folders that the index names."""
     yield folder / "model_index.json"
+    # Sorted, since a folder's own order differs between machines. The judge measures the model and is no part of it.
     for part in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "judge"):
         yield from sorted(path for path in part.rglob("*") if path.is_file())
     if (folder / "darkroom.json").is_file():

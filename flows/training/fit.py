@@ -58,18 +58,22 @@ def fit(
         if start < recipe.steps:
             _run(module, start, StepBoundary(checkpoints, recipe_hash, watch or Watch(), Termination(), work_folder))
     finally:
+        # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()
     return changed
 
 
 def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:
+    # It announces devices and tips at INFO, once for each job.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = Trainer(
         accelerator="gpu" if module.components.device.type == "cuda" else "cpu",
         devices=1,
+        # An epoch is all the steps that are left.
         max_epochs=1,
         callbacks=[boundary],
         logger=False,
+        # Its checkpoints are pickles; `StepBoundary` writes ours.
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -80,6 +84,7 @@ def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:
     numbers = DataLoader(range(start, module.recipe.steps), batch_size=None, shuffle=False)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # torch deprecates what Lightning 2.6 uses to walk a batch.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         with torch.enable_grad():
             trainer.fit(module, numbers)

@@ -16,6 +16,7 @@ from flows.training.methods.protocol import ParameterGroup, Training
 from flows.training.optimizers.mapping import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 
+# diffusers' default for this example.
 MAX_GRADIENT_NORM = 1.0
 WARM_UP_STEPS = 10
 
@@ -99,6 +100,7 @@ class DreamBoothModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip all gradients together to norm 1 and keep the norm for the metrics."""
+        # Over all groups together, whatever Lightning's own setting says: it clips none by default.
         self.gradient_norm = float(nn.utils.clip_grad_norm_(_parameters(self.training_groups), MAX_GRADIENT_NORM))
 
     def _latents(self, draw: StepDraw, device: torch.device) -> Tensor:

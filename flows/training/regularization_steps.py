@@ -73,6 +73,7 @@ def fill_set(
     total = len(recipe.prompts)
     with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
         present = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
+        # The rows alone do not do: the bytes of a set that nobody asked for may have been swept.
         whole = [image.position for image in present if stores.blobs.exists(image.sha256)]
         done = len(whole)
 
@@ -102,6 +103,8 @@ def _workers(recipe: SamplingRecipe, settings: Settings) -> DaskWorkers:
 def _only_filler(database: Database, recipe: SamplingRecipe, check: Callable[[], None]) -> Generator[None]:
     name = sampled_sets.lock_name(recipe.fingerprint())
     while True:
+        # Tried again and again instead of waited for: while another process draws, this job must hear that it was
+        # cancelled.
         with database.session_lock(name) as held:
             if held:
                 yield

@@ -72,6 +72,7 @@ def request_training(
         availability=availability,
     )
     settings = load_settings()
+    # As the API does before it takes a job.
     check_free_space(settings)
     with open_stores(settings) as stores:
         job, new = run_with_retries(stores, lambda: _submit_as_owner(request, settings))
@@ -83,6 +84,7 @@ def request_training(
 
 def _submit_as_owner(request: TrainingRequest, settings: Settings) -> Script[tuple[Job, bool]]:
     owner = yield from accounts.owner()
+    # The same flow run again, by Prefect's retry button for one, is the same job.
     key = f"prefect-form:{flow_run.id}"
     seed = secrets.randbelow(2**31)
     return (yield from submit_training(request, owner.id, settings, seed=seed, idempotency_key=key))

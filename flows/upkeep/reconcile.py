@@ -54,6 +54,8 @@ ACCOUNTS = 1000
 def reconcile() -> list[str]:
     """Compare Postgres with the blob store, Prefect and MLflow; repair what is safe and report every difference."""
     log = run_logger("darkroom.reconcile")
+    # A run may take longer than the ten minutes between two: waiting for it, runs would pile up and hold the light
+    # pool.
     with open_stores(load_settings()) as stores, stores.database.session_lock(RECONCILE) as held:
         if not held:
             log.info("another run compares the stores")
@@ -93,6 +95,8 @@ def compare_stores(stores: Stores) -> Comparison:
     for compare in steps:
         try:
             findings += compare(stores)
+        # Not a finding: what could not be asked differs in nothing that is known, and the next run comes in ten
+        # minutes.
         except (StoreUnavailable, PrefectUnavailable):
             raise
         except Exception as error:  # a fault of ours: the flow fails with it once the others are made
@@ -108,6 +112,7 @@ def broken_invariants(stores: Stores, accounts: int | None = None) -> list[str]:
     `accounts`: about so many have their bytes summed. Raises StoreUnavailable.
     """
     faults: list[str] = []
+    # One statement each, so that one that takes too long is a finding by name and hides no other.
     for name in invariants.SENTENCES:
         try:
             faults += stores.database.run(invariants.broken(names=[name], accounts=accounts))
@@ -144,6 +149,7 @@ def reconcile_prefect(stores: Stores) -> list[str]:
     """Give a new attempt to jobs that fell silent or lost their flow run before it began."""
     database, jobs_settings = stores.database, stores.settings.jobs
     moved = [f"job {job.id} was silent: now {job.state}" for job in sweep_silent_jobs(database, jobs_settings)]
+    # Prefect's own client, which reads the environment: this runs inside a flow run, whose worker has signed in there.
     with get_client(sync_client=True) as prefect:
         replaced = replace_dead_flow_runs(database, Orchestrator(prefect), jobs_settings)
     return moved + [f"job {job.id} lost its flow run: now {job.state}" for job in replaced]

@@ -57,6 +57,7 @@ def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
 
 def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    # A killed process ends no run: MLflow shows it as running for ever.
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=500):
         job = _job_of(stores, run.data.tags.get(JOB_TAG))
         if job is not None and job.state in TERMINAL:
@@ -68,6 +69,7 @@ def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
 def _job_of(stores: Stores, tag: str | None) -> Job | None:
     """The job that a tracking run says it belongs to; None for a run of another installation, or of nobody."""
     try:
+        # MLflow may be shared: its other runs are not ours to end.
         return None if tag is None else stores.database.run(jobs.get(UUID(tag)))
     except (NotFound, ValueError):
         return None
@@ -85,6 +87,8 @@ def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
     known: dict[str, int] = {}
     for name in {point.name for point in points}:
         history = client.get_metric_history(run_id, name)
+        # Points of a name are sent in the order of their steps, so all after the last one are missing, and none before
+        # it.
         known[name] = max((point.step for point in history), default=-1)
     missing = [point for point in points if point.step > known[point.name]]
     for point in missing:

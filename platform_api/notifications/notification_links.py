@@ -25,6 +25,7 @@ from storage.signing import read_email_link
 
 Token = Annotated[str, Parameter(min_length=1, max_length=MAX_LENGTH, description="The signed part of the link.")]
 
+# No script: the token is in the address, and the page must be able to do nothing but post its button.
 _HEADERS = {"Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'"}
 _OPENS = Open("the link's signature says whose it is and what it does, and e-mail programs have no key")
 
@@ -78,6 +79,7 @@ class NotificationLinks(Controller):
         link = read_email_link(token, Unsubscribe, stores.settings.api.signing_keys)
 
         def script() -> Script[None]:
+            # A link in an old e-mail may name a type that there is no more.
             known = [kind for kind in link.types if kind in TYPES]
             if (yield from accounts.users(number=link.reader)) and known:
                 yield from preferences.say(link.reader, preferences.never(known, Channel.EMAIL))

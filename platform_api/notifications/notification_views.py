@@ -134,6 +134,7 @@ def read_wish(wish: PreferencesWish) -> tuple[list[Preference], Clocks]:
             faults["preferences"] = f"{channel} takes now or never; {digested} take digests too"
     if len(wanted) < len(wish.preferences):
         faults["preferences"] = "a type and channel stand twice"
+    # `ZoneInfo` opens a file by this name: only names from the list reach it.
     if wish.zone not in available_timezones():
         faults["zone"] = "must be an IANA time zone, for example Europe/Berlin"
     if (wish.quiet_from is None) != (wish.quiet_to is None):

@@ -54,6 +54,7 @@ class Components:
     @property
     def device(self) -> torch.device:
         """Where the UNet is."""
+        # Asked of the weights, not kept in a field: Lightning moves modules by itself.
         return next(self.unet.parameters()).device
 
     def to(self, device: torch.device) -> Components:

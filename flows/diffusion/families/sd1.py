@@ -55,10 +55,13 @@ class Sd1:
                 f"the model folder lacks {', '.join(missing)}. Save the model with "
                 "pipeline.save_pretrained(folder, safe_serialization=True), without a variant, and register it again.",
             )
+        # Safetensors only, because the other format is a pickle, and reading one runs what is in it. Local files only:
+        # a part that is missing must be refused here, not fetched from a hub that may have another version of it.
         options = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
         components = Components(
             folder=folder,
             tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            # transformers 5 calls it dtype, diffusers still torch_dtype.
             text_encoder=CLIPTextModel.from_pretrained(
                 folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
             ),
@@ -84,6 +87,7 @@ class Sd1:
 
     def identifier_tokens(self, components: Components, identifier: str) -> list[int]:
         """Token numbers of the identifier, without start, end or padding."""
+        # A word that is no token of its own is several, and may hold one twice; a row of the table is trained once.
         return sorted(set(components.tokenizer(identifier, add_special_tokens=False).input_ids))
 
     def token_embedding(self, components: Components) -> nn.Embedding:

@@ -18,6 +18,7 @@ class LocalBackend:
 
     def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
         """See backends/protocol.py. Raises WeightsRefused if the folder is not complete."""
+        # An attempt whose predecessor died after the last image: it needs no model, which takes seconds to load.
         if first >= recipe.count:
             return
         known = family_named(family)

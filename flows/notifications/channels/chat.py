@@ -72,6 +72,7 @@ class ChatSender:
         plugin.logger = logging.Logger("chat", logging.WARNING)
         plugin.logger.addHandler(heard)
         plugin.socket_connect_timeout = plugin.socket_read_timeout = self._seconds
+        # By default a long text is sent as it is, which a service may refuse.
         plugin.overflow_mode = OverflowMode.TRUNCATE
         messenger = Apprise(asset=self._asset)
         messenger.add(plugin)

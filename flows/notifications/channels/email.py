@@ -31,6 +31,7 @@ LINKS = "/api/v1/notifications"
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=select_autoescape(enabled_extensions=("html.jinja",)),
+    # A name that a template does not get is an error of ours, not an empty place in somebody's mail.
     undefined=StrictUndefined,
     trim_blocks=True,
     keep_trailing_newline=True,
@@ -68,6 +69,7 @@ class EmailSender:
                 server.send_message(mail, self._settings.sender, [message.address])
                 taken = True
         except smtplib.SMTPRecipientsRefused as error:
+            # There is one recipient.
             code, text = next(iter(error.recipients.values()))
             return _refused(code, text)
         except smtplib.SMTPDataError as error:
@@ -107,6 +109,7 @@ class EmailSender:
         mail["From"], mail["To"] = self._settings.sender, message.address
         mail["Date"] = format_datetime(message.created_at)
         mail["Message-ID"] = f"<{message.id}@{self._settings.sender.rpartition('@')[2]}>"
+        # RFC 3834: programs that answer by themselves, such as holiday notices, do not answer this.
         mail["Auto-Submitted"] = "auto-generated"
         match message.purpose:
             case Purpose.CONFIRM:
@@ -129,6 +132,7 @@ class EmailSender:
         types = tuple(sorted({item.type for item in message.items}))
         token = write_email_link(Unsubscribe(reader=message.reader, types=types), self._signing_keys)
         stop = f"{self._public_url}{LINKS}/unsubscribe?token={token}"
+        # Large mail providers ask for both headers of senders of many mails, and show a button for them.
         mail["List-Unsubscribe"] = f"<{stop}>"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         parts = [

@@ -51,6 +51,7 @@ class PushSender:
         """Push a message. 404 and 410 say that the subscription has ended (RFC 8030, 7.3)."""
         subscription = msgspec.json.decode(message.address, type=PushSubscription)
         address, (point, auth) = read_endpoint(subscription.endpoint), read_keys(subscription.keys)
+        # With a key for each message (RFC 8291, 3.1), unrelated to the one that signs.
         body: bytes = http_ece.encrypt(
             self.payload(message), private_key=ec.generate_private_key(ec.SECP256R1()), dh=point, auth_secret=auth
         )
@@ -75,6 +76,7 @@ class PushSender:
         whole = written(len(summary.text))
         if len(whole) <= MAX_BYTES:
             return whole
+        # Cut in characters, while the limit is of bytes of JSON: the longest that fits is looked for.
         too_long = bisect_right(range(len(summary.text)), MAX_BYTES, key=lambda length: len(written(length)))
         return written(max(0, too_long - 1))
 
@@ -85,6 +87,7 @@ class PushSender:
             "exp": int((self._now() + SIGNED_FOR).timestamp()),
             "sub": f"mailto:{self._settings.sender}",
         }
+        # A browser's subscription is bound to the key that it was made under; another signature is refused.
         key = push_key(self._settings, previous=message.sealed_before)
         return {
             "Authorization": Vapid02(key).sign(claims)["Authorization"],
@@ -92,6 +95,7 @@ class PushSender:
             "Content-Type": "application/octet-stream",
             "TTL": str(KEPT_SECONDS),
             "Urgency": _urgency(message),
+            # At most 32 characters of base64url (RFC 8030, 5.4): a UUID as text is too long.
             "Topic": base64.urlsafe_b64encode(message.id.bytes).decode().rstrip("="),
         }
 

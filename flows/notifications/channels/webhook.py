@@ -36,6 +36,7 @@ class WebhookSender:
         return post(self._transport, address, body, headers, who="the receiver", ended=(410,))
 
     def _headers(self, message: Message, body: bytes) -> dict[str, str]:
+        # The time of this try: receivers refuse old timestamps, and a retry may come after a day.
         identity, now = str(message.id), self._now()
         signatures = [Webhook(secret).sign(identity, now, body.decode()) for secret in message.secrets]
         return {

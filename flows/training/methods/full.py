@@ -15,6 +15,7 @@ from flows.diffusion.families.protocol import Components, Family
 from flows.training.methods.protocol import Method, ParameterGroup
 from storage.records.jobs.training import TrainingRecipe
 
+# torch's default for AdamW, which DreamBooth's original code and diffusers' example train with.
 WEIGHT_DECAY = 0.01
 
 

@@ -26,5 +26,6 @@ class MlflowStore:
 
     def erase(self, run: Run) -> None:
         """Erase a run for good: its artifacts first, then its rows."""
+        # Artifacts first: without its rows nobody would know where they are.
         get_artifact_repository(str(run.info.artifact_uri), self._server_url).delete_artifacts()
         self._store._hard_delete_run(run.info.run_id)  # pyright: ignore[reportPrivateUsage] - MLflow has no public way

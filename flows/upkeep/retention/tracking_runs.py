@@ -34,6 +34,7 @@ def delete_tracking_runs(sweep: Sweep, setting: str) -> None:
     try:
         for run_id in _old_runs(client, int(before.timestamp() * 1000)):
             sweep.check()
+            # Before the deletion, as MLflow tags no deleted run.
             client.set_tag(run_id, MARK, "deleted")
             client.delete_run(run_id)
             sweep.removed.count += 1
@@ -68,6 +69,7 @@ def _found(client: MlflowClient, experiments: list[str], wanted: str, view: int)
     found: list[Run] = []
     while experiments:
         page = client.search_runs(experiments, wanted, view, max_results=PAGE, page_token=token)
+        # A page token counts rows that match: deleting while paging would pass over others.
         found += page
         token = page.token
         if not token:
@@ -82,16 +84,19 @@ def _store_url(settings: Settings) -> str | None:
         return given
     if not settings.mlflow_is_embedded:
         return None
+    # SQLAlchemy 2.0 takes the bare scheme for psycopg2, which is not installed.
     return settings.embedded_postgres_url("mlflow").replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _erase(sweep: Sweep, client: MlflowClient, url: str) -> None:
     """Not by `mlflow gc`: whatever runs it is given, it erases every deleted experiment and logged model as well."""
+    # mlflow/mlflow#25563 would keep `mlflow gc` to the ids that it is given.
     marked = _found(client, list(_experiments(client)), f"tags.`{MARK}` = 'deleted'", ViewType.DELETED_ONLY)
     erased, server = 0, sweep.stores.settings.mlflow.url
     store = mlflow_store.MlflowStore(url, server) if marked else None
     for run in marked:
         sweep.check()
+        # Read again just before: somebody may have restored it since the search.
         if store is not None and _may_go(store.read(run.info.run_id)):
             store.erase(run)
             erased += 1
