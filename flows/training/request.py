@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
-from typing import Annotated, Literal
-from uuid import UUID
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
@@ -16,61 +17,51 @@ from storage.free_space import check_free_space
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
 from storage.postgres.jobs.submissions import submit_training
-from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingRequest
+from storage.records.jobs.training_fields import TrainingField, training_fields
 from storage.settings import Settings, load_settings
 from storage.stores import open_stores
 
 
+def with_training_fields(function: Callable[..., str]) -> Callable[..., str]:
+    """The function with a parameter for each field of a training request, which it is given by name.
+
+    Prefect makes the form of its page from the signature, and checks a run's parameters by it.
+    """
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if field.required else field.default,
+            annotation=_annotation(field),
+        )
+        for field in training_fields()
+    ]
+    described = cast(Any, function)
+    # The page shows what the docstring says of a parameter, and nothing of a pydantic field's own description.
+    lines = [f"    {field.name}: {field.description}" for field in training_fields()]
+    described.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Args:", *lines])
+    described.__signature__ = inspect.Signature(parameters, return_annotation=str)
+    described.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": str}
+    return function
+
+
+def _annotation(field: TrainingField) -> Any:
+    kind: Any = Literal[field.choices] if field.choices else field.kind
+    limits: dict[str, Any] = dict(field.limits)
+    described: Any = Annotated[kind, Field(**limits)]
+    return described | None if field.optional else described
+
+
 @flow(name="request-training")
-def request_training(
-    data_set_id: UUID,
-    class_word: Annotated[str, Field(min_length=1, max_length=64)],
-    base_model: Annotated[str, Field(min_length=1, max_length=64)] = "starter",
-    name: Annotated[str, Field(min_length=1, max_length=120)] | None = None,
-    identifier: Annotated[str, Field(min_length=1, max_length=32)] | None = None,
-    steps: Annotated[int, Field(ge=1, le=20_000)] | None = None,
-    batch_size: Annotated[int, Field(ge=1, le=64)] | None = None,
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None,
-    prior_loss_weight: Annotated[float, Field(ge=0, le=10)] | None = None,
-    method: TrainingMethod | None = None,
-    optimizer: TrainingOptimizer | None = None,
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None,
-    availability: Literal["Public", "Private"] = "Private",
-) -> str:
+@with_training_fields
+def request_training(**fields: Any) -> str:
     """Start a fine-tune of a subject as the owner of this platform; returns the job's id.
 
-    Args:
-        data_set_id: The uploaded photos (POST /api/v1/data-sets answers with it).
-        class_word: The noun of the subject, for example mug.
-        base_model: Name of a registered base model.
-        name: Name of the catalogue model; empty: identifier and class word.
-        identifier: The rare word for the subject; empty: the base model's own.
-        steps: Optimizer steps; empty: the base model's default.
-        batch_size: Instance images a step; empty: the base model's default.
-        learning_rate: UNet learning rate; empty: the base model's default.
-        prior_loss_weight: 0 trains without prior preservation; empty: the base model's default.
-        method: Which weights are trained; empty: the base model's default.
-        optimizer: How gradients become steps; empty: the base model's default.
-        seed: Same seed, same weights; empty: a random one.
-        availability: Who sees the result: everybody, or the owner alone until it is published.
+    What is left empty takes the base model's own default.
     """
-    request = TrainingRequest(
-        data_set_id=data_set_id,
-        class_word=class_word,
-        base_model=base_model,
-        name=name,
-        identifier=identifier,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        prior_loss_weight=prior_loss_weight,
-        method=method,
-        optimizer=optimizer,
-        seed=seed,
-        availability=availability,
-    )
+    request = TrainingRequest(**fields)
     settings = load_settings()
     # As the API does before it takes a job.
     check_free_space(settings)

@@ -33,6 +33,7 @@ UNDOCUMENTED = {"refresh_global_settings_context": {PREFECT}}
 PRIVATE_VARIABLES = ("PREFECT__", "_MLFLOW_")
 """How variables begin that a library's processes set for each other."""
 PUBLIC_OF_NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}
+PUBLIC_OF_ENUMS = {"_value_"}
 
 
 def is_private(name: str) -> bool:
@@ -48,7 +49,7 @@ def own_names(tree: ast.Module) -> set[str]:
 
 def private_attributes(tree: ast.Module) -> Iterator[str]:
     """Private attributes of objects that this file has not made its own."""
-    known = own_names(tree) | PUBLIC_OF_NAMED_TUPLES
+    known = own_names(tree) | PUBLIC_OF_NAMED_TUPLES | PUBLIC_OF_ENUMS
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in known:
             yield ast.unparse(node)

@@ -16,8 +16,8 @@ from deployments.client.photos import find_photos, upload_photos
 from deployments.client.responses import Base, JobResponse, Submitted, job_root
 from deployments.commands.jobs.following import display_for, follow_job
 from deployments.commands.jobs.results import report_training, tell_grid
+from deployments.commands.jobs.training_options import option_fields, with_training_options
 from storage.errors import DarkroomError
-from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 from storage.settings import load_settings
 
 SUBMIT_PATIENCE_SECONDS = 30.0
@@ -29,6 +29,7 @@ class UnknownClass(DarkroomError):
     code = "unknown_class"
 
 
+@with_training_options
 def train(
     photos: Annotated[
         Path, typer.Argument(metavar="PHOTOS", help="Folder with 3 to 6 photos of one subject, or a zip of them.")
@@ -37,24 +38,12 @@ def train(
         str, typer.Argument(metavar="CLASS_WORD", help="What the subject is, in one noun: mug, car, dog.")
     ],
     base: Annotated[str, typer.Option(help="Base model to start from; `darkroom base list` names them.")] = "starter",
-    name: Annotated[str | None, typer.Option(help="Name in the catalogue; again gives a new version.")] = None,
-    identifier: Annotated[str | None, typer.Option(help="The rare word that will mean the subject.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a job exactly.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Photos in one step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of the UNet.")] = None,
-    text_encoder_learning_rate: Annotated[float | None, typer.Option(help="0 keeps the text encoder.")] = None,
-    token_learning_rate: Annotated[float | None, typer.Option(help="Of the identifier; 0 keeps it.")] = None,
-    prior_loss_weight: Annotated[float | None, typer.Option(help="0 trains without prior preservation.")] = None,
-    regularization_count: Annotated[int | None, typer.Option(min=1, help="Images of the class to hold on to.")] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
-    sample_every: Annotated[int | None, typer.Option(min=1, help="Steps between sample images.")] = None,
-    method: Annotated[TrainingMethod | None, typer.Option(help="Which weights are trained.")] = None,
-    optimizer: Annotated[TrainingOptimizer | None, typer.Option(help="How gradients become steps.")] = None,
+    *,
     public: Annotated[bool, typer.Option("--public", help="Show the result to everybody; default: to you.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the picture grid.")] = Path(),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the job is submitted.")] = False,
+    **training: Any,
 ) -> None:
     """Fine-tune a base model on photos of a subject, and follow it to the catalogued model."""
     settings = load_settings()
@@ -64,25 +53,12 @@ def train(
     wanted = {
         "baseModel": base,
         "classWord": class_word,
-        "name": name,
-        "identifier": identifier,
-        "steps": steps,
-        "seed": seed,
-        "batchSize": batch_size,
-        "learningRate": learning_rate,
-        "textEncoderLearningRate": text_encoder_learning_rate,
-        "tokenLearningRate": token_learning_rate,
-        "priorLossWeight": prior_loss_weight,
-        "regularizationCount": regularization_count,
-        "checkpointEvery": checkpoint_every,
-        "sampleEvery": sample_every,
-        "method": method,
-        "optimizer": optimizer,
+        **{field.json_name: training[field.name] for field in option_fields()},
         "availability": "Public" if public else None,
     }
     with open_api(settings) as api:
         model = known_base(api, base, class_word)
-        typer.echo(cost_in_time(model, steps))
+        typer.echo(cost_in_time(model, training["steps"]))
         if not yes and sys.stdin.isatty() and not typer.confirm("Start?", default=True):
             raise typer.Exit(0)
         data_set = upload_photos(api, photos.resolve().stem, found.files)

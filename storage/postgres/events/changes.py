@@ -27,6 +27,6 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def since(snapshot: str | None, maximum: int) -> Query[Changes]:
-    """At maximum `maximum` changes since a snapshot; none for None, which begins the watch."""
+    """At most `maximum` changes since a snapshot; none for None, which begins the watch."""
     parameters: dict[str, Any] = {"since": snapshot, "maximum": maximum}
     return one(SQL["since"], parameters, Changes, "the snapshot")

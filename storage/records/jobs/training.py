@@ -30,14 +30,22 @@ _PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
 class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """What a client asks for. A field left out takes the base model's own default."""
 
-    data_set_id: UUID
+    data_set_id: Annotated[UUID, Meta(description="The uploaded photos; POST /api/v1/data-sets answers with it.")]
     class_word: Annotated[
         str, Meta(min_length=1, max_length=64, description="The noun of the subject.", examples=["mug"])
     ]
     base_model: Annotated[str, Meta(min_length=1, max_length=64, description="Name of a registered base model.")] = (
         "starter"
     )
-    name: Annotated[str, Meta(min_length=1, max_length=120, description="Name of the catalogue model.")] | None = None
+    name: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1, max_length=120, description="Name of the catalogue model; the same again adds a version."
+            ),
+        ]
+        | None
+    ) = None
     identifier: (
         Annotated[str, Meta(min_length=1, max_length=32, description="The rare word for the subject.")] | None
     ) = None
@@ -46,12 +54,13 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Annotated[int, Meta(ge=1, le=64, description="Instance images a step; as many regularization images join.")]
         | None
     ) = None
-    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0, description="UNet.")] | None = None
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0, description="Learning rate of the UNet.")] | None = None
     text_encoder_learning_rate: (
-        Annotated[float, Meta(ge=0.0, le=1.0, description="0 keeps the text encoder frozen.")] | None
+        Annotated[float, Meta(ge=0.0, le=1.0, description="Learning rate of the text encoder; 0 keeps it.")] | None
     ) = None
     token_learning_rate: (
-        Annotated[float, Meta(ge=0.0, le=1.0, description="The identifier's embedding; 0 keeps it.")] | None
+        Annotated[float, Meta(ge=0.0, le=1.0, description="Learning rate of the identifier's embedding; 0 keeps it.")]
+        | None
     ) = None
     prior_loss_weight: (
         Annotated[float, Meta(ge=0.0, le=10.0, description="0 trains without prior preservation.")] | None
@@ -67,7 +76,9 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     )
     method: Annotated[TrainingMethod, Meta(description="Which weights are trained.")] | None = None
     optimizer: Annotated[TrainingOptimizer, Meta(description="How gradients become steps.")] | None = None
-    seed: Seed | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Repeats a job exactly; random if left out.")] | None = (
+        None
+    )
     availability: Annotated[
         Literal["Public", "Private"] | None,
         Meta(description="Who sees the result: everybody, or you until you publish it; default Private."),
