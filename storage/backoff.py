@@ -50,6 +50,7 @@ def retried(
         timeout=patience_seconds,
         wait_initial=first_seconds,
         wait_max=longest_seconds,
+        # Jitter spreads callers that lost the same store at the same moment; otherwise all of them come back together.
         wait_jitter=first_seconds / 2,
     )
     for attempt in contexts:

@@ -31,11 +31,14 @@ class Batches(Generic[Item, Value]):
         answer: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._running is None:
+            # Kept in an attribute: the event loop itself holds only a weak reference to a task.
             self._running = asyncio.create_task(self._run())
         return await answer
 
     async def _run(self) -> None:
         while self._waiting:
+            # Taken out before the await: who asks while the batch is under way belongs to the next one, which begins
+            # later.
             batch, self._waiting = self._waiting[: self._maximum], self._waiting[self._maximum :]
             try:
                 values = await self._fetch_many([item for item, _ in batch])
@@ -47,4 +50,5 @@ class Batches(Generic[Item, Value]):
                 for (_, answer), value in zip(batch, values, strict=True):
                     if not answer.done():  # its request may have been given up
                         answer.set_result(value)
+        # No await lies between the last look at `_waiting` and this line, so nobody who asks in between is forgotten.
         self._running = None

@@ -18,6 +18,7 @@ class ByteCache(LRUCache[Key, Value]):
 
     def keep(self, key: Key, value: Value) -> None:
         """Keep a value. One larger than the whole cache is not kept; the value it was to replace is dropped too."""
+        # First: if the new value does not fit, the old one must not be given out as if it were still true.
         self.pop(key, None)
         if self.getsizeof(value) <= self.maxsize:
             self[key] = value

@@ -64,4 +64,5 @@ class EmbeddedServers:
         return self._valkey_url(f"{VALKEY_USER}:{secret}", VALKEY_DATABASE)
 
     def _valkey_url(self, login: str, database: int) -> str:
+        # Percent-encoded, because the path stands in a URL and a data folder may have any name.
         return f"unix://{login}@{quote(str(self.valkey_socket))}?db={database}"

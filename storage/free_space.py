@@ -28,10 +28,12 @@ class Volume:
 
     def free(self) -> int:
         """Bytes that we may still write there, or where it will be."""
+        # Before the first upload the folder is not there yet; the nearest folder above it lies on the same disk.
         folder = self.folder
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         found = os.statvfs(folder)
+        # Not f_bfree: that counts the blocks that the file system keeps for root, too.
         return found.f_bavail * found.f_frsize
 
 
@@ -43,6 +45,7 @@ def volumes(settings: Settings) -> tuple[Volume, ...]:
     if blobs.scheme in ("", "file", "local"):
         found.append(Volume("blobs", Path(unquote(blobs.path))))
     postgres = settings.data_folder / "postgres"
+    # Quoted as embedded_postgres_url writes it. A Postgres that is reached over TCP may be on another machine's disk.
     if quote(str(postgres), safe="/") in settings.postgres.url.get_secret_value():
         found.append(Volume("database", postgres))
     return tuple(found)
@@ -94,6 +97,7 @@ class FreeSpace:
             # Set before the look: whoever asks meanwhile is answered with what was found last, and takes no thread.
             self._kept_until = time.monotonic() + KEPT_SECONDS
             found = await asyncio.to_thread(shortage, self._settings)
+            # Only the change is logged: under the floor every piece of every upload asks.
             if bool(found) != bool(self._found):
                 _log_change(found)
             self._found = found

@@ -32,6 +32,7 @@ _SIGNS = ("drk_", "=", "://", "bearer ", "basic ")
 _SECRET = re.compile(
     r"(\bdrk_[A-Za-z0-9]+_"
     r"|[?&][\w-]*(?:token|signature|secret|password|credential|key)="
+    # The look-ahead wants an @ behind it: in http://host:8000/ what follows the colon is a port, no password.
     r"|://[^/\s:@]*:(?=[^@\s/]+@)"
     r"|\b(?:Bearer|Basic) )"
     r"[^\s&\"'@,;]+",
@@ -72,6 +73,7 @@ def _moment(record: logging.LogRecord) -> str:
     return f"{_second(int(record.created))}.{int(record.msecs):03}Z"
 
 
+# Lines of one second share its text. Two, because threads may still format lines of the second before.
 @lru_cache(2)
 def _second(unix: int) -> str:
     return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%dT%H:%M:%S}"
@@ -84,6 +86,7 @@ class JsonLines(logging.Formatter):
         """The line of a record."""
         head = {"time": _moment(record), "level": record.levelname, "logger": record.name}
         line = {**head, "message": without_secrets(record.getMessage()), **_event(record, self)}
+        # enc_hook: a field may hold anything; a line must not be lost because JSON does not know its type.
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
@@ -98,6 +101,7 @@ class TextLines(logging.Formatter):
         text = f"{_moment(record)} {record.levelname} {record.name}: {without_secrets(record.getMessage())}{fields}"
         if not exception and "\n" not in text and "\r" not in text:
             return text
+        # splitlines also knows the separators of Unicode, so text of a caller cannot begin a line that looks like ours.
         return " | ".join(line.strip() for line in f"{text}\n{exception}".splitlines() if line.strip())
 
 

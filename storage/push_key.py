@@ -25,6 +25,7 @@ def push_key(settings: NotificationSettings, *, previous: bool = False) -> ec.El
     """The private key, on P-256; for a subscription that was sealed under the previous key, that one's. Raises
     SealBroken when there is no sealing key."""
     derived = HKDF(SHA256(), _BYTES, salt=None, info=b"web push").derive(sealing_key(settings, previous=previous))
+    # 1 to the order minus 1: 0 is no private key.
     return ec.derive_private_key(int.from_bytes(derived, "big") % (_ORDER - 1) + 1, ec.SECP256R1())
 
 

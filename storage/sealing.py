@@ -59,4 +59,5 @@ class Seal:
 
 
 def _fernet(key: bytes) -> Fernet:
+    # A setting's key has any length; Fernet takes exactly 32 bytes, in URL-safe base64.
     return Fernet(base64.urlsafe_b64encode(hashlib.sha256(key).digest()))

@@ -19,6 +19,7 @@ def unknown_names(variables: Iterable[str], known: Collection[str]) -> dict[str,
 
     known: names of all settings, in upper case. Names are compared without regard to case, as settings are read.
     """
+    # pydantic-settings looks only for the names that it knows: it would pass over all others without a word.
     ours = {name.upper() for name in variables if name.upper().startswith(PREFIX)}
     return {name: _advice(name, known) for name in sorted(ours - set(known) - MARKS - OF_SERVERS)}
 

@@ -372,6 +372,7 @@ class RetentionSettings(BaseModel):
     def _keeps_something(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, int | float):
             return value
+        # Checked here and not by ge=: the message is to say what keeps everything, which is not 0.
         least = {"sampled_set_days": 7, "log_mib": 1}.get(
             info.field_name or "", 0.001 if isinstance(value, float) else 1
         )
@@ -402,6 +403,7 @@ class Settings(EmbeddedServers, BaseSettings):
     data_folder: Path = Field(
         default=Path("~/.darkroom"), description="The one folder in which the embedded platform keeps everything."
     )
+    # pydantic copies such a default for each instance, so what the validator below writes into a group stays its own.
     postgres: PostgresSettings = PostgresSettings()
     redis: RedisSettings = RedisSettings()
     blobs: BlobSettings = BlobSettings()
@@ -429,6 +431,7 @@ class Settings(EmbeddedServers, BaseSettings):
         self.mlflow.url = self.mlflow.url or self.mlflow.embedded_url
         self.mlflow.ui_url = self.mlflow.ui_url or self.mlflow.url
         self.api.public_url = self.api.public_url or f"http://{self.api.host}:{self.api.port}"
+        # After the URLs: which secrets the data folder holds depends on which servers are embedded.
         for (group, field), own in self.own_secrets().items():
             if not getattr(getattr(self, group), field).get_secret_value():
                 setattr(getattr(self, group), field, SecretStr(own))

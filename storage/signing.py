@@ -51,6 +51,7 @@ def write_token(value: msgspec.Struct, purpose: TokenPurpose, keys: SigningKeys)
 def read_token(token: str, kind: type[Token], purpose: TokenPurpose, keys: SigningKeys) -> Token:
     """The value of a token. Raises BadSignature for all but our own of this purpose and kind."""
     try:
+        # The alphabet of URL-safe base64 has no dot, so one says that itsdangerous wrote the token.
         if "." in token:
             content = base64_decode(_signer(purpose.name, keys).unsign(token))
         else:
@@ -84,6 +85,7 @@ def is_signed(link: Link, signature: str, keys: SigningKeys, now: int) -> bool:
     """Whether `signature` is ours for exactly this link, and its time (Unix seconds) is still to come."""
     if not keys or not signature or link.expires <= now:
         return False
+    # Ours were 64 hex digits; itsdangerous writes the same 32 bytes in 43 letters of base64.
     if len(signature) == _EARLIER_LINK_DIGITS:
         try:
             return _is_earlier(_LINK + b"\n" + link.content, bytes.fromhex(signature), keys)
@@ -99,6 +101,8 @@ def job_image_link(job_id: UUID, sha256: str, expires: int, keys: SigningKeys) -
 
 
 def _signer(purpose: bytes, keys: SigningKeys) -> Signer:
+    # The oldest first: itsdangerous signs with the last key of the list and reads under each. Key derivation and digest
+    # are named, because its defaults are a plain hash of salt and key ("django-concat"), and SHA-1.
     return Signer(keys.oldest_first, salt=purpose, key_derivation="hmac", digest_method=hashlib.sha256)
 
 

@@ -72,6 +72,7 @@ def open_stores(settings: Settings) -> Generator[Stores]:
     database, progress = Database(settings.postgres), ProgressWriter(settings.redis)
     search = _search_writer(settings, database)
     try:
+        # A put in a flow waits in its own thread; the API's needs the detour of `_renew_from_a_thread`.
         blobs = BlobStore(settings.blobs, renew=lambda sha256: database.run(orphans.renew(sha256)))
         yield Stores(settings, database, blobs, progress, search, Encoder(settings.search))
     finally:
@@ -96,6 +97,7 @@ async def open_async_stores(settings: Settings) -> AsyncGenerator[AsyncStores]:
         limiting, space = (rate_limits, failed_keys), FreeSpace(settings)
         yield AsyncStores(settings, database, blobs, progress, *limiting, models, watch, search, pools, space)
     finally:
+        # The database last: the search reader and the watch use it.
         pools.close()
         await reader.close()
         await watch.close()
@@ -117,6 +119,7 @@ def _renew_from_a_thread(database: AsyncDatabase) -> Callable[[str], object]:
         try:
             return called.result(RENEW_SECONDS)
         except TimeoutError as error:
+            # Otherwise the statement goes on, holding a connection, with nobody left who waits for it.
             called.cancel()
             raise StoreUnavailable(
                 f"Postgres does not answer within {RENEW_SECONDS:.0f} s. Try again later."

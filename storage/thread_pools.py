@@ -83,12 +83,15 @@ class ThreadPool:
 
     async def _begun(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
+        # With the context of the caller, so that lines that the thread logs have the request's id.
         thread = self._executor.submit(contextvars.copy_context().run, work)
 
         def leave(_: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: so is the room
                 loop.call_soon_threadsafe(self.room.leave)
 
+        # Not a `finally` around the await: a caller that is cancelled stops waiting, but its thread is still in use.
+        # The callback runs in that thread, and the room belongs to the loop.
         thread.add_done_callback(leave)
         return await asyncio.wrap_future(thread)
 

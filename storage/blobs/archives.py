@@ -22,8 +22,10 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 _ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 _JUNK_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _PIECE = 256 * 1024
+# Below this size a high ratio does no harm.
 _RATIO_COUNTS_FROM = 64 * 1024 * 1024
 _MAX_RATIO = 50
+# The end record and the local header, as APPNOTE.TXT of PKWARE lays them out (4.3.16 and 4.3.7).
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
 
@@ -67,6 +69,7 @@ def unpack_images(archive: Path, folder: Path, limits: ArchiveLimits) -> list[Un
             ValueError,
             NotImplementedError,
         ) as error:
+            # With a number it is the disk's own error, and no fault of the archive.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ArchiveRefused("broken", "The zip archive is damaged. Make it again.") from error
@@ -75,6 +78,7 @@ def unpack_images(archive: Path, folder: Path, limits: ArchiveLimits) -> list[Un
 def _check_ends(stream: BinaryIO, limits: ArchiveLimits) -> None:
     """Nothing before the first entry or after the last record, and a directory of a size that is worth parsing."""
     size = stream.seek(0, 2)
+    # Behind the end record only its comment may follow, whose length is a 16-bit number.
     stream.seek(max(0, size - _END.size - 65535))
     tail = stream.read()
     at = tail.rfind(b"PK\x05\x06")
@@ -82,12 +86,15 @@ def _check_ends(stream: BinaryIO, limits: ArchiveLimits) -> None:
         raise ArchiveRefused("not_a_zip", "The file is not a zip archive, or it was cut short. Make it again.")
     _, disk, start_disk, here, entries, directory_size, directory_start, comment = _END.unpack_from(tail, at)
     end = size - len(tail) + at
+    # Fields of nothing but ones say that the real value stands in a Zip64 record.
     if disk or start_disk or here != entries or 0xFFFF in (entries,) or 0xFFFFFFFF in (directory_size, directory_start):
         raise ArchiveRefused("unusual_zip", "Zip64 and split archives are not taken. Send the photos in smaller ones.")
+    # Twice, because macOS packs a `._` file beside each photo; the rest is for folders.
     maximum = 2 * limits.max_images + 200
     if entries > maximum:
         message = f"The archive has {entries:,} entries; at most {limits.max_images:,} images may be sent."
         raise ArchiveRefused("too_many_entries", message)
+    # zipfile reads the whole directory into memory; an entry needs 46 bytes and its name.
     if directory_size > (entries + 1) * 1024:
         raise ArchiveRefused("unusual_zip", "The archive's directory is larger than its entries need. Make it again.")
     stream.seek(0)
@@ -103,6 +110,7 @@ def _images(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipI
     images: list[zipfile.ZipInfo] = []
     for entry in opened.infolist():
         _check_name(entry)
+        # As file systems of macOS and Windows compare names: to them NFC and NFD, and both cases, are one file.
         folded = unicodedata.normalize("NFC", entry.filename.rstrip("/")).casefold()
         if folded in seen:
             raise ArchiveRefused(
@@ -122,6 +130,7 @@ def _images(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipI
 
 
 def _check_name(entry: zipfile.ZipInfo) -> None:
+    # Not `filename`: zipfile cuts that at a NUL and replaces separators, so the check would see another name.
     name = entry.orig_filename
     path = PurePosixPath(name)
     bad = (
@@ -135,6 +144,7 @@ def _check_name(entry: zipfile.ZipInfo) -> None:
     )
     if bad:
         raise ArchiveRefused("unsafe_name", f"{_shown(entry)} is not a plain relative name. Make the archive again.")
+    # The upper half holds the mode where a Unix system packed it; others leave 0 there.
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ArchiveRefused("not_a_file", f"{_shown(entry)} is a link or a device. Put the photo itself in.")
@@ -142,6 +152,7 @@ def _check_name(entry: zipfile.ZipInfo) -> None:
 
 def _check_kind(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
     suffix = PurePosixPath(entry.filename).suffix.lower()
+    # Bits 0, 6 and 13: encrypted, strongly encrypted, directory encrypted.
     if entry.flag_bits & 0x2041:
         raise ArchiveRefused("encrypted", f"{_shown(entry)} is encrypted. Make the archive without a password.")
     if suffix in _ARCHIVE_SUFFIXES:
@@ -171,11 +182,13 @@ def _check_layout(stream: BinaryIO, opened: zipfile.ZipFile) -> None:
             raise ArchiveRefused("broken", "The zip archive is damaged. Make it again.")
         mark, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
         name = stream.read(name_length)
+        # Bit 3: sizes and CRC follow the data, and the local header has zeros in their place.
         later = bool(flags & 0x08)
         same = (
             mark == b"PK\x03\x04"
             and method == entry.compress_type
             and flags & 0x0809 == entry.flag_bits & 0x0809
+            # Bit 11 says UTF-8; without it the format means code page 437.
             and name == entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
             and (later or (crc, packed, size) == (entry.CRC, entry.compress_size, entry.file_size))
         )
@@ -194,6 +207,7 @@ def _write(
             written = 0
             while piece := source.read(_PIECE):
                 written += len(piece)
+                # Counted while it unpacks: the sizes that the checks above relied on are the archive's own claims.
                 if written > left:
                     raise _over_budget(limits)
                 if written > min(entry.file_size, limits.max_image_bytes):

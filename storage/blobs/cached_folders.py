@@ -45,6 +45,7 @@ def use(blobs: BlobStore, files: Mapping[str, str], folder: Path) -> Path:
     for _ in range(TRIES):
         blobs.fetch_folder(files, folder)
         if folder in _held or _hold(folder):
+            # Its time of change is when it was used last, which is what `folders` sorts by.
             os.utime(folder)
             return folder
     raise StoreUnavailable(f"{folder} was deleted again and again while it was made. Try again in a few seconds.")
@@ -56,10 +57,12 @@ def _hold(folder: Path) -> bool:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return False
+    # Waits while somebody deletes the folder; the look afterwards finds out whether that is what happened.
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     if not is_at(descriptor, folder):
         os.close(descriptor)
         return False
+    # Never closed: the kernel frees the lock when the process ends.
     _held[folder] = descriptor
     return True
 
@@ -68,6 +71,7 @@ def folders(place: Path) -> list[CachedFolder]:
     """The whole folders in a place of the cache, the one used longest ago first."""
     now, found = time.time(), list[CachedFolder]()
     for entry in place.iterdir() if place.exists() else ():
+        # A dot begins what is still being made, or being deleted.
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         with suppress(FileNotFoundError):  # somebody deletes it at this moment

@@ -47,6 +47,7 @@ def take_name(temporary: Path, path: Path) -> bool:
     """
     make_folder(path.parent)
     try:
+        # A link fails where the name is taken; a rename would silently replace the other file.
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -60,6 +61,7 @@ def take_name(temporary: Path, path: Path) -> bool:
 
 def move(source: Path, target: Path) -> None:
     """Give bytes another name, as if they were new, unless it is taken: then they are the same ones. Raises OSError."""
+    # A sweep goes by a file's age: bytes that come back must not look a day old.
     os.utime(source)
     take_name(source, target)
     source.unlink(missing_ok=True)

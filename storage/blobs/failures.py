@@ -29,6 +29,7 @@ def failures_of(filesystem: Any) -> tuple[type[Exception], ...]:
     """What an fsspec file system raises when it cannot do as asked. S3's client has errors of its own."""
     protocol = cast(str | tuple[str, ...], filesystem.protocol)
     if "s3" in ((protocol,) if isinstance(protocol, str) else protocol):
+        # Imported only here: without S3 botocore need not be installed.
         return OSError, cast(type[Exception], import_module("botocore.exceptions").BotoCoreError)
     return (OSError,)
 

@@ -29,6 +29,8 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "I64", "I
 """Element types of weights; the whole numbers are for counters such as position_ids."""
 
 _PRECISIONS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
+# Keys and values of cross-attention read the text vectors, so their second length tells one family from another. Of a
+# LoRA it is the lower half (down, A) that reads them.
 TEXT_IN = re.compile(r"(?:attn2[._]to_[kv])(?:\.weight|\.lora_(?:down|A)(?:\.\w+)?\.weight|\.lora\.down\.weight)$")
 
 
@@ -71,6 +73,7 @@ CLIP = r"(text_model\.)?(embeddings|encoder|final_layer_norm)\..+"
 
 _LDM_UNET = r"model\.diffusion_model\.(time_embed|label_emb|input_blocks|middle_block|output_blocks|out)\.[\w.]+"
 _LDM_VAE = r"first_stage_model\.(encoder|decoder|quant_conv|post_quant_conv|loss|model_ema)\.[\w.]+"
+# What training scripts leave in a checkpoint beside the weights: averages, schedules, embedding managers.
 _LDM_REST = (
     r"model_ema\.\w+|betas|logvar|lvlb_weights|scale_factor|denoiser\.sigmas|posterior_\w+"
     r"|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?|embedding_manager\.[\w.]+"
@@ -177,6 +180,8 @@ def check_model_file(
             raise WeightsRefused("name", f"{own} holds a tensor with a name that is not plain: '{shown}'.")
     known = FAMILIES.get(family)
     part = _PART_OF_MODEL.get(model) if file in _WHOLE else _PART_OF_FILE.get(file)
+    # A family or a part without a layout is taken on the generic rules, and the catalogue says that no more was
+    # checked.
     checked = Checked.STRUCTURE
     if known is not None and part is not None:
         _check_family(own, facts, family, known, known.parts[part])
@@ -189,6 +194,7 @@ def _check_family(name: str, facts: WeightsFacts, family: str, known: FamilyFile
     fitting = [layout for layout, stranger in strangers.items() if stranger is None]
     if not fitting:
         wanted = " or ".join(layout.what for layout in layouts)
+        # Of the first layout alone: one reason is enough to look at the file.
         reason = next(iter(strangers.values()))
         raise WeightsRefused(
             "family",

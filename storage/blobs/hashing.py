@@ -16,6 +16,7 @@ from blake3 import blake3
 from storage.blobs.weights import LENGTH_BYTES
 from storage.records.catalog.catalog import FileHashes
 
+# AutoV1 is of the 64 KiB that begin at 1 MiB, as the first web UIs hashed checkpoints.
 AUTO_V1_BEGIN = 0x100000
 AUTO_V1_END = 0x110000
 PIECE = 1024 * 1024
@@ -53,11 +54,13 @@ class ModelHasher:
         self._sha256.update(piece)
         self._blake3.update(piece)
         self._crc32 = zlib.crc32(piece, self._crc32)
+        # A view, so that the slices copy nothing.
         view = memoryview(piece)
         self._auto_v1.update(view[max(0, AUTO_V1_BEGIN - begin) : max(0, AUTO_V1_END - begin)])
         if len(self._start) < LENGTH_BYTES:
             self._start += piece[: LENGTH_BYTES - len(self._start)]
         if len(self._start) == LENGTH_BYTES:
+            # AutoV3 is of the tensors alone: the header, which holds the metadata, may be edited without changing it.
             data_begin = LENGTH_BYTES + int.from_bytes(self._start, "little")
             self._auto_v3.update(view[min(len(piece), max(0, data_begin - begin)) :])
 

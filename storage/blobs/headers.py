@@ -38,6 +38,7 @@ DTYPE_BITS: Mapping[str, int] = MappingProxyType(
 )
 """Bits of one element, by the format's name of the type."""
 
+# Possessive quantifiers (*+, ++) never go back: a hostile header costs time that grows with its length, no faster.
 _TOKEN = re.compile(rb'[ \t\r\n]*+(?:("(?:[^"\\\x00-\x1f]++|\\.)*+")|(\d{1,19}+)|([{}\[\]:,]))', re.DOTALL)
 _PADDING = re.compile(rb"[ \t\r\n]*+")
 _STRING = msgspec.json.Decoder(str)
@@ -73,6 +74,7 @@ class HeaderReader:
         """All tensors by name; the metadata is then in `metadata_keys` and `metadata`."""
         tensors: dict[str, TensorFacts] = {}
         seen_metadata = False
+        # One more, for the metadata.
         for key in self._members(MAX_TENSORS + 1):
             if key == "__metadata__":
                 if seen_metadata:
@@ -90,6 +92,8 @@ class HeaderReader:
     def _read_metadata(self) -> None:
         left = MAX_KEPT_METADATA_BYTES
         for key in self._members(MAX_METADATA_ENTRIES):
+            # JSON parsers keep the first or the last of two equal keys, each as it likes: they would read two different
+            # files.
             if key in self.metadata_keys:
                 raise self._refusal("duplicate", f"metadata key '{key[:80]}' comes twice")
             self.metadata_keys.add(key)
@@ -128,6 +132,7 @@ class HeaderReader:
     def _members(self, maximum: int) -> Iterator[str]:
         """The keys of an object, one at a time; the caller takes each value before it asks for the next key."""
         self._mark(b"{")
+        # Only here may an object end without a key: after a comma one must follow.
         if self._next_is(b"}"):
             return
         for _ in range(maximum):

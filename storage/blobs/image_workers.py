@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 from storage.blobs.failures import STAGING, store_error
 from storage.errors import ImageRefused, StoreUnavailable
 
+# Of address space (RLIMIT_AS): the interpreter and its libraries count, too, not the pixels alone.
 MEMORY_LIMIT_BYTES = 1536 * 1024 * 1024
 SECONDS_EACH = 30.0
 _PROJECT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ class ImageWorkers:
         self.count, self.started = count, 0
         self._children: set[_Child] = set()
         self._closed = False
+        # Last in, first out: the child that worked last is warm, and those that load never needs are never started.
         self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(count):
             self._idle.put(None)
@@ -60,6 +62,7 @@ class ImageWorkers:
     def _new_child(self) -> _Child:
         if self._closed:
             raise StoreUnavailable("The server stops. Send the image again in a few seconds.")
+        # Those that died are dropped here, or the set would grow with each image that killed its child.
         self._children = {child for child in self._children if child.alive}
         child = _Child(self._memory)
         self._children.add(child)
@@ -89,8 +92,12 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=_PROJECT,
+            # Nothing of our environment: the child decodes bytes of strangers and needs none of our secrets. Each
+            # malloc arena reserves 64 MiB of the address space that RLIMIT_AS counts, so there are two.
             env={"PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"},
+            # Ctrl-C in the server's terminal goes to its whole process group, and would kill children at work.
             start_new_session=True,
+            # poll asks the kernel: a line that Python had buffered already would never show as readable.
             bufsize=0,
         )
         self.alive = True

@@ -31,6 +31,7 @@ MAX_RATIO = 16
 def canonicalise(source: Path, target: Path, max_pixels: int) -> CanonicalImage:
     """Write the canonical PNG of `source` to `target`. Raises ImageRefused with a stable reason."""
     with source.open("rb") as stream, warnings.catch_warnings():
+        # Pillow only warns of an image that is far too large or half broken, and would go on.
         warnings.simplefilter("error")
         # Metadata that we drop anyway: phones write it wrongly now and then, and the picture is whole.
         warnings.filterwarnings("ignore", message="Image appears to be a malformed MPO")
@@ -49,12 +50,14 @@ def canonicalise(source: Path, target: Path, max_pixels: int) -> CanonicalImage:
             raise ImageRefused("too_much_memory", "needs too much memory to open; export it smaller") from error
         except (OSError, SyntaxError, ValueError, struct.error, EOFError, Warning) as error:
             raise ImageRefused("broken", "is damaged or cut short; export it again") from error
+    # A fixed level, and a fast one: the name of a blob is the hash of these bytes.
     canonical.save(target, format="PNG", compress_level=1)
     return CanonicalImage(canonical.width, canonical.height, target.stat().st_size, blurhash_of(canonical))
 
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:
     _check_size(image.width, image.height, max_pixels)
+    # Not JPEG: phones write several frames into one (MPO), and the first is the photo.
     if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
         raise _animated(str(image.format))
 
@@ -102,9 +105,12 @@ def _canonical(image: Image.Image) -> Image.Image:
     image.seek(0)
     image.load()
     turned = ImageOps.exif_transpose(image)
+    # Before the profile is applied: it describes the colours, and alpha has to be gone by then.
     opaque = _as_rgb(turned)
+    # A profile of a grey or CMYK image does not fit pixels that are RGB by now.
     if isinstance(profile, bytes) and turned.mode in ("RGB", "RGBA", "P"):
         opaque = _as_srgb(opaque, profile)
+    # A new image has no `info`: Pillow would write what it knows of the old one, GPS and all, into the PNG.
     plain = Image.new("RGB", opaque.size)
     plain.paste(opaque)
     return plain
@@ -134,6 +140,7 @@ def _as_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 def serve(requests: BinaryIO, answers: BinaryIO, memory_limit_bytes: int) -> None:
     """What a child does: one JSON line in, one out, until the parent is gone."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+    # A core dump would hold somebody's photo.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(5)
     for line in requests:

@@ -44,6 +44,7 @@ def _format(reason: str, looks: bytes, what: str, advice: str) -> OtherFormat:
 _UNPACK = "Unpack it and give the .safetensors file inside."
 _AGAIN = "Open the address in a browser, see what it says, and get the file again."
 
+# The first that matches counts: what says more stands before what says less, and weak marks (JSON, protobuf) last.
 _FORMATS: Sequence[OtherFormat] = (
     _format("empty", rb"\Z", "is empty", "Get it again; the program that made it may still be writing."),
     _format(
@@ -66,6 +67,8 @@ _FORMATS: Sequence[OtherFormat] = (
     ),
     _format(
         "torch_legacy",
+        # A pickle of torch's magic number 0x1950a86a20f9469cfc6c, with which torch.save began before it wrote zip
+        # archives.
         rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.",
         "is an old torch.save file: pickles, which can run code",
         CONVERT_FILE,
@@ -86,6 +89,7 @@ _FORMATS: Sequence[OtherFormat] = (
     ),
     _format(
         "gguf",
+        # The older ones wrote their magic number in little-endian order, so its letters stand backwards.
         rb"GG(UF|ML|JT|LA)|[fl]mgg|tjgg",
         "is a GGUF file, quantised for llama.cpp and its kin",
         "Give the safetensors file that it was made from.",

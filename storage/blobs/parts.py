@@ -46,6 +46,8 @@ class PartialUpload:
                 raise EOFError(f"{facts.st_size:,} of {received:,} bytes are left")
             if facts.st_nlink > 1:
                 self._own(received)
+            # Unbuffered, so that `sync` has nothing of ours to flush; not for appending, since unacknowledged bytes are
+            # cut off.
             self._stream = self.path.open("r+b", buffering=0)
             self._stream.truncate(received)
             self._stream.seek(received)
@@ -57,6 +59,7 @@ class PartialUpload:
         """Append bytes. Raises DiskFull, StoreUnavailable."""
         view = memoryview(piece)
         try:
+            # An unbuffered write may take less than it is given.
             while view:
                 view = view[self._opened().write(view) :]
         except OSError as error:
@@ -135,6 +138,7 @@ class PartialUploads:
             except BlockingIOError as error:
                 message = f"Another request sends bytes of upload {identity}. Ask for its offset, then go on there."
                 raise UploadBusy(message) from error
+            # It may have been removed between the opening and the lock.
             if not is_at(descriptor, folder):
                 raise NotFound(f"Nothing of upload {identity} is on this machine.")
             with PartialUpload(folder / _BYTES) as part:

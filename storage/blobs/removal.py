@@ -39,6 +39,7 @@ class BytesRemoval:
             with named(self.failures):
                 was_there = self._remove()
             yield
+        # Also for a cancellation or SystemExit: no matter why the block ends, the bytes have to come back.
         except BaseException:
             if was_there:
                 self._put_back()

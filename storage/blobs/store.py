@@ -86,6 +86,7 @@ class BlobStore:
         nobody may write to it from then on. Raises BlobCorrupted when it has other bytes by now, DiskFull,
         StoreUnavailable."""
         size = path.stat().st_size
+        # The look first: bytes that are there have to be renewed before a row may name them.
         if self._found(sha256) or (self._local and self._link(path, sha256)):
             return Blob(sha256, size)
         blob = self.put_file(path)
@@ -126,6 +127,7 @@ class BlobStore:
 
         Raises BlobMissing, BlobCorrupted, DiskFull, StoreUnavailable.
         """
+        # A name of its own: two processes may fetch the same blob into one folder.
         temporary = target.with_name(f".{target.name}.{uuid4().hex}")
         digest = hashlib.sha256()
         try:
@@ -154,6 +156,8 @@ class BlobStore:
             for path, sha256 in files.items():
                 self.fetch(sha256, building / path)
             try:
+                # A rename replaces no folder that holds something: where another process was first, its folder is as
+                # good.
                 building.rename(folder)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -190,6 +194,7 @@ class BlobStore:
 
     def list(self) -> Iterator[StoredBlob]:
         """Every blob there is, in the order of their names; unfinished writes are left out. Raises StoreUnavailable."""
+        # On a disk a folder that is missing costs nothing to ask for.
         present = None if self._local else self._present_folders()
         for prefix in PREFIXES:
             if present is None or prefix in present:
@@ -277,10 +282,13 @@ class BlobStore:
         try:
             with named(self._failures):
                 if self._local:
+                    # Taken, so it is asked for like any bytes that are there. If a sweep deleted them meanwhile, the
+                    # name is free again.
                     while not take_name(Path(temporary), Path(path)):
                         if self._found(sha256):
                             break
                 elif not self._found(sha256):
+                    # Object stores know no rename; a copy appears there whole or not at all.
                     self._fs.cp_file(temporary, path)
         finally:
             with suppress(*self._failures):  # what stays is swept a day later

@@ -47,5 +47,6 @@ def facts_at(filesystem: Any, path: str) -> Mapping[str, Any] | None:
 
 def modified_at(facts: Mapping[str, Any], now: float) -> float:
     """When a file was last written (Unix seconds); file systems name it differently. Unknown: `now`."""
+    # Unknown counts as just now: bytes of unknown age are never old enough to be swept.
     value = next((facts[name] for name in ("mtime", "LastModified", "created") if name in facts), now)
     return value.timestamp() if isinstance(value, datetime) else float(cast(float, value))

@@ -32,6 +32,7 @@ class UnfinishedBlob:
         try:
             if error is None and self._local:
                 self._stream.flush()
+                # Before it gets its name: after a power cut a name without its bytes would pass for a whole blob.
                 os.fsync(self._stream.fileno())
             self._stream.close()
         except self._failures as failed:

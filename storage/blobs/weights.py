@@ -96,6 +96,7 @@ def check_start(name: str, start: bytes, size: int) -> int:
 
 def _read(name: str, stream: BinaryIO, size: int) -> WeightsFacts:
     header_bytes = check_start(name, stream.read(START_BYTES), size)
+    # The length was checked against the size: no more is read than the file has, whatever it claims.
     stream.seek(LENGTH_BYTES)
     header = stream.read(header_bytes)
     _refuse_what_is_not_utf8(name, header)
@@ -121,6 +122,7 @@ def _refuse_what_is_not_utf8(name: str, header: bytes) -> None:
 
 def _refuse_gaps_and_overlaps(name: str, tensors: Mapping[str, TensorFacts], data_bytes: int) -> None:
     reached = 0
+    # By the end, too: an empty tensor has no bytes, and stands before the one that begins where it does.
     for key, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != reached:
             what = "overlaps another" if tensor.begin < reached else f"leaves {tensor.begin - reached:,} bytes unowned"

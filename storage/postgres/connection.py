@@ -118,15 +118,20 @@ def column(statement: str, parameters: Mapping[str, Any], kind: type[R]) -> Quer
 
 
 def _connection_options(settings: PostgresSettings) -> dict[str, Any]:
+    # As options of the connection, not by SET: they cost no round trip, and RESET comes back to them.
     options = (
         f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)} "
         f"-c lock_timeout={int(settings.lock_timeout_seconds * 1000)} "
         "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
     )
+    # autocommit: psycopg would otherwise begin a transaction with the first statement, and a connection that listens or
+    # holds a session lock would idle in it until the time-out above ends it.
     return {"row_factory": dict_row, "autocommit": True, "options": options, "connect_timeout": 5}
 
 
 def _check(connection: psycopg.Connection[DictRow]) -> None:
+    # An empty statement is the cheapest round trip. Without the check the pool gives out connections that a restart of
+    # Postgres has ended, and each of them fails one request.
     connection.execute("")
 
 
@@ -183,6 +188,7 @@ class Database:
         self._pool = ConnectionPool[psycopg.Connection[DictRow]](
             self._url,
             kwargs=_connection_options(settings),
+            # 0: many processes open a database and use it rarely; each idle connection is a process of the server.
             min_size=0,
             max_size=settings.pool_size,
             timeout=10,
@@ -215,6 +221,7 @@ class Database:
 
     def _rows(self, connection: psycopg.Connection[DictRow], query: Query[Any]) -> Rows:
         if query.copied is None:
+            # Ignored: psycopg types a statement as LiteralString, against SQL built from input. Ours is read from .sql.
             cursor = connection.execute(query.statement, query.parameters, binary=query.binary)  # pyright: ignore[reportArgumentType, reportCallIssue]
             return cursor.fetchall() if cursor.description else []
         with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -281,6 +288,7 @@ class AsyncDatabase:
 
     async def open(self) -> None:
         """Start the pool. It keeps trying when Postgres is not there yet."""
+        # Not waited for: the API starts, and answers what needs no Postgres, while that is unavailable.
         await self._pool.open(wait=False)
 
     async def run(self, script: Runnable[T]) -> T:
@@ -297,6 +305,8 @@ class AsyncDatabase:
     async def _run_once(self, script: Query[T] | Script[T]) -> T:
         try:
             async with (
+                # Before the pool: its own time-out cannot tell a pool that is in use from a Postgres that does not
+                # answer, and load balancers took busy processes out for it. Whoever waits for the room is also counted.
                 self.room.place(),
                 self._pool.connection() as connection,
                 _transaction(connection, script),

@@ -34,6 +34,7 @@ AGAIN_SECONDS = (0.01, 0.05, 0.2)
 """How long to wait before a transaction that met a conflict is run again, each time: about as long as another takes.
 
 Not storage.backoff's `retried`: the sync and the async driver share this table, and each repeats a script's maker."""
+# The time-out of an idle transaction is an InternalError to psycopg (class 25), so it is named by itself.
 FAILURES = (psycopg.OperationalError, psycopg.InterfaceError, refusals.IdleInTransactionSessionTimeout, PoolTimeout)
 """What the driver raises when the statement or the data are not at fault."""
 
@@ -69,12 +70,14 @@ def named(error: Exception, settings: PostgresSettings) -> Exception:
                 f"Another transaction held what this one needs for over {settings.lock_timeout_seconds:g} s; nothing "
                 "was saved. Try again in a few seconds."
             )
+        # Named before the classes: its code, 57014, is of class 57, which otherwise means that waiting helps.
         case refusals.QueryCanceled():
             return StatementTimeout(
                 f"Postgres cancelled a statement: the limit is {settings.statement_timeout_seconds:g} s. Nothing was "
                 "saved. Trying the same again takes as long: ask for less, or have the operator look at what keeps "
                 "Postgres busy."
             )
+        # 53400 is what a statement meets that needs more temporary files than temp_file_limit allows.
         case refusals.DiskFull() | refusals.ConfigurationLimitExceeded():
             return DiskFull(
                 f"Postgres has no room left ({error.sqlstate}); nothing was saved, and reading works as before. The "
@@ -87,6 +90,7 @@ def named(error: Exception, settings: PostgresSettings) -> Exception:
 def _unavailable(error: Exception) -> StoreFailure | Exception:
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if (
+        # No SQLSTATE: the connection broke, or was never made, so the server could not say anything.
         state is None
         or state.startswith(_PASSING_CLASSES)
         or isinstance(error, refusals.IdleInTransactionSessionTimeout)

@@ -16,6 +16,7 @@ RECONCILE = "reconcile"
 
 def lock_number(name: str) -> int:
     """The advisory lock number (signed 64 bits) of a name."""
+    # Not hash(): Python salts it, so that each process would lock another number.
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 

@@ -32,7 +32,7 @@ from storage.postgres.lookup_tables import fill
 log = logging.getLogger("darkroom.migrations")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-_MIGRATION_LOCK = 0x6461726B
+_MIGRATION_LOCK = 0x6461726B  # "dark" in ASCII
 
 RESTORING = "public.darkroom_restoring"
 """The table that is in a database for as long as `darkroom restore` fills it."""
@@ -154,6 +154,7 @@ def migrate(
         connection.execute(
             "create table if not exists schema_migrations (name text primary key, ran_at timestamptz default now())"
         )
+        # Read under the lock: another starter may have run some of them meanwhile.
         done = {row[0] for row in connection.execute("select name from schema_migrations")}
         for file in sorted(folder.glob("*.sql")):
             if file.stem in done:
@@ -220,6 +221,7 @@ def _in_transaction(connection: psycopg.Connection[Any], migration: Migration) -
     with connection.transaction():
         connection.execute("select set_config('statement_timeout', %s, true)", (migration.statement_timeout,))
         for statement in migration.statements:
+            # Without parameters psycopg sends the text as it is, so that one file may hold many statements.
             connection.execute(statement.encode())
         connection.execute("insert into schema_migrations (name) values (%s)", (migration.name,))
 
@@ -229,7 +231,9 @@ def _by_themselves(connection: psycopg.Connection[Any], migration: Migration, pa
     connection.execute(f"set statement_timeout = '{migration.statement_timeout}'; set lock_timeout = 0".encode())
     try:
         for statement in migration.statements:
+            # Bound as a default: a lambda that looked the loop's variable up would see the last statement.
             _with_retries(connection, migration, patience_seconds, lambda one=statement: _repeat(connection, one))
+        # Only after all of them: a starter that dies before repeats the whole file, which such files allow.
         connection.execute("insert into schema_migrations (name) values (%s)", (migration.name,))
     finally:
         if not connection.broken:
@@ -248,6 +252,7 @@ def _drop_if_cut_short(connection: psycopg.Connection[Any], index: str) -> None:
     unfinished = "select exists (select from pg_index where indexrelid = to_regclass(%s) and not indisvalid)"
     if _value(connection, unfinished, index):
         log.warning("index %s was cut short: it is made again", index)
+        # `if not exists` would take it for the finished index, and leave it invalid for ever.
         connection.execute(sql.SQL("drop index concurrently {}").format(sql.Identifier(index)))
 
 
@@ -285,6 +290,7 @@ def _holder(connection: psycopg.Connection[Any]) -> str:
     row = connection.execute(
         "select activity.pid, activity.state, round(extract(epoch from now() - activity.state_change))::int"
         "  from pg_locks lock join pg_stat_activity activity using (pid)"
+        # pg_locks shows a 64-bit number in two halves: classid is the upper one, which is 0 for ours.
         " where lock.locktype = 'advisory' and lock.granted and lock.classid = 0 and lock.objid = %s",
         (_MIGRATION_LOCK,),
     ).fetchone()
