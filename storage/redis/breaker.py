@@ -25,6 +25,7 @@ LOG = logging.getLogger("darkroom.valkey")
 
 PROBE_SECONDS = 0.5
 _SLICES = 20
+# The client's own time-outs, which only end what a Breaker has given up long before.
 _BACKSTOP_SECONDS = 30.0
 
 
@@ -41,6 +42,7 @@ async def listened(question: Coroutine[Any, Any, T], seconds: float) -> T:
     asked = asyncio.ensure_future(question)
     try:
         for _ in range(_SLICES):
+            # Not wait_for, which would cancel the question with the first slice that ends.
             done, _ = await asyncio.wait({asked}, timeout=seconds / _SLICES)
             if done:
                 return asked.result()
@@ -82,6 +84,7 @@ class Breaker:
             return await listened(question(), self._patience)
         except (RedisError, OSError, TimeoutError) as error:
             self.failures += count
+            # Many questions may fail together; one of them begins the probe.
             if self._probing is None:
                 LOG.warning("Valkey does not answer (%s): nobody asks it until it does", type(error).__name__)
                 self._probing = asyncio.create_task(self._probe())

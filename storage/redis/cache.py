@@ -19,6 +19,7 @@ from storage.settings import CacheSettings, RedisSettings
 
 PATIENCE_SECONDS = 0.25
 """A model is built from its rows in less time than that."""
+# Bytes that a value costs beside its content, about: its name and its entries in the cache.
 _OVERHEAD = 300
 
 
@@ -60,6 +61,7 @@ class ModelCache:
             await self.breaker.ask(lambda: self._to_valkey(contents))
 
     async def _to_valkey(self, contents: Mapping[str, bytes]) -> None:
+        # One round trip, and no MULTI: each name stands for itself, so it does not matter which of them are stored.
         async with self._client.pipeline(transaction=False) as together:
             for name, content in contents.items():
                 together.set(name, content, ex=self._settings.model_seconds)

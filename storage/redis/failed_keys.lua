@@ -9,6 +9,7 @@ if count >= tonumber(ARGV[1]) then
     end
     return math.max(redis.call('PTTL', KEYS[1]), 1)
 end
+-- The first one begins the minute; renewing it with each would let a slow trickle keep an address counted for ever.
 if redis.call('INCR', KEYS[1]) == 1 then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end

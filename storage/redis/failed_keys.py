@@ -20,6 +20,7 @@ WINDOW_SECONDS = 60
 WORKED_SECONDS = 3600
 """How long a key that worked is looked up whatever its address has sent besides."""
 _SCRIPT = Path(__file__).with_suffix(".lua").read_text()
+# Not below 0: the minute may have ended meanwhile, and DECR would begin a count of -1 that never expires.
 _TAKE_BACK = """
 if (tonumber(redis.call('GET', KEYS[1])) or 0) > 0 then redis.call('DECR', KEYS[1]) end
 if ARGV[1] ~= '0' then redis.call('SET', KEYS[2], 1, 'EX', ARGV[1]) end

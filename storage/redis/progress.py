@@ -35,6 +35,7 @@ class ProgressWriter:
         """Tell whoever listens how far the job is."""
         try:
             self._client.publish(_channel(job_id), msgspec.json.encode(progress))
+        # A tick is worth less than a moment of training: it is not sent again.
         except RedisError:
             self.lost += 1
 
@@ -73,12 +74,14 @@ class ProgressReader:
 
     async def _listen_once(self) -> None:
         async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+            # All jobs by one pattern, so that who begins or ends to follow one sends nothing to Valkey.
             await subscription.psubscribe(_channel("*"))
             while True:
                 message = await subscription.get_message(timeout=LISTEN_SECONDS)
                 followers = message and self._followers.get(message["channel"].decode())
                 if followers:
                     tick = msgspec.json.decode(message["data"], type=Progress)
+                    # A copy, since a follower that ends takes itself out of the set.
                     for follower in tuple(followers):
                         follower(tick)
 

@@ -15,6 +15,7 @@ for place, key in ipairs(KEYS) do
     local admitted = wait <= 0
     if admitted then
         whole = whole + interval
+        -- Formatted: Lua writes numbers with 14 digits, and microseconds since 1970 have 16.
         redis.call('SET', key, string.format('%.0f', whole), 'PX', math.ceil((whole - now) / 1000))
     end
     local left = math.floor((limit * interval - (whole - now)) / interval)

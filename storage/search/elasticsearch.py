@@ -87,9 +87,11 @@ class ElasticsearchReader:
         self._settings = settings
         self._client = AsyncElasticsearch(
             settings.elasticsearch_url.get_secret_value(),
+            # By default the async client takes aiohttp; httpx is there in any case.
             node_class=HttpxAsyncHttpNode,
             request_timeout=settings.timeout_seconds,
             max_retries=1,
+            # A search that took too long would take as long again, of a cluster that is busy already.
             retry_on_timeout=False,
         )
 
@@ -98,6 +100,7 @@ class ElasticsearchReader:
         answer = await self._ask(
             kind, self._client.search(index=alias(self._settings, kind), **find_request(kind, search))
         )
+        # The id ends every order, so it is read there: documents themselves are not stored (_source is off).
         hits = tuple(Hit(int(hit["sort"][-1]), float(hit["_score"] or 0)) for hit in answer["hits"]["hits"])
         return Found(hits=hits, total=int(answer["hits"]["total"]["value"]), facets=_facet_counts(search, answer))
 
@@ -110,6 +113,7 @@ class ElasticsearchReader:
             passing = int((await self._ask(kind, counted))["count"])
         request = nearest_request(field, filters, vector.vector, limit, passing)
         answer = await self._ask(kind, self._client.search(index=name, **request))
+        # Elasticsearch's score of a dot product is (1 + cosine) / 2.
         hits = tuple(Hit(int(hit["sort"][-1]), 2 * float(hit["_score"]) - 1) for hit in answer["hits"]["hits"])
         if not hits:
             # A field that is not there finds nothing: that must not be taken for an answer.
@@ -156,7 +160,9 @@ def find_request(kind: Kind, search: TextSearch) -> dict[str, Any]:
     request: dict[str, Any] = {
         "from_": search.offset,
         "size": search.limit,
+        # By default hits are counted up to 10,000 only.
         "track_total_hits": True,
+        # Without it no score is computed where something else than it orders.
         "track_scores": search.text is not None,
         "source": False,
         "sort": _sort(kind, search.sort, search.text),
@@ -200,6 +206,7 @@ def nearest_request(field: str, filters: Filters, vector: bytes, limit: int, pas
 
 def _word_query(word: AskedWord) -> dict[str, Any]:
     ways = [way for place in WordPlace for way in _ways(word, place)]
+    # The shortest hashes, AutoV1 and CRC32, have eight digits.
     if len(word.word) >= 8:
         ways.append(_constant("term", "hashes", word.word, word_score(Match.EXACT, WordPlace.NAME)))
     return {"dis_max": {"queries": ways}}
@@ -237,6 +244,7 @@ def _sort(kind: Kind, sort: Sort, text: AskedText | None) -> list[dict[str, Any]
 def _plain_filters(filters: Filters) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if filters.levels is not None:
+        # A level a value, because there is no bitwise filter without a script.
         bits = [1 << bit for bit in range(31) if filters.levels >> bit & 1]
         found.append({"terms": {"levels": bits}})
     if filters.published_from is not None or filters.published_before is not None:

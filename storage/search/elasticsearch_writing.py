@@ -61,10 +61,12 @@ def index_settings() -> dict[str, Any]:
 
 def index_mapping(build: Build) -> dict[str, Any]:
     """The fields of an index. The documents themselves are not kept: Postgres has them."""
+    # Only whether a word is there counts, so neither positions nor lengths are kept.
     words = {"type": "text", "analyzer": "words", "index_options": "docs", "norms": False}
     fields: dict[str, Any] = {
         "id": {"type": "long"},
         "revision": {"type": "long", "index": False},
+        # Lucene refuses a term over 32,766 bytes; 8,000 letters have 32,000 at most in UTF-8.
         "name": {"type": "keyword", "doc_values": False, "ignore_above": 8000},
         "hashes": {"type": "keyword", "doc_values": False},
         "levels": {"type": "integer"},
@@ -93,6 +95,7 @@ class ElasticsearchWriter:
     def __init__(self, settings: SearchSettings, database: Database) -> None:
         self._settings, self._database = settings, database
         self._client = Elasticsearch(
+            # No retries of its own: flows wait for the store themselves, and a bulk may be repeated.
             settings.elasticsearch_url.get_secret_value(), request_timeout=BULK_SECONDS, max_retries=0
         )
 
@@ -126,6 +129,7 @@ class ElasticsearchWriter:
             for item in self._bulk(build, lines):
                 ((action, result),) = item.items()
                 status = int(result["status"])
+                # The index has a newer revision.
                 if status == 409:
                     superseded += 1
                 elif status < 300 or (action == "delete" and result.get("result") == "not_found"):
@@ -165,6 +169,7 @@ class ElasticsearchWriter:
     def swap(self, build: Build) -> None:
         """As `SearchWriter.swap`: one request moves the alias, then the row says so."""
         name = alias(self._settings, build.kind)
+        # In one request, or a search between the two would find no index.
         actions = [
             {"remove": {"index": f"{name}-*", "alias": name, "must_exist": False}},
             {"add": {"index": index_name(self._settings, build), "alias": name}},

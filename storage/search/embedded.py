@@ -53,6 +53,7 @@ def statement(name: str, build: Build, **parts: str) -> str:
     text = SQL[name]
     for part, meaning in {"counted": SQL["counted"], "matching": SQL["matching"], **parts}.items():
         text = text.replace("{" + part + "}", meaning.strip())
+    # Through int: the table's name is the one value that stands in the text itself.
     return text.replace("{build}", str(int(build.id)))
 
 
@@ -91,11 +92,13 @@ def find(kind: Kind, search: TextSearch) -> Script[Found]:
         if search.sort is Sort.RELEVANCE:
             score, scored = queries.score(search.text.name)
             parameters |= scored
+    # Only counted: nothing has to be kept for a page or for facets.
     if not search.limit and not free:
         total = yield from Query(statement("total", build), parameters, lambda rows: int(rows[0]["total"]))
         return Found(hits=(), total=total, facets=(yield from _facets(build, search.facets, filtered, parameters)))
     keys = SORTS[kind][search.sort]
     page = {
+        # Arrays of Postgres begin at 1.
         "first": RANKS.index(keys.first) + 1,
         "second": RANKS.index(keys.second) + 1,
         "sign": -1 if keys.ascending else 1,

@@ -24,6 +24,7 @@ from storage.search.lexemes import document_lexemes, document_tsvector, kept_del
 SQL = load_statements(__file__)
 INDEXES = ("index_words", "index_labels", "index_there", "index_stems", "index_deletes")
 BATCH = 500
+# The numbers of these types in pg_type, the same in every installation.
 OID_INT8, OID_TEXT = 20, 25
 HALF_BYTES, GRAPH_BYTES = 2, 1200
 """Of a vector's number, and of a vector's place in the graph with m = 16, about."""
@@ -80,6 +81,7 @@ class EmbeddedWriter:
             try:
                 stored += self._write(build, batch, new_words)
             except psycopg.DataError:
+                # Removals come after the documents and have no words: they are filled up with empty sets.
                 for row, its_words in zip(batch, [*words[start : start + BATCH], *[set[str]()] * BATCH], strict=False):
                     try:
                         stored += self._write(build, [row], its_words)
@@ -103,6 +105,7 @@ class EmbeddedWriter:
             try:
                 rows = [copied_row(document) for document in new]
                 self._database.run(Query(statement("copy", build), {}, len, copied=rows, copied_as=COPIED))
+            # A drain may have written one of them since we looked; `write` settles it by the revision.
             except (psycopg.errors.UniqueViolation, psycopg.DataError, OverflowError, struct.error):
                 return self.write(build, documents)
         written = self.write(build, [document for document in documents if document.id in there])
@@ -121,10 +124,13 @@ class EmbeddedWriter:
     def complete(self, build: Build) -> None:
         """As `SearchWriter.complete`: the indexes, made while writes go on."""
         with self._database.connect() as connection:
+            # On a connection of its own, since an index is made concurrently outside a transaction, for as long as it
+            # takes.
             connection.execute("set statement_timeout = 0")
             connection.execute("set lock_timeout = 0")
             memory = min(self._index_memory_mib, self._memory_for_vectors(connection, build))
             connection.execute(f"set maintenance_work_mem = '{memory}MB'".encode())
+            # `if not exists` would take an index that was cut short for the finished one.
             for row in connection.execute(cast(Any, statement("invalid", build))).fetchall():
                 connection.execute(cast(Any, f"drop index {row['name']}"))
             for name in INDEXES:

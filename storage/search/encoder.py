@@ -78,6 +78,7 @@ class Encoder:
         return folder
 
     def _model(self) -> TextEncoder:
+        # Two threads that come first together would load the weights twice.
         with self._lock:
             if self._loaded is None:
                 folder = self._folder()

@@ -190,6 +190,7 @@ class Search:
         vector = await self._vector(query.text)
         end = query.offset + query.limit
         hits, counted = await asyncio.gather(
+            # A page of nothing asks for the counts alone, but an engine refuses to look for no neighbour.
             self.reader.nearest(kind, query.filters, vector, max(end, 1)), self._counts(kind, query)
         )
         return SearchHits(hits=hits[query.offset : end], total=counted.total, facets=counted.facets)
@@ -215,4 +216,5 @@ class Search:
     async def _vector(self, text: str) -> QueryVector:
         # Milliseconds of arithmetic, so not in the event loop.
         vectors = await self._threads.run(self._encoder.encode, [text])
+        # After the encoding: the name loads the encoder, which must happen in its thread and not here.
         return QueryVector(self._encoder.name, vectors[0].tobytes())

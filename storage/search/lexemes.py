@@ -72,6 +72,7 @@ def document_tsvector(document: IndexDocument) -> bytes:
         words = set(_words_at(document, place)) - seen
         if words:
             seen |= words
+            # The zero that ends each word becomes the position of its place, for all words in one go.
             lexemes.append("\0".join([*words, ""]).encode().replace(b"\0", position))
     return struct.pack(">i", len(seen)) + b"".join(lexemes)
 
@@ -100,6 +101,7 @@ def deletes(word: str, maximum: int) -> list[int]:
     for count in range(1, maximum + 1):
         kept = itertools.combinations(word, len(word) - count)
         forms.update("".join(letters) for letters in kept)
+    # Moved down into the range of Postgres' signed int. Two words that share a hash cost one more comparison.
     return sorted({zlib.crc32(form.encode()) - 2**31 for form in forms})
 
 
@@ -161,4 +163,5 @@ def _weighted(term: str, weight: str) -> str:
 
 
 def _quoted(words: Iterable[str]) -> list[str]:
+    # Nothing is escaped: a word is letters and digits alone (storage/records/search/tokens.py).
     return [f"'{word}'" for word in words]

@@ -153,6 +153,7 @@ def revoke_key(key_id: str, account_id: UUID | None = None) -> Script[list[ApiKe
     found = yield from key(key_id)
     if found is None or account_id not in (None, found.account_id):
         raise NotFound(f"You have no key '{key_id}'." if account_id else f"No key '{key_id}'. See: darkroom key list")
+    # As in make_key: otherwise the key that is revoked could make another one while its own row is being written.
     yield from column(SQL["hold_account"], {"id": found.account_id}, UUID)
     return (yield from many(SQL["revoke_key"], {"id": key_id}, ApiKey))
 

@@ -5,6 +5,7 @@ select * from accounts where name = 'owner';
 -- ensure_account --
 -- The account of this name, made when new.
 insert into accounts (name, role) values (%(name)s, %(role)s)
+-- Changes nothing; "do nothing" would return no row for a name that is there.
 on conflict (name) do update set name = excluded.name
 returning *;
 
@@ -13,6 +14,7 @@ select * from accounts where id = %(id)s;
 
 -- users --
 select * from accounts
+ -- The casts: Postgres cannot tell the type of a parameter that is only compared with null.
  where (%(name)s::text is null or lower(name) = lower(%(name)s::text))
    and (%(number)s::bigint is null or number = %(number)s::bigint)
    and (%(numbers)s::bigint[] is null or number = any(%(numbers)s::bigint[]))
@@ -59,6 +61,7 @@ returning *;
 -- hold_account --
 -- One making or revoking of an account's keys at a time, so that none is made by a key that is revoked meanwhile, and
 -- their limit holds.
+-- Not "for update": rows that only refer to the account may be written meanwhile.
 select id from accounts where id = %(id)s for no key update;
 
 -- working_keys --
@@ -93,6 +96,7 @@ update api_keys key
           from unnest(%(ids)s::text[], %(times)s::timestamptz[]) as noted (id, at)
           join api_keys held on held.id = noted.id
          where held.last_used_at is null or held.last_used_at <= noted.at - interval '1 minute'
+         -- Always by id: several processes note at once, and would deadlock in any other order.
          order by held.id
            for no key update of held skip locked) used
  where key.id = used.id
@@ -119,6 +123,7 @@ with recursive revoked as (
     union all
     select child.id, revoked.generation + 1 from revoked join api_keys child on child.made_by = revoked.id
 ), gone as (
+    -- What was revoked before keeps its own time.
     update api_keys set revoked_at = coalesce(revoked_at, now()) where id in (select id from revoked) returning *
 )
 select gone.* from gone join revoked using (id) order by revoked.generation, gone.created_at;

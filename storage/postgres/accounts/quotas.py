@@ -41,6 +41,8 @@ def hold(
     """
     parameters = {"account_id": account_id}
     if not (yield from column(SQL["hold"], parameters, int)):
+        # In a statement of its own: "for no key update" finds no row to lock for an account that has held nothing so
+        # far.
         yield from column(SQL["hold_first"], parameters, int)
     check_quota((yield from usage(account_id, but=but)), limits, adding=adding, uploads=uploads)
 

@@ -5,6 +5,7 @@ select bytes from account_usage where account_id = %(account_id)s for no key upd
 -- hold_first --
 -- The same for an account that has held nothing so far.
 insert into account_usage (account_id) values (%(account_id)s)
+-- An update that changes nothing, because "do nothing" would neither lock nor return the row.
 on conflict (account_id) do update set bytes = account_usage.bytes
 returning bytes;
 
@@ -12,6 +13,7 @@ returning bytes;
 -- What `account` holds, what it has deleted and is still there, and what it has begun to send: the figures of both
 -- statements below.
 select greatest(coalesce((select bytes from account_usage where account_id = account.id), 0), 0) as bytes,
+       -- Counted until the sweep: otherwise an account could fill a disk within its quota, by uploading and deleting.
        coalesce((select sum(bytes) from released_bytes where account_id = account.id), 0)::bigint as released_bytes,
        coalesce(upload.bytes, 0)::bigint + coalesce(reserved.bytes, 0)::bigint as unfinished_bytes,
        upload.uploads as unfinished_uploads

@@ -18,6 +18,7 @@ select made.id, known.kind, upper(known.hash)
   from made join given using (path),
        lateral (values ('SHA256', given.sha256), ('AutoV2', left(given.sha256, 10))
                 union select * from jsonb_each_text(given.hashes)) known (kind, hash)
+ -- Members of the diffusers folder are no files that clients look up by a hash.
  where made.role = 'weights' and known.hash is not null
 on conflict do nothing
 returning file_id;
@@ -65,6 +66,7 @@ select file.*,
        coalesce((select jsonb_object_agg(kind, hash) from file_hashes where file_id = file.id), '{}') as hashes
   from version_files file
  where file.version_id = any(%(version_ids)s) and file.gone_at is null
+ -- Descending: 'weights' comes before 'folder'.
  order by file.version_id, file.role desc, file.path;
 
 -- models_by_id --

@@ -42,6 +42,7 @@ def models(
     parameters = _columns(wanted) | {"since": wanted.period.since(began), "tag_id": None}
     if wanted.tag is not None:
         found = yield from column(SQL["tag"], {"name": wanted.tag.strip().lower()}, int)
+        # No tag has the id 0: a tag that nobody has set finds nothing, not everything.
         parameters["tag_id"] = found[0] if found else 0
     parameters["account_ids"] = yield from _accounts(wanted.username, None)
     return (yield from _page("models", sort.list_name, wanted, parameters, limit, cursor, offset))
@@ -92,6 +93,7 @@ def _page(
     rows = yield from Query(SQL[statement], whole, _rows)
     following = None
     if len(rows) > limit:
+        # One row more than the page was read: the next page begins at it.
         extra = rows[limit]
         following = Cursor(
             asked,

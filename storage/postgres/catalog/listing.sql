@@ -11,6 +11,7 @@ select key.k1, key.k2, key.item_id, asked.snapshot::text as snapshot
        sort_keys key
   join models model on model.id = key.item_id
  where key.list = %(list)s
+   -- Compared as a row, so that the index in this order is entered at the place.
    and (key.k1, key.k2, key.item_id) <= (%(k1)s, %(k2)s, %(item_id)s)
    and pg_visible_in_snapshot(key.created, asked.snapshot)
    and (key.replaced is null or not pg_visible_in_snapshot(key.replaced, asked.snapshot))
@@ -58,6 +59,7 @@ select key.k1, key.k2, key.item_id, asked.snapshot::text as snapshot
    and (image.nsfw_level & %(levels)s) <> 0
    and model.visible and version.id = any(model.public_versions)
    and exists (select from accounts where id = image.account_id and status = 'active')
+   -- Who names one knows it: Unsearchable keeps a model out of lists, not from those who have its address.
    and (model.listed or coalesce(%(model_id)s::bigint, %(version_id)s::bigint, %(image_id)s::bigint) is not null)
    and (%(model_id)s::bigint is null or model.id = %(model_id)s::bigint)
    and (%(version_id)s::bigint is null or version.id = %(version_id)s::bigint)

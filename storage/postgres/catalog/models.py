@@ -38,6 +38,8 @@ def change(model: Model, changes: Mapping[str, object]) -> Script[Model]:
     """Say something else of a model: columns to values, and `tags` to its tags. Raises InvalidRequest."""
     name, tags = changes.get("name"), changes.get("tags")
     if isinstance(name, str):
+        # Before the look: the unique index would refuse a second model of the name, too, but with no word for the
+        # caller.
         yield from catalog.hold_names(model.account_id)
         parameters = {"account_id": model.account_id, "name": name, "id": model.id}
         if (yield from column(SQL["same_name"], parameters, int)):
@@ -78,6 +80,7 @@ def publish(model: Model, at: datetime | None = None, *, opens: bool = False) ->
 
 def publish_due() -> Script[int]:
     """Publish what was scheduled and whose time has come; returns how many models and versions."""
+    # Models before their versions, as every writer does: two that lock in different orders deadlock.
     if not (yield from count(SQL["hold_due"], {})):
         return 0
     due = yield from count(SQL["publish_due"], {})

@@ -5,6 +5,7 @@ insert into models (account_id, name, type, description, availability, checkpoin
 select %(account_id)s, name, type, description, availability, checkpoint_type, upload_type, nsfw, poi, minor, sfw_only,
        allow_no_credit, allow_commercial_use, allow_derivatives, allow_different_license
   from jsonb_populate_record(null::models, %(fields)s)
+-- The condition of the partial unique index, which Postgres recognises by it: a deleted model's name is free again.
 on conflict (account_id, lower(name)) where status <> 'Deleted' do nothing
 returning *;
 

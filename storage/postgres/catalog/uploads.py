@@ -92,11 +92,13 @@ def attach(version_id: int, file: NewFile) -> Script[tuple[VersionFile, bool]]:
 
     Raises Gone when the version was deleted meanwhile, FileExists when another file has the name.
     """
+    # Read twice: the first time only to learn which model to lock; what decides is read under the lock.
     version = yield from catalog.version_by_id(version_id)
     model = yield from models.lock(version.model_id)
     version = yield from catalog.version_by_id(version_id)
     if model.gone_at is not None or version.gone_at is not None:
         raise Gone(f"Model version {version_id} was deleted meanwhile: {version.gone_reason or model.gone_reason}.")
+    # An upload that is finished twice, because its answer was lost, ends with the one file.
     present = yield from file_of_name(version_id, file.path)
     if present is not None:
         if present.sha256 != file.sha256:

@@ -27,6 +27,7 @@ select version.* from model_versions version
  where version.model_id = %(model_id)s and version.gone_at is null
    and exists (select from version_files file
                 where file.version_id = version.id and file.role = 'weights' and file.visibility = 'Public'
+                  -- The same rule as in the trigger that derives public_versions: the two have to agree.
                   and file.type <> 'Training Data' and file.gone_at is null)
  order by version.position desc;
 

@@ -72,6 +72,7 @@ def claim(
         "merged": list(CHANGES),
     }
     rows = yield from many(SQL["claim"], {"limit": limit, **which}, OutboxRow)
+    # An update returns its rows in any order.
     return sorted(rows, key=lambda row: row.id)
 
 

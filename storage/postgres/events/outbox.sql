@@ -11,6 +11,8 @@ insert into outbox (kind, subject, payload) values (%(kind)s, %(subject)s, %(pay
 update outbox
    set attempts = attempts + 1,
        failures = failures + 1,
+       -- 5, 10, 20, 40 and then 60 s: ten tries take some six minutes. The power is bounded before the product, so that
+       -- it cannot overflow.
        next_attempt_at = now() + make_interval(secs => least(60, 5 * power(2, least(failures, 6))))
  where id in (select id from outbox
                where done_at is null and dead_at is null and next_attempt_at <= now()
@@ -45,6 +47,7 @@ returning dead_at is not null as dead;
 -- Events at which relays died so often that they were never reported as failed.
 update outbox
    set dead_at = now(), last_error = coalesce(last_error, 'the relay died each time it tried')
+ -- Not while its last try may still be under way at another relay.
  where done_at is null and dead_at is null and failures >= %(maximum)s and next_attempt_at <= now()
 returning id;
 

@@ -57,6 +57,7 @@ class CatalogueWatch:
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
         self._cursor: psycopg.AsyncCursor[DictRow] | None = None
+        # As good as no limit: one question answers everybody who waits.
         self._batches = Batches[None, None](self._look_once, maximum=100_000)
         self._snapshot: str | None = None
         self._asked_at = 0.0
@@ -85,6 +86,7 @@ class CatalogueWatch:
         return all(self._changed.get(model, 0) <= moment for model in dependencies.models)
 
     async def _look_once(self, waiting: list[None]) -> Sequence[None]:
+        # Taken before the question: the pause counts from the moment that the answer is certain to cover.
         began = time.monotonic()
         if began - self._asked_at > MAX_PAUSE_SECONDS:
             self._forget()
@@ -103,6 +105,7 @@ class CatalogueWatch:
         if not found.events:
             return
         self._moment += 1
+        # As many as were asked for: there may be more that were cut off, so nothing older counts as known.
         if len(found.events) == MAX_EVENTS or len(self._changed) > MAX_MODELS:
             self._known_since = self._moment
             self._changed.clear()
@@ -122,6 +125,7 @@ class CatalogueWatch:
 
     async def _ask(self) -> Changes:
         try:
+            # Tried twice: the first failure is mostly a connection that died while nobody asked.
             return await self._execute()
         except (psycopg.Error, StoreUnavailable):
             await self._lose()
@@ -136,6 +140,7 @@ class CatalogueWatch:
         if self._cursor is None:
             self._cursor = (await self._database.connect()).cursor()
         query = changes.since(self._snapshot, MAX_EVENTS)
+        # Ignored for the reason given in storage/postgres/connection.py: statements come from .sql files.
         await self._cursor.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
         return query.read(await self._cursor.fetchall())
 

@@ -21,6 +21,7 @@ select %(base_model_id)s, path, sha256, size
 select * from base_models where name = %(name)s and retired_at is null;
 
 -- by_hash --
+-- A folder may be registered under two names; the bytes are the same, so any of them will do.
 select * from base_models where folder_hash = %(folder_hash)s order by created_at limit 1;
 
 -- list --

@@ -27,6 +27,7 @@ select * from data_set_images where data_set_id = %(data_set_id)s order by posit
 
 -- lock --
 -- Held while a job is submitted for a data set or the set is deleted, so that the two never cross.
+-- "for update", although jobs refer to the row: a reference alone does not keep it from being marked as deleted.
 select id from data_sets where id = %(id)s and account_id = %(account_id)s and deleted_at is null for update;
 
 -- jobs_using --

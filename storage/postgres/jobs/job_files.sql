@@ -7,6 +7,7 @@ with holder as (
 )
 insert into job_checkpoints (job_id, step, sha256, size)
 select id, %(step)s, %(sha256)s, %(size)s from holder
+-- An attempt that goes on from an earlier step reaches this one again, with other bytes.
 on conflict (job_id, step) do update set sha256 = excluded.sha256, size = excluded.size, created_at = now()
 returning *;
 

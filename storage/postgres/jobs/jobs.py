@@ -53,6 +53,8 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
     """
     job_id = uuid4()
     if idempotency_key is not None:
+        # The key is tied to the job's id before the job is there; its reference is checked at the commit (deferred). A
+        # repeat is answered before the limits are asked: it makes nothing new.
         earlier = yield from _earlier_job(new, idempotency_key, job_id)
         if earlier is not None:
             return earlier, False
@@ -60,6 +62,7 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
     unfinished: int = yield from _value(SQL["unfinished"], {"account_id": new.account_id}, "unfinished")
     if unfinished >= limit:
         raise TooManyRequests(f"{unfinished} unfinished jobs; the limit is {limit}. Wait for some to end.", 60)
+    # The last lock before the writing, in every transaction that takes it, so that two never wait for each other.
     yield from quotas.hold(new.account_id, limits)
     job = yield from one(
         SQL["insert"],
@@ -252,6 +255,7 @@ def cancel(job_id: UUID, account_id: UUID) -> Script[Job]:
     Raises NotFound, or WrongState when the job has ended.
     """
     parameters = {"id": job_id, "account_id": account_id}
+    # The job may move from submitted to running between the two statements below; under the lock it cannot.
     yield from Query(SQL["lock"], parameters, len)
     job = yield from maybe(SQL["cancel_submitted"], parameters, Job)
     if job is not None:
@@ -299,6 +303,8 @@ def replace_dead_flow_run(job: Job, max_silent_attempts: int) -> Script[Job]:
 
 def _after_silence(job: Job, max_silent_attempts: int) -> Script[Job]:
     silent = job.silent_attempts + 1
+    # A checkpoint sets the count back to 0: a job that gets on, however often it is killed, is never failed for
+    # silence.
     if silent >= max_silent_attempts:
         reason = (
             f"The flow's process died or fell silent {silent} times without a newer checkpoint. "

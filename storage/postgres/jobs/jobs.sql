@@ -66,6 +66,7 @@ update jobs
    set state = 'running',
        flow_run_id = %(flow_run_id)s,
        heartbeat_at = now(),
+       -- The first attempt's start stays: what a job took is all of its attempts.
        started_at = coalesce(started_at, now())
  where id = %(id)s and attempt = %(attempt)s and state = 'submitted'
 returning *;
@@ -77,6 +78,7 @@ update jobs set request = %(request)s, recipe_hash = %(recipe_hash)s where id = 
 -- heartbeat --
 -- Say that this attempt is alive and how far it is; no row once the job is no longer this attempt's.
 update jobs
+   -- A heartbeat of a phase that measures nothing keeps the progress that was shown.
    set heartbeat_at = now(), progress = coalesce(%(progress)s, progress)
  where id = %(id)s and attempt = %(attempt)s and state in ('running', 'cancelling')
 returning *;
@@ -141,6 +143,7 @@ select * from jobs
    and heartbeat_at < now() - make_interval(secs => %(seconds)s)
    and pg_postmaster_start_time() < now() - make_interval(secs => %(seconds)s)
  order by sequence
+   -- A row that somebody holds is being moved at this moment: it is no silent one.
    for update skip locked;
 
 -- waiting_with_flow_run --

@@ -27,6 +27,7 @@ def publish(job_id: UUID, attempt: int, new: TrainedVersion) -> Script[ModelVers
 
     Raises CancellationRequested when the owner asked to stop first, JobLost when the job is no longer this attempt's.
     """
+    # First, and for update: a cancellation that comes now waits, and finds a job that has succeeded.
     job = yield from maybe(jobs.SQL["lock"], {"id": job_id}, Job)
     if job is not None and job.state is JobState.CANCELLING and job.attempt == attempt:
         raise CancellationRequested(f"Job {job_id} was cancelled before it published.")

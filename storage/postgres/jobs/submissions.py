@@ -39,6 +39,7 @@ def submit_training(
 
     Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
+    # Held until the commit: a data set that is deleted at this moment must not be left to a job that needs it.
     data_set = yield from _field("dataSetId", data_sets.hold(request.data_set_id, account_id))
     base = yield from _field("baseModel", iter(base_models.by_name(request.base_model)))
     resolved = resolve(
@@ -130,6 +131,7 @@ def retry(
         kind=old.kind,
         request=old.request,
         recipe_hash=old.recipe_hash,
+        # Of what was asked for, which is the retry of this job: two retries under one key are one.
         request_hash=hashlib.sha256(f"retry {job_id}".encode()).hexdigest(),
         data_set_id=old.data_set_id,
         retry_of=job_id,

@@ -41,8 +41,11 @@ def ingest(
         )
         for n, act in enumerate(acts)
     ]
+    # By COPY into a table, then judged by statements over all of them: the cost of a call does not grow by a round trip
+    # for each act.
     yield from Query(SQL["stage"], {}, len, rows)
     parameters = {"batch_id": batch_id, "now": now or datetime.now(UTC), "oldest": OLDEST, "earliest": EARLIEST}
+    # Only days that acts can be counted on: a sender's wrong clock must not make tables.
     yield from Query(SQL["make_days"], parameters, len)
     judging = {**parameters, **viewing(viewer or ANYBODY), "checked": viewer is None}
     refusals = yield from many(SQL["rejected"], judging, Refusal)

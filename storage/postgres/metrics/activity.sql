@@ -10,6 +10,7 @@ select day_partition('activity', day)
   from (select distinct (occurred_at at time zone 'UTC')::date as day from activity_staging
          where batch_id = %(batch_id)s
            and occurred_at between %(now)s::timestamptz - %(oldest)s::interval and %(now)s::timestamptz + %(earliest)s::interval) staged
+ -- Asked here, since the function would take its lock for each day that is there already.
  where to_regclass('activity_' || to_char(day, 'YYYYMMDD')) is null
  order by day;
 

@@ -1,6 +1,7 @@
 -- open --
 -- The unfinished backfill of these days, made when there is none.
 insert into backfills (flow, first, last) values (%(flow)s, %(first)s, %(last)s)
+-- Changes nothing, and returns the row: a command that broke off goes on with its own backfill.
 on conflict (flow, first, last) where finished_at is null do update set last = excluded.last
 returning id;
 

@@ -96,6 +96,7 @@ def sound(now: datetime, late_after_seconds: float, backup_late_after_days: floa
     names = yield from column(SQL["raise"], values, str)
     for name in names:
         notice = SystemNotice(title=f"Alert: {name}", text=due[name], path="/health")
+        # With the time in the key: the same alert, raised again after it was cleared, is news.
         yield from notifications.tell_moderators(f"alert:{name}:{now.isoformat()}", notice)
     cleared = yield from column(SQL["clear"], {"names": list(due)}, str)
     return AlertChanges(raised={name: due[name] for name in names}, cleared=cleared)

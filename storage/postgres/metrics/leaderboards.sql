@@ -31,6 +31,7 @@ with cells as (
      where day > %(first_day)s and day < %(last_day)s
     union all
     select entity, entity_id, metric, amount from activity_hours
+     -- A window may begin and end within a day, and sums of days cannot be cut.
      where hour >= %(since)s and hour < %(first_midnight)s
     union all
     select entity, entity_id, metric, amount from activity_hours

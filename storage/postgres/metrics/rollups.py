@@ -120,6 +120,7 @@ def build_day(day: date, now: datetime) -> Script[RolledUp]:
 
     Several days may be built at once. Raises Refused where the day's activity was dropped.
     """
+    # Shared: days may be built beside each other, but not while totals move, which reads all days.
     yield from Query(SQL["beside"], {"lock": _TOTALS}, len)
     yield from Query(SQL["alone"], {"lock": lock_number(f"{ROLL_UP} {day}")}, len)
     yield from Query(SQL["room"], {}, len)
@@ -131,6 +132,7 @@ def build_day(day: date, now: datetime) -> Script[RolledUp]:
 
 def _build(day: date) -> Script[RolledUp]:
     batches = yield from count(SQL["take_day"], {"day": day})
+    # Before the look whether it is kept: a day on which nothing happened has no table, and is no lost day.
     yield from count(SQL["make_source"], {"day": day})
     [kept] = yield from column(SQL["is_kept"], {"day": day}, bool)
     if not kept:

@@ -48,6 +48,7 @@ with taken as (
       from cells new
       left join activity_hours old
         on (old.hour, old.entity_id, old.entity, old.metric) = (new.hour, new.entity_id, new.entity, new.metric)
+       -- The join implies it, but Postgres leaves out partitions only by a condition on the column itself.
        and old.hour between %(first)s and %(last)s
      where old.amount is distinct from new.amount
 ), updated as (
@@ -248,6 +249,7 @@ select pg_try_advisory_xact_lock(%(lock)s) as held;
 
 -- next_sample --
 -- The next entities in the round: those after `first` up to `last`, the whole rest when few are left.
+-- 9223372036854775807, the largest bigint: nothing comes after it, and note_compared takes it for the end of a round.
 select first, case when found < %(entities)s then 9223372036854775807 else last end as last
   from (select state.compared_to as first, count(sample.entity_id) as found, max(sample.entity_id) as last
           from rollup_state state
@@ -283,6 +285,7 @@ with sums as (
        set week = excluded.week, month = excluded.month, year = excluded.year, all_time = excluded.all_time
 )
 select entity, entity_id, metric, was, now from differing
+ -- A row of zeros that was missing is written, but is no difference that anybody could have seen.
  where was[4] is not null or now <> array[0, 0, 0, 0]::bigint[]
  order by entity_id, entity, metric;
 

@@ -22,6 +22,7 @@ select delivery.id, delivery.reader, delivery.channel, delivery.due_at, delivery
     on preference.type = notification.type and preference.channel = delivery.channel and preference.reader = delivery.reader
   left join endpoints endpoint on endpoint.reader = delivery.reader and endpoint.channel = delivery.channel
   left join notification_readers clocks on clocks.reader = delivery.reader
+ -- Again: a join does not keep the order of what it joins.
  order by delivery.due_at, delivery.reader, delivery.channel, delivery.id;
 
 -- settling --
@@ -37,6 +38,7 @@ select delivery.reader, delivery.channel, notification.type, min(delivery.due_at
 update deliveries delivery set due_at = later.until, folds = true
   from unnest(%(due_ats)s::timestamptz[], %(readers)s::bigint[], %(channels)s::text[], %(ids)s::bigint[],
               %(moments)s::timestamptz[]) as later (due_at, reader, channel, id, until)
+ -- The whole key of the index deliveries_due, not the id alone, which no index begins with.
  where (delivery.due_at, delivery.reader, delivery.channel, delivery.id)
        = (later.due_at, later.reader, later.channel, later.id)
 returning delivery.id;

@@ -3,6 +3,7 @@
 insert into endpoints (reader, channel, state, address, shown, secret)
 values (%(reader)s, %(channel)s, %(state)s, %(address)s, %(shown)s, %(secret)s)
 on conflict (reader, channel) do update
+   -- A new id, so that a link that confirms the old address, or a sending that failed at it, does not concern this one.
    set id = gen_random_uuid(), state = excluded.state, reason = null, address = excluded.address,
        shown = excluded.shown, secret = excluded.secret, old_secret = null, old_until = null, created_at = now()
 returning *;

@@ -130,6 +130,7 @@ def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool
 
     Whoever opted out is left out by the statements themselves. In-app deliveries are sent with this.
     """
+    # Until the commit: ids are given out now and seen then, and a stream that remembers the last one must miss none.
     yield from column(SQL["lock"], {"lock": lock_number(_ORDER)}, int)
     reached = yield from column(SQL["reached"], {"id": notification.id}, int)
     if not reached:
@@ -137,6 +138,7 @@ def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool
     whom = {"audience": notification.audience, "readers": list(notification.readers), "reached": reached[0]}
     ends = "chunk_end_of_all" if notification.audience is Audience.EVERYONE else "chunk_end"
     last = yield from Query(SQL[ends], {**whom, "limit": limit}, _last)
+    # Asked by a look of its own, since a chunk may hold only readers who want nothing and write no row.
     if last is None:
         yield from column(SQL["done"], {"id": notification.id}, int)
         return False

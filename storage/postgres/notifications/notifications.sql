@@ -23,6 +23,7 @@ select 'version_published:' || version.id, 'version_published',
   join model_versions version on version.id = model.public_versions[1]
   join accounts owner on owner.id = model.account_id
  where model.id = any(%(ids)s) and model.listed
+   -- An old version that becomes the newest one again, because a later one was hidden, is no news.
    and version.published_at > now() - interval '1 day'
    and exists (select from follows where followed_id = owner.id)
  order by version.id
@@ -101,6 +102,7 @@ select %(id)s, reader.number, 'in_app', 'sent', 'now'
   from readers_between(%(audience)s, %(readers)s::bigint[], %(reached)s, %(last)s) as reader (number)
   left join notification_preferences preference
     on preference.type = %(type)s and preference.channel = 'in_app' and preference.reader = reader.number
+   -- The join implies it, but Postgres derives no ranges from it: so the index is read for this chunk's readers alone.
    and preference.reader > %(reached)s and preference.reader <= %(last)s
  where coalesce(preference.frequency, %(default)s) <> 'never'
  order by reader.number
@@ -172,6 +174,7 @@ returning id;
 -- forget --
 -- Only the key stays. An empty list of readers would be none.
 update notifications
+   -- The row stays for its key, which keeps an event that comes again from being told again.
    set forgotten = true, details = '{}', readers = readers[1:1], title = '', text = '', path = '', error = null
  where id = any(%(ids)s::bigint[])
 returning id;

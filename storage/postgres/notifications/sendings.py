@@ -97,6 +97,8 @@ def end(sending: Sending, state: SendingState, error: str | None = None) -> Scri
 
 def again(sending: Sending, pause_seconds: float, error: str) -> Query[Sending | None]:
     """Try a claimed sending again after a pause; None when this claim is not the newest any more."""
+    # By the claim's own number: `attempts` begins at 0 again when a sending is sent again, and a slow worker's old
+    # claim could have the same one.
     parameters = {"id": sending.id, "claims": sending.claims, "pause": pause_seconds, "error": error[:500]}
     return maybe(SQL["again"], parameters, Sending)
 

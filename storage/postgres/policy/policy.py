@@ -35,6 +35,7 @@ def with_clauses(
     """Statements with the policy's clauses put in. `account_id`, `moderator`: who the viewer is, as SQL."""
     filled: dict[str, str] = {}
     for name, statement in statements.items():
+        # One pass in this order is enough: a clause names only clauses that come after it.
         for clause in _CLAUSES:
             statement = statement.replace(f"{{{clause}}}", CLAUSES[clause])
         filled[name] = statement.replace("{account_id}", account_id).replace("{moderator}", moderator)
@@ -43,6 +44,7 @@ def with_clauses(
 
 _STATEMENTS = load_statements(__file__)
 CLAUSES: Mapping[str, str] = {
+    # A clause stands in the middle of other lines, where its own comment at the margin would only be sent along.
     name: "\n".join(line for line in _STATEMENTS[name].splitlines() if not line.startswith("-- ")).strip()
     for name in _CLAUSES
 }

@@ -49,6 +49,7 @@ def retired(engine: str, seconds: float) -> Query[list[Build]]:
 
 def swap(build_id: int) -> Script[Build]:
     """From now on `build_id` is read; the one before is retired. Raises NotFound for a build that is gone."""
+    # Before the other goes live: the unique index allows one live build of a kind, at every moment.
     yield from column(SQL["retire"], {"id": build_id}, int)
     return (yield from one(SQL["go_live"], {"id": build_id}, Build, f"No search build {build_id}."))
 

@@ -49,6 +49,7 @@ select image.id,
        listing.revision,
        listing.listed,
        coalesce(image.meta ->> 'prompt', '') as prompt,
+       -- jsonb_each fails for anything but an object, and what clients send as meta may be anything.
        array(select entry.value #>> '{}' from jsonb_each(case jsonb_typeof(image.meta) when 'object' then image.meta end) entry
               where jsonb_typeof(entry.value) = 'string' and entry.key not in ('prompt', 'negativePrompt')
               order by entry.key) as details,
@@ -100,6 +101,7 @@ select listing.id,
 -- The first ids of equal shards of what is listed.
 select id
   from (select id, row_number() over (order by id) as position from {listings} where listed) numbered
+ -- Written so that it also holds for shards of a single row, whose remainder is 0.
  where position %% %(size)s = 1 %% %(size)s
  order by id;
 

@@ -34,6 +34,7 @@ def window_of(asked: str, hits: SearchHits) -> SearchWindow:
 
 def keep(window: SearchWindow) -> Script[UUID]:
     """Keep a window for later pages; windows that are too old are forgotten."""
+    # Also here and not by retention alone, which runs once an hour: windows are large and live ten minutes.
     yield from Query(SQL["forget_old"], {"seconds": KEEP_SECONDS}, len)
     parameters = msgspec.structs.asdict(window) | {
         "ids": list(window.ids),

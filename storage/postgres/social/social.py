@@ -83,6 +83,7 @@ def react(
     yield from _check_seen(viewer, entity, entity_id)
     yield from column(SQL["hold"], {"account_id": account_id}, UUID)
     if reaction in THUMBS:
+        # Before the new one: the unique index allows one thumb.
         yield from _take_back(account_id, entity, entity_id, [thumb for thumb in THUMBS if thumb is not reaction])
     parameters = {"entity": entity, "entity_id": entity_id, "account_id": account_id, "reaction": reaction}
     if (yield from column(SQL["react"], parameters, str)):
@@ -147,6 +148,7 @@ def edit_comment(viewer: Viewer, comment_id: int, content: str) -> Script[Commen
     """
     found = yield from _own_comment(viewer, comment_id, moderators=False)
     if (yield from column(SQL["edit_comment"], {"id": comment_id, "content": content}, int)):
+        # Who is mentioned as before is not told again; who is no longer mentioned loses the row.
         names = list(mentioned_names(content))
         yield from column(SQL["forget_mentions"], {"comment_id": comment_id, "names": names}, UUID)
         mentioned = yield from _mention(comment_id, found.account_id, content)

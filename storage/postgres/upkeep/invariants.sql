@@ -56,6 +56,7 @@ with rounds as (
     select greatest(1, ceil(count(*) / coalesce(%(accounts)s::float8, 'infinity')))::bigint as parts from accounts
 ), chosen as materialized (
     select id from accounts cross join rounds
+     -- hashtext is signed, and mod of a negative number is negative: moved up, every id falls into one of the parts.
      where mod(hashtext(id::text)::bigint + 2147483648, parts) = mod(floor(extract(epoch from now()) / 600)::bigint, parts)
 ), held as (
     select account_id, sum(size)::bigint as bytes

@@ -16,6 +16,7 @@ on conflict (sha256) do update
                     else orphans.since + greatest(now() - orphans.seen_at - make_interval(secs => %(longest)s),
                                                   interval '0') end,
        seen_at = now()
+ -- A sweep that sees the same bytes again at once writes nothing.
  where orphans.seen_at > now() or orphans.seen_at < now() - make_interval(secs => %(longest)s / 2);
 
 -- forget --
@@ -47,6 +48,7 @@ select sha256 from orphans
 -- hold --
 -- Bytes that nobody else can have put, held until the transaction ends, whether they are known as orphans or not.
 insert into orphans (sha256) values (%(sha256)s)
+-- Changes nothing, and locks the row, which "do nothing" would not.
 on conflict (sha256) do update set seen_at = orphans.seen_at
 returning sha256;
 

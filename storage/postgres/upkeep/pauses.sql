@@ -1,6 +1,7 @@
 -- add --
 -- A flow is paused, since when it was first; a pause of ours outlasts one in Prefect's pages.
 insert into flow_pauses as pause (flow, paused_in) values (%(flow)s, %(paused_in)s)
+-- `paused_at` is left as it is: since when it was first.
 on conflict (flow) do update set paused_in = 'darkroom' where excluded.paused_in = 'darkroom'
 returning flow;
 

@@ -36,6 +36,7 @@ select what from (
 -- page --
 -- The next hashes between two that any row names, in order, with their sizes. Each table returns as many as are asked for,
 -- so none is passed over.
+-- Bytes of one hash have one size; max only picks it.
 select sha256, max(size) as size from (
     (select distinct on (sha256) sha256, size from data_set_images
       where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)

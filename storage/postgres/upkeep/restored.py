@@ -59,9 +59,11 @@ def reopen(*, jump: int = JUMP, hold_notifications: bool = False) -> Script[Reop
     again, cancelled = 0, 0
     for job in (yield from jobs.alive()):
         if job.state is JobState.CANCELLING:
+            # Its owner had asked to stop, and the process that was to notice is gone.
             yield from jobs.end_cancelling(job.id, job.attempt)
             cancelled += 1
         else:
+            # A new attempt, because Prefect would answer the key of the old one with the old flow run.
             yield from jobs.give_out_again(job)
             again += 1
     due = yield from one(SQL["due"], {}, DueDeliveries, "what is due")

@@ -8,6 +8,7 @@ delete from catalogue_home returning epoch;
 -- link, tag or cursor mean something else.
 select format('%%I.%%I', schemaname, sequencename) as name,
        setval(format('%%I.%%I', schemaname, sequencename)::regclass,
+              -- setval refuses a number above the sequence's largest.
               least(max_value, coalesce(last_value, start_value)
                                + greatest(%(jump)s, coalesce(last_value, 0) / 10))) as last
   from pg_sequences

@@ -1,5 +1,7 @@
 -- Each deletes at most `limit` rows that were old at `before`, a moment of Postgres' own clock; others' rows are skipped,
 -- not waited for. It returns one row: how many went.
+-- `= any(array(select ...))` and not `in`: the array is made once and its rows are fetched by an index or by ctid, where
+-- `in` may be planned as a join that reads the whole table. A ctid holds, because the same statement has locked its row.
 
 -- now --
 select now() as moment;

@@ -175,6 +175,7 @@ def check_cursor(cursor: Cursor, asked: str, epoch: str, now: datetime) -> None:
     ):
         raise InvalidCursor("The cursor is not one of ours. Send metadata.nextCursor of a page, unchanged.")
     age = now.timestamp() - cursor.started_at
+    # A minute ahead is taken: another process's clock may be.
     if cursor.epoch != epoch or not -60 <= age < KEEP_HOURS * 3600:
         raise CursorExpired(f"The cursor is older than {KEEP_HOURS} hours. Begin again at the first page.")
 

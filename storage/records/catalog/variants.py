@@ -84,6 +84,7 @@ def public_files(files: Sequence[VersionFile]) -> list[VersionFile]:
     return [file for file in files if file.role is FileRole.WEIGHTS and file.visibility == "Public"]
 
 
+# B008: the default is frozen, so that it can be shared by all calls.
 def primary_file(files: Sequence[VersionFile], liked: VariantPreference = VariantPreference()) -> VersionFile | None:  # noqa: B008
     """The file that a version's bare address serves: the best, then the oldest. None when nothing can be one."""
     candidates = [file for file in public_files(files) if file.type is not FileType.TRAINING_DATA]

@@ -14,6 +14,7 @@ from storage.records.jobs.training import SamplerSettings, Seed, fingerprint
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """What a client asks for: `count` images of one prompt from one model version."""
 
+    # 2**53: up to there JavaScript reads whole numbers of JSON exactly.
     model_version_id: Annotated[int, Meta(ge=1, le=2**53, description="A published model version of yours.")]
     prompt: Annotated[str, Meta(min_length=1, max_length=300, examples=["a photo of a sks mug on the beach"])]
     negative_prompt: Annotated[str, Meta(max_length=300)] = ""

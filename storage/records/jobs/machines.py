@@ -41,6 +41,7 @@ def resolve_on(machine: Machine, kind: JobKind, request: dict[str, object]) -> R
     facts = msgspec.structs.asdict(machine)
     if kind is JobKind.TRAINING:
         asked = msgspec.convert(request, TrainingJobRequest)
+        # No machine has 0 threads, so that number says that the recipe is still open.
         if asked.recipe.threads:
             return None
         recipe = msgspec.structs.replace(asked.recipe, **facts)

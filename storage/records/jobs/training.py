@@ -215,6 +215,7 @@ def class_images_recipe(
         prompts=(class_prompt,) * count,
         seeds=tuple(range(count)),
         sampler=sampler,
+        # Part of the set's fingerprint: another number has every set drawn again.
         batch_size=16,
         threads=threads,
         dtype=dtype,
@@ -267,6 +268,7 @@ def resolve(
     """
     _refuse_what_does_not_fit(request, base)
     values: dict[str, Any] = {}
+    # By the struct's own fields, so that a new option is written down there and in the request only.
     for name in TrainingDefaults.__struct_fields__:
         asked = getattr(request, name)
         values[name] = getattr(base.training, name) if asked is None else asked

@@ -77,4 +77,5 @@ def moved_days(was: date, now: date) -> list[date]:
     """The days that enter or leave a period when totals of the day `was` become those of `now`, before or after it."""
     gap = abs((now - was).days)
     later = max(was, now)
+    # A day enters a period as its last one (0), and leaves each period when it is as old as that is long.
     return sorted({later - timedelta(days=back + edge) for back in range(gap) for edge in (0, *WINDOWS.values())})

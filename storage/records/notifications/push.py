@@ -44,6 +44,7 @@ def read_endpoint(text: str) -> WebAddress:
 def read_keys(keys: PushKeys) -> tuple[bytes, bytes]:
     """The public key and the secret. Raises AddressRefused when either cannot be one."""
     point, auth = _bytes(keys.p256dh), _bytes(keys.auth)
+    # 4 begins an uncompressed point, the only form that browsers send.
     if len(point) != _POINT_BYTES or point[0] != 4 or not _on_curve(point):
         raise AddressRefused("p256dh must be a public key on P-256, 65 bytes in base64url, as the browser sends it")
     if len(auth) != _AUTH_BYTES:

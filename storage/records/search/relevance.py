@@ -40,9 +40,11 @@ class Match(IntEnum):
     PLURAL = 128
     PREFIX = 4096
     ONE_EDIT = 8192
+    # Twice ONE_EDIT, since it is two errors: in one word or in two, they cost the same.
     TWO_EDITS = 16384
 
 
+# 24 words of it are under 2**24, up to which a 32-bit float, as Elasticsearch's scores are, holds whole numbers.
 WORD_SCORE = 32768
 WHOLE_NAME_SCORE = 1
 MIN_PREFIX = 2

@@ -69,6 +69,7 @@ def plain_text(description: str) -> str:
     """A description without its markup, on one line."""
     if "<" not in description and "&" not in description:
         return " ".join(description.split())
+    # Tags go first: what an author wrote as &lt;b&gt; is text, and must not be taken for one afterwards.
     return " ".join(unescape(_TAG.sub(" ", description)).split())
 
 
