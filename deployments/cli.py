@@ -164,6 +164,8 @@ class _Commands(TyperGroup):
             typer.secho(f"error: {error}", err=True, fg="red")
             raise typer.Exit(1) from error
         except OSError as error:
+            # EPIPE is click's: it ends quietly when the reader of a pipe has left. Without a file it is no mistake of
+            # the user's.
             if error.errno == errno.EPIPE or error.filename is None:
                 raise
             typer.secho(f"error: {error.filename}: {error.strerror}", err=True, fg="red")

@@ -48,6 +48,7 @@ def create() -> ASGIApp:
     if not getattr(environment, ACCOUNTS).get() or getattr(environment, CHECKS).get() == "true":
         raise PlatformError(f"MLflow does not start open to everybody. Set {ACCOUNTS}, and leave {CHECKS} out.")
     settings = load_settings().mlflow
+    # Before mlflow.server is imported and its application made: both read their settings from here.
     os.environ |= {
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(mlflow_hosts(settings)),
         # Without it MLflow refuses what its own pages change, once their address is not this machine's.

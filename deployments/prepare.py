@@ -19,6 +19,7 @@ from storage.settings import load_settings
 def main() -> None:
     """Prepare every store that the settings name."""
     settings = load_settings()
+    # First: it refuses a data folder that is half restored, before anything is written there.
     finish(settings)
     prepare_data_folder(settings.data_folder)
     BlobStore(settings.blobs).make_root()

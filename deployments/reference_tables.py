@@ -62,6 +62,7 @@ CHOICES: Sequence[tuple[str, str, type[Choice] | type[Channel]]] = (
 def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    # chr(92) is a backslash, which may not stand in an f-string's braces before Python 3.12.
     return "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)])
 
 

@@ -70,6 +70,7 @@ def override(services: Mapping[str, Mapping[str, str]], built: frozenset[str]) -
     """The override file; services of `built` are not built any more."""
     lines = ["# Written by python -m deployments.release_images: the images of this release.", "services:"]
     for name, service in services.items():
+        # Compose merges the two files: without the reset it would still build the image.
         build = ", build: !reset null" if name in built else ""
         lines.append(f"  {name}: {{image: {service['image']!r}{build}}}")
     return "\n".join(lines) + "\n"

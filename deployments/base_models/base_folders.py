@@ -25,6 +25,7 @@ MAX_FILES = 500
 MAX_JSON_BYTES = 32 * 1024 * 1024
 CODE = frozenset({".py", ".pyc", ".so", ".dll", ".sh", ".exe"})
 TEXTS = frozenset({".json", ".txt", ".md"})
+# I64 is for position_ids, which CLIP's files hold beside their weights.
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "I64"})
 JUDGE = "judge"
 
@@ -79,6 +80,8 @@ def _walk(folder: Path) -> Iterator[str]:
         if any(part.startswith(".") for part in inside.parts):
             continue
         name = inside.as_posix()
+        # A link may lead anywhere on this machine. Folders of the Hugging Face cache consist of links, so cp -L is
+        # named.
         if path.is_symlink():
             raise WeightsRefused(
                 "link", f"{name} is a link. Copy the folder with its files and give the copy: cp -rL {folder} COPY"
@@ -126,6 +129,7 @@ def read_card(folder: Path) -> BaseModelCard:
             raise WeightsRefused("card", f"darkroom.json: {error}.") from error
     else:
         sample_size = read_json(folder, "unet/config.json").get("sample_size")
+        # sample_size counts latents; the VAE's factor makes pixels of them.
         card = BaseModelCard(resolution=(sample_size if isinstance(sample_size, int) else 64) * factor)
     if card.family not in set(ModelFamily):
         raise WeightsRefused(
@@ -158,6 +162,7 @@ def _factor(vae: Mapping[str, Any]) -> int:
 def _refuse_wrong_components(folder: Path, index: Mapping[str, Any], layout: FamilyLayout) -> None:
     for name, component in layout.components.items():
         entry: object = index.get(name)
+        # model_index.json names a part as [library, class].
         found = cast(list[object], entry)[-1] if isinstance(entry, list) and entry else None
         if found is None or not (folder / name).is_dir():
             raise WeightsRefused("missing", f"{name}/ is missing in {folder}. Save the whole pipeline.")
@@ -196,6 +201,7 @@ def _is_taken(path: str, parts: set[str], layout: FamilyLayout, paths: tuple[str
         return False
     if suffix == ".safetensors":
         return part == JUDGE or name == weights
+    # An index lists the shards of weights, and shards are not read.
     return suffix in TEXTS and not name.endswith(".index.json")
 
 

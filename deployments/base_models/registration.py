@@ -32,6 +32,7 @@ def add_base_model(stores: Stores, folder: Path, name: str, replace: bool = Fals
 
 def register_folder(stores: Stores, checked: BaseFolder, name: str, replace: bool = False) -> BaseModel:
     """Register a folder that passed its check as `name`; otherwise as `add_base_model`."""
+    # Before anything is stored: a name that stands for another folder is refused without a copy of gigabytes.
     hashes = {path: _hash_file(checked.path / path) for path in checked.files}
     known = stores.database.run(_known(name))
     if known is not None and known.folder_hash != folder_hash(hashes) and not replace:
@@ -50,6 +51,7 @@ def _store(stores: Stores, checked: BaseFolder, hashes: Mapping[str, str]) -> li
     files: list[BaseModelFile] = []
     for path in checked.files:
         blob = stores.blobs.put_file(checked.path / path)
+        # The hash names what was checked, so other bytes must not be stored in its place.
         if blob.sha256 != hashes[path]:
             raise WeightsRefused(
                 "changed", f"{path} changed while it was read. Let the copy finish, then add it again."

@@ -91,8 +91,10 @@ def _fill(api: Api, url: str, part: Path, sha256: str, size: int, on_bytes: Call
 
 
 def _append(api: Api, url: str, part: Path, done: int, sha256: str, on_bytes: Callable[[int], None]) -> None:
+    # Ranges and the SHA-256 count the stored bytes, not compressed ones.
     headers = {"Accept-Encoding": "identity"}
     if done:
+        # If-Range: should the file have changed, it comes whole (200), and the part is begun again.
         headers |= {"Range": f"bytes={done}-", "If-Range": f'"{sha256}"'}
     with api.http.stream("GET", url, headers=headers) as response:
         if not response.is_success:
@@ -100,6 +102,7 @@ def _append(api: Api, url: str, part: Path, done: int, sha256: str, on_bytes: Ca
         raise_for_problem(response)
         continued = response.status_code == PARTIAL_CONTENT
         if done and not continued:
+            # It comes from the beginning after all: what was reported of the part is taken back.
             on_bytes(-done)
         with part.open("ab" if continued else "wb") as sink:
             for piece in response.iter_raw():

@@ -44,6 +44,7 @@ def upload_file(
         remembered.write_text(address)
     try:
         _send(api, address, path, on_bytes)
+    # Not after a broken connection: then the address is kept, and a later command goes on there.
     except ApiRefusal:
         remembered.unlink(missing_ok=True)
         raise
@@ -118,4 +119,5 @@ def _pieces(path: Path, offset: int, report: Callable[[int], None]) -> Iterator[
         stream.seek(offset)
         while piece := stream.read(PIECE):
             yield piece
+            # After the yield: when the next piece is asked for, this one has been given to the connection.
             report(stream.tell())

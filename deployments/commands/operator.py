@@ -18,6 +18,7 @@ CONNECT_SECONDS = 3
 def operator_stores(settings: Settings) -> Generator[Stores]:
     """The stores of these settings. Raises PostgresUnavailable at once when the platform is not up."""
     try:
+        # A connection of its own first: the pool would wait 10 s for a platform that is not up.
         psycopg.connect(settings.postgres.url.get_secret_value(), connect_timeout=CONNECT_SECONDS).close()
     except psycopg.OperationalError as error:
         raise PostgresUnavailable(

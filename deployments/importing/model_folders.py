@@ -106,6 +106,7 @@ def find_models(folder: Path) -> Iterator[FoundModel | RefusedFile]:
         except OSError as error:
             yield RefusedFile(path, f"it cannot be read: {error.strerror}.")
             continue
+        # Also by type and base: files of one name in a folder need not be variants of one model.
         key = (path.parent, f"{_base_name(path.stem).lower()}\0{described.type}\0{described.base_model}")
         if key not in models:
             models[key] = _model(path, described)

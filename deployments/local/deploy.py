@@ -43,6 +43,7 @@ WORK_POOL_TEMPLATE: dict[str, Any] = {
 
 def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
     """Deploy everything in the file. Repeatable. Raises PlatformError with Prefect's own words when it refuses."""
+    # Before the deploy: what changes while it runs is not deployed, and has to be noticed by the next start.
     before = fingerprint(prefect_file)
     with open_prefect(settings.prefect) as prefect, Database(settings.postgres) as database:
         deployed = with_pauses(settings, prefect_file, still_paused(database, Orchestrator(prefect)))
@@ -68,6 +69,7 @@ def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
         deploy_automations(prefect)
     with Database(settings.postgres) as database:
         database.run(flow_deployments.note(stanza["name"] for stanza in stanzas(prefect_file)))
+    # Last: a deploy that died half-way is done again.
     fingerprint_file(settings).write_text(before)
 
 
@@ -89,6 +91,7 @@ def ensure_work_pool(client: httpx.Client, name: str) -> None:
     """Create a process work pool, or bring the one that is there in line."""
     template = {"base_job_template": WORK_POOL_TEMPLATE}
     answer = client.post("work_pools/", json={"name": name, "type": "process", **template})
+    # Not the other way round: the pool may be made by another starter between a look and the request.
     if answer.status_code == 409:
         answer = client.patch(f"work_pools/{name}", json=template)
     if not answer.is_success:

@@ -141,9 +141,11 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
         "PREFECT_API_URL": settings.prefect.api_url,
         "PREFECT_UI_URL": settings.prefect.ui_url,
         "PREFECT_CLI_PROMPT": "false",
+        # Otherwise a client without an address starts a server of its own, and says that the deployment does not exist.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         # With Postgres unavailable Prefect's server answers 500, which its client does not repeat unless told.
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+        # The default is pickle, which runs what it reads.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SETTINGS_PATH": str(PREFECT_LOGGING),
@@ -225,6 +227,7 @@ def prefect_retention_environment(settings: Settings) -> dict[str, str]:
     """What makes Prefect's server delete its old rows by itself, every hour, in batches."""
     kept = settings.retention
     return {
+        # Prefect's default is events alone: runs with their logs and artifacts would be kept for ever.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(kept.flow_run_days * 86400),
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{kept.flow_event_days}D",

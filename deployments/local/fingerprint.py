@@ -22,6 +22,7 @@ OURS = ("deployments/local/automations.py", "deployments/local/deploy.py", "stor
 
 def fingerprint(prefect_file: Path = PREFECT_FILE) -> str:
     """SHA-256 over what a deployment is made of: the file, the flows' modules, pools, automations, the version."""
+    # With the version, so that an upgrade of Prefect deploys again.
     digest = hashlib.sha256(f"prefect {version('prefect')}".encode())
     modules = sorted({stanza["entrypoint"].rsplit(".", 1)[0] for stanza in stanzas(prefect_file)})
     files = [_source(module) for module in modules]

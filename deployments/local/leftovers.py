@@ -40,6 +40,7 @@ def stop_leftovers(data_folder: Path) -> list[str]:
     The two databases go last, so that what still writes to them can end its sentence.
     """
     found = {process.pid: (part, process) for part, process in processes_of(data_folder)}
+    # The record as well: Valkey writes its title over its environment, and the mark with it.
     record = read_record(data_folder)
     for part, known in (record.parts if record else {}).items():
         process = known.process.process() if known.process else None
@@ -49,6 +50,7 @@ def stop_leftovers(data_folder: Path) -> list[str]:
     others = [process for part, process in found.values() if part not in STORES]
     lines = [f"stopped {part} (process {pid}), left by an earlier `up`" for pid, (part, _) in sorted(found.items())]
     stop_processes(others, signal.SIGTERM, GRACE_SECONDS)
+    # SIGINT is Postgres' fast shutdown; SIGTERM would wait for every client to leave.
     stop_processes(stores, signal.SIGINT, GRACE_SECONDS)
     return lines
 

@@ -39,6 +39,7 @@ class PartLog:
             stream.seek(self._read_to)
             found = stream.read(_READ_BYTES)
         end = found.rfind(b"\n") + 1
+        # Something that writes no end of line must not be read again and again.
         if not end and len(found) > _MAX_LINE:
             end = len(found)
         self._read_to += end

@@ -211,8 +211,10 @@ def prepare_mlflow(settings: Settings, database_url: str) -> None:
         "database_uri": database_url,
         "admin_username": user,
         "admin_password": password,
+        # MLflow hashes the password with PBKDF2 for each request, tens of milliseconds, unless it may keep the outcome.
         "auth_cache_ttl_seconds": "60",
     }
+    # MLflow reads the file with configparser, to which a single % begins a reference.
     lines = [f"{name} = {value.replace('%', '%%')}" for name, value in values.items()]
     write_secret(settings.mlflow_accounts_file, "\n".join(["[mlflow]", *lines]))
 

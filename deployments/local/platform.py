@@ -50,6 +50,7 @@ def run_platform(settings: Settings, say: Say, on_healthy: Callable[[float], Non
 
 def prepare_data_folder(folder: Path) -> None:
     """Make the data folder, closed to others, and see to it that everything in it will be too."""
+    # For this process and all that it starts, whatever they write into the folder.
     os.umask(0o077)
     for made in (folder, folder / "run", folder / "logs"):
         made.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,6 +84,7 @@ def start_detached(settings: Settings, while_waiting: Callable[[], None] = lambd
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         record = read_record(folder)
+        # By the pid: the record of an earlier `up` may still be there.
         if record and record.supervisor.pid == pid and record.healthy:
             return pid
         while_waiting()

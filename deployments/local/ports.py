@@ -27,6 +27,7 @@ def refuse_taken_ports(parts: Iterable[Part]) -> None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as listener:
+        # Without it a port counts as taken for a minute after its last connection (TIME_WAIT).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))

@@ -29,6 +29,7 @@ def rename_parameters(client: httpx.Client) -> int:
                 now = {RENAMED.get(name, name): value for name, value in parameters.items()}
                 client.patch(f"flow_runs/{run['id']}", json={"parameters": now}).raise_for_status()
                 renamed += 1
+        # Over all of them: a run that was renamed still matches the filter, so nothing moves up.
         offset += len(runs)
     if renamed:
         log.info("%d waiting flow runs have their parameters' names of now", renamed)

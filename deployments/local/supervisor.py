@@ -248,6 +248,7 @@ class Supervisor:
         workers = [one for one in self._parts.values() if one.part.starts_flows]
         others = [one for one in self._parts.values() if not one.part.starts_flows]
         self._stop_in_order(workers)
+        # Flow processes are found by the platform's mark, which the other parts carry, too: those are not to go yet.
         spared = {pid for one in others if one.process for pid in _family(one.process.pid)}
         stop_strays(self._folder, spared, grace_seconds=0 if self._stop_requests > 1 else FLOW_GRACE_SECONDS)
         self._stop_in_order(others)
@@ -274,6 +275,7 @@ class Supervisor:
 
     def _kill(self, one: Supervised) -> None:
         if one.alive and one.process:
+            # The group: each part leads its session, and what it has started is to go with it.
             os.killpg(one.process.pid, signal.SIGKILL)
             one.process.wait()
 

@@ -44,6 +44,7 @@ def mark(name: str, url: str) -> None:
         if is_marked(connection):
             for [schema] in connection.execute(_SCHEMAS).fetchall():
                 connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+            # As a new database has it; the dump expects it to be there.
             connection.execute("create schema public; grant usage on schema public to public")
         connection.execute(sql.SQL("create table {} ()").format(sql.Identifier(*RESTORING.split("."))))
 

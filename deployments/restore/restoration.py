@@ -83,6 +83,7 @@ def restore(
     sealed, identity = store.read(manifest, KEYS), store.read(manifest, IDENTITY).decode()
     secrets = sealed_keys.unseal(sealed, identity, ask_passphrase())
     say(f"backup {manifest.name}: every byte of it is read before anything is written")
+    # The whole backup is read, which may take hours, after all that can be refused in a moment.
     damaged = check_whole(store, manifest.name, without_damaged=choices.without_damaged)
     if damaged:
         say(f"{len(damaged):,} blobs of the backup are missing or damaged: it is restored without them")
@@ -132,8 +133,12 @@ def folder_beside(folder: Path, finish: Callable[[], None] = lambda: None) -> Ge
         (beside / MARK).write_text(f"`darkroom restore` fills this folder; then it becomes {folder}.\n")
         yield beside
         (beside / "postgres.log").unlink(missing_ok=True)
+        # The name comes last and only over bytes that are on the disk: a power cut must not leave a whole name on half
+        # a folder.
         os.sync()
         beside.rename(folder)
+        # After the rename, and the folder's mark last of all: whoever dies in between leaves what `finish` of the next
+        # start recognises as whole.
         finish()
         take_mark(folder)
     finally:
@@ -192,9 +197,11 @@ def serving_in(target: Settings) -> Generator[None]:
 def _write_secrets(target: Settings, secrets: dict[str, bytes], manifest: Manifest, identity: str) -> None:
     for name, content in secrets.items():
         file = target.data_folder / name
+        # The names come from the backup, and a file that was tampered with could name any path.
         if not file.resolve().is_relative_to(target.data_folder.resolve()):
             raise BackupDamaged(f"The backup names a secret outside the data folder: {name}")
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # write_secret ends the line itself.
         write_secret(file, content.decode().rstrip("\n"))
     key_file = Path(target.backup.key_file)
     if not key_file.exists():

@@ -21,6 +21,7 @@ from storage.records.search.search import Kind
 from storage.settings import PostgresSettings, Settings, variable_of
 from storage.stores import Stores, open_stores
 
+# As libpq writes a version: 18.0.
 EMBEDDED_SERVER = 180_000
 _TABLES = """
 select count(*) from pg_class
@@ -74,6 +75,7 @@ class Databases:
     def fill(self, store: BackupStore, jump: int, hold_notifications: bool, say: Say) -> restored.Reopened:
         """Restore every dump, then move numbers on, give jobs a new attempt and build the search indexes."""
         backup = self.settings.backup
+        # All marks before the first dump, so that no server of them starts while another one is being filled.
         for name, url in self.outside:
             mark(name, url)
         for name, file in self.manifest.dumps.items():
@@ -87,6 +89,7 @@ class Databases:
         self._go_on_in_prefect_and_mlflow(jump)
         url = self.settings.postgres.url.get_secret_value()
         with Database(self.settings.postgres) as database:
+            # Before the migration, whose last step then treats the rows as another cluster's, even on the same one.
             database.run(restored.leave_home())
         migrate(url, restoring=True)
         with open_stores(self.settings) as stores:

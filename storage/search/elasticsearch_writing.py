@@ -96,7 +96,9 @@ class ElasticsearchWriter:
         self._settings, self._database = settings, database
         self._client = Elasticsearch(
             # No retries of its own: flows wait for the store themselves, and a bulk may be repeated.
-            settings.elasticsearch_url.get_secret_value(), request_timeout=BULK_SECONDS, max_retries=0
+            settings.elasticsearch_url.get_secret_value(),
+            request_timeout=BULK_SECONDS,
+            max_retries=0,
         )
 
     def close(self) -> None:

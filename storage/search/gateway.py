@@ -191,7 +191,8 @@ class Search:
         end = query.offset + query.limit
         hits, counted = await asyncio.gather(
             # A page of nothing asks for the counts alone, but an engine refuses to look for no neighbour.
-            self.reader.nearest(kind, query.filters, vector, max(end, 1)), self._counts(kind, query)
+            self.reader.nearest(kind, query.filters, vector, max(end, 1)),
+            self._counts(kind, query),
         )
         return SearchHits(hits=hits[query.offset : end], total=counted.total, facets=counted.facets)
 

@@ -29,6 +29,7 @@ def create(
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     with operator_stores(load_settings()) as stores:
         stores.database.run(_add(account, key, name, scope or list(Scope), expires))
+    # The key alone on standard output, the rest beside it: KEY=$(darkroom key create ...) works.
     typer.echo(key.text)
     typer.echo("Shown once and kept nowhere. Use it with: DARKROOM_API__KEY=<key> darkroom ...", err=True)
 

@@ -68,6 +68,7 @@ class Importing:
 
     def _make(self, model: FoundModel, files: Sequence[FoundFile], on_bytes: OnBytes) -> None:
         """A draft with these files; without the last of them it is deleted again. Repeating goes on with the same."""
+        # The same key for the same file: an import that is repeated goes on with the model that the first one made.
         key = f"import {files[0].sha256}"
         model_id = self._make_model(model, key)
         if not self._is_there(model_id):  # an earlier import made it, and it was deleted since
@@ -78,6 +79,8 @@ class Importing:
                 f"/api/v1/models/{model_id}/versions",
                 Made,
                 json=model.version_words,
+                # With the model's number: a model that was made again must not be answered with the deleted one's
+                # version.
                 headers={"Idempotency-Key": f"{key} version of {model_id}"},
             )
         except ApiRefusal:
@@ -113,6 +116,7 @@ class Importing:
         try:
             return self.api.post("/api/v1/models", Made, json=words, headers=headers).id
         except ApiRefusal as refusal:
+            # Only a name that is taken is helped by another one.
             if set(refusal.problem.errors) != {"name"}:
                 raise
             own = f"{model.name[: MAX_NAME - 11]} ({model.files[0].sha256[:8]})"

@@ -32,6 +32,7 @@ def list_jobs(
     with open_api(load_settings()) as api:
         found: list[JobResponse] = []
         for kind in ("training", "generation"):
+            # `limit` of each: which kind the newest are of is known only when both are here.
             found += api.get(job_root(kind), Listing[JobResponse], params=query).items
     found.sort(key=lambda job: job.submitted_at, reverse=True)
     if not found:

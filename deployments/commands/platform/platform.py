@@ -30,6 +30,7 @@ def up(
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C."""
     settings = load_settings()
+    # First of all: it refuses to start on a data folder that is half restored.
     finish(settings)
     refuse_backups_without_key(settings)
     if detach:

@@ -26,6 +26,7 @@ def sql(
     # A command line can be read by every user of the machine, an environment cannot.
     environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
     command = [psql, "--no-psqlrc", f"--dbname={make_conninfo('', **facts)}", *(["--command", query] if query else [])]
+    # In place of this process, so that Ctrl-C and the terminal are psql's.
     os.execve(psql, command, environment)
 
 

@@ -51,6 +51,7 @@ def rotate(
     if before.exists() and before.read_text().strip() != current:
         _check_restarted(settings, before)
         _free_previous(settings, key, before, forget=forget_previous)
+    # The old key's copy first: whoever dies in between leaves two equal keys, and has lost none.
     write_secret(before, current)
     write_secret(file, secrets.token_hex(32))
     typer.echo(f"made a new {key} key in {file}")

@@ -105,4 +105,5 @@ def proportional_memory(process: psutil.Process) -> int:
         return 0
     except psutil.AccessDenied:
         return process.memory_info().rss
+    # Flow runs are forked: by resident size what they share would be counted once for each.
     return getattr(full, "pss", full.rss)

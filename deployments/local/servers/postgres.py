@@ -77,6 +77,7 @@ class EmbeddedPostgres:
         """Run initdb beside the final place and rename, so that a folder with PG_VERSION is always whole."""
         beside = self.folder.with_name(self.folder.name + ".new")
         shutil.rmtree(beside, ignore_errors=True)
+        # Empty, or rmdir refuses: nothing that somebody put there is removed.
         if self.folder.exists():
             self.folder.rmdir()
         beside.mkdir(parents=True, mode=0o700)
@@ -90,6 +91,7 @@ class EmbeddedPostgres:
             f"--username={SUPERUSER}",
             "--auth=trust",  # the folder is closed to others: whoever reaches the socket is its owner or root
             "--encoding=UTF8",
+            # An order that does not depend on the system's library, whose upgrade would leave every text index wrong.
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--locale=C",

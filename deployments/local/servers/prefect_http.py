@@ -19,6 +19,7 @@ class PrefectAuth(httpx.Auth):
     Where the server asks for neither, requests are sent as they are.
     """
 
+    # httpx reads the body before auth_flow goes on, which looks for the reason of a 403 in it.
     requires_response_body = True
 
     def __init__(self, settings: PrefectSettings) -> None:
@@ -38,6 +39,7 @@ class PrefectAuth(httpx.Auth):
             yield from self._fetch_token()
         self._add_token(request)
         answer = yield request
+        # Only for that reason: a 403 for a wrong auth string would be the same again.
         if answer.status_code == 403 and "CSRF" in answer.text:
             yield from self._fetch_token()
             self._add_token(request)

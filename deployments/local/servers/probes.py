@@ -58,6 +58,7 @@ def polls(prefect: PrefectSettings, pool: str, worker: str) -> Probe:
         found = _answer(f"{prefect.api_url}/work_pools/{pool}/workers/filter", {"limit": 200}, auth)
         seen = [entry["last_heartbeat_time"] for entry in found or [] if entry["name"] == worker]
         try:
+            # The server remembers a worker by its name: only a heartbeat of after this process began is its own.
             return bool(seen) and datetime.fromisoformat(seen[0]).timestamp() >= psutil.Process(pid).create_time()
         except psutil.NoSuchProcess:
             return False

@@ -18,6 +18,7 @@ from storage.secret_files import write_secret
 
 VALKEY_RIGHTS = f"on >{{secret}} db={VALKEY_DATABASE} ~* &progress:* +@all -@admin -@dangerous"
 """What the account of Darkroom's parts may do: everything with its own database, and nothing to the server."""
+# No snapshots: what is to last is in the append-only file.
 FOREGROUND = {"save": '""', "loglevel": "warning"}
 
 

@@ -91,6 +91,7 @@ class WarmStarts:
             started = {"task_status": task_status, "task_status_handler": task_status_handler}
             return await self._start_cold(command, **started, env=env, cwd=cwd, **options)
         process = self._context.Process(target=_run_engine, args=(dict(env), str(cwd) if cwd else None))
+        # In a thread: the fork server answers only once its imports are done.
         await anyio.to_thread.run_sync(process.start)
         task_status.started(task_status_handler(process))
         try:
@@ -127,6 +128,7 @@ def newest_change() -> float:
 def _run_engine(environment: dict[str, str], folder: str | None) -> None:
     """In the new process: become `python -m prefect.engine` with that environment and folder."""
     Path("/proc/self/comm").write_text(FLOW_RUN_NAME)
+    # The fork has the environment of the fork server's start, not the run's own.
     os.environ.clear()
     os.environ.update(environment)
     if folder:

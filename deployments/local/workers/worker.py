@@ -53,6 +53,7 @@ def work(
         warm = WarmStarts(modules_of_pool(pool))
         warm.install()
         timer = threading.Timer(WARM_UP_AFTER_SECONDS, warm.warm_up)
+        # A worker that is stopped before must not wait for it.
         timer.daemon = True
         timer.start()
     worker = PacedWorker(work_pool_name=pool, name=f"worker-{pool}", limit=limit)
