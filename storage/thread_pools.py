@@ -34,6 +34,7 @@ class Room:
 
     async def enter(self, wait_seconds: float | None = None) -> None:
         """Take a place. Raises PoolBusy when none becomes free in time."""
+        # True also while others wait, so that who comes now does not overtake them.
         if self._free.locked():
             seconds = self._wait_seconds if wait_seconds is None else wait_seconds
             self.waiting += 1

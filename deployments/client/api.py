@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 5.0
+# Not 500: a fault of the API, which the same request meets again.
 PASSING = frozenset({502, 503, 504})
 
 

@@ -13,6 +13,7 @@ import httpx
 from deployments.client.api import Api, raise_for_problem
 from storage.errors import DarkroomError
 
+# With growing pauses some 5 s in which nothing new arrives.
 FRUITLESS_TRIES = 4
 PAUSE_SECONDS = 0.5
 PARTIAL_CONTENT = 206

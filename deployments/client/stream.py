@@ -22,6 +22,7 @@ from deployments.client.api import (
 )
 from storage.backoff import pause_after
 
+# The API sends something every 10 s (platform_api/streams/job_events.py): three times that is a dead connection.
 SILENCE_SECONDS = 30.0
 PATIENCE_SECONDS = 600.0
 INTERRUPTED = "interrupted"
@@ -71,6 +72,7 @@ def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SEC
             if _has_ended(api, path):
                 return
         except (httpx.TransportError, ApiRefusal) as error:
+            # A 4xx stays what it is; 5xx and broken connections pass.
             if isinstance(error, ApiRefusal) and error.status < 500:
                 raise
             if time.monotonic() > deadline:

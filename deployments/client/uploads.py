@@ -16,6 +16,7 @@ ROOT = "/api/v1/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
 MEDIA_TYPE = "application/offset+octet-stream"
 PIECE = 1024 * 1024
+# With growing pauses some 40 s in which nothing new arrives.
 FRUITLESS_TRIES = 12
 PAUSE_SECONDS = 0.5
 _AGAIN = frozenset({408, 423, 429})

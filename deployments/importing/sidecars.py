@@ -9,6 +9,7 @@ import msgspec
 from storage.records.catalog.vocabulary import ModelType
 
 MAX_BYTES = 4 * 1024 * 1024
+# Civitai's own answer first: it says more than what drawing programs keep.
 _SUFFIXES = (".civitai.info", ".json")
 _PREVIEWS = (".preview.png", ".preview.jpeg", ".preview.jpg", ".preview.webp", ".png", ".jpeg", ".jpg", ".webp")
 _VERSIONS = {"SD1": "SD 1.5", "SD2": "SD 2.1", "SDXL": "SDXL 1.0"}

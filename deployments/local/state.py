@@ -107,6 +107,7 @@ def holding(data_folder: Path) -> Generator[None]:
     """Hold the data folder for this process. Raises AlreadyRunning with the pid of the one that holds it."""
     folder = run_folder(data_folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # For appending: "w" would empty the file, and with it the holder's pid, before the lock is ours.
     with (folder / "lock").open("a+") as lock:
         if not _take(lock):
             lock.seek(0)

@@ -151,6 +151,7 @@ class HeaderReader:
             return ()
         for _ in range(maximum):
             digits = self._token(2, "a whole number").group(2)
+            # JSON has no leading zeros; readers that let them pass do not agree on what they mean.
             if int(digits) > MAX_NUMBER or (len(digits) > 1 and digits.startswith(b"0")):
                 raise self._refusal("header_grammar", f"'{digits.decode()}' is no size")
             numbers.append(int(digits))

@@ -87,6 +87,8 @@ def _check_webp_header(stream: BinaryIO, max_pixels: int) -> None:
     stream.seek(0)
     if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
         return
+    # The three forms of RFC 9649 (2.5 to 2.7): VP8X has 24 bits a side and a flag for animations (bit 1), VP8L 14 bits,
+    # VP8 14 bits with two more for scaling.
     kind = head[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))

@@ -20,6 +20,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+
+# Ignored, here and below: neither library types these functions wholly.
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
@@ -114,6 +116,7 @@ class _Layer:
     """One transformer layer; weights are kept as (in, out)."""
 
     def __init__(self, tensors: Mapping[str, Array], prefix: str) -> None:
+        # Side by side in one matrix: one product instead of three.
         parts = [prefix + f"attention.self.{part}." for part in ("query", "key", "value")]
         self.query_key_value = (
             np.concatenate([tensors[part + "weight"].T for part in parts], axis=1),

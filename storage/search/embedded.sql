@@ -88,6 +88,7 @@ select count(*) as documents from (select from search_build_{build} where {match
 select id, -distance as score from ({each}) nearest order by distance, id limit %(limit)s;
 
 -- nearest_of_segment --
+-- pgvector's operator is the negative inner product, since an index only orders upwards.
 (select id, vector <#> %(vector)s::halfvec as distance
    from search_build_{build}
   where vector is not null

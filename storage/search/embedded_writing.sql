@@ -26,6 +26,7 @@ create table if not exists search_build_{build}_words (
 
 -- index_words --
 create index concurrently if not exists search_build_{build}_by_words
+    -- Without the list of pending entries, which each search would have to read through.
     on search_build_{build} using gin (words) with (fastupdate = off);
 
 -- index_labels --

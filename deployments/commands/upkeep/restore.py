@@ -56,6 +56,7 @@ def restore(
         take_over=take_over,
         without_damaged=without_damaged,
     )
+    # The passphrase is asked for by the restore, once all that can be refused without it has passed.
     done = restore_backup(settings, place, lambda: passphrase_of(settings, passphrase_file), typer.echo, choices)
     for line in report(done):
         typer.echo(line)

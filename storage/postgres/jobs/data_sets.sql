@@ -34,6 +34,7 @@ select id from data_sets where id = %(id)s and account_id = %(account_id)s and d
 select id from jobs where data_set_id = %(id)s and state in ('submitted', 'running', 'cancelling') limit 1;
 
 -- delete --
+-- The row stays, because jobs refer to it; only its photos go.
 update data_sets set deleted_at = now()
  where id = %(id)s and account_id = %(account_id)s and deleted_at is null
 returning id;

@@ -58,6 +58,8 @@ with fresh as (
      where staged.batch_id = %(batch_id)s
        and not exists (select from activity_rejected rejected
                         where rejected.batch_id = %(batch_id)s and rejected.key = staged.key)
+     -- By key: calls that bring the same keys insert them in one order, and cannot deadlock. Of two acts with one key
+     -- in this call the first counts.
      order by staged.key, staged.position
     on conflict (key) do nothing
     returning key
@@ -71,6 +73,7 @@ with fresh as (
     returning occurred_at
 ), waiting as (
     insert into activity_pending (hour, batch_id)
+    -- date_trunc would go by the session's time zone.
     select distinct date_bin(interval '1 hour', occurred_at, timestamptz '2000-01-01 00:00+00'), %(batch_id)s::bigint
       from counted
 )

@@ -83,6 +83,7 @@ def roll_up_day(day: date, now: datetime) -> Script[RolledUp]:
     today, was = now.date(), (yield from state()).as_of
     [begun] = yield from column(SQL["is_begun"], {"day": day}, bool)
     built = None if begun else (yield from _build(day))
+    # First the totals become those of today: what `_take` adds afterwards, it adds to the periods as they are then.
     if built or was != today:
         moved = moved_days(was, today) if was else []
         turn = {"was": was or today, "today": today, "moved": moved, "begun": day if built else None}

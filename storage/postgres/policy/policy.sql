@@ -98,4 +98,5 @@ select file.*, job.account_id as owner_id, owner.status = 'active' as owner_acti
   join jobs job on job.id = file.job_id
   join accounts owner on owner.id = job.account_id
  where file.job_id = %(job_id)s and file.sha256 = %(sha256)s
+ -- The same bytes may be files of one job under several names; any of them decides alike.
  limit 1;

@@ -2,6 +2,7 @@
 -- One row for an id however often it changes; the most urgent lane counts, and the time of the first change.
 insert into search_queue as waiting (kind, id, lane, due_at)
 select %(kind)s, id, %(lane)s, now() + make_interval(secs => %(delay)s) from unnest(%(ids)s::bigint[]) id
+ -- In one order for all who add, so that two of them cannot deadlock.
  order by id
 on conflict (kind, id) do update
    set lane = least(waiting.lane, excluded.lane),
