@@ -39,6 +39,7 @@ INHERITED_BY_SERVERS = (
     "LD_LIBRARY_PATH",
     "SSL_CERT_",
 )
+# Beginnings of the parts' names.
 CLIENTS_OF_PREFECT = ("relay", "worker-", "deploy")
 # Who knows a secret setting that is given in the environment of `up`.
 SECRETS_OF: dict[str, tuple[str, ...]] = {
@@ -147,6 +148,7 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         # The default is pickle, which runs what it reads.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        # Prefect's default is 180 s; after three of them in silence a run is marked as crashed (automations.py).
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SETTINGS_PATH": str(PREFECT_LOGGING),
     }
@@ -269,12 +271,14 @@ def flow_environment(settings: Settings) -> dict[str, str]:
     temporary = temporary_folder(settings)
     return {
         **({"TMPDIR": str(temporary)} if temporary else {}),
+        # Prefect's default is 10 s, which would come before every job.
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "OMP_NUM_THREADS": str(threads),
         # Threads that wait spin for a moment, then sleep. A training step of the starter took 0.28 s so, 0.43 s when
         # they sleep at once; with four busy processes on the two cores 1.8 s against 1.2 s. Left to spin for as long
         # as OpenMP likes they hold the core that the other thread needs, and a step takes a minute there.
         "GOMP_SPINCOUNT": "10000",
+        # Its threads do not survive a fork, and flow runs are forked (workers/warm_starts.py).
         "TOKENIZERS_PARALLELISM": "false",
         # Base models are folders that the operator has registered; nothing is fetched while a job runs.
         "HF_HUB_OFFLINE": "1",

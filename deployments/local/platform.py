@@ -106,6 +106,7 @@ def stop_platform(settings: Settings) -> None:
     os.kill(pid, signal.SIGTERM)
     if not _is_let_go(folder, STOP_SECONDS):
         os.kill(pid, signal.SIGKILL)
+        # A killed `up` stops nothing: its parts live on.
         _is_let_go(folder, STOP_SECONDS)
         stop_what_is_left(folder)
 

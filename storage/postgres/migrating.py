@@ -36,7 +36,7 @@ _MIGRATION_LOCK = 0x6461726B  # "dark" in ASCII
 
 RESTORING = "public.darkroom_restoring"
 """The table that is in a database for as long as `darkroom restore` fills it."""
-LOCK_SECONDS = 4
+LOCK_SECONDS = 4  # under the 5 s that others wait for a lock: who queues behind a migration still gets it
 STATEMENT_TIMEOUT = "5s"
 LAST_UNLIMITED = "0019"
 """Files up to this one were written before there were limits: one rewrites a table, one builds an index that keeps

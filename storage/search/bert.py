@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-# Ignored, here and below: neither library types these functions wholly.
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
@@ -32,6 +31,7 @@ Array: TypeAlias = NDArray[np.float32]
 
 TOKENS_AT_ONCE = 512
 """A batch has about this many tokens; the values between the layers of a larger one leave the processor's cache."""
+# transformers writes 1e30 as model_max_length where a tokenizer has no limit.
 UNKNOWN_LENGTH = 1_000_000
 MASKED = np.float32(-1e9)
 
@@ -64,6 +64,7 @@ class Bert:
         # on a busy machine a query took 400 ms with two of them, 22 ms with one. It holds for the whole process.
         threadpool_limits(limits=1, user_api="blas")
         self._tokenizer.no_padding()
+        # Ignored, as at the import of load_file: neither library types its functions wholly.
         self._tokenizer.enable_truncation(self._layout.max_tokens)  # pyright: ignore[reportUnknownMemberType]
         try:
             self._take(weights)

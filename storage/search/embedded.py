@@ -157,6 +157,7 @@ def segments_of(build: Build) -> list[str]:
 
 
 def _live_build(kind: Kind) -> Script[Build]:
+    # Before anything is read: Postgres takes an isolation level only then.
     yield from Query(SQL["one_snapshot"], {}, len)
     yield from Query(SQL["planned_for_these_values"], {}, len)
     build = yield from search_builds.live(kind, ENGINE)

@@ -22,6 +22,7 @@ from storage.errors import DarkroomError
 
 PATIENCE_SECONDS = 120.0
 LINE_SECONDS = 10.0
+# As shells say it: 128 and the number of SIGINT.
 INTERRUPTED_STATUS = 130
 NOT_FOUND = 404
 

@@ -37,6 +37,7 @@ log = logging.getLogger("darkroom.worker")
 ENGINE = "prefect.engine"
 FLOW_RUN_NAME = "darkroom-flow"
 """What a flow run's process is called in `ps` and `top` (at most 15 characters)."""
+# Of NVIDIA's and of AMD's drivers.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
 PACKAGES = ("flows", "storage")
 WORKER = "deployments.local.workers.worker"

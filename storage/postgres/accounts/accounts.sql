@@ -78,6 +78,7 @@ select * from api_keys where id = %(id)s;
 -- made; that is looked at again here, so that no key outlives its maker whatever happened between.
 select key.*, to_jsonb(account) as account,
        case when key.made_by is null then false
+            -- Every key is made by an earlier one, so the chain has an end.
             else exists (with recursive makers as (
                              select id, made_by, revoked_at from api_keys where id = key.made_by
                              union all

@@ -97,6 +97,7 @@ select * from jobs
  limit %(limit)s;
 
 -- note_tracking_run --
+-- In any state, the last ones too: reconcile makes the run of a job during which MLflow was unavailable.
 update jobs set tracking_run_id = %(tracking_run_id)s
  where id = %(id)s and attempt = %(attempt)s
 returning id;

@@ -46,6 +46,7 @@ insert into activity_rejected (batch_id, key, key_text, reason, entity, entity_i
 select batch_id, key, key_text, reason, entity, entity_id, metric, amount, occurred_at from judged
  where reason is not null
  order by key
+-- An act that is refused again is listed once, with the call that brought it last.
 on conflict (key, reason) do update set batch_id = excluded.batch_id
 returning key_text, reason;
 
@@ -129,6 +130,7 @@ select rejected.id, rejected.batch_id, rejected.key_text, rejected.reason, rejec
  limit %(limit)s;
 
 -- make_days_ahead --
+-- As far back as an act may come late, and ahead of midnight, when everybody would need the new table at once.
 select day_partition('activity', (now() at time zone 'UTC')::date + days) from generate_series(-7, 2) days;
 
 -- drop_old_days --

@@ -69,6 +69,7 @@ def publish(day: date, editions: Sequence[int], now: datetime) -> Script[None]:
     Raises Refused when one of them is gone: somebody else has prepared the day meanwhile.
     """
     parameters = {"editions": list(editions), "day": day, "now": now}
+    # Before the new ones: a unique index allows one published edition of a board and day.
     yield from count(SQL["replace"], parameters)
     published = yield from count(SQL["publish"], parameters)
     if published != len(editions):

@@ -63,6 +63,7 @@ with cells as (
      where acts.entity = 'user'
 ), works as (
     select account_id, sum(points)::bigint as points,
+           -- Equal works in a fixed order, so that a board that is made again has the same places.
            row_number() over (partition by account_id order by sum(points) desc, entity, entity_id) as nth
       from owned
      group by account_id, entity, entity_id

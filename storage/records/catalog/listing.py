@@ -20,6 +20,7 @@ KEEP_HOURS = 24
 """How long a sort key is kept after another one has replaced it, and so how long a cursor works."""
 
 _SNAPSHOT = re.compile(r"(\d{1,19}):(\d{1,19}):((?:\d{1,19})(?:,\d{1,19})*)?")
+# The largest bigint: before every place of a list.
 _TOP = 2**63 - 1
 
 
