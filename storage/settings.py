@@ -274,7 +274,6 @@ class JobSettings(BaseModel):
 class MetricsSettings(BaseModel):
     """Counted acts and their sums."""
 
-    # More than a year: the sum of the last 365 days needs each of them when it leaves.
     keep_days: int = Field(default=400, ge=366, description="Days that counted acts and their hourly sums are kept.")
     late_after_seconds: float = Field(default=900.0, gt=0, description="Counts that are this late raise an alert.")
 

@@ -148,7 +148,7 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         # The default is pickle, which runs what it reads.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-        # Prefect's default is 180 s; after three of them in silence a run is marked as crashed (automations.py).
+        # Prefect's default is 180 s. A run that is silent for three of ours is marked as crashed (automations.py).
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SETTINGS_PATH": str(PREFECT_LOGGING),
     }

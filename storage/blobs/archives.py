@@ -89,7 +89,7 @@ def _check_ends(stream: BinaryIO, limits: ArchiveLimits) -> None:
     # Fields of nothing but ones say that the real value stands in a Zip64 record.
     if disk or start_disk or here != entries or 0xFFFF in (entries,) or 0xFFFFFFFF in (directory_size, directory_start):
         raise ArchiveRefused("unusual_zip", "Zip64 and split archives are not taken. Send the photos in smaller ones.")
-    # Twice, because macOS packs a `._` file beside each photo; the rest is for folders.
+    # Twice, because macOS may pack a `._` file beside each photo; the rest is for folders.
     maximum = 2 * limits.max_images + 200
     if entries > maximum:
         message = f"The archive has {entries:,} entries; at most {limits.max_images:,} images may be sent."
@@ -110,7 +110,7 @@ def _images(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipI
     images: list[zipfile.ZipInfo] = []
     for entry in opened.infolist():
         _check_name(entry)
-        # As file systems of macOS and Windows compare names: to them NFC and NFD, and both cases, are one file.
+        # One name to some systems: NFC and NFD on macOS, upper and lower case there and on Windows.
         folded = unicodedata.normalize("NFC", entry.filename.rstrip("/")).casefold()
         if folded in seen:
             raise ArchiveRefused(

@@ -112,7 +112,7 @@ def _canonical(image: Image.Image) -> Image.Image:
     # A profile of a grey or CMYK image does not fit pixels that are RGB by now.
     if isinstance(profile, bytes) and turned.mode in ("RGB", "RGBA", "P"):
         opaque = _as_srgb(opaque, profile)
-    # A new image has no `info`: Pillow would write what it knows of the old one, GPS and all, into the PNG.
+    # A new image has no `info`, from which Pillow's PNG writer takes an ICC profile and transparency.
     plain = Image.new("RGB", opaque.size)
     plain.paste(opaque)
     return plain

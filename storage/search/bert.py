@@ -20,7 +20,6 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer

@@ -6,8 +6,8 @@ select pg_current_snapshot()::text as snapshot,
        coalesce((select jsonb_agg(event.payload)
                    from (select payload from outbox
                           where kind = 'models.changed'
-                            -- Visibility alone has no index. Nothing below xmin can have become visible since, and this
-                            -- has one.
+                            -- Visibility alone has no index, `written` has one: what lies below the snapshot's xmin
+                            -- was visible to it, or never will be.
                             and written >= pg_snapshot_xmin(%(since)s::pg_snapshot)
                             and not pg_visible_in_snapshot(written, %(since)s::pg_snapshot)
                           limit %(maximum)s) event), '[]') as events;

@@ -144,7 +144,7 @@ select * from jobs
    and heartbeat_at < now() - make_interval(secs => %(seconds)s)
    and pg_postmaster_start_time() < now() - make_interval(secs => %(seconds)s)
  order by sequence
-   -- A row that somebody holds is being moved at this moment: it is no silent one.
+   -- A row that somebody holds is being moved at this moment, so it is not silent.
    for update skip locked;
 
 -- waiting_with_flow_run --

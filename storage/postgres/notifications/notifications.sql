@@ -174,7 +174,7 @@ returning id;
 -- forget --
 -- Only the key stays. An empty list of readers would be none.
 update notifications
-   -- The row stays for its key, which keeps an event that comes again from being told again.
+   -- The row stays for its key, which keeps an event that comes again from a second notification.
    set forgotten = true, details = '{}', readers = readers[1:1], title = '', text = '', path = '', error = null
  where id = any(%(ids)s::bigint[])
 returning id;

@@ -148,7 +148,7 @@ def edit_comment(viewer: Viewer, comment_id: int, content: str) -> Script[Commen
     """
     found = yield from _own_comment(viewer, comment_id, moderators=False)
     if (yield from column(SQL["edit_comment"], {"id": comment_id, "content": content}, int)):
-        # Who is mentioned as before is not told again; who is no longer mentioned loses the row.
+        # Who is mentioned as before is not notified again; who is no longer mentioned loses the row.
         names = list(mentioned_names(content))
         yield from column(SQL["forget_mentions"], {"comment_id": comment_id, "names": names}, UUID)
         mentioned = yield from _mention(comment_id, found.account_id, content)
