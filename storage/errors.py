@@ -364,6 +364,7 @@ class OutOfMemory(JobCannotSucceed):
     code = "out_of_memory"
 
 
+# Both: it ends a job by its own name, and what goes on for ever catches it as any failure of a store.
 class DiskFull(JobCannotSucceed, StoreFailure):
     """A store refused bytes because there is no room left. Somebody has to make room; waiting alone does not."""
 

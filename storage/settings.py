@@ -319,6 +319,7 @@ class NotificationSettings(BaseModel):
 
     @model_validator(mode="after")
     def _claims_outlive_calls(self) -> Self:
+        # A claim that ends before its call does is another worker's, and the message goes out twice.
         if self.claim_seconds < self.call_seconds * 2:
             raise ValueError("notifications.claim_seconds must be at least twice notifications.call_seconds")
         return self

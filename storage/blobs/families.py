@@ -79,15 +79,19 @@ _LDM_REST = (
     r"|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?|embedding_manager\.[\w.]+"
 )
 _LDM_CLIP = r"cond_stage_model\.(transformer\.(text_model\.)?(embeddings|encoder|final_layer_norm)\.[\w.]+|logit_scale)"
+# SDXL has two text encoders: the first in the names of transformers, the second in those of OpenCLIP.
 _LDM_CLIPS = (
     r"conditioner\.embedders\.(0\.transformer\.(text_model\.)?(embeddings|encoder|final_layer_norm)\.[\w.]+"
     r"|1\.model\.(transformer\.resblocks\.[\w.]+|(token_embedding|ln_final)\.\w+|positional_embedding"
     r"|text_projection|logit_scale)|\d\.logit_scale)"
 )
+# Endings of kohya and LyCORIS: LoRA and DoRA, LoHa (hada), LoKr, IA3 (on_input), OFT, and plain differences.
 _LORA_LEAF = (
     r"(alpha|dora_scale|scalar|rescale|diff|diff_b|[wb]_norm|on_input|oft_(blocks|diag)"
     r"|lora_(down|up|mid)\.weight|hada_(w[12](_[ab])?|t[12])|lokr_(w[12](_[ab])?|t2)|[ab][12]\.weight)"
 )
+# diffusers has written LoRA in several ways: as PEFT does (lora_A), as `lora.down`, and in its first attention
+# processors (`to_q_lora.down`).
 _PEFT_LEAF = (
     r"(lora_(A|B|magnitude_vector)(\.\w+)?(\.weight)?|lora\.(down|up)\.weight|lora_linear_layer\.(down|up)\.weight"
     r"|\w+_lora\.(down|up)\.weight|alpha)"

@@ -40,6 +40,7 @@ def facts_at(filesystem: Any, path: str) -> Mapping[str, Any] | None:
     Not by its `exists`: on a disk that does not answer that says that there is nothing.
     """
     try:
+        # fsspec/filesystem_spec issue 1379: `exists` takes every exception for "not there".
         return cast(Mapping[str, Any], filesystem.info(path))
     except FileNotFoundError:
         return None

@@ -55,6 +55,7 @@ class Reruns:
             raise conflict
         self.counts[conflict.code] += 1
         log.warning("%s: the transaction is run again, %d of %d", conflict.code, runs + 1, len(AGAIN_SECONDS))
+        # At random: the two that undid each other would otherwise meet again.
         return AGAIN_SECONDS[runs] * random.uniform(0.5, 1.5)
 
 

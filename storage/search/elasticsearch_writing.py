@@ -211,6 +211,7 @@ class ElasticsearchWriter:
     def existing(self) -> list[int]:
         """As `SearchWriter.existing`."""
         names = self._ask(lambda: self._client.indices.get(index=f"{self._settings.index_prefix}-*"))
+        # Compared again: the prefix of another installation on the cluster may begin with ours.
         prefixes = tuple(f"{alias(self._settings, kind)}-" for kind in Kind)
         numbers = [name.removeprefix(prefix) for name in names for prefix in prefixes if name.startswith(prefix)]
         return sorted(int(number) for number in numbers if number.isdigit())

@@ -176,6 +176,8 @@ def _filter_parameters(filters: Filters) -> dict[str, Any]:
     parameters["places"] = [RANKS.index(rank) + 1 for rank in filters.at_least] or None
     parameters["at_least"] = list(filters.at_least.values()) or None
     for facet in Facet:
+        # None and not an empty list: the statement passes over a condition of null, but nothing shares a label with
+        # none.
         parameters[facet.value] = [label_of(facet, value) for value in filters.wanted(facet)] or None
     return parameters
 

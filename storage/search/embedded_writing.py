@@ -185,6 +185,7 @@ class EmbeddedWriter:
     def _alone(self, *statements: str) -> None:
         with self._database.connect() as connection:
             for text in statements:
+                # psycopg's types take only a text that is written out in the code: hence the casts here.
                 connection.execute(cast(Any, text))
 
 

@@ -109,6 +109,8 @@ def kept_deletes(word: str) -> list[int]:
     """The deletes of a document's word: those that an asked word with its allowed edits may share."""
     if len(word) < 3 or word[0] == "#":
         return []
+    # The shortest within one error of an asked word of four letters, and within two of one of eight (`allowed_edits`),
+    # have three and six.
     return deletes(word, 1 if len(word) < 6 else 2)
 
 

@@ -41,6 +41,7 @@ def submit_training(
     """
     # Held until the commit: a data set that is deleted at this moment must not be left to a job that needs it.
     data_set = yield from _field("dataSetId", data_sets.hold(request.data_set_id, account_id))
+    # A Query as a script of one statement.
     base = yield from _field("baseModel", iter(base_models.by_name(request.base_model)))
     resolved = resolve(
         request,
@@ -80,6 +81,7 @@ def submit_generation(
     recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
     sampler = SamplerSettings(
         steps=request.steps or recipe.sampler.steps,
+        # Not `or`, as for the steps: 0 is a scale that may be asked for.
         guidance_scale=recipe.sampler.guidance_scale if request.guidance_scale is None else request.guidance_scale,
     )
     resolved = GenerationRecipe(

@@ -97,6 +97,7 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
     steps: int = 800
     batch_size: int = 1
+    # This and the weight of the prior loss are the DreamBooth paper's for Stable Diffusion (arXiv 2208.12242).
     learning_rate: float = 5e-6
     text_encoder_learning_rate: float = 0.0
     token_learning_rate: float = 0.0
@@ -137,6 +138,7 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     method: str = TrainingMethod.FULL.value
     optimizer: str = TrainingOptimizer.ADAMW.value
     threads: int = 0
+    # msgspec gives every record an empty one of its own.
     libraries: dict[str, str] = {}
     device: str = ""
 
