@@ -123,7 +123,7 @@ def raise_for_problem(response: httpx.Response) -> None:
 def open_api(settings: Settings) -> Generator[Api]:
     """A connection with the key of the settings. Raises NoKey when there is none."""
     headers = {"Authorization": f"Bearer {read_key(settings)}", "User-Agent": "darkroom"}
-    # trust_env: neither a proxy nor a .netrc of the environment; the key goes to this address and nowhere else.
+    # trust_env: no proxy that the environment names; the key goes to this address and nowhere else.
     with httpx.Client(base_url=settings.api.public_url, headers=headers, timeout=TIMEOUT, trust_env=False) as http:
         yield Api(http)
 

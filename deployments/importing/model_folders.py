@@ -111,6 +111,7 @@ def find_models(folder: Path) -> Iterator[FoundModel | RefusedFile]:
         if key not in models:
             models[key] = _model(path, described)
         models[key].files.append(found)
+    # Only now: a model's family is its first file's, or its description's.
     for model in models.values():
         yield from _checked(model)
 

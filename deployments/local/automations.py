@@ -32,10 +32,13 @@ def silent_runs_are_crashed(within: timedelta = SILENT_AFTER) -> AutomationCore:
     It also fires for a run that ended well, or failed, and whose last heartbeat reached the server after its end. The
     run stays as it is (`force` is off), and the relay makes no alert of it.
     """
+    # PrefectHQ/prefect issue 16746: otherwise runs whose worker has died stay Running, and keep their places in the
+    # pool.
     crash: ActionTypes = ChangeFlowRunState(
         name=None,
         state=StateType.CRASHED,
         message=f"{CRASHED_BY_US} {within.seconds} s; its process is gone.",
+        # PrefectHQ/prefect issue 18653: heartbeats that arrive after the end.
         force=False,  # a run that has ended meanwhile stays as it is
     )
     return AutomationCore(

@@ -109,6 +109,7 @@ def prune(client: httpx.Client, prefect_file: Path) -> None:
             continue
         wanted = {schedule["slug"] for schedule in stanza.get("schedules", [])}
         for schedule in deployed["schedules"]:
+            # PrefectHQ/prefect issue 23097: otherwise a schedule that has left the file goes on.
             if schedule["slug"] not in wanted:
                 client.delete(f"deployments/{deployed['id']}/schedules/{schedule['id']}").raise_for_status()
 

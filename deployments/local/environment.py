@@ -66,6 +66,7 @@ LOCAL_NAMES = frozenset({"127.0.0.1", "localhost"})
 # A unix socket's path has 107 bytes at most, and Python's fork server puts two names of its own behind the folder.
 MAX_TEMPORARY_PATH = 107 - 36
 
+# The first for Prefect's clients and MLflow, which compares with the word `true`; Prefect's server goes by the second.
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -184,6 +185,7 @@ def mlflow_client_environment(settings: Settings) -> dict[str, str]:
     """Where MLflow is; who a process is there and how long it waits, `flows.jobs.tracking` says."""
     return {
         "MLFLOW_TRACKING_URI": settings.mlflow.url,
+        # Only hidden: it saves no memory.
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
     }
 
@@ -194,6 +196,8 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
     In memory, an automation that reacts to a crash is held for 15 minutes or lost when the server starts again.
     """
     return {
+        # SQLite locks with a single client: 250 submissions in a row gave thousands of lines "database is locked" and
+        # calls of 15 s, on Postgres none and 0.9 s at most (PrefectHQ/prefect issues 10188 and 18934).
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://postgres@/prefect?host={postgres.folder}",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(settings.prefect.port),
@@ -201,6 +205,8 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
         "PREFECT_SERVER_API_AUTH_STRING": settings.prefect.auth.get_secret_value(),
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(prefect_origins(settings.prefect)),
+        # Each of these four is in the server's memory unless it is named; the order alone in memory held events back
+        # for 15 minutes (PrefectHQ/prefect issue 18766).
         "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_redis.messaging",
         "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
         "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
@@ -250,10 +256,12 @@ def mlflow_server_environment(settings: Settings, postgres: EmbeddedPostgres) ->
     return {
         "_MLFLOW_SERVER_FILE_STORE": mlflow_database(postgres),
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        # Without it the creation of an experiment is answered with 500.
         "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (settings.data_folder / "mlflow").as_uri(),
         "_MLFLOW_SGI_NAME": "uvicorn",
         "MLFLOW_AUTH_CONFIG_PATH": str(settings.mlflow_accounts_file),
+        # No part uses its jobs; their processes also grow (mlflow/mlflow issue 22792).
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 

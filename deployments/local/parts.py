@@ -111,6 +111,8 @@ def platform_parts(settings: Settings, steps: Steps) -> list[Part]:
         *([prefect_server(settings, steps)] if prefect else []),
         *([mlflow_server(settings)] if mlflow else []),
         *([deploy(settings, steps)] if prefect else []),
+        # One at a time, by the worker and not by a concurrency limit of the deployment, which does not keep their
+        # order.
         worker(settings, "training", limit=1),
         worker(settings, "light", limit=4),
         relay(settings),

@@ -42,6 +42,7 @@ class ProcessName(msgspec.Struct, frozen=True):
         """The process, if it still is."""
         try:
             process = psutil.Process(self.pid)
+            # Nearly: psutil adds the time of the boot, which moves a little as the machine's clock is corrected.
             alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.created) < 1.0
         except psutil.NoSuchProcess:
             return None

@@ -16,6 +16,7 @@ from storage.postgres.migrating import migrate
 from storage.postgres.upkeep import flow_deployments
 from storage.settings import PrefectSettings, Settings
 
+# Encoded, because psycopg's types take only bytes or a text that is written out in the code.
 MISSING_SINCE = flow_deployments.SQL["missing_since"].encode()
 _PAGE = 50  # Prefect deletes no more in one request
 
@@ -71,6 +72,7 @@ def delete_overdue_runs(settings: PrefectSettings) -> int:
     }
     deleted = 0
     with prefect_http(settings) as client:
+        # All of them before the first is deleted: pages are counted from the beginning.
         ids = [run["id"] for run in _flow_runs(client, due) if run["auto_scheduled"]]
         for first in range(0, len(ids), _PAGE):
             chosen = {"id": {"any_": ids[first : first + _PAGE]}}

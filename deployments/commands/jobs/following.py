@@ -116,6 +116,7 @@ class Bars:
 
     def note(self, text: str) -> None:
         """One line above the bars."""
+        # Rich would take words in square brackets for colours.
         self._bars.console.print(text, highlight=False, markup=False)
 
     def tick(self, tick: Tick) -> None:
