@@ -76,6 +76,7 @@ def start_detached(settings: Settings, while_waiting: Callable[[], None] = lambd
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # So neither Ctrl-C here nor the end of this terminal reaches it.
                 start_new_session=True,
             )
         pid = child.pid
@@ -88,6 +89,7 @@ def start_detached(settings: Settings, while_waiting: Callable[[], None] = lambd
         if record and record.supervisor.pid == pid and record.healthy:
             return pid
         while_waiting()
+        # Both: a child of ours that has ended exists, as a zombie, until it is polled.
         if (child and child.poll() is not None) or not psutil.pid_exists(pid):
             with log.open("rb") as output:
                 output.seek(began)

@@ -101,6 +101,7 @@ class EmbeddedPostgres:
             command,
             capture_output=True,
             text=True,
+            # Our own folder may be closed to the other account.
             cwd="/",
             check=False,
             user=run_as.user,
