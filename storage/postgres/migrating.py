@@ -221,8 +221,7 @@ def _in_transaction(connection: psycopg.Connection[Any], migration: Migration) -
     with connection.transaction():
         connection.execute("select set_config('statement_timeout', %s, true)", (migration.statement_timeout,))
         for statement in migration.statements:
-            # Without parameters psycopg sends the text as it is, so that one file may hold many statements.
-            connection.execute(statement.encode())
+            connection.execute(statement.encode())  # without parameters psycopg takes many statements in one text
         connection.execute("insert into schema_migrations (name) values (%s)", (migration.name,))
 
 
@@ -231,7 +230,6 @@ def _by_themselves(connection: psycopg.Connection[Any], migration: Migration, pa
     connection.execute(f"set statement_timeout = '{migration.statement_timeout}'; set lock_timeout = 0".encode())
     try:
         for statement in migration.statements:
-            # Bound as a default: a lambda that looked the loop's variable up would see the last statement.
             _with_retries(connection, migration, patience_seconds, lambda one=statement: _repeat(connection, one))
         # Only after all of them: a starter that dies before repeats the whole file, which such files allow.
         connection.execute("insert into schema_migrations (name) values (%s)", (migration.name,))

@@ -138,8 +138,7 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     method: str = TrainingMethod.FULL.value
     optimizer: str = TrainingOptimizer.ADAMW.value
     threads: int = 0
-    # msgspec gives every record an empty one of its own.
-    libraries: dict[str, str] = {}
+    libraries: dict[str, str] = {}  # msgspec gives every record an empty one of its own
     device: str = ""
 
     @property
@@ -217,8 +216,7 @@ def class_images_recipe(
         prompts=(class_prompt,) * count,
         seeds=tuple(range(count)),
         sampler=sampler,
-        # Part of the set's fingerprint: another number has every set drawn again.
-        batch_size=16,
+        batch_size=16,  # part of the set's fingerprint: another number has every set drawn again
         threads=threads,
         dtype=dtype,
         libraries=libraries,
