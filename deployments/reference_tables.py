@@ -169,7 +169,7 @@ def job_states() -> str:
 def choices() -> str:
     """A table for each of the mappings that requests name something of: what there is, and the file that does it."""
     return "\n\n".join(
-        f"### {title}\n\n"
+        f"## {title}\n\n"
         + table(("name", "what it is", "file"), ((f"`{name}`", name.about, _file(folder, name)) for name in names))
         for title, folder, names in CHOICES
     )

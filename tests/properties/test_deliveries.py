@@ -282,7 +282,7 @@ FAULTS = [
     fault(sendings.SQL, "replay_deliveries", "set state = 'waiting', reason", "set reason"),
     fault(deliveries.SQL, "put_into", ", due_at = null"),
     fault(deliveries.SQL, "due", "and channel not in (select channel from channel_pauses)"),
-    fault(deliveries.SQL, "due", "said.frequency = 'never'", "said.frequency = 'daily'"),
+    fault(deliveries.SQL, "due", "preference.frequency = 'never'", "preference.frequency = 'daily'"),
 ]
 """Each of them must be noticed by the machine."""
 

@@ -151,7 +151,7 @@ def test_a_key_is_one_request_at_length(database: Database) -> None:
 FAULTS = [
     fault(idempotency.SQL, "recall", "account_id = %(account_id)s and "),
     fault(idempotency.SQL, "keep", "where account_id = %(account_id)s and key = %(key)s", "where key = %(key)s"),
-    fault(idempotency.SQL, "keep", "answer = %(answer)s where", "answer = key where"),
+    fault(idempotency.SQL, "keep", "response = %(response)s where", "response = key where"),
     fault(jobs.SQL, "recall_key", "account_id = %(account_id)s and "),
     fault(retention.SQL, "idempotency_keys", "created_at < %(before)s", "created_at > %(before)s"),
     fault(retention.SQL, "idempotency_keys", "(account_id, key) in (select account_id, key", "key in (select key"),

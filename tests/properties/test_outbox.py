@@ -284,7 +284,7 @@ FAULTS = [
     fault(outbox.SQL, "done", "id = any(%(ids)s::bigint[]) and ", "%(ids)s::bigint[] is not null and "),
     fault(outbox.SQL, "wait_no_longer", "set next_attempt_at = created_at, ", "set "),
     fault(outbox.SQL, "wait_no_longer", "greatest(0, failures - 1)", "failures"),
-    fault(outbox.SQL, "failed", "failures >= %(most)s", "failures > %(most)s"),
+    fault(outbox.SQL, "failed", "failures >= %(maximum)s", "failures > %(maximum)s"),
     fault(outbox.SQL, "failed", "and done_at is null"),
     fault(outbox.SQL, "give_up_deadly", "and next_attempt_at <= now()"),
     fault(outbox.SQL, "replay", "failures = 0, "),
