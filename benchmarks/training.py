@@ -21,7 +21,7 @@ from PIL import Image
 from torch.nn.functional import mse_loss
 
 from flows.diffusion.devices import prepare_torch
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
 from flows.training.data import TrainingImages, encode_images, generator_for, pixels_of_all

@@ -282,10 +282,10 @@ def flow_environment(settings: Settings) -> dict[str, str]:
         # Prefect's default is 10 s, which would come before every job.
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "OMP_NUM_THREADS": str(threads),
-        # Threads that wait spin for a moment, then sleep. A training step of the starter took 0.28 s so, 0.43 s when
-        # they sleep at once; with four busy processes on the two cores 1.8 s against 1.2 s. Left to spin for as long
-        # as OpenMP likes they hold the core that the other thread needs, and a step takes a minute there.
-        "GOMP_SPINCOUNT": "10000",
+        # Threads that wait spin for a moment, then sleep: one that spins holds the core that the other thread needs.
+        # A step of the starter on two cores (benchmarks/fairness.py), alone and beside one busy process: 0.37 and
+        # 1.81 s at 10,000, 0.42 and 0.74 s at 1,000, 0.45 and 0.60 s at 0; as long as OpenMP likes, up to a minute.
+        "GOMP_SPINCOUNT": "1000",
         # Its threads do not survive a fork, and flow runs are forked (workers/warm_starts.py).
         "TOKENIZERS_PARALLELISM": "false",
         # Base models are folders that the operator has registered; nothing is fetched while a job runs.

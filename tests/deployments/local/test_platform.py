@@ -18,7 +18,7 @@ import psutil
 import pytest
 from prefect.states import Scheduled
 
-from deployments.local.automations import AUTOMATIONS, late_runs_are_told
+from deployments.local.automations import AUTOMATIONS, late_runs_are_reported
 from deployments.local.deploy import WORK_POOL_TEMPLATE, prune
 from deployments.local.environment import NO_TELEMETRY
 from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanzas
@@ -27,7 +27,7 @@ from deployments.local.parts import Steps, deploy
 from deployments.local.servers.prefect_http import prefect_http
 from deployments.local.state import PartState
 from deployments.local.steps import delete_overdue_runs
-from flows.relay.alerts import sound
+from flows.relay.alerts import update_alerts
 from flows.relay.prefect_alerts import OURS, Firings
 from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import Orchestrator, open_prefect
@@ -47,7 +47,7 @@ RESTARTED = ("postgres", "valkey", "prefect", "mlflow", "worker-training", "work
 
 def leave_a_run_late(settings: Settings) -> None:
     """A run of a queue that no worker asks, and our automation for it with less patience: it fires 10 s later."""
-    automation = late_runs_are_told(within=timedelta(seconds=10)).model_copy(update={"name": IMPATIENT})
+    automation = late_runs_are_reported(within=timedelta(seconds=10)).model_copy(update={"name": IMPATIENT})
     past = Scheduled(scheduled_time=datetime.now(UTC) - timedelta(hours=1))
     with open_prefect(settings.prefect) as client:
         client.create_automation(automation)
@@ -131,9 +131,9 @@ def test_no_secret_is_on_a_command_line(platform: Platform) -> None:
 def test_workers_and_what_they_start_step_back_behind_the_other_parts(platform: Platform) -> None:
     for part in ("worker-training", "worker-light"):
         pid = platform.pid(part)
-        assert psutil.Process(pid).nice() == 10
+        assert psutil.Process(pid).nice() == 5
         autogroup = Path(f"/proc/{pid}/autogroup")
-        assert not autogroup.exists() or autogroup.read_text().endswith("nice 10\n")
+        assert not autogroup.exists() or autogroup.read_text().endswith("nice 5\n")
 
 
 def test_a_second_up_on_the_folder_is_refused_with_the_pid_of_the_first(platform: Platform) -> None:
@@ -243,7 +243,7 @@ def test_a_day_with_the_schedule_paused_is_late_aloud_and_made_good_by_the_next_
             " where flow = %(flow)s",
         ):
             database.run(Query(ahead, {"flow": ROLL_UP}, len))
-        sound(database, datetime.now(UTC), settings.metrics.late_after_seconds)
+        update_alerts(database, datetime.now(UTC), settings.metrics.late_after_seconds)
         stopped = api.get("/api/v1/freshness").json()
         [flow] = [flow for flow in stopped["flows"] if flow["flow"] == ROLL_UP]
         assert (flow["state"], [day["state"] for day in flow["partitions"]]) == ("late", ["late", "late"])
@@ -258,7 +258,7 @@ def test_a_day_with_the_schedule_paused_is_late_aloud_and_made_good_by_the_next_
             time.sleep(0.2)
             [flow] = [flow for flow in api.get("/api/v1/freshness").json()["flows"] if flow["flow"] == ROLL_UP]
         assert ([day["state"] for day in flow["partitions"]], flow["pausedAt"]) == (["fresh", "fresh"], None)
-        sound(database, datetime.now(UTC), settings.metrics.late_after_seconds)
+        update_alerts(database, datetime.now(UTC), settings.metrics.late_after_seconds)
     assert f"late {ROLL_UP}" not in [alert["name"] for alert in api.get("/api/v1/freshness").json()["alerts"]]
 
 
