@@ -16,8 +16,14 @@ from deployments.local.errors import PlatformError
 from storage.settings import Settings
 
 PREFECT_FILE = PROJECT / "prefect.yaml"
-OURS = ("deployments/local/automations.py", "deployments/local/deploy.py", "storage/records/jobs/choices.py")
-"""What else goes into a deployment; the last are the names that forms offer."""
+OURS = (
+    "deployments/local/automations.py",
+    "deployments/local/deploy.py",
+    "storage/records/jobs/choices.py",
+    "storage/records/jobs/training.py",
+    "storage/records/jobs/training_fields.py",
+)
+"""What else goes into a deployment; the records are the names and the fields that forms offer."""
 
 
 def fingerprint(prefect_file: Path = PREFECT_FILE) -> str:

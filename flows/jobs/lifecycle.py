@@ -34,6 +34,7 @@ from storage.backoff import retried
 from storage.errors import (
     CancellationRequested,
     DiskFull,
+    InvalidRequest,
     JobAlreadyRunning,
     JobCannotSucceed,
     JobLost,
@@ -253,6 +254,9 @@ def named_failure(error: Exception) -> JobCannotSucceed:
     """The reason that a failed job shows for an error: what happened and what to do, nothing internal."""
     if isinstance(error, JobCannotSucceed):
         return error
+    # A name that this worker's release does not know: the sentence says which it does.
+    if isinstance(error, InvalidRequest):
+        return JobCannotSucceed(f"{error} Retry the job when the workers run the release that knows it.")
     # An error while the first one is handled hides it: a MemoryError often raises another one on its way out.
     if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
         return OutOfMemory(

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.module import DreamBoothModule
-from flows.training.optimizers.mapping import optimizer_named
+from flows.training.optimizers.lookup import optimizer_named
 from storage.errors import CancellationRequested
 
 

@@ -14,9 +14,9 @@ from flows.diffusion.families.protocol import Components, Family
 from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.data import TrainingImages
-from flows.training.methods.mapping import method_named
+from flows.training.methods.lookup import method_named
 from flows.training.module import DreamBoothModule
-from flows.training.optimizers.mapping import optimizer_named
+from flows.training.optimizers.lookup import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 
 logger = logging.getLogger(__name__)

@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.training.data import StepDraw, TrainingImages, counter_seed, draw_step
+from flows.training.learning_rates import set_learning_rates
 from flows.training.losses import Loss, instance_loss, min_snr_weights, prior_preservation_loss
 from flows.training.methods.protocol import ParameterGroup, Training
-from flows.training.optimizers.mapping import optimizer_named
+from flows.training.optimizers.lookup import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 
 # diffusers' default for this example.
 MAX_GRADIENT_NORM = 1.0
-WARM_UP_STEPS = 10
 
 
 class DreamBoothModule(LightningModule):
@@ -123,17 +123,6 @@ class DreamBoothModule(LightningModule):
         if not self.trains_text:
             self._frozen_conditioning = conditioning.detach()
         return conditioning
-
-
-def warm_up(step: int) -> float:
-    """The part of the learning rate that step `step` (from 0) uses: a line to 1 over the first steps, then 1."""
-    return min(1.0, (step + 1) / WARM_UP_STEPS)
-
-
-def set_learning_rates(optimizer: Optimizer, groups: Sequence[ParameterGroup], step: int) -> None:
-    """Each group's rate at `step`: a pure function of the recipe and the step, so a resume needs no scheduler state."""
-    for settings, group in zip(optimizer.param_groups, groups, strict=True):
-        settings["lr"] = group.learning_rate * warm_up(step)
 
 
 def _parameters(groups: Sequence[ParameterGroup]) -> list[nn.Parameter]:

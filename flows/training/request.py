@@ -32,7 +32,7 @@ def with_training_fields(function: Callable[..., str]) -> Callable[..., str]:
     parameters = [
         inspect.Parameter(
             field.name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if field.required else field.default,
             annotation=_annotation(field),
         )
@@ -59,7 +59,7 @@ def _annotation(field: TrainingField) -> Any:
 def request_training(**fields: Any) -> str:
     """Start a fine-tune of a subject as the owner of this platform; returns the job's id.
 
-    What is left empty takes the base model's own default.
+    What is left empty takes the base model's own default, where it has one.
     """
     request = TrainingRequest(**fields)
     settings = load_settings()

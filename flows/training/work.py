@@ -16,7 +16,7 @@ from PIL import Image
 from prefect.runtime import flow_run
 
 from flows.diffusion.devices import prepare_torch
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
@@ -26,6 +26,8 @@ from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.evaluation import Evaluation
 from flows.training.job_checkpoints import JobCheckpoints
+from flows.training.methods.lookup import method_named
+from flows.training.optimizers.lookup import optimizer_named
 from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreUnavailable
 from storage.postgres.jobs import job_files
 from storage.records.jobs.jobs import JobFile, JobFileRole, JobState
@@ -44,7 +46,10 @@ class TrainingWork:
         self.stores = job.stores
         self.request = msgspec.convert(job.row.request, TrainingJobRequest)
         self.recipe = self.request.recipe
+        # All names at once: one that this release does not know must not be found after hours of class images.
         self.family = family_named(self.recipe.family)
+        method_named(self.recipe.method)
+        optimizer_named(self.recipe.optimizer)
         self.device: torch.device = prepare_torch(self.recipe.threads)
         self.checkpoints = JobCheckpoints(job, folder, lambda step: self.keep_metrics())
 

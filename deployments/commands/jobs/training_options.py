@@ -39,6 +39,7 @@ def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _annotation(field: TrainingField) -> Any:
-    low, high = field.limits.get("ge"), field.limits.get("le")
+    # Click knows closed ranges: the API refuses the number itself where it is left out.
+    low, high = field.limits.get("ge", field.limits.get("gt")), field.limits.get("le")
     option = typer.Option(min=low, max=high, help=field.description)
     return Annotated[field.kind | None, option]

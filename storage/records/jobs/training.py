@@ -18,10 +18,6 @@ from storage.errors import InvalidRequest
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 
-Words = Annotated[str, Meta(min_length=1, max_length=64)]
-Prompt = Annotated[str, Meta(min_length=1, max_length=300)]
-Steps = Annotated[int, Meta(ge=1, le=20_000)]
-LearningRate = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")

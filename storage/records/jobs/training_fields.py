@@ -21,8 +21,8 @@ from storage.records.jobs.training import TrainingRequest
 class TrainingField:
     """One field. `limits` has ge, gt and le of numbers, min_length and max_length of texts, where there are any.
 
-    optional: nothing may be given, and the base model's own default is taken. `default` is None then, or where the
-    field is `required`.
+    optional: nothing may be given; `resolve` then takes the base model's own default, where it has one. `default` is
+    None for those, and where the field is `required`.
     """
 
     name: str
@@ -43,9 +43,9 @@ def training_fields() -> tuple[TrainingField, ...]:
 
 
 def _field(found: inspect.Field) -> TrainingField:
-    kind, description, optional = found.type, "", False
+    kind, optional = found.type, False
     schema: dict[str, Any] = {}
-    # Annotated may stand around the union with None or inside it.
+    # Annotated may stand around the union with None and inside it: two of the one, one of the other.
     for _ in range(3):
         if isinstance(kind, inspect.Metadata):
             schema |= cast(dict[str, Any], kind.extra_json_schema or {})  # pyright: ignore[reportUnknownMemberType]

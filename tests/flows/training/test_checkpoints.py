@@ -15,8 +15,8 @@ import torch
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
 from flows.training.checkpoints import checkpoint_step, read_checkpoint, write_checkpoint
-from flows.training.methods.mapping import method_named
-from flows.training.optimizers.mapping import optimizer_named
+from flows.training.methods.lookup import method_named
+from flows.training.optimizers.lookup import optimizer_named
 from storage.errors import CancellationRequested, InvalidCheckpoint
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export

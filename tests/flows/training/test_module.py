@@ -11,10 +11,11 @@ from torch.nn.functional import mse_loss
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.data import StepDraw, draw_step
+from flows.training.learning_rates import set_learning_rates, warm_up
 from flows.training.losses import Loss
-from flows.training.methods.mapping import method_named
-from flows.training.module import DreamBoothModule, set_learning_rates, warm_up
-from flows.training.optimizers.mapping import optimizer_named
+from flows.training.methods.lookup import method_named
+from flows.training.module import DreamBoothModule
+from flows.training.optimizers.lookup import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export, training_images
 

@@ -25,7 +25,7 @@ def test_the_form_submits_the_owners_job_as_the_form_says(
         monkeypatch.setenv(name, value)
     owner = an_account(stores.database)
     photos = a_data_set(stores.database, owner)
-    job_id = UUID(request_training(photos, "mug", seed=5, availability="Private"))
+    job_id = UUID(request_training(data_set_id=photos, class_word="mug", seed=5, availability="Private"))
     job = stores.database.run(jobs.get(job_id))
     assert (job.account_id, job.state, job.data_set_id) == (owner, JobState.SUBMITTED, photos)
     asked = msgspec.convert(job.request, TrainingJobRequest)

@@ -11,7 +11,7 @@ import msgspec
 import torch
 from PIL import Image
 
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.data import TrainingImages, encode_images, generator_for

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flows.diffusion.families.protocol import Components
-from flows.training.methods.mapping import method_named
+from flows.training.methods.lookup import method_named
 from storage.errors import InvalidRequest
 from tests.flows.training.tiny import FAMILY, recipe
 

@@ -7,12 +7,13 @@ from enum import StrEnum
 from uuid import UUID
 
 import msgspec
+from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
 
 from deployments.commands.jobs.train import train
 from deployments.commands.jobs.training_options import NOT_OPTIONS
 from flows.training.request import request_training
 from platform_api.jobs.base_models import TrainingDefaultsView
-from storage.records.jobs.training import TrainingDefaults, TrainingRequest
+from storage.records.jobs.training import TrainingDefaults, TrainingRecipe, TrainingRequest
 from storage.records.jobs.training_fields import training_fields
 
 NAMES = [field.name for field in msgspec.structs.fields(TrainingRequest)]
@@ -47,6 +48,21 @@ def test_the_form_in_prefect_has_a_field_for_each_with_its_limits() -> None:
     [steps, nothing] = form["steps"]["anyOf"]
     assert (steps["minimum"], steps["maximum"], nothing) == (1, 20_000, {"type": "null"})
     assert request_training.parameters.required == ["data_set_id", "class_word"]
+
+
+def test_prefect_hands_every_field_over_by_its_name() -> None:
+    """As its engine calls a flow: checked against the signature, then bound to it."""
+    given = {"data_set_id": UUID(int=1), "class_word": "mug", "steps": 8}
+    parameters = get_call_parameters(request_training.fn, (), given)
+    positional, named = parameters_to_args_kwargs(request_training.fn, parameters)
+    assert positional == ()
+    assert {name: value for name, value in named.items() if value is not None} == {**given, "base_model": "starter"}
+
+
+def test_every_field_that_is_asked_for_is_carried_out() -> None:
+    """A field that neither the recipe nor the job has would be taken and then lost."""
+    recipe = {field.name for field in msgspec.structs.fields(TrainingRecipe)}
+    assert set(NAMES) - recipe == {"data_set_id", "base_model", "name", "availability"}  # the job's own, by `resolve`
 
 
 def test_the_api_shows_every_default() -> None:
