@@ -74,7 +74,7 @@ COMMANDS: dict[str, CommandPlace] = {
         "catalog.importing:import_folder",
         "Fill the catalogue from a folder of safetensors, reading their metadata. Repeating changes nothing.",
     ),
-    "base": CommandPlace("jobs.base:app", "Base models that a fine-tune can start from."),
+    "base": CommandPlace("jobs.base:app", "Base models that a fine-tune can start from.", extras=("worker",)),
     "key": CommandPlace("accounts.key:app", "API keys, on this machine's database."),
     "rotate": CommandPlace(
         "upkeep.rotating:rotate",

@@ -66,7 +66,7 @@ _TAGS = (
     Tag("Downloads", "Bytes of published files."),
     Tag("Moderation", "For moderators: take-downs and bans."),
     Tag("Keys", "API keys of your own."),
-    Tag("Health", "Whether the door and what it needs are well."),
+    Tag("Health", "Whether the API and what it needs are well."),
 )
 
 

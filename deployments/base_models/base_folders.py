@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from flows.diffusion.families.layout import FamilyLayout
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from storage.blobs.other_formats import CONVERT_FOLDER, PICKLE_SUFFIXES
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused

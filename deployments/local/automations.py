@@ -59,7 +59,7 @@ def silent_runs_are_crashed(within: timedelta = SILENT_AFTER) -> AutomationCore:
     )
 
 
-def late_runs_are_told(within: timedelta = LATE_FOR) -> AutomationCore:
+def late_runs_are_reported(within: timedelta = LATE_FOR) -> AutomationCore:
     """A run that has become Late and does not begin for a while more: no worker takes it."""
     return AutomationCore(
         name=f"{OURS}{STAY_LATE}",
@@ -78,7 +78,7 @@ def late_runs_are_told(within: timedelta = LATE_FOR) -> AutomationCore:
     )
 
 
-def failed_runs_are_told() -> AutomationCore:
+def failed_runs_are_reported() -> AutomationCore:
     """A run that did not do what it was started for."""
     return AutomationCore(
         name=f"{OURS}{FAIL}",
@@ -96,7 +96,11 @@ def failed_runs_are_told() -> AutomationCore:
     )
 
 
-AUTOMATIONS: Sequence[AutomationCore] = (silent_runs_are_crashed(), late_runs_are_told(), failed_runs_are_told())
+AUTOMATIONS: Sequence[AutomationCore] = (
+    silent_runs_are_crashed(),
+    late_runs_are_reported(),
+    failed_runs_are_reported(),
+)
 
 
 def deploy_automations(client: SyncPrefectClient) -> None:

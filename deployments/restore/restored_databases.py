@@ -95,7 +95,7 @@ class Databases:
         with open_stores(self.settings) as stores:
             reopened = stores.database.run(restored.reopen(jump=jump, hold_notifications=hold_notifications))
             for kind in Kind:
-                say(f"searches of {kind}: {build_anew(stores, kind):,} documents")
+                say(f"searches of {kind}: {rebuild_index(stores, kind):,} documents")
         return reopened
 
     def _go_on_in_prefect_and_mlflow(self, jump: int) -> None:
@@ -117,7 +117,7 @@ class Databases:
             self.notes.append(f"{crashed} unfinished flow runs are shown as crashed in Prefect")
 
 
-def build_anew(stores: Stores, kind: Kind) -> int:
+def rebuild_index(stores: Stores, kind: Kind) -> int:
     """A search index of every listed row, read from now on; returns how many."""
     build = begin(stores, kind)
     documents = fill(stores, build)

@@ -17,7 +17,7 @@ from dask.distributed import Client, as_completed
 from PIL import Image
 
 from flows.diffusion.devices import prepare_torch
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import draw_images
 from flows.runs.dask_cluster import dask_client

@@ -13,7 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.diffusion.devices import this_machine as this_machine
-from flows.generation.backends.mapping import backend_named
+from flows.generation.backends.lookup import backend_named
 from flows.jobs.lifecycle import RunningJob
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.runs.retries import STORE_RETRIES

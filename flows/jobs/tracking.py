@@ -116,7 +116,7 @@ def job_params(job: Job) -> dict[str, object]:
 
 
 class TrackingRun:
-    """A job's record in MLflow. No method waits for MLflow longer than it says, and none raises when it is
+    """A job's record in MLflow. No method begins a call to MLflow later than it says, and none raises when it is
     unavailable."""
 
     def __init__(self, settings: Settings, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> None:

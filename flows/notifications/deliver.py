@@ -17,7 +17,7 @@ from functools import partial
 
 from prefect import flow
 
-from flows.notifications.channels.mapping import senders
+from flows.notifications.channels.lookup import senders
 from flows.notifications.channels.protocol import (
     Item,
     Message,
@@ -133,7 +133,9 @@ def send_next(stores: Stores, channels: Senders) -> bool:
         stores.database.run(sendings.end(sending, SendingState.SUPPRESSED, "its notifications are gone or hidden"))
         return True
     try:
-        outcome = channels[sending.channel].send(_parcel(sending, endpoint, items, Seal(stores.settings.notifications)))
+        outcome = channels[sending.channel].send(
+            _message(sending, endpoint, items, Seal(stores.settings.notifications))
+        )
     # A fault of ours is tried again like any other: a sealing key that is put back opens the address then.
     except DarkroomError as error:
         outcome = TemporaryFailure(f"{error}")
@@ -191,7 +193,7 @@ def _load(sending: Sending) -> Script[tuple[Endpoint | None, list[SentItem]]]:
     return (endpoint if endpoint.state is wanted else None), items
 
 
-def _parcel(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: Seal) -> Message:
+def _message(sending: Sending, endpoint: Endpoint, items: list[SentItem], seal: Seal) -> Message:
     secrets = [endpoint.secret]
     if endpoint.old_secret is not None and endpoint.old_until is not None and endpoint.old_until > utc_now():
         secrets.append(endpoint.old_secret)

@@ -29,7 +29,7 @@ from storage.records.notifications.notifications import (
 from storage.records.social.social import Comment
 
 Said = TypeVar("Said", Commented, Mentioned)
-ToldEvent: TypeAlias = (
+NotifiedEvent: TypeAlias = (
     events.JobSucceeded
     | events.JobFailed
     | events.SampleReady
@@ -41,7 +41,7 @@ ToldEvent: TypeAlias = (
 """Events that somebody is notified of."""
 
 
-def expand(event: ToldEvent) -> Script[list[int]]:
+def expand(event: NotifiedEvent) -> Script[list[int]]:
     """Add the notifications of an event; returns their ids. The same event again adds nothing."""
     match event:
         case events.JobSucceeded() | events.JobFailed() | events.SampleReady():

@@ -34,7 +34,7 @@ def gather(now: datetime, debounce_seconds: float, limit: int = BATCH) -> Script
     settled = settled_at(bursts, pending, timedelta(seconds=debounce_seconds))
     wanted = [one for one in found if one not in unwanted]
     later = {one: moment for one in wanted if (moment := postponed_until(one, now, settled.get(one)))}
-    messages = into_parcels([one for one in wanted if one not in later], settled.keys())
+    messages = into_messages([one for one in wanted if one not in later], settled.keys())
     if unwanted:
         yield from deliveries.suppress(unwanted)
     if later:
@@ -94,7 +94,7 @@ def postponed_until(one: Due, now: datetime, settled: datetime | None) -> dateti
     return moment if moment > now else None
 
 
-def into_parcels(found: Iterable[Due], bursts: Collection[Due]) -> dict[UUID, list[Due]]:
+def into_messages(found: Iterable[Due], bursts: Collection[Due]) -> dict[UUID, list[Due]]:
     """What goes into which sending, by new ids: what was postponed to one time together, and what is late of one
     family; the rest one by one."""
     together: defaultdict[Hashable, list[Due]] = defaultdict(list)

@@ -19,15 +19,17 @@ def duty(stores: Stores) -> Duty:
     """Raises and clears alerts, by what the settings call late."""
     settings = stores.settings
     late_after = settings.metrics.late_after_seconds, settings.backup.late_after_days
-    return Duty("alerts", EVERY_SECONDS, once(lambda: sound(stores.database, datetime.now(UTC), *late_after)))
+    return Duty("alerts", EVERY_SECONDS, once(lambda: update_alerts(stores.database, datetime.now(UTC), *late_after)))
 
 
-def sound(database: Database, now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> list[str]:
+def update_alerts(
+    database: Database, now: datetime, late_after_seconds: float, backup_late_after_days: float = 0
+) -> list[str]:
     """Raise the alert of every flow that is late at `now` and clear what is over; returns the new ones.
 
     It asks Postgres alone: a stopped scheduler cannot report itself.
     """
-    changes = database.run(freshness.sound(now, late_after_seconds, backup_late_after_days))
+    changes = database.run(freshness.update_alerts(now, late_after_seconds, backup_late_after_days))
     for name, detail in changes.raised.items():
         log.error("alert: %s: %s", name, detail)
     for name in changes.cleared:

@@ -163,7 +163,7 @@ class Effects:
         if not rows:
             return
         ids = [row.id for row in rows]
-        with self._giving_back(rows):
+        with self._returned_to_queue(rows):
             try:
                 for change in merged(cast(ChangeEvent, row.event()) for row in rows):
                     self.effect(change)
@@ -178,11 +178,11 @@ class Effects:
                 pass
         for place, row in enumerate(rows):
             # Those behind it: its own failure is `_act`'s to judge.
-            with self._giving_back(rows[place + 1 :]):
+            with self._returned_to_queue(rows[place + 1 :]):
                 self._act(row)
 
     @contextmanager
-    def _giving_back(self, rows: Sequence[OutboxRow]) -> Generator[None]:
+    def _returned_to_queue(self, rows: Sequence[OutboxRow]) -> Generator[None]:
         """What passes by waiting is not the fault of these events: they keep their place, and no failure is counted."""
         try:
             yield
@@ -199,7 +199,7 @@ class Effects:
 
     def _act(self, row: OutboxRow) -> bool:
         """Have the effect of one event; returns whether it was not passed over."""
-        with self._giving_back([row]):
+        with self._returned_to_queue([row]):
             try:
                 self._try(row)
             except PASSING as error:

@@ -28,10 +28,15 @@ class Listening:
         self._connection: psycopg.Connection[DictRow] | None = None
 
     def turn(self) -> bool:
-        """Listen for a few seconds, or until something was heard. Raises StoreFailure, psycopg.Error."""
+        """Listen for a second, or until something was heard. Raises StoreFailure, psycopg.Error."""
         if self._connection is None:
-            self._connection = self._database.connect()
-            self._connection.execute("listen outbox")
+            connection = self._database.connect()
+            try:
+                connection.execute("listen outbox")
+            except psycopg.Error:
+                connection.close()  # kept, it would look like one that listens
+                raise
+            self._connection = connection
             self._wake()  # what came meanwhile
         try:
             for _ in self._connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):

@@ -81,7 +81,7 @@ class Firings:
         # twice.
         key = f"alert:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
         notice = SystemNotice(title=f"Alert: {what}", text=detail, path="/health")
-        self._database.run(notifications.tell_moderators(key, notice))
+        self._database.run(notifications.notify_moderators(key, notice))
         return f"{what}: {detail}"
 
 

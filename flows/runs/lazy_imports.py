@@ -18,6 +18,7 @@ support, one such line takes the place of the four.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,12 +33,21 @@ STEPS = "_steps"
 class LazyModule:
     """Stands for a module; each attribute is the module's own."""
 
+    __slots__ = ("_name",)
+
     def __init__(self, name: str) -> None:
-        self.name = name
+        self._name = name
+
+    def __reduce__(self) -> tuple[Callable[[str], LazyModule], tuple[str]]:
+        """Pickled by its name: Prefect and Dask send functions of flows by value."""
+        return imported_when_used, (self._name,)
 
     def __getattr__(self, attribute: str) -> object:
         """Imports the module if this process has not yet. Raises ImportError, AttributeError."""
-        return getattr(_imported(self.name), attribute)
+        # inspect, copy and pickle ask every object for such names, long before anybody uses the module.
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return getattr(_imported(self._name), attribute)
 
 
 def imported_when_used(name: str) -> LazyModule:

@@ -1,4 +1,4 @@
-"""Whether the door and what it needs are well: for people, for load balancers, for whoever starts the process again."""
+"""Whether the API and what it needs are well: for people, for load balancers, for whoever starts the process again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIVES = Open("whoever starts the process again asks without a key; it shows not
 
 
 class Health(Controller):
-    """Whether the door and what it needs are well."""
+    """Whether the API and what it needs are well."""
 
     path = "/health"
     tags = ("Health",)

@@ -13,7 +13,7 @@ from rich.console import Console
 from deployments.client.api import Api, open_api
 from deployments.client.responses import JobResponse, Listing, Submitted, job_root
 from deployments.commands.jobs.following import display_for, find_job, follow_job
-from deployments.commands.jobs.results import job_files, report_training, save_images, tell_grid
+from deployments.commands.jobs.results import job_files, print_grid, report_training, save_images
 from deployments.commands.tables import echo_table
 from storage.settings import load_settings
 
@@ -122,7 +122,7 @@ def retry(
 def report(api: Api, job: JobResponse, folder: Path) -> None:
     """Tell what a succeeded job of either kind made, and bring its pictures to `folder`."""
     if job.kind == "training":
-        tell_grid(report_training(api, job, folder))
+        print_grid(report_training(api, job, folder))
         return
     for path in save_images(api, job, folder):
         typer.echo(path)

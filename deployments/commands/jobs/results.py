@@ -42,7 +42,7 @@ def report_training(api: Api, job: JobResponse, folder: Path) -> Path | None:
     return target
 
 
-def tell_grid(grid: Path | None) -> None:
+def print_grid(grid: Path | None) -> None:
     """Where the picture grid is, as the last line."""
     if grid is not None:
         typer.echo(f"picture grid:  {grid}")

@@ -15,7 +15,7 @@ from deployments.client.api import Api, ApiRefusal, open_api
 from deployments.client.photos import find_photos, upload_photos
 from deployments.client.responses import Base, JobResponse, Submitted, job_root
 from deployments.commands.jobs.following import display_for, follow_job
-from deployments.commands.jobs.results import report_training, tell_grid
+from deployments.commands.jobs.results import print_grid, report_training
 from deployments.commands.jobs.training_options import option_fields, with_training_options
 from storage.errors import DarkroomError
 from storage.settings import load_settings
@@ -69,7 +69,7 @@ def train(
             typer.echo(f"Follow it with: darkroom jobs follow {job.id}")
             return
         ended = follow_job(api, job, display_for(Console()))
-        tell_grid(report_training(api, ended, out))
+        print_grid(report_training(api, ended, out))
 
 
 def known_base(api: Api, name: str, class_word: str) -> Base:

@@ -66,7 +66,7 @@ def reseal() -> None:
     """
     settings = load_settings()
     with operator_stores(settings) as stores:
-        sealed, stuck = stores.database.run(lambda: seal_anew(Seal(settings.notifications)))
+        sealed, stuck = stores.database.run(lambda: seal_again(Seal(settings.notifications)))
     typer.echo(f"{sealed} addresses are sealed under the current key")
     if stuck:
         raise WrongState(_stuck_text(stuck))
@@ -119,14 +119,14 @@ def _free_previous(settings: Settings, key: KeyName, file: Path, *, forget: bool
         reason = f"Links that the key before it signed work for {left / 3600:.1f} h yet." if left > 0 else ""
     else:
         with operator_stores(settings) as stores:
-            sealed, stuck = stores.database.run(lambda: seal_anew(Seal(settings.notifications)))
+            sealed, stuck = stores.database.run(lambda: seal_again(Seal(settings.notifications)))
         typer.echo(f"{sealed} addresses that the key before it had sealed are sealed again")
         reason = _stuck_text(stuck) if stuck else ""
     if reason and not forget:
         raise WrongState(f"{reason} No key was changed. Wait, or give that up: darkroom rotate {key} --forget-previous")
 
 
-def seal_anew(seal: Seal) -> Script[tuple[int, int]]:
+def seal_again(seal: Seal) -> Script[tuple[int, int]]:
     """Seal every address and secret under the current key, in one transaction. Those of push cannot be: browsers know
     their subscription by the key. Returns how many addresses were, and how many still need the previous key."""
     sealed = stuck = 0

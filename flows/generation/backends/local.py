@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.diffusion.devices import prepare_torch
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.generation.backends.protocol import Backend

@@ -236,7 +236,7 @@ def release(job_id: UUID, attempt: int) -> Script[Job]:
     return job
 
 
-def give_out_again(job: Job) -> Script[Job]:
+def start_again(job: Job) -> Script[Job]:
     """Give an unfinished job whose flow run is known to be gone a new attempt. Raises JobLost."""
     return _held((yield from _submit_again(job.id, job.attempt, silent=0)), job.id, job.attempt)
 

@@ -80,7 +80,7 @@ def report(now: datetime, late_after_seconds: float) -> Script[list[FlowFreshnes
     return [judge(flow, now, late_after) for flow in known]
 
 
-def sound(now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> Script[AlertChanges]:
+def update_alerts(now: datetime, late_after_seconds: float, backup_late_after_days: float = 0) -> Script[AlertChanges]:
     """Raise the alerts that are due at `now`, each once until it is cleared, and clear those that are not any more.
 
     With 0 days, nobody looks whether backups have stopped.
@@ -97,7 +97,7 @@ def sound(now: datetime, late_after_seconds: float, backup_late_after_days: floa
     for name in names:
         notice = SystemNotice(title=f"Alert: {name}", text=due[name], path="/health")
         # With the time in the key: the same alert, raised again after it was cleared, is news.
-        yield from notifications.tell_moderators(f"alert:{name}:{now.isoformat()}", notice)
+        yield from notifications.notify_moderators(f"alert:{name}:{now.isoformat()}", notice)
     cleared = yield from column(SQL["clear"], {"names": list(due)}, str)
     return AlertChanges(raised={name: due[name] for name in names}, cleared=cleared)
 

@@ -45,6 +45,11 @@ create trigger endpoints_secret before insert or update of channel, secret on en
 -- squawk-ignore ban-drop-constraint
 alter table endpoints drop constraint endpoints_check1;
 
+-- First, since it takes the strongest lock: a lock taken weaker before would have to grow, and a transaction that has
+-- read deliveries and then writes them would wait for it and it for that.
+-- squawk-ignore ban-drop-constraint
+alter table deliveries drop constraint deliveries_channel_check;
+
 -- A million deliveries are written at once. A foreign key looks at each, which takes twice as long (measured: 3.9 s
 -- instead of 2.0 s for 100,000 rows); this looks once for each statement (2.3 s).
 create function refuse_unknown_channel() returns trigger language plpgsql as $$
@@ -70,5 +75,3 @@ begin
 end $$;
 create trigger deliveries_channel_stays before update of channel on deliveries
     for each row when (old.channel is distinct from new.channel) execute function refuse_another_channel();
--- squawk-ignore ban-drop-constraint
-alter table deliveries drop constraint deliveries_channel_check;

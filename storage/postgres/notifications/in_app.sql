@@ -5,7 +5,7 @@ select delivery.id, notification.type, notification.title, notification.text, no
   from deliveries delivery
   join notifications notification on notification.id = delivery.notification_id
   join accounts reader on reader.number = delivery.reader
- where delivery.reader = %(reader)s and delivery.channel = 'in_app' and {told_notification}
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and {notified}
    and (%(before)s::bigint is null or delivery.id < %(before)s::bigint)
  order by delivery.id desc
  limit %(limit)s;
@@ -17,7 +17,7 @@ select delivery.id, notification.type, notification.title, notification.text, no
   from deliveries delivery
   join notifications notification on notification.id = delivery.notification_id
   join accounts reader on reader.number = delivery.reader
- where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null and {told_notification}
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null and {notified}
    and (%(before)s::bigint is null or delivery.id < %(before)s::bigint)
  order by delivery.id desc
  limit %(limit)s;
@@ -29,7 +29,7 @@ select delivery.id, notification.type, notification.title, notification.text, no
   from deliveries delivery
   join notifications notification on notification.id = delivery.notification_id
   join accounts reader on reader.number = delivery.reader
- where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.id > %(after)s and {told_notification}
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.id > %(after)s and {notified}
  order by delivery.id
  limit %(limit)s;
 
@@ -42,7 +42,7 @@ select notification.type, count(*) as unread
   from deliveries delivery
   join notifications notification on notification.id = delivery.notification_id
   join accounts reader on reader.number = delivery.reader
- where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null and {told_notification}
+ where delivery.reader = %(reader)s and delivery.channel = 'in_app' and delivery.read_at is null and {notified}
  group by notification.type
  order by notification.type;
 

@@ -88,7 +88,7 @@ def add(key: str, content: Content, readers: Iterable[int] | None = None) -> Que
     return column(SQL["add"], parameters, int)
 
 
-def tell_moderators(key: str, content: Content) -> Script[list[int]]:
+def notify_moderators(key: str, content: Content) -> Script[list[int]]:
     """Notify those who keep order; returns the id, none when there is nobody or `key` was added before."""
     moderators = yield from column(SQL["moderators"], {}, int)
     return (yield from add(key, content, moderators)) if moderators else []
@@ -144,9 +144,9 @@ def fan_out_chunk(notification: Notification, limit: int = CHUNK) -> Script[bool
         return False
     defaults = TYPES[notification.type].default_frequencies
     where = {**whom, "id": notification.id, "type": notification.type, "last": last}
-    yield from column(SQL["tell_in_app"], {**where, "default": defaults[Channel.IN_APP]}, int)
+    yield from column(SQL["notify_in_app"], {**where, "default": defaults[Channel.IN_APP]}, int)
     outward = {"channels": list(OUTWARD), "frequencies": [defaults[channel] for channel in OUTWARD]}
-    yield from column(SQL["tell_outward"], {**where, **outward}, int)
+    yield from column(SQL["notify_outward"], {**where, **outward}, int)
     few = notification.audience is Audience.ACCOUNTS and len(notification.readers) <= FEW
     yield from column(SQL["announce"], {"id": notification.id, "few": few}, str)
     yield from column(SQL["advance"], {"id": notification.id, "last": last}, int)

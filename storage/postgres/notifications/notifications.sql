@@ -95,7 +95,7 @@ select max(number) as last
 select max(number) as last
   from (select number from accounts where number > %(reached)s order by number limit %(limit)s) chunk;
 
--- tell_in_app --
+-- notify_in_app --
 -- Those who want it in the list, at once; who opted out is never written.
 insert into deliveries (notification_id, reader, channel, state, frequency)
 select %(id)s, reader.number, 'in_app', 'sent', 'now'
@@ -108,7 +108,7 @@ select %(id)s, reader.number, 'in_app', 'sent', 'now'
  order by reader.number
 on conflict (reader, channel, notification_id) do nothing;
 
--- tell_outward --
+-- notify_outward --
 -- Those who have an address that works on another channel and want it there.
 insert into deliveries (notification_id, reader, channel, state, frequency, due_at)
 select %(id)s, endpoint.reader, endpoint.channel, 'waiting', wanted.frequency, now()

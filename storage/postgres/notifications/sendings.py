@@ -18,7 +18,7 @@ _KNOWN = {"channels": list(Channel)}
 
 
 class Purpose(StrEnum):
-    """Why a sending is made: to tell notifications, to have an address confirmed, to try an address out."""
+    """Why a sending is made: to notify, to have an address confirmed, to try an address out."""
 
     NOTIFY = "notify"
     CONFIRM = "confirm"

@@ -30,7 +30,7 @@ select notification.id, notification.type, notification.title, notification.text
   from deliveries delivery
   join notifications notification on notification.id = delivery.notification_id
   join accounts reader on reader.number = delivery.reader
- where delivery.sending_id = %(id)s and {told_notification}
+ where delivery.sending_id = %(id)s and {notified}
  order by delivery.id;
 
 -- end --

@@ -23,7 +23,7 @@ from storage.records.policy.facts import Facts, Thing, own_facts
 from storage.records.policy.viewers import ANYBODY, Viewer, viewer_of
 
 _CLAUSES = (
-    *("told_notification", "seen_comments", "seen_image", "seen_model", "seen_version", "shown_image", "has_power"),
+    *("notified", "seen_comments", "seen_image", "seen_model", "seen_version", "shown_image", "has_power"),
     *("version_facts", "link_reader"),
 )
 """In the order in which they are put in: one may name a later one."""

@@ -14,7 +14,7 @@
 -- Whether everybody who sees the version sees an image of it: nobody has blocked it or banned who showed it.
 (image.nsfw_level <> 32 and exists (select from accounts where id = image.account_id and status = 'active'))
 
--- told_notification --
+-- notified --
 -- Whether a notification may still be read by the account `reader`: what it is about is seen, and the words that it
 -- quotes were not deleted, nor their author banned.
 (case notification.type

@@ -10,7 +10,7 @@ import msgspec
 from storage.postgres.connection import Query, Script, column, load_statements, one
 from storage.postgres.jobs import jobs
 from storage.records.jobs.jobs import JobState
-from storage.records.notifications.channels import Channel
+from storage.records.notifications.channels import OUTWARD
 
 SQL = load_statements(__file__)
 
@@ -53,7 +53,7 @@ def reopen(*, jump: int = JUMP, hold_notifications: bool = False) -> Script[Reop
     hold_notifications: nothing is sent outside the platform until an operator resumes each channel.
     """
     sequences = yield from move_on(jump)
-    yield from column(SQL["wake_anew"], {"jump": jump}, str)
+    yield from column(SQL["wake_again"], {"jump": jump}, str)
     yield from _rows("forget_searches", {})
     uploads = yield from column(SQL["forget_uploads"], {}, str)
     again, cancelled = 0, 0
@@ -64,10 +64,10 @@ def reopen(*, jump: int = JUMP, hold_notifications: bool = False) -> Script[Reop
             cancelled += 1
         else:
             # A new attempt, because Prefect would answer the key of the old one with the old flow run.
-            yield from jobs.give_out_again(job)
+            yield from jobs.start_again(job)
             again += 1
     due = yield from one(SQL["due"], {}, DueDeliveries, "what is due")
-    outside = [channel.value for channel in Channel if channel is not Channel.IN_APP]
+    outside = [channel.value for channel in OUTWARD]
     held = (yield from column(SQL["hold"], {"channels": outside}, str)) if hold_notifications else []
     return Reopened(sequences, again, cancelled, len(uploads), due, held)
 

@@ -15,7 +15,7 @@ select format('%%I.%%I', schemaname, sequencename) as name,
  where schemaname not in ('pg_catalog', 'information_schema')
  order by 1;
 
--- wake_anew --
+-- wake_again --
 -- Part of the keys under which Prefect knows the runs that empty queues.
 update drain_wakeups set number = number + greatest(%(jump)s, number / 10) returning flow;
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from deployments.reference_tables import api_document, choices, commands
-from flows.notifications.channels.mapping import senders
+from flows.notifications.channels.lookup import senders
 from flows.notifications.deliver import deliver
 from flows.notifications.fan_out import fan_out
 from flows.training.request import request_training

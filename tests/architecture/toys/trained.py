@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth
 from storage.postgres.catalog import catalog

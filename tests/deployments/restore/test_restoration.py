@@ -272,7 +272,7 @@ class Died(BaseException):
     """A restore was killed."""
 
 
-@pytest.mark.parametrize("step", ["dumps.restore", "dumps.restore twice", "migrate", "build_anew", "unmark"])
+@pytest.mark.parametrize("step", ["dumps.restore", "dumps.restore twice", "migrate", "rebuild_index", "unmark"])
 def test_a_restore_into_own_servers_that_died_is_repeated(
     fresh: Fresh, own_servers: Settings, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

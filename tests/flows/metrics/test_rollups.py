@@ -43,15 +43,15 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     now = datetime.now(UTC)
     count(stores, model.id, "before", now)
     roll_up(stores, now)
-    assert alerts.sound(stores.database, now, LATE_AFTER) == []
+    assert alerts.update_alerts(stores.database, now, LATE_AFTER) == []
 
     ahead = now.replace(hour=12) + timedelta(days=2)
     count(stores, model.id, "meanwhile", now + timedelta(days=1))
     boards, late = stores.database.run(freshness.report(ahead, LATE_AFTER))
     assert (boards.state, late.state) == (PartitionState.LATE, PartitionState.LATE)
     assert {partition.state for partition in late.partitions[1:]} == {PartitionState.LATE}
-    assert alerts.sound(stores.database, ahead, LATE_AFTER) == [f"late {RANK}", f"late {ROLL_UP}"]
-    assert alerts.sound(stores.database, ahead, LATE_AFTER) == []
+    assert alerts.update_alerts(stores.database, ahead, LATE_AFTER) == [f"late {RANK}", f"late {ROLL_UP}"]
+    assert alerts.update_alerts(stores.database, ahead, LATE_AFTER) == []
     for alert in stores.database.run(freshness.raised()):
         assert "of its days are not finished in time" in alert.detail
 
@@ -60,7 +60,7 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     assert rank_due(stores, ahead)  # one day, or two when it is not late in the evening
     for fresh in stores.database.run(freshness.report(ahead, LATE_AFTER)):
         assert fresh.state is PartitionState.FRESH
-    assert alerts.sound(stores.database, ahead, LATE_AFTER) == []
+    assert alerts.update_alerts(stores.database, ahead, LATE_AFTER) == []
     assert stores.database.run(freshness.raised()) == []
     totals = stores.database.run(rollups.totals(Counted.MODEL, model.id, Metric.VIEW))
     assert totals == Totals(day=0, week=2, month=2, year=2, all_time=2)

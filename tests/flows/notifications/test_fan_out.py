@@ -211,9 +211,9 @@ def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(notifier: No
     keeper = database.run(accounts.ensure_account("keeper", Role.MODERATOR)).number
     creator = notifier.reader("creator")
     later = datetime.now(UTC) + timedelta(days=3)
-    raised = database.run(freshness.sound(later, 900)).raised
+    raised = database.run(freshness.update_alerts(later, 900)).raised
     assert raised
-    assert database.run(freshness.sound(later, 900)).raised == {}
+    assert database.run(freshness.update_alerts(later, 900)).raised == {}
     notifier.fan_out()
     assert {(one.title, one.text) for one in notifier.list_of(keeper)} == {
         (f"Alert: {name}", detail) for name, detail in raised.items()

@@ -64,7 +64,7 @@ def waiting(stores: Stores) -> list[int]:
 def told(stores: Stores) -> list[str]:
     """The alerts that are raised now, on a platform that was put up now: the test's may be a copy of an older one."""
     stores.database.run(Query("update watched_flows set started_at = now()", {}, len))
-    alerts.sound(stores.database, datetime.now(UTC), stores.settings.metrics.late_after_seconds)
+    alerts.update_alerts(stores.database, datetime.now(UTC), stores.settings.metrics.late_after_seconds)
     return [
         row["name"] for row in stores.database.run(Query("select name from alerts where cleared_at is null", {}, list))
     ]

@@ -79,7 +79,7 @@ def wake(stores: Stores, prefect: SyncPrefectClient) -> UUID | None:
 
 
 def sound(stores: Stores, now: datetime) -> list[str]:
-    return alerts.sound(stores.database, now, stores.settings.metrics.late_after_seconds)
+    return alerts.update_alerts(stores.database, now, stores.settings.metrics.late_after_seconds)
 
 
 def flag(prefect: SyncPrefectClient, name: str) -> bool:

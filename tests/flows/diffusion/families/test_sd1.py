@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
-from flows.diffusion.families.mapping import family_named
+from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from storage.errors import WeightsRefused
 from tests.flows.diffusion.reference import decoded_by_vae, posterior_of

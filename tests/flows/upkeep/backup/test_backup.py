@@ -33,7 +33,7 @@ def print_figures(figures: Mapping[str, float]) -> None:
 def test_backups_that_stop_raise_an_alert_until_there_is_another(old: Source) -> None:
     def late(days: float, allowed: float = 3) -> bool:
         now = datetime.now(UTC) + timedelta(days=days)
-        old.stores.database.run(freshness.sound(now, 900, allowed))
+        old.stores.database.run(freshness.update_alerts(now, 900, allowed))
         return last_backup.LATE in [alert.name for alert in old.stores.database.run(freshness.raised())]
 
     first = old.stores.database.run(last_backup.newest())
