@@ -50,7 +50,7 @@ def test_a_process_that_runs_a_light_flow_loads_no_model_library() -> None:
 def test_the_steps_of_a_training_flow_stand_where_a_warm_start_looks_for_them() -> None:
     for flow in flow_modules("training"):
         steps = [value for value in vars(import_module(flow)).values() if isinstance(value, LazyModule)]
-        assert [step.name for step in steps] == modules_of_flow(flow)[1:] == [flow + STEPS]
+        assert [step._name for step in steps] == modules_of_flow(flow)[1:] == [flow + STEPS]
 
 
 def test_every_module_of_steps_is_a_flows() -> None:
