@@ -163,7 +163,7 @@ def migrate(
             _carry_out(connection, read_migration(file), patience_seconds)
             log.info("migration %s ran in %.1f s", file.stem, time.monotonic() - began)
             ran.append(file.stem)
-        fill(connection)
+        _with_retries(connection, "of the lookup tables", patience_seconds, lambda: fill(connection))
         # A database restored into another cluster: its lists must not compare transaction numbers of both.
         connection.execute(f"set statement_timeout = '{UNLIMITED}'".encode())
         connection.execute("select catalogue_moved_in()")
@@ -207,7 +207,7 @@ def _sole_migrator(connection: psycopg.Connection[Any], turn_seconds: float) -> 
 def _carry_out(connection: psycopg.Connection[Any], migration: Migration, patience_seconds: float) -> None:
     try:
         if migration.transaction:
-            _with_retries(connection, migration, patience_seconds, lambda: _in_transaction(connection, migration))
+            _with_retries(connection, migration.name, patience_seconds, lambda: _in_transaction(connection, migration))
         else:
             _by_themselves(connection, migration, patience_seconds)
     except psycopg.errors.QueryCanceled as error:
@@ -230,7 +230,7 @@ def _by_themselves(connection: psycopg.Connection[Any], migration: Migration, pa
     connection.execute(f"set statement_timeout = '{migration.statement_timeout}'; set lock_timeout = 0".encode())
     try:
         for statement in migration.statements:
-            _with_retries(connection, migration, patience_seconds, lambda one=statement: _repeat(connection, one))
+            _with_retries(connection, migration.name, patience_seconds, lambda one=statement: _repeat(connection, one))
         # Only after all of them: a starter that dies before repeats the whole file, which such files allow.
         connection.execute("insert into schema_migrations (name) values (%s)", (migration.name,))
     finally:
@@ -255,7 +255,7 @@ def _drop_if_cut_short(connection: psycopg.Connection[Any], index: str) -> None:
 
 
 def _with_retries(
-    connection: psycopg.Connection[Any], migration: Migration, patience_seconds: float, work: Callable[[], None]
+    connection: psycopg.Connection[Any], what: str, patience_seconds: float, work: Callable[[], None]
 ) -> None:
     """Do `work` again while others hold what it needs, with pauses in which they pass. Raises MigrationBlocked."""
     try:
@@ -268,7 +268,7 @@ def _with_retries(
         )
     except _HELD_BY_OTHERS as error:
         raise MigrationBlocked(
-            f"Migration {migration.name} did not get its locks in {patience_seconds:.0f} s. "
+            f"Migration {what} did not get its locks in {patience_seconds:.0f} s. "
             f"{_oldest(connection)} Start again when those have ended; nothing of it is left."
         ) from error
 

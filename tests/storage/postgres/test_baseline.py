@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from deployments.local.environment import PROJECT
-from storage.postgres.migrating import MIGRATIONS
 
 BASELINE = Path(__file__).with_name("baseline.txt")
 SCHEMA = (

@@ -14,10 +14,11 @@ from pydantic import SecretStr
 from deployments.local.servers.postgres import EmbeddedPostgres
 from storage.postgres.connection import Database
 from storage.postgres.lookup_tables import MappingRefused
-from storage.postgres.migrating import migrate
+from storage.postgres.migrating import MigrationBlocked, migrate
 from storage.postgres.notifications import deliveries, endpoints, sendings
 from storage.records.notifications.channels import OUTWARD, Channel
 from storage.settings import PostgresSettings
+from tests.conftest import fresh_database
 from tests.storage.postgres.earlier_schema import earlier_database
 
 LAST_BEFORE = "0037"
@@ -152,3 +153,14 @@ def test_a_mapping_that_contradicts_the_rows_of_before_is_refused(database_url: 
     rows(database_url, "update address_channels set signed = true where name = 'email' returning 1")
     with pytest.raises(MappingRefused, match="says of email"):
         migrate(database_url)
+
+
+def test_tables_that_somebody_holds_are_waited_for_and_then_named(postgres_server: EmbeddedPostgres) -> None:
+    with fresh_database(postgres_server, "template1") as url:
+        migrate(url)
+        with psycopg.connect(url) as holder:
+            holder.execute("lock table channels in access exclusive mode")
+            with pytest.raises(MigrationBlocked, match="of the lookup tables did not get its locks"):
+                migrate(url, patience_seconds=0.1)
+            holder.rollback()
+        assert migrate(url) == []
