@@ -13,6 +13,7 @@ import queue
 import select
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -43,6 +44,7 @@ class ImageWorkers:
         self._max_pixels, self._memory = max_pixels, memory_limit_bytes
         self.count, self.started = count, 0
         self._children: set[_Child] = set()
+        self._lock = threading.Lock()
         self._closed = False
         # Last in, first out: the child that worked last is warm, and those that load never needs are never started.
         self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
@@ -60,14 +62,16 @@ class ImageWorkers:
             self._idle.put(child if child is not None and child.alive else None)
 
     def _new_child(self) -> _Child:
-        if self._closed:
-            raise StoreUnavailable("The server stops. Send the image again in a few seconds.")
-        # Those that died are dropped here, or the set would grow with each image that killed its child.
-        self._children = {child for child in self._children if child.alive}
-        child = _Child(self._memory)
-        self._children.add(child)
-        self.started += 1
-        return child
+        # Several threads may need their first child at once; one that the set has lost would outlive `close`.
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable("The server stops. Send the image again in a few seconds.")
+            # Those that died are dropped here, or the set would grow with each image that killed its child.
+            self._children = {child for child in self._children if child.alive}
+            child = _Child(self._memory)
+            self._children.add(child)
+            self.started += 1
+            return child
 
     def kill_children(self) -> None:
         """Kill the idle children as the system would when memory runs out; they are replaced when next needed."""
@@ -77,9 +81,10 @@ class ImageWorkers:
 
     def close(self) -> None:
         """Kill the children, also those at work: whoever waits for an image is gone by now."""
-        self._closed = True
-        for child in self._children:
-            child.kill()
+        with self._lock:
+            self._closed = True
+            for child in self._children:
+                child.kill()
 
 
 class _Child:
