@@ -10,7 +10,7 @@ import pytest
 
 from platform_api.http import problems
 from storage import errors
-from storage.postgres import migrating
+from storage.postgres import lookup_tables, migrating
 from tests.platform_api.door import Door, upload
 
 OF_COMMANDS = {
@@ -18,6 +18,7 @@ OF_COMMANDS = {
     migrating.MigrationRefused,
     migrating.MigrationBlocked,
     migrating.MigrationTooSlow,
+    lookup_tables.MappingRefused,
     errors.InvalidSettings,
     errors.BackupFailed,
     errors.BackupDamaged,

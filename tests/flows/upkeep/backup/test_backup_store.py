@@ -39,7 +39,7 @@ def test_a_place_that_may_not_be_written_to_is_named(copy: Path, monkeypatch: py
 def test_a_place_that_is_no_folder_holds_backups_too(old: Source) -> None:
     place = "memory://elsewhere/backups"
     first, second = back_up_to(old.stores, place, say), back_up_to(old.stores, place, say)
-    assert first.copied.count == first.manifest.blobs.count > 4
+    assert first.copied.count == first.manifest.blobs.count > 0
     assert second.copied.count == 0
     store = BackupStore(place)
     assert store.finished() == sorted((first.manifest.name, second.manifest.name))

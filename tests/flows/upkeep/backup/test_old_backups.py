@@ -34,6 +34,8 @@ def test_the_newest_of_each_period_are_kept() -> None:
 
 
 def test_backups_that_go_take_the_blobs_that_no_other_names(old: Source, copy: Path) -> None:
+    old.back_up()  # the one that stays; what was copied is the one that goes
+    shutil.copytree(old.place, copy, dirs_exist_ok=True)
     store = BackupStore(str(copy))
     one, manifest = newest(copy)
     orphan, young = one.blobs.put(b"of a backup that goes"), one.blobs.put(b"of one that is being made")
