@@ -36,8 +36,8 @@ from storage.postgres.search import search_queue, search_sources, search_vectors
 from storage.records.search.search import Build, BuildState, IndexDocument, Kind
 from storage.records.search.tokens import stem
 from storage.search.documents import models
-from storage.search.elasticsearch_writing import bulk_lines, index_mapping, index_settings
-from storage.search.embedded_writing import row_of
+from storage.search.elasticsearch_writer import bulk_lines, index_mapping, index_settings
+from storage.search.embedded_writer import row_of
 from storage.search.encoder import Encoder
 from storage.search.lexemes import kept_deletes
 from storage.settings import PostgresSettings, SearchSettings, Settings

@@ -77,11 +77,11 @@ COMMANDS: dict[str, CommandPlace] = {
     "base": CommandPlace("jobs.base:app", "Base models that a fine-tune can start from.", extras=("worker",)),
     "key": CommandPlace("accounts.key:app", "API keys, on this machine's database."),
     "rotate": CommandPlace(
-        "upkeep.rotating:rotate",
+        "upkeep.key_rotation:rotate",
         "Make a new signing or sealing key; the old one is kept beside it. Restart the platform to use it.",
     ),
     "reseal": CommandPlace(
-        "upkeep.rotating:reseal",
+        "upkeep.key_rotation:reseal",
         "Seal all that the previous sealing key sealed under the current one, wherever the two come from.",
     ),
     "notifications": CommandPlace(
@@ -99,15 +99,15 @@ COMMANDS: dict[str, CommandPlace] = {
         extras=("worker",),
     ),
     "pause": CommandPlace(
-        "upkeep.pausing:pause",
+        "upkeep.pause:pause",
         "Start no more runs of a flow until it is resumed; what it would do waits.",
         extras=("worker",),
     ),
     "resume": CommandPlace(
-        "upkeep.pausing:resume", "Let a paused flow go on, also with what has waited.", extras=("worker",)
+        "upkeep.pause:resume", "Let a paused flow go on, also with what has waited.", extras=("worker",)
     ),
     "sql": CommandPlace("platform.sql:sql", "Ask Darkroom's database with psql.", extras=("worker",)),
-    "run": CommandPlace("upkeep.running:run", "Start a scheduled flow now, beside its schedule.", extras=("worker",)),
+    "run": CommandPlace("upkeep.run:run", "Start a scheduled flow now, beside its schedule.", extras=("worker",)),
     "backup": CommandPlace(
         "upkeep.backup:app", "Back the whole platform up while it works; list and verify backups.", extras=("worker",)
     ),

@@ -28,9 +28,9 @@ from platform_api.catalog.reading.period_stats import PeriodStats
 from platform_api.catalog.reading.tags import Tags
 from platform_api.catalog.uploads import tus, tus_routes, tus_upload
 from platform_api.catalog.uploads.model_files import ModelFiles
-from platform_api.catalog.writing.image_writing import ImageWriting
-from platform_api.catalog.writing.model_writing import ModelWriting
-from platform_api.catalog.writing.version_writing import VersionWriting
+from platform_api.catalog.writing.image_routes import ImageWriteRoutes
+from platform_api.catalog.writing.model_routes import ModelWriteRoutes
+from platform_api.catalog.writing.version_routes import VersionWriteRoutes
 from platform_api.http import multipart, problems
 from platform_api.http.head_requests import answering_head
 from platform_api.http.headers import complete_headers
@@ -71,13 +71,13 @@ RESOURCES = (
     TrainingJobs,
     Generations,
     Models,
-    ModelWriting,
+    ModelWriteRoutes,
     ModelVersions,
-    VersionWriting,
+    VersionWriteRoutes,
     ModelFiles,
     tus_routes.Uploads,
     Images,
-    ImageWriting,
+    ImageWriteRoutes,
     Moderation,
     Keys,
     People,

@@ -22,7 +22,7 @@ from storage.redis.failed_keys import FailedKeys
 from storage.redis.progress import ProgressReader, ProgressWriter
 from storage.redis.rate_limits import RateLimits
 from storage.search.embedded import EmbeddedReader
-from storage.search.embedded_writing import EmbeddedWriter
+from storage.search.embedded_writer import EmbeddedWriter
 from storage.search.encoder import Encoder
 from storage.search.gateway import Search, SearchReader, SearchWriter
 from storage.settings import Settings
@@ -134,7 +134,7 @@ def _renew_from_a_thread(database: AsyncDatabase) -> Callable[[str], object]:
 
 def _search_writer(settings: Settings, database: Database) -> SearchWriter:
     if settings.search.elasticsearch_url.get_secret_value():
-        engine = import_module("storage.search.elasticsearch_writing")
+        engine = import_module("storage.search.elasticsearch_writer")
         return cast(SearchWriter, engine.ElasticsearchWriter(settings.search, database))
     return EmbeddedWriter(database, settings.search.index_memory_mib)
 

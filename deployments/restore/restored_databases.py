@@ -8,7 +8,7 @@ import psycopg
 from pydantic import SecretStr
 
 from deployments.restore.database_mark import connected, databases, is_marked, mark, outside
-from flows.indexing.filling import fill
+from flows.indexing.bulk_load import fill
 from flows.indexing.new_builds import begin
 from flows.upkeep.backup import dumps
 from flows.upkeep.backup.backup_store import BackupStore, Say

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from flows.indexing.documents import write_everywhere
-from flows.indexing.draining import drain_batch
+from flows.indexing.queue_drain import drain_batch
 from flows.runs.flow_names import SYNC
 from storage.backoff import retried
 from storage.errors import StoreUnavailable

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from prefect import flow, get_run_logger
 
 from flows.indexing import builds
-from flows.indexing.draining import sole_writer
-from flows.indexing.filling import SHARD, fill
+from flows.indexing.bulk_load import SHARD, fill
 from flows.indexing.new_builds import begin
+from flows.indexing.queue_drain import sole_writer
 from flows.runs.artifacts import leave_table
 from flows.runs.crash_points import reach
 from flows.runs.flow_names import REBUILD

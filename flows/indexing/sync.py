@@ -11,7 +11,7 @@ from functools import partial
 
 from prefect import flow
 
-from flows.indexing.draining import drain
+from flows.indexing.queue_drain import drain
 from flows.runs import draining_flows
 from flows.runs.flow_names import SYNC
 from flows.runs.run_logs import run_logger

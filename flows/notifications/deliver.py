@@ -27,7 +27,7 @@ from flows.notifications.channels.protocol import (
     Sent,
     TemporaryFailure,
 )
-from flows.notifications.gathering import gather, utc_now
+from flows.notifications.due_deliveries import gather, utc_now
 from flows.runs import draining_flows
 from flows.runs.crash_points import reach
 from flows.runs.flow_names import DELIVER

@@ -24,7 +24,7 @@ from uuid import UUID
 import psycopg
 from prefect.exceptions import ObjectNotFound
 
-from flows.notifications.expanding import expand
+from flows.notifications.event_notifications import expand
 from flows.relay.duty import Duty
 from flows.relay.refusals import PASSING, RelayRefusals
 from flows.runs.flow_names import JOB_FLOWS

@@ -14,7 +14,7 @@ from flows.relay import (
     drains,
     effects,
     flow_runs,
-    listening,
+    listener,
     pauses,
     prefect_alerts,
     scheduled_publishing,
@@ -73,7 +73,7 @@ class Relay:
         ]
         return [
             *acting,
-            listening.duty(stores.database, acting),
+            listener.duty(stores.database, acting),
             *draining,
             silent_jobs.duty(stores),
             scheduled_publishing.duty(stores),

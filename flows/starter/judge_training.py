@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
-from flows.starter.drawing import render
 from flows.starter.judge import Judge
-from flows.starter.learning import Views, decode, posterior_of, to_range, to_tensor
+from flows.starter.model_training import Views, decode, posterior_of, to_range, to_tensor
+from flows.starter.renderer import render
 from flows.starter.schedules import Schedule
 from flows.starter.steps import load_average, train
 from flows.starter.world import (

@@ -20,7 +20,7 @@ from flows.starter.judge_training import (
     train_embedder,
     with_reconstructions,
 )
-from flows.starter.learning import (
+from flows.starter.model_training import (
     Views,
     cache_latents,
     kept_views,

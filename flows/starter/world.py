@@ -1,6 +1,6 @@
 """The starter's small world: what exists in it, which looks have names, and what a seeded picture shows.
 
-A picture is a value; `drawing.render` turns it into pixels and `captions.caption` into words, so that the truth of
+A picture is a value; `renderer.render` turns it into pixels and `captions.caption` into words, so that the truth of
 every image is known. Some (class, pattern) pairs are held out: no picture of the stream shows them, and the
 subjects made of them are the photos of the demo and of the tests.
 """

@@ -12,7 +12,7 @@ from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Requires
 from platform_api.access.permissions import check_moderator, held_model
 from platform_api.catalog.reading.catalog_views import ModelView
-from platform_api.catalog.writing.model_writing import shown
+from platform_api.catalog.writing.model_routes import shown
 from platform_api.catalog.writing.write_models import ModerationReason, kept
 from platform_api.http.json_bodies import strictly
 from platform_api.http.links import addresses

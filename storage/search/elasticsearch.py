@@ -1,4 +1,4 @@
-"""The Elasticsearch engine, as the API asks it. `elasticsearch_writing.py` makes and fills its indexes.
+"""The Elasticsearch engine, as the API asks it. `elasticsearch_writer.py` makes and fills its indexes.
 
 It keeps to what every licence and every cluster offers: no scripts, no fusion by the server. Words come split from our
 own code, so the analyzer only parts them at spaces. Every way of having a word is a constant score, so hits are ordered

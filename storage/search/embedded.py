@@ -1,4 +1,4 @@
-"""The embedded engine: search in Postgres, for installations without Elasticsearch. `embedded_writing.py` fills it.
+"""The embedded engine: search in Postgres, for installations without Elasticsearch. `embedded_writer.py` fills it.
 
 Chosen over tantivy because it serves any number of processes and machines, is written in transactions, and swaps a
 build by a row that the query's own snapshot reads; tantivy has one writer per folder and no vectors. Words are split

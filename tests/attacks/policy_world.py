@@ -12,8 +12,8 @@ import httpx
 import msgspec
 from psycopg.types.json import Jsonb
 
-from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
+from flows.indexing.queue_drain import drain
 from storage.blobs.store import BlobStore
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models

@@ -17,9 +17,9 @@ from storage.postgres.connection import AsyncDatabase, Database
 from storage.postgres.search import search_builds
 from storage.records.search.search import Build, IndexDocument, Kind, SearchHits, SearchQuery
 from storage.search.elasticsearch import ElasticsearchReader
-from storage.search.elasticsearch_writing import ElasticsearchWriter
+from storage.search.elasticsearch_writer import ElasticsearchWriter
 from storage.search.embedded import EmbeddedReader
-from storage.search.embedded_writing import EmbeddedWriter
+from storage.search.embedded_writer import EmbeddedWriter
 from storage.search.encoder import Encoder
 from storage.search.gateway import Search, SearchReader, SearchWriter
 from storage.settings import PostgresSettings, SearchSettings

@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 import httpx
 
 from flows.jobs.tracking import JOB_TAG, tracking_client
-from flows.starter.drawing import render_photos
 from flows.starter.networks import write_tiny_model
+from flows.starter.renderer import render_photos
 from flows.starter.world import SceneSubject, held_out_subjects
 from flows.upkeep.reconcile import check_invariants
 from storage.postgres.jobs import jobs

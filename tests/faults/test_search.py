@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from flows.indexing.builds import index_faults
 from flows.indexing.documents import read_rows
-from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
+from flows.indexing.queue_drain import drain
 from flows.upkeep.reconcile import check_invariants
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query, Script

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 from pydantic import SecretStr
 
-from flows.notifications.gathering import gather
+from flows.notifications.due_deliveries import gather
 from storage.errors import DarkroomError, NotFound
 from storage.postgres.connection import Database
 from storage.postgres.notifications import deliveries, endpoints, notifications, preferences, sendings

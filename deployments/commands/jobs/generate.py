@@ -11,7 +11,7 @@ from rich.console import Console
 
 from deployments.client.api import open_api
 from deployments.client.responses import JobResponse, Submitted, job_root
-from deployments.commands.jobs.following import display_for, follow_job
+from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import save_images
 from storage.records.jobs.choices import GenerationBackend
 from storage.settings import load_settings

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deployments.client.api import Api, open_api
 from deployments.client.responses import JobResponse, Listing, Submitted, job_root
-from deployments.commands.jobs.following import display_for, find_job, follow_job
+from deployments.commands.jobs.job_progress import display_for, find_job, follow_job
 from deployments.commands.jobs.results import job_files, print_grid, report_training, save_images
 from deployments.commands.tables import echo_table
 from storage.settings import load_settings

@@ -14,7 +14,7 @@ from rich.console import Console
 from deployments.client.api import Api, ApiRefusal, open_api
 from deployments.client.photos import find_photos, upload_photos
 from deployments.client.responses import Base, JobResponse, Submitted, job_root
-from deployments.commands.jobs.following import display_for, follow_job
+from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import print_grid, report_training
 from deployments.commands.jobs.training_options import option_fields, with_training_options
 from storage.errors import DarkroomError

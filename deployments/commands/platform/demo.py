@@ -14,13 +14,13 @@ from rich.console import Console
 from deployments.client.api import Api, open_api
 from deployments.client.photos import upload_photos
 from deployments.client.responses import Version
-from deployments.commands.jobs.following import display_for, follow_job
+from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import report_training
 from deployments.commands.jobs.train import cost_in_time, in_words, known_base, submit_training
 from deployments.local.platform import start_detached
 from deployments.local.seed import STARTER
 from deployments.local.state import PartState, holder, read_record
-from flows.starter.drawing import render_photos
+from flows.starter.renderer import render_photos
 from flows.starter.world import SceneSubject, held_out_subjects
 from storage.errors import DarkroomError
 from storage.settings import Settings, load_settings

@@ -1,5 +1,6 @@
-"""What owners say of models, versions, files and images: the fields, each with its bounds. `rules` has what a type
-cannot say.
+"""Request bodies of the routes that write models, versions, files and images: the fields, each with its bounds.
+
+`validation` has the rules that a type cannot say.
 
 A body names only what it says; `kept` returns it by column, in the form in which it is stored.
 """

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.indexing.draining import drain
+from flows.indexing.queue_drain import drain
 from flows.indexing.rebuild import rebuild
 from flows.runs.flow_names import SYNC
 from storage.records.search.search import Kind

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flows.indexing import builds
-from flows.indexing.draining import drain
 from flows.indexing.new_builds import begin, ensure_live_builds
+from flows.indexing.queue_drain import drain
 from flows.indexing.rebuild import rebuild
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query

@@ -9,8 +9,8 @@ import pytest
 
 from flows.indexing import builds
 from flows.indexing import rebuild as rebuilding
-from flows.indexing.draining import drain
 from flows.indexing.new_builds import begin, ensure_live_builds
+from flows.indexing.queue_drain import drain
 from flows.indexing.rebuild import rebuild
 from flows.runs.flow_names import REBUILD
 from flows.upkeep.reconcile import reconcile_search

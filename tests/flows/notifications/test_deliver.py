@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from flows.notifications import deliver as delivering
-from flows.notifications import gathering
+from flows.notifications import due_deliveries
 from flows.notifications.channels.protocol import Message, Outcome, PermanentFailure, Sent, TemporaryFailure
 from flows.notifications.deliver import deliver
 from flows.runs import draining_flows
@@ -89,10 +89,10 @@ def test_a_batch_never_tears_a_digest(notifier: Notifier, monkeypatch: pytest.Mo
     for number in range(4):
         notifier.notify(f"news {number}")
     notifier.fan_out()
-    while notifier.stores.database.run(gathering.gather(datetime.now(UTC), 60, limit=5)):
+    while notifier.stores.database.run(due_deliveries.gather(datetime.now(UTC), 60, limit=5)):
         pass
     later = datetime.now(UTC) + timedelta(days=1)
-    while notifier.stores.database.run(gathering.gather(later, 60, limit=5)):
+    while notifier.stores.database.run(due_deliveries.gather(later, 60, limit=5)):
         pass
     counted = notifier.rows(
         "select count(*)::int as carried from deliveries where sending_id is not null group by sending_id"
@@ -228,7 +228,7 @@ def test_a_key_that_does_not_open_is_named(notifier: Notifier) -> None:
 def test_a_backlog_stops_after_a_sending_when_its_time_is_up(
     notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivering, "gather", partial(gathering.gather, limit=1))
+    monkeypatch.setattr(delivering, "gather", partial(due_deliveries.gather, limit=1))
     for reader in notifier.readers(3):
         notifier.register(reader, Channel.EMAIL, f"{reader}@example.com")
     notifier.notify("to all")

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer
 
 import deployments.local
-from flows.starter.drawing import render
 from flows.starter.judge import Judge
 from flows.starter.judge_training import tell_apart
+from flows.starter.renderer import render
 from flows.starter.world import SCENES, held_out_subjects, picture_of
 from storage.records.jobs.base_models import BaseModelCard
 from tests.flows.diffusion.reference import drawn_by

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flows.starter.captions import EMPTY_SHARE, caption, scene_prompt
-from flows.starter.drawing import render, render_photos
+from flows.starter.renderer import render, render_photos
 from flows.starter.world import (
     CLASSES,
     COLOURS,

@@ -10,8 +10,8 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 
-from deployments.commands.upkeep import pausing as command
-from deployments.commands.upkeep.running import run
+from deployments.commands.upkeep import pause as command
+from deployments.commands.upkeep.run import run
 from flows.relay import alerts
 from flows.relay.drains import wake_drain
 from flows.relay.effects import Effects

@@ -7,7 +7,7 @@ import pytest
 
 from storage.postgres.accounts import accounts
 from storage.records.accounts.accounts import Role
-from tests.platform_api.catalog.writing.test_model_writing import MODELS, listed, made, with_file
+from tests.platform_api.catalog.writing.test_model_routes import MODELS, listed, made, with_file
 from tests.platform_api.door import ALL, Door
 from tests.platform_api.http.test_problems import assert_problem
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
+from flows.indexing.queue_drain import drain
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Database, Query

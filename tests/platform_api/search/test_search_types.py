@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.indexing.draining import drain
 from flows.indexing.new_builds import ensure_live_builds
+from flows.indexing.queue_drain import drain
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query

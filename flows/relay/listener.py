@@ -1,4 +1,4 @@
-"""The duty listening: hears of new events the moment they are committed, and wakes the duties that act on them."""
+"""The duty listening: is notified of new events as they are committed, and wakes the duties that act on them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flows.relay.duty import Duty
 from storage.postgres.connection import Database
 
 LISTEN_SECONDS = 1.0
-"""So long a relay that stops waits for its listening to end."""
+"""The longest that a relay that stops waits for it."""
 
 
 def duty(database: Database, acting: Sequence[Duty]) -> Duty:
     """`acting` are woken."""
-    return Duty("listening", 0.0, Listening(database, [one.waking for one in acting]).turn)
+    return Duty("listening", 0.0, OutboxListener(database, [one.waking for one in acting]).turn)
 
 
-class Listening:
+class OutboxListener:
     """A connection that listens, opened again after it broke."""
 
     def __init__(self, database: Database, wakings: Sequence[threading.Event]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flows.indexing import builds, draining, sync
-from flows.indexing.draining import drain, drain_batch
+from flows.indexing import builds, queue_drain, sync
 from flows.indexing.new_builds import begin
+from flows.indexing.queue_drain import drain, drain_batch
 from flows.indexing.rebuild import rebuild_search_index
 from flows.indexing.sync import drain_until_idle
 from flows.runs import draining_flows
@@ -89,9 +89,9 @@ def test_a_row_that_changes_while_it_is_written_is_written_again(
         catalogue.touch(model.id, "update models set description = 'changed' where id = %(id)s returning id")
         catalogue.take_events()
 
-    write = draining.write_everywhere
+    write = queue_drain.write_everywhere
     with monkeypatch.context() as patched:
-        patched.setattr(draining, "write_everywhere", change_then_write)
+        patched.setattr(queue_drain, "write_everywhere", change_then_write)
         assert drain_batch(catalogue.stores) == 1
     assert catalogue.indexed() != catalogue.listed()
     assert drain(catalogue.stores) == 1
@@ -103,14 +103,14 @@ def restless(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> int:
     """A model that changes again whenever a batch is written."""
     model = a_published_model(catalogue.stores.database, catalogue.owner, "restless")
     catalogue.take_events()
-    write = draining.write_everywhere
+    write = queue_drain.write_everywhere
 
     def write_then_change(*arguments: Any) -> None:
         write(*arguments)
         catalogue.touch(model.id, "update models set description = description || 'x' where id = %(id)s returning id")
         catalogue.take_events()
 
-    monkeypatch.setattr(draining, "write_everywhere", write_then_change)
+    monkeypatch.setattr(queue_drain, "write_everywhere", write_then_change)
     return model.id
 
 

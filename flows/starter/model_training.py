@@ -1,4 +1,4 @@
-"""Learning the small world: the autoencoder first, then noise prediction on its cached latents."""
+"""Trains the models of the small world: the autoencoder first, then noise prediction on its cached latents."""
 
 import logging
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from flows.starter.captions import caption
-from flows.starter.drawing import render
 from flows.starter.networks import TrainableParts, make_scheduler
+from flows.starter.renderer import render
 from flows.starter.schedules import Schedule
 from flows.starter.steps import load_average, train, write_checkpoint
 from flows.starter.world import FREE_IDENTIFIERS, USED_IDENTIFIERS, Picture, random_picture

@@ -1,4 +1,4 @@
-"""Versions and their files, written: changed, published now or at a date, hidden, deleted."""
+"""Routes that write versions and their files: changed, published now or at a date, hidden, deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litestar.params import FromPath, JSONBody
 from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.permissions import check_may_open, check_may_publish, deleted_by, held_version, hidden_by
 from platform_api.catalog.reading.catalog_views import VersionDetail
-from platform_api.catalog.writing.model_writing import (
+from platform_api.catalog.writing.model_routes import (
     WRITES,
     PublishOperation,
     check_not_public,
@@ -31,7 +31,7 @@ from storage.postgres.connection import Script
 from storage.records.catalog.catalog import FileRole, VersionFile
 
 
-class VersionWriting(Controller):
+class VersionWriteRoutes(Controller):
     """What owners do with their versions, and moderators with everybody's."""
 
     path = "/model-versions"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from storage.postgres.catalog import catalog
-from tests.platform_api.catalog.writing.test_model_writing import MODELS, VERSIONS, listed, made, with_file
+from tests.platform_api.catalog.writing.test_model_routes import MODELS, VERSIONS, listed, made, with_file
 from tests.platform_api.door import Door
 from tests.platform_api.http.test_problems import assert_problem
 from tests.storage.makers import a_file

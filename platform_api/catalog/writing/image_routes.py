@@ -1,4 +1,4 @@
-"""Images of versions, written: uploaded, rated, described, deleted. Nothing of a refused upload is kept."""
+"""Routes that write images of versions: uploaded, rated, described, deleted. Nothing of a refused upload is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from platform_api.access.dependencies import AppStores, RequestCaller, RequestVi
 from platform_api.access.permissions import held_version
 from platform_api.access.reservations import reserving
 from platform_api.catalog.reading.catalog_views import ImageView, image_view
-from platform_api.catalog.writing.model_writing import WRITES
+from platform_api.catalog.writing.model_routes import WRITES
 from platform_api.catalog.writing.write_models import ImageChanges, kept
 from platform_api.http import multipart
 from platform_api.http.idempotency import IdempotencyKey, checked_key, created_once
@@ -63,7 +63,7 @@ class ImageUploadOperation(Operation):
         self.parameters = [*(self.parameters or []), *described({"nsfwLevel": (LEVELS, _LEVEL_WORDS)})]
 
 
-class ImageWriting(Controller):
+class ImageWriteRoutes(Controller):
     """What owners do with the images of their versions, and moderators with everybody's."""
 
     path = "/model-versions/{version_id:int}/images"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flows.notifications import deliver as delivering
 from flows.notifications.deliver import deliver
-from flows.notifications.gathering import settled_at
+from flows.notifications.due_deliveries import settled_at
 from storage.postgres.notifications import preferences, sendings
 from storage.postgres.notifications.deliveries import Due
 from storage.postgres.notifications.preferences import Clocks

@@ -1,4 +1,4 @@
-"""Models, written: made as drafts, changed, published now or at a date, hidden, deleted."""
+"""Routes that write models: made as drafts, changed, published now or at a date, hidden, deleted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PublishOperation(Operation):
             self.request_body.required = False
 
 
-class ModelWriting(Controller):
+class ModelWriteRoutes(Controller):
     """What owners do with their models, and moderators with everybody's."""
 
     path = "/models"

@@ -15,7 +15,7 @@ from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
 from storage.records.accounts.accounts import Role
 from storage.settings import QuotaSettings, UploadSettings
-from tests.platform_api.catalog.writing.test_model_writing import MODELS, VERSIONS, made, with_file
+from tests.platform_api.catalog.writing.test_model_routes import MODELS, VERSIONS, made, with_file
 from tests.platform_api.door import ALL, Door, form, listening, photo, serving
 from tests.platform_api.http.test_problems import assert_problem
 from tests.storage.blobs.test_images import frames, png_header

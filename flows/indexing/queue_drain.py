@@ -1,4 +1,4 @@
-"""Draining the search queue: each id that waits is read as it is now and written to every build."""
+"""Drains the search queue: each id that waits is read as it is now and written to every build."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from deployments.client.responses import ProgressResponse
-from deployments.commands.jobs.following import Bars, Lines, display_for
+from deployments.commands.jobs.job_progress import Bars, Lines, display_for
 
 
 def fit(step: int) -> ProgressResponse:
