@@ -1,4 +1,4 @@
-"""Many clients at once: how long a submission and a read wait for their answer while a job trains, and a cancel.
+"""Many clients at once: how long a submission and a read wait for their response while a job trains, and a cancel.
 
     python -m benchmarks.burst               SIZE=full for 50 submissions of 40 jobs
 
@@ -34,7 +34,7 @@ SUBMISSION_GOAL_SECONDS, READ_GOAL_SECONDS, CANCEL_GOAL_SECONDS = 1.0, 0.1, 10.0
 
 
 def submit(bench: Bench, key: str) -> tuple[str, float]:
-    """One submission: the job's id and the seconds until its answer."""
+    """One submission: the job's id and the seconds until its response."""
     began = time.perf_counter()
     job_id = bench.submit(key=key, steps=1, regularizationCount=1, checkpointEvery=1, sampleEvery=1)
     return job_id, time.perf_counter() - began
@@ -80,13 +80,13 @@ def main() -> None:
         with ThreadPoolExecutor(SUBMISSIONS + READERS) as pool:
             readers = [pool.submit(read, bench, paths, READS // READERS) for _ in range(READERS)]
             time.sleep(1.0)
-            answers = list(pool.map(lambda key: submit(bench, key), keys))
+            responses = list(pool.map(lambda key: submit(bench, key), keys))
             reads = [seconds for reader in readers for seconds in reader.result()]
         cancelling = cancel(bench, first)
-    made = len({job_id for job_id, _ in answers})
+    made = len({job_id for job_id, _ in responses})
     if made != JOBS:
         raise RuntimeError(f"{SUBMISSIONS} submissions with {JOBS} keys made {made} jobs.")
-    waits = [seconds for _, seconds in answers]
+    waits = [seconds for _, seconds in responses]
     p99 = quantiles(reads, n=100)[98]
     print(f"{'seconds':<28}{'median':>8}{'p99':>8}{'max':>8}")
     print(f"{f'{SUBMISSIONS} submissions':<28}{median(waits):>8.3f}{'':>8}{max(waits):>8.3f}")

@@ -97,7 +97,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(module: str, environment: dict[str, str]) -> Iterator[Server]:
-    """A uvicorn process that answers."""
+    """A uvicorn process that serves requests."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", module, "--factory", "--port", str(port), "--no-access-log"]
     process = subprocess.Popen(

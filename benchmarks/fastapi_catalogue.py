@@ -1,6 +1,6 @@
 """The catalogue's reads in FastAPI and SQLAlchemy, as one writes them: mapped classes, relations loaded by `selectin`.
 
-The answers have the same fields as ours. They are built as dicts without a response model, which is the quicker way.
+The responses have the same fields as ours. They are built as dicts without a response model, which is the quicker way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A load client in one thread: plain sockets, requests written beforehand, nothing parsed but where an answer ends.
+"""A load client in one thread: plain sockets, requests written beforehand, nothing parsed but where a response ends.
 
 It costs a few microseconds a request, so that on a machine with few cores the server's time is what is measured. Every
 server is asked by the same code over the same number of connections.
@@ -58,7 +58,7 @@ class _Line:
         self.socket.sendall(request)
 
     def read(self) -> bool:
-        """Take what has come; whether that is the whole answer. Raises ConnectionError for anything but 200."""
+        """Take what has come; whether that is the whole response. Raises ConnectionError for anything but 200."""
         self._received += self.socket.recv(1 << 18)
         if not self._expected:
             end = self._received.find(b"\r\n\r\n")
@@ -73,7 +73,7 @@ class _Line:
 
 
 def load(port: int, paths: Sequence[str], count: int, *, connections: int = 32) -> Timing:
-    """`count` requests for the paths in turn, over some connections that each wait for their answer."""
+    """`count` requests for the paths in turn, over some connections that each wait for their response."""
     requests = [f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode() for path in paths]
     waiting: Iterator[bytes] = islice(cycle(requests), count)
     timing, selector = Timing(), selectors.DefaultSelector()
@@ -102,7 +102,7 @@ def load(port: int, paths: Sequence[str], count: int, *, connections: int = 32) 
 
 
 def fetch(port: int, path: str) -> bytes:
-    """The body of one answer."""
+    """The body of one response."""
     line = _Line(port)
     line.send(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
     while not line.read():

@@ -3,7 +3,7 @@
     python -m uvicorn deployments.prefect_server:create --factory
 
 Whoever may write deployments may run code on the workers, so every route of it asks for the auth string. Beside that a
-page of another origin can neither read answers (CORS) nor change anything (CSRF), and a request whose Host is not one
+page of another origin can neither read responses (CORS) nor change anything (CSRF), and a request whose Host is not one
 of the server's own names, as a rebound DNS name sends it, gets 400.
 """
 

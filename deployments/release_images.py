@@ -41,7 +41,7 @@ def digest_of(image: str) -> str:
     except FileNotFoundError as error:
         raise ImageUnknown("skopeo is not installed. It is a package of that name, as in Debian.") from error
     except subprocess.TimeoutExpired as error:
-        raise ImageUnknown(f"The registry of {image} did not answer within {SECONDS:.0f} s. Try again.") from error
+        raise ImageUnknown(f"The registry of {image} did not respond within {SECONDS:.0f} s. Try again.") from error
     digest = done.stdout.strip()
     if done.returncode or not DIGEST.fullmatch(digest):
         raise ImageUnknown(f"No digest of {image}. Is it pushed, and are you signed in? {done.stderr.strip()}")

@@ -32,7 +32,7 @@ from platform_api.catalog.writing.image_routes import ImageWriteRoutes
 from platform_api.catalog.writing.model_routes import ModelWriteRoutes
 from platform_api.catalog.writing.version_routes import VersionWriteRoutes
 from platform_api.http import multipart, problems
-from platform_api.http.head_requests import answering_head
+from platform_api.http.head_requests import handling_head
 from platform_api.http.headers import complete_headers
 from platform_api.http.json_bodies import MAX_BODY_BYTES
 from platform_api.http.limits import ConcurrencyLimit
@@ -149,7 +149,7 @@ def served(settings: Settings) -> ASGIApp:
     """The API as it is served: with HEAD and a log line for each request, and behind the proxies whose word for the
     client's address is taken."""
     # In this order: the log line of a HEAD says HEAD, and limits count by the address that the proxy names.
-    app, trusted = logging_requests(answering_head(create_app(settings))), settings.api.trusted_proxies
+    app, trusted = logging_requests(handling_head(create_app(settings))), settings.api.trusted_proxies
     # Ours and not uvicorn's own, which takes the word of any program of this machine unless told otherwise.
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 

@@ -29,10 +29,10 @@ from storage.errors import NotFound
 DESCRIPTION = """Photos in, a personalised image model out.
 
 Send `Authorization: Bearer drk_...` with every request; each route names the scope that the key needs. Where a POST
-takes an `Idempotency-Key` it can be repeated: the same key and request get the same answer. Errors are
+takes an `Idempotency-Key` it can be repeated: the same key and request get the same response. Errors are
 `application/problem+json`, with a reason for each field at fault. Lists go on at `metadata.nextPage`.
 
-Each answer says how many more requests of its kind the account, whichever of its keys it uses, or the address without
+Each response says how many more requests of its kind the account, whichever of its keys it uses, or the address without
 a key may send: `X-RateLimit-Limit` in a minute, `-Remaining` now, `-Reset` seconds until all of them again. Beyond that
 it is 429 with `Retry-After`."""
 
@@ -47,7 +47,7 @@ SHARED_HEADERS = tuple(
         (rate_limits.RESET, "Seconds from now until it may send that many again."),
     )
 )
-"""What every counted answer says, the refusals too."""
+"""What every counted response says, the refusals too."""
 
 _TAGS = (
     Tag("Data sets", "The subject's photos."),
@@ -72,7 +72,7 @@ _TAGS = (
 
 @dataclass(frozen=True)
 class Kept:
-    """What a process answers about itself, as bytes."""
+    """What a process serves about itself, as bytes."""
 
     document: FixedResponse
     page: FixedResponse
@@ -141,7 +141,7 @@ def _kept(request: Request[Any, Any, Any]) -> Kept:
 
 def scope_of(operation: Mapping[str, Any]) -> tuple[str | None, bool]:
     """The scope that a key needs for an operation of the document, None when it needs no key; and whether a request
-    without a key is answered too."""
+    without a key is served too."""
     needs = cast(list[dict[str, list[str]]], operation.get("security") or [])
     return next((scope for need in needs for scope in need.get("key", [])), None), {} in needs
 
@@ -154,7 +154,7 @@ def _describe_scope(operation: dict[str, Any]) -> None:
 
 
 def handlers(app: Litestar) -> list[HTTPRouteHandler]:
-    """Every handler that answers requests of its own. Raises TypeError for one that states neither scope nor reason."""
+    """Every handler that serves requests of its own. Raises TypeError for one that states neither scope nor reason."""
     found = {id(handler): handler for route in app.routes for handler in handlers_of(route)}
     for handler in found.values():
         if not any(isinstance(guard, Requires | Reads | Open) for guard in guards_of(handler)):
@@ -184,12 +184,12 @@ class Documentation(Controller):
     @get("/schema/openapi.json", media_type="application/vnd.oai.openapi+json")
     async def document(self, request: Request[Any, Any, Any]) -> Response[bytes]:
         """The OpenAPI 3.1 document."""
-        return _kept(request).document.answer(request)
+        return _kept(request).document.respond(request)
 
     @get("/docs", media_type="text/html")
     async def page(self, request: Request[Any, Any, Any]) -> Response[bytes]:
         """The document as a page on which it can be tried."""
-        return _kept(request).page.answer(request)
+        return _kept(request).page.respond(request)
 
     @get("/docs/{version:str}/{name:str}", sync_to_thread=True)
     def asset(self, version: FromPath[str], name: FromPath[str]) -> Response[bytes]:

@@ -28,12 +28,12 @@ class Batches(Generic[Item, Value]):
 
     async def ask(self, item: Item) -> Value:
         """The value of one item. Raises what its batch raised."""
-        answer: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, answer))
+        future: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
         if self._running is None:
             # Kept in an attribute: the event loop itself holds only a weak reference to a task.
             self._running = asyncio.create_task(self._run())
-        return await answer
+        return await future
 
     async def _run(self) -> None:
         while self._waiting:
@@ -43,12 +43,12 @@ class Batches(Generic[Item, Value]):
             try:
                 values = await self._fetch_many([item for item, _ in batch])
             except Exception as error:  # noqa: BLE001 - whoever waits gets it
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
             else:
-                for (_, answer), value in zip(batch, values, strict=True):
-                    if not answer.done():  # its request may have been given up
-                        answer.set_result(value)
+                for (_, future), value in zip(batch, values, strict=True):
+                    if not future.done():  # its request may have been given up
+                        future.set_result(value)
         # No await lies between the last look at `_waiting` and this line, so nobody who asks in between is forgotten.
         self._running = None

@@ -235,7 +235,7 @@ class StoreFailure(DarkroomError):
 
 
 class StoreUnavailable(StoreFailure):
-    """A store cannot do it now: it does not answer, or somebody else is in the way. Waiting helps."""
+    """A store cannot do it now: it does not respond, or somebody else is in the way. Waiting helps."""
 
     code = "store_unavailable"
 

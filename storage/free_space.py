@@ -94,9 +94,9 @@ class FreeSpace:
     async def check(self) -> None:
         """Raises FreeSpaceLow."""
         if time.monotonic() >= self._kept_until:
-            # Set before the look: whoever asks meanwhile is answered with what was found last, and takes no thread.
+            # Set before the look: whoever asks meanwhile gets what was found last, and takes no thread.
             self._kept_until = time.monotonic() + KEPT_SECONDS
-            # In a thread: statvfs waits for a network disk that does not answer.
+            # In a thread: statvfs waits for a network disk that does not respond.
             found = await asyncio.to_thread(shortage, self._settings)
             # Only the change is logged: under the floor every piece of every upload asks.
             if bool(found) != bool(self._found):

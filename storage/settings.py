@@ -151,9 +151,11 @@ class CacheSettings(BaseModel):
     """What is kept so that it need not be built again. It never decides what is shown: Postgres is asked each time."""
 
     enabled: bool = Field(
-        default=True, description="Answers are kept in the API's memory, models ready to send in Valkey."
+        default=True, description="Responses are kept in the API's memory, models ready to send in Valkey."
     )
-    memory_mib: int = Field(default=64, ge=1, description="MiB of kept answers, and as much of models, in one process.")
+    memory_mib: int = Field(
+        default=64, ge=1, description="MiB of cached responses, and as much of models, in one process."
+    )
     model_seconds: int = Field(default=600, ge=1, description="How long Valkey keeps a model that nobody asks for.")
 
 

@@ -122,7 +122,7 @@ def _renew_from_a_thread(database: AsyncDatabase) -> Callable[[str], object]:
             # Otherwise the statement goes on, holding a connection, with nobody left who waits for it.
             called.cancel()
             raise StoreUnavailable(
-                f"Postgres does not answer within {RENEW_SECONDS:.0f} s. Try again later."
+                f"Postgres does not respond within {RENEW_SECONDS:.0f} s. Try again later."
             ) from error
 
     home = threading.get_ident()

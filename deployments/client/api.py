@@ -1,4 +1,4 @@
-"""The API as the command line speaks it: one method, typed answers, and errors that say what to do."""
+"""The API as the command line speaks it: one method, typed responses, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PASSING = frozenset({502, 503, 504})
 
 
 class ApiUnreachable(DarkroomError):
-    """Nobody answers at the API's address."""
+    """Nothing responds at the API's address."""
 
     code = "api_unreachable"
 
@@ -42,7 +42,7 @@ class ApiRefusal(DarkroomError):
     def __init__(self, status: int, problem: ProblemResponse) -> None:
         self.status, self.problem = status, problem
         lines = [f"{field}: {reason}" for field, reason in problem.errors.items()]
-        text = "\n".join(lines) or problem.detail or problem.title or f"the API answered {status} without a reason"
+        text = "\n".join(lines) or problem.detail or problem.title or f"the API returned {status} without a reason"
         if status >= 500 and problem.request_id:
             text += f" (request {problem.request_id})"
         super().__init__(text)
@@ -55,14 +55,14 @@ class Api:
         self.http = http
 
     def ask(self, method: str, path: str, kind: type[T], *, patience_seconds: float = 0.0, **options: Any) -> T:
-        """The answer as a `kind`. While the API is unavailable the request is repeated for `patience_seconds`: pass
+        """The response as a `kind`. While the API is unavailable the request is repeated for `patience_seconds`: pass
         that only for what may be repeated. Raises ApiRefusal, ApiUnreachable."""
         response = self._send(method, path, patience_seconds, options)
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.DecodeError as error:
             raise ApiUnreachable(
-                f"{self.http.base_url} answers, but not as Darkroom's API does ({error}). "
+                f"{self.http.base_url} responds, but not as Darkroom's API does ({error}). "
                 "Check DARKROOM_API__PUBLIC_URL."
             ) from error
 
@@ -98,7 +98,7 @@ class Api:
     def unreachable(self, error: Exception) -> ApiUnreachable:
         """The error for a connection that failed, with what to do."""
         return ApiUnreachable(
-            f"the API at {str(self.http.base_url).rstrip('/')} does not answer ({type(error).__name__}). "
+            f"the API at {str(self.http.base_url).rstrip('/')} does not respond ({type(error).__name__}). "
             "Is the platform up? Start it with: darkroom up --detach"
         )
 
@@ -109,13 +109,13 @@ def _passes(error: Exception) -> bool:
 
 
 def raise_for_problem(response: httpx.Response) -> None:
-    """Raise ApiRefusal when the answer is an error. The body must have been read."""
+    """Raise ApiRefusal when the response is an error. The body must have been read."""
     if response.is_success:
         return
     try:
         problem = msgspec.json.decode(response.content, type=ProblemResponse)
     except msgspec.DecodeError:
-        problem = ProblemResponse(detail=f"the API answered {response.status_code} {response.reason_phrase}")
+        problem = ProblemResponse(detail=f"the API returned {response.status_code} {response.reason_phrase}")
     raise ApiRefusal(response.status_code, problem)
 
 

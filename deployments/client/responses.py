@@ -1,4 +1,4 @@
-"""What the API answers, as far as the command line reads it. Fields it does not know are passed over."""
+"""Responses of the API, as far as the command line reads it. Fields it does not know are passed over."""
 
 from __future__ import annotations
 

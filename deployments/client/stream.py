@@ -27,7 +27,7 @@ SILENCE_SECONDS = 30.0
 PATIENCE_SECONDS = 600.0
 INTERRUPTED = "interrupted"
 NO_CONTENT = 204
-"""The answer for a job that has ended, to who has heard all of it."""
+"""The response for a job that has ended, to who has heard all of it."""
 LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
@@ -57,7 +57,7 @@ def follow_events(api: Api, path: str, *, patience_seconds: float = PATIENCE_SEC
     """The events of the job at `path` until it ends.
 
     A broken connection is made again and goes on after the last event seen; each break is one event of the kind
-    INTERRUPTED. Raises ApiRefusal, and ApiUnreachable after `patience_seconds` without an answer.
+    INTERRUPTED. Raises ApiRefusal, and ApiUnreachable after `patience_seconds` without a response.
     """
     last = failures = 0
     deadline = time.monotonic() + patience_seconds

@@ -20,7 +20,7 @@ PIECE = 1024 * 1024
 FRUITLESS_TRIES = 12
 PAUSE_SECONDS = 0.5
 _AGAIN = frozenset({408, 423, 429})
-"""Answers after which the same is right a little later: our last request still ends, or others are before us."""
+"""Responses after which the same is right a little later: our last request still ends, or others are before us."""
 
 
 def upload_file(

@@ -22,7 +22,7 @@ def operator_stores(settings: Settings) -> Generator[Stores]:
         psycopg.connect(settings.postgres.url.get_secret_value(), connect_timeout=CONNECT_SECONDS).close()
     except psycopg.OperationalError as error:
         raise PostgresUnavailable(
-            "the database does not answer. Is the platform up? Start it with: darkroom up --detach "
+            "the database does not respond. Is the platform up? Start it with: darkroom up --detach "
             f"(data folder {settings.data_folder})"
         ) from error
     with open_stores(settings) as stores:

@@ -9,14 +9,14 @@ import msgspec
 from storage.records.catalog.vocabulary import ModelType
 
 MAX_BYTES = 4 * 1024 * 1024
-# Civitai's own answer first: it says more than what drawing programs keep.
+# Civitai's own response first: it says more than what drawing programs keep.
 _SUFFIXES = (".civitai.info", ".json")
 _PREVIEWS = (".preview.png", ".preview.jpeg", ".preview.jpg", ".preview.webp", ".png", ".jpeg", ".jpg", ".webp")
 _VERSIONS = {"SD1": "SD 1.5", "SD2": "SD 2.1", "SDXL": "SDXL 1.0"}
 
 
 class SidecarModel(msgspec.Struct, frozen=True, rename="camel"):
-    """The model, as Civitai's answer about a version has it."""
+    """The model, as Civitai's response about a version has it."""
 
     name: str | None = None
     type: str | None = None
@@ -27,7 +27,7 @@ class SidecarModel(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Sidecar(msgspec.Struct, frozen=True, rename="camel"):
-    """Civitai's answer about a version, or the shorter object that drawing programs keep. Everything may be missing."""
+    """Civitai's response about a version, or the shorter object that image programs keep. All may be missing."""
 
     name: str | None = None
     description: str | None = None

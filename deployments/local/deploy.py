@@ -90,12 +90,12 @@ def with_pauses(settings: Settings, prefect_file: Path, paused: Collection[str])
 def ensure_work_pool(client: httpx.Client, name: str) -> None:
     """Create a process work pool, or bring the one that is there in line."""
     template = {"base_job_template": WORK_POOL_TEMPLATE}
-    answer = client.post("work_pools/", json={"name": name, "type": "process", **template})
+    response = client.post("work_pools/", json={"name": name, "type": "process", **template})
     # Not the other way round: the pool may be made by another starter between a look and the request.
-    if answer.status_code == 409:
-        answer = client.patch(f"work_pools/{name}", json=template)
-    if not answer.is_success:
-        raise PlatformError(f"Prefect refused the work pool {name!r}: {answer.status_code} {answer.text}")
+    if response.status_code == 409:
+        response = client.patch(f"work_pools/{name}", json=template)
+    if not response.is_success:
+        raise PlatformError(f"Prefect refused the work pool {name!r}: {response.status_code} {response.text}")
 
 
 def prune(client: httpx.Client, prefect_file: Path) -> None:

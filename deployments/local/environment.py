@@ -145,7 +145,7 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
         "PREFECT_CLI_PROMPT": "false",
         # Otherwise a client without an address starts a server of its own, and says that the deployment does not exist.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        # With Postgres unavailable Prefect's server answers 500, which its client does not repeat unless told.
+        # With Postgres unavailable Prefect's server returns 500, which its client does not repeat unless told.
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         # The default is pickle, which runs what it reads.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
@@ -156,7 +156,7 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
 
 
 def prefect_hosts(settings: PrefectSettings) -> list[str]:
-    """The names that Prefect's server answers to in a Host header: those of its addresses, and this machine's own."""
+    """The names that Prefect's server accepts in a Host header: those of its addresses, and this machine's own."""
     named = {urlsplit(url).hostname or "" for url in (settings.api_url, settings.ui_url)}
     return sorted((named | LOCAL_NAMES) - {""})
 
@@ -256,7 +256,7 @@ def mlflow_server_environment(settings: Settings, postgres: EmbeddedPostgres) ->
     return {
         "_MLFLOW_SERVER_FILE_STORE": mlflow_database(postgres),
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-        # Without it the creation of an experiment is answered with 500.
+        # Without it creating an experiment returns 500.
         "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (settings.data_folder / "mlflow").as_uri(),
         "_MLFLOW_SGI_NAME": "uvicorn",

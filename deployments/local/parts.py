@@ -25,7 +25,7 @@ from storage.secret_files import write_secret
 from storage.settings import Settings
 
 FLOW_NICENESS = 5
-"""Behind what answers people. 0, 5 and 10 made no difference to a step: how long threads spin does."""
+"""Behind what serves people. 0, 5 and 10 made no difference to a step: how long threads spin does."""
 
 
 def _nothing() -> None:
@@ -139,7 +139,7 @@ def postgres(settings: Settings, steps: Steps) -> Part:
         name="postgres",
         command=server.command(),
         environment=env.bare_environment(settings, "postgres"),
-        healthy=lambda _pid: server.answers(),
+        healthy=lambda _pid: server.responds(),
         url=str(server.folder),
         before_start=server.prepare,
         when_healthy=ready,
@@ -156,7 +156,7 @@ def valkey(settings: Settings) -> Part:
         name="valkey",
         command=server.command(),
         environment=env.bare_environment(settings, "valkey"),
-        healthy=probes.answers_ping(settings.valkey_socket, settings.valkey_key_file),
+        healthy=probes.valkey_probe(settings.valkey_socket, settings.valkey_key_file),
         url=str(server.socket),
         before_start=lambda: server.prepare(
             text_of(settings.valkey_key_file), text_of(settings.valkey_darkroom_key_file)
@@ -174,7 +174,7 @@ def prefect_server(settings: Settings, steps: Steps) -> Part:
         ],
         environment=env.shared_environment(settings, "prefect")
         | env.prefect_server_environment(settings, embedded_postgres(settings)),
-        healthy=probes.answers_http(f"{settings.prefect.api_url}/health"),
+        healthy=probes.http_probe(f"{settings.prefect.api_url}/health"),
         needs=("postgres", "valkey"),
         listens=Listens(settings.prefect.port, "DARKROOM_PREFECT__PORT"),
         url=settings.prefect.ui_url,
@@ -183,7 +183,7 @@ def prefect_server(settings: Settings, steps: Steps) -> Part:
 
 
 def mlflow_server(settings: Settings) -> Part:
-    """MLflow's tracking server and registry. /health answers before the database does, so a search is asked for."""
+    """MLflow's tracking server and registry. /health responds before the database does, so a search is asked for."""
     server = embedded_postgres(settings)
     return Part(
         name="mlflow",
@@ -192,7 +192,7 @@ def mlflow_server(settings: Settings) -> Part:
             *("--host", "127.0.0.1", "--port", str(settings.mlflow.port), "--log-level", "warning"),
         ],
         environment=env.shared_environment(settings, "mlflow") | env.mlflow_server_environment(settings, server),
-        healthy=probes.answers_http(
+        healthy=probes.http_probe(
             f"{settings.mlflow.rest_url}experiments/search",
             post={"max_results": 1},
             auth=settings.mlflow.credentials,
@@ -279,7 +279,7 @@ def api(settings: Settings) -> Part:
             *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "10"),
         ],
         environment=env.shared_environment(settings, "api"),
-        healthy=probes.answers_http(f"http://{settings.api.host}:{settings.api.port}/health/ready"),
+        healthy=probes.http_probe(f"http://{settings.api.host}:{settings.api.port}/health/ready"),
         stop_seconds=15.0,
         needs=("postgres", "valkey"),
         listens=Listens(settings.api.port, "DARKROOM_API__PORT"),

@@ -39,7 +39,7 @@ def _has_data(settings: Settings) -> bool:
 def deployments_are_missing(settings: Settings, since: float) -> bool:
     """Whether the relay has looked for deployments after `since` (seconds since the epoch) and missed some.
 
-    Soon answered: the supervisor asks, which watches everything else meanwhile. No while Postgres does not answer.
+    Returns soon: the supervisor asks, which watches everything else meanwhile. No while Postgres does not respond.
     """
     options = "-c statement_timeout=2000"
     try:
@@ -76,8 +76,8 @@ def delete_overdue_runs(settings: PrefectSettings) -> int:
         ids = [run["id"] for run in _flow_runs(client, due) if run["auto_scheduled"]]
         for first in range(0, len(ids), _PAGE):
             chosen = {"id": {"any_": ids[first : first + _PAGE]}}
-            answer = client.post("flow_runs/bulk_delete", json={"flow_runs": chosen, "limit": _PAGE})
-            deleted += len(answer.raise_for_status().json()["deleted"])
+            response = client.post("flow_runs/bulk_delete", json={"flow_runs": chosen, "limit": _PAGE})
+            deleted += len(response.raise_for_status().json()["deleted"])
     return deleted
 
 

@@ -186,13 +186,13 @@ class Supervisor:
                 self._become(one, PartState.DONE)
             else:
                 self._died(one, f"ended with status {self._status(one)} before it was healthy")
-        elif self._answers(one, process.pid):
+        elif self._responds(one, process.pid):
             self._become(one, PartState.HEALTHY)
         elif time.time() - one.since > one.part.start_seconds:
             self._kill(one)
             self._died(one, f"was not healthy after {one.part.start_seconds:.0f} s")
 
-    def _answers(self, one: Supervised, pid: int) -> bool:
+    def _responds(self, one: Supervised, pid: int) -> bool:
         if one.part.once or time.monotonic() < one.next_probe:
             return False
         one.next_probe = time.monotonic() + PROBE_SECONDS
@@ -205,7 +205,7 @@ class Supervisor:
             one.part.when_healthy()
         except (DarkroomError, httpx.HTTPError, psycopg.Error, OSError) as error:
             self._kill(one)
-            self._died(one, f"answers, but the step after it failed: {error}")
+            self._died(one, f"responds, but the step after it failed: {error}")
             return
         one.was_healthy = True
         self._enter(one, state)

@@ -30,7 +30,7 @@ def connected(name: str, url: str) -> Generator[psycopg.Connection]:
         with psycopg.connect(url, connect_timeout=CONNECT_SECONDS) as connection:
             yield connection
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"{name}'s database does not answer: {str(error).strip()}") from error
+        raise StoreUnavailable(f"{name}'s database does not respond: {str(error).strip()}") from error
 
 
 def is_marked(connection: psycopg.Connection) -> bool:

@@ -48,7 +48,7 @@ class Databases:
         return [(name, url) for name, url in outside(self.settings) if name in self.urls]
 
     def check_search(self) -> None:
-        """Raises StoreUnavailable when an Elasticsearch is set that does not answer."""
+        """Raises StoreUnavailable when an Elasticsearch is set that does not respond."""
         if self.settings.search.elasticsearch_url.get_secret_value():
             with open_stores(self.settings) as stores:
                 stores.search.existing()
@@ -57,7 +57,7 @@ class Databases:
         """The oldest version number of the servers, once each database outside the data folder is known to be empty, or
         left by a restore that died.
 
-        Raises BackupRefused for one that has tables, StoreUnavailable for one that does not answer.
+        Raises BackupRefused for one that has tables, StoreUnavailable for one that does not respond.
         """
         oldest = EMBEDDED_SERVER
         for name, url in self.outside:

@@ -118,7 +118,7 @@ class RunningJob:
         """End the heartbeat and release the lock."""
         self._ended.set()
         if self._heart is not None:
-            # Not for ever: the heart may be waiting for a Postgres that does not answer, and it is a daemon.
+            # Not for ever: the heart may be waiting for a Postgres that does not respond, and it is a daemon.
             self._heart.join(timeout=15)
         with suppress(psycopg.Error):
             self._lock.close()

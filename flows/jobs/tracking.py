@@ -41,7 +41,7 @@ PATIENCE = {
     # One at once, for a connection that the server has closed meanwhile. More would wait inside a call for longer than
     # a TrackingRun says, which repeats by itself what MLflow did not take.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    # Seconds. A server that shares two cores with a training answers slowly.
+    # Seconds. A server that shares two cores with a training responds slowly.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 """How long a call of MLflow's client may take."""
@@ -142,7 +142,7 @@ class TrackingRun:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run, or None while MLflow has not answered yet."""
+        """MLflow's id of the run, or None while MLflow has not responded yet."""
         return self._run_id
 
     def open(self, wait_seconds: float = 10.0) -> str | None:
@@ -242,7 +242,7 @@ class TrackingRun:
             return
         run_id = find_or_create_run(self._client, self._experiment, self._job_id, self._tags)
         for name in self._client.get_run(run_id).data.metrics:
-            # What an earlier attempt sent although its answer was lost. Steps only grow, so the highest one says it
+            # What an earlier attempt sent although its response was lost. Steps only grow, so the highest one says it
             # all.
             history = self._client.get_metric_history(run_id, name)
             self._known_steps[name] = max(point.step for point in history)

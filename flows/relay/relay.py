@@ -38,7 +38,7 @@ class Relay:
 
     def __init__(self, stores: Stores, connect: Callable[[], Orchestrator]) -> None:
         """`connect` returns a client of Prefect's server; each duty that needs one gets its own, so that none waits for
-        another's answer."""
+        another's response."""
         self._stores, self._connect = stores, connect
         self.stopping = threading.Event()
 

@@ -62,7 +62,7 @@ def note(
             ended = {} if status == RUNNING else {"end_time": now}
             # Also for a run that is FINISHED: the drains of a day share one, and each moves its end.
             _post(client, "runs/update", {"run_id": run_id, "status": status, **ended})
-    # ValueError and KeyError: an answer that is not MLflow's, of a proxy for one.
+    # ValueError and KeyError: a response that is not MLflow's, of a proxy for one.
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         log.warning("MLflow did not take the figures of %s (%s); the flow goes on", name, type(error).__name__)
         return False

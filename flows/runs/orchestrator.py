@@ -20,13 +20,13 @@ from storage.errors import DarkroomError
 from storage.settings import PrefectSettings
 
 T = TypeVar("T")
-_PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect returns no more in one answer
+_PAGE, _FIRINGS = 200, 50  # deployments and events: Prefect returns no more in one response
 _SHUT = {401, 403}  # its secret was changed on one side only
 _PASSING = {*_SHUT, 408, 429}  # says nothing of what was asked for
 
 
 class PrefectUnavailable(DarkroomError):
-    """Prefect does not answer, lets nobody in or has no time; nothing was done, and the same again may work later."""
+    """Prefect does not respond, lets nobody in or has no time; nothing was done, and the same again may work later."""
 
     code = "prefect_away"
 
@@ -141,11 +141,11 @@ class Orchestrator:
             return call()
         except (httpx.TransportError, httpx.TimeoutException) as error:
             raise PrefectUnavailable(
-                f"Prefect does not answer at {self._prefect.api_url} ({type(error).__name__})."
+                f"Prefect does not respond at {self._prefect.api_url} ({type(error).__name__})."
             ) from error
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             if status >= 500 or status in _PASSING:
                 advice = " Give both sides the same DARKROOM_PREFECT__AUTH." if status in _SHUT else ""
-                raise PrefectUnavailable(f"Prefect answers {status}.{advice}") from error
+                raise PrefectUnavailable(f"Prefect returns {status}.{advice}") from error
             raise

@@ -148,7 +148,7 @@ class Judge:
         return judge
 
     def save(self, folder: Path) -> None:
-        """Write both networks as fp16 safetensors with their sizes and the words of their answers."""
+        """Write both networks as fp16 safetensors with their sizes and the words of their classes."""
         folder.mkdir(parents=True, exist_ok=True)
         words = {"classes": CLASSES, "colours": list(COLOURS), "patterns": list(PATTERNS), "scenes": SCENES}
         text = json.dumps(asdict(self.sizes) | words, indent=2)

@@ -79,12 +79,12 @@ def train_classifier(judge: Judge, views: Views, schedule: Schedule, *, seed: in
     """Train the classifier in place on views that show one thing."""
     alone = [i for i, picture in enumerate(views.pictures) if len(picture.things) == 1]
     views = Views(tuple(views.pictures[i] for i in alone), views.pixels[alone])
-    answers = truths(views)
+    labels = truths(views)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(0, len(alone), (64,), generator=generator)
         logits = judge.classifier(roughen(to_range(views.pixels[chosen]), generator))
-        losses = [cross_entropy(logit, answers[chosen, i]) for i, logit in enumerate(logits)]
+        losses = [cross_entropy(logit, labels[chosen, i]) for i, logit in enumerate(logits)]
         return torch.stack(losses).mean()
 
     # A judge is frozen from its making on (`Judge.__init__`), so that nobody trains it by mistake.

@@ -222,7 +222,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     )
 
     def once() -> Script[ModelVersion]:
-        # The commit may have been made and its answer lost: a repeat finds the version.
+        # The commit may have been made and its response lost: a repeat finds the version.
         made = yield from catalog.version_of_job(job.id)
         return made or (yield from publication.publish(job.id, job.attempt, new))
 

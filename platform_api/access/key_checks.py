@@ -35,7 +35,7 @@ class KeyChecks:
 
     def __init__(self, stores: AsyncStores) -> None:
         self._stores = stores
-        # Only that a key worked, not whose it is: a cached answer would let a revoked key in until it runs out.
+        # Only that a key worked, not whose it is: a cached response would let a revoked key in until it runs out.
         self._worked: TTLCache[str, None] = TTLCache(MAX_CACHED, CACHED_SECONDS)
         # Weak, so that a lock goes with the last request that waits for it.
         self._first_asks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

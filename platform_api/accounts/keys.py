@@ -17,7 +17,7 @@ from platform_api.http.json_bodies import has_control_characters, strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.errors import AccessDenied, InvalidRequest, NotFound
 from storage.postgres.accounts import accounts
 from storage.records.accounts.accounts import ApiKey, Scope, make_key
@@ -62,7 +62,7 @@ class Keys(Controller):
     path = "/keys"
     tags = ("Keys",)
 
-    @get("/", guards=[Requires(Scope.KEYS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
+    @get("/", guards=[Requires(Scope.KEYS_READ)], responses=can_return(401, 403, 422), summary="List, newest first")
     async def list_page(
         self, stores: AppStores, caller: RequestCaller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[KeyView]:
@@ -79,11 +79,11 @@ class Keys(Controller):
         "/",
         guards=[Requires(Scope.KEYS_WRITE)],
         before_request=strictly(NewApiKey),
-        responses=can_answer(401, 403, 413, 422),
+        responses=can_return(401, 403, 413, 422),
         summary="Make a key",
     )
     async def create(self, stores: AppStores, caller: RequestCaller, data: JSONBody[NewApiKey]) -> MadeKey:
-        """Its text is in this answer and nowhere else, so a repeat makes another key: revoke the one you lost.
+        """Its text is in this response and nowhere else, so a repeat makes another key: revoke the one you lost.
 
         It can allow only what the key that asks allows, ends no later than that one, and is revoked with it. An account
         has 100 working keys at most.
@@ -94,7 +94,7 @@ class Keys(Controller):
         made = make_key()
         expires_at = _expiry(caller.key, data.expires_at)
         asking = caller.key.id
-        # No Idempotency-Key here: a repeat would have to be answered with the secret, which is not kept.
+        # No Idempotency-Key here: a repeat would have to return the secret, which is not kept.
         row = await stores.database.run(
             lambda: accounts.make_key(caller.account_id, made, name, scopes, expires_at, made_by=asking)
         )
@@ -104,12 +104,12 @@ class Keys(Controller):
     @delete(
         "/{key_id:str}",
         guards=[Requires(Scope.KEYS_WRITE)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         summary="Revoke a key",
     )
     async def revoke(self, stores: AppStores, caller: RequestCaller, key_id: FromPath[str]) -> None:
         """It and the keys that it made, and those that they made, are refused from the next request on. A key may
-        revoke itself: this request is answered, the next is not."""
+        revoke itself: this request succeeds, the next does not."""
         # Postgres refuses NUL in a text with an error of its own; no key has such an id.
         if has_control_characters(key_id):
             raise NotFound("No key has an id with control characters.")

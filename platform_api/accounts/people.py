@@ -13,14 +13,14 @@ from msgspec import Meta
 from platform_api.access.dependencies import AppStores, RequestCaller, RequestViewer
 from platform_api.access.guards import Reads, Requires
 from platform_api.cache.response_cache import CACHE_SECONDS, PEOPLE_SECONDS
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.catalog.reading.catalog_parts import read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, model_view
 from platform_api.http.limits import PageCursor, end_of_page, read_number_cursor
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.pagination import DEFAULT_NUMBERED, Numbers, numbering, numbers, queried, read_numbers
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import QueryParameters, integer_schema, list_schema, text_schema
 from storage.postgres.accounts import accounts, quotas
 from storage.postgres.catalog import catalog
@@ -113,7 +113,7 @@ class People(Controller):
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=queried(numbering("a name")),
         opt={CACHE_SECONDS: PEOPLE_SECONDS},
-        responses=can_answer(401, 403, 422) | UNCHANGED,
+        responses=can_return(401, 403, 422) | UNCHANGED,
         summary="Creators",
     )
     async def creators(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[CreatorPage]:
@@ -129,7 +129,7 @@ class People(Controller):
         items = [creator_item(one, where) for one in found]
         metadata = numbers(total, page, limit, f"{API}/creators", query, where)
         people, dependencies = CreatorPage(items=items, metadata=metadata), Dependencies(all_of=Every.EDITS)
-        return answer(request, people, ignored=query.ignored, dependencies=dependencies)
+        return respond(request, people, ignored=query.ignored, dependencies=dependencies)
 
     @get(
         "/users",
@@ -140,7 +140,7 @@ class People(Controller):
                 "ids": (list_schema(integer_schema()), "Accounts by their numbers."),
             }
         ),
-        responses=can_answer(401, 403, 422) | UNCHANGED,
+        responses=can_return(401, 403, 422) | UNCHANGED,
         summary="Users",
     )
     async def users(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[UserList]:
@@ -156,9 +156,9 @@ class People(Controller):
         # Nobody is told who is banned.
         active = [one for one in found if one.status is AccountStatus.ACTIVE]
         users = UserList(items=[UserItem(id=one.number, username=one.name) for one in active])
-        return answer(request, users, ignored=query.ignored)
+        return respond(request, users, ignored=query.ignored)
 
-    @get("/me", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403), summary="Yourself")
+    @get("/me", guards=[Requires(Scope.MODELS_READ)], responses=can_return(401, 403), summary="Yourself")
     async def me(self, stores: AppStores, caller: RequestCaller) -> Me:
         """Whom the key belongs to, what it allows, and how much more may be uploaded."""
         account, limits = caller.account, stores.settings.quotas.limits
@@ -192,7 +192,7 @@ class People(Controller):
     @get(
         "/me/models",
         guards=[Requires(Scope.MODELS_READ)],
-        responses=can_answer(401, 403, 422),
+        responses=can_return(401, 403, 422),
         summary="Your models",
     )
     async def models(

@@ -1,13 +1,13 @@
-"""Answers that everybody gets, kept in this process and given again while everything they rest on is unchanged.
+"""Responses that everybody gets, kept in this process and served again while everything they depend on is unchanged.
 
-Only answers to requests without a key are kept: what an owner sees, and whose key works, is read again each time.
-Before an answer is given again, Postgres is asked whether anything that it rests on has changed
+Only responses to requests without a key are kept: what an owner sees, and whose key works, is read again each time.
+Before a response is served again, Postgres is asked whether anything that it depends on has changed
 (storage/postgres/events/watch.py). So what was hidden is not shown once its transaction has committed, and what is
 shown is never older than the request. Nothing stale is given meanwhile either: requests for one address wait for the
 one of them that rebuilds it.
 
-A route is cached when its `opt` says for how long at most (`CACHE_SECONDS`); its handler hands the answer to
-`answers.answer` with its dependencies, and that it found nothing to `keep_absence`.
+A route is cached when its `opt` says for how long at most (`CACHE_SECONDS`); its handler hands the response to
+`responses.respond` with its dependencies, and that it found nothing to `keep_absence`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from storage.settings import Settings
 
 CACHE_SECONDS = "cache_seconds"
 MODEL_SECONDS, LIST_SECONDS, PEOPLE_SECONDS = 600, 30, 120
-"""How long an answer is kept at most. Lists of a period move with the clock, so they are the shortest."""
+"""How long a response is kept at most. Lists of a period move with the clock, so they are the shortest."""
 # Keys are kept, too: bounded, they fit into the 2,000 bytes that an entry counts beside its body.
 MAX_KEY = 1000
 _KEPT = "kept"
@@ -40,7 +40,7 @@ Key = tuple[bytes, bytes, bytes, str]
 
 @dataclass
 class CachedResponse:
-    """What is given again: headers and bytes, or that nothing was found; what it rests on, and since when."""
+    """What is served again: headers and bytes, or that nothing was found; what it depends on, and since when."""
 
     headers: Headers
     body: bytes
@@ -57,18 +57,18 @@ class CachedResponse:
 
 
 class ResponseCache:
-    """The answers of one process, the longest unused of them dropped first. `counts` are by outcome."""
+    """The responses of one process, the longest unused of them dropped first. `counts` are by outcome."""
 
     def __init__(self, settings: Settings, watch: CatalogueWatch) -> None:
         self._allowed_hosts = frozenset(host.encode() for host in settings.api.allowed_hosts)
         room = settings.cache.memory_mib * 1024 * 1024 if settings.cache.enabled else 0
-        self._responses: ByteCache[Key, CachedResponse] = ByteCache(room, lambda answer: answer.size)
+        self._responses: ByteCache[Key, CachedResponse] = ByteCache(room, lambda response: response.size)
         self._building: dict[Key, asyncio.Event] = {}
         self.watch = watch
         self.counts: Counter[str] = Counter()
 
     def key_of(self, scope: HTTPScope) -> Key | None:
-        """What an answer is kept under; None when it is not kept at all."""
+        """What a response is kept under; None when it is not kept at all."""
         if not self._responses.maxsize or scope["method"] != "GET":
             return None
         host = b""
@@ -76,21 +76,21 @@ class ResponseCache:
             # A route for everybody shows owners more: what a key sees must never be given to anybody else.
             if name == b"authorization":
                 return None
-            # Only known hosts are part of the key, as only those stand in the answers' addresses: a made-up one would
+            # Only known hosts are part of the key, as only those stand in the responses' addresses: a made-up one would
             # be a new entry each time.
             if name == b"host" and value in self._allowed_hosts:
                 host = value
         path, query = scope["raw_path"], scope["query_string"]
         if len(path) + len(query) > MAX_KEY:
             return None
-        # Host and scheme, since links in the answer begin with them. The query as it is sent: another order is another
-        # entry, which costs a reading and is never wrong.
+        # Host and scheme, since links in the response begin with them. The query as it is sent: another order is
+        # another entry, which costs a reading and is never wrong.
         return path, query, host, scope["scheme"]
 
     async def find(self, key: Key) -> CachedResponse | None:
-        """The answer, when it still holds. Raises StoreUnavailable."""
-        # Asked for each answer, in one small statement for all requests of this moment: a time to live would show what
-        # was hidden a second ago.
+        """The response, when it still holds. Raises StoreUnavailable."""
+        # Asked for each response, in one small statement for all requests of this moment: a time to live would show
+        # what was hidden a second ago.
         await self.watch.look()
         known = self._responses.get(key)
         if known is None or known.until < time.monotonic() or not self.watch.holds(known.moment, known.dependencies):
@@ -101,9 +101,9 @@ class ResponseCache:
 
     @asynccontextmanager
     async def building(self, key: Key) -> AsyncGenerator[bool]:
-        """Build an answer while others wait for it: returns True. Or wait for another one that does: returns False.
+        """Build a response while others wait for it: returns True. Or wait for another one that does: returns False.
 
-        Who waited in vain builds without being waited for: not every answer can be kept.
+        Who waited in vain builds without being waited for: not every response can be kept.
         """
         under_way = self._building.get(key)
         if under_way is not None:
@@ -122,7 +122,7 @@ class ResponseCache:
             done.set()
 
     def keep(self, key: Key, response: CachedResponse) -> None:
-        """Keep an answer. One whose reading began earlier than that of the kept one is refused."""
+        """Keep a response. One whose reading began earlier than that of the kept one is refused."""
         known = self._responses.get(key)
         # Two may build at once, and the slower one may have read first.
         if known is not None and known.moment > response.moment:
@@ -133,7 +133,7 @@ class ResponseCache:
 
 @dataclass(frozen=True)
 class CachePlace:
-    """Where the answer to the request under way will be kept."""
+    """Where the response to the request under way will be kept."""
 
     cache: ResponseCache
     key: Key
@@ -142,12 +142,12 @@ class CachePlace:
 
 
 def place_of(scope: Scope) -> CachePlace | None:
-    """Where the answer to a request will be kept, if at all."""
+    """Where the response to a request will be kept, if at all."""
     return cast(CachePlace | None, scope["state"].get(_KEPT))
 
 
 def keep(scope: Scope, headers: Headers, body: bytes, etag: str, dependencies: Dependencies) -> None:
-    """Keep what a request is answered with, where the route is cached."""
+    """Keep the response to a request, where the route is cached."""
     _keep(scope, CachedResponse(headers, body, etag.encode(), None, dependencies, 0, 0.0))
 
 
@@ -164,9 +164,9 @@ def _keep(scope: Scope, response: CachedResponse) -> None:
 
 
 def cache_responses(app: ASGIApp) -> ASGIApp:
-    """Middleware that returns kept answers again, and lets requests through to their handler otherwise."""
+    """Middleware that serves cached responses, and lets requests through to their handler otherwise."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         handler = cast(Any, scope)["route_handler"]
         seconds = cast(float | None, handler.opt.get(CACHE_SECONDS)) if scope["type"] == "http" else None
         if seconds is None:
@@ -174,11 +174,11 @@ def cache_responses(app: ASGIApp) -> ASGIApp:
             return
         cache = cast(ResponseCache, scope["litestar_app"].state.response_cache)
         key = cache.key_of(cast(HTTPScope, scope))
-        # A search's answer rests on the index as well, and the watch knows of rows only.
+        # A search's response depends on the index as well, and the watch knows of rows only.
         if key is None or rate_limits.kind_of(scope, handler) is rate_limits.RateKind.SEARCHES:
             await app(scope, receive, send)
             return
-        # Before the answer: a kept one must count like any other. The guard does not count it again.
+        # Before the response: a kept one must count like any other. The guard does not count it again.
         await rate_limits.count(scope, handler, None)
         try:
             if (found := await cache.find(key)) is not None:
@@ -188,7 +188,7 @@ def cache_responses(app: ASGIApp) -> ASGIApp:
                 if not first and (found := await cache.find(key)) is not None:
                     await _send(found, cast(HTTPScope, scope), send)
                     return
-                # The moment from before the reading: a change that comes while the rows are read makes the answer
+                # The moment from before the reading: a change that comes while the rows are read makes the response
                 # outdated, not fresh.
                 scope["state"][_KEPT] = CachePlace(cache, key, cache.watch.moment, seconds)
                 await app(scope, receive, send)
@@ -196,7 +196,7 @@ def cache_responses(app: ASGIApp) -> ASGIApp:
         except StoreUnavailable:
             await app(scope, receive, send)
 
-    return answer
+    return handle
 
 
 async def _send(response: CachedResponse, scope: HTTPScope, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Answers of the catalogue: bytes with a validator that caches must ask about."""
+"""Responses of the catalogue: bytes with a validator that caches must ask about."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 IGNORED = "X-Ignored-Parameters"
 
 
-def answer(
+def respond(
     request: Request[Any, Any, Any],
     content: T,
     *,
@@ -39,7 +39,7 @@ def answer(
     whole = {
         "ETag": etag,
         "Cache-Control": f"{'private' if keyed else 'public'}, max-age=0, must-revalidate",
-        # A proxy must not give one reader's answer to another; links in it begin with the host that was asked.
+        # A proxy must not give one reader's response to another; links in it begin with the host that was asked.
         "Vary": "Authorization, Host",
         **(headers or {}),
     }

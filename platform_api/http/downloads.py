@@ -17,7 +17,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 
 from platform_api.http.json_bodies import has_control_characters
-from platform_api.http.problems import RangeNotSatisfiable, can_answer
+from platform_api.http.problems import RangeNotSatisfiable, can_return
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from storage.blobs.store import BlobStore
 from storage.errors import BlobCorrupted, NotFound
@@ -62,7 +62,7 @@ class Span:
 
 
 def read_route(path: str, *, guards: Sequence[Guard], summary: str) -> Callable[[Any], HTTPRouteHandler]:
-    """A GET and HEAD route that answers with `respond`, documented."""
+    """A GET and HEAD route that responds with `respond`, documented."""
     whole = ResponseSpec(bytes, generate_examples=False, description="All bytes", media_type="application/octet-stream")
     part = ResponseSpec(bytes, generate_examples=False, description="The range", media_type="application/octet-stream")
     unchanged = ResponseSpec(None, description="The client's copy, named by If-None-Match, is still good")
@@ -74,7 +74,7 @@ def read_route(path: str, *, guards: Sequence[Guard], summary: str) -> Callable[
         status_code=200,
         media_type="application/octet-stream",
         opt={LIMITED_AS: RateKind.DOWNLOADS},
-        responses={200: whole, 206: part, 304: unchanged, **can_answer(401, 403, 404, 410, 416, 422)},
+        responses={200: whole, 206: part, 304: unchanged, **can_return(401, 403, 404, 410, 416, 422)},
     )
 
 
@@ -102,7 +102,7 @@ async def respond(request: Request[Any, Any, Any], blobs: BlobStore, wanted: Dow
     if request.method == HttpMethod.HEAD:
         return Response(b"", status_code=status, media_type=wanted.media_type, headers=headers)
     threads = cast(AsyncStores, request.app.state.stores).pools.blob_reads
-    # Opened before the first header goes out: bytes that are missing are still an answer with a status.
+    # Opened before the first header goes out: bytes that are missing are still a response with a status.
     stream = await threads.run(blobs.open, wanted.sha256)
     pieces = _whole(threads, stream, wanted) if span is None else _part(threads, stream, span)
     return _TypedStream(pieces, status_code=status, media_type=wanted.media_type, headers=headers)
@@ -122,7 +122,7 @@ def asked_range(header: str | None, if_range: str | None, wanted: Download) -> S
 
     Raises RangeNotSatisfiable when it begins behind the end.
     """
-    # Another version's range is answered with the whole (RFC 9110, 13.1.5): joined to the old part it would be no file.
+    # Another version's range gets the whole (RFC 9110, 13.1.5): joined to the old part it would be no file.
     if header is None or (if_range is not None and if_range.strip() != wanted.etag):
         return None
     match = _RANGE.fullmatch(header.strip())

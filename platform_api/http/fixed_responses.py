@@ -1,4 +1,4 @@
-"""Answers whose bytes stay the same while a process runs: made, named and compressed once.
+"""Responses whose bytes stay the same while a process runs: made, named and compressed once.
 
 They are the largest texts that the API makes, the OpenAPI document and the page around it, and anybody may ask for
 them. Nothing else is compressed here: a proxy does that, and the length of a secret text must not say what is in it.
@@ -32,12 +32,12 @@ class FixedResponse:
 
     @classmethod
     def of(cls, plain: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> FixedResponse:
-        """The answer with these bytes. Compressing a megabyte takes about 20 ms."""
+        """The response with these bytes. Compressing a megabyte takes about 20 ms."""
         tag = hashlib.sha256(plain).hexdigest()[:32]
         whole = {"Cache-Control": REVALIDATED, "Vary": "Accept-Encoding", **(headers or {})}
         return cls(plain, gzip.compress(plain, mtime=0), tag, media_type, whole)
 
-    def answer(self, request: Request[Any, Any, Any]) -> Response[bytes]:
+    def respond(self, request: Request[Any, Any, Any]) -> Response[bytes]:
         """As the client reads it best; 304 when it has these bytes."""
         zipped = takes_gzip(request.headers.get("accept-encoding", ""))
         etag = f'"{self.tag}-gzip"' if zipped else f'"{self.tag}"'

@@ -1,7 +1,7 @@
-"""HEAD wherever there is GET (RFC 9110): the framework answers it only on routes that name it.
+"""HEAD wherever there is GET (RFC 9110): the framework serves it only on routes that name it.
 
-A route that names it answers by itself, without reading what it would send. Everywhere else HEAD is the GET, whose body
-the server does not send. A stream of events has no HEAD: it ends only when its reader goes.
+A route that names it responds by itself, without reading what it would send. Everywhere else HEAD is the GET, whose
+body the server does not send. A stream of events has no HEAD: it ends only when its reader goes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from litestar.utils.path import normalize_path
 from platform_api.http.headers import EVENT_STREAM
 
 
-def answering_head(app: Litestar) -> ASGIApp:
+def handling_head(app: Litestar) -> ASGIApp:
     """The application, with HEAD for every GET that ends."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "HEAD" or not _stands_for_get(app, scope["path"]):
             await app(scope, receive, send)
         else:
             await app(cast(Scope, {**scope, "method": "GET"}), receive, send)
 
-    return cast(ASGIApp, answer)
+    return cast(ASGIApp, handle)
 
 
 def _stands_for_get(app: Litestar, path: str) -> bool:

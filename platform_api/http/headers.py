@@ -1,10 +1,10 @@
-"""What every answer carries: the request's id, how often it may be asked, and headers that give nothing away.
+"""What every response carries: the request's id, how often it may be asked, and headers that give nothing away.
 
 Pages of any origin may read the API and send it keys, because nothing in it acts on who a browser is: there are no
 cookies, so a page can do no more than a program without a browser.
 
-Not Litestar's CORSConfig: it writes through a mapping of headers, which took a tenth of an answer's whole time, and
-answers a preflight before the request has an id. Here constant headers are added to a list.
+Not Litestar's CORSConfig: it writes through a mapping of headers, which took a tenth of a response's whole time, and
+responds to a preflight before the request has an id. Here constant headers are added to a list.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from platform_api.http.rate_limits import LIMIT, REMAINING, RESET, rate_headers
 REQUEST_ID = "X-Request-Id"
 EVENT_STREAM = "text/event-stream"
 """The media type of server-sent events."""
-STATUS, ROUTE, REFUSED = "answered_status", "answered_route", "refused_as"
+STATUS, ROUTE, REFUSED = "response_status", "response_route", "refused_as"
 """What a request's state keeps for its log line."""
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
@@ -31,7 +31,7 @@ EXPOSED = (
     *("Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Metadata"),
     *("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm"),
 )
-"""What a page's script may read of an answer."""
+"""What a page's script may read of a response."""
 
 SAFE: Mapping[str, str] = {
     # What others have uploaded may be a page: opened in a tab, it must run nothing under this origin.
@@ -64,8 +64,8 @@ def request_id(scope: Scope) -> str:
     if isinstance(known, str):
         return known
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-    # Only plain ids: it goes into log lines, tags and the answer's header, where a line's end would be another line or
-    # header.
+    # Only plain ids: it goes into log lines, tags and the response's header, where a line's end would be another line
+    # or header.
     state["request_id"] = sent if _PLAIN_ID.fullmatch(sent) else secrets.token_hex(8)
     return str(state["request_id"])
 
@@ -79,9 +79,9 @@ _REQUEST_ID = REQUEST_ID.lower().encode()
 
 
 async def complete_headers(message: Message, scope: Scope) -> None:
-    """Add what every answer carries to the start of a response, and keep what its log line says.
+    """Add what every response carries to the start of a response, and keep what its log line says.
 
-    On the pairs themselves: through a mapping of headers this took a tenth of an answer's whole time.
+    On the pairs themselves: through a mapping of headers this took a tenth of a response's whole time.
     """
     if message["type"] != "http.response.start" or scope["type"] != "http":
         return

@@ -23,7 +23,7 @@ IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        description="Up to 255 printable characters. The same key and request again get the first answer again.",
+        description="Up to 255 printable characters. The same key and request again get the first response again.",
         required=False,
         schema_extra={"minLength": 1, "maxLength": MAX_LENGTH, "pattern": r"^[!-~]([ -~]*[!-~])?$"},
     ),
@@ -48,19 +48,19 @@ class _Placed(msgspec.Struct):
 def created_once(
     account_id: UUID, key: str | None, request: tuple[object, ...], make: Script[Made], place: str
 ) -> Script[Response[Made]]:
-    """201 with what `make` returns; with a key seen before and the same `request`, the first answer again.
+    """201 with what `make` returns; with a key seen before and the same `request`, the first response again.
 
-    `place` is the address of what is made, with {id} or {url} of the answer in it. Raises InvalidRequest,
+    `place` is the address of what is made, with {id} or {url} of the response in it. Raises InvalidRequest,
     IdempotencyKeyReused, and whatever `make` raises.
     """
 
-    def answer() -> Script[str]:
+    def made_body() -> Script[str]:
         return msgspec.json.encode((yield from make)).decode()
 
     # Of what was read, in sorted order: the same request with its fields in another order is the same.
     digest = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
-    # The bytes of the first answer are kept, since what is made may have changed by the time of the repeat.
-    body = (yield from idempotency.once(account_id, checked_key(key), digest, answer())).encode()
+    # The bytes of the first response are kept, since what is made may have changed by the time of the repeat.
+    body = (yield from idempotency.once(account_id, checked_key(key), digest, made_body())).encode()
     made = msgspec.json.decode(body, type=_Placed)
     location = place.format(id=made.id, url=made.url)
     return Response(cast(Made, body), status_code=201, media_type="application/json", headers={"Location": location})

@@ -54,7 +54,7 @@ def link_expiry(settings: ApiSettings) -> int:
 def addresses(request: Request[Any, Any, Any], settings: ApiSettings) -> Addresses:
     """Addresses under the request's own host when it is one of ours, else under the public URL."""
     host, reader = request.headers.get("host", ""), number_of(request)
-    # A Host that we do not know must get into no link: it may be an attacker's, and the answer may be kept by a cache.
+    # A Host that we do not know must get into no link: it may be an attacker's, and a cache may keep the response.
     if host and host in settings.allowed_hosts:
         return Addresses(f"{request.url.scheme}://{host}", settings, reader)
     return Addresses(settings.public_url.rstrip("/"), settings, reader)

@@ -74,7 +74,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Expected:
-    """Kinds of a bare body, and a form's text fields with the bytes each may have; `advice` answers other kinds."""
+    """Kinds of a bare body, and a form's text fields with the bytes each may have; `advice` refuses other kinds."""
 
     kinds: tuple[str, ...]
     texts: Mapping[str, int]
@@ -109,7 +109,7 @@ async def staging_folder(stores: AsyncStores) -> AsyncGenerator[Path]:
     try:
         yield folder
     except OSError as error:
-        # Whatever step inside finds no room: a full disk is answered 507, and is not taken for a bad image.
+        # Whatever step inside finds no room: a full disk is a 507, and is not taken for a bad image.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise store_error(error, STAGING) from error
         raise

@@ -53,8 +53,8 @@ ERRORS: Mapping[int, Mapping[str, tuple[str, str]]] = {
     460: {"checksum_mismatch": ("The bytes came changed; none is kept.", "Send them again from the offset.")},
     500: {"internal_error": ("A fault of ours, which was logged.", "Try again; give the operator the requestId.")},
     503: {
-        "postgres_unavailable": ("Postgres does not answer.", "Wait `Retry-After` seconds."),
-        "store_unavailable": ("A store does not answer.", "Wait `Retry-After` seconds."),
+        "postgres_unavailable": ("Postgres does not respond.", "Wait `Retry-After` seconds."),
+        "store_unavailable": ("A store does not respond.", "Wait `Retry-After` seconds."),
         "encoder_unavailable": ("Nothing turns text into vectors now.", "Search by words, or wait."),
         "pool_busy": ("Every thread or connection of its kind is in use.", "Wait `Retry-After` seconds."),
         "shutting_down": ("The process stops; the next one goes on.", "Wait `Retry-After` seconds."),

@@ -101,7 +101,7 @@ class ProtocolRefusal(errors.Refused):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer carries besides its body."""
+        """What the response carries besides its body."""
         return {}
 
 
@@ -144,44 +144,44 @@ def status_of(error: errors.DarkroomError) -> int:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def answer_named_error(request: Request[Any, Any, Any], error: errors.DarkroomError) -> Response[Problem]:
-    """The answer to an error that we raise on purpose."""
+def handle_named_error(request: Request[Any, Any, Any], error: errors.DarkroomError) -> Response[Problem]:
+    """The response to an error that we raise on purpose."""
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return answer_unforeseen_error(request, error)
+        return handle_unexpected_error(request, error)
     refused = cast(Refusals, request.app.state.refusals)
     reason = f"{error.code}/{error.reason}" if isinstance(error, errors.UploadRefused) else error.code
     refused[reason] += 1
     request.scope["state"][REFUSED] = reason
     fields = error.fields if isinstance(error, errors.InvalidRequest) else {}
-    return _answer(request, status, error.code, str(error), fields, _headers(error))
+    return _problem_response(request, status, error.code, str(error), fields, _headers(error))
 
 
-def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """The answer to what the framework refuses by itself: unknown addresses, methods, malformed parameters."""
+def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """The response to what the framework refuses by itself: unknown addresses, methods, malformed parameters."""
     if isinstance(error, ValidationException):
-        return answer_named_error(request, errors.InvalidRequest(_fields(error)))
+        return handle_named_error(request, errors.InvalidRequest(_fields(error)))
     status = HTTPStatus(error.status_code)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        return answer_unforeseen_error(request, error)
+        return handle_unexpected_error(request, error)
     cast(Refusals, request.app.state.refusals)[f"http_{status.value}"] += 1
     code, detail = _FRAMEWORK.get(status, (status.phrase.lower().replace(" ", "_"), f"{status.phrase}."))
-    return _answer(request, status, code, detail, {}, dict(error.headers or {}))
+    return _problem_response(request, status, code, detail, {}, dict(error.headers or {}))
 
 
-def answer_unforeseen_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
-    """The answer to a fault of our own: nothing of it is shown, all of it is logged."""
+def handle_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    """The response to a fault of our own: nothing of it is shown, all of it is logged."""
     LOG.error(
         "failed %s %s", request.method, cast(Any, request.scope).get("path_template", "unmatched"), exc_info=error
     )
     detail = "Something failed on our side and was logged. Try again; if it stays, give the operator the requestId."
-    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail, {}, {})
+    return _problem_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail, {}, {})
 
 
 HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Response[Problem]]] = {
-    errors.DarkroomError: answer_named_error,
-    HTTPException: answer_http_exception,
-    Exception: answer_unforeseen_error,
+    errors.DarkroomError: handle_named_error,
+    HTTPException: handle_http_exception,
+    Exception: handle_unexpected_error,
 }
 
 _WORDS = {"null": "nothing", "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
@@ -197,7 +197,7 @@ _FRAMEWORK: Mapping[HTTPStatus, tuple[str, str]] = {
 }
 
 
-def _answer(
+def _problem_response(
     request: Request[Any, Any, Any],
     status: int,
     code: str,
@@ -289,8 +289,8 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
     460: ("checksum_mismatch", "The bytes are not those of Upload-Checksum.", "the bytes came changed; none is kept"),
     503: (
         "postgres_unavailable",
-        "Postgres does not answer.",
-        "a store does not answer, is too busy, or another request was in the way; Retry-After says when to try again, "
+        "Postgres does not respond.",
+        "a store does not respond, is too busy, or another request was in the way; Retry-After says when to try again, "
         "and is left out where the same request would fail again",
     ),
     507: (
@@ -301,7 +301,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, str]] = {
 }
 
 
-def can_answer(*statuses: int) -> dict[int, ResponseSpec]:
+def can_return(*statuses: int) -> dict[int, ResponseSpec]:
     """The OpenAPI documentation of a route's refusals, each with an example."""
     return {status: _documented(status) for status in dict.fromkeys((400, *statuses, 429, 503, 507))}
 

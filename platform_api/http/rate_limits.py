@@ -49,7 +49,7 @@ async def count(scope: Scope, handler: BaseRouteHandler, account_id: UUID | None
     kind = kind_of(scope, handler)
     limit = cast(int, getattr(stores.settings.limits, kind))
     who = f"address:{address_of(scope)}" if account_id is None else f"account:{account_id}"
-    # Kept in the request before the refusal is raised: the answer to it has the headers, too.
+    # Kept in the request before the refusal is raised: the response to it has the headers, too.
     state[_RATE] = verdict = await stores.rate_limits.count(Allowance(f"{kind}:{who}", limit)) if limit else None
     if verdict is not None and not verdict.admitted:
         of_address = "this address; with an API key you have an allowance of your own"
@@ -70,7 +70,7 @@ def kind_of(scope: Scope, handler: BaseRouteHandler) -> RateKind:
 
 
 def rate_headers(scope: Scope) -> Mapping[str, str]:
-    """What the answer to a counted request says; nothing for others."""
+    """What the response to a counted request says; nothing for others."""
     verdict = cast(Verdict | None, _state(scope).get(_RATE))
     if verdict is None:
         return {}

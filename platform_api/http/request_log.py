@@ -33,7 +33,7 @@ class _HasAccount(Protocol):
 def logging_requests(app: ASGIApp) -> ASGIApp:
     """The application, with a log line for each request and the request's id in every line."""
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
@@ -50,7 +50,7 @@ def logging_requests(app: ASGIApp) -> ASGIApp:
             _log(cast(HTTPScope, scope), time.perf_counter() - began, cut)
             CONTEXT.reset(token)
 
-    return cast(ASGIApp, answer)
+    return cast(ASGIApp, handle)
 
 
 def _log(scope: HTTPScope, seconds: float, cut: str | None) -> None:

@@ -4,7 +4,7 @@ uvicorn tells an application that it stops only when every connection is closed,
 the signal is heard here, before uvicorn hears it:
 
     SIGTERM ─► at once: /health/ready says 503, every event stream ends with the event `closing`
-            ─► after UPLOAD_SECONDS: an upload in parts stops taking bytes, marks those it has and answers 503
+            ─► after UPLOAD_SECONDS: an upload in parts stops taking bytes, marks those it has and returns 503
             ─► after uvicorn's --timeout-graceful-shutdown (10 s): what still runs is cancelled
 """
 
@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Generator
 from types import FrameType
 
-# Below uvicorn's ten, so that what has come can still be marked and answered.
+# Below uvicorn's ten, so that what has come can still be marked and its request responded to.
 UPLOAD_SECONDS = 4.0
 CLOSING_EVENT = b'event: closing\ndata: {"reason": "shutting_down"}\n\n'
 """The last words of a stream: its client connects again, to the next process, and goes on after the last id."""

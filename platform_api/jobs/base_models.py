@@ -12,7 +12,7 @@ from msgspec import Meta
 from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Requires
 from platform_api.http.json_bodies import has_control_characters
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.errors import NotFound
 from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, jobs
@@ -96,7 +96,7 @@ class BaseModels(Controller):
     path = "/base-models"
     tags = ("Base models",)
 
-    @get("/", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403), summary="Every base model")
+    @get("/", guards=[Requires(Scope.MODELS_READ)], responses=can_return(401, 403), summary="Every base model")
     async def list_all(self, stores: AppStores) -> BaseModelList:
         """The base models that a training request can name."""
 
@@ -111,7 +111,7 @@ class BaseModels(Controller):
         return BaseModelList(items=await stores.database.run(script))
 
     @get(
-        "/{name:str}", guards=[Requires(Scope.MODELS_READ)], responses=can_answer(401, 403, 404), summary="One of them"
+        "/{name:str}", guards=[Requires(Scope.MODELS_READ)], responses=can_return(401, 403, 404), summary="One of them"
     )
     async def show(self, stores: AppStores, name: FromPath[str]) -> BaseModelView:
         """One base model: its classes, free identifiers and training defaults."""

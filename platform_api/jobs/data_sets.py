@@ -31,7 +31,7 @@ from platform_api.http import multipart
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
@@ -136,7 +136,7 @@ class DataSets(Controller):
     @post(
         "/",
         guards=[Requires(Scope.DATA_SETS_WRITE)],
-        responses=can_answer(401, 403, 408, 413, 415, 422, 429),
+        responses=can_return(401, 403, 408, 413, 415, 422, 429),
         operation_class=UploadOperation,
         request_max_body_size=None,
         summary="Upload photos",
@@ -173,7 +173,7 @@ class DataSets(Controller):
         )
 
     @get(
-        "/", guards=[Requires(Scope.DATA_SETS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first"
+        "/", guards=[Requires(Scope.DATA_SETS_READ)], responses=can_return(401, 403, 422), summary="List, newest first"
     )
     async def list_page(
         self, stores: AppStores, caller: RequestCaller, cursor: PageCursor = None, limit: PageLimit = 50
@@ -190,7 +190,7 @@ class DataSets(Controller):
     @get(
         "/{data_set_id:uuid}",
         guards=[Requires(Scope.DATA_SETS_READ)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         summary="One data set",
     )
     async def show(self, stores: AppStores, caller: RequestCaller, data_set_id: FromPath[UUID]) -> DataSetDetail:
@@ -205,7 +205,7 @@ class DataSets(Controller):
     @delete(
         "/{data_set_id:uuid}",
         guards=[Requires(Scope.DATA_SETS_WRITE)],
-        responses=can_answer(401, 403, 404, 409),
+        responses=can_return(401, 403, 404, 409),
         summary="Delete a data set",
     )
     async def remove(self, stores: AppStores, caller: RequestCaller, data_set_id: FromPath[UUID]) -> None:

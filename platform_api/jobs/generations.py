@@ -13,7 +13,7 @@ from platform_api.access.guards import Requires
 from platform_api.http.headers import request_id
 from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
 from platform_api.http.json_bodies import strictly
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.jobs.job_views import NOUNS, SubmittedJob
 from platform_api.jobs.jobs import JobRoutes, accept
 from storage.postgres.jobs import submissions
@@ -33,7 +33,7 @@ class Generations(JobRoutes):
         "/",
         guards=[Requires(Scope.JOBS_WRITE)],
         before_request=strictly(GenerationRequest),
-        responses=can_answer(401, 403, 410, 413, 422, 429),
+        responses=can_return(401, 403, 410, 413, 422, 429),
         status_code=202,
         summary="Submit a generation",
     )
@@ -45,7 +45,7 @@ class Generations(JobRoutes):
         data: JSONBody[GenerationRequest],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
-        """Commits the job and answers at once. Image i is drawn with seed + i."""
+        """Commits the job and returns at once. Image i is drawn with seed + i."""
         key = checked_key(idempotency_key)
         script = partial(
             submissions.submit_generation,

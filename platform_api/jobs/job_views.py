@@ -122,9 +122,9 @@ def links(kind: JobKind, job_id: UUID) -> JobLinks:
 
 
 def submitted(job: Job) -> Response[SubmittedJob]:
-    """The answer to a request for work: 202 and where to follow it."""
+    """The response to a request for work: 202 and where to follow it."""
     where = links(job.kind, job.id)
-    # The state that it had, not the one it has: a repeat after days still answers with the same bytes.
+    # The state that it had, not the one it has: a repeat after days still responds with the same bytes.
     content = SubmittedJob(
         id=job.id, kind=job.kind, state=JobState.SUBMITTED, submitted_at=job.submitted_at, links=where
     )

@@ -20,7 +20,7 @@ from platform_api.http.idempotency import IdempotencyKey, checked_key
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.jobs.job_views import (
     NOUNS,
     JobDetail,
@@ -66,7 +66,7 @@ class JobRoutes(Controller):
 
     kind: ClassVar[JobKind]
 
-    @get("/", guards=[Requires(Scope.JOBS_READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
+    @get("/", guards=[Requires(Scope.JOBS_READ)], responses=can_return(401, 403, 422), summary="List, newest first")
     async def list_page(
         self,
         stores: AppStores,
@@ -87,7 +87,7 @@ class JobRoutes(Controller):
             metadata=page_metadata(f"{API}/{NOUNS[self.kind]}", end, query),
         )
 
-    @get("/{job_id:uuid}", guards=[Requires(Scope.JOBS_READ)], responses=can_answer(401, 403, 404), summary="One job")
+    @get("/{job_id:uuid}", guards=[Requires(Scope.JOBS_READ)], responses=can_return(401, 403, 404), summary="One job")
     async def show(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobDetail:
         """State, progress, place in the queue, estimate, and where its runs are."""
         job, ahead, seconds = await stores.database.run(read_detail(job_id, caller.account_id, self.kind))
@@ -96,7 +96,7 @@ class JobRoutes(Controller):
     @post(
         "/{job_id:uuid}/cancel",
         guards=[Requires(Scope.JOBS_WRITE)],
-        responses=can_answer(401, 403, 404, 409),
+        responses=can_return(401, 403, 404, 409),
         status_code=202,
         summary="Ask a job to stop",
     )
@@ -112,7 +112,7 @@ class JobRoutes(Controller):
     @post(
         "/{job_id:uuid}/retry",
         guards=[Requires(Scope.JOBS_WRITE)],
-        responses=can_answer(401, 403, 404, 409, 410, 422, 429),
+        responses=can_return(401, 403, 404, 409, 410, 422, 429),
         status_code=202,
         summary="Try a failed or cancelled job again",
     )
@@ -143,7 +143,7 @@ class JobRoutes(Controller):
         responses={
             200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=EVENT_STREAM),
             204: ResponseSpec(None, description="The job has ended and every event was sent"),
-            **can_answer(401, 403, 404, 422, 429),
+            **can_return(401, 403, 404, 422, 429),
         },
         media_type=EVENT_STREAM,
         summary="Follow a job",
@@ -169,7 +169,7 @@ class JobRoutes(Controller):
     @get(
         "/{job_id:uuid}/samples",
         guards=[Requires(Scope.JOBS_READ)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         summary="Sample images so far",
     )
     async def samples(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobFiles:
@@ -180,7 +180,7 @@ class JobRoutes(Controller):
     @get(
         "/{job_id:uuid}/files",
         guards=[Requires(Scope.JOBS_READ)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         summary="Files of a job",
     )
     async def files(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobFiles:
@@ -190,7 +190,7 @@ class JobRoutes(Controller):
     @delete(
         "/{job_id:uuid}/files",
         guards=[Requires(Scope.JOBS_WRITE)],
-        responses=can_answer(401, 403, 404, 409),
+        responses=can_return(401, 403, 404, 409),
         summary="Delete what a job made",
     )
     async def delete_files(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> None:

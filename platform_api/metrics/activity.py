@@ -17,7 +17,7 @@ from platform_api.http.json_bodies import strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import MAX_INTEGER
 from storage.errors import InvalidRequest
 from storage.postgres.metrics import activity
@@ -109,12 +109,12 @@ class ActivityResource(Controller):
         guards=[Requires(Scope.ACTIVITY_WRITE)],
         before_request=strictly(NewActivity),
         request_max_body_size=MAX_BODY_BYTES,
-        responses=can_answer(401, 403, 413, 422),
+        responses=can_return(401, 403, 413, 422),
         status_code=202,
         summary="Count acts",
     )
     async def count(self, stores: AppStores, caller: RequestCaller, data: JSONBody[NewActivity]) -> CountedBatch:
-        """Commits the acts, at most 1,000, and answers; the counts follow with the next roll-up.
+        """Commits the acts, at most 1,000, and returns; the counts follow with the next roll-up.
 
         A call can be repeated: each key counts once. What is too old or too early, about something that is not there
         (any more), or a key that was counted with another time, is rejected and named.
@@ -135,7 +135,7 @@ class ActivityResource(Controller):
     @get(
         "/rejected",
         guards=[Requires(Scope.ACTIVITY_READ)],
-        responses=can_answer(401, 403, 422),
+        responses=can_return(401, 403, 422),
         summary="Acts that were not counted",
     )
     async def rejected(

@@ -1,6 +1,6 @@
 """Acts that routes count without waiting for Postgres: a buffer in memory, written down every second.
 
-A download is answered as fast as before. What a process that is killed had not written down, a second's worth at most,
+A download is served as fast as before. What a process that is killed had not written down, a second's worth at most,
 is not counted. While Postgres is unavailable the buffer is kept, up to a limit.
 """
 
@@ -39,7 +39,7 @@ class ActivityBuffer:
         if len(self._acts) >= KEPT:
             self._dropped += 1
             return
-        # The key makes a write that was answered too late, and is repeated, count nothing twice.
+        # The key makes a write whose response came too late, and is repeated, count nothing twice.
         key, now = str(uuid4()), datetime.now(UTC)
         self._acts.append(Act(key=key, entity=entity, entity_id=entity_id, metric=metric, occurred_at=now))
 

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Requires
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.postgres.connection import Script
 from storage.postgres.metrics import freshness
 from storage.postgres.upkeep import pauses
@@ -70,7 +70,7 @@ class Freshness(Controller):
     path = "/freshness"
     tags = ("Activity",)
 
-    @get("/", guards=[Requires(Scope.ACTIVITY_READ)], responses=can_answer(401, 403), summary="Freshness")
+    @get("/", guards=[Requires(Scope.ACTIVITY_READ)], responses=can_return(401, 403), summary="Freshness")
     async def show(self, stores: AppStores) -> FreshnessView:
         """Every flow's days: when each was finished last, and when it is expected to be."""
         now = datetime.now(UTC)

@@ -15,10 +15,10 @@ from msgspec import Meta
 
 from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Reads
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import Numbers, numbers, queried
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import QueryParameters, integer_schema
 from storage.errors import NotFound
 from storage.postgres.metrics import leaderboards
@@ -97,14 +97,16 @@ class Leaderboards(Controller):
     tags = ("Leaderboards",)
 
     @get(
-        "/", guards=[Reads(Scope.MODELS_READ)], responses=can_answer(401, 403) | UNCHANGED, summary="Every leaderboard"
+        "/", guards=[Reads(Scope.MODELS_READ)], responses=can_return(401, 403) | UNCHANGED, summary="Every leaderboard"
     )
     async def list_all(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[BoardList]:
         """What each board scores, how and for whom, and from which to which day it can be read."""
         where = addresses(request, stores.settings.api)
         found = await stores.database.run(leaderboards.published(datetime.now(UTC).date()))
         days = {one.board: one for one in found}
-        return answer(request, BoardList(items=[_board(board, days.get(board.id), where) for board in BOARDS.values()]))
+        return respond(
+            request, BoardList(items=[_board(board, days.get(board.id), where) for board in BOARDS.values()])
+        )
 
     @get(
         "/{board_id:str}",
@@ -119,7 +121,7 @@ class Leaderboards(Controller):
                 "page": (integer_schema(), "A page by its number."),
             }
         ),
-        responses=can_answer(401, 403, 404, 422) | UNCHANGED,
+        responses=can_return(401, 403, 404, 422) | UNCHANGED,
         summary="One leaderboard",
     )
     async def show(
@@ -147,7 +149,7 @@ class Leaderboards(Controller):
             when = f"of {day}" if day else "yet; the first is ready at the next midnight UTC"
             raise NotFound(f"The leaderboard '{board_id}' has no board {when}. {API}/leaderboards says which it has.")
         metadata = numbers(found.total, page, limit, f"{API}/leaderboards/{board_id}", query, where)
-        return answer(request, _page(found, metadata, where), ignored=query.ignored)
+        return respond(request, _page(found, metadata, where), ignored=query.ignored)
 
 
 def _read_day(query: QueryParameters, today: date) -> date | None:

@@ -9,7 +9,7 @@ from litestar import Controller, Response, get
 from litestar.datastructures import State
 
 from platform_api.access.guards import Open
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.metrics.prometheus import MEDIA_TYPE, FlowFigures, exposed
 from platform_api.upkeep.health_checks import KeptLook, in_time
 from storage.postgres.connection import Script
@@ -29,7 +29,7 @@ class Metrics(Controller):
         "/",
         guards=[Open("Prometheus asks without a key; the figures show nothing of anybody's")],
         media_type=MEDIA_TYPE,
-        responses=can_answer(),
+        responses=can_return(),
         summary="Figures",
     )
     async def show(self, state: State) -> Response[bytes]:

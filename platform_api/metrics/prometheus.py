@@ -48,12 +48,12 @@ class Figures(Collector):
         yield refusals
         yield CounterMetricFamily(
             "darkroom_rate_limits_open",
-            "Requests that were admitted uncounted because Valkey did not answer.",
+            "Requests that were admitted uncounted because Valkey did not respond.",
             value=stores.rate_limits.breaker.failures,
         )
         yield CounterMetricFamily(
             "darkroom_failed_keys_open",
-            "Questions about keys that do not work that Valkey did not answer: such keys are looked up uncounted.",
+            "Questions about keys that do not work that Valkey did not respond to: such keys are looked up uncounted.",
             value=stores.failed_keys.breaker.failures,
         )
         reruns = CounterMetricFamily(
@@ -98,7 +98,7 @@ class Figures(Collector):
         yield cache
         yield CounterMetricFamily(
             "darkroom_cache_open",
-            "Times that models were neither asked of Valkey nor kept there because it did not answer.",
+            "Times that models were neither asked of Valkey nor kept there because it did not respond.",
             value=stores.models.breaker.failures,
         )
 
@@ -138,7 +138,7 @@ _DUTIES: tuple[tuple[str, str, Callable[[DutyReport], float]], ...] = (
 
 def exposed(state: State, others: FlowFigures | None = None) -> bytes:
     """The figures in Prometheus' text format; without those of other processes while Postgres is unavailable."""
-    # One for each answer: described, it would collect everything twice, and the global one has figures of other
+    # One for each response: described, it would collect everything twice, and the global one has figures of other
     # libraries.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Figures(state, others or FlowFigures()))

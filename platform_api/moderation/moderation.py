@@ -16,7 +16,7 @@ from platform_api.catalog.writing.model_routes import shown
 from platform_api.catalog.writing.write_models import ModerationReason, kept
 from platform_api.http.json_bodies import strictly
 from platform_api.http.links import addresses
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.errors import NotAllowed, WrongState
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import models
@@ -44,7 +44,7 @@ class Moderation(Controller):
         "/models/{model_id:int}/take-down",
         before_request=strictly(ModerationReason),
         status_code=200,
-        responses=can_answer(401, 403, 404, 409, 410, 413, 422),
+        responses=can_return(401, 403, 404, 409, 410, 413, 422),
         summary="Take a model down",
     )
     async def take_down(
@@ -55,7 +55,7 @@ class Moderation(Controller):
         model_id: FromPath[int],
         data: JSONBody[ModerationReason],
     ) -> ModelView:
-        """It answers 410 with the reason, to everybody but moderators, until it is restored."""
+        """It returns 410 with the reason, to everybody but moderators, until it is restored."""
         reason, where = kept(data)["reason"], addresses(request, stores.settings.api)
 
         def script() -> Script[ModelView]:
@@ -73,7 +73,7 @@ class Moderation(Controller):
     @post(
         "/models/{model_id:int}/restore",
         status_code=200,
-        responses=can_answer(401, 403, 404, 409, 410),
+        responses=can_return(401, 403, 404, 409, 410),
         summary="Undo a take-down",
     )
     async def restore(
@@ -96,7 +96,7 @@ class Moderation(Controller):
         "/users/{user_id:int}/ban",
         before_request=strictly(ModerationReason),
         status_code=200,
-        responses=can_answer(401, 403, 404, 413, 422),
+        responses=can_return(401, 403, 404, 413, 422),
         summary="Ban an account",
     )
     async def ban(
@@ -114,7 +114,7 @@ class Moderation(Controller):
 
         return _status(await stores.database.run(script))
 
-    @post("/users/{user_id:int}/unban", status_code=200, responses=can_answer(401, 403, 404), summary="Lift a ban")
+    @post("/users/{user_id:int}/unban", status_code=200, responses=can_return(401, 403, 404), summary="Lift a ban")
     async def unban(self, stores: AppStores, viewer: RequestViewer, user_id: FromPath[int]) -> UserStatus:
         """Its keys work and its models are shown as before."""
 

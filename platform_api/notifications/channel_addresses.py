@@ -14,7 +14,7 @@ from litestar.params import JSONBody
 from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Requires
 from platform_api.http.json_bodies import strictly
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.notifications.channel_views import ChannelView, SecretView, channel_view
 from platform_api.notifications.channels import WRITE, ask
 from storage.errors import WrongState
@@ -57,7 +57,7 @@ def put_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
         f"/{channel}",
         guards=[Requires(WRITE)],
         before_request=strictly(outward.form.wish),
-        responses=can_answer(*codes),
+        responses=can_return(*codes),
         summary=f"Register your {outward.called}",
         description=_about(outward),
     )(_named(register, f"put_{channel}"))
@@ -72,7 +72,7 @@ def delete_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
     return delete(
         f"/{channel}",
         guards=[Requires(WRITE)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         summary=f"Forget your {outward.called}",
         description="Nothing more is sent there; what waits for it is suppressed.",
     )(_named(drop, f"drop_{channel}"))
@@ -94,7 +94,7 @@ def secret_route(channel: Channel, outward: Outward) -> HTTPRouteHandler:
     return post(
         f"/{channel}/secret",
         guards=[Requires(WRITE)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         status_code=200,
         summary=f"Make a new {outward.called} secret",
         description="For a while what is sent carries a signature of each, so that a receiver can change over without "
@@ -148,7 +148,7 @@ def _about(outward: Outward) -> str:
     if outward.confirmed:
         return "The address gets one message with a link, and nothing else until that is confirmed."
     if outward.signed:
-        return "Answers with the secret that it is signed with. An earlier address and its secret are forgotten."
+        return "Responds with the secret that it is signed with. An earlier address and its secret are forgotten."
     return "The address is its secret: it is sealed, and never shown again. An earlier one is forgotten."
 
 

@@ -9,7 +9,7 @@ from litestar.params import FromPath
 
 from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Requires
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.notifications.channel_views import (
     ChannelList,
     Named,
@@ -39,7 +39,7 @@ class NotificationChannels(Controller):
     path = "/notifications"
     tags = ("Notifications",)
 
-    @get("/channels", guards=[Requires(READ)], responses=can_answer(401, 403), summary="Your addresses")
+    @get("/channels", guards=[Requires(READ)], responses=can_return(401, 403), summary="Your addresses")
     async def channels(self, stores: AppStores, caller: RequestCaller) -> ChannelList:
         """One for each channel that you have registered."""
 
@@ -53,7 +53,7 @@ class NotificationChannels(Controller):
     @get(
         "/channels/push/key",
         guards=[Requires(READ)],
-        responses=can_answer(401, 403),
+        responses=can_return(401, 403),
         summary="The key that a browser subscribes with",
     )
     async def push_key(self, stores: AppStores) -> PushKeyView:
@@ -63,7 +63,7 @@ class NotificationChannels(Controller):
     @post(
         "/channels/{channel:str}/test",
         guards=[Requires(WRITE)],
-        responses=can_answer(401, 403, 404, 409, 422, 429),
+        responses=can_return(401, 403, 404, 409, 422, 429),
         status_code=202,
         summary="Try an address out",
     )
@@ -78,7 +78,7 @@ class NotificationChannels(Controller):
 
         return await stores.database.run(script)
 
-    @get("/dead-letters", guards=[Requires(READ)], responses=can_answer(401, 403), summary="What was given up")
+    @get("/dead-letters", guards=[Requires(READ)], responses=can_return(401, 403), summary="What was given up")
     async def dead_letters(self, stores: AppStores, caller: RequestCaller) -> SendingList:
         """Up to 100 of your sendings that could not be made, the newest first."""
         found = await stores.database.run(sendings.dead(reader=caller.account.number))
@@ -87,7 +87,7 @@ class NotificationChannels(Controller):
     @post(
         "/dead-letters/{sending_id:uuid}/replay",
         guards=[Requires(WRITE)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         status_code=202,
         summary="Send it after all",
     )

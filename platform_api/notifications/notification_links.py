@@ -14,7 +14,7 @@ from litestar.params import Parameter
 
 from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Open
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Script
 from storage.postgres.notifications import endpoints, preferences
@@ -37,7 +37,7 @@ class NotificationLinks(Controller):
     tags = ("Notifications",)
     guards = (_OPENS,)
 
-    @get("/confirm", media_type=MediaType.HTML, responses=can_answer(403, 422), summary="Page that confirms an address")
+    @get("/confirm", media_type=MediaType.HTML, responses=can_return(403, 422), summary="Page that confirms an address")
     async def ask_to_confirm(self, stores: AppStores, token: Token) -> Response[str]:
         """A page with a button. Changes nothing."""
         read_email_link(token, Confirm, stores.settings.api.signing_keys)
@@ -46,7 +46,7 @@ class NotificationLinks(Controller):
     @post(
         "/confirm",
         media_type=MediaType.HTML,
-        responses=can_answer(403, 404, 422),
+        responses=can_return(403, 404, 422),
         status_code=200,
         summary="Confirm an address",
     )
@@ -59,7 +59,7 @@ class NotificationLinks(Controller):
     @get(
         "/unsubscribe",
         media_type=MediaType.HTML,
-        responses=can_answer(403, 422),
+        responses=can_return(403, 422),
         summary="Page that stops a kind of e-mail",
     )
     async def ask_to_unsubscribe(self, stores: AppStores, token: Token) -> Response[str]:
@@ -70,7 +70,7 @@ class NotificationLinks(Controller):
     @post(
         "/unsubscribe",
         media_type=MediaType.HTML,
-        responses=can_answer(403, 404, 422),
+        responses=can_return(403, 404, 422),
         status_code=200,
         summary="Stop a kind of e-mail",
     )

@@ -17,7 +17,7 @@ from platform_api.http.json_bodies import strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.notifications import in_app_stream
 from platform_api.notifications.notification_views import (
     NotificationView,
@@ -43,7 +43,7 @@ class Notifications(Controller):
     path = "/notifications"
     tags = ("Notifications",)
 
-    @get("/", guards=[Requires(READ)], responses=can_answer(401, 403, 422), summary="List, newest first")
+    @get("/", guards=[Requires(READ)], responses=can_return(401, 403, 422), summary="List, newest first")
     async def list_page(
         self,
         stores: AppStores,
@@ -62,7 +62,7 @@ class Notifications(Controller):
             metadata=page_metadata(f"{API}/notifications", end, {"limit": limit, "unread": "true" if unread else None}),
         )
 
-    @get("/unread", guards=[Requires(READ)], responses=can_answer(401, 403), summary="How many are unread")
+    @get("/unread", guards=[Requires(READ)], responses=can_return(401, 403), summary="How many are unread")
     async def unread(self, stores: AppStores, caller: RequestCaller) -> UnreadView:
         """Counted from the rows at this moment."""
         return unread_view(await stores.database.run(in_app.unread(caller.account.number)))
@@ -70,7 +70,7 @@ class Notifications(Controller):
     @post(
         "/read",
         guards=[Requires(WRITE)],
-        responses=can_answer(401, 403, 422),
+        responses=can_return(401, 403, 422),
         status_code=200,
         summary="Mark read up to one",
     )
@@ -93,7 +93,7 @@ class Notifications(Controller):
     @post(
         "/{notification_id:int}/read",
         guards=[Requires(WRITE)],
-        responses=can_answer(401, 403, 404),
+        responses=can_return(401, 403, 404),
         status_code=200,
         summary="Mark one read",
     )
@@ -111,7 +111,7 @@ class Notifications(Controller):
         guards=[Requires(READ)],
         responses={
             200: ResponseSpec(str, generate_examples=False, description="The stream", media_type=EVENT_STREAM),
-            **can_answer(401, 403, 422, 429),
+            **can_return(401, 403, 422, 429),
         },
         media_type=EVENT_STREAM,
         summary="Follow new ones",
@@ -136,7 +136,7 @@ class Notifications(Controller):
     @get(
         "/preferences",
         guards=[Requires(READ)],
-        responses=can_answer(401, 403),
+        responses=can_return(401, 403),
         summary="What you want to be notified of",
     )
     async def preferences(self, stores: AppStores, caller: RequestCaller) -> PreferencesView:
@@ -147,7 +147,7 @@ class Notifications(Controller):
         "/preferences",
         guards=[Requires(WRITE)],
         before_request=strictly(PreferencesWish),
-        responses=can_answer(401, 403, 413, 422),
+        responses=can_return(401, 403, 413, 422),
         summary="Say what you want to be told",
     )
     async def set_preferences(

@@ -14,11 +14,11 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
 from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.catalog.reading.search_pages import page_of
 from platform_api.http.links import API, addresses
 from platform_api.http.pagination import queried
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import (
     QueryParameters,
     boolean_schema,
@@ -130,7 +130,7 @@ class SearchResource(Controller):
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=FindAnything,
         opt={LIMITED_AS: RateKind.SEARCHES},
-        responses=can_answer(401, 403, 422) | UNCHANGED,
+        responses=can_return(401, 403, 422) | UNCHANGED,
         summary="Search",
     )
     async def find(self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer) -> Response[Found]:
@@ -157,7 +157,7 @@ class SearchResource(Controller):
             info = msgspec.structs.replace(info, next_cursor=page.next_cursor, next_page=address)
         levels = viewer.browsing(WITH_BLOCKED) if wanted.filters.levels is None else wanted.filters.levels
         shown = await found(stores, kind, page, levels, where, info, with_meta)
-        return answer(request, shown, ignored=query.ignored)
+        return respond(request, shown, ignored=query.ignored)
 
 
 def _read(query: QueryParameters, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:

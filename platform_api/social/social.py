@@ -24,7 +24,7 @@ from platform_api.http.limits import (
 )
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import MAX_INTEGER
 from storage.postgres.connection import Script
 from storage.postgres.social import social
@@ -109,7 +109,7 @@ class Follows(Controller):
     path = "/follows"
     tags = ("Social",)
 
-    @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 422), summary="Whom you follow")
+    @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_return(401, 403, 422), summary="Whom you follow")
     async def list_page(
         self, stores: AppStores, caller: RequestCaller, cursor: PageCursor = None, limit: PageLimit = 50
     ) -> Page[FollowView]:
@@ -125,7 +125,7 @@ class Follows(Controller):
     @put(
         "/{number:int}",
         guards=[Requires(Scope.SOCIAL_WRITE)],
-        responses=can_answer(401, 403, 404, 409, 422),
+        responses=can_return(401, 403, 404, 409, 422),
         summary="Follow",
     )
     async def follow(self, stores: AppStores, caller: RequestCaller, number: PathNumber) -> FollowedView:
@@ -136,7 +136,7 @@ class Follows(Controller):
     @delete(
         "/{number:int}",
         guards=[Requires(Scope.SOCIAL_WRITE)],
-        responses=can_answer(401, 403, 404, 422),
+        responses=can_return(401, 403, 404, 422),
         status_code=200,
         summary="Follow no more",
     )
@@ -152,7 +152,7 @@ class Reactions(Controller):
     path = "/reactions/{entity:str}/{entity_id:int}"
     tags = ("Social",)
 
-    @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 404, 422), summary="Your reactions")
+    @get("/", guards=[Requires(Scope.SOCIAL_READ)], responses=can_return(401, 403, 404, 422), summary="Your reactions")
     async def show(
         self, stores: AppStores, caller: RequestCaller, entity: PathEntity, entity_id: PathNumber
     ) -> ReactionsView:
@@ -163,7 +163,7 @@ class Reactions(Controller):
     @put(
         "/{reaction:str}",
         guards=[Requires(Scope.SOCIAL_WRITE)],
-        responses=can_answer(401, 403, 404, 410, 422),
+        responses=can_return(401, 403, 404, 410, 422),
         summary="React",
     )
     async def react(
@@ -182,7 +182,7 @@ class Reactions(Controller):
     @delete(
         "/{reaction:str}",
         guards=[Requires(Scope.SOCIAL_WRITE)],
-        responses=can_answer(401, 403, 404, 422),
+        responses=can_return(401, 403, 404, 422),
         status_code=200,
         summary="Take a reaction back",
     )
@@ -205,7 +205,7 @@ class Comments(Controller):
     path = "/comments"
     tags = ("Social",)
 
-    @get("/", guards=[Reads(Scope.SOCIAL_READ)], responses=can_answer(401, 403, 404, 410, 422), summary="List")
+    @get("/", guards=[Reads(Scope.SOCIAL_READ)], responses=can_return(401, 403, 404, 410, 422), summary="List")
     async def list_page(
         self,
         stores: AppStores,
@@ -231,7 +231,7 @@ class Comments(Controller):
         "/",
         guards=[Requires(Scope.SOCIAL_WRITE)],
         before_request=strictly(NewComment),
-        responses=can_answer(401, 403, 404, 410, 413, 422),
+        responses=can_return(401, 403, 404, 410, 413, 422),
         summary="Comment",
     )
     async def write(
@@ -246,7 +246,7 @@ class Comments(Controller):
     @get(
         "/{comment_id:int}",
         guards=[Reads(Scope.SOCIAL_READ)],
-        responses=can_answer(401, 403, 404, 410, 422),
+        responses=can_return(401, 403, 404, 410, 422),
         summary="One comment",
     )
     async def show(self, stores: AppStores, viewer: RequestViewer, comment_id: PathNumber) -> CommentView:
@@ -257,7 +257,7 @@ class Comments(Controller):
         "/{comment_id:int}",
         guards=[Requires(Scope.SOCIAL_WRITE)],
         before_request=strictly(EditedComment),
-        responses=can_answer(401, 403, 404, 410, 413, 422),
+        responses=can_return(401, 403, 404, 410, 413, 422),
         summary="Edit",
     )
     async def edit(
@@ -270,7 +270,7 @@ class Comments(Controller):
     @delete(
         "/{comment_id:int}",
         guards=[Requires(Scope.SOCIAL_WRITE)],
-        responses=can_answer(401, 403, 404, 410, 422),
+        responses=can_return(401, 403, 404, 410, 422),
         summary="Delete",
     )
     async def remove(self, stores: AppStores, caller: RequestCaller, comment_id: PathNumber) -> None:

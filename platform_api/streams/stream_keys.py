@@ -1,7 +1,7 @@
 """Event streams end with the key that opened them: revoked, expired, its account banned.
 
 One statement every few seconds asks for the keys of all streams of a process. While Postgres is unavailable the streams
-go on, and are asked about as soon as it answers.
+go on, and are asked about as soon as it responds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage.postgres.connection import AsyncDatabase
 
 LOG = logging.getLogger("darkroom.api")
 CHECK_SECONDS = 5.0
-"""A stream ends at the latest 10 s after its key: so long a pause, and as much for Postgres to answer."""
+"""A stream ends at the latest 10 s after its key: so long a pause, and as much for Postgres to respond."""
 ENDED = b"event: stream.ended\ndata: %s\n\n"
 
 

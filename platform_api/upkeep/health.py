@@ -9,7 +9,7 @@ from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 
 from platform_api.access.guards import Open
-from platform_api.http.problems import RETRY_SECONDS, Refusals, can_answer
+from platform_api.http.problems import RETRY_SECONDS, Refusals, can_return
 from platform_api.upkeep.health_checks import KeptLook
 from platform_api.upkeep.health_views import HealthView, Liveness, Parts, Readiness
 from storage.records.metrics.freshness import PartitionState
@@ -33,7 +33,7 @@ class Health(Controller):
         "/",
         guards=[_OPENS],
         responses={
-            **can_answer(),
+            **can_return(),
             503: ResponseSpec(HealthView, generate_examples=False, description="Postgres is unavailable"),
         },
         summary="Health",
@@ -50,10 +50,10 @@ class Health(Controller):
         "/ready",
         guards=[_OPENS],
         responses={
-            **can_answer(),
-            503: ResponseSpec(Readiness, generate_examples=False, description="Requests cannot be answered now"),
+            **can_return(),
+            503: ResponseSpec(Readiness, generate_examples=False, description="Requests cannot be served now"),
         },
-        summary="Whether requests can be answered",
+        summary="Whether requests can be served",
     )
     async def ready(self, state: State) -> Response[Readiness]:
         """503 while Postgres is unavailable, and from the moment at which the process was asked to stop."""
@@ -61,14 +61,14 @@ class Health(Controller):
         status = DOWN if state.stopping.begun else status_of(await _look(state).get())
         return Response(Readiness(status=status), **_said(status))
 
-    @get("/live", guards=[_LIVES], summary="Whether the process answers")
+    @get("/live", guards=[_LIVES], summary="Whether the process responds")
     async def live(self) -> Liveness:
         """200 whenever it does. No store is asked: starting a process again brings no store back."""
         return Liveness(status=OK)
 
 
 def status_of(parts: Parts) -> str:
-    """`ok`; `degraded` when something is slower or late; `down` when requests cannot be answered."""
+    """`ok`; `degraded` when something is slower or late; `down` when requests cannot be served."""
     if parts.postgres == "unavailable":
         return DOWN
     if parts.postgres != OK:

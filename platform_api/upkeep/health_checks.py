@@ -2,7 +2,7 @@
 
 Load balancers, containers and people ask often, and each look takes a connection to Postgres that requests need. So a
 look is kept for KEPT_SECONDS, and who asks while one is under way waits for that one. A look uses one connection at a
-time. When it gets none, or no answer, one outside the pool decides whether Postgres is busy or unavailable.
+time. When it gets none, or no response, one outside the pool decides whether Postgres is busy or unavailable.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class KeptLook(Generic[T]):
 
 async def look(stores: AsyncStores) -> Parts:
     """How each part is now."""
-    rows, valkey, answers = await asyncio.gather(_rows(stores), _valkey(stores), _search_answers(stores))
+    rows, valkey, responds = await asyncio.gather(_rows(stores), _valkey(stores), _search_responds(stores))
     relay, search, metrics, notifications = rows
     return Parts(
-        postgres="ok" if relay else await _without_an_answer(stores),
+        postgres="ok" if relay else await _postgres_state(stores),
         valkey="ok" if valkey else "unavailable",
         relay=relay,
-        search=search and _search_health(search, answers=answers),
+        search=search and _search_health(search, responds=responds),
         metrics=metrics,
         notifications=notifications,
     )
@@ -83,8 +83,8 @@ async def _rows(
     return relay, search, metrics, await in_time(stores, _notifications())
 
 
-async def _without_an_answer(stores: AsyncStores) -> str:
-    """`busy` when Postgres answers on a connection of its own: then it has only no time, or too many ask;
+async def _postgres_state(stores: AsyncStores) -> str:
+    """`busy` when Postgres responds on a connection of its own: then it has only no time, or too many ask;
     `unavailable`."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -115,16 +115,16 @@ async def _valkey(stores: AsyncStores) -> bool:
         return False
 
 
-async def _search_answers(stores: AsyncStores) -> bool:
+async def _search_responds(stores: AsyncStores) -> bool:
     try:
         return await asyncio.wait_for(stores.search.reader.alive(), PATIENCE_SECONDS)
     except TimeoutError:
         return False
 
 
-def _search_health(lag: search_queue.SearchLag, *, answers: bool) -> SearchHealth:
+def _search_health(lag: search_queue.SearchLag, *, responds: bool) -> SearchHealth:
     return SearchHealth(
-        state="ok" if answers else "unavailable",
+        state="ok" if responds else "unavailable",
         waiting=lag.waiting,
         oldest_seconds=round(lag.oldest_seconds, 1),
         oldest_counts_seconds=round(lag.oldest_counts_seconds, 1),

@@ -1,4 +1,4 @@
-"""What the answers about health look like."""
+"""Responses of the health routes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RelayHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class SearchHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Whether searches are answered, and how far they are behind the catalogue. Ages are in seconds."""
+    """Whether searches work, and how far they are behind the catalogue. Ages are in seconds."""
 
     state: Annotated[str, Meta(examples=["ok"])]
     waiting: Annotated[int, Meta(description="Changed rows that searches do not show yet.")]
@@ -50,7 +50,7 @@ class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="cam
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Each part: `ok` or `unavailable`; Postgres also `busy`, when it answers and every connection is in use."""
+    """Each part: `ok` or `unavailable`; Postgres also `busy`, when it responds and every connection is in use."""
 
     postgres: Annotated[str, Meta(examples=["ok"])]
     valkey: Annotated[str, Meta(examples=["ok"])]
@@ -61,7 +61,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """`ok`; `degraded` when something is slower or late; `down` when requests cannot be answered."""
+    """`ok`; `degraded` when something is slower or late; `down` when requests cannot be served."""
 
     status: Annotated[str, Meta(examples=["ok"])]
     parts: Parts
@@ -69,12 +69,12 @@ class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Whether requests can be answered now: `ok`, `degraded` (slower or late), `down`."""
+    """Whether requests can be served now: `ok`, `degraded` (slower or late), `down`."""
 
     status: Annotated[str, Meta(examples=["ok"])]
 
 
 class Liveness(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """That the process answers."""
+    """That the process responds."""
 
     status: Annotated[str, Meta(examples=["ok"])]

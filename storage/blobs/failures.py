@@ -1,4 +1,4 @@
-"""A file system's own errors, named: no room left, or a store that does not answer."""
+"""A file system's own errors, named: no room left, or a store that does not respond."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STAGING = "The folder of uploads on their way"
 
 
 def store_error(error: Exception, place: str = BLOB_STORE) -> DiskFull | StoreUnavailable:
-    """The named error for a file system's own: `place` has no room left, or does not answer."""
+    """The named error for a file system's own: `place` has no room left, or does not respond."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{place} has no room left. Free some space, then retry.")
     reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     return StoreUnavailable(
-        f"{place} does not answer ({type(error).__name__}{reason}). Check that it is there (mounted, or reachable) and "
-        "that this process may write to it, then retry."
+        f"{place} does not respond ({type(error).__name__}{reason}). Check that it is there (mounted, or reachable) "
+        "and that this process may write to it, then retry."
     )
 
 

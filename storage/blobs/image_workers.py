@@ -1,7 +1,7 @@
 """A pool of child processes with a memory limit, in which images from strangers become canonical ones.
 
 A child runs storage/blobs/images.py: a fresh Python process (never a fork of a server with threads), which reads one
-request a line and answers one line. One that dies or takes too long is replaced, and its image is refused. The parent
+request a line and returns one line. One that dies or takes too long is replaced, and its image is refused. The parent
 does not import Pillow: what it does not load, no image can break, and its start is that much shorter.
 """
 
@@ -110,11 +110,11 @@ class _Child:
     def ask(self, source: Path, target: Path, max_pixels: int) -> CanonicalImage:
         """One image; a child that dies or is too slow costs that image its place."""
         request = json.dumps({"source": str(source), "target": str(target), "max_pixels": max_pixels})
-        answer = self._exchange(request.encode() + b"\n")
-        if answer is None:
+        response = self._exchange(request.encode() + b"\n")
+        if response is None:
             self.stop()
             raise ImageRefused("too_much_work", "takes too much memory or time to open; export it smaller")
-        facts = cast(dict[str, Any], json.loads(answer))
+        facts = cast(dict[str, Any], json.loads(response))
         if "reason" in facts:
             raise ImageRefused(facts["reason"], facts["message"])
         if "errno" in facts:
@@ -129,8 +129,8 @@ class _Child:
             stdin.flush()
         except BrokenPipeError:
             return None
-        answer = stdout.readline() if _is_ready(stdout, SECONDS_EACH) else b""
-        return answer if answer.endswith(b"\n") else None
+        response = stdout.readline() if _is_ready(stdout, SECONDS_EACH) else b""
+        return response if response.endswith(b"\n") else None
 
     def kill(self) -> None:
         """Kill the process and wait for it."""

@@ -139,7 +139,7 @@ def _as_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return converted or image
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, memory_limit_bytes: int) -> None:
+def serve(requests: BinaryIO, responses: BinaryIO, memory_limit_bytes: int) -> None:
     """What a child does: one JSON line in, one out, until the parent is gone."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
     # A core dump would hold somebody's photo.
@@ -149,13 +149,13 @@ def serve(requests: BinaryIO, answers: BinaryIO, memory_limit_bytes: int) -> Non
         asked = json.loads(line)
         try:
             done = canonicalise(Path(asked["source"]), Path(asked["target"]), asked["max_pixels"])
-            answer = asdict(done)
+            response = asdict(done)
         except ImageRefused as refusal:
-            answer = {"reason": refusal.reason, "message": str(refusal)}
+            response = {"reason": refusal.reason, "message": str(refusal)}
         except OSError as error:
-            answer = {"errno": error.errno}
-        answers.write(json.dumps(answer).encode() + b"\n")
-        answers.flush()
+            response = {"errno": error.errno}
+        responses.write(json.dumps(response).encode() + b"\n")
+        responses.flush()
 
 
 if __name__ == "__main__":

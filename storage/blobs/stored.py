@@ -37,7 +37,7 @@ def is_name(name: str) -> bool:
 def facts_at(filesystem: Any, path: str) -> Mapping[str, Any] | None:
     """What an fsspec file system says of a file or folder; None when it is not there. Raises what the file system does.
 
-    Not by its `exists`: on a disk that does not answer that says that there is nothing.
+    Not by its `exists`: on a disk that does not respond that says that there is nothing.
     """
     try:
         # fsspec/filesystem_spec issue 1379: `exists` takes every exception for "not there".

@@ -20,7 +20,7 @@ def walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     yield path, facts
     if not stat.S_ISDIR(facts.st_mode):
         return
-    # os.walk passes over every error by default, a disk that does not answer too.
+    # os.walk passes over every error by default, a disk that does not respond too.
     for folder, folders, files in os.walk(path, onerror=_raise_unless_gone):
         for name in (*folders, *files):
             entry = Path(folder, name)

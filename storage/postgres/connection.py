@@ -265,7 +265,7 @@ class Database:
 
 
 ROOM_SECONDS = 4.0
-"""How long a script waits for one of the connections; then its request is answered 503 rather than kept waiting."""
+"""How long a script waits for one of the connections; then its request gets 503 rather than kept waiting."""
 
 
 class AsyncDatabase:
@@ -281,14 +281,14 @@ class AsyncDatabase:
             kwargs=_connection_options(settings),
             min_size=1,
             max_size=settings.pool_size,
-            timeout=4,  # a request is answered 503 rather than kept waiting
+            timeout=4,  # a request gets 503 rather than kept waiting
             open=False,
             check=_check_async,
         )
 
     async def open(self) -> None:
         """Start the pool. It keeps trying when Postgres is not there yet."""
-        # Not waited for: the API starts, and answers what needs no Postgres, while that is unavailable.
+        # Not waited for: the API starts, and serves what needs no Postgres, while that is unavailable.
         await self._pool.open(wait=False)
 
     async def run(self, script: Runnable[T]) -> T:
@@ -306,7 +306,7 @@ class AsyncDatabase:
         try:
             async with (
                 # Before the pool: its own time-out cannot tell a pool that is in use from a Postgres that does not
-                # answer, and load balancers took busy processes out for it. Whoever waits for the room is also counted.
+                # respond, and load balancers took busy processes out for it. Whoever waits for room is also counted.
                 self.room.place(),
                 self._pool.connection() as connection,
                 _transaction(connection, script),

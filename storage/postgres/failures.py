@@ -97,5 +97,5 @@ def _unavailable(error: Exception) -> StoreFailure | Exception:
         or isinstance(error, refusals.IdleInTransactionSessionTimeout)
     ):
         what = f"{type(error).__name__} {state}" if state else type(error).__name__
-        return PostgresUnavailable(f"Postgres does not answer ({what}). Try again in a few seconds.")
+        return PostgresUnavailable(f"Postgres does not respond ({what}). Try again in a few seconds.")
     return error

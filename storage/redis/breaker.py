@@ -1,7 +1,7 @@
 """What short questions to Valkey have in common: a bounded wait, and no second one while it is unavailable.
 
-A slow Valkey, or a process that is too busy to read its answer, is not an absent Valkey: whoever counts requests must
-not stop counting for that. So the wait is long compared with an answer, and only time in which this process listened
+A slow Valkey, or a process that is too busy to read its response, is not an absent Valkey: whoever counts requests must
+not stop counting for that. So the wait is long compared with a response, and only time in which this process listened
 counts (`listened`): an event loop that is held up for a second has not waited for a second.
 """
 
@@ -30,11 +30,11 @@ _BACKSTOP_SECONDS = 30.0
 
 
 class ValkeyUnavailable(Exception):
-    """Valkey did not answer, or was not asked because it did not answer a moment ago."""
+    """Valkey did not respond, or was not asked because it did not respond a moment ago."""
 
 
 async def listened(question: Coroutine[Any, Any, T], seconds: float) -> T:
-    """The answer to a question. Raises TimeoutError when none came in `seconds` in which this process listened.
+    """The response to a question. Raises TimeoutError when none came in `seconds` in which this process listened.
 
     The wait is made of slices, each of which ends after the event loop has read what has come: a loop that is held up
     uses up one slice, however long that takes.
@@ -59,10 +59,10 @@ def _retrieve(asked: asyncio.Future[Any]) -> None:
 
 
 class Breaker:
-    """Closed while Valkey answers. A question without an answer in `patience_seconds` opens it: from then on nobody
-    asks or waits, but for one probe in the background, whose answer closes it.
+    """Closed while Valkey responds. A question without a response in `patience_seconds` opens it: from then on nobody
+    asks or waits, but for one probe in the background, whose response closes it.
 
-    `failures` counts the questions that got no answer, also those not asked.
+    `failures` counts the questions that got no response, also those not asked.
     """
 
     def __init__(self, client: Any, patience_seconds: float) -> None:
@@ -76,7 +76,7 @@ class Breaker:
         return self._probing is not None
 
     async def ask(self, question: Callable[[], Coroutine[Any, Any, T]], count: int = 1) -> T:
-        """The answer to a question that stands for `count` of them. Raises ValkeyUnavailable."""
+        """The response to a question that stands for `count` of them. Raises ValkeyUnavailable."""
         if self.open:
             self.failures += count
             raise ValkeyUnavailable
@@ -86,7 +86,7 @@ class Breaker:
             self.failures += count
             # Many questions may fail together; one of them begins the probe.
             if self._probing is None:
-                LOG.warning("Valkey does not answer (%s): nobody asks it until it does", type(error).__name__)
+                LOG.warning("Valkey does not respond (%s): nobody asks it until it does", type(error).__name__)
                 self._probing = asyncio.create_task(self._probe())
             raise ValkeyUnavailable from error
 
@@ -96,7 +96,7 @@ class Breaker:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await listened(self._client.ping(), self._patience)
                 break
-        LOG.info("Valkey answers again")
+        LOG.info("Valkey responds again")
         self._probing = None
 
     async def close(self) -> None:

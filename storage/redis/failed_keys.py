@@ -2,7 +2,7 @@
 
 A key is counted before Postgres is asked for it, and the count is taken back when it works: so those who make keys up
 cost no more queries than the limit, however many they send at once, and working keys cost their neighbours nothing.
-When Valkey does not answer every key is looked up.
+When Valkey does not respond every key is looked up.
 """
 
 from __future__ import annotations

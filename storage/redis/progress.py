@@ -23,7 +23,7 @@ LISTEN_SECONDS = 1.0
 
 
 class ProgressWriter:
-    """Publishes ticks from a flow. A store that does not answer is counted, never waited for."""
+    """Publishes ticks from a flow. A store that does not respond is counted, never waited for."""
 
     def __init__(self, settings: RedisSettings) -> None:
         self._client: Any = cast(Any, Redis).from_url(
@@ -66,7 +66,7 @@ class ProgressReader:
                 del self._followers[channel]
 
     async def listen(self) -> None:
-        """Hand ticks to their followers until cancelled; connect again when Valkey does not answer."""
+        """Hand ticks to their followers until cancelled; connect again when Valkey does not respond."""
         while True:
             with suppress(RedisError, OSError):
                 await self._listen_once()
@@ -86,7 +86,7 @@ class ProgressReader:
                         follower(tick)
 
     async def alive(self) -> bool:
-        """Whether Valkey answers."""
+        """Whether Valkey responds."""
         try:
             return bool(await self._client.ping())
         except RedisError:

@@ -68,9 +68,9 @@ def vector_field(encoder: str) -> str:
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """What is raised for an Elasticsearch that does not answer or cannot."""
+    """What is raised for an Elasticsearch that does not respond or cannot."""
     reason = (
-        f"answers {error.meta.status}" if isinstance(error, ApiError) else f"does not answer ({type(error).__name__})"
+        f"returns {error.meta.status}" if isinstance(error, ApiError) else f"does not respond ({type(error).__name__})"
     )
     return StoreUnavailable(f"Elasticsearch {reason}. Try again in a few seconds.")
 
@@ -97,12 +97,12 @@ class ElasticsearchReader:
 
     async def find(self, kind: Kind, search: TextSearch) -> Found:
         """As `SearchReader.find`."""
-        answer = await self._ask(
+        response = await self._ask(
             kind, self._client.search(index=alias(self._settings, kind), **find_request(kind, search))
         )
         # The id ends every order, so it is read there: documents themselves are not stored (_source is off).
-        hits = tuple(Hit(int(hit["sort"][-1]), float(hit["_score"] or 0)) for hit in answer["hits"]["hits"])
-        return Found(hits=hits, total=int(answer["hits"]["total"]["value"]), facets=_facet_counts(search, answer))
+        hits = tuple(Hit(int(hit["sort"][-1]), float(hit["_score"] or 0)) for hit in response["hits"]["hits"])
+        return Found(hits=hits, total=int(response["hits"]["total"]["value"]), facets=_facet_counts(search, response))
 
     async def nearest(self, kind: Kind, filters: Filters, vector: QueryVector, limit: int) -> tuple[Hit, ...]:
         """As `SearchReader.nearest`."""
@@ -112,11 +112,11 @@ class ElasticsearchReader:
             counted = self._client.count(index=name, query={"bool": {"filter": _filters(filters)}})
             passing = int((await self._ask(kind, counted))["count"])
         request = nearest_request(field, filters, vector.vector, limit, passing)
-        answer = await self._ask(kind, self._client.search(index=name, **request))
+        response = await self._ask(kind, self._client.search(index=name, **request))
         # Elasticsearch's score of a dot product is (1 + cosine) / 2.
-        hits = tuple(Hit(int(hit["sort"][-1]), 2 * float(hit["_score"]) - 1) for hit in answer["hits"]["hits"])
+        hits = tuple(Hit(int(hit["sort"][-1]), 2 * float(hit["_score"]) - 1) for hit in response["hits"]["hits"])
         if not hits:
-            # A field that is not there finds nothing: that must not be taken for an answer.
+            # A field that is not there finds nothing: that must not be taken for an empty result.
             fields = await self._ask(kind, self._client.indices.get_field_mapping(index=name, fields=field))
             if not any(index["mappings"] for index in fields.values()):
                 raise EncoderUnavailable(
@@ -268,8 +268,8 @@ def _counted(facet: Facet) -> dict[str, Any]:
     return {"terms": {"field": facet.value, "size": FACET_VALUES, "order": order}}
 
 
-def _facet_counts(search: TextSearch, answer: Mapping[str, Any]) -> FacetCounts:
-    counted = answer.get("aggregations", {})
+def _facet_counts(search: TextSearch, response: Mapping[str, Any]) -> FacetCounts:
+    counted = response.get("aggregations", {})
     return {
         facet: tuple(
             FacetCount(bucket["key"], int(bucket["doc_count"])) for bucket in counted[facet.value]["values"]["buckets"]

@@ -152,8 +152,8 @@ class ElasticsearchWriter:
         # The client sends bytes as they are; its annotation only knows dicts.
         name = writing_alias(self._settings, build)
         # An alias is required, because a bulk into an index that was dropped would make it again, without a mapping.
-        answer = self._ask(lambda: self._client.bulk(index=name, operations=cast(Any, lines), require_alias=True))
-        return answer["items"]
+        response = self._ask(lambda: self._client.bulk(index=name, operations=cast(Any, lines), require_alias=True))
+        return response["items"]
 
     def complete(self, build: Build) -> None:
         """As `SearchWriter.complete`: from now on writes are found within a second, and a cluster keeps a copy."""
@@ -196,7 +196,7 @@ class ElasticsearchWriter:
 
     def revisions(self, build: Build, *, after: int, limit: int) -> list[tuple[int, int]]:
         """As `SearchWriter.revisions`."""
-        answer = self._ask(
+        response = self._ask(
             lambda: self._client.search(
                 index=index_name(self._settings, build),
                 query={"range": {"id": {"gt": after}}},
@@ -206,7 +206,7 @@ class ElasticsearchWriter:
                 source=False,
             )
         )
-        return [(int(hit["sort"][0]), int(hit["fields"]["revision"][0])) for hit in answer["hits"]["hits"]]
+        return [(int(hit["sort"][0]), int(hit["fields"]["revision"][0])) for hit in response["hits"]["hits"]]
 
     def existing(self) -> list[int]:
         """As `SearchWriter.existing`."""

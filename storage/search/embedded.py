@@ -72,7 +72,7 @@ class EmbeddedReader:
         return await self._database.run(nearest(kind, filters, vector, limit))
 
     async def alive(self) -> bool:
-        """Postgres answers or nothing does."""
+        """Postgres responds or nothing does."""
         return True
 
     async def close(self) -> None:

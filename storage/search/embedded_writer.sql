@@ -34,7 +34,7 @@ create index concurrently if not exists search_build_{build}_by_labels
     on search_build_{build} using gin (labels) with (fastupdate = off);
 
 -- index_there --
--- Counts without words are answered from it alone.
+-- Counts without words are read from it alone.
 create index concurrently if not exists search_build_{build}_there
     on search_build_{build} (levels, published_at) where not removed;
 
@@ -59,7 +59,7 @@ select indexrelid::regclass::text as name from pg_index
 select count(*) as documents from search_build_{build};
 
 -- analyze --
--- With the vacuum, an index alone can answer.
+-- With the vacuum, an index alone is enough.
 vacuum (analyze) search_build_{build}, search_build_{build}_words;
 
 -- drop --

@@ -1,4 +1,4 @@
-"""What search promises, whichever engine answers. The API asks `Search`; flows write through a `SearchWriter`.
+"""What search promises, whichever engine serves it. The API asks `Search`; flows write through a `SearchWriter`.
 
 A document is written with its row's revision: an index never goes back to an older one, also after a removal and
 whatever the order of arrival. Writes go to every build that `search_builds` lists; searches read the live one.
@@ -80,7 +80,7 @@ class SearchReader(Protocol):
         ...
 
     async def alive(self) -> bool:
-        """Whether the engine answers."""
+        """Whether the engine responds."""
         ...
 
     async def close(self) -> None:

@@ -31,7 +31,7 @@ TOLD = frozenset({OTHER})
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for one aspect of the world: with the mark in its answer, it gave it. {names} are the world's ids.
+    """A request for one aspect of the world: with the mark in its response, it gave it. {names} are the world's ids.
 
     whose: who alone is given it at all, as a list of one's own things.
     """
@@ -51,20 +51,20 @@ class Ask:
         method, body = self.route[0], None if self.json is None else [part.format(**world.ids) for part in self.json]
         if self.route[1].endswith("/events"):
             return self._is_streamed(client, path, world)
-        answer = client.request(method, path, json=body, headers=self.headers, follow_redirects=True)
+        response = client.request(method, path, json=body, headers=self.headers, follow_redirects=True)
         if method == "HEAD":
-            return answer.status_code < 400
+            return response.status_code < 400
         mark = self.mark.format(**world.ids).lower().encode() if isinstance(self.mark, str) else self.mark
-        return mark in (answer.content.lower() if isinstance(self.mark, str) else answer.content)
+        return mark in (response.content.lower() if isinstance(self.mark, str) else response.content)
 
     def _is_streamed(self, client: httpx.Client, path: str, world: World) -> bool:
         """The same for a stream, read up to the last that there is to read."""
         assert isinstance(self.mark, str)
         mark = self.mark.format(**world.ids)
-        with client.stream("GET", path, headers=self.headers) as answer:
-            if answer.status_code != 200:
+        with client.stream("GET", path, headers=self.headers) as response:
+            if response.status_code != 200:
                 return False
-            for line in answer.iter_lines():
+            for line in response.iter_lines():
                 if mark in line:
                     return True
                 if "the last notice" in line:
@@ -88,14 +88,14 @@ class LinkAsk:
         link = self.of(world, who)
         if link is None:
             return False
-        answer = world.clients[ANONYMOUS].request(self.route[0], link)
-        return answer.status_code == 200 if self.route[0] == "HEAD" else answer.content == self.content(world)
+        response = world.clients[ANONYMOUS].request(self.route[0], link)
+        return response.status_code == 200 if self.route[0] == "HEAD" else response.content == self.content(world)
 
 
 def shown_image(world: World, who: str) -> str | None:
     """The address of the image, as the model shows it to a reader."""
-    answer = world.clients[who].get(f"{V1}/models/{world.ids['model']}")
-    versions = answer.json()["modelVersions"] if answer.status_code == 200 else []
+    response = world.clients[who].get(f"{V1}/models/{world.ids['model']}")
+    versions = response.json()["modelVersions"] if response.status_code == 200 else []
     return next((image["url"] for version in versions for image in version["images"]), None)
 
 
@@ -236,7 +236,7 @@ ASKS: tuple[Ask | LinkAsk, ...] = (
 _OWN = "only what the caller's account made or said itself"
 _SAME = "the same code as the route of training jobs, which is asked; this world's generation made no file"
 _WORDS = "nothing of anybody's: words, counters or pages of the platform itself"
-_ADDS = "answers with what the caller sends"
+_ADDS = "responds with what the caller sends"
 GIVES_NOTHING: dict[Route, str] = {
     **{("GET", f"{V1}/generations/{{job_id}}/{part}"): _SAME for part in ("files", "samples", "files/{name}")},
     ("HEAD", f"{V1}/generations/{{job_id}}/files/{{name}}"): _SAME,

@@ -55,7 +55,7 @@ def authorization(platform: Platform) -> httpx.BasicAuth:
 
 
 def test_without_the_auth_string_prefect_gives_nothing(platform: Platform, stranger: httpx.Client) -> None:
-    answers = [
+    responses = [
         stranger.post("deployments/filter", json={}),
         stranger.get("admin/settings"),
         stranger.get("csrf-token", params={"client": "me"}),
@@ -65,9 +65,9 @@ def test_without_the_auth_string_prefect_gives_nothing(platform: Platform, stran
     ]
 
     # What changes something is refused for want of a token before anybody is asked who they are.
-    assert [answer.status_code for answer in answers] == [403, 401, 401, 401, 401, 401]
+    assert [response.status_code for response in responses] == [403, 401, 401, 401, 401, 401]
     assert stranger.get("admin/settings", auth=authorization(platform)).status_code == 200
-    assert platform.settings.prefect.auth.get_secret_value() not in "".join(answer.text for answer in answers)
+    assert platform.settings.prefect.auth.get_secret_value() not in "".join(response.text for response in responses)
 
 
 def test_prefect_is_closed_to_a_page_of_another_origin_even_with_the_auth_string(
@@ -85,8 +85,8 @@ def test_prefect_is_closed_to_a_page_of_another_origin_even_with_the_auth_string
     assert posted.status_code == 403
     assert "CSRF" in posted.text
     assert preflight.status_code == 400
-    for answer in (posted, read, preflight):
-        assert answer.headers.get("access-control-allow-origin") is None
+    for response in (posted, read, preflight):
+        assert response.headers.get("access-control-allow-origin") is None
 
 
 def test_prefects_own_page_may_call_it_by_both_names_of_this_machine(platform: Platform, prefect: httpx.Client) -> None:
@@ -94,15 +94,15 @@ def test_prefects_own_page_may_call_it_by_both_names_of_this_machine(platform: P
     for origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
         asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
         preflight = prefect.options("deployments/filter", headers=asked)
-        answer = prefect.post("deployments/filter", json={}, headers={"Origin": origin})
+        response = prefect.post("deployments/filter", json={}, headers={"Origin": origin})
 
         assert preflight.status_code == 200, preflight.text
-        assert answer.status_code == 200, answer.text
-        assert answer.headers["access-control-allow-origin"] == origin
+        assert response.status_code == 200, response.text
+        assert response.headers["access-control-allow-origin"] == origin
 
 
 @pytest.mark.parametrize("path", ["/", "/api/health", "/api/admin/settings", "/ui-settings", "/docs"])
-def test_prefect_answers_to_its_own_names_only(platform: Platform, path: str) -> None:
+def test_prefect_accepts_its_own_names_only(platform: Platform, path: str) -> None:
     """A DNS name that is turned to 127.0.0.1 makes a foreign page one of the same origin."""
     url = f"http://127.0.0.1:{platform.settings.prefect.port}{path}"
 
@@ -162,8 +162,8 @@ def test_no_run_and_no_deployment_says_how_its_process_is_started(
     refused.append(prefect.post(f"{where}/create_flow_run", json=wish))
     prefect.patch(where, json={"job_variables": {}}).raise_for_status()
 
-    assert [answer.status_code for answer in refused] == [422, 422, 422], [answer.text for answer in refused]
-    assert all("Additional properties are not allowed" in answer.text for answer in refused)
+    assert [response.status_code for response in refused] == [422, 422, 422], [response.text for response in refused]
+    assert all("Additional properties are not allowed" in response.text for response in refused)
 
 
 def test_the_pools_start_one_command_in_one_folder(prefect: httpx.Client) -> None:
@@ -227,10 +227,10 @@ def mlflow(platform: Platform) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize(("method", "path"), MLFLOW_DOORS, ids=lambda value: value)
 def test_without_its_password_mlflow_gives_nothing(mlflow: httpx.Client, method: str, path: str) -> None:
     for auth in (None, ("darkroom", ""), ("darkroom", "0" * 64), ("admin", "password"), ("admin", "password1234")):
-        answer = mlflow.request(method, path, json={} if method == "POST" else None, auth=auth)
+        response = mlflow.request(method, path, json={} if method == "POST" else None, auth=auth)
 
-        assert answer.status_code == 401, answer.text
-        assert answer.headers["www-authenticate"] == 'Basic realm="mlflow"'
+        assert response.status_code == 401, response.text
+        assert response.headers["www-authenticate"] == 'Basic realm="mlflow"'
 
 
 def test_mlflow_is_closed_to_pages_of_other_origins_and_to_rebound_names_even_with_the_password(
@@ -251,13 +251,13 @@ def test_mlflow_is_closed_to_pages_of_other_origins_and_to_rebound_names_even_wi
         f"http://localhost:{port}",
     ):
         foreign = {"Origin": origin}
-        for answer in (
+        for response in (
             mlflow.post(search, json=body, auth=auth, headers=foreign),
             mlflow.get("/", auth=auth, headers=foreign),
             mlflow.options(search, headers=foreign | {"Access-Control-Request-Method": "POST"}),
         ):
-            assert answer.status_code == 403, origin
-            assert "access-control-allow-origin" not in answer.headers
+            assert response.status_code == 403, origin
+            assert "access-control-allow-origin" not in response.headers
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", "10.0.0.1:5000"):
         assert mlflow.post(search, json=body, auth=auth, headers={"Host": host}).status_code == 403, host
 

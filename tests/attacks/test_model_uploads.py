@@ -71,19 +71,19 @@ def test_each_hostile_file_is_refused_in_parts_and_leaves_nothing(sender: Sender
     path = sender.begin(len(content), "evil.safetensors")
     offset, half = 0, len(content) // 2
     for piece in (content[:half], content[half:]):
-        answer = sender.send(path, offset, piece)
+        response = sender.send(path, offset, piece)
         offset += len(piece)
-        if answer.status_code != 204:
+        if response.status_code != 204:
             break
-    assert (answer.status_code, answer.json()["code"]) == (422, "weights_refused")
+    assert (response.status_code, response.json()["code"]) == (422, "weights_refused")
     assert refusals(sender) - before == {f"weights_refused/{reason}": 1}
     assert sender.http.head(path, headers=TUS).status_code == 404
 
 
 @pytest.mark.parametrize("what", ACCEPT)
 def test_each_honest_file_is_taken(door: Door, what: str):
-    answer = a_sender(door, base_model="Other", kind=ModelType.OTHER).put(ACCEPT[what])
-    assert (answer.status_code, answer.json()["checked"]) == (201, "structure")
+    response = a_sender(door, base_model="Other", kind=ModelType.OTHER).put(ACCEPT[what])
+    assert (response.status_code, response.json()["checked"]) == (201, "structure")
 
 
 def test_a_long_header_comes_in_pieces_of_a_length_that_nobody_said(door: Door):
@@ -131,14 +131,14 @@ def test_a_content_length_over_the_limit_is_refused_before_the_body(sender: Send
 
 
 def test_a_body_longer_than_its_content_length_is_cut_there(sender: Sender):
-    answer = raw(sender, put_head(sender, len(SOUND) - 1), SOUND + b"x" * 5000)
-    assert answer.startswith(b"HTTP/1.1 422")
+    response = raw(sender, put_head(sender, len(SOUND) - 1), SOUND + b"x" * 5000)
+    assert response.startswith(b"HTTP/1.1 422")
 
 
 def test_a_client_that_stops_at_99_percent_is_sent_unavailable(sender: Sender, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3)
-    answer = raw(sender, put_head(sender, len(SOUND) + 1), SOUND)
-    assert answer.startswith(b"HTTP/1.1 408")
+    response = raw(sender, put_head(sender, len(SOUND) + 1), SOUND)
+    assert response.startswith(b"HTTP/1.1 408")
 
 
 def test_a_client_that_goes_unavailable_in_a_put_leaves_nothing(sender: Sender):
@@ -175,8 +175,8 @@ def test_a_cut_patch_with_a_checksum_keeps_nothing(sender: Sender, monkeypatch: 
     head = (
         f"PATCH {path} HTTP/1.1\r\nContent-Length: {len(SOUND)}\r\nUpload-Offset: 0\r\nUpload-Checksum: sha1 AAAA\r\n"
     )
-    answer = raw(sender, head + "".join(f"{name}: {value}\r\n" for name, value in BYTES.items()), SOUND[:9])
-    assert answer.startswith(b"HTTP/1.1 408")
+    response = raw(sender, head + "".join(f"{name}: {value}\r\n" for name, value in BYTES.items()), SOUND[:9])
+    assert response.startswith(b"HTTP/1.1 408")
     assert sender.offset(path) == 0
     assert sender.http.delete(path, headers=TUS).status_code == 204
 
@@ -184,8 +184,8 @@ def test_a_cut_patch_with_a_checksum_keeps_nothing(sender: Sender, monkeypatch: 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "application/json"])
 def test_forms_are_told_to_send_the_bytes_as_they_are(sender: Sender, kind: str):
     path = f"/api/v1/model-versions/{sender.version_id}/files/a.safetensors"
-    answer = sender.http.put(path, content=b"--b--", headers={"Content-Type": kind})
-    assert (answer.status_code, "curl -T" in answer.json()["detail"]) == (415, True)
+    response = sender.http.put(path, content=b"--b--", headers={"Content-Type": kind})
+    assert (response.status_code, "curl -T" in response.json()["detail"]) == (415, True)
 
 
 def test_more_uploads_than_an_account_may_have_are_refused(door: Door):
@@ -230,8 +230,8 @@ def test_uploads_under_way_are_limited(door: Door, sender: Sender):
         deadline = time.monotonic() + 20
         while len(sender.parts) < before + UPLOADS_PER_ACCOUNT and time.monotonic() < deadline:
             time.sleep(0.01)
-        answer: httpx.Response = sender.put(SOUND, "b.safetensors")
-        assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+        response: httpx.Response = sender.put(SOUND, "b.safetensors")
+        assert (response.status_code, response.headers["retry-after"]) == (429, "5")
     finally:
         for connection in under_way:
             connection.close()

@@ -122,9 +122,9 @@ def test_a_crawler_that_kept_every_address_gets_no_byte_after_a_take_down(world:
         began = time.monotonic()
         for who in (ANONYMOUS, OTHER, OWNER):
             for path in kept:
-                answer = world.clients[who].get(path)
-                assert answer.content not in secrets, (who, path)
-                assert NAME in path or NAME.encode() not in answer.content.lower(), (who, path)
+                response = world.clients[who].get(path)
+                assert response.content not in secrets, (who, path)
+                assert NAME in path or NAME.encode() not in response.content.lower(), (who, path)
         assert time.monotonic() - began < 60
     finally:
         world.run(way.show)
@@ -153,11 +153,11 @@ def crawled(world: World) -> list[str]:
         found: list[str] = []
         for path in new:
             for who in (ANONYMOUS, OTHER, OWNER):
-                answer = world.clients[who].get(path)
-                if "location" in answer.headers:
-                    found.append(answer.headers["location"])
-                if answer.headers.get("content-type", "").startswith("application/json"):
-                    found += cast(list[str], _ADDRESS.findall(answer.text))
+                response = world.clients[who].get(path)
+                if "location" in response.headers:
+                    found.append(response.headers["location"])
+                if response.headers.get("content-type", "").startswith("application/json"):
+                    found += cast(list[str], _ADDRESS.findall(response.text))
         kept |= dict.fromkeys(new)
         new = [path for path in dict.fromkeys(found) if path not in kept and "/training-jobs" not in path]
     return list(kept | dict.fromkeys(new))
@@ -170,14 +170,14 @@ def refused_changes(world: World, way: str) -> list[tuple[object, ...]]:
         for who in (ANONYMOUS, OTHER):
             if change in JOINS and who in allowed(way, change.on):
                 continue
-            answer = sent(world, change, who)
-            if answer.status_code < 400 or answer.status_code >= 500 or NAME in answer.text:
-                found.append((way, change.route, change.path, who, answer.status_code))
+            response = sent(world, change, who)
+            if response.status_code < 400 or response.status_code >= 500 or NAME in response.text:
+                found.append((way, change.route, change.path, who, response.status_code))
     return found
 
 
 def sent(world: World, change: Change, who: str) -> Any:
-    """The answer to a change."""
+    """The response to a change."""
     body = change.json
     if isinstance(body, dict):
         words = cast(dict[str, Any], body)

@@ -117,9 +117,9 @@ def test_no_file_of_the_data_folder_holds_a_secret_but_those_that_are_there_for_
     assert {name: held for name, held in searched.items() if held} == {}
 
 
-def test_no_answer_repeats_a_secret(bench: Bench, secrets: dict[str, str]) -> None:
+def test_no_response_repeats_a_secret(bench: Bench, secrets: dict[str, str]) -> None:
     key = secrets["API key"]
-    answers = [
+    responses = [
         httpx.get(f"{bench.platform.api_url}/api/v1/keys", headers={"Authorization": f"Bearer {key}"}),
         httpx.get(f"{bench.platform.api_url}/api/v1/models", params={"token": key}),
         httpx.post(f"{bench.platform.api_url}/api/v1/keys", json={"name": key}),
@@ -131,10 +131,10 @@ def test_no_answer_repeats_a_secret(bench: Bench, secrets: dict[str, str]) -> No
         httpx.get(bench.platform.settings.prefect.ui_url + "/ui-settings"),
     ]
 
-    echoed = [found_in(answer.content, secrets) for answer in answers]
-    # A field that is wrong is repeated to whoever sent it, in that one answer: "invalid enum value '...'".
+    echoed = [found_in(response.content, secrets) for response in responses]
+    # A field that is wrong is repeated to whoever sent it, in that one response: "invalid enum value '...'".
     echoed[5] = [name for name in echoed[5] if name != "API key"]
-    assert echoed == [[]] * len(answers), [answer.text for answer in answers]
+    assert echoed == [[]] * len(responses), [response.text for response in responses]
 
 
 PARTS = ("postgres", "valkey", "prefect", "mlflow", "api", "relay", "worker-training", "worker-light")

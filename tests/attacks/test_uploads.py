@@ -96,10 +96,10 @@ REFUSED: dict[str, tuple[list[tuple[str, bytes]], int, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_each_bad_upload_is_refused_and_leaves_nothing(untouched: Door, name: str):
     files, status, said = REFUSED[name]
-    answer = untouched.client().post(PATH, files=form(*files) or {"name": (None, "x")})
-    assert answer.status_code == status, answer.text
-    assert said in answer.json()["detail"]
-    assert answer.headers["content-type"] == "application/problem+json"
+    response = untouched.client().post(PATH, files=form(*files) or {"name": (None, "x")})
+    assert response.status_code == status, response.text
+    assert said in response.json()["detail"]
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_each_bad_upload_is_refused_and_leaves_nothing(untouched: Door, name: st
     ],
 )
 def test_bodies_that_are_no_upload_are_refused(untouched: Door, kind: str, body: bytes, status: int):
-    answer = untouched.client().post(PATH, content=body, headers={"Content-Type": kind})
-    assert answer.status_code == status, answer.text
+    response = untouched.client().post(PATH, content=body, headers={"Content-Type": kind})
+    assert response.status_code == status, response.text
 
 
 def test_an_honest_upload_passes_whole(strict_door: Door):
@@ -250,13 +250,13 @@ def raw_request(door: Door, headers: str, *pieces: bytes, wait: bool = True) -> 
 
 def test_a_content_length_over_the_limit_is_refused_before_the_body(untouched: Door, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(request_body, "DRAIN_SECONDS", 0.3)
-    answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 600001\r\n")
-    assert answer.startswith(b"HTTP/1.1 413")
+    response = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 600001\r\n")
+    assert response.startswith(b"HTTP/1.1 413")
 
 
 def test_a_body_longer_than_its_content_length_is_cut_there(untouched: Door):
-    answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 5\r\n", b"x" * 5000)
-    assert answer.startswith(b"HTTP/1.1 422")
+    response = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 5\r\n", b"x" * 5000)
+    assert response.startswith(b"HTTP/1.1 422")
 
 
 def test_chunks_without_a_length_are_counted_as_they_come(untouched: Door):
@@ -264,14 +264,14 @@ def test_chunks_without_a_length_are_counted_as_they_come(untouched: Door):
         for _ in range(100):
             yield b"x" * 10_000
 
-    answer = untouched.client().post(PATH, content=endless(), headers={"Content-Type": "application/zip"})
-    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    response = untouched.client().post(PATH, content=endless(), headers={"Content-Type": "application/zip"})
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
 def test_a_client_that_stops_sending_is_sent_unavailable(untouched: Door, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(request_body, "SILENT_SECONDS", 0.3)
-    answer = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 1000\r\n", b"x" * 990)
-    assert answer.startswith(b"HTTP/1.1 408")
+    response = raw_request(untouched, "Content-Type: application/zip\r\nContent-Length: 1000\r\n", b"x" * 990)
+    assert response.startswith(b"HTTP/1.1 408")
 
 
 def test_a_client_that_goes_unavailable_leaves_nothing(untouched: Door):
@@ -288,9 +288,9 @@ def test_more_uploads_at_once_than_allowed_are_told_to_come_back(untouched: Door
             under_way.enter_context(unfinished).sendall(head.encode())
         while len(untouched.staging) < UPLOADS_PER_ACCOUNT:
             time.sleep(0.01)
-        answer = untouched.client().post(PATH, content=b"", headers={"Content-Type": "application/zip"})
-        assert answer.status_code == 429
-        assert answer.headers["retry-after"] == "5"
+        response = untouched.client().post(PATH, content=b"", headers={"Content-Type": "application/zip"})
+        assert response.status_code == 429
+        assert response.headers["retry-after"] == "5"
 
 
 def test_a_data_set_that_a_job_needs_is_kept_until_the_job_ends(strict_door: Door):

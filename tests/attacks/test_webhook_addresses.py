@@ -150,26 +150,26 @@ def test_plain_addresses_of_the_internet_are_taken():
 def test_a_name_that_leads_inside_is_refused_before_any_socket(net: tuple[Internet, Receiver], address: str):
     internet, _ = net
     assert not is_public(address)
-    for answers in ([address], [PUBLIC, address]):
-        internet.names["rebound.example.com"] = answers
+    for resolved in ([address], [PUBLIC, address]):
+        internet.names["rebound.example.com"] = resolved
         before = len(internet.connections)
         with pytest.raises(AddressRefused):
             internet.transport().post(read_web_address("https://rebound.example.com/"), b"{}", {})
         assert len(internet.connections) == before
 
 
-def test_a_name_is_resolved_once_so_a_second_answer_changes_nothing(net: tuple[Internet, Receiver]):
+def test_a_name_is_resolved_once_so_a_second_resolution_changes_nothing(net: tuple[Internet, Receiver]):
     internet, receiver = net
-    answers = iter([[PUBLIC], ["127.0.0.1"]])
+    resolved = iter([[PUBLIC], ["127.0.0.1"]])
     transport = internet.transport()
     asked: list[str] = []
 
     def turning(host: str, port: int) -> list[str]:
         asked.append(host)
-        return next(answers)
+        return next(resolved)
 
     rebinding = type(transport)(transport.seconds, resolve=turning, connect=transport.connect, trust=transport.trust)
-    receiver.answer = 200
+    receiver.response = 200
     assert rebinding.post(read_web_address(f"https://{NAME}/x"), b"{}", {}).status == 200
     assert asked == [NAME]
     assert internet.connections[-1] == (PUBLIC, 443)
@@ -178,7 +178,7 @@ def test_a_name_is_resolved_once_so_a_second_answer_changes_nothing(net: tuple[I
         rebinding.post(read_web_address(f"https://{NAME}/x"), b"{}", {})
 
 
-def test_a_redirect_is_an_answer_and_is_not_followed(net: tuple[Internet, Receiver]):
+def test_a_redirect_is_a_response_and_is_not_followed(net: tuple[Internet, Receiver]):
     internet, receiver = net
 
     def redirect(request: BaseHTTPRequestHandler) -> None:
@@ -187,7 +187,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(net: tuple[Internet, Receiv
         request.send_header("Content-Length", "0")
         request.end_headers()
 
-    receiver.answer = redirect
+    receiver.response = redirect
     before = len(internet.connections)
     assert internet.transport().post(read_web_address(f"https://{NAME}/"), b"{}", {}).status == 307
     assert len(internet.connections) == before + 1
@@ -202,7 +202,7 @@ def test_a_certificate_of_another_name_is_not_trusted(net: tuple[Internet, Recei
     assert len(receiver.calls) == calls
 
 
-def test_an_answer_that_drips_or_never_ends_costs_a_bounded_time_and_size(net: tuple[Internet, Receiver]):
+def test_a_response_that_drips_or_never_ends_costs_a_bounded_time_and_size(net: tuple[Internet, Receiver]):
     internet, receiver = net
 
     def drip(request: BaseHTTPRequestHandler) -> None:
@@ -217,10 +217,10 @@ def test_an_answer_that_drips_or_never_ends_costs_a_bounded_time_and_size(net: t
         while True:
             request.wfile.write(b"x" * 65536)
 
-    receiver.answer = drip
+    receiver.response = drip
     with pytest.raises(CallFailed, match="took more than"):
         internet.transport(seconds=0.4).post(read_web_address(f"https://{NAME}/"), b"{}", {})
-    receiver.answer = flood
+    receiver.response = flood
     assert len(internet.transport().post(read_web_address(f"https://{NAME}/"), b"{}", {}).body) == MAX_BYTES
 
 

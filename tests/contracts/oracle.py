@@ -1,4 +1,4 @@
-"""What a search must answer, said plainly and slowly: every document looked at, one after the other."""
+"""What a search must return, said plainly and slowly: every document looked at, one after the other."""
 
 from __future__ import annotations
 

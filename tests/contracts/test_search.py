@@ -108,14 +108,14 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("kind", "query"), ASKED, ids=str)
-def test_every_answer_is_the_plain_one(catalogue: Bench, kind: Kind, query: SearchQuery) -> None:
-    answer = catalogue.find(query, kind)
+def test_every_result_is_that_of_the_oracle(catalogue: Bench, kind: Kind, query: SearchQuery) -> None:
+    response = catalogue.find(query, kind)
     documents = DOCUMENTS[kind]
     expected = oracle.matches(documents, query, kind)
     page = expected[query.offset : query.offset + query.limit]
-    assert [hit.id for hit in answer.hits] == [hit.id for hit in page]
-    assert answer.total == len(expected)
-    assert dict(answer.facets) == {facet: oracle.facet(documents, query, facet, kind) for facet in query.facets}
+    assert [hit.id for hit in response.hits] == [hit.id for hit in page]
+    assert response.total == len(expected)
+    assert dict(response.facets) == {facet: oracle.facet(documents, query, facet, kind) for facet in query.facets}
 
 
 @pytest.mark.parametrize(

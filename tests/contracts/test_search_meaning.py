@@ -155,9 +155,9 @@ def encoded(bench: Bench) -> Bench:
     ],
 )
 def test_meaning_is_found_without_the_word(encoded: Bench, text: str, near: str) -> None:
-    answer = encoded.find(SearchQuery(text=text, mode=SearchMode.SEMANTIC, limit=5))
-    assert near in [KEYS[hit.id] for hit in answer.hits]
-    assert answer.total == len(WRITTEN)
+    response = encoded.find(SearchQuery(text=text, mode=SearchMode.SEMANTIC, limit=5))
+    assert near in [KEYS[hit.id] for hit in response.hits]
+    assert response.total == len(WRITTEN)
 
 
 def test_pages_of_a_semantic_search_are_one_list(encoded: Bench) -> None:
@@ -173,14 +173,14 @@ def test_pages_of_a_semantic_search_are_one_list(encoded: Bench) -> None:
 def test_a_fused_search_is_the_fusion_of_both(encoded: Bench) -> None:
     filters = Filters(values={Facet.TYPE: ("LORA",)})
     fields = {"filters": filters, "facets": (Facet.TYPE, Facet.BASE_MODEL)}
-    answer = encoded.find(SearchQuery(text="night city", mode=SearchMode.FUSED, limit=30, offset=5, **fields))
+    response = encoded.find(SearchQuery(text="night city", mode=SearchMode.FUSED, limit=30, offset=5, **fields))
     text = encoded.ids("night city", filters=filters)
     semantic = encoded.ids("night city", mode=SearchMode.SEMANTIC, filters=filters)
-    assert list(answer.hits) == fuse(text, semantic)[5:35]
-    assert answer.degraded == ()
+    assert list(response.hits) == fuse(text, semantic)[5:35]
+    assert response.degraded == ()
     everything = encoded.find(SearchQuery(limit=0, **fields))
-    assert (answer.total, answer.facets) == (everything.total, everything.facets)
-    assert answer.total == sum(model.type == "LORA" for model in WRITTEN.values())
+    assert (response.total, response.facets) == (everything.total, everything.facets)
+    assert response.total == sum(model.type == "LORA" for model in WRITTEN.values())
 
 
 def test_without_an_encoder_text_is_searched_and_meaning_is_refused(encoded: Bench) -> None:

@@ -186,14 +186,14 @@ def test_a_reader_sees_whole_builds_only_while_they_are_swapped(bench: Bench, bu
 
     swapper = threading.Thread(target=swap_again_and_again)
     swapper.start()
-    answers = 0
+    looks = 0
     while not stop.is_set() and swapper.is_alive():
         found = bench.find(SearchQuery(text="mug", limit=50))
         assert (len(found.hits), found.total) == (30, 30)
-        answers += 1
+        looks += 1
     swapper.join()
     assert len(builds) == 7
-    assert answers > 10
+    assert looks > 10
 
 
 def test_a_kind_without_an_index_is_unavailable_not_empty(bench: Bench) -> None:

@@ -80,7 +80,7 @@ def test_without_a_platform_every_command_says_how_to_start_it(
     assert "Traceback" not in result.output
 
 
-def test_an_api_that_does_not_answer_is_told_with_how_to_start_it(
+def test_an_api_that_does_not_respond_is_told_with_how_to_start_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DARKROOM_DATA_FOLDER", str(tmp_path))
@@ -90,7 +90,7 @@ def test_an_api_that_does_not_answer_is_told_with_how_to_start_it(
     result = CliRunner().invoke(app, ["jobs", "list"])
 
     assert result.exit_code == 1
-    assert "the API at http://127.0.0.1:9 does not answer" in result.output
+    assert "the API at http://127.0.0.1:9 does not respond" in result.output
     assert "darkroom up --detach" in result.output
 
 

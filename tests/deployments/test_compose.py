@@ -404,7 +404,7 @@ def test_the_api_ends_in_time_and_prefect_and_mlflow_are_the_guarded_application
     assert valkey[2] == f"user {VALKEY_USER} {VALKEY_RIGHTS.format(secret='$$DARKROOM_VALKEY_PASSWORD')}"
 
 
-def test_mlflow_answers_to_its_service_and_to_its_pages_and_lets_its_pages_alone_change_something(
+def test_mlflow_accepts_its_service_and_its_pages_and_lets_its_pages_alone_change_something(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = SERVICES["mlflow"]["environment"]

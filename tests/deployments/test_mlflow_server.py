@@ -22,9 +22,9 @@ def test_a_page_of_the_public_address_may_change_something(
     mlflow_settings: MlflowSettings, method: str, path: str, body: object
 ) -> None:
     with httpx.Client(base_url=mlflow_settings.url, auth=mlflow_settings.credentials, timeout=30) as client:
-        answer = client.request(method, path, json=body, headers={"Host": HOST, "Origin": MLFLOW_PAGES})
+        response = client.request(method, path, json=body, headers={"Host": HOST, "Origin": MLFLOW_PAGES})
 
-        assert answer.status_code == 200, answer.text
+        assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,12 @@ def test_a_page_of_the_public_address_may_change_something(
         (f"{HOST}.evil.example.org", MLFLOW_PAGES),
     ],
 )
-def test_no_other_page_may_and_no_other_name_is_answered(
+def test_no_other_page_may_and_no_other_name_is_accepted(
     mlflow_settings: MlflowSettings, host: str, origin: str
 ) -> None:
     with httpx.Client(base_url=mlflow_settings.url, auth=mlflow_settings.credentials, timeout=30) as client:
         for method, path, body in CHANGES:
-            answer = client.request(method, path, json=body, headers={"Host": host, "Origin": origin})
+            response = client.request(method, path, json=body, headers={"Host": host, "Origin": origin})
 
-            assert answer.status_code == 403, (path, answer.text)
-            assert "access-control-allow-origin" not in answer.headers
+            assert response.status_code == 403, (path, response.text)
+            assert "access-control-allow-origin" not in response.headers

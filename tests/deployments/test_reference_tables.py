@@ -29,7 +29,7 @@ def test_a_route_says_its_scope_and_the_order_is_always_the_same() -> None:
     routes = reference_tables.routes()
 
     assert "| `POST /api/v1/training-jobs` | Submit a fine-tune | `jobs:write` |" in routes
-    assert "| `GET /health/live` | Whether the process answers | none |" in routes
+    assert "| `GET /health/live` | Whether the process responds | none |" in routes
     assert routes == reference_tables.routes()
 
 

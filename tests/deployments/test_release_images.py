@@ -101,7 +101,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             assert process.poll() is None, "the registry has ended"
             time.sleep(0.05)
     else:
-        pytest.fail("the registry does not answer")
+        pytest.fail("the registry does not respond")
     yield address
     process.kill()
     process.wait()

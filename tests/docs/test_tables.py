@@ -85,7 +85,7 @@ def rows_are_the_relays_duties(table: Table) -> None:
 
 
 def rows_are_error_codes(table: Table) -> None:
-    """Each code is one that the API answers, with the status that the table has."""
+    """Each code is one that the API returns, with the status that the table has."""
     statuses = {code: str(status) for status, codes in ERRORS.items() for code in codes}
     for row in table.rows:
         for code in code_spans(row[0]):

@@ -81,9 +81,9 @@ class Bench:
             content = io.BytesIO()
             photo.save(content, "PNG")
             files.append(("files", (f"{number}.png", content.getvalue(), "image/png")))
-        answer = self.client.post("/data-sets", files=files)
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["id"])
+        response = self.client.post("/data-sets", files=files)
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
 
     def starter_defaults(self) -> dict[str, Any]:
         """A request on the starter model with everything left to its own defaults, but a fixed seed."""
@@ -91,9 +91,9 @@ class Bench:
 
     def model_version(self, job_id: str) -> dict[str, Any]:
         """What a succeeded job published."""
-        answer = self.client.get(f"/model-versions/{self.job(job_id)['modelVersionId']}")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        response = self.client.get(f"/model-versions/{self.job(job_id)['modelVersionId']}")
+        assert response.status_code == 200, response.text
+        return dict(response.json())
 
     def request(self, **fields: object) -> dict[str, object]:
         """A small training request on the tiny base model."""
@@ -110,21 +110,21 @@ class Bench:
     def submit(self, *, key: str | None = None, **fields: object) -> str:
         """Submit a training job; returns its id."""
         headers = {"Idempotency-Key": key or uuid4().hex}
-        answer = self.client.post("/training-jobs", json=self.request(**fields), headers=headers)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
+        response = self.client.post("/training-jobs", json=self.request(**fields), headers=headers)
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
         """A job as the API shows it; patient while the API is unavailable."""
         for _ in range(200):
             try:
-                answer = self.client.get(f"/training-jobs/{job_id}")
+                response = self.client.get(f"/training-jobs/{job_id}")
             except httpx.TransportError:
                 time.sleep(0.3)
                 continue
-            if answer.status_code == 200:
-                return dict(answer.json())
-            assert answer.status_code == 503, answer.text
+            if response.status_code == 200:
+                return dict(response.json())
+            assert response.status_code == 503, response.text
             time.sleep(0.3)
         raise AssertionError("the API stayed away")
 

@@ -1,4 +1,4 @@
-"""A catalogue that changes at random, and a reader that notes every answer that is empty or older than before."""
+"""A catalogue that changes at random, and a reader that notes every response that is empty or older than before."""
 
 from __future__ import annotations
 
@@ -178,11 +178,11 @@ class World:
 
 
 class Reader:
-    """Asks as the API does, and notes every answer that is empty or older than one before it."""
+    """Asks as the API does, and notes every response that is empty or older than one before it."""
 
     def __init__(self, settings: Settings, steady: list[int]) -> None:
         self._settings, self._steady = settings, frozenset(steady)
-        self.answers = self.refusals = 0
+        self.responses = self.refusals = 0
         self.likes = dict.fromkeys(steady, 0)
         self.faults: list[str] = []
 
@@ -193,12 +193,12 @@ class Reader:
                 try:
                     await self._read(stores)
                 except StoreUnavailable as error:
-                    if "answers 429" not in str(error):  # only a server that is too busy may refuse
+                    if "returns 429" not in str(error):  # only a server that is too busy may refuse
                         self.faults.append(str(error))
                     self.refusals += 1
                     await asyncio.sleep(0.5)
                 else:
-                    self.answers += 1
+                    self.responses += 1
 
     async def _read(self, stores: AsyncStores) -> None:
         words = await stores.search.find(Kind.MODEL, SearchQuery(text="steady", limit=100))

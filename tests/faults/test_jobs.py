@@ -106,8 +106,8 @@ def test_cancelling_stops_the_process_and_frees_its_memory(bench: Bench) -> None
     processes = bench.platform.flow_processes()
     assert processes
     started = time.monotonic()
-    answer = bench.client.post(f"/training-jobs/{job_id}/cancel")
-    assert answer.status_code == 202, answer.text
+    response = bench.client.post(f"/training-jobs/{job_id}/cancel")
+    assert response.status_code == 202, response.text
     assert bench.wait_for_end(job_id)["state"] == "cancelled"
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert not alive, f"still there {time.monotonic() - started:.0f} s after the cancel"

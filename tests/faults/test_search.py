@@ -95,7 +95,7 @@ def settle(stores: Stores) -> None:
     assert index_faults(stores) == []  # and what was written is found from now on
 
 
-async def compare_answers(stores: Stores) -> None:
+async def compare_responses(stores: Stores) -> None:
     """Every order, facet and word returns what the rows give when each of them is looked at."""
     async with open_async_stores(stores.settings) as reading:
         for kind in Kind:
@@ -104,9 +104,9 @@ async def compare_answers(stores: Stores) -> None:
             asked = [SearchQuery(sort=sort, facets=FACETS[kind], limit=1000) for sort in SORTS[kind]]
             asked += [SearchQuery(text=word, limit=1000) for word in (*WORDS, "steady", "creator", "xx")]
             for query in asked:
-                answer = await reading.search.find(kind, query)
-                assert [hit.id for hit in answer.hits] == [hit.id for hit in oracle.matches(documents, query, kind)]
-                assert answer.facets == {facet: oracle.facet(documents, query, facet, kind) for facet in query.facets}
+                response = await reading.search.find(kind, query)
+                assert [hit.id for hit in response.hits] == [hit.id for hit in oracle.matches(documents, query, kind)]
+                assert response.facets == {facet: oracle.facet(documents, query, facet, kind) for facet in query.facets}
 
 
 @pytest.mark.timeout(86400)
@@ -161,9 +161,9 @@ def test_search_equals_the_catalogue_whatever_is_written_and_whatever_dies(
     for _ in range(LAST_WRITES):  # no rebuild comes after these
         world.write()
     settle(stores)
-    asyncio.run(compare_answers(stores))
+    asyncio.run(compare_responses(stores))
     assert reader.faults == []
-    assert reader.answers > max(3, 10 * reader.refusals)
+    assert reader.responses > max(3, 10 * reader.refusals)
     assert sum(reader.likes.values()) > 0
 
 

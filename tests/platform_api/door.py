@@ -116,7 +116,7 @@ def serving(
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[str]:
     """The API's address while it is served."""
-    # Only on a socket that says it is TCP does asyncio send at once (TCP_NODELAY): else an answer takes 40 ms more.
+    # Only on a socket that says it is TCP does asyncio send at once (TCP_NODELAY): else a response takes 40 ms more.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -161,7 +161,7 @@ def form(*files: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
 
 
 def upload(client: httpx.Client, count: int = 3) -> dict[str, Any]:
-    """A new data set of `count` photos, as the API answers it."""
-    answer = client.post("/api/v1/data-sets", files=form(*((f"{seed}.png", photo(seed)) for seed in range(count))))
-    assert answer.status_code == 201, answer.text
-    return answer.json()
+    """A new data set of `count` photos, as the API returns it."""
+    response = client.post("/api/v1/data-sets", files=form(*((f"{seed}.png", photo(seed)) for seed in range(count))))
+    assert response.status_code == 201, response.text
+    return response.json()

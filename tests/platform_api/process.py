@@ -48,7 +48,7 @@ class Process:
         return self.process.pid
 
     def start(self) -> None:
-        """Run it until it answers."""
+        """Run it until it responds."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.folder),

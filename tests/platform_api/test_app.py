@@ -19,7 +19,7 @@ from tests.platform_api.door import Door, listening
 PROJECT = Path(__file__).parents[2]
 
 
-def test_it_starts_and_answers_while_postgres_and_valkey_are_unavailable(tmp_path: Path):
+def test_it_starts_and_serves_while_postgres_and_valkey_are_unavailable(tmp_path: Path):
     settings = Settings(
         data_folder=tmp_path,
         postgres=PostgresSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none")),
@@ -27,7 +27,7 @@ def test_it_starts_and_answers_while_postgres_and_valkey_are_unavailable(tmp_pat
     )
     with listening(settings) as url:
         health = httpx.get(f"{url}/health", timeout=30)
-        answer = httpx.get(f"{url}/api/v1/models", headers={"Authorization": "Bearer drk_a_b"}, timeout=30)
+        response = httpx.get(f"{url}/api/v1/models", headers={"Authorization": "Bearer drk_a_b"}, timeout=30)
         page = httpx.get(f"{url}/docs", timeout=30)
         ready, live = (httpx.get(f"{url}/health/{kind}", timeout=30) for kind in ("ready", "live"))
     assert (health.status_code, health.json()["parts"]["postgres"], health.json()["parts"]["valkey"]) == (
@@ -35,8 +35,8 @@ def test_it_starts_and_answers_while_postgres_and_valkey_are_unavailable(tmp_pat
         "unavailable",
         "unavailable",
     )
-    assert (answer.status_code, answer.json()["code"]) == (503, "postgres_unavailable")
-    assert answer.headers["retry-after"] == health.headers["retry-after"] == "5"
+    assert (response.status_code, response.json()["code"]) == (503, "postgres_unavailable")
+    assert response.headers["retry-after"] == health.headers["retry-after"] == "5"
     assert page.status_code == 200
     assert (ready.status_code, ready.json(), ready.headers["retry-after"]) == (503, {"status": "down"}, "5")
     assert (live.status_code, live.json()) == (200, {"status": "ok"})
@@ -64,9 +64,9 @@ def test_every_operation_documents_its_errors_with_examples(shared_door: Door):
     document = shared_door.client("").get("/schema/openapi.json").json()
     for path, item in document["paths"].items():
         for method in {"get", "post", "delete"} & set(item):
-            for status, answer in item[method]["responses"].items():
+            for status, response in item[method]["responses"].items():
                 if int(status) >= 400 and (path, status) not in ((("/health"), "503"), ("/health/ready", "503")):
-                    (media,) = answer["content"].values()
+                    (media,) = response["content"].values()
                     assert media["schema"] == {"$ref": "#/components/schemas/Problem"}, (path, status)
                     assert media["examples"], (path, status)
 
@@ -101,7 +101,7 @@ def test_no_secret_is_in_the_log(shared_door: Door, caplog):
     client.get("/api/v1/models")
     deadline = time.monotonic() + 10
     while "GET /api/v1/models 200" not in (ours := darkroom_lines(caplog)) and time.monotonic() < deadline:
-        time.sleep(0.05)  # a request's line is written once its answer has gone
+        time.sleep(0.05)  # a request's line is written once its response has gone
     assert "GET /api/v1/models 200" in ours
     assert shared_door.key.rsplit("_", 1)[1] not in ours
     assert "abcdef" not in ours

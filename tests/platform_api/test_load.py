@@ -65,7 +65,7 @@ def test_slow_images_stall_no_download(door: Door) -> None:
             time.sleep(1.5)  # the photos are here, and wait for the two children
             assert client.get(path, timeout=10).content == CONTENT
             assert figure(client, 'darkroom_pool_waiting{pool="images"}') >= 10
-        assert [answer.result() for answer in sending] == [201] * 12
+        assert [response.result() for response in sending] == [201] * 12
 
 
 def test_clients_that_stop_reading_hold_no_thread(shared_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +113,10 @@ def test_requests_that_find_no_connection_are_refused_in_time_by_name_and_counte
                 other.execute("lock table data_sets in access exclusive mode")
                 asked = [pool.submit(client.get, "/api/v1/data-sets") for client in clients]
                 time.sleep(1)
-            answers = [one.result() for one in asked]
-        refused = [answer for answer in answers if answer.status_code != 200]
-        assert 4 <= len(refused) < len(answers)
-        for answer in refused:
-            assert assert_problem(answer, 503)["code"] == "pool_busy"
-            assert answer.headers["retry-after"] == "5"
+            responses = [one.result() for one in asked]
+        refused = [response for response in responses if response.status_code != 200]
+        assert 4 <= len(refused) < len(responses)
+        for response in refused:
+            assert assert_problem(response, 503)["code"] == "pool_busy"
+            assert response.headers["retry-after"] == "5"
         assert figure(clients[0], 'darkroom_pool_refusals_total{pool="postgres"}') == len(refused)

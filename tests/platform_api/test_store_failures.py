@@ -1,4 +1,4 @@
-"""Each way in which Postgres refuses has its own answer at the door, and says whether waiting helps."""
+"""Each way in which Postgres refuses has its own response at the door, and says whether waiting helps."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_each_refusal_has_its_status_its_code_and_its_advice(
     )[0]["number"]
     when_somebody_is_followed(refusing, state)
     with caplog.at_level(logging.INFO, "darkroom.api"):
-        answer = client.put(f"/api/v1/follows/{number}")
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert answer.headers.get("retry-after") == retry_after
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert "refused" not in answer.text
+        response = client.put(f"/api/v1/follows/{number}")
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers.get("retry-after") == retry_after
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "refused" not in response.text
     deadline = time.monotonic() + 10
     while status != 500 and code not in refusals(caplog) and time.monotonic() < deadline:
-        time.sleep(0.05)  # a request's line is written once its answer has gone
+        time.sleep(0.05)  # a request's line is written once its response has gone
     assert status == 500 or code in refusals(caplog)
 
 

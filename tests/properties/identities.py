@@ -1,5 +1,5 @@
 """Three identities at one door: an owner, another account, and anybody. The first two have things that nobody else may
-see, with a word in everything that can hold one: no answer to anybody else may ever have that word in it."""
+see, with a word in everything that can hold one: no response to anybody else may ever have that word in it."""
 
 from __future__ import annotations
 
@@ -98,17 +98,17 @@ def picture(word: str) -> list[tuple[str, tuple[str | None, bytes | str]]]:
     return [("files", (f"{word}.png", photo(7))), ("meta", (None, f'{{"prompt": "{word}"}}'))]
 
 
-def made(answer: httpx.Response) -> dict[str, object]:
+def made(response: httpx.Response) -> dict[str, object]:
     """What was made. Raises AssertionError when it was refused."""
-    assert answer.is_success, f"{answer.request.method} {answer.request.url}: {answer.text}"
-    return dict(answer.json())
+    assert response.is_success, f"{response.request.method} {response.request.url}: {response.text}"
+    return dict(response.json())
 
 
-def leaks(identity: Identity, others: list[Identity], answer: str) -> Iterator[str]:
-    """Whose private things are in an answer that is not theirs."""
+def leaks(identity: Identity, others: list[Identity], response: str) -> Iterator[str]:
+    """Whose private things are in a response that is not theirs."""
     for other in others:
-        if other is not identity and other.word and other.word in answer:
-            yield f"an answer to {identity.name} shows what only {other.name} may see"
+        if other is not identity and other.word and other.word in response:
+            yield f"a response to {identity.name} shows what only {other.name} may see"
 
 
 TABLES = (

@@ -1,5 +1,5 @@
-"""The contract is the API: whatever fits or breaks the OpenAPI document gets an answer that the document has, whoever
-sends it, and nothing of one account is ever in an answer to another or to anybody."""
+"""The contract is the API: whatever fits or breaks the OpenAPI document gets a response that the document has, whoever
+sends it, and nothing of one account is ever in a response to another or to anybody."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def operations(live_door: Door) -> list[Any]:
 
 
 def operations_of(door: Door) -> list[Any]:
-    """Every operation of the API's own description, deletions last: what is gone answers 410. The event streams are
+    """Every operation of the API's own description, deletions last: what is gone returns 410. The event streams are
     left out: they end only with their job."""
     document = schemathesis.openapi.from_url(f"{door.url}/schema/openapi.json").exclude(path_regex=r"/events$")
     results = list(document.get_all_operations())
@@ -129,7 +129,7 @@ def faults(
     *,
     stores_unavailable: bool = False,
 ) -> tuple[list[str], dict[str, Counter[int]]]:
-    """What answers to generated requests, each sent by all identities, were not as documented, one line an operation;
+    """What responses to generated requests, each sent by all identities, were not as documented, one line an operation;
     and how often each operation had which status.
 
     While stores are unavailable 503 is right where the document has it, if it says when to come back.
@@ -155,7 +155,7 @@ def check_of(
     examples: int,
     stores_unavailable: bool,
 ) -> tuple[Callable[[], None], Counter[int]]:
-    """What sends generated requests of an operation and checks the answers, and the statuses that it has seen."""
+    """What sends generated requests of an operation and checks the responses, and the statuses that it has seen."""
     seen: Counter[int] = Counter()
 
     @seed(SEED_OF_THE_DAY)
@@ -192,24 +192,24 @@ def name_what_is_there(case: Any, identities: Sequence[Identity], pick: int) -> 
 
 
 def send(door: Door, case: Any, identity: Identity, identities: Sequence[Identity], *, stores_unavailable: bool) -> int:
-    """Send a request as one of them and check the answer; returns its status."""
-    answer = case.call(base_url=door.url, headers=identity.headers, timeout=20)
-    told = f"{answer.headers} {answer.text}"
+    """Send a request as one of them and check the response; returns its status."""
+    response = case.call(base_url=door.url, headers=identity.headers, timeout=20)
+    told = f"{response.headers} {response.text}"
     assert not [*leaks(identity, list(identities), told)], f"{case.method} {case.path}: {told[:2000]}"
     unasked = unsaid(case)
-    if answer.status_code == 410:  # what is gone says so, whatever else a request has
+    if response.status_code == 410:  # what is gone says so, whatever else a request has
         unasked += [positive_data_acceptance, negative_data_rejection]
-    if stores_unavailable and answer.status_code == 503:
-        assert answer.headers["retry-after"], case.path
+    if stores_unavailable and response.status_code == 503:
+        assert response.headers["retry-after"], case.path
         unasked.append(not_a_server_error)
-    case.validate_response(answer, headers=identity.headers, excluded_checks=unasked)
-    return int(answer.status_code)
+    case.validate_response(response, headers=identity.headers, excluded_checks=unasked)
+    return int(response.status_code)
 
 
 def check_privacy_and_contract(
     door: Door, operations: list[Any], identities: list[Identity], mode: GenerationMode, examples: int
 ) -> None:
-    """No answer but those of the document, nothing of one to another, and nothing of one changed by another."""
+    """No response but those of the document, nothing of one to another, and nothing of one changed by another."""
     before = [planted_rows(door, identity) for identity in identities[:2]]
     assert all(len(rows) >= 10 for rows in before)
     found, statuses = faults(door, operations, identities, mode, examples)
@@ -221,7 +221,7 @@ def check_privacy_and_contract(
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_no_input_of_anybody_gets_an_answer_that_is_not_in_the_document_or_not_for_them(
+def test_no_input_of_anybody_gets_a_response_that_is_not_in_the_document_or_not_for_them(
     live_door: Door, operations: list[Any], identities: list[Identity], mode: GenerationMode
 ):
     check_privacy_and_contract(live_door, operations, identities, mode, 6)
@@ -230,16 +230,16 @@ def test_no_input_of_anybody_gets_an_answer_that_is_not_in_the_document_or_not_f
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_no_input_gets_such_an_answer_at_full_size(
+def test_no_input_gets_such_a_response_at_full_size(
     live_door: Door, operations: list[Any], identities: list[Identity], mode: GenerationMode
 ):
     check_privacy_and_contract(live_door, operations, identities, mode, 50)
 
 
 def test_the_check_itself_sees_what_is_shown_to_the_wrong_one(live_door: Door, identities: list[Identity]) -> None:
-    """What a route that forgot to ask would answer."""
+    """What a route that forgot to ask would return."""
     owner, other, anybody = identities
     listed = live_door.client(owner.key).get("/api/v1/keys").text
     assert not [*leaks(owner, identities, listed)]
-    assert [*leaks(other, identities, listed)] == ["an answer to other shows what only owner may see"]
-    assert [*leaks(anybody, identities, listed)] == ["an answer to anybody shows what only owner may see"]
+    assert [*leaks(other, identities, listed)] == ["a response to other shows what only owner may see"]
+    assert [*leaks(anybody, identities, listed)] == ["a response to anybody shows what only owner may see"]

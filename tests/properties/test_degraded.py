@@ -1,5 +1,5 @@
 """With Valkey unavailable and with Elasticsearch unavailable the API still is its document: no 5xx but a 503 that it
-has, and that of searches alone; everything else answers as it does with both."""
+has, and that of searches alone; everything else responds as it does with both."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SEARCHING = frozenset({"GET /api/v1/search", "GET /api/v1/models"})
 """What asks the search engine; the second only for words."""
 
 
-def still_answers(door: Door) -> None:
+def still_responds(door: Door) -> None:
     """What a reader, an owner and a stranger do all day works with every store but Postgres and the blobs
     unavailable."""
     owner, nobody = door.client(), door.client("")
@@ -54,7 +54,7 @@ def still_answers(door: Door) -> None:
     job = owner.post("/api/v1/training-jobs", json={"dataSetId": photos["id"], "classWord": "mug"})
     draft = f"/api/v1/models/{sender.model_id}"
     begun = sender.begin(len(content))
-    answers = [
+    responses = [
         *(nobody.get(f"/api/v1/{path}") for path in LISTS),
         nobody.get(f"/api/v1/models/{made.model}"),
         nobody.get(f"/api/v1/model-versions/{made.version}"),
@@ -75,7 +75,9 @@ def still_answers(door: Door) -> None:
         owner.delete(draft),
         owner.delete(f"/api/v1/data-sets/{photos['id']}"),
     ]
-    wrong = [f"{one.request.method} {one.request.url.path}: {one.status_code}" for one in answers if not one.is_success]
+    wrong = [
+        f"{one.request.method} {one.request.url.path}: {one.status_code}" for one in responses if not one.is_success
+    ]
     assert not wrong, "\n".join(wrong)
     assert nobody.get("/api/v1/models").json()["items"]
     assert nobody.get("/api/v1/me").status_code == 401
@@ -86,8 +88,8 @@ OWN = ("me", "freshness", "keys", "data-sets", "training-jobs", "generations", "
 
 
 def check(door: Door, examples: int) -> None:
-    """Generated requests get answers that the document has; searches say when to come back, all others go on."""
-    still_answers(door)
+    """Generated requests get responses that the document has; searches say when to come back, all others go on."""
+    still_responds(door)
     operations, identities = operations_of(door), three_identities(door)
     found: list[str] = []
     unavailable: set[str] = set()
@@ -105,10 +107,10 @@ def check(door: Door, examples: int) -> None:
             assert_problem(client.get(path), 503)
         else:
             assert client.get(path).status_code == 200
-    still_answers(door)
+    still_responds(door)
 
 
-def test_with_both_unavailable_no_input_gets_an_answer_that_is_not_in_the_document(
+def test_with_both_unavailable_no_input_gets_a_response_that_is_not_in_the_document(
     database_url: str, valkey_server: str, tmp_path: Path
 ) -> None:
     with door_without((VALKEY, ELASTICSEARCH), tmp_path, database_url, valkey_server) as door:

@@ -30,7 +30,7 @@ class First:
     """The first use of a key."""
 
     request: str
-    answer: str
+    response: str
     job: bool
     old: bool = False
 
@@ -41,7 +41,7 @@ class Keys(Machine):
     tables = ("idempotency_keys", "outbox", "jobs", "made")
 
     def __init__(self, database: Database) -> None:
-        database.run(Query("create table if not exists made (answer text primary key)", {}, len))
+        database.run(Query("create table if not exists made (response text primary key)", {}, len))
         super().__init__(database)
         self.accounts = [an_account(database, name) for name in ("owner", "another")]
         self.first: dict[tuple[UUID, str], First] = {}
@@ -49,33 +49,33 @@ class Keys(Machine):
         self.jobs: set[UUID] = set()
         self.count = 0
 
-    def make(self, answer: str, fails: bool) -> Script[str]:
-        """What a request makes: a row, and its answer. One that fails keeps nothing."""
-        yield from Query("insert into made values (%(answer)s)", {"answer": answer}, len)
+    def make(self, response: str, fails: bool) -> Script[str]:
+        """What a request makes: a row, and its response. One that fails keeps nothing."""
+        yield from Query("insert into made values (%(response)s)", {"response": response}, len)
         if fails:
             raise WrongState("no")
-        return answer
+        return response
 
     @rule(who=st.integers(0, 1), key=st.none() | KEYS, request=REQUESTS, fails=st.booleans(), crash=CRASHES)
     def ask(self, who: int, key: str | None, request: str, fails: bool, crash: int | None) -> None:
         self.count += 1
-        account, answer = self.accounts[who], f"answer {self.count}"
+        account, response = self.accounts[who], f"response {self.count}"
         first = self.first.get((account, key)) if key else None
         refusal: type[DarkroomError] | None = WrongState if fails else None
         if first is not None:
             refusal = IdempotencyKeyReused if first.request != f"ask {request}" else None
 
-        def answered(given: str) -> None:
+        def note(given: str) -> None:
             if first is not None:
-                assert given == first.answer
+                assert given == first.response
                 return
-            assert given == answer
-            self.made.add(answer)
+            assert given == response
+            self.made.add(response)
             if key:
-                self.first[account, key] = First(f"ask {request}", answer, job=False)
+                self.first[account, key] = First(f"ask {request}", response, job=False)
 
-        script = idempotency.once(account, key, f"ask {request}", self.make(answer, fails))
-        self.carry_out(script, crash, refusal, answered)
+        script = idempotency.once(account, key, f"ask {request}", self.make(response, fails))
+        self.carry_out(script, crash, refusal, note)
 
     @rule(who=st.integers(0, 1), key=KEYS, request=REQUESTS, crash=CRASHES)
     def submit(self, who: int, key: str, request: str, crash: int | None) -> None:
@@ -87,7 +87,7 @@ class Keys(Machine):
             job, is_new = given
             assert is_new == (first is None)
             if first is not None:
-                assert str(job.id) == first.answer
+                assert str(job.id) == first.response
             else:
                 self.jobs.add(job.id)
                 self.first[account, key] = First(asked, str(job.id), job=True)
@@ -105,7 +105,7 @@ class Keys(Machine):
         statement = f"update idempotency_keys set created_at = {age} where account_id = %(account)s and key = %(key)s"
         self.execute(statement, hours=HOURS, minutes=minutes, account=used[0], key=key)
         first = self.first[used]
-        self.first[used] = First(first.request, first.answer, first.job, old=minutes > 0)
+        self.first[used] = First(first.request, first.response, first.job, old=minutes > 0)
 
     @rule(crash=CRASHES)
     def forget(self, crash: int | None) -> None:
@@ -122,14 +122,14 @@ class Keys(Machine):
 
     @invariant()
     def rows_equal_the_model(self) -> None:
-        """Every key with its request and answer, and nothing made twice or half."""
+        """Every key with its request and response, and nothing made twice or half."""
         rows = self.execute(
-            "select account_id, key, request_hash, coalesce(response, job_id::text) as answer from idempotency_keys"
+            "select account_id, key, request_hash, coalesce(response, job_id::text) as response from idempotency_keys"
         )
-        assert {(row["account_id"], row["key"]): (row["request_hash"], row["answer"]) for row in rows} == {
-            used: (first.request, first.answer) for used, first in self.first.items()
+        assert {(row["account_id"], row["key"]): (row["request_hash"], row["response"]) for row in rows} == {
+            used: (first.request, first.response) for used, first in self.first.items()
         }
-        assert {row["answer"] for row in self.execute("select answer from made")} == self.made
+        assert {row["response"] for row in self.execute("select response from made")} == self.made
         assert {row["id"] for row in self.execute("select id from jobs")} == self.jobs
 
 

@@ -29,13 +29,13 @@ class Flaky:
 
 
 def test_a_call_is_repeated_ever_more_slowly_and_its_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    flaky = Flaky(3, PostgresUnavailable("Postgres does not answer."))
+    flaky = Flaky(3, PostgresUnavailable("Postgres does not respond."))
     with caplog.at_level(logging.WARNING, "darkroom.retries"):
         assert retried(flaky, StoreUnavailable, patience_seconds=10, first_seconds=0.05) == "works"
     pauses = [after - before for before, after in pairwise(flaky.tries)]
     assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2), strict=True)), pauses
     assert [record.name for record in caplog.records] == ["darkroom.retries"] * 3
-    assert all(record.getMessage().endswith("Postgres does not answer.") for record in caplog.records)
+    assert all(record.getMessage().endswith("Postgres does not respond.") for record in caplog.records)
     assert caplog.records[2].getMessage().startswith("try 3 failed, again in 0.2 s: postgres_unavailable: ")
     assert "stamina_retries_total" not in {metric.name for metric in REGISTRY.collect()}
 

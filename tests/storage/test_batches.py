@@ -1,4 +1,4 @@
-"""Questions go together: none waits for company, each gets its own answer, and one that is given up disturbs nobody."""
+"""Questions go together: none waits for company, each gets its own response, and an abandoned one disturbs nobody."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_what_comes_while_one_is_under_way_goes_together_as_the_next() -> None:
         kept = [first, *others[:1], *others[2:]]
         return await asyncio.gather(*kept), others
 
-    answers, others = asyncio.run(ask())
-    assert answers == [0, 2, 6, 8, 10]
+    responses, others = asyncio.run(ask())
+    assert responses == [0, 2, 6, 8, 10]
     assert others[1].cancelled()
     assert batches == [[0], [1, 2, 3], [4, 5]]
 

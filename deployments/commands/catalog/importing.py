@@ -79,7 +79,7 @@ class Importing:
                 f"/api/v1/models/{model_id}/versions",
                 Made,
                 json=model.version_words,
-                # With the model's number: a model that was made again must not be answered with the deleted one's
+                # With the model's number: a model that was made again must not get the deleted one's
                 # version.
                 headers={"Idempotency-Key": f"{key} version of {model_id}"},
             )

@@ -109,7 +109,7 @@ def submit_training(api: Api, wanted: dict[str, Any]) -> JobResponse:
             job_root("training"), Submitted, json=body, headers=key, patience_seconds=SUBMIT_PATIENCE_SECONDS
         )
     except ApiRefusal:
-        # Whatever the answer to this is: the refusal is what counts.
+        # Whatever the response to this is: the refusal is what counts.
         api.http.delete(f"/api/v1/data-sets/{body['dataSetId']}")
         raise
     return api.get(f"{job_root('training')}/{submitted.id}", JobResponse)

@@ -109,13 +109,13 @@ def run_job(api: Api, subject: SceneSubject, files: list[Path], seed: int, folde
 
 
 def show_privacy(api: Api, version_id: int, key_file: Path) -> None:
-    """What the owner's key shows of a version, and what anybody is answered. Raises DemoIncomplete if that is it."""
+    """What the owner's key shows of a version, and the status without a key. Raises DemoIncomplete if that shows it."""
     path = f"/api/v1/model-versions/{version_id}"
     model_id = api.get(path, Version).model_id
     root = str(api.http.base_url).rstrip("/")
     status = httpx.get(f"{root}{path}", trust_env=False, timeout=30).status_code
     if status != HTTPStatus.NOT_FOUND:
-        raise DemoIncomplete(f"model version {version_id} is private, but without a key the API answers {status}")
+        raise DemoIncomplete(f"model version {version_id} is private, but without a key the API returns {status}")
     typer.echo("a fine-tune is private: the owner's key shows it, anybody else reads that there is no such model")
     typer.echo(f'  curl -H "Authorization: Bearer $(cat {key_file})" {root}/api/v1/models/{model_id}     # 200')
     typer.echo(f"  curl {root}/api/v1/models/{model_id}     # 404, until: darkroom publish {model_id}")

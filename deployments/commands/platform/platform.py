@@ -97,7 +97,7 @@ def _storage(settings: Settings) -> list[str]:
             found = stores.database.run(quotas.largest(SHOWN_ACCOUNTS))
             last = stores.database.run(last_backup.newest())
     except StoreUnavailable:
-        return [*disk_lines(settings), "accounts and backups are not known: the database does not answer"]
+        return [*disk_lines(settings), "accounts and backups are not known: the database does not respond"]
     backups = backup_line(nightly_destination(settings), last, datetime.now(UTC))
     return [*disk_lines(settings), *usage_lines(found, settings.quotas.limits), backups]
 

@@ -15,7 +15,7 @@ from storage.settings import Settings, load_settings
 
 
 def sql(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="Answer this and end; left out: a prompt.")] = "",
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Run this and end; left out: a prompt.")] = "",
 ) -> None:
     """Ask Darkroom's database with psql."""
     settings = load_settings()
@@ -31,10 +31,10 @@ def sql(
 
 
 def _say_how_to_start(settings: Settings) -> None:
-    """Psql says why a database does not answer, not how the embedded one is started."""
+    """Psql says why a database does not respond, not how the embedded one is started."""
     url = settings.postgres.url.get_secret_value()
     try:
         psycopg.connect(url, connect_timeout=CONNECT_SECONDS).close()
     except psycopg.OperationalError:
         if url == settings.embedded_postgres_url("darkroom"):
-            typer.echo("The database does not answer. Start it with: darkroom up --detach", err=True)
+            typer.echo("The database does not respond. Start it with: darkroom up --detach", err=True)

@@ -53,8 +53,8 @@ def platform_report(settings: Settings) -> list[PartReport]:
     for name, entry in record.parts.items():
         process = entry.process.process() if entry.process else None
         part = known.get(name)
-        answers = entry.state == "done" or (process is not None and part is not None and part.healthy(process.pid))
-        state = entry.state.value if answers or entry.state != "healthy" else "does not answer"
+        responds = entry.state == "done" or (process is not None and part is not None and part.healthy(process.pid))
+        state = entry.state.value if responds or entry.state != "healthy" else "does not respond"
         reports.append(
             PartReport(
                 name=name,
@@ -64,7 +64,7 @@ def platform_report(settings: Settings) -> list[PartReport]:
                 memory=memory.pop(name, 0),
                 restarts=entry.restarts,
                 url=part.url if part else "",
-                healthy=answers and entry.state in ("healthy", "done"),
+                healthy=responds and entry.state in ("healthy", "done"),
             )
         )
     flows = {name: size for name, size in sorted(memory.items()) if name.startswith(FLOWS_OF)}

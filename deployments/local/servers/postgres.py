@@ -131,8 +131,8 @@ class EmbeddedPostgres:
         options = [word for name, value in values.items() for word in ("-c", f"{name}={value}")]
         return [str(programs_folder() / "postgres"), "-D", str(self.folder), *options]
 
-    def answers(self) -> bool:
-        """Whether the server takes a connection and answers a query."""
+    def responds(self) -> bool:
+        """Whether the server takes a connection and runs a query."""
         try:
             with psycopg.connect(self.url("postgres"), connect_timeout=2) as connection:
                 return connection.execute("select 1").fetchone() == (1,)
@@ -167,7 +167,7 @@ class EmbeddedPostgres:
             )
         try:
             deadline = time.monotonic() + timeout_seconds
-            while not self.answers():
+            while not self.responds():
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise PartFailed(f"Postgres did not start in {self.folder}: {log.read_text()[-2000:]}")
                 time.sleep(0.05)

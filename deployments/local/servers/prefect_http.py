@@ -38,9 +38,9 @@ class PrefectAuth(httpx.Auth):
         if not self._token:
             yield from self._fetch_token()
         self._add_token(request)
-        answer = yield request
+        response = yield request
         # Only for that reason: a 403 for a wrong auth string would be the same again.
-        if answer.status_code == 403 and "CSRF" in answer.text:
+        if response.status_code == 403 and "CSRF" in response.text:
             yield from self._fetch_token()
             self._add_token(request)
             yield request
@@ -48,8 +48,8 @@ class PrefectAuth(httpx.Auth):
     def _fetch_token(self) -> Generator[httpx.Request, httpx.Response]:
         asked = httpx.Request("GET", self._tokens, params={"client": self._client})
         self._sign_in(asked)
-        answer = yield asked
-        self._token = str(answer.json()["token"]) if answer.is_success else ""
+        response = yield asked
+        self._token = str(response.json()["token"]) if response.is_success else ""
 
     def _sign_in(self, request: httpx.Request) -> None:
         if self._authorization:

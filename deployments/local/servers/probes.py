@@ -14,25 +14,25 @@ import psutil
 from deployments.local.servers.prefect_http import PrefectAuth
 from storage.settings import PrefectSettings
 
-# A probe gets the pid of the part's process: some answers only count when they come from that process.
+# A probe gets the pid of the part's process: some responses only count when they come from that process.
 Probe = Callable[[int], bool]
 SECONDS = 3.0
 # One client for all: each new one reads the certificates of the world, for 30 ms of processor time.
 _CLIENT = httpx.Client(timeout=SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def answers_http(url: str, *, post: dict[str, Any] | None = None, auth: tuple[str, str] | None = None) -> Probe:
-    """Healthy when `url` answers with 200 (to a POST of `post`, if given). auth: user and password."""
+def http_probe(url: str, *, post: dict[str, Any] | None = None, auth: tuple[str, str] | None = None) -> Probe:
+    """Healthy when `url` returns 200 (to a POST of `post`, if given). auth: user and password."""
     signed = httpx.BasicAuth(*auth) if auth else None
 
     def probe(_pid: int) -> bool:
-        return _answer(url, post, signed) is not None
+        return _content_of(url, post, signed) is not None
 
     return probe
 
 
-def answers_ping(address: Path, password: Path) -> Probe:
-    """Healthy when the Valkey on a unix socket answers PING, which it does not while it loads its file. `password`:
+def valkey_probe(address: Path, password: Path) -> Probe:
+    """Healthy when the Valkey on a unix socket responds to PING, which it does not while it loads its file. `password`:
     the file that holds it."""
 
     def probe(_pid: int) -> bool:
@@ -41,8 +41,8 @@ def answers_ping(address: Path, password: Path) -> Probe:
                 connection.settimeout(SECONDS)
                 connection.connect(str(address))
                 connection.sendall(b"AUTH " + password.read_bytes().strip() + b"\r\nPING\r\n")
-                with connection.makefile("rb") as answers:
-                    return [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
+                with connection.makefile("rb") as replies:
+                    return [replies.readline(), replies.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
         except OSError:
             return False
 
@@ -55,7 +55,7 @@ def polls(prefect: PrefectSettings, pool: str, worker: str) -> Probe:
     auth = PrefectAuth(prefect)
 
     def probe(pid: int) -> bool:
-        found = _answer(f"{prefect.api_url}/work_pools/{pool}/workers/filter", {"limit": 200}, auth)
+        found = _content_of(f"{prefect.api_url}/work_pools/{pool}/workers/filter", {"limit": 200}, auth)
         seen = [entry["last_heartbeat_time"] for entry in found or [] if entry["name"] == worker]
         try:
             # The server remembers a worker by its name: only a heartbeat of after this process began is its own.
@@ -78,8 +78,8 @@ def lives_for(seconds: float) -> Probe:
     return probe
 
 
-def _answer(url: str, post: dict[str, Any] | None, auth: httpx.Auth | None = None) -> Any | None:
-    """The JSON (or text) of a 200 answer; None for everything else."""
+def _content_of(url: str, post: dict[str, Any] | None, auth: httpx.Auth | None = None) -> Any | None:
+    """The JSON (or text) of a 200 response; None for everything else."""
     try:
         request = _CLIENT.build_request("GET" if post is None else "POST", url, json=post)
         response = _CLIENT.send(request, auth=auth)

@@ -92,7 +92,7 @@ class WarmStarts:
             started = {"task_status": task_status, "task_status_handler": task_status_handler}
             return await self._start_cold(command, **started, env=env, cwd=cwd, **options)
         process = self._context.Process(target=_run_engine, args=(dict(env), str(cwd) if cwd else None))
-        # In a thread: the fork server answers only once its imports are done.
+        # In a thread: the fork server responds only once its imports are done.
         await anyio.to_thread.run_sync(process.start)
         task_status.started(task_status_handler(process))
         try:

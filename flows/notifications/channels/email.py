@@ -109,7 +109,7 @@ class EmailSender:
         mail["From"], mail["To"] = self._settings.sender, message.address
         mail["Date"] = format_datetime(message.created_at)
         mail["Message-ID"] = f"<{message.id}@{self._settings.sender.rpartition('@')[2]}>"
-        # RFC 3834: programs that answer by themselves, such as holiday notices, do not answer this.
+        # RFC 3834: programs that response by themselves, such as holiday notices, do not respond this.
         mail["Auto-Submitted"] = "auto-generated"
         match message.purpose:
             case Purpose.CONFIRM:
@@ -158,7 +158,7 @@ def _write(mail: EmailMessage, title: str, parts: list[EmailPart], stop: str) ->
 
 def _refused(code: int, text: bytes | str) -> Outcome:
     reply = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    reason = f"the mail server answered {code} {reply[:200]}"
+    reason = f"the mail server returned {code} {reply[:200]}"
     return PermanentFailure(reason) if 500 <= code < 600 else TemporaryFailure(reason)
 
 

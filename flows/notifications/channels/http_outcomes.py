@@ -1,4 +1,4 @@
-"""What a receiver's answer to a call means for what was sent."""
+"""What a receiver's response to a call means for what was sent."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def post(
     """Post a body. The statuses `ended`, or a name that leads inside, end the address; all else that is no 2xx is
     tried again, not before the receiver asks for it."""
     try:
-        answer = transport.post(address, body, headers)
+        response = transport.post(address, body, headers)
     except AddressRefused as error:
         return PermanentFailure(f"the address {error}")
     except CallFailed as error:
         return TemporaryFailure(str(error))
-    if 200 <= answer.status < 300:
+    if 200 <= response.status < 300:
         return Sent()
-    if answer.status in ended:
-        return PermanentFailure(f"{who} answered {answer.status} {HTTPStatus(answer.status).phrase}")
+    if response.status in ended:
+        return PermanentFailure(f"{who} returned {response.status} {HTTPStatus(response.status).phrase}")
     # A redirect could lead inside; and its new address is one that its reader has not registered.
-    if 300 <= answer.status < 400:
-        return TemporaryFailure(f"{who} answered {answer.status}; redirects are not followed")
-    return TemporaryFailure(f"{who} answered {answer.status}", _wait(answer.headers.get("retry-after", "")))
+    if 300 <= response.status < 400:
+        return TemporaryFailure(f"{who} returned {response.status}; redirects are not followed")
+    return TemporaryFailure(f"{who} returned {response.status}", _wait(response.headers.get("retry-after", "")))
 
 
 def _wait(retry_after: str) -> float:

@@ -23,16 +23,16 @@ Resolve = Callable[[str, int], Sequence[str]]
 Connect = Callable[[tuple[str, int], float], socket.socket]
 
 MAX_BYTES = 64 * 1024
-"""An answer is read so far and no further."""
+"""A response is read so far and no further."""
 _CONNECT_SECONDS = 10.0
 
 
 class CallFailed(Exception):
-    """The other side could not be reached or did not answer properly. Another try may succeed."""
+    """The other side could not be reached or did not respond properly. Another try may succeed."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReceiverResponse:
     """What the other side said. Header names are in lower case."""
 
     status: int
@@ -60,10 +60,11 @@ class PublicTransport:
     connect: Connect = connect
     trust: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
-    def post(self, address: WebAddress, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send a body and give the answer, of which MAX_BYTES are read. Takes at most `seconds` beside the resolver.
+    def post(self, address: WebAddress, body: bytes, headers: Mapping[str, str]) -> ReceiverResponse:
+        """Send a body and return the response, of which MAX_BYTES are read. It takes `seconds` at most beside the
+        resolver.
 
-        Raises AddressRefused when the name leads inside, CallFailed when the other side does not answer.
+        Raises AddressRefused when the name leads inside, CallFailed when the other side does not respond.
         """
         deadline = _Deadline(self.seconds)
         backend = _CheckedBackend(self.resolve, self.connect, deadline)
@@ -77,7 +78,7 @@ class PublicTransport:
                 httpcore.HTTPConnection(origin, ssl_context=self.trust, network_backend=backend) as connection,
                 connection.stream("POST", url, headers=list(sent.items()), content=body) as response,
             ):
-                return Answer(response.status, _headers(response.headers), _bounded(response.iter_stream()))
+                return ReceiverResponse(response.status, _headers(response.headers), _bounded(response.iter_stream()))
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
             late = deadline.left() <= 0
             reason = f"took more than {self.seconds:g} s" if late else str(error).strip()[:200]

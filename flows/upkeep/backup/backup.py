@@ -252,7 +252,7 @@ class _Making:
         self._files.append(sink.file(name))
 
     def _check_there(self, blobs: dict[str, int], artifacts: list[Artifact]) -> None:
-        """Raises BackupFailed when somebody has removed from the place what this backup rests on."""
+        """Raises BackupFailed when somebody has removed from the place what this backup depends on."""
         there = listing(self._store.blobs)
         wanted = blobs | {artifact.sha256: artifact.size for artifact in artifacts}
         missing = [sha256 for sha256, size in wanted.items() if there.get(sha256) != size]

@@ -219,7 +219,7 @@ def check_outside(store: BackupStore, data_folder: Path) -> None:
 
 
 def check_there(store: BackupStore) -> None:
-    """Raises BackupRefused when a folder to restore from is not there, StoreUnavailable when it does not answer."""
+    """Raises BackupRefused when a folder to restore from is not there, StoreUnavailable when it does not respond."""
     if store.local is not None and not store.local.is_dir():
         raise BackupRefused(f"There is no folder {store.local}. Name the place that `darkroom backup` wrote to.")
     store.finished()

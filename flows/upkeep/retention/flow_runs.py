@@ -24,7 +24,7 @@ def watch_flow_runs(sweep: Sweep, setting: str) -> None:
             old = prefect.read_flow_runs(flow_run_filter=ended, limit=1)
     # A note and no fault: nothing is deleted here, so nothing is left undone.
     except httpx.HTTPError as error:
-        sweep.removed.note = f"Prefect did not answer ({type(error).__name__})"
+        sweep.removed.note = f"Prefect did not respond ({type(error).__name__})"
         return
     sweep.removed.note = "deleted by Prefect's server, every hour"
     if old:

@@ -95,7 +95,7 @@ _SMALL = "kept for ever: "
 # fmt: off
 RULES: tuple[RetentionRule, ...] = (
     RetentionRule("events that had their effect", "deleted so long after it; one that waits or was given up stays", ("outbox",), setting=_OUTBOX, work=_rows("outbox", _OUTBOX)),
-    RetentionRule("Idempotency-Keys and their answers", "deleted so long after their use", ("idempotency_keys",), setting=_KEYS, work=_rows("idempotency_keys", _KEYS)),
+    RetentionRule("Idempotency-Keys and their responses", "deleted so long after their use", ("idempotency_keys",), setting=_KEYS, work=_rows("idempotency_keys", _KEYS)),
     RetentionRule("notifications, deliveries, sendings", "forgotten so long after they ended; a key stays, so that nobody is notified again", ("notifications", "deliveries", "sendings"), setting=_NOTIFIED, work=_by(forget_notifications, _NOTIFIED)),
     RetentionRule("counted acts and their sums by the hour", "dropped by whole days", ("activity", "activity_hours"), setting=_ACTS, work=_by(drop_activity_days, _ACTS)),
     RetentionRule("acts that were not counted, and their batches", "deleted so long after they came; batches after 30 days", ("activity_rejected", "activity_batches"), setting=_ACTS, work=_by(delete_rejected_acts, _ACTS)),

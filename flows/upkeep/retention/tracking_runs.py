@@ -45,7 +45,7 @@ def delete_tracking_runs(sweep: Sweep, setting: str) -> None:
             return
         _erase(sweep, client, store)
     except MLFLOW_UNAVAILABLE as error:
-        sweep.removed.note = f"MLflow did not answer ({type(error).__name__}); the next run goes on"
+        sweep.removed.note = f"MLflow did not respond ({type(error).__name__}); the next run goes on"
 
 
 def _old_runs(client: MlflowClient, before: int) -> Iterator[str]:

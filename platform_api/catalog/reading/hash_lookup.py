@@ -51,7 +51,7 @@ def read_hashes(body: bytes, maximum: int) -> Sequence[str]:
     """A JSON list of hashes. Raises MalformedBody, InvalidRequest."""
     try:
         content = cast(object, msgspec.json.decode(body))
-    # Some thousand brackets in a row are a RecursionError, which would be answered 500.
+    # Some thousand brackets in a row are a RecursionError, which would be a 500.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody("The body is not JSON. Send a list of hashes.") from error
     found = cast(list[object], content) if isinstance(content, list) else None

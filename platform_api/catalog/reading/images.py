@@ -15,11 +15,11 @@ from litestar.params import FromPath, Parameter, QueryParameter
 from platform_api.access.browsing_levels import browsing_level_parameter, read_browsing_levels
 from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Open, Reads
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.http import downloads
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, PageRequest, page_parameters, queried, read_page_request
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import (
     QueryParameters,
     boolean_schema,
@@ -147,7 +147,7 @@ class Images(Controller):
         "/",
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=ListImages,
-        responses=can_answer(401, 403, 422) | UNCHANGED,
+        responses=can_return(401, 403, 422) | UNCHANGED,
         summary="List",
     )
     async def list_page(
@@ -161,7 +161,7 @@ class Images(Controller):
         query.flag("flatMeta")  # it is always flat here
         query.check()
         page = await stores.database.run(_page(wanted, sort, requested, query, where, with_meta, with_tags))
-        return answer(request, page, ignored=query.ignored)
+        return respond(request, page, ignored=query.ignored)
 
     @downloads.read_route(
         "/{sha256:str}/{transform:str}/{name:str}",

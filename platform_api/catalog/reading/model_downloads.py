@@ -18,7 +18,7 @@ from platform_api.catalog.reading.model_versions import read_version
 from platform_api.http import downloads
 from platform_api.http.links import number_of
 from platform_api.http.pagination import queried
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import QueryParameters, integer_schema, text_schema
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from platform_api.metrics.activity_buffer import ActivityBuffer
@@ -66,8 +66,8 @@ class ModelDownloads(Controller):
         # As at Civitai; the second address can be asked for ranges without a key.
         status_code=307,
         responses={
-            307: ResponseSpec(None, description="Location is the file's address, which answers Range for a while"),
-            **can_answer(401, 403, 404, 410, 422),
+            307: ResponseSpec(None, description="Location is the file's address, which accepts Range for a while"),
+            **can_return(401, 403, 404, 410, 422),
         },
         summary="A version's file",
     )

@@ -14,7 +14,7 @@ from msgspec import Meta
 from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import CACHE_SECONDS, MODEL_SECONDS, keep_absence
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.catalog.reading.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.catalog.reading.catalog_views import VersionDetail, version_detail, version_fields
 from platform_api.catalog.reading.hash_lookup import (
@@ -29,7 +29,7 @@ from platform_api.catalog.reading.hash_lookup import (
 )
 from platform_api.http import downloads
 from platform_api.http.links import Addresses, addresses
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from storage.errors import Gone, NotFound
 from storage.postgres.catalog import catalog, hashes
@@ -85,7 +85,7 @@ class ModelVersions(Controller):
         "/{version_id:int}",
         guards=[_READS],
         opt={CACHE_SECONDS: MODEL_SECONDS},
-        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        responses=can_return(401, 403, 404, 410) | UNCHANGED,
         summary="One version",
     )
     async def show(
@@ -94,13 +94,13 @@ class ModelVersions(Controller):
         """A version with its files and hashes; a trained one also with its recipe and how it measured up."""
         where = addresses(request, stores.settings.api)
         found = await stores.database.run(_detail(version_id, viewer, where))
-        return answer(request, found, dependencies=Dependencies(frozenset({found.model_id})))
+        return respond(request, found, dependencies=Dependencies(frozenset({found.model_id})))
 
     @get(
         "/by-hash/{hash:str}",
         guards=[_READS],
         opt={CACHE_SECONDS: MODEL_SECONDS},
-        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        responses=can_return(401, 403, 404, 410) | UNCHANGED,
         summary="The version of a file, by its hash",
     )
     async def by_hash(
@@ -134,7 +134,7 @@ class ModelVersions(Controller):
             keep_absence(request.scope, error, Dependencies(all_of=Every.EDITS))
             raise
         # Which version a hash names, any model's edit can change.
-        return answer(request, version, dependencies=Dependencies(frozenset({version.model_id}), Every.EDITS))
+        return respond(request, version, dependencies=Dependencies(frozenset({version.model_id}), Every.EDITS))
 
     @post(
         # A POST that reads, and counts as a read: a list of hashes does not fit into an address.
@@ -144,7 +144,7 @@ class ModelVersions(Controller):
         request_max_body_size=MAX_BODY_BYTES,
         status_code=200,
         opt={LIMITED_AS: RateKind.READS},
-        responses=can_answer(401, 403, 413, 422),
+        responses=can_return(401, 403, 413, 422),
         summary="The versions of files, by their hashes",
     )
     async def by_hashes(
@@ -171,7 +171,7 @@ class ModelVersions(Controller):
         request_max_body_size=MAX_BODY_BYTES,
         status_code=200,
         opt={LIMITED_AS: RateKind.READS},
-        responses=can_answer(401, 403, 413, 422),
+        responses=can_return(401, 403, 413, 422),
         summary="The versions' ids of files, by their hashes",
     )
     async def ids_by_hashes(
@@ -198,7 +198,7 @@ class ModelVersions(Controller):
     @get(
         "/mini/{version_id:int}",
         guards=[_READS],
-        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        responses=can_return(401, 403, 404, 410) | UNCHANGED,
         summary="One version in brief",
     )
     async def mini(
@@ -239,7 +239,7 @@ class ModelVersions(Controller):
                 payout_enabled=False,
             )
 
-        return answer(request, await stores.database.run(script))
+        return respond(request, await stores.database.run(script))
 
     @downloads.read_route(
         "/{version_id:int}/files/{path:path}", guards=[_READS], summary="Bytes of a version's file, by its path"

@@ -13,14 +13,14 @@ from platform_api.access.browsing_levels import browsing_level_parameter, read_b
 from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import CACHE_SECONDS, LIST_SECONDS, MODEL_SECONDS
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.catalog.reading.catalog_parts import read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, model_view
 from platform_api.catalog.reading.listed_models import Shown, shown_models
 from platform_api.catalog.reading.search_pages import page_of
 from platform_api.http.links import API, Addresses, addresses
 from platform_api.http.pagination import PageInfo, page_parameters, queried, read_page_request
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import (
     QueryParameters,
     boolean_schema,
@@ -93,7 +93,7 @@ class Models(Controller):
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=ListModels,
         opt={SEARCHES_WITH: "query", CACHE_SECONDS: LIST_SECONDS},
-        responses=can_answer(401, 403, 422) | UNCHANGED,
+        responses=can_return(401, 403, 422) | UNCHANGED,
         summary="List",
     )
     async def list_page(
@@ -106,7 +106,7 @@ class Models(Controller):
         query, where = QueryParameters(request), addresses(request, stores.settings.api)
         if (words := query.text("query")) is not None:
             found = await _search(stores, words, query, viewer, where)
-            return answer(request, found, ignored=query.ignored)
+            return respond(request, found, ignored=query.ignored)
         requested = read_page_request(query, stores.settings.api, maximum=MAX_LIMIT, default=MAX_LIMIT)
         wanted, sort, primary_only = _read_filter(query, viewer)
         query.check()
@@ -116,13 +116,13 @@ class Models(Controller):
         items = await shown_models(stores, page.ids, Shown(wanted.levels, where, primary_only))
         found = ModelPage(items=items, metadata=requested.info(page.next, f"{API}/models", query, where))
         # A list can change with any model, also with its counts, by which it may be sorted.
-        return answer(request, found, ignored=query.ignored, dependencies=Dependencies(all_of=Every.ALL))
+        return respond(request, found, ignored=query.ignored, dependencies=Dependencies(all_of=Every.ALL))
 
     @get(
         "/{model_id:int}",
         guards=[Reads(Scope.MODELS_READ)],
         opt={CACHE_SECONDS: MODEL_SECONDS},
-        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        responses=can_return(401, 403, 404, 410) | UNCHANGED,
         summary="One model",
     )
     async def show(
@@ -130,7 +130,7 @@ class Models(Controller):
     ) -> Response[ModelView]:
         """A model with its versions, files, hashes and images, at every browsing level.
 
-        Its owner also sees drafts and private versions. One that was deleted or taken down answers 410 with the reason.
+        Its owner also sees drafts and private versions. One that was deleted or taken down returns 410 with the reason.
         """
         where = addresses(request, stores.settings.api)
 
@@ -139,12 +139,12 @@ class Models(Controller):
             check_model(model, viewer)
             return model_view(model, (yield from read_parts([model], viewer)), where)
 
-        return answer(request, await stores.database.run(script), dependencies=Dependencies(frozenset({model_id})))
+        return respond(request, await stores.database.run(script), dependencies=Dependencies(frozenset({model_id})))
 
 
 def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
     favourites, hidden = query.flag("favorites", "favourites"), query.flag("hidden")
-    # Whatever their value: Civitai answers 401 as soon as one of them is there.
+    # Whatever their value: Civitai returns 401 as soon as one of them is there.
     if viewer.account_id is None and not (favourites is None and hidden is None):
         raise Unauthenticated("favorites and hidden are somebody's own. Send: Authorization: Bearer drk_...")
     levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)

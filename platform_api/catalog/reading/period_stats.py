@@ -13,9 +13,9 @@ from msgspec import Meta
 
 from platform_api.access.dependencies import AppStores, RequestViewer
 from platform_api.access.guards import Reads
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.catalog.reading.model_versions import read_version
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.metrics import rollups
@@ -98,7 +98,7 @@ class PeriodStats(Controller):
     @get(
         "/models/{model_id:int}/stats",
         tags=("Models",),
-        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        responses=can_return(401, 403, 404, 410) | UNCHANGED,
         summary="A model's counts by period",
     )
     async def of_model(
@@ -110,12 +110,12 @@ class PeriodStats(Controller):
             check_model((yield from catalog.model_by_id(model_id)), viewer)
             return (yield from rollups.taken_up(Counted.MODEL, model_id))
 
-        return answer(request, _stats(model_id, await stores.database.run(script), UseCounts, _USE))
+        return respond(request, _stats(model_id, await stores.database.run(script), UseCounts, _USE))
 
     @get(
         "/model-versions/{version_id:int}/stats",
         tags=("Models",),
-        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        responses=can_return(401, 403, 404, 410) | UNCHANGED,
         summary="A version's counts by period",
     )
     async def of_version(
@@ -127,12 +127,12 @@ class PeriodStats(Controller):
             yield from read_version(version_id, viewer)
             return (yield from rollups.taken_up(Counted.VERSION, version_id))
 
-        return answer(request, _stats(version_id, await stores.database.run(script), UseCounts, _USE))
+        return respond(request, _stats(version_id, await stores.database.run(script), UseCounts, _USE))
 
     @get(
         "/images/{image_id:int}/stats",
         tags=("Images",),
-        responses=can_answer(401, 403, 404, 410) | UNCHANGED,
+        responses=can_return(401, 403, 404, 410) | UNCHANGED,
         summary="An image's counts by period",
     )
     async def of_image(
@@ -144,7 +144,7 @@ class PeriodStats(Controller):
             check_seen(viewer, (yield from policy.image(image_id)).facts)
             return (yield from rollups.taken_up(Counted.IMAGE, image_id))
 
-        return answer(request, _stats(image_id, await stores.database.run(script), ImageCounts, _IMAGE))
+        return respond(request, _stats(image_id, await stores.database.run(script), ImageCounts, _IMAGE))
 
 
 def _stats(entity_id: int, found: EntityTotals, kind: type[Counts], fields: Mapping[Metric, str]) -> StatsOf[Counts]:

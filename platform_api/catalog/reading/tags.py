@@ -11,10 +11,10 @@ from litestar import Controller, Request, Response, get
 from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Reads
 from platform_api.cache.response_cache import CACHE_SECONDS, PEOPLE_SECONDS
-from platform_api.cache.responses import UNCHANGED, answer
+from platform_api.cache.responses import UNCHANGED, respond
 from platform_api.http.links import API, addresses
 from platform_api.http.pagination import Numbers, numbering, numbers, queried, read_numbers
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import QueryParameters
 from storage.postgres.catalog import tags
 from storage.postgres.catalog.tags import Tag
@@ -60,7 +60,7 @@ class Tags(Controller):
         guards=[Reads(Scope.MODELS_READ)],
         operation_class=queried(numbering("a tag")),
         opt={CACHE_SECONDS: PEOPLE_SECONDS},
-        responses=can_answer(401, 403, 422) | UNCHANGED,
+        responses=can_return(401, 403, 422) | UNCHANGED,
         summary="Tags",
     )
     async def tag_page(self, request: Request[Any, Any, Any], stores: AppStores) -> Response[TagPage]:
@@ -84,12 +84,12 @@ class Tags(Controller):
         ]
         metadata = numbers(total, page, limit, f"{API}/tags", query, where)
         page_of_tags, dependencies = TagPage(items=items, metadata=metadata), Dependencies(all_of=Every.EDITS)
-        return answer(request, page_of_tags, ignored=query.ignored, dependencies=dependencies)
+        return respond(request, page_of_tags, ignored=query.ignored, dependencies=dependencies)
 
     @get(
         "/enums",
         guards=[Reads(Scope.MODELS_READ)],
-        responses=can_answer(401, 403) | UNCHANGED,
+        responses=can_return(401, 403) | UNCHANGED,
         summary="Closed lists of words",
     )
     async def enums(self, request: Request[Any, Any, Any]) -> Response[Enums]:
@@ -102,4 +102,4 @@ class Tags(Controller):
             base_model=families,
             base_model_type=[kind.value for kind in BaseModelType],
         )
-        return answer(request, words)
+        return respond(request, words)

@@ -26,7 +26,7 @@ from platform_api.catalog.uploads.incoming_files import go_on, keep_whole, read_
 from platform_api.catalog.uploads.tus_upload import UploadsInProgress
 from platform_api.http.links import API
 from platform_api.http.multipart import declared_length
-from platform_api.http.problems import UnsupportedMediaType, can_answer
+from platform_api.http.problems import UnsupportedMediaType, can_return
 from platform_api.http.request_body import Body
 from storage.blobs.hashing import ModelHasher
 from storage.blobs.parts import PartialUpload, PartialUploads
@@ -100,7 +100,7 @@ class ModelFiles(Controller):
         operation_class=FileOperation,
         request_max_body_size=None,
         status_code=201,
-        responses=can_answer(401, 403, 404, 408, 409, 410, 413, 415, 422, 429),
+        responses=can_return(401, 403, 404, 408, 409, 410, 413, 415, 422, 429),
         summary="Upload a file in one piece",
     )
     async def upload(
@@ -151,7 +151,7 @@ class ModelFiles(Controller):
                 new = await keep_whole(stores, part, hasher, wanted, viewer)
                 file, is_new = await stores.database.run(lambda: script(new))
             except (UploadRefused, FileExists, Gone, NotAllowed, NotFound, QuotaExceeded, FreeSpaceLow):
-                # A server that answers and closes while the client still sends is a broken connection to it, not a
+                # A server that responds and closes while the client still sends is a broken connection to it, not a
                 # reason.
                 await body.drain()
                 raise

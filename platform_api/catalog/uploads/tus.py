@@ -148,7 +148,7 @@ def read_checksum(headers: Mapping[str, str]) -> Checksum | None:
 
 
 def upload_headers(upload: ModelUpload) -> dict[str, str]:
-    """What an answer says of an upload."""
+    """Headers of a response about an upload."""
     return {
         "Upload-Offset": str(upload.received),
         "Upload-Length": str(upload.length),
@@ -158,7 +158,7 @@ def upload_headers(upload: ModelUpload) -> dict[str, str]:
 
 
 def capabilities(max_size: int) -> dict[str, str]:
-    """What OPTIONS answers."""
+    """Headers of the response to OPTIONS."""
     return {
         "Tus-Version": VERSION,
         "Tus-Extension": EXTENSIONS,
@@ -168,7 +168,7 @@ def capabilities(max_size: int) -> dict[str, str]:
 
 
 def name_version(root: str) -> Callable[[Message, Scope], Any]:
-    """A hook that has every answer below `root` say which version of tus it speaks, errors too."""
+    """A hook that has every response below `root` say which version of tus it speaks, errors too."""
     line = (b"tus-resumable", VERSION.encode())
 
     async def say(message: Message, scope: Scope) -> None:

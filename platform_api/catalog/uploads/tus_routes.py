@@ -24,7 +24,7 @@ from platform_api.catalog.uploads.incoming_files import read_wanted
 from platform_api.catalog.uploads.model_files import UploadedFile, uploaded_file
 from platform_api.catalog.uploads.tus_upload import UploadsInProgress
 from platform_api.http.links import API
-from platform_api.http.problems import BodyTooLarge, can_answer
+from platform_api.http.problems import BodyTooLarge, can_return
 from storage.errors import InvalidRequest
 from storage.postgres.catalog import uploads
 from storage.postgres.connection import Script
@@ -97,8 +97,8 @@ def _nothing(description: str) -> ResponseSpec:
     return ResponseSpec(None, description=description)
 
 
-_SENDING = can_answer(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460)
-"""What bytes of an upload can be answered with, whichever method brings them."""
+_SENDING = can_return(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460)
+"""The refusals of bytes of an upload, whichever method brings them."""
 
 
 class Uploads(Controller):
@@ -165,7 +165,7 @@ class Uploads(Controller):
         guards=[_WRITES],
         operation_class=_speaking(optional=("Tus-Resumable",)),
         status_code=200,
-        responses=can_answer(401, 403, 404, 410, 412),
+        responses=can_return(401, 403, 404, 410, 412),
         summary="How far an upload is",
     )
     async def show(
@@ -211,7 +211,7 @@ class Uploads(Controller):
         "/{upload_id:uuid}",
         guards=[_WRITES],
         operation_class=_speaking("Tus-Resumable"),
-        responses=can_answer(401, 403, 404, 410, 412, 423),
+        responses=can_return(401, 403, 404, 410, 412, 423),
         summary="Give an upload up",
     )
     async def remove(
@@ -234,7 +234,7 @@ class Uploads(Controller):
         request_max_body_size=None,
         status_code=204,
         responses={
-            204: _nothing("As the method that it stands for answers"),
+            204: _nothing("As the method that it stands for responds"),
             **_SENDING,
         },
         summary="PATCH or DELETE by POST",

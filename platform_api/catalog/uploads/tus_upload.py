@@ -114,7 +114,7 @@ async def append(
     """
     run, viewer = in_progress.stores.database.run, viewer_of(caller.account)
     upload = await run(uploads.get(upload_id, viewer))
-    # A repeat of the last bytes, whose answer was lost: it is answered as they were.
+    # A repeat of the last bytes, whose response was lost: it gets the same response.
     if upload.file_id is not None:
         _awaited(request, upload, offset)
         return upload

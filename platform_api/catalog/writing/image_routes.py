@@ -23,7 +23,7 @@ from platform_api.http import multipart
 from platform_api.http.idempotency import IdempotencyKey, checked_key, created_once
 from platform_api.http.json_bodies import read_strictly, strictly
 from platform_api.http.links import Addresses, addresses
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from platform_api.http.query_parameters import QueryParameters, described
 from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.blobs.store import Blob
@@ -72,7 +72,7 @@ class ImageWriteRoutes(Controller):
 
     @post(
         "/",
-        responses=can_answer(401, 403, 404, 408, 409, 410, 413, 415, 422, 429),
+        responses=can_return(401, 403, 404, 408, 409, 410, 413, 415, 422, 429),
         operation_class=ImageUploadOperation,
         request_max_body_size=None,
         summary="Upload an image of a version",
@@ -132,7 +132,7 @@ class ImageWriteRoutes(Controller):
     @patch(
         "/{image_id:int}",
         before_request=strictly(ImageChanges),
-        responses=can_answer(401, 403, 404, 410, 413, 422),
+        responses=can_return(401, 403, 404, 410, 413, 422),
         summary="Change what is said of an image",
     )
     async def change_image(
@@ -158,11 +158,11 @@ class ImageWriteRoutes(Controller):
 
         return await stores.database.run(script)
 
-    @delete("/{image_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete an image")
+    @delete("/{image_id:int}", responses=can_return(401, 403, 404, 410), summary="Delete an image")
     async def remove_image(
         self, stores: AppStores, viewer: RequestViewer, version_id: FromPath[int], image_id: FromPath[int]
     ) -> None:
-        """Its address answers 410 from then on."""
+        """Its address returns 410 from then on."""
 
         def script() -> Script[None]:
             yield from held_version(version_id, viewer)

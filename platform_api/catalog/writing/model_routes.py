@@ -28,7 +28,7 @@ from platform_api.catalog.writing.write_models import ModelChanges, NewModel, Ne
 from platform_api.http.idempotency import IdempotencyKey, created_once
 from platform_api.http.json_bodies import strictly
 from platform_api.http.links import API, Addresses, addresses
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.errors import InvalidRequest, WrongState
 from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Script
@@ -61,7 +61,7 @@ class ModelWriteRoutes(Controller):
     @post(
         "/",
         before_request=strictly(NewModel),
-        responses=can_answer(401, 403, 413, 422),
+        responses=can_return(401, 403, 413, 422),
         summary="Make a model",
     )
     async def create(
@@ -89,7 +89,7 @@ class ModelWriteRoutes(Controller):
     @patch(
         "/{model_id:int}",
         before_request=strictly(ModelChanges),
-        responses=can_answer(401, 403, 404, 409, 410, 413, 422),
+        responses=can_return(401, 403, 404, 409, 410, 413, 422),
         summary="Change a model",
     )
     async def change(
@@ -115,9 +115,9 @@ class ModelWriteRoutes(Controller):
 
         return await stores.database.run(script)
 
-    @delete("/{model_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete a model")
+    @delete("/{model_id:int}", responses=can_return(401, 403, 404, 410), summary="Delete a model")
     async def remove(self, stores: AppStores, viewer: RequestViewer, model_id: FromPath[int]) -> None:
-        """With its versions, files and images. Its address answers 410 from then on, and its number is not used again.
+        """With its versions, files and images. Its address returns 410 from then on, and its number is not used again.
 
         Jobs that trained its versions stay.
         """
@@ -133,7 +133,7 @@ class ModelWriteRoutes(Controller):
         before_request=strictly(Publication, optional=True),
         operation_class=PublishOperation,
         status_code=200,
-        responses=can_answer(401, 403, 404, 409, 410, 413, 422),
+        responses=can_return(401, 403, 404, 409, 410, 413, 422),
         summary="Publish a model",
     )
     async def publish(
@@ -161,7 +161,7 @@ class ModelWriteRoutes(Controller):
     @post(
         "/{model_id:int}/unpublish",
         status_code=200,
-        responses=can_answer(401, 403, 404, 409, 410),
+        responses=can_return(401, 403, 404, 409, 410),
         summary="Unpublish a model",
     )
     async def unpublish(
@@ -180,7 +180,7 @@ class ModelWriteRoutes(Controller):
     @post(
         "/{model_id:int}/versions",
         before_request=strictly(NewVersion),
-        responses=can_answer(401, 403, 404, 410, 413, 422),
+        responses=can_return(401, 403, 404, 410, 413, 422),
         summary="Add a version to a model",
     )
     async def add_version(

@@ -24,7 +24,7 @@ from platform_api.catalog.writing.write_models import FileChanges, Publication, 
 from platform_api.http import downloads
 from platform_api.http.json_bodies import strictly
 from platform_api.http.links import addresses
-from platform_api.http.problems import can_answer
+from platform_api.http.problems import can_return
 from storage.errors import NotFound
 from storage.postgres.catalog import catalog, files, versions
 from storage.postgres.connection import Script
@@ -41,7 +41,7 @@ class VersionWriteRoutes(Controller):
     @patch(
         "/{version_id:int}",
         before_request=strictly(VersionChanges),
-        responses=can_answer(401, 403, 404, 410, 413, 422),
+        responses=can_return(401, 403, 404, 410, 413, 422),
         summary="Change a version",
     )
     async def change(
@@ -63,9 +63,9 @@ class VersionWriteRoutes(Controller):
 
         return await stores.database.run(script)
 
-    @delete("/{version_id:int}", responses=can_answer(401, 403, 404, 410), summary="Delete a version")
+    @delete("/{version_id:int}", responses=can_return(401, 403, 404, 410), summary="Delete a version")
     async def remove(self, stores: AppStores, viewer: RequestViewer, version_id: FromPath[int]) -> None:
-        """With its files and images. Its address answers 410 from then on, and its number is not used again."""
+        """With its files and images. Its address returns 410 from then on, and its number is not used again."""
 
         def script() -> Script[None]:
             model, version = yield from held_version(version_id, viewer)
@@ -78,7 +78,7 @@ class VersionWriteRoutes(Controller):
         before_request=strictly(Publication, optional=True),
         operation_class=PublishOperation,
         status_code=200,
-        responses=can_answer(401, 403, 404, 409, 410, 413, 422),
+        responses=can_return(401, 403, 404, 409, 410, 413, 422),
         summary="Publish a version",
     )
     async def publish(
@@ -105,7 +105,7 @@ class VersionWriteRoutes(Controller):
     @post(
         "/{version_id:int}/unpublish",
         status_code=200,
-        responses=can_answer(401, 403, 404, 409, 410),
+        responses=can_return(401, 403, 404, 409, 410),
         summary="Unpublish a version",
     )
     async def unpublish(
@@ -124,7 +124,7 @@ class VersionWriteRoutes(Controller):
     @patch(
         "/{version_id:int}/files/{path:path}",
         before_request=strictly(FileChanges),
-        responses=can_answer(401, 403, 404, 410, 413, 422),
+        responses=can_return(401, 403, 404, 410, 413, 422),
         summary="Change what is said of a file",
     )
     async def change_file(
@@ -150,7 +150,7 @@ class VersionWriteRoutes(Controller):
 
     @delete(
         "/{version_id:int}/files/{path:path}",
-        responses=can_answer(401, 403, 404, 409, 410),
+        responses=can_return(401, 403, 404, 409, 410),
         summary="Delete a file",
     )
     async def remove_file(

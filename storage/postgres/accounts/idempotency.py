@@ -1,4 +1,4 @@
-"""Idempotency-Keys of requests that make no job: the first answer is kept, and a repeat gets it again.
+"""Idempotency-Keys of requests that make no job: the first response is kept, and a repeat gets it again.
 
 A key belongs to its account, whatever it was used for: jobs keep theirs in the same table.
 """
@@ -19,8 +19,8 @@ def is_used(account_id: UUID, key: str | None) -> Query[bool]:
 
 
 def once(account_id: UUID, key: str | None, request_hash: str, make: Script[str]) -> Script[str]:
-    """The answer that `make` returns, or the one that it gave when the key was first used. Without a key: always a new
-    one.
+    """The response that `make` returns, or the one that was kept when the key was first used. Without a key:
+    always a new one.
 
     What is made and that it was made are committed together. Raises IdempotencyKeyReused when the key came with
     another request, and whatever `make` raises: then the key is free again.
@@ -37,6 +37,6 @@ def once(account_id: UUID, key: str | None, request_hash: str, make: Script[str]
                 f"Idempotency-Key '{key}' was used for a different request. Use a new key for a new request."
             )
         return str(first["response"])
-    answer = yield from make
-    yield from count(SQL["keep"], {**parameters, "response": answer})
-    return answer
+    response = yield from make
+    yield from count(SQL["keep"], {**parameters, "response": response})
+    return response

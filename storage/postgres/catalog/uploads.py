@@ -98,7 +98,7 @@ def attach(version_id: int, file: NewFile) -> Script[tuple[VersionFile, bool]]:
     version = yield from catalog.version_by_id(version_id)
     if model.gone_at is not None or version.gone_at is not None:
         raise Gone(f"Model version {version_id} was deleted meanwhile: {version.gone_reason or model.gone_reason}.")
-    # An upload that is finished twice, because its answer was lost, ends with the one file.
+    # An upload that is finished twice, because its response was lost, ends with the one file.
     present = yield from file_of_name(version_id, file.path)
     if present is not None:
         if present.sha256 != file.sha256:

@@ -1,11 +1,11 @@
 """Whether something that was read of the catalogue is still so, asked of Postgres itself.
 
-A message that empties a cache can come too late, or never: the message is lost, the store is unavailable, an old answer
-is stored after the message. So nothing here is sent. Whoever wants to give a kept answer asks Postgres first what has
-committed since the last question (`changes.since`: one statement, a fraction of a millisecond, one for all requests
-that wait at that moment) and returns it only if nothing that it rests on is among that. An answer that is kept too late
-is numbered by the moment at which its reading began, so it is not given either. While Postgres is unavailable nothing
-is.
+A message that empties a cache can come too late, or never: the message is lost, the store is unavailable, an old
+response is stored after the message. So nothing here is sent. Whoever wants to serve a cached response asks Postgres
+first what has committed since the last question (`changes.since`: one statement, a fraction of a millisecond, one for
+all requests that wait at that moment) and serves it only if nothing that it depends on is among that. A response that
+is cached too late is numbered by the moment at which its reading began, so it is not served either. While Postgres is
+unavailable nothing is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WAIT_SECONDS = 4.0
 
 
 class Every(IntEnum):
-    """What of every model an answer rests on, beside the models that it names."""
+    """What of every model a response depends on, beside the models that it names."""
 
     NOTHING = 0
     EDITS = 1
@@ -45,7 +45,7 @@ class Every(IntEnum):
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What an answer rests on: some models, wholly, and something of every model."""
+    """What a response depends on: some models, wholly, and something of every model."""
 
     models: frozenset[int] = frozenset()
     all_of: Every = Every.NOTHING
@@ -57,7 +57,7 @@ class CatalogueWatch:
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
         self._cursor: psycopg.AsyncCursor[DictRow] | None = None
-        # As good as no limit: one question answers everybody who waits.
+        # As good as no limit: one query is enough for everybody who waits.
         self._batches = Batches[None, None](self._look_once, maximum=100_000)
         self._snapshot: str | None = None
         self._asked_at = 0.0
@@ -86,7 +86,7 @@ class CatalogueWatch:
         return all(self._changed.get(model, 0) <= moment for model in dependencies.models)
 
     async def _look_once(self, waiting: list[None]) -> Sequence[None]:
-        # Taken before the question: the pause counts from the moment that the answer is certain to cover.
+        # Taken before the question: the pause counts from the moment that the response is certain to cover.
         began = time.monotonic()
         if began - self._asked_at > MAX_PAUSE_SECONDS:
             self._forget()
@@ -95,7 +95,7 @@ class CatalogueWatch:
                 found = await self._ask()
         except (psycopg.Error, TimeoutError) as error:
             await self._lose()
-            raise StoreUnavailable(f"Postgres does not answer ({type(error).__name__}). Try again soon.") from error
+            raise StoreUnavailable(f"Postgres does not respond ({type(error).__name__}). Try again soon.") from error
         self._asked_at = began
         self._snapshot = found.snapshot
         self._note(found)

@@ -54,7 +54,7 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
     job_id = uuid4()
     if idempotency_key is not None:
         # The key is tied to the job's id before the job is there; its reference is checked at the commit (deferred). A
-        # repeat is answered before the limits are asked: it makes nothing new.
+        # repeat is served before the limits are asked: it makes nothing new.
         earlier = yield from _earlier_job(new, idempotency_key, job_id)
         if earlier is not None:
             return earlier, False

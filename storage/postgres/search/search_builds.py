@@ -55,7 +55,7 @@ def swap(build_id: int) -> Script[Build]:
 
 
 def retire_live(kind: Kind, engine: str) -> Query[list[int]]:
-    """Nothing is read any more: searches of the kind answer that there is no index."""
+    """Nothing is read any more: searches of the kind respond that there is no index."""
     return column(SQL["retire_live"], {"kind": kind, "engine": engine}, int)
 
 

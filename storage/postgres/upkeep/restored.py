@@ -63,7 +63,7 @@ def reopen(*, jump: int = JUMP, hold_notifications: bool = False) -> Script[Reop
             yield from jobs.end_cancelling(job.id, job.attempt)
             cancelled += 1
         else:
-            # A new attempt, because Prefect would answer the key of the old one with the old flow run.
+            # A new attempt, because Prefect would return the old flow run for the key of the old one.
             yield from jobs.start_again(job)
             again += 1
     due = yield from one(SQL["due"], {}, DueDeliveries, "what is due")

@@ -1,5 +1,5 @@
 -- other_home --
--- The rows are of another time: lists and kept answers may not compare their transaction numbers with later ones.
+-- The rows are of another time: lists and cached responses may not compare their transaction numbers with later ones.
 -- What the schema's own migration step does with a database that has come from another cluster, it does here too.
 delete from catalogue_home returning epoch;
 

@@ -95,7 +95,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
     def works(self, secret: str, now: datetime) -> bool:
         """Whether `secret` belongs to this key, no maker of it is revoked, and it is neither revoked nor expired."""
-        # In constant time, so that answers do not tell how much of a guess was right.
+        # In constant time, so that responses do not reveal how much of a guess was right.
         matches = hmac.compare_digest(self.secret_hash, hash_secret(secret))
         revoked = self.maker_revoked or self.revoked_at is not None
         return matches and not revoked and (self.expires_at is None or self.expires_at > now)

@@ -91,7 +91,7 @@ def is_public_version(facts: Facts) -> bool:
 def _unseen(viewer: Viewer, facts: Facts) -> Denial | None:
     power = viewer.has_power_over(facts.owner_id)
     if facts.thing is not Thing.MODEL and facts.version_gone and not facts.gone:
-        # Only what was public is said to be gone: of anything else the answer must not tell that it was ever there.
+        # Only what was public is said to be gone: of anything else the response must not reveal that it was ever there.
         was_public = facts.version_was_published and facts.version_availability is not Availability.PRIVATE
         open_model = facts.status is Status.PUBLISHED and facts.availability is not Availability.PRIVATE
         return Denial.GONE if power or (was_public and open_model and facts.owner_active) else Denial.HIDDEN

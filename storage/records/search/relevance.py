@@ -1,4 +1,4 @@
-"""How well a document answers a search: one rule, so that every engine returns the same hits in the same order.
+"""How well a document matches a search: one rule, so that every engine returns the same hits in the same order.
 
 Each asked word counts by the best way in which a document has it. Fewer typing errors come before everything, then
 fewer beginnings, then fewer plurals, then better places (a name before a description). A whole name that is asked for
@@ -56,7 +56,7 @@ def word_score(match: Match, place: WordPlace) -> int:
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A document that was found. Scores compare hits of one answer, larger is better."""
+    """A document that was found. Scores compare hits of one response, larger is better."""
 
     id: int
     score: float

@@ -1,4 +1,4 @@
-"""What a search asks, what it answers, and what an engine keeps of a document: the same for every engine."""
+"""What a search asks, what it returns, and what an engine keeps of a document: the same for every engine."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Cable:
 
 @contextlib.contextmanager
 def cable_to(url: str, cut_after: int | None = None, connections: int | None = None) -> Iterator[Cable]:
-    """A cable to the server at `url`; each connection is cut after that many bytes of answers, and after so many
+    """A cable to the server at `url`; each connection is cut after that many bytes of responses, and after so many
     connections each new one is closed at once."""
     listener = socket.create_server(("127.0.0.1", 0))
     cable = Cable(int(url.rpartition(":")[2]), listener, cut_after, connections)

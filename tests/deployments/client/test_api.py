@@ -1,4 +1,4 @@
-"""Requests, answers and errors."""
+"""Requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.deployments.client.cable import cable_to
 from tests.deployments.line import Line
 
 
-def test_an_answer_is_a_typed_value(line: Line) -> None:
+def test_a_response_is_a_typed_value(line: Line) -> None:
     with open_api(load_settings()) as api:
         base = api.get("/api/v1/base-models/starter", Base)
 
@@ -51,7 +51,7 @@ def test_a_refusal_tells_each_field_and_a_fault_the_request(line: Line) -> None:
 
 
 def test_an_error_page_that_is_not_ours_is_told_by_its_status() -> None:
-    with pytest.raises(ApiRefusal, match="the API answered 502 Bad Gateway"):
+    with pytest.raises(ApiRefusal, match="the API returned 502 Bad Gateway"):
         raise_for_problem(httpx.Response(502, text="<html>"))
 
 

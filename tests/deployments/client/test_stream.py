@@ -38,13 +38,13 @@ def test_only_an_event_that_has_an_id_of_its_own_has_one() -> None:
     assert [event.id for event in read_events(a_stream(*lines))] == [None, 7, None, None]
 
 
-def test_an_answer_that_is_no_stream_is_a_broken_connection() -> None:
+def test_a_response_that_is_no_stream_is_a_broken_connection() -> None:
     with pytest.raises(httpx.TransportError, match="text/event-stream"):
         list(read_events(httpx.Response(200, html="<p>a proxy's page")))
 
 
 def a_stream(*lines: str) -> httpx.Response:
-    """An answer of these lines."""
+    """A response of these lines."""
     return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text="\n".join([*lines, ""]))
 
 

@@ -87,9 +87,11 @@ def test_status_shows_every_part_healthy(platform: Platform) -> None:
 
 
 def test_the_first_start_makes_an_owner_key_that_works_and_that_only_this_user_reads(platform: Platform) -> None:
-    answer = httpx.get(f"{platform.api_url}/api/v1/training-jobs", headers={"Authorization": f"Bearer {platform.key}"})
+    response = httpx.get(
+        f"{platform.api_url}/api/v1/training-jobs", headers={"Authorization": f"Bearer {platform.key}"}
+    )
 
-    assert answer.status_code == 200, answer.text
+    assert response.status_code == 200, response.text
     for file in (platform.settings.owner_key_file, platform.settings.signing_key_file):
         assert file.stat().st_mode & 0o777 == 0o600
 

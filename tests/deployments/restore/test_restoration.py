@@ -114,7 +114,7 @@ def fresh(old: Source, short_folder: Path) -> Iterator[Fresh]:
         yield Fresh(old, {"waiting": waiting, "running": running, "cancelling": cancelling}, last, done, stores, said)
 
 
-def test_kept_answers_are_kept_again_after_a_restore_into_a_new_cluster(fresh: Fresh) -> None:
+def test_cached_responses_are_kept_again_after_a_restore_into_a_new_cluster(fresh: Fresh) -> None:
     database = fresh.stores.database
     first = database.run(changes.since(None, 1000))
     second = database.run(changes.since(first.snapshot, 1000))
@@ -306,7 +306,7 @@ def test_a_restore_into_own_servers_that_died_is_repeated(
     assert not (own_servers.data_folder / MARK).exists()
 
 
-def test_a_search_engine_that_does_not_answer_is_found_before_anything_is_written(
+def test_a_search_engine_that_does_not_respond_is_found_before_anything_is_written(
     fresh: Fresh, own_servers: Settings
 ) -> None:
     own_servers.search.elasticsearch_url = SecretStr("http://127.0.0.1:1")

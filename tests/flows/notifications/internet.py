@@ -33,10 +33,10 @@ class Call:
 
 @dataclass
 class Receiver:
-    """A server that answers as `answer` says: a status, or a function that does as it likes with the request."""
+    """A server that responds as `response` says: a status, or a function that does as it likes with the request."""
 
     port: int
-    answer: int | Callable[[BaseHTTPRequestHandler], None] = 200
+    response: int | Callable[[BaseHTTPRequestHandler], None] = 200
     calls: list[Call] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -78,10 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with receiver.lock:
             receiver.calls.append(Call(self.path, {name.lower(): text for name, text in self.headers.items()}, body))
-        if callable(receiver.answer):
-            receiver.answer(self)
+        if callable(receiver.response):
+            receiver.response(self)
             return
-        self.send_response(receiver.answer)
+        self.send_response(receiver.response)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

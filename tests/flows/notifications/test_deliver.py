@@ -150,7 +150,7 @@ def test_a_sending_is_tried_by_the_schedule_then_given_up_and_can_be_sent_again(
     notifier.register(reader, Channel.WEBHOOK, HOOK)
     notifier.notify("to all")
     notifier.fan_out()
-    post = Post(TemporaryFailure("the receiver answered 500"))
+    post = Post(TemporaryFailure("the receiver returned 500"))
     for seconds in RETRY_SECONDS:
         deliver(notifier.stores, both(post))
         [row] = notifier.rows("select extract(epoch from next_attempt_at - now())::float8 as pause from sendings")
@@ -159,12 +159,12 @@ def test_a_sending_is_tried_by_the_schedule_then_given_up_and_can_be_sent_again(
     assert notifier.states() == ["waiting"]
     with caplog.at_level(logging.ERROR):
         deliver(notifier.stores, both(post))
-    assert "given up: the receiver answered 500" in caplog.text
+    assert "given up: the receiver returned 500" in caplog.text
     assert notifier.states() == ["dead"]
     assert {message.id for message in post.messages} == {post.messages[0].id}
     assert len(post.messages) == MAX_ATTEMPTS
     [letter] = notifier.stores.database.run(sendings.dead(reader=reader))
-    assert (letter.id, letter.last_error) == (post.messages[0].id, "the receiver answered 500")
+    assert (letter.id, letter.last_error) == (post.messages[0].id, "the receiver returned 500")
     notifier.stores.database.run(sendings.replay(letter.id, reader))
     post.outcome = Sent()
     deliver(notifier.stores, both(post))
@@ -177,10 +177,10 @@ def test_an_address_that_ends_is_used_no_more_and_what_waits_for_it_is_suppresse
     notifier.register(reader, Channel.WEBHOOK, HOOK)
     notifier.notify("first")
     notifier.fan_out()
-    deliver(notifier.stores, both(Post(PermanentFailure("the receiver answered 410 Gone"))))
+    deliver(notifier.stores, both(Post(PermanentFailure("the receiver returned 410 Gone"))))
     assert notifier.states() == ["dead"]
     [found] = notifier.stores.database.run(endpoints.of_reader(reader))
-    assert (found.state, found.reason) == (EndpointState.SUSPENDED, "the receiver answered 410 Gone")
+    assert (found.state, found.reason) == (EndpointState.SUSPENDED, "the receiver returned 410 Gone")
     notifier.notify("second")
     notifier.fan_out()
     assert notifier.states() == ["dead"]
@@ -190,7 +190,7 @@ def test_a_receiver_that_asks_for_a_longer_pause_gets_it(notifier: Notifier) -> 
     notifier.register(notifier.reader("reader"), Channel.WEBHOOK, HOOK)
     notifier.notify("to all")
     notifier.fan_out()
-    deliver(notifier.stores, both(Post(TemporaryFailure("the receiver answered 429", 3600))))
+    deliver(notifier.stores, both(Post(TemporaryFailure("the receiver returned 429", 3600))))
     [row] = notifier.rows("select extract(epoch from next_attempt_at - now())::float8 as pause from sendings")
     assert 3590 < float(str(row["pause"])) <= 3600
 

@@ -57,7 +57,7 @@ def start(context: ForkServerContext, *arguments: object) -> ForkServerProcess:
 
 
 class Witness:
-    """Answers badly at times, and asks the database at each call whether its success is recorded already."""
+    """Responds badly at times, and asks the database at each call whether its success is recorded already."""
 
     def __init__(self, notifier: Notifier, seed: int) -> None:
         self.ids: defaultdict[str, list[str]] = defaultdict(list)
@@ -72,7 +72,7 @@ class Witness:
         self.ids[request.path].append(identity)
         time.sleep(self._chance.uniform(0, 0.05))
         mood = self._chance.random()
-        if mood < 0.1:  # taken, and the answer is lost
+        if mood < 0.1:  # taken, and the response is lost
             request.close_connection = True
         else:
             status = b"500 Oh no" if mood < 0.2 else b"204 Taken"
@@ -96,7 +96,7 @@ def deliveries_under_kills(
     waiting = "select count(*)::int as waiting from deliveries where state = 'waiting'"
     with receiving(folder, NAME) as (internet, receiver):
         witness = Witness(notifier, seed)
-        receiver.answer = witness
+        receiver.response = witness
         arguments = (settings, str(internet.authority), receiver.port)
         workers = [start(context, *arguments) for _ in range(2)]
         killed, deadline = 0, time.monotonic() + PATIENCE_SECONDS

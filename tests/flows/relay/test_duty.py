@@ -61,7 +61,7 @@ def working(relay: Relay) -> Iterator[None]:
 
 @contextmanager
 def silent_server() -> Iterator[str]:
-    """The URL of a server that takes connections and never answers."""
+    """The URL of a server that takes connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
 
@@ -119,7 +119,7 @@ def test_a_prefect_that_hangs_stops_no_duty_that_does_not_ask_it(stores: Stores)
             alone = {"effects", "listening", "silent-jobs", "scheduled-publishing", "alerts"}
             assert wait_until(lambda: all(reports(stores)[name].succeeded_at for name in alone))
         assert reports(stores)["pauses"].succeeded_at is None
-        assert reports(stores)["pauses"].failures == 0, "it still waits for its answer"
+        assert reports(stores)["pauses"].failures == 0, "it still waits for its response"
 
 
 class CountedRelay(Relay):
@@ -257,7 +257,7 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
         database.run(duties.succeeded("effects"))
         database.run(duties.succeeded("pauses"))
         assert database.run(alerts.of_the_relay()) == {}
-        # The answer is kept for a second.
+        # The response is kept for a second.
         assert wait_until(lambda: httpx.get(f"{door.url}/health").json()["parts"]["relay"]["failing"] == [])
         figures = httpx.get(f"{door.url}/metrics").text
         stamp = "darkroom_relay_last_success_timestamp_seconds"
@@ -278,14 +278,14 @@ def test_a_relay_that_starts_again_and_again_without_success_is_late(stores: Sto
     age = f"update relay_duties set started_at = started_at - {hour}, succeeded_at = succeeded_at - {hour}"
     for name in ("effects", "pauses"):
         database.run(duties.succeeded(name))
-    database.run(duties.failed("effects", "prefect_away: no answer"))
+    database.run(duties.failed("effects", "prefect_away: no response"))
     database.run(Query(age, {}, len))
     database.run(duties.begin({"effects": 2.0, "pauses": 2.0}))  # after an hour in which no relay ran
     assert not any(report.is_failing or report.failures for report in reports(stores).values())
     for _ in range(3):
         database.run(Query(age, {}, len))
         database.run(duties.succeeded("pauses"))
-        database.run(duties.failed("effects", "prefect_away: no answer"))
+        database.run(duties.failed("effects", "prefect_away: no response"))
         database.run(duties.begin({"effects": 2.0, "pauses": 2.0}))
     assert {name: report.is_failing for name, report in reports(stores).items()} == {"effects": True, "pauses": False}
     assert reports(stores)["effects"].failures == 3

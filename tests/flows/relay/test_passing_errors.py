@@ -24,7 +24,7 @@ from tests.storage.makers import a_job
 
 
 @contextmanager
-def answering(status: int) -> Generator[str]:
+def responding(status: int) -> Generator[str]:
     """The address of a server that refuses whatever it is asked, as Prefect does with a wrong secret."""
 
     class Refusing(BaseHTTPRequestHandler):
@@ -61,7 +61,7 @@ def impatient(settings: Settings) -> Iterator[Stores]:
 def test_a_prefect_that_lets_nobody_in_loses_no_event(stores: Stores, prefect: SyncPrefectClient, status: int) -> None:
     deploy(prefect)
     job = a_job(stores.database)
-    with answering(status) as address, SyncPrefectClient(api=address) as refused:
+    with responding(status) as address, SyncPrefectClient(api=address) as refused:
         locked_out = Effects(stores, Orchestrator(refused))
         for _ in range(MAX_FAILURES + 1):
             with pytest.raises(PrefectUnavailable, match=str(status)):

@@ -35,7 +35,7 @@ BROKEN_START = "/create_flow_run"
 
 @contextmanager
 def refusing(prefect: SyncPrefectClient, words: str) -> Generator[SyncPrefectClient]:
-    """A client of Prefect's server that answers 500 to whatever has these words in its path or body."""
+    """A client of Prefect's server that returns 500 to whatever has these words in its path or body."""
     server_url = str(prefect.api_url).removesuffix("/").removesuffix("/api")
 
     class Forwarding(BaseHTTPRequestHandler):
@@ -46,8 +46,10 @@ def refusing(prefect: SyncPrefectClient, words: str) -> Generator[SyncPrefectCli
             else:
                 kept = {"content-type": self.headers.get("Content-Type", "application/json")}
                 kept |= {name: value for name, value in self.headers.items() if name.lower().startswith("prefect")}
-                answer = httpx.request(self.command, f"{server_url}{self.path}", content=body, headers=kept, timeout=60)
-                status, content = answer.status_code, answer.content
+                response = httpx.request(
+                    self.command, f"{server_url}{self.path}", content=body, headers=kept, timeout=60
+                )
+                status, content = response.status_code, response.content
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -116,7 +118,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
             assert started(stores, another.id)
     [aside] = stores.database.run(outbox.dead_events())
     assert (aside.id, aside.failures) == (poison, MAX_FAILURES)
-    assert aside.last_error == "prefect_away: Prefect answers 500."
+    assert aside.last_error == "prefect_away: Prefect returns 500."
 
 
 def test_while_prefect_refuses_all_that_it_is_asked_for_no_failure_counts(
@@ -148,7 +150,7 @@ class Slow(Orchestrator):
         self.asked += 1
         assert self.asked < 20, "one turn never ends"
         wait_is_over(self.stores)
-        raise PrefectUnavailable("Prefect does not answer (ReadTimeout).")
+        raise PrefectUnavailable("Prefect does not respond (ReadTimeout).")
 
 
 def test_an_outage_in_which_each_try_outlasts_its_claim_counts_as_no_failure(

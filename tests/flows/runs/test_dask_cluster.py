@@ -43,13 +43,13 @@ def listening() -> list[int]:
 def reads_nothing(port: int) -> bool:
     """Whether nothing of a scheduler or worker is told to somebody who asks over HTTP."""
     try:
-        answers = [
+        responses = [
             httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2)
             for path in ("/json/counts.json", "/info/main/workers.html", "/metrics")
         ]
     except httpx.HTTPError:
         return True
-    return all(answer.status_code == 404 for answer in answers)
+    return all(response.status_code == 404 for response in responses)
 
 
 def test_an_address_without_tls_is_refused_with_what_to_do() -> None:

@@ -31,7 +31,7 @@ SCENES = ("on the beach", "in the snow", "at night")
 
 
 class ColourJudge:
-    """A judge whose answers are plain to see: the embedding is the mean colour, the scene is the brightest channel."""
+    """A judge whose verdicts are plain to see: the embedding is the mean colour, the scene is the brightest channel."""
 
     scenes: Sequence[str] = SCENES
 

@@ -31,7 +31,7 @@ ID = "the-id-of-this-test"
 
 
 @pytest.mark.usefixtures("environment")
-def test_one_id_goes_from_the_answer_to_the_tracking_run(
+def test_one_id_goes_from_the_response_to_the_tracking_run(
     stores: Stores, settings: Settings, tiny_model: Path, prefect: SyncPrefectClient, json_log: io.StringIO
 ) -> None:
     prefect.create_deployment(
@@ -46,12 +46,12 @@ def test_one_id_goes_from_the_answer_to_the_tracking_run(
     for image in stores.database.run(data_sets.images(data_set)):
         stores.blobs.delete(image.sha256)  # the flow ends where it reads them, when its tracking run is there
     with listening(settings) as url:
-        answer = httpx.post(
+        response = httpx.post(
             f"{url}/api/v1/training-jobs",
             headers={"Authorization": f"Bearer {key.text}", "X-Request-Id": ID},
             json={"dataSetId": str(data_set), "classWord": "mug", "baseModel": "tiny"},
         )
-    assert (answer.status_code, answer.headers["x-request-id"]) == (202, ID)
+    assert (response.status_code, response.headers["x-request-id"]) == (202, ID)
 
     [job] = stores.database.run(jobs.alive())
     assert job.request_id == ID

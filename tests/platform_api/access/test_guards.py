@@ -194,18 +194,18 @@ def test_every_route_times_every_scope(shared_door: Door):
     clients = {scope: shared_door.client(shared_door.new_key(scope)) for scope in Scope}
     for ((method, path), needed), (scope, client) in itertools.product(TABLE.items(), clients.items()):
         if needed is not None:
-            with client.stream(method, filled(path)) as answer:  # one of the event streams never ends
-                assert (answer.status_code == 403) == (scope is not needed), (method, path, scope)
+            with client.stream(method, filled(path)) as response:  # one of the event streams never ends
+                assert (response.status_code == 403) == (scope is not needed), (method, path, scope)
 
 
 def test_every_scoped_route_refuses_without_a_key(shared_door: Door):
     stranger = shared_door.client("")
     for (method, path), needed in TABLE.items():
         refused = needed is not None and (method, path) not in PUBLIC + COMMENTS
-        answer = stranger.request(method, filled(path))
-        assert (answer.status_code == 401) == refused, (method, path)
+        response = stranger.request(method, filled(path))
+        assert (response.status_code == 401) == refused, (method, path)
         if refused:
-            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 def test_a_key_that_does_not_work_is_never_anybody(shared_door: Door):
@@ -219,9 +219,9 @@ def test_a_banned_accounts_key_is_refused_with_the_reason(door: Door):
     ban = "update accounts set status = 'banned', ban_reason = 'sold spam' where name = 'spammer'"
     door.database.run(Query(ban, {}, len))
     for path in ("/api/v1/models", "/api/v1/me"):
-        answer = door.client(key).get(path)
-        assert (answer.status_code, answer.json()["code"]) == (403, "account_banned")
-        assert "sold spam" in answer.json()["detail"]
+        response = door.client(key).get(path)
+        assert (response.status_code, response.json()["code"]) == (403, "account_banned")
+        assert "sold spam" in response.json()["detail"]
 
 
 def filled(path: str) -> str:
@@ -272,9 +272,9 @@ def test_open_routes_say_why(tmp_path: Path):
     ],
 )
 def test_what_is_no_key_is_refused(shared_door: Door, header: str):
-    answer = httpx.get(f"{shared_door.url}/api/v1/me", headers={b"Authorization": header.encode("latin-1")})
-    assert answer.status_code == 401
-    assert answer.json()["code"] == "unauthenticated"
+    response = httpx.get(f"{shared_door.url}/api/v1/me", headers={b"Authorization": header.encode("latin-1")})
+    assert response.status_code == 401
+    assert response.json()["code"] == "unauthenticated"
 
 
 def test_the_right_id_with_another_secret_is_refused(shared_door: Door):

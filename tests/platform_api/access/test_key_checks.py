@@ -24,7 +24,7 @@ def test_revoking_a_key_revokes_what_it_made_and_what_that_made(shared_door: Doo
     assert works(shared_door, neighbour)
 
 
-def test_a_key_that_revokes_itself_is_answered_and_then_dead_with_its_children(shared_door: Door) -> None:
+def test_a_key_that_revokes_itself_succeeds_and_is_then_dead_with_its_children(shared_door: Door) -> None:
     key = shared_door.new_key(*ALL, account="self-revoking")
     client, child = shared_door.client(key), make(shared_door.client(key))
     assert client.delete(f"{KEYS}/{id_of(key)}").status_code == 204

@@ -45,7 +45,7 @@ class Stage:
         return {"anonymous": self.door.client(""), **keyed}
 
     def statuses(self, path: str) -> dict[str, int]:
-        """What everybody is answered there."""
+        """The response that everybody gets there."""
         return {who: client.get(path).status_code for who, client in self.clients().items()}
 
 
@@ -197,7 +197,7 @@ def test_what_a_banned_account_showed_with_anothers_model_goes_with_it(stage: St
     anybody, path = stage.door.client(""), f"/api/v1/models/{stage.model.id}"
     [shown] = anybody.get(path).json()["modelVersions"][0]["images"]
     stage.run("update accounts set status = 'banned', ban_reason = 'spam' where name = 'helper'")
-    assert anybody.get(path).json()["modelVersions"][0]["images"] == [], "also where an answer was kept"
+    assert anybody.get(path).json()["modelVersions"][0]["images"] == [], "also where a response was kept"
     assert httpx.get(shown["url"]).status_code == 404
     assert stage.image not in [
         item["id"] for item in anybody.get(f"/api/v1/images?imageId={stage.image}").json()["items"]

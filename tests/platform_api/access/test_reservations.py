@@ -51,14 +51,14 @@ def storage_of(client: httpx.Client) -> dict[str, Any]:
 
 
 def begin(sender: Sender, length: int, name: str) -> httpx.Response:
-    """The answer to a new upload."""
+    """The response to a new upload."""
     headers = {**TUS, "Upload-Length": str(length), "Upload-Metadata": sender.metadata(name)}
     return sender.http.post(UPLOADS, headers=headers)
 
 
-def assert_full(answer: httpx.Response) -> str:
+def assert_full(response: httpx.Response) -> str:
     """The refusal of an account that may hold no more; returns its words."""
-    problem = assert_problem(answer, 403)
+    problem = assert_problem(response, 403)
     assert problem["code"] == "quota_exceeded"
     return str(problem["detail"])
 
@@ -66,11 +66,11 @@ def assert_full(answer: httpx.Response) -> str:
 def test_sixty_four_uploads_begun_at_once_stay_within_each_limit(sender: Sender) -> None:
     for length, admitted, said in ((500_000, 4, "are on their way already"), (1, 5, "5 unfinished uploads")):
         with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda n, size=length: begin(sender, size, f"{n}.safetensors"), range(64)))
-        made = [answer.headers["location"] for answer in answers if answer.status_code == 201]
-        refused = [answer for answer in answers if answer.status_code != 201]
+            responses = list(pool.map(lambda n, size=length: begin(sender, size, f"{n}.safetensors"), range(64)))
+        made = [response.headers["location"] for response in responses if response.status_code == 201]
+        refused = [response for response in responses if response.status_code != 201]
         assert len(made) == admitted
-        assert all(said in assert_full(answer) for answer in refused)
+        assert all(said in assert_full(response) for response in refused)
         assert storage_of(sender.http)["unfinishedBytes"] == admitted * length
         assert storage_of(sender.http)["unfinishedUploads"] == admitted
         for path in made:
@@ -83,17 +83,17 @@ def test_sixty_four_data_sets_sent_at_once_stay_within_the_quota(door: Door, sen
 
     def send(_: int) -> httpx.Response:
         while True:  # no more than four at once of one account
-            answer = sender.http.post(DATA_SETS, files=form(*files))
-            if answer.status_code != 429:
-                return answer
+            response = sender.http.post(DATA_SETS, files=form(*files))
+            if response.status_code != 429:
+                return response
             time.sleep(0.05)
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(send, range(64)))
-    made = [answer.json() for answer in answers if answer.status_code == 201]
+        responses = list(pool.map(send, range(64)))
+    made = [response.json() for response in responses if response.status_code == 201]
     held = storage_of(sender.http)["usedBytes"]
     assert held <= SMALL.account_bytes
-    assert {answer.status_code for answer in answers} == {201, 403}
+    assert {response.status_code for response in responses} == {201, 403}
     assert held == sum(image["size"] for data_set in made for image in data_set["images"])
     # Three may be on their way at once, and five fit; how many of those come in time is left to chance.
     assert 3 <= len(made) <= 5
@@ -126,10 +126,10 @@ def test_uploading_and_deleting_again_and_again_stays_within_the_quota_until_the
     assert sender.http.delete(f"/api/v1/model-versions/{sender.version_id}").status_code == 204
     assert storage_of(sender.http)["releasedBytes"] == len(content)
     sent, files = 0, [(f"{n}.png", photo(n, (320, 320))) for n in range(2)]
-    while (answer := sender.http.post(DATA_SETS, files=form(*files))).is_success:
+    while (response := sender.http.post(DATA_SETS, files=form(*files))).is_success:
         sent += 1
-        assert sender.http.delete(f"{DATA_SETS}/{answer.json()['id']}").status_code == 204
-    assert "not yet from the disk" in assert_full(answer)
+        assert sender.http.delete(f"{DATA_SETS}/{response.json()['id']}").status_code == 204
+    assert "not yet from the disk" in assert_full(response)
     shown = storage_of(sender.http)
     assert 0 < sent < 10
     assert (shown["usedBytes"], len(content) < shown["releasedBytes"] <= SMALL.account_bytes) == (0, True)
@@ -168,12 +168,12 @@ def test_an_image_and_photos_are_counted_as_what_is_kept_of_them(sender: Sender)
     images = f"/api/v1/model-versions/{sender.version_id}/images"
     small = photo(1, (900, 900), "JPEG", quality=1)  # kept as PNG
     kept, sent = 0, 0
-    while (answer := sender.http.post(images, content=small, headers={"Content-Type": "image/jpeg"})).is_success:
+    while (response := sender.http.post(images, content=small, headers={"Content-Type": "image/jpeg"})).is_success:
         sent += 1
         kept = storage_of(sender.http)["usedBytes"]
     assert 0 < sent < 100
     assert len(small) * sent < kept <= SMALL.account_bytes
-    assert "do not fit" in assert_full(answer)
+    assert "do not fit" in assert_full(response)
     assert len(sender.door.blobs) >= 1
     assert storage_of(sender.http)["unfinishedBytes"] == 0
 
@@ -316,10 +316,10 @@ def test_under_the_floor_nothing_new_is_taken_and_everything_else_works(database
                 here.put(weights(4), "c.safetensors"),
                 here.send(path, half, content[half:]),
             ]
-            for answer in refusals:
-                problem = assert_problem(answer, 507)
+            for response in refusals:
+                problem = assert_problem(response, 507)
                 assert (problem["code"], "must stay free" in str(problem["detail"])) == ("free_space_low", True)
-                assert str(tmp_path) not in answer.text
+                assert str(tmp_path) not in response.text
             assert here.offset(path) == half  # it goes on when there is room
             assert client.get(f"{DATA_SETS}/{data_set['id']}").status_code == 200
             assert client.patch(f"/api/v1/models/{sender.model_id}", json={"description": "x"}).status_code == 200

@@ -26,10 +26,10 @@ KEYS = "/api/v1/keys"
 
 def test_a_key_is_shown_once_allows_what_it_says_and_stops_when_revoked(shared_door: Door) -> None:
     owner = shared_door.client()
-    answer = owner.post(KEYS, json={"name": "laptop", "scopes": ["models:read", "models:read"]})
-    made = answer.json()
+    response = owner.post(KEYS, json={"name": "laptop", "scopes": ["models:read", "models:read"]})
+    made = response.json()
     secret = made["key"].rsplit("_", 1)[1]
-    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    assert (response.status_code, response.headers["cache-control"]) == (201, "no-store")
     assert (made["scopes"], made["expiresAt"], made["revokedAt"]) == (["models:read"], None, None)
     client = shared_door.client(made["key"])
     assert client.get("/api/v1/me").json()["scopes"] == ["models:read"]
@@ -76,8 +76,8 @@ def test_a_key_gives_no_scope_that_it_lacks_and_no_longer_life(shared_door: Door
     ],
 )
 def test_each_wrong_field_is_named(shared_door: Door, changes: dict[str, object], field: str) -> None:
-    answer = shared_door.client().post(KEYS, json={"name": "x", "scopes": ["models:read"], **changes})
-    assert set(assert_problem(answer, 422)["errors"]) == {field}
+    response = shared_door.client().post(KEYS, json={"name": "x", "scopes": ["models:read"], **changes})
+    assert set(assert_problem(response, 422)["errors"]) == {field}
 
 
 def test_keys_of_others_are_neither_listed_nor_revoked(shared_door: Door) -> None:
@@ -106,9 +106,9 @@ def test_pages_of_keys_are_whole(shared_door: Door) -> None:
 
 def make(client: httpx.Client) -> str:
     """The text of a key that the client's key makes."""
-    answer = client.post(KEYS, json={"name": "child", "scopes": [scope.value for scope in ALL]})
-    assert answer.status_code == 201, answer.text
-    return answer.json()["key"]
+    response = client.post(KEYS, json={"name": "child", "scopes": [scope.value for scope in ALL]})
+    assert response.status_code == 201, response.text
+    return response.json()["key"]
 
 
 def id_of(key: str) -> str:
@@ -125,9 +125,9 @@ def test_no_key_is_made_by_one_that_is_revoked_meanwhile(shared_door: Door) -> N
     owner, parent = (shared_door.new_key(*ALL, account="quick") for _ in range(2))
 
     def fill(client: httpx.Client) -> list[str]:
-        answers = [client.post(KEYS, json={"name": "x", "scopes": ["models:read"]}) for _ in range(6)]
-        assert {answer.status_code for answer in answers} <= {201, 401}
-        return [answer.json()["key"] for answer in answers if answer.status_code == 201]
+        responses = [client.post(KEYS, json={"name": "x", "scopes": ["models:read"]}) for _ in range(6)]
+        assert {response.status_code for response in responses} <= {201, 401}
+        return [response.json()["key"] for response in responses if response.status_code == 201]
 
     with ThreadPoolExecutor(8) as pool:
         filling = pool.map(fill, [shared_door.client(parent) for _ in range(8)])
@@ -148,9 +148,9 @@ def test_an_account_has_a_hundred_working_keys_at_most_however_many_ask_at_once(
         shared_door.database.run(accounts.add_key(account, make_key(), "x", ALL))
     client, body = shared_door.client(key), {"name": "x", "scopes": ["models:read"]}
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: client.post(KEYS, json=body), range(64)))
-    made = [answer.json()["id"] for answer in answers if answer.status_code == 201]
-    refused = [answer for answer in answers if answer.status_code != 201]
+        responses = list(pool.map(lambda _: client.post(KEYS, json=body), range(64)))
+    made = [response.json()["id"] for response in responses if response.status_code == 201]
+    refused = [response for response in responses if response.status_code != 201]
     assert len(made) == 32
     problem = assert_problem(refused[0], 403)
     assert (problem["code"], "Revoke one first" in str(problem["detail"])) == ("quota_exceeded", True)

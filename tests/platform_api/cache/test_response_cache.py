@@ -1,4 +1,4 @@
-"""Kept answers: never older than the request, whatever is lost; one builds while others wait; absence is kept too."""
+"""Cached responses: never older than the request, whatever is lost; one builds, others wait; absence is cached too."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def counted(module_database_url: str, valkey_server: str, tmp_path_factory: pyte
 
 
 def outcomes(door: Door) -> dict[str, int]:
-    """How often answers were hit, missed, ... by the door's own figures."""
+    """How often responses were hit, missed, ... by the door's own figures."""
     found: dict[str, int] = {}
     for line in door.client("").get("/metrics").text.splitlines():
         if line.startswith("darkroom_cache_total{"):
@@ -54,7 +54,7 @@ def outcomes(door: Door) -> dict[str, int]:
 
 
 def hits_of(door: Door, path: str, key: str = "") -> int:
-    """How many kept answers a request was given: 1 or 0."""
+    """How many cached responses a request was given: 1 or 0."""
     before = outcomes(door)
     assert door.client(key).get(path).status_code in (200, 404)
     after = outcomes(door)
@@ -63,7 +63,7 @@ def hits_of(door: Door, path: str, key: str = "") -> int:
     )
 
 
-def test_an_answer_is_given_again_until_what_it_rests_on_changes(counted: Door) -> None:
+def test_a_response_is_served_again_until_what_it_depends_on_changes(counted: Door) -> None:
     first, version = put(counted, "kept", b"kept")
     second, _ = put(counted, "other", b"other")
     digest = catalog_hash(counted, version.id)
@@ -96,7 +96,7 @@ def catalog_hash(door: Door, version_id: int) -> str:
     return door.database.run(catalog.files(version_id))[0].sha256
 
 
-def test_a_kept_answer_is_the_built_one_and_knows_its_validator(counted: Door) -> None:
+def test_a_cached_response_is_the_built_one_and_knows_its_validator(counted: Door) -> None:
     model, _ = put(counted, "equal", b"equal")
     client = counted.client("")
     for path in (f"/api/v1/models/{model.id}?colour=red", "/api/v1/models?limit=3&colour=red", "/api/v1/tags"):
@@ -134,7 +134,7 @@ def test_a_hash_that_nobody_has_is_kept_as_absent_until_somebody_has_it(counted:
     assert counted.client("").get(path).json()["id"] == version.id
 
 
-def test_many_at_once_are_answered_by_one_that_builds(counted: Door) -> None:
+def test_many_at_once_are_served_by_one_that_builds(counted: Door) -> None:
     put(counted, "wanted by many", b"many")
     before = outcomes(counted)
     with httpx.Client(base_url=counted.url, timeout=60) as client, ThreadPoolExecutor(20) as pool:
@@ -155,7 +155,7 @@ def test_a_cache_that_is_off_keeps_nothing(counted: Door) -> None:
         assert "darkroom_cache_total{" not in client.get("/metrics").text
 
 
-def test_an_answer_whose_reading_began_earlier_is_refused(tmp_path: Path, counted: Door) -> None:
+def test_a_response_whose_reading_began_earlier_is_refused(tmp_path: Path, counted: Door) -> None:
     async def keep_two() -> tuple[ResponseCache, CachedResponse | None]:
         watch = CatalogueWatch(AsyncDatabase(counted.settings.postgres))
         memory = ResponseCache(Settings(data_folder=tmp_path), watch)
@@ -265,14 +265,14 @@ class Readers(RuleBasedStateMachine):
 
     @rule()
     def pause(self) -> None:
-        """Valkey takes connections and answers nothing."""
+        """Valkey takes connections and responds to nothing."""
         os.kill(self.valkey.pid, signal.SIGSTOP)
         self.paused = True
 
     @precondition(lambda self: self.paused)
     @rule()
     def go_on(self) -> None:
-        """It answers again, also what it was asked long ago."""
+        """It responds again, also to what it was asked long ago."""
         os.kill(self.valkey.pid, signal.SIGCONT)
         self.paused = False
 

@@ -92,13 +92,16 @@ def test_the_page_and_the_document_are_made_once_and_sent_compressed_or_not_at_a
     assert zipped.headers["content-encoding"] == "gzip"
     assert zipped.content == plain.content
     assert int(zipped.headers["content-length"]) < len(plain.content) / 5
-    for answer in (plain, zipped):
-        assert answer.headers["vary"] == "Accept-Encoding"
-        assert answer.headers["cache-control"] == "public, max-age=0, must-revalidate"
-        asked = {"If-None-Match": answer.headers["etag"], "Accept-Encoding": answer.request.headers["accept-encoding"]}
+    for response in (plain, zipped):
+        assert response.headers["vary"] == "Accept-Encoding"
+        assert response.headers["cache-control"] == "public, max-age=0, must-revalidate"
+        asked = {
+            "If-None-Match": response.headers["etag"],
+            "Accept-Encoding": response.request.headers["accept-encoding"],
+        }
         unchanged = client.get(path, headers=asked)
         assert (unchanged.status_code, unchanged.content) == (304, b"")
-        assert unchanged.headers["etag"] == answer.headers["etag"]
+        assert unchanged.headers["etag"] == response.headers["etag"]
     assert plain.headers["etag"] != zipped.headers["etag"], "one validator names one sequence of bytes"
     head = client.head(path, headers={"Accept-Encoding": "gzip"})
     assert head.headers["content-length"] == zipped.headers["content-length"]

@@ -71,15 +71,15 @@ def published(shared_door: Door) -> Published:
 
 
 def test_a_file_comes_whole_with_its_hash_as_etag(shared_door: Door, published: Published):
-    answer = shared_door.client().get(published.path)
-    assert answer.status_code == 200
-    assert hashlib.sha256(answer.content).hexdigest() == published.sha256
-    assert answer.headers["etag"] == f'"{published.sha256}"'
-    assert answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["content-length"] == str(len(CONTENT))
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert answer.headers["content-disposition"].startswith('attachment; filename="weights.safetensors"')
-    assert answer.headers["cache-control"] == "no-store"
+    response = shared_door.client().get(published.path)
+    assert response.status_code == 200
+    assert hashlib.sha256(response.content).hexdigest() == published.sha256
+    assert response.headers["etag"] == f'"{published.sha256}"'
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["content-length"] == str(len(CONTENT))
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"].startswith('attachment; filename="weights.safetensors"')
+    assert response.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -99,19 +99,19 @@ def test_a_file_comes_whole_with_its_hash_as_etag(shared_door: Door, published: 
     ],
 )
 def test_ranges(shared_door: Door, published: Published, header: str, status: int, first: int, last: int):
-    answer = shared_door.client().get(published.path, headers={"Range": header})
-    assert answer.status_code == status
-    assert answer.content == CONTENT[first : last + 1]
+    response = shared_door.client().get(published.path, headers={"Range": header})
+    assert response.status_code == status
+    assert response.content == CONTENT[first : last + 1]
     if status == 206:
-        assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(CONTENT)}"
+        assert response.headers["content-range"] == f"bytes {first}-{last}/{len(CONTENT)}"
 
 
 @pytest.mark.parametrize("header", ["bytes=768000-", "bytes=999999999-9999999999", "bytes=-0"])
 def test_a_range_behind_the_end_is_refused_with_the_size(shared_door: Door, published: Published, header: str):
-    answer = shared_door.client().get(published.path, headers={"Range": header})
-    assert answer.status_code == 416
-    assert answer.headers["content-range"] == f"bytes */{len(CONTENT)}"
-    assert answer.json()["code"] == "range_not_satisfiable"
+    response = shared_door.client().get(published.path, headers={"Range": header})
+    assert response.status_code == 416
+    assert response.headers["content-range"] == f"bytes */{len(CONTENT)}"
+    assert response.json()["code"] == "range_not_satisfiable"
 
 
 def test_a_download_goes_on_only_for_the_same_version(shared_door: Door, published: Published):
@@ -130,8 +130,8 @@ def test_head_says_what_get_would(shared_door: Door, published: Published):
 
 
 def test_a_copy_that_is_still_good_is_not_sent_again(shared_door: Door, published: Published):
-    answer = shared_door.client().get(published.path, headers={"If-None-Match": f'W/"x", "{published.sha256}"'})
-    assert (answer.status_code, answer.content) == (304, b"")
+    response = shared_door.client().get(published.path, headers={"If-None-Match": f'W/"x", "{published.sha256}"'})
+    assert (response.status_code, response.content) == (304, b"")
 
 
 def test_the_catalogue_shows_versions_files_and_hashes(shared_door: Door, published: Published):
@@ -155,8 +155,8 @@ def test_a_jobs_samples_have_addresses_with_and_without_a_key(shared_door: Door,
     assert shown.content == CONTENT
     assert shown.headers["content-disposition"] == "inline"
     for forged in (signed[:-1] + ("0" if signed[-1] != "0" else "1"), signed.replace("expires=", "expires=9")):
-        answer = shared_door.client("").get(forged)
-        assert (answer.status_code, answer.json()["code"]) == (403, "link_refused")
+        response = shared_door.client("").get(forged)
+        assert (response.status_code, response.json()["code"]) == (403, "link_refused")
 
 
 def test_another_owners_things_are_not_there(shared_door: Door, published: Published):
@@ -185,11 +185,11 @@ def test_another_owners_things_are_not_there(shared_door: Door, published: Publi
 
 def test_a_generation_is_a_job_of_its_own_kind(shared_door: Door, published: Published):
     client = shared_door.client()
-    answer = client.post(
+    response = client.post(
         "/api/v1/generations", json={"modelVersionId": published.version, "prompt": "a sks mug", "count": 2}
     )
-    assert answer.status_code == 202
-    job = answer.json()
+    assert response.status_code == 202
+    job = response.json()
     shown = client.get(job["links"]["self"]).json()
     assert (shown["kind"], shown["request"]["count"]) == ("generation", 2)
     assert client.get(f"/api/v1/training-jobs/{job['id']}").status_code == 404
@@ -203,8 +203,8 @@ def test_changed_bytes_never_arrive_whole(door: Door):
     with pytest.raises(httpx.RemoteProtocolError):
         client.get(published.path)
     blob.unlink()
-    answer = client.get(published.path)
-    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    response = client.get(published.path)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
 
 
 def test_spans_of_an_empty_file_cannot_be_had():

@@ -35,12 +35,12 @@ def test_ten_submissions_at_once_with_two_repeated_keys_are_eight_jobs(door: Doo
         return submit(client, data_set, key), time.monotonic() - began
 
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(timed, keys))
-    assert {answer.status_code for answer, _ in answers} == {202}
+        responses = list(pool.map(timed, keys))
+    assert {response.status_code for response, _ in responses} == {202}
     assert job_count(client) == 8
-    assert answers[0][0].content == answers[1][0].content
-    assert answers[2][0].content == answers[3][0].content
-    assert max(seconds for _, seconds in answers) < 10.0
+    assert responses[0][0].content == responses[1][0].content
+    assert responses[2][0].content == responses[3][0].content
+    assert max(seconds for _, seconds in responses) < 10.0
 
 
 def test_a_repeat_gets_the_same_bytes_also_after_the_job_went_on(door: Door):
@@ -57,10 +57,10 @@ def test_a_key_with_another_request_is_refused_by_name(shared_door: Door):
     client = shared_door.client()
     data_set = upload(client)["id"]
     submit(client, data_set, "reused")
-    answer = submit(client, data_set, "reused", steps=7)
-    assert answer.status_code == 422
-    assert answer.json()["code"] == "idempotency_key_reused"
-    assert "'reused'" in answer.json()["detail"]
+    response = submit(client, data_set, "reused", steps=7)
+    assert response.status_code == 422
+    assert response.json()["code"] == "idempotency_key_reused"
+    assert "'reused'" in response.json()["detail"]
 
 
 def test_another_callers_same_key_is_another_job(shared_door: Door):
@@ -74,8 +74,8 @@ def test_a_retry_with_a_key_is_one_job(door: Door):
     client = door.client()
     links = submit(client, upload(client)["id"]).json()["links"]
     client.post(links["cancel"])
-    answers = [client.post(links["retry"], headers={"Idempotency-Key": "r"}) for _ in range(2)]
-    assert answers[0].content == answers[1].content
+    responses = [client.post(links["retry"], headers={"Idempotency-Key": "r"}) for _ in range(2)]
+    assert responses[0].content == responses[1].content
     assert job_count(client) == 2
 
 

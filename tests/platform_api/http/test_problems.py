@@ -27,18 +27,18 @@ OF_COMMANDS = {
 TELLTALES = re.compile(r"Traceback|psycopg|msgspec|litestar|select |/home|/work|/tmp|\.py\b|Exception|storage\.", re.I)
 
 
-def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The answer is a whole problem that gives nothing away."""
-    body = answer.json()
-    assert answer.status_code == status == body["status"], answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
+def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The response is a whole problem that gives nothing away."""
+    body = response.json()
+    assert response.status_code == status == body["status"], response.text
+    assert response.headers["content-type"] == "application/problem+json"
     assert set(body) == {"type", "title", "status", "detail", "instance", "errors", "error", "code", "requestId"}
     assert body["error"] == body["detail"] != ""
-    assert body["requestId"] == answer.headers["x-request-id"]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
-    assert answer.headers["cache-control"] == "no-store"
-    assert not TELLTALES.search(answer.text), answer.text
+    assert body["requestId"] == response.headers["x-request-id"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    assert response.headers["cache-control"] == "no-store"
+    assert not TELLTALES.search(response.text), response.text
     return body
 
 
@@ -103,14 +103,14 @@ def test_each_wrong_field_is_named_with_its_reason(
     shared_door: Door, data_set: str, field: str, value: object, reason: str
 ):
     client = shared_door.client()
-    answer = client.post("/api/v1/training-jobs", json={"dataSetId": data_set, "classWord": "mug", field: value})
-    assert reason in assert_problem(answer, 422)["errors"][field]
+    response = client.post("/api/v1/training-jobs", json={"dataSetId": data_set, "classWord": "mug", field: value})
+    assert reason in assert_problem(response, 422)["errors"][field]
     assert client.get("/api/v1/training-jobs").json()["items"] == []
 
 
 def test_every_wrong_field_is_told_at_once(shared_door: Door):
-    answer = shared_door.client().post("/api/v1/training-jobs", json={"classWord": 5, "steps": -1, "zz": 1})
-    assert set(answer.json()["errors"]) == {"dataSetId", "classWord", "steps", "zz"}
+    response = shared_door.client().post("/api/v1/training-jobs", json={"classWord": 5, "steps": -1, "zz": 1})
+    assert set(response.json()["errors"]) == {"dataSetId", "classWord", "steps", "zz"}
 
 
 def test_the_callers_request_id_comes_back_when_it_is_plain(shared_door: Door):
@@ -127,7 +127,7 @@ def test_every_named_error_has_a_status_of_its_own_or_its_parents():
         errors.CancellationRequested,
         errors.JobCannotSucceed,
     }
-    for kind in filter(ours_to_answer, descendants(errors.DarkroomError)):
+    for kind in filter(ours_to_return, descendants(errors.DarkroomError)):
         expected = 500 if any(issubclass(kind, fault) for fault in ours) and kind is not errors.DiskFull else None
         status = problems.status_of(kind.__new__(kind))
         assert status == expected if expected else 400 <= status < 600 and status != 500, kind
@@ -140,7 +140,7 @@ def test_refusals_are_counted_by_reason(shared_door: Door):
     assert client.get("/health").json()["refusals"]["invalid_request"] == before + 1
 
 
-def ours_to_answer(kind: type[errors.DarkroomError]) -> bool:
+def ours_to_return(kind: type[errors.DarkroomError]) -> bool:
     """Whether an error can reach the API: those of the platform's own commands cannot."""
     return kind.__module__.startswith(("storage", "platform_api")) and kind not in OF_COMMANDS
 

@@ -47,14 +47,14 @@ def test_two_hundred_at_once_against_a_limit_of_twenty_admit_twenty(
         with ThreadPoolExecutor(20) as pool, httpx.Client(timeout=30) as client:
             addresses = [f"{url}/api/v1/tags" for url in (door.url, other)] * 100
             began = time.monotonic()
-            answers = list(pool.map(client.get, addresses))
+            responses = list(pool.map(client.get, addresses))
         back = int((time.monotonic() - began) / 3)  # one more in each three seconds that this took
-    statuses = Counter(answer.status_code for answer in answers)
+    statuses = Counter(response.status_code for response in responses)
     assert set(statuses) == {200, 429}
     assert 20 <= statuses[200] <= 20 + back
 
 
-def test_an_answer_says_where_one_stands_and_a_refusal_when_to_come_back(strict: Door) -> None:
+def test_a_response_says_where_one_stands_and_a_refusal_when_to_come_back(strict: Door) -> None:
     client = strict.client("")
     for left in (2, 1, 0):
         shown = client.get("/api/v1/models?query=mug")
@@ -105,10 +105,10 @@ def test_of_two_hundred_made_up_keys_at_once_five_are_looked_up(suspicious: Door
     monkeypatch.setattr(accounts, "authenticate", lambda key_id: asked.append(key_id) or authenticate(key_id))
     with ThreadPoolExecutor(20) as pool, httpx.Client(base_url=suspicious.url, timeout=30) as client:
         keys = [{"Authorization": f"Bearer {made_up(number)}"} for number in range(200)]
-        answers = list(pool.map(lambda key: client.get("/api/v1/me", headers=key), keys))
-    assert Counter(answer.status_code for answer in answers) == {401: 5, 429: 195}
+        responses = list(pool.map(lambda key: client.get("/api/v1/me", headers=key), keys))
+    assert Counter(response.status_code for response in responses) == {401: 5, 429: 195}
     assert len(asked) == 5
-    refused = next(answer for answer in answers if answer.status_code == 429)
+    refused = next(response for response in responses if response.status_code == 429)
     assert "keys that do not work came from this address" in str(assert_problem(refused, 429)["detail"])
     assert 0 < int(refused.headers["retry-after"]) <= 60
 
@@ -225,10 +225,10 @@ def test_while_valkey_is_unavailable_everybody_is_admitted_and_it_is_counted(
         httpx.Client(base_url=door.url, timeout=30) as client,
     ):
         assert client.get("/api/v1/tags").headers["x-ratelimit-limit"] == "10"
-        os.kill(process.pid, signal.SIGSTOP)  # it takes connections and answers nothing
+        os.kill(process.pid, signal.SIGSTOP)  # it takes connections and responds to nothing
         for _ in range(15):
-            answer = client.get("/api/v1/tags")
-            assert (answer.status_code, "x-ratelimit-limit" in answer.headers) == (200, False)
+            response = client.get("/api/v1/tags")
+            assert (response.status_code, "x-ratelimit-limit" in response.headers) == (200, False)
         assert open_failures(client) >= 15
         os.kill(process.pid, signal.SIGCONT)
         time.sleep(PROBE_SECONDS * 3)

@@ -1,4 +1,4 @@
-"""Every request leaves one line, with its id and without its query; every answer carries the id."""
+"""Every request leaves one line, with its id and without its query; every response carries the id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ID = "an-id.of_mine-1"
 
 
 def requests_in(log: io.StringIO, count: int, pattern: str = r"[A-Z]+ \S+ \d+$") -> list[dict[str, Any]]:
-    """The lines about requests, once there are so many: a line comes after the answer has left."""
+    """The lines about requests, once there are so many: a line comes after the response has left."""
     deadline = time.monotonic() + 10
     while True:
         lines = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -47,8 +47,8 @@ def test_a_request_leaves_one_line_with_its_route_and_without_its_query(
     ):
         asked.append((client.request(method, path), f"{method} {route}"))
     lines = requests_in(json_log, len(asked))
-    assert [line["message"] for line in lines] == [f"{what} {answer.status_code}" for answer, what in asked]
-    assert [line["request_id"] for line in lines] == [answer.headers["x-request-id"] for answer, _ in asked]
+    assert [line["message"] for line in lines] == [f"{what} {response.status_code}" for response, what in asked]
+    assert [line["request_id"] for line in lines] == [response.headers["x-request-id"] for response, _ in asked]
     assert lines[0]["account"] == str(shared_door.account_id)
     assert lines[1]["refused"] == "not_found"
     assert all(line["ms"] > 0 for line in lines)
@@ -56,27 +56,27 @@ def test_a_request_leaves_one_line_with_its_route_and_without_its_query(
         assert hidden not in json_log.getvalue()
 
 
-def test_every_answer_carries_the_id_that_its_request_came_with(shared_door: Door) -> None:
+def test_every_response_carries_the_id_that_its_request_came_with(shared_door: Door) -> None:
     client = shared_door.client("")
     client.headers["X-Request-Id"] = ID
     for method, path in (*TABLE, ("GET", "/nothing"), ("PUT", "/health")):
-        answer = client.request(method, filled(path))
-        assert answer.headers.get_list("x-request-id") == [ID], (method, path)
-        if answer.headers.get("content-type") == "application/problem+json" and method != "HEAD":
-            assert answer.json()["requestId"] == ID, (method, path)
+        response = client.request(method, filled(path))
+        assert response.headers.get_list("x-request-id") == [ID], (method, path)
+        if response.headers.get("content-type") == "application/problem+json" and method != "HEAD":
+            assert response.json()["requestId"] == ID, (method, path)
 
 
 def test_a_stream_carries_the_id_and_leaves_its_line_when_it_ends(door: Door, json_log: io.StringIO) -> None:
     client = door.client()
     job: Any = submitted(client)
-    with client.stream("GET", job["links"]["events"], headers={"X-Request-Id": ID}) as answer:
-        assert answer.headers["x-request-id"] == ID
+    with client.stream("GET", job["links"]["events"], headers={"X-Request-Id": ID}) as response:
+        assert response.headers["x-request-id"] == ID
         client.post(job["links"]["cancel"])
-        answer.read()
+        response.read()
     assert [line["request_id"] for line in requests_in(json_log, 1, r"GET \S+/events 200$")] == [ID]
 
 
 @pytest.mark.parametrize("sent", ["a b", "<script>", "x" * 65, "é".encode().decode("latin-1"), ""])
 def test_an_id_that_is_not_plain_is_replaced(shared_door: Door, sent: str) -> None:
-    answer = shared_door.client("").get("/health", headers={b"X-Request-Id": sent.encode("latin-1")})
-    assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["x-request-id"])
+    response = shared_door.client("").get("/health", headers={b"X-Request-Id": sent.encode("latin-1")})
+    assert re.fullmatch(r"[0-9a-f]{16}", response.headers["x-request-id"])

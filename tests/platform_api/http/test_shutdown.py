@@ -67,10 +67,10 @@ def test_sigterm_ends_streams_by_name_finishes_requests_and_keeps_uploads(door: 
         for stream in streams:
             last = stream.result(timeout=10)[-1]
             assert (last["event"], json.loads(last["data"])) == ("closing", {"reason": "shutting_down"})
-        answer = "".join(iter(lambda: sending.recv(65536).decode(), ""))
-        assert answer.startswith("HTTP/1.1 503")
-        assert "shutting_down" in answer
-        assert "retry-after: 5" in answer.lower()
+        response = "".join(iter(lambda: sending.recv(65536).decode(), ""))
+        assert response.startswith("HTTP/1.1 503")
+        assert "shutting_down" in response
+        assert "retry-after: 5" in response.lower()
         sending.close()
         assert process.process is not None
         process.process.wait(timeout=15)

@@ -1,4 +1,4 @@
-"""A job's answer names its runs where people reach Prefect and MLflow."""
+"""A job's response names its runs where people reach Prefect and MLflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_links_to_runs_are_those_of_the_pages_and_not_of_the_inner_addresses(mod
     with Database(PostgresSettings(url=SecretStr(module_database_url))) as database:
         job = msgspec.structs.replace(a_job(database), tracking_run_id="abc", flow_run_id=flow_run)
 
-    answer = detail(job, None, None, settings)
+    response = detail(job, None, None, settings)
 
-    assert answer.tracking_run_url == "https://mlflow.example.org/#/runs/abc"
-    assert answer.flow_run_url == f"https://prefect.example.org/runs/flow-run/{flow_run}"
+    assert response.tracking_run_url == "https://mlflow.example.org/#/runs/abc"
+    assert response.flow_run_url == f"https://prefect.example.org/runs/flow-run/{flow_run}"

@@ -51,9 +51,9 @@ def test_a_call_counts_a_thousand_acts_and_says_what_it_rejected(shared_door: Do
     acts = [an_act(f"view-{n}", model.id) for n in range(997)]
     acts += [an_act("tip", model.id, kind="tip", amount=50), an_act("late", model.id, occurredAt=late)]
     acts.append(an_act("nothing", 999999, entity="image"))
-    answer = send(client, *acts)
-    assert answer.status_code == 202
-    body = answer.json()
+    response = send(client, *acts)
+    assert response.status_code == 202
+    body = response.json()
     assert (body["accepted"], body["repeated"], body["rejected"]) == (998, 0, 2)
     assert {item["key"]: item["reason"] for item in body["refusals"]} == {"late": "too_old", "nothing": "no_entity"}
     assert acts_of(shared_door, "model", model.id) == {"view": 997, "tip": 50}

@@ -71,18 +71,18 @@ def test_the_list_says_what_is_scored_and_which_days_there_are(boarded: Door) ->
 
 def test_a_board_has_ranks_scores_and_what_it_scores(boarded: Door) -> None:
     client = boarded.client("")
-    answer = client.get(WEEK)
-    assert ranks(answer) == [
+    response = client.get(WEEK)
+    assert ranks(response) == [
         ("bo & co", 1, 1, 0, 4, {"download": 4}),
         ("ada", 2, 2, 0, 3, {"download": 3}),
         ("cy", 3, 3, 0, 1, {"download": 1}),
     ]
-    board = answer.json()
+    board = response.json()
     assert (board["date"], board["previousDate"]) == (str(TODAY), str(TODAY - timedelta(days=1)))
     assert board["from"] == f"{TODAY - timedelta(days=8)}T22:00:00Z"
     assert board["to"] == f"{TODAY - timedelta(days=1)}T22:00:00Z"
     assert len(client.get(board["items"][0]["link"]).json()["items"]) == 1
-    assert client.get(WEEK, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert client.get(WEEK, headers={"If-None-Match": response.headers["etag"]}).status_code == 304
 
 
 def test_days_that_are_over_keep_their_board_and_the_next_one_is_compared_with_it(boarded: Door) -> None:
@@ -117,11 +117,11 @@ def test_who_is_banned_is_gone_from_every_day_with_the_next_request(boarded: Doo
 @pytest.mark.parametrize("text", ["yesterday", "20260601", "2026-02-30", "2026-W01-1", "tomorrow"])
 def test_a_date_that_is_none_or_has_not_come_is_refused_with_what_to_send(boarded: Door, text: str) -> None:
     today = datetime.now(UTC).date()  # the suite may have begun on another day
-    answer = boarded.client("").get(
+    response = boarded.client("").get(
         WEEK, params={"date": str(today + timedelta(days=1)) if text == "tomorrow" else text}
     )
-    assert answer.status_code == 422
-    assert answer.json()["errors"]["date"].startswith(f"expected a UTC day such as {today}, and none after it")
+    assert response.status_code == 422
+    assert response.json()["errors"]["date"].startswith(f"expected a UTC day such as {today}, and none after it")
 
 
 def test_a_day_or_a_board_that_there_is_not_says_which_there_are(boarded: Door) -> None:

@@ -43,7 +43,7 @@ def give_up(door: Door, reader: int) -> UUID:
     door.database.run(sendings.add(Purpose.TEST, reader, Channel.WEBHOOK, endpoint.id))
     claimed = door.database.run(sendings.claim(60))
     assert claimed is not None
-    door.database.run(sendings.end(claimed, SendingState.DEAD, "the receiver answered 500"))
+    door.database.run(sendings.end(claimed, SendingState.DEAD, "the receiver returned 500"))
     return claimed.id
 
 
@@ -66,9 +66,9 @@ def test_an_email_address_is_confirmed_by_a_page_that_posts(shared_door: Door):
     assert ann.get(f"{AT}/channels").json()["items"][0]["state"] == "active"
     again = ann.put(f"{AT}/channels/email", json={"address": "Ann@example.com"}).json()
     assert again["state"] == "active"
-    shared_door.database.run(endpoints.suspend(endpoint.id, "the mail server answered 550"))
+    shared_door.database.run(endpoints.suspend(endpoint.id, "the mail server returned 550"))
     assert stranger.post(link).status_code == 404
-    assert ann.get(f"{AT}/channels").json()["items"][0]["reason"] == "the mail server answered 550"
+    assert ann.get(f"{AT}/channels").json()["items"][0]["reason"] == "the mail server returned 550"
     ann.put(f"{AT}/channels/email", json={"address": "other@example.com"})
     assert stranger.post(link).status_code == 404
 
@@ -123,9 +123,9 @@ def test_a_webhooks_secret_is_shown_once_and_can_be_renewed(shared_door: Door):
 
 @pytest.mark.parametrize("url", ["http://hooks.example.com/", "https://127.0.0.1/", "https://localhost/"])
 def test_an_address_that_leads_inside_is_refused_with_its_reason(shared_door: Door, url: str):
-    answer = client(shared_door, "eve").put(f"{AT}/channels/webhook", json={"url": url})
-    assert answer.status_code == 422
-    assert "url" in answer.json()["errors"]
+    response = client(shared_door, "eve").put(f"{AT}/channels/webhook", json={"url": url})
+    assert response.status_code == 422
+    assert "url" in response.json()["errors"]
     assert client(shared_door, "eve").get(f"{AT}/channels").json() == {"items": []}
 
 
@@ -144,7 +144,7 @@ def test_what_was_given_up_is_listed_and_sent_again_by_its_owner_alone(door: Doo
     gus.put(f"{AT}/channels/webhook", json={"url": "https://hooks.example.com/"})
     dead = give_up(door, number(door, "gus"))
     [found] = gus.get(f"{AT}/dead-letters").json()["items"]
-    assert (found["id"], found["lastError"], found["attempts"]) == (str(dead), "the receiver answered 500", 1)
+    assert (found["id"], found["lastError"], found["attempts"]) == (str(dead), "the receiver returned 500", 1)
     hal = client(door, "hal")
     assert hal.get(f"{AT}/dead-letters").json() == {"items": []}
     assert hal.post(f"{AT}/dead-letters/{dead}/replay").status_code == 404
@@ -189,8 +189,8 @@ def test_a_subscription_that_no_browser_gives_is_refused(
 ):
     given = Browser(endpoint).subscription()
     given["keys"] = {**given["keys"], **keys}
-    answer = client(shared_door, "kim").put(f"{AT}/channels/push", json=given)
-    assert (answer.status_code, list(answer.json()["errors"])) == (422, [field])
+    response = client(shared_door, "kim").put(f"{AT}/channels/push", json=given)
+    assert (response.status_code, list(response.json()["errors"])) == (422, [field])
 
 
 def test_a_chat_channel_is_named_by_its_services_secret_which_is_never_shown(shared_door: Door):

@@ -114,9 +114,9 @@ def test_preferences_are_the_defaults_until_a_reader_says_otherwise(shared_door:
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_by_its_field(shared_door: Door, wish: dict[str, object], field: str):
-    answer = client(shared_door, "gus").put(f"{AT}/preferences", json=wish)
-    assert answer.status_code == 422
-    assert list(answer.json()["errors"]) == [field]
+    response = client(shared_door, "gus").put(f"{AT}/preferences", json=wish)
+    assert response.status_code == 422
+    assert list(response.json()["errors"]) == [field]
     rows = Query(
         "select count(*)::int as said from notification_readers where reader = %(n)s",
         {"n": number(shared_door, "gus")},
@@ -128,23 +128,23 @@ def test_a_wish_that_cannot_be_is_refused_by_its_field(shared_door: Door, wish: 
 def test_the_stream_tells_new_ones_and_goes_on_where_it_broke_off(shared_door: Door):
     tell(shared_door, "hal", "before")
     hal = client(shared_door, "hal")
-    with hal.stream("GET", f"{AT}/events") as answer:
-        seen = read(answer)
+    with hal.stream("GET", f"{AT}/events") as response:
+        seen = read(response)
         begins = next(seen)["id"]
         late = threading.Thread(target=tell, args=(shared_door, "hal", "one", "two"))
         late.start()
         assert titles(seen, 2) == ["one", "two"]
         late.join()
     tell(shared_door, "hal", "meanwhile")
-    with hal.stream("GET", f"{AT}/events", headers={"Last-Event-ID": begins}) as answer:
-        assert titles(read(answer), 3) == ["one", "two", "meanwhile"]
+    with hal.stream("GET", f"{AT}/events", headers={"Last-Event-ID": begins}) as response:
+        assert titles(read(response), 3) == ["one", "two", "meanwhile"]
     assert hal.get(f"{AT}/events", headers={"Last-Event-ID": "x"}).status_code == 422
 
 
 def test_what_is_told_to_everybody_wakes_every_stream(shared_door: Door):
     ida = client(shared_door, "ida")
-    with ida.stream("GET", f"{AT}/events") as answer:
-        seen = read(answer)
+    with ida.stream("GET", f"{AT}/events") as response:
+        seen = read(response)
         next(seen)
         shared_door.database.run(notifications.add("to all", SystemNotice(title="to all", text="Text.")))
         with open_stores(shared_door.settings) as stores:

@@ -55,20 +55,20 @@ def follow(stores: Stores) -> None:
 
 
 def found(client: httpx.Client, **query: Any) -> dict[str, Any]:
-    answer = client.get(SEARCH, params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    response = client.get(SEARCH, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
-def names(answer: dict[str, Any]) -> list[str]:
-    return [item["name"] for item in answer["items"]]
+def names(response: dict[str, Any]) -> list[str]:
+    return [item["name"] for item in response["items"]]
 
 
 def test_words_find_models_in_the_shape_of_the_catalogue(client: httpx.Client) -> None:
-    answer = found(client, q="cat 7")
-    assert names(answer) == ["Cat 7"]
-    assert answer["metadata"] == {"totalItems": 1, "facets": {}, "degraded": []}
-    [item] = answer["items"]
+    response = found(client, q="cat 7")
+    assert names(response) == ["Cat 7"]
+    assert response["metadata"] == {"totalItems": 1, "facets": {}, "degraded": []}
+    [item] = response["items"]
     assert item == client.get(f"/api/v1/models/{item['id']}").json() | {"modelVersions": item["modelVersions"]}
 
 
@@ -152,9 +152,9 @@ def test_meaning_is_searched_and_fused(client: httpx.Client) -> None:
 def test_a_search_that_cannot_be_carried_out_says_why(
     client: httpx.Client, query: dict[str, Any], status: int, field: str | None
 ) -> None:
-    answer = client.get(SEARCH, params=query)
-    assert answer.status_code == status, answer.text
-    assert field is None or field in answer.json()["errors"]
+    response = client.get(SEARCH, params=query)
+    assert response.status_code == status, response.text
+    assert field is None or field in response.json()["errors"]
 
 
 def test_a_cursor_belongs_to_its_search_and_expires(client: httpx.Client, stores: Stores) -> None:
@@ -188,22 +188,22 @@ def lost_door(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Do
         yield door
 
 
-def test_while_the_engine_is_unavailable_searches_answer_503_and_lists_go_on(lost_door: Door) -> None:
+def test_while_the_engine_is_unavailable_searches_return_503_and_lists_go_on(lost_door: Door) -> None:
     client = lost_door.client("")
     with Database(lost_door.settings.postgres) as database:
         a_published_model(database, lost_door.account(), "mug")
-    answer = client.get(SEARCH, params={"q": "mug"})
-    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
-    assert answer.headers["retry-after"] == "5"
+    response = client.get(SEARCH, params={"q": "mug"})
+    assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+    assert response.headers["retry-after"] == "5"
     assert names(client.get("/api/v1/models").json()) == ["mug"]
     health = client.get("/health").json()
     assert (health["status"], health["parts"]["search"]["state"]) == ("degraded", "unavailable")
 
 
-def test_without_an_index_a_search_answers_503_not_nothing(door: Door) -> None:
-    answer = door.client("").get(SEARCH, params={"q": "mug"})
-    assert answer.status_code == 503
-    assert "darkroom rebuild models" in answer.json()["detail"]
+def test_without_an_index_a_search_returns_503_not_nothing(door: Door) -> None:
+    response = door.client("").get(SEARCH, params={"q": "mug"})
+    assert response.status_code == 503
+    assert "darkroom rebuild models" in response.json()["detail"]
 
 
 def test_the_list_of_models_is_searched_by_query(client: httpx.Client) -> None:
@@ -219,6 +219,6 @@ def test_the_list_of_models_is_searched_by_query(client: httpx.Client) -> None:
 
 
 def test_a_search_of_the_list_names_what_it_cannot_filter_by(client: httpx.Client) -> None:
-    answer = client.get("/api/v1/models", params={"query": "cat", "fileFormats": "SafeTensor", "favorites": "true"})
-    assert answer.headers["X-Ignored-Parameters"] == "favorites, fileFormats"
+    response = client.get("/api/v1/models", params={"query": "cat", "fileFormats": "SafeTensor", "favorites": "true"})
+    assert response.headers["X-Ignored-Parameters"] == "favorites, fileFormats"
     assert client.get("/api/v1/models", params={"query": "cat", "page": 2}).status_code == 422

@@ -31,10 +31,10 @@ class Gallery:
     stores: Stores
 
     def found(self, **query: Any) -> dict[str, Any]:
-        """What a search answers."""
-        answer = self.client.get(SEARCH, params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        """What a search returns."""
+        response = self.client.get(SEARCH, params=query)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def follow(self) -> None:
         """What the relay and the sync flow do."""
@@ -59,14 +59,14 @@ def gallery(shared_door: Door) -> Iterator[Gallery]:
         yield made
 
 
-def prompts(answer: dict[str, Any]) -> list[str]:
-    return [item["meta"]["prompt"] for item in answer["items"]]
+def prompts(response: dict[str, Any]) -> list[str]:
+    return [item["meta"]["prompt"] for item in response["items"]]
 
 
 def test_an_image_is_found_in_the_shape_of_the_list_of_images(gallery: Gallery) -> None:
-    answer = gallery.found(type="image", q="red desk")
-    assert (answer["type"], answer["metadata"]["totalItems"]) == ("image", 1)
-    [item] = answer["items"]
+    response = gallery.found(type="image", q="red desk")
+    assert (response["type"], response["metadata"]["totalItems"]) == ("image", 1)
+    [item] = response["items"]
     assert [item] == gallery.client.get("/api/v1/images", params={"imageId": item["id"]}).json()["items"]
     assert item["meta"] is None
     assert prompts(gallery.found(type="image", q="red desk", withMeta="true")) == ["a red mug on a desk"]
@@ -74,9 +74,9 @@ def test_an_image_is_found_in_the_shape_of_the_list_of_images(gallery: Gallery) 
 
 def test_images_are_filtered_counted_and_sorted(gallery: Gallery) -> None:
     asked = {"type": "image", "q": "mug", "withMeta": "true"}
-    answer = gallery.found(**asked, facets="shape,creator,type,tag", sort="largest")
-    assert prompts(answer) == ["a blue mug", "a red mug on a desk", "a red mug in the rain"]
-    assert answer["metadata"]["facets"] == {
+    response = gallery.found(**asked, facets="shape,creator,type,tag", sort="largest")
+    assert prompts(response) == ["a blue mug", "a red mug on a desk", "a red mug in the rain"]
+    assert response["metadata"]["facets"] == {
         "shape": [{"value": shape, "count": 1} for shape in ("landscape", "portrait", "square")],
         "creator": [{"value": "ada", "count": 2}, {"value": "bob", "count": 1}],
         "type": [{"value": "LORA", "count": 2}, {"value": "Checkpoint", "count": 1}],
@@ -91,21 +91,21 @@ def test_images_are_filtered_counted_and_sorted(gallery: Gallery) -> None:
 
 
 def test_images_are_found_by_meaning(gallery: Gallery) -> None:
-    answer = gallery.found(type="image", q="wet weather", mode="semantic", withMeta="true", limit=1)
-    assert prompts(answer) == ["a red mug in the rain"]
+    response = gallery.found(type="image", q="wet weather", mode="semantic", withMeta="true", limit=1)
+    assert prompts(response) == ["a red mug in the rain"]
 
 
 def test_creators_are_found_in_the_shape_of_their_list(gallery: Gallery) -> None:
-    answer = gallery.found(type="creator", q="ad", facets="type,baseModel")
-    assert (answer["type"], [item["username"] for item in answer["items"]]) == ("creator", ["ada"])
-    assert answer["items"] == gallery.client.get("/api/v1/creators", params={"query": "ad"}).json()["items"]
-    assert answer["metadata"]["facets"]["type"] == [{"value": "LORA", "count": 1}]
+    response = gallery.found(type="creator", q="ad", facets="type,baseModel")
+    assert (response["type"], [item["username"] for item in response["items"]]) == ("creator", ["ada"])
+    assert response["items"] == gallery.client.get("/api/v1/creators", params={"query": "ad"}).json()["items"]
+    assert response["metadata"]["facets"]["type"] == [{"value": "LORA", "count": 1}]
     assert [item["username"] for item in gallery.found(type="creator", types="Checkpoint")["items"]] == ["bob"]
 
 
 def test_a_filter_that_a_type_does_not_have_is_named_and_a_wrong_order_refused(gallery: Gallery) -> None:
-    answer = gallery.client.get(SEARCH, params={"type": "creator", "q": "ada", "tags": "cup", "minWidth": 3})
-    assert answer.headers["X-Ignored-Parameters"] == "minWidth, tags"
+    response = gallery.client.get(SEARCH, params={"type": "creator", "q": "ada", "tags": "cup", "minWidth": 3})
+    assert response.headers["X-Ignored-Parameters"] == "minWidth, tags"
     for asked in ({"type": "creator", "mode": "fused", "q": "a"}, {"type": "image", "sort": "downloaded"}):
         refused = gallery.client.get(SEARCH, params=asked)
         assert (refused.status_code, len(refused.json()["errors"])) == (422, 1)
@@ -142,8 +142,8 @@ def test_a_ban_and_a_new_name_reach_both(gallery: Gallery) -> None:
 
 def test_the_document_states_one_shape_for_each_type(gallery: Gallery) -> None:
     document = gallery.client.get("/schema/openapi.json").json()
-    answer = document["paths"]["/api/v1/search"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    names = {reference["$ref"].rsplit("/", 1)[-1] for reference in answer["oneOf"]}
+    response = document["paths"]["/api/v1/search"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    names = {reference["$ref"].rsplit("/", 1)[-1] for reference in response["oneOf"]}
     assert names == {"ModelsFound", "ImagesFound", "CreatorsFound"}
     tags = [document["components"]["schemas"][name]["properties"]["type"]["const"] for name in sorted(names)]
     assert tags == ["creator", "image", "model"]

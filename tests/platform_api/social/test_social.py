@@ -35,20 +35,20 @@ def kinds_of(door: Door, subject: str) -> list[str]:
 
 
 def comment(client: httpx.Client, model_id: int, content: str, **fields: object) -> dict[str, Any]:
-    answer = client.post(
+    response = client.post(
         "/api/v1/comments", json={"entity": "model", "entityId": model_id, "content": content, **fields}
     )
-    assert answer.status_code == 201, answer.text
-    assert answer.headers["location"] == f"/api/v1/comments/{answer.json()['id']}"
-    return answer.json()
+    assert response.status_code == 201, response.text
+    assert response.headers["location"] == f"/api/v1/comments/{response.json()['id']}"
+    return response.json()
 
 
 def test_following_twice_is_following_once(shared_door: Door) -> None:
     ann, bob = someone(shared_door, "ann"), someone(shared_door, "bob")
     number = number_of(bob)
     for following, ask in ((True, ann.put), (True, ann.put), (False, ann.delete), (False, ann.delete), (True, ann.put)):
-        answer = ask(f"/api/v1/follows/{number}")
-        assert (answer.status_code, answer.json()) == (
+        response = ask(f"/api/v1/follows/{number}")
+        assert (response.status_code, response.json()) == (
             200,
             {"number": number, "username": "bob", "following": following},
         )
@@ -73,8 +73,8 @@ def test_whom_one_follows_comes_in_pages_newest_first(shared_door: Door) -> None
 def test_a_reaction_counts_once_and_a_thumb_replaces_the_other(shared_door: Door, model: Model) -> None:
     client, at = someone(shared_door, "thumb"), f"/api/v1/reactions/model/{model.id}"
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: client.put(f"{at}/thumbs_up"), range(8)))
-    assert {answer.status_code for answer in answers} == {200}
+        responses = list(pool.map(lambda _: client.put(f"{at}/thumbs_up"), range(8)))
+    assert {response.status_code for response in responses} == {200}
     assert kinds_of(shared_door, f"model:{model.id}") == ["reaction.added"]
     assert client.put(f"{at}/thumbs_down").json()["reactions"] == ["thumbs_down"]
     assert client.delete(f"{at}/thumbs_up").json()["reactions"] == ["thumbs_down"]
@@ -88,8 +88,8 @@ def test_up_and_down_at_once_are_one_after_the_other(shared_door: Door, model: M
     client, at = someone(shared_door, "both"), f"/api/v1/reactions/model/{model.id}"
     thumbs = ["thumbs_up", "thumbs_down"] * 12
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda thumb: client.put(f"{at}/{thumb}").json()["reactions"], thumbs))
-    assert answers == [[thumb] for thumb in thumbs]
+        responses = list(pool.map(lambda thumb: client.put(f"{at}/{thumb}").json()["reactions"], thumbs))
+    assert responses == [[thumb] for thumb in thumbs]
     assert len(client.get(at).json()["reactions"]) == 1
 
 
@@ -100,8 +100,8 @@ def test_images_and_comments_take_faces(shared_door: Door) -> None:
     [image] = database.run(catalog.add_images(version.id, shared_door.account_id, [picture]))
     client = shared_door.client()
     for reaction in ("heart", "laugh", "heart"):
-        answer = client.put(f"/api/v1/reactions/image/{image}/{reaction}")
-    assert answer.json()["reactions"] == ["heart", "laugh"]
+        response = client.put(f"/api/v1/reactions/image/{image}/{reaction}")
+    assert response.json()["reactions"] == ["heart", "laugh"]
     stranger = someone(shared_door, "stranger")
     assert stranger.put(f"/api/v1/reactions/image/{image}/heart").status_code == 404
     assert stranger.put(f"/api/v1/reactions/version/{version.id}/thumbs_up").status_code == 404
@@ -168,14 +168,14 @@ def test_what_is_not_seen_takes_no_comment_and_shows_none(door: Door) -> None:
 @pytest.mark.parametrize("content", ["", "   \n", "bell \x07", "x" * 10_001, 7, None])
 def test_a_comment_says_something_in_plain_text(shared_door: Door, model: Model, content: object) -> None:
     body = {"entity": "model", "entityId": model.id, "content": content}
-    answer = shared_door.client().post("/api/v1/comments", json=body)
-    assert answer.status_code == 422
-    assert list(answer.json()["errors"]) == ["content"]
+    response = shared_door.client().post("/api/v1/comments", json=body)
+    assert response.status_code == 422
+    assert list(response.json()["errors"]) == ["content"]
 
 
 def test_a_reply_is_about_the_same_thing(shared_door: Door, model: Model) -> None:
     other = a_published_model(shared_door.database, shared_door.account_id, "another")
     made = comment(shared_door.client(), other.id, "there")
     body = {"entity": "model", "entityId": model.id, "content": "here", "parentId": made["id"]}
-    answer = shared_door.client().post("/api/v1/comments", json=body)
-    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["parentId"])
+    response = shared_door.client().post("/api/v1/comments", json=body)
+    assert (response.status_code, list(response.json()["errors"])) == (422, ["parentId"])

@@ -44,9 +44,9 @@ def read(response: httpx.Response) -> Iterator[Message]:
 
 def submitted(client: httpx.Client) -> dict[str, Any]:
     """A new training job."""
-    answer = client.post("/api/v1/training-jobs", json={"dataSetId": upload(client, 2)["id"], "classWord": "mug"})
-    assert answer.status_code == 202, answer.text
-    return answer.json()
+    response = client.post("/api/v1/training-jobs", json={"dataSetId": upload(client, 2)["id"], "classWord": "mug"})
+    assert response.status_code == 202, response.text
+    return response.json()
 
 
 def later(*steps: Callable[[], object], pause: float = 0.3) -> threading.Thread:
@@ -120,9 +120,9 @@ def test_the_stream_of_a_job_whose_events_are_kept_no_longer_is_over_at_once(doo
 def test_a_last_event_id_that_is_none_of_ours_is_refused(shared_door: Door, last: str):
     client = shared_door.client()
     path = f"/api/v1/training-jobs/{UUID(int=5)}/events"
-    answer = client.get(path, headers={b"Last-Event-ID": last.encode("latin-1")})
-    assert answer.status_code == 422
-    assert "Last-Event-ID" in answer.json()["errors"]
+    response = client.get(path, headers={b"Last-Event-ID": last.encode("latin-1")})
+    assert response.status_code == 422
+    assert "Last-Event-ID" in response.json()["errors"]
 
 
 def test_a_last_event_id_from_the_future_still_ends_with_the_job(door: Door, monkeypatch: pytest.MonkeyPatch):

@@ -40,13 +40,13 @@ def test_a_hundred_who_ask_at_once_share_one_look_and_those_who_leave_end_nobody
 
 def test_a_look_that_fails_is_not_kept() -> None:
     async def check() -> None:
-        answers = iter([OSError("no"), 7])
+        responses = iter([OSError("no"), 7])
 
         async def look() -> int:
-            answer = next(answers)
-            if isinstance(answer, OSError):
-                raise answer
-            return answer
+            response = next(responses)
+            if isinstance(response, OSError):
+                raise response
+            return response
 
         kept = KeptLook(look)
         assert isinstance((await asyncio.gather(kept.get(), return_exceptions=True))[0], OSError)
@@ -76,7 +76,7 @@ def test_figures_are_looked_at_once_a_second_and_count_for_the_address(
     time.sleep(health_checks.KEPT_SECONDS)
     monkeypatch.setattr(outbox, "backlog", counted)
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(client.get, ["/metrics"] * 40))
-    assert all("darkroom_refusals" in answer.text for answer in answers)
-    assert all("x-ratelimit-limit" in answer.headers for answer in answers)
+        responses = list(pool.map(client.get, ["/metrics"] * 40))
+    assert all("darkroom_refusals" in response.text for response in responses)
+    assert all("x-ratelimit-limit" in response.headers for response in responses)
     assert 1 <= looks[0] <= 3, f"{looks[0]} looks for 40 askers"

@@ -96,20 +96,20 @@ def test_a_removal_without_a_copy_that_fails_says_what_is_gone(
 
 
 @pytest.mark.usefixtures("no_copy")
-@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize("responds", [True, False])
 def test_a_removal_without_a_copy_that_removed_nothing_says_so_only_where_it_is_not_known(
-    store: BlobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answers: bool
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, responds: bool
 ) -> None:
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(store._fs, "rm_file", broken)
-    if not answers:
+    if not responds:
         monkeypatch.setattr(store._fs, "info", broken)
     with pytest.raises(StoreUnavailable), store.removing(NAME):
         pytest.fail("nothing was removed")
     said = logged_of_the_blob(caplog, logging.ERROR)
-    assert [("could not be put back" in text) for text in said] == ([] if answers else [True])
+    assert [("could not be put back" in text) for text in said] == ([] if responds else [True])
 
 
 def test_a_copy_that_was_made_before_its_disk_was_full_comes_back(

@@ -72,7 +72,7 @@ def test_bytes_that_are_gone_after_asking_are_written_anew(url: str, tmp_path: P
 
 def test_a_put_that_may_not_ask_leaves_nothing_half_written(url: str) -> None:
     def away(_: str) -> None:
-        raise StoreUnavailable("Postgres does not answer.")
+        raise StoreUnavailable("Postgres does not respond.")
 
     store = BlobStore(BlobSettings(url=url), away)
     store.put(CONTENT)

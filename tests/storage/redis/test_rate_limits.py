@@ -41,7 +41,7 @@ def test_an_allowance_is_used_up_and_comes_back_one_by_one(valkey_url: str) -> N
 
 
 def test_while_valkey_is_silent_only_one_of_many_waits_for_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and answers nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and responds to nothing
         silent.setblocking(False)
         one = Allowance("reads:key:abc", 20)
         verdicts, limits = counted(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", *[one] * 50)

@@ -92,8 +92,8 @@ def test_it_needs_no_torch() -> None:
         "import sys; from storage.settings import SearchSettings; from storage.search.encoder import Encoder; "
         "Encoder(SearchSettings()).encode(['mug']); print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert answer.stdout.split() == ["False", "False"]
+    response = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert response.stdout.split() == ["False", "False"]
 
 
 @pytest.mark.parametrize(

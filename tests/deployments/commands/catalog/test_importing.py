@@ -167,7 +167,7 @@ def test_an_upload_goes_on_in_a_later_command(line: Line, monkeypatch: pytest.Mo
     monkeypatch.setattr("deployments.client.uploads.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(httpx.Client, "patch", cut)
     broken = line("import", line.folder)
-    assert (broken.exit_code, "does not answer" in broken.output) == (1, True), broken.output
+    assert (broken.exit_code, "does not respond" in broken.output) == (1, True), broken.output
     monkeypatch.setattr(httpx.Client, "patch", counted)
     result = line("import", line.folder)
     assert (result.exit_code, sent) == (0, [1000]), result.output

@@ -44,7 +44,7 @@ def test_up_is_advised_only_where_it_would_run_a_store(
     assert code == 1
     assert ("darkroom up" in said.removeprefix("`darkroom up`")) is (embedded is not None), said
     assert ("https://darkroom.example.org/health" in said) is (embedded is None), said
-    assert "accounts and backups are not known: the database does not answer" in said, said
+    assert "accounts and backups are not known: the database does not respond" in said, said
 
 
 def test_storage_and_the_last_backup_are_shown_where_every_store_is_elsewhere(

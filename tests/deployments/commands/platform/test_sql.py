@@ -12,9 +12,9 @@ import psutil
 from psycopg.conninfo import make_conninfo
 
 
-def test_a_query_is_answered_by_the_database_of_the_settings(database_url: str) -> None:
+def test_a_query_runs_on_the_database_of_the_settings(database_url: str) -> None:
     environment = {**os.environ, "DARKROOM_POSTGRES__URL": database_url}
-    command = [sys.executable, "-m", "deployments.cli", "sql", "select 40 + 2 as answer, count(*) from jobs"]
+    command = [sys.executable, "-m", "deployments.cli", "sql", "select 40 + 2 as response, count(*) from jobs"]
     asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
     assert "42" in asked.stdout

@@ -71,7 +71,7 @@ def test_a_death_in_the_middle_of_the_first_start_leaves_nothing_that_is_taken_f
 
     server = EmbeddedPostgres(short_folder / "half", durable=False)
     with server.serving():
-        assert server.answers()
+        assert server.responds()
 
 
 def test_servers_started_by_root_at_once_make_its_account_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def message(address: str, *words: NotificationText) -> Message:
 
 
 def ok(request: BaseHTTPRequestHandler) -> None:
-    """What all four services answer when they have taken something."""
+    """What all four services return when they have taken something."""
     request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
@@ -64,7 +64,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pro
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(internet.authority))
-        receiver.answer = ok
+        receiver.response = ok
         yield proxy, receiver
 
 
@@ -93,7 +93,7 @@ def test_a_long_digest_is_cut_to_what_a_service_takes(world: tuple[Proxy, Receiv
     assert 1900 < len(content) <= 2000
 
 
-def test_what_a_service_answers_decides_what_comes_next(world: tuple[Proxy, Receiver]) -> None:
+def test_what_a_service_returns_decides_what_comes_next(world: tuple[Proxy, Receiver]) -> None:
     proxy, receiver = world
     sender, hasty = ChatSender(20, "https://d.example"), ChatSender(0.5, "https://d.example")
 
@@ -113,20 +113,20 @@ def test_what_a_service_answers_decides_what_comes_next(world: tuple[Proxy, Rece
             b"Content-Length: 0\r\n\r\n"
         )
 
-    for answer, words in (
+    for response, words in (
         (500, "error=500"),
         (redirect, "error=307"),
         (drop, "Connection error"),
         (hang, "took more than 0.5 s|Connection error"),
         (limit, "took more than 0.5 s"),  # the library would wait until the year 2100
     ):
-        receiver.answer = answer
-        outcome = (hasty if answer in (hang, limit) else sender).send(message(DISCORD))
+        receiver.response = response
+        outcome = (hasty if response in (hang, limit) else sender).send(message(DISCORD))
         assert isinstance(outcome, TemporaryFailure)
         assert any(part in outcome.reason for part in words.split("|")), outcome
     assert set(proxy.asked) == {"discord.com:443"}
     for status in (401, 403, 404, 410):
-        receiver.answer = status
+        receiver.response = status
         outcome = sender.send(message(DISCORD))
         assert isinstance(outcome, PermanentFailure)
         assert f"error={status}" in outcome.reason
@@ -140,8 +140,8 @@ def test_a_chat_address_is_opened_used_and_named_nowhere(
     notifier.register(reader, Channel.CHAT, DISCORD)
     channels = {Channel.CHAT: ChatSender(20, "https://d.example")}
     with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, "apprise"):
-        for key, answer in (("first", ok), ("second", 404)):
-            receiver.answer = answer
+        for key, response in (("first", ok), ("second", 404)):
+            receiver.response = response
             notifier.notify(key)
             notifier.fan_out()
             deliver(notifier.stores, channels, workers=1)

@@ -32,7 +32,7 @@ KEYS = SigningKeys(current="a key")
 
 
 class Mailbox:
-    """What a mail server does with what it is handed: `refusals` maps a receiver to its answer."""
+    """What a mail server does with what it is handed: `refusals` maps a receiver to its response."""
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []

@@ -64,10 +64,10 @@ def test_a_push_is_read_by_its_browser_alone_and_signed_by_us(
     subscribe(notifier, browser)
     notifier.notify("to all", SystemNotice(title="Maintenance", text="On Sunday.", path="/docs"))
     notifier.fan_out()
-    receiver.answer = 503
+    receiver.response = 503
     push(notifier, internet)
     notifier.hurry()
-    receiver.answer = 201
+    receiver.response = 201
     push(notifier, internet)
     assert notifier.states() == ["sent"]
     first, second = receiver.calls
@@ -119,14 +119,14 @@ def test_a_subscription_that_ended_is_used_no_more(notifier: Notifier, net: tupl
     internet, receiver = net
     for status in (404, 410):
         reader, _ = subscribe(notifier, Browser())
-        receiver.answer = status
+        receiver.response = status
         for turn in range(2):
             notifier.notify(f"{status}, {turn}")
             notifier.fan_out()
             push(notifier, internet)
         found = notifier.stores.database.run(endpoints.get(reader, Channel.PUSH))
         assert found.state is EndpointState.SUSPENDED
-        assert f"the push service answered {status}" in str(found.reason)
+        assert f"the push service returned {status}" in str(found.reason)
     assert notifier.states() == ["dead", "dead"]
 
 
@@ -140,12 +140,12 @@ def test_what_may_pass_is_tried_again_not_before_the_service_asks_for_it(
     def busy(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 429 Slow down\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n")
 
-    for answer, reason in ((413, "413"), (500, "500"), (busy, "429")):
-        receiver.answer = answer
+    for response, reason in ((413, "413"), (500, "500"), (busy, "429")):
+        receiver.response = response
         notifier.hurry()
         push(notifier, internet)
         [row] = notifier.rows("select state, last_error, next_attempt_at - now() as pause from sendings")
-        assert (row["state"], row["last_error"]) == ("due", f"the push service answered {reason}")
+        assert (row["state"], row["last_error"]) == ("due", f"the push service returned {reason}")
     pause = row["pause"]
     assert isinstance(pause, timedelta)
     assert timedelta(seconds=3590) < pause <= timedelta(hours=1)

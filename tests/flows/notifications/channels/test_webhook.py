@@ -1,4 +1,4 @@
-"""Webhooks: signed so that a receiver can check them, and tried again, or not, as it answers."""
+"""Webhooks: signed so that a receiver can check them, and tried again, or not, as it responds."""
 
 from __future__ import annotations
 
@@ -87,25 +87,25 @@ def test_what_receivers_do_decides_what_comes_next(notifier: Notifier, net: tupl
         request.connection.settimeout(5)
         request.connection.recv(1)
 
-    for answer, reason in (
+    for response, reason in (
         (500, "500"),
         (redirect, "not followed"),
         (drop, "Disconnect|Protocol"),
         (take_and_drop, "Protocol"),  # it may have it: the next try carries the same id
         (hang, "took more"),
     ):
-        receiver.answer = answer
-        deliver(notifier.stores, both(hasty if answer is hang else sender), workers=1)
+        receiver.response = response
+        deliver(notifier.stores, both(hasty if response is hang else sender), workers=1)
         [row] = notifier.rows("select state, last_error from sendings")
         assert row["state"] == "due", reason
         assert any(part in str(row["last_error"]) for part in reason.split("|")), row
         notifier.hurry()
-    receiver.answer = 200
+    receiver.response = 200
     deliver(notifier.stores, both(sender), workers=1)
     assert notifier.states() == ["sent"]
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
     assert len({call.body for call in receiver.calls}) == 1
-    receiver.answer = 410
+    receiver.response = 410
     notifier.notify("more")
     notifier.fan_out()
     deliver(notifier.stores, both(sender), workers=1)

@@ -32,7 +32,7 @@ def test_a_place_that_may_not_be_written_to_is_named(copy: Path, monkeypatch: py
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "remove", refuse)
-    with pytest.raises(StoreUnavailable, match=rf"{store.url} does not answer \(PermissionError: .*may write to it"):
+    with pytest.raises(StoreUnavailable, match=rf"{store.url} does not respond \(PermissionError: .*may write to it"):
         store.delete(manifest.name)
 
 
@@ -48,7 +48,7 @@ def test_a_place_that_is_no_folder_holds_backups_too(old: Source) -> None:
     assert store.newest() == second.manifest.name
 
 
-def test_a_disk_that_does_not_answer_is_not_taken_for_an_empty_one(
+def test_a_disk_that_does_not_respond_is_not_taken_for_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

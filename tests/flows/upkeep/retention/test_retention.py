@@ -134,12 +134,12 @@ def test_what_retention_deleted_is_not_taken_for_lost(stores: Stores) -> None:
 def test_an_idempotency_key_works_again_when_it_is_forgotten(stores: Stores) -> None:
     account = an_account(stores.database)
 
-    def answer(text: str) -> Script[str]:
+    def response(text: str) -> Script[str]:
         yield from ()
         return text
 
     def ask(text: str) -> str:
-        return stores.database.run(idempotency.once(account, "key", "hash", answer(text)))
+        return stores.database.run(idempotency.once(account, "key", "hash", response(text)))
 
     assert (ask("first"), ask("second")) == ("first", "first")
     execute(stores, "update idempotency_keys set created_at = now() - interval '25 hours' returning key")

@@ -58,7 +58,7 @@ def test_old_tracking_runs_of_flows_are_erased_and_those_of_jobs_stay(stores: St
     stores.settings.mlflow = MlflowSettings(url="http://127.0.0.1:9")
     unreachable = apply(stores, [rule])
     assert (unreachable.count, unreachable.faults) == (0, [])
-    assert "did not answer" in unreachable.done[0][1].note
+    assert "did not respond" in unreachable.done[0][1].note
 
 
 def test_what_somebody_else_deleted_in_mlflow_is_not_erased(stores: Stores, tracking: MlflowClient) -> None:

@@ -27,7 +27,7 @@ class Shelf:
     version: ModelVersion
 
     def get(self, path: str, key: str = "", **options: Any) -> httpx.Response:
-        """The answer to a GET."""
+        """The response to a GET."""
         return self.door.client(key).get(path, **options)
 
 

@@ -31,9 +31,9 @@ def test_every_style_of_lists_and_booleans_is_read(shelf: Shelf) -> None:
         "browsingLevel=1",
         "period=Day",
     ):
-        answer = shelf.get(f"/api/v1/models?{query}")
-        assert shelf.model.id in [item["id"] for item in answer.json()["items"]], query
-        assert "x-ignored-parameters" not in answer.headers
+        response = shelf.get(f"/api/v1/models?{query}")
+        assert shelf.model.id in [item["id"] for item in response.json()["items"]], query
+        assert "x-ignored-parameters" not in response.headers
     for query in (
         "types=LORA",
         "baseModels=Pony",
@@ -46,8 +46,8 @@ def test_every_style_of_lists_and_booleans_is_read(shelf: Shelf) -> None:
 
 
 def test_what_is_not_known_is_named_and_what_is_wrong_is_refused(shelf: Shelf) -> None:
-    answer = shelf.get("/api/v1/models?colour=red&rating=5")
-    assert answer.headers["x-ignored-parameters"] == "colour, rating"
+    response = shelf.get("/api/v1/models?colour=red&rating=5")
+    assert response.headers["x-ignored-parameters"] == "colour, rating"
     for query, status, code in (
         ("types=Sculpture", 422, "invalid_request"),
         ("limit=101", 422, "invalid_request"),

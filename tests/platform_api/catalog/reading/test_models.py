@@ -71,7 +71,7 @@ def test_what_is_gone_says_so_and_why(shelf: Shelf) -> None:
     assert {shelf.get(path).status_code for path in paths} == {410}
 
 
-def test_an_answer_is_kept_and_asked_about(shelf: Shelf) -> None:
+def test_a_response_is_kept_and_asked_about(shelf: Shelf) -> None:
     path = f"/api/v1/models/{shelf.model.id}"
     first = shelf.get(path)
     assert first.headers["cache-control"] == "public, max-age=0, must-revalidate"

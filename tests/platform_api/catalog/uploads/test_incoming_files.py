@@ -1,4 +1,4 @@
-"""With a full disk the door answers 507 and says which place is full; with room again all goes on by itself."""
+"""With a full disk the door returns 507 and says which place is full; with room again all goes on by itself."""
 
 from __future__ import annotations
 

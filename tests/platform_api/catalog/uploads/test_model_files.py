@@ -66,9 +66,9 @@ def test_one_file_twice_is_one_blob(shared_door: Door):
 )
 def test_other_files_are_refused_by_their_names(sender: Sender, name: str, said: str):
     headers = {**TUS, "Upload-Length": "10", "Upload-Metadata": sender.metadata(name)}
-    for answer in (sender.http.post("/api/v1/uploads", headers=headers), sender.put(b"x", name)):
-        assert (answer.status_code, answer.json()["code"]) == (422, "weights_refused")
-        assert said in answer.json()["detail"]
+    for response in (sender.http.post("/api/v1/uploads", headers=headers), sender.put(b"x", name)):
+        assert (response.status_code, response.json()["code"]) == (422, "weights_refused")
+        assert said in response.json()["detail"]
 
 
 def test_only_owners_and_moderators_add_files(shared_door: Door):
@@ -119,8 +119,8 @@ def test_a_version_deleted_meanwhile_refuses_its_file(sender: Sender):
     path = sender.begin(len(CONTENT))
     delete = "update model_versions set status = 'Deleted', gone_at = now(), gone_reason = 'spam' where id = %(id)s"
     sender.door.database.run(Query(delete, {"id": sender.version_id}, len))
-    answer = sender.send(path, 0, CONTENT)
-    assert (answer.status_code, "spam" in answer.json()["detail"]) == (410, True)
+    response = sender.send(path, 0, CONTENT)
+    assert (response.status_code, "spam" in response.json()["detail"]) == (410, True)
     assert sender.http.head(path, headers=TUS).status_code == 404
 
 

@@ -30,12 +30,17 @@ def sender(shared_door: Door) -> Sender:
 
 def test_options_say_what_the_server_can_do(shared_door: Door):
     for path in ("/api/v1/uploads", "/api/v1/uploads/6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"):
-        answer = shared_door.client("").options(path)
-        assert answer.status_code == 204
-        assert answer.headers["tus-version"] == "1.0.0"
-        assert set(answer.headers["tus-extension"].split(",")) >= {"creation", "checksum", "expiration", "termination"}
-        assert int(answer.headers["tus-max-size"]) == 16 * 1024**3
-        assert "sha1" in answer.headers["tus-checksum-algorithm"].split(",")
+        response = shared_door.client("").options(path)
+        assert response.status_code == 204
+        assert response.headers["tus-version"] == "1.0.0"
+        assert set(response.headers["tus-extension"].split(",")) >= {
+            "creation",
+            "checksum",
+            "expiration",
+            "termination",
+        }
+        assert int(response.headers["tus-max-size"]) == 16 * 1024**3
+        assert "sha1" in response.headers["tus-checksum-algorithm"].split(",")
 
 
 def test_an_upload_in_parts_becomes_a_file_of_its_version(sender: Sender):
@@ -126,8 +131,8 @@ def test_a_creation_may_bring_the_first_bytes_or_all(sender: Sender):
 def test_what_a_creation_must_say_is_asked_for(sender: Sender, missing: str):
     headers = {**TUS, "Upload-Length": "10", "Upload-Metadata": sender.metadata()}
     del headers[missing]
-    answer = sender.http.post("/api/v1/uploads", headers=headers)
-    assert (answer.status_code, list(answer.json()["errors"])) == (422, [missing])
+    response = sender.http.post("/api/v1/uploads", headers=headers)
+    assert (response.status_code, list(response.json()["errors"])) == (422, [missing])
 
 
 @pytest.mark.parametrize(
@@ -156,10 +161,10 @@ def test_a_creation_that_is_not_to_the_letter_is_refused(
     before = sender.everything()
     said = {**TUS, "Upload-Length": "10", "Upload-Metadata": sender.metadata(), **headers}
     body = b"abc" if "Content-Type" in headers else b""
-    answer = sender.http.post("/api/v1/uploads", headers=said, content=body)
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-    assert answer.headers["tus-resumable"] == "1.0.0"
-    assert ("tus-version" in answer.headers) == (status == 412)
+    response = sender.http.post("/api/v1/uploads", headers=said, content=body)
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    assert response.headers["tus-resumable"] == "1.0.0"
+    assert ("tus-version" in response.headers) == (status == 412)
     assert sender.everything() == before
 
 
@@ -183,8 +188,8 @@ def test_a_file_that_cannot_be_is_refused_before_its_bytes(
     sender: Sender, name: str, more: dict[str, object], field: str
 ):
     headers = {**TUS, "Upload-Length": "10", "Upload-Metadata": sender.metadata(name, **more)}
-    answer = sender.http.post("/api/v1/uploads", headers=headers)
-    assert (answer.status_code, list(answer.json()["errors"])) == (422, [field])
+    response = sender.http.post("/api/v1/uploads", headers=headers)
+    assert (response.status_code, list(response.json()["errors"])) == (422, [field])
 
 
 def test_bytes_must_follow_those_that_are_there(sender: Sender):

@@ -49,15 +49,15 @@ def test_an_uploaded_image_is_made_harmless_listed_and_shown(gallery: Door) -> N
     owner, path = gallery.client(), published(gallery, "pictured", "1")
     spy = Image.Exif()
     spy[0x010E] = "where I live"
-    answer = owner.post(
+    response = owner.post(
         f"{path}?nsfwLevel=2",
         files=form(("a.jpg", photo(1, (64, 48), "JPEG", exif=spy))),
         data={"meta": json.dumps(META)},
     )
-    assert answer.status_code == 201, answer.text
-    image = answer.json()
+    assert response.status_code == 201, response.text
+    image = response.json()
     assert (image["width"], image["height"], image["nsfwLevel"], image["meta"]) == (64, 48, 2, META)
-    shown = httpx.get(answer.headers["location"])
+    shown = httpx.get(response.headers["location"])
     assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
     assert b"where I live" not in shown.content
     assert image["hash"] == blurhash_of(Image.open(io.BytesIO(shown.content)))
@@ -90,8 +90,8 @@ def test_what_is_no_image_is_refused_and_leaves_nothing(gallery: Door, name: str
     kind, content, status, said = REFUSED[name]
     path = published(gallery, f"refuses {name}", "2")
     before = rows(gallery), sorted(gallery.blobs)
-    answer = gallery.client().post(path, content=content, headers={"Content-Type": kind})
-    assert said in str(assert_problem(answer, status)["detail"])
+    response = gallery.client().post(path, content=content, headers={"Content-Type": kind})
+    assert said in str(assert_problem(response, status)["detail"])
     assert (rows(gallery), sorted(gallery.blobs), gallery.staging) == (*before, [])
 
 
@@ -114,12 +114,12 @@ def test_a_form_that_says_something_wrong_is_refused_and_leaves_nothing(gallery:
         (one, {"title": "x"}, 422, "title"),
         ([*one, *one], {}, 422, None),
     ):
-        answer = owner.post(path, files=[*files, *((name, (None, text)) for name, text in data.items())])
-        errors = assert_problem(answer, status)["errors"]
+        response = owner.post(path, files=[*files, *((name, (None, text)) for name, text in data.items())])
+        errors = assert_problem(response, status)["errors"]
         assert field is None or set(errors) == {field}, (data, errors)
     for level in ("3", "0", "x"):
-        answer = owner.post(f"{path}?nsfwLevel={level}", files=one)
-        assert set(assert_problem(answer, 422)["errors"]) == {"nsfwLevel"}
+        response = owner.post(f"{path}?nsfwLevel={level}", files=one)
+        assert set(assert_problem(response, 422)["errors"]) == {"nsfwLevel"}
     assert (rows(gallery), sorted(gallery.blobs), gallery.staging) == (*before, [])
 
 
@@ -166,7 +166,7 @@ def test_others_add_no_images_and_a_version_has_only_so_many(gallery: Door) -> N
     assert_problem(stranger.delete(f"{path}/1"), 403)
 
 
-def test_a_repeat_has_its_answer_where_there_is_no_room_for_another_image(gallery: Door) -> None:
+def test_a_repeat_has_its_response_where_there_is_no_room_for_another_image(gallery: Door) -> None:
     owner, path, key = gallery.client(), published(gallery, "no room", "8"), {"Idempotency-Key": "the first"}
     first = owner.post(path, files=form(("a.png", photo(1))), headers=key)
     for number in range(1, LIMITS.max_images):
@@ -189,8 +189,8 @@ def test_a_repeat_has_its_answer_where_there_is_no_room_for_another_image(galler
 def test_a_repeated_upload_is_one_image(gallery: Door) -> None:
     owner, path = gallery.client(), published(gallery, "repeated", "7")
     key = {"Idempotency-Key": "picture"}
-    answers = [owner.post(path, files=form(("a.png", photo(1))), headers=key) for _ in range(2)]
-    assert answers[0].content == answers[1].content
+    responses = [owner.post(path, files=form(("a.png", photo(1))), headers=key) for _ in range(2)]
+    assert responses[0].content == responses[1].content
     assert len(owner.get(path.removesuffix("/images")).json()["images"]) == 1
     other = owner.post(path, files=form(("a.png", photo(2))), headers=key)
     assert assert_problem(other, 422)["code"] == "idempotency_key_reused"

@@ -21,17 +21,17 @@ MODELS, VERSIONS = "/api/v1/models", "/api/v1/model-versions"
 
 def made(client: httpx.Client, name: str, **words: object) -> int:
     """The id of a new draft."""
-    answer = client.post(MODELS, json={"name": name, "type": "LORA", **words})
-    assert answer.status_code == 201, answer.text
-    return int(answer.json()["id"])
+    response = client.post(MODELS, json={"name": name, "type": "LORA", **words})
+    assert response.status_code == 201, response.text
+    return int(response.json()["id"])
 
 
 def with_file(door: Door, client: httpx.Client, model_id: int, sha256: str, name: str = "v1") -> int:
     """The id of a new version, which has a file as an upload would leave it."""
-    answer = client.post(f"{MODELS}/{model_id}/versions", json={"name": name, "baseModel": "SD 1.5"})
-    assert answer.status_code == 201, answer.text
-    door.database.run(catalog.add_files(answer.json()["id"], [a_file(sha256 * 64)]))
-    return int(answer.json()["id"])
+    response = client.post(f"{MODELS}/{model_id}/versions", json={"name": name, "baseModel": "SD 1.5"})
+    assert response.status_code == 201, response.text
+    door.database.run(catalog.add_files(response.json()["id"], [a_file(sha256 * 64)]))
+    return int(response.json()["id"])
 
 
 def listed(door: Door) -> list[int]:
@@ -53,10 +53,10 @@ def moderator(shared_door: Door) -> httpx.Client:
 def test_a_model_is_made_given_a_file_and_published(shared_door: Door) -> None:
     owner, anybody = shared_door.client(), shared_door.client("")
     words = {"description": "<p>Warm.</p>", "tags": ["Style ", "style", "Old Master"], "allowCommercialUse": ["Image"]}
-    answer = owner.post(MODELS, json={"name": " Copper Lantern ", "type": "LORA", **words})
-    model = answer.json()
-    assert (answer.status_code, answer.headers["location"]) == (201, f"{MODELS}/{model['id']}")
-    assert owner.get(answer.headers["location"]).json() == model
+    response = owner.post(MODELS, json={"name": " Copper Lantern ", "type": "LORA", **words})
+    model = response.json()
+    assert (response.status_code, response.headers["location"]) == (201, f"{MODELS}/{model['id']}")
+    assert owner.get(response.headers["location"]).json() == model
     assert (model["name"], model["status"], model["tags"]) == ("Copper Lantern", "Draft", ["old master", "style"])
     assert model["allowCommercialUse"] == ["Image"]
     assert_problem(anybody.get(f"{MODELS}/{model['id']}"), 404)
@@ -103,8 +103,8 @@ def test_a_model_is_published_when_its_date_has_come(shared_door: Door) -> None:
     shared_door.database.run(models.publish_due())
     assert shared_door.client("").get(f"{MODELS}/{model_id}").json()["status"] == "Published"
     for wrong in ("2026-11-24T10:00:00", "tomorrow", "9999-12-31T23:59:59-14:00", 5):
-        answer = owner.post(f"{MODELS}/{model_id}/publish", json={"at": wrong})
-        assert set(assert_problem(answer, 422)["errors"]) == {"at"}
+        response = owner.post(f"{MODELS}/{model_id}/publish", json={"at": wrong})
+        assert set(assert_problem(response, 422)["errors"]) == {"at"}
 
 
 def test_what_is_left_out_of_a_change_stays(shared_door: Door) -> None:
@@ -219,7 +219,7 @@ def test_an_account_that_only_reads_makes_nothing(shared_door: Door) -> None:
     assert_problem(reader.post(MODELS, json={"name": "x", "type": "LORA"}), 403)
 
 
-def test_what_is_deleted_answers_that_it_is_gone_and_why(
+def test_what_is_deleted_responds_that_it_is_gone_and_why(
     shared_door: Door, stranger: httpx.Client, moderator: httpx.Client
 ) -> None:
     owner = shared_door.client()
@@ -239,14 +239,14 @@ def test_what_is_deleted_answers_that_it_is_gone_and_why(
     assert made(owner, "short-lived") != model_id
 
 
-def test_a_repeated_creation_is_one_with_one_answer(shared_door: Door, stranger: httpx.Client) -> None:
+def test_a_repeated_creation_is_one_with_one_response(shared_door: Door, stranger: httpx.Client) -> None:
     owner, key = shared_door.client(), {"Idempotency-Key": "make-it"}
     body = {"name": "made once", "type": "LORA"}
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: owner.post(MODELS, json=body, headers=key), range(6)))
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.content for answer in answers}) == 1
-    first = answers[0]
+        responses = list(pool.map(lambda _: owner.post(MODELS, json=body, headers=key), range(6)))
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.content for response in responses}) == 1
+    first = responses[0]
     owner.patch(first.headers["location"], json={"name": "twice"})
     again = owner.post(MODELS, json=body, headers=key)
     assert (again.content, again.headers["location"]) == (first.content, first.headers["location"])
@@ -280,8 +280,8 @@ def test_changes_at_once_all_count(shared_door: Door) -> None:
         {"name": "b"},
     ]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda body: owner.patch(f"{MODELS}/{model_id}", json=body), words))
-    assert {answer.status_code for answer in answers} == {200}
+        responses = list(pool.map(lambda body: owner.patch(f"{MODELS}/{model_id}", json=body), words))
+    assert {response.status_code for response in responses} == {200}
     shown = owner.get(f"{MODELS}/{model_id}").json()
     assert all(shown[name] == value for body in words for name, value in body.items())
 

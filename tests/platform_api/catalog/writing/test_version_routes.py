@@ -49,8 +49,8 @@ def test_a_file_is_described_hidden_and_deleted_but_the_last_public_one_stays(sh
     assert small["metadata"] == {"format": "SafeTensor", "size": "pruned", "fp": "fp16"}
     assert small["primary"]
     for wrong in ("lantern.exe", "../lantern.safetensors", ".safetensors", 'a".safetensors'):
-        answer = owner.patch(f"{path}/{ids['C']}", json={"overrideName": wrong})
-        assert set(assert_problem(answer, 422)["errors"]) == {"overrideName"}
+        response = owner.patch(f"{path}/{ids['C']}", json={"overrideName": wrong})
+        assert set(assert_problem(response, 422)["errors"]) == {"overrideName"}
     owner.patch(f"{path}/small.safetensors", json={"visibility": "Private"})
     assert [file["id"] for file in anybody.get(f"{VERSIONS}/{version_id}").json()["files"]] == [ids["B"]]
     assert owner.delete(f"{path}/{ids['C']}").status_code == 204

@@ -39,7 +39,7 @@ NOT_SHOWN: dict[str, set[str]] = {
     "model_stats": set(),
     "version_stats": set(),
 }
-"""Columns that no answer shows, or that change only together with one that is watched."""
+"""Columns that no response shows, or that change only together with one that is watched."""
 
 _UNWATCHED = """
 select attribute.attname as name
@@ -64,7 +64,7 @@ def test_every_column_that_is_shown_is_watched(database: Database) -> None:
     for table, not_shown in NOT_SHOWN.items():
         rows = database.run(Query(_UNWATCHED, {"table": table}, lambda rows: [str(row["name"]) for row in rows]))
         unwatched = set(rows) - not_shown
-        assert not unwatched, f"kept answers would not notice a change of {table}: a settling trigger must"
+        assert not unwatched, f"cached responses would not notice a change of {table}: a settling trigger must"
 
 
 def test_what_commits_out_of_order_is_told_once_and_what_is_rolled_back_never(

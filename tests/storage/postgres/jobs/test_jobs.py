@@ -1,4 +1,4 @@
-"""Jobs: states only move as written, one claimant wins, silence is answered, keys are kept."""
+"""Jobs: states only move as written, one claimant wins, silent ones get another attempt, keys are kept."""
 
 from __future__ import annotations
 

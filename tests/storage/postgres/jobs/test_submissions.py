@@ -47,9 +47,9 @@ def test_one_key_from_many_threads_makes_one_job(database: Database) -> None:
         return job.id, new
 
     with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(submit, range(64)))
-    assert len({job_id for job_id, _ in answers}) == 1
-    assert sum(new for _, new in answers) == 1
+        responses = list(pool.map(submit, range(64)))
+    assert len({job_id for job_id, _ in responses}) == 1
+    assert sum(new for _, new in responses) == 1
     assert len(database.run(jobs.list_for_account(owner))) == 1
 
 
