@@ -8,8 +8,8 @@ CREATE TABLE AS ... GROUP BY for the hours and one for the days, with primary ke
 memory, without totals. Both are timed in turns, and the median counts. The goals are those of the full size: at the
 small one nearly every act is a cell of its own, and what each day costs once weighs more.
 
-Then a tenth as many acts come, on the week's next day, and a usual run takes them. `late` is the same for acts that are
-spread over the whole week once more, which re-opens every hour of it.
+Then a tenth as many acts come, on the week's next day, and a regular run takes them. `late` is the same for acts
+that are spread over the whole week once more, which re-opens every hour of it.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Bench:
         self.rows("alter table peer_days add primary key (day, entity_id, entity, metric)")
 
     def take(self) -> float:
-        """A usual run over every day that waits; returns seconds."""
+        """A regular run over every day that waits; returns seconds."""
         began = time.perf_counter()
         days = self.database.run(rollups.waiting_days())
         now = datetime(days[-1].year, days[-1].month, days[-1].day, 23, tzinfo=UTC)

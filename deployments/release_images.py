@@ -98,7 +98,7 @@ def main(
         new.write_text(text)
         new.replace(output)
     except OSError as error:
-        raise SystemExit(f"{output} was not written: {error.strerror}. Mend that, then repeat it.") from error
+        raise SystemExit(f"{output} was not written: {error.strerror}. Fix that, then repeat it.") from error
     finally:
         with suppress(OSError):
             new.unlink()

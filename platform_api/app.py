@@ -1,4 +1,4 @@
-"""The door: `create_app(settings)` wires every route, guard, limit and error on one screen."""
+"""The application: `create_app(settings)` wires every route, guard, limit and error on one screen."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from platform_api.http.json_bodies import MAX_BODY_BYTES
 from platform_api.http.limits import ConcurrencyLimit
 from platform_api.http.links import API
 from platform_api.http.request_log import logging_requests
-from platform_api.http.shutdown import Stopping, hearing_signals
+from platform_api.http.shutdown import Stopping, handling_signals
 from platform_api.jobs.base_models import BaseModels
 from platform_api.jobs.data_sets import DataSets
 from platform_api.jobs.generations import Generations
@@ -150,7 +150,7 @@ def served(settings: Settings) -> ASGIApp:
     client's address is taken."""
     # In this order: the log line of a HEAD says HEAD, and limits count by the address that the proxy names.
     app, trusted = logging_requests(handling_head(create_app(settings))), settings.api.trusted_proxies
-    # Ours and not uvicorn's own, which takes the word of any program of this machine unless told otherwise.
+    # Ours and not uvicorn's own, which takes the word of any program of this machine unless configured otherwise.
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
 
@@ -204,8 +204,8 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     )
     beside = [asyncio.create_task(work) for work in works]
     try:
-        # Around all that runs, because uvicorn tells an application that it stops only when every connection is closed.
-        with hearing_signals(stopping):
+        # Around all that runs, because uvicorn notifies an application of a stop only when every connection is closed.
+        with handling_signals(stopping):
             yield
     finally:
         for task in beside:

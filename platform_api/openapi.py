@@ -37,8 +37,8 @@ a key may send: `X-RateLimit-Limit` in a minute, `-Remaining` now, `-Reset` seco
 it is 429 with `Retry-After`."""
 
 SHARED_HEADERS = tuple(
-    ResponseHeader(name=name, description=words, documentation_only=True)
-    for name, words in (
+    ResponseHeader(name=name, description=text, documentation_only=True)
+    for name, text in (
         (
             rate_limits.LIMIT,
             "How many requests of this kind the account, or an address without a key, may send a minute.",

@@ -5,7 +5,7 @@ Each message says what happened, the value, and what to do next.
 DarkroomError
 ├── NotFound                    nothing of that name that the caller may see
 ├── Gone                        it was there and was deleted or taken down; says why
-├── Refused                     the request cannot be done as asked; the caller can mend it
+├── Refused                     the request cannot be done as asked; the caller can fix it
 │   ├── InvalidRequest          fields that do not pass; carries one reason per field
 │   ├── IdempotencyKeyReused    one key, two different requests
 │   ├── WrongState              the job or model is not in a state that allows this
@@ -84,7 +84,7 @@ class Gone(DarkroomError):
 
 
 class Refused(DarkroomError):
-    """The request cannot be done as asked; the message says how to mend it."""
+    """The request cannot be done as asked; the message says how to fix it."""
 
     code = "refused"
 

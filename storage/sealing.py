@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with a key that lies outside the database, so that a copy of the database tells none."""
+"""Secrets at rest: sealed with a key that lies outside the database, so that a copy of the database reveals none."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Room:
     """Places for one kind of work. Who finds none free waits, in order, for `wait_seconds` at most.
 
-    `waiting` is how many do, `busy` how many places are taken, `refused` how many have waited in vain.
+    `waiting` is how many do, `busy` how many places are taken, `refused` how many gave up waiting.
     """
 
     def __init__(self, name: str, places: int, wait_seconds: float) -> None:

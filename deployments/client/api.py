@@ -35,7 +35,7 @@ class NoKey(DarkroomError):
 
 
 class ApiRefusal(DarkroomError):
-    """The API said no. `status` is HTTP's; `problem` is its body."""
+    """The API refused. `status` is HTTP's; `problem` is its body."""
 
     code = "api_refusal"
 

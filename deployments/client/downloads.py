@@ -28,7 +28,7 @@ class DownloadFailed(DarkroomError):
 def fetch_file(
     api: Api, url: str, target: Path, *, sha256: str, size: int, on_bytes: Callable[[int], None] = lambda _: None
 ) -> bool:
-    """Bring the file at `url` to `target`; returns False when it was there already. `on_bytes` hears of every piece.
+    """Bring the file at `url` to `target`; returns False when it was there already. `on_bytes` gets every piece's size.
 
     What came before a broken connection is in TARGET.part and is gone on with, also by a later command.
     Raises DownloadFailed, ApiRefusal, ApiUnreachable.

@@ -27,7 +27,7 @@ SILENCE_SECONDS = 30.0
 PATIENCE_SECONDS = 600.0
 INTERRUPTED = "interrupted"
 NO_CONTENT = 204
-"""The response for a job that has ended, to who has heard all of it."""
+"""The response for a job that has ended, to who has read all of it."""
 LAST_KINDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 

@@ -32,30 +32,30 @@ def upload_file(
     memory: Path,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Make the file at `path` a file of a version; `on_bytes` hears of every piece that is sent or was there.
+    """Make the file at `path` a file of a version; `on_bytes` gets the size of every piece that is sent or was there.
 
     Its upload's address is kept in the folder `memory` until it is whole. Raises ApiRefusal with the reason when the
     file is not taken, ApiUnreachable, and OSError when the file cannot be read.
     """
-    remembered = memory / f"{sha256}-{version_id}"
-    address = _begun(api, remembered)
+    saved = memory / f"{sha256}-{version_id}"
+    address = _begun(api, saved)
     if address is None:
         address = _begin(api, version_id, path, sha256)
         memory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        remembered.write_text(address)
+        saved.write_text(address)
     try:
         _send(api, address, path, on_bytes)
     # Not after a broken connection: then the address is kept, and a later command goes on there.
     except ApiRefusal:
-        remembered.unlink(missing_ok=True)
+        saved.unlink(missing_ok=True)
         raise
-    remembered.unlink(missing_ok=True)
+    saved.unlink(missing_ok=True)
 
 
-def _begun(api: Api, remembered: Path) -> str | None:
+def _begun(api: Api, saved: Path) -> str | None:
     """The address of an upload that an earlier command began, if the API still has it."""
     with contextlib.suppress(FileNotFoundError, ApiRefusal, httpx.TransportError):
-        address = remembered.read_text().strip()
+        address = saved.read_text().strip()
         _offset(api, address)
         return address
     return None

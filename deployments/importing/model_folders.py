@@ -1,4 +1,4 @@
-"""A folder of model files as the catalogue would have it: each model with one version, its files and its words."""
+"""A folder of model files as the catalogue would have it: each model with one version, its files and its fields."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RefusedFile:
 
 @dataclass
 class FoundModel:
-    """Files of one base name: variants of one model. The first one's words count.
+    """Files of one base name: variants of one model. The fields of the first one count.
 
     `passed_over` says why a description beside it was not read.
     """
@@ -63,7 +63,7 @@ class FoundModel:
         return self.sidecar.family or self.files[0].described.base_model
 
     @property
-    def model_words(self) -> dict[str, object]:
+    def model_fields(self) -> dict[str, object]:
         """The model, as the API takes a new one."""
         about, first = self.sidecar.model, self.files[0].described
         flags = {"nsfw": about.nsfw, "poi": about.poi}
@@ -76,7 +76,7 @@ class FoundModel:
         }
 
     @property
-    def version_words(self) -> dict[str, object]:
+    def version_fields(self) -> dict[str, object]:
         """Its version, as the API takes a new one."""
         first = self.files[0].described
         counts = {"steps": first.steps, "epochs": first.epochs, "clipSkip": first.clip_skip}
@@ -149,7 +149,7 @@ def _model(path: Path, described: Described) -> FoundModel:
 
 
 def _base_name(stem: str) -> str:
-    """A file's name without what tells variants apart."""
+    """A file's name without what distinguishes variants."""
     while (shorter := _VARIANT.sub("", stem)) and shorter != stem:
         stem = shorter
     return stem

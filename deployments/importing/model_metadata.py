@@ -37,7 +37,7 @@ _KOHYA = (
     (r"sd_?v?3", "SD 3"),
     (r"flux", "Flux.1 D"),
 )
-# Lengths of the text vectors, which tell the bases apart.
+# Lengths of the text vectors, which distinguish the bases.
 _WIDTHS = {768: "SD 1.5", 1024: "SD 2.1", 2048: "SDXL 1.0"}
 # The first that matches: a DoRA also holds a LoRA's tensors, a checkpoint a VAE's.
 _TYPES = (

@@ -39,12 +39,12 @@ class Sidecar(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def family(self) -> str | None:
-        """The base model's name in the catalogue, if it is said."""
+        """The base model's name in the catalogue, if it is given."""
         return self.base_model or _VERSIONS.get(self.sd_version or "")
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What to say in a prompt, if it is said."""
+        """What to say in a prompt, if it is given."""
         return self.trained_words or tuple(filter(None, [(self.activation_text or "").strip()]))
 
     @property

@@ -42,7 +42,7 @@ WORK_POOL_TEMPLATE: dict[str, Any] = {
 
 
 def deploy_all(settings: Settings, prefect_file: Path = PREFECT_FILE) -> None:
-    """Deploy everything in the file. Repeatable. Raises PlatformError with Prefect's own words when it refuses."""
+    """Deploy everything in the file. Repeatable. Raises PlatformError with Prefect's own message when it refuses."""
     # Before the deploy: what changes while it runs is not deployed, and has to be noticed by the next start.
     before = fingerprint(prefect_file)
     with open_prefect(settings.prefect) as prefect, Database(settings.postgres) as database:

@@ -145,7 +145,7 @@ def prefect_client_environment(settings: Settings, part: str) -> dict[str, str]:
         "PREFECT_CLI_PROMPT": "false",
         # Otherwise a client without an address starts a server of its own, and says that the deployment does not exist.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        # With Postgres unavailable Prefect's server returns 500, which its client does not repeat unless told.
+        # With Postgres unavailable Prefect's server returns 500, which its client does not repeat unless configured to.
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         # The default is pickle, which runs what it reads.
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
@@ -219,7 +219,7 @@ def prefect_server_environment(settings: Settings, postgres: EmbeddedPostgres) -
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(settings.data_folder / "prefect" / "pages"),
         # No flow uses a block. Registering the 60 known types imports every integration: 19 MB and 3 s of every start.
         "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-        # Each of these looks every 5 s for what a platform of one machine has seldom: with two workers' questions they
+        # Each of these looks every 5 s for what a platform of one machine rarely has: with two workers' questions they
         # are what an idle server does (14 % of a core before, 6 to 8 % now). A run counts as late after 15 s anyway.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "15",
         "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "15",

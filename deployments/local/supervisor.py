@@ -81,7 +81,7 @@ class Supervised:
 
 
 class Supervisor:
-    """Runs the parts of one data folder until it is told to stop."""
+    """Runs the parts of one data folder until it is stopped."""
 
     def __init__(
         self, data_folder: Path, parts: Sequence[Part], say: Callable[[str, str], None], log_bytes: int = 64 * MIB

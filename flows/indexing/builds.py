@@ -92,17 +92,17 @@ def catch_up(stores: Stores, patience_seconds: float) -> None:
                 time.sleep(0.1)
 
 
-def mend(stores: Stores, build: Build) -> int:
+def repair(stores: Stores, build: Build) -> int:
     """Make a build equal to the rows where it is not: ids it lacks, has older, or should not have; returns how many."""
     stores.search.refresh(build)
-    mended = 0
+    repaired = 0
     for missing, extra in differences(stores, build):
         if missing:
             write_everywhere(stores, build.kind, missing)
         if extra:
             stores.search.write(build, [], stores.database.run(search_sources.unlisted(build.kind, extra)))
-        mended += len(missing) + len(extra)
-    return mended
+        repaired += len(missing) + len(extra)
+    return repaired
 
 
 def index_faults(stores: Stores) -> list[str]:

@@ -152,7 +152,7 @@ def _write(stores: Stores, build: Build, rows: ReadRows) -> Mapping[int, str]:
 
 def _note_refused(stores: Stores, kind: Kind, rows: ReadRows, refused: Mapping[int, str]) -> None:
     written = [change.id for change in (*rows.documents, *rows.removals) if change.id not in refused]
-    # A row that was mended leaves the list of dead letters by being written, without anybody's help.
+    # A row that was fixed leaves the list of dead letters by being written, without anybody's help.
     stores.database.run(search_queue.revive(kind, written))
     _bury(stores, kind, rows, refused)
 

@@ -76,8 +76,8 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
             clock.figures["lag_seconds"] = stores.database.run(search_queue.lag()).oldest_seconds
             builds.catch_up(stores, settings.jobs.patience_seconds)
             clock.lap("catch_up")
-            clock.figures["mended"] = with_retries(stores, lambda: builds.mend(stores, build))
-            clock.lap("mend")
+            clock.figures["repaired"] = with_retries(stores, lambda: builds.repair(stores, build))
+            clock.lap("repair")
             reach(settings, "rebuild-caught-up")
             with sole_writer(stores, kind):
                 with_retries(stores, swap)

@@ -57,8 +57,8 @@ log = logging.getLogger("darkroom.lifecycle")
 
 TICK_SECONDS = 0.5
 MEMORY_SHARE = 0.7
-# torch raises a plain RuntimeError: its CPU allocator's words, CUDA's, and those of the libraries it calls.
-OUT_OF_MEMORY_WORDS = (
+# torch raises a plain RuntimeError: its CPU allocator's text, CUDA's, and those of the libraries it calls.
+OUT_OF_MEMORY_TEXTS = (
     *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc"),
     *("can't start new thread", "could not create a memory", "could not create a primitive"),
 )
@@ -134,7 +134,7 @@ class RunningJob:
                 if row.state is JobState.CANCELLING:
                     self._stop = CancellationRequested(f"Job {self.id} was cancelled by its owner.")
             except StoreFailure as error:
-                log.warning("job %s: heartbeat not heard: %s: %s", self.id, error.code, error)
+                log.warning("job %s: heartbeat not recorded: %s: %s", self.id, error.code, error)
             except JobLost as error:
                 self._stop = error
                 return
@@ -164,7 +164,7 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
     CancellationRequested: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination
-    signal: handed out again at once, or cancelled if its owner asked. JobLost, a store unavailable for too long or a
+    signal: attempted again at once, or cancelled if its owner asked. JobLost, a store unavailable for too long or a
     statement that was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
@@ -267,13 +267,13 @@ def named_failure(error: Exception) -> JobCannotSucceed:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
     return JobCannotSucceed(
-        f"{type(error).__name__} in the flow. Its log in Prefect says where; mend it and retry the job."
+        f"{type(error).__name__} in the flow. Its log in Prefect says where; fix it and retry the job."
     )
 
 
 def _says_out_of_memory(error: BaseException | None) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY_WORDS)
+    return isinstance(error, MemoryError) or any(one in text for one in OUT_OF_MEMORY_TEXTS)
 
 
 def limit_memory(limit_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Trained versions in MLflow's registry: each once, under a name that Postgres remembers."""
+"""Trained versions in MLflow's registry: each once, under a name that Postgres records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storage.stores import Stores
 
 
 def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
-    """Put a trained version into MLflow's registry, once, and remember its name there. Raises when MLflow is
+    """Put a trained version into MLflow's registry, once, and record its name there. Raises when MLflow is
     unavailable."""
     if version.job_id is None:
         raise NotFound(f"Model version {version.id} was uploaded, so no tracking run made it. Register trained ones.")

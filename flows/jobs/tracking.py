@@ -200,7 +200,7 @@ class TrackingRun:
             time.sleep(0.5)
 
     def end(self, status: str) -> bool:
-        """End the run as FINISHED, FAILED or KILLED; returns whether MLflow heard. Else reconcile repairs it."""
+        """End the run as FINISHED, FAILED or KILLED; returns whether MLflow took it. Else reconcile repairs it."""
         complete = self.flush()
         self.close()
         if self._run_id is None:

@@ -123,7 +123,7 @@ def send_next(stores: Stores, channels: Senders) -> bool:
     sending = stores.database.run(sendings.claim(stores.settings.notifications.claim_seconds))
     if sending is None:
         return False
-    # Read after the claim, so that a reader who unsubscribes is heard until the last moment.
+    # Read after the claim, so that a reader who unsubscribes is respected until the last moment.
     endpoint, items = stores.database.run(_load(sending))
     reach(stores.settings, "sending-claimed")
     if endpoint is None:
@@ -163,7 +163,7 @@ def note(sending: Sending, endpoint: Endpoint, outcome: Outcome) -> Script[None]
         case Sent():
             yield from sendings.end(sending, SendingState.SENT)
         case PermanentFailure(reason=reason):
-            # In the transaction that ends the sending: nothing else may go to an address that has just said no for
+            # In the transaction that ends the sending: nothing else may go to an address that has just refused for
             # good.
             yield from endpoints.suspend(endpoint.id, reason)
             yield from _give_up(sending, reason)

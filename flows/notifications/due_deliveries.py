@@ -45,7 +45,7 @@ def gather(now: datetime, debounce_seconds: float, limit: int = BATCH) -> Script
 
 
 def why_unwanted(one: Due) -> str | None:
-    """Why a delivery is not told any more; None when it is."""
+    """Why a delivery is not sent any more; None when it is."""
     if one.banned:
         return "the account is banned"
     if one.unwanted:

@@ -28,7 +28,7 @@ from storage.records.notifications.notifications import (
 )
 from storage.records.social.social import Comment
 
-Said = TypeVar("Said", Commented, Mentioned)
+Notice = TypeVar("Notice", Commented, Mentioned)
 NotifiedEvent: TypeAlias = (
     events.JobSucceeded
     | events.JobFailed
@@ -64,7 +64,7 @@ def _of_job(event: events.JobSucceeded | events.JobFailed | events.SampleReady) 
     owner = yield from accounts.account(job.account_id)
     content: Content
     match event:
-        # Before the bare case: of a training, which has a version, the model's name is told.
+        # Before the bare case: of a training, which has a version, the notification names the model.
         case events.JobSucceeded(model_version_id=int(version_id)):
             version = yield from catalog.version_by_id(version_id)
             model = yield from catalog.model_by_id(version.model_id)
@@ -105,9 +105,9 @@ def _commented(event: events.CommentWritten | events.CommentEdited) -> Script[li
     for account in (yield from _others(event.mentioned, comment)):
         # One for each account, under a key of its own: an edit that mentions one more then notifies that one alone.
         added += yield from notifications.add(
-            f"mention:{comment.id}:{account.number}", _said(Mentioned, comment, on), [account.number]
+            f"mention:{comment.id}:{account.number}", _notice(Mentioned, comment, on), [account.number]
         )
-    # An edit tells nobody but those whom it mentions: the owner was notified when the comment came.
+    # An edit notifies nobody but those whom it mentions: the owner was notified when the comment came.
     if isinstance(event, events.CommentWritten):
         concerned = {on.account_id}
         if event.parent_id is not None:
@@ -115,7 +115,7 @@ def _commented(event: events.CommentWritten | events.CommentEdited) -> Script[li
         readers = yield from _others(concerned - set(event.mentioned), comment)
         if readers:
             numbers = [account.number for account in readers]
-            added += yield from notifications.add(f"comment:{comment.id}", _said(Commented, comment, on), numbers)
+            added += yield from notifications.add(f"comment:{comment.id}", _notice(Commented, comment, on), numbers)
     return added
 
 
@@ -125,7 +125,7 @@ def _others(ids: Iterable[UUID], comment: Comment) -> Script[list[Account]]:
     return list(found.values())
 
 
-def _said(kind: type[Said], comment: Comment, on: CommentedOn) -> Said:
+def _notice(kind: type[Notice], comment: Comment, on: CommentedOn) -> Notice:
     # Kept with the notification, because the comment may be edited or gone when its reader looks.
     excerpt = (comment.content or "")[:EXCERPT]
     return kind(comment_id=comment.id, by=comment.name, on=on.name, model_id=on.model_id, excerpt=excerpt)

@@ -1,4 +1,4 @@
-"""@flow fan-out-notifications: an event worth telling becomes one delivery for each reader and channel.
+"""@flow fan-out-notifications: an event that readers are notified of becomes one delivery for each reader and channel.
 
 The deliveries are written by statements over chunks of readers, each with the cursor behind it in one transaction, so
 memory does not follow the number of readers and a crash repeats at most one chunk. The list in the app is filled by
@@ -13,7 +13,7 @@ from functools import partial
 
 from prefect import flow
 
-from flows.notifications.messages import words
+from flows.notifications.messages import text_of
 from flows.runs import draining_flows
 from flows.runs.crash_points import reach
 from flows.runs.flow_names import FAN_OUT
@@ -68,13 +68,13 @@ def fan_out(stores: Stores, seconds: float = math.inf) -> int:
 
 def _tell(stores: Stores, notification: Notification) -> None:
     try:
-        text = words(notification.content())
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with one notification's words holds up no other
+        text = text_of(notification.content())
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one notification's text holds up no other
         _log().error("notification %d (%s) cannot be delivered: %s", notification.id, notification.type, error)
         # Off the queue, or the oldest would stand before all the others for ever.
         stores.database.run(notifications.fail(notification, f"{type(error).__name__}: {error}"))
         return
-    # The words are kept before the first reader gets them: a run that goes on after a crash must not tell it
+    # The text is kept before the first reader gets it: a run that goes on after a crash must not word it
     # differently.
     run_with_retries(stores, partial(notifications.begin, notification, text))
     while run_with_retries(stores, partial(notifications.fan_out_chunk, notification)):

@@ -18,7 +18,7 @@ from storage.postgres.events import duties
 log = logging.getLogger("darkroom.relay")
 
 LOOK_SECONDS = 30.0
-"""How often a duty looks at what changes seldom, or at what costs Prefect a query."""
+"""How often a duty looks at what changes rarely, or at what costs Prefect a query."""
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 15.0
 BREATH_SECONDS = 0.01
@@ -39,7 +39,7 @@ class Duty:
 
 
 class DutyThread(threading.Thread):
-    """A duty that is done until `stopping`. Whatever it raises, it goes on, and no other duty hears of it.
+    """A duty that is done until `stopping`. Whatever it raises, it goes on, and no other duty is affected.
 
     A daemon: one that hangs does not keep the relay from ending.
     """

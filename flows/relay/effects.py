@@ -113,7 +113,7 @@ class Effects:
             # A claim counts a failure before the effect is tried, so an event that kills its relay is counted, too.
             for event_id in self._stores.database.run(outbox.give_up_deadly()):
                 log.error(
-                    "event %d is given up: the relay died each time it tried it. When its cause is mended: darkroom "
+                    "event %d is given up: the relay died each time it tried it. When its cause is fixed: darkroom "
                     "events replay %d",
                     *(event_id, event_id),
                 )
@@ -224,7 +224,7 @@ class Effects:
             name = error.code if isinstance(error, DarkroomError) else type(error).__name__
             if self._stores.database.run(outbox.failed(row.id, f"{name}: {error}")):
                 log.error(
-                    "event %d (%s of %s) is given up after %d tries. When its cause is mended: darkroom events "
+                    "event %d (%s of %s) is given up after %d tries. When its cause is fixed: darkroom events "
                     "replay %d",
                     *(row.id, row.kind, row.subject, MAX_FAILURES, row.id),
                 )

@@ -28,7 +28,7 @@ class OutboxListener:
         self._connection: psycopg.Connection[DictRow] | None = None
 
     def turn(self) -> bool:
-        """Listen for a second, or until something was heard. Raises StoreFailure, psycopg.Error."""
+        """Listen for a second, or until something was notified. Raises StoreFailure, psycopg.Error."""
         if self._connection is None:
             connection = self._database.connect()
             try:

@@ -34,39 +34,39 @@ CRASHED_BY_US = "No heartbeat for"
 UNDECIDED = timedelta(minutes=2)
 """So long a firing may be ahead of what it has done, or of the state it was for."""
 LOOK_BACK = timedelta(hours=6)
-"""How far back firings are read: a relay that was unavailable tells what it missed, and moderators nothing twice."""
+"""How far back firings are read: a relay that was unavailable reports what it missed, and nothing twice."""
 
 
 def duty(stores: Stores, orchestrator: Orchestrator) -> Duty:
-    """Hears of firings."""
+    """Reads the firings of our automations."""
     firings = Firings(stores.database, orchestrator)
-    return Duty("prefect-alerts", LOOK_SECONDS, once(lambda: firings.hear(datetime.now(UTC))))
+    return Duty("prefect-alerts", LOOK_SECONDS, once(lambda: firings.read_new(datetime.now(UTC))))
 
 
 class Firings:
-    """What our automations have fired for, as one relay hears it."""
+    """What our automations have fired for, as one relay reads it."""
 
     def __init__(self, database: Database, orchestrator: Orchestrator) -> None:
         self._database, self._orchestrator = database, orchestrator
-        self._heard: set[UUID] = set()
+        self._read: set[UUID] = set()
 
-    def hear(self, now: datetime) -> list[str]:
+    def read_new(self, now: datetime) -> list[str]:
         """Report new firings, to moderators once an hour for each automation and flow; returns the lines of the log."""
         firings = self._orchestrator.firings(now - LOOK_BACK)
         lines: list[str] = []
         for firing in firings:
-            if firing.id not in self._heard and _name(firing).startswith(OURS):
+            if firing.id not in self._read and _name(firing).startswith(OURS):
                 run = self._run_of(firing)
                 state = run.state if run else None
                 wrong = _is_wrong(_name(firing).removeprefix(OURS), state, now - firing.occurred)
-                # Not noted as heard: it is judged again at the next look, until its state is final or it is old.
+                # Not noted as read: it is judged again at the next look, until its state is final or it is old.
                 if wrong is None:
                     continue
                 if wrong and run and state:
                     lines.append(self._report(firing, run, state))
-            self._heard.add(firing.id)
+            self._read.add(firing.id)
         # What is not read any more needs no memory.
-        self._heard &= {firing.id for firing in firings}
+        self._read &= {firing.id for firing in firings}
         return lines
 
     def _run_of(self, firing: ReceivedEvent) -> FlowRun | None:
@@ -77,7 +77,7 @@ class Firings:
         lines = f"now {state.name} {state.message or ''}".strip()
         detail = f"flow run {run.name} of {flow} ({run.id}), {lines}"
         log.error("alert: %s: %s", what, detail)
-        # The hour of the firing, not of this look: a relay that starts again has heard nothing yet and notifies nobody
+        # The hour of the firing, not of this look: a relay that starts again has read nothing yet and notifies nobody
         # twice.
         key = f"alert:{what}:{flow}:{firing.occurred:%Y-%m-%dT%H}"
         notice = SystemNotice(title=f"Alert: {what}", text=detail, path="/health")

@@ -1,4 +1,4 @@
-"""The relay: every duty it has, each in its own thread with clients of its own, until it is told to stop."""
+"""The relay: every duty it has, each in its own thread with clients of its own, until it is stopped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Relay:
         self.stopping = threading.Event()
 
     def run(self) -> None:
-        """Work until told to stop."""
+        """Work until stopped."""
         duties = self.duties()
         # Before the threads: a duty that is noted must be known, and one that never succeeds counts as late from here
         # on.

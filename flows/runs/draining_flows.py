@@ -21,7 +21,7 @@ from storage.stores import Stores, open_stores
 
 _log = partial(run_logger, "darkroom.drains")
 
-# A start costs seconds and a waiting run next to nothing, while changes seldom come alone.
+# A start costs seconds and a waiting run next to nothing, while changes rarely come alone.
 IDLE_SECONDS = 30.0
 """A drain that found work waits this long for more before it ends."""
 TURN_SECONDS = 15.0

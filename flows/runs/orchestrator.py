@@ -76,7 +76,7 @@ class Orchestrator:
         in Prefect, which itself starts what is asked for all the same."""
         try:
             # Read for each start and not kept: it says whether the flow is paused now, which Prefect itself does not
-            # ask when it is told to start a run (PrefectHQ/prefect#14529).
+            # ask when it starts a run (PrefectHQ/prefect#14529).
             deployment = self._ask(lambda: self._prefect.read_deployment_by_name(f"{flow}/{flow}"))
         except ObjectNotFound as error:
             raise DeploymentMissing(flow) from error

@@ -16,7 +16,7 @@ T = TypeVar("T")
 def passes_by_waiting(error: BaseException) -> bool:
     """Whether the same call may succeed later: a store or server that does not respond, a broken connection, a lock.
 
-    Not a full disk, which somebody has to mend, nor a statement that took too long and would again.
+    Not a full disk, which somebody has to fix, nor a statement that took too long and would again.
     """
     return isinstance(error, StoreUnavailable | ConnectionError | TimeoutError)
 

@@ -95,7 +95,7 @@ def train_classifier(judge: Judge, views: Views, schedule: Schedule, *, seed: in
 
 
 def rival_subjects(count: int, rng: np.random.Generator, *, held_out: bool) -> list[SceneSubject]:
-    """`count` different subjects of one class and main colour: only their marks tell them apart.
+    """`count` different subjects of one class and main colour: only their marks distinguish them.
 
     held_out: all from a pair that training never shows, with every colour pair; or none."""
     pairs = sorted(HELD_OUT_PAIRS)
@@ -142,12 +142,12 @@ def contrastive_loss(vectors: Tensor, subjects: Tensor) -> Tensor:
 
 
 def train_embedder(judge: Judge, pixels: Tensor, schedule: Schedule, *, seed: int, state: Path) -> None:
-    """Train the embedder in place; each batch holds four whole groups of rivals, so that marks must be told apart."""
+    """Train the embedder in place; each batch holds four whole groups of rivals: marks must be distinguished."""
     groups = len(pixels) // 8
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randperm(groups, generator=generator)[: SUBJECTS_IN_BATCH // 8]
-        # Whole groups, so that each subject meets those that it can be taken for; strangers are told apart by their
+        # Whole groups, so that each subject meets those that it can be taken for; strangers are distinguished by their
         # colour alone.
         rows = (chosen[:, None] * 8 + torch.arange(8)).flatten()
         images = roughen(to_range(pixels[rows].flatten(0, 1)), generator)

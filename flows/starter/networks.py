@@ -178,7 +178,7 @@ def save_parts(parts: TrainableParts, folder: Path) -> None:
     prefixed = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in state.items()}
     _rewrite_weights(folder / "text_encoder" / "model.safetensors", prefixed)
     make_scheduler().save_pretrained(str(folder / "scheduler"))
-    # Samplers made from this config clip predicted latents to [-1, 1] unless told not to, which ruins the colours.
+    # Samplers made from this config clip predicted latents to [-1, 1] by default, which ruins the colours.
     schedule_file = folder / "scheduler" / "scheduler_config.json"
     _write_json(schedule_file, json.loads(schedule_file.read_text(encoding="utf-8")) | {"clip_sample": False})
     _write_json(

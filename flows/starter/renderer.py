@@ -1,6 +1,6 @@
 """Pictures of the small world to pixels: scenery, then each thing, drawn at three times the size and reduced.
 
-Units here are pixels of the large canvas (192 px) and of a thing's own sprite (144 px) unless said otherwise.
+Units here are pixels of the large canvas (192 px) and of a thing's own sprite (144 px) unless stated otherwise.
 """
 
 from collections.abc import Callable

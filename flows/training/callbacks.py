@@ -38,7 +38,7 @@ def _nothing(_: Any) -> None:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the caller wants to hear between steps. Each is called with the training at rest.
+    """Callbacks of the caller between steps. Each is called with the training at rest.
 
     on_step: the report of the step that just ended. check: the number of finished steps; raises CancellationRequested
     to stop with a checkpoint, anything else to stop without one. on_sample: the number of finished steps, every

@@ -114,16 +114,16 @@ def write_single_file(family: Family, folder: Path, recipe: TrainingRecipe, reci
 def metadata(family: Family, recipe: TrainingRecipe, recipe_hash: str) -> dict[str, str]:
     """The single file's metadata: what modelspec 1.0.1 requires, kohya's keys that tools read, the recipe's hash."""
     size = f"{recipe.resolution}x{recipe.resolution}"
-    words = f"{recipe.identifier} {recipe.class_word}"
+    phrase = f"{recipe.identifier} {recipe.class_word}"
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": family.architecture,
         "modelspec.implementation": "diffusers",
-        "modelspec.title": words,
+        "modelspec.title": phrase,
         "modelspec.resolution": size,
-        "modelspec.trigger_phrase": words,
-        "ss_output_name": words,
+        "modelspec.trigger_phrase": phrase,
+        "ss_output_name": phrase,
         "ss_base_model_version": recipe.family,
         "ss_resolution": size,
         "ss_steps": str(recipe.steps),

@@ -18,7 +18,7 @@ from flows.starter.judge import Judge as StarterJudge
 
 
 class ImageJudge(Protocol):
-    """What a judge can tell of images: (N, 3, H, W) in [-1, 1], of the base model's own resolution."""
+    """What a judge can measure of images: (N, 3, H, W) in [-1, 1], of the base model's own resolution."""
 
     @property
     def scenes(self) -> Sequence[str]:

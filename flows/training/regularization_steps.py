@@ -103,7 +103,7 @@ def _workers(recipe: SamplingRecipe, settings: Settings) -> DaskWorkers:
 def _only_filler(database: Database, recipe: SamplingRecipe, check: Callable[[], None]) -> Generator[None]:
     name = sampled_sets.lock_name(recipe.fingerprint())
     while True:
-        # Tried again and again instead of waited for: while another process draws, this job must hear that it was
+        # Tried again and again instead of waited for: while another process draws, this job must learn that it was
         # cancelled.
         with database.session_lock(name) as held:
             if held:

@@ -58,7 +58,7 @@ class TrainingWork:
         return self.family.load(folder).to(self.device)
 
     def boundary(self, phase: str, done: int, total: int) -> None:
-        """Between two pieces of a phase's work: tell, and stop if asked to."""
+        """Between two pieces of a phase's work: report, and stop if asked to."""
         self.job.report(phase, done, total)
         self.job.check()
         self.job.reach(phase)

@@ -19,7 +19,7 @@ log = logging.getLogger("darkroom.pauses")
 
 def pause(database: Database, orchestrator: Orchestrator, flow: str) -> None:
     """Start no more runs of a flow; one that runs ends by itself. Raises PrefectUnavailable with the pause made all the
-    same: the relay tells Prefect when it is back."""
+    same: the relay sets it in Prefect when that is back."""
     # The row first: it holds also while Prefect does not respond, since whoever starts flows asks the row.
     database.run(pauses.add(flow, Switch.DARKROOM))
     follow(database, orchestrator)

@@ -174,9 +174,9 @@ def reconcile_search(stores: Stores) -> list[str]:
         for build in stores.database.run(search_builds.of_engine(stores.search.engine)):
             # What waits in the queue may differ.
             if build.state is BuildState.LIVE and not stores.database.run(search_queue.lag()).waiting:
-                mended = builds.mend(stores, build)
-                if mended:
-                    findings.append(f"{mended} {build.kind} differed in the search index: written again")
+                repaired = builds.repair(stores, build)
+                if repaired:
+                    findings.append(f"{repaired} {build.kind} differed in the search index: written again")
     except StoreFailure as error:
         findings.append(f"{error}")
     return findings

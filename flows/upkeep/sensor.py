@@ -30,7 +30,7 @@ def wait_for_day(
 ) -> datetime:
     """Wait until `flow` has finished the UTC day `day` as it was `as_of` a time or later; returns when it did last.
 
-    as_of: the end of the day if it is not said. The transaction that finishes the day wakes whoever waits. Raises
+    as_of: the end of the day by default. The transaction that finishes the day wakes whoever waits. Raises
     DayUnfinished at the limit, StoreUnavailable.
     """
     wanted = as_of or datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
@@ -44,12 +44,12 @@ def wait_for_day(
                 return finished_at
             left = deadline - time.monotonic()
             if left <= 0:
-                raise DayUnfinished(_words(stores, flow, day, finished_at, limit_seconds))
+                raise DayUnfinished(_unfinished_text(stores, flow, day, finished_at, limit_seconds))
             for _ in listener.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1):
                 pass
 
 
-def _words(stores: Stores, flow: str, day: date, finished_at: datetime | None, limit_seconds: float) -> str:
+def _unfinished_text(stores: Stores, flow: str, day: date, finished_at: datetime | None, limit_seconds: float) -> str:
     so_far = f"only as it was at {finished_at:%Y-%m-%d %H:%M} UTC" if finished_at else "not at all"
     paused = stores.database.run(pauses.is_paused(flow))
     what = f"It is paused: darkroom resume {flow}" if paused else "See /api/v1/freshness."

@@ -10,7 +10,7 @@ from storage.records.policy.viewers import WITH_BLOCKED, Viewer
 
 
 def browsing_level_parameter(what: str) -> dict[str, tuple[Schema, str]]:
-    """`browsingLevel` for the OpenAPI document; `what` is said of its bits."""
+    """`browsingLevel` for the OpenAPI document; `what` describes its bits."""
     return {"browsingLevel": (integer_schema(0, WITH_BLOCKED), f"{what}; goes before nsfw.")}
 
 

@@ -16,7 +16,7 @@ from storage.postgres.connection import Query, Script
 from storage.stores import AsyncStores
 
 STEP = 16 * 1024 * 1024
-"""Bytes that a sender who has not said how many come is granted at once."""
+"""Bytes that a sender who has not announced how many come is granted at once."""
 # Often enough to be there when one renewal is missed, or five.
 RENEWED_SECONDS = 600.0
 """A reservation that is not renewed is forgotten after an hour: its process died."""

@@ -153,7 +153,7 @@ class People(Controller):
             found = await stores.database.run(accounts.users(numbers=ids))
         elif text is not None:
             found = await stores.database.run(accounts.find_users(text, DEFAULT_NUMBERED))
-        # Nobody is told who is banned.
+        # Who is banned is shown to nobody.
         active = [one for one in found if one.status is AccountStatus.ACTIVE]
         users = UserList(items=[UserItem(id=one.number, username=one.name) for one in active])
         return respond(request, users, ignored=query.ignored)

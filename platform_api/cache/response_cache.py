@@ -103,7 +103,7 @@ class ResponseCache:
     async def building(self, key: Key) -> AsyncGenerator[bool]:
         """Build a response while others wait for it: returns True. Or wait for another one that does: returns False.
 
-        Who waited in vain builds without being waited for: not every response can be kept.
+        Who has waited and got nothing builds without being waited for: not every response can be kept.
         """
         under_way = self._building.get(key)
         if under_way is not None:

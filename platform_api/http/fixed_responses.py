@@ -16,7 +16,7 @@ from typing import Any
 from litestar import Request, Response
 
 REVALIDATED = "public, max-age=0, must-revalidate"
-"""A new release is seen at once; until then a browser that has the bytes is told so in a few bytes."""
+"""A new release is seen at once; until then a browser that has the bytes is sent a few bytes that say so."""
 _REFUSES_GZIP = re.compile(r"\bgzip\s*;\s*q=0(\.0*)?\s*(,|$)", re.IGNORECASE)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 ERRORS: Mapping[int, Mapping[str, tuple[str, str]]] = {
     400: {
         "malformed_request": ("The request cannot be read.", "Compare it with the route's description above."),
-        "malformed_body": ("The body is not the JSON that it claims to be.", "Mend it; the message says where."),
+        "malformed_body": ("The body is not the JSON that it claims to be.", "Fix it; the message says where."),
         "invalid_cursor": ("The cursor is of another list or filter.", "Begin the list again without it."),
         "cursor_expired": ("The cursor's order is kept no more.", "Begin the list again without it."),
         "too_many_pages": ("A numbered page that lies too deep.", "Go on with `metadata.nextPage`."),
@@ -46,7 +46,7 @@ ERRORS: Mapping[int, Mapping[str, tuple[str, str]]] = {
         "weights_refused": ("A weights file that cannot be taken.", "Send another; the message says why."),
         "upload_refused": ("Bytes that are not what they claim to be.", "Send others; the message says why."),
         "address_refused": ("An address that may not be called or written to.", "The message says what it must be."),
-        "refused": ("It cannot be done as asked.", "The message says how to mend it."),
+        "refused": ("It cannot be done as asked.", "The message says how to fix it."),
     },
     423: {"upload_busy": ("Another request is sending bytes of the upload.", "Wait for it, then ask for the offset.")},
     429: {"too_many_requests": ("A limit of your account or address is reached.", "Wait `Retry-After` seconds.")},

@@ -105,7 +105,7 @@ class ProtocolRefusal(errors.Refused):
         return {}
 
 
-_DOOR_STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
+_API_STATUSES: Mapping[type[errors.DarkroomError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
     TooManyPages: HTTPStatus.BAD_REQUEST,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -138,7 +138,7 @@ def status_of(error: errors.DarkroomError) -> int:
     if isinstance(error, ProtocolRefusal):
         return error.status
     for kind in type(error).__mro__:
-        status = _DOOR_STATUSES.get(kind) or STATUSES.get(kind)
+        status = _API_STATUSES.get(kind) or STATUSES.get(kind)
         if status is not None:
             return status
     return HTTPStatus.INTERNAL_SERVER_ERROR

@@ -16,7 +16,7 @@ from litestar.openapi.spec import OpenAPIType, Parameter, Schema
 from platform_api.http.json_bodies import has_control_characters
 from storage.errors import InvalidRequest
 
-Word = TypeVar("Word", bound=StrEnum)
+Choice = TypeVar("Choice", bound=StrEnum)
 
 MAX_LENGTH = 4000
 MANY = 500
@@ -39,7 +39,7 @@ class QueryParameters:
         self._read: set[str] = set()
         self._faults: dict[str, str] = {}
 
-    def words(self, name: str, *others: str) -> tuple[str, ...] | None:
+    def texts(self, name: str, *others: str) -> tuple[str, ...] | None:
         """A list of texts; None when it is not given or empty."""
         found: list[str] = []
         for alias in (name, *others):
@@ -64,10 +64,10 @@ class QueryParameters:
 
     def numbers(self, name: str, *others: str) -> tuple[int, ...] | None:
         """A list of ids."""
-        found = self.words(name, *others)
+        found = self.texts(name, *others)
         return None if found is None else tuple(self._number(name, text, 1, MAX_INTEGER) for text in found)
 
-    def flag(self, name: str, *others: str) -> bool | None:
+    def boolean(self, name: str, *others: str) -> bool | None:
         """true, false, 1 or 0, in any case."""
         text = self.text(name, *others)
         if text is None:
@@ -76,18 +76,18 @@ class QueryParameters:
             self._faults[name] = "expected true or false"
         return text.lower() in _TRUE
 
-    def choice(self, kind: type[Word], name: str, *others: str) -> Word | None:
-        """One of the words of `kind`."""
+    def choice(self, kind: type[Choice], name: str, *others: str) -> Choice | None:
+        """One of the values of `kind`."""
         text = self.text(name, *others)
         return None if text is None else self._choice(kind, name, text)
 
-    def choices(self, kind: type[Word], name: str, *others: str) -> tuple[Word, ...] | None:
-        """Some of the words of `kind`."""
-        found = self.words(name, *others)
+    def choices(self, kind: type[Choice], name: str, *others: str) -> tuple[Choice, ...] | None:
+        """Some of the values of `kind`."""
+        found = self.texts(name, *others)
         if found is None:
             return None
-        words = [self._choice(kind, name, text) for text in found]
-        return tuple(word for word in words if word is not None)
+        found_choices = [self._choice(kind, name, text) for text in found]
+        return tuple(one for one in found_choices if one is not None)
 
     def fault(self, name: str, reason: str) -> None:
         """Note what is wrong with a parameter."""
@@ -127,7 +127,7 @@ class QueryParameters:
             return low
         return int(text)
 
-    def _choice(self, kind: type[Word], name: str, text: str) -> Word | None:
+    def _choice(self, kind: type[Choice], name: str, text: str) -> Choice | None:
         for word in kind:
             if word.value.lower() == text.lower():
                 return word

@@ -1,4 +1,4 @@
-"""How often one caller may ask: which requests count as what, who is counted, and what is said about it.
+"""How often one caller may ask: which requests count as what, who is counted, and what the headers report.
 
 A request with a working key counts for its account, whichever of its keys it brings; any other one, also one whose key
 does not work, for the address it comes from. So nobody uses up another's allowance by sending the other's key id, and

@@ -1,7 +1,7 @@
 """A stop that loses nothing: streams end with an event that says so, uploads in parts keep what came, requests finish.
 
-uvicorn tells an application that it stops only when every connection is closed, and a stream never closes by itself. So
-the signal is heard here, before uvicorn hears it:
+uvicorn notifies an application of a stop only when every connection is closed, and a stream never closes by itself. So
+the signal is handled here, before uvicorn handles it:
 
     SIGTERM ─► at once: /health/ready says 503, every event stream ends with the event `closing`
             ─► after UPLOAD_SECONDS: an upload in parts stops taking bytes, marks those it has and returns 503
@@ -20,7 +20,7 @@ from types import FrameType
 # Below uvicorn's ten, so that what has come can still be marked and its request responded to.
 UPLOAD_SECONDS = 4.0
 CLOSING_EVENT = b'event: closing\ndata: {"reason": "shutting_down"}\n\n'
-"""The last words of a stream: its client connects again, to the next process, and goes on after the last id."""
+"""The last event of a stream: its client connects again, to the next process, and goes on after the last id."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -71,18 +71,18 @@ class Stopping:
 
 
 @contextlib.contextmanager
-def hearing_signals(stopping: Stopping) -> Generator[None]:
-    """Begin to stop with the signals that the server stops on, which it hears all the same. A server in another thread
-    than the main one hears none."""
+def handling_signals(stopping: Stopping) -> Generator[None]:
+    """Begin to stop with the signals that the server stops on, which it handles all the same. A server in a thread
+    other than the main one handles none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    # Kludex/uvicorn#451: an application is told to stop only after its last connection, so the signal itself has to be
-    # heard.
+    # Kludex/uvicorn#451: an application is notified of a stop only after its last connection, so the signal itself has
+    # to be handled.
     before = {one: signal.getsignal(one) for one in _SIGNALS}
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         # A signal interrupts whatever runs, also the loop's own code: only this call is safe there.
         loop.call_soon_threadsafe(stopping.begin)
         handler = before[signal.Signals(number)]
@@ -91,7 +91,7 @@ def hearing_signals(stopping: Stopping) -> Generator[None]:
             handler(number, frame)
 
     for one in _SIGNALS:
-        signal.signal(one, heard)
+        signal.signal(one, handle)
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ async def accept(
     """
     try:
         await stores.free_space.check()
-    # Asked only now: the question costs a statement, and a disk is seldom full.
+    # Asked only now: the question costs a statement, and a disk is rarely full.
     except FreeSpaceLow:
         if key is None or not await stores.database.run(jobs.is_submitted(account_id, key)):
             raise

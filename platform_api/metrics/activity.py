@@ -121,7 +121,7 @@ class ActivityResource(Controller):
         """
         acts = [_act(n, act) for n, act in enumerate(data.activities)]
         source = f"account {caller.account_id}"
-        # With the viewer: an act about what the caller does not see is refused as one about nothing, or it would tell
+        # With the viewer: an act about what the caller does not see is refused as one about nothing, or it would reveal
         # both apart.
         batch = await stores.database.run(lambda: activity.ingest(source, acts, viewer=viewer_of(caller.account)))
         return CountedBatch(

@@ -117,7 +117,7 @@ class Leaderboards(Controller):
                     Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE),
                     "The board of this UTC day, today or earlier; without it, the latest.",
                 ),
-                "limit": (integer_schema(1, PLACES), f"Places in one page; {DEFAULT_LIMIT} unless said otherwise."),
+                "limit": (integer_schema(1, PLACES), f"Places in one page; {DEFAULT_LIMIT} by default."),
                 "page": (integer_schema(), "A page by its number."),
             }
         ),

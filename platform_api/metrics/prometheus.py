@@ -65,8 +65,8 @@ class Figures(Collector):
         if stores.settings.cache.enabled:
             yield from self._cache(stores)
         yield from _rooms([stores.database.room, *(pool.room for pool in stores.pools.every)])
-        for name, words, value in _FRESHNESS:
-            family = GaugeMetricFamily(name, words, labels=["flow"])
+        for name, text, value in _FRESHNESS:
+            family = GaugeMetricFamily(name, text, labels=["flow"])
             for flow in self._others.flows:
                 family.add_metric([flow.flow], value(flow))
             yield family
@@ -79,8 +79,8 @@ class Figures(Collector):
             )
 
     def _relay(self) -> Iterable[Metric]:
-        for name, words, value in _DUTIES:
-            family = GaugeMetricFamily(name, words, labels=["duty"])
+        for name, text, value in _DUTIES:
+            family = GaugeMetricFamily(name, text, labels=["duty"])
             for duty in self._others.duties:
                 family.add_metric([duty.name], value(duty))
             yield family
@@ -105,7 +105,7 @@ class Figures(Collector):
 
 def _rooms(rooms: Sequence[Room]) -> Iterable[Metric]:
     """How full each kind of work is."""
-    refused = CounterMetricFamily("darkroom_pool_refusals", "Waits for a place that were in vain.", labels=["pool"])
+    refused = CounterMetricFamily("darkroom_pool_refusals", "Waits for a place that timed out.", labels=["pool"])
     busy = GaugeMetricFamily("darkroom_pool_busy", "Places in use.", labels=["pool"])
     waiting = GaugeMetricFamily("darkroom_pool_waiting", "Who waits for a place.", labels=["pool"])
     places = GaugeMetricFamily("darkroom_pool_places", "Places there are.", labels=["pool"])

@@ -1,4 +1,4 @@
-"""Moderation: models taken from everybody's sight and given back, accounts banned and let in again."""
+"""Moderation: models taken down and restored, accounts banned and unbanned."""
 
 from __future__ import annotations
 

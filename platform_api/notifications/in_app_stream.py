@@ -49,7 +49,7 @@ def respond(
 async def follow(
     stores: AsyncStores, announcements: Announcements, streams: ConcurrencyLimit, account: Account, after: int | None
 ) -> AsyncGenerator[bytes]:
-    """The stream as bytes; its first words say where it begins. It ends when the client leaves, the process stops or
+    """The stream as bytes; its first event says where it begins. It ends when the client leaves, the process stops or
     the key does not work any more."""
     subject = f"reader:{account.number}"
     async with streams.hold(account.id):
@@ -65,7 +65,7 @@ async def follow(
                     return
                 if waiter.news or clock.time() - looked >= announcements.look_seconds:
                     looked, waiter.news = clock.time(), False
-                    # Without Last-Event-ID it begins behind the newest one there is, whose id is said at once: a client
+                    # Without Last-Event-ID it begins behind the newest one there is, whose id is sent at once: a client
                     # that connects again goes on from there.
                     if sent is None:
                         sent = await _begin(stores, account.number)

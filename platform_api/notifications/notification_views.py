@@ -27,7 +27,7 @@ ClockTime = Annotated[
 
 
 class NotificationView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One notification. `details` is what the words were made from; `link` leads to what it is about."""
+    """One notification. `details` is what the text was made from; `link` leads to what it is about."""
 
     id: int
     type: TypeName

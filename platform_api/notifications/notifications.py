@@ -140,7 +140,7 @@ class Notifications(Controller):
         summary="What you want to be notified of",
     )
     async def preferences(self, stores: AppStores, caller: RequestCaller) -> PreferencesView:
-        """Every type on every channel, as you said or by default, and your quiet hours."""
+        """Every type on every channel, as you set it or by default, and your quiet hours."""
         return await stores.database.run(_preferences(caller.account.number))
 
     @put(
@@ -148,12 +148,12 @@ class Notifications(Controller):
         guards=[Requires(WRITE)],
         before_request=strictly(PreferencesWish),
         responses=can_return(401, 403, 413, 422),
-        summary="Say what you want to be told",
+        summary="Set what you are notified of",
     )
     async def set_preferences(
         self, stores: AppStores, caller: RequestCaller, data: JSONBody[PreferencesWish]
     ) -> PreferencesView:
-        """Replaces all that you said before. System messages pass quiet hours; nothing else that interrupts does."""
+        """Replaces all that you set before. System messages pass quiet hours; nothing else that interrupts does."""
         chosen, clocks = read_wish(data)
 
         def script() -> Script[PreferencesView]:

@@ -95,7 +95,7 @@ FindAnything = queried(
             choice_schema(SearchMode),
             "By words (text, the default), by meaning, or by both. Creators: by words.",
         ),
-        "type": (choice_schema(SearchType), "What is searched for; model unless said otherwise."),
+        "type": (choice_schema(SearchType), "What is searched for; model by default."),
         "types": (list_schema(choice_schema(ModelType)), "Any of these types of model; creators of any."),
         "baseModels": (list_schema(text_schema()), "Any of these families; creators who have published for any."),
         "tags": (list_schema(text_schema()), "Any of these tags of the model; `tag` too. Not for creators."),
@@ -112,7 +112,7 @@ FindAnything = queried(
             list_schema(choice_schema(FacetName)),
             "Count the hits by these. Creators: type and baseModel; shape: images.",
         ),
-        "sort": (choice_schema(Sort), f"relevance unless said otherwise; other orders for mode=text. {_ORDERS}"),
+        "sort": (choice_schema(Sort), f"relevance by default; other orders for mode=text. {_ORDERS}"),
         "limit": (integer_schema(0, MAX_LIMIT), "Items in one page."),
         "cursor": (text_schema(200), "metadata.nextCursor of the page before, with the same other parameters."),
     }
@@ -142,7 +142,7 @@ class SearchResource(Controller):
         query, where = QueryParameters(request), addresses(request, stores.settings.api)
         kind = (query.choice(SearchType, "type") or SearchType.MODEL).kind
         wanted, limit, cursor = _read(query, kind, viewer)
-        with_meta = kind is Kind.IMAGE and bool(query.flag("withMeta"))
+        with_meta = kind is Kind.IMAGE and bool(query.boolean("withMeta"))
         query.check()
         page = await page_of(stores, kind, wanted, limit, cursor)
         info = SearchInfo(
@@ -162,7 +162,7 @@ class SearchResource(Controller):
 
 def _read(query: QueryParameters, kind: Kind, viewer: Viewer) -> tuple[SearchQuery, int, str | None]:
     text, mode = query.text("q", "query") or "", query.choice(SearchMode, "mode") or SearchMode.TEXT
-    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)
+    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.boolean("nsfw") else 0)
     filters = Filters(
         values=_read_values(query, kind),
         at_least=_read_sizes(query) if kind is Kind.IMAGE else {},
@@ -182,9 +182,9 @@ def _read_values(query: QueryParameters, kind: Kind) -> dict[Facet, tuple[str, .
     # Functions, so that only the filters of this kind are read: those of another then count as ignored, and are named.
     readers: dict[Facet, Callable[[], tuple[str, ...] | None]] = {
         Facet.TYPE: lambda: query.choices(ModelType, "types"),
-        Facet.BASE_MODEL: lambda: query.words("baseModels", "baseModel"),
-        Facet.TAG: lambda: query.words("tags", "tag"),
-        Facet.CREATOR: lambda: query.words("usernames", "username", "user"),
+        Facet.BASE_MODEL: lambda: query.texts("baseModels", "baseModel"),
+        Facet.TAG: lambda: query.texts("tags", "tag"),
+        Facet.CREATOR: lambda: query.texts("usernames", "username", "user"),
         Facet.SHAPE: lambda: query.choices(ShapeWord, "shapes", "shape"),
     }
     given = {facet: readers[facet]() for facet in FACETS[kind]}

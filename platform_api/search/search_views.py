@@ -1,4 +1,4 @@
-"""What a search found, as clients read it: one shape for each type, told apart by `type`."""
+"""What a search found, as clients read it: one shape for each type, distinguished by `type`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from storage.stores import AsyncStores
 
 
 class SearchInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is said of the whole search; the next page is missing on the last one."""
+    """Metadata of the whole search; the next page is missing on the last one."""
 
     total_items: Annotated[
         int, Meta(description="Everything that matches, also beyond the 1,000 hits that are ranked.")

@@ -82,7 +82,7 @@ class NewComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
 
 
 class EditedComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A comment's new words."""
+    """A comment's new text."""
 
     content: Words
 
@@ -200,7 +200,7 @@ class Reactions(Controller):
 
 
 class Comments(Controller):
-    """What is said about models, versions and images."""
+    """Comments on models, versions and images."""
 
     path = "/comments"
     tags = ("Social",)
@@ -239,8 +239,8 @@ class Comments(Controller):
     ) -> Response[CommentView]:
         """Comment on a model, version or image, or reply to a comment there."""
         viewer = viewer_of(caller.account)
-        words = (data.entity, data.entity_id, data.content, data.parent_id)
-        view = await stores.database.run(lambda: _view(social.comment(viewer, caller.account_id, *words)))
+        comment = (data.entity, data.entity_id, data.content, data.parent_id)
+        view = await stores.database.run(lambda: _view(social.comment(viewer, caller.account_id, *comment)))
         return Response(view, status_code=201, headers={"Location": f"{API}/comments/{view.id}"})
 
     @get(
@@ -263,7 +263,7 @@ class Comments(Controller):
     async def edit(
         self, stores: AppStores, caller: RequestCaller, comment_id: PathNumber, data: JSONBody[EditedComment]
     ) -> CommentView:
-        """Change the words of your own comment. Whom it did not mention before hears of it now."""
+        """Change the text of your own comment. Whom it did not mention before is notified now."""
         viewer = viewer_of(caller.account)
         return await stores.database.run(lambda: _view(social.edit_comment(viewer, comment_id, data.content)))
 

@@ -179,7 +179,7 @@ class _Ticks:
 
 
 class _News:
-    """Looks at the table when told to or when too long has passed, and keeps the connection alive between."""
+    """Looks at the table when woken or when too long has passed, and keeps the connection alive between."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Whether what the door needs is well, asked once a second at most however many want to know.
+"""Whether what the API needs is well, asked once a second at most however many want to know.
 
 Load balancers, containers and people ask often, and each look takes a connection to Postgres that requests need. So a
 look is kept for KEPT_SECONDS, and who asks while one is under way waits for that one. A look uses one connection at a

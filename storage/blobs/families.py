@@ -29,7 +29,7 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "I64", "I
 """Element types of weights; the whole numbers are for counters such as position_ids."""
 
 _PRECISIONS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
-# Keys and values of cross-attention read the text vectors, so their second length tells one family from another. Of a
+# Keys and values of cross-attention read the text vectors, so their second length distinguishes families. Of a
 # LoRA it is the lower half (down, A) that reads them.
 TEXT_IN = re.compile(r"(?:attn2[._]to_[kv])(?:\.weight|\.lora_(?:down|A)(?:\.\w+)?\.weight|\.lora\.down\.weight)$")
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 from storage.errors import WeightsRefused
 
 START_BYTES = 512
-"""How much of a file's beginning tells what it is: a tar archive says so at byte 257."""
+"""How much of a file's beginning shows what it is: a tar archive says so at byte 257."""
 
 CONVERT_FOLDER = (
     "Convert it on a machine where running its code does no harm: load it there with "

@@ -1,7 +1,7 @@
 """Files on their way in: each in a folder of its own on this machine's disk, written by one request at a time.
 
 The folder is the lock (flock): the kernel opens it when its holder dies, and it holds between processes. What a holder
-has not said to be received may be cut off by the next one, so a process that dies leaves nothing that is half true.
+has not confirmed as received may be cut off by the next one, so a process that dies leaves nothing that is half true.
 """
 
 from __future__ import annotations

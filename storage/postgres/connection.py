@@ -305,7 +305,7 @@ class AsyncDatabase:
     async def _run_once(self, script: Query[T] | Script[T]) -> T:
         try:
             async with (
-                # Before the pool: its own time-out cannot tell a pool that is in use from a Postgres that does not
+                # Before the pool: its own time-out cannot distinguish a pool in use from a Postgres that does not
                 # respond, and load balancers took busy processes out for it. Whoever waits for room is also counted.
                 self.room.place(),
                 self._pool.connection() as connection,

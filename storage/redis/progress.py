@@ -32,7 +32,7 @@ class ProgressWriter:
         self.lost = 0
 
     def publish(self, job_id: UUID, progress: Progress) -> None:
-        """Tell whoever listens how far the job is."""
+        """Publish how far the job is."""
         try:
             self._client.publish(_channel(job_id), msgspec.json.encode(progress))
         # A tick is worth less than a moment of training: it is not sent again.

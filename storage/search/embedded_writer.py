@@ -140,7 +140,7 @@ class EmbeddedWriter:
             connection.execute(cast(Any, statement("analyze", build)))
 
     def _memory_for_vectors(self, connection: psycopg.Connection[DictRow], build: Build) -> int:
-        """MiB in which the graph of a segment fits; Postgres takes as much as it is told at once."""
+        """MiB in which the graph of a segment fits; Postgres takes as much as it is configured to, at once."""
         [row] = connection.execute(cast(Any, statement("size", build))).fetchall()
         documents = int(row["documents"]) // build.vector_segments
         return 64 + documents * (HALF_BYTES * (build.dimensions or 0) + GRAPH_BYTES) // 2**20

@@ -78,7 +78,7 @@ class Importing:
             version = self.api.post(
                 f"/api/v1/models/{model_id}/versions",
                 Made,
-                json=model.version_words,
+                json=model.version_fields,
                 # With the model's number: a model that was made again must not get the deleted one's
                 # version.
                 headers={"Idempotency-Key": f"{key} version of {model_id}"},
@@ -112,16 +112,16 @@ class Importing:
 
     def _make_model(self, model: FoundModel, key: str) -> int:
         """The model's number; under a name with a few digits of its file's hash when another one has the name."""
-        words, headers = model.model_words, {"Idempotency-Key": key}
+        fields, headers = model.model_fields, {"Idempotency-Key": key}
         try:
-            return self.api.post("/api/v1/models", Made, json=words, headers=headers).id
+            return self.api.post("/api/v1/models", Made, json=fields, headers=headers).id
         except ApiRefusal as refusal:
             # Only a name that is taken is helped by another one.
             if set(refusal.problem.errors) != {"name"}:
                 raise
             own = f"{model.name[: MAX_NAME - 11]} ({model.files[0].sha256[:8]})"
             headers = {"Idempotency-Key": f"{key} named"}
-            return self.api.post("/api/v1/models", Made, json={**words, "name": own}, headers=headers).id
+            return self.api.post("/api/v1/models", Made, json={**fields, "name": own}, headers=headers).id
 
     def _is_there(self, model_id: int) -> bool:
         try:

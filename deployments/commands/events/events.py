@@ -32,7 +32,7 @@ def list_in_trouble() -> None:
 
 @app.command()
 def replay(events: Ids) -> None:
-    """Try them again, ten times each, once their cause is mended. Later events of their subjects went on meanwhile."""
+    """Try them again, ten times each, once their cause is fixed. Later events of their subjects went on meanwhile."""
     with operator_stores(load_settings()) as stores:
         for event in events:
             stores.database.run(lambda event=event: outbox.replay(event))

@@ -83,12 +83,12 @@ class Lines:
         if tick.phase == self._phase and (tenth == self._tenth or (now - self._said < LINE_SECONDS and tenth < 10)):
             return
         self._phase, self._tenth, self._said = tick.phase, tenth, now
-        words = f"{STEPS.get(tick.phase, tick.phase)}"
+        text = f"{STEPS.get(tick.phase, tick.phase)}"
         if tick.total:
-            words += f" {tick.step}/{tick.total}"
+            text += f" {tick.step}/{tick.total}"
         if tick.loss is not None:
-            words += f", loss {tick.loss:.4f}"
-        self.say(words)
+            text += f", loss {tick.loss:.4f}"
+        self.say(text)
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -120,7 +120,7 @@ def retry(
 
 
 def report(api: Api, job: JobResponse, folder: Path) -> None:
-    """Tell what a succeeded job of either kind made, and bring its pictures to `folder`."""
+    """Report what a succeeded job of either kind made, and bring its pictures to `folder`."""
     if job.kind == "training":
         print_grid(report_training(api, job, folder))
         return

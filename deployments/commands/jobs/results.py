@@ -1,4 +1,4 @@
-"""What came of a job: files brought here, and figures in words."""
+"""What came of a job: files brought here, and measurements as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIGURES = (
 
 
 def report_training(api: Api, job: JobResponse, folder: Path) -> Path | None:
-    """Tell what a succeeded training job made, and save its picture grid in `folder`; returns the grid's path."""
+    """Report what a succeeded training job made, and save its picture grid in `folder`; returns the grid's path."""
     if job.model_version_id is None:
         typer.echo(f"job {job.id} made no model version")
         return None
@@ -29,9 +29,9 @@ def report_training(api: Api, job: JobResponse, folder: Path) -> Path | None:
     model = api.get(f"/api/v1/models/{version.model_id}", ModelResponse)
     typer.echo(f"\n'{model.name}' {version.name} is in the catalogue as model version {version.id}")
     show_figures(version)
-    words = version.trained_words[0] if version.trained_words else model.name
-    typer.echo(f'draw with it:  darkroom generate {version.id} "a photo of a {words} on the beach"')
-    typer.echo(f"take it away:  darkroom download {version.id}")
+    trigger = version.trained_words[0] if version.trained_words else model.name
+    typer.echo(f'draw with it:  darkroom generate {version.id} "a photo of a {trigger} on the beach"')
+    typer.echo(f"download it:   darkroom download {version.id}")
     if "Private" in (model.availability, version.availability):
         typer.echo(f"only you see it; show it to everybody with:  darkroom publish {model.id}")
     grids = [file for file in job_files(api, job) if file.role == "grid"]
@@ -52,10 +52,10 @@ def show_figures(version: Version) -> None:
     """The evaluation as a table: fine-tuned beside the base's floor and the photos' ceiling."""
     figures = version.evaluation or {}
     rows: list[tuple[str, ...]] = []
-    for words, name, unit in FIGURES:
+    for label, name, unit in FIGURES:
         if figures.get(name) is not None:
             row = [figures.get(f"{name}Base"), figures[name], figures.get(f"{name}Photos")]
-            rows.append((words, *("" if value is None else f"{value:.2f}" for value in row), unit))
+            rows.append((label, *("" if value is None else f"{value:.2f}" for value in row), unit))
     if rows:
         echo_table(("", "base", "fine-tuned", "photos", ""), rows)
     elif figures.get("measuredBy"):

@@ -37,7 +37,7 @@ def announce(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A few sentences.")],
     account: Annotated[list[str] | None, typer.Option(help="Only these; repeat it. Default: everybody.")] = None,
 ) -> None:
-    """Tell everybody, or some accounts, as a system message: it passes quiet hours."""
+    """Notify everybody, or some accounts, with a system message: it passes quiet hours."""
     with operator_stores(load_settings()) as stores:
         added = stores.database.run(_announce(key, SystemNotice(title=title, text=text), account))
     typer.echo("it is being sent" if added else f"nothing: '{key}' was sent before")

@@ -14,7 +14,7 @@ from prefect.runner import _starter_engine
 from prefect.workers.process import ProcessWorker
 
 EngineStart = Callable[..., Awaitable[Any]]
-"""How a worker starts Prefect's engine for a flow run and waits for its end; gives the process."""
+"""How a worker starts Prefect's engine for a flow run and waits for its end; returns the process."""
 
 
 def engine_start() -> EngineStart:

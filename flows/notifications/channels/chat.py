@@ -55,22 +55,22 @@ class ChatSender:
         """Post a message, within the time for one call. What a service says of a secret that ended, ends the
         address."""
         address, summary = read_chat_address(message.address), summarize(message, self._public_url)
-        heard = _Heard()
+        log_line = _LastLogLine()
         try:
-            taken = _within(self._seconds, lambda: self._post(address, summary, heard))
+            taken = _within(self._seconds, lambda: self._post(address, summary, log_line))
         except TimeoutError:
             return TemporaryFailure(f"{address.service} took more than {self._seconds:g} s")
         if taken:
             return Sent()
-        reason = f"{address.service} did not take it: {heard.last}"
-        status = _STATUS.search(heard.last)
+        reason = f"{address.service} did not take it: {log_line.last}"
+        status = _STATUS.search(log_line.last)
         return PermanentFailure(reason) if status is not None and status[1] in _ENDED else TemporaryFailure(reason)
 
-    def _post(self, address: ChatAddress, summary: Summary, heard: _Heard) -> bool:
+    def _post(self, address: ChatAddress, summary: Summary, log_line: _LastLogLine) -> bool:
         plugin = _PLUGINS[address.service](asset=self._asset, **address.parts)
         # The library says yes or no; why not is a warning in its log. Its other lines hold the secret: they end here.
         plugin.logger = logging.Logger("chat", logging.WARNING)
-        plugin.logger.addHandler(heard)
+        plugin.logger.addHandler(log_line)
         plugin.socket_connect_timeout = plugin.socket_read_timeout = self._seconds
         # By default a long text is sent as it is, which a service may refuse.
         plugin.overflow_mode = OverflowMode.TRUNCATE
@@ -85,7 +85,7 @@ def sender(settings: Settings) -> Sender:
     return ChatSender(settings.notifications.call_seconds, settings.api.public_url)
 
 
-class _Heard(logging.Handler):
+class _LastLogLine(logging.Handler):
     """Keeps the last line that was logged."""
 
     def __init__(self) -> None:

@@ -115,8 +115,8 @@ class EmailSender:
             case Purpose.CONFIRM:
                 token = write_email_link(Confirm(endpoint_id=message.endpoint_id), self._signing_keys)
                 link = f"{self._public_url}{LINKS}/confirm?token={token}"
-                words = "Somebody, we hope you, asked Darkroom to write to this address. If it was not you, do nothing."
-                _write(mail, "Confirm your e-mail address", [EmailPart("Confirm your e-mail address", words, link)], "")
+                text = "Somebody, we hope you, asked Darkroom to write to this address. If it was not you, do nothing."
+                _write(mail, "Confirm your e-mail address", [EmailPart("Confirm your e-mail address", text, link)], "")
             case Purpose.TEST:
                 _write(
                     mail,
@@ -136,7 +136,7 @@ class EmailSender:
         mail["List-Unsubscribe"] = f"<{stop}>"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         parts = [
-            EmailPart(item.words.title, item.words.text, self._public_url + item.words.path if item.words.path else "")
+            EmailPart(item.text.title, item.text.text, self._public_url + item.text.path if item.text.path else "")
             for item in message.items
         ]
         title = parts[0].heading if len(parts) == 1 else f"{len(parts)} notifications: {parts[0].heading}"

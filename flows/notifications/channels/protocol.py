@@ -18,7 +18,7 @@ class Item:
 
     id: int
     type: str
-    words: NotificationText
+    text: NotificationText
     details: dict[str, object]
     created_at: datetime
 
@@ -46,7 +46,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class TemporaryFailure:
-    """It was not taken, and may be later; not before `after_seconds` if the other side said so."""
+    """It was not taken, and may be later; not before `after_seconds` if the other side asked for that."""
 
     reason: str
     after_seconds: float = 0.0

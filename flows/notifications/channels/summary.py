@@ -21,9 +21,9 @@ def summarize(message: Message, public_url: str) -> Summary:
     """What a message says. Several notifications are counted and named, with the page of the first that has one."""
     if message.purpose is not Purpose.NOTIFY:
         return Summary("A test from Darkroom", "It works: you can be notified here.", public_url)
-    words = [item.words for item in message.items]
-    path = next((one.path for one in words if one.path), "")
-    if len(words) == 1:
-        return Summary(words[0].title, words[0].text, public_url + path)
-    text = "\n".join(one.title for one in words)
-    return Summary(f"{len(words)} notifications: {words[0].title}", text, public_url + path)
+    texts = [item.text for item in message.items]
+    path = next((one.path for one in texts if one.path), "")
+    if len(texts) == 1:
+        return Summary(texts[0].title, texts[0].text, public_url + path)
+    text = "\n".join(one.title for one in texts)
+    return Summary(f"{len(texts)} notifications: {texts[0].title}", text, public_url + path)

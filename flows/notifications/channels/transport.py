@@ -33,7 +33,7 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True)
 class ReceiverResponse:
-    """What the other side said. Header names are in lower case."""
+    """What the receiver returned. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]

@@ -59,12 +59,12 @@ class WebhookSender:
         return msgspec.json.encode({"type": kind, "timestamp": message.created_at, "data": data})
 
     def _data(self, item: Item) -> dict[str, object]:
-        link = self._public_url + item.words.path if item.words.path else None
+        link = self._public_url + item.text.path if item.text.path else None
         return {
             "id": item.id,
             "type": item.type,
-            "title": item.words.title,
-            "text": item.words.text,
+            "title": item.text.title,
+            "text": item.text.text,
             "link": link,
             "details": item.details,
             "createdAt": item.created_at,

@@ -28,7 +28,7 @@ from storage.errors import BackupDamaged, BackupRefused
 from storage.settings import BlobSettings
 
 Say = Callable[[str], None]
-"""Tells whoever watches what was done, a line each time."""
+"""Reports what was done, one line at a time."""
 ASIDE = "damaged"
 """The folder of a place that damaged blobs are moved to. Nothing reads or removes them."""
 

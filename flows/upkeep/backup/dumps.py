@@ -24,7 +24,7 @@ LOCK_WAIT_SECONDS = 60
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_")
 """Beginnings of what the programs get of our environment: none of the credentials that are in it."""
 SHOWN = 2000
-"""Characters of a program's own words that an error repeats."""
+"""Characters of a program's own message that an error repeats."""
 
 
 def program(settings: BackupSettings, name: str) -> str:
@@ -52,7 +52,7 @@ def dump(
 ) -> None:
     """Write a database's dump, as the exported snapshot sees it if one is given.
 
-    without: options that leave something out. Raises BackupFailed with pg_dump's own words.
+    without: options that leave something out. Raises BackupFailed with what pg_dump wrote.
     """
     # Owners and privileges name roles that the other server need not have. A comment on an extension may be made by
     # the extension's owner alone: restoring it would fail, and with it the whole restore.
@@ -62,40 +62,40 @@ def dump(
         *without,
     ]
     # A file and not a pipe, which nobody reads while the dump is read: full, it would stop the program for ever.
-    with tempfile.TemporaryFile("w+") as words:
-        with _running(command, url, words, stdout=subprocess.PIPE) as process:
+    with tempfile.TemporaryFile("w+") as stderr:
+        with _running(command, url, stderr, stdout=subprocess.PIPE) as process:
             if process.stdout is not None:
                 while piece := process.stdout.read(CHUNK):
                     write(piece)
         if process.returncode != 0:
-            raise BackupFailed(f"pg_dump ended with {process.returncode}: {_said(words)}{_advice(words)}")
+            raise BackupFailed(f"pg_dump ended with {process.returncode}: {_message(stderr)}{_advice(stderr)}")
 
 
 def restore(settings: BackupSettings, url: str, pieces: Iterable[bytes]) -> None:
     """Fill an empty database from a dump, in one transaction: whole or not at all.
 
-    Raises BackupFailed with pg_restore's own words, and whatever reading the pieces raises.
+    Raises BackupFailed with what pg_restore wrote, and whatever reading the pieces raises.
     """
     command = [
         *(program(settings, "pg_restore"), "--format=custom", "--no-owner", "--no-privileges"),
         *("--exit-on-error", "--single-transaction"),
     ]
-    with tempfile.TemporaryFile("w+") as words:
-        # A pipe that breaks: it has refused, and its words say why.
-        with _running(command, url, words, stdin=subprocess.PIPE) as process, suppress(BrokenPipeError):
+    with tempfile.TemporaryFile("w+") as stderr:
+        # A pipe that breaks: it has refused, and its message says why.
+        with _running(command, url, stderr, stdin=subprocess.PIPE) as process, suppress(BrokenPipeError):
             if process.stdin is not None:
                 for piece in pieces:
                     process.stdin.write(piece)
                 process.stdin.close()
         if process.returncode != 0:
-            raise BackupFailed(f"pg_restore ended with {process.returncode}: {_said(words)}{_advice(words)}")
+            raise BackupFailed(f"pg_restore ended with {process.returncode}: {_message(stderr)}{_advice(stderr)}")
 
 
 @contextmanager
 def _running(
     command: Sequence[str],
     url: str,
-    words: IO[str],
+    stderr: IO[str],
     *,
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
@@ -110,7 +110,7 @@ def _running(
         env={**bare, "PGCONNECT_TIMEOUT": "10", **({"PGPASSWORD": password} if password else {})},
         stdin=stdin,
         stdout=stdout,
-        stderr=words,
+        stderr=stderr,
     )
     try:
         yield process
@@ -126,12 +126,12 @@ def _running(
         process.wait()
 
 
-def _said(words: IO[str]) -> str:
-    words.seek(0)
-    return words.read().strip()[-SHOWN:]
+def _message(stderr: IO[str]) -> str:
+    stderr.seek(0)
+    return stderr.read().strip()[-SHOWN:]
 
 
-def _advice(words: IO[str]) -> str:
-    if "server version mismatch" not in _said(words):
+def _advice(stderr: IO[str]) -> str:
+    if "server version mismatch" not in _message(stderr):
         return ""
     return " Set DARKROOM_BACKUP__POSTGRES_PROGRAMS to the folder with the programs of the server's version."

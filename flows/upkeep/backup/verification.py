@@ -116,7 +116,7 @@ def _without_platform(store: BackupStore, name: str) -> str:
 def verify(store: BackupStore, name: str) -> None:
     """Read every byte of a backup. Damaged blobs are put aside, so that the next backup copies them again.
 
-    Raises BackupDamaged when any part is missing, cut or changed, and says how to mend it.
+    Raises BackupDamaged when any part is missing, cut or changed, and says how to fix it.
     """
     found = faults(store, name)
     for sha256 in found.blobs:

@@ -59,7 +59,7 @@ def apply_retention() -> int:
     if report.faults:
         raise RetentionFailed(
             f"{len(report.faults)} rules failed, the others were applied: {' '.join(report.faults)} When that is "
-            "mended the next run applies them by itself."
+            "fixed the next run applies them by itself."
         )
     return report.count
 

@@ -42,7 +42,7 @@ class Paused(Exception):
 
 @dataclass
 class Removed:
-    """What went by one rule: rows or things, and bytes where they are known. `note` is said beside them."""
+    """What went by one rule: rows or things, and bytes where they are known. `note` is shown beside them."""
 
     count: int = 0
     size: int = 0

@@ -125,7 +125,7 @@ ListImages = queried(
         "username": (text_schema(), "Whose images."),
         "userId": (integer_schema(), "Whose images."),
         "period": (choice_schema(Period), "Only images that are not older."),
-        "sort": (choice_schema(ImageSort), "Most Reactions unless said otherwise."),
+        "sort": (choice_schema(ImageSort), "Most Reactions by default."),
         "nsfw": (choice_schema(NsfwWord), "None, Soft, Mature and X go that far; true: only what is explicit."),
         **browsing_level_parameter("Bits of the levels to show"),
         "tags": (list_schema(integer_schema()), "Ids of tags of the model."),
@@ -157,8 +157,8 @@ class Images(Controller):
         query, where = QueryParameters(request), addresses(request, stores.settings.api)
         requested = read_page_request(query, stores.settings.api, maximum=MAX_LIMIT, default=DEFAULT_LIMIT)
         wanted, sort = _read_filter(query, viewer)
-        with_meta, with_tags = bool(query.flag("withMeta")), bool(query.flag("withTags"))
-        query.flag("flatMeta")  # it is always flat here
+        with_meta, with_tags = bool(query.boolean("withMeta")), bool(query.boolean("withTags"))
+        query.boolean("flatMeta")  # it is always flat here
         query.check()
         page = await stores.database.run(_page(wanted, sort, requested, query, where, with_meta, with_tags))
         return respond(request, page, ignored=query.ignored)
@@ -244,8 +244,8 @@ def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ImageFilter, I
         username=query.text("username"),
         user_number=query.number("userId"),
         tags=query.numbers("tags"),
-        base_models=query.words("baseModels", "baseModel"),
-        requiring_meta=bool(query.flag("requiringMeta")),
+        base_models=query.texts("baseModels", "baseModel"),
+        requiring_meta=bool(query.boolean("requiringMeta")),
         nothing=kind not in (None, "image"),
         period=query.choice(Period, "period") or Period.ALL_TIME,
     )

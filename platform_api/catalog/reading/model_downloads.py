@@ -136,7 +136,7 @@ def _chosen(version_id: int, wanted: Wanted, viewer: Viewer) -> Script[tuple[Mod
     """The file that a download asks for. Raises NotFound, Gone, Unauthenticated."""
     model, version = yield from read_version(version_id, viewer)
     check_fetched(viewer, version_facts(model, version))
-    # What fits first, then the primary among those: a variant that is asked for by name must not lose to the usual one.
+    # What fits first, then the primary among those: a variant asked for by name must not lose to the default one.
     fitting = [file for file in public_files((yield from catalog.files(version_id))) if wanted.fits(file)]
     file = primary_file(fitting) or next(iter(fitting), None)
     if file is None:

@@ -1,4 +1,4 @@
-"""Model versions: by id, by the hash of a file, in brief, and their files by path."""
+"""Model versions: by id, by the hash of a file, summarized, and their files by path."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _READS = Reads(Scope.MODELS_READ)
 
 
 class MiniVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A version in brief, as programs that draw need it. `size` is in units of 1,024 bytes."""
+    """A version's summary, as programs that draw need it. `size` is in units of 1,024 bytes."""
 
     air: str
     version_name: str
@@ -125,7 +125,7 @@ class ModelVersions(Controller):
             try:
                 return (yield from _detail(found[0].version_id, viewer, where))
             except NotFound:
-                # The same words as for no hash at all: whether a hidden version has this file is not told.
+                # The same words as for no hash at all: whether a hidden version has this file is not revealed.
                 raise unknown from None
 
         try:
@@ -199,7 +199,7 @@ class ModelVersions(Controller):
         "/mini/{version_id:int}",
         guards=[_READS],
         responses=can_return(401, 403, 404, 410) | UNCHANGED,
-        summary="One version in brief",
+        summary="A version's summary",
     )
     async def mini(
         self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, version_id: FromPath[int]

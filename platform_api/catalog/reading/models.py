@@ -61,7 +61,7 @@ ListModels = queried(
         "types": (list_schema(choice_schema(ModelType)), "Repeated or joined by commas; `type` too."),
         "baseModels": (list_schema(text_schema()), "Families, for example SD 1.5; `baseModel` too."),
         "checkpointType": (choice_schema(CheckpointType), "Trained or merged checkpoints."),
-        "sort": (choice_schema(ModelSort), "Highest Rated unless said otherwise."),
+        "sort": (choice_schema(ModelSort), "Highest Rated by default."),
         "period": (choice_schema(Period), "Only models with a version that is not older."),
         "nsfw": (boolean_schema(), "true: models of every level; otherwise those with something for everybody."),
         **browsing_level_parameter("Bits, one of which a model must have"),
@@ -143,37 +143,37 @@ class Models(Controller):
 
 
 def _read_filter(query: QueryParameters, viewer: Viewer) -> tuple[ModelFilter, ModelSort, bool]:
-    favourites, hidden = query.flag("favorites", "favourites"), query.flag("hidden")
+    favourites, hidden = query.boolean("favorites", "favourites"), query.boolean("hidden")
     # Whatever their value: Civitai returns 401 as soon as one of them is there.
     if viewer.account_id is None and not (favourites is None and hidden is None):
         raise Unauthenticated("favorites and hidden are somebody's own. Send: Authorization: Bearer drk_...")
-    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)
+    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.boolean("nsfw") else 0)
     # At Civitai a period filters models unless this says that only the counts are meant.
     stats_only = query.text("periodMode") == "stats"
     period = query.choice(Period, "period") or Period.ALL_TIME
-    drawable, ours = query.flag("supportsGeneration"), query.flag("fromPlatform")
+    drawable, ours = query.boolean("supportsGeneration"), query.boolean("fromPlatform")
     wanted = ModelFilter(
         levels=levels,
         types=query.choices(ModelType, "types", "type"),
-        base_models=query.words("baseModels", "baseModel"),
+        base_models=query.texts("baseModels", "baseModel"),
         checkpoint_type=query.choice(CheckpointType, "checkpointType"),
         tag=query.text("tag", "tagname"),
         username=query.text("username", "user"),
         ids=query.numbers("ids"),
         version_ids=query.numbers("modelVersionIds"),
-        formats=query.words("fileFormats", "fileFormat"),
+        formats=query.texts("fileFormats", "fileFormat"),
         commercial_use=query.choices(CommercialUse, "allowCommercialUse"),
-        allow_no_credit=query.flag("allowNoCredit"),
-        allow_derivatives=query.flag("allowDerivatives"),
-        allow_different_license=query.flag("allowDifferentLicense"),
+        allow_no_credit=query.boolean("allowNoCredit"),
+        allow_derivatives=query.boolean("allowDerivatives"),
+        allow_different_license=query.boolean("allowDifferentLicense"),
         upload_type=None if ours is None else UploadType.TRAINED if ours else UploadType.CREATED,
         drawable=bool(drawable),
-        archived=bool(query.flag("archived")),
+        archived=bool(query.boolean("archived")),
         nothing=bool(favourites or hidden),  # nobody has any yet
         period=Period.ALL_TIME if stats_only else period,
     )
     sort = query.choice(ModelSort, "sort") or ModelSort.HIGHEST_RATED
-    return wanted, sort, bool(query.flag("primaryFileOnly"))
+    return wanted, sort, bool(query.boolean("primaryFileOnly"))
 
 
 async def _search(
@@ -182,16 +182,16 @@ async def _search(
     """A page of a search by words. The limit of its cursors is that of a search: a thousand hits, for ten minutes."""
     if query.number("page") is not None:
         query.fault("page", "a search goes on with metadata.nextCursor; leave page out")
-    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.flag("nsfw") else 0)
+    levels = read_browsing_levels(query, viewer, EVERY_LEVEL if query.boolean("nsfw") else 0)
     sort, period = query.choice(ModelSort, "sort"), query.choice(Period, "period") or Period.ALL_TIME
     values = {
         Facet.TYPE: query.choices(ModelType, "types", "type"),
-        Facet.BASE_MODEL: query.words("baseModels", "baseModel"),
-        Facet.TAG: query.words("tag", "tagname"),
-        Facet.CREATOR: query.words("username", "user"),
+        Facet.BASE_MODEL: query.texts("baseModels", "baseModel"),
+        Facet.TAG: query.texts("tag", "tagname"),
+        Facet.CREATOR: query.texts("username", "user"),
     }
     limit, cursor = query.number("limit", low=0, high=MAX_LIMIT), query.text("cursor")
-    primary_only = bool(query.flag("primaryFileOnly"))
+    primary_only = bool(query.boolean("primaryFileOnly"))
     query.check()
     # To the day, so that the pages of one search are one search.
     since = period.since(datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0))

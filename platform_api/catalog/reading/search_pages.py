@@ -18,7 +18,7 @@ from storage.stores import AsyncStores
 
 @dataclass(frozen=True)
 class SearchPage:
-    """The ids of a page in order, what is said of the whole search, and the cursor of the next page, if any."""
+    """The ids of a page in order, the metadata of the whole search, and the cursor of the next page, if any."""
 
     ids: tuple[int, ...]
     window: SearchWindow

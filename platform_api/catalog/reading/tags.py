@@ -1,4 +1,4 @@
-"""The catalogue's words: tags, and the closed lists that clients should not hard-code."""
+"""Tags, and the enumerations that clients should not hard-code."""
 
 from __future__ import annotations
 
@@ -90,16 +90,16 @@ class Tags(Controller):
         "/enums",
         guards=[Reads(Scope.MODELS_READ)],
         responses=can_return(401, 403) | UNCHANGED,
-        summary="Closed lists of words",
+        summary="Enumerations",
     )
     async def enums(self, request: Request[Any, Any, Any]) -> Response[Enums]:
         """Types of models and files, and families of base models."""
         families = list(BASE_MODELS)
-        words = Enums(
+        enums = Enums(
             model_type=[kind.value for kind in ModelType],
             model_file_type=[kind.value for kind in FileType],
             active_base_model=families,
             base_model=families,
             base_model_type=[kind.value for kind in BaseModelType],
         )
-        return respond(request, words)
+        return respond(request, enums)

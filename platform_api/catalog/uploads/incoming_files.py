@@ -35,7 +35,7 @@ T = TypeVar("T")
 PIECE = 1024 * 1024
 """Bytes that go to the disk and the hashes at once, in a thread of their own."""
 MAX_BYTES = 2**63
-"""A size for files whose sender has not said theirs."""
+"""A size for files whose sender has not announced theirs."""
 MARK = 64 * 1024 * 1024
 """Bytes after which those received are made durable: a process that dies costs its sender no more than these."""
 
@@ -59,7 +59,7 @@ class Hashers:
         self._known: LRUCache[UUID, ModelHasher] = LRUCache(maximum)
 
     def put(self, identity: UUID, hasher: ModelHasher) -> None:
-        """Remember what was hashed of an upload; it must be received."""
+        """Record what was hashed of an upload; it must be received."""
         self._known[identity] = hasher
 
     def take(self, identity: UUID, received: int) -> ModelHasher:
@@ -92,7 +92,7 @@ async def take_in(
         hasher.take(piece)
         if digest is not None:
             digest.take(piece)
-        # As soon as the header is there: who sends 10 GB of something else is told after its first bytes.
+        # As soon as the header is there: who sends 10 GB of something else is refused after its first bytes.
         if not looked_at and hasher.length >= START_BYTES:
             check_start(name, part.start(START_BYTES), MAX_BYTES if length is None else length)
 

@@ -114,7 +114,7 @@ class ModelFiles(Controller):
         version_id: FromPath[int],
         path: FromPath[PurePosixPath],
         file_type: Annotated[
-            str | None, QueryParameter(name="type", required=False, description="What it is; Model unless said.")
+            str | None, QueryParameter(name="type", required=False, description="What it is; Model by default.")
         ] = None,
         sha256: Annotated[
             str | None, Parameter(required=False, max_length=64, description="What its bytes must come to.")

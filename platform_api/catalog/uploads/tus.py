@@ -1,4 +1,4 @@
-"""The words of tus 1.0.0, the protocol of uploads that go on where they broke off: headers in, headers out.
+"""The headers of tus 1.0.0, the protocol of uploads that go on where they broke off: headers in, headers out.
 
 Source: https://tus.io/protocols/resumable-upload, with its extensions creation, creation-with-upload, checksum,
 expiration and termination.
@@ -34,7 +34,7 @@ ALGORITHMS: Mapping[str, Callable[[], Any]] = {
     "sha256": hashlib.sha256,
     "md5": hashlib.md5,
 }
-"""What Upload-Checksum may be made with. The protocol asks for SHA-1; all three tell changed bytes, not forged ones."""
+"""What Upload-Checksum may be made with. The protocol asks for SHA-1; all three find changed bytes, not forged ones."""
 
 _KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,100}")
 
@@ -101,7 +101,7 @@ def check_version(headers: Mapping[str, str]) -> None:
 
 
 def check_media_type(headers: Mapping[str, str]) -> None:
-    """Raises UnsupportedMediaType unless the body is said to be bytes of an upload."""
+    """Raises UnsupportedMediaType unless the body is declared as bytes of an upload."""
     if headers.get("content-type", "").split(";")[0].strip().lower() != MEDIA_TYPE:
         raise UnsupportedMediaType(f"Send the bytes as they are, with Content-Type: {MEDIA_TYPE}")
 

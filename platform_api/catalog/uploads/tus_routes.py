@@ -57,7 +57,7 @@ _HEADERS: Mapping[str, tuple[Schema, str]] = {
     "Upload-Offset": (Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,18}$"), "Where these bytes begin."),
     "Upload-Metadata": (
         Schema(type=OpenAPIType.STRING, max_length=tus.MAX_METADATA),
-        "Pairs of a key and a Base64 value: versionId and filename; fileType (Model unless said) and sha256 if wanted.",
+        "Pairs of a key and a Base64 value: versionId and filename; fileType (Model by default) and sha256 if wanted.",
     ),
     "X-HTTP-Method-Override": (
         Schema(type=OpenAPIType.STRING, enum=["PATCH", "DELETE"]),
@@ -80,8 +80,8 @@ def _speaking(*needed: str, optional: tuple[str, ...] = (), body: bool = False) 
         def __post_init__(self) -> None:
             """Describe the headers and the body."""
             parameters = [
-                Parameter(name=name, param_in="header", required=name in needed, schema=schema, description=words)
-                for name, (schema, words) in _HEADERS.items()
+                Parameter(name=name, param_in="header", required=name in needed, schema=schema, description=text)
+                for name, (schema, text) in _HEADERS.items()
                 if name in (*needed, *optional)
             ]
             self.parameters = [*(self.parameters or []), *parameters]
@@ -171,7 +171,7 @@ class Uploads(Controller):
     async def show(
         self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, upload_id: FromPath[UUID]
     ) -> Response[UploadView]:
-        """Its offset in the headers (HEAD speaks tus), and in words. A finished one says what file it became."""
+        """Its offset in the headers (HEAD speaks tus), and in the body. A finished one says what file it became."""
         # A GET is ours, for people and programs that speak no tus.
         if request.method == HttpMethod.HEAD:
             tus.check_version(request.headers)

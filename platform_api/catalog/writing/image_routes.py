@@ -133,7 +133,7 @@ class ImageWriteRoutes(Controller):
         "/{image_id:int}",
         before_request=strictly(ImageChanges),
         responses=can_return(401, 403, 404, 410, 413, 422),
-        summary="Change what is said of an image",
+        summary="Change an image's fields",
     )
     async def change_image(
         self,
@@ -145,16 +145,16 @@ class ImageWriteRoutes(Controller):
         data: JSONBody[ImageChanges],
     ) -> ImageView:
         """What is left out stays; the picture itself never changes."""
-        words, where = kept(data), addresses(request, stores.settings.api)
-        _check_level(words.get("nsfw_level", BrowsingLevel.PG), viewer)
+        fields, where = kept(data), addresses(request, stores.settings.api)
+        _check_level(fields.get("nsfw_level", BrowsingLevel.PG), viewer)
 
         def script() -> Script[ImageView]:
             model, version = yield from held_version(version_id, viewer)
             image = yield from _there(version_id, image_id)
             # What it is now decides, too: an owner must not take a moderator's block away.
-            if "nsfw_level" in words:
+            if "nsfw_level" in fields:
                 _check_level(image.nsfw_level, viewer)
-            return _view(model, version, (yield from images.change(image, words)), where)
+            return _view(model, version, (yield from images.change(image, fields)), where)
 
         return await stores.database.run(script)
 

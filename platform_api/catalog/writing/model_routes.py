@@ -23,7 +23,7 @@ from platform_api.access.permissions import (
 )
 from platform_api.catalog.reading.catalog_parts import IMAGES_EACH, read_parts
 from platform_api.catalog.reading.catalog_views import ModelView, VersionDetail, model_view, version_detail
-from platform_api.catalog.writing.validation import check_model_words
+from platform_api.catalog.writing.validation import check_model_fields
 from platform_api.catalog.writing.write_models import ModelChanges, NewModel, NewVersion, Publication, kept
 from platform_api.http.idempotency import IdempotencyKey, created_once
 from platform_api.http.json_bodies import strictly
@@ -75,11 +75,11 @@ class ModelWriteRoutes(Controller):
     ) -> Response[ModelView]:
         """A draft that its owner alone sees. Add a version, give that a file, then publish."""
         check_creator(caller.account)
-        words, where = kept(data), addresses(request, stores.settings.api)
-        check_model_words(words)
+        fields, where = kept(data), addresses(request, stores.settings.api)
+        check_model_fields(fields)
 
         def make() -> Script[ModelView]:
-            model = yield from models.create(caller.account_id, msgspec.convert(words, ModelFields))
+            model = yield from models.create(caller.account_id, msgspec.convert(fields, ModelFields))
             return (yield from shown(model.id, viewer, where))
 
         asked = ("model", data)
@@ -101,16 +101,16 @@ class ModelWriteRoutes(Controller):
         data: JSONBody[ModelChanges],
     ) -> ModelView:
         """What is left out stays."""
-        words, where = kept(data), addresses(request, stores.settings.api)
+        fields, where = kept(data), addresses(request, stores.settings.api)
 
         def script() -> Script[ModelView]:
-            model = yield from held_model(model_id, viewer, renamed="name" in words)
+            model = yield from held_model(model_id, viewer, renamed="name" in fields)
             # Archiving would otherwise undo a moderator's take-down, which is a mode as well.
-            if "mode" in words and model.mode is ModelMode.TAKEN_DOWN:
+            if "mode" in fields and model.mode is ModelMode.TAKEN_DOWN:
                 raise WrongState(f"Model {model_id} is taken down. Restore it first.")
-            check_may_open(model, model, words, viewer)
-            check_model_words({**msgspec.to_builtins(model), **words})
-            yield from models.change(model, words)
+            check_may_open(model, model, fields, viewer)
+            check_model_fields({**msgspec.to_builtins(model), **fields})
+            yield from models.change(model, fields)
             return (yield from shown(model_id, viewer, where))
 
         return await stores.database.run(script)
@@ -194,11 +194,11 @@ class ModelWriteRoutes(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[VersionDetail]:
         """A draft without files, newest of its model."""
-        words, where = kept(data), addresses(request, stores.settings.api)
+        fields, where = kept(data), addresses(request, stores.settings.api)
 
         def make() -> Script[VersionDetail]:
             model = yield from held_model(model_id, viewer)
-            version = yield from versions.create(model, msgspec.convert(words, VersionFields))
+            version = yield from versions.create(model, msgspec.convert(fields, VersionFields))
             return (yield from shown_version(version.id, viewer, where))
 
         asked, place = ("version", model_id, data), f"{API}/model-versions/{{id}}"

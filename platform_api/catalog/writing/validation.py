@@ -18,14 +18,14 @@ class Unfit(Exception):
     """A field that does not pass; the text is its reason."""
 
 
-def check_model_words(words: Mapping[str, Any]) -> None:
+def check_model_fields(fields: Mapping[str, Any]) -> None:
     """Rules over several columns of a model. Raises InvalidRequest."""
     wrong: dict[str, str] = {}
-    if words.get("checkpoint_type") is not None and words["type"] != ModelType.CHECKPOINT:
-        wrong["checkpointType"] = f"only a Checkpoint has one; leave it out or null for a {words['type']}"
-    if words.get("nsfw") and words.get("minor"):
+    if fields.get("checkpoint_type") is not None and fields["type"] != ModelType.CHECKPOINT:
+        wrong["checkpointType"] = f"only a Checkpoint has one; leave it out or null for a {fields['type']}"
+    if fields.get("nsfw") and fields.get("minor"):
         wrong["nsfw"] = "a model of somebody under age is never nsfw"
-    if words.get("nsfw") and words.get("sfw_only"):
+    if fields.get("nsfw") and fields.get("sfw_only"):
         wrong["sfwOnly"] = "contradicts nsfw; say one of them"
     if wrong:
         raise InvalidRequest(wrong)

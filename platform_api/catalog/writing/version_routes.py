@@ -53,12 +53,12 @@ class VersionWriteRoutes(Controller):
         data: JSONBody[VersionChanges],
     ) -> VersionDetail:
         """What is left out stays."""
-        words, where = kept(data), addresses(request, stores.settings.api)
+        fields, where = kept(data), addresses(request, stores.settings.api)
 
         def script() -> Script[VersionDetail]:
             model, version = yield from held_version(version_id, viewer)
-            check_may_open(version, model, words, viewer)
-            yield from versions.change(version, words)
+            check_may_open(version, model, fields, viewer)
+            yield from versions.change(version, fields)
             return (yield from shown_version(version_id, viewer, where))
 
         return await stores.database.run(script)
@@ -125,7 +125,7 @@ class VersionWriteRoutes(Controller):
         "/{version_id:int}/files/{path:path}",
         before_request=strictly(FileChanges),
         responses=can_return(401, 403, 404, 410, 413, 422),
-        summary="Change what is said of a file",
+        summary="Change a file's fields",
     )
     async def change_file(
         self,
@@ -137,13 +137,13 @@ class VersionWriteRoutes(Controller):
         data: JSONBody[FileChanges],
     ) -> VersionDetail:
         """`path`: the file's id, or its path. Its bytes never change; `visibility` Private hides it."""
-        words, where = kept(data), addresses(request, stores.settings.api)
+        fields, where = kept(data), addresses(request, stores.settings.api)
 
         def script() -> Script[VersionDetail]:
             yield from held_version(version_id, viewer)
             file = _named((yield from catalog.files(version_id)), path)
-            check_file_name(words.get("override_name"), file.path)
-            yield from files.change(file, words)
+            check_file_name(fields.get("override_name"), file.path)
+            yield from files.change(file, fields)
             return (yield from shown_version(version_id, viewer, where))
 
         return await stores.database.run(script)

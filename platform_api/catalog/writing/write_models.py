@@ -63,7 +63,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A JSON object of a client."""
 
 
-class _ModelWords(_Body, frozen=True, kw_only=True, rename="camel"):
+class _ModelBody(_Body, frozen=True, kw_only=True, rename="camel"):
     description: Description | UnsetType = UNSET
     availability: Availability | UnsetType = UNSET
     checkpoint_type: CheckpointType | UnsetType | None = UNSET
@@ -78,14 +78,14 @@ class _ModelWords(_Body, frozen=True, kw_only=True, rename="camel"):
     tags: Tags | UnsetType = UNSET
 
 
-class NewModel(_ModelWords, frozen=True, kw_only=True, rename="camel"):
+class NewModel(_ModelBody, frozen=True, kw_only=True, rename="camel"):
     """A model to make, as a draft."""
 
     name: Name
     type: ModelType
 
 
-class ModelChanges(_ModelWords, frozen=True, kw_only=True, rename="camel"):
+class ModelChanges(_ModelBody, frozen=True, kw_only=True, rename="camel"):
     """What to say of a model from now on; what is left out stays."""
 
     name: Name | UnsetType = UNSET
@@ -96,7 +96,7 @@ class ModelChanges(_ModelWords, frozen=True, kw_only=True, rename="camel"):
     ) = UNSET
 
 
-class _VersionWords(_Body, frozen=True, kw_only=True, rename="camel"):
+class _VersionBody(_Body, frozen=True, kw_only=True, rename="camel"):
     description: Description | UnsetType = UNSET
     availability: Availability | UnsetType = UNSET
     base_model_type: BaseModelType | UnsetType = UNSET
@@ -106,14 +106,14 @@ class _VersionWords(_Body, frozen=True, kw_only=True, rename="camel"):
     clip_skip: ClipSkip | UnsetType | None = UNSET
 
 
-class NewVersion(_VersionWords, frozen=True, kw_only=True, rename="camel"):
+class NewVersion(_VersionBody, frozen=True, kw_only=True, rename="camel"):
     """A version to add to a model, as a draft without files."""
 
     name: Name
     base_model: BaseModelName
 
 
-class VersionChanges(_VersionWords, frozen=True, kw_only=True, rename="camel"):
+class VersionChanges(_VersionBody, frozen=True, kw_only=True, rename="camel"):
     """What to say of a version from now on; what is left out stays."""
 
     name: Name | UnsetType = UNSET

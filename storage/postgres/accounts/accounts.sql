@@ -14,7 +14,7 @@ select * from accounts where id = %(id)s;
 
 -- users --
 select * from accounts
- -- The casts: Postgres cannot tell the type of a parameter that is only compared with null.
+ -- The casts: Postgres cannot infer the type of a parameter that is only compared with null.
  where (%(name)s::text is null or lower(name) = lower(%(name)s::text))
    and (%(number)s::bigint is null or number = %(number)s::bigint)
    and (%(numbers)s::bigint[] is null or number = any(%(numbers)s::bigint[]))

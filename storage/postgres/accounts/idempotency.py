@@ -28,9 +28,9 @@ def once(account_id: UUID, key: str | None, request_hash: str, make: Script[str]
     if key is None:
         return (yield from make)
     parameters = {"account_id": account_id, "key": key, "request_hash": request_hash}
-    # Remembered before it is made: a second request with the key waits here for the first one's commit, and makes
+    # Recorded before it is made: a second request with the key waits here for the first one's commit, and makes
     # nothing.
-    if not (yield from count(SQL["remember"], parameters)):
+    if not (yield from count(SQL["reserve"], parameters)):
         first = yield from Query(SQL["recall"], parameters, lambda rows: rows[0])
         if first["request_hash"] != request_hash:
             raise IdempotencyKeyReused(

@@ -1,4 +1,4 @@
--- remember --
+-- reserve --
 -- Tie an Idempotency-Key to a request; no row when it is tied already. Waits for a concurrent first use to end.
 insert into idempotency_keys (account_id, key, request_hash) values (%(account_id)s, %(key)s, %(request_hash)s)
 on conflict (account_id, key) do nothing

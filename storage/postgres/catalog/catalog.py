@@ -127,5 +127,5 @@ def unregistered(limit: int = 100) -> Query[list[ModelVersion]]:
 
 
 def note_registered(version_id: int, registered_as: str) -> Query[list[int]]:
-    """Remember what MLflow's registry calls a version: NAME/NUMBER."""
+    """Record what MLflow's registry calls a version: NAME/NUMBER."""
     return column(SQL["note_registered"], {"id": version_id, "registered_as": registered_as}, int)

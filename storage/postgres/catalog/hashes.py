@@ -14,7 +14,7 @@ SQL = with_clauses(load_statements(__file__))
 
 
 class HashMatch(msgspec.Struct, frozen=True, kw_only=True):
-    """The version that a hash names. Whether the viewer may see it is not said."""
+    """The version that a hash names. Whether the viewer may see it is not checked."""
 
     hash: str
     version_id: int

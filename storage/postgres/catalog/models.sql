@@ -80,7 +80,7 @@ returning id;
 update models set status = %(status)s, scheduled_for = null where id = %(id)s returning *;
 
 -- delete --
--- The row stays as a tombstone: its id, reason, date and revision, and nothing that it said.
+-- The row stays as a tombstone: its id, reason, date and revision, and nothing of its content.
 update models
    set status = 'Deleted', mode = null, name = 'deleted', description = '', scheduled_for = null, gone_at = now(),
        gone_reason = %(reason)s

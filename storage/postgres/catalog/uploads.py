@@ -23,7 +23,7 @@ def check_target(wanted: WantedFile, viewer: Viewer) -> Script[tuple[Model, Mode
     """The version that a file shall belong to, and its model.
 
     Raises NotFound or Gone for one that the viewer does not see, NotAllowed for another's, FileExists for a name that
-    is taken by other bytes. A name that is taken passes when the sender has not said which bytes come.
+    is taken by other bytes. A name that is taken passes when the sender has not announced which bytes come.
     """
     version = yield from catalog.version_by_id(wanted.version_id)
     model = yield from catalog.model_by_id(version.model_id)
@@ -74,7 +74,7 @@ def get(upload_id: UUID, viewer: Viewer) -> Query[ModelUpload]:
 
 
 def receive(upload: ModelUpload, received: int, hours: float) -> Query[ModelUpload]:
-    """Remember that so many bytes are on the disk. Reading raises NotFound when the upload was given up meanwhile."""
+    """Record that so many bytes are on the disk. Reading raises NotFound when the upload was given up meanwhile."""
     parameters = {"id": upload.id, "received": received, "hours": hours}
     return one(SQL["receive"], parameters, ModelUpload, f"No upload {upload.id}. It was given up meanwhile.")
 

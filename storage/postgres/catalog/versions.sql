@@ -56,7 +56,7 @@ returning id;
 update model_versions set status = %(status)s, scheduled_for = null, updated_at = now() where id = %(id)s returning *;
 
 -- delete --
--- The row stays as a tombstone: its id, reason and date, and nothing that it said. A training job's row still names it.
+-- The row stays as a tombstone: its id, reason and date, and nothing of its content. A training job's row still names it.
 update model_versions
    set status = 'Deleted', name = 'deleted', description = '', trained_words = '{}', scheduled_for = null,
        gone_at = now(), gone_reason = %(reason)s

@@ -23,7 +23,7 @@ SQL = load_statements(__file__)
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job is made from. `request_hash` is of what the caller sent, to tell a repeat from a reuse of its key;
+    """What a job is made from. `request_hash` is of what the caller sent, to distinguish a repeat from a reused key;
     `request_id` is the id of the API's request, for the logs."""
 
     account_id: UUID
@@ -87,7 +87,7 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
 
 def _earlier_job(new: NewJob, key: str, job_id: UUID) -> Script[Job | None]:
     parameters = {"account_id": new.account_id, "key": key, "request_hash": new.request_hash, "job_id": job_id}
-    fresh = yield from column(SQL["remember_key"], parameters, UUID)
+    fresh = yield from column(SQL["reserve_key"], parameters, UUID)
     if fresh:
         return None
     row = yield from Query(SQL["recall_key"], parameters, lambda rows: rows[0])
@@ -186,13 +186,13 @@ def _held(row: Job | None, job_id: UUID, attempt: int) -> Job:
 
 
 def note_flow_run(job_id: UUID, attempt: int, flow_run_id: UUID) -> Query[list[UUID]]:
-    """Remember which flow run Prefect made for a attempt (tx2). Nothing happens once the job went on."""
+    """Record which flow run Prefect made for an attempt (tx2). Nothing happens once the job went on."""
     parameters = {"id": job_id, "attempt": attempt, "flow_run_id": flow_run_id}
     return column(SQL["note_flow_run"], parameters, UUID)
 
 
 def note_tracking_run(job_id: UUID, attempt: int, tracking_run_id: str) -> Query[list[UUID]]:
-    """Remember the MLflow run of a job."""
+    """Record the MLflow run of a job."""
     parameters = {"id": job_id, "attempt": attempt, "tracking_run_id": tracking_run_id}
     return column(SQL["note_tracking_run"], parameters, UUID)
 

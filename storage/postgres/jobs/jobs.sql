@@ -6,7 +6,7 @@ values (
 )
 returning *;
 
--- remember_key --
+-- reserve_key --
 -- Tie an Idempotency-Key to a job; no row when the key is already tied. Waits for a concurrent first use to end.
 insert into idempotency_keys (account_id, key, request_hash, job_id)
 values (%(account_id)s, %(key)s, %(request_hash)s, %(job_id)s)
@@ -137,8 +137,8 @@ update jobs
 returning *;
 
 -- silent --
--- Jobs whose flow has said nothing for too long. While Postgres itself was unavailable nobody could speak, so it must have
--- been up for as long.
+-- Jobs whose flow has sent no heartbeat for too long. While Postgres itself was unavailable none could be recorded, so
+-- it must have been up for as long.
 select * from jobs
  where state in ('running', 'cancelling')
    and heartbeat_at < now() - make_interval(secs => %(seconds)s)

@@ -156,7 +156,7 @@ def _submit(new: jobs.NewJob, settings: Settings, idempotency_key: str | None) -
 
 
 def hash_request(kind: JobKind, request: msgspec.Struct) -> str:
-    """SHA-256 of what the caller asked for, to tell a repeated request from a reused key."""
+    """SHA-256 of what the caller asked for, to distinguish a repeated request from a reused key."""
     fields = {name: value for name, value in msgspec.to_builtins(request).items() if value or name not in _ADDED}
     return hashlib.sha256(kind.encode() + b"\n" + msgspec.json.encode(fields, order="sorted")).hexdigest()
 

@@ -21,8 +21,8 @@ from storage.records.metrics.activity import Counted, Metric
 from storage.records.metrics.rollups import (
     ROLL_UP,
     Compared,
+    CorrectedTotal,
     EntityTotals,
-    Mended,
     RolledUp,
     RollupState,
     Totals,
@@ -162,7 +162,7 @@ def compare(entities: int = SAMPLE) -> Script[Compared]:
     if not free or known.stale or known.as_of is None:
         return Compared()
     sample = yield from Query(SQL["next_sample"], {"entities": entities}, lambda rows: rows[0])
-    totals = yield from many(SQL["mend_totals"], sample, Mended)
+    totals = yield from many(SQL["correct_totals"], sample, CorrectedTotal)
     touched = yield from one(SQL["entities_between"], sample, _Days, "entities")
     counts = yield from _write_stats(touched.models, touched.versions, touched.images)
     yield from Query(SQL["note_compared"], sample, len)

@@ -257,7 +257,7 @@ select first, case when found < %(entities)s then 9223372036854775807 else last 
                               order by entity_id limit %(entities)s) sample on true
          group by state.compared_to) next;
 
--- mend_totals --
+-- correct_totals --
 -- Totals of some entities rebuilt from their days, where they differ.
 with sums as (
     select entity_id, entity, metric,

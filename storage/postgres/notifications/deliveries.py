@@ -75,12 +75,12 @@ def settling(now: datetime, asked: Iterable[Due]) -> Query[list[Settling]]:
 
 
 def postpone(later: Mapping[Due, datetime]) -> Query[list[int]]:
-    """Tell these at another time, together with what is due then."""
+    """Send these at another time, together with what is due then."""
     return column(SQL["postpone"], {**_rows(later), "moments": list(later.values())}, int)
 
 
 def suppress(unwanted: Mapping[Due, str]) -> Query[list[int]]:
-    """Never tell these, for a reason each."""
+    """Never send these, for a reason each."""
     return column(SQL["suppress"], {**_rows(unwanted), "reasons": list(unwanted.values())}, int)
 
 

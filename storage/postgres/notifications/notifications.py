@@ -1,4 +1,4 @@
-"""Notifications: events worth telling, and their fan-out to one delivery for each reader and channel."""
+"""Notifications: events that readers are notified of, and their fan-out to one delivery for each reader and channel."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def notify_moderators(key: str, content: Content) -> Script[list[int]]:
 
 
 def add_published(model_ids: Sequence[int]) -> Query[list[int]]:
-    """Tell the followers of their owners of the newest versions of these models, each once, while they are new."""
+    """Notify the followers of their owners of the newest versions of these models, each once, while they are new."""
     return column(SQL["add_published"], {"ids": list(model_ids)}, int)
 
 
 def add_milestones(model_ids: Sequence[int]) -> Query[list[int]]:
-    """Tell owners which counts their models have reached, the highest alone, each once."""
+    """Notify owners of the counts that their models have reached, the highest alone, each once."""
     return column(SQL["add_milestones"], {"ids": list(model_ids), "milestones": list(MILESTONES)}, int)
 
 
@@ -114,9 +114,9 @@ def waiting() -> Query[Notification | None]:
     return maybe(SQL["waiting"], {}, Notification)
 
 
-def begin(notification: Notification, words: NotificationText) -> Query[list[int]]:
-    """Write a notification's words, before anybody can read it."""
-    parameters = {"id": notification.id, "title": words.title, "text": words.text, "path": words.path}
+def begin(notification: Notification, text: NotificationText) -> Query[list[int]]:
+    """Write a notification's text, before anybody can read it."""
+    parameters = {"id": notification.id, "title": text.title, "text": text.text, "path": text.path}
     return column(SQL["begin"], parameters, int)
 
 
@@ -175,7 +175,7 @@ def failed(limit: int = 100) -> Query[list[FailedNotification]]:
 
 def forget_old(keep_days: int, limit: int) -> Script[int]:
     """Forget what was delivered more than `keep_days` ago, with what became of it, up to `limit` rows of each table;
-    returns how many rows. The keys of notifications stay: what was delivered once is not told again."""
+    returns how many rows. The keys of notifications stay: what was delivered once is not sent again."""
     old = {"days": keep_days, "limit": limit}
     forgotten = yield from count(SQL["forget_sendings"], old)
     ids = yield from column(SQL["old"], old, int)

@@ -68,7 +68,7 @@ select id, key, type, details, audience, readers, created_at from notifications
  limit 1;
 
 -- begin --
--- Its words, before anybody can read it.
+-- Its text, before anybody can read it.
 update notifications set title = %(title)s, text = %(text)s, path = %(path)s where id = %(id)s returning id;
 
 -- fail --
@@ -158,7 +158,7 @@ select count(*) filter (where done_at is null) as waiting,
 select id, key, type, error, created_at from notifications where error is not null order by id desc limit %(limit)s;
 
 -- old --
--- The oldest that are told and not forgotten, as far as they are old: the look stops at the first that is not.
+-- The oldest that are fanned out and not forgotten, as far as they are old: the look stops at the first that is not.
 select id from (select id, done_at from notifications
                  where done_at is not null and not forgotten
                  order by id limit %(limit)s) oldest

@@ -31,12 +31,12 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chosen(reader: int) -> Query[list[Preference]]:
-    """What a reader has said."""
+    """What a reader has set."""
     return many(SQL["chosen"], {"reader": reader, "types": list(TYPES), "channels": list(Channel)}, Preference)
 
 
 def replace(reader: int, preferences: Sequence[Preference], clocks: Clocks) -> Script[None]:
-    """Make this all that a reader has said; of the rest it has the defaults."""
+    """Make this all that a reader has set; of the rest it has the defaults."""
     yield from column(SQL["forget"], {"reader": reader, "types": list(TYPES), "channels": list(Channel)}, int)
     yield from say(reader, preferences)
     parameters = {"zone": clocks.zone, "quiet_from": clocks.quiet_from, "quiet_to": clocks.quiet_to}
@@ -44,7 +44,7 @@ def replace(reader: int, preferences: Sequence[Preference], clocks: Clocks) -> S
 
 
 def say(reader: int, preferences: Sequence[Preference]) -> Query[list[int]]:
-    """Change some of what a reader has said."""
+    """Change some of what a reader has set."""
     parameters = {
         "reader": reader,
         "types": [one.type for one in preferences],
@@ -55,7 +55,7 @@ def say(reader: int, preferences: Sequence[Preference]) -> Query[list[int]]:
 
 
 def clocks(reader: int) -> Script[Clocks]:
-    """A reader's clocks; UTC without quiet hours when it has said nothing."""
+    """A reader's clocks; UTC without quiet hours when it has set none."""
     return (yield from maybe(SQL["clocks"], {"reader": reader}, Clocks)) or Clocks()
 
 

@@ -2,7 +2,7 @@
 bytes.
 
 A statement of another file names a clause as `{seen_version}`; `with_clauses` puts it in. The clauses speak of the rows
-`model`, `version` and `image`, and of the viewer by the parameters `account_id` and `moderator` unless it is said
+`model`, `version` and `image`, and of the viewer by the parameters `account_id` and `moderator` unless stated
 otherwise.
 """
 

@@ -21,7 +21,7 @@ COUNTS_DELAY_SECONDS = 60.0
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the queue. `changes` tells whether it was changed again since `read_at`."""
+    """A row of the queue. `changes` shows whether it was changed again since `read_at`."""
 
     kind: Kind
     id: int

@@ -16,6 +16,6 @@ def known(encoder: str, hashes: Sequence[bytes]) -> Query[dict[bytes, bytes]]:
 
 
 def add(encoder: str, vectors: Mapping[bytes, bytes]) -> Query[int]:
-    """Remember vectors by text hash; returns how many are new."""
+    """Record vectors by text hash; returns how many are new."""
     parameters = {"encoder": encoder, "hashes": list(vectors), "vectors": list(vectors.values())}
     return Query(SQL["add"], parameters, len)

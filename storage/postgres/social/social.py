@@ -142,7 +142,7 @@ def comment(
 
 
 def edit_comment(viewer: Viewer, comment_id: int, content: str) -> Script[Comment]:
-    """Change the words of one's own comment. The same words again change nothing.
+    """Change the text of one's own comment. The same text again changes nothing.
 
     Raises NotFound, Gone, AccessDenied for somebody else's.
     """
@@ -157,7 +157,7 @@ def edit_comment(viewer: Viewer, comment_id: int, content: str) -> Script[Commen
 
 
 def delete_comment(viewer: Viewer, comment_id: int) -> Script[None]:
-    """Delete one's own comment, or anybody's as a moderator: its words and mentions go, its place stays.
+    """Delete one's own comment, or anybody's as a moderator: its text and mentions go, its place stays.
 
     Raises NotFound, Gone, AccessDenied.
     """
@@ -219,7 +219,7 @@ def _take_back(account_id: UUID, entity: Entity, entity_id: int, reactions: Sequ
 
 def _own_comment(viewer: Viewer, comment_id: int, *, moderators: bool) -> Script[Comment]:
     found = yield from comment_by_id(comment_id)
-    if found.account_id != viewer.account_id:  # one's own words are one's own, also where the model is hidden by now
+    if found.account_id != viewer.account_id:  # one's own text is one's own, also where the model is hidden by now
         yield from seen_comment(viewer, comment_id)
         if not (moderators and viewer.moderator):
             raise AccessDenied(f"Comment {comment_id} is {found.name}'s; only they can change it.")

@@ -43,7 +43,7 @@ values (%(account_id)s, %(entity)s, %(entity_id)s, %(parent_id)s, %(content)s)
 returning id;
 
 -- comment --
--- A comment as it is shown: without its words once it is deleted or its author is banned.
+-- A comment as it is shown: without its text once it is deleted or its author is banned.
 select comment.id, comment.account_id, account.number, account.name, comment.entity, comment.entity_id,
        comment.parent_id, case when account.status = 'active' then comment.content end as content,
        comment.created_at, comment.edited_at, comment.deleted_at

@@ -39,5 +39,5 @@ def _of_events(events: list[TroubledEvent]) -> str:
     more = f" and {len(events) - NAMED} more" if len(events) > NAMED else ""
     return (
         f"{len(events)} events had no effect after {events[0].failures} tries ({ids}{more}), the first with: "
-        f"{events[0].last_error}. Mend that, then: darkroom events replay ID"
+        f"{events[0].last_error}. Fix that, then: darkroom events replay ID"
     )

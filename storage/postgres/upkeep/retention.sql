@@ -129,7 +129,7 @@ delete from sampled_images where recipe_hash = %(recipe_hash)s returning positio
 delete from sampled_sets where recipe_hash = %(recipe_hash)s and used_at < %(before)s returning recipe_hash;
 
 -- mark --
--- Said before the first row goes: whoever misses one finds out why.
+-- Recorded before the first row goes: whoever misses one finds out why.
 insert into retention_marks (rule, up_to) values (%(rule)s, %(before)s)
 on conflict (rule) do update set up_to = greatest(retention_marks.up_to, excluded.up_to)
 returning rule;

@@ -99,13 +99,13 @@ def download_name(model: Model, version: ModelVersion, file: VersionFile) -> str
     if model.type in (ModelType.LORA, ModelType.LOCON) and version.job_id is None:
         return own
     extension = own.rsplit(".", 1)[-1] if "." in own else "safetensors"
-    words = model.name
+    text = model.name
     if model.type is ModelType.TEXTUAL_INVERSION and version.trained_words:
         return f"{_slug(version.trained_words[0])}{'-neg' if file.type is FileType.NEGATIVE else ''}.{extension}"
     if file.type is FileType.TRAINING_DATA:
-        return f"{_slug(words)}_{_slug(version.name)}_trainingData.zip"
+        return f"{_slug(text)}_{_slug(version.name)}_trainingData.zip"
     suffix = "" if file.type is FileType.MODEL else f"_{_slug(file.type)}"
-    return f"{_slug(words)}_{_slug(version.name)}{suffix}.{extension}"
+    return f"{_slug(text)}_{_slug(version.name)}{suffix}.{extension}"
 
 
 def air(model: Model, version: ModelVersion, primary: VersionFile | None) -> str:

@@ -1,4 +1,4 @@
-"""The catalogue's closed words, spelt as Civitai's clients spell them."""
+"""The catalogue's enumerations, spelt as Civitai's clients spell them."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def judge(rows: FlowRows, now: datetime, late_after: timedelta) -> FlowFreshness
 def alerts_due(flows: Sequence[FlowFreshness], forgotten: Sequence[Pause] = ()) -> dict[str, str]:
     """What operators are to be alerted of, by the alert's name: one for each flow that is late, or `forgotten` in a
     pause."""
-    late = {f"late {flow.flow}": _words(flow) for flow in flows if flow.state is PartitionState.LATE}
+    late = {f"late {flow.flow}": _late_text(flow) for flow in flows if flow.state is PartitionState.LATE}
     paused = {
         f"paused {pause.flow}": f"What {pause.flow} would do waits. {_paused(pause.flow, pause.paused_at)}"
         for pause in forgotten
@@ -165,7 +165,7 @@ def _end(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
 
 
-def _words(flow: FlowFreshness) -> str:
+def _late_text(flow: FlowFreshness) -> str:
     late = [partition for partition in flow.partitions if partition.state is PartitionState.LATE]
     parts = [f"{flow.waiting} batches wait, the oldest for {flow.oldest_seconds:.0f} s"] if flow.waiting else []
     if late:

@@ -1,4 +1,4 @@
-"""Roll-ups: sums of activity by the hour, the day and the usual periods."""
+"""Roll-ups: sums of activity by the hour, the day and the standard periods."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EntityTotals(msgspec.Struct, frozen=True, kw_only=True):
         return self.metrics.get(metric, Totals())
 
 
-class Mended(msgspec.Struct, frozen=True, kw_only=True):
+class CorrectedTotal(msgspec.Struct, frozen=True, kw_only=True):
     """A total that was not the sum of its days: week, month, year, all time as they were (None: none), and are."""
 
     entity: Counted
@@ -67,9 +67,9 @@ class Mended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a comparison with the days mended: totals, and how many of the catalogue's counts."""
+    """What a comparison with the days corrected: totals, and how many of the catalogue's counts."""
 
-    totals: tuple[Mended, ...] = ()
+    totals: tuple[CorrectedTotal, ...] = ()
     counts: int = 0
 
 

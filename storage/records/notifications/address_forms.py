@@ -1,7 +1,7 @@
 """The forms of addresses outside the platform: what a reader types, which of it is taken, and what may be shown.
 
 Pure. A channel names one of these in its line (channels.py); `text_address` makes one for any address that a pattern
-can tell.
+matches.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TextWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def text_address(pattern: str, example: str) -> AddressForm[TextWish]:
-    """Addresses that a regular expression tells as a whole, for example telephone numbers. Nothing of one is shown
+    """Addresses that a regular expression matches as a whole, for example telephone numbers. Nothing of one is shown
     beyond its first three characters."""
     form = re.compile(pattern)
 

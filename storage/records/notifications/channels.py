@@ -24,7 +24,7 @@ class Outward:
     interrupts: bool = False
     """Whether it keeps quiet hours, and waits a moment for more of what it is about to say."""
     digests: bool = False
-    """Whether types that come often come once a day on it, for a reader who has said nothing."""
+    """Whether types that come often come once a day on it, for a reader who has set nothing."""
     confirmed: bool = False
     """Whether an address is used only after a link that was sent to it was followed."""
     signed: bool = False

@@ -49,7 +49,7 @@ _ON_REQUEST = dict.fromkeys(Channel, Frequency.NEVER)
 
 
 class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What all types share. `default_frequencies` is how often a reader who said nothing is notified; `about`
+    """What all types share. `default_frequencies` is how often a reader who has set nothing is notified; `about`
     explains the type."""
 
     default_frequencies: ClassVar[Mapping[Channel, Frequency]] = _EVERYWHERE

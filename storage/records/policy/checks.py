@@ -1,4 +1,4 @@
-"""The policy as doors ask it: what may not be done is refused by its own name."""
+"""The policy as routes ask it: what may not be done is refused by its own name."""
 
 from __future__ import annotations
 

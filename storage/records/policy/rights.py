@@ -1,4 +1,4 @@
-"""The policy: one pure function that says what a viewer may do with a thing. Every door asks it, when it is used.
+"""The policy: one pure function that says what a viewer may do with a thing. Every route asks it, when it is used.
 
 Lists ask the same of all rows at once, in SQL: `models.visible`, `listed` and `public_versions` say what it says of
 anybody (catalogue_settle writes them), and storage/postgres/policy/policy.sql has the clauses for owners, moderators
@@ -22,7 +22,7 @@ class Denial(StrEnum):
     HIDDEN = "hidden"
     """As if it were not there."""
     GONE = "gone"
-    """It was public, or is the viewer's own, and was deleted or taken down: that is said, and why."""
+    """It was public, or is the viewer's own, and was deleted or taken down: that is shown, and why."""
     ARCHIVED = "archived"
     """Shown without its files."""
     KEY_NEEDED = "key needed"
@@ -36,7 +36,7 @@ class Denial(StrEnum):
 class Rights(msgspec.Struct, frozen=True):
     """What a viewer may do with a thing: None for what may be done, else why not.
 
-    Doors ask `unseen`, `unfetched` and `unchanged` (checks.py). `listed`: lists show it at one of its browsing levels;
+    Routes ask `unseen`, `unfetched` and `unchanged` (checks.py). `listed`: lists show it at one of its browsing levels;
     they read that of columns, and the property test holds those equal to this.
     """
 
@@ -91,7 +91,7 @@ def is_public_version(facts: Facts) -> bool:
 def _unseen(viewer: Viewer, facts: Facts) -> Denial | None:
     power = viewer.has_power_over(facts.owner_id)
     if facts.thing is not Thing.MODEL and facts.version_gone and not facts.gone:
-        # Only what was public is said to be gone: of anything else the response must not reveal that it was ever there.
+        # Only what was public is shown as gone: of anything else the response must not reveal that it was ever there.
         was_public = facts.version_was_published and facts.version_availability is not Availability.PRIVATE
         open_model = facts.status is Status.PUBLISHED and facts.availability is not Availability.PRIVATE
         return Denial.GONE if power or (was_public and open_model and facts.owner_active) else Denial.HIDDEN

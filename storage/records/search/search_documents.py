@@ -37,7 +37,7 @@ class ModelDocument(msgspec.Struct, frozen=True, kw_only=True):
 class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
     """An image as its row, its version, its model and its counts say at one moment.
 
-    prompt: what it was drawn from; details: what else is said of how. level: a browsing level bit.
+    prompt: what it was drawn from; details: what else is known of how. level: a browsing level bit.
     """
 
     id: int

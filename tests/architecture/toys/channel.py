@@ -14,7 +14,7 @@ class ToySender:
 
     def send(self, message: Message) -> Outcome:
         """Add a line."""
-        said = {"purpose": message.purpose.value, "titles": [item.words.title for item in message.items]}
+        said = {"purpose": message.purpose.value, "titles": [item.text.title for item in message.items]}
         with Path(message.address.removeprefix("file:")).open("a") as file:
             file.write(json.dumps(said) + "\n")
         return Sent()

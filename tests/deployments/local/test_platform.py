@@ -216,10 +216,10 @@ def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platfor
         database.run(Query("update accounts set role = 'moderator'", {}, len))
         firings = Firings(database, Orchestrator(client))
         deadline = time.monotonic() + 120
-        while not (heard := firings.hear(datetime.now(UTC))) and time.monotonic() < deadline:
+        while not (heard := firings.read_new(datetime.now(UTC))) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert heard == [f"{IMPATIENT.removeprefix(OURS)}: flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late"]
-        assert firings.hear(datetime.now(UTC)) == []
+        assert firings.read_new(datetime.now(UTC)) == []
         Firings(database, Orchestrator(client)).hear(datetime.now(UTC))
         alerts = "select details from notifications where key like 'alert:flow runs stay late%%'"
         told = database.run(Query(alerts, {}, list))

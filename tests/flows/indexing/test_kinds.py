@@ -91,8 +91,8 @@ def test_what_an_index_lacks_or_should_not_have_is_mended(catalogue: Catalogue, 
     an_image(database, model)
     build = begin(catalogue.stores, kind)
     catalogue.stores.search.swap(build)
-    assert builds.mend(catalogue.stores, build) == 1
+    assert builds.repair(catalogue.stores, build) == 1
     assert len(catalogue.indexed(build)) == 1
     database.run(models.unpublish(database.run(models.lock(model.id))))
-    assert builds.mend(catalogue.stores, build) == 1
+    assert builds.repair(catalogue.stores, build) == 1
     assert catalogue.indexed(build) == []

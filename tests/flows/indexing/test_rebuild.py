@@ -135,12 +135,12 @@ def test_what_a_build_lacks_has_older_or_should_not_have_is_mended(catalogue: Ca
     catalogue.stores.search.drop(live)
     catalogue.stores.search.create(live)
     catalogue.stores.search.complete(live)
-    assert builds.mend(catalogue.stores, live) == 2
+    assert builds.repair(catalogue.stores, live) == 2
     assert [identity for identity, _ in catalogue.indexed()] == [first, third]
     database.run(models.unpublish(database.run(models.lock(third))))
-    assert builds.mend(catalogue.stores, live) == 1
+    assert builds.repair(catalogue.stores, live) == 1
     assert catalogue.indexed() == catalogue.listed()
-    assert builds.mend(catalogue.stores, live) == 0
+    assert builds.repair(catalogue.stores, live) == 0
 
 
 def test_differences_are_found_across_pages(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:

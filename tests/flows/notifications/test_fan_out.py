@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.notifications import fan_out as fanning
 from flows.notifications.deliver import deliver_notifications
-from flows.notifications.messages import MAX_TEXT, MAX_TITLE, words
+from flows.notifications.messages import MAX_TEXT, MAX_TITLE, text_of
 from flows.runs import draining_flows
 from flows.runs.flow_names import DELIVER
 from storage.postgres.accounts import accounts
@@ -279,7 +279,7 @@ def test_words_stay_short_and_on_one_line() -> None:
     ]
     assert {content.type for content in contents} == set(TYPES)
     for content in contents:
-        said = words(content)
+        said = text_of(content)
         assert 0 < len(said.title) <= MAX_TITLE
         assert 0 < len(said.text) <= MAX_TEXT
         assert "\n" not in said.title

@@ -95,8 +95,8 @@ def test_a_failing_event_is_given_up_with_an_alert_and_its_subject_goes_on_then(
 
     command.list_in_trouble()
     assert f"{broken}" in capsys.readouterr().out
-    mended = "update outbox set kind = 'follow.removed', payload = (select payload from outbox where id = %(other)s)"
-    stores.database.run(Query(f"{mended} where id = %(id)s returning id", {"id": broken, "other": other}, len))
+    repaired = "update outbox set kind = 'follow.removed', payload = (select payload from outbox where id = %(other)s)"
+    stores.database.run(Query(f"{repaired} where id = %(id)s returning id", {"id": broken, "other": other}, len))
     command.replay([broken])
     assert told(stores) == []
     assert effects.drain() == 1

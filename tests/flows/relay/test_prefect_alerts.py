@@ -108,14 +108,14 @@ def test_a_firing_is_told_once_and_only_while_it_is_so(stores: Stores, prefect: 
     wait_for_firings(orchestrator, ids)
 
     firings = Firings(stores.database, orchestrator)
-    said = firings.hear(NOW)
+    said = firings.read_new(NOW)
 
     ours = {f"flow run {run.name} of": (what, wrong) for what, run, wrong in runs}
     heard = {(name, what) for name, (what, _) in ours.items() for line in said if line.startswith(f"{what}: {name}")}
     assert heard == {(name, what) for name, (what, wrong) in ours.items() if wrong}
     assert len(said) == sum(wrong for _, _, wrong in TRUTHS)
     assert any("of upkeep" in line and "now Crashed No heartbeat for 90 s" in line for line in said)
-    assert firings.hear(NOW) == []
+    assert firings.read_new(NOW) == []
     told = stores.database.run(Query("select key, details from notifications", {}, list))
     assert sorted(row["details"]["title"] for row in told) == sorted(
         f"Alert: {what}" for what in (SILENT, STAY_LATE, FAIL)
@@ -130,12 +130,12 @@ def test_a_firing_that_is_ahead_of_what_it_does_is_decided_later(stores: Stores,
     firings = Firings(stores.database, orchestrator)
     mine = {silent.name, alive.name}
 
-    assert not any(name in line for line in firings.hear(NOW) for name in mine)
+    assert not any(name in line for line in firings.read_new(NOW) for name in mine)
     prefect.set_flow_run_state(silent.id, GONE, force=True)
-    assert [line for line in firings.hear(NOW + timedelta(seconds=30)) if silent.name in line]
-    assert firings.hear(NOW + UNDECIDED) == []
+    assert [line for line in firings.read_new(NOW + timedelta(seconds=30)) if silent.name in line]
+    assert firings.read_new(NOW + UNDECIDED) == []
     prefect.set_flow_run_state(alive.id, GONE, force=True)  # much later, and by somebody else
-    assert firings.hear(NOW + UNDECIDED) == []
+    assert firings.read_new(NOW + UNDECIDED) == []
 
 
 @pytest.mark.soak
@@ -170,7 +170,7 @@ def test_prefect_itself_fires_for_a_run_whose_last_heartbeat_comes_after_its_end
 
         firings, said = Firings(stores.database, orchestrator), list[str]()
         while not any(dead.name in line for line in said) and time.monotonic() < deadline:
-            said += firings.hear(datetime.now(UTC))
+            said += firings.read_new(datetime.now(UTC))
             time.sleep(0.5)
         mine = [line for line in said if any(run.name in line for run in (failed, dead, orderly))]
         assert [dead.name in line for line in mine] == [True], mine

@@ -84,7 +84,7 @@ def test_a_rebuild_has_a_run_with_its_rows_its_lag_and_its_steps(stores: Stores,
     build = rebuild(stores, Kind.MODEL)
     [run] = runs(client, REBUILD, f"models build {build.id}")
     assert (run.info.status, run.data.metrics["rows"], run.data.metrics["lag_seconds"]) == ("FINISHED", 1, 0)
-    steps = sum(run.data.metrics[f"{step}_seconds"] for step in ("fill", "complete", "catch_up", "mend"))
+    steps = sum(run.data.metrics[f"{step}_seconds"] for step in ("fill", "complete", "catch_up", "repair"))
     assert 0 < steps <= run.data.metrics["seconds"]
     assert run.data.params == {"kind": "models", "engine": "embedded", "build": str(build.id), "encoder": "None"}
     [run] = runs(client, REBUILD, f"models build {dead.id}")

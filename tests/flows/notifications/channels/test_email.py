@@ -185,7 +185,7 @@ def a_message(purpose: Purpose, *words: NotificationText) -> Message:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     types = ("job_finished", "system")
     items = [
-        Item(id=number, type=kind, words=said, details={}, created_at=moment)
+        Item(id=number, type=kind, text=said, details={}, created_at=moment)
         for number, (kind, said) in enumerate(zip(types, words, strict=False))
     ]
     return Message(UUID(int=1), purpose, 3, UUID(int=2), "ann@example.com", (), items, moment)
