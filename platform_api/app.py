@@ -47,7 +47,7 @@ from platform_api.metrics.activity import ActivityResource
 from platform_api.metrics.activity_buffer import ActivityBuffer
 from platform_api.metrics.freshness import Freshness
 from platform_api.metrics.leaderboards import Leaderboards
-from platform_api.metrics.metrics import Metrics, flow_figures
+from platform_api.metrics.metrics import Metrics, flow_metrics
 from platform_api.moderation.moderation import Moderation
 from platform_api.notifications.channel_addresses import ChannelAddresses
 from platform_api.notifications.channels import NotificationChannels
@@ -177,7 +177,7 @@ async def _serving(state: State, stores: AsyncStores) -> AsyncGenerator[None]:
     state.stores = stores
     state.stopping = stopping = Stopping()
     state.health = KeptLook(lambda: look(stores))
-    state.flow_figures = KeptLook(lambda: flow_figures(stores))
+    state.flow_metrics = KeptLook(lambda: flow_metrics(stores))
     state.key_checks = KeyChecks(stores)
     state.response_cache = ResponseCache(stores.settings, stores.watch)
     state.announcements = Announcements(stores.database, stopping)

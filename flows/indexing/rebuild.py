@@ -65,7 +65,7 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
         build = begin(stores, kind)
         reach(settings, "rebuild-begun")
         with tracked(settings, build) as clock:
-            clock.figures["rows"] = fill(stores, build, shard=shard, dask_address=dask_address)
+            clock.metrics["rows"] = fill(stores, build, shard=shard, dask_address=dask_address)
             clock.lap("fill")
             reach(settings, "rebuild-filled")
             # After the filling, not with it: so a rebuild takes time as its rows do. The embedded engine makes its
@@ -73,10 +73,10 @@ def rebuild(stores: Stores, kind: Kind, *, dask_address: str = "", shard: int = 
             with_retries(stores, lambda: stores.search.complete(build))
             clock.lap("complete")
             reach(settings, "rebuild-completed")
-            clock.figures["lag_seconds"] = stores.database.run(search_queue.lag()).oldest_seconds
+            clock.metrics["lag_seconds"] = stores.database.run(search_queue.lag()).oldest_seconds
             builds.catch_up(stores, settings.jobs.patience_seconds)
             clock.lap("catch_up")
-            clock.figures["repaired"] = with_retries(stores, lambda: builds.repair(stores, build))
+            clock.metrics["repaired"] = with_retries(stores, lambda: builds.repair(stores, build))
             clock.lap("repair")
             reach(settings, "rebuild-caught-up")
             with sole_writer(stores, kind):
@@ -91,22 +91,22 @@ def run_name(build: Build) -> str:
 
 
 class Clock:
-    """The figures of a rebuild: seconds of each step, and what it counts."""
+    """The metrics of a rebuild: seconds of each step, and what it counts."""
 
     def __init__(self) -> None:
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self._began = self._lap = time.monotonic()
 
     def lap(self, name: str) -> None:
         """A step is done."""
         now = time.monotonic()
-        self.figures[f"{name}_seconds"] = now - self._lap
+        self.metrics[f"{name}_seconds"] = now - self._lap
         self._lap = now
 
     def totals(self) -> dict[str, float]:
-        """The figures with the whole time and the rate, so far."""
+        """The metrics with the whole time and the rate, so far."""
         seconds = time.monotonic() - self._began
-        return {**self.figures, "seconds": seconds, "rows_per_second": self.figures.get("rows", 0) / max(seconds, 1e-3)}
+        return {**self.metrics, "seconds": seconds, "rows_per_second": self.metrics.get("rows", 0) / max(seconds, 1e-3)}
 
 
 @contextmanager

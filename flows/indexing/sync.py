@@ -21,7 +21,7 @@ from storage.stores import Stores
 _log = partial(run_logger, "darkroom.indexing")
 
 NOTE_SECONDS = 60.0
-"""A drain that goes on and on adds its figures to MLflow this often."""
+"""A drain that goes on and on adds its metrics to MLflow this often."""
 
 
 @flow(name=SYNC)
@@ -38,20 +38,20 @@ def sync_search_index() -> int:
 
 def drain_until_idle(stores: Stores, idle_seconds: float) -> int:
     """Drain again whenever somebody says that rows wait, until nobody has for `idle_seconds`."""
-    figures = DrainFigures(stores)
+    metrics = DrainMetrics(stores)
     total = draining_flows.drain_until_idle(
         stores,
         SYNC,
         "search_queue",
-        figures.drain,
+        metrics.drain,
         lambda: stores.database.run(search_queue.next_due()),
         idle_seconds,
     )
-    figures.note()
+    metrics.note()
     return total
 
 
-class DrainFigures:
+class DrainMetrics:
     """What drains have done since their last point in MLflow.
 
     A point a minute at most, and none for a drain that found nothing.
@@ -87,7 +87,7 @@ class DrainFigures:
         if self._work.rows:
             left = self._stores.database.run(search_queue.lag())
             points = {
-                **self._work.figures(),
+                **self._work.metrics(),
                 "lag_seconds": self._lag,
                 "lag_seconds_after": left.oldest_seconds,
                 "waiting_after": left.waiting,

@@ -51,15 +51,15 @@ def rank_leaderboards(day: date | None = None) -> int:
             return 0
         now = datetime.now(UTC)
         done = rank_due(stores, now, wait_seconds=WAIT_SECONDS) if day is None else [rank_day(stores, day, now)]
-        figures = figures_of(stores, done, now)
-        note(stores.settings, RANK, str(flow_run.name or now), figures)
-    leave_table(RANK, [msgspec.to_builtins(ranked) for ranked in done] or [figures])
-    _log().info("boards of %d days in %.1f s", len(done), figures["seconds"])
+        metrics = metrics_of(stores, done, now)
+        note(stores.settings, RANK, str(flow_run.name or now), metrics)
+    leave_table(RANK, [msgspec.to_builtins(ranked) for ranked in done] or [metrics])
+    _log().info("boards of %d days in %.1f s", len(done), metrics["seconds"])
     return len(done)
 
 
-def figures_of(stores: Stores, done: Sequence[Ranked], now: datetime) -> dict[str, float]:
-    """What a run did and how far behind the flow still is, as figures for MLflow."""
+def metrics_of(stores: Stores, done: Sequence[Ranked], now: datetime) -> dict[str, float]:
+    """What a run did and how far behind the flow still is, as metrics for MLflow."""
     left = missing(stores.database.run(freshness.rows_of(RANK)), now)
     places, seconds = sum(ranked.places for ranked in done), sum(ranked.seconds for ranked in done)
     return {

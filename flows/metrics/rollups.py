@@ -43,16 +43,16 @@ def roll_up_metrics(day: date | None = None) -> int:
             return 0
         now = datetime.now(UTC)
         done = roll_up(stores, now) if day is None else [build(stores, day, now), *settle(stores, now)]
-        figures = figures_of(stores, done, now)
+        metrics = metrics_of(stores, done, now)
         # Every run has a tracking run of its own: its name is that of the flow run, or its time.
-        note(stores.settings, ROLL_UP, str(flow_run.name or now), figures)
+        note(stores.settings, ROLL_UP, str(flow_run.name or now), metrics)
     leave_table(ROLL_UP, [_row(part) for part in done])
-    _log().info("%d activities of %d days in %.1f s", figures["activities"], len(done), figures["seconds"])
-    return int(figures["activities"])
+    _log().info("%d activities of %d days in %.1f s", metrics["activities"], len(done), metrics["seconds"])
+    return int(metrics["activities"])
 
 
-def figures_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[str, float]:
-    """What a run did and how far behind the flow still is, as figures for MLflow."""
+def metrics_of(stores: Stores, done: Sequence[RolledUp], now: datetime) -> dict[str, float]:
+    """What a run did and how far behind the flow still is, as metrics for MLflow."""
     late_after = stores.settings.metrics.late_after_seconds
     [left] = [flow for flow in stores.database.run(freshness.report(now, late_after)) if flow.flow == ROLL_UP]
     activities, seconds = sum(part.activities for part in done), sum(part.seconds for part in done)

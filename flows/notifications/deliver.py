@@ -71,7 +71,7 @@ def deliver_notifications() -> int:
         if tried:
             late = {"waiting_after": lag.waiting + lag.sendings, "lag_seconds_after": lag.oldest_seconds}
             draining_flows.note_point(
-                stores.settings, DELIVER, {**work.figures(), **late, "dead_letters": lag.dead_letters}
+                stores.settings, DELIVER, {**work.metrics(), **late, "dead_letters": lag.dead_letters}
             )
     _log().info("%d sendings tried, %d wait, %d were given up", tried, lag.sendings, lag.dead_letters)
     return tried

@@ -45,7 +45,7 @@ def fan_out_notifications() -> int:
         lag = stores.database.run(notifications.lag())
         if done:
             after = {"waiting_after": lag.waiting, "lag_seconds_after": lag.oldest_seconds, "failed": lag.failed}
-            draining_flows.note_point(stores.settings, FAN_OUT, {**work.figures(), **after})
+            draining_flows.note_point(stores.settings, FAN_OUT, {**work.metrics(), **after})
     _log().info("%d notifications fanned out, %d waiting, %d cannot be delivered", done, lag.waiting, lag.failed)
     return done
 

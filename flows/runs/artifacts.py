@@ -87,7 +87,7 @@ class ArtifactBoard:
 
 
 def leave_table(key: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Show one table on the page of the flow run, if this is one. It never fails what it shows the figures of."""
+    """Show one table on the page of the flow run, if this is one. It never fails what it shows the metrics of."""
     # Outside of a flow run there is no page.
     if flow_run.id:
         with ArtifactBoard() as board:

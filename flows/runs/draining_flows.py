@@ -47,21 +47,21 @@ class Work:
 
         return counted
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Rows, seconds and the rate."""
         rate = self.rows / max(self.seconds, 1e-3)
         return {"rows": self.rows, "seconds": self.seconds, "rows_per_second": rate}
 
 
-def note_point(settings: Settings, flow: str, figures: Mapping[str, float]) -> None:
+def note_point(settings: Settings, flow: str, metrics: Mapping[str, float]) -> None:
     """Add a point to the flow's tracking run of this UTC day, which the drains of the day share; show it in Prefect.
 
     A run for each of thousands of small drains could not be read; this one is the day's chart.
     """
     moment = datetime.now(UTC)
     second = moment.hour * 3600 + moment.minute * 60 + moment.second
-    note(settings, flow, f"{moment:%Y-%m-%d}", figures, step=second)
-    leave_table(flow, [dict(figures)])
+    note(settings, flow, f"{moment:%Y-%m-%d}", metrics, step=second)
+    leave_table(flow, [dict(metrics)])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 work does, and the light pool's warm process holds none.
 
 A tracking run is found by its name, so that a flow may add to it: a rebuild has one of its own, the drains of a day
-share one. Figures are a chart to look at, not a fact: while MLflow is unavailable they are left out, and the flow goes
+share one. Metrics are a chart to look at, not a fact: while MLflow is unavailable they are left out, and the flow goes
 on.
 """
 
@@ -42,18 +42,18 @@ def note(
     settings: Settings,
     experiment: str,
     name: str,
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     *,
     step: int = 0,
     params: Mapping[str, object] | None = None,
     status: str = FINISHED,
 ) -> bool:
-    """Add figures to the tracking run of this name, made when it is new; returns whether MLflow has them.
+    """Add metrics to the tracking run of this name, made when it is new; returns whether MLflow has them.
 
-    step: where the figures stand in their charts. status: RUNNING, FINISHED, FAILED or KILLED from now on.
+    step: where the metrics stand in their charts. status: RUNNING, FINISHED, FAILED or KILLED from now on.
     """
     now = int(time.time() * 1000)
-    points = [{"key": key, "value": float(value), "timestamp": now, "step": step} for key, value in figures.items()]
+    points = [{"key": key, "value": float(value), "timestamp": now, "step": step} for key, value in metrics.items()]
     texts = [{"key": key, "value": str(value)[:500]} for key, value in (params or {}).items()]
     try:
         with _rest_client(settings) as client:
@@ -64,7 +64,7 @@ def note(
             _post(client, "runs/update", {"run_id": run_id, "status": status, **ended})
     # ValueError and KeyError: a response that is not MLflow's, of a proxy for one.
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
-        log.warning("MLflow did not take the figures of %s (%s); the flow goes on", name, type(error).__name__)
+        log.warning("MLflow did not take the metrics of %s (%s); the flow goes on", name, type(error).__name__)
         return False
     return True
 

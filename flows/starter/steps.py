@@ -97,8 +97,8 @@ def train(
         _average(averages, modules, min(schedule.ema_decay, (1 + step) / (10 + step)))
         if step % 50 == 0:
             pace = (time.monotonic() - started) / (step - since)
-            figures = (checkpoint.stem, step, schedule.steps, loss.item(), pace)
-            LOGGER.info("%s step %d/%d loss %.4f, %.2f s a step", *figures)
+            metrics = (checkpoint.stem, step, schedule.steps, loss.item(), pace)
+            LOGGER.info("%s step %d/%d loss %.4f, %.2f s a step", *metrics)
         if step % schedule.save_every == 0 or step == last:
             write_checkpoint(checkpoint, _pack(modules, averages, optimizer, step))
     return averages

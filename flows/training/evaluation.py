@@ -30,7 +30,7 @@ _DRIFT_LATENTS = 4
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one fine-tune. A figure is None where it was not measured; `measured_by` says why.
+    """The metrics of one fine-tune. A metric is None where it was not measured; `measured_by` says why.
 
     Cosines lie in [-1, 1], accuracies in [0, 1], drift is in units of squared noise.
     """
@@ -106,7 +106,7 @@ def measure(
     tuned: EvaluationImages,
     class_noise_drift: float,
 ) -> Evaluation:
-    """Every figure that can be measured, and why the others could not."""
+    """Every metric that can be measured, and why the others could not."""
     unmeasured = Evaluation(
         measured_by="not measured: the base model folder brings no judge",
         scenes=tuple(scenes),

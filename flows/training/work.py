@@ -110,19 +110,19 @@ class TrainingWork:
         )
 
     def show_evaluation(self, evaluation: Evaluation, grid: Image.Image) -> None:
-        """The figures and the grid as files of the job, in MLflow and on the flow run's page."""
-        figures = msgspec.to_builtins(evaluation)
-        document = json.dumps(figures, indent=2, sort_keys=True).encode()
+        """The metrics and the grid as files of the job, in MLflow and on the flow run's page."""
+        metrics = msgspec.to_builtins(evaluation)
+        document = json.dumps(metrics, indent=2, sort_keys=True).encode()
         picture = png(grid)
         self.put_file("evaluation.json", JobFileRole.EVALUATION, document, "application/json")
         file = self.put_file("grid.png", JobFileRole.GRID, picture, "image/png")
         self.tracking.file("grid.png", picture)
         self.tracking.file("evaluation.json", document)
-        numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         self.tracking.log(self.recipe.steps, numbers)
         link = image_link(self.stores.settings.api, file.job_id, file.sha256)
         self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")
-        self.board.table("figures", [{"figure": name, "value": value} for name, value in figures.items()], "Evaluation")
+        self.board.table("figures", [{"metric": name, "value": value} for name, value in metrics.items()], "Evaluation")
 
     def _stepped(self, report: StepReport) -> None:
         self.job.report("fit", report.step, report.steps, report.loss)

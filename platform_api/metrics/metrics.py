@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from litestar.datastructures import State
 
 from platform_api.access.guards import Open
 from platform_api.http.problems import can_return
-from platform_api.metrics.prometheus import MEDIA_TYPE, FlowFigures, exposed
+from platform_api.metrics.prometheus import MEDIA_TYPE, FlowMetrics, exposed
 from platform_api.upkeep.health_checks import KeptLook, in_time
 from storage.postgres.connection import Script
 from storage.postgres.events import duties, outbox
@@ -20,31 +20,31 @@ from storage.stores import AsyncStores
 
 
 class Metrics(Controller):
-    """Figures of this process, and of flows."""
+    """Metrics of this process, and of flows."""
 
     path = "/metrics"
     tags = ("Health",)
 
     @get(
         "/",
-        guards=[Open("Prometheus asks without a key; the figures show nothing of anybody's")],
+        guards=[Open("Prometheus asks without a key; the metrics show nothing of anybody's")],
         media_type=MEDIA_TYPE,
         responses=can_return(),
-        summary="Figures",
+        summary="Metrics",
     )
     async def show(self, state: State) -> Response[bytes]:
         """What this process has counted since it started, and how fresh counts were a second ago at most, in
         Prometheus' text format."""
-        figures = await cast(KeptLook[FlowFigures], state.flow_figures).get()
-        return Response(exposed(state, figures), media_type=MEDIA_TYPE)
+        metrics = await cast(KeptLook[FlowMetrics], state.flow_metrics).get()
+        return Response(exposed(state, metrics), media_type=MEDIA_TYPE)
 
 
-async def flow_figures(stores: AsyncStores) -> FlowFigures:
+async def flow_metrics(stores: AsyncStores) -> FlowMetrics:
     """What Postgres knows of work that other processes do; nothing when it does not say it soon."""
 
-    def script() -> Script[FlowFigures]:
+    def script() -> Script[FlowMetrics]:
         flows = yield from freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
         events, backup = (yield from outbox.backlog()), (yield from last_backup.newest())
-        return FlowFigures(flows, (yield from duties.every()), events, backup)
+        return FlowMetrics(flows, (yield from duties.every()), events, backup)
 
-    return await in_time(stores, script()) or FlowFigures()
+    return await in_time(stores, script()) or FlowMetrics()

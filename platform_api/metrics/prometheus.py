@@ -1,4 +1,4 @@
-"""Figures for Prometheus: what this API process refused, kept and did without Valkey; of all, how fresh counts are."""
+"""Metrics for Prometheus: what this API process refused, kept and did without Valkey; of all, how fresh counts are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True)
-class FlowFigures:
+class FlowMetrics:
     """What Postgres knows of work that other processes do; nothing while it is unavailable."""
 
     flows: Sequence[FlowFreshness] = ()
@@ -33,14 +33,14 @@ class FlowFigures:
     last_backup: LastBackup | None = None
 
 
-class Figures(Collector):
+class PlatformMetrics(Collector):
     """Reads the counts where they are kept, when somebody asks for them."""
 
-    def __init__(self, state: State, others: FlowFigures) -> None:
+    def __init__(self, state: State, others: FlowMetrics) -> None:
         self._state, self._others = state, others
 
     def collect(self) -> Iterable[Metric]:
-        """Every figure."""
+        """Every metric."""
         stores = cast(AsyncStores, self._state.stores)
         refusals = CounterMetricFamily("darkroom_refusals", "Requests that were refused.", labels=["reason"])
         for reason, times in cast(Refusals, self._state.refusals).items():
@@ -136,10 +136,10 @@ _DUTIES: tuple[tuple[str, str, Callable[[DutyReport], float]], ...] = (
 )
 
 
-def exposed(state: State, others: FlowFigures | None = None) -> bytes:
-    """The figures in Prometheus' text format; without those of other processes while Postgres is unavailable."""
-    # One for each response: described, it would collect everything twice, and the global one has figures of other
+def exposed(state: State, others: FlowMetrics | None = None) -> bytes:
+    """The metrics in Prometheus' text format; without those of other processes while Postgres is unavailable."""
+    # One for each response: described, it would collect everything twice, and the global one has metrics of other
     # libraries.
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(state, others or FlowFigures()))
+    registry.register(PlatformMetrics(state, others or FlowMetrics()))
     return generate_latest(registry)

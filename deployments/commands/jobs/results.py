@@ -12,7 +12,7 @@ from deployments.client.downloads import fetch_file, safe_target
 from deployments.client.responses import JobFileResponse, JobResponse, Listing, ModelResponse, Version
 from deployments.commands.tables import echo_table
 
-FIGURES = (
+MEASURES = (
     ("likeness of the subject", "subjectFidelity", "cosine, the nearer to the photos' the better"),
     ("scene as prompted", "promptAccuracy", "share of images, the nearer to the base's the better"),
     ("leak into the class", "classSimilarity", "cosine, the nearer to the base's the better"),
@@ -28,7 +28,7 @@ def report_training(api: Api, job: JobResponse, folder: Path) -> Path | None:
     version = api.get(f"/api/v1/model-versions/{job.model_version_id}", Version)
     model = api.get(f"/api/v1/models/{version.model_id}", ModelResponse)
     typer.echo(f"\n'{model.name}' {version.name} is in the catalogue as model version {version.id}")
-    show_figures(version)
+    show_evaluation(version)
     trigger = version.trained_words[0] if version.trained_words else model.name
     typer.echo(f'draw with it:  darkroom generate {version.id} "a photo of a {trigger} on the beach"')
     typer.echo(f"download it:   darkroom download {version.id}")
@@ -48,18 +48,18 @@ def print_grid(grid: Path | None) -> None:
         typer.echo(f"picture grid:  {grid}")
 
 
-def show_figures(version: Version) -> None:
+def show_evaluation(version: Version) -> None:
     """The evaluation as a table: fine-tuned beside the base's floor and the photos' ceiling."""
-    figures = version.evaluation or {}
+    evaluation = version.evaluation or {}
     rows: list[tuple[str, ...]] = []
-    for label, name, unit in FIGURES:
-        if figures.get(name) is not None:
-            row = [figures.get(f"{name}Base"), figures[name], figures.get(f"{name}Photos")]
+    for label, name, unit in MEASURES:
+        if evaluation.get(name) is not None:
+            row = [evaluation.get(f"{name}Base"), evaluation[name], evaluation.get(f"{name}Photos")]
             rows.append((label, *("" if value is None else f"{value:.2f}" for value in row), unit))
     if rows:
         echo_table(("", "base", "fine-tuned", "photos", ""), rows)
-    elif figures.get("measuredBy"):
-        typer.echo(str(figures["measuredBy"]))
+    elif evaluation.get("measuredBy"):
+        typer.echo(str(evaluation["measuredBy"]))
 
 
 def job_files(api: Api, job: JobResponse) -> Sequence[JobFileResponse]:

@@ -74,7 +74,7 @@ def now(
             f"{str(error).rstrip('.')}. A backup is made of a platform that runs; one that does not run is started "
             "first: darkroom up --detach. Where it cannot start any more, restore the last backup: darkroom restore"
         ) from error
-    for name, value in made.figures().items():
+    for name, value in made.metrics().items():
         typer.echo(f"{name:>20} {value:>16,}")
     for missing in made.manifest.without:
         typer.echo(f"not in it: {missing}")

@@ -77,8 +77,8 @@ def back_up() -> str:
         except DarkroomError:
             note(settings, BACK_UP, began, {}, status=FAILED)
             raise
-    note(settings, BACK_UP, began, made.figures(), params={"backup": made.manifest.name, "place": made.place})
-    leave_table(BACK_UP, [{"figure": name, "value": value} for name, value in made.figures().items()])
+    note(settings, BACK_UP, began, made.metrics(), params={"backup": made.manifest.name, "place": made.place})
+    leave_table(BACK_UP, [{"metric": name, "value": value} for name, value in made.metrics().items()])
     if complaint := made.complaint():
         raise BackupFailed(complaint)
     return made.manifest.name

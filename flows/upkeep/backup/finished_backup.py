@@ -1,4 +1,4 @@
-"""What is warnings of a backup that is finished: its figures, and what is to be done all the same."""
+"""What is warnings of a backup that is finished: its metrics, and what is to be done all the same."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class FinishedBackup:
             )
         return f"Backup {self.manifest.name} is finished, but {' Also, '.join(warnings)}" if warnings else ""
 
-    def figures(self) -> dict[str, float]:
-        """Figures for MLflow: counts, bytes and seconds."""
+    def metrics(self) -> dict[str, float]:
+        """Metrics for MLflow: counts, bytes and seconds."""
         dumped = sum(file.size for file in self.manifest.files if file.name.endswith(".dump"))
         return {
             **{f"{step}_seconds": round(seconds, 3) for step, seconds in self.seconds.items()},

@@ -52,9 +52,9 @@ def apply_retention() -> int:
         with folders_to_oneself(stores.settings.data_folder) as free:
             report = apply(stores, [rule for rule in RULES if free or not rule.local])
         leave_table(APPLY_RETENTION, report.rows())
-        figures = {**report.figures(), "seconds": time.monotonic() - began}
+        metrics = {**report.metrics(), "seconds": time.monotonic() - began}
         status = FAILED if report.faults else FINISHED
-        note(stores.settings, APPLY_RETENTION, str(flow_run.name or report.moment), figures, status=status)
+        note(stores.settings, APPLY_RETENTION, str(flow_run.name or report.moment), metrics, status=status)
     _log().info("%d rows and things deleted, %.1f MiB of files", report.count, report.size / MIB)
     if report.faults:
         raise RetentionFailed(
@@ -107,7 +107,7 @@ class Report:
         """Bytes of files that went."""
         return sum(removed.size for _, removed, _ in self.done)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """For MLflow."""
         each = {_metric(rule): float(removed.count) for rule, removed, _ in self.done}
         return {**each, "deleted": self.count, "deleted_bytes": self.size, "faults": len(self.faults)}

@@ -10,7 +10,7 @@ on conflict (account_id) do update set bytes = account_usage.bytes
 returning bytes;
 
 -- of_account --
--- What `account` holds, what it has deleted and is still there, and what it has begun to send: the figures of both
+-- What `account` holds, what it has deleted and is still there, and what it has begun to send: the numbers of both
 -- statements below.
 select greatest(coalesce((select bytes from account_usage where account_id = account.id), 0), 0) as bytes,
        -- Counted until the sweep: otherwise an account could fill a disk within its quota, by uploading and deleting.

@@ -53,7 +53,7 @@ def test_a_second_backup_copies_only_what_is_new(old: Source) -> None:
     before = old.all_bytes()
     old.add_job("something new")
     made = old.back_up()
-    print_figures(made.figures())
+    print_figures(made.metrics())
     after = old.all_bytes()
     new = {path for path in after if path not in before}
     assert made.copied.count == 1
@@ -107,7 +107,7 @@ def test_bytes_that_were_lost_before_are_named_and_the_rest_is_backed_up(old: So
     old.stores.blobs.delete(sha256)
     made = old.back_up()
     assert made.manifest.lost == [f"Blob {sha256} is gone"]
-    assert made.figures()["lost"] == 1
+    assert made.metrics()["lost"] == 1
     assert "1 blobs that rows name were lost" in made.complaint()
     assert complaint(old.place) == ""
     old.stores.blobs.put(b"soon lost" * 100)

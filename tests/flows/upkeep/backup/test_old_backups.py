@@ -85,6 +85,6 @@ def test_a_damaged_backup_stays_with_all_blobs_and_holds_up_neither_the_others_n
     assert broken in dropped.faults[0]
 
     made = back_up_to(old.stores, str(copy), say)
-    assert made.figures()["unreadable"] == 1
+    assert made.metrics()["unreadable"] == 1
     assert f"Backup {made.manifest.name} is finished, but older backups" in made.complaint()
     check_whole(store, made.manifest.name)
