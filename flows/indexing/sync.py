@@ -76,7 +76,7 @@ class DrainMetrics:
 
     def _drain(self) -> int:
         lag = self._stores.database.run(search_queue.lag())
-        written = self._work.timed(lambda: drain(self._stores, draining_flows.TURN_SECONDS))()
+        written = self._work.timed(lambda: drain(self._stores, draining_flows.ITERATION_SECONDS))()
         if written:
             self._lag = max(self._lag, lag.oldest_seconds)
         return written

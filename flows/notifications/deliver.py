@@ -63,7 +63,7 @@ def deliver_notifications() -> int:
             stores,
             DELIVER,
             "deliveries",
-            work.timed(lambda: deliver(stores, channels, seconds=draining_flows.TURN_SECONDS)),
+            work.timed(lambda: deliver(stores, channels, seconds=draining_flows.ITERATION_SECONDS)),
             lambda: stores.database.run(deliveries.next_due()),
             draining_flows.IDLE_SECONDS,
         )

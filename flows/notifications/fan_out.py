@@ -37,7 +37,7 @@ def fan_out_notifications() -> int:
             stores,
             FAN_OUT,
             "notifications",
-            work.timed(lambda: fan_out(stores, draining_flows.TURN_SECONDS)),
+            work.timed(lambda: fan_out(stores, draining_flows.ITERATION_SECONDS)),
             # Nothing falls due by itself here: whoever adds a notification announces it on the channel.
             lambda: None,
             draining_flows.IDLE_SECONDS,

@@ -1,4 +1,4 @@
-"""One duty of the relay in a thread of its own: turn after turn, slower while it fails, its last success noted."""
+"""One duty of the relay in a thread of its own: repeated, more slowly while it fails, its last success noted."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NOTED_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Duty:
-    """What is done again and again. `turn` returns whether there is more to do at once; `waking` ends a wait early;
-    `abandon` is called when the relay ends in the middle of a turn, from another thread."""
+    """What is done again and again. `iterate` returns whether there is more to do at once; `waking` ends a wait early;
+    `abandon` is called when the relay ends in the middle of an iteration, from another thread."""
 
     name: str
     every_seconds: float
-    turn: Callable[[], bool]
+    iterate: Callable[[], bool]
     waking: threading.Event = field(default_factory=threading.Event)
     abandon: Callable[[], None] = lambda: None
 
@@ -51,12 +51,12 @@ class DutyThread(threading.Thread):
         self._noted_at = 0.0
 
     def run(self) -> None:
-        """Turn after turn."""
+        """Repeat the duty until the relay stops."""
         while not self._stopping.is_set():
-            # Before the turn: what is announced while it runs ends the wait behind it.
+            # Before the iteration: what is announced while it runs ends the wait behind it.
             self._duty.waking.clear()
             try:
-                more = self._duty.turn()
+                more = self._duty.iterate()
             except Exception as error:  # noqa: BLE001 - one duty's failure is its own: it is noted, and tried again
                 # Not storage.backoff's `retried`: its sleep would not end with the relay.
                 self._stopping.wait(self._fail(error))
@@ -102,10 +102,10 @@ class DutyThread(threading.Thread):
 
 
 def once(act: Callable[[], object]) -> Callable[[], bool]:
-    """A turn that does all there is to do at once."""
+    """An iteration that does all there is to do at once."""
 
-    def turn() -> bool:
+    def iterate() -> bool:
         act()
         return False
 
-    return turn
+    return iterate

@@ -73,14 +73,14 @@ NEED_PREFECT = tuple(str(one.__struct_config__.tag) for one in (JobSubmitted, Jo
 """Events whose effect is Prefect's work: others go on while it is unavailable."""
 CHANGES_AT_ONCE = 500
 """Changes of the catalogue that have their effect together: those of an import come by the thousand."""
-TURN_SECONDS = 1.0
-"""Events that never end are a turn no longer than this, so that the duty's success is noted now and then."""
+ITERATION_SECONDS = 1.0
+"""Events that never end are an iteration no longer than this, so that the duty's success is noted now and then."""
 
 
 def duty(stores: Stores, orchestrator: Orchestrator, stopping: threading.Event, acted: Callable[[], None]) -> Duty:
     """Has the effects of every event but those of the duty flow-runs, until `stopping`; see Effects for `acted`."""
     others = Effects(stores, orchestrator, stopping, acted, without=NEED_PREFECT)
-    return Duty("effects", stores.settings.jobs.relay_poll_seconds, others.turn, abandon=others.release)
+    return Duty("effects", stores.settings.jobs.relay_poll_seconds, others.iterate, abandon=others.release)
 
 
 class Effects:
@@ -106,10 +106,10 @@ class Effects:
         self._only, self._without = only, without
         self._refusals = RelayRefusals(stores.database)
 
-    def turn(self) -> bool:
+    def iterate(self) -> bool:
         """Have the effects of what is due; returns whether there is more to do at once."""
-        ends = time.monotonic() + TURN_SECONDS
-        with self._refusals.turn():
+        ends = time.monotonic() + ITERATION_SECONDS
+        with self._refusals.iteration():
             # A claim counts a failure before the effect is tried, so an event that kills its relay is counted, too.
             for event_id in self._stores.database.run(outbox.give_up_deadly()):
                 log.error(
@@ -133,7 +133,7 @@ class Effects:
 
     def drain(self) -> int:
         """Have the effect of every due event, in order; returns how many. Raises PrefectUnavailable, StoreFailure."""
-        with self._refusals.turn():
+        with self._refusals.iteration():
             return self._drain(math.inf)
 
     def _drain(self, ends: float) -> int:
@@ -145,8 +145,8 @@ class Effects:
             self._act_on_batch(changes)
             self._claimed = claimed = self._stores.database.run(self._claim())
             for row in claimed:
-                if not self._act(row):  # however long that took, another one is tried in this turn
-                    ends = max(ends, time.monotonic() + TURN_SECONDS)
+                if not self._act(row):  # however long that took, another one is tried in this iteration
+                    ends = max(ends, time.monotonic() + ITERATION_SECONDS)
             if not changes and not claimed:
                 return acted
             acted += len(changes) + len(claimed)

@@ -13,4 +13,4 @@ from storage.stores import Stores
 def duty(stores: Stores, orchestrator: Orchestrator, stopping: threading.Event) -> Duty:
     """Starts and cancels the flow runs of jobs until `stopping`."""
     effects = Effects(stores, orchestrator, stopping, only=NEED_PREFECT)
-    return Duty("flow-runs", stores.settings.jobs.relay_poll_seconds, effects.turn, abandon=effects.release)
+    return Duty("flow-runs", stores.settings.jobs.relay_poll_seconds, effects.iterate, abandon=effects.release)

@@ -17,7 +17,7 @@ LISTEN_SECONDS = 1.0
 
 def duty(database: Database, acting: Sequence[Duty]) -> Duty:
     """`acting` are woken."""
-    return Duty("listening", 0.0, OutboxListener(database, [one.waking for one in acting]).turn)
+    return Duty("listening", 0.0, OutboxListener(database, [one.waking for one in acting]).iterate)
 
 
 class OutboxListener:
@@ -27,7 +27,7 @@ class OutboxListener:
         self._database, self._wakings = database, wakings
         self._connection: psycopg.Connection[DictRow] | None = None
 
-    def turn(self) -> bool:
+    def iterate(self) -> bool:
         """Listen for a second, or until something was notified. Raises StoreFailure, psycopg.Error."""
         if self._connection is None:
             connection = self._database.connect()

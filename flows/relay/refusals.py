@@ -1,8 +1,8 @@
 """Events that Prefect or Postgres refused: whether the event is at fault, or the whole server is unavailable.
 
-An event that is refused keeps its place, and the turn ends: most likely the server is unavailable. After REFUSALS it is
-passed over, and the turn goes on with later events. When one of them succeeds at the same server, the refused event is
-at fault, and the failure counts against it; else it keeps its place as before.
+An event that is refused keeps its place, and the iteration ends: most likely the server is unavailable. After REFUSALS
+it is passed over, and the iteration goes on with later events. When one of them succeeds at the same server, the
+refused event is at fault, and the failure counts against it; else it keeps its place as before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PASSING = (PrefectUnavailable, StoreUnavailable, DiskFull)
 
 
 class RelayRefusals:
-    """What was refused, since this process began and in the present turn."""
+    """What was refused, since this process began and in the present iteration."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,14 +38,14 @@ class RelayRefusals:
         self._prefect_worked = self._postgres_worked = False
 
     @contextmanager
-    def turn(self) -> Generator[None]:
-        """One turn. What was passed over in it is judged at its end.
+    def iteration(self) -> Generator[None]:
+        """One iteration. What was passed over in it is judged at its end.
 
-        Raises StoreFailure while the places of earlier turns cannot be returned, and the refusal of what was passed
-        over when nothing shows that the event is at fault.
+        Raises StoreFailure while the places of earlier iterations cannot be returned, and the refusal of what was
+        passed over when nothing shows that the event is at fault.
         """
         self._return_places()
-        # Per turn: that a server worked an hour ago says nothing about a refusal now.
+        # Per iteration: that a server worked an hour ago says nothing about a refusal now.
         self._passed, self._prefect_worked, self._postgres_worked = {}, False, False
         try:
             yield
@@ -70,12 +70,12 @@ class RelayRefusals:
         return self._counts[events[0]] >= REFUSALS
 
     def pass_over(self, event: int, error: Refusal) -> None:
-        """Leave an event until the turn ends, also when its claim runs out before: a try may take longer."""
+        """Leave an event until the iteration ends, also when its claim runs out before: a try may take longer."""
         self._passed[event] = error
 
     @property
     def passed(self) -> list[int]:
-        """The events that were passed over in this turn, which are not to be claimed again in it."""
+        """The events that were passed over in this iteration, which are not to be claimed again in it."""
         return list(self._passed)
 
     def keep_places(self, events: Sequence[int], error: Refusal) -> None:

@@ -30,7 +30,7 @@ from storage.stores import Stores
 log = logging.getLogger("darkroom.relay")
 
 STOP_SECONDS = 3.0
-"""All duties together have so long to come to the end of their turns."""
+"""All duties together have so long to come to the end of their iterations."""
 
 
 class Relay:
@@ -59,7 +59,7 @@ class Relay:
             thread.join(max(0.0, deadline - time.monotonic()))
         for duty, thread in zip(duties, threads, strict=True):
             if thread.is_alive():
-                log.info("%s was in the middle of a turn when the relay stopped", duty.name)
+                log.info("%s was in the middle of an iteration when the relay stopped", duty.name)
                 # From this thread, as its own may hang; what it has claimed is due again for the next relay.
                 duty.abandon()
 

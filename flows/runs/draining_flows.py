@@ -24,7 +24,7 @@ _log = partial(run_logger, "darkroom.drains")
 # A start costs seconds and a waiting run next to nothing, while changes rarely come alone.
 IDLE_SECONDS = 30.0
 """A drain that found work waits this long for more before it ends."""
-TURN_SECONDS = 15.0
+ITERATION_SECONDS = 15.0
 """A drain that always finds more stops this often to see whether its flow is paused."""
 
 

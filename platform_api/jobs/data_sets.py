@@ -250,10 +250,10 @@ async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threa
 
     After a refusal no photo is begun, and those under way are waited for: the staging folder goes right after.
     """
-    turns, refused = asyncio.Semaphore(workers.count), asyncio.Event()
+    places, refused = asyncio.Semaphore(workers.count), asyncio.Event()
 
     async def make(photo: Staged) -> CanonicalImage | ImageRefused | PoolBusy | None:
-        async with turns:
+        async with places:
             if refused.is_set():
                 return None
             try:

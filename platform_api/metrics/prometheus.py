@@ -131,7 +131,7 @@ _DUTIES: tuple[tuple[str, str, Callable[[DutyReport], float]], ...] = (
         "When a duty of the relay last did its work; 0: never.",
         lambda duty: duty.succeeded_at.timestamp() if duty.succeeded_at else 0.0,
     ),
-    ("darkroom_relay_failures", "Turns of a duty that have failed in a row.", lambda duty: duty.failures),
+    ("darkroom_relay_failures", "Iterations of a duty that have failed in a row.", lambda duty: duty.failures),
     ("darkroom_relay_failing", "1 while a duty has not done its work for too long.", lambda duty: duty.is_failing),
 )
 

@@ -44,7 +44,7 @@ writers out. They are what they are for whoever has run them; a platform that ha
 UNLIMITED = "30min"
 PATIENCE_SECONDS = 120.0
 """So long a migration is tried again when others hold what it needs."""
-TURN_SECONDS = 900.0
+WAIT_SECONDS = 900.0
 """So long a starter waits for another one that migrates."""
 IDLE_SECONDS = 30.0
 """A starter that is stopped or lost in the middle holds its locks no longer than this."""
@@ -134,7 +134,7 @@ def migrate(
     *,
     folder: Path = MIGRATIONS,
     patience_seconds: float = PATIENCE_SECONDS,
-    turn_seconds: float = TURN_SECONDS,
+    wait_seconds: float = WAIT_SECONDS,
     idle_seconds: float = IDLE_SECONDS,
     restoring: bool = False,
 ) -> list[str]:
@@ -145,7 +145,7 @@ def migrate(
     MigrationBlocked, MigrationTooSlow, and what Postgres says of a statement that is wrong.
     """
     ran: list[str] = []
-    with _connected(url, idle_seconds) as connection, _sole_migrator(connection, turn_seconds):
+    with _connected(url, idle_seconds) as connection, _sole_migrator(connection, wait_seconds):
         if not restoring and _value(connection, "select to_regclass(%s) is not null", RESTORING):
             raise HalfRestored(
                 "The database is half restored: rows may be missing, and numbers would be given out twice. Restore "
@@ -186,14 +186,14 @@ def _connected(url: str, idle_seconds: float) -> Generator[psycopg.Connection[An
 
 
 @contextmanager
-def _sole_migrator(connection: psycopg.Connection[Any], turn_seconds: float) -> Generator[None]:
+def _sole_migrator(connection: psycopg.Connection[Any], wait_seconds: float) -> Generator[None]:
     """Hold the lock of whoever migrates. Asked for again and again, never waited for: whoever waits inside a statement
     holds a snapshot, which an index that is built concurrently waits for in turn. Raises MigrationBlocked."""
-    deadline = time.monotonic() + turn_seconds
+    deadline = time.monotonic() + wait_seconds
     while not _value(connection, "select pg_try_advisory_lock(%s)", _MIGRATION_LOCK):
         if time.monotonic() > deadline:
             raise MigrationBlocked(
-                f"Another starter has been migrating for more than {turn_seconds:.0f} s ({_holder(connection)}). "
+                f"Another starter has been migrating for more than {wait_seconds:.0f} s ({_holder(connection)}). "
                 "Wait for it, or end that process; then start again."
             )
         time.sleep(0.2)

@@ -11,7 +11,7 @@ SQL = load_statements(__file__)
 
 
 def begin(paces: Mapping[str, float]) -> Query[list[str]]:
-    """A relay begins with these duties; a pace is how many seconds lie between two turns."""
+    """A relay begins with these duties; a pace is how many seconds lie between two iterations."""
     return column(SQL["begin"], {"names": list(paces), "paces": list(paces.values())}, str)
 
 
@@ -21,7 +21,7 @@ def succeeded(name: str) -> Query[list[str]]:
 
 
 def failed(name: str, error: str) -> Query[list[int]]:
-    """A duty's turn failed; returns how many have in a row."""
+    """A duty's iteration failed; returns how many have in a row."""
     return column(SQL["failed"], {"name": name, "error": error[:2000]}, int)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 SILENT_SECONDS = 60.0
-"""A duty that has succeeded in no turn for so long, and for three times its own pace, is reported."""
+"""A duty that has succeeded in no iteration for so long, and for three times its own pace, is reported."""
 
 
 class DutyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,5 +28,9 @@ class DutyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def in_words(duty: DutyReport) -> str:
     """A failing duty in one sentence."""
-    why = f"{duty.failures} turns failed, the last with: {duty.error}" if duty.failures else "its turn does not end"
+    why = (
+        f"{duty.failures} iterations failed, the last with: {duty.error}"
+        if duty.failures
+        else "its iteration does not end"
+    )
     return f"{duty.name} has not succeeded for {duty.silent_seconds:.0f} s: {why}"

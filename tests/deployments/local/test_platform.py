@@ -220,7 +220,7 @@ def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platfor
             time.sleep(0.2)
         assert heard == [f"{IMPATIENT.removeprefix(OURS)}: flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late"]
         assert firings.read_new(datetime.now(UTC)) == []
-        Firings(database, Orchestrator(client)).hear(datetime.now(UTC))
+        Firings(database, Orchestrator(client)).read_new(datetime.now(UTC))
         alerts = "select details from notifications where key like 'alert:flow runs stay late%%'"
         told = database.run(Query(alerts, {}, list))
     assert [row["details"]["title"] for row in told] == [f"Alert: {IMPATIENT.removeprefix(OURS)}"]

@@ -249,7 +249,7 @@ def test_a_flow_that_is_paused_leaves_its_backlog(
     notifier.notify("to all")
     notifier.fan_out()
     post = Post()
-    monkeypatch.setattr(draining_flows, "TURN_SECONDS", 0)
+    monkeypatch.setattr(draining_flows, "ITERATION_SECONDS", 0)
     monkeypatch.setattr(draining_flows, "note_point", lambda *_: None)
     monkeypatch.setattr(delivering, "senders", lambda _: both(post))
     notifier.stores.database.run(pauses.add(delivering.DELIVER, Switch.DARKROOM))

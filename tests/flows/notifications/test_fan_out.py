@@ -289,7 +289,7 @@ def test_words_stay_short_and_on_one_line() -> None:
 def test_a_drain_that_always_finds_more_ends_soon_after_its_flow_is_paused(
     notifier: Notifier, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining_flows, "TURN_SECONDS", 0)
+    monkeypatch.setattr(draining_flows, "ITERATION_SECONDS", 0)
     monkeypatch.setattr(draining_flows, "note_point", lambda *_: None)
     for number in range(3):
         notifier.notify(f"news {number}")

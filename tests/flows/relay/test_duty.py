@@ -123,23 +123,23 @@ def test_a_prefect_that_hangs_stops_no_duty_that_does_not_ask_it(stores: Stores)
 
 
 class CountedRelay(Relay):
-    """A relay whose duties only count their turns; one of them fails each time."""
+    """A relay whose duties only count their iterations; one of them fails each time."""
 
     def __init__(self, stores: Stores, failing: str) -> None:
         super().__init__(stores, lambda: Orchestrator(SyncPrefectClient(api="http://127.0.0.1:9/api")))
-        self.failing, self.turns = failing, Counter[str]()
+        self.failing, self.iterations = failing, Counter[str]()
 
     def duties(self) -> list[Duty]:
-        return [replace(one, every_seconds=0.01, turn=self._counted(one.name)) for one in super().duties()]
+        return [replace(one, every_seconds=0.01, iterate=self._counted(one.name)) for one in super().duties()]
 
     def _counted(self, name: str) -> Callable[[], bool]:
-        def turn() -> bool:
-            self.turns[name] += 1
+        def iterate() -> bool:
+            self.iterations[name] += 1
             if name == self.failing:
                 raise ValueError("strange")
             return False
 
-        return turn
+        return iterate
 
 
 def test_whichever_duty_fails_it_goes_on_and_so_does_every_other(
@@ -150,13 +150,13 @@ def test_whichever_duty_fails_it_goes_on_and_so_does_every_other(
     for failing in names:
         relay = CountedRelay(stores, failing)
         with working(relay):
-            assert wait_until(lambda: all(relay.turns[name] > 3 for name in names))  # noqa: B023
+            assert wait_until(lambda: all(relay.iterations[name] > 3 for name in names))  # noqa: B023
 
 
 def test_a_turn_that_ends_soon_after_the_stop_is_waited_for(stores: Stores, prefect: SyncPrefectClient) -> None:
     began, ended = threading.Event(), threading.Event()
 
-    def turn() -> bool:
+    def iterate() -> bool:
         began.set()
         time.sleep(1)
         ended.set()
@@ -164,7 +164,7 @@ def test_a_turn_that_ends_soon_after_the_stop_is_waited_for(stores: Stores, pref
 
     class OneSlow(Relay):
         def duties(self) -> list[Duty]:
-            return [Duty("slow", 0.1, turn), *(Duty(f"quick {n}", 0.1, lambda: False) for n in range(11))]
+            return [Duty("slow", 0.1, iterate), *(Duty(f"quick {n}", 0.1, lambda: False) for n in range(11))]
 
     with working(OneSlow(stores, lambda: Orchestrator(prefect))):
         assert began.wait(10)
@@ -187,14 +187,14 @@ def test_a_duty_that_fails_is_tried_again_ever_more_slowly_and_what_it_says_is_k
     monkeypatch.setattr(dutying, "FIRST_PAUSE_SECONDS", 0.1)
     times, stopping = list[float](), threading.Event()
 
-    def turn() -> bool:
+    def iterate() -> bool:
         times.append(time.monotonic())
         if len(times) <= 4:
             raise StatementTimeout("It took too long.") if len(times) > 1 else ValueError("a fault of ours")
         return False
 
     stores.database.run(duties.begin({"odd": 0.01}))
-    thread = DutyThread(Duty("odd", 0.01, turn), stores.database, stopping)
+    thread = DutyThread(Duty("odd", 0.01, iterate), stores.database, stopping)
     thread.start()
     assert wait_until(lambda: reports(stores)["odd"].failures == 4)
     assert reports(stores)["odd"].error == "statement_timeout: It took too long."
@@ -211,11 +211,11 @@ def test_a_duty_whose_failure_or_success_cannot_be_noted_goes_on(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dutying, "FIRST_PAUSE_SECONDS", 0.1)
-    succeeded, turns, unnoted, stopping = duties.succeeded, list[int](), list[int](), threading.Event()
+    succeeded, iterations, unnoted, stopping = duties.succeeded, list[int](), list[int](), threading.Event()
 
-    def turn() -> bool:
-        turns.append(1)
-        if len(turns) == 1:
+    def iterate() -> bool:
+        iterations.append(1)
+        if len(iterations) == 1:
             raise ValueError("Postgres has no \ud800")
         return False
 
@@ -227,12 +227,12 @@ def test_a_duty_whose_failure_or_success_cannot_be_noted_goes_on(
 
     monkeypatch.setattr(duties, "succeeded", unnoted_once)
     stores.database.run(duties.begin({"odd": 0.01}))
-    thread = DutyThread(Duty("odd", 0.01, turn), stores.database, stopping)
+    thread = DutyThread(Duty("odd", 0.01, iterate), stores.database, stopping)
     thread.start()
     assert wait_until(lambda: reports(stores)["odd"].succeeded_at is not None)
     stopping.set()
     thread.join(10)
-    assert (len(turns) > 2, len(unnoted)) == (True, 1)
+    assert (len(iterations) > 2, len(unnoted)) == (True, 1)
 
 
 def test_only_a_duty_without_success_for_too_long_is_an_alert(
@@ -246,7 +246,7 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
     database.run(Query(age, {"age": SILENT_SECONDS + 10}, len))
     [(name, detail)] = database.run(alerts.of_the_relay()).items()
     assert name == "relay duties fail"
-    assert "effects has not succeeded for 70 s: 1 turns failed, the last with: store_unavailable: away" in detail
+    assert "effects has not succeeded for 70 s: 1 iterations failed, the last with: store_unavailable: away" in detail
     assert "pauses" not in detail, "it works every 30 s and is not late yet"
 
     with serving(tmp_path / "door", database_url, valkey_url) as door:
@@ -268,7 +268,7 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
     database.run(Query(age, {"age": SILENT_SECONDS + 91}, len))
     database.run(Query("update relay_duties set succeeded_at = null returning name", {}, len))
     [detail] = database.run(alerts.of_the_relay()).values()
-    assert "pauses has not succeeded for 151 s: its turn does not end" in detail
+    assert "pauses has not succeeded for 151 s: its iteration does not end" in detail
 
 
 def test_a_relay_that_starts_again_and_again_without_success_is_late(stores: Stores) -> None:

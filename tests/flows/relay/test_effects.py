@@ -122,7 +122,7 @@ def test_an_event_at_which_relays_die_is_given_up_too(stores: Stores, effects: E
     for _ in range(MAX_FAILURES):
         assert [row.id for row in stores.database.run(outbox.claim(1))] == [deadly]  # and the relay dies here
         wait_is_over(stores)
-    effects.turn()
+    effects.iterate()
     [found] = stores.database.run(outbox.dead_events())
     assert (found.id, found.last_error) == (deadly, "the relay died each time it tried")
 

@@ -120,7 +120,7 @@ def test_a_firing_is_told_once_and_only_while_it_is_so(stores: Stores, prefect: 
     assert sorted(row["details"]["title"] for row in told) == sorted(
         f"Alert: {what}" for what in (SILENT, STAY_LATE, FAIL)
     )
-    assert len(Firings(stores.database, orchestrator).hear(NOW)) == len(said)  # a relay that starts: in its log
+    assert len(Firings(stores.database, orchestrator).read_new(NOW)) == len(said)  # a relay that starts: in its log
 
 
 def test_a_firing_that_is_ahead_of_what_it_does_is_decided_later(stores: Stores, prefect: SyncPrefectClient) -> None:

@@ -148,7 +148,7 @@ class Slow(Orchestrator):
 
     def start(self, *_: object, **__: object) -> NoReturn:
         self.asked += 1
-        assert self.asked < 20, "one turn never ends"
+        assert self.asked < 20, "one iteration never ends"
         wait_is_over(self.stores)
         raise PrefectUnavailable("Prefect does not respond (ReadTimeout).")
 
@@ -161,10 +161,10 @@ def test_an_outage_in_which_each_try_outlasts_its_claim_counts_as_no_failure(
         a_job(stores.database)
     slow = Slow(prefect, stores)
     effects = Effects(stores, slow)
-    for turn in range(1, 2 * REFUSALS):
+    for iteration in range(1, 2 * REFUSALS):
         with pytest.raises(PrefectUnavailable):
             effects.drain()
-        assert slow.asked <= 2 * turn, "an event is tried once in a turn"
+        assert slow.asked <= 2 * iteration, "an event is tried once in an iteration"
         assert failures(stores) == [0, 0]
 
 
@@ -237,10 +237,10 @@ def test_a_full_disk_sets_no_event_aside_and_mends_itself(stores: Stores, prefec
             raising(stores, "outbox", "update", "new.failures < old.failures")
         for _ in range(MAX_FAILURES + 1):
             with pytest.raises(DiskFull):
-                effects.turn()
+                effects.iterate()
             wait_is_over(stores)
     roomy(stores, "search_queue", "outbox")
-    effects.turn()
+    effects.iterate()
     assert (waiting(stores), stores.database.run(outbox.dead_events())) == ([], [])
     assert count > 0
     assert model.id in queued_models(stores)

@@ -139,9 +139,9 @@ def test_events_that_never_end_do_not_make_a_turn_that_never_ends(
         stores.database.run(touch)
         acted.append(event)
 
-    monkeypatch.setattr(effecting, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(effecting, "ITERATION_SECONDS", 0.2)
     monkeypatch.setattr(effects, "effect", have_effect_and_change_again)
-    assert effects.turn() is True, "there is more to do at once"
+    assert effects.iterate() is True, "there is more to do at once"
     assert acted
 
 

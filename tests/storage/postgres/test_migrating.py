@@ -211,7 +211,7 @@ def test_a_killed_starter_holds_up_nobody(
                   " and pid <> pg_backend_pid())")  # fmt: skip
     process.kill()
     began = time.monotonic()
-    assert migrate(url, folder=folder("select 1;"), turn_seconds=30) == ["9001_test"]
+    assert migrate(url, folder=folder("select 1;"), wait_seconds=30) == ["9001_test"]
     assert time.monotonic() - began < 10
 
 
@@ -222,8 +222,8 @@ def test_a_stopped_starter_is_put_out_and_one_that_waits_says_for_whom(
     wait_for(url, "select exists (select from pg_locks where locktype = 'advisory' and granted)")
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(MigrationBlocked, match=r"Postgres process \d+"):
-        migrate(url, folder=folder("select 1;"), turn_seconds=0.5)
-    assert migrate(url, folder=folder("select 1;"), turn_seconds=30) == ["9001_test"]
+        migrate(url, folder=folder("select 1;"), wait_seconds=0.5)
+    assert migrate(url, folder=folder("select 1;"), wait_seconds=30) == ["9001_test"]
 
 
 def test_every_migration_can_be_read_and_those_after_the_first_limits_are_limited() -> None:
