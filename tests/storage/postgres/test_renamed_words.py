@@ -37,7 +37,7 @@ values ('alarm:late:2026', 'system', '{{}}', 'everyone', 'Late', ''),
        ('alarming', 'system', '{{}}', 'everyone', 'x', '');
 insert into sendings (id, purpose, reader, channel) values ('{job}', 'tell', 1, 'email');
 insert into activity_batches (source, set_aside) values ('s', 2);
-insert into idempotency_keys (account_id, key, request_hash, response) select id, 'k', 'hash', 'kept' from accounts;
+insert into idempotency_keys (account_id, key, request_hash, answer) select id, 'k', 'hash', 'kept' from accounts;
 insert into outbox (kind, subject, payload, set_aside_at) values ('odd', 'odd', '{{}}', now());
 insert into outbox (kind, subject, payload, done_at)
 select 'job.started', 'job:other', jsonb_build_object('job_id', '{job}', 'hand_out', n), now()
