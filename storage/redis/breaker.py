@@ -100,7 +100,7 @@ class Breaker:
         self._probing = None
 
     async def close(self) -> None:
-        """End the probe, and give the client's connections back."""
+        """End the probe, and release the client's connections."""
         if self._probing is not None:
             self._probing.cancel()
         await self._client.aclose()

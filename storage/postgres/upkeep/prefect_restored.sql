@@ -19,6 +19,6 @@ returning flow_run.id;
 
 -- free_slots --
 -- Prefect's database: places under a concurrency limit that those held.
--- Prefect gives a slot back by its own rules when a run changes its state; a state that is written by SQL passes none
+-- Prefect releases a slot by its own rules when a run changes its state; a state that is written by SQL passes none
 -- of them.
 update concurrency_limit_v2 set active_slots = 0 returning id;
