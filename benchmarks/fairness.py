@@ -1,11 +1,12 @@
 """Training steps on a machine that is also used: alone, and beside one process that is always busy.
 
-    python -m benchmarks.fairness [BASE_MODEL_FOLDER] [--steps 12] [--rounds 2]
+    python -m benchmarks.fairness [BASE_MODEL_FOLDER] [--steps 12] [--rounds 2] [--spins 1000,10000]
 
 Each line is one way to run a flow's process: how long OpenMP's threads spin before they sleep, the niceness of the
 process and its session (as `darkroom up` sets it), and how many threads. `quiet` is the median step with the machine to
-itself, `busy` beside a loop in a session of its own, as a compiler in a terminal is. The ways take turns. SIZE=full
-takes 30 steps and four rounds.
+itself, `busy` beside a loop in a session of its own, as a compiler in a terminal is. The ways take turns: each spinning
+at the chosen niceness, each niceness and one thread fewer at the chosen spinning. SIZE=full takes every spinning with
+every niceness and with one thread fewer, 30 steps and four rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.local.environment import flow_environment
@@ -45,14 +46,19 @@ class Way:
 
 
 CHOSEN = Way(int(flow_environment(load_settings())["GOMP_SPINCOUNT"]), FLOW_NICENESS, CORES)
-SPINS = (0, 1_000, 10_000, 100_000)
+SPINS = (0, 1_000, 3_000, 10_000, 100_000)
+NICENESSES = (0, 5, 10)
 
 
-def ways() -> list[Way]:
-    """Every spinning with every niceness; one thread fewer than cores at the niceness that is chosen."""
+def ways(spins: tuple[int, ...] = SPINS) -> list[Way]:
+    """What is measured, the chosen way among it."""
     fewer = max(1, CORES - 1)
-    all_threads = [Way(spin, niceness, CORES) for spin in SPINS for niceness in (0, 5, 10)]
-    return list(dict.fromkeys([*all_threads, *(Way(spin, FLOW_NICENESS, fewer) for spin in SPINS), CHOSEN]))
+    if FULL:
+        every = [Way(spin, niceness, CORES) for spin in spins for niceness in NICENESSES]
+        return list(dict.fromkeys([*every, *(Way(spin, CHOSEN.niceness, fewer) for spin in spins), CHOSEN]))
+    spinning = [replace(CHOSEN, spin=spin) for spin in spins]
+    stepping_back = [replace(CHOSEN, niceness=niceness) for niceness in NICENESSES]
+    return list(dict.fromkeys([*spinning, *stepping_back, replace(CHOSEN, threads=fewer), CHOSEN]))
 
 
 @contextmanager
@@ -97,17 +103,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=STARTER)
     parser.add_argument("--steps", type=int, default=30 if FULL else 12)
     parser.add_argument("--rounds", type=int, default=4 if FULL else 2)
+    parser.add_argument("--spins", type=lambda text: tuple(int(one) for one in text.split(",")), default=SPINS)
     asked = parser.parse_args()
+    measured = ways(asked.spins)
     seconds: dict[tuple[Way, bool], list[float]] = defaultdict(list)
     for _ in range(asked.rounds):
-        for way in ways():
+        for way in measured:
             for busy in (False, True):
                 seconds[way, busy].append(statistics.median(steps_of(way, asked.folder, asked.steps, busy=busy)))
                 print(f"  {way} {'busy' if busy else 'quiet'} {seconds[way, busy][-1]:.3f} s", flush=True)
     best = min(min(rounds) for (_, busy), rounds in seconds.items() if not busy)
     print(f"{asked.folder}, {CORES} cores; ratios to the fastest quiet step, {best:.3f} s")
     print(f"{'way':40} {'quiet s':>8} {'ratio':>6} {'busy s':>8} {'ratio':>6}  rounds (busy)")
-    for way in ways():
+    for way in measured:
         quiet, busy = statistics.median(seconds[way, False]), statistics.median(seconds[way, True])
         spread = " ".join(f"{one:.3f}" for one in sorted(seconds[way, True]))
         print(f"{way!s:40} {quiet:8.3f} {quiet / best:6.2f} {busy:8.3f} {busy / best:6.2f}  {spread}")
