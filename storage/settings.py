@@ -347,7 +347,9 @@ class RetentionSettings(BaseModel):
         default=400, le=36500, description="Days that alerts that are over and finished backfills are kept."
     )
     checkpoint_days: int = Field(
-        default=90, le=36500, description="Days that checkpoints of jobs that failed are kept."
+        default=90,
+        le=36500,
+        description="Days that checkpoints of jobs that failed are kept, and base models that were replaced.",
     )
     sampled_set_days: int = Field(
         default=365,

@@ -24,7 +24,10 @@ def add(
         typer.Argument(metavar="FOLDER", help="A Stable Diffusion 1.x folder in diffusers layout, safetensors only."),
     ],
     name: Annotated[str, typer.Option(help="What requests call it: sd15.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Let the name stand for this folder from now on.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Let the name stand for this folder from now on; jobs of before keep theirs."),
+    ] = False,
 ) -> None:
     """Check a model folder, copy its files into the store and register it under a name."""
     with operator_stores(load_settings()) as stores:

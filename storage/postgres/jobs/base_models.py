@@ -20,6 +20,7 @@ def register(
 ) -> Script[BaseModel]:
     """A base model whose bytes are stored. The same folder again changes nothing.
 
+    A folder that is replaced keeps its row under `NAME@HASH`: jobs that were submitted with it name it by its hash.
     Raises InUse when the name stands for another folder and `replace` is false.
     """
     parameters = {"name": name, "folder_hash": folder_hash, "facts": Jsonb(msgspec.to_builtins(card))}
@@ -30,8 +31,9 @@ def register(
             return known
         if not replace:
             raise InUse(f"Base model '{name}' is another folder already. Choose another --name, or add --replace.")
-        base = yield from one(SQL["replace"], parameters, BaseModel, "the base model")
-        yield from column(SQL["clear_files"], {"id": base.id}, str)
+        yield from column(SQL["forget_same"], {"id": known.id}, str)
+        yield from column(SQL["retire"], {"id": known.id}, str)
+        base = yield from one(SQL["insert"], parameters, BaseModel, "the base model")
     rows = Jsonb(msgspec.to_builtins(list(files)))
     yield from Query(SQL["insert_files"], {"base_model_id": base.id, "files": rows}, len)
     return base

@@ -4,13 +4,17 @@ insert into base_models (name, folder_hash, facts) values (%(name)s, %(folder_ha
 on conflict (name) do nothing
 returning *;
 
--- replace --
-update base_models set folder_hash = %(folder_hash)s, facts = %(facts)s, retired_at = null
- where name = %(name)s
-returning *;
+-- forget_same --
+-- The same folder was replaced before: its name is needed once more, and the row that comes has equal files.
+delete from base_models replaced using base_models base
+ where base.id = %(id)s and replaced.name = base.name || '@' || left(base.folder_hash, 12)
+returning replaced.name;
 
--- clear_files --
-delete from base_model_files where base_model_id = %(id)s returning path;
+-- retire --
+-- The name becomes free.
+update base_models set name = name || '@' || left(folder_hash, 12), retired_at = now()
+ where id = %(id)s
+returning name;
 
 -- insert_files --
 insert into base_model_files (base_model_id, path, sha256, size)

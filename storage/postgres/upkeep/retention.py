@@ -19,6 +19,7 @@ BATCHES: Sequence[str] = (
     "activity_keys",
     "activity_rejected",
     "activity_batches",
+    "base_models",
     "job_checkpoints",
     "alerts",
     "backfills",

@@ -86,6 +86,20 @@ with gone as (
 )
 select count(*) as gone from gone;
 
+-- base_models --
+-- Those that were replaced, once a retry of a job that named them would begin at the first step anyway.
+with gone as (
+    delete from base_models
+     where id = any(array(select id from base_models base
+                           where retired_at < %(before)s
+                             and not exists (select from jobs
+                                              where ended_at is null
+                                                and request -> 'recipe' ->> 'base_model_hash' = base.folder_hash)
+                           limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
 -- job_checkpoints --
 -- Of jobs that ended long ago: they failed or were cancelled. A retry begins at the first step.
 with gone as (

@@ -14,6 +14,7 @@ from deployments.base_models.base_folders import check_base_folder, shipped_fold
 from deployments.base_models.registration import add_base_model, folder_hash
 from deployments.local.seed import STARTER_FOLDER
 from flows.starter.networks import write_tiny_model
+from flows.training.regularization_steps import fetch_base_folder
 from storage.errors import InUse, InvalidRequest, WeightsRefused
 from storage.postgres.jobs import base_models
 from storage.settings import BlobSettings, PostgresSettings, Settings
@@ -79,8 +80,32 @@ def test_another_folder_takes_a_name_only_when_told_to(stores: Stores, folder: P
         add_base_model(stores, folder, "named")
     second = add_base_model(stores, folder, "named", replace=True)
 
-    assert second.id == first.id
     assert second.folder_hash != first.folder_hash
+    assert stores.database.run(base_models.by_name("named")) == second
+    assert "named" in [base.name for base in stores.database.run(base_models.list_all())]
+
+
+def test_a_folder_that_was_replaced_is_still_there_for_the_jobs_that_name_it(
+    stores: Stores, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    edit(folder / "darkroom.json", licence="replaced, the first")
+    edit(other / "darkroom.json", licence="replaced, the other")
+    first = add_base_model(stores, folder, "replaced")
+    files = stores.database.run(base_models.files(first.id))
+
+    # Also when the two take turns.
+    for again in (other, folder, other):
+        current = add_base_model(stores, again, "replaced", replace=True)
+
+    kept = stores.database.run(base_models.by_hash(first.folder_hash))
+    assert kept.name == f"replaced@{first.folder_hash[:12]}"
+    assert stores.database.run(base_models.files(kept.id)) == files
+    assert fetch_base_folder(stores, first.folder_hash).is_dir()
+    listed = [base.name for base in stores.database.run(base_models.list_all())]
+    assert [name for name in listed if name.startswith("replaced")] == ["replaced"]
+    assert stores.database.run(base_models.by_name("replaced")) == current
 
 
 def test_without_a_card_the_facts_are_those_of_the_configs(folder: Path) -> None:

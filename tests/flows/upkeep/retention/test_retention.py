@@ -66,6 +66,8 @@ OLD_ROWS: dict[str, str] = {
     "activity_batches": "insert into activity_batches (source, received_at) values ('s', %(at)s)",
     "alerts": "insert into alerts (name, detail, cleared_at) values ('late', '', %(at)s)",
     "backfills": "insert into backfills (flow, first, last, finished_at) values ('f', now(), now(), %(at)s)",
+    "base_models": "insert into base_models (name, folder_hash, facts, retired_at)"
+    " values (%(at)s::text, '', '{}', %(at)s)",
     "job_checkpoints": "insert into job_checkpoints (job_id, step, sha256, size)"
     " select id, coalesce((select max(step) from job_checkpoints), 0) + 1, '', 1 from jobs where ended_at = %(at)s",
 }
@@ -80,6 +82,7 @@ KEPT = {
     "activity_batches": 30,
     "alerts": 400,
     "backfills": 400,
+    "base_models": 90,
     "job_checkpoints": 90,
 }
 """Days that the rows of each table are kept."""
@@ -111,6 +114,14 @@ def test_what_is_older_than_its_setting_goes_and_what_is_not_stays(stores: Store
     assert (report.faults, report.count) == ([], 2)
     assert size(stores, table) == before - 2
     assert apply(stores, [rule_of(table)]).count == 0
+
+
+def test_a_base_model_that_was_replaced_stays_while_a_job_that_has_not_ended_names_it(stores: Stores) -> None:
+    job = a_job(stores.database)
+    execute(stores, "update base_models set retired_at = now() - interval '400 days' returning 1")
+    assert apply(stores, [rule_of("base_models")]).count == 0
+    stores.database.run(jobs.cancel(job.id, job.account_id))
+    assert apply(stores, [rule_of("base_models")]).count == 1
 
 
 def test_an_event_that_waits_stays_however_old(stores: Stores) -> None:
