@@ -11,11 +11,14 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Torch threads that wait sleep instead of spinning: many processes share the cores in a test run.
 TEST_ENVIRONMENT := OMP_WAIT_POLICY=passive DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Three processes on two cores: half of the time of a test is spent on waiting for a server.
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # Migrations since there is a linter for them: .squawk.toml.
 NEW_MIGRATIONS := $(filter-out storage/postgres/migrations/000% storage/postgres/migrations/001%,$(wildcard storage/postgres/migrations/*.sql))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status check format test soak bench docs test-quick soak-clock coverage clean
+# check-types, check-test-types: parts of check
+.PHONY: help install demo up down status check check-types check-test-types format test soak bench docs test-quick soak-clock coverage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,23 +40,29 @@ status: $(INSTALLED) ## Show each part of the running platform
 check: $(INSTALLED_DEV) ## Lint, format, types, layers and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
-	$(BIN)/basedpyright --project pyright-tests.json
+	@# The two type checks take a minute each and a core each.
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-test-types
 	$(BIN)/lint-imports
 	$(BIN)/squawk $(NEW_MIGRATIONS)
+
+check-types: $(INSTALLED_DEV)
+	$(BIN)/basedpyright
+
+check-test-types: $(INSTALLED_DEV)
+	$(BIN)/basedpyright --project pyright-tests.json
 
 format: $(INSTALLED_DEV) ## Sort imports and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 test: check ## Checks, then every test at its small size
-	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not soak" $(SIDE_BY_SIDE)
 
 test-quick: $(INSTALLED_DEV) ## What one runs while working: no platform, nothing slow
-	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" $(SIDE_BY_SIDE)
 
 coverage: $(INSTALLED_DEV) ## What of the source test-quick runs, with a floor
-	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" $(SIDE_BY_SIDE) --cov --cov-report=term:skip-covered
 
 soak: $(INSTALLED_DEV) ## The long tests at their full size
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m soak
