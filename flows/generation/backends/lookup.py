@@ -5,12 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 
 from flows.generation.backends.protocol import Backend
-from storage.errors import InvalidRequest
-from storage.records.jobs.choices import GenerationBackend
+from storage.records.jobs.choices import GenerationBackend, check_known
 
 
 def backend_named(name: str) -> Backend:
     """The backend `name`. Raises InvalidRequest naming the known ones."""
-    if name not in set(GenerationBackend):
-        raise InvalidRequest({"backend": f"'{name}' is unknown; known are: {', '.join(GenerationBackend)}"})
+    check_known(GenerationBackend, "backend", name)
     return import_module(f"flows.generation.backends.{name}").BACKEND

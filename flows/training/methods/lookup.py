@@ -5,12 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 
 from flows.training.methods.protocol import Method
-from storage.errors import InvalidRequest
-from storage.records.jobs.choices import TrainingMethod
+from storage.records.jobs.choices import TrainingMethod, check_known
 
 
 def method_named(name: str) -> Method:
     """The method `name`. Raises InvalidRequest naming the known ones."""
-    if name not in set(TrainingMethod):
-        raise InvalidRequest({"method": f"'{name}' is unknown; known are: {', '.join(TrainingMethod)}"})
+    check_known(TrainingMethod, "method", name)
     return import_module(f"flows.training.methods.{name}").METHOD

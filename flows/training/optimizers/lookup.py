@@ -5,12 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 
 from flows.training.optimizers.protocol import OptimizerKind
-from storage.errors import InvalidRequest
-from storage.records.jobs.choices import TrainingOptimizer
+from storage.records.jobs.choices import TrainingOptimizer, check_known
 
 
 def optimizer_named(name: str) -> OptimizerKind:
     """The optimizer `name`. Raises InvalidRequest naming the known ones."""
-    if name not in set(TrainingOptimizer):
-        raise InvalidRequest({"optimizer": f"'{name}' is unknown; known are: {', '.join(TrainingOptimizer)}"})
+    check_known(TrainingOptimizer, "optimizer", name)
     return import_module(f"flows.training.optimizers.{name}").OPTIMIZER

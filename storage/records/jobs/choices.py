@@ -17,6 +17,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
+from storage.errors import InvalidRequest
+
 
 class Choice(StrEnum):
     """A name, and what it stands for in a sentence."""
@@ -66,6 +68,12 @@ class GenerationBackend(Choice):
     """What draws images."""
 
     LOCAL = "local", "Diffusers in the flow's own process, each image alone of its batch."
+
+
+def check_known(names: type[Choice], field: str, name: str) -> None:
+    """Refuse a name that is none of `names`. Raises InvalidRequest with the field and the known ones."""
+    if name not in set(names):
+        raise InvalidRequest({field: f"'{name}' is unknown; known are: {', '.join(names)}"})
 
 
 def catalogue_name(family: str, resolution: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from storage.errors import InvalidRequest
 from storage.records.jobs.choices import (
     Choice,
     GenerationBackend,
@@ -12,6 +13,7 @@ from storage.records.jobs.choices import (
     TrainingMethod,
     TrainingOptimizer,
     catalogue_name,
+    check_known,
 )
 from storage.records.jobs.training import TrainingDefaults
 
@@ -21,6 +23,15 @@ def test_a_choice_is_stored_and_read_by_its_name(names: type[Choice]) -> None:
     for name in names:
         assert msgspec.json.decode(msgspec.json.encode(name), type=names) is name
         assert name.about.endswith(".")
+
+
+@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, TrainingOptimizer, GenerationBackend])
+def test_an_unknown_name_is_refused_with_its_field_and_the_known_ones(names: type[Choice]) -> None:
+    for name in names:
+        check_known(names, "field", str(name))
+    with pytest.raises(InvalidRequest) as refused:
+        check_known(names, "field", "dora")
+    assert refused.value.fields == {"field": f"'dora' is unknown; known are: {', '.join(names)}"}
 
 
 def test_a_base_model_that_says_nothing_has_the_defaults() -> None:
