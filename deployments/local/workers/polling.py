@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import psycopg
 
 from storage.errors import StoreFailure
 from storage.postgres.connection import Database
+from storage.settings import PostgresSettings
 
 ATTENTIVE_SECONDS = 10.0
 """So long after something happened the worker asks every second: the relay may be busy, or wait for Prefect."""
@@ -42,16 +44,31 @@ class PollingPace:
         self._attentive_until = self._clock() + ATTENTIVE_SECONDS
 
     def is_due(self) -> bool:
-        """Whether to ask now; who is given True asks."""
+        """Whether to ask now."""
         now = self._clock()
-        if self.listening and now >= self._attentive_until and now - self._asked_at < IDLE_SECONDS:
-            return False
-        self._asked_at = now
-        return True
+        return not self.listening or now < self._attentive_until or now - self._asked_at >= IDLE_SECONDS
+
+    def asked(self) -> None:
+        """Prefect is asked now: the next time is counted from here."""
+        self._asked_at = self._clock()
 
 
-def listen(database: Database, pace: PollingPace, stopping: threading.Event) -> None:
-    """Wake the pace at every event that is committed, until `stopping` is set; connects again after a failure."""
+@contextmanager
+def listening(settings: PostgresSettings, pace: PollingPace) -> Generator[None]:
+    """Inside, every event that is committed wakes the pace."""
+    database, stopping = Database(settings), threading.Event()
+    # Nobody waits for its end: it sees only every LISTEN_SECONDS that it should stop.
+    listener = threading.Thread(target=_listen, args=(database, pace, stopping), name="outbox listener", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        database.close()
+
+
+def _listen(database: Database, pace: PollingPace, stopping: threading.Event) -> None:
+    # Connects again after a failure, until `stopping` is set.
     while not stopping.is_set():
         try:
             with database.connect() as connection:

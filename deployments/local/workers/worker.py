@@ -16,10 +16,9 @@ import typer
 from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessWorkerResult
 
-from deployments.local.workers.polling import PollingPace, listen
+from deployments.local.workers.polling import PollingPace, listening
 from deployments.local.workers.prefect_internals import LeanProcessWorker
 from deployments.local.workers.warm_starts import WarmStarts, modules_of_pool, warm_starts_are_safe
-from storage.postgres.connection import Database
 from storage.settings import load_settings
 
 # The imports begin when the other parts have had their start, which shares the cores with them.
@@ -29,18 +28,23 @@ WARM_UP_AFTER_SECONDS = 5.0
 class PacedWorker(LeanProcessWorker, ABC):
     """A lean worker that asks for flow runs at a pace. Named abstract for the same reason as the lean one."""
 
-    pace: PollingPace
+    def __init__(self, pool: str, limit: int, pace: PollingPace) -> None:
+        super().__init__(work_pool_name=pool, name=f"worker-{pool}", limit=limit)
+        self._pace = pace
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Prefect's loop calls this every PREFECT_WORKER_QUERY_SECONDS."""
-        return await super().get_and_submit_flow_runs() if self.pace.is_due() else []
+        if not self._pace.is_due():
+            return []
+        self._pace.asked()
+        return await super().get_and_submit_flow_runs()
 
     async def run(self, *arguments: Any, **named: Any) -> ProcessWorkerResult:
         """Run a flow in its process. Its end makes room for the next one, which may wait already."""
         try:
             return await super().run(*arguments, **named)
         finally:
-            self.pace.wake()
+            self._pace.wake()
 
 
 def work(
@@ -56,13 +60,11 @@ def work(
         # A worker that is stopped before must not wait for it.
         timer.daemon = True
         timer.start()
-    worker = PacedWorker(work_pool_name=pool, name=f"worker-{pool}", limit=limit)
-    worker.pace, stopping, database = PollingPace(), threading.Event(), Database(settings.postgres)
-    threading.Thread(target=listen, args=(database, worker.pace, stopping), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):  # the way to stop it; asyncio has closed the worker by then
+    pace = PollingPace()
+    worker = PacedWorker(pool, limit, pace)
+    # Ctrl-C is the way to stop it; asyncio has closed the worker by then.
+    with listening(settings.postgres, pace), contextlib.suppress(KeyboardInterrupt):
         asyncio.run(worker.start())
-    stopping.set()
-    database.close()
 
 
 if __name__ == "__main__":

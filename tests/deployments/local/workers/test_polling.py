@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from deployments.local.workers.polling import ATTENTIVE_SECONDS, IDLE_SECONDS, PollingPace, listen
-from storage.postgres.connection import Database
+from deployments.local.workers import polling
+from deployments.local.workers.polling import ATTENTIVE_SECONDS, IDLE_SECONDS, PollingPace
 from storage.settings import PostgresSettings
 
 
@@ -37,7 +37,9 @@ class Hands:
         asked = 0
         for _ in range(seconds):
             self.now += 1.0
-            asked += pace.is_due()
+            if pace.is_due():
+                pace.asked()
+                asked += 1
         return asked
 
 
@@ -72,16 +74,11 @@ def test_who_hears_of_nothing_asks_every_second() -> None:
 
 @contextmanager
 def listening(url: str, pace: PollingPace) -> Iterator[None]:
-    database, stopping = Database(PostgresSettings(url=SecretStr(url))), threading.Event()
-    thread = threading.Thread(target=listen, args=(database, pace, stopping))
-    thread.start()
-    try:
+    with polling.listening(PostgresSettings(url=SecretStr(url)), pace):
+        (listener,) = (thread for thread in threading.enumerate() if thread.name == "outbox listener")
         yield
-    finally:
-        stopping.set()
-        thread.join(20)
-        database.close()
-    assert not thread.is_alive()
+    listener.join(20)
+    assert not listener.is_alive()
 
 
 def test_an_event_that_is_committed_wakes(database_url: str) -> None:
