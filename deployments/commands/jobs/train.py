@@ -16,7 +16,7 @@ from deployments.client.photos import find_photos, upload_photos
 from deployments.client.responses import Base, JobResponse, Submitted, job_root
 from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import print_grid, report_training
-from deployments.commands.jobs.training_options import option_fields, with_training_options
+from deployments.commands.jobs.training_options import OPTION_FIELDS, with_training_options
 from storage.errors import DarkroomError
 from storage.settings import load_settings
 
@@ -53,7 +53,7 @@ def train(
     wanted = {
         "baseModel": base,
         "classWord": class_word,
-        **{field.json_name: training[field.name] for field in option_fields()},
+        **{field.json_name: training[field.name] for field in OPTION_FIELDS},
         "availability": "Public" if public else None,
     }
     with open_api(settings) as api:

@@ -13,10 +13,7 @@ from storage.records.jobs.training_fields import TrainingField, training_fields
 NOT_OPTIONS = ("data_set_id", "class_word", "base_model", "availability")
 """What the command asks for in its own way: the photos, two arguments and --public."""
 
-
-def option_fields() -> tuple[TrainingField, ...]:
-    """The fields that are options."""
-    return tuple(field for field in training_fields() if field.name not in NOT_OPTIONS)
+OPTION_FIELDS = tuple(field for field in training_fields() if field.name not in NOT_OPTIONS)
 
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,7 +24,7 @@ def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
     first_flag = next((at for at, one in enumerate(own) if one.kind is one.KEYWORD_ONLY), len(own))
     options = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(field))
-        for field in option_fields()
+        for field in OPTION_FIELDS
     ]
     parameters = [one.replace(annotation=hints[one.name]) for one in own]
     parameters[first_flag:first_flag] = options

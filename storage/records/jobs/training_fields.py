@@ -6,8 +6,10 @@ field is written once, with its limits and its description.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -32,10 +34,11 @@ class TrainingField:
     required: bool
     optional: bool
     default: Any
-    limits: dict[str, float | int] = field(default_factory=dict[str, float | int])
+    limits: Mapping[str, float | int] = field(default_factory=dict[str, float | int])
     choices: tuple[str, ...] = ()
 
 
+@cache
 def training_fields() -> tuple[TrainingField, ...]:
     """Every field of a training request, in its order."""
     structure = cast(inspect.StructType, inspect.type_info(TrainingRequest))
