@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from flows.relay.duty import Duty, once
 from storage.postgres.connection import Database
-from storage.postgres.metrics import freshness
+from storage.postgres.upkeep import alerts
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.relay")
@@ -29,7 +29,7 @@ def update_alerts(
 
     It asks Postgres alone: a stopped scheduler cannot report itself.
     """
-    changes = database.run(freshness.update_alerts(now, late_after_seconds, backup_late_after_days))
+    changes = database.run(alerts.update(now, late_after_seconds, backup_late_after_days))
     for name, detail in changes.raised.items():
         log.error("alert: %s: %s", name, detail)
     for name in changes.cleared:

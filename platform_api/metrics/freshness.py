@@ -14,7 +14,7 @@ from platform_api.access.guards import Requires
 from platform_api.http.problems import can_return
 from storage.postgres.connection import Script
 from storage.postgres.metrics import freshness
-from storage.postgres.upkeep import pauses
+from storage.postgres.upkeep import alerts, pauses
 from storage.records.accounts.accounts import Scope
 from storage.records.metrics.freshness import PartitionState, Switch
 
@@ -77,12 +77,12 @@ class Freshness(Controller):
 
         def script() -> Script[FreshnessView]:
             flows = yield from freshness.report(now, stores.settings.metrics.late_after_seconds)
-            alerts = yield from freshness.raised()
+            raised = yield from alerts.raised()
             return FreshnessView(
                 now=now,
                 paused=msgspec.convert((yield from pauses.every()), list[PauseView], from_attributes=True),
                 flows=msgspec.convert(flows, list[FlowView], from_attributes=True),
-                alerts=msgspec.convert(alerts, list[AlertView], from_attributes=True),
+                alerts=msgspec.convert(raised, list[AlertView], from_attributes=True),
             )
 
         return await stores.database.run(script)

@@ -22,6 +22,7 @@ from storage.postgres.events import duties, outbox
 from storage.postgres.metrics import freshness
 from storage.postgres.notifications import deliveries, notifications
 from storage.postgres.search import search_queue
+from storage.postgres.upkeep import alerts
 from storage.records.metrics.freshness import PartitionState
 from storage.stores import AsyncStores
 
@@ -134,7 +135,7 @@ def _search_health(lag: search_queue.SearchLag, *, responds: bool) -> SearchHeal
 
 def _metrics(late_after_seconds: float) -> Script[MetricsHealth]:
     flows = yield from freshness.report(datetime.now(UTC), late_after_seconds)
-    raised = yield from freshness.raised()
+    raised = yield from alerts.raised()
     return MetricsHealth(
         state=max((flow.state for flow in flows), key=list(PartitionState).index),
         waiting=sum(flow.waiting for flow in flows),

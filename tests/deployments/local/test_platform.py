@@ -32,7 +32,7 @@ from flows.relay.prefect_alerts import OURS, Firings
 from flows.runs.flow_names import SYNC
 from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.postgres.connection import Database, Query
-from storage.postgres.metrics import freshness
+from storage.postgres.upkeep import alerts
 from storage.records.metrics.rollups import ROLL_UP
 from storage.settings import Settings
 from tests.deployments.platform import Platform, running_platform
@@ -288,15 +288,15 @@ def test_a_deployment_that_prefect_has_lost_is_deployed_again(platform: Platform
     with Database(platform.settings.postgres) as database:
         raised, deadline = set[str](), time.monotonic() + 300
         while not lost <= paused_of(prefect).keys() and time.monotonic() < deadline:
-            raised |= {alert.name for alert in database.run(freshness.raised())}
+            raised |= {alert.name for alert in database.run(alerts.raised())}
             time.sleep(0.5)
         assert lost <= paused_of(prefect).keys()
         assert "missing deployments" in raised
         while time.monotonic() < deadline and any(
-            alert.name == "missing deployments" for alert in database.run(freshness.raised())
+            alert.name == "missing deployments" for alert in database.run(alerts.raised())
         ):
             time.sleep(0.5)
-        assert "missing deployments" not in [alert.name for alert in database.run(freshness.raised())]
+        assert "missing deployments" not in [alert.name for alert in database.run(alerts.raised())]
     assert platform.output.count("deploy is wanted again") == 1
     platform.wait_healthy()
 

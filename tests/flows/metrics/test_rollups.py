@@ -13,13 +13,14 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.metrics.leaderboards import rank_due, rank_leaderboards
 from flows.metrics.rollups import roll_up, roll_up_metrics
-from flows.relay import alerts
+from flows.relay.alerts import update_alerts
 from flows.relay.relay import Relay
 from flows.runs.orchestrator import Orchestrator
 from flows.upkeep.retention.retention import apply
 from flows.upkeep.retention.retention_rules import table_rules
 from storage.postgres.connection import Query
 from storage.postgres.metrics import activity, freshness, rollups
+from storage.postgres.upkeep import alerts
 from storage.records.metrics.activity import Act, Counted, Metric
 from storage.records.metrics.freshness import PartitionState
 from storage.records.metrics.leaderboards import RANK
@@ -43,16 +44,16 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     now = datetime.now(UTC)
     count(stores, model.id, "before", now)
     roll_up(stores, now)
-    assert alerts.update_alerts(stores.database, now, LATE_AFTER) == []
+    assert update_alerts(stores.database, now, LATE_AFTER) == []
 
     ahead = now.replace(hour=12) + timedelta(days=2)
     count(stores, model.id, "meanwhile", now + timedelta(days=1))
     boards, late = stores.database.run(freshness.report(ahead, LATE_AFTER))
     assert (boards.state, late.state) == (PartitionState.LATE, PartitionState.LATE)
     assert {partition.state for partition in late.partitions[1:]} == {PartitionState.LATE}
-    assert alerts.update_alerts(stores.database, ahead, LATE_AFTER) == [f"late {RANK}", f"late {ROLL_UP}"]
-    assert alerts.update_alerts(stores.database, ahead, LATE_AFTER) == []
-    for alert in stores.database.run(freshness.raised()):
+    assert update_alerts(stores.database, ahead, LATE_AFTER) == [f"late {RANK}", f"late {ROLL_UP}"]
+    assert update_alerts(stores.database, ahead, LATE_AFTER) == []
+    for alert in stores.database.run(alerts.raised()):
         assert "of its days are not finished in time" in alert.detail
 
     done = roll_up(stores, ahead)
@@ -60,8 +61,8 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     assert rank_due(stores, ahead)  # one day, or two when it is not late in the evening
     for fresh in stores.database.run(freshness.report(ahead, LATE_AFTER)):
         assert fresh.state is PartitionState.FRESH
-    assert alerts.update_alerts(stores.database, ahead, LATE_AFTER) == []
-    assert stores.database.run(freshness.raised()) == []
+    assert update_alerts(stores.database, ahead, LATE_AFTER) == []
+    assert stores.database.run(alerts.raised()) == []
     totals = stores.database.run(rollups.totals(Counted.MODEL, model.id, Metric.VIEW))
     assert totals == Totals(day=0, week=2, month=2, year=2, all_time=2)
 
@@ -75,7 +76,7 @@ def test_the_relay_raises_the_alarm_while_prefect_is_unavailable_and_events_wait
         running = threading.Thread(target=relay.run)
         running.start()
         deadline = time.monotonic() + 60
-        while not (raised := stores.database.run(freshness.raised())) and time.monotonic() < deadline:
+        while not (raised := stores.database.run(alerts.raised())) and time.monotonic() < deadline:
             time.sleep(0.05)
         relay.stopping.set()
         running.join(timeout=60)

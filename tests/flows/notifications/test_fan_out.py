@@ -23,10 +23,9 @@ from flows.runs.flow_names import DELIVER
 from storage.postgres.accounts import accounts
 from storage.postgres.events import outbox
 from storage.postgres.jobs import job_files, jobs
-from storage.postgres.metrics import freshness
 from storage.postgres.notifications import deliveries, in_app, notifications
 from storage.postgres.social import social
-from storage.postgres.upkeep import pauses
+from storage.postgres.upkeep import alerts, pauses
 from storage.records.accounts.accounts import Role
 from storage.records.jobs.jobs import JobFileRole
 from storage.records.metrics.freshness import Switch
@@ -211,9 +210,9 @@ def test_moderators_are_told_of_an_alarm_when_it_is_raised_and_once(notifier: No
     keeper = database.run(accounts.ensure_account("keeper", Role.MODERATOR)).number
     creator = notifier.reader("creator")
     later = datetime.now(UTC) + timedelta(days=3)
-    raised = database.run(freshness.update_alerts(later, 900)).raised
+    raised = database.run(alerts.update(later, 900)).raised
     assert raised
-    assert database.run(freshness.update_alerts(later, 900)).raised == {}
+    assert database.run(alerts.update(later, 900)).raised == {}
     notifier.fan_out()
     assert {(one.title, one.text) for one in notifier.list_of(keeper)} == {
         (f"Alert: {name}", detail) for name, detail in raised.items()

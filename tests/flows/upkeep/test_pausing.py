@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.commands.upkeep import pause as command
 from deployments.commands.upkeep.run import run
-from flows.relay import alerts
+from flows.relay.alerts import update_alerts
 from flows.relay.drains import wake_drain
 from flows.relay.effects import Effects
 from flows.runs.flow_names import JOB_FLOWS, SYNC
@@ -22,9 +22,8 @@ from storage.errors import NotFound
 from storage.postgres.connection import Query
 from storage.postgres.events import outbox
 from storage.postgres.jobs import jobs
-from storage.postgres.metrics import freshness
 from storage.postgres.search import search_queue
-from storage.postgres.upkeep import pauses
+from storage.postgres.upkeep import alerts, pauses
 from storage.records.jobs.jobs import JobKind
 from storage.records.metrics.freshness import Switch
 from storage.records.search.search import Kind
@@ -79,7 +78,7 @@ def wake(stores: Stores, prefect: SyncPrefectClient) -> UUID | None:
 
 
 def sound(stores: Stores, now: datetime) -> list[str]:
-    return alerts.update_alerts(stores.database, now, stores.settings.metrics.late_after_seconds)
+    return update_alerts(stores.database, now, stores.settings.metrics.late_after_seconds)
 
 
 def flag(prefect: SyncPrefectClient, name: str) -> bool:
@@ -190,8 +189,8 @@ def test_a_pause_that_is_forgotten_is_said_aloud(stores: Stores, effects: Effect
     stores.database.run(Query("update flow_pauses set paused_at = %(at)s", {"at": NOON - allowed}, len))
     assert sound(stores, NOON) == []
     assert sound(stores, NOON + timedelta(seconds=1)) == [f"paused {SYNC}"]
-    [alert] = stores.database.run(freshness.raised())
+    [alert] = stores.database.run(alerts.raised())
     assert f"it goes on with: darkroom resume {SYNC}" in alert.detail
     stores.database.run(pauses.remove(SYNC))
     sound(stores, NOON)
-    assert stores.database.run(freshness.raised()) == []
+    assert stores.database.run(alerts.raised()) == []

@@ -6,8 +6,7 @@ import time
 
 from platform_api.upkeep.health_checks import KEPT_SECONDS
 from storage.postgres.connection import Query
-from storage.postgres.metrics import freshness
-from storage.postgres.upkeep import pauses
+from storage.postgres.upkeep import alerts, pauses
 from storage.records.metrics.freshness import PartitionState, Switch
 from tests.platform_api.door import Door
 
@@ -24,7 +23,7 @@ def test_a_flow_that_stands_still_is_seen_in_freshness_and_health(door: Door) ->
     began = "update watched_flows set started_at = now() - interval '3 days' where flow = 'roll-up-metrics'"
     door.database.run(Query(began, {}, len))
     [now] = door.database.run(Query("select now() as now", {}, lambda rows: [row["now"] for row in rows]))
-    door.database.run(freshness.update_alerts(now, door.settings.metrics.late_after_seconds))
+    door.database.run(alerts.update(now, door.settings.metrics.late_after_seconds))
     door.database.run(pauses.add("roll-up-metrics", Switch.DARKROOM))
     late = client.get("/api/v1/freshness").json()
     assert late["flows"][1]["pausedAt"] == late["paused"][0]["pausedAt"] is not None

@@ -20,8 +20,7 @@ from storage.backup_settings import BackupSettings
 from storage.blobs.store import BlobStore
 from storage.errors import BackupRefused, InUse
 from storage.postgres.locks import BLOB_SWEEP, try_lock
-from storage.postgres.metrics import freshness
-from storage.postgres.upkeep import last_backup
+from storage.postgres.upkeep import alerts, last_backup
 from tests.flows.upkeep.backup.source import Source, complaint, newest, say
 
 
@@ -33,8 +32,8 @@ def print_figures(figures: Mapping[str, float]) -> None:
 def test_backups_that_stop_raise_an_alert_until_there_is_another(old: Source) -> None:
     def late(days: float, allowed: float = 3) -> bool:
         now = datetime.now(UTC) + timedelta(days=days)
-        old.stores.database.run(freshness.update_alerts(now, 900, allowed))
-        return last_backup.LATE in [alert.name for alert in old.stores.database.run(freshness.raised())]
+        old.stores.database.run(alerts.update(now, 900, allowed))
+        return last_backup.LATE in [alert.name for alert in old.stores.database.run(alerts.raised())]
 
     first = old.stores.database.run(last_backup.newest())
     assert first is not None
