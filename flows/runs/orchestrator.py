@@ -28,7 +28,7 @@ _PASSING = {*_SHUT, 408, 429}  # says nothing of what was asked for
 class PrefectUnavailable(DarkroomError):
     """Prefect does not respond, lets nobody in or has no time; nothing was done, and the same again may work later."""
 
-    code = "prefect_away"
+    code = "prefect_unavailable"
 
 
 class FlowPaused(DarkroomError):

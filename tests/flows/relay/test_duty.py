@@ -278,14 +278,14 @@ def test_a_relay_that_starts_again_and_again_without_success_is_late(stores: Sto
     age = f"update relay_duties set started_at = started_at - {hour}, succeeded_at = succeeded_at - {hour}"
     for name in ("effects", "pauses"):
         database.run(duties.succeeded(name))
-    database.run(duties.failed("effects", "prefect_away: no response"))
+    database.run(duties.failed("effects", "prefect_unavailable: no response"))
     database.run(Query(age, {}, len))
     database.run(duties.begin({"effects": 2.0, "pauses": 2.0}))  # after an hour in which no relay ran
     assert not any(report.is_failing or report.failures for report in reports(stores).values())
     for _ in range(3):
         database.run(Query(age, {}, len))
         database.run(duties.succeeded("pauses"))
-        database.run(duties.failed("effects", "prefect_away: no response"))
+        database.run(duties.failed("effects", "prefect_unavailable: no response"))
         database.run(duties.begin({"effects": 2.0, "pauses": 2.0}))
     assert {name: report.is_failing for name, report in reports(stores).items()} == {"effects": True, "pauses": False}
     assert reports(stores)["effects"].failures == 3

@@ -118,7 +118,7 @@ def test_a_job_that_prefect_alone_refuses_is_given_up_and_the_others_start(
             assert started(stores, another.id)
     [aside] = stores.database.run(outbox.dead_events())
     assert (aside.id, aside.failures) == (poison, MAX_FAILURES)
-    assert aside.last_error == "prefect_away: Prefect returns 500."
+    assert aside.last_error == "prefect_unavailable: Prefect returns 500."
 
 
 def test_while_prefect_refuses_all_that_it_is_asked_for_no_failure_counts(
