@@ -9,6 +9,7 @@ from flows.relay.duty import Duty, once
 from flows.runs.flow_names import DELIVER, FAN_OUT, SYNC
 from flows.runs.orchestrator import FlowPaused, Orchestrator
 from storage.postgres.connection import Database, Script
+from storage.postgres.events import drain_wakeups
 from storage.postgres.notifications import deliveries, notifications
 from storage.postgres.search import search_queue
 from storage.postgres.upkeep import pauses
@@ -47,5 +48,5 @@ def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUI
         return None
     if run.state is not None and run.state.is_final():
         # It died before it began, and Prefect returns a dead run for its key.
-        database.run(search_queue.next_wakeup(flow))
+        database.run(drain_wakeups.advance(flow))
     return run.id

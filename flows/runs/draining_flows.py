@@ -14,7 +14,7 @@ from psycopg.rows import DictRow
 from flows.runs.artifacts import leave_table
 from flows.runs.light_tracking import note
 from flows.runs.run_logs import run_logger
-from storage.postgres.search import search_queue
+from storage.postgres.events import drain_wakeups
 from storage.postgres.upkeep import pauses
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
@@ -74,7 +74,7 @@ def sole_drain(flow: str) -> Generator[Stores | None]:
         if held:
             # Under the lock: from here on the relay asks for the next run under another key, so one that dies is
             # followed by another.
-            stores.database.run(search_queue.next_wakeup(flow))
+            stores.database.run(drain_wakeups.advance(flow))
         else:
             _log().info("another run drains what waits for %s", flow)
         yield stores if held else None

@@ -1,4 +1,4 @@
-"""Ids whose documents must be written again, coalesced, in three lanes; what could not be written; when to wake up."""
+"""Ids whose documents must be written again, coalesced, in three lanes, and what could not be written."""
 
 from __future__ import annotations
 
@@ -147,8 +147,3 @@ def drain_wanted(flow: str) -> Script[int | None]:
     """The number of the run that should drain the queue now; None when none is due or one holds the lock `flow`."""
     numbers = yield from column(SQL["drain_wanted"], {"flow": flow, "lock": lock_number(flow)}, int)
     return numbers[0] if numbers else None
-
-
-def next_wakeup(flow: str) -> Query[list[int]]:
-    """The run of the present number has begun, or is dead: the next has another."""
-    return column(SQL["next_wakeup"], {"flow": flow}, int)

@@ -107,9 +107,3 @@ select extract(epoch from min(due_at) - now())::float8 as seconds from search_qu
 -- drain_wanted --
 -- Rows are due and nobody is draining them; returns the number of the run that should.
 select drain_number(%(flow)s, %(lock)s) as number where exists (select from search_queue where due_at <= now());
-
--- next_wakeup --
--- The run of this number has begun or died: the next one has another key.
-insert into drain_wakeups (flow, number) values (%(flow)s, 2)
-on conflict (flow) do update set number = drain_wakeups.number + 1
-returning number;

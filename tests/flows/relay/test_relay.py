@@ -18,7 +18,7 @@ from flows.runs.flow_names import JOB_FLOWS, SYNC
 from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
-from storage.postgres.events import outbox
+from storage.postgres.events import drain_wakeups, outbox
 from storage.postgres.jobs import jobs
 from storage.postgres.search import search_queue
 from storage.records.catalog.vocabulary import Status
@@ -238,7 +238,7 @@ def test_a_drain_of_the_search_queue_is_started_once_for_a_wake_up(
     with stores.database.session_lock(SYNC) as held:
         assert held
         assert wake(stores, prefect) is None
-    stores.database.run(search_queue.next_wakeup(SYNC))
+    stores.database.run(drain_wakeups.advance(SYNC))
     second = wake(stores, prefect)
     assert second not in (None, first)
     prefect.set_flow_run_state(second, Crashed(), force=True)
