@@ -59,8 +59,8 @@ class FoundModel:
 
     @property
     def base_model(self) -> str:
-        """What it is made for."""
-        return self.sidecar.family or self.files[0].described.base_model
+        """The catalogue name of the base model that it is made for."""
+        return self.sidecar.base or self.files[0].described.base_model
 
     @property
     def model_fields(self) -> dict[str, object]:
@@ -111,7 +111,7 @@ def find_models(folder: Path) -> Iterator[FoundModel | RefusedFile]:
         if key not in models:
             models[key] = _model(path, described)
         models[key].files.append(found)
-    # Only now: a model's family is its first file's, or its description's.
+    # Only now: a model's base is its first file's, or its description's.
     for model in models.values():
         yield from _checked(model)
 

@@ -38,8 +38,8 @@ class Sidecar(msgspec.Struct, frozen=True, rename="camel"):
     sd_version: str | None = msgspec.field(name="sd version", default=None)
 
     @property
-    def family(self) -> str | None:
-        """The base model's name in the catalogue, if it is given."""
+    def base(self) -> str | None:
+        """The base model's catalogue name, if it is given."""
         return self.base_model or _VERSIONS.get(self.sd_version or "")
 
     @property

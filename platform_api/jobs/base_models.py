@@ -55,7 +55,7 @@ class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A registered base model."""
 
     name: Annotated[str, Meta(examples=["starter"])]
-    family: Annotated[str, Meta(examples=["sd1"])]
+    family: Annotated[str, Meta(description="Its architecture, which the same code trains.", examples=["sd1"])]
     resolution: Annotated[int, Meta(description="Pixels of one side.", examples=[64])]
     licence: str
     folder_hash: str

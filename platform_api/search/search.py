@@ -97,7 +97,10 @@ FindAnything = queried(
         ),
         "type": (choice_schema(SearchType), "What is searched for; model by default."),
         "types": (list_schema(choice_schema(ModelType)), "Any of these types of model; creators of any."),
-        "baseModels": (list_schema(text_schema()), "Any of these families; creators who have published for any."),
+        "baseModels": (
+            list_schema(text_schema()),
+            "Any of these base models, by their catalogue names; creators who have published for any.",
+        ),
         "tags": (list_schema(text_schema()), "Any of these tags of the model; `tag` too. Not for creators."),
         "usernames": (list_schema(text_schema()), "Of any of these creators; `username` too. Not for creators."),
         "shapes": (list_schema(choice_schema(ShapeWord)), "Any of these shapes. For images."),

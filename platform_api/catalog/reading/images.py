@@ -129,7 +129,7 @@ ListImages = queried(
         "nsfw": (choice_schema(NsfwWord), "None, Soft, Mature and X go that far; true: only what is explicit."),
         **browsing_level_parameter("Bits of the levels to show"),
         "tags": (list_schema(integer_schema()), "Ids of tags of the model."),
-        "baseModels": (list_schema(text_schema()), "Families, for example SD 1.5."),
+        "baseModels": (list_schema(text_schema()), "Catalogue names of base models, for example SD 1.5."),
         "withMeta": (boolean_schema(), "true: how each image was made."),
         "requiringMeta": (boolean_schema(), "true: only images that say how they were made."),
         "withTags": (boolean_schema(), "true: the model's tags with each image."),

@@ -59,7 +59,10 @@ ListModels = queried(
         "tag": (text_schema(), "The exact name of a tag; `tagname` too."),
         "username": (text_schema(), "Whose models; `user` too."),
         "types": (list_schema(choice_schema(ModelType)), "Repeated or joined by commas; `type` too."),
-        "baseModels": (list_schema(text_schema()), "Families, for example SD 1.5; `baseModel` too."),
+        "baseModels": (
+            list_schema(text_schema()),
+            "Catalogue names of base models, for example SD 1.5; `baseModel` too.",
+        ),
         "checkpointType": (choice_schema(CheckpointType), "Trained or merged checkpoints."),
         "sort": (choice_schema(ModelSort), "Highest Rated by default."),
         "period": (choice_schema(Period), "Only models with a version that is not older."),

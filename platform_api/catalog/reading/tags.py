@@ -93,13 +93,13 @@ class Tags(Controller):
         summary="Enumerations",
     )
     async def enums(self, request: Request[Any, Any, Any]) -> Response[Enums]:
-        """Types of models and files, and families of base models."""
-        families = list(BASE_MODELS)
+        """Types of models and files, and catalogue names of base models."""
+        bases = list(BASE_MODELS)
         enums = Enums(
             model_type=[kind.value for kind in ModelType],
             model_file_type=[kind.value for kind in FileType],
-            active_base_model=families,
-            base_model=families,
+            active_base_model=bases,
+            base_model=bases,
             base_model_type=[kind.value for kind in BaseModelType],
         )
         return respond(request, enums)

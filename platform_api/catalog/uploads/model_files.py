@@ -53,7 +53,7 @@ class UploadedFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     hashes: FileHashes
     checked: Annotated[
         Checked | None,
-        Meta(description="family: its tensors are those of the version's base model; structure: it is sound."),
+        Meta(description="family: its tensors are those of its base model's family; structure: it is sound."),
     ]
     fp: Annotated[str | None, Meta(examples=["fp16"])]
     size_kind: str | None

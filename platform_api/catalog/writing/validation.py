@@ -87,8 +87,8 @@ def _trained_words(words: list[str]) -> list[str]:
 def _base_model(name: str) -> str:
     line = _line(name)
     if "," in line:
-        raise Unfit("must not have a comma: filters join families by it")
-    # In the catalogue's own spelling, or filters would miss it; unknown families are taken as they are.
+        raise Unfit("must not have a comma: filters join names by it")
+    # In the catalogue's own spelling, or filters would miss it; unknown ones are taken as they are.
     return next((known for known in BASE_MODELS if known.lower() == line.lower()), line)
 
 

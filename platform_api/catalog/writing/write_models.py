@@ -44,7 +44,13 @@ TrainedWords = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=300)]], Meta(max_length=100, description="Say these in a prompt.")
 ]
 BaseModelName = Annotated[
-    str, Meta(min_length=1, max_length=64, description="The family; /enums lists those known.", examples=["SD 1.5"])
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        description="The base model's catalogue name; /enums lists those known.",
+        examples=["SD 1.5"],
+    ),
 ]
 Steps = Annotated[int, Meta(ge=1, le=100_000_000)]
 Epochs = Annotated[int, Meta(ge=1, le=1_000_000)]

@@ -114,7 +114,7 @@ class ModelFields(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionFields(msgspec.Struct, frozen=True, kw_only=True):
-    """What an owner says of a version. `base_model` is the family's name that clients filter by."""
+    """What an owner says of a version. `base_model` is its base's catalogue name, which clients filter by."""
 
     name: str
     base_model: str

@@ -183,5 +183,5 @@ BASE_MODELS: dict[str, str] = {
     "SVD": "svd",
     "Other": "other",
 }
-"""Families by the name that clients filter by, and the ecosystem each belongs to in an AIR. Another name is allowed:
-families are added faster than this table."""
+"""The catalogue names of base models, which clients filter by, and the family of each, its ecosystem in an AIR. Another
+name is allowed: base models are added faster than this table."""

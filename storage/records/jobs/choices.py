@@ -77,7 +77,7 @@ def check_known(names: type[Choice], field: str, name: str) -> None:
 
 
 def catalogue_name(family: str, resolution: int) -> str:
-    """What clients call the base of a fine-tune, from the base's family and its pixels a side.
+    """The catalogue name of a fine-tune's base, from the base's family and its pixels a side.
 
     A base of another size than its family's is no drop-in for it, so it counts as Other.
     """
