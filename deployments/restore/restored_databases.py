@@ -128,4 +128,4 @@ def rebuild_index(stores: Stores, kind: Kind) -> int:
 
 
 def _settings_of(url: str) -> PostgresSettings:
-    return PostgresSettings(url=SecretStr(url))  # pyright: ignore[reportCallIssue]
+    return PostgresSettings(url=SecretStr(url))

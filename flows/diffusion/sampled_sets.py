@@ -121,7 +121,7 @@ def _drawn(client: Client, recipe: SamplingRecipe, folder: Path, batches: list[r
     # killed for its memory takes its batch with it; drawing is repeatable, so another one just draws it.
     futures = [client.submit(draw_on_worker, recipe, folder, batch, pure=False, retries=2) for batch in batches]
     for future in as_completed(futures):
-        yield future.result()  # pyright: ignore[reportAttributeAccessIssue]
+        yield future.result()
 
 
 def draw_on_worker(recipe: SamplingRecipe, folder: Path, positions: range) -> DrawnBatch:

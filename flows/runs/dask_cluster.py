@@ -48,7 +48,7 @@ def dask_client(count: int, address: str = "") -> Generator[Client]:
     # One thread a worker: the threads of a recipe are torch's, inside of that one.
     options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
     with (
-        dask.config.set(NO_PAGES),  # pyright: ignore[reportUnknownMemberType]
+        dask.config.set(NO_PAGES),
         # security=True makes certificates for this one cluster; the default takes work from any process of the machine.
         LocalCluster(n_workers=count, security=True, **options) as local,
         Client(local) as client,

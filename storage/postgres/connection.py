@@ -222,9 +222,9 @@ class Database:
     def _rows(self, connection: psycopg.Connection[DictRow], query: Query[Any]) -> Rows:
         if query.copied is None:
             # Ignored: psycopg types a statement as LiteralString, against SQL built from input. Ours is read from .sql.
-            cursor = connection.execute(query.statement, query.parameters, binary=query.binary)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            cursor = connection.execute(query.statement, query.parameters, binary=query.binary)  # pyright: ignore[reportArgumentType]
             return cursor.fetchall() if cursor.description else []
-        with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+        with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType]
             if query.copied_as:
                 copy.set_types(query.copied_as)
             for line in query.copied:
@@ -320,9 +320,9 @@ class AsyncDatabase:
 
     async def _rows(self, connection: psycopg.AsyncConnection[DictRow], query: Query[Any]) -> Rows:
         if query.copied is None:
-            cursor = await connection.execute(query.statement, query.parameters, binary=query.binary)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            cursor = await connection.execute(query.statement, query.parameters, binary=query.binary)  # pyright: ignore[reportArgumentType]
             return await cursor.fetchall() if cursor.description else []
-        async with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType, reportCallIssue]
+        async with connection.cursor().copy(query.statement) as copy:  # pyright: ignore[reportArgumentType]
             if query.copied_as:
                 copy.set_types(query.copied_as)
             for line in query.copied:

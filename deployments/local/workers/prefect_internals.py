@@ -31,7 +31,7 @@ def replace_engine_start(start: EngineStart) -> None:
     Upstream: no issue found that asks for a public one (searched 2026-11-29). PrefectHQ/prefect#21944, closed, is about
     the seconds that each start costs. A parameter of ProcessWorker that takes such a function would do.
     """
-    _starter_engine.run_process = start  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+    _starter_engine.run_process = start  # pyright: ignore[reportPrivateImportUsage]
 
 
 def read_settings_again() -> None:

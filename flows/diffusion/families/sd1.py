@@ -92,7 +92,7 @@ class Sd1:
 
     def token_embedding(self, components: Components) -> nn.Embedding:
         """The text encoder's token embedding table."""
-        return components.text_encoder.get_input_embeddings()  # pyright: ignore[reportCallIssue, reportReturnType]
+        return components.text_encoder.get_input_embeddings()  # pyright: ignore[reportCallIssue]
 
     def predict(self, components: Components, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """One UNet call."""

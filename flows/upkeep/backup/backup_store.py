@@ -74,7 +74,7 @@ class BackupStore:
         self._failures = failures_of(filesystem)
         self._root = root.rstrip("/")
         self.local: Path | None = Path(self._root) if isinstance(filesystem, LocalFileSystem) else None
-        self.blobs = BlobStore(BlobSettings(url=f"{self.url}/blobs"))  # pyright: ignore[reportCallIssue]
+        self.blobs = BlobStore(BlobSettings(url=f"{self.url}/blobs"))
 
     def finished(self) -> list[str]:
         """The names of finished backups, the oldest first."""

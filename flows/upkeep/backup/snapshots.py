@@ -32,7 +32,7 @@ class Snapshot:
         return references.pages(self._read, "", references.BEHIND, PAGE)
 
     def _read(self, query: Query[dict[str, int]]) -> dict[str, int]:
-        return query.read(self.connection.execute(query.statement, query.parameters).fetchall())  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return query.read(self.connection.execute(query.statement, query.parameters).fetchall())  # pyright: ignore[reportArgumentType]
 
     def migrations(self) -> list[str]:
         """The names of the migrations that the schema has."""

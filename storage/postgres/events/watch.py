@@ -141,7 +141,7 @@ class CatalogueWatch:
             self._cursor = (await self._database.connect()).cursor()
         query = changes.since(self._snapshot, MAX_EVENTS)
         # Ignored for the reason given in storage/postgres/connection.py: statements come from .sql files.
-        await self._cursor.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        await self._cursor.execute(query.statement, query.parameters)  # pyright: ignore[reportArgumentType]
         return query.read(await self._cursor.fetchall())
 
     async def close(self) -> None:

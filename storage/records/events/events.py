@@ -271,5 +271,4 @@ class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
     def event(self) -> Event:
         """The event the row holds."""
-        # Ignored: a union of structs is no `type` to the checker, though msgspec takes it.
-        return msgspec.convert({**self.payload, "kind": self.kind}, Event, strict=False)  # pyright: ignore[reportReturnType, reportArgumentType]
+        return msgspec.convert({**self.payload, "kind": self.kind}, Event, strict=False)

@@ -51,7 +51,7 @@ def _field(found: inspect.Field) -> TrainingField:
     # Annotated may stand around the union with None and inside it: two of the one, one of the other.
     for _ in range(3):
         if isinstance(kind, inspect.Metadata):
-            schema |= cast(dict[str, Any], kind.extra_json_schema or {})  # pyright: ignore[reportUnknownMemberType]
+            schema |= cast(dict[str, Any], kind.extra_json_schema or {})
             kind = kind.type
         elif isinstance(kind, inspect.UnionType):
             optional = True

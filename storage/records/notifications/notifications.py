@@ -228,8 +228,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 
     def content(self) -> Content:
         """What it says. Raises msgspec.ValidationError when the details do not fit the type."""
-        # Ignored: a union of structs is no `type` to the checker, though msgspec takes it.
-        return msgspec.convert({**self.details, "type": self.type}, Content, strict=False)  # pyright: ignore[reportReturnType, reportArgumentType]
+        return msgspec.convert({**self.details, "type": self.type}, Content, strict=False)
 
 
 class NotificationText(msgspec.Struct, frozen=True, kw_only=True):
