@@ -151,6 +151,7 @@ def _notifications() -> Script[NotificationsHealth]:
         waiting=fan_out.waiting + sending.waiting + sending.sendings,
         oldest_seconds=round(max(fan_out.oldest_seconds, sending.oldest_seconds), 1),
         dead_letters=sending.dead_letters + fan_out.failed,
+        of_other_releases=sending.of_other_releases,
     )
 
 

@@ -47,6 +47,9 @@ class NotificationsHealth(msgspec.Struct, frozen=True, kw_only=True, rename="cam
     dead_letters: Annotated[
         int, Meta(description="Sendings that were given up, and notifications that cannot be delivered.")
     ]
+    of_other_releases: Annotated[
+        int, Meta(description="Deliveries and sendings due on channels that only another release knows.")
+    ]
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -56,6 +56,7 @@ def status() -> None:
         ("deliveries and sendings that wait", sending.waiting + sending.sendings),
         ("seconds that the oldest is late", round(max(fan_out.oldest_seconds, sending.oldest_seconds), 1)),
         ("sendings given up", sending.dead_letters),
+        ("left to another release, which knows their channel", sending.of_other_releases),
         ("channels paused", ", ".join(paused) or "none"),
     ]
     rows += [(f"cannot be delivered: {one.key}", one.error) for one in failed]

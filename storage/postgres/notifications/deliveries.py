@@ -49,12 +49,16 @@ class Settling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryLag(msgspec.Struct, frozen=True, kw_only=True):
-    """Deliveries due and not gathered, sendings due, the age in seconds of what is late, and sendings given up."""
+    """Deliveries due and not gathered, sendings due, the age in seconds of what is late, and sendings given up.
+
+    `of_other_releases`: deliveries and sendings due on channels that this release does not know, in no other figure.
+    """
 
     waiting: int
     sendings: int
     oldest_seconds: float
     dead_letters: int
+    of_other_releases: int
 
 
 def gather_alone() -> Query[bool]:

@@ -85,12 +85,14 @@ select extract(epoch from least(
                and channel not in (select channel from channel_pauses))) - now())::float8 as seconds;
 
 -- lag --
--- What could be delivered by now and is not, the age of the oldest in seconds, and what was given up.
-with late as (select due_at from deliveries where due_at <= now() and channel = any(%(channels)s)),
-     due as (select next_attempt_at from sendings where state = 'due' and channel = any(%(channels)s))
-select (select count(*) from late) as waiting,
-       (select count(*) from due) as sendings,
-       greatest(coalesce((select extract(epoch from now() - min(due_at)) from late), 0),
+-- What could be delivered by now and is not, the age of the oldest in seconds, what was given up, and what only another
+-- release can deliver.
+with late as (select due_at, channel = any(%(channels)s) as known from deliveries where due_at <= now()),
+     due as (select next_attempt_at, channel = any(%(channels)s) as known from sendings where state = 'due')
+select (select count(*) from late where known) as waiting,
+       (select count(*) from due where known) as sendings,
+       greatest(coalesce((select extract(epoch from now() - min(due_at)) from late where known), 0),
                 coalesce((select extract(epoch from now() - min(next_attempt_at)) from due
-                           where next_attempt_at <= now()), 0))::float8 as oldest_seconds,
-       (select count(*) from sendings where state = 'dead') as dead_letters;
+                           where known and next_attempt_at <= now()), 0))::float8 as oldest_seconds,
+       (select count(*) from sendings where state = 'dead') as dead_letters,
+       (select count(*) from late where not known) + (select count(*) from due where not known) as of_other_releases;

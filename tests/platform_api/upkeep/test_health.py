@@ -10,7 +10,8 @@ import pytest
 
 from platform_api.upkeep import health_checks
 from platform_api.upkeep.health_checks import KeptLook
-from storage.postgres.connection import Query
+from storage.postgres.accounts import accounts
+from storage.postgres.connection import Query, column
 from storage.postgres.events import outbox
 from tests.platform_api.door import Door
 
@@ -62,6 +63,21 @@ def test_ready_and_health_count_for_the_address_and_live_does_not(shared_door: D
     assert counted == {"/health": True, "/health/ready": True}
     live = client.get("/health/live")
     assert (live.status_code, live.json(), "x-ratelimit-limit" in live.headers) == (200, {"status": "ok"}, False)
+
+
+def test_what_waits_on_a_channel_of_another_release_has_a_figure_of_its_own(door: Door) -> None:
+    reader = door.database.run(accounts.ensure_account("reader")).number
+    door.database.run(Query("insert into channels (name) values ('pigeon') returning name", {}, len))
+    notification = "insert into notifications (key, type, details, audience, title, text, done_at) " + (
+        "values ('k', 'system', '{}', 'everyone', 'T', '', now()) returning id"
+    )
+    [added] = door.database.run(column(notification, {}, int))
+    delivery = "insert into deliveries (notification_id, reader, channel, state, frequency, due_at) " + (
+        "values (%(id)s, %(reader)s, 'pigeon', 'waiting', 'now', now() - interval '1 hour') returning id"
+    )
+    door.database.run(Query(delivery, {"id": added, "reader": reader}, len))
+    health = door.client("").get("/health").json()["parts"]["notifications"]
+    assert (health["ofOtherReleases"], health["waiting"], health["oldestSeconds"]) == (1, 0, 0.0)
 
 
 def test_figures_are_looked_at_once_a_second_and_count_for_the_address(

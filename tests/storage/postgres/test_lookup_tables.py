@@ -142,7 +142,7 @@ def test_what_is_on_a_channel_of_another_release_is_left_to_it(database_url: str
         assert database.run(deliveries.next_due()) is None
         assert database.run(lambda: deliveries.wanted("deliver")) is None
         lag = database.run(deliveries.lag())
-        assert (lag.waiting, lag.sendings, lag.oldest_seconds) == (0, 0, 0)
+        assert (lag.waiting, lag.sendings, lag.oldest_seconds, lag.of_other_releases) == (0, 0, 0, 2)
         assert database.run(sendings.claim(60)) is None
         assert database.run(sendings.dead()) == []
         assert database.run(endpoints.of_reader(1)) == []
