@@ -117,7 +117,11 @@ def job_params(job: Job) -> dict[str, object]:
 
 class TrackingRun:
     """A job's record in MLflow. No method begins a call to MLflow later than it says, and none raises when it is
-    unavailable."""
+    unavailable.
+
+    The last call may end later, by what PATIENCE allows: MLflow's client has a time-out for the process only, which the
+    sender's calls share.
+    """
 
     def __init__(self, settings: Settings, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> None:
         self._client = tracking_client(settings)
