@@ -6,7 +6,7 @@ import pytest
 
 from deployments.local.environment import DATA_FOLDER_MARK, PART_MARK
 from storage.errors import InvalidSettings
-from storage.setting_names import MARKS, RENAMED, unknown_names
+from storage.setting_names import MARKS, RENAMED, SERVICE_LINK, unknown_names
 from storage.settings import load_settings, variables
 
 
@@ -27,6 +27,17 @@ def test_an_unknown_name_is_refused_and_the_right_one_named(
         load_settings()
     assert advice in str(refused.value)
     assert "secret-value" not in str(refused.value)
+
+
+@pytest.mark.parametrize("service", ["DARKROOM", "DARKROOM_API", "DARKROOM_POSTGRES_RW"])
+def test_service_links_of_kubernetes_are_distinguished_from_misspelt_settings(service: str) -> None:
+    port = "PORT_8000_TCP"
+    ends = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", port, f"{port}_PROTO", f"{port}_PORT")
+    links = {f"{service}_{end}": SERVICE_LINK for end in (*ends, f"{port}_ADDR")}
+    found = unknown_names([*links, "DARKROOM_API__PROT"], variables())
+    assert found.pop("DARKROOM_API__PROT") == "is no setting (did you mean DARKROOM_API__PORT?)"
+    assert found == links
+    assert "did you mean DARKROOM_API__PORT?" in unknown_names(["DARKROOM_API_PORT"], variables())["DARKROOM_API_PORT"]
 
 
 def test_every_setting_a_whole_group_and_the_marks_of_a_platform_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
