@@ -10,12 +10,11 @@ from litestar.params import JSONBody
 
 from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Requires
-from platform_api.http.headers import request_id
-from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
+from platform_api.http.idempotency import IdempotencyKey
 from platform_api.http.json_bodies import strictly
 from platform_api.http.problems import can_return
 from platform_api.jobs.job_views import NOUNS, SubmittedJob
-from platform_api.jobs.jobs import JobRoutes, accept
+from platform_api.jobs.jobs import JobRoutes, submit_job
 from storage.postgres.jobs import submissions
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.generation import GenerationRequest
@@ -46,14 +45,5 @@ class Generations(JobRoutes):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
         """Commits the job and returns at once. Image i is drawn with seed + i."""
-        key = checked_key(idempotency_key)
-        script = partial(
-            submissions.submit_generation,
-            data,
-            caller.account_id,
-            stores.settings,
-            seed=fresh_seed(),
-            idempotency_key=key,
-            request_id=request_id(request.scope),
-        )
-        return await accept(stores, script, caller.account_id, key)
+        submission = partial(submissions.submit_generation, data)
+        return await submit_job(request, stores, caller, submission, idempotency_key)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Protocol
 from uuid import UUID
 
 from litestar import Controller, Request, Response, delete, get, post
@@ -16,7 +17,7 @@ from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Caller, Requires
 from platform_api.http import downloads
 from platform_api.http.headers import EVENT_STREAM, request_id
-from platform_api.http.idempotency import IdempotencyKey, checked_key
+from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
@@ -41,16 +42,50 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import job_files, jobs, submissions
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState
+from storage.settings import Settings
 from storage.stores import AsyncStores
 
 
-async def accept(
+class Submission(Protocol):
+    """What submits the job of a request: `storage.postgres.jobs.submissions` has one for each kind."""
+
+    def __call__(
+        self,
+        account_id: UUID,
+        settings: Settings,
+        *,
+        seed: int,
+        idempotency_key: str | None,
+        request_id: str | None,
+    ) -> Script[tuple[Job, bool]]:
+        """Commit the job; returns it and whether it is new."""
+        ...
+
+
+async def submit_job(
+    request: Request[Any, Any, Any],
+    stores: AsyncStores,
+    caller: Caller,
+    submission: Submission,
+    idempotency_key: str | None,
+) -> Response[SubmittedJob]:
+    """Commit the job that a request asks for and say where to follow it. Raises InvalidRequest, FreeSpaceLow."""
+    key = checked_key(idempotency_key)
+    script = partial(
+        submission,
+        caller.account_id,
+        stores.settings,
+        seed=fresh_seed(),
+        idempotency_key=key,
+        request_id=request_id(request.scope),
+    )
+    return await _accept(stores, script, caller.account_id, key)
+
+
+async def _accept(
     stores: AsyncStores, script: Callable[[], Script[tuple[Job, bool]]], account_id: UUID, key: str | None
 ) -> Response[SubmittedJob]:
-    """Commit the job that a script submits and say where to follow it.
-
-    Raises FreeSpaceLow, but not for a repeat, whose job there is already: its caller gets it.
-    """
+    # Raises FreeSpaceLow, but not for a repeat, whose job there is already: its caller gets it.
     try:
         await stores.free_space.check()
     # Asked only now: the question costs a statement, and a disk is rarely full.
@@ -135,7 +170,7 @@ class JobRoutes(Controller):
                 )
             )
 
-        return await accept(stores, script, caller.account_id, key)
+        return await _accept(stores, script, caller.account_id, key)
 
     @get(
         "/{job_id:uuid}/events",
