@@ -1,9 +1,10 @@
 """Models ready to send, kept in this process and, for all processes, in Valkey.
 
-Each is named by the model, the revision of its row and the way in which it is shown, so a name never means two things:
-there is nothing to invalidate, and what is stored late is stored under a revision that nobody asks for any more. The
-revision to ask for comes from Postgres with every request (`catalog.revisions`), and so does whether the model may be
-shown at all. When Valkey is unavailable or empty, models are built from their rows: slower, and the same.
+Each is named by the model, the revision of its row, the epoch of the database (a restore begins another one) and the
+way in which it is shown, so a name never means two things: there is nothing to invalidate, and what is stored late is
+stored under a revision that nobody asks for any more. Revision and epoch to ask for come from Postgres with every
+request (`catalog.revisions`), and so does whether the model may be shown at all. When Valkey is unavailable or empty,
+models are built from their rows: slower, and the same.
 """
 
 from __future__ import annotations

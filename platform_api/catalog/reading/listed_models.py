@@ -35,9 +35,9 @@ class Shown:
     where: Addresses
     primary_only: bool = False
 
-    def name(self, model_id: int, revision: int) -> str:
+    def name(self, epoch: str, model_id: int, revision: int) -> str:
         """What a model is kept under when it is shown like this."""
-        return f"model:{SHAPE}:{model_id}:{revision}:{self.levels}:{int(self.primary_only)}:{self.where.base}"
+        return f"model:{SHAPE}:{epoch}:{model_id}:{revision}:{self.levels}:{int(self.primary_only)}:{self.where.base}"
 
 
 async def shown_models(stores: AsyncStores, ids: Sequence[int], how: Shown) -> list[ModelView]:
@@ -48,12 +48,14 @@ async def shown_models(stores: AsyncStores, ids: Sequence[int], how: Shown) -> l
     # Asked each time, and the revision is part of the name: so what lies in Valkey is never the wrong revision, whoever
     # put it there and whenever.
     present = await stores.database.run(catalog.revisions(ids))
-    names = {model.id: how.name(model.id, model.revision) for model in present if model.nsfw_level & how.levels}
+    # Two restores of one backup give the same revisions; only the epoch tells them apart.
+    epoch = present[0].epoch if present else ""
+    names = {model.id: how.name(epoch, model.id, model.revision) for model in present if model.nsfw_level & how.levels}
     known = await stores.models.get(list(names.values()))
     lacking = [model_id for model_id, name in names.items() if name not in known]
     built = await stores.database.run(_build(lacking, how)) if lacking else {}
     if built:
-        await stores.models.keep({how.name(*identity): content for identity, content in built.items()})
+        await stores.models.keep({how.name(epoch, *identity): content for identity, content in built.items()})
     # By id alone: a model that changed since its revision was read is shown as it is now, and kept under that revision.
     fresh = {model_id: content for (model_id, _), content in built.items()}
     found = [known.get(name) or fresh.get(model_id) for model_id, name in names.items()]

@@ -76,7 +76,7 @@ select model.* from unnest(%(ids)s::bigint[]) with ordinality as asked (id, plac
 
 -- revisions --
 -- Which models stand in lists, and as of which revision, in the order of their ids' list.
-select model.id, model.revision, model.nsfw_level
+select model.id, model.revision, (select epoch from catalogue_home) as epoch, model.nsfw_level
   from unnest(%(ids)s::bigint[]) with ordinality as asked (id, place) join models model using (id)
  where model.listed
  order by asked.place;

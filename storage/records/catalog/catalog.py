@@ -230,10 +230,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelRevision(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a model's row says whether a page may show it, and as what."""
+    """What of a model's row says whether a page may show it, and as what. `epoch` changes when a backup is restored."""
 
     id: int
     revision: int
+    epoch: str
     nsfw_level: int
 
 

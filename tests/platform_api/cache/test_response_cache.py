@@ -122,6 +122,20 @@ def test_what_a_key_shows_is_never_kept_for_anybody(counted: Door) -> None:
     assert hits_of(counted, path, counted.key) == 0
 
 
+def test_what_another_restore_of_the_same_backup_kept_is_not_shown(counted: Door) -> None:
+    model, _ = put(counted, "Restored Lantern", b"restored")
+    names = {model["name"] for model in counted.client("").get("/api/v1/models").json()["items"]}
+    assert "Restored Lantern" in names
+    with psycopg.connect(counted.settings.postgres.url.get_secret_value()) as connection:
+        # The same revision with other content, as in a database that was restored a second time.
+        connection.execute("set local session_replication_role = replica")
+        connection.execute("update models set name = 'Another Lantern' where id = %s", [model.id])
+        connection.execute("update catalogue_home set epoch = gen_random_uuid()::text")
+    # With another limit, for which no response is cached.
+    names = {model["name"] for model in counted.client("").get("/api/v1/models?limit=99").json()["items"]}
+    assert "Another Lantern" in names
+
+
 def test_a_hash_that_nobody_has_is_kept_as_absent_until_somebody_has_it(counted: Door) -> None:
     path = f"/api/v1/model-versions/by-hash/{'AB' * 32}"
     assert hits_of(counted, path) == 0
