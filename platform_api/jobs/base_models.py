@@ -34,6 +34,8 @@ class SamplerView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     guidance_scale: float
 
 
+# Written out, and compared with TrainingDefaults by a test: msgspec does not rename what a subclass inherits, and what
+# its defstruct makes is a variable, which the type checker lets no annotation name.
 class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a training request takes for each field that it leaves out."""
 
