@@ -34,8 +34,6 @@ SEND_POINTS = 500
 EXPERIMENT = "dreambooth"
 JOB_TAG = "darkroom.job_id"
 REQUEST_TAG = "darkroom.request_id"
-VERSION_TAG = "darkroom.model_version_id"
-ALIAS = "current"
 RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 PATIENCE = {
     # One at once, for a connection that the server has closed meanwhile. More would wait inside a call for longer than
@@ -298,39 +296,3 @@ class TrackingRun:
 def read_document(content: bytes) -> list[Point]:
     """The points of a job's metrics blob."""
     return [msgspec.json.decode(line, type=Point) for line in content.splitlines() if line]
-
-
-def register_version(
-    client: MlflowClient, *, name: str, version_id: int, run_id: str | None, source: str, tags: Mapping[str, str]
-) -> str:
-    """The registry's name for a model version, NAME/NUMBER: found by its name and our version id, made when it is new.
-
-    The alias `current` moves to it (MLflow keeps the word latest to itself). Raises MlflowException when MLflow is
-    unavailable.
-    """
-    found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version_id}'")
-    if found:
-        client.set_registered_model_alias(name, ALIAS, found[0].version)
-        return f"{found[0].name}/{found[0].version}"
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        # Asking first would still race with another process.
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = client.create_model_version(
-        name,
-        source=source,
-        run_id=run_id,
-        tags={VERSION_TAG: str(version_id), **dict(tags)},
-        await_creation_for=10,
-    )
-    client.set_registered_model_alias(name, ALIAS, version.version)
-    return f"{name}/{version.version}"
-
-
-def registry_name(model_name: str, model_id: int) -> str:
-    """What MLflow's registry calls a model: its name without the signs a registry refuses, and its id."""
-    plain = "".join(sign if sign.isalnum() or sign in "-_ ." else "-" for sign in model_name).strip()
-    # Names of models are not unique in the catalogue; the registry's have to be.
-    return f"{plain} #{model_id}"

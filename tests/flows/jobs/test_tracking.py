@@ -6,7 +6,6 @@ import time
 from uuid import UUID, uuid4
 
 import msgspec
-import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.jobs.tracking import (
@@ -15,26 +14,16 @@ from flows.jobs.tracking import (
     Point,
     TrackingRun,
     read_document,
-    register_version,
-    registry_name,
     tracking_client,
 )
 from flows.upkeep.tracking_repairs import reconcile_tracking
-from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files, jobs, publication
-from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
-from storage.records.jobs.jobs import Job, JobFileRole
+from storage.postgres.jobs import job_files, jobs
+from storage.records.jobs.jobs import JobFileRole
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
 from tests.storage.makers import a_job
 
 NOBODY = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def tracked(settings: Settings, mlflow_settings: MlflowSettings) -> Settings:
-    settings.mlflow = mlflow_settings
-    return settings
 
 
 def a_tracking_run(settings: Settings, job_id: UUID) -> TrackingRun:
@@ -99,38 +88,6 @@ def test_while_mlflow_is_unavailable_nothing_waits_long_and_nothing_is_lost(sett
     assert len(read_document(run.document())) == 599
 
 
-def publish(stores: Stores) -> tuple[Job, int]:
-    job = a_job(stores.database, name="a / very * odd name")
-    stores.database.run(jobs.claim(job.id, 1, None))
-    files = (NewFile(path="a.safetensors", role=FileRole.WEIGHTS, sha256="c" * 64, size=1),)
-    new = TrainedVersion(
-        model_name="a / very * odd name",
-        base_model="starter",
-        trained_words=("sks",),
-        recipe={},
-        evaluation=None,
-        files=files,
-    )
-    return job, stores.database.run(publication.publish(job.id, 1, new)).id
-
-
-def test_reconcile_registers_a_version_that_mlflow_missed_once(stores: Stores, tracked: Settings) -> None:
-    _, version_id = publish(stores)
-    stores.settings.mlflow = tracked.mlflow
-    _, finding = reconcile_tracking(stores)
-    assert "was not in MLflow's registry" in finding
-    assert reconcile_tracking(stores) == []
-    client = tracking_client(tracked)
-    registered = stores.database.run(catalog.version_by_id(version_id)).registered_as
-    assert registered is not None
-    name, number = registered.rsplit("/", 1)
-    assert client.get_model_version_by_alias(name, "current").version == number
-    again = register_version(
-        client, name=name, version_id=version_id, run_id=None, source="darkroom:/model-versions/1", tags={}
-    )
-    assert again == registered
-
-
 def test_reconcile_ends_and_fills_a_run_that_a_dead_process_left_open(stores: Stores, tracked: Settings) -> None:
     job = a_job(stores.database)
     stores.settings.mlflow = tracked.mlflow
@@ -170,8 +127,3 @@ def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_unavailable(
     assert (run.info.status, run.data.metrics, run.data.params["class_word"]) == ("FAILED", {"loss": 3.0}, "mug")
     assert stores.database.run(jobs.get(job.id)).tracking_run_id == run_id
     assert reconcile_tracking(stores) == []
-
-
-def test_a_registry_name_has_only_signs_that_it_takes() -> None:
-    assert registry_name("sks mug", 7) == "sks mug #7"
-    assert registry_name("a/b:c", 1) == "a-b-c #1"
