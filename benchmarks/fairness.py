@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.local.environment import flow_environment
+from deployments.local.niceness import step_back
 from deployments.local.parts import FLOW_NICENESS
-from deployments.local.supervisor import step_back
 from storage.settings import load_settings
 
 FULL = os.environ.get("SIZE") == "full"

@@ -22,6 +22,7 @@ import psycopg
 from deployments.local.errors import PartFailed
 from deployments.local.leftovers import stop_strays
 from deployments.local.logs import PartLog
+from deployments.local.niceness import step_back
 from deployments.local.parts import Part
 from deployments.local.state import (
     PartRecord,
@@ -47,7 +48,6 @@ MAX_PAUSE_SECONDS = 30.0
 FORGIVEN_AFTER_SECONDS = 60.0
 TRIES_OF_A_FIRST_START = 4
 FLOW_GRACE_SECONDS = 8.0
-AUTOGROUP_TRIES = 5
 
 
 @dataclass(slots=True)
@@ -285,23 +285,6 @@ def _supervised(part: Part, logs: Path) -> Supervised:
     if part.done_already:
         one.state, one.was_healthy = PartState.DONE, True
     return one
-
-
-def step_back(pid: int, niceness: int) -> None:
-    """Make a process that leads its session, and all it has started and will start, step back behind the others.
-
-    Done once it is healthy: on a busy machine it would hardly get to start otherwise. Linux shares the processor
-    between sessions first (sched_autogroup): there, niceness alone counts inside one only.
-    """
-    os.setpriority(os.PRIO_PGRP, pid, niceness)
-    autogroup = Path(f"/proc/{pid}/autogroup")
-    for _ in range(AUTOGROUP_TRIES if autogroup.exists() else 0):
-        try:
-            autogroup.write_text(str(niceness))
-        except BlockingIOError:  # an account other than root may set one every tenth of a second
-            time.sleep(TICK_SECONDS)
-        else:
-            return
 
 
 def _family(pid: int) -> set[int]:
