@@ -54,7 +54,8 @@ from platform_api.notifications.channels import NotificationChannels
 from platform_api.notifications.notification_links import NotificationLinks
 from platform_api.notifications.notifications import Notifications
 from platform_api.search.search import SearchResource
-from platform_api.social.social import Comments, Follows, Reactions
+from platform_api.social.comments import Comments
+from platform_api.social.social import Follows, Reactions
 from platform_api.streams.job_events import Announcements
 from platform_api.streams.stream_keys import StreamKeys
 from platform_api.upkeep.health import Health

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,8 +11,6 @@ import msgspec
 from litestar import Controller, HttpMethod, Request, Response, delete, patch, post, route
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Parameter, RequestBody, Schema
 from litestar.params import FromPath
 from msgspec import Meta
 
@@ -22,6 +19,7 @@ from platform_api.access.guards import Caller, Open, Requires
 from platform_api.catalog.uploads import tus, tus_upload
 from platform_api.catalog.uploads.incoming_files import read_wanted
 from platform_api.catalog.uploads.model_files import UploadedFile, uploaded_file
+from platform_api.catalog.uploads.tus_documentation import empty_response, tus_operation
 from platform_api.catalog.uploads.tus_upload import UploadsInProgress
 from platform_api.http.links import API
 from platform_api.http.problems import BodyTooLarge, can_return
@@ -51,52 +49,6 @@ class UploadView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     file: UploadedFile | None
 
 
-_HEADERS: Mapping[str, tuple[Schema, str]] = {
-    "Tus-Resumable": (Schema(type=OpenAPIType.STRING, enum=[tus.VERSION]), "The version of tus that is spoken."),
-    "Upload-Length": (Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,18}$"), "Bytes of the whole file."),
-    "Upload-Offset": (Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,18}$"), "Where these bytes begin."),
-    "Upload-Metadata": (
-        Schema(type=OpenAPIType.STRING, max_length=tus.MAX_METADATA),
-        "Pairs of a key and a Base64 value: versionId and filename; fileType (Model by default) and sha256 if wanted.",
-    ),
-    "X-HTTP-Method-Override": (
-        Schema(type=OpenAPIType.STRING, enum=["PATCH", "DELETE"]),
-        "The method that this POST stands for.",
-    ),
-    "Upload-Checksum": (
-        Schema(type=OpenAPIType.STRING, max_length=200),
-        f"An algorithm ({', '.join(tus.ALGORITHMS)}) and the Base64 of its value for these bytes.",
-    ),
-}  # fmt: skip
-
-
-def _speaking(*needed: str, optional: tuple[str, ...] = (), body: bool = False) -> type[Operation]:
-    """The documentation of an operation with these headers, and with a body of raw bytes."""
-
-    @dataclass  # Litestar's base calls __post_init__ only for dataclasses
-    class Speaking(Operation):
-        """An operation of tus."""
-
-        def __post_init__(self) -> None:
-            """Describe the headers and the body."""
-            parameters = [
-                Parameter(name=name, param_in="header", required=name in needed, schema=schema, description=text)
-                for name, (schema, text) in _HEADERS.items()
-                if name in (*needed, *optional)
-            ]
-            self.parameters = [*(self.parameters or []), *parameters]
-            if body:
-                binary = Schema(type=OpenAPIType.STRING, format="binary")  # pyright: ignore[reportArgumentType]
-                content = {tus.MEDIA_TYPE: OpenAPIMediaType(schema=binary)}
-                self.request_body = RequestBody(content=content, required="Upload-Offset" in needed)
-
-    return Speaking
-
-
-def _nothing(description: str) -> ResponseSpec:
-    return ResponseSpec(None, description=description)
-
-
 _SENDING = can_return(401, 403, 404, 408, 409, 410, 412, 413, 415, 422, 423, 429, 460)
 """The refusals of bytes of an upload, whichever method brings them."""
 
@@ -124,12 +76,12 @@ class Uploads(Controller):
     @post(
         "/",
         guards=[_WRITES],
-        operation_class=_speaking(
+        operation_class=tus_operation(
             "Tus-Resumable", "Upload-Length", "Upload-Metadata", optional=("Upload-Checksum",), body=True
         ),
         request_max_body_size=None,
         responses={
-            201: _nothing("Location is the upload"),
+            201: empty_response("Location is the upload"),
             **_SENDING,
         },
         summary="Begin an upload",
@@ -163,7 +115,7 @@ class Uploads(Controller):
         "/{upload_id:uuid}",
         http_method=[HttpMethod.GET, HttpMethod.HEAD],
         guards=[_WRITES],
-        operation_class=_speaking(optional=("Tus-Resumable",)),
+        operation_class=tus_operation(optional=("Tus-Resumable",)),
         status_code=200,
         responses=can_return(401, 403, 404, 410, 412),
         summary="How far an upload is",
@@ -186,11 +138,11 @@ class Uploads(Controller):
     @patch(
         "/{upload_id:uuid}",
         guards=[_WRITES],
-        operation_class=_speaking("Tus-Resumable", "Upload-Offset", optional=("Upload-Checksum",), body=True),
+        operation_class=tus_operation("Tus-Resumable", "Upload-Offset", optional=("Upload-Checksum",), body=True),
         request_max_body_size=None,
         status_code=204,
         responses={
-            204: _nothing("Upload-Offset is where to go on"),
+            204: empty_response("Upload-Offset is where to go on"),
             **_SENDING,
         },
         summary="Send bytes of an upload",
@@ -210,7 +162,7 @@ class Uploads(Controller):
     @delete(
         "/{upload_id:uuid}",
         guards=[_WRITES],
-        operation_class=_speaking("Tus-Resumable"),
+        operation_class=tus_operation("Tus-Resumable"),
         responses=can_return(401, 403, 404, 410, 412, 423),
         summary="Give an upload up",
     )
@@ -228,13 +180,13 @@ class Uploads(Controller):
     @post(
         "/{upload_id:uuid}",
         guards=[_WRITES],
-        operation_class=_speaking(
+        operation_class=tus_operation(
             *("Tus-Resumable", "X-HTTP-Method-Override"), optional=("Upload-Offset", "Upload-Checksum"), body=True
         ),
         request_max_body_size=None,
         status_code=204,
         responses={
-            204: _nothing("As the method that it stands for responds"),
+            204: empty_response("As the method that it stands for responds"),
             **_SENDING,
         },
         summary="PATCH or DELETE by POST",

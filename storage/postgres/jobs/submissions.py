@@ -16,7 +16,8 @@ from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.choices import GenerationBackend
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
-from storage.records.jobs.training import SamplerSettings, TrainingJobRequest, TrainingRequest, resolve
+from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, resolve
 from storage.records.policy.checks import check_version
 from storage.records.policy.viewers import Viewer
 from storage.settings import Settings

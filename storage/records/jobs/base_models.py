@@ -7,7 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from storage.records.jobs.training import BaseModelFacts, SamplerSettings, TrainingDefaults
+from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.training import BaseModelFacts, TrainingDefaults
 
 
 class Identifiers(msgspec.Struct, frozen=True, kw_only=True):

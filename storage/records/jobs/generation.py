@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from storage.records.jobs.choices import GenerationBackend
-from storage.records.jobs.training import SamplerSettings, Seed, fingerprint
+from storage.records.jobs.sampling import SamplerSettings, fingerprint
+from storage.records.jobs.training import Seed
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
+from storage.records.jobs.sampling import SamplerSettings
 from storage.records.jobs.training import (
     BaseModelFacts,
-    SamplerSettings,
     TrainingDefaults,
     TrainingJobRequest,
     TrainingRequest,
