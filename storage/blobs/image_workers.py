@@ -7,6 +7,7 @@ does not import Pillow: what it does not load, no image can break, and its start
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -59,6 +60,12 @@ class ImageWorkers:
                 child = self._new_child()
             return child.ask(source, target, self._max_pixels)
         finally:
+            self._put_back(child)
+
+    def _put_back(self, child: _Child | None) -> None:
+        with self._lock:
+            if self._closed and child is not None:
+                child.stop()
             self._idle.put(child if child is not None and child.alive else None)
 
     def _new_child(self) -> _Child:
@@ -85,6 +92,15 @@ class ImageWorkers:
             self._closed = True
             for child in self._children:
                 child.kill()
+            # Pipes of idle children alone: those of one at work are closed by the thread that waits for it.
+            idle: list[_Child | None] = []
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    idle.append(self._idle.get_nowait())
+            for child in idle:
+                if child is not None:
+                    child.stop()
+                self._idle.put(None)
 
 
 class _Child:

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 
 from storage.blobs.image_workers import ImageWorkers
 from storage.blobs.images import canonicalise
-from storage.errors import ImageRefused
+from storage.errors import ImageRefused, StoreUnavailable
 
 MAX_PIXELS = 24_000_000
 
@@ -207,6 +207,17 @@ def test_a_child_that_is_killed_costs_one_image_and_is_replaced(workers: ImageWo
         workers.canonicalise(tmp_path / "good", tmp_path / "2.png")
     workers.canonicalise(tmp_path / "good", tmp_path / "3.png")
     assert workers.started == 2
+
+
+def test_a_closed_pool_leaves_nothing_open_and_takes_no_image(tmp_path: Path):
+    (tmp_path / "good").write_bytes(encoded(noise((40, 30)), "JPEG"))
+    before = len(os.listdir("/proc/self/fd"))
+    pool = ImageWorkers(MAX_PIXELS, count=2)
+    pool.canonicalise(tmp_path / "good", tmp_path / "1.png")
+    pool.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(StoreUnavailable, match="The server stops"):
+        pool.canonicalise(tmp_path / "good", tmp_path / "2.png")
 
 
 def test_an_image_that_needs_more_memory_than_a_child_has_is_refused(tmp_path: Path):
