@@ -29,13 +29,15 @@ NOTED_SECONDS = 10.0
 @dataclass(frozen=True)
 class Duty:
     """What is done again and again. `iterate` returns whether there is more to do at once; `waking` ends a wait early;
-    `abandon` is called when the relay ends in the middle of an iteration, from another thread."""
+    `abandon` is called when the relay ends in the middle of an iteration, from another thread; `close` after the last
+    one, from its own."""
 
     name: str
     every_seconds: float
     iterate: Callable[[], bool]
     waking: threading.Event = field(default_factory=threading.Event)
     abandon: Callable[[], None] = lambda: None
+    close: Callable[[], None] = lambda: None
 
 
 class DutyThread(threading.Thread):
@@ -63,6 +65,7 @@ class DutyThread(threading.Thread):
             else:
                 self._succeed()
                 self._duty.waking.wait(BREATH_SECONDS if more else self._duty.every_seconds)
+        self._duty.close()
 
     def _succeed(self) -> None:
         now = time.monotonic()

@@ -17,7 +17,8 @@ LISTEN_SECONDS = 1.0
 
 def duty(database: Database, acting: Sequence[Duty]) -> Duty:
     """`acting` are woken."""
-    return Duty("listening", 0.0, OutboxListener(database, [one.waking for one in acting]).iterate)
+    listener = OutboxListener(database, [one.waking for one in acting])
+    return Duty("listening", 0.0, listener.iterate, close=listener.close)
 
 
 class OutboxListener:
@@ -42,10 +43,15 @@ class OutboxListener:
             for _ in self._connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
                 self._wake()
         except psycopg.Error:
-            self._connection.close()
-            self._connection = None
+            self.close()
             raise
         return False
+
+    def close(self) -> None:
+        """Listen no more, until the next iteration."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _wake(self) -> None:
         for waking in self._wakings:

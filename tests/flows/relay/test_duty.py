@@ -171,6 +171,15 @@ def test_a_turn_that_ends_soon_after_the_stop_is_waited_for(stores: Stores, pref
     assert ended.is_set()
 
 
+def test_a_relay_that_has_stopped_listens_no_more(stores: Stores) -> None:
+    listening = "select 1 from pg_stat_activity where query = 'listen outbox' and datname = current_database()"
+    listens = Query(listening, {}, bool)
+    with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
+        with working(Relay(stores, lambda: Orchestrator(nobody))):
+            assert wait_until(lambda: stores.database.run(listens))
+        assert wait_until(lambda: not stores.database.run(listens))
+
+
 def test_an_event_in_the_middle_of_which_a_relay_stops_is_due_again_and_has_not_failed(stores: Stores) -> None:
     a_job(stores.database)
     claimed = "select failures, next_attempt_at <= now() as due from outbox where done_at is null"
