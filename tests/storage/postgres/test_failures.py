@@ -141,7 +141,7 @@ def test_so_is_one_of_the_api(database: Database, database_url: str) -> None:
     assert touched(database) == [2, 2]
 
 
-def test_a_conflict_that_stays_is_named_after_some_runs(database: Database) -> None:
+def test_a_conflict_that_stays_is_named_after_some_runs(database: Database, database_url: str) -> None:
     database.run(statement(MAKE))
     runs: list[None] = []
 
@@ -149,7 +149,7 @@ def test_a_conflict_that_stays_is_named_after_some_runs(database: Database) -> N
         runs.append(None)
         yield from statement("set transaction isolation level repeatable read")
         yield from statement("select touched from pairs")
-        with psycopg.connect(database.connect().info.dsn, autocommit=True) as other:
+        with psycopg.connect(database_url, autocommit=True) as other:
             other.execute("update pairs set touched = touched + 1 where id = 1")
         yield from statement(TOUCH, id=1)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
-
 from tests.deployments.line import Line
+from tests.files import image_size
 
 
 def test_images_of_a_published_version_are_saved(line: Line) -> None:
@@ -19,7 +18,7 @@ def test_images_of_a_published_version_are_saved(line: Line) -> None:
     assert result.exit_code == 0, result.output
     saved = [Path(text) for text in result.output.splitlines() if text.endswith(".png")]
     assert len(saved) == 3
-    assert all(path.is_absolute() and Image.open(path).size == (64, 48) for path in saved)
+    assert all(path.is_absolute() and image_size(path) == (64, 48) for path in saved)
     assert line.jobs()[0].request["seed"] == 5
 
 

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from deployments.client.responses import Base, TrainingDefaultsResponse
 from deployments.commands.jobs.train import cost_in_time, in_words
 from tests.deployments.line import Line
+from tests.files import image_size
 
 
 def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
@@ -31,7 +31,7 @@ def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
     assert "likeness of the subject  0.42  0.81        0.90    cosine" in result.output
     grid = Path(lines[-1].removeprefix("picture grid:  "))
     assert grid.is_absolute()
-    assert Image.open(grid).size == (64, 48)
+    assert image_size(grid) == (64, 48)
     recipe = line.jobs()[0].request["recipe"]
     assert isinstance(recipe, dict)
     assert (recipe["steps"], recipe["seed"]) == (8, 7)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from deployments.commands.platform.demo import PHOTOS, draw_photos, in_english
 from flows.starter.world import held_out_subjects
 from tests.deployments.platform import Platform
+from tests.files import image_size
 
 
 def test_the_photos_of_two_seeds_differ_and_each_is_a_file_of_its_own(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_photos_of_two_seeds_differ_and_each_is_a_file_of_its_own(tmp_path: 
 
     assert len({path.name for path in first}) == PHOTOS
     assert {path.read_bytes() for path in first}.isdisjoint(path.read_bytes() for path in second)
-    assert all(Image.open(path).size == (64, 64) for path in first)
+    assert all(image_size(path) == (64, 64) for path in first)
 
 
 def test_a_subject_is_told_in_words() -> None:
@@ -50,7 +50,7 @@ def test_the_demo_ends_with_a_grid_and_leaves_the_platform_running(empty_platfor
         lines = run.stdout.splitlines()
         grid = Path(lines[-1])
         assert grid.is_absolute()
-        assert Image.open(grid).width > 1_000
+        assert image_size(grid)[0] > 1_000
         assert empty_platform.settings.prefect.ui_url in run.stdout
         assert empty_platform.settings.mlflow.url in run.stdout
         assert f"{empty_platform.api_url}/docs" in run.stdout
