@@ -154,7 +154,8 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, _, rest = super().resolve_command(ctx, args)
         if ctx.resilient_parsing and name and missing_extras(name):
-            return name, None, rest  # the shell's completion: it shows no errors
+            # The shell's completion shows no errors, and None would have it offer this group's commands once more.
+            return name, TyperCommand(name), rest
         return name, load(name) if name else None, rest
 
     def invoke(self, ctx: Any) -> Any:

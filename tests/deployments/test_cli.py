@@ -101,16 +101,27 @@ def test_a_mistyped_command_is_a_usage_error_with_the_nearest_name() -> None:
     assert "Did you mean 'train'" in result.output
 
 
+def completed(words: str, number: int, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What bash is answered for word `number` of a line."""
+    return subprocess.run(
+        [sys.executable, "-c", "from deployments.cli import app; app(prog_name='darkroom')"],
+        env={"_DARKROOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_the_shell_completes_commands_and_those_of_a_group() -> None:
-    for words, number, expected in [("darkroom ", 1, "train"), ("darkroom jobs ", 2, "cancel")]:
-        completed = subprocess.run(
-            [sys.executable, "-c", "from deployments.cli import app; app(prog_name='darkroom')"],
-            env={"_DARKROOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert expected in completed.stdout.split()
+    assert "train" in completed("darkroom ", 1).stdout.split()
+    assert "cancel" in completed("darkroom jobs ", 2).stdout.split()
+
+
+def test_the_shell_completes_no_group_whose_extra_is_missing_and_shows_no_error(tmp_path: Path) -> None:
+    without = environment_of(tmp_path / "hidden")
+    assert "backup" in completed("darkroom ", 1, **without).stdout.split()
+    answer = completed("darkroom backup ", 2, **without)
+    assert (answer.stdout.strip(), answer.stderr) == ("", "")
 
 
 LOADS_EACH = """
