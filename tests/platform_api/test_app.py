@@ -63,7 +63,7 @@ def test_the_door_loads_no_model_library_and_nothing_that_reads_images():
 def test_every_operation_documents_its_errors_with_examples(shared_door: Door):
     document = shared_door.client("").get("/schema/openapi.json").json()
     for path, item in document["paths"].items():
-        for method in {"get", "post", "delete"} & set(item):
+        for method in {"get", "head", "put", "post", "patch", "delete"} & set(item):
             for status, response in item[method]["responses"].items():
                 if int(status) >= 400 and (path, status) not in ((("/health"), "503"), ("/health/ready", "503")):
                     (media,) = response["content"].values()
