@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -64,6 +66,14 @@ def test_who_reads_a_clock_is_found(tmp_path: Path, text: str, reads: bool) -> N
     assert reads_a_clock(file) is reads
 
 
-def test_a_warning_about_a_line_of_ours_is_an_error() -> None:
-    with pytest.raises(DeprecationWarning):
-        warnings.warn("Use another.", DeprecationWarning, stacklevel=1)
+def test_a_warning_is_an_error() -> None:
+    for category in (DeprecationWarning, UserWarning, ResourceWarning, FutureWarning):
+        with pytest.raises(category):
+            warnings.warn_explicit("Use another.", category, "library.py", 1, module="library")
+
+
+def test_each_warning_that_is_none_is_named_by_its_message() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    first, *exceptions = settings["filterwarnings"]
+    assert first == "error"
+    assert [one for one in exceptions if not re.fullmatch(r"ignore:[^:]{20,}:[A-Za-z.]+(:.+)?", one)] == []
