@@ -172,8 +172,17 @@ def test_a_file_of_before_stays_until_there_is_a_whole_one(registry: str, tmp_pa
 
 
 @needs_registry
-def test_an_image_that_was_not_pushed_is_named_and_nothing_is_printed(registry: str) -> None:
+def test_an_image_that_was_not_pushed_is_named_and_nothing_is_printed(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     push(registry, "darkroom-api", "0.1.0")
+    services = {name: {"image": f"darkroom-{name}:0.1.0", "build": "."} for name in ("api", "worker")}
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump({"services": services}))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=r"No digest of .*/darkroom-worker"):
+        patch.setattr("deployments.release_images.COMPOSE", tmp_path / "compose.yaml")
+        main(registry)
+    assert capsys.readouterr().out == ""
+
     command = [sys.executable, "-m", "deployments.release_images", "--registry", registry]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
