@@ -20,8 +20,6 @@ MODELS_AND_PIPELINES = (
     *("mlflow", "prefect", "dask", "distributed"),
 )
 """Distributions that the worker alone has."""
-OF_COVERAGE = frozenset({"coverage", "pytest_cov"})
-"""They run in every process that a test starts while coverage is measured."""
 HIDING = """
 import sys
 from importlib.machinery import PathFinder
@@ -81,7 +79,7 @@ def modules_of() -> dict[str, frozenset[str]]:
 def hidden_without(*extras: str) -> Iterator[str]:
     """The top-level modules that an environment with these extras does not have."""
     kept = {*installed_by(*extras), "darkroom", "pip"}
-    return (name for name, names in modules_of().items() if not names & kept and name not in OF_COVERAGE)
+    return (name for name, names in modules_of().items() if not names & kept)
 
 
 def environment_of(folder: Path, *extras: str) -> dict[str, str]:
