@@ -41,18 +41,17 @@ def uploader(sender: Sender, tmp_path: Path) -> Iterator[Callable[..., Uploader]
     """Makes the client's uploader of one file, which it finds again by its own store of addresses."""
     path = tmp_path / "lantern.safetensors"
     path.write_bytes(CONTENT)
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as stores:
 
         def make(url: str = sender.door.url, **options: Any) -> Uploader:
             speaking = tus.TusClient(f"{url}/api/v1/uploads", headers={"Authorization": f"Bearer {sender.door.key}"})
             metadata = {"versionId": str(sender.version_id), "filename": path.name, "sha256": SHA256}
             return speaking.uploader(
-                # A stream, because the client closes none of the files that it opens by itself.
-                file_stream=opened.enter_context(path.open("rb")),
+                str(path),
                 metadata=metadata,
                 chunk_size=100_000,
                 store_url=True,
-                url_storage=opened.enter_context(contextlib.closing(FileStorage(str(tmp_path / "addresses.json")))),
+                url_storage=stores.enter_context(contextlib.closing(FileStorage(str(tmp_path / "addresses.json")))),
                 fingerprinter=Fingerprint(),
                 retries=0,
                 **options,
@@ -82,8 +81,8 @@ def test_a_client_learns_why_a_file_is_refused(sender: Sender, door: Door, tmp_p
     speaking = tus.TusClient(f"{door.url}/api/v1/uploads", headers={"Authorization": f"Bearer {door.key}"})
     metadata = {"versionId": str(sender.version_id), "filename": path.name}
     before = sender.everything()
-    with path.open("rb") as stream, pytest.raises(TusCommunicationError) as refused:
-        speaking.uploader(file_stream=stream, metadata=metadata).upload()
+    with pytest.raises(TusCommunicationError) as refused:
+        speaking.uploader(str(path), metadata=metadata).upload()
     assert (refused.value.status_code, b"can run code" in (refused.value.response_content or b"")) == (422, True)
     assert sender.everything() == before
 
