@@ -154,7 +154,10 @@ def test_a_jobs_samples_have_addresses_with_and_without_a_key(shared_door: Door,
     shown = shared_door.client("").get(signed)
     assert shown.content == CONTENT
     assert shown.headers["content-disposition"] == "inline"
-    for forged in (signed[:-1] + ("0" if signed[-1] != "0" else "1"), signed.replace("expires=", "expires=9")):
+    # Its first sign: of the last one some bits say nothing, so that another may stand for the same bytes.
+    address, signature = signed.split("signature=")
+    other = f"{address}signature={'0' if signature[0] != '0' else '1'}{signature[1:]}"
+    for forged in (other, signed.replace("expires=", "expires=9")):
         response = shared_door.client("").get(forged)
         assert (response.status_code, response.json()["code"]) == (403, "link_refused")
 
