@@ -17,8 +17,8 @@ SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 NEW_MIGRATIONS := $(filter-out storage/postgres/migrations/000% storage/postgres/migrations/001%,$(wildcard storage/postgres/migrations/*.sql))
 
 .DEFAULT_GOAL := help
-# check-types, check-test-types: parts of check
-.PHONY: help install demo up down status check check-types check-test-types format test soak bench docs test-quick soak-clock coverage clean
+# types-of-source and types-of-tests are parts of check.
+.PHONY: help install demo up down status check types-of-source types-of-tests format test soak bench docs test-quick soak-clock coverage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,14 +41,14 @@ check: $(INSTALLED_DEV) ## Lint, format, types, layers and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# The two type checks take a minute each and a core each.
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-test-types
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync types-of-source types-of-tests
 	$(BIN)/lint-imports
 	$(BIN)/squawk $(NEW_MIGRATIONS)
 
-check-types: $(INSTALLED_DEV)
+types-of-source: $(INSTALLED_DEV)
 	$(BIN)/basedpyright
 
-check-test-types: $(INSTALLED_DEV)
+types-of-tests: $(INSTALLED_DEV)
 	$(BIN)/basedpyright --project pyright-tests.json
 
 format: $(INSTALLED_DEV) ## Sort imports and format

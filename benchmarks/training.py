@@ -26,7 +26,7 @@ from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
 from flows.training.data import TrainingImages, encode_images, generator_for, pixels_of_all
 from flows.training.fit import fit
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingRecipe
 
 BATCH = 4

@@ -7,7 +7,7 @@ page of another origin can neither read responses (CORS) nor change anything (CS
 of the server's own names, as a rebound DNS name sends it, gets 400.
 
 Upstream: `create_app` stands in Prefect's API reference, but no page shows how to serve it behind a middleware of one's
-own. No issue found that asks for that, or for a setting of the hosts that the server answers to (searched 2026-11-29);
+own. No issue found that asks for that, or for a setting of the hosts that the server accepts (searched 2026-11-29);
 either would do.
 """
 

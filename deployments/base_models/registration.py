@@ -38,7 +38,10 @@ def register_folder(stores: Stores, checked: BaseFolder, name: str, replace: boo
     if known is not None and known.folder_hash != folder_hash(hashes) and not replace:
         raise InUse(f"Base model '{name}' is another folder already. Choose another --name, or add --replace.")
     files = _store(stores, checked, hashes)
-    return stores.database.run(base_models.register(name, folder_hash(hashes), checked.card, files, replace=replace))
+    # Made again for each try: two that replace a folder at once may be a deadlock, of which one is run again.
+    return stores.database.run(
+        lambda: base_models.register(name, folder_hash(hashes), checked.card, files, replace=replace)
+    )
 
 
 def folder_hash(hashes: Mapping[str, str]) -> str:

@@ -144,7 +144,7 @@ class Supervisor:
                     pass
 
     def _look_again(self, one: Supervised) -> None:
-        """Start a part that has ended once more when it is wanted; less and less often when that does not help."""
+        """Restart a part that has ended when it is wanted; less and less often when that does not help."""
         wanted = one.part.wanted_again(one.since)
         one.looks = one.looks + 1 if wanted else 1
         one.next_look = time.monotonic() + pause_after(one.looks, FIRST_LOOK_SECONDS, MAX_LOOK_SECONDS)

@@ -21,7 +21,7 @@ from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import draw_images
 from flows.runs.dask_cluster import dask_client
-from storage.records.jobs.sampling import SamplingRecipe
+from storage.records.jobs.sampled_sets import SamplingRecipe
 
 # A cluster has to start, and each of its processes imports torch and loads the model: it must save more than that.
 FAN_OUT_SECONDS = 60.0

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 
 
 def draw_images(

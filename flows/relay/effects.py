@@ -74,7 +74,7 @@ NEED_PREFECT = tuple(str(one.__struct_config__.tag) for one in (JobSubmitted, Jo
 CHANGES_AT_ONCE = 500
 """Changes of the catalogue that have their effect together: those of an import come by the thousand."""
 ITERATION_SECONDS = 1.0
-"""Events that never end are an iteration no longer than this, so that the duty's success is noted now and then."""
+"""An iteration ends after this, even while events keep coming, so that the duty's success is noted now and then."""
 
 
 def duty(stores: Stores, orchestrator: Orchestrator, stopping: threading.Event, acted: Callable[[], None]) -> Duty:

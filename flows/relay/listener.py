@@ -1,4 +1,4 @@
-"""The duty listening: is notified of new events as they are committed, and wakes the duties that act on them."""
+"""The duty `listening`: it is notified of new events as they are committed, and wakes the duties that act on them."""
 
 from __future__ import annotations
 

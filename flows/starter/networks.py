@@ -19,7 +19,7 @@ from flows.starter.judge import TINY_JUDGE, Judge
 from flows.starter.tokenizer import write_tokenizer
 from flows.starter.world import CLASSES, FREE_IDENTIFIERS, IMAGE_SIZE, SCENES, USED_IDENTIFIERS
 from storage.records.jobs.base_models import BaseModelCard, EvaluationFacts, Identifiers
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingDefaults
 
 LATENT_CHANNELS = 4

@@ -39,7 +39,7 @@ from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image
 from flows.training.work import training_work as training_work
 from storage.blobs.families import ModelFile, check_model_file
-from storage.errors import JobCannotSucceed, StoreFailure, WeightsRefused
+from storage.errors import JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets, jobs, publication
@@ -94,7 +94,10 @@ def prepare(work: TrainingWork) -> Materials:
     if not rows or content_hash(row.sha256 for row in rows) != work.recipe.data_set_hash:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
     photos = [open_image(work.stores.blobs.read(row.sha256)) for row in rows]
-    folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
+    try:
+        folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
+    except NotFound as error:
+        raise JobCannotSucceed(str(error)) from error
     get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(photos), work.request.base_model)
     return Materials(folder, photos)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.data import LatentImages, generator_for, pixels_of_all
 from flows.training.judges import ImageJudge
-from storage.records.jobs.sampling import SamplingRecipe
+from storage.records.jobs.sampled_sets import SamplingRecipe
 from storage.records.jobs.training import TrainingRecipe
 
 SCENES = 6

@@ -26,7 +26,7 @@ from storage.postgres.connection import Database, Script
 from storage.postgres.jobs import base_models, sampled_sets
 from storage.postgres.jobs.sampled_sets import SampledImage
 from storage.records.jobs.base_models import BaseModel, BaseModelFile
-from storage.records.jobs.sampling import SamplingRecipe, class_images_recipe
+from storage.records.jobs.sampled_sets import SamplingRecipe, class_images_recipe
 from storage.settings import Settings
 from storage.stores import Stores
 

@@ -12,7 +12,7 @@ from flows.training.work import TrainingWork
 from storage.blobs.blurhashes import blurhash_of
 from storage.records.catalog.catalog import NewImage
 from storage.records.catalog.vocabulary import BrowsingLevel
-from storage.records.jobs.sampling import SamplingRecipe
+from storage.records.jobs.sampled_sets import SamplingRecipe
 
 SAMPLER = "DDIM"
 

@@ -26,7 +26,7 @@ from storage.records.policy.viewers import viewer_of
 from storage.records.social.social import MAX_COMMENT, Comment, Subject
 
 PathNumber = Annotated[int, PathParameter(ge=1, le=MAX_INTEGER)]
-Words = Annotated[
+CommentText = Annotated[
     str,
     Meta(
         min_length=1,
@@ -44,14 +44,14 @@ class NewComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
 
     entity: Subject
     entity_id: Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
-    content: Words
+    content: CommentText
     parent_id: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
 
 
 class EditedComment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """A comment's new text."""
 
-    content: Words
+    content: CommentText
 
 
 class CommentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

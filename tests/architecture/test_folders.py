@@ -1,4 +1,4 @@
-"""Folders and files are small, and folders are not deep and cut by the same areas in every package."""
+"""Folders and files are small, and folders are shallow, and cut by the same areas in every package."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LONG_FILES = {
     "storage/postgres/connection.py": "what a script is, and its two drivers, sync and async, that must do the same",
     "storage/postgres/jobs/jobs.py": "every transition of a job's state, so that one can see that none is missing",
     "storage/postgres/metrics/rollups.sql": "the SQL of one module",
-    "platform_api/http/problems.py": "errors with statuses, answers and examples; its folder has no room for another",
+    "platform_api/http/problems.py": "errors with statuses, responses and examples; its folder has no room for another",
 }
 """Files of over 300 lines, each with its reason. Take lines off this list; add none."""
 

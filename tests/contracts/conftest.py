@@ -41,7 +41,7 @@ class Bench:
     threads: ThreadPool = field(default_factory=lambda: ThreadPool("encoder", 1, wait_seconds=5.0))
 
     def run(self, asked: Coroutine[Any, Any, T]) -> T:
-        """The response of an async call."""
+        """The result of an async call."""
         return self.runner.run(asked)
 
     def find(self, query: SearchQuery, kind: Kind = Kind.MODEL) -> SearchHits:

@@ -105,7 +105,7 @@ def test_a_mistyped_command_is_a_usage_error_with_the_nearest_name() -> None:
 
 
 def completed(words: str, number: int, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What bash is answered for word `number` of a line."""
+    """What the completion prints for word `number` of a line."""
     return subprocess.run(
         [sys.executable, "-c", "from deployments.cli import app; app(prog_name='darkroom')"],
         env={"_DARKROOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number), **variables},

@@ -28,7 +28,7 @@ from storage.records.catalog.vocabulary import ModelType
 from storage.records.jobs.base_models import BaseModelCard, EvaluationFacts
 from storage.records.jobs.data_sets import DataSetImage
 from storage.records.jobs.jobs import Job, JobKind
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingDefaults, TrainingRequest
 from storage.records.metrics.leaderboards import BOARDS
 from storage.settings import PostgresSettings, Settings

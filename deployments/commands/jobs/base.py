@@ -26,7 +26,10 @@ def add(
     name: Annotated[str, typer.Option(help="What requests call it: sd15.")],
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Let the name stand for this folder from now on; jobs of before keep theirs."),
+        typer.Option(
+            "--replace",
+            help="Use this folder for the name from now on; earlier jobs keep the one they were submitted with.",
+        ),
     ] = False,
 ) -> None:
     """Check a model folder, copy its files into the store and register it under a name."""
@@ -40,10 +43,18 @@ def add(
 
 
 @app.command("list")
-def list_bases() -> None:
+def list_bases(
+    replaced: Annotated[
+        bool,
+        typer.Option("--replaced", help="Those that another folder has replaced, kept for the jobs that name them."),
+    ] = False,
+) -> None:
     """List the registered base models."""
     with operator_stores(load_settings()) as stores:
-        found = stores.database.run(base_models.list_all())
+        found = stores.database.run(base_models.list_replaced() if replaced else base_models.list_all())
+    if replaced and not found:
+        typer.echo("no base model was replaced, or none is kept any more")
+        return
     if not found:
         typer.echo("no base models. Register one with: darkroom base add FOLDER --name NAME")
         return

@@ -54,7 +54,7 @@ class PollingPace:
 
 
 @contextmanager
-def listening(settings: PostgresSettings, pace: PollingPace) -> Generator[None]:
+def woken_by_events(settings: PostgresSettings, pace: PollingPace) -> Generator[None]:
     """Inside, every event that is committed wakes the pace."""
     database, stopping = Database(settings), threading.Event()
     # Nobody waits for its end: it sees only every LISTEN_SECONDS that it should stop.

@@ -16,7 +16,7 @@ import typer
 from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessWorkerResult
 
-from deployments.local.workers.polling import PollingPace, listening
+from deployments.local.workers.polling import PollingPace, woken_by_events
 from deployments.local.workers.prefect_internals import LeanProcessWorker
 from deployments.local.workers.warm_starts import WarmStarts, modules_of_pool, warm_starts_are_safe
 from storage.settings import load_settings
@@ -63,7 +63,7 @@ def work(
     pace = PollingPace()
     worker = PacedWorker(pool, limit, pace)
     # Ctrl-C is the way to stop it; asyncio has closed the worker by then.
-    with listening(settings.postgres, pace), contextlib.suppress(KeyboardInterrupt):
+    with woken_by_events(settings.postgres, pace), contextlib.suppress(KeyboardInterrupt):
         asyncio.run(worker.start())
 
 

@@ -109,7 +109,7 @@ class EmailSender:
         mail["From"], mail["To"] = self._settings.sender, message.address
         mail["Date"] = format_datetime(message.created_at)
         mail["Message-ID"] = f"<{message.id}@{self._settings.sender.rpartition('@')[2]}>"
-        # RFC 3834: programs that response by themselves, such as holiday notices, do not respond this.
+        # RFC 3834: programs that reply by themselves, such as holiday notices, do not reply to this.
         mail["Auto-Submitted"] = "auto-generated"
         match message.purpose:
             case Purpose.CONFIRM:

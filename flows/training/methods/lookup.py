@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 
 from flows.training.methods.protocol import Method
-from storage.records.jobs.choices import TrainingMethod, check_known
+from storage.records.jobs.choices import TrainingMethod, check_choice
 
 
 def method_named(name: str) -> Method:
     """The method `name`. Raises InvalidRequest naming the known ones."""
-    check_known(TrainingMethod, "method", name)
+    check_choice(TrainingMethod, "method", name)
     return import_module(f"flows.training.methods.{name}").METHOD

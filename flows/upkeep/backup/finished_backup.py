@@ -1,4 +1,4 @@
-"""What is warnings of a backup that is finished: its metrics, and what is to be done all the same."""
+"""A finished backup: its metrics, and the warnings that still need somebody."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def verify(store: BackupStore, name: str) -> None:
         store.put_aside(sha256)
     moved = (
         f" What was there of the blobs is in {store.url}/{ASIDE} now. Back up again while the platform has them: that "
-        "copies them again and mends each backup that names them. Then verify."
+        "copies them again and repairs each backup that names them. Then verify."
     )
     if found.files:
         raise BackupDamaged(

@@ -186,7 +186,7 @@ class Uploads(Controller):
         request_max_body_size=None,
         status_code=204,
         responses={
-            204: empty_response("As the method that it stands for responds"),
+            204: empty_response("What the method that it stands for returns"),
             **_SENDING,
         },
         summary="PATCH or DELETE by POST",

@@ -35,7 +35,7 @@ def forget_released(seconds: float) -> Query[int]:
 def hold(
     account_id: UUID, limits: Limits, *, adding: int = 0, uploads: int = 0, but: UUID | None = None
 ) -> Script[None]:
-    """Look whether so much more fits, and hold what the response depends on until the transaction ends.
+    """Look whether so much more fits, and lock what the decision depends on until the transaction ends.
 
     It is the last lock that a transaction takes before it writes what it asked for. Raises QuotaExceeded.
     """

@@ -10,7 +10,7 @@ select distinct on (known.hash) known.hash, version.id as version_id, version.mo
    -- AUTO_V1_END of storage/blobs/hashing.py: the end of the window that AutoV1 is taken from.
    and (known.kind <> 'AutoV1' or file.size >= 1114112)
    and (file.visibility = 'Public' or {has_power})
-   -- A file that was deleted by itself is nobody's; with its version, the response is that the version is gone.
+   -- A file that was deleted by itself is nobody's; one deleted with its version is found as a version that is gone.
    and (file.gone_at is null or version.gone_at is not null)
  order by known.hash,
           {seen_version} desc,

@@ -103,7 +103,7 @@ def delete(model: Model, reason: str) -> Script[Model]:
 
 
 def take_down(model: Model, reason: str) -> Query[Model]:
-    """Make a model's address respond that it is gone, and why, until it is restored."""
+    """Have a model's address return 410 with the reason, until it is restored."""
     return one(SQL["take_down"], {"id": model.id, "reason": reason}, Model, f"No model {model.id}.")
 
 

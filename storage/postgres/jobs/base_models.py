@@ -26,7 +26,9 @@ def register(
     parameters = {"name": name, "folder_hash": folder_hash, "facts": Jsonb(msgspec.to_builtins(card))}
     base = yield from maybe(SQL["insert"], parameters, BaseModel)
     if base is None:
-        known = yield from by_name(name)
+        known = yield from maybe(SQL["hold_by_name"], parameters, BaseModel)
+        if known is None:  # somebody else has replaced it meanwhile
+            return (yield from register(name, folder_hash, card, files, replace=replace))
         if known.folder_hash == folder_hash:
             return known
         if not replace:
@@ -47,13 +49,29 @@ def by_name(name: str) -> Query[BaseModel]:
 
 def by_hash(folder_hash: str) -> Query[BaseModel]:
     """The base model whose folder has this hash. Reading raises NotFound."""
-    missing = f"No base model with the folder hash {folder_hash}. Register the folder again: darkroom base add FOLDER"
-    return one(SQL["by_hash"], {"folder_hash": folder_hash}, BaseModel, missing)
+    return one(SQL["by_hash"], {"folder_hash": folder_hash}, BaseModel, _no_folder(folder_hash))
+
+
+def hold_by_hash(folder_hash: str) -> Query[BaseModel]:
+    """The same, and it stays until the transaction ends. Reading raises NotFound."""
+    return one(SQL["hold_by_hash"], {"folder_hash": folder_hash}, BaseModel, _no_folder(folder_hash))
+
+
+def _no_folder(folder_hash: str) -> str:
+    return (
+        f"No base model with the folder hash {folder_hash}. It was replaced and then deleted: register its folder once "
+        "more (darkroom base add FOLDER --name NAME), or submit the job with the model that there is."
+    )
 
 
 def list_all() -> Query[list[BaseModel]]:
     """Every base model, by name."""
     return many(SQL["list"], {}, BaseModel)
+
+
+def list_replaced() -> Query[list[BaseModel]]:
+    """Those that were replaced and are kept for the jobs that name them, as NAME@HASH."""
+    return many(SQL["list_replaced"], {}, BaseModel)
 
 
 def files(base_model_id: UUID) -> Query[list[BaseModelFile]]:

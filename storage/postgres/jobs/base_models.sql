@@ -24,12 +24,25 @@ select %(base_model_id)s, path, sha256, size
 -- by_name --
 select * from base_models where name = %(name)s and retired_at is null;
 
+-- hold_by_name --
+-- Two that replace the same folder wait for each other.
+select * from base_models where name = %(name)s and retired_at is null for update;
+
 -- by_hash --
--- A folder may be registered under two names; the bytes are the same, so any of them will do.
-select * from base_models where folder_hash = %(folder_hash)s order by created_at limit 1;
+-- A folder may be registered under two names; the bytes are the same, so any of them will do. One that was replaced may
+-- go, so it comes last.
+select * from base_models where folder_hash = %(folder_hash)s order by retired_at desc nulls first, created_at limit 1;
+
+-- hold_by_hash --
+-- Retention passes over a row that is held: a job that is made in this transaction will name it.
+select * from base_models where folder_hash = %(folder_hash)s
+ order by retired_at desc nulls first, created_at limit 1 for share;
 
 -- list --
 select * from base_models where retired_at is null order by name;
+
+-- list_replaced --
+select * from base_models where retired_at is not null order by name;
 
 -- files --
 select * from base_model_files where base_model_id = %(base_model_id)s order by path;

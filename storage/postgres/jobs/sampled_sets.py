@@ -9,7 +9,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from storage.postgres.connection import Query, Script, column, load_statements, many
-from storage.records.jobs.sampling import SamplingRecipe
+from storage.records.jobs.sampled_sets import SamplingRecipe
 
 SQL = load_statements(__file__)
 

@@ -16,7 +16,7 @@ from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.choices import GenerationBackend
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, resolve
 from storage.records.policy.checks import check_version
 from storage.records.policy.viewers import Viewer
@@ -115,8 +115,8 @@ def retry(
 ) -> Script[tuple[Job, bool]]:
     """A new job with the recipe of an ended one, from its newest checkpoint. Returns the job and whether it is new.
 
-    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set or its model
-    version is gone, Gone when the model was taken down.
+    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set, base
+    model or model version is gone, Gone when the model was taken down.
     """
     old = yield from jobs.get_for_account(job_id, account_id)
     if old.state not in TERMINAL or old.state is JobState.SUCCEEDED:
@@ -125,7 +125,9 @@ def retry(
         yield from _field("dataSetId", data_sets.hold(old.data_set_id, account_id))
     steps = 0
     if old.kind is JobKind.TRAINING:
-        steps = msgspec.convert(old.request, TrainingJobRequest).recipe.steps
+        recipe = msgspec.convert(old.request, TrainingJobRequest).recipe
+        steps = recipe.steps
+        yield from _field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
     else:
         drawn_with = msgspec.convert(old.request, GenerationRecipe).model_version_id
         yield from _field("modelVersionId", _own_version(drawn_with, account_id))

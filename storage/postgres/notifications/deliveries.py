@@ -51,7 +51,8 @@ class Settling(msgspec.Struct, frozen=True, kw_only=True):
 class DeliveryLag(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries due and not gathered, sendings due, the age in seconds of what is late, and sendings given up.
 
-    `of_other_releases`: deliveries and sendings due on channels that this release does not know, in no other figure.
+    `of_other_releases`: deliveries and sendings due on channels that this release does not know, which
+    no other field counts.
     """
 
     waiting: int

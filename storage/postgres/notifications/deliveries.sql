@@ -95,4 +95,4 @@ select (select count(*) from late where known) as waiting,
                 coalesce((select extract(epoch from now() - min(next_attempt_at)) from due
                            where known and next_attempt_at <= now()), 0))::float8 as oldest_seconds,
        (select count(*) from sendings where state = 'dead') as dead_letters,
-       (select count(*) from late where not known) + (select count(*) from due where not known) as of_other_releases;
+       (select count(*) from late where not known) + (select count(*) from due where not known and next_attempt_at <= now()) as of_other_releases;

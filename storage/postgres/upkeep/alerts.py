@@ -47,7 +47,7 @@ def update(now: datetime, late_after_seconds: float, backup_late_after_days: flo
     flows = yield from freshness.report(now, late_after_seconds)
     long_ago = now - timedelta(seconds=late_after_seconds)
     due = alerts_due(flows, [pause for pause in (yield from pauses.every()) if pause.paused_at < long_ago])
-    due |= yield from of_the_relay()
+    due |= yield from relay_alerts()
     due |= last_backup.alert_of((yield from last_backup.newest()), now, backup_late_after_days)
     values = {"names": list(due), "details": list(due.values())}
     yield from column(SQL["renew"], values, str)
@@ -65,7 +65,7 @@ def raised() -> Query[list[Alert]]:
     return many(SQL["raised"], {}, Alert)
 
 
-def of_the_relay() -> Script[dict[str, str]]:
+def relay_alerts() -> Script[dict[str, str]]:
     """What is due of the relay: duties that fail, events that were given up, deployments that Prefect has lost."""
     due: dict[str, str] = {}
     failing = [in_words(duty) for duty in (yield from duties.every()) if duty.is_failing]

@@ -87,13 +87,13 @@ with gone as (
 select count(*) as gone from gone;
 
 -- base_models --
--- Those that were replaced, once a retry of a job that named them would begin at the first step anyway.
+-- Those that were replaced, once no checkpoint is left of the jobs that named them.
 with gone as (
     delete from base_models
      where id = any(array(select id from base_models base
                            where retired_at < %(before)s
                              and not exists (select from jobs
-                                              where ended_at is null
+                                              where (ended_at is null or state <> 'succeeded' and ended_at >= %(before)s)
                                                 and request -> 'recipe' ->> 'base_model_hash' = base.folder_hash)
                            limit %(limit)s for update skip locked))
     returning 1

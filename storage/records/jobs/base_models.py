@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import BaseModelFacts, TrainingDefaults
 
 

@@ -70,7 +70,7 @@ class GenerationBackend(Choice):
     LOCAL = "local", "Diffusers in the flow's own process, each image alone of its batch."
 
 
-def check_known(names: type[Choice], field: str, name: str) -> None:
+def check_choice(names: type[Choice], field: str, name: str) -> None:
     """Refuse a name that is none of `names`. Raises InvalidRequest with the field and the known ones."""
     if name not in set(names):
         raise InvalidRequest({field: f"'{name}' is unknown; known are: {', '.join(names)}"})

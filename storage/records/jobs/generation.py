@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from storage.records.jobs.choices import GenerationBackend
-from storage.records.jobs.sampling import SamplerSettings, fingerprint
+from storage.records.jobs.sampled_sets import SamplerSettings, fingerprint
 from storage.records.jobs.training import Seed
 
 

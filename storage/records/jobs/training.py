@@ -16,7 +16,7 @@ from msgspec import Meta
 from storage.errors import InvalidRequest
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
-from storage.records.jobs.sampling import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
+from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
@@ -26,7 +26,7 @@ _PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
 class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """What a client asks for. A field left out takes the base model's own default."""
 
-    data_set_id: Annotated[UUID, Meta(description="The uploaded photos; POST /api/v1/data-sets responds with it.")]
+    data_set_id: Annotated[UUID, Meta(description="The uploaded photos; POST /api/v1/data-sets returns it.")]
     class_word: Annotated[
         str, Meta(min_length=1, max_length=64, description="The noun of the subject.", examples=["mug"])
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,20 @@ def test_a_folder_that_was_replaced_is_still_there_for_the_jobs_that_name_it(
     listed = [base.name for base in stores.database.run(base_models.list_all())]
     assert [name for name in listed if name.startswith("replaced")] == ["replaced"]
     assert stores.database.run(base_models.by_name("replaced")) == current
+    assert kept in stores.database.run(base_models.list_replaced())
+
+
+def test_two_that_replace_a_folder_at_once_wait_for_each_other(stores: Stores, folder: Path) -> None:
+    card = add_base_model(stores, folder, "twice").facts
+    replacing = partial(base_models.register, "twice", card=card, files=[], replace=True)
+    rounds = 20
+    with ThreadPoolExecutor(2) as pool:
+        hashes = [f"{number:012x}".ljust(64, "0") for number in range(2 * rounds)]
+        done = list(pool.map(lambda name: stores.database.run(lambda: replacing(folder_hash=name)), hashes))
+    names = [base.name for base in stores.database.run(base_models.list_replaced())]
+    assert {base.folder_hash for base in done} == {*hashes}
+    assert not [name for name in names if name.count("@") > 1]
+    assert len([name for name in names if name.startswith("twice@")]) == 2 * rounds
 
 
 def test_without_a_card_the_facts_are_those_of_the_configs(folder: Path) -> None:

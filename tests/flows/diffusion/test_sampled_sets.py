@@ -7,7 +7,7 @@ import torch
 
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches
-from storage.records.jobs.sampling import SamplerSettings, SamplingRecipe
+from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe
 
 RECIPE = SamplingRecipe(
     base_model_hash="b",

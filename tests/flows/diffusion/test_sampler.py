@@ -15,7 +15,7 @@ from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import denoise, draw_images, first_latents
 from flows.starter.networks import write_tiny_model
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import FAMILY
 

@@ -1,4 +1,4 @@
-"""A trained version stands in MLflow's registry once, under the name that Postgres remembers."""
+"""A trained version stands in MLflow's registry once, under the name that Postgres records."""
 
 from __future__ import annotations
 

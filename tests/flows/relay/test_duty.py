@@ -250,10 +250,10 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
     database = stores.database
     database.run(duties.begin({"effects": 2.0, "pauses": 30.0}))
     database.run(duties.failed("effects", "store_unavailable: away"))
-    assert database.run(alerts.of_the_relay()) == {}, "one failure is none yet"
+    assert database.run(alerts.relay_alerts()) == {}, "one failure is none yet"
     age = "update relay_duties set started_at = now() - %(age)s * interval '1 second' returning name"
     database.run(Query(age, {"age": SILENT_SECONDS + 10}, len))
-    [(name, detail)] = database.run(alerts.of_the_relay()).items()
+    [(name, detail)] = database.run(alerts.relay_alerts()).items()
     assert name == "relay duties fail"
     assert "effects has not succeeded for 70 s: 1 iterations failed, the last with: store_unavailable: away" in detail
     assert "pauses" not in detail, "it works every 30 s and is not late yet"
@@ -265,7 +265,7 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
 
         database.run(duties.succeeded("effects"))
         database.run(duties.succeeded("pauses"))
-        assert database.run(alerts.of_the_relay()) == {}
+        assert database.run(alerts.relay_alerts()) == {}
         # The response is kept for a second.
         assert wait_until(lambda: httpx.get(f"{door.url}/health").json()["parts"]["relay"]["failing"] == [])
         figures = httpx.get(f"{door.url}/metrics").text
@@ -276,7 +276,7 @@ def test_only_a_duty_without_success_for_too_long_is_an_alert(
 
     database.run(Query(age, {"age": SILENT_SECONDS + 91}, len))
     database.run(Query("update relay_duties set succeeded_at = null returning name", {}, len))
-    [detail] = database.run(alerts.of_the_relay()).values()
+    [detail] = database.run(alerts.relay_alerts()).values()
     assert "pauses has not succeeded for 151 s: its iteration does not end" in detail
 
 

@@ -177,7 +177,7 @@ def test_a_missing_deployment_is_an_alert_from_the_second_look_until_it_is_back(
     assert told(stores) == []
     miss_deployments(stores.database, orchestrator)
     assert told(stores) == ["missing deployments"]
-    [detail] = stores.database.run(alert_rows.of_the_relay()).values()
+    [detail] = stores.database.run(alert_rows.relay_alerts()).values()
     assert "back-up" in detail
     assert TRAIN not in detail
     stores.database.run(flow_deployments.compare([*present, "back-up", *JOB_FLOWS.values()], []))

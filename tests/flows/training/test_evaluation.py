@@ -24,7 +24,7 @@ from flows.training.evaluation import (
     split_images,
 )
 from flows.training.grid import CELL, Row, draw_grid
-from storage.records.jobs.sampling import fingerprint
+from storage.records.jobs.sampled_sets import fingerprint
 from tests.flows.training.tiny import FAMILY, pictures, recipe
 
 SCENES = ("on the beach", "in the snow", "at night")

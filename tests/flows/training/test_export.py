@@ -20,7 +20,7 @@ from flows.training.export import SINGLE_FILE, Export, export_model, tensors_lik
 from flows.training.tensor_files import payload_sha256
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import FAMILY, recipe
 

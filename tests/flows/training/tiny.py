@@ -17,7 +17,7 @@ from flows.training.callbacks import Watch
 from flows.training.data import TrainingImages, encode_images, generator_for
 from flows.training.export import Export, export_model
 from flows.training.fit import fit
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingRecipe
 
 FAMILY = family_named("sd1")

@@ -211,11 +211,12 @@ def test_a_child_that_is_killed_costs_one_image_and_is_replaced(workers: ImageWo
 
 def test_a_closed_pool_leaves_nothing_open_and_takes_no_image(tmp_path: Path):
     (tmp_path / "good").write_bytes(encoded(noise((40, 30)), "JPEG"))
-    before = len(os.listdir("/proc/self/fd"))
     pool = ImageWorkers(MAX_PIXELS, count=2)
     pool.canonicalise(tmp_path / "good", tmp_path / "1.png")
+    pipes = [pipe for child in pool._children for pipe in (child._process.stdin, child._process.stdout)]
     pool.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert pipes
+    assert all(pipe is not None and pipe.closed for pipe in pipes)
     with pytest.raises(StoreUnavailable, match="The server stops"):
         pool.canonicalise(tmp_path / "good", tmp_path / "2.png")
 

@@ -11,6 +11,7 @@ def test_the_registered_bases_are_listed(line: Line) -> None:
     assert result.exit_code == 0
     assert "starter  sd1     64" in result.output
     assert "mug, cat" in result.output
+    assert line("base", "list", "--replaced").output.startswith("no base model was replaced")
 
 
 def test_a_folder_that_is_no_model_is_an_error_that_says_what_to_do(line: Line) -> None:

@@ -74,7 +74,7 @@ def test_who_hears_of_nothing_asks_every_second() -> None:
 
 @contextmanager
 def listening(url: str, pace: PollingPace) -> Iterator[None]:
-    with polling.listening(PostgresSettings(url=SecretStr(url)), pace):
+    with polling.woken_by_events(PostgresSettings(url=SecretStr(url)), pace):
         (listener,) = (thread for thread in threading.enumerate() if thread.name == "outbox listener")
         yield
     listener.join(20)

@@ -16,6 +16,7 @@ import pytest
 import storage.postgres
 from storage.errors import (
     DarkroomError,
+    InvalidRequest,
     JobAlreadyRunning,
     JobLost,
     WrongState,
@@ -186,6 +187,15 @@ def test_a_retry_starts_from_the_old_jobs_newest_checkpoint(database: Database) 
     assert new.retry_of == job.id
     assert new.request == job.request
     assert [point.step for point in database.run(job_files.checkpoints(new.id))] == [4]
+
+
+def test_a_retry_is_refused_when_its_base_model_is_gone(database: Database) -> None:
+    job = a_job(database)
+    database.run(jobs.cancel(job.id, job.account_id))
+    execute(database, "delete from base_models returning 1")
+    with pytest.raises(InvalidRequest, match="It was replaced and then deleted") as refused:
+        database.run(submissions.retry(job.id, job.account_id, settings_for("postgresql://unused")))
+    assert list(refused.value.fields) == ["baseModel"]
 
 
 def test_every_statement_prepares_on_the_migrated_schema(database: Database) -> None:

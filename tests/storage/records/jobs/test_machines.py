@@ -7,7 +7,7 @@ import msgspec
 from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.machines import Machine, resolve_on
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest
 from tests.storage.records.jobs.test_training import resolved
 

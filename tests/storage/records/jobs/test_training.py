@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.jobs.sampling import SamplerSettings
+from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import (
     BaseModelFacts,
     TrainingDefaults,
