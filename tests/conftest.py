@@ -26,7 +26,7 @@ from storage.postgres.migrating import migrate
 from tests import search_server
 from tests.markers import is_left_out, mark
 from tests.properties.seeds import AGAIN
-from tests.scheduling import SHARE_A_PLATFORM, PlatformTogether
+from tests.scheduling import TOGETHER, SharedServersTogether, together
 
 TEMPLATE = "template_darkroom"
 FAULTS, ATTACKS = (Path(__file__).parent / name for name in ("faults", "attacks"))
@@ -36,10 +36,11 @@ SHARED_PLATFORM = pytest.StashKey[contextlib.ExitStack]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares the platform comes first, because it takes longest, and in one piece."""
+    """What shares a server comes first, because it takes longest, and in one piece."""
     for item in items:
         mark(item)
-    items.sort(key=lambda item: (not item.nodeid.startswith(SHARE_A_PLATFORM), not needs_platform(item)))
+    turns = {name: turn for turn, name in enumerate(TOGETHER)}
+    items.sort(key=lambda item: (turns.get(together(item.nodeid) or "", len(turns)), not needs_platform(item)))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -47,9 +48,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_left_out(collection_path, config.option.markexpr) else None
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlatformTogether:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServersTogether:
     """Whole files run side by side."""
-    return PlatformTogether(config, log)
+    return SharedServersTogether(config, log)
 
 
 def pytest_report_header() -> str:
