@@ -84,6 +84,8 @@ def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:
     numbers = DataLoader(range(start, module.recipe.steps), batch_size=None, shuffle=False)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # A method may train one part of a model; the others stay in the mode in which they were loaded.
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
         # torch deprecates what Lightning 2.6 uses to walk a batch.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         with torch.enable_grad():
