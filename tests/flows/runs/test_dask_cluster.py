@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import httpx
 import psutil
 import pytest
@@ -31,13 +33,12 @@ def test_a_cluster_of_this_machine_refuses_every_other_process() -> None:
 def listening() -> list[int]:
     """The ports of this process and of what it has started."""
     me = psutil.Process()
-    family = [me, *me.children(recursive=True)]
-    return [
-        connection.laddr.port
-        for process in family
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    ports: list[int] = []
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child of an earlier test ends meanwhile
+            connections = process.net_connections("tcp")
+            ports += [one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN]
+    return ports
 
 
 def reads_nothing(port: int) -> bool:
