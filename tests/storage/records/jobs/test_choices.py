@@ -13,7 +13,7 @@ from storage.records.jobs.choices import (
     TrainingMethod,
     TrainingOptimizer,
     catalogue_name,
-    check_known,
+    check_choice,
 )
 from storage.records.jobs.training import TrainingDefaults
 
@@ -28,9 +28,9 @@ def test_a_choice_is_stored_and_read_by_its_name(names: type[Choice]) -> None:
 @pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, TrainingOptimizer, GenerationBackend])
 def test_an_unknown_name_is_refused_with_its_field_and_the_known_ones(names: type[Choice]) -> None:
     for name in names:
-        check_known(names, "field", str(name))
+        check_choice(names, "field", str(name))
     with pytest.raises(InvalidRequest) as refused:
-        check_known(names, "field", "dora")
+        check_choice(names, "field", "dora")
     assert refused.value.fields == {"field": f"'dora' is unknown; known are: {', '.join(names)}"}
 
 
