@@ -100,7 +100,8 @@ def fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     """A copy of `template` under a new name; dropped at the end. Yields its psycopg URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template}".encode())
+        # By file, which without fsync takes half as long as through the write-ahead log, and so does dropping it.
+        connection.execute(f"create database {name} template {template} strategy file_copy".encode())
     yield server.url(name)
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(f"drop database {name} with (force)".encode())
