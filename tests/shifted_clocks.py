@@ -36,9 +36,7 @@ CLOCKS = {
 22:00 UTC is when tomorrow's leader boards can be made."""
 SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"
 """The sitecustomize.py of every Python process under a shifted clock."""
-SELECTED = "clock and not slow and not soak"
-"""Not what needs a server of Prefect's or takes long: under libfaketime 0.9.10 a Condition with a time limit may wait
-for ever, and Prefect's client and server wait for such all the time."""
+SELECTED = "clock and not platform and not soak"
 
 
 def library() -> Path:
