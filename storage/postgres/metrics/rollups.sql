@@ -139,7 +139,7 @@ returning batch_id;
 
 -- make_source --
 -- A day that has no sums may have had no activity at all. One that has is left to its sums.
-select day_partition('activity', %(day)s) where not exists (select from activity_days where day = %(day)s);
+select day_partition('activity', %(day)s) where not activity_has_sums(%(day)s);
 
 -- build_day --
 select activities, hour_cells, day_cells from activity_build_day(%(day)s);

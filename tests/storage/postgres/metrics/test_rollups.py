@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -22,7 +24,7 @@ from storage.postgres.events import outbox
 from storage.postgres.metrics import activity, rollups
 from storage.records.catalog.listing import ModelFilter, ModelSort
 from storage.records.metrics.activity import Act, Counted, Metric
-from storage.records.metrics.rollups import WINDOWS, Totals
+from storage.records.metrics.rollups import WINDOWS, RolledUp, Totals
 from storage.settings import PostgresSettings
 from tests.hypothesis_checks import ALL_HEALTH_CHECKS
 from tests.storage.makers import a_published_model, an_account
@@ -287,6 +289,36 @@ def test_a_day_whose_activity_was_dropped_keeps_its_sums(world: World) -> None:
     world.database.run(rollups.settle_totals(world.now))
     assert world.kept() == world.cells()
     world.database.run(Query("select day_partition('activity', %(day)s)", {"day": day}, len))
+
+
+def test_days_are_built_at_once_without_waiting_for_each_other_for_ever(world: World) -> None:
+    days = [world.now.date() - timedelta(days=ago) for ago in (1, 2)]
+    world.ingest([(Counted.MODEL, 0, Metric.VIEW, 24 * ago) for ago in (1, 2)])
+    for day in days:
+        world.database.run(rollups.roll_up_day(day, world.now))
+    both_are_ready = threading.Barrier(2)
+
+    def building(day: date) -> Script[int]:
+        # Postgres ends no deadlock here: a wait for the other's lock that never ends fails instead.
+        yield from Query("set local deadlock_timeout = '1h'; set local lock_timeout = '10s'", {}, len)
+        built = yield from held_up(rollups.build_day(day, world.now), rollups.SQL["build_day"], both_are_ready)
+        return built.activities
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda day: world.database.run(building(day)), days)) == [1, 1]
+
+
+def held_up(script: Script[RolledUp], statement: str, barrier: threading.Barrier) -> Script[RolledUp]:
+    """The script, which waits for the other ones of the barrier before that statement."""
+    query = next(script)
+    while True:
+        if query.statement == statement:
+            barrier.wait(10)
+        rows = yield query
+        try:
+            query = script.send(rows)
+        except StopIteration as end:
+            return end.value
 
 
 def test_acts_taken_back_are_taken_off(world: World) -> None:
