@@ -49,6 +49,8 @@ DarkroomError
 ├── CancellationRequested                the owner asked to stop
 └── JobCannotSucceed            the work cannot be done; its code and reason end the job
     ├── OutOfMemory
+    ├── TrainingDiverged        a loss, a gradient or a weight is no number any more
+    ├── DevicesDiffer           parts of a model on different devices: a fault of ours
     ├── DiskFull                (see StoreFailure)
     └── InvalidCheckpoint
 """
@@ -359,9 +361,21 @@ class JobCannotSucceed(DarkroomError):
 
 
 class OutOfMemory(JobCannotSucceed):
-    """The flow's process reached its memory limit."""
+    """The flow's process, or its GPU, has no memory left."""
 
     code = "out_of_memory"
+
+
+class TrainingDiverged(JobCannotSucceed):
+    """A loss, a gradient or a weight became infinite or no number; nothing of that step was kept."""
+
+    code = "training_diverged"
+
+
+class DevicesDiffer(JobCannotSucceed):
+    """Parts of a model are on different devices when a phase begins. No input causes it: it is a fault of ours."""
+
+    code = "devices_differ"
 
 
 # Both: it ends a job by its own name, and what goes on for ever catches it as any failure of a store.

@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 import torch
 
+from flows.diffusion.families.protocol import Components
+from storage.errors import DevicesDiffer
 from storage.records.jobs.machines import Machine
 from storage.settings import Settings
 
@@ -27,8 +29,8 @@ def this_machine(settings: Settings) -> Machine:
 def prepare_torch(threads: int) -> torch.device:
     """Set the number of threads and deterministic kernels; returns the GPU if there is one, else the CPU.
 
-    The number of threads changes sums, so it is a part of the recipe. On a GPU a kernel without a deterministic form
-    warns instead of stopping the job. Raises ValueError for a recipe that no claim has resolved: it has no threads.
+    The number of threads changes sums, so it is a part of the recipe. A kernel without a deterministic form stops the
+    job with its name. Raises ValueError for a recipe that no claim has resolved: it has no threads.
     """
     if threads < 1:
         raise ValueError("The recipe says nothing of its machine; claim its job with `this_machine` first.")
@@ -37,7 +39,27 @@ def prepare_torch(threads: int) -> torch.device:
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
         torch.backends.cudnn.benchmark = False
-    # warn_only on a GPU, because strict mode stops at the first kernel without a deterministic form; so bits are
-    # promised on CPUs alone: in float32 the backward pass of memory-efficient attention is not deterministic.
-    torch.use_deterministic_algorithms(True, warn_only=cuda)
+        # Of the kinds of attention only cuDNN's has no deterministic backward pass.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    # Not warn_only: it keeps the backward pass of memory-efficient attention that adds in any order, and is silent.
+    torch.use_deterministic_algorithms(True)
     return torch.device("cuda" if cuda else "cpu")
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def check_devices(components: Components, device: torch.device, phase: str) -> None:
+    """Refuse to begin a phase with parts on another device. Raises DevicesDiffer naming each and where it is."""
+    found = {
+        f"{name}.{key}": tensor.device
+        for name, module in components.modules.items()
+        for key, tensor in (*module.named_parameters(), *module.named_buffers())
+        if tensor.device.type != device.type
+    }
+    if found:
+        key, where = next(iter(found.items()))
+        raise DevicesDiffer(f"{phase} begins with {len(found)} tensors off {device}: {key} is on {where}. Report this.")

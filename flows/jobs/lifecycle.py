@@ -58,6 +58,7 @@ log = logging.getLogger("darkroom.lifecycle")
 TICK_SECONDS = 0.5
 MEMORY_SHARE = 0.7
 # torch raises a plain RuntimeError: its CPU allocator's text, CUDA's, and those of the libraries it calls.
+SMALLER_STEPS = "ask for a smaller batchSize, gradientCheckpointing, or precision bf16"
 OUT_OF_MEMORY_TEXTS = (
     *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc"),
     *("can't start new thread", "could not create a memory", "could not create a primitive"),
@@ -76,14 +77,27 @@ class RunningJob:
         self.progress = job.progress or Progress(phase="start")
         self._lock = lock
         self._stop: JobLost | CancellationRequested | None = None
+        self._past_cancellation = False
         self._ended = threading.Event()
         self._last_tick = 0.0
         self._heart: threading.Thread | None = None
 
     def check(self) -> None:
         """Raise CancellationRequested or JobLost once this process should stop. Cheap: call it at every step."""
+        if isinstance(self._stop, CancellationRequested) and self._past_cancellation:
+            return
         if self._stop is not None:
             raise self._stop
+
+    @contextmanager
+    def past_cancellation(self) -> Generator[None]:
+        """In the block a cancellation does not stop this process, so that it can store what it has reached; a lost job
+        still does."""
+        self._past_cancellation = True
+        try:
+            yield
+        finally:
+            self._past_cancellation = False
 
     def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
         """Carry out a script in one transaction, waiting while Postgres is unavailable. The script is built again for
@@ -191,7 +205,7 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
     except (JobLost, StoreUnavailable, StatementTimeout):
         raise
     except Exception as error:
-        failure = named_failure(error)
+        failure = named_failure(error, job.progress.phase)
         log.exception("job %s failed: %s", job.id, failure.code)
         _last_word(job, lambda: jobs.fail(job.id, job.attempt, failure.code, str(failure)))
         job.outcome = Failed(message=f"{failure.code}: {failure}")
@@ -250,8 +264,8 @@ def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
         log.warning("job %s: its end was not written: %s: %s", job.id, error.code, error)
 
 
-def named_failure(error: Exception) -> JobCannotSucceed:
-    """The reason that a failed job shows for an error: what happened and what to do, nothing internal."""
+def named_failure(error: Exception, phase: str = "") -> JobCannotSucceed:
+    """The reason that a failed job shows for an error in a phase: what happened and what to do, nothing internal."""
     if isinstance(error, JobCannotSucceed):
         return error
     # A name that this worker's release does not know: the sentence says which it does.
@@ -259,16 +273,23 @@ def named_failure(error: Exception) -> JobCannotSucceed:
         return JobCannotSucceed(f"{error} Retry the job when the workers run the release that knows it.")
     # An error while the first one is handled hides it: a MemoryError often raises another one on its way out.
     if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
-        return OutOfMemory(
-            "The flow's process reached its memory limit. Ask for a smaller batch size, or raise "
-            "DARKROOM_JOBS__MEMORY_LIMIT_BYTES; then retry the job: it goes on from its last checkpoint."
-        )
+        return OutOfMemory(_memory_text(error, phase))
     # EDQUOT is what a full quota of a user or of NFS says.
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
     return JobCannotSucceed(
         f"{type(error).__name__} in the flow. Its log in Prefect says where; fix it and retry the job."
     )
+
+
+def _memory_text(error: Exception, phase: str) -> str:
+    on_gpu = any("cuda" in str(one).lower() for one in (error, error.__cause__, error.__context__))
+    happened = "The GPU has no memory left" if on_gpu else "The flow's process reached its memory limit"
+    room = "run it on a larger card" if on_gpu else "raise DARKROOM_JOBS__MEMORY_LIMIT_BYTES"
+    where = f" in the phase '{phase}'" if phase else ""
+    # Only a training step grows with these; elsewhere the advice would lead nowhere.
+    less = f"{SMALLER_STEPS}; or " if phase in ("", "fit") else ""
+    return f"{happened}{where}. To need less, {less}{room}; then retry the job: it goes on from its last checkpoint."
 
 
 def _says_out_of_memory(error: BaseException | None) -> bool:

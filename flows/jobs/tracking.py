@@ -8,6 +8,7 @@ values; those that MLflow already has are not sent twice.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -165,7 +166,10 @@ class TrackingRun:
         """Keep metrics of one step; they are sent soon."""
         now = int(time.time() * 1000)
         with self._lock:
-            self._points.extend(Point(name, float(value), step, now) for name, value in values.items())
+            # JSON has no infinity and no NaN; what is none of its numbers could not be read again.
+            self._points.extend(
+                Point(name, float(value), step, now) for name, value in values.items() if math.isfinite(value)
+            )
             waiting = len(self._points) - self._sent
         # A request costs 15 ms and more, a further point in one 0.2 ms: sending each as it comes could not keep up.
         if waiting >= SEND_POINTS:
@@ -295,4 +299,6 @@ class TrackingRun:
 
 def read_document(content: bytes) -> list[Point]:
     """The points of a job's metrics blob."""
-    return [msgspec.json.decode(line, type=Point) for line in content.splitlines() if line]
+    # Earlier releases wrote null for a value that was no number.
+    lines = (line for line in content.splitlines() if line and b'"value":null' not in line)
+    return [msgspec.json.decode(line, type=Point) for line in lines]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.lookup import optimizer_named
-from storage.errors import CancellationRequested
+from storage.errors import CancellationRequested, TrainingDiverged
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,16 @@ class Watch:
 
     on_step: the report of the step that just ended. check: the number of finished steps; raises CancellationRequested
     to stop with a checkpoint, anything else to stop without one. on_sample: the number of finished steps, every
-    `sample_every`; may draw images with the components, but must not touch the global random generator.
+    `sample_every`; may draw images with the components, but must not touch the global random generator. stopping:
+    surrounds the keeping of a cancelled training's last checkpoint, which the caller's store must not refuse. measured:
+    surrounds each piece of the fit (`resume`, `fit`), whose memory the caller may measure.
     """
 
     on_step: Callable[[StepReport], None] = _nothing
     check: Callable[[int], None] = _nothing
     on_sample: Callable[[int], None] = _nothing
+    stopping: Callable[[], AbstractContextManager[None]] = nullcontext
+    measured: Callable[[str], AbstractContextManager[Any]] = nullcontext
 
 
 class Termination:
@@ -88,12 +96,13 @@ class StepBoundary(Callback):
         watch: Watch,
         termination: Termination,
         work_folder: Path,
+        resumed_step: int = 0,
     ) -> None:
         self._checkpoints, self._recipe_hash = checkpoints, recipe_hash
         self._watch = watch
         self._termination = termination
         self._work_folder = work_folder
-        self._kept_step = 0
+        self._kept_step = resumed_step
         self._started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -109,13 +118,18 @@ class StepBoundary(Callback):
     ) -> None:
         """The step boundary."""
         assert isinstance(pl_module, DreamBoothModule)
+        # A GPU is still at work when its calls have returned.
+        wait_for(pl_module.components.device)
         seconds = time.perf_counter() - self._started
         done, recipe = int(batch) + 1, pl_module.recipe
-        self._watch.on_step(_report(pl_module, done, seconds))
+        report = _report(pl_module, done, seconds)
+        self._refuse_no_number(report)
+        self._watch.on_step(report)
         try:
             self._watch.check(done)
         except CancellationRequested:
-            self._keep(pl_module, done)
+            with self._watch.stopping():
+                self._keep(pl_module, done)
             raise
         if self._termination.requested or done % recipe.checkpoint_every == 0 or done == recipe.steps:
             self._keep(pl_module, done)
@@ -125,10 +139,27 @@ class StepBoundary(Callback):
         if done % recipe.sample_every == 0 or done == recipe.steps:
             self._watch.on_sample(done)
 
+    def _refuse_no_number(self, report: StepReport) -> None:
+        for name in ("loss", "gradient_norm"):
+            value = getattr(report, name)
+            if not math.isfinite(value):
+                raise self._diverged(report.step, f"the {name.replace('_', ' ')} is {value}")
+
+    def _diverged(self, step: int, what: str) -> TrainingDiverged:
+        kept = f"its checkpoint of step {self._kept_step} stays" if self._kept_step else "it has no checkpoint yet"
+        return TrainingDiverged(
+            f"Step {step}: {what}. Nothing of this step was kept; {kept}. Ask for a lower learning rate, also of the "
+            "text encoder and the token, or precision fp32; MLflow shows the loss of the steps before."
+        )
+
     def _keep(self, module: DreamBoothModule, step: int) -> None:
         # The last step may be due for several reasons, and is written once.
         if step == self._kept_step:
             return
+        for group in module.training_groups:
+            for name, parameter in group.parameters.items():
+                if not bool(torch.isfinite(parameter).all()):
+                    raise self._diverged(step, f"{name} holds what is no finite number")
         file = self._work_folder / f"checkpoint-{step}.safetensors"
         try:
             write_checkpoint(

@@ -14,6 +14,7 @@ from PIL import Image
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.diffusion.devices import check_devices
 from flows.diffusion.devices import this_machine as this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import draw_images
@@ -31,7 +32,7 @@ from flows.training.evaluation import (
     split_images,
 )
 from flows.training.export import SINGLE_FILE, export_model
-from flows.training.fit import fit
+from flows.training.fit import check_released, fit
 from flows.training.grid import Row, draw_grid
 from flows.training.judges import open_judge
 from flows.training.regularization_steps import fetch_base_folder, fill_set
@@ -126,6 +127,7 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
     )
     newest = work.checkpoints.latest()
     work.resume_metrics(newest[0] if newest else 0)
+    check_devices(components, work.device, "fit")
     changed = fit(
         work.recipe,
         work.family,
@@ -146,6 +148,12 @@ def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tupl
 
     Also returns what the catalogue shows of the fine-tune: the pictures of the subject, stored.
     """
+    check_released(trained.components)
+    with work.measured("evaluate"):
+        return _evaluated(work, materials, trained)
+
+
+def _evaluated(work: TrainingWork, materials: Materials, trained: Trained) -> tuple[Evaluation, tuple[NewImage, ...]]:
     recipe = work.recipe
     judge = open_judge(materials.base_folder, recipe.evaluation_scenes)
     photos = pixels_of_all(materials.photos, recipe.resolution)
@@ -153,7 +161,9 @@ def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tupl
     wanted = evaluation_recipe(recipe, scenes)
     total = 2 * len(wanted.prompts)
     work.job.report("evaluate", 0, total)
-    base = work.load_components(materials.base_folder)
+    base = work.load_beside(materials.base_folder, trained.components, trained.changed)
+    for components in (base, trained.components):
+        check_devices(components, work.device, "evaluate")
     floor = fill_set(
         work.stores,
         wanted,
@@ -186,6 +196,7 @@ def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tupl
 def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
     """The weights as files, read back and checked, their bytes stored by hash."""
     work.job.report("export")
+    check_devices(trained.components, work.device, "export")
     written = export_model(
         work.family,
         trained.components,

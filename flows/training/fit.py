@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pytorch_lightning import Trainer
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
@@ -15,6 +17,7 @@ from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.data import TrainingImages
 from flows.training.methods.lookup import method_named
+from flows.training.methods.protocol import ParameterGroup
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.lookup import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
@@ -42,25 +45,52 @@ def fit(
     A SIGTERM that arrives during a step takes effect at its end. Raises InvalidCheckpoint if `newest` is not of this
     recipe, and whatever `watch` raises.
     """
+    device, watch = components.device, watch or Watch()
     training = method_named(recipe.method).begin(family, components, recipe)
     try:
         module = DreamBoothModule(recipe, family, components, training, images, snr_gamma)
         start = 0
         if newest is not None:
-            start = read_checkpoint(
-                newest,
-                fingerprint=recipe_hash,
-                groups=training.groups,
-                optimizer=module.optimizer,
-                moments=optimizer_named(recipe.optimizer).moments,
-            )
+            with watch.measured("resume"):
+                start = read_checkpoint(
+                    newest,
+                    fingerprint=recipe_hash,
+                    groups=training.groups,
+                    optimizer=module.optimizer,
+                    moments=optimizer_named(recipe.optimizer).moments,
+                )
             logger.info("resuming at step %d of %d", start, recipe.steps)
         if start < recipe.steps:
-            _run(module, start, StepBoundary(checkpoints, recipe_hash, watch or Watch(), Termination(), work_folder))
+            with watch.measured("fit"):
+                _run(module, start, StepBoundary(checkpoints, recipe_hash, watch, Termination(), work_folder, start))
     finally:
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()
+        # Lightning's teardown leaves what trained on the CPU.
+        components.to(device)
+    release(module.optimizer, training.groups)
     return changed
+
+
+def release(optimizer: Optimizer, groups: Sequence[ParameterGroup]) -> None:
+    """Drop gradients and the optimizer's state: twice to three times the trained weights, and no later phase's."""
+    # Not left to the garbage collector: trainer and module hold each other, and live until it runs.
+    optimizer.state.clear()
+    for group in groups:
+        for parameter in group.parameters.values():
+            parameter.grad = None
+
+
+def check_released(components: Components) -> None:
+    """Refuse to go on while gradients of a fit are kept: nothing later needs them, and they take as much as weights.
+    Raises AssertionError: no input causes it."""
+    kept = [
+        f"{name}.{key}"
+        for name, module in components.modules.items()
+        for key, parameter in module.named_parameters()
+        if parameter.grad is not None
+    ]
+    assert not kept, f"The fit left {len(kept)} gradients, the first of {kept[0]}."
 
 
 def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from prefect.runtime import flow_run
 from flows.diffusion.devices import prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.memory import peak_bytes, start_peak
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.jobs.lifecycle import RunningJob
@@ -57,11 +59,27 @@ class TrainingWork:
         """A model folder's parts on this process's device."""
         return self.family.load(folder).to(self.device)
 
+    def load_beside(self, folder: Path, tuned: Components, changed: frozenset[str]) -> Components:
+        """A base model's parts, where the parts that a fine-tune did not change are those of the fine-tune: what a
+        comparison needs beside it is only what differs."""
+        base = self.family.load(folder)
+        kept = {name: module for name, module in tuned.modules.items() if name not in changed}
+        return replace(base, **kept).to(self.device)
+
     def boundary(self, phase: str, done: int, total: int) -> None:
         """Between two pieces of a phase's work: report, and stop if asked to."""
         self.job.report(phase, done, total)
         self.job.check()
         self.job.reach(phase)
+
+    @contextmanager
+    def measured(self, phase: str) -> Generator[None]:
+        """Note the peak of memory that the block needs, in the flow run's log and in MLflow."""
+        start_peak(self.device)
+        yield
+        gigabytes = peak_bytes(self.device) / 1e9
+        log.info("job %s: peak memory of %s: %.2f GB on %s", self.job.id, phase, gigabytes, self.device)
+        self.tracking.log(self.recipe.steps, {f"memory_peak_gb.{phase}": gigabytes})
 
     def watch(self, components: Components) -> Watch:
         """What the fit reports to."""
@@ -70,7 +88,13 @@ class TrainingWork:
             self.job.check()
             self.job.reach(f"fit:{step}")
 
-        return Watch(on_step=self._stepped, check=check, on_sample=lambda step: self._sample(components, step))
+        return Watch(
+            on_step=self._stepped,
+            check=check,
+            on_sample=lambda step: self._sample(components, step),
+            stopping=self.job.past_cancellation,
+            measured=self._measured_in_fit,
+        )
 
     def resume_metrics(self, step: int) -> None:
         """Take over what earlier attempts measured up to the checkpoint that this one starts from."""
@@ -123,6 +147,13 @@ class TrainingWork:
         link = image_link(self.stores.settings.api, file.job_id, file.sha256)
         self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")
         self.board.table("figures", [{"metric": name, "value": value} for name, value in metrics.items()], "Evaluation")
+
+    @contextmanager
+    def _measured_in_fit(self, phase: str) -> Generator[None]:
+        # Its own phase, since what helps a step to need less memory does not help a checkpoint to be read.
+        self.job.report(phase, 0, self.recipe.steps)
+        with self.measured(phase):
+            yield
 
     def _stepped(self, report: StepReport) -> None:
         self.job.report("fit", report.step, report.steps, report.loss)

@@ -1,0 +1,72 @@
+"""What a fit leaves behind: parts where they were, no gradients, no optimizer state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning import LightningModule
+
+from flows.diffusion.devices import check_devices
+from flows.diffusion.families.protocol import Components
+from flows.training.fit import check_released, fit
+from flows.training.module import DreamBoothModule
+from storage.errors import DevicesDiffer
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, training_images
+
+
+def fitted(components: Components, folder: Path, **changes: Any) -> frozenset[str]:
+    wanted = recipe(steps=2, checkpoint_every=2, **changes)
+    return fit(
+        wanted,
+        FAMILY,
+        components,
+        training_images(components, wanted),
+        recipe_hash=wanted.fingerprint(),
+        newest=None,
+        checkpoints=KeptCheckpoints(folder / "kept"),
+        work_folder=folder,
+    )
+
+
+def test_nothing_of_a_fit_but_the_weights_stays_in_memory(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules: list[DreamBoothModule] = []
+
+    def note(module: DreamBoothModule) -> None:
+        modules.append(module)
+
+    monkeypatch.setattr(DreamBoothModule, "on_train_start", note)
+    fitted(components, tmp_path, text_encoder_learning_rate=1e-4)
+    check_released(components)
+    assert not modules[0].optimizer.state
+    parameter = next(components.unet.parameters())
+    parameter.grad = parameter.detach().clone()
+    with pytest.raises(AssertionError, match=r"The fit left 1 gradients, the first of unet\."):
+        check_released(components)
+
+
+def test_parts_that_lightning_moved_are_put_back(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a CPU nothing shows where Lightning's teardown moves a module to: so note who is asked, and in what order.
+    moves: list[str] = []
+    monkeypatch.setattr(LightningModule, "cpu", lambda module: moves.append("Lightning to the CPU"))
+    true_to = Components.to
+
+    def to(parts: Components, device: Any) -> Components:
+        moves.append(f"back to {device}")
+        return true_to(parts, device)
+
+    monkeypatch.setattr(Components, "to", to)
+    fitted(components, tmp_path)
+    assert moves == ["Lightning to the CPU", "back to cpu"]
+
+
+def test_a_phase_does_not_begin_with_parts_on_another_device(components: Components) -> None:
+    check_devices(components, components.device, "evaluate")
+    components.vae.to("meta")
+    with pytest.raises(DevicesDiffer, match=r"evaluate begins with \d+ tensors off cpu: vae\..* is on meta"):
+        check_devices(components, components.device, "evaluate")
