@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.jobs.lifecycle import RunningJob, lock_name, running_job
-from storage.errors import JobAlreadyRunning, JobCannotSucceed, JobLost
+from flows.jobs.lifecycle import RunningJob, lock_name, named_failure, running_job
+from storage.errors import CancellationRequested, JobAlreadyRunning, JobCannotSucceed, JobLost
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_files, jobs
 from storage.postgres.locks import lock_number
@@ -79,6 +79,43 @@ def test_a_cancelled_job_stops_at_its_next_check(stores: Stores) -> None:
         pytest.fail("was not told to stop")
     assert stores.database.run(jobs.get(job.id)).state is JobState.CANCELLED
     assert running.outcome.is_cancelled()
+
+
+def test_a_cancelled_job_may_still_store_what_it_has_reached(stores: Stores) -> None:
+    job = a_job(stores.database)
+    with running_job(stores, job.id, 1) as running:
+        stores.database.run(jobs.cancel(job.id, job.account_id))
+
+        def is_to_stop() -> bool:
+            try:
+                running.check()
+            except CancellationRequested:
+                return True
+            return False
+
+        wait_until(is_to_stop)
+        with running.past_cancellation():
+            stored = running.run(lambda: jobs.get(job.id))
+        running.run(lambda: jobs.get(job.id))
+        pytest.fail("went on after it had stored that")
+    assert stored.id == job.id
+    assert stores.database.run(jobs.get(job.id)).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "words", "none_of"),
+    [
+        (MemoryError(), "fit", ("phase 'fit'", "batchSize", "MEMORY_LIMIT_BYTES"), "GPU"),
+        (MemoryError(), "evaluate", ("phase 'evaluate'", "MEMORY_LIMIT_BYTES"), "batchSize"),
+        (RuntimeError("CUDA out of memory. Tried 2 GiB"), "fit", ("The GPU", "batchSize", "card"), "MEMORY_LIMIT"),
+    ],
+)
+def test_memory_that_runs_out_says_what_helps_where_it_happened(
+    error: Exception, phase: str, words: tuple[str, ...], none_of: str
+) -> None:
+    text = str(named_failure(error, phase))
+    assert all(word in text for word in words), text
+    assert none_of not in text
 
 
 def test_a_process_whose_job_was_handed_out_again_stops_and_writes_nothing(stores: Stores) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from uuid import UUID, uuid4
 
@@ -127,3 +128,14 @@ def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_unavailable(
     assert (run.info.status, run.data.metrics, run.data.params["class_word"]) == ("FAILED", {"loss": 3.0}, "mug")
     assert stores.database.run(jobs.get(job.id)).tracking_run_id == run_id
     assert reconcile_tracking(stores) == []
+
+
+def test_a_value_that_is_no_number_is_left_out_and_earlier_documents_that_hold_one_are_read(settings: Settings) -> None:
+    run = TrackingRun(settings, EXPERIMENT, uuid4(), {})
+    run.log(1, {"loss": math.nan, "gradient_norm": math.inf, "learning_rate": 0.5})
+    document = run.document()
+    run.close()
+    assert b"null" not in document
+    assert [(point.name, point.value) for point in read_document(document)] == [("learning_rate", 0.5)]
+    earlier = b'{"name":"loss","value":null,"step":1,"at":1}\n' + document
+    assert read_document(earlier) == read_document(document)
