@@ -266,6 +266,10 @@ class JobSettings(BaseModel):
     warm_starts: bool = Field(
         default=True, description="Flow runs are forked from a process with their imports done (never beside a GPU)."
     )
+    embedders_folder: Path | None = Field(
+        default=None,
+        description="Folder with `clip/` or `dino/`, models in transformers layout that also measure fine-tunes.",
+    )
     patience_seconds: float = Field(default=600.0, gt=0, description="How long a flow waits for an unavailable store.")
     crash_points: dict[str, str] = Field(
         default_factory=dict, description="For fault tests: point name to `die:FILE` or `wait:FILE`, once each."

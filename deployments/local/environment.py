@@ -103,7 +103,8 @@ def _variables(group: BaseModel, names: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from _variables(value, (*names, name))
         elif isinstance(value, SecretStr):
             yield (*names, name), value.get_secret_value(), True
-        else:
+        # None is what a setting has that nobody gave: no text says that, so it is left out.
+        elif value is not None:
             text = json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
             yield (*names, name), text, False
 

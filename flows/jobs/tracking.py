@@ -8,7 +8,6 @@ values; those that MLflow already has are not sent twice.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from flows.jobs.metrics_document import Point, points_of, write_document
 from storage.records.jobs.jobs import Job, JobState
 from storage.records.jobs.training import TrainingJobRequest
 from storage.settings import Settings
@@ -46,15 +46,6 @@ PATIENCE = {
 """How long a call of MLflow's client may take."""
 
 MLFLOW_UNAVAILABLE = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
-
-
-class Point(msgspec.Struct, frozen=True):
-    """One metric at one step; `at` is Unix milliseconds."""
-
-    name: str
-    value: float
-    step: int
-    at: int
 
 
 def tracking_client(settings: Settings) -> MlflowClient:
@@ -164,12 +155,8 @@ class TrackingRun:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Keep metrics of one step; they are sent soon."""
-        now = int(time.time() * 1000)
         with self._lock:
-            # JSON has no infinity and no NaN; what is none of its numbers could not be read again.
-            self._points.extend(
-                Point(name, float(value), step, now) for name, value in values.items() if math.isfinite(value)
-            )
+            self._points.extend(points_of(step, values))
             waiting = len(self._points) - self._sent
         # A request costs 15 ms and more, a further point in one 0.2 ms: sending each as it comes could not keep up.
         if waiting >= SEND_POINTS:
@@ -193,7 +180,7 @@ class TrackingRun:
     def document(self) -> bytes:
         """Every point so far, one JSON object a line: what the job keeps as a blob."""
         with self._lock:
-            return b"".join(msgspec.json.encode(point) + b"\n" for point in self._points)
+            return write_document(self._points)
 
     def flush(self, wait_seconds: float = 5.0) -> bool:
         """Send what waits; returns whether MLflow has it all."""
@@ -295,10 +282,3 @@ class TrackingRun:
             with self._lock:
                 # After it was sent: a failure leaves it in its place.
                 self._files.pop(0)
-
-
-def read_document(content: bytes) -> list[Point]:
-    """The points of a job's metrics blob."""
-    # Earlier releases wrote null for a value that was no number.
-    lines = (line for line in content.splitlines() if line and b'"value":null' not in line)
-    return [msgspec.json.decode(line, type=Point) for line in lines]

@@ -25,16 +25,18 @@ from flows.training.data import TrainingImages, encode_images, pixels_of_all
 from flows.training.evaluation import (
     SEEDS_PER_SCENE,
     Evaluation,
-    class_noise_drift,
     evaluation_recipe,
     measure,
     new_scenes,
+    noise_drifts,
     split_images,
 )
 from flows.training.export import SINGLE_FILE, export_model
 from flows.training.fit import check_released, fit
 from flows.training.grid import Row, draw_grid
-from flows.training.judges import open_judge
+from flows.training.metrics.embedders import open_embedders
+from flows.training.metrics.judges import open_judge
+from flows.training.metrics.standard_metrics import standard_metrics
 from flows.training.regularization_steps import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image
@@ -180,8 +182,12 @@ def _evaluated(work: TrainingWork, materials: Materials, trained: Trained) -> tu
     base_images, tuned_images = (split_images(images, recipe.resolution) for images in (floor, drawn))
     # The last of the set are of the plain class prompt.
     class_latents = encode_images(work.family, base, floor[-4:], recipe.resolution)
-    drift = class_noise_drift(work.family, base, trained.components, class_latents, recipe.class_prompt)
-    evaluation = measure(judge, photos, scenes, base_images, tuned_images, drift)
+    drifts = noise_drifts(work.family, base, trained.components, class_latents, recipe.class_prompt)
+    evaluation = measure(judge, photos, scenes, recipe.class_word, base_images, tuned_images, drifts)
+    embedders = open_embedders(work.stores.settings.jobs.embedders_folder)
+    prompts = wanted.prompts[: len(tuned_images.subject)]
+    standard = standard_metrics(embedders, photos, prompts, base_images, tuned_images)
+    evaluation = msgspec.structs.replace(evaluation, standard=standard)
     columns = max(1, len(scenes)) * SEEDS_PER_SCENE
     rows_of_grid = [
         Row("photos", materials.photos[:6]),

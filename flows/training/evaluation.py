@@ -2,9 +2,10 @@
 
 Subject fidelity is the mean cosine, in the judge's embedding, of pictures in new scenes with the photos. The base
 draws the same prompts with the same seeds (the floor), the photos are compared with each other (the ceiling, without
-self-pairs). Prompt accuracy is the share of pictures that show the scene asked for. Class drift is how near pictures
-of the plain class prompt come to the subject (PRES of Ruiz et al. 2023: lower is better) and how far the noise
-prediction for that prompt moved from the base's.
+self-pairs). Prompt accuracy is the share of pictures that show the scene asked for, class accuracy that of pictures
+which show a thing of the class at all, diversity how far pictures of one prompt lie apart. Class drift is how near
+pictures of the plain class prompt come to the subject (PRES of Ruiz et al. 2023: lower is better) and how far the noise
+prediction for that prompt, and for prompts that have nothing to do with it, moved from the base's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.data import LatentImages, generator_for, pixels_of_all
-from flows.training.judges import ImageJudge
+from flows.training.metrics.comparisons import (
+    EvaluationImages,
+    cosines,
+    diversity,
+    interval,
+    mean_cosine,
+    mean_cosine_within,
+)
+from flows.training.metrics.judges import ImageJudge
 from storage.records.jobs.sampled_sets import SamplingRecipe
 from storage.records.jobs.training import TrainingRecipe
 
@@ -28,12 +37,15 @@ SEEDS_PER_SCENE = 4
 CLASS_IMAGES = 8
 _DRIFT_TIMESTEPS = 5
 _DRIFT_LATENTS = 4
+UNRELATED_PROMPTS = ("a street in a city", "a forest in autumn", "a portrait of a person")
+"""Nothing that a subject is a thing of; what a fine-tune changes there it was not asked to change."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """The metrics of one fine-tune. A metric is None where it was not measured; `measured_by` says why.
 
-    Cosines lie in [-1, 1], accuracies in [0, 1], drift is in units of squared noise.
+    Cosines lie in [-1, 1], accuracies in [0, 1], drift is in units of squared noise. Intervals hold the mean with 95 %.
+    `standard` has what papers report, by CLIP and DINO, where this machine has them.
     """
 
     measured_by: str
@@ -41,32 +53,40 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     photos: int
     subject_fidelity: float | None = None
+    subject_fidelity_interval: tuple[float, float] | None = None
     subject_fidelity_base: float | None = None
     subject_fidelity_photos: float | None = None
     prompt_accuracy: float | None = None
+    prompt_accuracy_interval: tuple[float, float] | None = None
     prompt_accuracy_base: float | None = None
+    class_accuracy: float | None = None
+    class_accuracy_base: float | None = None
+    diversity: float | None = None
+    diversity_base: float | None = None
     class_similarity: float | None = None
     class_similarity_base: float | None = None
     class_noise_drift: float | None = None
+    unrelated_noise_drift: float | None = None
+    standard: dict[str, float] = {}  # msgspec gives every record an empty one of its own
 
 
 @dataclass(frozen=True)
-class EvaluationImages:
-    """What one model drew: pictures of the subject in scenes (scene by scene, each with every seed), and of the class.
+class Drifts:
+    """Mean squared differences of two models' noise predictions: for the class prompt, and for unrelated prompts."""
 
-    Both are (N, 3, H, W) in [-1, 1].
-    """
-
-    subject: Tensor
-    of_class: Tensor
+    of_class: float
+    unrelated: float
 
 
 def new_scenes(recipe: TrainingRecipe, photos: Tensor, judge: ImageJudge | None) -> tuple[str, ...]:
-    """Up to six of the recipe's scenes that no photo shows, as the judge sees them. Without a judge: the first six."""
+    """Up to six of the recipe's scenes that no photo shows, as the judge sees them. Without a judge: the first six.
+
+    A photo shows a scene that is likelier than everything else together.
+    """
     if judge is None:
         return recipe.evaluation_scenes[:SCENES]
     known = list(judge.scenes)
-    shown = {known[int(row)] for row in judge.scene_probabilities(photos).argmax(1)}
+    shown = {known[int(place)] for place in (judge.scene_probabilities(photos) > 0.5).nonzero()[:, 1]}
     return tuple(scene for scene in recipe.evaluation_scenes if scene in known and scene not in shown)[:SCENES]
 
 
@@ -103,9 +123,10 @@ def measure(
     judge: ImageJudge | None,
     photos: Tensor,
     scenes: Sequence[str],
+    class_word: str,
     base: EvaluationImages,
     tuned: EvaluationImages,
-    class_noise_drift: float,
+    drifts: Drifts,
 ) -> Evaluation:
     """Every metric that can be measured, and why the others could not."""
     unmeasured = Evaluation(
@@ -113,53 +134,61 @@ def measure(
         scenes=tuple(scenes),
         images=len(tuned.subject),
         photos=len(photos),
-        class_noise_drift=class_noise_drift,
+        class_noise_drift=drifts.of_class,
+        unrelated_noise_drift=drifts.unrelated,
     )
     if judge is None:
         return unmeasured
     if not scenes:
         reason = "not measured: the photos show every scene that the base model is evaluated on"
         return msgspec.structs.replace(unmeasured, measured_by=reason)
-    reference = judge.embed(photos)
+    reference, subject, base_subject = (judge.embed(images) for images in (photos, tuned.subject, base.subject))
+    asked = [scene for scene in scenes for _ in range(len(tuned.subject) // len(scenes))]
+    right = shows(judge.scene_probabilities(tuned.subject), judge.scenes, asked)
     return msgspec.structs.replace(
         unmeasured,
         measured_by=type(judge).__module__ + "." + type(judge).__name__,
-        subject_fidelity=mean_cosine(judge.embed(tuned.subject), reference),
-        subject_fidelity_base=mean_cosine(judge.embed(base.subject), reference),
+        subject_fidelity=mean_cosine(subject, reference),
+        subject_fidelity_interval=interval(cosines(subject, reference).mean(1)),
+        subject_fidelity_base=mean_cosine(base_subject, reference),
         subject_fidelity_photos=mean_cosine_within(reference),
-        prompt_accuracy=scene_accuracy(judge, tuned.subject, scenes),
-        prompt_accuracy_base=scene_accuracy(judge, base.subject, scenes),
+        prompt_accuracy=float(right.mean()),
+        prompt_accuracy_interval=interval(right),
+        prompt_accuracy_base=float(shows(judge.scene_probabilities(base.subject), judge.scenes, asked).mean()),
+        class_accuracy=class_accuracy(judge, tuned.subject, class_word),
+        class_accuracy_base=class_accuracy(judge, base.subject, class_word),
+        diversity=diversity(subject, asked),
+        diversity_base=diversity(base_subject, asked),
         class_similarity=mean_cosine(judge.embed(tuned.of_class), reference),
         class_similarity_base=mean_cosine(judge.embed(base.of_class), reference),
     )
 
 
-def mean_cosine(images: Tensor, reference: Tensor) -> float:
-    """Mean cosine over all pairs of rows: (N, D) and (M, D)."""
-    return float((_unit(images) @ _unit(reference).T).mean())
+def shows(probabilities: Tensor, known: Sequence[str], asked: Sequence[str]) -> Tensor:
+    """1.0 for each picture whose likeliest of the `known` is what was asked for, else 0.0: (N, known) to (N,)."""
+    wanted = torch.tensor([list(known).index(one) for one in asked], device=probabilities.device)
+    return (probabilities.argmax(1) == wanted).float()
 
 
-def mean_cosine_within(reference: Tensor) -> float | None:
-    """Mean cosine over all pairs of different rows of (M, D); None for a single row."""
-    count = reference.shape[0]
-    if count < 2:
+def class_accuracy(judge: ImageJudge, images: Tensor, class_word: str) -> float | None:
+    """The share of pictures that the judge takes for a thing of the class; None if it does not know the class."""
+    if class_word not in judge.classes:
         return None
-    cosines = _unit(reference) @ _unit(reference).T
-    return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
+    return float(shows(judge.class_probabilities(images), judge.classes, [class_word] * len(images)).mean())
 
 
-def scene_accuracy(judge: ImageJudge, images: Tensor, scenes: Sequence[str]) -> float:
-    """The share of pictures that the judge places in the scene asked for. `images` come scene by scene."""
-    known = list(judge.scenes)
-    seen = judge.scene_probabilities(images).argmax(1).tolist()
-    asked = [known.index(scene) for scene in scenes for _ in range(len(images) // len(scenes))]
-    return sum(one == other for one, other in zip(seen, asked, strict=True)) / len(asked)
-
-
-def class_noise_drift(
+def noise_drifts(
     family: Family, base: Components, tuned: Components, class_latents: LatentImages, class_prompt: str
-) -> float:
-    """Mean squared difference of two models' predictions for the class prompt, on a fixed grid of latents and times."""
+) -> Drifts:
+    """How far the predictions of a fine-tune moved for the class, and for what has nothing to do with it."""
+    unrelated = [noise_drift(family, base, tuned, class_latents, prompt) for prompt in UNRELATED_PROMPTS]
+    return Drifts(
+        noise_drift(family, base, tuned, class_latents, class_prompt), sum(unrelated) / len(UNRELATED_PROMPTS)
+    )
+
+
+def noise_drift(family: Family, base: Components, tuned: Components, class_latents: LatentImages, prompt: str) -> float:
+    """Mean squared difference of two models' predictions for a prompt, on a fixed grid of latents and times."""
     schedule = tuned.noise_schedule
     length = schedule.config.num_train_timesteps
     # Neither end of the schedule: there either hardly any noise is left to predict, or nothing else is there.
@@ -172,11 +201,7 @@ def class_noise_drift(
     rows = [0] * latents.shape[0]
     with torch.no_grad():
         before, after = (
-            family.predict(parts, noisy, timesteps, family.encode_prompts(parts, [class_prompt]).take(rows))
+            family.predict(parts, noisy, timesteps, family.encode_prompts(parts, [prompt]).take(rows))
             for parts in (base, tuned)
         )
     return float((after - before).square().mean())
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors.float(), dim=-1)

@@ -23,12 +23,14 @@ from flows.diffusion.memory import peak_bytes, start_peak
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.jobs.lifecycle import RunningJob
-from flows.jobs.tracking import EXPERIMENT, RUN_STATUS, TrackingRun, job_tags, read_document
+from flows.jobs.metrics_document import read_document
+from flows.jobs.tracking import EXPERIMENT, RUN_STATUS, TrackingRun, job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.evaluation import Evaluation
 from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.methods.lookup import method_named
+from flows.training.metrics.embedders import check_embedders
 from flows.training.optimizers.lookup import optimizer_named
 from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreUnavailable
 from storage.postgres.jobs import job_files
@@ -48,10 +50,11 @@ class TrainingWork:
         self.stores = job.stores
         self.request = msgspec.convert(job.row.request, TrainingJobRequest)
         self.recipe = self.request.recipe
-        # All names at once: one that this release does not know must not be found after hours of class images.
+        # All at once: what is unknown to this release or missing on this machine must not be found after hours.
         self.family = family_named(self.recipe.family)
         method_named(self.recipe.method)
         optimizer_named(self.recipe.optimizer)
+        check_embedders(self.stores.settings.jobs.embedders_folder)
         self.device: torch.device = prepare_torch(self.recipe.threads)
         self.checkpoints = JobCheckpoints(job, folder, lambda step: self.keep_metrics())
 
@@ -142,6 +145,8 @@ class TrainingWork:
         file = self.put_file("grid.png", JobFileRole.GRID, picture, "image/png")
         self.tracking.file("grid.png", picture)
         self.tracking.file("evaluation.json", document)
+        standard = metrics.pop("standard")
+        metrics |= standard
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         self.tracking.log(self.recipe.steps, numbers)
         link = image_link(self.stores.settings.api, file.job_id, file.sha256)

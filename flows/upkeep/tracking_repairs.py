@@ -8,6 +8,7 @@ from uuid import UUID
 from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 
+from flows.jobs.metrics_document import read_document
 from flows.jobs.registration import register
 from flows.jobs.tracking import (
     EXPERIMENT,
@@ -17,7 +18,6 @@ from flows.jobs.tracking import (
     find_or_create_run,
     job_params,
     job_tags,
-    read_document,
     shortened,
     tracking_client,
 )

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.jobs.lifecycle import RunningJob, lock_name, named_failure, running_job
+from flows.jobs.failures import named_failure
+from flows.jobs.lifecycle import RunningJob, lock_name, running_job
 from storage.errors import CancellationRequested, JobAlreadyRunning, JobCannotSucceed, JobLost
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_files, jobs

@@ -9,12 +9,11 @@ from uuid import UUID, uuid4
 import msgspec
 from mlflow.tracking import MlflowClient
 
+from flows.jobs.metrics_document import Point, read_document
 from flows.jobs.tracking import (
     EXPERIMENT,
     JOB_TAG,
-    Point,
     TrackingRun,
-    read_document,
     tracking_client,
 )
 from flows.upkeep.tracking_repairs import reconcile_tracking

@@ -44,6 +44,10 @@ def day(ago: int) -> date:
     return (NOW - timedelta(days=ago)).date()
 
 
+def at_midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def test_days_whose_sums_were_lost_come_back_with_their_totals(stores: Stores, model_id: int) -> None:
     right = days_of(stores)
     for damage in ("delete from activity_days", "delete from activity_hours", "update activity_totals set week = 99"):
@@ -90,6 +94,7 @@ def test_the_command_takes_days_that_make_sense(
     command.backfill(command.Flow.ROLL_UP, NOW - timedelta(days=4))
     days = (datetime.now(UTC).date() - day(4)).days  # up to yesterday; the suite may have begun on another day
     assert f"{days} activities of {days} days" in capsys.readouterr().out
-    for first, last in ((1, 2), (2, -1)):
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    for first, last in ((day(1), day(2)), (day(2), tomorrow.date())):
         with pytest.raises(InvalidRequest, match="--from"):
-            command.backfill(command.Flow.ROLL_UP, NOW - timedelta(days=first), NOW - timedelta(days=last))
+            command.backfill(command.Flow.ROLL_UP, at_midnight(first), at_midnight(last))

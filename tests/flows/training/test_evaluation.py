@@ -13,27 +13,35 @@ from flows.training.data import encode_images
 from flows.training.evaluation import (
     CLASS_IMAGES,
     SEEDS_PER_SCENE,
-    EvaluationImages,
-    class_noise_drift,
+    Drifts,
+    class_accuracy,
     evaluation_recipe,
-    mean_cosine,
-    mean_cosine_within,
     measure,
     new_scenes,
-    scene_accuracy,
+    noise_drifts,
+    shows,
     split_images,
 )
 from flows.training.grid import CELL, Row, draw_grid
+from flows.training.metrics.comparisons import EvaluationImages
 from storage.records.jobs.sampled_sets import fingerprint
 from tests.flows.training.tiny import FAMILY, pictures, recipe
 
 SCENES = ("on the beach", "in the snow", "at night")
 
 
+DRIFTS = Drifts(0.25, 0.125)
+
+
 class ColourJudge:
-    """A judge whose verdicts are plain to see: the embedding is the mean colour, the scene is the brightest channel."""
+    """A judge whose verdicts are plain to see: the embedding is the mean colour, the scene is the brightest channel,
+    and what is red is a mug."""
 
     scenes: Sequence[str] = SCENES
+    classes: Sequence[str] = ("mug", "lamp", "chair")
+
+    def class_probabilities(self, images: Tensor) -> Tensor:
+        return self.scene_probabilities(images)
 
     def embed(self, images: Tensor) -> Tensor:
         return torch.nn.functional.normalize(images.mean((2, 3)) + 1.0, dim=-1)
@@ -55,41 +63,46 @@ def test_the_figures_equal_those_worked_by_hand():
     photos = torch.cat([red, red])
     tuned = EvaluationImages(torch.cat([red, green]), green)
     base = EvaluationImages(torch.cat([green, green]), green)
-    figures = measure(ColourJudge(), photos, SCENES[:2], base, tuned, 0.25)
+    figures = measure(ColourJudge(), photos, SCENES[:2], "mug", base, tuned, DRIFTS)
     assert figures.subject_fidelity == pytest.approx(0.5)
     assert figures.subject_fidelity_base == pytest.approx(0.0)
     assert figures.subject_fidelity_photos == pytest.approx(1.0)
     assert figures.prompt_accuracy == 1.0  # the first picture is red where scene 0 was asked for, the second green
     assert figures.prompt_accuracy_base == 0.5
+    assert figures.subject_fidelity_interval == (0.0, 1.0)  # of two pictures, one like the photos and one not at all
+    assert figures.prompt_accuracy_interval == (1.0, 1.0)
+    assert (figures.class_accuracy, figures.class_accuracy_base) == (0.5, 0.0)
     assert figures.class_similarity == pytest.approx(0.0)
-    assert figures.class_noise_drift == 0.25
+    assert (figures.class_noise_drift, figures.unrelated_noise_drift) == (0.25, 0.125)
     assert msgspec.json.decode(msgspec.json.encode(figures))["images"] == 2
 
 
-def test_the_photos_ceiling_leaves_out_self_pairs_and_a_single_photo_has_none():
-    photos = ColourJudge().embed(flat(0, 0, 1))
-    assert mean_cosine_within(photos) == pytest.approx(1 / 3)  # pairs: 1, 0, 0
-    assert mean_cosine(photos, photos) == pytest.approx(5 / 9)
-    assert mean_cosine_within(photos[:1]) is None
-
-
 def test_accuracy_counts_pictures_scene_by_scene():
-    assert scene_accuracy(ColourJudge(), flat(0, 0, 1, 2), SCENES[:2]) == 0.75
+    probabilities = ColourJudge().scene_probabilities(flat(0, 0, 1, 2))
+    assert shows(probabilities, SCENES, (SCENES[0], SCENES[0], SCENES[1], SCENES[1])).tolist() == [1, 1, 1, 0]
+
+
+def test_class_accuracy_is_of_the_classes_that_a_judge_knows():
+    assert class_accuracy(ColourJudge(), flat(0, 1, 0, 0), "mug") == 0.75
+    assert class_accuracy(ColourJudge(), flat(0), "teapot") is None
 
 
 def test_scenes_that_the_photos_show_are_left_out():
     wanted = recipe(evaluation_scenes=("on the beach", "in the snow", "at night", "under water"))
     assert new_scenes(wanted, flat(0, 0, 2), ColourJudge()) == ("in the snow",)
     assert new_scenes(wanted, flat(0), None) == wanted.evaluation_scenes
+    grey = torch.zeros(2, 3, 8, 8)  # no scene is likelier than the others together
+    assert new_scenes(wanted, grey, ColourJudge()) == SCENES
 
 
 def test_without_a_judge_the_figures_say_that_they_were_not_measured():
     images = EvaluationImages(flat(0), flat(0))
-    figures = measure(None, flat(0), SCENES, images, images, 0.5)
+    figures = measure(None, flat(0), SCENES, "mug", images, images, DRIFTS)
     assert figures.measured_by == "not measured: the base model folder brings no judge"
     assert figures.subject_fidelity is figures.prompt_accuracy is None
-    assert figures.class_noise_drift == 0.5
-    assert measure(ColourJudge(), flat(0), (), images, images, 0.5).measured_by.startswith("not measured: the photos")
+    assert figures.class_noise_drift == 0.25
+    without_scenes = measure(ColourJudge(), flat(0), (), "mug", images, images, DRIFTS)
+    assert without_scenes.measured_by.startswith("not measured: the photos")
 
 
 def test_the_base_and_the_fine_tune_draw_the_same_prompts_with_the_same_seeds():
@@ -107,16 +120,18 @@ def test_class_drift_is_zero_for_the_base_itself_and_grows_with_the_change(compo
     tuned = FAMILY.load(tiny_model)
     latents = encode_images(FAMILY, components, pictures(2), 64)
 
-    def drift() -> float:
-        return class_noise_drift(FAMILY, components, tuned, latents, "a photo of a mug")
+    def drifts() -> Drifts:
+        return noise_drifts(FAMILY, components, tuned, latents, "a photo of a mug")
 
-    assert drift() == 0.0
+    assert drifts() == Drifts(0.0, 0.0)
     with torch.no_grad():
         tuned.unet.get_parameter("conv_out.weight").add_(0.01)
-    small = drift()
+    small = drifts()
     with torch.no_grad():
         tuned.unet.get_parameter("conv_out.weight").add_(0.04)
-    assert 0 < small < drift()
+    large = drifts()
+    assert 0 < small.of_class < large.of_class
+    assert 0 < small.unrelated < large.unrelated
 
 
 def test_the_grid_has_a_cell_for_each_picture_and_enlarges_small_ones():

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from pytorch_lightning import LightningModule
 
-from flows.diffusion.devices import check_devices
 from flows.diffusion.families.protocol import Components
 from flows.training.fit import check_released, fit
 from flows.training.module import DreamBoothModule
-from storage.errors import DevicesDiffer
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, training_images
 
 
@@ -63,10 +61,3 @@ def test_parts_that_lightning_moved_are_put_back(
     monkeypatch.setattr(Components, "to", to)
     fitted(components, tmp_path)
     assert moves == ["Lightning to the CPU", "back to cpu"]
-
-
-def test_a_phase_does_not_begin_with_parts_on_another_device(components: Components) -> None:
-    check_devices(components, components.device, "evaluate")
-    components.vae.to("meta")
-    with pytest.raises(DevicesDiffer, match=r"evaluate begins with \d+ tensors off cpu: vae\..* is on meta"):
-        check_devices(components, components.device, "evaluate")

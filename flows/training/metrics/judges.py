@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from flows.starter.judge import Judge as StarterJudge
+from flows.training.metrics.embedders import Clip
 
 
 class ImageJudge(Protocol):
@@ -29,39 +29,46 @@ class ImageJudge(Protocol):
         """Unit vectors (N, D): near for pictures of one subject."""
         ...
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """The class words it knows, such as "mug"; none if it tells no classes apart."""
+        ...
+
     def scene_probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities (N, scenes), rows sum to 1."""
+        """Probabilities (N, scenes); what a row lacks to 1 is of no scene that it knows."""
+        ...
+
+    def class_probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities (N, classes)."""
         ...
 
 
 class ClipJudge:
     """A judge made of a CLIP model: image embeddings, and scenes by comparing with their phrases.
 
-    Source: Radford et al. 2021, section 3.1 (zero-shot classification); CLIP-I and CLIP-T of Ruiz et al. 2023.
+    Source: Radford et al. 2021, section 3.1 (zero-shot classification).
     """
+
+    classes: Sequence[str] = ()
 
     def __init__(self, folder: Path, scenes: Sequence[str]) -> None:
         self.scenes: Sequence[str] = tuple(scenes)
-        self._model: Any = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
-        self._images: Any = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        phrases = [f"a photo of something {scene}" for scene in self.scenes]
-        with torch.no_grad():
-            tokens = tokenizer(phrases, padding=True, return_tensors="pt")
-            self._phrases = _unit(_features(self._model.get_text_features(**tokens)))
+        self._clip = Clip(folder)
+        # The last one is of no scene: without it every picture would show one of those that are listed.
+        phrases = [*(f"a photo of something {scene}" for scene in self.scenes), "a photo of something"]
+        self._phrases = self._clip.embed_texts(phrases)
 
     def embed(self, images: Tensor) -> Tensor:
         """CLIP's image embeddings as unit vectors."""
-        with torch.no_grad():
-            unit_range = (images / 2 + 0.5).clamp(0, 1)
-            # They are in [0, 1] already; the processor would divide by 255 once more.
-            pixels = self._images(images=list(unit_range), do_rescale=False, return_tensors="pt").pixel_values
-            return _unit(_features(self._model.get_image_features(pixel_values=pixels)))
+        return self._clip.embed(images)
+
+    def class_probabilities(self, images: Tensor) -> Tensor:
+        """(N, 0): it knows no classes."""
+        return torch.zeros(images.shape[0], 0)
 
     def scene_probabilities(self, images: Tensor) -> Tensor:
-        """Softmax over the scenes' phrases at CLIP's own temperature."""
-        scale = self._model.logit_scale.detach().exp()
-        return (scale * self.embed(images) @ self._phrases.T).softmax(-1)
+        """Softmax over the scenes' phrases and one without a scene, at CLIP's own temperature."""
+        return (self._clip.logit_scale * self.embed(images) @ self._phrases.T).softmax(-1)[:, :-1]
 
 
 def open_judge(model_folder: Path, scenes: Sequence[str]) -> ImageJudge | None:
@@ -73,12 +80,3 @@ def open_judge(model_folder: Path, scenes: Sequence[str]) -> ImageJudge | None:
     if config.get("model_type") == "clip":
         return ClipJudge(folder, scenes) if scenes else None
     return StarterJudge.load(folder)
-
-
-def _features(output: Any) -> Tensor:
-    # transformers 5 returns an output object where 4 returned the projected features.
-    return output if isinstance(output, Tensor) else output.pooler_output
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors, dim=-1)

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from flows.starter.tokenizer import write_tokenizer
 from flows.training.data import pixels_of_all
-from flows.training.judges import ClipJudge, open_judge
+from flows.training.metrics.judges import ClipJudge, open_judge
+from tests.flows.training.metrics.embedder_folders import write_clip
 from tests.flows.training.test_evaluation import SCENES
 from tests.flows.training.tiny import pictures
 
@@ -23,24 +22,14 @@ def test_the_starters_judge_is_opened_from_its_folder(tiny_model: Path):
 
 
 def test_a_clip_model_is_a_judge(tmp_path: Path):
-    folder = tmp_path / "judge"
-    tokenizer = write_tokenizer(folder)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config={
-            **small,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": tokenizer.model_max_length,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
-        vision_config={**small, "image_size": 32, "patch_size": 16},
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    write_clip(tmp_path / "judge")
     judge = open_judge(tmp_path, SCENES)
     assert isinstance(judge, ClipJudge)
     images = pixels_of_all(pictures(3), 64)
     assert torch.allclose(judge.embed(images).norm(dim=1), torch.ones(3), atol=1e-5)
-    assert torch.allclose(judge.scene_probabilities(images).sum(1), torch.ones(3), atol=1e-5)
+    probabilities = judge.scene_probabilities(images)
+    assert probabilities.shape == (3, len(SCENES))
+    # The rest is of no scene: a photo need not show any that is listed.
+    assert bool((probabilities.sum(1) < 1 - 1e-6).all())
+    assert judge.class_probabilities(images).shape == (3, 0)
     assert open_judge(tmp_path, ()) is None

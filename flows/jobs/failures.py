@@ -1,0 +1,48 @@
+"""Why a job failed, in words for its owner: what happened and what to do, nothing internal."""
+
+from __future__ import annotations
+
+import errno
+
+from storage.errors import DiskFull, InvalidRequest, JobCannotSucceed, OutOfMemory
+
+SMALLER_STEPS = "ask for a smaller batchSize, gradientCheckpointing, or precision bf16"
+# torch raises a plain RuntimeError: its CPU allocator's text, CUDA's, and those of the libraries it calls.
+OUT_OF_MEMORY_TEXTS = (
+    *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc"),
+    *("can't start new thread", "could not create a memory", "could not create a primitive"),
+)
+"""What says so when it is no MemoryError: torch's allocator, C++, Python's threads, oneDNN."""
+
+
+def named_failure(error: Exception, phase: str = "") -> JobCannotSucceed:
+    """The reason that a failed job shows for an error in a phase: what happened and what to do, nothing internal."""
+    if isinstance(error, JobCannotSucceed):
+        return error
+    # A name that this worker's release does not know: the sentence says which it does.
+    if isinstance(error, InvalidRequest):
+        return JobCannotSucceed(f"{error} Retry the job when the workers run the release that knows it.")
+    # An error while the first one is handled hides it: a MemoryError often raises another one on its way out.
+    if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
+        return OutOfMemory(_memory_text(error, phase))
+    # EDQUOT is what a full quota of a user or of NFS says.
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("A disk is full. Free some space, then retry the job: it goes on from its last checkpoint.")
+    return JobCannotSucceed(
+        f"{type(error).__name__} in the flow. Its log in Prefect says where; fix it and retry the job."
+    )
+
+
+def _memory_text(error: Exception, phase: str) -> str:
+    on_gpu = any("cuda" in str(one).lower() for one in (error, error.__cause__, error.__context__))
+    happened = "The GPU has no memory left" if on_gpu else "The flow's process reached its memory limit"
+    room = "run it on a larger card" if on_gpu else "raise DARKROOM_JOBS__MEMORY_LIMIT_BYTES"
+    where = f" in the phase '{phase}'" if phase else ""
+    # Only a training step grows with these; elsewhere the advice would lead nowhere.
+    less = f"{SMALLER_STEPS}; or " if phase in ("", "fit") else ""
+    return f"{happened}{where}. To need less, {less}{room}; then retry the job: it goes on from its last checkpoint."
+
+
+def _says_out_of_memory(error: BaseException | None) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(one in text for one in OUT_OF_MEMORY_TEXTS)

@@ -1,0 +1,61 @@
+"""The metrics that papers on personalised models report, so that figures can be compared with theirs.
+
+Source: Ruiz et al. 2023 (DreamBooth), section 4.2 and the supplement (PRES, DIV). Theirs of DIV is LPIPS, for which no
+weights come without torchvision: here it is the distance of DINO's embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flows.training.metrics.comparisons import EvaluationImages, diversity, mean_cosine, mean_cosine_within
+from flows.training.metrics.embedders import Clip, Dino, Embedders
+
+
+def standard_metrics(
+    embedders: Embedders, photos: Tensor, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
+) -> dict[str, float]:
+    """Every metric that these embedders can measure, each beside that of the base model.
+
+    photos: (N, 3, H, W) in [-1, 1]. prompts: one for each picture of the subject, those of one prompt together.
+    """
+    found: dict[str, float] = {}
+    if embedders.dino is not None:
+        found |= _of_dino(embedders.dino, photos, prompts, base, tuned)
+    if embedders.clip is not None:
+        found |= _of_clip(embedders.clip, photos, prompts, base, tuned)
+    return found
+
+
+def _of_dino(
+    dino: Dino, photos: Tensor, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
+) -> dict[str, float]:
+    reference = dino.embed(photos)
+    found = _ceiling("dino_photos", reference)
+    for suffix, drawn in (("", tuned), ("_base", base)):
+        subject = dino.embed(drawn.subject)
+        found[f"dino{suffix}"] = mean_cosine(subject, reference)
+        found[f"pres{suffix}"] = mean_cosine(dino.embed(drawn.of_class), reference)
+        found[f"div{suffix}"] = diversity(subject, prompts)
+    return found
+
+
+def _of_clip(
+    clip: Clip, photos: Tensor, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
+) -> dict[str, float]:
+    reference, texts = clip.embed(photos), clip.embed_texts(prompts)
+    found = _ceiling("clip_i_photos", reference)
+    for suffix, drawn in (("", tuned), ("_base", base)):
+        subject = clip.embed(drawn.subject)
+        found[f"clip_i{suffix}"] = mean_cosine(subject, reference)
+        # Each picture with the text that it was drawn for.
+        found[f"clip_t{suffix}"] = float(torch.einsum("nd,nd->n", subject, texts).mean())
+    return found
+
+
+def _ceiling(name: str, reference: Tensor) -> dict[str, float]:
+    ceiling = mean_cosine_within(reference)
+    return {} if ceiling is None else {name: ceiling}
