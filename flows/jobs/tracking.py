@@ -7,25 +7,27 @@ values; those that MLflow already has are not sent twice.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from pathlib import Path
 from uuid import UUID
 
-import msgspec
 import requests
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from flows.jobs.metrics_document import Point, points_of, write_document
-from storage.records.jobs.jobs import Job, JobState
-from storage.records.jobs.training import TrainingJobRequest
+from flows.jobs.system_metrics import PREFIX, SystemMetrics
+from flows.jobs.tracking_facts import shortened
+from storage.records.jobs.jobs import JobState
 from storage.settings import Settings
 
 log = logging.getLogger("darkroom.tracking")
@@ -34,7 +36,6 @@ SEND_SECONDS = 2.0
 SEND_POINTS = 500
 EXPERIMENT = "dreambooth"
 JOB_TAG = "darkroom.job_id"
-REQUEST_TAG = "darkroom.request_id"
 RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 PATIENCE = {
     # One at once, for a connection that the server has closed meanwhile. More would wait inside a call for longer than
@@ -87,24 +88,6 @@ def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags
     return run_id
 
 
-def shortened(value: object) -> str:
-    """A parameter as MLflow takes it."""
-    return str(value)[:500]
-
-
-def job_tags(job: Job) -> dict[str, str]:
-    """What the run of a training job is found by."""
-    request = msgspec.convert(job.request, TrainingJobRequest)
-    asked = {REQUEST_TAG: job.request_id} if job.request_id else {}
-    return {"mlflow.runName": f"{request.model_name} {str(job.id)[:8]}", "base_model": request.base_model, **asked}
-
-
-def job_params(job: Job) -> dict[str, object]:
-    """The recipe of a training job, as parameters of its run."""
-    recipe = msgspec.to_builtins(msgspec.convert(job.request, TrainingJobRequest).recipe)
-    return {name: value for name, value in recipe.items() if name != "libraries"}
-
-
 class TrackingRun:
     """A job's record in MLflow. No method begins a call to MLflow later than it says, and none raises when it is
     unavailable.
@@ -122,7 +105,9 @@ class TrackingRun:
         self._known_steps: dict[str, int] = {}
         self._params: dict[str, str] = {}
         self._late_tags: dict[str, str] = {}
-        self._files: list[tuple[str, bytes]] = []
+        self._calls: list[Callable[[str], None]] = []
+        self._system = SystemMetrics()
+        self._system_step = 0
         # Two locks: the first guards the lists and is held for a moment, so that a training step never waits; the
         # second is held while MLflow is asked, so that the thread and a flush do not send the same points.
         self._lock = threading.Lock()
@@ -174,8 +159,24 @@ class TrackingRun:
 
     def file(self, path: str, content: bytes) -> None:
         """Keep an artifact of the run (`path` inside it); it is sent soon."""
+        self._call(lambda run_id: self._send_file(run_id, path, content))
+
+    def image(self, key: str, step: int, png: bytes) -> None:
+        """Keep a picture of one step; it is sent soon. MLflow shows those of one key on a slider of steps."""
+
+        def send(run_id: str) -> None:
+            with Image.open(io.BytesIO(png)) as picture:
+                self._client.log_image(run_id, picture, key=key, step=step, synchronous=True)
+
+        self._call(send)
+
+    def inputs(self, *datasets: DatasetInput) -> None:
+        """Keep what the run learns from; it is sent soon."""
+        self._call(lambda run_id: self._client.log_inputs(run_id, list(datasets)))
+
+    def _call(self, call: Callable[[str], None]) -> None:
         with self._lock:
-            self._files.append((path, content))
+            self._calls.append(call)
 
     def document(self) -> bytes:
         """Every point so far, one JSON object a line: what the job keeps as a blob."""
@@ -224,7 +225,8 @@ class TrackingRun:
             try:
                 self._open_run()
                 self._send_points()
-                self._send_files()
+                self._send_system_metrics()
+                self._send_calls()
             except MLFLOW_UNAVAILABLE as error:
                 log.warning("MLflow is unavailable (%s); metrics of job %s wait", type(error).__name__, self._job_id)
                 return False
@@ -239,7 +241,17 @@ class TrackingRun:
             # all.
             history = self._client.get_metric_history(run_id, name)
             self._known_steps[name] = max(point.step for point in history)
+            if name.startswith(PREFIX):
+                self._system_step = max(self._system_step, self._known_steps[name] + 1)
         self._run_id = run_id
+
+    def _send_system_metrics(self) -> None:
+        if not self._system.due():
+            return
+        # Not among the job's points: they say nothing of the model, and a run that is filled again lacks them.
+        points = points_of(self._system_step, self._system.sample())
+        self._system_step += 1
+        self._client.log_batch(self._run_id or "", [Metric(one.name, one.value, one.at, one.step) for one in points])
 
     def _send_points(self) -> None:
         run_id = self._run_id or ""
@@ -268,17 +280,20 @@ class TrackingRun:
         if more:
             self._send_points()
 
-    def _send_files(self) -> None:
+    def _send_calls(self) -> None:
         while True:
             with self._lock:
-                if not self._files:
+                if not self._calls:
                     return
-                path, content = self._files[0]
-            with tempfile.TemporaryDirectory() as folder:
-                local = Path(folder) / Path(path).name
-                local.write_bytes(content)
-                parent = str(Path(path).parent)
-                self._client.log_artifact(self._run_id or "", str(local), None if parent == "." else parent)
+                call = self._calls[0]
+            call(self._run_id or "")
             with self._lock:
                 # After it was sent: a failure leaves it in its place.
-                self._files.pop(0)
+                self._calls.pop(0)
+
+    def _send_file(self, run_id: str, path: str, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / Path(path).name
+            local.write_bytes(content)
+            parent = str(Path(path).parent)
+            self._client.log_artifact(run_id, str(local), None if parent == "." else parent)

@@ -19,7 +19,8 @@ from flows.diffusion.devices import this_machine as this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import draw_images
 from flows.jobs.registration import register
-from flows.jobs.tracking import MLFLOW_UNAVAILABLE, job_params, tracking_client
+from flows.jobs.tracking import MLFLOW_UNAVAILABLE, tracking_client
+from flows.jobs.tracking_facts import job_inputs, job_params
 from flows.runs.retries import STORE_RETRIES
 from flows.training.data import TrainingImages, encode_images, pixels_of_all
 from flows.training.evaluation import (
@@ -96,6 +97,7 @@ def prepare(work: TrainingWork) -> Materials:
     rows.sort(key=lambda row: row.sha256)  # the order of upload must not change the weights
     if not rows or content_hash(row.sha256 for row in rows) != work.recipe.data_set_hash:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
+    work.tracking.inputs(*job_inputs(work.job.row, len(rows)))
     photos = [open_image(work.stores.blobs.read(row.sha256)) for row in rows]
     try:
         folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
@@ -201,6 +203,11 @@ def _evaluated(work: TrainingWork, materials: Materials, trained: Trained) -> tu
 @task(name="export", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
 def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
     """The weights as files, read back and checked, their bytes stored by hash."""
+    with work.measured("export"):
+        return _exported(work, trained)
+
+
+def _exported(work: TrainingWork, trained: Trained) -> list[NewFile]:
     work.job.report("export")
     check_devices(trained.components, work.device, "export")
     written = export_model(

@@ -24,7 +24,8 @@ from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.jobs.lifecycle import RunningJob
 from flows.jobs.metrics_document import read_document
-from flows.jobs.tracking import EXPERIMENT, RUN_STATUS, TrackingRun, job_tags
+from flows.jobs.tracking import EXPERIMENT, RUN_STATUS, TrackingRun
+from flows.jobs.tracking_facts import job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.evaluation import Evaluation
@@ -193,7 +194,8 @@ class TrainingWork:
         for number, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
             name, content = f"sample-{step:06d}-{number}.png", png(image)
             file = self.put_file(name, JobFileRole.SAMPLE, content, "image/png", step, {"prompt": prompt, "seed": 0})
-            self.tracking.file(f"samples/{name}", content)
+            # Of one prompt under one key: MLflow then shows how it changed on a slider of steps.
+            self.tracking.image(f"sample-{number}", step, content)
             if number == 0:
                 self.board.image(
                     "sample", image_link(self.stores.settings.api, file.job_id, file.sha256), f"Step {step}: {prompt}"

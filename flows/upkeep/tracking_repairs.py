@@ -16,11 +16,9 @@ from flows.jobs.tracking import (
     MLFLOW_UNAVAILABLE,
     RUN_STATUS,
     find_or_create_run,
-    job_params,
-    job_tags,
-    shortened,
     tracking_client,
 )
+from flows.jobs.tracking_facts import job_params, job_tags, shortened
 from storage.errors import BlobCorrupted, BlobMissing, NotFound, StoreFailure
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, jobs

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from uuid import UUID, uuid4
 
 import msgspec
+import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
+from flows.jobs import system_metrics
 from flows.jobs.metrics_document import Point, read_document
 from flows.jobs.tracking import (
     EXPERIMENT,
@@ -16,6 +20,7 @@ from flows.jobs.tracking import (
     TrackingRun,
     tracking_client,
 )
+from flows.jobs.tracking_facts import job_inputs, job_tags
 from flows.upkeep.tracking_repairs import reconcile_tracking
 from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import JobFileRole
@@ -138,3 +143,50 @@ def test_a_value_that_is_no_number_is_left_out_and_earlier_documents_that_hold_o
     assert [(point.name, point.value) for point in read_document(document)] == [("learning_rate", 0.5)]
     earlier = b'{"name":"loss","value":null,"step":1,"at":1}\n' + document
     assert read_document(earlier) == read_document(document)
+
+
+def test_pictures_inputs_and_the_machines_load_are_where_mlflows_pages_look_for_them(
+    stores: Stores, tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_metrics, "EVERY_SECONDS", 0.0)
+    job = a_job(stores.database)
+    run = TrackingRun(tracked, EXPERIMENT, job.id, job_tags(job))
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    for step in (2, 4):
+        run.image("sample-0", step, picture.getvalue())
+    run.inputs(*job_inputs(job, 3))
+    run.log(4, {"loss": 1.0})
+    assert run.end("FINISHED")
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job.id)
+    shown = [file.path for file in client.list_artifacts(run_id, "images") if file.path.endswith(".png")]
+    assert sorted(name.split("+step+")[0] for name in shown) == ["images/sample-0"] * 2
+    assert sorted(int(name.split("+step+")[1].split("+")[0]) for name in shown) == [2, 4]
+    found = client.get_run(run_id)
+    assert found.inputs is not None
+    assert [(one.dataset.name, one.tags[0].value) for one in found.inputs.dataset_inputs] == [
+        ("photos", "training"),
+        ("class images", "regularization"),
+    ]
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(found.data.metrics)
+    assert b"system/" not in run.document()
+    assert found.data.tags["mlflow.source.name"] == "train-dreambooth"
+    assert found.data.tags["mlflow.user"] == str(job.account_id)
+
+
+def test_the_next_attempt_goes_on_with_the_count_of_system_metrics(
+    tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_metrics, "EVERY_SECONDS", 0.0)
+    job_id = uuid4()
+    for _ in range(2):
+        run = a_tracking_run(tracked, job_id)
+        assert run.open()
+        assert run.flush()
+        run.close()
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job_id)
+    steps = [point.step for point in client.get_metric_history(run_id, "system/disk_usage_percentage")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 4

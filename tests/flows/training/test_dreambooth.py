@@ -227,10 +227,10 @@ train_dreambooth(UUID(sys.argv[1]), int(sys.argv[2]))
 
 
 def run_elsewhere(
-    job: Job, attempt: int, variables: dict[str, str], *, program: str = FLOW
+    job: Job, attempt: int, variables: dict[str, str], *, program: str = FLOW, seconds: float = 500
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, str(job.id), str(attempt)]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 @pytest.mark.soak  # tests/faults/test_jobs.py kills the same flow where workers run it

@@ -11,7 +11,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.base_models.registration import add_base_model
-from flows.jobs.tracking import EXPERIMENT, JOB_TAG, REQUEST_TAG, tracking_client
+from flows.jobs.tracking import EXPERIMENT, JOB_TAG, tracking_client
+from flows.jobs.tracking_facts import REQUEST_TAG
 from flows.relay.effects import Effects
 from flows.runs.flow_names import JOB_FLOWS
 from flows.runs.orchestrator import Orchestrator
