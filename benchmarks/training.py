@@ -39,7 +39,7 @@ class NoCheckpoints:
 
     owner = "benchmark"
 
-    def keep(self, step: int, file: Path) -> None:
+    def keep(self, step: int, file: Path, sha256: str) -> None:
         """Keep nothing."""
 
 

@@ -18,7 +18,14 @@ from deployments.cli import COMMANDS, load
 from platform_api.app import create_app
 from platform_api.http.problem_list import ERRORS
 from platform_api.openapi import described, scope_of
-from storage.records.jobs.choices import Choice, GenerationBackend, ModelFamily, TrainingMethod, TrainingOptimizer
+from storage.records.jobs.choices import (
+    Choice,
+    GenerationBackend,
+    LearningRateSchedule,
+    ModelFamily,
+    TrainingMethod,
+    TrainingOptimizer,
+)
 from storage.records.jobs.jobs import TRANSITIONS
 from storage.records.notifications.channels import Channel
 from storage.settings import Settings
@@ -53,6 +60,7 @@ CHOICES: Sequence[tuple[str, str, type[Choice] | type[Channel]]] = (
     ("Model families", "flows/diffusion/families", ModelFamily),
     ("Training methods", "flows/training/methods", TrainingMethod),
     ("Optimizers", "flows/training/optimizers", TrainingOptimizer),
+    ("Learning-rate schedules", "flows/training/optimizers/learning_rates.py", LearningRateSchedule),
     ("Generation backends", "flows/generation/backends", GenerationBackend),
     ("Notification channels", "flows/notifications/channels", Channel),
 )
@@ -176,7 +184,8 @@ def choices() -> str:
 
 
 def _file(folder: str, name: str) -> str:
-    file = f"{folder}/{name}.py"
+    # A folder has a file for each name, or one file does them all.
+    file = folder if folder.endswith(".py") else f"{folder}/{name}.py"
     return f"`{file}`" if (ROOT / file).is_file() else "the database"
 
 

@@ -18,7 +18,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.module import DreamBoothModule
-from flows.training.optimizers.lookup import optimizer_named
 from storage.errors import CancellationRequested, TrainingDiverged
 
 
@@ -118,10 +117,11 @@ class StepBoundary(Callback):
     ) -> None:
         """The step boundary."""
         assert isinstance(pl_module, DreamBoothModule)
+        done, recipe = int(batch) + 1, pl_module.recipe
+        pl_module.averaged.update(done)
         # A GPU is still at work when its calls have returned.
         wait_for(pl_module.components.device)
         seconds = time.perf_counter() - self._started
-        done, recipe = int(batch) + 1, pl_module.recipe
         report = _report(pl_module, done, seconds)
         self._refuse_no_number(report)
         self._watch.on_step(report)
@@ -137,7 +137,13 @@ class StepBoundary(Callback):
         if self._termination.requested:
             self._termination.raise_now()
         if done % recipe.sample_every == 0 or done == recipe.steps:
-            self._watch.on_sample(done)
+            with pl_module.averaged.in_place():
+                self._watch.on_sample(done)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the weights to export in the parameters, while the optimizer's state is still on their device."""
+        assert isinstance(pl_module, DreamBoothModule)
+        pl_module.averaged.settle()
 
     def _refuse_no_number(self, report: StepReport) -> None:
         for name in ("loss", "gradient_norm"):
@@ -162,16 +168,14 @@ class StepBoundary(Callback):
                     raise self._diverged(step, f"{name} holds what is no finite number")
         file = self._work_folder / f"checkpoint-{step}.safetensors"
         try:
-            write_checkpoint(
+            sha256 = write_checkpoint(
                 file,
                 step=step,
                 fingerprint=self._recipe_hash,
                 owner=self._checkpoints.owner,
-                groups=module.training_groups,
-                optimizer=module.optimizer,
-                moments=optimizer_named(module.recipe.optimizer).moments,
+                state=module.training_state,
             )
-            self._checkpoints.keep(step, file)
+            self._checkpoints.keep(step, file, sha256)
         finally:
             # Checkpoints have gigabytes, and the working folder has room for one.
             file.unlink(missing_ok=True)

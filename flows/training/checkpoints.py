@@ -1,25 +1,34 @@
-"""Resumable training state in one safetensors file: weights, optimizer moments, step. No pickle anywhere.
+"""Resumable training state in one safetensors file: weights, the optimizer's state, averages, step. No pickle anywhere.
 
 The random draws of a step are a function of (seed, step), so no generator state or data position is kept. Equal
 training states of one owner produce equal bytes.
+
+Tensors: `weights/PARAMETER`, `average/PARAMETER` where weights are averaged, and the optimizer's as
+optimizers/states.py names them. No hash stands in the file: its blob's name is one, and is checked when it is fetched.
+Format 1, of earlier releases, is read too: `weights/PARAMETER` and `MOMENT/PARAMETER`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flows.training.methods.protocol import ParameterGroup
-from flows.training.tensor_files import payload_sha256, read_metadata, read_tensors, write_tensors
+from flows.training.optimizers.states import STATE, StateReader, state_tensors, state_values
+from flows.training.tensor_files import TensorFile, write_tensors
 from storage.errors import InvalidCheckpoint, WeightsRefused
 
 FORMAT = "darkroom-checkpoint"
-VERSION = "1"
+VERSION = "2"
+READABLE = ("1", VERSION)
+WEIGHTS, AVERAGE = "weights", "average"
 
 
 class CheckpointStore(Protocol):
@@ -30,99 +39,116 @@ class CheckpointStore(Protocol):
         """Whose they are. It is written into each: the same state of another owner is other bytes."""
         ...
 
-    def keep(self, step: int, file: Path) -> None:
-        """Store the checkpoint of `step`; returns when it is durable. `file` is removed afterwards by the caller."""
+    def keep(self, step: int, file: Path, sha256: str) -> None:
+        """Store the checkpoint of `step`; returns when it is durable. `sha256` is the file's. The caller removes the
+        file afterwards, and writes to it no more."""
         ...
 
 
-def write_checkpoint(
-    path: Path,
-    *,
-    step: int,
-    fingerprint: str,
-    owner: str,
-    groups: Iterable[ParameterGroup],
-    optimizer: Optimizer,
-    moments: Sequence[str],
-) -> None:
+@dataclass(frozen=True)
+class TrainingState:
+    """What changes with every step: a checkpoint holds it, and puts it back. `averages` are weights by parameter."""
+
+    groups: Sequence[ParameterGroup]
+    optimizer: Optimizer
+    averages: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+def write_checkpoint(path: Path, *, step: int, fingerprint: str, owner: str, state: TrainingState) -> str:
     """The training state of `owner` after `step` optimizer steps of the recipe with this fingerprint.
 
-    `moments` are the names of what the optimizer keeps for each parameter.
+    Returns the file's SHA-256 (hex). Copies of two tensors at most are in memory at a time.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in _parameters(groups):
-        tensors[f"weights/{name}"] = parameter.detach()
-        state = optimizer.state[parameter]
-        for moment in moments:
-            # Before the first step there are no moments; zeros say the same.
-            tensors[f"{moment}/{name}"] = state[moment] if state else torch.zeros_like(parameter)
-    metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "recipe": fingerprint, "owner": owner}
-    write_tensors(path, tensors, metadata, payload_keys=("sha256",))
+    tensors = {f"{WEIGHTS}/{name}": parameter.detach() for name, parameter in _parameters(state).items()}
+    tensors |= {f"{AVERAGE}/{name}": average for name, average in state.averages.items()}
+    tensors |= state_tensors(state.groups, state.optimizer)
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "step": str(step),
+        "recipe": fingerprint,
+        "owner": owner,
+        "optimizer": json.dumps(state_values(state.groups, state.optimizer), sort_keys=True, separators=(",", ":")),
+    }
+    return write_tensors(path, tensors, metadata)
 
 
-def read_checkpoint(
-    path: Path,
-    *,
-    fingerprint: str,
-    groups: Iterable[ParameterGroup],
-    optimizer: Optimizer,
-    moments: Sequence[str],
-) -> int:
-    """Put a checkpoint's state into the parameters and the optimizer; returns its step.
+def read_checkpoint(path: Path, *, fingerprint: str, state: TrainingState) -> int:
+    """Put a checkpoint's state into the parameters, the optimizer and the averages; returns its step.
 
-    Everything is verified before anything changes. Raises InvalidCheckpoint when the file is damaged, of another
-    format, of another recipe, or does not hold exactly these parameters.
+    Everything is verified before anything changes. The values are read tensor by tensor, so no more than one of them is
+    in memory beside the state itself. Raises InvalidCheckpoint when the file is torn, of another format, of another
+    recipe, or does not hold exactly these parameters.
     """
-    step, tensors = _verified(path, fingerprint)
-    parameters = dict(_parameters(groups))
-    parts = ("weights", *moments)
-    wanted = {f"{part}/{name}": parameter.shape for name, parameter in parameters.items() for part in parts}
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    if wanted != found:
-        odd = sorted(set(wanted.items()) ^ set(found.items()))[:3]
-        raise InvalidCheckpoint(f"{path.name} does not hold this model's parameters; they differ at {odd}.")
-    for name, parameter in parameters.items():
-        with torch.no_grad():
-            parameter.copy_(tensors[f"weights/{name}"])
-        state = optimizer.state[parameter]
-        # AdamW's own form: a float tensor, which the fused and the capturable one keep beside the parameter, others on
-        # the CPU.
-        state["step"] = torch.tensor(float(step), device=_step_device(parameter, optimizer))
-        for moment in moments:
-            state[moment] = torch.empty_like(parameter).copy_(tensors[f"{moment}/{name}"])
-    return step
+    try:
+        return _Reading(path, fingerprint).into(state)
+    except WeightsRefused as error:
+        raise InvalidCheckpoint(f"{path.name} is damaged: {error}") from error
 
 
 def checkpoint_step(path: Path, fingerprint: str) -> int:
-    """The step of a checkpoint, after the same verification. Raises InvalidCheckpoint."""
-    return _verified(path, fingerprint)[0]
-
-
-def _verified(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]]:
+    """The step of a checkpoint of this recipe whose structure is whole. Raises InvalidCheckpoint."""
     try:
-        metadata = read_metadata(path)
-        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        return _Reading(path, fingerprint).step
+    except WeightsRefused as error:
+        raise InvalidCheckpoint(f"{path.name} is damaged: {error}") from error
+
+
+class _Reading:
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self._file = TensorFile(path)
+        metadata = self._file.metadata
+        self._name, self._version = path.name, metadata.get("version")
+        if metadata.get("format") != FORMAT or self._version not in READABLE:
             raise InvalidCheckpoint(
-                f"{path.name} is {metadata.get('format')} version {metadata.get('version')}; "
-                f"this release reads {FORMAT} version {VERSION}. Start the job again."
+                f"{path.name} is {metadata.get('format')} version {self._version}; this release reads {FORMAT} "
+                f"version {' and '.join(READABLE)}. Start the job again."
             )
         if metadata.get("recipe") != fingerprint:
             raise InvalidCheckpoint(
                 f"{path.name} belongs to recipe {metadata.get('recipe')}, not to {fingerprint}. Start the job again."
             )
-        # Over the tensors alone, so that it can stand in the header before them.
-        if metadata.get("sha256") != payload_sha256(path):
-            raise InvalidCheckpoint(f"the tensors of {path.name} do not match its own hash; an older one may be whole.")
-        return int(metadata["step"]), read_tensors(path)
-    except WeightsRefused as error:
-        raise InvalidCheckpoint(f"{path.name} is damaged: {error}") from error
+        try:
+            self.step = int(metadata["step"])
+            self._values: dict[str, Any] = json.loads(metadata.get("optimizer", "{}"))
+        except (KeyError, ValueError) as error:
+            raise InvalidCheckpoint(f"{path.name} is damaged: its step or its numbers cannot be read.") from error
+
+    def into(self, state: TrainingState) -> int:
+        parameters, reader = _parameters(state), StateReader(state.groups, state.optimizer)
+        self._check(state, parameters, reader)
+        reader.put_values(self._values)
+        if self._version == "1":
+            reader.put_steps(self.step)
+
+        def put(name: str, value: Tensor) -> None:
+            part, _, owner = name.partition("/")
+            match part:
+                case "weights":
+                    with torch.no_grad():
+                        parameters[owner].copy_(value)
+                case "average":
+                    state.averages[owner].copy_(value)
+                case _:
+                    reader.put_tensor(self._state_name(name), value)
+
+        self._file.each(put)
+        return self.step
+
+    def _check(self, state: TrainingState, parameters: Mapping[str, nn.Parameter], reader: StateReader) -> None:
+        wanted = {f"{WEIGHTS}/{name}": (tuple(one.shape), one.dtype) for name, one in parameters.items()}
+        wanted |= {f"{AVERAGE}/{name}": (tuple(one.shape), one.dtype) for name, one in state.averages.items()}
+        ours = (f"{WEIGHTS}/", f"{AVERAGE}/")
+        found = {name: facts for name, facts in self._file.shapes.items() if name.startswith(ours)}
+        if wanted != found:
+            odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))[:3]
+            raise InvalidCheckpoint(f"{self._name} does not hold this model's parameters; they differ at {odd}.")
+        rest = [self._state_name(name) for name in self._file.shapes if name not in found]
+        reader.check(rest, self._values)
+
+    def _state_name(self, name: str) -> str:
+        return f"{STATE}/{name}" if self._version == "1" else name
 
 
-def _parameters(groups: Iterable[ParameterGroup]) -> list[tuple[str, torch.nn.Parameter]]:
-    # By name, not by the order of groups: equal states are equal bytes.
-    return sorted((name, parameter) for group in groups for name, parameter in group.parameters.items())
-
-
-def _step_device(parameter: Tensor, optimizer: Optimizer) -> torch.device:
-    fused = bool(optimizer.defaults.get("fused")) or bool(optimizer.defaults.get("capturable"))
-    return parameter.device if fused else torch.device("cpu")
+def _parameters(state: TrainingState) -> dict[str, nn.Parameter]:
+    return {name: parameter for group in state.groups for name, parameter in group.parameters.items()}

@@ -19,7 +19,6 @@ from flows.training.data import TrainingImages
 from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import ParameterGroup
 from flows.training.module import DreamBoothModule
-from flows.training.optimizers.lookup import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -52,17 +51,12 @@ def fit(
         start = 0
         if newest is not None:
             with watch.measured("resume"):
-                start = read_checkpoint(
-                    newest,
-                    fingerprint=recipe_hash,
-                    groups=training.groups,
-                    optimizer=module.optimizer,
-                    moments=optimizer_named(recipe.optimizer).moments,
-                )
+                start = read_checkpoint(newest, fingerprint=recipe_hash, state=module.training_state)
             logger.info("resuming at step %d of %d", start, recipe.steps)
         if start < recipe.steps:
             with watch.measured("fit"):
                 _run(module, start, StepBoundary(checkpoints, recipe_hash, watch, Termination(), work_folder, start))
+        module.averaged.settle()
     finally:
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()

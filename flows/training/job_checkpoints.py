@@ -13,16 +13,15 @@ from storage.postgres.jobs import job_files
 
 log = logging.getLogger("darkroom.checkpoints")
 
-# One more than is needed: where the newest turns out to be damaged, the one before is used.
-KEPT = 2
-
 
 class JobCheckpoints:
-    """The checkpoint store of one running job. `before_keeping` runs before a checkpoint is recorded: what it does
-    (the metrics up to that step) is never behind the checkpoint that a later attempt starts from."""
+    """The checkpoint store of one running job, which keeps the newest `kept`. `before_keeping` runs before a checkpoint
+    is recorded: what it does (the metrics up to that step) is never behind the checkpoint that a later attempt starts
+    from."""
 
-    def __init__(self, job: RunningJob, work_folder: Path, before_keeping: Callable[[int], None]) -> None:
+    def __init__(self, job: RunningJob, work_folder: Path, before_keeping: Callable[[int], None], kept: int) -> None:
         self._job, self._work_folder, self._before_keeping = job, work_folder, before_keeping
+        self._kept = kept
 
     @property
     def owner(self) -> str:
@@ -42,13 +41,16 @@ class JobCheckpoints:
             return row.step, target
         return None
 
-    def keep(self, step: int, file: Path) -> None:
-        """Bytes, then the row, then the oldest ones go. Raises JobLost, DiskFull, StoreUnavailable."""
+    def keep(self, step: int, file: Path, sha256: str) -> None:
+        """Bytes, then the row, then the oldest ones go. Raises JobLost, DiskFull, StoreUnavailable.
+
+        On the store's own disk the file is linked and not copied, and its hash is taken as it was written.
+        """
         job = self._job
-        blob = job.with_retries(lambda: job.stores.blobs.put_file(file))
+        blob = job.with_retries(lambda: job.stores.blobs.put_hashed(file, sha256))
         self._before_keeping(step)
         job.run(lambda: job_files.put_checkpoint(job.id, job.attempt, step, blob.sha256, blob.size))
-        job.with_retries(lambda: self.prune(KEPT))
+        job.with_retries(lambda: self.prune(self._kept))
 
     def prune(self, keep: int) -> None:
         """Forget all but the newest `keep` checkpoints, and delete bytes that nothing else names.

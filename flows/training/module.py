@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family
+from flows.training.averages import AveragedWeights
+from flows.training.checkpoints import TrainingState
 from flows.training.data import StepDraw, TrainingImages, counter_seed, draw_step
-from flows.training.learning_rates import set_learning_rates
 from flows.training.losses import Loss, instance_loss, min_snr_weights, prior_preservation_loss
 from flows.training.methods.protocol import ParameterGroup, Training
+from flows.training.optimizers.clipping import clip_gradients
+from flows.training.optimizers.learning_rates import set_learning_rates
 from flows.training.optimizers.lookup import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
-
-# diffusers' default for this example.
-MAX_GRADIENT_NORM = 1.0
 
 
 class DreamBoothModule(LightningModule):
@@ -48,9 +48,15 @@ class DreamBoothModule(LightningModule):
         self.unet = components.unet  # registered, so that Lightning sees what trains
         self.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = optimizer_named(recipe.optimizer).begin(training.groups)
+        self.averaged = AveragedWeights(training.groups, self.optimizer, recipe.ema_decay)
         self.last_loss: Loss | None = None
         self.gradient_norm = 0.0
         self._frozen_conditioning: Conditioning | None = None
+
+    @property
+    def training_state(self) -> TrainingState:
+        """What a checkpoint holds."""
+        return TrainingState(self.training_groups, self.optimizer, self.averaged.averages)
 
     def training_step(self, batch: int, batch_idx: int = 0) -> Tensor:
         """The loss of step `batch`: a scalar with its gradient."""
@@ -91,7 +97,7 @@ class DreamBoothModule(LightningModule):
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
         """Set each group's learning rate for step `batch`."""
-        set_learning_rates(self.optimizer, self.training_groups, batch)
+        set_learning_rates(self.optimizer, self.training_groups, self.recipe, batch)
 
     def configure_gradient_clipping(
         self,
@@ -99,9 +105,9 @@ class DreamBoothModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip all gradients together to norm 1 and keep the norm for the metrics."""
+        """Clip all gradients together to the recipe's norm and keep the norm for the metrics."""
         # Over all groups together, whatever Lightning's own setting says: it clips none by default.
-        self.gradient_norm = float(nn.utils.clip_grad_norm_(_parameters(self.training_groups), MAX_GRADIENT_NORM))
+        self.gradient_norm = clip_gradients(_parameters(self.training_groups), self.recipe.max_gradient_norm)
 
     def _latents(self, draw: StepDraw, device: torch.device) -> Tensor:
         rows = len(draw.instance_rows)

@@ -11,13 +11,17 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 import torch
 from torch import Tensor
 
 from storage.blobs.weights import LENGTH_BYTES, check_weights
+from storage.errors import WeightsRefused
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -40,8 +44,12 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
     payload_keys: tuple[str, ...] = (),
-) -> None:
-    """Write `tensors` and `metadata` to `path`. Every key in `payload_keys` gets the data section's SHA-256."""
+) -> str:
+    """Write `tensors` and `metadata` to `path`; returns the SHA-256 (hex) of the whole file.
+
+    Every key in `payload_keys` gets the data section's SHA-256. Copies of two tensors at most
+    are in memory at a time: one is hashed while the next is made.
+    """
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     entries: dict[str, object] = {}
     offset = 0
@@ -64,11 +72,76 @@ def write_tensors(
     # time.
     header = json.dumps({"__metadata__": facts, **entries}, sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(header)))
-        file.write(header)
+    with HashingWriter(path) as file:
+        file.write(memoryview(struct.pack("<Q", len(header)) + header))
         for name in order:
             file.write(_bytes_of(tensors[name]))
+        return file.sha256()
+
+
+class HashingWriter:
+    """A new file whose SHA-256 is taken while it is written, by a thread of its own: neither waits for the other
+    longer than one piece takes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, "hashing")
+        self._hashing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        self._file.close()
+
+    def write(self, piece: memoryview) -> None:
+        """Append a piece, which must not change before the next call ends."""
+        if self._hashing is not None:
+            self._hashing.result()
+        self._hashing = self._thread.submit(self._digest.update, piece)
+        self._file.write(piece)
+
+    def sha256(self) -> str:
+        """The SHA-256 (hex) of all that was written."""
+        if self._hashing is not None:
+            self._hashing.result()
+        return self._digest.hexdigest()
+
+
+class TensorFile:
+    """A safetensors file whose tensors are read one at a time, in the order of their bytes.
+
+    `shapes` has each one's shape and type by name. Raises WeightsRefused unless the whole structure is sound: a file
+    that was cut anywhere is not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        facts = check_weights(path, dtypes=frozenset(DTYPES))
+        self._path, self._begin = path, facts.data_begin
+        self._tensors = dict(sorted(facts.tensors.items(), key=lambda item: (item[1].begin, item[1].end)))
+        self.metadata = read_metadata(path)
+        self.shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            name: (tensor.shape, DTYPES[tensor.dtype]) for name, tensor in self._tensors.items()
+        }
+
+    def each(self, use: Callable[[str, Tensor], None]) -> None:
+        """Call `use` with the name and the values of each tensor; they are its only until it returns."""
+        with self._path.open("rb") as file:
+            for name, (shape, dtype) in self.shapes.items():
+                # Nothing here holds the tensor once it is used: the next one takes its place.
+                use(name, self._read(file, name, shape, dtype))
+
+    def _read(self, file: BufferedReader, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        place = self._tensors[name]
+        values = torch.empty(shape, dtype=dtype)
+        file.seek(self._begin + place.begin)
+        if values.numel() and file.readinto(_bytes_of(values)) != place.end - place.begin:
+            raise WeightsRefused("truncated", f"{self._path.name} ends within tensor '{name[:80]}'. Get it again.")
+        return values
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -51,6 +51,15 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     identifier: str
     method: str
     optimizer: str
+    weight_decay: float
+    max_gradient_norm: float
+    learning_rate_schedule: str
+    warm_up_steps: int
+    schedule_cycles: int
+    schedule_power: float
+    schedule_rules: str
+    ema_decay: float
+    keep_checkpoints: int
 
 
 class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -269,6 +269,9 @@ class BlobStore:
         temporary = self._temporary()
         try:
             Path(temporary).parent.mkdir(parents=True, exist_ok=True)
+            with path.open("rb") as file:
+                # Before it gets its name: after a power cut a name without its bytes would pass for a whole blob.
+                os.fsync(file.fileno())
             os.link(path, temporary)
             os.utime(temporary)  # its bytes may be a day old, but as a blob it is new
         except OSError:  # another disk, or a file system without links: the caller copies

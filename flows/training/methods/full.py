@@ -15,9 +15,6 @@ from flows.diffusion.families.protocol import Components, Family
 from flows.training.methods.protocol import Method, ParameterGroup
 from storage.records.jobs.training import TrainingRecipe
 
-# torch's default for AdamW, which DreamBooth's original code and diffusers' example train with.
-WEIGHT_DECAY = 0.01
-
 
 class IdentifierRows(nn.Module):
     """A few rows of an embedding table that train while the rest of the table stays.
@@ -53,9 +50,10 @@ class FullTraining:
     def __init__(self, family: Family, components: Components, recipe: TrainingRecipe) -> None:
         self._components = components
         self._identifier: IdentifierRows | None = None
-        groups = [_group("unet", components.unet, recipe.learning_rate)]
+        groups = [_group("unet", components.unet, recipe.learning_rate, recipe.weight_decay)]
         if recipe.text_encoder_learning_rate > 0:
-            groups.append(_group("text_encoder", components.text_encoder, recipe.text_encoder_learning_rate))
+            rate = recipe.text_encoder_learning_rate
+            groups.append(_group("text_encoder", components.text_encoder, rate, recipe.weight_decay))
         if recipe.token_learning_rate > 0:
             tokens = family.identifier_tokens(components, recipe.identifier)
             self._identifier = IdentifierRows(family.token_embedding(components), tokens)
@@ -89,7 +87,7 @@ class Full:
 METHOD: Method = Full()
 
 
-def _group(name: str, module: nn.Module, learning_rate: float) -> ParameterGroup:
+def _group(name: str, module: nn.Module, learning_rate: float, weight_decay: float) -> ParameterGroup:
     module.requires_grad_(True).train()
     parameters = {f"{name}.{key}": parameter for key, parameter in module.named_parameters()}
-    return ParameterGroup(name, parameters, learning_rate, WEIGHT_DECAY)
+    return ParameterGroup(name, parameters, learning_rate, weight_decay)

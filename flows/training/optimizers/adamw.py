@@ -13,8 +13,6 @@ from flows.training.optimizers.protocol import OptimizerKind, group_settings
 class FusedAdamW:
     """The optimizer `adamw`. See optimizers/protocol.py."""
 
-    moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
-
     def begin(self, groups: Sequence[ParameterGroup]) -> Optimizer:
         """Fused: one kernel for all parameters."""
         return AdamW(group_settings(groups), betas=(0.9, 0.999), eps=1e-8, fused=True)

@@ -1,9 +1,12 @@
-"""What every optimizer offers: steps for the groups of parameters that a method trains, and what a checkpoint keeps."""
+"""What every optimizer offers: steps for the groups of parameters that a method trains.
+
+A checkpoint keeps all that an optimizer keeps (optimizers/states.py), so none has to say what that is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 
@@ -13,12 +16,21 @@ from flows.training.methods.protocol import ParameterGroup
 class OptimizerKind(Protocol):
     """One optimizer."""
 
-    moments: tuple[str, ...]
-    """What of its state is kept in a checkpoint: tensors of their parameter's shape, by name. Zeros must mean the same
-    as none, as before the first step. A count of steps is kept beside them, as the tensor `step`."""
-
     def begin(self, groups: Sequence[ParameterGroup]) -> Optimizer:
         """An optimizer of these parameters, with one group for each, in their order."""
+        ...
+
+
+@runtime_checkable
+class AveragingOptimizer(Protocol):
+    """An optimizer that trains with other weights than those to draw with, such as schedule-free ones."""
+
+    def eval(self) -> None:
+        """Put the weights to draw with into the parameters."""
+        ...
+
+    def train(self) -> None:
+        """Put the weights that train into the parameters."""
         ...
 
 
@@ -28,3 +40,15 @@ def group_settings(groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
         {"params": list(group.parameters.values()), "lr": group.learning_rate, "weight_decay": group.weight_decay}
         for group in groups
     ]
+
+
+def contiguous(groups: Sequence[ParameterGroup]) -> Sequence[ParameterGroup]:
+    """The same groups, their parameters laid out in memory row by row.
+
+    bitsandbytes does that in its first step, after it has laid out its state by the old order: a resumed training would
+    then compute with another layout, and round otherwise, than one that ran through.
+    """
+    for group in groups:
+        for parameter in group.parameters.values():
+            parameter.data = parameter.data.contiguous()
+    return groups

@@ -62,6 +62,31 @@ class TrainingOptimizer(Choice):
     """How gradients become steps."""
 
     ADAMW = "adamw", "AdamW with the rates and epsilon of the diffusers example: 0.9, 0.999, 1e-8."
+    ADAMW_8BIT = "adamw_8bit", "AdamW with moments in 8 bits: a quarter of their memory."
+    LION = "lion", "Lion: one moment; wants a learning rate 3 to 10 times smaller than AdamW's."
+    LION_8BIT = "lion_8bit", "Lion with its moment in 8 bits: an eighth of the memory of AdamW's two."
+    PRODIGY = "prodigy", "Prodigy: finds the rate itself; learning rates are factors of it, 1.0 unless asked for."
+    ADAMW_SCHEDULE_FREE = "adamw_schedule_free", "AdamW that averages its own steps, so that no rate has to fall."
+    ADAFACTOR = "adafactor", "Adafactor without momentum: sums of rows and columns in place of AdamW's moments."
+
+
+class LearningRateSchedule(Choice):
+    """How the learning rates change over the steps. All but `ramp` are those of diffusers, by its names.
+
+    In flows/training/optimizers/learning_rates.py; one is a line here and a function there.
+    """
+
+    RAMP = (
+        "ramp",
+        "A line up over the warm-up steps that ends at the full rate, its first step included; then constant.",
+    )
+    CONSTANT = "constant", "The full rate at every step."
+    CONSTANT_WITH_WARMUP = "constant_with_warmup", "A line up from 0 over the warm-up steps, then constant."
+    LINEAR = "linear", "A line up from 0 over the warm-up steps, then a line down to 0 at the end."
+    COSINE = "cosine", "A line up from 0 over the warm-up steps, then half a cosine down to 0 at the end."
+    COSINE_WITH_RESTARTS = "cosine_with_restarts", "As cosine, started again so that there are as many falls as cycles."
+    POLYNOMIAL = "polynomial", "A line up from 0 over the warm-up steps, then a power of what is left, down to 1e-7."
+    PIECEWISE_CONSTANT = "piecewise_constant", "The factors of the schedule's rules, each up to its step."
 
 
 class GenerationBackend(Choice):

@@ -15,7 +15,20 @@ from msgspec import Meta
 
 from storage.errors import InvalidRequest
 from storage.records.catalog.vocabulary import Availability
-from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
+from storage.records.jobs.choices import LearningRateSchedule, TrainingMethod, TrainingOptimizer
+from storage.records.jobs.optimization import (
+    EmaDecay,
+    KeptCheckpoints,
+    MaxGradientNorm,
+    Schedule,
+    ScheduleCycles,
+    SchedulePower,
+    ScheduleRules,
+    WarmUpSteps,
+    WeightDecay,
+    own_rates,
+    refuse_what_cannot_be_learned,
+)
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -72,6 +85,15 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     )
     method: Annotated[TrainingMethod, Meta(description="Which weights are trained.")] | None = None
     optimizer: Annotated[TrainingOptimizer, Meta(description="How gradients become steps.")] | None = None
+    weight_decay: WeightDecay | None = None
+    max_gradient_norm: MaxGradientNorm | None = None
+    learning_rate_schedule: Schedule | None = None
+    warm_up_steps: WarmUpSteps | None = None
+    schedule_cycles: ScheduleCycles | None = None
+    schedule_power: SchedulePower | None = None
+    schedule_rules: ScheduleRules | None = None
+    ema_decay: EmaDecay | None = None
+    keep_checkpoints: KeptCheckpoints | None = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Repeats a job exactly; random if left out.")] | None = (
         None
     )
@@ -97,6 +119,17 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     identifier: str = "sks"
     method: str = TrainingMethod.FULL.value
     optimizer: str = TrainingOptimizer.ADAMW.value
+    # torch's default for AdamW, which DreamBooth's original code and diffusers' example train with.
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    learning_rate_schedule: str = LearningRateSchedule.RAMP.value
+    warm_up_steps: int = 10
+    schedule_cycles: int = 1
+    schedule_power: float = 1.0
+    schedule_rules: str = ""
+    ema_decay: float = 0.0
+    # One more than is needed: where the newest turns out to be damaged, the one before is used.
+    keep_checkpoints: int = 2
 
 
 class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +159,16 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "float32"
     method: str = TrainingMethod.FULL.value
     optimizer: str = TrainingOptimizer.ADAMW.value
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    learning_rate_schedule: str = LearningRateSchedule.RAMP.value
+    warm_up_steps: int = 10
+    schedule_cycles: int = 1
+    schedule_power: float = 1.0
+    schedule_rules: str = ""
+    ema_decay: float = 0.0
+    # One more than is needed: where the newest turns out to be damaged, the one before is used.
+    keep_checkpoints: int = 2
     threads: int = 0
     libraries: dict[str, str] = {}  # msgspec gives every record an empty one of its own
     device: str = ""
@@ -206,6 +249,8 @@ def resolve(
     for name in TrainingDefaults.__struct_fields__:
         asked = getattr(request, name)
         values[name] = getattr(base.training, name) if asked is None else asked
+    values |= own_rates(request, base.training, values)
+    refuse_what_cannot_be_learned(values)
     recipe = TrainingRecipe(
         data_set_hash=data_set_hash,
         base_model_hash=base.folder_hash,

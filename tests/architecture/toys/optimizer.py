@@ -13,8 +13,6 @@ from flows.training.optimizers.protocol import OptimizerKind, group_settings
 class ToyOptimizer:
     """See optimizers/protocol.py."""
 
-    moments: tuple[str, ...] = ("momentum_buffer",)
-
     def begin(self, groups: Sequence[ParameterGroup]) -> Optimizer:
         """SGD of these groups."""
         return SGD(group_settings(groups), lr=0.0, momentum=0.9)

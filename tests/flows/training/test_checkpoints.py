@@ -14,7 +14,7 @@ import torch
 
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
-from flows.training.checkpoints import checkpoint_step, read_checkpoint, write_checkpoint
+from flows.training.checkpoints import TrainingState, checkpoint_step, read_checkpoint, write_checkpoint
 from flows.training.methods.lookup import method_named
 from flows.training.optimizers.lookup import optimizer_named
 from storage.errors import CancellationRequested, InvalidCheckpoint
@@ -41,7 +41,8 @@ def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def only(step: int, checkpoints: KeptCheckpoints, folder: Path) -> KeptCheckpoints:
     """A store that holds the checkpoint of one step alone."""
     copy = KeptCheckpoints(folder)
-    copy.keep(step, checkpoints.folder / f"{step}.safetensors")
+    file = checkpoints.folder / f"{step}.safetensors"
+    copy.keep(step, file, hashlib.sha256(file.read_bytes()).hexdigest())
     return copy
 
 
@@ -165,15 +166,8 @@ def test_an_error_during_training_writes_no_checkpoint(tiny_model: Path, tmp_pat
 
 def written(components: Components, wanted: TrainingRecipe, file: Path, owner: str = "a job") -> Path:
     training = method_named("full").begin(FAMILY, components, wanted)
-    write_checkpoint(
-        file,
-        step=4,
-        fingerprint=wanted.fingerprint(),
-        owner=owner,
-        groups=training.groups,
-        optimizer=ADAMW.begin(training.groups),
-        moments=ADAMW.moments,
-    )
+    state = TrainingState(training.groups, ADAMW.begin(training.groups))
+    write_checkpoint(file, step=4, fingerprint=wanted.fingerprint(), owner=owner, state=state)
     return file
 
 
@@ -197,25 +191,17 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_changes_nothing(component
     training = method_named("full").begin(FAMILY, components, recipe(seed=8))
     optimizer = ADAMW.begin(training.groups)
     with pytest.raises(InvalidCheckpoint, match="belongs to recipe"):
-        read_checkpoint(
-            file,
-            fingerprint=recipe(seed=8).fingerprint(),
-            groups=training.groups,
-            optimizer=optimizer,
-            moments=ADAMW.moments,
-        )
+        read_checkpoint(file, fingerprint=recipe(seed=8).fingerprint(), state=TrainingState(training.groups, optimizer))
     assert not optimizer.state
 
 
-@pytest.mark.parametrize("where", ["header", "weights", "end"])
-def test_a_damaged_checkpoint_is_refused(where: str, components: Components, tmp_path: Path):
+@pytest.mark.parametrize("where", ["header", "end"])
+def test_a_torn_checkpoint_is_refused(where: str, components: Components, tmp_path: Path):
     file = written(components, recipe(), tmp_path / "file")
     content = bytearray(file.read_bytes())
     match where:
         case "header":
             content[3] ^= 1
-        case "weights":
-            content[-1000] ^= 1
         case _:
             del content[-1:]
     file.write_bytes(bytes(content))
@@ -230,9 +216,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(components: Components, tmp
         read_checkpoint(
             file,
             fingerprint=recipe().fingerprint(),
-            groups=training.groups,
-            optimizer=ADAMW.begin(training.groups),
-            moments=ADAMW.moments,
+            state=TrainingState(training.groups, ADAMW.begin(training.groups)),
         )
 
 

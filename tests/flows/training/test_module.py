@@ -11,10 +11,10 @@ from torch.nn.functional import mse_loss
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.data import StepDraw, draw_step
-from flows.training.learning_rates import set_learning_rates, warm_up
 from flows.training.losses import Loss
 from flows.training.methods.lookup import method_named
 from flows.training.module import DreamBoothModule
+from flows.training.optimizers.learning_rates import rate_factor, set_learning_rates
 from flows.training.optimizers.lookup import optimizer_named
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export, training_images
@@ -124,10 +124,11 @@ def test_a_velocity_schedule_is_trained_on_velocities(components: Components):
 
 
 def test_the_learning_rate_is_a_function_of_the_step(components: Components):
-    assert [warm_up(step) for step in (0, 4, 9, 10, 500)] == [0.1, 0.5, 1.0, 1.0, 1.0]
-    training = method_named("full").begin(FAMILY, components, recipe(token_learning_rate=1e-2))
+    wanted = recipe(token_learning_rate=1e-2)
+    assert [rate_factor(wanted, step) for step in (0, 4, 9, 10, 500)] == [0.1, 0.5, 1.0, 1.0, 1.0]
+    training = method_named("full").begin(FAMILY, components, wanted)
     optimizer = optimizer_named("adamw").begin(training.groups)
-    set_learning_rates(optimizer, training.groups, 4)
+    set_learning_rates(optimizer, training.groups, wanted, 4)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-4, 5e-3])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +80,9 @@ class KeptCheckpoints:
         steps = sorted(int(file.stem) for file in self.folder.glob("*.safetensors"))
         return (steps[-1], self.folder / f"{steps[-1]}.safetensors") if steps else None
 
-    def keep(self, step: int, file: Path) -> None:
+    def keep(self, step: int, file: Path, sha256: str) -> None:
         """Copy whole, then rename."""
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{step}.partial"
         shutil.copyfile(file, partial)

@@ -1,0 +1,108 @@
+"""How a training learns: its fields in a request, and what of them fits together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from storage.errors import InvalidRequest
+from storage.records.jobs.choices import LearningRateSchedule, TrainingOptimizer
+
+WeightDecay = Annotated[
+    float, Meta(ge=0.0, le=1.0, description="Weight decay: the share of a weight that a step of rate 1 would take.")
+]
+MaxGradientNorm = Annotated[
+    float, Meta(ge=0.0, le=1e6, description="Norm to which all gradients together are clipped; 0 clips none.")
+]
+Schedule = Annotated[LearningRateSchedule, Meta(description="How the learning rates change over the steps.")]
+WarmUpSteps = Annotated[
+    int, Meta(ge=0, le=20_000, description="Steps in which the learning rates rise to their full value.")
+]
+ScheduleCycles = Annotated[int, Meta(ge=1, le=100, description="Falls of the schedule cosine_with_restarts.")]
+SchedulePower = Annotated[float, Meta(gt=0.0, le=10.0, description="Exponent of the schedule polynomial.")]
+ScheduleRules = Annotated[
+    str,
+    Meta(
+        max_length=500,
+        description="Of the schedule piecewise_constant: FACTOR:STEP pairs, each up to its step, and a last factor.",
+        examples=["1:100,0.1:200,0.01"],
+    ),
+]
+EmaDecay = Annotated[
+    float,
+    Meta(
+        ge=0.0,
+        le=0.99999,
+        description="Share that a moving average of the weights keeps each step, such as 0.999; 0 averages none.",
+    ),
+]
+
+KeptCheckpoints = Annotated[
+    int, Meta(ge=1, le=20, description="Checkpoints that a running job keeps, the newest ones; each has gigabytes.")
+]
+
+RATES = {
+    "learning_rate": "learningRate",
+    "text_encoder_learning_rate": "textEncoderLearningRate",
+    "token_learning_rate": "tokenLearningRate",
+}
+POLYNOMIAL_END = 1e-7
+"""The learning rate at which the schedule `polynomial` ends: diffusers' own."""
+
+
+def own_rates(request: Any, defaults: Any, values: Mapping[str, Any]) -> dict[str, float]:
+    """The learning rates that `values` has to change: Prodigy's convention is 1.0, since it finds the rate itself.
+
+    `request` and `defaults` have the fields of TrainingRequest and TrainingDefaults. A base model whose own optimizer
+    is Prodigy means its rates so. What is asked for stays, and what does not train does not train.
+    """
+    if values["optimizer"] != TrainingOptimizer.PRODIGY or defaults.optimizer == TrainingOptimizer.PRODIGY:
+        return {}
+    rate = 1.0 if request.learning_rate is None else float(request.learning_rate)
+    return {name: rate for name in RATES if getattr(request, name) is None and values[name] > 0}
+
+
+def refuse_what_cannot_be_learned(values: Mapping[str, Any]) -> None:
+    """Refuse optimizers, rates, schedules and averages that do not go together. `values` are a recipe's, by field.
+
+    Raises InvalidRequest naming every field that does not fit.
+    """
+    wrong: dict[str, str] = {}
+    optimizer, schedule = values["optimizer"], values["learning_rate_schedule"]
+    if optimizer == TrainingOptimizer.PRODIGY:
+        for name in RATES:
+            if values[name] not in (0.0, values["learning_rate"]):
+                rate = f"{values['learning_rate']:g}"
+                wrong[RATES[name]] = f"must be 0 or learningRate ({rate}): Prodigy finds one rate for all that trains"
+    if optimizer == TrainingOptimizer.ADAMW_SCHEDULE_FREE and values["ema_decay"] > 0:
+        wrong["emaDecay"] = f"must be 0 with the optimizer {optimizer}, which averages its steps itself"
+    if schedule == LearningRateSchedule.POLYNOMIAL and values["learning_rate"] <= POLYNOMIAL_END:
+        wrong["learningRate"] = f"must be above {POLYNOMIAL_END:g}, where the schedule polynomial ends"
+    if schedule == LearningRateSchedule.PIECEWISE_CONSTANT:
+        try:
+            piecewise_rules(values["schedule_rules"])
+        except ValueError as error:
+            wrong["scheduleRules"] = str(error)
+    elif values["schedule_rules"]:
+        wrong["scheduleRules"] = f"are of the schedule piecewise_constant; {schedule} takes none"
+    if wrong:
+        raise InvalidRequest(wrong)
+
+
+def piecewise_rules(text: str) -> tuple[tuple[tuple[int, float], ...], float]:
+    """The steps (ascending) before which each factor holds, and the factor from the last one on.
+
+    The form is diffusers': "1:100,0.1:200,0.01". Raises ValueError with what is expected.
+    """
+    *pairs, last = text.split(",")
+    try:
+        rules = [(int(step), float(factor)) for factor, step in (pair.split(":") for pair in pairs)]
+        rest = float(last)
+    except ValueError as error:
+        raise ValueError("must be FACTOR:STEP pairs and a last factor, for example: 1:100,0.1:200,0.01") from error
+    steps = [step for step, _ in rules]
+    if steps != sorted(set(steps)) or not all(0 <= factor <= 1e6 for factor in (*(one for _, one in rules), rest)):
+        raise ValueError("must have ascending steps and no factor below 0, for example: 1:100,0.1:200,0.01")
+    return tuple(rules), rest

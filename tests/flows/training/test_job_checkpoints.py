@@ -1,0 +1,52 @@
+"""A job's checkpoints in the stores: linked and not copied, the newest few, and never one that is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from flows.jobs.lifecycle import RunningJob, running_job
+from flows.training.job_checkpoints import JobCheckpoints
+from storage.errors import BlobCorrupted
+from storage.postgres.jobs import job_files, jobs
+from storage.stores import Stores
+from tests.storage.makers import a_job
+
+
+def blob_of(stores: Stores, sha256: str) -> Path:
+    return Path(stores.settings.blobs.url.removeprefix("file://")) / sha256[:2] / sha256
+
+
+def keep(checkpoints: JobCheckpoints, running: RunningJob, folder: Path, step: int) -> str:
+    """Keep a checkpoint as a fit does; returns its hash."""
+    file = folder / f"checkpoint-{step}"
+    file.write_bytes(f"{running.id}, step {step}".encode())
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    inode = file.stat().st_ino
+    checkpoints.keep(step, file, sha256)
+    file.unlink()
+    assert blob_of(running.stores, sha256).stat().st_ino == inode, "it was copied"
+    return sha256
+
+
+def test_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(stores: Stores, tmp_path: Path) -> None:
+    job, measured = a_job(stores.database), list[int]()
+    with running_job(stores, job.id, 1) as running:
+        checkpoints = JobCheckpoints(running, tmp_path, measured.append, kept=3)
+        assert checkpoints.latest() is None
+        hashes = [keep(checkpoints, running, tmp_path, step) for step in (1, 2, 3, 4)]
+        rows = stores.database.run(job_files.checkpoints(job.id))
+        assert [(row.step, row.sha256) for row in rows] == [(4, hashes[3]), (3, hashes[2]), (2, hashes[1])]
+        assert measured == [1, 2, 3, 4]
+        assert not blob_of(stores, hashes[0]).exists()
+        damaged = blob_of(stores, hashes[3])
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"5")
+        with pytest.raises(BlobCorrupted):
+            stores.blobs.read(hashes[3])
+        newest = checkpoints.latest()
+        assert newest is not None
+        assert (newest[0], newest[1].read_bytes()) == (3, f"{job.id}, step 3".encode())
+        assert [row.step for row in stores.database.run(job_files.checkpoints(job.id))] == [3, 2]
+        running.run(lambda: jobs.succeed(job.id, 1, None))

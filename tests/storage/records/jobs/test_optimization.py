@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from storage.errors import InvalidRequest
+from storage.records.jobs.optimization import piecewise_rules
+from storage.records.jobs.sampled_sets import SamplerSettings
+from storage.records.jobs.training import BaseModelFacts, TrainingDefaults, TrainingRecipe, TrainingRequest, resolve
+
+BASE = BaseModelFacts(
+    name="starter",
+    folder_hash="b" * 64,
+    family="sd1",
+    resolution=64,
+    class_words=(),
+    training=TrainingDefaults(learning_rate=5e-6, token_learning_rate=1e-2),
+    sampler=SamplerSettings(),
+    evaluation_scenes=(),
+)
+
+
+def resolved(base: BaseModelFacts = BASE, **fields: Any) -> TrainingRecipe:
+    request = msgspec.convert({"dataSetId": str(UUID(int=1)), "classWord": "mug", **fields}, TrainingRequest)
+    return resolve(request, data_set_hash="d" * 64, base=base, seed=5).recipe
+
+
+def rates(recipe: TrainingRecipe) -> tuple[float, float, float]:
+    return recipe.learning_rate, recipe.text_encoder_learning_rate, recipe.token_learning_rate
+
+
+def test_prodigy_finds_its_rate_unless_one_is_asked_for() -> None:
+    assert rates(resolved()) == (5e-6, 0.0, 1e-2)
+    assert rates(resolved(optimizer="prodigy")) == (1.0, 0.0, 1.0)
+    assert rates(resolved(optimizer="prodigy", learningRate=0.5)) == (0.5, 0.0, 0.5)
+    assert rates(resolved(optimizer="prodigy", textEncoderLearningRate=1.0, tokenLearningRate=0.0)) == (1.0, 1.0, 0.0)
+
+
+def test_a_base_whose_own_optimizer_is_prodigy_means_its_rates() -> None:
+    own = msgspec.structs.replace(BASE.training, optimizer="prodigy", learning_rate=0.3, token_learning_rate=0.3)
+    assert rates(resolved(msgspec.structs.replace(BASE, training=own))) == (0.3, 0.0, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"optimizer": "prodigy", "tokenLearningRate": 1e-2}, "tokenLearningRate"),
+        ({"optimizer": "adamw_schedule_free", "emaDecay": 0.999}, "emaDecay"),
+        ({"learningRateSchedule": "polynomial", "learningRate": 1e-7}, "learningRate"),
+        ({"learningRateSchedule": "piecewise_constant"}, "scheduleRules"),
+        ({"learningRateSchedule": "piecewise_constant", "scheduleRules": "1:20,0.5:10,0.1"}, "scheduleRules"),
+        ({"learningRateSchedule": "cosine", "scheduleRules": "1:20,0.1"}, "scheduleRules"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_by_its_field(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolved(**fields)
+    assert list(refused.value.fields) == [named]
+
+
+def test_rules_have_a_factor_up_to_each_step_and_one_for_the_rest() -> None:
+    assert piecewise_rules("1:100,0.1:200,0.01") == (((100, 1.0), (200, 0.1)), 0.01)
+    assert piecewise_rules("0.5") == ((), 0.5)
+    for wrong in ("", "1:100", "one:100,1", "1:0.5,1", "-1:5,1", "1:5,nan"):
+        with pytest.raises(ValueError, match="for example"):
+            piecewise_rules(wrong)
