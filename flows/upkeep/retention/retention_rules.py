@@ -110,7 +110,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("class images that jobs share", "deleted so long after a job last asked for them; drawn again when one does", ("sampled_sets", "sampled_images"), setting=_SETS, work=_by(drop_sampled_sets, _SETS)),
     RetentionRule("alerts that are over, backfills that are finished", "deleted so long after they ended", ("alerts", "backfills", "backfill_days"), setting=_HISTORY, work=_by(delete_history, _HISTORY)),
     RetentionRule("jobs and what they made", _SMALL + "they are the history of whoever asked for them, who may delete the files", ("jobs", "job_files")),
-    RetentionRule("checkpoints of jobs that have ended", "deleted when the job succeeds; of others so long after their end, then a retry begins from the start", ("job_checkpoints",), setting=_CHECKPOINTS, work=_rows("job_checkpoints", _CHECKPOINTS)),
+    RetentionRule("checkpoints of jobs that have ended", "deleted when the job succeeds; of others the newest is kept for so long after their end, then a retry begins from the start", ("job_checkpoints",), setting=_CHECKPOINTS, work=_rows("job_checkpoints", _CHECKPOINTS)),
     RetentionRule("data sets", _OWN + "; a name stays for the jobs that used it", ("data_sets", "data_set_images")),
     RetentionRule("the catalogue", _OWN + "; a deleted model's row stays, so that its id never means another", ("models", "model_versions", "version_files", "file_hashes", "images", "tags", "model_tags", "catalogue_home")),
     RetentionRule("base models", "kept until an operator replaces them; what was replaced is deleted so long after, unless a job that names it has not ended, or ended less long ago", ("base_models", "base_model_files"), setting=_CHECKPOINTS, work=_rows("base_models", _CHECKPOINTS)),

@@ -101,12 +101,16 @@ with gone as (
 select count(*) as gone from gone;
 
 -- job_checkpoints --
--- Of jobs that ended long ago: they failed or were cancelled. A retry begins at the first step.
+-- Of jobs that ended long ago: they failed or were cancelled. A retry begins at the first step. Of all that ended the
+-- newest alone is kept: a retry begins with no other.
 with gone as (
     delete from job_checkpoints
      where (job_id, step) in (select checkpoint.job_id, checkpoint.step
                                 from job_checkpoints checkpoint join jobs job on job.id = checkpoint.job_id
                                where job.ended_at < %(before)s
+                                  or (job.ended_at is not null
+                                      and checkpoint.step < (select max(step) from job_checkpoints newest
+                                                              where newest.job_id = checkpoint.job_id))
                                limit %(limit)s for update of checkpoint skip locked)
     returning 1
 )

@@ -16,7 +16,7 @@ from flows.upkeep.retention.retention import apply, apply_retention
 from flows.upkeep.retention.retention_rules import RetentionRule, table_rules
 from storage.postgres.accounts import idempotency
 from storage.postgres.connection import Query, Script
-from storage.postgres.jobs import jobs, sampled_sets
+from storage.postgres.jobs import job_files, jobs, sampled_sets
 from storage.postgres.upkeep import invariants, retention
 from storage.settings import MlflowSettings
 from storage.stores import Stores
@@ -126,6 +126,21 @@ def test_a_base_model_that_was_replaced_stays_while_a_job_that_names_it_can_go_o
     execute(stores, "update jobs set ended_at = now() - interval '91 days' returning 1")
     execute(stores, "alter table jobs enable trigger job_moves")
     assert apply(stores, [rule_of("base_models")]).count == 1
+
+
+def test_a_job_that_ended_keeps_its_newest_checkpoint_for_its_retry(stores: Stores) -> None:
+    job = a_job(stores.database)
+    for step in (10, 20, 30):
+        execute(
+            stores,
+            "insert into job_checkpoints (job_id, step, sha256, size) values (%(id)s, %(step)s, '', 1) returning 1",
+            id=job.id,
+            step=step,
+        )
+    assert apply(stores, [rule_of("job_checkpoints")]).count == 0, "the job has not ended"
+    stores.database.run(jobs.cancel(job.id, job.account_id))
+    assert apply(stores, [rule_of("job_checkpoints")]).count == 2
+    assert [one.step for one in stores.database.run(job_files.checkpoints(job.id))] == [30]
 
 
 def test_an_event_that_waits_stays_however_old(stores: Stores) -> None:
