@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,12 +18,14 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.module import DreamBoothModule
+from flows.training.optimizers.learning_rates import used_rates
 from storage.errors import CancellationRequested, TrainingDiverged
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step. `step` counts from 1; `images_per_second` leaves out checkpoints and samples."""
+    """One finished step. `step` counts from 1; `images_per_second` leaves out checkpoints and samples. `learning_rates`
+    has each group's by name; Prodigy's are those that it has found."""
 
     step: int
     steps: int
@@ -33,6 +35,7 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     images_per_second: float
+    learning_rates: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def _nothing(_: Any) -> None:
@@ -196,4 +199,5 @@ def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:
         learning_rate=module.optimizer.param_groups[0]["lr"],
         gradient_norm=module.gradient_norm,
         images_per_second=rows / seconds,
+        learning_rates=used_rates(module.optimizer, module.training_groups),
     )

@@ -172,6 +172,7 @@ class TrainingWork:
                 "learning_rate": report.learning_rate,
                 "gradient_norm": report.gradient_norm,
                 "images_per_second": report.images_per_second,
+                **{f"learning_rate.{name}": rate for name, rate in report.learning_rates.items()},
             },
         )
         self.board.progress(report.step / report.steps, f"fit: step {report.step} of {report.steps}")

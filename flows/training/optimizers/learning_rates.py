@@ -25,6 +25,14 @@ def set_learning_rates(
         settings["lr"] = group.learning_rate * factor
 
 
+def used_rates(optimizer: Optimizer, groups: Sequence[ParameterGroup]) -> dict[str, float]:
+    """The rate of each group's last step by the group's name; of Prodigy, times what it has found."""
+    return {
+        group.name: float(settings["lr"] * settings.get("d", 1.0))
+        for settings, group in zip(optimizer.param_groups, groups, strict=True)
+    }
+
+
 def rate_factor(recipe: TrainingRecipe, step: int) -> float:
     """The part of its learning rate that each group uses at `step` (from 0). Raises InvalidRequest for a schedule that
     this release does not know."""

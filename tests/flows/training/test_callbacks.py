@@ -72,10 +72,10 @@ class StoreOfAJob(KeptCheckpoints):
     cancelled = False
     stopping = False
 
-    def keep(self, step: int, file: Path) -> None:
+    def keep(self, step: int, file: Path, sha256: str) -> None:
         if self.cancelled and not self.stopping:
             raise CancellationRequested("The job was cancelled by its owner.")
-        super().keep(step, file)
+        super().keep(step, file, sha256)
 
 
 def test_a_cancelled_training_stores_its_last_step_although_the_store_knows_of_it(

@@ -9,7 +9,7 @@ import torch
 from diffusers.optimization import get_scheduler
 
 from flows.training.optimizers.clipping import clip_gradients
-from flows.training.optimizers.learning_rates import rate_factor, set_learning_rates
+from flows.training.optimizers.learning_rates import rate_factor, set_learning_rates, used_rates
 from storage.errors import InvalidRequest
 from storage.records.jobs.choices import LearningRateSchedule
 from tests.flows.training.optimizers import small
@@ -46,6 +46,16 @@ def test_each_schedule_equals_that_of_diffusers_at_every_step(schedule: str, war
 def test_the_ramp_learns_from_its_first_step_on() -> None:
     assert [rate_factor(recipe(warm_up_steps=4), step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert rate_factor(recipe(warm_up_steps=0), 0) == 1.0
+
+
+def test_the_rates_that_were_used_are_reported_by_group() -> None:
+    plain, prodigy = small.begin("adamw"), small.begin("prodigy")
+    for training in (plain, prodigy):
+        training.train(3)
+    found = prodigy.optimizer.param_groups[0]["d"]
+    assert found > 1e-6
+    assert used_rates(plain.optimizer, plain.groups) == dict.fromkeys(("unet", "text_encoder", "identifier"), 0.0075)
+    assert used_rates(prodigy.optimizer, prodigy.groups)["identifier"] == 0.75 * found
 
 
 def test_a_schedule_of_another_release_is_refused_by_name() -> None:
