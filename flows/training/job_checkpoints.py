@@ -15,13 +15,16 @@ log = logging.getLogger("darkroom.checkpoints")
 
 
 class JobCheckpoints:
-    """The checkpoint store of one running job, which keeps the newest `kept`. `before_keeping` runs before a checkpoint
+    """The checkpoint store of one running job, which keeps the newest `kept`, and those of each step that is a multiple
+    of `every` (0: none) also when the job has ended. `before_keeping` runs before a checkpoint
     is recorded: what it does (the metrics up to that step) is never behind the checkpoint that a later attempt starts
     from."""
 
-    def __init__(self, job: RunningJob, work_folder: Path, before_keeping: Callable[[int], None], kept: int) -> None:
+    def __init__(
+        self, job: RunningJob, work_folder: Path, before_keeping: Callable[[int], None], kept: int, every: int = 0
+    ) -> None:
         self._job, self._work_folder, self._before_keeping = job, work_folder, before_keeping
-        self._kept = kept
+        self._kept, self._every = kept, every
 
     @property
     def owner(self) -> str:
@@ -53,9 +56,9 @@ class JobCheckpoints:
         job.with_retries(lambda: self.prune(self._kept))
 
     def prune(self, keep: int) -> None:
-        """Forget all but the newest `keep` checkpoints, and delete bytes that nothing else names.
+        """Forget all but the newest `keep` checkpoints and those that stay, and delete bytes that nothing else names.
 
         Works for an ended job too. Raises StoreUnavailable.
         """
         stores = self._job.stores
-        drop_unnamed(stores, stores.database.run(job_files.prune_checkpoints(self._job.id, keep)))
+        drop_unnamed(stores, stores.database.run(job_files.prune_checkpoints(self._job.id, keep, self._every)))

@@ -57,7 +57,9 @@ class TrainingWork:
         optimizer_named(self.recipe.optimizer)
         check_embedders(self.stores.settings.jobs.embedders_folder)
         self.device: torch.device = prepare_torch(self.recipe.threads)
-        self.checkpoints = JobCheckpoints(job, folder, lambda step: self.keep_metrics(), self.recipe.keep_checkpoints)
+        self.checkpoints = JobCheckpoints(
+            job, folder, lambda step: self.keep_metrics(), self.recipe.keep_checkpoints, self.recipe.keep_every
+        )
 
     def load_components(self, folder: Path) -> Components:
         """A model folder's parts on this process's device."""

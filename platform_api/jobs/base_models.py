@@ -60,6 +60,7 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     schedule_rules: str
     ema_decay: float
     keep_checkpoints: int
+    keep_every: int
 
 
 class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -157,16 +157,25 @@ class JobRoutes(Controller):
         stores: AppStores,
         caller: RequestCaller,
         job_id: FromPath[UUID],
+        step: Annotated[
+            int | None,
+            QueryParameter(
+                ge=1, le=20_000, description="Publish the checkpoint of this step, which `keepEvery` let stay."
+            ),
+        ] = None,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
-        """A new job with the same recipe, from the old one's newest checkpoint."""
+        """A new job with the same recipe, from the old one's newest checkpoint.
+
+        With `step` it ends at the checkpoint of that step, and the old job may have succeeded.
+        """
         key, identity = checked_key(idempotency_key), request_id(request.scope)
 
         def script() -> Script[tuple[Job, bool]]:
             yield from job_of_kind(job_id, caller.account_id, self.kind)
             return (
                 yield from submissions.retry(
-                    job_id, caller.account_id, stores.settings, idempotency_key=key, request_id=identity
+                    job_id, caller.account_id, stores.settings, step=step, idempotency_key=key, request_id=identity
                 )
             )
 

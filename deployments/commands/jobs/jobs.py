@@ -107,12 +107,16 @@ def retry(
     job_id: JobId,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as it is submitted.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for pictures.")] = Path(),
+    step: Annotated[
+        int | None, typer.Option(min=1, help="Publish the checkpoint of this step, which --keep-every let stay.")
+    ] = None,
 ) -> None:
     """Submit a failed or cancelled job again; it goes on from the last checkpoint."""
     with open_api(load_settings()) as api:
         old = find_job(api, job_id)
         key = {"Idempotency-Key": str(uuid4())}
-        again = api.post(f"{old.path}/retry", Submitted, headers=key, patience_seconds=PATIENCE_SECONDS)
+        path = f"{old.path}/retry" if step is None else f"{old.path}/retry?step={step}"
+        again = api.post(path, Submitted, headers=key, patience_seconds=PATIENCE_SECONDS)
         typer.echo(f"submitted job {again.id}")
         if not detach:
             job = api.get(f"{job_root(again.kind)}/{again.id}", JobResponse)

@@ -31,9 +31,10 @@ def checkpoints(job_id: UUID) -> Query[list[Checkpoint]]:
     return many(SQL["checkpoints"], {"job_id": job_id}, Checkpoint)
 
 
-def prune_checkpoints(job_id: UUID, keep: int) -> Query[list[str]]:
-    """Forget all but the newest `keep` checkpoints; returns the hashes whose bytes may now be orphans."""
-    return column(SQL["prune_checkpoints"], {"job_id": job_id, "keep": keep}, str)
+def prune_checkpoints(job_id: UUID, keep: int, every: int = 0) -> Query[list[str]]:
+    """Forget all but the newest `keep` checkpoints and those whose step is a multiple of `every` (0: none); returns the
+    hashes whose bytes may now be orphans."""
+    return column(SQL["prune_checkpoints"], {"job_id": job_id, "keep": keep, "every": every}, str)
 
 
 def drop_checkpoint(job_id: UUID, step: int) -> Query[list[int]]:

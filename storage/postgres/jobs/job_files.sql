@@ -16,10 +16,11 @@ returning *;
 select * from job_checkpoints where job_id = %(job_id)s order by step desc;
 
 -- prune_checkpoints --
--- Keep only the newest few checkpoints of a job.
+-- Keep only the newest few checkpoints of a job, and those whose step is a multiple of `every` (0: none).
 delete from job_checkpoints
  where job_id = %(job_id)s
    and step not in (select step from job_checkpoints where job_id = %(job_id)s order by step desc limit %(keep)s)
+   and (%(every)s = 0 or step %% %(every)s <> 0)
 returning sha256;
 
 -- drop_checkpoint --

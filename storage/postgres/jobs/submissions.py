@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from storage.errors import InvalidRequest, NotFound, WrongState
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.postgres.jobs import base_models, data_sets, jobs
+from storage.postgres.jobs import base_models, data_sets, job_files, jobs
 from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.choices import GenerationBackend
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
@@ -23,7 +24,13 @@ from storage.records.policy.viewers import Viewer
 from storage.settings import Settings
 
 T = TypeVar("T")
-_ADDED = frozenset({"method", "optimizer", "backend"})
+_ADDED = frozenset(
+    {
+        *("method", "optimizer", "backend"),
+        *("weightDecay", "maxGradientNorm", "learningRateSchedule", "warmUpSteps", "scheduleCycles", "schedulePower"),
+        *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
+    }
+)
 """Fields that requests of before did not have: empty ones change no hash, so that releases know each other's keys."""
 
 
@@ -110,40 +117,62 @@ def retry(
     account_id: UUID,
     settings: Settings,
     *,
+    step: int | None = None,
     idempotency_key: str | None = None,
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
     """A new job with the recipe of an ended one, from its newest checkpoint. Returns the job and whether it is new.
 
+    With `step` the new job ends at the checkpoint of that step, which must have stayed: it is evaluated and published
+    as it is. Then the old job may have succeeded.
+
     Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set, base
-    model or model version is gone, Gone when the model was taken down.
+    model, model version or the step's checkpoint is gone, Gone when the model was taken down.
     """
     old = yield from jobs.get_for_account(job_id, account_id)
-    if old.state not in TERMINAL or old.state is JobState.SUCCEEDED:
+    if old.state not in TERMINAL or (step is None and old.state is JobState.SUCCEEDED):
         raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
     if old.data_set_id is not None:
         yield from _field("dataSetId", data_sets.hold(old.data_set_id, account_id))
-    steps = 0
+    steps, wanted = 0, old.request
     if old.kind is JobKind.TRAINING:
         recipe = msgspec.convert(old.request, TrainingJobRequest).recipe
         steps = recipe.steps
+        if step is not None:
+            yield from _check_step(job_id, step)
+            # Its recipe's hash stays the old one: its checkpoint names it.
+            steps, wanted = step, _ending_at(old.request, step)
         yield from _field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
+    elif step is not None:
+        raise InvalidRequest({"step": "is of trainings: a generation has no checkpoints"})
     else:
         drawn_with = msgspec.convert(old.request, GenerationRecipe).model_version_id
         yield from _field("modelVersionId", _own_version(drawn_with, account_id))
     new = jobs.NewJob(
         account_id=account_id,
         kind=old.kind,
-        request=old.request,
+        request=wanted,
         recipe_hash=old.recipe_hash,
         # Of what was asked for, which is the retry of this job: two retries under one key are one.
-        request_hash=hashlib.sha256(f"retry {job_id}".encode()).hexdigest(),
+        request_hash=hashlib.sha256(f"retry {job_id}{'' if step is None else f' at {step}'}".encode()).hexdigest(),
         data_set_id=old.data_set_id,
         retry_of=job_id,
         retry_steps=steps,
         request_id=request_id,
     )
     return (yield from _submit(new, settings, idempotency_key))
+
+
+def _check_step(job_id: UUID, step: int) -> Script[None]:
+    """Raise InvalidRequest naming the steps there are unless the job has a checkpoint of this one."""
+    kept = yield from job_files.checkpoints(job_id)
+    if step not in (steps := sorted(row.step for row in kept)):
+        there = f"; those there are: {', '.join(map(str, steps))}" if steps else ""
+        raise InvalidRequest({"step": f"no checkpoint of step {step} has stayed{there}. keepEvery lets some stay"})
+
+
+def _ending_at(request: Mapping[str, Any], step: int) -> dict[str, Any]:
+    return {**request, "recipe": {**cast(dict[str, Any], request["recipe"]), "steps": step}}
 
 
 def _own_version(version_id: int, account_id: UUID) -> Script[ModelVersion]:
@@ -160,7 +189,9 @@ def _submit(new: jobs.NewJob, settings: Settings, idempotency_key: str | None) -
 
 def hash_request(kind: JobKind, request: msgspec.Struct) -> str:
     """SHA-256 of what the caller asked for, to distinguish a repeated request from a reused key."""
-    fields = {name: value for name, value in msgspec.to_builtins(request).items() if value or name not in _ADDED}
+    fields = {
+        name: value for name, value in msgspec.to_builtins(request).items() if value is not None or name not in _ADDED
+    }
     return hashlib.sha256(kind.encode() + b"\n" + msgspec.json.encode(fields, order="sorted")).hexdigest()
 
 

@@ -102,13 +102,13 @@ select count(*) as gone from gone;
 
 -- job_checkpoints --
 -- Of jobs that ended long ago: they failed or were cancelled. A retry begins at the first step. Of all that ended the
--- newest alone is kept: a retry begins with no other.
+-- newest alone is kept, since a retry begins with no other; of those that succeeded, all that were asked to stay.
 with gone as (
     delete from job_checkpoints
      where (job_id, step) in (select checkpoint.job_id, checkpoint.step
                                 from job_checkpoints checkpoint join jobs job on job.id = checkpoint.job_id
                                where job.ended_at < %(before)s
-                                  or (job.ended_at is not null
+                                  or (job.ended_at is not null and job.state <> 'succeeded'
                                       and checkpoint.step < (select max(step) from job_checkpoints newest
                                                               where newest.job_id = checkpoint.job_id))
                                limit %(limit)s for update of checkpoint skip locked)

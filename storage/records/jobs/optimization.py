@@ -42,6 +42,16 @@ EmaDecay = Annotated[
 KeptCheckpoints = Annotated[
     int, Meta(ge=1, le=20, description="Checkpoints that a running job keeps, the newest ones; each has gigabytes.")
 ]
+KeepEvery = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=20_000,
+        description="Steps between checkpoints that stay after the job, so that one can be chosen; 0 keeps none.",
+    ),
+]
+MAX_STAYING = 20
+"""Checkpoints of one job that stay: each has gigabytes, and is evaluated when it is chosen."""
 
 RATES = {
     "learning_rate": "learningRate",
@@ -87,8 +97,19 @@ def refuse_what_cannot_be_learned(values: Mapping[str, Any]) -> None:
             wrong["scheduleRules"] = str(error)
     elif values["schedule_rules"]:
         wrong["scheduleRules"] = f"are of the schedule piecewise_constant; {schedule} takes none"
+    if values["keep_every"] and (reason := _odd_keeping(values)):
+        wrong["keepEvery"] = reason
     if wrong:
         raise InvalidRequest(wrong)
+
+
+def _odd_keeping(values: Mapping[str, Any]) -> str:
+    every, written = values["keep_every"], values["checkpoint_every"]
+    if every % written:
+        return f"must be a multiple of checkpointEvery ({written}): only what is written can stay"
+    if values["steps"] // every > MAX_STAYING:
+        return f"must be {-(-values['steps'] // MAX_STAYING)} or more: {MAX_STAYING} checkpoints of a job stay at most"
+    return ""
 
 
 def piecewise_rules(text: str) -> tuple[tuple[tuple[int, float], ...], float]:

@@ -18,6 +18,7 @@ from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs.choices import LearningRateSchedule, TrainingMethod, TrainingOptimizer
 from storage.records.jobs.optimization import (
     EmaDecay,
+    KeepEvery,
     KeptCheckpoints,
     MaxGradientNorm,
     Schedule,
@@ -94,6 +95,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     schedule_rules: ScheduleRules | None = None
     ema_decay: EmaDecay | None = None
     keep_checkpoints: KeptCheckpoints | None = None
+    keep_every: KeepEvery | None = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Repeats a job exactly; random if left out.")] | None = (
         None
     )
@@ -130,6 +132,7 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     ema_decay: float = 0.0
     # One more than is needed: where the newest turns out to be damaged, the one before is used.
     keep_checkpoints: int = 2
+    keep_every: int = 0
 
 
 class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +172,7 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     ema_decay: float = 0.0
     # One more than is needed: where the newest turns out to be damaged, the one before is used.
     keep_checkpoints: int = 2
+    keep_every: int = 0
     threads: int = 0
     libraries: dict[str, str] = {}  # msgspec gives every record an empty one of its own
     device: str = ""

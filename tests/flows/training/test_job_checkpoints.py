@@ -49,4 +49,12 @@ def test_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(stores
         assert newest is not None
         assert (newest[0], newest[1].read_bytes()) == (3, f"{job.id}, step 3".encode())
         assert [row.step for row in stores.database.run(job_files.checkpoints(job.id))] == [3, 2]
+        checkpoints.prune(0)
+        assert stores.database.run(job_files.checkpoints(job.id)) == []
+        staying = JobCheckpoints(running, tmp_path, measured.append, kept=1, every=3)
+        for step in range(5, 11):
+            keep(staying, running, tmp_path, step)
+        assert [row.step for row in stores.database.run(job_files.checkpoints(job.id))] == [10, 9, 6]
+        staying.prune(0)
+        assert [row.step for row in stores.database.run(job_files.checkpoints(job.id))] == [9, 6]
         running.run(lambda: jobs.succeed(job.id, 1, None))

@@ -143,6 +143,15 @@ def test_a_job_that_ended_keeps_its_newest_checkpoint_for_its_retry(stores: Stor
     assert [one.step for one in stores.database.run(job_files.checkpoints(job.id))] == [30]
 
 
+def test_what_stays_of_a_job_that_succeeded_is_there_to_choose_from(stores: Stores) -> None:
+    job = a_job(stores.database)
+    stores.database.run(jobs.claim(job.id, 1, None))
+    for step in (10, 20):
+        stores.database.run(job_files.put_checkpoint(job.id, 1, step, f"{step:064x}", 1))
+    stores.database.run(jobs.succeed(job.id, 1, None))
+    assert apply(stores, [rule_of("job_checkpoints")]).count == 0
+
+
 def test_an_event_that_waits_stays_however_old(stores: Stores) -> None:
     events(stores, 3, timedelta(days=400), done=False)
     assert apply(stores, [rule_of("outbox")]).count == 0

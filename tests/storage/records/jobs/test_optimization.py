@@ -52,6 +52,8 @@ def test_a_base_whose_own_optimizer_is_prodigy_means_its_rates() -> None:
         ({"learningRateSchedule": "polynomial", "learningRate": 1e-7}, "learningRate"),
         ({"learningRateSchedule": "piecewise_constant"}, "scheduleRules"),
         ({"learningRateSchedule": "piecewise_constant", "scheduleRules": "1:20,0.5:10,0.1"}, "scheduleRules"),
+        ({"keepEvery": 25, "checkpointEvery": 10}, "keepEvery"),
+        ({"keepEvery": 10, "checkpointEvery": 10, "steps": 219}, "keepEvery"),
         ({"learningRateSchedule": "cosine", "scheduleRules": "1:20,0.1"}, "scheduleRules"),
     ],
 )
