@@ -25,6 +25,7 @@ class JobCheckpoints:
     ) -> None:
         self._job, self._work_folder, self._before_keeping = job, work_folder, before_keeping
         self._kept, self._every = kept, every
+        self._resumed: Path | None = None
 
     @property
     def owner(self) -> str:
@@ -36,11 +37,12 @@ class JobCheckpoints:
         for row in self._job.run(lambda: job_files.checkpoints(self._job.id)):
             target = self._work_folder / f"resume-{row.step}.safetensors"
             try:
-                self._job.with_retries(lambda row=row, target=target: self._job.stores.blobs.fetch(row.sha256, target))
+                self._job.with_retries(lambda row=row, target=target: self._job.stores.blobs.lend(row.sha256, target))
             except (BlobMissing, BlobCorrupted) as error:
                 log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
                 self._job.run(lambda row=row: job_files.drop_checkpoint(self._job.id, row.step))
                 continue
+            self._resumed = target
             return row.step, target
         return None
 
@@ -50,6 +52,9 @@ class JobCheckpoints:
         On the store's own disk the file is linked and not copied, and its hash is taken as it was written.
         """
         job = self._job
+        if self._resumed is not None:
+            # It was read long ago, and would hold the room of a checkpoint that nothing names any more.
+            self._resumed.unlink(missing_ok=True)
         blob = job.with_retries(lambda: job.stores.blobs.put_hashed(file, sha256))
         self._before_keeping(step)
         job.run(lambda: job_files.put_checkpoint(job.id, job.attempt, step, blob.sha256, blob.size))

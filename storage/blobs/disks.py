@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
+from uuid import uuid4
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -56,6 +58,39 @@ def take_name(temporary: Path, path: Path) -> bool:
             raise
         temporary.replace(path)
     sync_folder(path.parent)
+    return True
+
+
+def link_as_new(source: Path, target: Path) -> bool:
+    """Give a file's bytes a second name, as if they were new, and have them on the disk; False where that cannot be
+    done (another disk, a file system without links)."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as file:
+            # Before it gets its name: after a power cut a name without its bytes would pass for a whole blob.
+            os.fsync(file.fileno())
+        os.link(source, target)
+        os.utime(target)  # its bytes may be a day old: a sweep goes by a file's age
+    except OSError:
+        return False
+    return True
+
+
+def link_checked(source: Path, target: Path, sha256: str) -> bool:
+    """Give a file a second name if its bytes have this SHA-256; False, and nothing is there, where that cannot be done
+    or they have another. Who copies instead finds out why."""
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, temporary)
+        with temporary.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return False
+        temporary.replace(target)
+    except OSError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from storage.blobs.disks import scan, sync_folder, take_name
+from storage.blobs.disks import link_as_new, link_checked, scan, sync_folder, take_name
 from storage.blobs.failures import failures_of, named, store_error
 from storage.blobs.removal import BytesRemoval
 from storage.blobs.stored import PREFIXES, Blob, StoredBlob, facts_at, is_name, modified_at
@@ -142,6 +141,11 @@ class BlobStore:
                 temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def lend(self, sha256: str, target: Path) -> None:
+        """As `fetch`, but on the store's own disk the file is linked and not copied: nobody may write to it."""
+        if not (self._local and link_checked(Path(self._path(sha256)), target, sha256)):
+            self.fetch(sha256, target)
 
     def _read(self, source: BinaryIO) -> bytes:
         with named(self._failures):
@@ -267,14 +271,7 @@ class BlobStore:
     def _link(self, path: Path, sha256: str) -> bool:
         """Give a file on the store's disk its name there too; whether that could be done."""
         temporary = self._temporary()
-        try:
-            Path(temporary).parent.mkdir(parents=True, exist_ok=True)
-            with path.open("rb") as file:
-                # Before it gets its name: after a power cut a name without its bytes would pass for a whole blob.
-                os.fsync(file.fileno())
-            os.link(path, temporary)
-            os.utime(temporary)  # its bytes may be a day old, but as a blob it is new
-        except OSError:  # another disk, or a file system without links: the caller copies
+        if not link_as_new(path, Path(temporary)):
             return False
         self._finish(temporary, sha256)
         return True

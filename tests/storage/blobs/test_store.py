@@ -29,6 +29,25 @@ def test_what_was_put_is_read_back_under_its_hash(store: BlobStore, tmp_path: Pa
     assert (tmp_path / "deep" / "copy").read_bytes() == CONTENT
 
 
+def test_lent_bytes_are_checked_and_take_no_room_on_the_stores_own_disk(
+    url: str, store: BlobStore, tmp_path: Path
+) -> None:
+    store.put(CONTENT)
+    target = tmp_path / "deep" / "lent"
+    store.lend(NAME, target)
+    assert target.read_bytes() == CONTENT
+    with pytest.raises(BlobMissing):
+        store.lend("0" * 64, tmp_path / "other")
+    if not url.startswith("file:"):
+        return
+    blob = Path(url.removeprefix("file://")) / NAME[:2] / NAME
+    assert target.stat().st_ino == blob.stat().st_ino
+    blob.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(BlobCorrupted):
+        store.lend(NAME, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_same_bytes_are_one_object_however_they_came(store: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
     pieces = iter([CONTENT[:7], CONTENT[7:]])
