@@ -20,7 +20,7 @@ select * from job_checkpoints where job_id = %(job_id)s order by step desc;
 delete from job_checkpoints
  where job_id = %(job_id)s
    and step not in (select step from job_checkpoints where job_id = %(job_id)s order by step desc limit %(keep)s)
-   and (%(every)s = 0 or step %% %(every)s <> 0)
+   and mod(step, nullif(%(every)s, 0)) is distinct from 0
 returning sha256;
 
 -- drop_checkpoint --

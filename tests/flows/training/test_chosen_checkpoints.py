@@ -50,5 +50,6 @@ def test_a_checkpoint_that_stayed_is_published_as_it_is(
     assert unet.keys() == {
         name.removeprefix("weights/unet.") for name in checkpoint if name.startswith("weights/unet.")
     }
-    assert all(torch.equal(tensor, checkpoint[f"weights/unet.{name}"]) for name, tensor in unet.items())
+    for name, tensor in unet.items():
+        assert torch.equal(tensor, checkpoint[f"weights/unet.{name}"].to(tensor.dtype)), name
     assert weights_of(stores, chosen.id)[UNET] != weights_of(stores, job.id)[UNET]

@@ -96,7 +96,7 @@ def gradients(model: Layers, step: int) -> None:
     source = torch.Generator().manual_seed(step)
     pixels = torch.randn(3, 16, 6, 6, generator=source).contiguous(memory_format=torch.channels_last)
     model.zero_grad(set_to_none=True)
-    (model(pixels) - torch.randn(3, 96, generator=source)).square().mean().backward()
+    (model(pixels) - 3).square().sum().backward()  # one way to go, so that Prodigy finds its rate
 
 
 def sha256(file: Path) -> str:

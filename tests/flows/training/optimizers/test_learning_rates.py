@@ -50,12 +50,12 @@ def test_the_ramp_learns_from_its_first_step_on() -> None:
 
 def test_the_rates_that_were_used_are_reported_by_group() -> None:
     plain, prodigy = small.begin("adamw"), small.begin("prodigy")
-    for training in (plain, prodigy):
-        training.train(3)
+    plain.train(3)
+    prodigy.train(30)
     found = prodigy.optimizer.param_groups[0]["d"]
     assert found > 1e-6
     assert used_rates(plain.optimizer, plain.groups) == dict.fromkeys(("unet", "text_encoder", "identifier"), 0.0075)
-    assert used_rates(prodigy.optimizer, prodigy.groups)["identifier"] == 0.75 * found
+    assert used_rates(prodigy.optimizer, prodigy.groups)["identifier"] == found
 
 
 def test_a_schedule_of_another_release_is_refused_by_name() -> None:
