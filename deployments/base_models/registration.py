@@ -6,28 +6,45 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from deployments.base_models.base_folders import BaseFolder, check_base_folder
+from flows.runs.lazy_imports import imported_when_used
 from storage.errors import InUse, InvalidRequest, NotFound, WeightsRefused
 from storage.postgres.connection import Query, Script
 from storage.postgres.jobs import base_models
 from storage.records.jobs.base_models import BaseModel, BaseModelFile
 from storage.stores import Stores
 
+if TYPE_CHECKING:
+    from deployments.base_models import single_files
+else:
+    single_files = imported_when_used("deployments.base_models.single_files")
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def add_base_model(stores: Stores, folder: Path, name: str, replace: bool = False) -> BaseModel:
-    """Register the base model in `folder` as `name`, so that requests can name it. Repeating it changes nothing.
+def add_base_model(
+    stores: Stores, path: Path, name: str, replace: bool = False, config: Path | None = None
+) -> BaseModel:
+    """Register the base model in `path` as `name`, so that requests can name it. Repeating it changes nothing.
 
-    Raises InvalidRequest for the name, WeightsRefused for the folder, InUse when the name stands for another folder
+    `path` is a diffusers folder, or a single safetensors file that is made into one with the configs of `config`.
+    Raises InvalidRequest for the name, WeightsRefused for the model, InUse when the name stands for another folder
     and `replace` is false. Nothing is stored in these cases.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             {"name": f"'{name[:80]}' must be lower-case letters, digits, '.', '_' or '-', at most 64 (--name sd15)"}
         )
-    return register_folder(stores, check_base_folder(folder), name, replace)
+    if not path.is_file():
+        return register_folder(stores, check_base_folder(path), name, replace)
+    # On the disk of the data, which has room for models; a system's temporary folder may be memory.
+    stores.settings.data_folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="base-model-", dir=stores.settings.data_folder) as folder:
+        made = single_files.convert_single_file(path, config, Path(folder) / "model")
+        return register_folder(stores, check_base_folder(made), name, replace)
 
 
 def register_folder(stores: Stores, checked: BaseFolder, name: str, replace: bool = False) -> BaseModel:

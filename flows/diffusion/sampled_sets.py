@@ -91,6 +91,7 @@ def draw_batch(recipe: SamplingRecipe, components: Components, positions: range)
         [recipe.prompts[position] for position in positions],
         [recipe.seeds[position] for position in positions],
         recipe.sampler,
+        resolution=recipe.resolution,
     )
     return DrawnBatch(positions.start, tuple(png(image) for image in images))
 

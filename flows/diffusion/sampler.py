@@ -27,18 +27,27 @@ def draw_images(
     seeds: Sequence[int],
     sampler: SamplerSettings,
     negative_prompt: str = "",
+    resolution: int | None = None,
 ) -> list[Image.Image]:
-    """One RGB image for each prompt and seed, drawn as one batch. The global random generator is not touched."""
+    """One RGB image for each prompt and seed, drawn as one batch, of `resolution` pixels a side (default: the model's).
+
+    The global random generator is not touched.
+    """
     with torch.no_grad():
-        latents = denoise(family, components, prompts, first_latents(components, seeds), sampler, negative_prompt)
+        first = first_latents(components, seeds, resolution)
+        latents = denoise(family, components, prompts, first, sampler, negative_prompt)
         pixels = family.decode_latents(components, latents)
     return [to_image(one) for one in pixels]
 
 
-def first_latents(components: Components, seeds: Sequence[int]) -> Tensor:
-    """Unit noise, one row a seed: (N, C, H, W) on the components' device, drawn on the CPU."""
+def first_latents(components: Components, seeds: Sequence[int], resolution: int | None = None) -> Tensor:
+    """Unit noise, one row a seed: (N, C, H, W) on the components' device, drawn on the CPU.
+
+    H and W are `resolution` pixels (default: what the model draws) over the VAE's reduction.
+    """
     config: Any = components.unet.config
-    shape = (1, config.in_channels, config.sample_size, config.sample_size)
+    side = (resolution or components.resolution) // components.vae_factor
+    shape = (1, config.in_channels, side, side)
     # On the CPU, since a CUDA generator draws other numbers from the same seed; one generator an image, since one for
     # the batch would tie an image to its place in it.
     rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
@@ -60,7 +69,8 @@ def denoise(
     encoded = family.encode_prompts(components, distinct)
     conditioning = encoded.take([distinct.index(prompt) for prompt in prompts])
     if guided:
-        conditioning = encoded.take([distinct.index(negative_prompt)] * len(prompts)).then(conditioning)
+        negative = family.as_negative(components, negative_prompt, encoded.take([distinct.index(negative_prompt)]))
+        conditioning = negative.take([0] * len(prompts)).then(conditioning)
     # DDIM's own default clips the predicted clean image to [-1, 1]. Latents have unit variance: clipping them bends
     # every colour and shape.
     scheduler: Any = DDIMScheduler.from_config(components.noise_schedule.config, clip_sample=False)

@@ -32,7 +32,7 @@ from flows.training.evaluation import (
     noise_drifts,
     split_images,
 )
-from flows.training.export import SINGLE_FILE, export_model
+from flows.training.exports.export import SINGLE_FILE, export_model
 from flows.training.fit import check_released, fit
 from flows.training.grid import Row, draw_grid
 from flows.training.metrics.embedders import open_embedders

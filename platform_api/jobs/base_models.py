@@ -61,6 +61,7 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     ema_decay: float
     keep_checkpoints: int
     keep_every: int
+    export_dtype: str
 
 
 class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -70,6 +70,8 @@ class ModelFile:
 UNET = r"(conv_in|conv_out|conv_norm_out|time_embedding|down_blocks|mid_block|up_blocks)\..+"
 VAE = r"(encoder|decoder|quant_conv|post_quant_conv)\..+"
 CLIP = r"(text_model\.)?(embeddings|encoder|final_layer_norm)\..+"
+ADDED = r"add_embedding\..+"
+PROJECTION = r"text_projection\.weight"
 
 _LDM_UNET = r"model\.diffusion_model\.(time_embed|label_emb|input_blocks|middle_block|output_blocks|out)\.[\w.]+"
 _LDM_VAE = r"first_stage_model\.(encoder|decoder|quant_conv|post_quant_conv|loss|model_ema)\.[\w.]+"
@@ -84,6 +86,8 @@ _LDM_CLIPS = (
     r"conditioner\.embedders\.(0\.transformer\.(text_model\.)?(embeddings|encoder|final_layer_norm)\.[\w.]+"
     r"|1\.model\.(transformer\.resblocks\.[\w.]+|(token_embedding|ln_final)\.\w+|positional_embedding"
     r"|text_projection|logit_scale)|\d\.logit_scale)"
+    # Empty tensors by which ComfyUI knows a model that predicts the velocity, or learned on pure noise too.
+    r"|v_pred|ztsnr"
 )
 # Endings of kohya and LyCORIS: LoRA and DoRA, LoHa (hada), LoKr, IA3 (on_input), OFT, and plain differences.
 _LORA_LEAF = (
@@ -105,8 +109,7 @@ def _layout(what: str, *names: str, needs: str | None = None) -> Layout:
 
 def _parts(ldm_clip: str, kohya: str, encoders: str) -> Mapping[str, Sequence[Layout]]:
     """The parts of a Stable Diffusion model; `encoders` is how many text encoders are called in a diffusers folder."""
-    added, projection = r"add_embedding\..+", r"text_projection\.weight"
-    unet = _layout("a diffusers UNet", UNET, added, needs="conv_in.weight")
+    unet = _layout("a diffusers UNet", UNET, ADDED, needs="conv_in.weight")
     checkpoint = _layout(
         "a full checkpoint in the original layout",
         *(_LDM_UNET, _LDM_VAE, _LDM_REST, ldm_clip),
@@ -114,7 +117,7 @@ def _parts(ldm_clip: str, kohya: str, encoders: str) -> Mapping[str, Sequence[La
     )
     pipeline = _layout(
         "a diffusers pipeline in one file",
-        *(rf"unet\.({UNET}|{added})", rf"vae\.{VAE}", rf"{encoders}\.({CLIP}|{projection})"),
+        *(rf"unet\.({UNET}|{ADDED})", rf"vae\.{VAE}", rf"{encoders}\.({CLIP}|{PROJECTION})"),
         needs="unet.conv_in.weight",
     )
     kohya_lora = _layout("a LoRA as kohya writes it", rf"{kohya}\.{_LORA_LEAF}")
@@ -127,7 +130,7 @@ def _parts(ldm_clip: str, kohya: str, encoders: str) -> Mapping[str, Sequence[La
             "checkpoint": (checkpoint, pipeline, unet),
             "unet": (unet,),
             "vae": (_layout("a VAE", VAE, r"(loss|model_ema)\.[\w.]+", needs="decoder.conv_in.weight"),),
-            "text_encoder": (_layout("a CLIP text encoder", CLIP, projection),),
+            "text_encoder": (_layout("a CLIP text encoder", CLIP, PROJECTION),),
             "lora": (kohya_lora, peft_lora),
         }
     )

@@ -19,11 +19,22 @@ app = typer.Typer(help="Base models that a fine-tune can start from.", no_args_i
 
 @app.command()
 def add(
-    folder: Annotated[
+    path: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="A Stable Diffusion 1.x folder in diffusers layout, safetensors only."),
+        typer.Argument(
+            metavar="PATH",
+            help="A folder in diffusers layout, or a single .safetensors file of the whole model; Stable Diffusion 1 "
+            "or XL, or made of one.",
+        ),
     ],
     name: Annotated[str, typer.Option(help="What requests call it: sd15.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For a single file: a diffusers folder of the same family and shape, for its configs and tokenizers.",
+        ),
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option(
@@ -32,9 +43,9 @@ def add(
         ),
     ] = False,
 ) -> None:
-    """Check a model folder, copy its files into the store and register it under a name."""
+    """Check a base model, copy its files into the store and register it under a name."""
     with operator_stores(load_settings()) as stores:
-        base = add_base_model(stores, folder, name, replace)
+        base = add_base_model(stores, path, name, replace, config)
         files = stores.database.run(base_models.files(base.id))
     card = base.facts
     typer.echo(f"base model '{base.name}': {card.family}, {card.resolution} px, {len(files)} files, {_size(files)}")
@@ -56,7 +67,7 @@ def list_bases(
         typer.echo("no base model was replaced, or none is kept any more")
         return
     if not found:
-        typer.echo("no base models. Register one with: darkroom base add FOLDER --name NAME")
+        typer.echo("no base models. Register one with: darkroom base add PATH --name NAME")
         return
     rows = [
         (base.name, card.family, card.resolution, card.licence, base.folder_hash[:12], _classes(card))

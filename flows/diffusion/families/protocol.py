@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,29 +33,67 @@ class Conditioning:
 
 
 @dataclass(frozen=True)
+class ImageSizes:
+    """How an image came to be what the model sees, in pixels: each pair is (height, width), or (top, left)."""
+
+    original: tuple[int, int]
+    crop: tuple[int, int]
+    target: tuple[int, int]
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are: text encoders may be elsewhere than the UNet."""
+    return next(module.parameters()).device
+
+
+def vae_factor(vae: Any) -> int:
+    """Pixels of an image side for one latent of this AutoencoderKL."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+@dataclass(frozen=True)
 class Components:
     """The parts of a latent diffusion model in memory: float32, evaluation mode, gradients off.
 
-    `noise_schedule` is diffusers' DDPMScheduler with the base model's own settings (betas, prediction type).
+    `tokenizers` and `text_encoders` are in one order, the encoders by their folders. `noise_schedule` is diffusers'
+    DDPMScheduler with the base model's own settings (betas, prediction type). `resolution` is the side in pixels of
+    what the model draws; `zero_empty_prompt` says that an empty negative prompt is zeros, not the encoding of no words.
     """
 
     folder: Path
-    tokenizer: Any
-    text_encoder: nn.Module
+    tokenizers: tuple[Any, ...]
+    text_encoders: Mapping[str, nn.Module]
     vae: nn.Module
     unet: nn.Module
     noise_schedule: Any
+    resolution: int
+    zero_empty_prompt: bool = False
+
+    @property
+    def tokenizer(self) -> Any:
+        """The first tokenizer."""
+        return self.tokenizers[0]
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """The first text encoder."""
+        return next(iter(self.text_encoders.values()))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The parts that hold weights, by the name of their folder."""
-        return {"text_encoder": self.text_encoder, "unet": self.unet, "vae": self.vae}
+        return {**self.text_encoders, "unet": self.unet, "vae": self.vae}
 
     @property
     def device(self) -> torch.device:
         """Where the UNet is."""
         # Asked of the weights, not kept in a field: Lightning moves modules by itself.
-        return next(self.unet.parameters()).device
+        return device_of(self.unet)
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels of an image side for one of its latents."""
+        return vae_factor(self.vae)
 
     def to(self, device: torch.device) -> Components:
         """Move every part with weights to `device`; returns itself."""
@@ -69,6 +107,8 @@ class Family(Protocol):
 
     architecture: str
     """The family's name in the modelspec standard (`modelspec.architecture`)."""
+    kohya_version: str
+    """The family's name in kohya's metadata (`ss_base_model_version`)."""
     layout: FamilyLayout
     """What its folders look like."""
 
@@ -80,12 +120,23 @@ class Family(Protocol):
         """Prompts to conditioning, one row each; longer prompts are cut at the tokenizer's length."""
         ...
 
-    def identifier_tokens(self, components: Components, identifier: str) -> list[int]:
-        """The rows of the token embedding table that spell `identifier`."""
+    def as_negative(self, components: Components, prompt: str, encoded: Conditioning) -> Conditioning:
+        """What guidance draws away from, or what a dropped caption becomes, for `prompt` as `encode_prompts` has it."""
         ...
 
-    def token_embedding(self, components: Components) -> nn.Embedding:
-        """The text encoder's token embedding table."""
+    def with_sizes(self, conditioning: Conditioning, sizes: Sequence[ImageSizes]) -> Conditioning:
+        """The conditioning of images that came to be this way, one a row; unchanged where the model reads no sizes.
+
+        Without it an image is taken as uncropped, of the size that is drawn.
+        """
+        ...
+
+    def identifier_tokens(self, components: Components, identifier: str, encoder: str = "text_encoder") -> list[int]:
+        """The rows of the token embedding table of `encoder` that spell `identifier`."""
+        ...
+
+    def token_embedding(self, components: Components, encoder: str = "text_encoder") -> nn.Embedding:
+        """The token embedding table of `encoder`."""
         ...
 
     def predict(self, components: Components, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -102,4 +153,17 @@ class Family(Protocol):
 
     def decode_latents(self, components: Components, latents: Tensor) -> Tensor:
         """Scaled latents to pixels (N, 3, H, W) in [-1, 1]."""
+        ...
+
+    def check_names(self, parts: Mapping[str, Iterable[str]]) -> None:
+        """Raises WeightsRefused when a tensor of a part has no place in the family's single file. By names alone."""
+        ...
+
+    def original_tensors(
+        self, parts: Mapping[str, Mapping[str, Tensor]], schedule: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """The weights of every part of a folder under the names of the family's single file.
+
+        `schedule` is the folder's scheduler_config.json. Raises WeightsRefused for a part without a place there.
+        """
         ...

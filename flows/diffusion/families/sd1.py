@@ -6,18 +6,17 @@ The starter model is of this family too. Source: Rombach et al. 2022; layout of 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
+from flows.diffusion.families.folders import load_folder
 from flows.diffusion.families.layout import Component, FamilyLayout
-from flows.diffusion.families.protocol import Components, Conditioning, Family
+from flows.diffusion.families.original_names import clip_tensors, unet_names, unet_tensors, vae_names, vae_tensors
+from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes, device_of
 from storage.blobs import families as tensor_names
 from storage.errors import WeightsRefused
 
@@ -41,6 +40,7 @@ class Sd1:
     """The family `sd1`. See families/protocol.py for what each method promises."""
 
     architecture: str = "stable-diffusion-v1"
+    kohya_version: str = "sd_v1"
     layout: FamilyLayout = _LAYOUT
 
     def load(self, folder: Path) -> Components:
@@ -48,51 +48,38 @@ class Sd1:
 
         Raises WeightsRefused naming the files that are missing.
         """
-        missing = [name for name in self.layout.weight_files.values() if not (folder / name).is_file()]
-        if missing:
-            raise WeightsRefused(
-                "incomplete_folder",
-                f"the model folder lacks {', '.join(missing)}. Save the model with "
-                "pipeline.save_pretrained(folder, safe_serialization=True), without a variant, and register it again.",
-            )
-        # Safetensors only, because the other format is a pickle, and reading one runs what is in it. Local files only:
-        # a part that is missing must be refused here, not fetched from a hub that may have another version of it.
-        options = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
-        components = Components(
-            folder=folder,
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            # transformers 5 calls it dtype, diffusers still torch_dtype.
-            text_encoder=CLIPTextModel.from_pretrained(
-                folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
-            ),
-            vae=AutoencoderKL.from_pretrained(folder / "vae", **options),
-            unet=UNet2DConditionModel.from_pretrained(folder / "unet", **options),
-            noise_schedule=DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
-        )
-        for module in components.modules.values():
-            module.requires_grad_(False).eval()
-        return components
+        return load_folder(folder, self.layout, {"text_encoder": CLIPTextModel})
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
         """The text encoder's last hidden state, (prompts, tokens, width)."""
-        tokens = components.tokenizer(
+        ids = components.tokenizer(
             list(prompts),
             padding="max_length",
             truncation=True,
             max_length=components.tokenizer.model_max_length,
             return_tensors="pt",
-        )
-        states = components.text_encoder(tokens.input_ids.to(components.device)).last_hidden_state
-        return Conditioning({"encoder_hidden_states": states})
+        ).input_ids
+        encoder = components.text_encoder
+        states = encoder(ids.to(device_of(encoder))).last_hidden_state
+        return Conditioning({"encoder_hidden_states": states.to(components.device)})
 
-    def identifier_tokens(self, components: Components, identifier: str) -> list[int]:
+    def as_negative(self, components: Components, prompt: str, encoded: Conditioning) -> Conditioning:
+        """The prompt as it is encoded."""
+        return encoded
+
+    def with_sizes(self, conditioning: Conditioning, sizes: Sequence[ImageSizes]) -> Conditioning:
+        """The same: this UNet reads no sizes."""
+        return conditioning
+
+    def identifier_tokens(self, components: Components, identifier: str, encoder: str = "text_encoder") -> list[int]:
         """Token numbers of the identifier, without start, end or padding."""
+        tokenizer = components.tokenizers[list(components.text_encoders).index(encoder)]
         # A word that is no token of its own is several, and may hold one twice; a row of the table is trained once.
-        return sorted(set(components.tokenizer(identifier, add_special_tokens=False).input_ids))
+        return sorted(set(tokenizer(identifier, add_special_tokens=False).input_ids))
 
-    def token_embedding(self, components: Components) -> nn.Embedding:
-        """The text encoder's token embedding table."""
-        return components.text_encoder.get_input_embeddings()  # pyright: ignore[reportCallIssue]
+    def token_embedding(self, components: Components, encoder: str = "text_encoder") -> nn.Embedding:
+        """The token embedding table of a text encoder."""
+        return components.text_encoders[encoder].get_input_embeddings()  # pyright: ignore[reportCallIssue]
 
     def predict(self, components: Components, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """One UNet call."""
@@ -123,6 +110,21 @@ class Sd1:
         """Pixels; not clipped."""
         scale = _scaling_factor(components)
         return components.vae.decode(latents / scale, return_dict=False)[0]  # pyright: ignore[reportCallIssue]
+
+    def check_names(self, parts: Mapping[str, Iterable[str]]) -> None:
+        """Raises WeightsRefused for a UNet or VAE that CompVis' code could not hold."""
+        unet_names(parts["unet"])
+        vae_names(parts["vae"])
+
+    def original_tensors(
+        self, parts: Mapping[str, Mapping[str, Tensor]], schedule: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """The names of CompVis' checkpoints."""
+        return {
+            **unet_tensors(parts["unet"]),
+            **vae_tensors(parts["vae"]),
+            **clip_tensors(parts["text_encoder"], "cond_stage_model.transformer."),
+        }
 
 
 FAMILY: Family = Sd1()

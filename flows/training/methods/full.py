@@ -49,15 +49,19 @@ class FullTraining:
 
     def __init__(self, family: Family, components: Components, recipe: TrainingRecipe) -> None:
         self._components = components
-        self._identifier: IdentifierRows | None = None
+        self._identifiers: list[IdentifierRows] = []
         groups = [_group("unet", components.unet, recipe.learning_rate, recipe.weight_decay)]
         if recipe.text_encoder_learning_rate > 0:
             rate = recipe.text_encoder_learning_rate
-            groups.append(_group("text_encoder", components.text_encoder, rate, recipe.weight_decay))
+            groups += [
+                _group(name, encoder, rate, recipe.weight_decay) for name, encoder in components.text_encoders.items()
+            ]
         if recipe.token_learning_rate > 0:
-            tokens = family.identifier_tokens(components, recipe.identifier)
-            self._identifier = IdentifierRows(family.token_embedding(components), tokens)
-            rows = {"identifier.rows": self._identifier.rows}
+            rows: dict[str, nn.Parameter] = {}
+            for encoder in components.text_encoders:
+                tokens = family.identifier_tokens(components, recipe.identifier, encoder)
+                self._identifiers.append(IdentifierRows(family.token_embedding(components, encoder), tokens))
+                rows["identifier" + encoder.removeprefix("text_encoder") + ".rows"] = self._identifiers[-1].rows
             # No decay: it would pull the identifier towards zero, where no word lives.
             groups.append(ParameterGroup("identifier", rows, recipe.token_learning_rate, weight_decay=0.0))
         self.groups: tuple[ParameterGroup, ...] = tuple(groups)
@@ -67,10 +71,10 @@ class FullTraining:
         """Put the identifier's rows into the table and freeze everything again."""
         changed = {"unet"}
         if self.trains_text:
-            changed.add("text_encoder")
-        if self._identifier is not None:
-            self._identifier.detach_from_table()
-            self._identifier = None
+            changed.update(self._components.text_encoders)
+        for rows in self._identifiers:
+            rows.detach_from_table()
+        self._identifiers.clear()
         for module in self._components.modules.values():
             module.requires_grad_(False).eval()
         return frozenset(changed)

@@ -25,7 +25,7 @@ class EvaluationFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BaseModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """`darkroom.json` of a base model folder. A folder without one is a plain Stable Diffusion 1.x at 512 px."""
+    """`darkroom.json` of a base model folder. Without one, family and resolution are what its configs say."""
 
     family: str = "sd1"
     resolution: int = 512

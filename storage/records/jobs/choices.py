@@ -50,6 +50,7 @@ class ModelFamily(Choice):
         return made
 
     SD1 = "sd1", "Stable Diffusion 1 and its kin, the starter model among them: one CLIP text encoder.", "SD 1.5", 512
+    SDXL = "sdxl", "Stable Diffusion XL and its kin, such as Pony and Illustrious: two encoders.", "SDXL 1.0", 1024
 
 
 class TrainingMethod(Choice):

@@ -33,6 +33,7 @@ from storage.records.jobs.optimization import (
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+ExportDtype = Literal["base", "fp32", "fp16", "bf16"]
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
 
@@ -96,6 +97,13 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ema_decay: EmaDecay | None = None
     keep_checkpoints: KeptCheckpoints | None = None
     keep_every: KeepEvery | None = None
+    export_dtype: (
+        Annotated[
+            ExportDtype,
+            Meta(description="Element type of the exported weights; base: of each file as the base model has it."),
+        ]
+        | None
+    ) = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Repeats a job exactly; random if left out.")] | None = (
         None
     )
@@ -133,6 +141,7 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     # One more than is needed: where the newest turns out to be damaged, the one before is used.
     keep_checkpoints: int = 2
     keep_every: int = 0
+    export_dtype: ExportDtype = "base"
 
 
 class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +182,7 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     # One more than is needed: where the newest turns out to be damaged, the one before is used.
     keep_checkpoints: int = 2
     keep_every: int = 0
+    export_dtype: ExportDtype = "base"
     threads: int = 0
     libraries: dict[str, str] = {}  # msgspec gives every record an empty one of its own
     device: str = ""

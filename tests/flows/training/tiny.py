@@ -16,7 +16,7 @@ from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.data import TrainingImages, encode_images, generator_for
-from flows.training.export import Export, export_model
+from flows.training.exports.export import Export, export_model
 from flows.training.fit import fit
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingRecipe
@@ -61,10 +61,10 @@ def pictures(count: int, purpose: str = "pictures") -> list[Image.Image]:
 
 def training_images(components: Components, wanted: TrainingRecipe) -> TrainingImages:
     """Two photos, and the recipe's number of regularization images unless it trains without them."""
-    prior = None
+    family, prior = family_named(wanted.family), None
     if wanted.prior_loss_weight > 0:
-        prior = encode_images(FAMILY, components, pictures(wanted.regularization_count, "class"), wanted.resolution)
-    return TrainingImages(encode_images(FAMILY, components, pictures(2), wanted.resolution), prior)
+        prior = encode_images(family, components, pictures(wanted.regularization_count, "class"), wanted.resolution)
+    return TrainingImages(encode_images(family, components, pictures(2), wanted.resolution), prior)
 
 
 @dataclass
@@ -103,12 +103,13 @@ def train_and_export(
     recipe_hash = recipe_hash or wanted.fingerprint()
     torch.set_num_threads(wanted.threads)
     work.mkdir(parents=True, exist_ok=True)
-    components = FAMILY.load(base)
+    family = family_named(wanted.family)
+    components = family.load(base)
     images = training_images(components, wanted)
     newest = checkpoints.latest()
     changed = fit(
         wanted,
-        FAMILY,
+        family,
         components,
         images,
         recipe_hash=recipe_hash,
@@ -117,4 +118,4 @@ def train_and_export(
         work_folder=work,
         watch=watch,
     )
-    return export_model(FAMILY, components, changed, wanted, recipe_hash, work / "export")
+    return export_model(family, components, changed, wanted, recipe_hash, work / "export")

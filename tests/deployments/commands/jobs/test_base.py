@@ -19,5 +19,5 @@ def test_a_folder_that_is_no_model_is_an_error_that_says_what_to_do(line: Line) 
 
     assert result.exit_code == 1
     assert "has no model_index.json" in result.output
-    assert "from_single_file" in result.output
+    assert "darkroom base add FILE --config FOLDER" in " ".join(result.output.split())
     assert "Traceback" not in result.output

@@ -1,7 +1,7 @@
 """Trained components to files: a diffusers folder and one single file, equal bytes for equal weights.
 
 What training did not touch is copied from the base model byte for byte. What it changed keeps the base file's tensor
-names and dtypes. Nothing in a file differs between two runs of one recipe: no date, host or job.
+names and dtypes, unless the recipe asks for another. Nothing in a file differs between two runs of one recipe.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from flows.diffusion.families.layout import index_of, weight_files_of
+from flows.diffusion.families.original_names import TEXT_PREFIX
 from flows.diffusion.families.protocol import Components, Family
-from flows.training.tensor_files import DTYPES, payload_sha256, read_metadata, read_tensors, write_tensors
+from flows.training.exports.single_files import tensors_of, write_single_file
+from flows.training.tensor_files import DTYPES, write_tensors
 from storage.blobs.hashing import hash_again
 from storage.blobs.headers import TensorFacts
 from storage.blobs.weights import check_weights
@@ -25,7 +28,8 @@ from storage.records.jobs.training import TrainingRecipe
 
 SINGLE_FILE = "model.safetensors"
 FOLDER = "folder"
-_OLD_TEXT_PREFIX = "text_model."
+EXPORT_DTYPES = {"base": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Element types of an export by their names in a recipe; None: each file's as in the base model."""
 
 
 @dataclass(frozen=True)
@@ -55,37 +59,48 @@ def export_model(
 
     `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained.
     """
-    folder = target / FOLDER
+    folder, base = target / FOLDER, components.folder
     # A new attempt in the same process: what a cut-off export left may be half a file.
     shutil.rmtree(target, ignore_errors=True)
-    rewritten = {family.layout.weight_files[name] for name in changed}
-    for source in _model_files(components.folder):
-        name = source.relative_to(components.folder)
-        if str(name) not in rewritten:
+    dtype = EXPORT_DTYPES[recipe.export_dtype]
+    # What keeps its values and its element type keeps its file, byte for byte.
+    rewritten = changed if dtype is None else frozenset(family.layout.weight_files)
+    files = {name: base / family.layout.weight_files[name] for name in sorted(rewritten)}
+    left_out = {path for file in files.values() for path in (*weight_files_of(file), index_of(file))}
+    for source in _model_files(base):
+        if source not in left_out:
             between_files()
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / name)
-    for component in sorted(changed):
+            copy = folder / source.relative_to(base)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+    for component, file in files.items():
         between_files()
-        file = family.layout.weight_files[component]
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        tensors = tensors_like(components.folder / file, components.modules[component])
-        write_tensors(folder / file, tensors, {"format": "pt"})
-        check_weights(folder / file)
+        copy = folder / file.relative_to(base)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if component in changed:
+            tensors = tensors_like(file, components.modules[component], dtype)
+        else:
+            tensors = {name: as_dtype(name, tensor, dtype) for name, tensor in tensors_of(file).items()}
+        write_tensors(copy, tensors, {"format": "pt"})
+        check_weights(copy)
     between_files()
     single = target / SINGLE_FILE
     write_single_file(family, folder, recipe, recipe_hash, single)
     return Export(folder, single, hash_again(single, single.stat().st_size).finish().hashes)
 
 
-def tensors_like(base_file: Path, module: nn.Module) -> dict[str, Tensor]:
-    """A module's weights with the names and dtypes that the base model's own file uses.
+def tensors_like(base_file: Path, module: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """A module's weights with the names that the base model's own file, or its shards, use, and its dtypes or `dtype`.
 
     The same text encoder is saved with or without `text_model.` before its names, by its origin; both are read here.
     Raises WeightsRefused when the module and the file do not hold the same tensors.
     """
     state = module.state_dict()
-    base = check_weights(base_file, dtypes=frozenset(DTYPES)).tensors
+    base = {
+        name: facts
+        for shard in weight_files_of(base_file)
+        for name, facts in check_weights(shard, dtypes=frozenset(DTYPES)).tensors.items()
+    }
     tensors: dict[str, Tensor] = {}
     for name, facts in base.items():
         inside = _name_in(state, name)
@@ -94,47 +109,25 @@ def tensors_like(base_file: Path, module: nn.Module) -> dict[str, Tensor]:
                 tensors[name] = torch.arange(facts.shape[-1]).expand(facts.shape).to(DTYPES[facts.dtype])
                 continue
             raise WeightsRefused("names", f"{base_file.name} has a tensor '{name}' that the loaded model has not.")
-        tensors[name] = state[inside].to(DTYPES[facts.dtype])
+        tensors[name] = as_dtype(name, state[inside], dtype or DTYPES[facts.dtype])
     _refuse_lost(base_file, state, base)
     return tensors
 
 
-def write_single_file(family: Family, folder: Path, recipe: TrainingRecipe, recipe_hash: str, target: Path) -> None:
-    """Every component of a diffusers folder in one file, names prefixed with the component's (`unet.`, ...)."""
-    tensors: dict[str, Tensor] = {}
-    for component, file in family.layout.weight_files.items():
-        for name, tensor in read_tensors(folder / file).items():
-            tensors[f"{component}.{name.removeprefix(_OLD_TEXT_PREFIX)}"] = tensor
-    write_tensors(target, tensors, metadata(family, recipe, recipe_hash), payload_keys=("sshs_model_hash",))
-    check_weights(target)
-    if read_metadata(target)["sshs_model_hash"] != payload_sha256(target):
-        raise WeightsRefused("hash", f"{target.name} does not match its own hash after writing; check the disk.")
+def as_dtype(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The tensor `name` with its numbers as `dtype`; counters stay whole numbers, and None changes nothing.
 
-
-def metadata(family: Family, recipe: TrainingRecipe, recipe_hash: str) -> dict[str, str]:
-    """The single file's metadata: what modelspec 1.0.1 requires, kohya's keys that tools read, the recipe's hash."""
-    size = f"{recipe.resolution}x{recipe.resolution}"
-    phrase = f"{recipe.identifier} {recipe.class_word}"
-    return {
-        "format": "pt",
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": family.architecture,
-        "modelspec.implementation": "diffusers",
-        "modelspec.title": phrase,
-        "modelspec.resolution": size,
-        "modelspec.trigger_phrase": phrase,
-        "ss_output_name": phrase,
-        "ss_base_model_version": recipe.family,
-        "ss_resolution": size,
-        "ss_steps": str(recipe.steps),
-        "ss_seed": str(recipe.seed),
-        "ss_learning_rate": str(recipe.learning_rate),
-        "ss_text_encoder_lr": str(recipe.text_encoder_learning_rate),
-        "ss_prior_loss_weight": str(recipe.prior_loss_weight),
-        "ss_num_reg_images": str(recipe.regularization_count if recipe.prior_loss_weight > 0 else 0),
-        "darkroom.recipe": recipe_hash,
-        "darkroom.base_model": recipe.base_model_hash,
-    }
+    Raises WeightsRefused when a finite number is none in `dtype`.
+    """
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    cast = tensor.to(dtype)
+    if not cast.isfinite().all() and tensor.isfinite().all():
+        raise WeightsRefused(
+            "overflow",
+            f"'{name}' has numbers too large for {dtype}. Ask for export_dtype bf16, which has the range of fp32.",
+        )
+    return cast
 
 
 def _model_files(folder: Path) -> Iterator[Path]:
@@ -148,7 +141,7 @@ def _model_files(folder: Path) -> Iterator[Path]:
 
 
 def _name_in(state: Mapping[str, object], name: str) -> str | None:
-    other = name.removeprefix(_OLD_TEXT_PREFIX) if name.startswith(_OLD_TEXT_PREFIX) else _OLD_TEXT_PREFIX + name
+    other = name.removeprefix(TEXT_PREFIX) if name.startswith(TEXT_PREFIX) else TEXT_PREFIX + name
     return name if name in state else other if other in state else None
 
 

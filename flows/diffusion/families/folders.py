@@ -1,0 +1,73 @@
+"""A model folder in diffusers layout as components in memory: what the families' loading has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from transformers import CLIPTokenizer
+
+from flows.diffusion.families.layout import FamilyLayout
+from flows.diffusion.families.protocol import Components, vae_factor
+from storage.errors import WeightsRefused
+
+CARD = "darkroom.json"
+
+
+def load_folder(folder: Path, layout: FamilyLayout, encoders: Mapping[str, type[Any]]) -> Components:
+    """The parts of a folder with `encoders`, each a folder and its class. See Family.load in protocol.py.
+
+    Raises WeightsRefused naming the files that are missing.
+    """
+    missing = layout.missing_weights(folder)
+    if missing:
+        raise WeightsRefused(
+            "incomplete_folder",
+            f"the model folder lacks {', '.join(missing)}. Save the model with "
+            "pipeline.save_pretrained(folder, safe_serialization=True), without a variant, and register it again.",
+        )
+    # Safetensors only, because the other format is a pickle, and reading one runs what is in it. Local files only:
+    # a part that is missing must be refused here, not fetched from a hub that may have another version of it.
+    options = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+    vae = AutoencoderKL.from_pretrained(folder / "vae", **options)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", **options)
+    components = Components(
+        folder=folder,
+        tokenizers=tuple(
+            CLIPTokenizer.from_pretrained(folder / name.replace("text_encoder", "tokenizer"), local_files_only=True)
+            for name in encoders
+        ),
+        # transformers 5 calls it dtype, diffusers still torch_dtype.
+        text_encoders={
+            name: kind.from_pretrained(folder / name, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+            for name, kind in encoders.items()
+        },
+        vae=vae,
+        unet=unet,
+        noise_schedule=DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
+        resolution=_resolution(folder, vae, unet),
+        zero_empty_prompt=_json(folder / "model_index.json").get("force_zeros_for_empty_prompt") is True,
+    )
+    for module in components.modules.values():
+        module.requires_grad_(False).eval()
+    return components
+
+
+def _resolution(folder: Path, vae: Any, unet: Any) -> int:
+    """The card's, which a training learns at; without a card the UNet's `sample_size` in pixels."""
+    card = _json(folder / CARD).get("resolution")
+    if isinstance(card, int):
+        return card
+    size = unet.config.sample_size or 64
+    # Some configs have a pair; what is drawn here is square.
+    return int(size if isinstance(size, int) else max(size)) * vae_factor(vae)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
