@@ -12,7 +12,7 @@ from storage.errors import DevicesDiffer
 from storage.records.jobs.machines import Machine
 from storage.settings import Settings
 
-# Part of the recipe, and so of its hash: with another version a set of class images is another set, drawn again.
+# Part of the recipe, and so of its hash. A set of class images is drawn again for another second number, not a third.
 LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
 """Libraries whose version changes the bytes of an image or of weights."""
 

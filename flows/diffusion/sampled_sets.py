@@ -1,7 +1,7 @@
 """Fixed sets of images drawn from a base model: regularization images and the base's floor in an evaluation.
 
-A set is drawn in fixed batches, each written whole: a batch that is there already is skipped, one that was cut off is
-drawn again. Equal recipes produce equal bytes, whoever draws them.
+A set is drawn in batches, each written whole: what is there is skipped, a batch that was cut off is drawn again.
+Equal recipes produce equal bytes on one machine, and the images of a smaller set are the first of a larger one.
 """
 
 from __future__ import annotations
@@ -44,11 +44,16 @@ class DaskWorkers:
 
 
 def missing_batches(recipe: SamplingRecipe, present: Iterable[int]) -> list[range]:
-    """The positions of every batch that is not whole yet. `present`: positions that are stored."""
+    """The positions to draw, batch by batch: of each all from its first gap on. `present`: what is stored."""
     stored = set(present)
     total = len(recipe.prompts)
-    batches = [range(start, min(start + recipe.batch_size, total)) for start in range(0, total, recipe.batch_size)]
-    return [batch for batch in batches if not stored.issuperset(batch)]
+    missing: list[range] = []
+    for start in range(0, total, recipe.batch_size):
+        batch = range(start, min(start + recipe.batch_size, total))
+        first = next((position for position in batch if position not in stored), batch.stop)
+        if first < batch.stop:
+            missing.append(range(first, batch.stop))
+    return missing
 
 
 def draw_set(
@@ -85,15 +90,17 @@ def draw_set(
 
 def draw_batch(recipe: SamplingRecipe, components: Components, positions: range) -> DrawnBatch:
     """One whole batch of the recipe."""
+    # An image never depends on its neighbours, but one that is alone is rounded otherwise: it is drawn twice.
+    drawn = list(positions) * 2 if len(positions) == 1 else positions
     images = draw_images(
         family_named(recipe.family),
         components,
-        [recipe.prompts[position] for position in positions],
-        [recipe.seeds[position] for position in positions],
+        [recipe.prompts[position] for position in drawn],
+        [recipe.seeds[position] for position in drawn],
         recipe.sampler,
         resolution=recipe.resolution,
     )
-    return DrawnBatch(positions.start, tuple(png(image) for image in images))
+    return DrawnBatch(positions.start, tuple(png(image) for image in images[: len(positions)]))
 
 
 def loaded(folder: Path, recipe: SamplingRecipe) -> Components:

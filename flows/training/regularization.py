@@ -1,4 +1,4 @@
-"""@flow sample-regularization-images: fill a set of class images, keyed by its recipe and shared by later jobs."""
+"""@flow sample-regularization-images: fill a set of class images, which later jobs share and may extend."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def sample_regularization_images(
         recipe = steps.class_recipe(base, class_word, count, settings)
         folder = steps.fetch_base_folder(stores, base.folder_hash)
         images = steps.fill_set(stores, recipe, folder)
-    get_run_logger().info("set %s holds %d images of '%s'", recipe.fingerprint(), len(images), class_word)
-    return recipe.fingerprint()
+    get_run_logger().info("set %s holds %d images of '%s'", recipe.key(), len(images), class_word)
+    return recipe.key()

@@ -81,11 +81,11 @@ def fill_set(
             nonlocal done
             boundary(done, total)
             rows = [_put(stores.blobs, batch.start + place, content) for place, content in enumerate(batch.images)]
-            run_with_retries(stores, partial(sampled_sets.put_batch, recipe.fingerprint(), rows))
+            run_with_retries(stores, partial(sampled_sets.put_batch, recipe.key(), rows))
             done += len(rows)
 
         draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
-    rows = run_with_retries(stores, partial(sampled_sets.images, recipe.fingerprint()))
+    rows = run_with_retries(stores, partial(sampled_sets.images, recipe))
     return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
 
 
@@ -101,7 +101,7 @@ def _workers(recipe: SamplingRecipe, settings: Settings) -> DaskWorkers:
 
 @contextmanager
 def _only_filler(database: Database, recipe: SamplingRecipe, check: Callable[[], None]) -> Generator[None]:
-    name = sampled_sets.lock_name(recipe.fingerprint())
+    name = sampled_sets.lock_name(recipe.key())
     while True:
         # Tried again and again instead of waited for: while another process draws, this job must learn that it was
         # cancelled.

@@ -1,4 +1,8 @@
-"""Image sets drawn from a base model by a recipe and shared by every job that needs the same one."""
+"""Image sets drawn from a base model and shared by every job that needs the same one, or the beginning of it.
+
+The column `recipe_hash` holds a recipe's `key()`. `recipe` is the one that the set was begun with; `images` the most
+that any recipe asked for.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +28,18 @@ class SampledImage(msgspec.Struct, frozen=True, kw_only=True):
 
 def ensure(recipe: SamplingRecipe) -> Script[list[SampledImage]]:
     """The images of a recipe that are there already, by position."""
-    key = recipe.fingerprint()
-    parameters = {"recipe_hash": key, "recipe": Jsonb(msgspec.to_builtins(recipe)), "images": len(recipe.prompts)}
+    parameters = {
+        "recipe_hash": recipe.key(),
+        "recipe": Jsonb(msgspec.to_builtins(recipe)),
+        "images": len(recipe.prompts),
+    }
     yield from column(SQL["ensure"], parameters, str)
-    return (yield from images(key))
+    return (yield from images(recipe))
 
 
-def images(recipe_hash: str) -> Query[list[SampledImage]]:
-    """The images of a set, by position."""
-    return many(SQL["images"], {"recipe_hash": recipe_hash}, SampledImage)
+def images(recipe: SamplingRecipe) -> Query[list[SampledImage]]:
+    """The images of a recipe, by position; its set may hold more."""
+    return many(SQL["images"], {"recipe_hash": recipe.key(), "images": len(recipe.prompts)}, SampledImage)
 
 
 def put_batch(recipe_hash: str, batch: Sequence[SampledImage]) -> Query[int]:

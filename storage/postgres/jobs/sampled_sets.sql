@@ -1,7 +1,7 @@
 -- ensure --
 -- The set of a recipe, made when new, and used now.
 insert into sampled_sets (recipe_hash, recipe, images) values (%(recipe_hash)s, %(recipe)s, %(images)s)
-on conflict (recipe_hash) do update set images = excluded.images, used_at = now()
+on conflict (recipe_hash) do update set images = greatest(sampled_sets.images, excluded.images), used_at = now()
 returning recipe_hash;
 
 -- locked --
@@ -15,4 +15,8 @@ select %(recipe_hash)s, position, sha256, size
 on conflict (recipe_hash, position) do update set sha256 = excluded.sha256, size = excluded.size;
 
 -- images --
-select position, sha256, size from sampled_images where recipe_hash = %(recipe_hash)s order by position;
+-- A larger set has more than were asked for.
+select position, sha256, size
+  from sampled_images
+ where recipe_hash = %(recipe_hash)s and position < %(images)s
+ order by position;

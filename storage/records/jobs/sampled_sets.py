@@ -15,8 +15,10 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """A fixed set of images drawn from one base model: a regularization set or a base's floor. One prompt and one
-    seed an image, one generator an image; drawn in batches of `batch_size` that are written and repeated whole."""
+    """Images to be drawn from one base model: a regularization set or a base's floor.
+
+    One prompt, one seed and one generator an image; at most `batch_size` are drawn and written at once.
+    """
 
     base_model_hash: str
     family: str
@@ -30,13 +32,30 @@ class SamplingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str] = {}
     device: str = ""
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the recipe's canonical JSON: the key that later jobs share it by."""
-        return fingerprint(self)
+    @property
+    def extends(self) -> bool:
+        """Whether the images are seeds 0, 1, 2, ... of one prompt, so that a smaller set is a part of a larger one."""
+        return len(set(self.prompts)) == 1 and self.seeds == tuple(range(len(self.seeds)))
+
+    def key(self) -> str:
+        """SHA-256 that names the set by what it shows, for the jobs that share it.
+
+        The number of images is no part of it where the set `extends`. Nor are batch size, threads and a library's third
+        number: they move a pixel by a grey level at most, and an image that was drawn is kept as it is. The device is.
+        """
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("batch_size", "threads")}
+        shown["libraries"] = {name: ".".join(found.split(".")[:2]) for name, found in self.libraries.items()}
+        if self.extends:
+            shown |= {"prompts": self.prompts[:1], "seeds": "0, 1, 2, ..."}
+        return _sha256(shown)
 
 
 def fingerprint(value: msgspec.Struct) -> str:
     """SHA-256 (64 hex digits) of a record's JSON with sorted keys."""
+    return _sha256(value)
+
+
+def _sha256(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
@@ -53,7 +72,7 @@ def class_images_recipe(
     device: str,
     dtype: str = "float32",
 ) -> SamplingRecipe:
-    """A set of images of a class. Seeds are 0, 1, 2, ... so that jobs share it."""
+    """A set of images of a class. Seeds are 0, 1, 2, ... so that jobs share it, and draw only what is missing of it."""
     return SamplingRecipe(
         base_model_hash=base_model_hash,
         family=family,
@@ -61,7 +80,7 @@ def class_images_recipe(
         prompts=(class_prompt,) * count,
         seeds=tuple(range(count)),
         sampler=sampler,
-        batch_size=16,  # part of the set's fingerprint: another number has every set drawn again
+        batch_size=16,
         threads=threads,
         dtype=dtype,
         libraries=libraries,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -45,9 +46,10 @@ def whole(tiny_model: Path) -> Written:
     return written
 
 
-def test_batches_are_fixed_and_a_batch_that_is_not_whole_is_drawn_whole():
+def test_of_each_batch_what_follows_its_first_gap_is_drawn():
     assert missing_batches(RECIPE, ()) == [range(3), range(3, 6), range(6, 7)]
-    assert missing_batches(RECIPE, (0, 1, 2, 3, 5)) == [range(3, 6), range(6, 7)]
+    assert missing_batches(RECIPE, (0, 1, 2, 3, 5)) == [range(4, 6), range(6, 7)]
+    assert missing_batches(RECIPE, (1, 2, 3, 4, 5, 6)) == [range(3)]
     assert missing_batches(RECIPE, range(7)) == []
 
 
@@ -64,6 +66,17 @@ def test_a_set_that_was_cut_off_ends_with_the_same_bytes(whole: Written, tiny_mo
     assert draw_set(RECIPE, tiny_model, cut_off.images, rest, components=components) == 2
     assert rest.starts == [3, 6]
     assert cut_off.images | rest.images == whole.images
+
+
+def test_a_set_that_is_extended_draws_only_what_is_new_and_ends_with_the_same_bytes(
+    whole: Written, tiny_model: Path, components: Components
+):
+    smaller = msgspec.structs.replace(RECIPE, prompts=RECIPE.prompts[:4], seeds=RECIPE.seeds[:4])
+    begun, rest = Written(), Written()
+    assert draw_set(smaller, tiny_model, (), begun, components=components) == 2
+    assert draw_set(RECIPE, tiny_model, begun.images, rest, components=components) == 2
+    assert sorted(rest.images) == [4, 5, 6]
+    assert begun.images | rest.images == whole.images
 
 
 def test_a_whole_set_loads_no_model(tmp_path: Path):

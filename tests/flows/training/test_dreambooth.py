@@ -209,11 +209,11 @@ def test_a_second_job_uses_the_set_of_the_first_and_equal_recipes_give_equal_byt
     recipe = regularization_recipe(msgspec.convert(ran.request, TrainingJobRequest).recipe)
     assert (recipe.threads, recipe.device, "torch" in recipe.libraries) == (1, "cpu", True)
     assert ran.recipe_hash != first.recipe_hash
-    drawn = stores.database.run(sampled_sets.images(recipe.fingerprint()))
+    drawn = stores.database.run(sampled_sets.images(recipe))
     assert len(drawn) == 3
     stores.blobs.delete(drawn[0].sha256)  # a set that lost an image is drawn again, to the same bytes
     assert train_dreambooth(second.id, 1, return_state=True).is_completed()
-    assert stores.database.run(sampled_sets.images(recipe.fingerprint())) == drawn
+    assert stores.database.run(sampled_sets.images(recipe)) == drawn
     assert stores.blobs.exists(drawn[0].sha256)
     assert weights_of(stores, first.id) == weights_of(stores, second.id)
 
