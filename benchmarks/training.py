@@ -24,8 +24,9 @@ from flows.diffusion.devices import prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
-from flows.training.data import TrainingImages, encode_images, generator_for, pixels_of_all
 from flows.training.fit import fit
+from flows.training.photos.latents import TrainingImages, encode_images, pixels_of_all
+from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingRecipe
 

@@ -22,6 +22,7 @@ OURS = (
     "storage/records/jobs/choices.py",
     "storage/records/jobs/training.py",
     "storage/records/jobs/training_fields.py",
+    "storage/records/jobs/training_samples.py",
 )
 """What else goes into a deployment; the records are the names and the fields that forms offer."""
 

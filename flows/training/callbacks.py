@@ -189,7 +189,7 @@ def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:
     loss = module.last_loss
     assert loss is not None
     recipe = module.recipe
-    rows = recipe.batch_size * (1 if module.images.regularization is None else 2)
+    rows = recipe.batch_size * recipe.accumulation * (1 if module.images.regularization is None else 2)
     return StepReport(
         step=done,
         steps=recipe.steps,

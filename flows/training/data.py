@@ -1,126 +1,121 @@
-"""Instance and regularization images as latents, and what each training step draws from them.
+"""What each micro-batch draws from the instance and regularization images.
 
-Everything random at step k is a pure function of (seed, k): no generator state outlives a step, so a resumed
-training draws what an uninterrupted one would have drawn.
+A training is an endless row of samples. Sample k is image k of endless shuffled passes over the images; everything else
+random about it (its cached crop, posterior sample, noise, timestep, whether its caption is dropped) is a pure function
+of (seed, k, purpose). A micro-batch is the next `batch_size` samples, an optimizer step the next `accumulation`
+micro-batches. So a resumed training draws what an uninterrupted one would have drawn, and how the samples are split
+into micro-batches, steps or ranks changes no sample.
+
+With images of several shapes a micro-batch has one shape: each shape has a row of its own, and shuffled passes over all
+instance images say which shape is next. Then k counts over all shapes, and `batch_size` decides which image it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from flows.diffusion.families.protocol import Components, Family
+from flows.training.photos.latents import LatentImages, TrainingImages
+from flows.training.photos.random_numbers import generator_for
+from storage.records.jobs.training import TrainingRecipe
 
 
 @dataclass(frozen=True)
-class LatentImages:
-    """Images as the VAE's posterior: mean and standard deviation, each (N, C, H, W), already scaled.
+class MicroBatch:
+    """Everything random in one forward pass. Rows of the tensors: B instance rows, then B regularization rows (if any).
 
-    Both are kept, and each step draws its own sample, so that training on the cache equals training without one.
+    `shape` is the place in `TrainingImages.shapes`. `dropped` says of each row whether its caption is left out; empty
+    where none is.
     """
-
-    mean: Tensor
-    std: Tensor
-
-    def __len__(self) -> int:
-        return self.mean.shape[0]
-
-    def sample(self, rows: Tensor, noise: Tensor) -> Tensor:
-        """One posterior sample for each of `rows`: (B,) and (B, C, H, W) to (B, C, H, W)."""
-        return self.mean[rows] + self.std[rows] * noise
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """What a fit learns from. `regularization` is None without prior preservation."""
-
-    instance: LatentImages
-    regularization: LatentImages | None
-
-
-@dataclass(frozen=True)
-class StepDraw:
-    """Everything random in one step. Rows of the tensors: B instance rows, then B regularization rows (if any)."""
 
     instance_rows: Tensor
     regularization_rows: Tensor
     posterior_noise: Tensor
     noise: Tensor
     timesteps: Tensor
+    shape: int = 0
+    dropped: tuple[bool, ...] = ()
 
 
-def pixels_of(image: Image.Image, resolution: int) -> Tensor:
-    """RGB pixels (3, resolution, resolution) in [-1, 1]: resized to cover (Lanczos), centre cropped, never squashed."""
-    fitted = ImageOps.fit(image.convert("RGB"), (resolution, resolution), Image.Resampling.LANCZOS)
-    array = np.asarray(fitted, dtype=np.float32) / 127.5 - 1.0
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+def draw_micro_batch(images: TrainingImages, recipe: TrainingRecipe, number: int, timesteps: int) -> MicroBatch:
+    """Micro-batch `number` (from 0, over the whole training); `timesteps` is the length of the noise schedule.
 
-
-def pixels_of_all(images: Sequence[Image.Image], resolution: int) -> Tensor:
-    """The pixels of every image: (N, 3, resolution, resolution)."""
-    return torch.stack([pixels_of(image, resolution) for image in images])
-
-
-def encode_images(
-    family: Family, components: Components, images: Sequence[Image.Image], resolution: int
-) -> LatentImages:
-    """Every image through the VAE once, one at a time, so that an image's latent does not depend on its neighbours."""
-    means: list[Tensor] = []
-    stds: list[Tensor] = []
-    with torch.no_grad():
-        for image in images:
-            pixels = pixels_of(image, resolution).unsqueeze(0).to(components.device)
-            mean, std = family.encode_images(components, pixels)
-            means.append(mean)
-            stds.append(std)
-    return LatentImages(torch.cat(means), torch.cat(stds))
-
-
-def draw_step(images: TrainingImages, *, seed: int, step: int, batch_size: int, timesteps: int) -> StepDraw:
-    """What step `step` (from 0) trains on; `timesteps` is the length of the noise schedule.
-
-    Images come in shuffled passes: each is seen once before any is seen again, whatever the batch size. Drawn on the
-    CPU, so that every device sees the same numbers.
+    Images come in shuffled passes: each is seen once before any of its shape is seen again. Drawn on the CPU, so that
+    every device sees the same numbers.
     """
-    generator = generator_for(seed, "step", step)
-    instance = _rows_of_pass(len(images.instance), seed, "instance", step, batch_size)
+    shape, earlier = _shape_of(images.shapes, recipe.seed, number)
+    chosen = images.shapes[shape]
+    samples = range(number * recipe.batch_size, (number + 1) * recipe.batch_size)
+    places = range(earlier * recipe.batch_size, (earlier + 1) * recipe.batch_size)
+    instance = _rows(chosen.instance, recipe.seed, "instance", shape, samples, places)
     regularization = torch.empty(0, dtype=torch.long)
-    if images.regularization is not None:
-        regularization = _rows_of_pass(len(images.regularization), seed, "regularization", step, batch_size)
-    shape = (len(instance) + len(regularization), *images.instance.mean.shape[1:])
-    # The order of these draws from one generator is a part of what a seed means: another order is other weights.
-    return StepDraw(
+    kinds = ["instance"]
+    if chosen.regularization is not None:
+        regularization = _rows(chosen.regularization, recipe.seed, "regularization", shape, samples, places)
+        kinds.append("regularization")
+    keys = [(kind, sample) for kind in kinds for sample in samples]
+    size = chosen.instance.mean.shape[1:]
+    return MicroBatch(
         instance_rows=instance,
         regularization_rows=regularization,
-        posterior_noise=torch.randn(shape, generator=generator),
-        noise=torch.randn(shape, generator=generator),
-        timesteps=torch.randint(0, timesteps, shape[:1], generator=generator),
+        posterior_noise=_normal(recipe.seed, "posterior", keys, size),
+        noise=_noise(recipe, keys, size),
+        timesteps=torch.cat([_whole_number(recipe.seed, f"{kind}/timestep", k, timesteps) for kind, k in keys]),
+        shape=shape,
+        dropped=_dropped(recipe, keys),
     )
 
 
-def generator_for(seed: int, purpose: str, counter: int) -> torch.Generator:
-    """A CPU generator that is a pure function of its arguments; two purposes never share a stream."""
-    return torch.Generator("cpu").manual_seed(counter_seed(seed, purpose, counter))
+def _noise(recipe: TrainingRecipe, keys: Sequence[tuple[str, int]], size: Sequence[int]) -> Tensor:
+    noise = _normal(recipe.seed, "noise", keys, size)
+    if recipe.noise_offset == 0:
+        return noise
+    # One number a channel, over the whole picture: what plain noise hardly ever changes is the mean brightness.
+    # Source: Guttenberg 2023, "Diffusion with Offset Noise"; not renormalised, as diffusers' scripts and kohya have it.
+    return noise + recipe.noise_offset * _normal(recipe.seed, "offset", keys, (size[0], 1, 1))
 
 
-def counter_seed(seed: int, purpose: str, counter: int) -> int:
-    """63 bits of SHA-256 over the arguments."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{counter}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def _dropped(recipe: TrainingRecipe, keys: Sequence[tuple[str, int]]) -> tuple[bool, ...]:
+    if recipe.caption_dropout == 0:
+        return ()
+    draws = (torch.rand(1, generator=generator_for(recipe.seed, f"{kind}/caption", k)) for kind, k in keys)
+    return tuple(float(draw) < recipe.caption_dropout for draw in draws)
 
 
-def _rows_of_pass(count: int, seed: int, purpose: str, step: int, batch_size: int) -> Tensor:
+def _normal(seed: int, purpose: str, keys: Sequence[tuple[str, int]], size: Sequence[int]) -> Tensor:
+    drawn = [torch.randn(*size, generator=generator_for(seed, f"{kind}/{purpose}", k)) for kind, k in keys]
+    return torch.stack(drawn)
+
+
+def _whole_number(seed: int, purpose: str, counter: int, end: int) -> Tensor:
+    return torch.randint(0, end, (1,), generator=generator_for(seed, purpose, counter))
+
+
+def _shape_of(shapes: Sequence[TrainingImages], seed: int, number: int) -> tuple[int, int]:
+    """The shape of micro-batch `number`, and how many micro-batches of that shape came before it."""
+    if len(shapes) == 1:
+        return 0, number
+    counts = [len(one.instance) for one in shapes]
+    passes, place = divmod(number, sum(counts))
+    # One ticket an instance image: after a pass every image of every shape was seen equally often.
+    tickets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    order = tickets[torch.randperm(len(tickets), generator=generator_for(seed, "shape", passes))]
+    shape = int(order[place])
+    return shape, passes * counts[shape] + int((order[:place] == shape).sum())
+
+
+def _rows(images: LatentImages, seed: int, kind: str, shape: int, samples: range, places: range) -> Tensor:
+    """The row of each sample: its image from the shape's own passes, and one of that image's views."""
     orders: dict[int, Tensor] = {}
     rows: list[Tensor] = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        number, place = divmod(position, count)
+    for sample, position in zip(samples, places, strict=True):
+        number, place = divmod(position, len(images))
         if number not in orders:
-            orders[number] = torch.randperm(count, generator=generator_for(seed, purpose, number))
-        rows.append(orders[number][place])
-    return torch.stack(rows)
+            generator = generator_for(seed, f"{kind}/order/{shape}", number)
+            orders[number] = torch.randperm(len(images), generator=generator)
+        view = _whole_number(seed, f"{kind}/view", sample, images.views) if images.views > 1 else torch.zeros(1).long()
+        rows.append(orders[number][place] * images.views + view)
+    return torch.cat(rows)

@@ -22,7 +22,6 @@ from flows.jobs.registration import register
 from flows.jobs.tracking import MLFLOW_UNAVAILABLE, tracking_client
 from flows.jobs.tracking_facts import job_inputs, job_params
 from flows.runs.retries import STORE_RETRIES
-from flows.training.data import TrainingImages, encode_images, pixels_of_all
 from flows.training.evaluation import (
     SEEDS_PER_SCENE,
     Evaluation,
@@ -38,6 +37,7 @@ from flows.training.grid import Row, draw_grid
 from flows.training.metrics.embedders import open_embedders
 from flows.training.metrics.judges import open_judge
 from flows.training.metrics.standard_metrics import standard_metrics
+from flows.training.photos.latents import encode_for, encode_images, pixels_of_all
 from flows.training.regularization_steps import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image
@@ -50,7 +50,7 @@ from storage.postgres.jobs import data_sets, jobs, publication
 from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
 from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
 from storage.records.jobs.choices import catalogue_name
-from storage.records.jobs.data_sets import content_hash
+from storage.records.jobs.data_sets import DataSetImage, content_hash
 from storage.records.jobs.training import regularization_recipe
 
 HOUR = 3600
@@ -98,7 +98,9 @@ def prepare(work: TrainingWork) -> Materials:
     if not rows or content_hash(row.sha256 for row in rows) != work.recipe.data_set_hash:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
     work.tracking.inputs(*job_inputs(work.job.row, len(rows)))
-    photos = [open_image(work.stores.blobs.read(row.sha256)) for row in rows]
+    photos = [_photo(row, work.stores.blobs.read(row.sha256)) for row in rows]
+    for warning in work.request.warnings:
+        get_run_logger().warning("job %s: %s", work.job.id, warning)
     try:
         folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
     except NotFound as error:
@@ -125,10 +127,8 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
     """Train from the newest checkpoint. It waits for stores itself, so the task is not tried again."""
     work.job.report("fit", 0, work.recipe.steps)
     components = work.load_components(materials.base_folder)
-    images = TrainingImages(
-        encode_images(work.family, components, materials.photos, work.recipe.resolution),
-        encode_images(work.family, components, regularization, work.recipe.resolution) if regularization else None,
-    )
+    _warn_of_prompts(work, components)
+    images = encode_for(work.recipe, work.family, components, materials.photos, regularization)
     newest = work.checkpoints.latest()
     work.resume_metrics(newest[0] if newest else 0)
     check_devices(components, work.device, "fit")
@@ -267,6 +267,31 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
         register(work.stores, tracking_client(work.stores.settings), version)
     except (*MLFLOW_UNAVAILABLE, StoreFailure) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
+
+
+def _photo(row: DataSetImage, content: bytes) -> Image.Image:
+    """A photo that an upload made canonical. Raises JobCannotSucceed naming one that no longer opens."""
+    try:
+        return open_image(content)
+    except (Image.DecompressionBombError, OSError, ValueError) as error:
+        raise JobCannotSucceed(f"Photo '{row.name}' does not open ({error}). Upload the photos again.") from error
+
+
+def _warn_of_prompts(work: TrainingWork, components: Components) -> None:
+    """Log what the text encoder does not read as it is meant: an identifier in pieces, prompts that it cuts off."""
+    log, recipe = get_run_logger(), work.recipe
+    tokens = work.family.identifier_tokens(components, recipe.identifier)
+    if len(tokens) > 1:
+        message = (
+            "job %s: the identifier '%s' is %d tokens, which other words share; one of a single token learns faster"
+        )
+        log.warning(message, work.job.id, recipe.identifier, len(tokens))
+    longest = components.tokenizer.model_max_length
+    for prompt in (recipe.instance_prompt, recipe.class_prompt):
+        length = len(components.tokenizer(prompt).input_ids)
+        if length > longest:
+            message = "job %s: '%s' is %d tokens; the text encoder reads the first %d. Use shorter words."
+            log.warning(message, work.job.id, prompt, length, longest)
 
 
 def _looked_at(work: TrainingWork, file: Path) -> ModelFile:

@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
-from flows.training.data import LatentImages, generator_for, pixels_of_all
 from flows.training.metrics.comparisons import (
     EvaluationImages,
     cosines,
@@ -29,6 +28,8 @@ from flows.training.metrics.comparisons import (
     mean_cosine_within,
 )
 from flows.training.metrics.judges import ImageJudge
+from flows.training.photos.latents import LatentImages, pixels_of_all
+from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import SamplingRecipe
 from storage.records.jobs.training import TrainingRecipe
 

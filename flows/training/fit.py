@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
-from flows.training.data import TrainingImages
 from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import ParameterGroup
 from flows.training.module import DreamBoothModule
+from flows.training.photos.latents import TrainingImages
 from storage.records.jobs.training import TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ def fit(
     checkpoints: CheckpointStore,
     work_folder: Path,
     watch: Watch | None = None,
-    snr_gamma: float | None = None,
 ) -> frozenset[str]:
     """Train `components` in place for the recipe's steps; returns the names of the components that changed.
 
@@ -47,7 +46,7 @@ def fit(
     device, watch = components.device, watch or Watch()
     training = method_named(recipe.method).begin(family, components, recipe)
     try:
-        module = DreamBoothModule(recipe, family, components, training, images, snr_gamma)
+        module = DreamBoothModule(recipe, family, components, training, images)
         start = 0
         if newest is not None:
             with watch.measured("resume"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,16 @@ class Loss(NamedTuple):
     total: Tensor
     instance: Tensor
     prior: Tensor
+
+    def detach(self) -> Loss:
+        """The same numbers without a gradient."""
+        return Loss(self.total.detach(), self.instance.detach(), self.prior.detach())
+
+
+def mean_loss(losses: Sequence[Loss], micro_batches: int) -> Loss:
+    """The sum of the losses of a step's passes, over its number of micro-batches."""
+    total, instance, prior = (torch.stack(parts).sum() / micro_batches for parts in zip(*losses, strict=True))
+    return Loss(total, instance, prior)
 
 
 def per_sample_loss(predicted: Tensor, target: Tensor) -> Tensor:

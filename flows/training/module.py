@@ -1,8 +1,13 @@
-"""One DreamBooth training step as a Lightning module: draw, noise, predict, compare, weigh against the prior."""
+"""One DreamBooth training step as a Lightning module: draw, noise, predict, compare, weigh against the prior.
+
+A Lightning batch is the number of an optimizer step. The step's micro-batches, and the two losses of each where the
+recipe splits them, are separate forward and backward passes within `training_step`: gradients are summed in their
+order and then divided by `accumulation`, as ranks with one micro-batch each would do it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from pytorch_lightning import LightningModule
@@ -12,20 +17,22 @@ from torch.optim import Optimizer
 from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.training.averages import AveragedWeights
 from flows.training.checkpoints import TrainingState
-from flows.training.data import StepDraw, TrainingImages, counter_seed, draw_step
-from flows.training.losses import Loss, instance_loss, min_snr_weights, prior_preservation_loss
+from flows.training.data import MicroBatch, draw_micro_batch
+from flows.training.losses import Loss, instance_loss, mean_loss, min_snr_weights, prior_preservation_loss
 from flows.training.methods.protocol import ParameterGroup, Training
 from flows.training.optimizers.clipping import clip_gradients
 from flows.training.optimizers.learning_rates import set_learning_rates
 from flows.training.optimizers.lookup import optimizer_named
+from flows.training.photos.latents import TrainingImages
+from flows.training.photos.random_numbers import counter_seed
 from storage.records.jobs.training import TrainingRecipe
 
 
 class DreamBoothModule(LightningModule):
     """Fine-tunes components on instance images, held to the class by regularization images.
 
-    A batch is the number of a step, from 0; everything else follows from it and the recipe. `snr_gamma` switches on
-    min-SNR weights (Hang et al. 2023).
+    A batch is the number of a step, from 0; everything else follows from it and the recipe. `last_loss` is the
+    mean over the step's micro-batches, without a gradient.
     """
 
     def __init__(
@@ -35,7 +42,6 @@ class DreamBoothModule(LightningModule):
         components: Components,
         training: Training,
         images: TrainingImages,
-        snr_gamma: float | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
@@ -44,14 +50,13 @@ class DreamBoothModule(LightningModule):
         self.training_groups = training.groups
         self.trains_text = training.trains_text
         self.images = images
-        self.snr_gamma = snr_gamma
         self.unet = components.unet  # registered, so that Lightning sees what trains
         self.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = optimizer_named(recipe.optimizer).begin(training.groups)
         self.averaged = AveragedWeights(training.groups, self.optimizer, recipe.ema_decay)
         self.last_loss: Loss | None = None
         self.gradient_norm = 0.0
-        self._frozen_conditioning: Conditioning | None = None
+        self._frozen_prompts: dict[str, Conditioning] = {}
 
     @property
     def training_state(self) -> TrainingState:
@@ -59,37 +64,45 @@ class DreamBoothModule(LightningModule):
         return TrainingState(self.training_groups, self.optimizer, self.averaged.averages)
 
     def training_step(self, batch: int, batch_idx: int = 0) -> Tensor:
-        """The loss of step `batch`: a scalar with its gradient."""
-        draw = draw_step(
-            self.images,
-            seed=self.recipe.seed,
-            step=batch,
-            batch_size=self.recipe.batch_size,
-            timesteps=self.components.noise_schedule.config.num_train_timesteps,
-        )
-        # Dropout, where a base model has any, is the only thing that reads the global generator.
-        torch.manual_seed(counter_seed(self.recipe.seed, "dropout", batch))
-        self.last_loss = self.loss_of(draw)
-        return self.last_loss.total
+        """The loss of the last pass of step `batch`, a scalar with its gradient; those before it are in `.grad` by now.
 
-    def loss_of(self, draw: StepDraw) -> Loss:
-        """The loss on what was drawn."""
-        device = self.components.device
-        schedule = self.components.noise_schedule
-        timesteps, noise = draw.timesteps.to(device), draw.noise.to(device)
-        latents = self._latents(draw, device)
-        noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
-        instance_rows = len(draw.instance_rows)
-        conditioning = self._conditioning().take([0] * instance_rows + [1] * len(draw.regularization_rows))
-        predicted = self.family.predict(self.components, noisy, timesteps, conditioning)
-        target = self.family.noise_target(self.components, latents, noise, timesteps)
-        weights = None
-        if self.snr_gamma is not None:
-            kind = schedule.config.prediction_type
-            weights = min_snr_weights(schedule.alphas_cumprod, timesteps, self.snr_gamma, kind)
-        if self.images.regularization is None:
-            return instance_loss(predicted, target, weights)
+        Lightning's own backward comes after, so that an optimizer step has one call of this whatever it accumulates.
+        """
+        self.optimizer.zero_grad()
+        passes = self.recipe.accumulation * (2 if self._splits else 1)
+        losses: list[Loss] = []
+        total = torch.zeros(())
+        for loss in self._passes_of(batch):
+            losses.append(loss.detach())
+            total = loss.total
+            # Before the next pass begins, so that one graph is alive at a time.
+            if len(losses) < passes:
+                self._backward(total)
+        self.last_loss = mean_loss(losses, self.recipe.accumulation)
+        return total
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Nothing: Lightning calls this between `training_step` and its backward, when a sum has begun."""
+
+    def draw(self, number: int) -> MicroBatch:
+        """What micro-batch `number` trains on, counted from 0 over the whole training."""
+        timesteps = self.components.noise_schedule.config.num_train_timesteps
+        return draw_micro_batch(self.images, self.recipe, number, timesteps)
+
+    def loss_of(self, draw: MicroBatch) -> Loss:
+        """The loss on what was drawn, in one pass."""
+        compared = self._compared(draw, slice(None))
+        if not len(draw.regularization_rows):
+            return instance_loss(*compared)
+        predicted, target, weights = compared
         return prior_preservation_loss(predicted, target, self.recipe.prior_loss_weight, weights)
+
+    def split_losses_of(self, draw: MicroBatch) -> Iterator[Loss]:
+        """The two terms of the loss, each from a pass of its own; their sum is `loss_of`."""
+        half = len(draw.instance_rows)
+        yield instance_loss(*self._compared(draw, slice(None, half)))
+        prior = instance_loss(*self._compared(draw, slice(half, None))).total
+        yield Loss(self.recipe.prior_loss_weight * prior, torch.zeros_like(prior), prior.detach())
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer, with the state of a checkpoint if one was read."""
@@ -105,30 +118,86 @@ class DreamBoothModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip all gradients together to the recipe's norm and keep the norm for the metrics."""
+        """Make the sum over micro-batches their mean, clip all together to the recipe's norm, and note it."""
+        if self.recipe.accumulation > 1:
+            # Once, after the sum: the same rounding as of ranks that sum and then divide, for any number of them.
+            for parameter in _parameters(self.training_groups):
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.recipe.accumulation)
         # Over all groups together, whatever Lightning's own setting says: it clips none by default.
         self.gradient_norm = clip_gradients(_parameters(self.training_groups), self.recipe.max_gradient_norm)
 
-    def _latents(self, draw: StepDraw, device: torch.device) -> Tensor:
+    @property
+    def _splits(self) -> bool:
+        return self.recipe.split_backward and self.images.regularization is not None
+
+    def _passes_of(self, step: int) -> Iterator[Loss]:
+        """The loss of each pass of a step, computed when it is asked for."""
+        first = step * self.recipe.accumulation
+        for number in range(first, first + self.recipe.accumulation):
+            draw = self.draw(number)
+            # Dropout, where a model or a method has any, is the only thing that reads the global generator.
+            torch.manual_seed(counter_seed(self.recipe.seed, "dropout", number))
+            if self._splits:
+                yield from self.split_losses_of(draw)
+            else:
+                yield self.loss_of(draw)
+
+    def _backward(self, loss: Tensor) -> None:
+        """As Lightning does it for the loss that is returned: scaled where the precision asks for it."""
+        # `training_step` runs under autocast, where a backward does not belong.
+        with torch.autocast(loss.device.type, enabled=False):
+            self.trainer.strategy.backward(loss, None)
+
+    def _compared(self, draw: MicroBatch, rows: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Prediction, target and min-SNR weights (if any) of some rows of a micro-batch."""
+        device = self.components.device
+        schedule = self.components.noise_schedule
+        timesteps, noise = draw.timesteps[rows].to(device), draw.noise[rows].to(device)
+        latents = self._latents(draw, device)[rows]
+        noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
+        conditioning = self._conditioning(self._prompts(draw)[rows])
+        predicted = self.family.predict(self.components, noisy, timesteps, conditioning)
+        target = self.family.noise_target(self.components, latents, noise, timesteps)
+        if self.recipe.snr_gamma == 0:
+            return predicted, target, None
+        kind = schedule.config.prediction_type
+        return predicted, target, min_snr_weights(schedule.alphas_cumprod, timesteps, self.recipe.snr_gamma, kind)
+
+    def _latents(self, draw: MicroBatch, device: torch.device) -> Tensor:
+        images = self.images.shapes[draw.shape]
         rows = len(draw.instance_rows)
         posterior = draw.posterior_noise.to(device)
-        latents = self.images.instance.sample(draw.instance_rows.to(device), posterior[:rows])
-        if self.images.regularization is not None:
-            prior = self.images.regularization.sample(draw.regularization_rows.to(device), posterior[rows:])
+        latents = images.instance.sample(draw.instance_rows.to(device), posterior[:rows])
+        if images.regularization is not None:
+            prior = images.regularization.sample(draw.regularization_rows.to(device), posterior[rows:])
             latents = torch.cat([latents, prior])
         return latents
 
-    def _conditioning(self) -> Conditioning:
-        """Row 0: the instance prompt; row 1: the class prompt. Encoded once if the text encoder is frozen."""
-        if self._frozen_conditioning is not None:
-            return self._frozen_conditioning
-        prompts = [self.recipe.instance_prompt]
-        if self.images.regularization is not None:
-            prompts.append(self.recipe.class_prompt)
-        conditioning = self.family.encode_prompts(self.components, prompts)
-        if not self.trains_text:
-            self._frozen_conditioning = conditioning.detach()
-        return conditioning
+    def _prompts(self, draw: MicroBatch) -> list[str]:
+        """The prompt of each row: its photo's own or the instance prompt, the class prompt, or none at all."""
+        instance = self.images.shapes[draw.shape].instance
+        whole = self.recipe.instance_prompt
+        own = [int(row) // instance.views for row in draw.instance_rows]
+        prompts = [instance.prompts[image] for image in own] if instance.prompts else [whole] * len(own)
+        prompts += [self.recipe.class_prompt] * len(draw.regularization_rows)
+        if draw.dropped:
+            return ["" if dropped else prompt for prompt, dropped in zip(prompts, draw.dropped, strict=True)]
+        return prompts
+
+    def _conditioning(self, prompts: Sequence[str]) -> Conditioning:
+        """One row for each prompt. Each prompt is encoded once: for good if the text encoder is frozen."""
+        distinct = list(dict.fromkeys(prompts))
+        if self.trains_text:
+            encoded = self.family.encode_prompts(self.components, distinct)
+            return encoded.take([distinct.index(prompt) for prompt in prompts])
+        for prompt in distinct:
+            if prompt not in self._frozen_prompts:
+                self._frozen_prompts[prompt] = self.family.encode_prompts(self.components, [prompt]).detach()
+        first, *others = [self._frozen_prompts[prompt] for prompt in prompts]
+        for other in others:
+            first = first.then(other)
+        return first
 
 
 def _parameters(groups: Sequence[ParameterGroup]) -> list[nn.Parameter]:

@@ -62,6 +62,18 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     keep_checkpoints: int
     keep_every: int
     export_dtype: str
+    accumulation: int
+    split_backward: bool
+    snr_gamma: float
+    noise_offset: float
+    caption_dropout: float
+    bucketing: bool
+    bucket_step: int
+    bucket_min_side: int
+    bucket_max_side: int
+    random_crop: bool
+    cached_crops: int
+    random_flip: bool
 
 
 class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.training.data import generator_for
+from flows.training.photos.random_numbers import generator_for
 
 RESAMPLES = 2000
 """Of a bootstrap: enough that the ends of an interval move by less than a hundredth of its width."""

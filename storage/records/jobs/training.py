@@ -31,6 +31,22 @@ from storage.records.jobs.optimization import (
     refuse_what_cannot_be_learned,
 )
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
+from storage.records.jobs.training_samples import (
+    Accumulation,
+    Bucketing,
+    BucketMaxSide,
+    BucketMinSide,
+    BucketStep,
+    CachedCrops,
+    CaptionDropout,
+    NoiseOffset,
+    RandomCrop,
+    RandomFlip,
+    SnrGamma,
+    SplitBackward,
+    fault_of_identifier,
+    refuse_shapes_that_do_not_fit,
+)
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ExportDtype = Literal["base", "fp32", "fp16", "bf16"]
@@ -104,6 +120,18 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ]
         | None
     ) = None
+    accumulation: Accumulation | None = None
+    split_backward: SplitBackward | None = None
+    snr_gamma: SnrGamma | None = None
+    noise_offset: NoiseOffset | None = None
+    caption_dropout: CaptionDropout | None = None
+    bucketing: Bucketing | None = None
+    bucket_step: BucketStep | None = None
+    bucket_min_side: BucketMinSide | None = None
+    bucket_max_side: BucketMaxSide | None = None
+    random_crop: RandomCrop | None = None
+    cached_crops: CachedCrops | None = None
+    random_flip: RandomFlip | None = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Repeats a job exactly; random if left out.")] | None = (
         None
     )
@@ -142,6 +170,18 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     keep_checkpoints: int = 2
     keep_every: int = 0
     export_dtype: ExportDtype = "base"
+    accumulation: int = 1
+    split_backward: bool = False
+    snr_gamma: float = 0.0
+    noise_offset: float = 0.0
+    caption_dropout: float = 0.0
+    bucketing: bool = False
+    bucket_step: int = 0
+    bucket_min_side: int = 0
+    bucket_max_side: int = 0
+    random_crop: bool = False
+    cached_crops: int = 1
+    random_flip: bool = False
 
 
 class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +223,18 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     keep_checkpoints: int = 2
     keep_every: int = 0
     export_dtype: ExportDtype = "base"
+    accumulation: int = 1
+    split_backward: bool = False
+    snr_gamma: float = 0.0
+    noise_offset: float = 0.0
+    caption_dropout: float = 0.0
+    bucketing: bool = False
+    bucket_step: int = 0
+    bucket_min_side: int = 0
+    bucket_max_side: int = 0
+    random_crop: bool = False
+    cached_crops: int = 1
+    random_flip: bool = False
     threads: int = 0
     libraries: dict[str, str] = {}  # msgspec gives every record an empty one of its own
     device: str = ""
@@ -206,13 +258,14 @@ class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What `jobs.request` holds for a training job: the recipe, and the names that do not change a number.
 
     Rows of before there was a choice have no `availability`: those who asked were promised that everybody would see the
-    result. `resolve` writes it always."""
+    result. `resolve` writes it always. `warnings` says what was accepted and is rarely meant."""
 
     data_set_id: UUID
     base_model: str
     model_name: str
     recipe: TrainingRecipe
     availability: Availability = Availability.PUBLIC
+    warnings: tuple[str, ...] = ()
 
 
 def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
@@ -265,6 +318,7 @@ def resolve(
         values[name] = getattr(base.training, name) if asked is None else asked
     values |= own_rates(request, base.training, values)
     refuse_what_cannot_be_learned(values)
+    refuse_shapes_that_do_not_fit(values, base.resolution)
     recipe = TrainingRecipe(
         data_set_hash=data_set_hash,
         base_model_hash=base.folder_hash,
@@ -296,8 +350,9 @@ def _refuse_what_does_not_fit(request: TrainingRequest, base: BaseModelFacts) ->
             f"base model '{base.name}' does not know '{request.class_word}'; it knows: {known}. "
             "For other classes register a larger base with: darkroom base add FOLDER --name NAME"
         )
-    if request.identifier is not None and not _PLAIN_WORDS.fullmatch(request.identifier):
-        wrong["identifier"] = "must be one rare word of letters and digits, for example: sks"
+    fault = fault_of_identifier(request.identifier or base.training.identifier, request.class_word)
+    if fault:
+        wrong["identifier"] = fault
     if request.name is not None and not request.name.strip():
         wrong["name"] = "must not be blank"
     if wrong:

@@ -29,7 +29,7 @@ class TrainingField:
 
     name: str
     json_name: str
-    kind: type[int] | type[float] | type[str] | type[UUID] | type[StrEnum]
+    kind: type[bool] | type[int] | type[float] | type[str] | type[UUID] | type[StrEnum]
     description: str
     required: bool
     optional: bool
@@ -77,8 +77,12 @@ def _field(found: inspect.Field) -> TrainingField:
     )
 
 
-def _python_type(kind: inspect.Type) -> type[int] | type[float] | type[str] | type[UUID] | type[StrEnum]:
+def _python_type(
+    kind: inspect.Type,
+) -> type[bool] | type[int] | type[float] | type[str] | type[UUID] | type[StrEnum]:
     match kind:
+        case inspect.BoolType():
+            return bool
         case inspect.IntType():
             return int
         case inspect.FloatType():

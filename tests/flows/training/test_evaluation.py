@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components
-from flows.training.data import encode_images
 from flows.training.evaluation import (
     CLASS_IMAGES,
     SEEDS_PER_SCENE,
@@ -24,6 +23,7 @@ from flows.training.evaluation import (
 )
 from flows.training.grid import CELL, Row, draw_grid
 from flows.training.metrics.comparisons import EvaluationImages
+from flows.training.photos.latents import encode_images
 from storage.records.jobs.sampled_sets import fingerprint
 from tests.flows.training.tiny import FAMILY, pictures, recipe
 

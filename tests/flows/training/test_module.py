@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
-from flows.training.data import StepDraw, draw_step
+from flows.training.data import MicroBatch
 from flows.training.losses import Loss
 from flows.training.methods.lookup import method_named
 from flows.training.module import DreamBoothModule
@@ -22,14 +22,14 @@ from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and
 PLAIN = recipe(token_learning_rate=0.0, text_encoder_learning_rate=1e-3, batch_size=2)
 
 
-def module_of(components: Components, wanted: TrainingRecipe) -> tuple[DreamBoothModule, StepDraw]:
+def module_of(components: Components, wanted: TrainingRecipe) -> tuple[DreamBoothModule, MicroBatch]:
     images = training_images(components, wanted)
     training = method_named(wanted.method).begin(FAMILY, components, wanted)
-    draw = draw_step(images, seed=wanted.seed, step=0, batch_size=wanted.batch_size, timesteps=1000)
-    return DreamBoothModule(wanted, FAMILY, components, training, images), draw
+    module = DreamBoothModule(wanted, FAMILY, components, training, images)
+    return module, module.draw(0)
 
 
-def diffusers_loss(components: Components, module: DreamBoothModule, draw: StepDraw, weight: float) -> torch.Tensor:
+def diffusers_loss(components: Components, module: DreamBoothModule, draw: MicroBatch, weight: float) -> torch.Tensor:
     """The loss of diffusers' train_dreambooth.py for the same latents, noise and timesteps."""
     images = module.images
     assert images.regularization is not None
@@ -74,7 +74,7 @@ def test_a_step_equals_the_diffusers_examples_step(components: Components):
         assert torch.allclose(gradient, their_gradients[name], atol=1e-5), name
 
 
-def loss_with(components: Components, module: DreamBoothModule, draw: StepDraw) -> Loss:
+def loss_with(components: Components, module: DreamBoothModule, draw: MicroBatch) -> Loss:
     with torch.no_grad():
         return module.loss_of(draw)
 
@@ -82,7 +82,7 @@ def loss_with(components: Components, module: DreamBoothModule, draw: StepDraw) 
 def test_a_permuted_batch_has_the_same_loss(components: Components):
     module, draw = module_of(components, PLAIN)
     order = torch.tensor([1, 0, 3, 2])
-    swapped = StepDraw(
+    swapped = MicroBatch(
         instance_rows=draw.instance_rows[[1, 0]],
         regularization_rows=draw.regularization_rows[[1, 0]],
         posterior_noise=draw.posterior_noise[order],
@@ -105,7 +105,7 @@ def test_a_recipe_without_prior_weight_uses_no_class_images(components: Componen
 def test_min_snr_weighs_the_step(components: Components):
     module, draw = module_of(components, PLAIN)
     plain = loss_with(components, module, draw)
-    module.snr_gamma = 5.0
+    module.recipe = recipe(token_learning_rate=0.0, text_encoder_learning_rate=1e-3, batch_size=2, snr_gamma=5.0)
     kept = components.noise_schedule.alphas_cumprod[draw.timesteps]
     weighed = loss_with(components, module, draw)
     if bool((kept / (1 - kept) > 5).any()):

@@ -15,9 +15,10 @@ from PIL import Image
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
-from flows.training.data import TrainingImages, encode_images, generator_for
 from flows.training.exports.export import Export, export_model
 from flows.training.fit import fit
+from flows.training.photos.latents import TrainingImages, encode_images
+from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingRecipe
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
-from flows.training.data import pixels_of_all
 from flows.training.metrics.comparisons import EvaluationImages
 from flows.training.metrics.embedders import Dino, open_embedders
 from flows.training.metrics.standard_metrics import standard_metrics
+from flows.training.photos.latents import pixels_of_all
 from storage.errors import JobCannotSucceed
 from tests.flows.training.metrics.embedder_folders import SMALL_VIT, write_clip, write_dino
 from tests.flows.training.tiny import pictures

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from flows.training.data import pixels_of_all
 from flows.training.metrics.judges import ClipJudge, open_judge
+from flows.training.photos.latents import pixels_of_all
 from tests.flows.training.metrics.embedder_folders import write_clip
 from tests.flows.training.test_evaluation import SCENES
 from tests.flows.training.tiny import pictures

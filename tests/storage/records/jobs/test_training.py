@@ -61,11 +61,46 @@ def test_a_recipe_survives_the_database() -> None:
     assert again.recipe.fingerprint() == job_request.recipe.fingerprint()
 
 
+def regularization_key(machine: dict[str, Any] | None = None, **fields: Any) -> str:
+    recipe = msgspec.structs.replace(resolved(**fields).recipe, **(machine or {}))
+    return regularization_recipe(recipe).key()
+
+
 def test_jobs_that_differ_only_in_their_training_share_a_regularization_set() -> None:
-    one, two = resolved(seed=1, steps=10).recipe, resolved(seed=2, learning_rate=1e-3).recipe
-    assert regularization_recipe(one).fingerprint() == regularization_recipe(two).fingerprint()
-    fewer = resolved(regularization_count=3).recipe
-    assert regularization_recipe(fewer).fingerprint() != regularization_recipe(one).fingerprint()
+    assert regularization_key(seed=1, steps=10) == regularization_key(seed=2, learning_rate=1e-3)
+
+
+def test_more_images_another_machine_or_a_patched_library_ask_for_the_same_set() -> None:
+    here: dict[str, Any] = {"threads": 2, "device": "cpu", "libraries": {"torch": "2.13.0+cpu", "diffusers": "0.42.1"}}
+    key = regularization_key(here)
+    assert regularization_key(here, regularization_count=200) == key
+    assert regularization_key({**here, "threads": 64}) == key
+    assert regularization_key({**here, "libraries": {"torch": "2.13.2", "diffusers": "0.42.3"}}) == key
+
+
+def test_another_model_picture_or_kind_of_machine_asks_for_another_set() -> None:
+    here: dict[str, Any] = {"threads": 2, "device": "cpu", "libraries": {"torch": "2.13.0", "diffusers": "0.42.1"}}
+    others = [
+        regularization_key(here),
+        regularization_key({**here, "device": "NVIDIA H200"}),
+        regularization_key({**here, "libraries": {"torch": "2.14.0", "diffusers": "0.42.1"}}),
+        regularization_key({**here, "base_model_hash": "c" * 64}),
+        regularization_key({**here, "resolution": 128}),
+        regularization_key({**here, "sampler": SamplerSettings(steps=26, guidance_scale=3.0)}),
+        regularization_key({**here, "class_word": "car"}),
+        regularization_key({**here, "dtype": "bfloat16"}),
+    ]
+    assert len(set(others)) == len(others)
+
+
+def test_a_set_of_several_prompts_is_named_by_all_of_them() -> None:
+    one = regularization_recipe(resolved(regularization_count=3).recipe)
+    mixed = msgspec.structs.replace(one, prompts=("a mug", "a mug", "a car"))
+    assert not mixed.extends
+    assert mixed.key() != msgspec.structs.replace(mixed, prompts=("a mug", "a car", "a car")).key()
+    other_seeds = msgspec.structs.replace(one, seeds=(0, 2, 1))
+    assert not other_seeds.extends
+    assert other_seeds.key() != one.key()
 
 
 @pytest.mark.parametrize("word", ["spaceship", "mug; drop table", "m" * 64, " mug", "Mug mug "])
@@ -74,6 +109,44 @@ def test_a_class_word_that_does_not_fit_is_refused_with_what_to_do(word: str) ->
     with pytest.raises(InvalidRequest, match="classWord") as caught:
         resolve(request, data_set_hash="d" * 64, base=BASE, seed=1)
     assert any(hint in caught.value.fields["classWord"] for hint in ("for example", "it knows: mug, car"))
+
+
+@pytest.mark.parametrize(
+    ("identifier", "class_word", "reason"),
+    [
+        ("mug", "mug", "'mug' is a word of the class 'mug'"),
+        ("Mug", "mug", "'Mug' is a word of the class 'mug'"),
+        ("coffee", "coffee mug", "'coffee' is a word of the class"),
+        ("sks mug", "mug", "must be one rare word"),
+        ("my-mug", "mug", "must be one rare word"),
+    ],
+)
+def test_an_identifier_that_names_no_subject_is_refused(identifier: str, class_word: str, reason: str) -> None:
+    request = TrainingRequest(data_set_id=DATA_SET, class_word=class_word, identifier=identifier)
+    with pytest.raises(InvalidRequest) as caught:
+        resolve(request, data_set_hash="d" * 64, base=msgspec.structs.replace(BASE, class_words=()), seed=1)
+    assert reason in caught.value.fields["identifier"]
+
+
+def test_the_bases_own_identifier_is_refused_where_it_is_the_class() -> None:
+    base = msgspec.structs.replace(BASE, class_words=("sks",))
+    with pytest.raises(InvalidRequest, match="identifier"):
+        resolve(TrainingRequest(data_set_id=DATA_SET, class_word="sks"), data_set_hash="d" * 64, base=base, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"bucketing": True, "bucket_step": 128}, "bucketStep"),
+        ({"bucketing": True, "bucket_min_side": 72}, "bucketMinSide"),
+        ({"bucketing": True, "bucket_max_side": 56}, "bucketMaxSide"),
+        ({"cached_crops": 4}, "cachedCrops"),
+    ],
+)
+def test_shapes_that_the_base_cannot_draw_are_refused_by_field(fields: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        resolved(**fields)
+    assert list(caught.value.fields) == [wrong]
 
 
 def test_limits_hold_where_json_comes_in() -> None:

@@ -1,0 +1,133 @@
+"""Photos and class images through the VAE, once: what a training keeps of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows.diffusion.families.protocol import Components, Family
+from flows.training.photos.crops import MIDDLE, pixels_of
+from flows.training.photos.random_numbers import generator_for
+from flows.training.photos.shapes import Shape, partners, sorted_into_shapes
+from storage.records.jobs.training import TrainingRecipe
+
+
+@dataclass(frozen=True)
+class LatentImages:
+    """Images of one shape as the VAE's posterior: mean and standard deviation, each (N x views, C, H, W), scaled.
+
+    Both are kept, and each step draws its own sample, so that training on the cache equals training without one.
+    `views` counts the cached crops and flips of an image; those of one image are consecutive rows. `prompts` has one
+    prompt an image, or nothing where the recipe's prompt is for all.
+    """
+
+    mean: Tensor
+    std: Tensor
+    views: int = 1
+    prompts: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Images, not rows."""
+        return self.mean.shape[0] // self.views
+
+    def sample(self, rows: Tensor, noise: Tensor) -> Tensor:
+        """One posterior sample for each of `rows`: (B,) and (B, C, H, W) to (B, C, H, W)."""
+        return self.mean[rows] + self.std[rows] * noise
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What a fit learns from: images of one shape. `regularization` is None without prior preservation.
+
+    `others` are the images of further shapes, where the recipe sorts them by aspect ratio.
+    """
+
+    instance: LatentImages
+    regularization: LatentImages | None
+    others: tuple[TrainingImages, ...] = ()
+
+    @property
+    def shapes(self) -> tuple[TrainingImages, ...]:
+        """The images of every shape."""
+        return (self, *self.others)
+
+
+def pixels_of_all(images: Sequence[Image.Image], resolution: int) -> Tensor:
+    """The middle square of every image: (N, 3, resolution, resolution) in [-1, 1]."""
+    return torch.stack([pixels_of(image, (resolution, resolution)) for image in images])
+
+
+def encode_images(
+    family: Family, components: Components, images: Sequence[Image.Image], resolution: int
+) -> LatentImages:
+    """The middle square of every image as latents."""
+    return encode_pixels(family, components, (pixels_of(image, (resolution, resolution)) for image in images))
+
+
+def encode_pixels(family: Family, components: Components, pixels: Iterable[Tensor], views: int = 1) -> LatentImages:
+    """Pixels (3, H, W) of one shape as latents, one at a time: a latent does not depend on its neighbours."""
+    means: list[Tensor] = []
+    stds: list[Tensor] = []
+    with torch.no_grad():
+        for one in pixels:
+            mean, std = family.encode_images(components, one.unsqueeze(0).to(components.device))
+            means.append(mean)
+            stds.append(std)
+    return LatentImages(torch.cat(means), torch.cat(stds), views)
+
+
+def encode_for(
+    recipe: TrainingRecipe,
+    family: Family,
+    components: Components,
+    photos: Sequence[Image.Image],
+    class_images: Sequence[Image.Image],
+    prompts: Sequence[str] = (),
+) -> TrainingImages:
+    """All that a recipe trains on, sorted into its shapes, with every crop and flip that it asks for.
+
+    A photo has `cached_crops` random crops, each also mirrored if the recipe flips. A class image is there once, at a
+    random place and perhaps mirrored: there are many of them. `prompts`: one a photo, or none. Without `class_images`
+    there is no prior.
+    """
+    found: list[TrainingImages] = []
+    for shape, places in sorted_into_shapes([photo.size for photo in photos], recipe).items():
+        views = [view for place in places for view in _views(photos[place], shape, recipe, place)]
+        instance = encode_pixels(family, components, views, len(views) // len(places))
+        if prompts:
+            instance = replace(instance, prompts=tuple(prompts[place] for place in places))
+        prior = None
+        if class_images:
+            beside = partners(places, len(photos), len(class_images))
+            pixels = (_class_view(class_images[place], shape, recipe, place) for place in beside)
+            prior = encode_pixels(family, components, pixels)
+        found.append(TrainingImages(instance, prior))
+    first, *others = found
+    return replace(first, others=tuple(others))
+
+
+def _views(photo: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Iterator[Tensor]:
+    for number in range(recipe.cached_crops if recipe.random_crop else 1):
+        centre = _centre(recipe, f"instance/crop/{number}", place)
+        yield pixels_of(photo, shape, centre)
+        if recipe.random_flip:
+            # An entry of its own: a VAE's latent of a mirrored photo is not the mirrored latent.
+            yield pixels_of(photo, shape, centre, flipped=True)
+
+
+def _class_view(image: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Tensor:
+    flipped = False
+    if recipe.random_flip:
+        flipped = bool(torch.rand(1, generator=generator_for(recipe.seed, "regularization/flip", place)) < 0.5)
+    return pixels_of(image, shape, _centre(recipe, "regularization/crop", place), flipped=flipped)
+
+
+def _centre(recipe: TrainingRecipe, purpose: str, place: int) -> tuple[float, float]:
+    if not recipe.random_crop:
+        return MIDDLE
+    across, down = torch.rand(2, generator=generator_for(recipe.seed, purpose, place)).tolist()
+    return across, down
