@@ -65,6 +65,8 @@ def train(
         typer.echo(f"uploaded {data_set.image_count} photos as data set {data_set.id}")
         job = submit_training(api, {**wanted, "dataSetId": str(data_set.id)})
         typer.echo(f"submitted job {job.id}")
+        for warning in job.request.get("warnings", ()):
+            typer.echo(f"warning: {warning}", err=True)
         if detach:
             typer.echo(f"Follow it with: darkroom jobs follow {job.id}")
             return

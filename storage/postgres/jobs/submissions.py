@@ -17,6 +17,7 @@ from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.choices import GenerationBackend
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
+from storage.records.jobs.photo_warnings import photo_warnings
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, resolve
 from storage.records.policy.checks import check_version
@@ -29,6 +30,8 @@ _ADDED = frozenset(
         *("method", "optimizer", "backend"),
         *("weightDecay", "maxGradientNorm", "learningRateSchedule", "warmUpSteps", "scheduleCycles", "schedulePower"),
         *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
+        *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
+        *("bucketing", "bucketStep", "bucketMinSide", "bucketMaxSide", "randomCrop", "cachedCrops", "randomFlip"),
     }
 )
 """Fields that requests of before did not have: empty ones change no hash, so that releases know each other's keys."""
@@ -57,6 +60,8 @@ def submit_training(
         base=base.resolving_facts(),
         seed=seed,
     )
+    photos = yield from data_sets.images(request.data_set_id)
+    resolved = msgspec.structs.replace(resolved, warnings=photo_warnings(photos, resolved.recipe))
     new = jobs.NewJob(
         account_id=account_id,
         kind=JobKind.TRAINING,

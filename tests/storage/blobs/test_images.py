@@ -166,6 +166,22 @@ def test_what_is_transparent_becomes_white(tmp_path: Path):
     assert canonical(encoded(clear, "PNG"), tmp_path)[1].getpixel((3, 3)) == (255, 255, 255)
 
 
+def test_what_a_palette_makes_transparent_becomes_white(tmp_path: Path):
+    picture = Image.new("P", (20, 20), 1)
+    picture.putpalette([255, 0, 0, 0, 128, 0])
+    picture.paste(0, (0, 0, 10, 20))
+    _, image = canonical(encoded(picture, "PNG", transparency=1), tmp_path)
+    assert (image.getpixel((3, 3)), image.getpixel((15, 3))) == ((255, 0, 0), (255, 255, 255))
+
+
+def test_the_inks_of_a_jpeg_become_the_colours_they_print(tmp_path: Path):
+    _, image = canonical(encoded(Image.new("CMYK", (32, 32), (0, 255, 255, 0)), "JPEG"), tmp_path)
+    red, green, blue = Image.Image.getpixel(image, (9, 9))  # pyright: ignore[reportGeneralTypeIssues]
+    assert red > 200
+    assert green < 60
+    assert blue < 60
+
+
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path):
     grey = Image.new("I;16", (20, 20), 32768)
     value = canonical(encoded(grey, "PNG"), tmp_path)[1].getpixel((3, 3))
