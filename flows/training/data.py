@@ -98,9 +98,9 @@ def _shape_of(shapes: Sequence[TrainingImages], seed: int, number: int) -> tuple
     """The shape of micro-batch `number`, and how many micro-batches of that shape came before it."""
     if len(shapes) == 1:
         return 0, number
-    counts = [len(one.instance) for one in shapes]
+    counts = [len(one.instance.one_pass) for one in shapes]
     passes, place = divmod(number, sum(counts))
-    # One ticket an instance image: after a pass every image of every shape was seen equally often.
+    # One ticket an image of a pass: after a pass every image of every shape was seen as often as it repeats.
     tickets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     order = tickets[torch.randperm(len(tickets), generator=generator_for(seed, "shape", passes))]
     shape = int(order[place])
@@ -109,13 +109,14 @@ def _shape_of(shapes: Sequence[TrainingImages], seed: int, number: int) -> tuple
 
 def _rows(images: LatentImages, seed: int, kind: str, shape: int, samples: range, places: range) -> Tensor:
     """The row of each sample: its image from the shape's own passes, and one of that image's views."""
+    one_pass = torch.tensor(images.one_pass)
     orders: dict[int, Tensor] = {}
     rows: list[Tensor] = []
     for sample, position in zip(samples, places, strict=True):
-        number, place = divmod(position, len(images))
+        number, place = divmod(position, len(one_pass))
         if number not in orders:
             generator = generator_for(seed, f"{kind}/order/{shape}", number)
-            orders[number] = torch.randperm(len(images), generator=generator)
+            orders[number] = one_pass[torch.randperm(len(one_pass), generator=generator)]
         view = _whole_number(seed, f"{kind}/view", sample, images.views) if images.views > 1 else torch.zeros(1).long()
         rows.append(orders[number][place] * images.views + view)
     return torch.cat(rows)

@@ -38,6 +38,7 @@ from flows.training.metrics.embedders import open_embedders
 from flows.training.metrics.judges import open_judge
 from flows.training.metrics.standard_metrics import standard_metrics
 from flows.training.photos.latents import encode_for, encode_images, pixels_of_all
+from flows.training.photos.prompts import prompt_warnings
 from flows.training.regularization_steps import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
 from flows.training.work import TrainingWork, open_image
@@ -52,6 +53,7 @@ from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
 from storage.records.jobs.choices import catalogue_name
 from storage.records.jobs.data_sets import DataSetImage, content_hash
 from storage.records.jobs.training import regularization_recipe
+from storage.records.jobs.training_samples import prompt_of
 
 HOUR = 3600
 # Live objects pass between the tasks: nothing of them is hashed for a cache or written anywhere.
@@ -66,10 +68,14 @@ class Trained:
 
 
 class Materials:
-    """What a training works on: the base model's folder and the photos, in an order that their bytes decide."""
+    """What a training works on: the base model's folder and the photos, in an order that their bytes decide.
 
-    def __init__(self, base_folder: Path, photos: list[Image.Image]) -> None:
+    Of each photo: its prompt, and how often it comes in a pass.
+    """
+
+    def __init__(self, base_folder: Path, photos: list[Image.Image], prompts: list[str], repeats: list[int]) -> None:
         self.base_folder, self.photos = base_folder, photos
+        self.prompts, self.repeats = prompts, repeats
 
 
 def link_tracking_run(work: TrainingWork) -> None:
@@ -94,8 +100,9 @@ def prepare(work: TrainingWork) -> Materials:
     """The base model's folder and the photos, verified by hash."""
     work.job.report("prepare")
     rows = work.job.run(lambda: data_sets.images(work.request.data_set_id))
-    rows.sort(key=lambda row: row.sha256)  # the order of upload must not change the weights
-    if not rows or content_hash(row.sha256 for row in rows) != work.recipe.data_set_hash:
+    # The order of upload must not change the weights.
+    rows.sort(key=lambda row: (row.sha256, row.caption, row.repeats))
+    if not rows or content_hash(rows) != work.recipe.data_set_hash:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
     work.tracking.inputs(*job_inputs(work.job.row, len(rows)))
     photos = [_photo(row, work.stores.blobs.read(row.sha256)) for row in rows]
@@ -106,7 +113,9 @@ def prepare(work: TrainingWork) -> Materials:
     except NotFound as error:
         raise JobCannotSucceed(str(error)) from error
     get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(photos), work.request.base_model)
-    return Materials(folder, photos)
+    recipe = work.recipe
+    prompts = [prompt_of(row.caption, recipe.identifier, recipe.instance_prompt) for row in rows]
+    return Materials(folder, photos, prompts, [row.repeats for row in rows])
 
 
 @task(name="regularize", timeout_seconds=24 * HOUR, **LIVE, **STORE_RETRIES)
@@ -127,8 +136,17 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
     """Train from the newest checkpoint. It waits for stores itself, so the task is not tried again."""
     work.job.report("fit", 0, work.recipe.steps)
     components = work.load_components(materials.base_folder)
-    _warn_of_prompts(work, components)
-    images = encode_for(work.recipe, work.family, components, materials.photos, regularization)
+    for warning in prompt_warnings(work.family, components, work.recipe, materials.prompts):
+        get_run_logger().warning("job %s: %s", work.job.id, warning)
+    images = encode_for(
+        work.recipe,
+        work.family,
+        components,
+        materials.photos,
+        regularization,
+        prompts=materials.prompts,
+        repeats=materials.repeats,
+    )
     newest = work.checkpoints.latest()
     work.resume_metrics(newest[0] if newest else 0)
     check_devices(components, work.device, "fit")
@@ -275,23 +293,6 @@ def _photo(row: DataSetImage, content: bytes) -> Image.Image:
         return open_image(content)
     except (Image.DecompressionBombError, OSError, ValueError) as error:
         raise JobCannotSucceed(f"Photo '{row.name}' does not open ({error}). Upload the photos again.") from error
-
-
-def _warn_of_prompts(work: TrainingWork, components: Components) -> None:
-    """Log what the text encoder does not read as it is meant: an identifier in pieces, prompts that it cuts off."""
-    log, recipe = get_run_logger(), work.recipe
-    tokens = work.family.identifier_tokens(components, recipe.identifier)
-    if len(tokens) > 1:
-        message = (
-            "job %s: the identifier '%s' is %d tokens, which other words share; one of a single token learns faster"
-        )
-        log.warning(message, work.job.id, recipe.identifier, len(tokens))
-    longest = components.tokenizer.model_max_length
-    for prompt in (recipe.instance_prompt, recipe.class_prompt):
-        length = len(components.tokenizer(prompt).input_ids)
-        if length > longest:
-            message = "job %s: '%s' is %d tokens; the text encoder reads the first %d. Use shorter words."
-            log.warning(message, work.job.id, prompt, length, longest)
 
 
 def _looked_at(work: TrainingWork, file: Path) -> ModelFile:

@@ -84,7 +84,9 @@ class Expected:
 # The second is what Windows calls it.
 _ZIPS = ("application/zip", "application/x-zip-compressed")
 PHOTOS = Expected(
-    _ZIPS, {"name": 4 * _MAX_NAME}, "Send multipart/form-data with a boundary, or a zip as application/zip."
+    _ZIPS,
+    {"name": 4 * _MAX_NAME, "metadata": 1024 * 1024},
+    "Send multipart/form-data with a boundary, or a zip as application/zip.",
 )
 ONE_IMAGE = Expected(
     ("image/png", "image/jpeg", "image/webp"),

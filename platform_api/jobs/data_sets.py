@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-import msgspec
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
-from litestar.openapi.spec import (
-    OpenAPIMediaType,
-    OpenAPIType,
-    Operation,
-    RequestBody,
-    Schema,
-)
 from litestar.params import FromPath
-from msgspec import Meta
 
 from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Requires
@@ -32,47 +22,21 @@ from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_mo
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_return
+from platform_api.jobs.data_set_views import DataSetDetail, DataSetView, UploadOperation, detail, view_fields
 from storage.blobs.archives import ArchiveLimits, unpack_images
 from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
-from storage.errors import ArchiveRefused, ImageRefused, PoolBusy, UploadRefused
+from storage.errors import ArchiveRefused, ImageRefused, InvalidRequest, PoolBusy, UploadRefused
 from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.data_sets import DataSet, DataSetImage
+from storage.records.jobs.photo_metadata import PhotoMetadata, read_metadata
 from storage.settings import UploadSettings
 from storage.thread_pools import ThreadPool
 
 MIN_IMAGES = 2
 _ADVICE = "3 to 6 photos of one subject, from different sides and in different places, work best."
-_ID = "0b9e1f7c-54d2-4f0e-8f5a-6d1d6a1f2c33"
-
-
-class DataSetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A data set in a list."""
-
-    id: Annotated[UUID, Meta(examples=[_ID])]
-    name: Annotated[str, Meta(examples=["my mug"])]
-    image_count: int
-    content_hash: Annotated[str, Meta(description="The same photos have the same hash, however they were sent.")]
-    created_at: datetime
-
-
-class DataSetImageView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One photo in canonical form: RGB PNG without metadata."""
-
-    position: int
-    name: Annotated[str, Meta(examples=["IMG_0412.jpg"])]
-    sha256: str
-    size: int
-    width: int
-    height: int
-
-
-class DataSetDetail(DataSetView, frozen=True, kw_only=True, rename="camel"):
-    """A data set with its photos, in the order they were sent."""
-
-    images: list[DataSetImageView]
 
 
 @dataclass(frozen=True)
@@ -82,49 +46,6 @@ class Staged:
     name: str
     source: Path
     target: Path
-
-
-def _view_fields(data_set: DataSet) -> dict[str, Any]:
-    return {
-        "id": data_set.id,
-        "name": data_set.name,
-        "image_count": data_set.image_count,
-        "content_hash": data_set.content_hash,
-        "created_at": data_set.created_at,
-    }
-
-
-def _detail(data_set: DataSet, images: Sequence[DataSetImage]) -> DataSetDetail:
-    views = [msgspec.convert(image, DataSetImageView, from_attributes=True) for image in images]
-    return DataSetDetail(**_view_fields(data_set), images=views)
-
-
-@dataclass
-class UploadOperation(Operation):
-    """The upload's body, which the handler reads as it comes."""
-
-    def __post_init__(self) -> None:
-        """Describe the form and the raw archive."""
-        binary = Schema(type=OpenAPIType.STRING, format="binary")  # pyright: ignore[reportArgumentType]
-        form = Schema(
-            type=OpenAPIType.OBJECT,
-            properties={
-                "name": Schema(type=OpenAPIType.STRING, max_length=120, description="Shown in lists."),
-                "files": Schema(
-                    type=OpenAPIType.ARRAY,
-                    items=binary,
-                    min_items=1,
-                    description="PNG, JPEG or WebP images, or .zip archives of them; 3 to 6 photos work best.",
-                ),
-            },
-            required=["files"],
-            additional_properties=False,
-        )
-        content = {
-            "multipart/form-data": OpenAPIMediaType(schema=form),
-            "application/zip": OpenAPIMediaType(schema=binary),
-        }
-        self.request_body = RequestBody(content=content, required=True)
 
 
 class DataSets(Controller):
@@ -146,7 +67,8 @@ class DataSets(Controller):
     ) -> Response[DataSetDetail]:
         """PNG, JPEG or WebP files, or zip archives of them, become one data set.
 
-        Each photo is turned upright, stripped of its metadata (also of where it was taken) and kept as a PNG.
+        Each photo is turned upright, stripped of its metadata (also of where it was taken) and kept as a PNG. A caption
+        becomes the photo's prompt, behind the subject's own sentence where it does not hold the identifier.
         """
         limits = stores.settings.uploads
         writing = stores.pools.blob_writes
@@ -156,11 +78,13 @@ class DataSets(Controller):
             multipart.staging_folder(stores) as folder,
         ):
             upload = await multipart.receive(request, folder, limits, arrived=reservation.arrived)
+            said = read_metadata(upload.texts.get("metadata", ""))
             staged = await writing.run(_unpack, upload, folder, limits)
             _check_count(len(staged), limits)
+            _check_names(said, staged)
             measured = await _make_canonical(staged, state.image_workers, stores.pools.images)
             await reservation.becomes(sum(photo.target.stat().st_size for photo in staged))
-            images = await writing.run(_keep, stores.blobs, staged, measured)
+            images = await writing.run(_keep, stores.blobs, staged, measured, said)
             name = upload.name or f"{len(images)} photos"
 
             def script() -> Script[DataSet]:
@@ -169,7 +93,7 @@ class DataSets(Controller):
 
             data_set = await stores.database.run(script)
         return Response(
-            _detail(data_set, images), status_code=201, headers={"Location": f"{API}/data-sets/{data_set.id}"}
+            detail(data_set, images), status_code=201, headers={"Location": f"{API}/data-sets/{data_set.id}"}
         )
 
     @get(
@@ -183,7 +107,7 @@ class DataSets(Controller):
         found = await stores.database.run(data_sets.list_for_account(caller.account_id, before=before, limit=limit + 1))
         end = end_of_page(found, limit, lambda last: (last.created_at.isoformat(), last.id))
         return Page(
-            items=[DataSetView(**_view_fields(data_set)) for data_set in found[:limit]],
+            items=[DataSetView(**view_fields(data_set)) for data_set in found[:limit]],
             metadata=page_metadata(f"{API}/data-sets", end, {"limit": limit}),
         )
 
@@ -198,7 +122,7 @@ class DataSets(Controller):
 
         def script() -> Script[DataSetDetail]:
             data_set = yield from data_sets.get(data_set_id, caller.account_id)
-            return _detail(data_set, (yield from data_sets.images(data_set_id)))
+            return detail(data_set, (yield from data_sets.images(data_set_id)))
 
         return await stores.database.run(script)
 
@@ -274,7 +198,21 @@ async def _make_canonical(staged: Sequence[Staged], workers: ImageWorkers, threa
     return made
 
 
-def _keep(blobs: BlobStore, staged: Sequence[Staged], measured: Sequence[CanonicalImage]) -> list[DataSetImage]:
+def _check_names(said: Mapping[str, PhotoMetadata], staged: Sequence[Staged]) -> None:
+    """Every photo that something is said of was sent, and once. Raises InvalidRequest."""
+    names = [photo.name for photo in staged]
+    for name in said:
+        if names.count(name) != 1:
+            reason = "was not sent" if name not in names else "was sent twice; give the photos names of their own"
+            raise InvalidRequest({"metadata": f"'{name}' {reason}"})
+
+
+def _keep(
+    blobs: BlobStore,
+    staged: Sequence[Staged],
+    measured: Sequence[CanonicalImage],
+    said: Mapping[str, PhotoMetadata],
+) -> list[DataSetImage]:
     """Bytes before rows: every photo of an upload that passed as a whole. Raises UploadRefused for copies of one."""
     # Of the canonical bytes: one photo as JPEG and as PNG, or under two names, is one.
     if len({_digest(photo.target) for photo in staged}) < MIN_IMAGES:
@@ -290,6 +228,8 @@ def _keep(blobs: BlobStore, staged: Sequence[Staged], measured: Sequence[Canonic
                 size=blob.size,
                 width=canonical.width,
                 height=canonical.height,
+                caption=said[photo.name].words if photo.name in said else "",
+                repeats=said[photo.name].repeats if photo.name in said else 1,
             )
         )
     return images

@@ -152,6 +152,35 @@ def test_an_honest_upload_passes_whole(strict_door: Door):
     assert strict_door.staging == []
 
 
+def test_what_is_said_of_photos_comes_with_them(strict_door: Door):
+    lines = '{"file_name": "good.png", "text": "on  the beach"}\n{"file_name": "c.webp", "repeats": 3}'
+    files = form(GOOD, ("b.png", photo(2)), ("more.zip", zipped(("x/c.webp", photo(3, kind="WEBP")))))
+    made = strict_door.client().post(PATH, files=[*files], data={"metadata": lines})
+    assert made.status_code == 201, made.text
+    said = [(image["name"], image["caption"], image["repeats"]) for image in made.json()["images"]]
+    assert said == [("good.png", "on the beach", 1), ("b.png", "", 1), ("c.webp", "", 3)]
+    assert strict_door.client().get(made.headers["location"]).json() == made.json()
+    plain = strict_door.client().post(PATH, files=[*files])
+    assert plain.json()["contentHash"] != made.json()["contentHash"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("not JSON", "line 1: "),
+        ('{"file_name": "gone.png"}', "'gone.png' was not sent"),
+        ('{"file_name": "b.png"}', "'b.png' was sent twice"),
+        ('{"file_name": "good.png", "repeats": 0}', "line 1: "),
+        ('{"file_name": "good.png", "text": "' + "x" * 2001 + '"}', "line 1: "),
+    ],
+)
+def test_what_is_said_of_no_photo_is_refused(untouched: Door, lines: str, said: str):
+    files = form(GOOD, ("b.png", photo(2)), ("b.png", photo(3)))
+    response = untouched.client().post(PATH, files=[*files], data={"metadata": lines})
+    assert response.status_code == 422, response.text
+    assert said in response.json()["errors"]["metadata"]
+
+
 def test_a_raw_zip_is_an_upload_too(strict_door: Door):
     body = zipped(GOOD, ("b.png", photo(2)), ("__MACOSX/._b.png", b"junk"))
     made = strict_door.client().post(PATH, content=body, headers={"Content-Type": "application/zip"})

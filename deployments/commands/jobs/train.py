@@ -32,7 +32,12 @@ class UnknownClass(DarkroomError):
 @with_training_options
 def train(
     photos: Annotated[
-        Path, typer.Argument(metavar="PHOTOS", help="Folder with 3 to 6 photos of one subject, or a zip of them.")
+        Path,
+        typer.Argument(
+            metavar="PHOTOS",
+            help="Folder with 3 to 6 photos of one subject (captions in .txt files, metadata.jsonl or kohya's layout), "
+            "a zip of them, or a kohya TOML.",
+        ),
     ],
     class_word: Annotated[
         str, typer.Argument(metavar="CLASS_WORD", help="What the subject is, in one noun: mug, car, dog.")
@@ -48,8 +53,11 @@ def train(
     """Fine-tune a base model on photos of a subject, and follow it to the catalogued model."""
     settings = load_settings()
     found = find_photos(photos, settings.uploads.max_images)
-    for path in found.left_out:
-        typer.echo(f"left out: {path.name} is not a photo or a zip archive")
+    for reason in found.left_out:
+        typer.echo(f"left out: {reason}")
+    if training["identifier"] is None and found.tokens.endswith(f" {class_word}"):
+        # kohya's folder names both: `10_sks mug`.
+        training["identifier"] = found.tokens.removesuffix(f" {class_word}")
     wanted = {
         "baseModel": base,
         "classWord": class_word,
@@ -61,7 +69,7 @@ def train(
         typer.echo(cost_in_time(model, training["steps"]))
         if not yes and sys.stdin.isatty() and not typer.confirm("Start?", default=True):
             raise typer.Exit(0)
-        data_set = upload_photos(api, photos.resolve().stem, found.files)
+        data_set = upload_photos(api, photos.resolve().stem, found.photos)
         typer.echo(f"uploaded {data_set.image_count} photos as data set {data_set.id}")
         job = submit_training(api, {**wanted, "dataSetId": str(data_set.id)})
         typer.echo(f"submitted job {job.id}")

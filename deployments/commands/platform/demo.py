@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from deployments.client.api import Api, open_api
+from deployments.client.photo_layouts import Photo
 from deployments.client.photos import upload_photos
 from deployments.client.responses import Version
 from deployments.commands.jobs.job_progress import display_for, follow_job
@@ -96,7 +97,7 @@ def draw_photos(subject: SceneSubject, folder: Path, seed: int) -> list[Path]:
 def run_job(api: Api, subject: SceneSubject, files: list[Path], seed: int, folder: Path, key_file: Path) -> Path:
     """The job through the public API, from the upload to the picture grid. Raises DemoIncomplete."""
     base = known_base(api, STARTER, subject.class_word)
-    data_set = upload_photos(api, in_english(subject), files)
+    data_set = upload_photos(api, in_english(subject), [Photo(file, file.name) for file in files])
     wanted = {"dataSetId": str(data_set.id), "baseModel": STARTER, "classWord": subject.class_word, "seed": seed}
     job = submit_training(api, wanted)
     typer.echo(f"submitted job {job.id}\n{cost_in_time(base, None)}")

@@ -22,13 +22,21 @@ class LatentImages:
 
     Both are kept, and each step draws its own sample, so that training on the cache equals training without one.
     `views` counts the cached crops and flips of an image; those of one image are consecutive rows. `prompts` has one
-    prompt an image, or nothing where the recipe's prompt is for all.
+    prompt an image, or nothing where the recipe's prompt is for all; `repeats` how often an image comes in a pass, or
+    nothing where each comes once.
     """
 
     mean: Tensor
     std: Tensor
     views: int = 1
     prompts: tuple[str, ...] = ()
+    repeats: tuple[int, ...] = ()
+
+    @property
+    def one_pass(self) -> list[int]:
+        """The images of a pass, by number, in no order yet."""
+        repeats = self.repeats or (1,) * len(self)
+        return [image for image, times in enumerate(repeats) for _ in range(times)]
 
     def __len__(self) -> int:
         """Images, not rows."""
@@ -86,20 +94,25 @@ def encode_for(
     components: Components,
     photos: Sequence[Image.Image],
     class_images: Sequence[Image.Image],
+    *,
     prompts: Sequence[str] = (),
+    repeats: Sequence[int] = (),
 ) -> TrainingImages:
     """All that a recipe trains on, sorted into its shapes, with every crop and flip that it asks for.
 
     A photo has `cached_crops` random crops, each also mirrored if the recipe flips. A class image is there once, at a
-    random place and perhaps mirrored: there are many of them. `prompts`: one a photo, or none. Without `class_images`
-    there is no prior.
+    random place and perhaps mirrored: there are many of them. `prompts` and `repeats`: one a photo, or none. Without
+    `class_images` there is no prior.
     """
     found: list[TrainingImages] = []
     for shape, places in sorted_into_shapes([photo.size for photo in photos], recipe).items():
         views = [view for place in places for view in _views(photos[place], shape, recipe, place)]
         instance = encode_pixels(family, components, views, len(views) // len(places))
-        if prompts:
-            instance = replace(instance, prompts=tuple(prompts[place] for place in places))
+        instance = replace(
+            instance,
+            prompts=tuple(prompts[place] for place in places if prompts),
+            repeats=tuple(repeats[place] for place in places if repeats),
+        )
         prior = None
         if class_images:
             beside = partners(places, len(photos), len(class_images))

@@ -22,7 +22,7 @@ def _missing(data_set_id: UUID) -> str:
 
 def create(account_id: UUID, name: str, images: Sequence[DataSetImage]) -> Script[DataSet]:
     """A data set of images whose bytes are stored."""
-    digest = content_hash(image.sha256 for image in images)
+    digest = content_hash(images)
     parameters = {"id": uuid4(), "account_id": account_id, "name": name, "content_hash": digest}
     data_set = yield from one(SQL["insert"], parameters, DataSet, "the new data set")
     rows = Jsonb(msgspec.to_builtins(list(images)))

@@ -11,7 +11,10 @@ import msgspec
 
 
 class DataSetImage(msgspec.Struct, frozen=True, kw_only=True):
-    """One image of a data set. `name` is the caller's file name, shown only; `sha256` names the canonical PNG."""
+    """One image of a data set. `name` is the caller's file name, shown only; `sha256` names the canonical PNG.
+
+    caption: what it shows, for its prompt; empty: only the subject. repeats: how often it comes in each pass.
+    """
 
     position: int
     name: str
@@ -19,6 +22,8 @@ class DataSetImage(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     width: int
     height: int
+    caption: str = ""
+    repeats: int = 1
 
 
 class DataSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +37,12 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True):
     image_count: int
 
 
-def content_hash(image_hashes: Iterable[str]) -> str:
-    """SHA-256 over the images' own hashes in sorted order: the same photos are the same data set, however sent."""
-    return hashlib.sha256("\n".join(sorted(image_hashes)).encode()).hexdigest()
+def content_hash(images: Iterable[DataSetImage]) -> str:
+    """SHA-256 over what training sees of the images, sorted: the same photos are the same data set, however sent."""
+    return hashlib.sha256("\n".join(sorted(_line(image) for image in images)).encode()).hexdigest()
+
+
+def _line(image: DataSetImage) -> str:
+    # The hash alone for a photo of which nothing is said: data sets of before there were captions keep their hash.
+    said = f" {image.repeats} {image.caption}" if image.caption or image.repeats != 1 else ""
+    return image.sha256 + said

@@ -72,6 +72,14 @@ def fault_of_identifier(identifier: str, class_word: str) -> str:
     return ""
 
 
+def prompt_of(caption: str, identifier: str, instance_prompt: str) -> str:
+    """The prompt of a photo with a caption: the caption, behind the subject's sentence where it names no subject."""
+    if not caption:
+        return instance_prompt
+    words = re.findall(r"[a-z0-9]+", caption.lower())
+    return caption if identifier.lower() in words else f"{instance_prompt}, {caption}"
+
+
 def refuse_shapes_that_do_not_fit(values: Mapping[str, Any], resolution: int) -> None:
     """Check the fields of a recipe for a base of `resolution` pixels. Raises InvalidRequest by field."""
     wrong: dict[str, str] = {}

@@ -16,15 +16,15 @@ def test_photos_and_archives_are_taken_in_order_and_the_rest_is_named(tmp_path: 
 
     found = find_photos(tmp_path, maximum=10)
 
-    assert [path.name for path in found.files] == ["a.png", "b.JPG", "c.webp", "d.zip"]
-    assert [path.name for path in found.left_out] == ["deeper", "notes.txt"]
+    assert [photo.name for photo in found.photos] == ["a.png", "b.JPG", "c.webp", "d.zip"]
+    assert [reason.split()[0] for reason in found.left_out] == ["deeper", "notes.txt"]
 
 
 def test_one_archive_is_a_place_too(tmp_path: Path) -> None:
     archive = tmp_path / "photos.zip"
     archive.touch()
 
-    assert find_photos(archive, maximum=1).files == (archive,)
+    assert [photo.path for photo in find_photos(archive, maximum=1).photos] == [archive]
 
 
 def test_too_many_photos_are_refused_before_one_is_read(tmp_path: Path) -> None:

@@ -78,6 +78,13 @@ def test_each_sample_takes_one_of_its_images_views():
         assert {first // 3, second // 3} == {0, 1}
 
 
+def test_an_image_that_repeats_comes_more_often_in_each_pass():
+    one = cached(3)
+    images = TrainingImages(LatentImages(one.mean, one.std, repeats=(1, 3, 1)), None)
+    rows = [int(draw_micro_batch(images, recipe(batch_size=1), n, 1000).instance_rows) for n in range(10)]
+    assert sorted(rows[:5]) == sorted(rows[5:]) == [0, 1, 1, 1, 2]
+
+
 def shapes_of(*counts: int) -> TrainingImages:
     """Instance images of as many shapes; every shape has two regularization images."""
     first, *others = [TrainingImages(cached(count), cached(2)) for count in counts]

@@ -76,7 +76,14 @@ def photos(stores: Stores, account: UUID) -> UUID:
         blob = stores.blobs.put(buffer.getvalue())
         rows.append(
             DataSetImage(
-                position=position, name=f"{position}.png", sha256=blob.sha256, size=blob.size, width=64, height=64
+                position=position,
+                name=f"{position}.png",
+                sha256=blob.sha256,
+                size=blob.size,
+                width=64,
+                height=64,
+                caption="on the beach" if position == 0 else "",
+                repeats=1 + position,
             )
         )
     return stores.database.run(data_sets.create(account, "photos", rows)).id

@@ -79,7 +79,7 @@ def test_a_flip_is_encoded_for_itself(components: Components):
 
 def test_a_photos_prompt_stays_with_it(components: Components):
     wanted = recipe(bucketing=True, batch_size=2)
-    images = encode_for(wanted, FAMILY, components, photos(), [], ["square", "wide", "high", "wide too"])
+    images = encode_for(wanted, FAMILY, components, photos(), [], prompts=["square", "wide", "high", "wide too"])
     assert [one.instance.prompts for one in images.shapes] == [("square",), ("wide", "wide too"), ("high",)]
     assert all(one.regularization is None for one in images.shapes)
 
@@ -99,7 +99,9 @@ def test_a_training_with_everything_on_repeats_byte_for_byte(tiny_model: Path, t
 
 def trained(base: Path, work: Path, wanted: TrainingRecipe, captions: list[str]) -> dict[str, torch.Tensor]:
     components = FAMILY.load(base)
-    images = encode_for(wanted, FAMILY, components, photos(), pictures(3, "class"), captions)
+    images = encode_for(
+        wanted, FAMILY, components, photos(), pictures(3, "class"), prompts=captions, repeats=[1, 2, 1, 1]
+    )
     work.mkdir()
     kept = KeptCheckpoints(work / "kept")
     fit(wanted, FAMILY, components, images, recipe_hash="r", newest=None, checkpoints=kept, work_folder=work)
