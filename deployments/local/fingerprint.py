@@ -20,6 +20,7 @@ OURS = (
     "deployments/local/automations.py",
     "deployments/local/deploy.py",
     "storage/records/jobs/choices.py",
+    "storage/records/jobs/optimization.py",
     "storage/records/jobs/training.py",
     "storage/records/jobs/training_fields.py",
     "storage/records/jobs/training_samples.py",

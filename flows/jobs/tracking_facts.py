@@ -61,7 +61,7 @@ def job_inputs(job: Job, photos: int) -> list[DatasetInput]:
     recipe = request.recipe
     found = [_input("photos", "training", recipe.data_set_hash, {"data_set_id": str(request.data_set_id)}, photos)]
     if recipe.prior_loss_weight > 0:
-        key = regularization_recipe(recipe).fingerprint()
+        key = regularization_recipe(recipe).key()
         source = {"regularization_set": key, "prompt": recipe.class_prompt}
         found.append(_input("class images", "regularization", key, source, recipe.regularization_count))
     return found

@@ -38,10 +38,11 @@ from flows.training.metrics.embedders import open_embedders
 from flows.training.metrics.judges import open_judge
 from flows.training.metrics.standard_metrics import standard_metrics
 from flows.training.photos.latents import encode_for, encode_images, pixels_of_all
+from flows.training.photos.materials import Materials
 from flows.training.photos.prompts import prompt_warnings
 from flows.training.regularization_steps import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
-from flows.training.work import TrainingWork, open_image
+from flows.training.work import TrainingWork
 from flows.training.work import training_work as training_work
 from storage.blobs.families import ModelFile, check_model_file
 from storage.errors import JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
@@ -51,9 +52,8 @@ from storage.postgres.jobs import data_sets, jobs, publication
 from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
 from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
 from storage.records.jobs.choices import catalogue_name
-from storage.records.jobs.data_sets import DataSetImage, content_hash
+from storage.records.jobs.data_sets import content_hash
 from storage.records.jobs.training import regularization_recipe
-from storage.records.jobs.training_samples import prompt_of
 
 HOUR = 3600
 # Live objects pass between the tasks: nothing of them is hashed for a cache or written anywhere.
@@ -65,17 +65,6 @@ class Trained:
 
     def __init__(self, components: Components, changed: frozenset[str]) -> None:
         self.components, self.changed = components, changed
-
-
-class Materials:
-    """What a training works on: the base model's folder and the photos, in an order that their bytes decide.
-
-    Of each photo: its prompt, and how often it comes in a pass.
-    """
-
-    def __init__(self, base_folder: Path, photos: list[Image.Image], prompts: list[str], repeats: list[int]) -> None:
-        self.base_folder, self.photos = base_folder, photos
-        self.prompts, self.repeats = prompts, repeats
 
 
 def link_tracking_run(work: TrainingWork) -> None:
@@ -100,22 +89,17 @@ def prepare(work: TrainingWork) -> Materials:
     """The base model's folder and the photos, verified by hash."""
     work.job.report("prepare")
     rows = work.job.run(lambda: data_sets.images(work.request.data_set_id))
-    # The order of upload must not change the weights.
-    rows.sort(key=lambda row: (row.sha256, row.caption, row.repeats))
     if not rows or content_hash(rows) != work.recipe.data_set_hash:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
     work.tracking.inputs(*job_inputs(work.job.row, len(rows)))
-    photos = [_photo(row, work.stores.blobs.read(row.sha256)) for row in rows]
     for warning in work.request.warnings:
         get_run_logger().warning("job %s: %s", work.job.id, warning)
     try:
         folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
     except NotFound as error:
         raise JobCannotSucceed(str(error)) from error
-    get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(photos), work.request.base_model)
-    recipe = work.recipe
-    prompts = [prompt_of(row.caption, recipe.identifier, recipe.instance_prompt) for row in rows]
-    return Materials(folder, photos, prompts, [row.repeats for row in rows])
+    get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(rows), work.request.base_model)
+    return Materials(folder, rows, work.recipe, lambda sha256: work.stores.blobs.read(sha256))
 
 
 @task(name="regularize", timeout_seconds=24 * HOUR, **LIVE, **STORE_RETRIES)
@@ -285,14 +269,6 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
         register(work.stores, tracking_client(work.stores.settings), version)
     except (*MLFLOW_UNAVAILABLE, StoreFailure) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
-
-
-def _photo(row: DataSetImage, content: bytes) -> Image.Image:
-    """A photo that an upload made canonical. Raises JobCannotSucceed naming one that no longer opens."""
-    try:
-        return open_image(content)
-    except (Image.DecompressionBombError, OSError, ValueError) as error:
-        raise JobCannotSucceed(f"Photo '{row.name}' does not open ({error}). Upload the photos again.") from error
 
 
 def _looked_at(work: TrainingWork, file: Path) -> ModelFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import shutil
@@ -230,11 +229,6 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
         # Also for a TerminationSignal, which is no Exception: the run stays open for the next attempt.
         tracking.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def open_image(content: bytes) -> Image.Image:
-    """An RGB image from its bytes."""
-    return Image.open(io.BytesIO(content)).convert("RGB")
 
 
 def _tags(job: RunningJob) -> dict[str, str]:

@@ -18,8 +18,9 @@ from storage.records.jobs.choices import GenerationBackend
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
 from storage.records.jobs.photo_warnings import photo_warnings
+from storage.records.jobs.resolved_requests import resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
-from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, resolve
+from storage.records.jobs.training import TrainingJobRequest, TrainingRequest
 from storage.records.policy.checks import check_version
 from storage.records.policy.viewers import Viewer
 from storage.settings import Settings

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+from storage.records.jobs.resolved_requests import BaseModelFacts
 from storage.records.jobs.sampled_sets import SamplerSettings
-from storage.records.jobs.training import BaseModelFacts, TrainingDefaults
+from storage.records.jobs.training import TrainingDefaults
 
 
 class Identifiers(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""A training request as a client writes it, and the recipe it resolves to, which the flow carries out.
+"""A training request as a client writes it, and the recipe that the flow carries out; resolved_requests.py resolves it.
 
 Two jobs with one recipe on one machine make the same bytes: everything that changes a number is in the recipe, and
 nothing that does not (no job id, date or host).
@@ -6,14 +6,12 @@ nothing that does not (no job id, date or host).
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
-from storage.errors import InvalidRequest
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs.choices import LearningRateSchedule, TrainingMethod, TrainingOptimizer
 from storage.records.jobs.optimization import (
@@ -27,8 +25,6 @@ from storage.records.jobs.optimization import (
     ScheduleRules,
     WarmUpSteps,
     WeightDecay,
-    own_rates,
-    refuse_what_cannot_be_learned,
 )
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
 from storage.records.jobs.training_samples import (
@@ -44,14 +40,10 @@ from storage.records.jobs.training_samples import (
     RandomFlip,
     SnrGamma,
     SplitBackward,
-    fault_of_identifier,
-    refuse_shapes_that_do_not_fit,
 )
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ExportDtype = Literal["base", "fp32", "fp16", "bf16"]
-
-_PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
 
 
 class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -282,78 +274,3 @@ def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
         device=recipe.device,
         dtype=recipe.dtype,
     )
-
-
-class BaseModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What resolving a request needs to know of a registered base model."""
-
-    name: str
-    folder_hash: str
-    family: str
-    resolution: int
-    class_words: tuple[str, ...]
-    training: TrainingDefaults
-    sampler: SamplerSettings
-    evaluation_scenes: tuple[str, ...]
-
-
-def resolve(
-    request: TrainingRequest,
-    *,
-    data_set_hash: str,
-    base: BaseModelFacts,
-    seed: int,
-) -> TrainingJobRequest:
-    """The job request that `request` means on base model `base`. `seed` is used when the request names none.
-
-    What describes the machine stays open: the worker that claims the job resolves it (records/jobs/machines.py).
-
-    Raises InvalidRequest naming every field that does not fit.
-    """
-    _refuse_what_does_not_fit(request, base)
-    values: dict[str, Any] = {}
-    # By the struct's own fields, so that a new option is written down there and in the request only.
-    for name in TrainingDefaults.__struct_fields__:
-        asked = getattr(request, name)
-        values[name] = getattr(base.training, name) if asked is None else asked
-    values |= own_rates(request, base.training, values)
-    refuse_what_cannot_be_learned(values)
-    refuse_shapes_that_do_not_fit(values, base.resolution)
-    recipe = TrainingRecipe(
-        data_set_hash=data_set_hash,
-        base_model_hash=base.folder_hash,
-        family=base.family,
-        resolution=base.resolution,
-        class_word=request.class_word,
-        seed=seed if request.seed is None else request.seed,
-        sampler=base.sampler,
-        evaluation_scenes=base.evaluation_scenes,
-        **values,
-    )
-    model_name = request.name or f"{recipe.identifier} {recipe.class_word}"
-    return TrainingJobRequest(
-        data_set_id=request.data_set_id,
-        base_model=base.name,
-        model_name=model_name,
-        recipe=recipe,
-        availability=Availability(request.availability or Availability.PRIVATE),
-    )
-
-
-def _refuse_what_does_not_fit(request: TrainingRequest, base: BaseModelFacts) -> None:
-    wrong: dict[str, str] = {}
-    if not _PLAIN_WORDS.fullmatch(request.class_word):
-        wrong["classWord"] = "must be plain words (letters, digits, single spaces or hyphens), for example: mug"
-    elif base.class_words and request.class_word not in base.class_words:
-        known = ", ".join(base.class_words)
-        wrong["classWord"] = (
-            f"base model '{base.name}' does not know '{request.class_word}'; it knows: {known}. "
-            "For other classes register a larger base with: darkroom base add FOLDER --name NAME"
-        )
-    fault = fault_of_identifier(request.identifier or base.training.identifier, request.class_word)
-    if fault:
-        wrong["identifier"] = fault
-    if request.name is not None and not request.name.strip():
-        wrong["name"] = "must not be blank"
-    if wrong:
-        raise InvalidRequest(wrong)

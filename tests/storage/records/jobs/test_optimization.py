@@ -8,8 +8,9 @@ import pytest
 
 from storage.errors import InvalidRequest
 from storage.records.jobs.optimization import piecewise_rules
+from storage.records.jobs.resolved_requests import BaseModelFacts, resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
-from storage.records.jobs.training import BaseModelFacts, TrainingDefaults, TrainingRecipe, TrainingRequest, resolve
+from storage.records.jobs.training import TrainingDefaults, TrainingRecipe, TrainingRequest
 
 BASE = BaseModelFacts(
     name="starter",

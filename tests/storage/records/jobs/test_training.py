@@ -9,14 +9,13 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
+from storage.records.jobs.resolved_requests import BaseModelFacts, resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import (
-    BaseModelFacts,
     TrainingDefaults,
     TrainingJobRequest,
     TrainingRequest,
     regularization_recipe,
-    resolve,
 )
 
 DATA_SET = UUID(int=7)

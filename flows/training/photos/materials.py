@@ -1,0 +1,40 @@
+"""What a training works on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from storage.errors import JobCannotSucceed
+from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.training import TrainingRecipe
+from storage.records.jobs.training_samples import prompt_of
+
+
+class Materials:
+    """The base model's folder and the photos, in an order that their bytes decide.
+
+    Of each photo: its prompt, and how often it comes in a pass. `read` returns a blob's bytes by its hash. Raises
+    JobCannotSucceed naming a photo that does not open.
+    """
+
+    def __init__(
+        self, base_folder: Path, rows: Sequence[DataSetImage], recipe: TrainingRecipe, read: Callable[[str], bytes]
+    ) -> None:
+        # The order of upload must not change the weights.
+        rows = sorted(rows, key=lambda row: (row.sha256, row.caption, row.repeats))
+        self.base_folder = base_folder
+        self.photos: list[Image.Image] = [_photo(row, read(row.sha256)) for row in rows]
+        self.prompts: list[str] = [prompt_of(row.caption, recipe.identifier, recipe.instance_prompt) for row in rows]
+        self.repeats: list[int] = [row.repeats for row in rows]
+
+
+def _photo(row: DataSetImage, content: bytes) -> Image.Image:
+    """An RGB image from the bytes that an upload made canonical."""
+    try:
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except (Image.DecompressionBombError, OSError, ValueError) as error:
+        raise JobCannotSucceed(f"Photo '{row.name}' does not open ({error}). Upload the photos again.") from error

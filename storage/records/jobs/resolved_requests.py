@@ -1,0 +1,92 @@
+"""From a training request to a job's: what is left out takes the base model's default, what does not fit is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from storage.errors import InvalidRequest
+from storage.records.catalog.vocabulary import Availability
+from storage.records.jobs.optimization import own_rates, refuse_what_cannot_be_learned
+from storage.records.jobs.sampled_sets import SamplerSettings
+from storage.records.jobs.training import TrainingDefaults, TrainingJobRequest, TrainingRecipe, TrainingRequest
+from storage.records.jobs.training_samples import fault_of_identifier, refuse_shapes_that_do_not_fit
+
+_PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
+
+
+class BaseModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What resolving a request needs to know of a registered base model."""
+
+    name: str
+    folder_hash: str
+    family: str
+    resolution: int
+    class_words: tuple[str, ...]
+    training: TrainingDefaults
+    sampler: SamplerSettings
+    evaluation_scenes: tuple[str, ...]
+
+
+def resolve(
+    request: TrainingRequest,
+    *,
+    data_set_hash: str,
+    base: BaseModelFacts,
+    seed: int,
+) -> TrainingJobRequest:
+    """The job request that `request` means on base model `base`. `seed` is used when the request names none.
+
+    What describes the machine stays open: the worker that claims the job resolves it (records/jobs/machines.py).
+
+    Raises InvalidRequest naming every field that does not fit.
+    """
+    _refuse_what_does_not_fit(request, base)
+    values: dict[str, Any] = {}
+    # By the struct's own fields, so that a new option is written down there and in the request only.
+    for name in TrainingDefaults.__struct_fields__:
+        asked = getattr(request, name)
+        values[name] = getattr(base.training, name) if asked is None else asked
+    values |= own_rates(request, base.training, values)
+    refuse_what_cannot_be_learned(values)
+    refuse_shapes_that_do_not_fit(values, base.resolution)
+    recipe = TrainingRecipe(
+        data_set_hash=data_set_hash,
+        base_model_hash=base.folder_hash,
+        family=base.family,
+        resolution=base.resolution,
+        class_word=request.class_word,
+        seed=seed if request.seed is None else request.seed,
+        sampler=base.sampler,
+        evaluation_scenes=base.evaluation_scenes,
+        **values,
+    )
+    model_name = request.name or f"{recipe.identifier} {recipe.class_word}"
+    return TrainingJobRequest(
+        data_set_id=request.data_set_id,
+        base_model=base.name,
+        model_name=model_name,
+        recipe=recipe,
+        availability=Availability(request.availability or Availability.PRIVATE),
+    )
+
+
+def _refuse_what_does_not_fit(request: TrainingRequest, base: BaseModelFacts) -> None:
+    wrong: dict[str, str] = {}
+    if not _PLAIN_WORDS.fullmatch(request.class_word):
+        wrong["classWord"] = "must be plain words (letters, digits, single spaces or hyphens), for example: mug"
+    elif base.class_words and request.class_word not in base.class_words:
+        known = ", ".join(base.class_words)
+        wrong["classWord"] = (
+            f"base model '{base.name}' does not know '{request.class_word}'; it knows: {known}. "
+            "For other classes register a larger base with: darkroom base add FOLDER --name NAME"
+        )
+    fault = fault_of_identifier(request.identifier or base.training.identifier, request.class_word)
+    if fault:
+        wrong["identifier"] = fault
+    if request.name is not None and not request.name.strip():
+        wrong["name"] = "must not be blank"
+    if wrong:
+        raise InvalidRequest(wrong)

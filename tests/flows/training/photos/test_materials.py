@@ -1,0 +1,51 @@
+"""Photos as they come back from the store: in one order, with their prompts, or refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flows.training.photos.materials import Materials
+from storage.errors import JobCannotSucceed
+from storage.records.jobs.data_sets import DataSetImage
+from tests.flows.training.tiny import recipe
+
+
+def png_of(colour: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def a_row(name: str, content: bytes, caption: str = "", repeats: int = 1) -> DataSetImage:
+    digest = hashlib.sha256(content).hexdigest()
+    return DataSetImage(
+        position=0, name=name, sha256=digest, size=9, width=40, height=30, caption=caption, repeats=repeats
+    )
+
+
+def test_the_order_of_upload_changes_nothing():
+    contents = {hashlib.sha256(png_of(colour)).hexdigest(): png_of(colour) for colour in ("red", "blue", "green")}
+    rows = [
+        a_row("a", png_of("red"), "on the beach"),
+        a_row("b", png_of("blue"), repeats=3),
+        a_row("c", png_of("green"), "a sks mug at sea"),
+    ]
+    one, other = (Materials(Path(), order, recipe(), contents.__getitem__) for order in (rows, rows[::-1]))
+    assert (one.prompts, one.repeats) == (other.prompts, other.repeats)
+    assert [photo.tobytes() for photo in one.photos] == [photo.tobytes() for photo in other.photos]
+    assert set(zip(one.prompts, one.repeats, strict=True)) == {
+        ("a photo of a sks mug, on the beach", 1),
+        ("a photo of a sks mug", 3),
+        ("a sks mug at sea", 1),
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", png_of("red")[:60]])
+def test_a_photo_that_does_not_open_fails_the_job_by_its_name(content: bytes):
+    with pytest.raises(JobCannotSucceed, match=r"Photo 'a.png' does not open \(.*\). Upload the photos again"):
+        Materials(Path(), [a_row("a.png", content)], recipe(), lambda sha256: content)
