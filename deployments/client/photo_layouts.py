@@ -40,7 +40,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PhotoLayout:
     """What a place holds. `left_out` says what is not taken, and why.
 
     `tokens` is what kohya's layout says that all of it shows, such as `sks dog`; empty if it does not.
@@ -51,7 +51,7 @@ class Layout:
     tokens: str = ""
 
 
-def read_layout(place: Path) -> Layout | None:
+def read_layout(place: Path) -> PhotoLayout | None:
     """The photos of a place in a layout that says something of them; None for a plain folder, file or archive.
 
     Raises NoPhotos where the layout is broken, with the line or the file at fault.
@@ -99,7 +99,7 @@ class _Subset:
     extension: str
 
 
-def _image_folder(folder: Path) -> Layout:
+def _image_folder(folder: Path) -> PhotoLayout:
     file = folder / METADATA
     try:
         lines = read_metadata(file.read_text(encoding="utf-8-sig"))
@@ -117,10 +117,10 @@ def _image_folder(folder: Path) -> Layout:
         photos.append(Photo(path, line.file_name.replace("/", "-"), line.words, line.repeats))
     named = {photo.path.resolve() for photo in photos}
     others = [path.name for path in photos_in(folder) if path.resolve() not in named]
-    return Layout(tuple(photos), tuple(f"{name} has no line in {METADATA}" for name in others))
+    return PhotoLayout(tuple(photos), tuple(f"{name} has no line in {METADATA}" for name in others))
 
 
-def _kohya(subsets: list[_Subset], left_out: tuple[str, ...] = ()) -> Layout:
+def _kohya(subsets: list[_Subset], left_out: tuple[str, ...] = ()) -> PhotoLayout:
     photos: list[Photo] = []
     for number, subset in enumerate(subsets):
         if not 1 <= subset.repeats <= MAX_REPEATS:
@@ -132,10 +132,10 @@ def _kohya(subsets: list[_Subset], left_out: tuple[str, ...] = ()) -> Layout:
             for path in photos_in(subset.folder)
         ]
     tokens = {subset.tokens for subset in subsets}
-    return Layout(tuple(photos), left_out, tokens.pop() if len(tokens) == 1 else "")
+    return PhotoLayout(tuple(photos), left_out, tokens.pop() if len(tokens) == 1 else "")
 
 
-def _kohya_file(file: Path) -> Layout:
+def _kohya_file(file: Path) -> PhotoLayout:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.client.api import Api
-from deployments.client.photo_layouts import SUFFIXES, Layout, NoPhotos, Photo, caption_beside, read_layout
+from deployments.client.photo_layouts import SUFFIXES, NoPhotos, Photo, PhotoLayout, caption_beside, read_layout
 from deployments.client.responses import DataSetResponse
 from storage.records.jobs.photo_metadata import PhotoMetadata, write_metadata
 
@@ -16,7 +16,7 @@ ARCHIVE = ".zip"
 _ADVICE = "Put 3 to 6 photos of one subject there, from different sides and in different places."
 
 
-def find_photos(place: Path, maximum: int) -> Layout:
+def find_photos(place: Path, maximum: int) -> PhotoLayout:
     """The photos of a folder in any layout (see photo_layouts), of a kohya TOML file, or one zip archive or photo.
 
     Of a plain folder those in it, not in folders inside it. Raises NoPhotos.
@@ -32,13 +32,13 @@ def find_photos(place: Path, maximum: int) -> Layout:
     return found
 
 
-def _plain(place: Path) -> Layout:
+def _plain(place: Path) -> PhotoLayout:
     files = sorted(path for path in place.iterdir() if path.name[0] != ".") if place.is_dir() else [place]
     taken = [path for path in files if path.is_file() and path.suffix.lower() in {*SUFFIXES, ARCHIVE}]
     photos = [Photo(path, path.name, "" if path.suffix.lower() == ARCHIVE else caption_beside(path)) for path in taken]
     read = {photo.path.with_suffix(".txt") for photo in photos if photo.caption}
     left_out = (path.name for path in files if path not in taken and path not in read)
-    return Layout(tuple(photos), tuple(f"{name} is not a photo or a zip archive" for name in left_out))
+    return PhotoLayout(tuple(photos), tuple(f"{name} is not a photo or a zip archive" for name in left_out))
 
 
 def upload_photos(api: Api, name: str, photos: Sequence[Photo]) -> DataSetResponse:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.client.photo_layouts import Layout, NoPhotos
+from deployments.client.photo_layouts import NoPhotos, PhotoLayout
 from deployments.client.photos import find_photos
 
 
@@ -18,7 +18,7 @@ def touched(folder: Path, *names: str) -> Path:
     return folder
 
 
-def said(found: Layout) -> list[tuple[str, str, int]]:
+def said(found: PhotoLayout) -> list[tuple[str, str, int]]:
     return [(photo.name, photo.caption, photo.repeats) for photo in found.photos]
 
 
