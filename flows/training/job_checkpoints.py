@@ -41,6 +41,8 @@ class JobCheckpoints:
             except (BlobMissing, BlobCorrupted) as error:
                 log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
                 self._job.run(lambda row=row: job_files.drop_checkpoint(self._job.id, row.step))
+                # The step that is made again has the same bytes, and must not find these under their name.
+                self._job.with_retries(lambda row=row: drop_unnamed(self._job.stores, [row.sha256]))
                 continue
             self._resumed = target
             return row.step, target

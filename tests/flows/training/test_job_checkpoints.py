@@ -61,3 +61,5 @@ def test_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(stores
         staying.prune(0)
         assert [row.step for row in stores.database.run(job_files.checkpoints(job.id))] == [9, 6]
         running.run(lambda: jobs.succeed(job.id, 1, None))
+    # An assertion that failed in the block has ended the job, and no more.
+    assert running.outcome.is_completed(), running.outcome.message
