@@ -7,7 +7,6 @@ import logging
 import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -69,7 +68,7 @@ class TrainingWork:
         comparison needs beside it is only what differs."""
         base = self.family.load(folder)
         kept = {name: module for name, module in tuned.modules.items() if name not in changed}
-        return replace(base, **kept).to(self.device)
+        return base.with_modules(kept).to(self.device)
 
     def boundary(self, phase: str, done: int, total: int) -> None:
         """Between two pieces of a phase's work: report, and stop if asked to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,6 +94,12 @@ class Components:
     def vae_factor(self) -> int:
         """Pixels of an image side for one of its latents."""
         return vae_factor(self.vae)
+
+    def with_modules(self, modules: Mapping[str, nn.Module]) -> Components:
+        """The same with some of the parts that hold weights in place of its own, by the name of their folder."""
+        encoders = {name: modules.get(name, one) for name, one in self.text_encoders.items()}
+        unet, vae = modules.get("unet", self.unet), modules.get("vae", self.vae)
+        return replace(self, text_encoders=encoders, unet=unet, vae=vae)
 
     def to(self, device: torch.device) -> Components:
         """Move every part with weights to `device`; returns itself."""
