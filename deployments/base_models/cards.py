@@ -11,7 +11,7 @@ import msgspec
 from flows.diffusion.families.lookup import family_named
 from storage.errors import WeightsRefused
 from storage.records.jobs.base_models import BaseModelCard
-from storage.records.jobs.choices import ModelFamily, TrainingMethod, TrainingOptimizer
+from storage.records.jobs.choices import LoraTargets, ModelFamily, TrainingMethod, TrainingOptimizer
 
 MAX_JSON_BYTES = 32 * 1024 * 1024
 CARD = "darkroom.json"
@@ -50,7 +50,11 @@ def read_card(folder: Path) -> BaseModelCard:
         raise WeightsRefused(
             "resolution", f"resolution {card.resolution} is not a positive multiple of {factor}, the VAE's reduction."
         )
-    for name, choices in (("method", TrainingMethod), ("optimizer", TrainingOptimizer)):
+    for name, choices in (
+        ("method", TrainingMethod),
+        ("optimizer", TrainingOptimizer),
+        ("lora_targets", LoraTargets),
+    ):
         if getattr(card.training, name) not in set(choices):
             asked, known = getattr(card.training, name), ", ".join(choices)
             raise WeightsRefused("card", f"{CARD}: training.{name} '{asked}' is unknown; known are: {known}.")

@@ -17,7 +17,10 @@ from flows.generation.backends.lookup import backend_named
 from flows.jobs.lifecycle import RunningJob
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.runs.retries import STORE_RETRIES
+from flows.training.adapters.files import DIFFUSERS_FILE
+from flows.training.regularization_steps import fetch_base_folder
 from storage.blobs import cached_folders
+from storage.errors import JobCannotSucceed, NotFound
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files
 from storage.records.catalog.catalog import FileRole
@@ -33,22 +36,35 @@ LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
 class ModelFolder:
-    """A published model on this machine: its diffusers folder and its family."""
+    """A published model on this machine: its diffusers folder and its family. Of an adapter, the folder is its base's.
 
-    def __init__(self, folder: Path, family: str) -> None:
-        self.folder, self.family = folder, family
+    adapter: the adapter's file, if the version is one.
+    """
+
+    def __init__(self, folder: Path, family: str, adapter: Path | None = None) -> None:
+        self.folder, self.family, self.adapter = folder, family, adapter
 
 
 @task(name="fetch-model", timeout_seconds=HOUR, **LIVE, **STORE_RETRIES)
 def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
-    """The version's diffusers folder, verified when it is first copied here; in use until this process ends."""
+    """The version's diffusers folder, verified when it is first copied here; in use until this process ends.
+
+    Raises JobCannotSucceed when the version is an adapter and its base is gone.
+    """
     job.report("fetch-model")
     version = job.run(lambda: catalog.version_by_id(version_id))
     files = job.run(lambda: catalog.files(version_id))
     folder = _folder(job.stores, version_id)
     members = {file.path: file.sha256 for file in files if file.role is FileRole.FOLDER}
     recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
-    return ModelFolder(cached_folders.use(job.stores.blobs, members, folder), recipe.family)
+    own = cached_folders.use(job.stores.blobs, members, folder)
+    if DIFFUSERS_FILE not in members:
+        return ModelFolder(own, recipe.family)
+    try:
+        base = fetch_base_folder(job.stores, recipe.base_model_hash)
+    except NotFound as error:
+        raise JobCannotSucceed(f"Model version {version_id} is an adapter: {error}") from error
+    return ModelFolder(base, recipe.family, own / DIFFUSERS_FILE)
 
 
 @task(name="draw", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
@@ -58,7 +74,7 @@ def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model:
     # Images are drawn and stored in order, so their number says where to go on; a gap cannot be.
     first = sum(file.role is JobFileRole.IMAGE for file in made)
     job.report("draw", first, recipe.count)
-    drawn = backend_named(recipe.backend).draw(model.family, model.folder, recipe, first)
+    drawn = backend_named(recipe.backend).draw(model.family, model.folder, recipe, first, model.adapter)
     for number, content in enumerate(drawn, first):
         job.check()
         job.reach(f"draw:{number}")

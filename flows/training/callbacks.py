@@ -17,6 +17,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
+from flows.training.frozen import FrozenTensors
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.learning_rates import used_rates
 from storage.errors import CancellationRequested, TrainingDiverged
@@ -51,6 +52,7 @@ class Watch:
     `sample_every`; may draw images with the components, but must not touch the global random generator. stopping:
     surrounds the keeping of a cancelled training's last checkpoint, which the caller's store must not refuse. measured:
     surrounds each piece of the fit (`resume`, `fit`), whose memory the caller may measure.
+    on_frozen: at the end, the frozen tensors, which were compared with the base's.
     """
 
     on_step: Callable[[StepReport], None] = _nothing
@@ -58,6 +60,7 @@ class Watch:
     on_sample: Callable[[int], None] = _nothing
     stopping: Callable[[], AbstractContextManager[None]] = nullcontext
     measured: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    on_frozen: Callable[[FrozenTensors], None] = _nothing
 
 
 class Termination:

@@ -31,9 +31,9 @@ from flows.training.evaluation import (
     noise_drifts,
     split_images,
 )
-from flows.training.exports.export import SINGLE_FILE, export_model
 from flows.training.fit import check_released, fit
 from flows.training.grid import Row, draw_grid
+from flows.training.methods.lookup import method_named
 from flows.training.metrics.embedders import open_embedders
 from flows.training.metrics.judges import open_judge
 from flows.training.metrics.standard_metrics import standard_metrics
@@ -51,7 +51,7 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets, jobs, publication
 from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
 from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
-from storage.records.jobs.choices import catalogue_name
+from storage.records.jobs.choices import TrainingMethod, catalogue_name
 from storage.records.jobs.data_sets import content_hash
 from storage.records.jobs.training import regularization_recipe
 
@@ -212,7 +212,7 @@ def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
 def _exported(work: TrainingWork, trained: Trained) -> list[NewFile]:
     work.job.report("export")
     check_devices(trained.components, work.device, "export")
-    written = export_model(
+    written = method_named(work.recipe.method).export(
         work.family,
         trained.components,
         trained.changed,
@@ -221,10 +221,10 @@ def _exported(work: TrainingWork, trained: Trained) -> list[NewFile]:
         work.folder / "export",
         between_files=lambda: work.boundary("export", 0, 0),
     )
-    files = [_stored(work, written.folder / name, name, FileRole.FOLDER) for name in written.members()]
-    found = _looked_at(work, written.single_file)
+    files = [_stored(work, file, name, FileRole.FOLDER) for name, file in written.folder.items()]
+    found = _looked_at(work, written.weights, TrainingMethod(work.recipe.method).model_type)
     weights = msgspec.structs.replace(
-        _stored(work, written.single_file, SINGLE_FILE, FileRole.WEIGHTS),
+        _stored(work, written.weights, written.weights_name, FileRole.WEIGHTS),
         hashes=written.hashes,
         checked=found.checked,
         fp=found.fp,
@@ -240,6 +240,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     work.keep_metrics()
     new = TrainedVersion(
         model_name=work.request.model_name,
+        type=TrainingMethod(recipe.method).model_type,
         base_model=catalogue_name(recipe.family, recipe.resolution),
         trained_words=(f"{recipe.identifier} {recipe.class_word}",),
         recipe=job.row.request,
@@ -271,13 +272,13 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 
 
-def _looked_at(work: TrainingWork, file: Path) -> ModelFile:
+def _looked_at(work: TrainingWork, file: Path, kind: ModelType) -> ModelFile:
     """What the catalogue says of a file is found in it, as for an uploaded one. A base may differ from its family."""
     family = BASE_MODELS.get(catalogue_name(work.recipe.family, work.recipe.resolution), "other")
     try:
-        return check_model_file(file, family, ModelType.CHECKPOINT, FileType.MODEL)
+        return check_model_file(file, family, kind, FileType.MODEL)
     except WeightsRefused:
-        return check_model_file(file, "other", ModelType.CHECKPOINT, FileType.MODEL)
+        return check_model_file(file, "other", kind, FileType.MODEL)
 
 
 def _stored(work: TrainingWork, file: Path, path: str, role: FileRole) -> NewFile:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
+from flows.training.frozen import check_frozen, frozen_tensors
 from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import ParameterGroup
 from flows.training.module import DreamBoothModule
@@ -41,11 +42,13 @@ def fit(
     `recipe_hash` is the job's stored one, which its checkpoints name: a later release may write the same recipe with
     more fields. `newest` is the checkpoint to go on from, if any. `work_folder` holds a checkpoint while it is written.
     A SIGTERM that arrives during a step takes effect at its end. Raises InvalidCheckpoint if `newest` is not of this
-    recipe, and whatever `watch` raises.
+    recipe, FrozenWeightsChanged if a weight that does not train is not the base's afterwards, and whatever `watch`
+    raises.
     """
     device, watch = components.device, watch or Watch()
     training = method_named(recipe.method).begin(family, components, recipe)
     try:
+        frozen = frozen_tensors(components, training.groups)
         module = DreamBoothModule(recipe, family, components, training, images)
         start = 0
         if newest is not None:
@@ -56,6 +59,10 @@ def fit(
             with watch.measured("fit"):
                 _run(module, start, StepBoundary(checkpoints, recipe_hash, watch, Termination(), work_folder, start))
         module.averaged.settle()
+        # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
+        check_frozen(frozen, frozen_tensors(components, training.groups))
+        watch.on_frozen(frozen)
+        logger.info("%d frozen tensors are the base's, SHA-256 %s", len(frozen.hashes), frozen.sha256)
     finally:
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()

@@ -48,7 +48,7 @@ class DreamBoothModule(LightningModule):
         self.family = family
         self.components = components
         self.training_groups = training.groups
-        self.trains_text = training.trains_text
+        self.method_run = training
         self.images = images
         self.unet = components.unet  # registered, so that Lightning sees what trains
         self.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -109,7 +109,8 @@ class DreamBoothModule(LightningModule):
         return self.optimizer
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
-        """Set each group's learning rate for step `batch`."""
+        """Freeze what step `batch` trains no longer, and set each group's learning rate for it."""
+        self.method_run.begin_step(batch)
         set_learning_rates(self.optimizer, self.training_groups, self.recipe, batch)
 
     def configure_gradient_clipping(
@@ -188,7 +189,7 @@ class DreamBoothModule(LightningModule):
     def _conditioning(self, prompts: Sequence[str]) -> Conditioning:
         """One row for each prompt. Each prompt is encoded once: for good if the text encoder is frozen."""
         distinct = list(dict.fromkeys(prompts))
-        if self.trains_text:
+        if self.method_run.trains_text:
             encoded = self.family.encode_prompts(self.components, distinct)
             return encoded.take([distinct.index(prompt) for prompt in prompts])
         for prompt in distinct:

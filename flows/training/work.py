@@ -27,6 +27,7 @@ from flows.jobs.tracking_facts import job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.evaluation import Evaluation
+from flows.training.frozen import FrozenTensors
 from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.methods.lookup import method_named
 from flows.training.metrics.embedders import check_embedders
@@ -98,6 +99,7 @@ class TrainingWork:
             on_sample=lambda step: self._sample(components, step),
             stopping=self.job.past_cancellation,
             measured=self._measured_in_fit,
+            on_frozen=self._frozen,
         )
 
     def resume_metrics(self, step: int) -> None:
@@ -176,6 +178,10 @@ class TrainingWork:
             },
         )
         self.board.progress(report.step / report.steps, f"fit: step {report.step} of {report.steps}")
+
+    def _frozen(self, frozen: FrozenTensors) -> None:
+        tags = {"darkroom.frozen_tensors": str(len(frozen.hashes)), "darkroom.frozen_sha256": frozen.sha256}
+        self.tracking.tags(tags)
 
     def _sample(self, components: Components, step: int) -> None:
         scenes = self.recipe.evaluation_scenes[:2]

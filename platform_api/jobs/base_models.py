@@ -74,6 +74,14 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     random_crop: bool
     cached_crops: int
     random_flip: bool
+    train_only: str
+    text_encoder_steps: int
+    lora_rank: int
+    lora_alpha: float
+    lora_dropout: float
+    lora_dora: bool
+    lora_conv: bool
+    lora_targets: str
 
 
 class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -12,9 +12,12 @@ from storage.records.jobs.generation import GenerationRecipe
 class Backend(Protocol):
     """One engine that draws images."""
 
-    def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
+    def draw(
+        self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0, adapter: Path | None = None
+    ) -> Iterator[bytes]:
         """PNG bytes of images `first`, `first` + 1, ... of the recipe; image i has the recipe's seed plus i.
 
+        `folder` is a whole model; `adapter` is a file of diffusers' form to draw with beside it.
         Equal recipes produce equal bytes on one machine, whichever image is the first.
         """
         ...

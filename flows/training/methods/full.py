@@ -6,13 +6,19 @@ tuning (Roich et al. 2021) reduced to one token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components, Family
+from flows.training.exports.export import SINGLE_FILE, export_model
 from flows.training.methods.protocol import Method, ParameterGroup
+from flows.training.methods.text_steps import TextSteps
+from flows.training.parameter_names import refuse_unmatched, selected
+from flows.training.version_files import VersionFiles
 from storage.records.jobs.training import TrainingRecipe
 
 
@@ -50,48 +56,95 @@ class FullTraining:
     def __init__(self, family: Family, components: Components, recipe: TrainingRecipe) -> None:
         self._components = components
         self._identifiers: list[IdentifierRows] = []
-        groups = [_group("unet", components.unet, recipe.learning_rate, recipe.weight_decay)]
+        encoders = components.text_encoders
+        rates = {"unet": recipe.learning_rate}
         if recipe.text_encoder_learning_rate > 0:
-            rate = recipe.text_encoder_learning_rate
-            groups += [
-                _group(name, encoder, rate, recipe.weight_decay) for name, encoder in components.text_encoders.items()
-            ]
-        if recipe.token_learning_rate > 0:
+            rates |= dict.fromkeys(encoders, recipe.text_encoder_learning_rate)
+        tables = {_rows_of(name): name for name in encoders} if recipe.token_learning_rate > 0 else {}
+        if recipe.train_only:
+            everything = [key for name in rates for key in _named(name, components.modules[name])]
+            refuse_unmatched(recipe.train_only, [*everything, *tables])
+        groups = [_group(name, components.modules[name], rate, recipe) for name, rate in rates.items()]
+        tables = selected(recipe.train_only, tables)
+        if tables:
             rows: dict[str, nn.Parameter] = {}
-            for encoder in components.text_encoders:
+            for key, encoder in tables.items():
                 tokens = family.identifier_tokens(components, recipe.identifier, encoder)
                 self._identifiers.append(IdentifierRows(family.token_embedding(components, encoder), tokens))
-                rows["identifier" + encoder.removeprefix("text_encoder") + ".rows"] = self._identifiers[-1].rows
+                rows[key] = self._identifiers[-1].rows
             # No decay: it would pull the identifier towards zero, where no word lives.
             groups.append(ParameterGroup("identifier", rows, recipe.token_learning_rate, weight_decay=0.0))
-        self.groups: tuple[ParameterGroup, ...] = tuple(groups)
-        self.trains_text: bool = len(groups) > 1
+        self.groups: tuple[ParameterGroup, ...] = tuple(group for group in groups if group.parameters)
+        trained = {group.name for group in self.groups if group.name != "identifier"}
+        self._changed = frozenset(trained | set(tables.values()))
+        text = [group for group in self.groups if group.name != "unet"]
+        self._text = TextSteps(
+            recipe.text_encoder_steps,
+            [parameter for group in text for parameter in group.parameters.values()],
+            [module for name, module in encoders.items() if name in self._changed],
+        )
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether a text encoder, or the identifier's embedding, still changes."""
+        return self._text.trains
+
+    def begin_step(self, step: int) -> None:
+        """Freeze the text encoders, and the identifier with them, once their steps are over."""
+        self._text.begin_step(step)
 
     def finish(self) -> frozenset[str]:
         """Put the identifier's rows into the table and freeze everything again."""
-        changed = {"unet"}
-        if self.trains_text:
-            changed.update(self._components.text_encoders)
         for rows in self._identifiers:
             rows.detach_from_table()
         self._identifiers.clear()
         for module in self._components.modules.values():
             module.requires_grad_(False).eval()
-        return frozenset(changed)
+        return self._changed
 
 
 class Full:
     """The method `full`."""
 
     def begin(self, family: Family, components: Components, recipe: TrainingRecipe) -> FullTraining:
-        """Switch on the gradients that the recipe's learning rates ask for."""
+        """Switch on the gradients that the recipe's learning rates ask for.
+
+        Raises JobCannotSucceed when a pattern of `train_only` matches nothing.
+        """
         return FullTraining(family, components, recipe)
+
+    def export(
+        self,
+        family: Family,
+        components: Components,
+        changed: frozenset[str],
+        recipe: TrainingRecipe,
+        recipe_hash: str,
+        target: Path,
+        between_files: Callable[[], None] = lambda: None,
+    ) -> VersionFiles:
+        """The whole model: in one file, and as a diffusers folder."""
+        written = export_model(family, components, changed, recipe, recipe_hash, target, between_files)
+        folder = {name: written.folder / name for name in written.members()}
+        return VersionFiles(written.single_file, SINGLE_FILE, written.hashes, folder)
 
 
 METHOD: Method = Full()
 
 
-def _group(name: str, module: nn.Module, learning_rate: float, weight_decay: float) -> ParameterGroup:
-    module.requires_grad_(True).train()
-    parameters = {f"{name}.{key}": parameter for key, parameter in module.named_parameters()}
-    return ParameterGroup(name, parameters, learning_rate, weight_decay)
+def _rows_of(encoder: str) -> str:
+    # What patterns and checkpoints call the identifier's rows of an encoder's embedding table.
+    return "identifier" + encoder.removeprefix("text_encoder") + ".rows"
+
+
+def _named(name: str, module: nn.Module) -> dict[str, nn.Parameter]:
+    return {f"{name}.{key}": parameter for key, parameter in module.named_parameters()}
+
+
+def _group(name: str, module: nn.Module, learning_rate: float, recipe: TrainingRecipe) -> ParameterGroup:
+    parameters = selected(recipe.train_only, _named(name, module))
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    if parameters:
+        module.train()
+    return ParameterGroup(name, parameters, learning_rate, recipe.weight_decay)

@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 
 from storage.errors import CancellationRequested, JobLost
 from storage.postgres.catalog import catalog
-from storage.postgres.connection import Script, load_statements, maybe, one
+from storage.postgres.connection import Query, Script, load_statements, maybe, one
 from storage.postgres.events import outbox
 from storage.postgres.jobs import jobs
 from storage.records.catalog.catalog import (
@@ -33,15 +33,34 @@ def publish(job_id: UUID, attempt: int, new: TrainedVersion) -> Script[ModelVers
         raise CancellationRequested(f"Job {job_id} was cancelled before it published.")
     if job is None or job.state is not JobState.RUNNING or job.attempt != attempt:
         raise JobLost(f"Job {job_id} is no longer attempt {attempt}'s; nothing was published.")
-    account = {"account_id": job.account_id, "name": new.model_name, "availability": new.availability}
     yield from catalog.hold_names(job.account_id)
-    model = yield from one(SQL["ensure_model"], account, Model, "the model")
+    model = yield from _model(job.account_id, new)
     version = yield from one(SQL["insert_version"], _version_row(new, model.id, job_id), ModelVersion, "the version")
     yield from catalog.add_files(version.id, new.files)
     yield from catalog.add_images(version.id, job.account_id, new.images)
     yield from jobs.succeed(job_id, attempt, version.id)
     yield from outbox.append(ModelVersionPublished(model_version_id=version.id, model_id=model.id, job_id=job_id))
     return version
+
+
+def model_named(account_id: UUID, name: str) -> Query[Model | None]:
+    """The account's model of this name, whose type a version of it has to have."""
+    return maybe(SQL["model_named"], {"account_id": account_id, "name": name}, Model)
+
+
+def _model(account_id: UUID, new: TrainedVersion) -> Script[Model]:
+    row = {
+        "account_id": account_id,
+        "name": new.model_name,
+        "type": new.type,
+        "availability": new.availability,
+    }
+    found = yield from maybe(SQL["ensure_model"], row, Model)
+    if found is None:
+        # Somebody has made a model of another type under that name since the job was submitted: the work is not lost.
+        other = {**row, "name": f"{new.model_name} ({new.type})"}
+        found = yield from one(SQL["ensure_model"], other, Model, "the model")
+    return found
 
 
 def _version_row(new: TrainedVersion, model_id: int, job_id: UUID) -> dict[str, object]:

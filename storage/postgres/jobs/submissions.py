@@ -12,9 +12,9 @@ import msgspec
 from storage.errors import InvalidRequest, NotFound, WrongState
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.postgres.jobs import base_models, data_sets, job_files, jobs
+from storage.postgres.jobs import base_models, data_sets, job_files, jobs, publication
 from storage.records.catalog.catalog import ModelVersion
-from storage.records.jobs.choices import GenerationBackend
+from storage.records.jobs.choices import GenerationBackend, TrainingMethod
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
 from storage.records.jobs.photo_warnings import photo_warnings
@@ -33,6 +33,16 @@ _ADDED = frozenset(
         *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
         *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
         *("bucketing", "bucketStep", "bucketMinSide", "bucketMaxSide", "randomCrop", "cachedCrops", "randomFlip"),
+        *(
+            "trainOnly",
+            "textEncoderSteps",
+            "loraRank",
+            "loraAlpha",
+            "loraDropout",
+            "loraDora",
+            "loraConv",
+            "loraTargets",
+        ),
     }
 )
 """Fields that requests of before did not have: empty ones change no hash, so that releases know each other's keys."""
@@ -63,6 +73,7 @@ def submit_training(
     )
     photos = yield from data_sets.images(request.data_set_id)
     resolved = msgspec.structs.replace(resolved, warnings=photo_warnings(photos, resolved.recipe))
+    yield from _refuse_name_of_another_type(account_id, resolved)
     new = jobs.NewJob(
         account_id=account_id,
         kind=JobKind.TRAINING,
@@ -179,6 +190,14 @@ def _check_step(job_id: UUID, step: int) -> Script[None]:
 
 def _ending_at(request: Mapping[str, Any], step: int) -> dict[str, Any]:
     return {**request, "recipe": {**cast(dict[str, Any], request["recipe"]), "steps": step}}
+
+
+def _refuse_name_of_another_type(account_id: UUID, resolved: TrainingJobRequest) -> Script[None]:
+    made = TrainingMethod(resolved.recipe.method).model_type
+    model = yield from publication.model_named(account_id, resolved.model_name)
+    if model is not None and model.type is not made:
+        reason = f"'{model.name}' is a model of type {model.type}, and this makes a {made}; choose another name"
+        raise InvalidRequest({"name": reason})
 
 
 def _own_version(version_id: int, account_id: UUID) -> Script[ModelVersion]:

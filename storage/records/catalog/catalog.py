@@ -91,6 +91,7 @@ class TrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[NewImage, ...] = ()
     availability: Availability = Availability.PUBLIC
     steps: int | None = None
+    type: ModelType = ModelType.CHECKPOINT
 
 
 class ModelFields(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Self
 
 from storage.errors import InvalidRequest
+from storage.records.catalog.vocabulary import ModelType
 
 
 class Choice(StrEnum):
@@ -54,9 +55,30 @@ class ModelFamily(Choice):
 
 
 class TrainingMethod(Choice):
-    """Which weights are trained, and how the result gets into the model."""
+    """Which weights are trained, and how the result gets into the model.
+
+    What it makes is a model of `model_type` in the catalogue.
+    """
+
+    model_type: ModelType
+
+    def __new__(cls, name: str, about: str, model_type: ModelType = ModelType.CHECKPOINT) -> Self:
+        """A method of this name."""
+        made = str.__new__(cls, name)
+        made._value_, made.about, made.model_type = name, about, model_type
+        return made
 
     FULL = "full", "The whole UNet, and the text encoder and the identifier's embedding if they have a learning rate."
+    LORA = "lora", "Low-rank adapters (LoRA, DoRA) beside frozen weights, published as a small file.", ModelType.LORA
+
+
+class LoraTargets(Choice):
+    """Which layers get an adapter. `lora_conv` adds the convolutions to each of them."""
+
+    ATTENTION = "attention", "Query, key, value and output of every attention, as diffusers' examples train."
+    FEED_FORWARD = "attention-feed-forward", "Those, and both layers of every feed-forward part."
+    TRANSFORMER = "transformer", "Every layer of the transformer blocks, their in and out projections too, as kohya's."
+    ALL_LINEAR = "all-linear", "Every linear layer, those of the time embedding included."
 
 
 class TrainingOptimizer(Choice):

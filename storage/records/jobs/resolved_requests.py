@@ -9,6 +9,8 @@ import msgspec
 
 from storage.errors import InvalidRequest
 from storage.records.catalog.vocabulary import Availability
+from storage.records.jobs import trained_parts as parts
+from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.optimization import own_rates, refuse_what_cannot_be_learned
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingDefaults, TrainingJobRequest, TrainingRecipe, TrainingRequest
@@ -44,13 +46,17 @@ def resolve(
     Raises InvalidRequest naming every field that does not fit.
     """
     _refuse_what_does_not_fit(request, base)
+    defaults = parts.defaults_of_method(request.method or base.training.method, base.training)
     values: dict[str, Any] = {}
     # By the struct's own fields, so that a new option is written down there and in the request only.
     for name in TrainingDefaults.__struct_fields__:
         asked = getattr(request, name)
-        values[name] = getattr(base.training, name) if asked is None else asked
-    values |= own_rates(request, base.training, values)
+        values[name] = getattr(defaults, name) if asked is None else asked
+    values |= own_rates(request, defaults, values)
     refuse_what_cannot_be_learned(values)
+    parts.refuse_options_of_another_method(request, values)
+    adapter = values["method"] == TrainingMethod.LORA.value
+    values["lora_alpha"] = values["lora_alpha"] or float(values["lora_rank"])
     refuse_shapes_that_do_not_fit(values, base.resolution)
     recipe = TrainingRecipe(
         data_set_hash=data_set_hash,
@@ -63,7 +69,8 @@ def resolve(
         evaluation_scenes=base.evaluation_scenes,
         **values,
     )
-    model_name = request.name or f"{recipe.identifier} {recipe.class_word}"
+    # A model of the catalogue is of one type, so a subject's adapter and its full model are two.
+    model_name = request.name or f"{recipe.identifier} {recipe.class_word}{' LoRA' if adapter else ''}"
     return TrainingJobRequest(
         data_set_id=request.data_set_id,
         base_model=base.name,

@@ -13,19 +13,9 @@ import msgspec
 from msgspec import Meta
 
 from storage.records.catalog.vocabulary import Availability
+from storage.records.jobs import optimization as learning
+from storage.records.jobs import trained_parts as parts
 from storage.records.jobs.choices import LearningRateSchedule, TrainingMethod, TrainingOptimizer
-from storage.records.jobs.optimization import (
-    EmaDecay,
-    KeepEvery,
-    KeptCheckpoints,
-    MaxGradientNorm,
-    Schedule,
-    ScheduleCycles,
-    SchedulePower,
-    ScheduleRules,
-    WarmUpSteps,
-    WeightDecay,
-)
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
 from storage.records.jobs.training_samples import (
     Accumulation,
@@ -95,16 +85,16 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     )
     method: Annotated[TrainingMethod, Meta(description="Which weights are trained.")] | None = None
     optimizer: Annotated[TrainingOptimizer, Meta(description="How gradients become steps.")] | None = None
-    weight_decay: WeightDecay | None = None
-    max_gradient_norm: MaxGradientNorm | None = None
-    learning_rate_schedule: Schedule | None = None
-    warm_up_steps: WarmUpSteps | None = None
-    schedule_cycles: ScheduleCycles | None = None
-    schedule_power: SchedulePower | None = None
-    schedule_rules: ScheduleRules | None = None
-    ema_decay: EmaDecay | None = None
-    keep_checkpoints: KeptCheckpoints | None = None
-    keep_every: KeepEvery | None = None
+    weight_decay: learning.WeightDecay | None = None
+    max_gradient_norm: learning.MaxGradientNorm | None = None
+    learning_rate_schedule: learning.Schedule | None = None
+    warm_up_steps: learning.WarmUpSteps | None = None
+    schedule_cycles: learning.ScheduleCycles | None = None
+    schedule_power: learning.SchedulePower | None = None
+    schedule_rules: learning.ScheduleRules | None = None
+    ema_decay: learning.EmaDecay | None = None
+    keep_checkpoints: learning.KeptCheckpoints | None = None
+    keep_every: learning.KeepEvery | None = None
     export_dtype: (
         Annotated[
             ExportDtype,
@@ -124,6 +114,14 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     random_crop: RandomCrop | None = None
     cached_crops: CachedCrops | None = None
     random_flip: RandomFlip | None = None
+    train_only: parts.TrainOnly | None = None
+    text_encoder_steps: parts.TextEncoderSteps | None = None
+    lora_rank: parts.LoraRank | None = None
+    lora_alpha: parts.LoraAlpha | None = None
+    lora_dropout: parts.LoraDropout | None = None
+    lora_dora: parts.LoraDora | None = None
+    lora_conv: parts.LoraConv | None = None
+    lora_targets: parts.TargetLayers | None = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Repeats a job exactly; random if left out.")] | None = (
         None
     )
@@ -133,7 +131,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = None
 
 
-class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingDefaults(parts.PartSettings, frozen=True, kw_only=True):
     """A base model's own defaults (the `training` part of its darkroom.json)."""
 
     steps: int = 800
@@ -176,7 +174,7 @@ class TrainingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     random_flip: bool = False
 
 
-class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingRecipe(parts.PartSettings, frozen=True, kw_only=True):
     """A request with nothing left open. Equal recipes on one machine produce equal weights, byte by byte.
 
     The last three describe that machine: they are open (no thread) until a worker claims the job, which resolves them.
@@ -228,7 +226,7 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     cached_crops: int = 1
     random_flip: bool = False
     threads: int = 0
-    libraries: dict[str, str] = {}  # msgspec gives every record an empty one of its own
+    libraries: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     device: str = ""
 
     @property

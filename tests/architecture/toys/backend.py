@@ -15,7 +15,9 @@ from storage.records.jobs.generation import GenerationRecipe
 class ToyBackend:
     """Draws without the model."""
 
-    def draw(self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0) -> Iterator[bytes]:
+    def draw(
+        self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0, adapter: Path | None = None
+    ) -> Iterator[bytes]:
         """PNG bytes of images `first`, `first` + 1, ..."""
         for number in range(first, recipe.count):
             buffer = io.BytesIO()

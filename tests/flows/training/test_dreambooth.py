@@ -31,6 +31,7 @@ from storage.postgres.catalog import catalog, images, listing, models
 from storage.postgres.jobs import data_sets, job_files, jobs, sampled_sets, submissions
 from storage.records.catalog.catalog import Checked, FileRole, ModelVersion
 from storage.records.catalog.listing import ImageFilter, ImageSort
+from storage.records.jobs.choices import LoraTargets, TrainingMethod
 from storage.records.jobs.data_sets import DataSetImage
 from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import Job, JobFileRole, JobState
@@ -41,6 +42,17 @@ from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import pictures
 
 STEPS = 6
+ADAPTER: dict[str, Any] = {
+    "method": TrainingMethod.LORA,
+    "token_learning_rate": 0.0,
+    "learning_rate": 1e-2,
+    "text_encoder_learning_rate": 1e-2,
+    "text_encoder_steps": 4,
+    "lora_rank": 4,
+    "lora_alpha": 8.0,
+    "lora_targets": LoraTargets.TRANSFORMER,
+}
+"""An adapter whose steps are large enough to be seen."""
 
 
 @pytest.fixture
@@ -241,12 +253,17 @@ def run_elsewhere(
 
 
 @pytest.mark.soak  # tests/faults/test_jobs.py kills the same flow where workers run it
+@pytest.mark.parametrize("wanted", [{}, ADAPTER], ids=["full", "lora"])
 def test_a_flow_killed_in_every_phase_publishes_the_bytes_of_one_that_ran_through(
-    stores: Stores, tiny_model: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]
+    stores: Stores,
+    tiny_model: Path,
+    tmp_path: Path,
+    environment: Callable[..., dict[str, str]],
+    wanted: dict[str, Any],
 ) -> None:
-    straight = submit(stores, tiny_model)
+    straight = submit(stores, tiny_model, **wanted)
     assert train_dreambooth(straight.id, 1, return_state=True).is_completed()
-    job = submit(stores, tiny_model)
+    job = submit(stores, tiny_model, **wanted)
     attempt = 1
     for point in ("fit:3", "export"):
         killed = run_elsewhere(job, attempt, environment(**{point: f"die:{tmp_path / point}"}))

@@ -101,7 +101,22 @@ def train_and_export(
     recipe_hash: str = "",
 ) -> Export:
     """The whole of a training, from a base model folder to an export under `work`."""
-    recipe_hash = recipe_hash or wanted.fingerprint()
+    components, changed = train(base, work, wanted, checkpoints, watch, recipe_hash=recipe_hash)
+    return export_model(
+        family_named(wanted.family), components, changed, wanted, recipe_hash or wanted.fingerprint(), work / "export"
+    )
+
+
+def train(
+    base: Path,
+    work: Path,
+    wanted: TrainingRecipe,
+    checkpoints: KeptCheckpoints,
+    watch: Watch | None = None,
+    *,
+    recipe_hash: str = "",
+) -> tuple[Components, frozenset[str]]:
+    """A training of the recipe on a base model folder: the trained components, and which of them changed."""
     torch.set_num_threads(wanted.threads)
     work.mkdir(parents=True, exist_ok=True)
     family = family_named(wanted.family)
@@ -113,10 +128,10 @@ def train_and_export(
         family,
         components,
         images,
-        recipe_hash=recipe_hash,
+        recipe_hash=recipe_hash or wanted.fingerprint(),
         newest=newest[1] if newest else None,
         checkpoints=checkpoints,
         work_folder=work,
         watch=watch,
     )
-    return export_model(family, components, changed, wanted, recipe_hash, work / "export")
+    return components, changed

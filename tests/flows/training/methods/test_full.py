@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from flows.diffusion.families.protocol import Components
 from flows.training.methods.lookup import method_named
+from flows.training.tensor_files import read_tensors
 from storage.errors import InvalidRequest
-from tests.flows.training.tiny import FAMILY, recipe
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train
 
 PROMPTS = ["a photo of a sks mug", "a photo of a mug"]
 
@@ -63,5 +66,29 @@ def test_attaching_the_rows_changes_no_prompt_and_finishing_keeps_what_was_learn
 
 
 def test_an_unknown_method_is_refused_by_name():
-    with pytest.raises(InvalidRequest, match="'dora' is unknown; known are: full"):
+    with pytest.raises(InvalidRequest, match="'dora' is unknown; known are: full, lora"):
         method_named("dora")
+
+
+@pytest.mark.parametrize(("method", "rates"), [("full", {"token_learning_rate": 1e-2}), ("lora", {})])
+def test_the_text_encoder_stands_still_behind_its_last_step(
+    tiny_model: Path, tmp_path: Path, method: str, rates: dict[str, float]
+) -> None:
+    fields = {"method": method, "text_encoder_learning_rate": 1e-3, "token_learning_rate": 0.0, **rates}
+    wanted = recipe(**fields, steps=4, text_encoder_steps=2, checkpoint_every=1, prior_loss_weight=0.0)
+    kept = KeptCheckpoints(tmp_path / "kept")
+    components, _ = train(tiny_model, tmp_path, wanted, kept)
+    second, third, last = (read_tensors(kept.folder / f"{step}.safetensors") for step in (2, 3, 4))
+    text = [name for name in last if name.startswith(("weights/text_encoder", "weights/identifier"))]
+    assert text
+    assert all(torch.equal(second[name], tensors[name]) for name in text for tensors in (third, last))
+    assert not all(torch.equal(third[name], last[name]) for name in last if name.startswith("weights/unet"))
+    assert not components.text_encoder.training
+
+    # The same from a checkpoint behind that step, and from one before it.
+    for start in (3, 1):
+        for step in range(start + 1, 5):
+            (kept.folder / f"{step}.safetensors").unlink()
+        train(tiny_model, tmp_path, wanted, kept)
+        again = read_tensors(kept.folder / "4.safetensors")
+        assert all(torch.equal(again[name], last[name]) for name in last), start

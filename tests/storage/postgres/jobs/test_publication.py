@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 import pytest
 
+from storage.errors import InvalidRequest
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Database, Query
@@ -18,7 +19,8 @@ from storage.postgres.migrating import MIGRATIONS, migrate
 from storage.postgres.notifications import notifications
 from storage.postgres.social import social
 from storage.records.catalog.catalog import Model, ModelVersion, TrainedVersion
-from storage.records.catalog.vocabulary import Availability, Status
+from storage.records.catalog.vocabulary import Availability, ModelType, Status
+from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingJobRequest
 from tests.conftest import EmbeddedPostgres
@@ -36,7 +38,7 @@ def owner(database: Database) -> UUID:
     return identity
 
 
-def finished(database: Database, job: Job) -> ModelVersion:
+def finished(database: Database, job: Job, kind: ModelType = ModelType.CHECKPOINT) -> ModelVersion:
     """What the flow publishes at the end of a job."""
     held = database.run(jobs.claim(job.id, job.attempt, None))
     asked = msgspec.convert(held.request, TrainingJobRequest)
@@ -48,8 +50,33 @@ def finished(database: Database, job: Job) -> ModelVersion:
         evaluation=None,
         files=(a_file(job.id.hex * 2),),
         availability=asked.availability,
+        type=kind,
     )
     return database.run(publication.publish(job.id, job.attempt, new))
+
+
+def test_a_version_of_another_type_makes_a_model_of_its_own(database: Database, owner: UUID) -> None:
+    """The name was free when the job was submitted, and taken when it ended."""
+    adapter = a_job(database, owner, name="the mug", method=TrainingMethod.LORA)
+    whole = a_job(database, owner, name="the mug")
+    first = model_of(database, finished(database, whole))
+    version = finished(database, adapter, ModelType.LORA)
+    second = model_of(database, version)
+    assert (first.type, first.checkpoint_type) == (ModelType.CHECKPOINT, "Trained")
+    assert (second.name, second.type, second.checkpoint_type) == ("the mug (LORA)", ModelType.LORA, None)
+    again = a_job(database, owner, name="The Mug (lora)", method=TrainingMethod.LORA)
+    assert finished(database, again, ModelType.LORA).model_id == second.id
+
+
+def test_a_name_of_a_model_of_another_type_is_refused_when_the_job_is_submitted(
+    database: Database, owner: UUID
+) -> None:
+    finished(database, a_job(database, owner, name="the mug"))
+    with pytest.raises(
+        InvalidRequest, match="'the mug' is a model of type Checkpoint, and this makes a LORA"
+    ) as refused:
+        a_job(database, owner, name="THE mug", method=TrainingMethod.LORA)
+    assert refused.value.fields.keys() == {"name"}
 
 
 def model_of(database: Database, version: ModelVersion) -> Model:

@@ -9,6 +9,7 @@ from storage.errors import InvalidRequest
 from storage.records.jobs.choices import (
     Choice,
     GenerationBackend,
+    LoraTargets,
     ModelFamily,
     TrainingMethod,
     TrainingOptimizer,
@@ -18,14 +19,14 @@ from storage.records.jobs.choices import (
 from storage.records.jobs.training import TrainingDefaults
 
 
-@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, TrainingOptimizer, GenerationBackend])
+@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, LoraTargets, TrainingOptimizer, GenerationBackend])
 def test_a_choice_is_stored_and_read_by_its_name(names: type[Choice]) -> None:
     for name in names:
         assert msgspec.json.decode(msgspec.json.encode(name), type=names) is name
         assert name.about.endswith(".")
 
 
-@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, TrainingOptimizer, GenerationBackend])
+@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, LoraTargets, TrainingOptimizer, GenerationBackend])
 def test_an_unknown_name_is_refused_with_its_field_and_the_known_ones(names: type[Choice]) -> None:
     for name in names:
         check_choice(names, "field", str(name))

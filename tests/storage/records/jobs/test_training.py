@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
+from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.resolved_requests import BaseModelFacts, resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import (
@@ -154,3 +155,21 @@ def test_limits_hold_where_json_comes_in() -> None:
     for wrong in ({"steps": -1}, {"steps": 10**9}, {"classWord": "m" * 5000}, {"classWord": ""}, {"surprise": 1}):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({**body, **wrong}, TrainingRequest, strict=False)
+
+
+def test_an_adapter_has_rates_of_its_own_and_its_alpha_is_its_rank_unless_it_is_said() -> None:
+    recipe = resolved(method=TrainingMethod.LORA, lora_rank=8).recipe
+    assert (recipe.learning_rate, recipe.token_learning_rate, recipe.lora_alpha) == (1e-4, 0.0, 8.0)
+    said = resolved(method=TrainingMethod.LORA, learning_rate=3e-4, lora_alpha=1.0).recipe
+    assert (said.learning_rate, said.lora_rank, said.lora_alpha) == (3e-4, 16, 1.0)
+    assert resolved(method=TrainingMethod.LORA).model_name == "sks mug LoRA"
+    assert resolved().model_name == "sks mug"
+
+
+def test_what_another_method_would_not_do_is_refused_by_its_field() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolved(lora_rank=4, lora_dora=False)
+    assert refused.value.fields.keys() == {"loraRank", "loraDora"}
+    with pytest.raises(InvalidRequest, match="an adapter's file has no place for rows") as refused:
+        resolved(method=TrainingMethod.LORA, token_learning_rate=1e-3)
+    assert refused.value.fields.keys() == {"tokenLearningRate"}

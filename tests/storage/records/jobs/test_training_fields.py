@@ -32,6 +32,7 @@ def test_every_field_is_described_with_its_limits() -> None:
     assert fields["learning_rate"].limits == {"gt": 0.0, "le": 1.0}
     assert sorted(fields["availability"].choices) == ["Private", "Public"]
     assert issubclass(fields["optimizer"].kind, StrEnum)
+    assert (fields["lora_dora"].kind, fields["lora_dora"].limits) == (bool, {})
     assert (fields["base_model"].default, fields["base_model"].optional) == ("starter", False)
 
 

@@ -1,0 +1,179 @@
+"""Adapters in a model: which layers get one, PEFT's own layers on them, and their tensors by name.
+
+The names of an adapter's tensors are those of diffusers and PEFT without the adapter's own:
+`unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from flows.diffusion.families.protocol import Components
+from flows.training.data import generator_for
+from flows.training.parameter_names import matches
+from storage.errors import JobCannotSucceed
+from storage.records.jobs.choices import LoraTargets
+from storage.records.jobs.training import TrainingRecipe
+
+NAME = "default"
+"""What PEFT calls the adapter inside a model; diffusers' and PEFT's own default."""
+
+_ATTENTION = r"to_q|to_k|to_v|to_out\.0|[qkv]_proj|out_proj"
+_FEED_FORWARD = r"ff\.net\.0\.proj|ff\.net\.2|mlp\.fc[12]"
+_TARGETS: Mapping[str, re.Pattern[str]] = {
+    LoraTargets.ATTENTION: re.compile(rf".*\.(?:{_ATTENTION})"),
+    LoraTargets.FEED_FORWARD: re.compile(rf".*\.(?:{_ATTENTION}|{_FEED_FORWARD})"),
+    LoraTargets.TRANSFORMER: re.compile(rf".*\.(?:{_ATTENTION}|{_FEED_FORWARD}|proj_in|proj_out)"),
+    LoraTargets.ALL_LINEAR: re.compile(r".*"),
+}
+# What kohya's LoCon trains: the convolutions of residual blocks, and of what changes the size between levels.
+_CONVOLUTIONS = re.compile(r".*\.(?:resnets\.\d+\.(?:conv1|conv2|conv_shortcut)|(?:down|up)samplers\.\d+\.conv)")
+_OF_ADAPTER = re.compile(rf"(.+\.lora_(?:A|B|magnitude_vector))\.{NAME}(\.weight)")
+
+
+@dataclass(frozen=True)
+class AdapterForm:
+    """What all of an adapter's layers share. A layer adds alpha / rank times its product to the layer's own weight."""
+
+    rank: int
+    alpha: float
+    dora: bool = False
+    dropout: float = 0.0
+
+    def config(self, layers: Iterable[str]) -> LoraConfig:
+        """PEFT's configuration of an adapter on exactly these layers of one module."""
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType]
+            lora_dropout=self.dropout,
+            use_dora=self.dora,
+            target_modules=list(layers),
+        )
+
+
+def form_of(recipe: TrainingRecipe) -> AdapterForm:
+    """What a recipe of the method `lora` asks for."""
+    return AdapterForm(recipe.lora_rank, recipe.lora_alpha, recipe.lora_dora, recipe.lora_dropout)
+
+
+def target_layers(name: str, module: nn.Module, recipe: TrainingRecipe) -> list[str]:
+    """The layers of component `name` that the recipe wants adapters on, by their names inside it, in its order.
+
+    Raises JobCannotSucceed when there are none.
+    """
+    wanted = _TARGETS[recipe.lora_targets]
+    found = [
+        layer
+        for layer, part in module.named_modules()
+        if _may_carry(part) and _is_target(layer, part, wanted, recipe.lora_conv)
+        if not recipe.train_only or matches(recipe.train_only, f"{name}.{layer}.weight")
+    ]
+    if not found and not recipe.train_only:
+        raise JobCannotSucceed(
+            f"'{recipe.lora_targets}' names no layer of this base's {name}. Ask for other lora_targets: all-linear "
+            "fits every model."
+        )
+    return found
+
+
+def inject(module: nn.Module, form: AdapterForm, layers: list[str]) -> None:
+    """Put an adapter on these layers, in float32 and with gradients; the module's own weights are frozen.
+
+    Its numbers are those of PEFT's own start, drawn from the global generator, which is put back.
+    """
+    device = next(module.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        inject_adapter_in_model(form.config(layers), module, adapter_name=NAME)
+    for name, parameter in module.named_parameters():
+        own = _OF_ADAPTER.fullmatch(name) is not None
+        parameter.requires_grad_(own)
+        if own:
+            # PEFT makes them of the layer's type; half the digits of a small learning rate would be lost in bfloat16.
+            parameter.data = parameter.data.float()
+
+
+def seed_weights(parameters: Mapping[str, nn.Parameter], seed: int) -> None:
+    """Draw the first numbers anew, each tensor's from (seed, name): on every device and in any company the same.
+
+    The distribution is PEFT's own: lora_A as a linear layer's weights (Kaiming uniform), lora_B zero.
+    """
+    for name, parameter in parameters.items():
+        if name.endswith(".lora_A.weight"):
+            drawn = torch.empty(parameter.shape)
+            generator = generator_for(seed, f"adapter/{name}", 0)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            with torch.no_grad():
+                parameter.copy_(drawn)
+
+
+def lay_out(parameters: Iterable[nn.Parameter]) -> None:
+    """Lay parameters out row by row: PEFT's DoRA flattens a convolution's weights without copying them."""
+    for parameter in parameters:
+        if not parameter.data.is_contiguous():
+            parameter.data = parameter.data.contiguous()
+
+
+def adapter_parameters(name: str, module: nn.Module) -> dict[str, nn.Parameter]:
+    """An adapter's tensors in component `name`, by the names of diffusers' files."""
+    found: dict[str, nn.Parameter] = {}
+    for inside, parameter in module.named_parameters():
+        match = _OF_ADAPTER.fullmatch(inside)
+        if match:
+            # DoRA's lengths are a parameter of a layer of PEFT's, and stand in files without its `.weight`.
+            ending = "" if match[1].endswith("magnitude_vector") else match[2]
+            found[f"{name}.{match[1]}{ending}"] = parameter
+    return found
+
+
+def adapter_tensors(components: Components) -> dict[str, Tensor]:
+    """All of an adapter's tensors in these components, by the names of diffusers' files; none when there is none."""
+    return {
+        key: parameter.detach()
+        for name, module in sorted(components.modules.items())
+        for key, parameter in adapter_parameters(name, module).items()
+    }
+
+
+def layers_of(tensors: Mapping[str, object]) -> dict[str, list[str]]:
+    """Component to the layers that an adapter's tensors are of, sorted, by their names inside it."""
+    layers: dict[str, set[str]] = {}
+    for key in tensors:
+        component, _, inside = key.partition(".")
+        layers.setdefault(component, set()).add(inside.rpartition(".lora_")[0])
+    return {component: sorted(names) for component, names in sorted(layers.items())}
+
+
+def adapter_metadata(tensors: Mapping[str, object], form: AdapterForm) -> str:
+    """What diffusers reads under `lora_adapter_metadata`: PEFT's configuration of each component, as JSON."""
+    facts: dict[str, object] = {}
+    for component, layers in layers_of(tensors).items():
+        # In an older transformers a text encoder's names begin with `text_model.`; PEFT matches the end of a name.
+        plain = [layer.removeprefix("text_model.") for layer in layers]
+        facts |= {
+            f"{component}.r": form.rank,
+            f"{component}.lora_alpha": form.alpha,
+            f"{component}.use_dora": form.dora,
+            f"{component}.target_modules": plain,
+        }
+    return json.dumps(facts, sort_keys=True)
+
+
+def _may_carry(part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear | nn.Conv2d)
+
+
+def _is_target(layer: str, part: nn.Module, wanted: re.Pattern[str], convolutions: bool) -> bool:
+    if isinstance(part, nn.Conv2d):
+        # The projections around a Stable Diffusion 1 transformer are convolutions of one pixel.
+        plain = part.kernel_size == (1, 1) and layer.endswith((".proj_in", ".proj_out"))
+        if not plain:
+            return convolutions and _CONVOLUTIONS.fullmatch(layer) is not None
+    return wanted.fullmatch(layer) is not None

@@ -1,0 +1,63 @@
+"""The tensors that a training may not change: hashed before it and after it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows.diffusion.families.protocol import Components
+from flows.training.methods.protocol import ParameterGroup
+from storage.errors import JobCannotSucceed
+
+
+class FrozenWeightsChanged(JobCannotSucceed):
+    """Training has changed weights that were to stay as the base has them."""
+
+    code = "frozen_weights_changed"
+
+
+@dataclass(frozen=True)
+class FrozenTensors:
+    """SHA-256 (hex) of each frozen tensor, by its name in the base: `unet.conv_in.weight`."""
+
+    hashes: Mapping[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """One hash of all of them, with their names."""
+        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.hashes.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def frozen_tensors(components: Components, groups: Iterable[ParameterGroup]) -> FrozenTensors:
+    """The components' parameters and buffers that are in none of `groups`. An adapter's are no part of the base."""
+    trained = {id(parameter) for group in groups for parameter in group.parameters.values()}
+    hashes: dict[str, str] = {}
+    for component, module in components.modules.items():
+        for tensors in (module.named_parameters(), module.named_buffers()):
+            for name, tensor in tensors:
+                if id(tensor) not in trained:
+                    # PEFT moves a layer that gets an adapter into one of its own, under this name.
+                    hashes[f"{component}.{name.replace('.base_layer.', '.')}"] = _sha256(tensor)
+    return FrozenTensors(hashes)
+
+
+def check_frozen(before: FrozenTensors, after: FrozenTensors) -> None:
+    """Raises FrozenWeightsChanged naming the first tensors that differ."""
+    changed = sorted(name for name, _ in before.hashes.items() ^ after.hashes.items())
+    if changed:
+        names = sorted(set(changed))
+        raise FrozenWeightsChanged(
+            f"{len(names)} frozen tensors are not the base's after training, {', '.join(names[:3])} among them. "
+            "This is a fault of the trainer: nothing was published. Report it with the job's recipe."
+        )
+
+
+def _sha256(tensor: Tensor) -> str:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    # As bytes, since numpy has no bfloat16.
+    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).hexdigest()  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,81 @@
+"""What of a model a training changes: its fields in a request, and what of them fits together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from storage.errors import InvalidRequest
+from storage.records.jobs.choices import LoraTargets, TrainingMethod
+
+LORA_LEARNING_RATE = 1e-4
+"""Of an adapter, where a base says nothing of adapters: that of diffusers' and kohya's LoRA trainers."""
+
+TrainOnly = Annotated[
+    str,
+    Meta(
+        max_length=1_000,
+        description="Patterns of parameter names, separated by commas, such as unet.*attn2*: what none of them matches "
+        "stays frozen. Default: all that the method trains.",
+    ),
+]
+TextEncoderSteps = Annotated[
+    int, Meta(ge=0, le=20_000, description="Steps after which the text encoder is frozen; 0: never.")
+]
+LoraRank = Annotated[int, Meta(ge=1, le=512, description="Rank of an adapter's two matrices; default 16.")]
+LoraAlpha = Annotated[
+    float, Meta(ge=0.0, le=4_096.0, description="Adapters count alpha / rank times; default: as the rank.")
+]
+LoraDropout = Annotated[float, Meta(ge=0.0, le=0.95, description="Part of an adapter's inputs that a step leaves out.")]
+LoraDora = Annotated[bool, Meta(description="Also learn the length of each weight's rows (DoRA); slower.")]
+LoraConv = Annotated[bool, Meta(description="Adapters also on the convolutions of the UNet's residual blocks.")]
+TargetLayers = Annotated[LoraTargets, Meta(description="Which layers get an adapter.")]
+
+
+class PartSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a model trains, as a base model's defaults and a recipe say it.
+
+    Names are matched from their component on: `unet.down_blocks.0...`, `text_encoder.encoder.layers.0...`.
+    """
+
+    train_only: str = ""
+    text_encoder_steps: int = 0
+    lora_rank: int = 16
+    lora_alpha: float = 0.0
+    lora_dropout: float = 0.0
+    lora_dora: bool = False
+    lora_conv: bool = False
+    lora_targets: str = LoraTargets.ATTENTION.value
+
+
+def defaults_of_method(method: str, training: Any) -> Any:
+    """A base model's defaults for a method; its rates are of its own method, and an adapter's are others.
+
+    `training` has the fields of TrainingDefaults.
+    """
+    if method != TrainingMethod.LORA.value or training.method == method:
+        return training
+    return msgspec.structs.replace(training, learning_rate=LORA_LEARNING_RATE, token_learning_rate=0.0)
+
+
+def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[str, Any]) -> None:
+    """Refuse what the method would not do. `values` are a recipe's, by field.
+
+    Raises InvalidRequest naming every field that does not fit.
+    """
+    wrong: dict[str, str] = {}
+    adapter = values["method"] == TrainingMethod.LORA.value
+    if adapter and values["token_learning_rate"] > 0:
+        wrong["tokenLearningRate"] = (
+            "must be 0 with the method lora: an adapter's file has no place for rows of the embedding table. "
+            "To train the identifier's embedding, use the method full"
+        )
+    if not adapter:
+        for field in msgspec.structs.fields(request):
+            if field.name.startswith("lora_") and getattr(request, field.name) is not None:
+                wrong[field.encode_name] = "is of the method lora alone; leave it out, or ask for that method"
+    if wrong:
+        raise InvalidRequest(wrong)
