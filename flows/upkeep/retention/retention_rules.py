@@ -113,7 +113,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("checkpoints of jobs that have ended", "deleted when the job succeeds, but for those that `keepEvery` lets stay; of others the newest stays; deleted so long after the end, then a retry begins from the start", ("job_checkpoints",), setting=_CHECKPOINTS, work=_rows("job_checkpoints", _CHECKPOINTS)),
     RetentionRule("data sets", _OWN + "; a name stays for the jobs that used it", ("data_sets", "data_set_images")),
     RetentionRule("the catalogue", _OWN + "; a deleted model's row stays, so that its id never means another", ("models", "model_versions", "version_files", "file_hashes", "images", "tags", "model_tags", "catalogue_home")),
-    RetentionRule("base models", "kept until an operator replaces them; what was replaced is deleted so long after, unless a job that names it has not ended, or ended less long ago", ("base_models", "base_model_files"), setting=_CHECKPOINTS, work=_rows("base_models", _CHECKPOINTS)),
+    RetentionRule("base models", "kept until an operator replaces them; what was replaced is deleted so long after, unless a job that names it has not ended, or ended less long ago, or an adapter of it is in the catalogue", ("base_models", "base_model_files"), setting=_CHECKPOINTS, work=_rows("base_models", _CHECKPOINTS)),
     RetentionRule("accounts and their keys", _SMALL + "a revoked key stays, so that its id is never given again", ("accounts", "api_keys", "account_usage")),
     RetentionRule("follows, reactions, comments", _OWN, ("follows", "reactions", "comments", "comment_mentions")),
     RetentionRule("channels", _SMALL + "rows of before name them", ("channels", "address_channels")),

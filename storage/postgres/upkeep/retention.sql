@@ -87,7 +87,8 @@ with gone as (
 select count(*) as gone from gone;
 
 -- base_models --
--- Those that were replaced, once no checkpoint is left of the jobs that named them.
+-- Those that were replaced, once no checkpoint is left of the jobs that named them, and no adapter, which is drawn with
+-- its base.
 with gone as (
     delete from base_models
      where id = any(array(select id from base_models base
@@ -95,6 +96,9 @@ with gone as (
                              and not exists (select from jobs
                                               where (ended_at is null or state <> 'succeeded' and ended_at >= %(before)s)
                                                 and request -> 'recipe' ->> 'base_model_hash' = base.folder_hash)
+                             and not exists (select from model_versions version join models model on model.id = model_id
+                                              where version.gone_at is null and model.type = 'LORA'
+                                                and recipe -> 'recipe' ->> 'base_model_hash' = base.folder_hash)
                            limit %(limit)s for update skip locked))
     returning 1
 )

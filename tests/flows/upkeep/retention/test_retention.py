@@ -15,9 +15,13 @@ from flows.runs.light_tracking import UNTAGGED_EXPERIMENTS
 from flows.upkeep.retention.retention import apply, apply_retention
 from flows.upkeep.retention.retention_rules import RetentionRule, table_rules
 from storage.postgres.accounts import idempotency
+from storage.postgres.catalog import versions
 from storage.postgres.connection import Query, Script
-from storage.postgres.jobs import job_files, jobs, sampled_sets
+from storage.postgres.jobs import job_files, jobs, publication, sampled_sets
 from storage.postgres.upkeep import invariants, retention
+from storage.records.catalog.catalog import TrainedVersion
+from storage.records.catalog.vocabulary import ModelType
+from storage.records.jobs.choices import TrainingMethod
 from storage.settings import MlflowSettings
 from storage.stores import Stores
 from tests.storage.makers import a_job, an_account
@@ -150,6 +154,25 @@ def test_what_stays_of_a_job_that_succeeded_is_there_to_choose_from(stores: Stor
         stores.database.run(job_files.put_checkpoint(job.id, 1, step, f"{step:064x}", 1))
     stores.database.run(jobs.succeed(job.id, 1, None))
     assert apply(stores, [rule_of("job_checkpoints")]).count == 0
+
+
+def test_a_base_model_that_was_replaced_stays_while_the_catalogue_has_an_adapter_of_it(stores: Stores) -> None:
+    job = a_job(stores.database, method=TrainingMethod.LORA)
+    stores.database.run(jobs.claim(job.id, 1, None))
+    new = TrainedVersion(
+        model_name="the mug",
+        base_model="SD 1.5",
+        trained_words=(),
+        recipe=job.request,
+        evaluation=None,
+        files=(),
+        type=ModelType.LORA,
+    )
+    version = stores.database.run(publication.publish(job.id, 1, new))
+    execute(stores, "update base_models set retired_at = now() - interval '400 days' returning 1")
+    assert apply(stores, [rule_of("base_models")]).count == 0
+    stores.database.run(versions.delete(version, "by its owner"))
+    assert apply(stores, [rule_of("base_models")]).count == 1
 
 
 def test_an_event_that_waits_stays_however_old(stores: Stores) -> None:
