@@ -191,14 +191,27 @@ class DreamBoothModule(LightningModule):
         distinct = list(dict.fromkeys(prompts))
         if self.method_run.trains_text:
             encoded = self.family.encode_prompts(self.components, distinct)
+            if "" in distinct:
+                encoded = _joined(
+                    [self._as_dropped(prompt, encoded.take([row])) for row, prompt in enumerate(distinct)]
+                )
             return encoded.take([distinct.index(prompt) for prompt in prompts])
         for prompt in distinct:
             if prompt not in self._frozen_prompts:
-                self._frozen_prompts[prompt] = self.family.encode_prompts(self.components, [prompt]).detach()
-        first, *others = [self._frozen_prompts[prompt] for prompt in prompts]
-        for other in others:
-            first = first.then(other)
-        return first
+                encoded = self.family.encode_prompts(self.components, [prompt])
+                self._frozen_prompts[prompt] = self._as_dropped(prompt, encoded).detach()
+        return _joined([self._frozen_prompts[prompt] for prompt in prompts])
+
+    def _as_dropped(self, prompt: str, encoded: Conditioning) -> Conditioning:
+        """The conditioning of one prompt; of a dropped caption what guidance draws away from, where they differ."""
+        return encoded if prompt else self.family.as_negative(self.components, prompt, encoded)
+
+
+def _joined(parts: Sequence[Conditioning]) -> Conditioning:
+    first, *others = parts
+    for other in others:
+        first = first.then(other)
+    return first
 
 
 def _parameters(groups: Sequence[ParameterGroup]) -> list[nn.Parameter]:

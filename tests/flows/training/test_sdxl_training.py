@@ -10,9 +10,9 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 
 from flows.diffusion.families.lookup import family_named
 from flows.training.callbacks import Watch
-from flows.training.data import encode_images
 from flows.training.evaluation import noise_drift
 from flows.training.exports.export import Export
+from flows.training.photos.latents import encode_images
 from tests.flows.diffusion.families.tiny_sdxl import write_tiny_sdxl
 from tests.flows.training.tiny import KeptCheckpoints, pictures, recipe, train_and_export
 
