@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.amp.grad_scaler import GradScaler
 
 from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.frozen import FrozenTensors
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.learning_rates import used_rates
+from flows.training.precision import LOWEST_SCALE
 from storage.errors import CancellationRequested, TrainingDiverged
 
 
@@ -129,7 +131,7 @@ class StepBoundary(Callback):
         wait_for(pl_module.components.device)
         seconds = time.perf_counter() - self._started
         report = _report(pl_module, done, seconds)
-        self._refuse_no_number(report)
+        self._refuse_no_number(report, pl_module.scaler)
         self._watch.on_step(report)
         try:
             self._watch.check(done)
@@ -151,8 +153,10 @@ class StepBoundary(Callback):
         assert isinstance(pl_module, DreamBoothModule)
         pl_module.averaged.settle()
 
-    def _refuse_no_number(self, report: StepReport) -> None:
-        for name in ("loss", "gradient_norm"):
+    def _refuse_no_number(self, report: StepReport, scaler: GradScaler | None) -> None:
+        # A scaled loss may overflow: its step was left out, and the next one has a smaller scale.
+        overflowed = scaler is not None and scaler.get_scale() >= LOWEST_SCALE
+        for name in ("loss",) if overflowed else ("loss", "gradient_norm"):
             value = getattr(report, name)
             if not math.isfinite(value):
                 raise self._diverged(report.step, f"the {name.replace('_', ' ')} is {value}")

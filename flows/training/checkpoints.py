@@ -18,10 +18,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from flows.training.methods.protocol import ParameterGroup
 from flows.training.optimizers.states import STATE, StateReader, state_tensors, state_values
+from flows.training.precision import put_scaler_values, scaler_values
 from flows.training.tensor_files import TensorFile, write_tensors
 from storage.errors import InvalidCheckpoint, WeightsRefused
 
@@ -47,11 +49,13 @@ class CheckpointStore(Protocol):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What changes with every step: a checkpoint holds it, and puts it back. `averages` are weights by parameter."""
+    """What changes with every step: a checkpoint holds it, and puts it back. `averages` are weights by parameter;
+    `scaler` is of float16 alone."""
 
     groups: Sequence[ParameterGroup]
     optimizer: Optimizer
     averages: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    scaler: GradScaler | None = None
 
 
 def write_checkpoint(path: Path, *, step: int, fingerprint: str, owner: str, state: TrainingState) -> str:
@@ -70,6 +74,8 @@ def write_checkpoint(path: Path, *, step: int, fingerprint: str, owner: str, sta
         "owner": owner,
         "optimizer": json.dumps(state_values(state.groups, state.optimizer), sort_keys=True, separators=(",", ":")),
     }
+    if state.scaler is not None:
+        metadata["scaler"] = json.dumps(scaler_values(state.scaler), sort_keys=True)
     return write_tensors(path, tensors, metadata)
 
 
@@ -111,6 +117,7 @@ class _Reading:
         try:
             self.step = int(metadata["step"])
             self._values: dict[str, Any] = json.loads(metadata.get("optimizer", "{}"))
+            self._scaler: dict[str, float] = json.loads(metadata.get("scaler", "{}"))
         except (KeyError, ValueError) as error:
             raise InvalidCheckpoint(f"{path.name} is damaged: its step or its numbers cannot be read.") from error
 
@@ -118,6 +125,8 @@ class _Reading:
         parameters, reader = _parameters(state), StateReader(state.groups, state.optimizer)
         self._check(state, parameters, reader)
         reader.put_values(self._values)
+        if state.scaler is not None:
+            put_scaler_values(state.scaler, self._scaler)
         if self._version == "1":
             reader.put_steps(self.step)
 
@@ -143,6 +152,8 @@ class _Reading:
         if wanted != found:
             odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))[:3]
             raise InvalidCheckpoint(f"{self._name} does not hold this model's parameters; they differ at {odd}.")
+        if (state.scaler is not None) != bool(self._scaler):
+            raise InvalidCheckpoint(f"{self._name} was not written in this precision. Start the job again.")
         rest = [self._state_name(name) for name in self._file.shapes if name not in found]
         reader.check(rest, self._values)
 

@@ -20,6 +20,7 @@ from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import ParameterGroup
 from flows.training.module import DreamBoothModule
 from flows.training.photos.latents import TrainingImages
+from flows.training.precision import checkpoint_activations, precision_plugins
 from storage.records.jobs.training import TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def fit(
     try:
         frozen = frozen_tensors(components, training.groups)
         module = DreamBoothModule(recipe, family, components, training, images)
+        checkpoint_activations(components, recipe.gradient_checkpointing)
         start = 0
         if newest is not None:
             with watch.measured("resume"):
@@ -66,6 +68,7 @@ def fit(
     finally:
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()
+        checkpoint_activations(components, False)
         # Lightning's teardown leaves what trained on the CPU.
         components.to(device)
     release(module.optimizer, training.groups)
@@ -99,6 +102,7 @@ def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:
     trainer = Trainer(
         accelerator="gpu" if module.components.device.type == "cuda" else "cpu",
         devices=1,
+        plugins=list(precision_plugins(module.recipe.precision, module.components.device, module.scaler)),
         # An epoch is all the steps that are left.
         max_epochs=1,
         callbacks=[boundary],

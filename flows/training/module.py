@@ -25,6 +25,7 @@ from flows.training.optimizers.learning_rates import set_learning_rates
 from flows.training.optimizers.lookup import optimizer_named
 from flows.training.photos.latents import TrainingImages
 from flows.training.photos.random_numbers import counter_seed
+from flows.training.precision import loss_scaler
 from storage.records.jobs.training import TrainingRecipe
 
 
@@ -53,6 +54,7 @@ class DreamBoothModule(LightningModule):
         self.unet = components.unet  # registered, so that Lightning sees what trains
         self.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = optimizer_named(recipe.optimizer).begin(training.groups)
+        self.scaler = loss_scaler(recipe.precision, components.device, self.optimizer)
         self.averaged = AveragedWeights(training.groups, self.optimizer, recipe.ema_decay)
         self.last_loss: Loss | None = None
         self.gradient_norm = 0.0
@@ -61,7 +63,7 @@ class DreamBoothModule(LightningModule):
     @property
     def training_state(self) -> TrainingState:
         """What a checkpoint holds."""
-        return TrainingState(self.training_groups, self.optimizer, self.averaged.averages)
+        return TrainingState(self.training_groups, self.optimizer, self.averaged.averages, self.scaler)
 
     def training_step(self, batch: int, batch_idx: int = 0) -> Tensor:
         """The loss of the last pass of step `batch`, a scalar with its gradient; those before it are in `.grad` by now.

@@ -62,6 +62,8 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     keep_checkpoints: int
     keep_every: int
     export_dtype: str
+    precision: str
+    gradient_checkpointing: bool
     accumulation: int
     split_backward: bool
     snr_gamma: float

@@ -31,6 +31,7 @@ _ADDED = frozenset(
         *("method", "optimizer", "backend"),
         *("weightDecay", "maxGradientNorm", "learningRateSchedule", "warmUpSteps", "scheduleCycles", "schedulePower"),
         *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
+        *("precision", "gradientCheckpointing", "exportDtype"),
         *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
         *("bucketing", "bucketStep", "bucketMinSide", "bucketMaxSide", "randomCrop", "cachedCrops", "randomFlip"),
         *(

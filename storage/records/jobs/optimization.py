@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -29,6 +29,13 @@ ScheduleRules = Annotated[
         description="Of the schedule piecewise_constant: FACTOR:STEP pairs, each up to its step, and a last factor.",
         examples=["1:100,0.1:200,0.01"],
     ),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"],
+    Meta(description="Numbers that a step computes in; trained weights stay fp32. fp16 scales the loss."),
+]
+GradientCheckpointing = Annotated[
+    bool, Meta(description="Compute activations again in the backward pass: much less memory, a third more time.")
 ]
 EmaDecay = Annotated[
     float,

@@ -95,6 +95,8 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ema_decay: learning.EmaDecay | None = None
     keep_checkpoints: learning.KeptCheckpoints | None = None
     keep_every: learning.KeepEvery | None = None
+    precision: learning.Precision | None = None
+    gradient_checkpointing: learning.GradientCheckpointing | None = None
     export_dtype: (
         Annotated[
             ExportDtype,
@@ -160,6 +162,8 @@ class TrainingDefaults(parts.PartSettings, frozen=True, kw_only=True):
     keep_checkpoints: int = 2
     keep_every: int = 0
     export_dtype: ExportDtype = "base"
+    precision: str = "fp32"
+    gradient_checkpointing: bool = False
     accumulation: int = 1
     split_backward: bool = False
     snr_gamma: float = 0.0
@@ -213,6 +217,8 @@ class TrainingRecipe(parts.PartSettings, frozen=True, kw_only=True):
     keep_checkpoints: int = 2
     keep_every: int = 0
     export_dtype: ExportDtype = "base"
+    precision: str = "fp32"
+    gradient_checkpointing: bool = False
     accumulation: int = 1
     split_backward: bool = False
     snr_gamma: float = 0.0
