@@ -40,9 +40,11 @@ def add_base_model(
         )
     if not path.is_file():
         return register_folder(stores, check_base_folder(path), name, replace)
-    # On the disk of the data, which has room for models; a system's temporary folder may be memory.
-    stores.settings.data_folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="base-model-", dir=stores.settings.data_folder) as folder:
+    # On the disk of the data, which has room for models; a system's temporary folder may be memory. What a killed
+    # process leaves there goes with the next `darkroom up`.
+    temporary = stores.settings.data_folder / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="base-model-", dir=temporary) as folder:
         made = single_files.convert_single_file(path, config, Path(folder) / "model")
         return register_folder(stores, check_base_folder(made), name, replace)
 

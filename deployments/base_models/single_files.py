@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import torch
@@ -87,6 +87,10 @@ def _plain_config(config: Path, layout: FamilyLayout, target: Path) -> Path:
         known = ", ".join(sorted(layout.pipelines))
         raise WeightsRefused("config", f"--config {config} is a {index.get('_class_name')}; the file needs {known}.")
     kept = {key: value for key, value in index.items() if key in layout.components or not isinstance(value, list)}
+    for part, value in kept.items():
+        # diffusers imports what stands here by its name.
+        if isinstance(value, list) and cast(list[Any], value)[:1] not in (["diffusers"], ["transformers"]):
+            raise WeightsRefused("config", f"--config {config} wants {part} of another library than diffusers' own.")
     for part in layout.components:
         if not (config / part).is_dir():
             raise WeightsRefused("config", f"--config {config} lacks {part}/. Name a whole diffusers folder.")

@@ -75,6 +75,8 @@ def read_layout(place: Path) -> PhotoLayout | None:
 def caption_beside(photo: Path, extension: str = ".txt") -> str:
     """The caption in a file of the photo's name; empty without one. Raises NoPhotos for one that is no text."""
     file = photo.with_suffix(extension)
+    if not file.is_file() and extension == ".txt":
+        file = photo.with_suffix(".caption")  # kohya's own default
     if not file.is_file():
         return ""
     try:

@@ -13,7 +13,10 @@ from storage.records.jobs.machines import Machine
 from storage.settings import Settings
 
 # Part of the recipe, and so of its hash. A set of class images is drawn again for another second number, not a third.
-LIBRARIES = ("torch", "diffusers", "transformers", "pytorch-lightning", "pillow")
+LIBRARIES = (
+    *("torch", "diffusers", "transformers", "pytorch-lightning", "pillow"),
+    *("peft", "bitsandbytes", "pytorch-optimizer"),
+)
 """Libraries whose version changes the bytes of an image or of weights."""
 
 

@@ -6,7 +6,7 @@ import errno
 
 from storage.errors import DiskFull, InvalidRequest, JobCannotSucceed, OutOfMemory
 
-SMALLER_STEPS = "ask for a smaller batchSize, gradientCheckpointing, or precision bf16"
+SMALLER_STEPS = "ask for a smaller batchSize, gradientCheckpointing, splitBackward, or precision bf16"
 # torch raises a plain RuntimeError: its CPU allocator's text, CUDA's, and those of the libraries it calls.
 OUT_OF_MEMORY_TEXTS = (
     *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc"),

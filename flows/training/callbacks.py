@@ -136,8 +136,7 @@ class StepBoundary(Callback):
         try:
             self._watch.check(done)
         except CancellationRequested:
-            with self._watch.stopping():
-                self._keep(pl_module, done)
+            self._keep(pl_module, done)
             raise
         if self._termination.requested or done % recipe.checkpoint_every == 0 or done == recipe.steps:
             self._keep(pl_module, done)
@@ -177,6 +176,12 @@ class StepBoundary(Callback):
                 if not bool(torch.isfinite(parameter).all()):
                     raise self._diverged(step, f"{name} holds what is no finite number")
         file = self._work_folder / f"checkpoint-{step}.safetensors"
+        # A cancellation may also come while it is written, which takes minutes.
+        with self._watch.stopping():
+            self._write(module, step, file)
+        self._kept_step = step
+
+    def _write(self, module: DreamBoothModule, step: int, file: Path) -> None:
         try:
             sha256 = write_checkpoint(
                 file,
@@ -189,7 +194,6 @@ class StepBoundary(Callback):
         finally:
             # Checkpoints have gigabytes, and the working folder has room for one.
             file.unlink(missing_ok=True)
-        self._kept_step = step
 
 
 def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:

@@ -52,6 +52,9 @@ def fit(
         frozen = frozen_tensors(components, training.groups)
         module = DreamBoothModule(recipe, family, components, training, images)
         checkpoint_activations(components, recipe.gradient_checkpointing)
+        # A method may lay its parameters out anew. A fused optimizer pairs weights with moments by their place in
+        # memory, so the moments of a checkpoint must find the layout of the steps.
+        training.begin_step(0)
         start = 0
         if newest is not None:
             with watch.measured("resume"):

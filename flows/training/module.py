@@ -26,6 +26,7 @@ from flows.training.optimizers.lookup import optimizer_named
 from flows.training.photos.latents import TrainingImages
 from flows.training.photos.random_numbers import counter_seed
 from flows.training.precision import loss_scaler
+from storage.errors import JobCannotSucceed
 from storage.records.jobs.training import TrainingRecipe
 
 
@@ -81,6 +82,10 @@ class DreamBoothModule(LightningModule):
             if len(losses) < passes:
                 self._backward(total)
         self.last_loss = mean_loss(losses, self.recipe.accumulation)
+        if not total.requires_grad:
+            raise JobCannotSucceed(
+                f"Step {batch + 1}: nothing trains any more. Raise textEncoderSteps, or let trainOnly name more."
+            )
         return total
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:

@@ -71,6 +71,9 @@ def fill_set(
     `boundary` is called with the images done and the total before each batch is stored; it may raise to stop.
     """
     total = len(recipe.prompts)
+    found = _whole_set(stores, recipe)
+    if found is not None:
+        return found
     with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
         present = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
         # The rows alone do not do: the bytes of a set that nobody asked for may have been swept.
@@ -85,6 +88,18 @@ def fill_set(
             done += len(rows)
 
         draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
+    return _images(stores, recipe)
+
+
+def _whole_set(stores: Stores, recipe: SamplingRecipe) -> list[Image.Image] | None:
+    """The images of a set that has them all; without its lock, which who draws more of them may hold for hours."""
+    rows = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
+    if len(rows) < len(recipe.prompts) or not all(stores.blobs.exists(row.sha256) for row in rows):
+        return None
+    return _images(stores, recipe)
+
+
+def _images(stores: Stores, recipe: SamplingRecipe) -> list[Image.Image]:
     rows = run_with_retries(stores, partial(sampled_sets.images, recipe))
     return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
 

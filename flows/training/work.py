@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -213,8 +213,11 @@ class TrainingWork:
 def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWork]:
     """A job's folder and tracking run, both put in order by how the block ends."""
     settings = job.stores.settings
-    folder = settings.data_folder / "work" / str(job.id)
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+    # Of this attempt alone: the process of an older one may not know yet that it has lost the job, and would write to
+    # files that are stored as blobs by now, or take the folder away in its end.
+    of_job = settings.data_folder / "work" / str(job.id)
+    shutil.rmtree(of_job, ignore_errors=True)  # what killed processes left
+    folder = of_job / str(job.attempt)
     folder.mkdir(parents=True)
     tracking = TrackingRun(settings, EXPERIMENT, job.id, _tags(job))
     try:
@@ -234,6 +237,9 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
         # Also for a TerminationSignal, which is no Exception: the run stays open for the next attempt.
         tracking.close()
         shutil.rmtree(folder, ignore_errors=True)
+        # Unless another attempt has its own in it.
+        with suppress(OSError):
+            of_job.rmdir()
 
 
 def _tags(job: RunningJob) -> dict[str, str]:

@@ -78,7 +78,10 @@ class DataSets(Controller):
             multipart.staging_folder(stores) as folder,
         ):
             upload = await multipart.receive(request, folder, limits, arrived=reservation.arrived)
-            said = read_metadata(upload.texts.get("metadata", ""))
+            # By the names that the photos have here, which are without folders and excess.
+            said = {
+                multipart.plain_name(name): one for name, one in read_metadata(upload.texts.get("metadata", "")).items()
+            }
             staged = await writing.run(_unpack, upload, folder, limits)
             _check_count(len(staged), limits)
             _check_names(said, staged)

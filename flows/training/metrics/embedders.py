@@ -87,9 +87,9 @@ def check_embedders(folder: Path | None) -> dict[str, Path]:
     found = {name: folder / name for name in (CLIP, DINO) if (folder / name / "config.json").is_file()}
     if not found:
         raise JobCannotSucceed(
-            f"{folder} holds neither {CLIP}/config.json nor {DINO}/config.json. Put a CLIP model into {CLIP}/ or a "
-            f"DINO model into {DINO}/, in transformers layout with safetensors, or unset "
-            "DARKROOM_JOBS__EMBEDDERS_FOLDER.",
+            f"DARKROOM_JOBS__EMBEDDERS_FOLDER holds neither {CLIP}/config.json nor {DINO}/config.json. An operator "
+            f"puts a CLIP model into {CLIP}/ or a DINO model into {DINO}/, in transformers layout with safetensors, or "
+            "unsets it; then retry the job."
         )
     return found
 

@@ -106,8 +106,9 @@ def encode_for(
     """
     found: list[TrainingImages] = []
     for shape, places in sorted_into_shapes([photo.size for photo in photos], recipe).items():
-        views = [view for place in places for view in _views(photos[place], shape, recipe, place)]
-        instance = encode_pixels(family, components, views, len(views) // len(places))
+        # One after the other: all crops of all photos take a hundred times the memory of their latents.
+        views = (view for place in places for view in _views(photos[place], shape, recipe, place))
+        instance = encode_pixels(family, components, views, _crops(recipe) * (2 if recipe.random_flip else 1))
         instance = replace(
             instance,
             prompts=tuple(prompts[place] for place in places if prompts),
@@ -124,12 +125,16 @@ def encode_for(
 
 
 def _views(photo: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Iterator[Tensor]:
-    for number in range(recipe.cached_crops if recipe.random_crop else 1):
+    for number in range(_crops(recipe)):
         centre = _centre(recipe, f"instance/crop/{number}", place)
         yield pixels_of(photo, shape, centre)
         if recipe.random_flip:
             # An entry of its own: a VAE's latent of a mirrored photo is not the mirrored latent.
             yield pixels_of(photo, shape, centre, flipped=True)
+
+
+def _crops(recipe: TrainingRecipe) -> int:
+    return recipe.cached_crops if recipe.random_crop else 1
 
 
 def _class_view(image: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Tensor:

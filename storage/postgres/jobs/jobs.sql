@@ -57,7 +57,9 @@ select count(*) as ahead from jobs
 select percentile_cont(0.5) within group (order by pace) as seconds
   from (select extract(epoch from ended_at - started_at) / greatest((request -> 'recipe' ->> 'steps')::int, 1) as pace
           from jobs
+         -- A retry may have done only some of its steps, or none.
          where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
+           and retry_of is null
          order by sequence desc limit 10) recent;
 
 -- claim --

@@ -94,7 +94,8 @@ with gone as (
      where id = any(array(select id from base_models base
                            where retired_at < %(before)s
                              and not exists (select from jobs
-                                              where (ended_at is null or state <> 'succeeded' and ended_at >= %(before)s)
+                                              where (ended_at is null or state <> 'succeeded' and ended_at >= %(before)s
+                                                     or exists (select from job_checkpoints kept where kept.job_id = jobs.id))
                                                 and request -> 'recipe' ->> 'base_model_hash' = base.folder_hash)
                              and not exists (select from model_versions version join models model on model.id = model_id
                                               where version.gone_at is null and model.type = 'LORA'
@@ -113,6 +114,9 @@ with gone as (
                                 from job_checkpoints checkpoint join jobs job on job.id = checkpoint.job_id
                                where job.ended_at < %(before)s
                                   or (job.ended_at is not null and job.state <> 'succeeded'
+                                      -- keepEvery asked for these: one of them may be the one that is chosen.
+                                      and coalesce(checkpoint.step
+                                                   %% nullif((job.request -> 'recipe' ->> 'keep_every')::int, 0), 1) <> 0
                                       and checkpoint.step < (select max(step) from job_checkpoints newest
                                                               where newest.job_id = checkpoint.job_id))
                                limit %(limit)s for update of checkpoint skip locked)

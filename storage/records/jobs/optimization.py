@@ -69,15 +69,20 @@ POLYNOMIAL_END = 1e-7
 """The learning rate at which the schedule `polynomial` ends: diffusers' own."""
 
 
-def own_rates(request: Any, defaults: Any, values: Mapping[str, Any]) -> dict[str, float]:
+def own_rates(request: Any, base: Any, values: Mapping[str, Any], conventional: float) -> dict[str, float]:
     """The learning rates that `values` has to change: Prodigy's convention is 1.0, since it finds the rate itself.
 
-    `request` and `defaults` have the fields of TrainingRequest and TrainingDefaults. A base model whose own optimizer
-    is Prodigy means its rates so. What is asked for stays, and what does not train does not train.
+    `request` and `base` have the fields of TrainingRequest and of a base's own TrainingDefaults, whose rates are meant
+    for its own method and optimizer. `conventional` is the rate of the method with any optimizer but Prodigy. What is
+    asked for stays, and what does not train does not train.
     """
-    if values["optimizer"] != TrainingOptimizer.PRODIGY or defaults.optimizer == TrainingOptimizer.PRODIGY:
+    prodigy = TrainingOptimizer.PRODIGY
+    if (values["optimizer"], values["method"]) == (base.optimizer, base.method):
         return {}
-    rate = 1.0 if request.learning_rate is None else float(request.learning_rate)
+    if values["optimizer"] != prodigy and base.optimizer != prodigy:
+        return {}
+    usual = 1.0 if values["optimizer"] == prodigy else conventional
+    rate = usual if request.learning_rate is None else float(request.learning_rate)
     return {name: rate for name in RATES if getattr(request, name) is None and values[name] > 0}
 
 

@@ -43,9 +43,12 @@ def read_metadata(lines: str) -> dict[str, PhotoMetadata]:
             continue
         try:
             one = msgspec.json.decode(line, type=PhotoMetadata)
-        except msgspec.DecodeError as error:  # also for what is JSON, but of another form
+        # DecodeError also for what is JSON, but of another form; RecursionError for what is nested without end.
+        except (msgspec.DecodeError, RecursionError) as error:
             example = '{"file_name": "a.png", "text": "on the beach"}'
             raise InvalidRequest({"metadata": f"line {number}: {error}. A line is like: {example}"}) from error
+        if not (one.file_name + one.words).isprintable():
+            raise InvalidRequest({"metadata": f"line {number}: the file name or the caption holds control characters"})
         if one.file_name in found:
             raise InvalidRequest({"metadata": f"line {number}: '{one.file_name}' was named before"})
         found[one.file_name] = one

@@ -52,10 +52,13 @@ def resolve(
     for name in TrainingDefaults.__struct_fields__:
         asked = getattr(request, name)
         values[name] = getattr(defaults, name) if asked is None else asked
-    values |= own_rates(request, defaults, values)
+    adapter = values["method"] == TrainingMethod.LORA.value
+    usual = parts.LORA_LEARNING_RATE if adapter else parts.FULL_LEARNING_RATE
+    values |= own_rates(request, base.training, values, usual)
     refuse_what_cannot_be_learned(values)
     parts.refuse_options_of_another_method(request, values)
-    adapter = values["method"] == TrainingMethod.LORA.value
+    if request.lora_rank is not None and request.lora_alpha is None:
+        values["lora_alpha"] = 0.0  # a base's alpha is for its own rank
     values["lora_alpha"] = values["lora_alpha"] or float(values["lora_rank"])
     refuse_shapes_that_do_not_fit(values, base.resolution)
     recipe = TrainingRecipe(

@@ -6,6 +6,9 @@ import hashlib
 
 import msgspec
 
+TRAINING_ALONE = frozenset({"pytorch-lightning", "peft", "bitsandbytes", "pytorch-optimizer"})
+"""Libraries of a recipe that draw no image."""
+
 
 class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How images are drawn: DDIM (Song et al. 2021), `steps` denoising steps, classifier-free guidance scale."""
@@ -44,7 +47,8 @@ class SamplingRecipe(msgspec.Struct, frozen=True, kw_only=True):
         number: they move a pixel by a grey level at most, and an image that was drawn is kept as it is. The device is.
         """
         shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("batch_size", "threads")}
-        shown["libraries"] = {name: ".".join(found.split(".")[:2]) for name, found in self.libraries.items()}
+        drawing = {name: found for name, found in self.libraries.items() if name not in TRAINING_ALONE}
+        shown["libraries"] = {name: ".".join(found.split(".")[:2]) for name, found in drawing.items()}
         if self.extends:
             shown |= {"prompts": self.prompts[:1], "seeds": "0, 1, 2, ..."}
         return _sha256(shown)

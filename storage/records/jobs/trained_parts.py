@@ -14,6 +14,9 @@ from storage.records.jobs.choices import LoraTargets, TrainingMethod
 LORA_LEARNING_RATE = 1e-4
 """Of an adapter, where a base says nothing of adapters: that of diffusers' and kohya's LoRA trainers."""
 
+FULL_LEARNING_RATE = 5e-6
+"""Of a whole model: the DreamBooth paper's for Stable Diffusion (Ruiz et al. 2023)."""
+
 TrainOnly = Annotated[
     str,
     Meta(
@@ -56,9 +59,13 @@ def defaults_of_method(method: str, training: Any) -> Any:
 
     `training` has the fields of TrainingDefaults.
     """
-    if method != TrainingMethod.LORA.value or training.method == method:
+    if training.method == method:
         return training
-    return msgspec.structs.replace(training, learning_rate=LORA_LEARNING_RATE, token_learning_rate=0.0)
+    if method == TrainingMethod.LORA.value:
+        return msgspec.structs.replace(training, learning_rate=LORA_LEARNING_RATE, token_learning_rate=0.0)
+    return msgspec.structs.replace(
+        training, learning_rate=FULL_LEARNING_RATE, text_encoder_learning_rate=0.0, token_learning_rate=0.0
+    )
 
 
 def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[str, Any]) -> None:

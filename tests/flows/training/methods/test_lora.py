@@ -111,9 +111,12 @@ class Killed(Exception):
     """Stands for the end of the process: nothing is written any more."""
 
 
+@pytest.mark.parametrize("conv", [False, True])
 @pytest.mark.parametrize("dies_at", [1, 3, 5])
-def test_a_killed_training_goes_on_to_the_same_bytes(tiny_model: Path, tmp_path: Path, dies_at: int) -> None:
-    wanted = lora_recipe(steps=6, checkpoint_every=2, lora_dropout=0.3, text_encoder_steps=3)
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    tiny_model: Path, tmp_path: Path, dies_at: int, conv: bool
+) -> None:
+    wanted = lora_recipe(steps=6, checkpoint_every=2, lora_dropout=0.3, text_encoder_steps=3, lora_conv=conv)
     whole = trained_adapter(tiny_model, tmp_path / "whole", wanted)[1]
 
     def die(step: int) -> None:

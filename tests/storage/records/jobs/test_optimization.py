@@ -45,6 +45,21 @@ def test_a_base_whose_own_optimizer_is_prodigy_means_its_rates() -> None:
     assert rates(resolved(msgspec.structs.replace(BASE, training=own))) == (0.3, 0.0, 0.3)
 
 
+def test_a_bases_rates_and_alpha_are_not_taken_for_another_method_or_optimizer() -> None:
+    def base(**own: Any) -> BaseModelFacts:
+        return msgspec.structs.replace(BASE, training=msgspec.structs.replace(BASE.training, **own))
+
+    prodigy = base(optimizer="prodigy", learning_rate=1.0, token_learning_rate=0.0)
+    assert rates(resolved(prodigy, optimizer="adamw")) == (5e-6, 0.0, 0.0)
+    assert rates(resolved(prodigy, method="lora")) == (1.0, 0.0, 0.0)
+    assert rates(resolved(prodigy, method="lora", optimizer="lion")) == (1e-4, 0.0, 0.0)
+    lora = base(method="lora", learning_rate=2e-4, token_learning_rate=0.0, lora_rank=32, lora_alpha=32.0)
+    assert rates(resolved(lora)) == (2e-4, 0.0, 0.0)
+    assert rates(resolved(lora, method="full")) == (5e-6, 0.0, 0.0)
+    assert resolved(lora, loraRank=8).lora_alpha == 8.0
+    assert resolved(lora).lora_alpha == 32.0
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

@@ -27,6 +27,9 @@ def test_a_caption_is_one_line_under_any_of_its_names():
         ('\n{"text": "no name"}', "line 2: .*file_name"),
         ('{"file_name": "a", "text": "' + "x" * 2001 + '"}', "line 1: .*2000"),
         ('{"file_name": "a", "repeats": 1001}', "line 1: .*1000"),
+        ('{"file_name": "a", "text": "x\\u0000y"}', "line 1: .*control characters"),
+        ('{"file_name": "a\\u001b[2J"}', "line 1: .*control characters"),
+        ('{"file_name": "a", "x": ' + "[" * 100_000, "line 1: "),
     ],
 )
 def test_a_line_that_is_none_is_named(lines: str, reason: str):
