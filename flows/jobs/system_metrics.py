@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
@@ -26,12 +27,10 @@ class SystemMetrics:
 
     def __init__(self) -> None:
         self._monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        try:
-            self._monitors.append(GPUMonitor())
         # No GPU, no library of its driver, a GPU that is lost or not for us: NVML's errors share no class with the
         # others, and no metric of a machine may cost a job.
-        except Exception as error:  # noqa: BLE001
-            log.debug("no metrics of GPUs: %s", error)
+        with suppress(Exception):
+            self._monitors.append(GPUMonitor())
         self._begun = time.monotonic()
         self._next = self._begun + EVERY_SECONDS
 

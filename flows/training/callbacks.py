@@ -18,7 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
-from flows.training.frozen import FrozenTensors
+from flows.training.methods.frozen import FrozenTensors
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.learning_rates import used_rates
 from flows.training.precision import LOWEST_SCALE

@@ -32,9 +32,9 @@ from flows.training.evaluation import (
     split_images,
 )
 from flows.training.fit import check_released, fit
-from flows.training.grid import Row, draw_grid
 from flows.training.methods.lookup import method_named
 from flows.training.metrics.embedders import open_embedders
+from flows.training.metrics.grid import Row, draw_grid
 from flows.training.metrics.judges import open_judge
 from flows.training.metrics.standard_metrics import standard_metrics
 from flows.training.photos.latents import encode_for, encode_images, pixels_of_all

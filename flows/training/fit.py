@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
-from flows.training.frozen import check_frozen, frozen_tensors
+from flows.training.methods.frozen import check_frozen, frozen_tensors
 from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import ParameterGroup
 from flows.training.module import DreamBoothModule

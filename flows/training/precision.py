@@ -28,6 +28,7 @@ def loss_scaler(precision: str, device: torch.device, optimizer: Optimizer) -> G
         return None
     # A fused optimizer would divide by the scale within its step, after the gradients were clipped: by a norm that is
     # as many times too large. Without this torch's scaler and Lightning divide before.
+    # Upstream, where Lightning refuses the two together for it: Lightning-AI/pytorch-lightning#15501.
     optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
     return GradScaler(device.type)
 

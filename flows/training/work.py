@@ -27,8 +27,8 @@ from flows.jobs.tracking_facts import job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.evaluation import Evaluation
-from flows.training.frozen import FrozenTensors
 from flows.training.job_checkpoints import JobCheckpoints
+from flows.training.methods.frozen import FrozenTensors
 from flows.training.methods.lookup import method_named
 from flows.training.metrics.embedders import check_embedders
 from flows.training.optimizers.lookup import optimizer_named

@@ -21,6 +21,7 @@ MLFLOW_STORE = PurePosixPath("flows/upkeep/retention/mlflow_store.py")
 MLFLOW_SERVER = PurePosixPath("deployments/mlflow_server.py")
 PREFECT_SERVER = PurePosixPath("deployments/prefect_server.py")
 ENVIRONMENT = PurePosixPath("deployments/local/environment.py")
+PRECISION = PurePosixPath("flows/training/precision.py")
 PRIVATE_MODULES = {
     "atexit": {EXIT},
     "prefect.runner": {PREFECT},
@@ -33,7 +34,7 @@ UNDOCUMENTED = {"refresh_global_settings_context": {PREFECT}}
 """Public names in no page of their library's."""
 PRIVATE_VARIABLES = ("PREFECT__", "_MLFLOW_")
 """How variables begin that a library's processes set for each other."""
-HOOKED = {*set().union(*PRIVATE_MODULES.values(), *UNDOCUMENTED.values()), ENVIRONMENT}
+HOOKED = {*set().union(*PRIVATE_MODULES.values(), *UNDOCUMENTED.values()), ENVIRONMENT, PRECISION}
 """Every file that uses what a library keeps to itself."""
 NAMES_AN_ISSUE = re.compile(r"[\w-]+/[\w-]+#\d+|[Nn]o (upstream )?issue found[^.]*\(searched\s+(# )?\d{4}-\d\d-\d\d\)")
 """How a file says which upstream issue would end it: by its number, or by when none was found."""
@@ -95,6 +96,7 @@ def test_private_things_of_others_are_used_in_their_files_alone() -> None:
         EXIT: ["atexit._run_exitfuncs"],
         PREFECT: ["LeanProcessWorker._worker_metadata", "prefect.runner._starter_engine"],
         MLFLOW_STORE: ["self._store._hard_delete_run"],
+        PRECISION: ["optimizer._step_supports_amp_scaling"],
     }
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1500)  # a hang, not a slow machine
 def assert_whole(path: str | Path, sha256: str) -> None:
     assert hashlib.sha256(Path(path).read_bytes()).hexdigest().upper() == sha256
     with safe_open(path, framework="np") as weights:
-        assert any(key.startswith("unet.") for key in weights.keys())  # noqa: SIM118 - it is no dict
+        assert any(key.startswith("model.diffusion_model.") for key in weights.keys())  # noqa: SIM118 - it is no dict
 
 
 def assert_three_clients_find_and_download(

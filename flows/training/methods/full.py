@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.exports.export import SINGLE_FILE, export_model
 from flows.training.methods.protocol import Method, ParameterGroup
-from flows.training.methods.text_steps import TextSteps
+from flows.training.methods.text_stop import TextSteps
 from flows.training.parameter_names import refuse_unmatched, selected
 from flows.training.version_files import VersionFiles
 from storage.records.jobs.training import TrainingRecipe

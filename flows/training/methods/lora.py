@@ -17,7 +17,7 @@ from flows.diffusion.families.protocol import Components, Family
 from flows.training.adapters.files import export_adapter
 from flows.training.adapters.layers import adapter_parameters, form_of, inject, lay_out, seed_weights, target_layers
 from flows.training.methods.protocol import Method, ParameterGroup
-from flows.training.methods.text_steps import TextSteps
+from flows.training.methods.text_stop import TextSteps
 from flows.training.parameter_names import refuse_unmatched
 from flows.training.version_files import VersionFiles
 from storage.errors import JobCannotSucceed

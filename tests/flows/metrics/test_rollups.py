@@ -50,7 +50,9 @@ def test_a_day_without_the_flow_raises_the_alarm_and_the_next_run_catches_up(
     count(stores, model.id, "meanwhile", now + timedelta(days=1))
     boards, late = stores.database.run(freshness.report(ahead, LATE_AFTER))
     assert (boards.state, late.state) == (PartitionState.LATE, PartitionState.LATE)
-    assert {partition.state for partition in late.partitions[1:]} == {PartitionState.LATE}
+    # Just after midnight also the day before is there, and may still be on its time.
+    own = [partition for partition in late.partitions[1:] if partition.day >= now.date()]
+    assert {partition.state for partition in own} == {PartitionState.LATE}
     assert update_alerts(stores.database, ahead, LATE_AFTER) == [f"late {RANK}", f"late {ROLL_UP}"]
     assert update_alerts(stores.database, ahead, LATE_AFTER) == []
     for alert in stores.database.run(alerts.raised()):

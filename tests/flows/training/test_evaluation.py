@@ -21,8 +21,8 @@ from flows.training.evaluation import (
     shows,
     split_images,
 )
-from flows.training.grid import CELL, Row, draw_grid
 from flows.training.metrics.comparisons import EvaluationImages
+from flows.training.metrics.grid import CELL, Row, draw_grid
 from flows.training.photos.latents import encode_images
 from storage.records.jobs.sampled_sets import fingerprint
 from tests.flows.training.tiny import FAMILY, pictures, recipe

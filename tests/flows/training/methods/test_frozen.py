@@ -10,7 +10,7 @@ import torch
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.fit import fit
-from flows.training.frozen import FrozenTensors, FrozenWeightsChanged, check_frozen, frozen_tensors
+from flows.training.methods.frozen import FrozenTensors, FrozenWeightsChanged, check_frozen, frozen_tensors
 from flows.training.methods.lookup import method_named
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.adapters.adapters import lora_recipe
