@@ -14,7 +14,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flows.diffusion.families.protocol import Components, Conditioning, Family
+from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes
 from flows.training.averages import AveragedWeights
 from flows.training.checkpoints import TrainingState
 from flows.training.data import MicroBatch, draw_micro_batch
@@ -165,6 +165,9 @@ class DreamBoothModule(LightningModule):
         latents = self._latents(draw, device)[rows]
         noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
         conditioning = self._conditioning(self._prompts(draw)[rows])
+        sizes = self._sizes(draw)[rows]
+        if sizes:
+            conditioning = self.family.with_sizes(conditioning, sizes)
         predicted = self.family.predict(self.components, noisy, timesteps, conditioning)
         target = self.family.noise_target(self.components, latents, noise, timesteps)
         if self.recipe.snr_gamma == 0:
@@ -181,6 +184,15 @@ class DreamBoothModule(LightningModule):
             prior = images.regularization.sample(draw.regularization_rows.to(device), posterior[rows:])
             latents = torch.cat([latents, prior])
         return latents
+
+    def _sizes(self, draw: MicroBatch) -> list[ImageSizes]:
+        """How the image of each row came to be; empty where all are whole images."""
+        images = self.images.shapes[draw.shape]
+        found = [images.instance.sizes[row] for row in draw.instance_rows.tolist() if images.instance.sizes]
+        prior = images.regularization
+        if prior is not None and prior.sizes:
+            found += [prior.sizes[row] for row in draw.regularization_rows.tolist()]
+        return found
 
     def _prompts(self, draw: MicroBatch) -> list[str]:
         """The prompt of each row: its photo's own or the instance prompt, the class prompt, or none at all."""

@@ -90,9 +90,9 @@ class Sdxl(Sd1):
 
     def with_sizes(self, conditioning: Conditioning, sizes: Sequence[ImageSizes]) -> Conditioning:
         """With `time_ids` (rows, 6): height and width before cropping, the crop's top and left, height and width."""
-        text = conditioning.tensors["text_embeds"]
-        ids = [[*one.original, *one.crop, *one.target] for one in sizes]
-        return Conditioning({**conditioning.tensors, "time_ids": torch.tensor(ids, dtype=text.dtype).to(text.device)})
+        # float32 also beside a text in half precision, which has no room for every number of pixels.
+        ids = torch.tensor([[*one.original, *one.crop, *one.target] for one in sizes], dtype=torch.float32)
+        return Conditioning({**conditioning.tensors, "time_ids": ids.to(conditioning.tensors["text_embeds"].device)})
 
     def predict(self, components: Components, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """One UNet call; without `time_ids` every image is uncropped and of the size of `noisy`."""

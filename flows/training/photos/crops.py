@@ -7,6 +7,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from flows.diffusion.families.protocol import ImageSizes
+
 MIDDLE = (0.5, 0.5)
 
 
@@ -22,3 +24,16 @@ def pixels_of(
         fitted = ImageOps.mirror(fitted)
     array = np.asarray(fitted, dtype=np.float32) / 127.5 - 1.0
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def sizes_of(
+    original: tuple[int, int], size: tuple[int, int], centre: tuple[float, float] = MIDDLE, *, flipped: bool = False
+) -> ImageSizes:
+    """How `pixels_of` makes an image of `size` of one of `original` (both width, height), as models that read sizes are
+    told: its size before, where in the resized and perhaps mirrored image the crop begins, and its size now."""
+    scale = max(new / old for new, old in zip(size, original, strict=True))
+    across, down = (round(scale * old) - new for old, new in zip(original, size, strict=True))
+    left = round(across * (1.0 - centre[0] if flipped else centre[0]))
+    return ImageSizes(
+        original=(original[1], original[0]), crop=(round(down * centre[1]), left), target=(size[1], size[0])
+    )

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.diffusion.families.protocol import Components, Family
-from flows.training.photos.crops import MIDDLE, pixels_of
+from flows.diffusion.families.protocol import Components, Family, ImageSizes
+from flows.training.photos.crops import MIDDLE, pixels_of, sizes_of
 from flows.training.photos.random_numbers import generator_for
 from flows.training.photos.shapes import Shape, partners, sorted_into_shapes
 from storage.records.jobs.training import TrainingRecipe
@@ -23,7 +23,7 @@ class LatentImages:
     Both are kept, and each step draws its own sample, so that training on the cache equals training without one.
     `views` counts the cached crops and flips of an image; those of one image are consecutive rows. `prompts` has one
     prompt an image, or nothing where the recipe's prompt is for all; `repeats` how often an image comes in a pass, or
-    nothing where each comes once.
+    nothing where each comes once; `sizes` how each row came to be, or nothing where each is a whole image.
     """
 
     mean: Tensor
@@ -31,6 +31,7 @@ class LatentImages:
     views: int = 1
     prompts: tuple[str, ...] = ()
     repeats: tuple[int, ...] = ()
+    sizes: tuple[ImageSizes, ...] = ()
 
     @property
     def one_pass(self) -> list[int]:
@@ -113,12 +114,14 @@ def encode_for(
             instance,
             prompts=tuple(prompts[place] for place in places if prompts),
             repeats=tuple(repeats[place] for place in places if repeats),
+            sizes=tuple(one for place in places for one in _sizes(photos[place], shape, recipe, place)),
         )
         prior = None
         if class_images:
             beside = partners(places, len(photos), len(class_images))
             pixels = (_class_view(class_images[place], shape, recipe, place) for place in beside)
-            prior = encode_pixels(family, components, pixels)
+            sizes = tuple(_class_sizes(class_images[place], shape, recipe, place) for place in beside)
+            prior = replace(encode_pixels(family, components, pixels), sizes=sizes)
         found.append(TrainingImages(instance, prior))
     first, *others = found
     return replace(first, others=tuple(others))
@@ -133,15 +136,33 @@ def _views(photo: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int)
             yield pixels_of(photo, shape, centre, flipped=True)
 
 
+def _sizes(photo: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Iterator[ImageSizes]:
+    """Of the views, in their order."""
+    for number in range(_crops(recipe)):
+        centre = _centre(recipe, f"instance/crop/{number}", place)
+        yield sizes_of(photo.size, shape, centre)
+        if recipe.random_flip:
+            yield sizes_of(photo.size, shape, centre, flipped=True)
+
+
 def _crops(recipe: TrainingRecipe) -> int:
     return recipe.cached_crops if recipe.random_crop else 1
 
 
 def _class_view(image: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Tensor:
-    flipped = False
-    if recipe.random_flip:
-        flipped = bool(torch.rand(1, generator=generator_for(recipe.seed, "regularization/flip", place)) < 0.5)
-    return pixels_of(image, shape, _centre(recipe, "regularization/crop", place), flipped=flipped)
+    centre = _centre(recipe, "regularization/crop", place)
+    return pixels_of(image, shape, centre, flipped=_class_flip(recipe, place))
+
+
+def _class_sizes(image: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> ImageSizes:
+    centre = _centre(recipe, "regularization/crop", place)
+    return sizes_of(image.size, shape, centre, flipped=_class_flip(recipe, place))
+
+
+def _class_flip(recipe: TrainingRecipe, place: int) -> bool:
+    if not recipe.random_flip:
+        return False
+    return bool(torch.rand(1, generator=generator_for(recipe.seed, "regularization/flip", place)) < 0.5)
 
 
 def _centre(recipe: TrainingRecipe, purpose: str, place: int) -> tuple[float, float]:

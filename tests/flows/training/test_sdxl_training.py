@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from PIL import Image
 
 from flows.diffusion.families.lookup import family_named
 from flows.training.callbacks import Watch
 from flows.training.evaluation import noise_drift
 from flows.training.exports.export import Export
-from flows.training.photos.latents import encode_images
+from flows.training.methods.lookup import method_named
+from flows.training.module import DreamBoothModule
+from flows.training.photos.latents import encode_for, encode_images
 from tests.flows.diffusion.families.tiny_sdxl import write_tiny_sdxl
 from tests.flows.training.tiny import KeptCheckpoints, pictures, recipe, train_and_export
 
@@ -80,3 +83,24 @@ def test_the_single_file_opens_as_the_folder_does(whole: Export):
         ours, theirs = (getattr(pipeline, name).state_dict() for pipeline in (one, folder))
         assert ours.keys() == theirs.keys()
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+def test_a_step_tells_the_model_how_each_image_was_cropped(base: Path) -> None:
+    wanted = recipe(family="sdxl", random_crop=True, cached_crops=2, random_flip=True, regularization_count=2)
+    components = SDXL.load(base)
+    wide = [Image.new("RGB", (96 + 32 * place, 64), "red") for place in range(2)]
+    images = encode_for(wanted, SDXL, components, wide, pictures(2))
+    module = DreamBoothModule(wanted, SDXL, components, method_named("full").begin(SDXL, components, wanted), images)
+    seen: list[torch.Tensor] = []
+    components.unet.register_forward_pre_hook(
+        lambda unet, arguments, named: seen.append(named["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+    )
+    draw = module.draw(0)
+    module.loss_of(draw)
+    [ids] = seen
+    own = images.instance.sizes[int(draw.instance_rows[0])]
+    assert ids.tolist() == [[*own.original, *own.crop, *own.target], [64, 64, 0, 0, 64, 64]]
+    assert own.original[1] in (96, 128)
+    assert own.crop[0] == 0
+    assert len(images.instance.sizes) == len(images.instance.mean) == 2 * 2 * 2
+    assert len({one.crop for one in images.instance.sizes}) > 4
