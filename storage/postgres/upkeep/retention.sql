@@ -115,8 +115,7 @@ with gone as (
                                where job.ended_at < %(before)s
                                   or (job.ended_at is not null and job.state <> 'succeeded'
                                       -- keepEvery asked for these: one of them may be the one that is chosen.
-                                      and coalesce(checkpoint.step
-                                                   %% nullif((job.request -> 'recipe' ->> 'keep_every')::int, 0), 1) <> 0
+                                      and coalesce(mod(checkpoint.step, nullif((job.request -> 'recipe' ->> 'keep_every')::int, 0)), 1) <> 0
                                       and checkpoint.step < (select max(step) from job_checkpoints newest
                                                               where newest.job_id = checkpoint.job_id))
                                limit %(limit)s for update of checkpoint skip locked)
