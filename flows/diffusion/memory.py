@@ -1,4 +1,4 @@
-"""The most memory that a piece of work needed, on the device that it ran on."""
+"""Memory: the most that a piece of work needed, on the device that it ran on, and what two models can share of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import nn
 
 _PROCESS = Path("/proc/self")
 
@@ -30,3 +31,21 @@ def peak_bytes(device: torch.device) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     # Without /proc: of the whole process, in units of 1024 bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def share_equal(module: nn.Module, other: nn.Module) -> int:
+    """Let a module use those parameters of another that are its own bit for bit; returns the bytes that this saves.
+
+    A layer under an adapter of PEFT has its own weights as `base_layer`.
+    """
+    theirs = {name.replace(".base_layer.", "."): parameter for name, parameter in other.named_parameters()}
+    saved = 0
+    for name, own in list(module.named_parameters()):
+        found = theirs.get(name)
+        if found is None or (found.shape, found.dtype) != (own.shape, own.dtype):
+            continue
+        if torch.equal(own.to(found.device), found):
+            holder, _, last = name.rpartition(".")
+            setattr(module.get_submodule(holder), last, found)
+            saved += own.numel() * own.element_size()
+    return saved

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from flows.diffusion.devices import prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
-from flows.diffusion.memory import peak_bytes, start_peak
+from flows.diffusion.memory import peak_bytes, share_equal, start_peak
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.jobs.lifecycle import RunningJob
@@ -65,10 +65,12 @@ class TrainingWork:
         return self.family.load(folder).to(self.device)
 
     def load_beside(self, folder: Path, tuned: Components, changed: frozenset[str]) -> Components:
-        """A base model's parts, where the parts that a fine-tune did not change are those of the fine-tune: what a
-        comparison needs beside it is only what differs."""
+        """A base model's parts, which share with the fine-tune's whatever tensor it did not change: what a comparison
+        needs beside a fine-tune is only what differs, of an adapter nothing."""
         base = self.family.load(folder)
         kept = {name: module for name, module in tuned.modules.items() if name not in changed}
+        for name in changed:
+            share_equal(base.modules[name], tuned.modules[name])
         return base.with_modules(kept).to(self.device)
 
     def boundary(self, phase: str, done: int, total: int) -> None:

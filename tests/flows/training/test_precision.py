@@ -42,7 +42,7 @@ def measured(base: Path, folder: Path, **changes: Any) -> tuple[list[float], lis
 def test_a_killed_training_in_half_precision_ends_byte_equal(
     method: str, precision: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    changes = {"method": method, "precision": precision, "token_learning_rate": 0.0}
+    changes = {"method": method, "precision": precision, "token_learning_rate": 0.0, "lora_alpha": 16.0}
     straight = KeptCheckpoints(tmp_path / "straight")
     run(tiny_model, tmp_path, straight, **changes)
     killed = KeptCheckpoints(tmp_path / "killed")
@@ -104,7 +104,7 @@ def test_a_scale_that_only_falls_is_a_training_that_diverges(tiny_model: Path, t
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_recomputed_activations_have_the_same_gradients(method: str, components: Components, tiny_model: Path) -> None:
-    wanted = recipe(method=method, token_learning_rate=0.0, text_encoder_learning_rate=1e-4)
+    wanted = recipe(method=method, token_learning_rate=0.0, text_encoder_learning_rate=1e-4, lora_alpha=16.0)
     images = training_images(components, wanted)
 
     def gradients(parts: Components, on: bool) -> dict[str, torch.Tensor]:
