@@ -10,10 +10,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from flows.training.methods.protocol import ParameterGroup
+from flows.training.methods.protocol import ParameterGroup, parameters_of
 from flows.training.optimizers.protocol import AveragingOptimizer
 
 
@@ -33,9 +33,7 @@ class AveragedWeights:
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], optimizer: Optimizer, decay: float) -> None:
-        self._parameters: dict[str, nn.Parameter] = {
-            name: parameter for group in groups for name, parameter in group.parameters.items()
-        }
+        self._parameters = parameters_of(groups)
         self._optimizer, self._decay = optimizer, decay
         self._settled = False
         self.averages: dict[str, Tensor] = {}

@@ -19,6 +19,7 @@ from torch.amp.grad_scaler import GradScaler
 from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.methods.frozen import FrozenTensors
+from flows.training.methods.protocol import parameters_of
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.learning_rates import used_rates
 from flows.training.precision import LOWEST_SCALE
@@ -171,10 +172,9 @@ class StepBoundary(Callback):
         # The last step may be due for several reasons, and is written once.
         if step == self._kept_step:
             return
-        for group in module.training_groups:
-            for name, parameter in group.parameters.items():
-                if not bool(torch.isfinite(parameter).all()):
-                    raise self._diverged(step, f"{name} holds what is no finite number")
+        for name, parameter in parameters_of(module.training_groups).items():
+            if not bool(torch.isfinite(parameter).all()):
+                raise self._diverged(step, f"{name} holds what is no finite number")
         file = self._work_folder / f"checkpoint-{step}.safetensors"
         # A cancellation may also come while it is written, which takes minutes.
         with self._watch.stopping():

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from flows.training.methods.protocol import ParameterGroup
+from flows.training.methods.protocol import ParameterGroup, parameters_of
 from flows.training.optimizers.states import STATE, StateReader, state_tensors, state_values
 from flows.training.precision import put_scaler_values, scaler_values
 from flows.training.tensor_files import TensorFile, write_tensors
@@ -63,7 +63,7 @@ def write_checkpoint(path: Path, *, step: int, fingerprint: str, owner: str, sta
 
     Returns the file's SHA-256 (hex). Copies of two tensors at most are in memory at a time.
     """
-    tensors = {f"{WEIGHTS}/{name}": parameter.detach() for name, parameter in _parameters(state).items()}
+    tensors = {f"{WEIGHTS}/{name}": parameter.detach() for name, parameter in parameters_of(state.groups).items()}
     tensors |= {f"{AVERAGE}/{name}": average for name, average in state.averages.items()}
     tensors |= state_tensors(state.groups, state.optimizer)
     metadata = {
@@ -122,7 +122,7 @@ class _Reading:
             raise InvalidCheckpoint(f"{path.name} is damaged: its step or its numbers cannot be read.") from error
 
     def into(self, state: TrainingState) -> int:
-        parameters, reader = _parameters(state), StateReader(state.groups, state.optimizer)
+        parameters, reader = parameters_of(state.groups), StateReader(state.groups, state.optimizer)
         self._check(state, parameters, reader)
         reader.put_values(self._values)
         if state.scaler is not None:
@@ -159,7 +159,3 @@ class _Reading:
 
     def _state_name(self, name: str) -> str:
         return f"{STATE}/{name}" if self._version == "1" else name
-
-
-def _parameters(state: TrainingState) -> dict[str, nn.Parameter]:
-    return {name: parameter for group in state.groups for name, parameter in group.parameters.items()}

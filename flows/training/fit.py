@@ -17,7 +17,7 @@ from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import check_frozen, frozen_tensors
 from flows.training.methods.lookup import method_named
-from flows.training.methods.protocol import ParameterGroup
+from flows.training.methods.protocol import ParameterGroup, parameters_of
 from flows.training.module import DreamBoothModule
 from flows.training.photos.latents import TrainingImages
 from flows.training.precision import checkpoint_activations, precision_plugins
@@ -52,8 +52,8 @@ def fit(
         frozen = frozen_tensors(components, training.groups)
         module = DreamBoothModule(recipe, family, components, training, images)
         checkpoint_activations(components, recipe.gradient_checkpointing)
-        # A method may lay its parameters out anew. A fused optimizer pairs weights with moments by their place in
-        # memory, so the moments of a checkpoint must find the layout of the steps.
+        # A method may change how its parameters lie in memory. A fused optimizer pairs weights with moments by their
+        # place there, so the moments of a checkpoint must find the layout of the steps.
         training.begin_step(0)
         start = 0
         if newest is not None:
@@ -82,9 +82,8 @@ def release(optimizer: Optimizer, groups: Sequence[ParameterGroup]) -> None:
     """Drop gradients and the optimizer's state: twice to three times the trained weights, and no later phase's."""
     # Not left to the garbage collector: trainer and module hold each other, and live until it runs.
     optimizer.state.clear()
-    for group in groups:
-        for parameter in group.parameters.values():
-            parameter.grad = None
+    for parameter in parameters_of(groups).values():
+        parameter.grad = None
 
 
 def check_released(components: Components) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes
@@ -19,7 +19,7 @@ from flows.training.averages import AveragedWeights
 from flows.training.checkpoints import TrainingState
 from flows.training.data import MicroBatch, draw_micro_batch
 from flows.training.losses import Loss, instance_loss, mean_loss, min_snr_weights, prior_preservation_loss
-from flows.training.methods.protocol import ParameterGroup, Training
+from flows.training.methods.protocol import Training, parameters_of
 from flows.training.optimizers.clipping import clip_gradients
 from flows.training.optimizers.learning_rates import set_learning_rates
 from flows.training.optimizers.lookup import optimizer_named
@@ -129,11 +129,13 @@ class DreamBoothModule(LightningModule):
         """Make the sum over micro-batches their mean, clip all together to the recipe's norm, and note it."""
         if self.recipe.accumulation > 1:
             # Once, after the sum: the same rounding as of ranks that sum and then divide, for any number of them.
-            for parameter in _parameters(self.training_groups):
+            for parameter in parameters_of(self.training_groups).values():
                 if parameter.grad is not None:
                     parameter.grad.div_(self.recipe.accumulation)
         # Over all groups together, whatever Lightning's own setting says: it clips none by default.
-        self.gradient_norm = clip_gradients(_parameters(self.training_groups), self.recipe.max_gradient_norm)
+        self.gradient_norm = clip_gradients(
+            list(parameters_of(self.training_groups).values()), self.recipe.max_gradient_norm
+        )
 
     @property
     def _splits(self) -> bool:
@@ -231,7 +233,3 @@ def _joined(parts: Sequence[Conditioning]) -> Conditioning:
     for other in others:
         first = first.then(other)
     return first
-
-
-def _parameters(groups: Sequence[ParameterGroup]) -> list[nn.Parameter]:
-    return [parameter for group in groups for parameter in group.parameters.values()]

@@ -66,7 +66,7 @@ def write_tensors(
     if payload_keys:
         digest = hashlib.sha256()
         for name in order:
-            digest.update(_bytes_of(tensors[name]))
+            digest.update(bytes_of(tensors[name]))
         facts |= dict.fromkeys(payload_keys, digest.hexdigest())
     # safetensors/safetensors#584: its metadata is written in random order, so equal weights would have other bytes each
     # time.
@@ -75,7 +75,7 @@ def write_tensors(
     with HashingWriter(path) as file:
         file.write(memoryview(struct.pack("<Q", len(header)) + header))
         for name in order:
-            file.write(_bytes_of(tensors[name]))
+            file.write(bytes_of(tensors[name]))
         return file.sha256()
 
 
@@ -139,7 +139,7 @@ class TensorFile:
         place = self._tensors[name]
         values = torch.empty(shape, dtype=dtype)
         file.seek(self._begin + place.begin)
-        if values.numel() and file.readinto(_bytes_of(values)) != place.end - place.begin:
+        if values.numel() and file.readinto(bytes_of(values)) != place.end - place.begin:
             raise WeightsRefused("truncated", f"{self._path.name} ends within tensor '{name[:80]}'. Get it again.")
         return values
 
@@ -192,7 +192,8 @@ def _chunks(read: Callable[[], bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor in its order; of one on the CPU that is contiguous its own memory."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # As bytes, since numpy has no bfloat16; flat, since torch views no tensor without dimensions as another type.
     return memoryview(flat.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]

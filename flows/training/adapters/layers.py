@@ -101,7 +101,7 @@ def inject(module: nn.Module, form: AdapterForm, layers: list[str]) -> None:
 
 
 def seed_weights(parameters: Mapping[str, nn.Parameter], seed: int) -> None:
-    """Draw the first numbers anew, each tensor's from (seed, name): on every device and in any company the same.
+    """Draw the first numbers again, each tensor's from (seed, name): on every device and in any company the same.
 
     The distribution is PEFT's own: lora_A as a linear layer's weights (Kaiming uniform), lora_B zero.
     """

@@ -6,11 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from flows.diffusion.families.protocol import Components
-from flows.training.methods.protocol import ParameterGroup
+from flows.training.methods.protocol import ParameterGroup, parameters_of
+from flows.training.tensor_files import bytes_of
 from storage.errors import JobCannotSucceed
 
 
@@ -35,14 +33,16 @@ class FrozenTensors:
 
 def frozen_tensors(components: Components, groups: Iterable[ParameterGroup]) -> FrozenTensors:
     """The components' parameters and buffers that are in none of `groups`. An adapter's are no part of the base."""
-    trained = {id(parameter) for group in groups for parameter in group.parameters.values()}
+    trained = {id(parameter) for parameter in parameters_of(groups).values()}
     hashes: dict[str, str] = {}
     for component, module in components.modules.items():
         for tensors in (module.named_parameters(), module.named_buffers()):
             for name, tensor in tensors:
                 if id(tensor) not in trained:
                     # PEFT moves a layer that gets an adapter into one of its own, under this name.
-                    hashes[f"{component}.{name.replace('.base_layer.', '.')}"] = _sha256(tensor)
+                    hashes[f"{component}.{name.replace('.base_layer.', '.')}"] = hashlib.sha256(
+                        bytes_of(tensor)
+                    ).hexdigest()
     return FrozenTensors(hashes)
 
 
@@ -55,9 +55,3 @@ def check_frozen(before: FrozenTensors, after: FrozenTensors) -> None:
             f"{len(names)} frozen tensors are not the base's after training, {', '.join(names[:3])} among them. "
             "This is a fault of the trainer: nothing was published. Report it with the job's recipe."
         )
-
-
-def _sha256(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    # As bytes, since numpy has no bfloat16.
-    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).hexdigest()  # pyright: ignore[reportArgumentType]

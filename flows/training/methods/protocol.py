@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,11 @@ class ParameterGroup:
     parameters: Mapping[str, nn.Parameter]
     learning_rate: float
     weight_decay: float
+
+
+def parameters_of(groups: Iterable[ParameterGroup]) -> dict[str, nn.Parameter]:
+    """The parameters of all groups, by their stable names."""
+    return {name: parameter for group in groups for name, parameter in group.parameters.items()}
 
 
 class Training(Protocol):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flows.training.methods.protocol import ParameterGroup
+from flows.training.methods.protocol import ParameterGroup, parameters_of
 from storage.errors import InvalidCheckpoint
 
 STATE, GROUPS = "state", "groups"
@@ -23,7 +23,7 @@ PLAIN = (bool, int, float, str)
 def state_tensors(groups: Sequence[ParameterGroup], optimizer: Optimizer) -> dict[str, Tensor]:
     """The tensors of an optimizer's state, themselves and not copied."""
     found: dict[str, Tensor] = {}
-    for name, parameter in _parameters(groups).items():
+    for name, parameter in parameters_of(groups).items():
         for path, value in _leaves(optimizer.state.get(parameter, {})):
             if isinstance(value, Tensor):
                 found["/".join((STATE, *path, name))] = value
@@ -38,7 +38,7 @@ def state_values(groups: Sequence[ParameterGroup], optimizer: Optimizer) -> dict
     """Everything else of it, as JSON can hold it: numbers of parameters by name, of groups by their number."""
     parameters = {
         name: values
-        for name, parameter in _parameters(groups).items()
+        for name, parameter in parameters_of(groups).items()
         if (values := _plain(optimizer.state.get(parameter, {})))
     }
     numbered = {str(number): _plain(_kept(settings)) for number, settings in enumerate(optimizer.param_groups)}
@@ -49,7 +49,7 @@ class StateReader:
     """Puts a kept state into a fresh optimizer of the same kind, tensor by tensor. What is there already goes."""
 
     def __init__(self, groups: Sequence[ParameterGroup], optimizer: Optimizer) -> None:
-        self._parameters, self._optimizer = _parameters(groups), optimizer
+        self._parameters, self._optimizer = parameters_of(groups), optimizer
 
     def check(self, names: Sequence[str], values: Mapping[str, Any]) -> None:
         """Raise InvalidCheckpoint where tensors or values belong to a parameter or a group that is not there."""
@@ -138,10 +138,6 @@ def _update(place: Any, values: Mapping[str, Any]) -> None:
             place[key] = tuple(cast("list[Any]", value))
         else:
             place[key] = value
-
-
-def _parameters(groups: Sequence[ParameterGroup]) -> dict[str, nn.Parameter]:
-    return {name: parameter for group in groups for name, parameter in group.parameters.items()}
 
 
 def _step_device(parameter: Tensor, optimizer: Optimizer) -> torch.device:

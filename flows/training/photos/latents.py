@@ -15,6 +15,8 @@ from flows.training.photos.random_numbers import generator_for
 from flows.training.photos.shapes import Shape, partners, sorted_into_shapes
 from storage.records.jobs.training import TrainingRecipe
 
+Centre = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class LatentImages:
@@ -107,65 +109,54 @@ def encode_for(
     """
     found: list[TrainingImages] = []
     for shape, places in sorted_into_shapes([photo.size for photo in photos], recipe).items():
-        # One after the other: all crops of all photos take a hundred times the memory of their latents.
-        views = (view for place in places for view in _views(photos[place], shape, recipe, place))
-        instance = encode_pixels(family, components, views, _crops(recipe) * (2 if recipe.random_flip else 1))
+        placed = [(photos[place], *view) for place in places for view in _views(recipe, place)]
+        instance = _encoded(family, components, placed, shape, len(placed) // len(places))
         instance = replace(
             instance,
             prompts=tuple(prompts[place] for place in places if prompts),
             repeats=tuple(repeats[place] for place in places if repeats),
-            sizes=tuple(one for place in places for one in _sizes(photos[place], shape, recipe, place)),
         )
         prior = None
         if class_images:
             beside = partners(places, len(photos), len(class_images))
-            pixels = (_class_view(class_images[place], shape, recipe, place) for place in beside)
-            sizes = tuple(_class_sizes(class_images[place], shape, recipe, place) for place in beside)
-            prior = replace(encode_pixels(family, components, pixels), sizes=sizes)
+            placed = [(class_images[place], *_class_view(recipe, place)) for place in beside]
+            prior = _encoded(family, components, placed, shape)
         found.append(TrainingImages(instance, prior))
     first, *others = found
     return replace(first, others=tuple(others))
 
 
-def _views(photo: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Iterator[Tensor]:
-    for number in range(_crops(recipe)):
+def _encoded(
+    family: Family,
+    components: Components,
+    placed: Sequence[tuple[Image.Image, Centre, bool]],
+    shape: Shape,
+    views: int = 1,
+) -> LatentImages:
+    # One after the other: all crops of all photos take a hundred times the memory of their latents.
+    pixels = (pixels_of(image, shape, centre, flipped=flipped) for image, centre, flipped in placed)
+    sizes = tuple(sizes_of(image.size, shape, centre, flipped=flipped) for image, centre, flipped in placed)
+    return replace(encode_pixels(family, components, pixels, views), sizes=sizes)
+
+
+def _views(recipe: TrainingRecipe, place: int) -> Iterator[tuple[Centre, bool]]:
+    """Where each view of a photo lies, and whether it is mirrored."""
+    for number in range(recipe.cached_crops if recipe.random_crop else 1):
         centre = _centre(recipe, f"instance/crop/{number}", place)
-        yield pixels_of(photo, shape, centre)
+        yield centre, False
         if recipe.random_flip:
             # An entry of its own: a VAE's latent of a mirrored photo is not the mirrored latent.
-            yield pixels_of(photo, shape, centre, flipped=True)
+            yield centre, True
 
 
-def _sizes(photo: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Iterator[ImageSizes]:
-    """Of the views, in their order."""
-    for number in range(_crops(recipe)):
-        centre = _centre(recipe, f"instance/crop/{number}", place)
-        yield sizes_of(photo.size, shape, centre)
-        if recipe.random_flip:
-            yield sizes_of(photo.size, shape, centre, flipped=True)
+def _class_view(recipe: TrainingRecipe, place: int) -> tuple[Centre, bool]:
+    flipped = False
+    if recipe.random_flip:
+        flipped = bool(torch.rand(1, generator=generator_for(recipe.seed, "regularization/flip", place)) < 0.5)
+    return _centre(recipe, "regularization/crop", place), flipped
 
 
-def _crops(recipe: TrainingRecipe) -> int:
-    return recipe.cached_crops if recipe.random_crop else 1
-
-
-def _class_view(image: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> Tensor:
-    centre = _centre(recipe, "regularization/crop", place)
-    return pixels_of(image, shape, centre, flipped=_class_flip(recipe, place))
-
-
-def _class_sizes(image: Image.Image, shape: Shape, recipe: TrainingRecipe, place: int) -> ImageSizes:
-    centre = _centre(recipe, "regularization/crop", place)
-    return sizes_of(image.size, shape, centre, flipped=_class_flip(recipe, place))
-
-
-def _class_flip(recipe: TrainingRecipe, place: int) -> bool:
-    if not recipe.random_flip:
-        return False
-    return bool(torch.rand(1, generator=generator_for(recipe.seed, "regularization/flip", place)) < 0.5)
-
-
-def _centre(recipe: TrainingRecipe, purpose: str, place: int) -> tuple[float, float]:
+def _centre(recipe: TrainingRecipe, purpose: str, place: int) -> Centre:
     if not recipe.random_crop:
         return MIDDLE
     across, down = torch.rand(2, generator=generator_for(recipe.seed, purpose, place)).tolist()

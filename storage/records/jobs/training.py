@@ -133,20 +133,9 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = None
 
 
-class TrainingDefaults(parts.PartSettings, frozen=True, kw_only=True):
-    """A base model's own defaults (the `training` part of its darkroom.json)."""
+class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
+    """How a training learns, as a base model's defaults and a recipe say it: with what holds where nothing is said."""
 
-    steps: int = 800
-    batch_size: int = 1
-    # This and the weight of the prior loss are the DreamBooth paper's for Stable Diffusion (arXiv 2208.12242).
-    learning_rate: float = 5e-6
-    text_encoder_learning_rate: float = 0.0
-    token_learning_rate: float = 0.0
-    prior_loss_weight: float = 1.0
-    regularization_count: int = 100
-    checkpoint_every: int = 100
-    sample_every: int = 200
-    identifier: str = "sks"
     method: str = TrainingMethod.FULL.value
     optimizer: str = TrainingOptimizer.ADAMW.value
     # torch's default for AdamW, which DreamBooth's original code and diffusers' example train with.
@@ -178,7 +167,23 @@ class TrainingDefaults(parts.PartSettings, frozen=True, kw_only=True):
     random_flip: bool = False
 
 
-class TrainingRecipe(parts.PartSettings, frozen=True, kw_only=True):
+class TrainingDefaults(TrainingSettings, frozen=True, kw_only=True):
+    """A base model's own defaults (the `training` part of its darkroom.json)."""
+
+    steps: int = 800
+    batch_size: int = 1
+    # This and the weight of the prior loss are the DreamBooth paper's for Stable Diffusion (arXiv 2208.12242).
+    learning_rate: float = 5e-6
+    text_encoder_learning_rate: float = 0.0
+    token_learning_rate: float = 0.0
+    prior_loss_weight: float = 1.0
+    regularization_count: int = 100
+    checkpoint_every: int = 100
+    sample_every: int = 200
+    identifier: str = "sks"
+
+
+class TrainingRecipe(TrainingSettings, frozen=True, kw_only=True):
     """A request with nothing left open. Equal recipes on one machine produce equal weights, byte by byte.
 
     The last three describe that machine: they are open (no thread) until a worker claims the job, which resolves them.
@@ -203,34 +208,6 @@ class TrainingRecipe(parts.PartSettings, frozen=True, kw_only=True):
     sampler: SamplerSettings
     evaluation_scenes: tuple[str, ...]
     dtype: str = "float32"
-    method: str = TrainingMethod.FULL.value
-    optimizer: str = TrainingOptimizer.ADAMW.value
-    weight_decay: float = 0.01
-    max_gradient_norm: float = 1.0
-    learning_rate_schedule: str = LearningRateSchedule.RAMP.value
-    warm_up_steps: int = 10
-    schedule_cycles: int = 1
-    schedule_power: float = 1.0
-    schedule_rules: str = ""
-    ema_decay: float = 0.0
-    # One more than is needed: where the newest turns out to be damaged, the one before is used.
-    keep_checkpoints: int = 2
-    keep_every: int = 0
-    export_dtype: ExportDtype = "base"
-    precision: str = "fp32"
-    gradient_checkpointing: bool = False
-    accumulation: int = 1
-    split_backward: bool = False
-    snr_gamma: float = 0.0
-    noise_offset: float = 0.0
-    caption_dropout: float = 0.0
-    bucketing: bool = False
-    bucket_step: int = 0
-    bucket_min_side: int = 0
-    bucket_max_side: int = 0
-    random_crop: bool = False
-    cached_crops: int = 1
-    random_flip: bool = False
     threads: int = 0
     libraries: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     device: str = ""
