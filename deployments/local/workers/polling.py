@@ -18,6 +18,7 @@ import psycopg
 
 from storage.errors import StoreFailure
 from storage.postgres.connection import Database
+from storage.postgres.events.listening import OutboxListener
 from storage.settings import PostgresSettings
 
 ATTENTIVE_SECONDS = 10.0
@@ -69,17 +70,17 @@ def woken_by_events(settings: PostgresSettings, pace: PollingPace) -> Generator[
 
 def _listen(database: Database, pace: PollingPace, stopping: threading.Event) -> None:
     # Connects again after a failure, until `stopping` is set.
+    def wake() -> None:
+        pace.listening = True
+        pace.wake()
+
+    listener = OutboxListener(database, wake)
     while not stopping.is_set():
         try:
-            with database.connect() as connection:
-                connection.execute("listen outbox")
-                pace.wake()  # what was committed while nobody listened
-                pace.listening = True
-                while not stopping.is_set():
-                    for _ in connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
-                        pace.wake()
+            listener.listen(LISTEN_SECONDS)
         except (StoreFailure, psycopg.Error) as error:
-            log.warning("asking Prefect every second, without the outbox: %s", type(error).__name__)
-        finally:
             pace.listening = False
-        stopping.wait(RECONNECT_SECONDS)
+            log.warning("asking Prefect every second, without the outbox: %s", type(error).__name__)
+            stopping.wait(RECONNECT_SECONDS)
+    pace.listening = False
+    listener.close()

@@ -55,7 +55,7 @@ def test_memory_that_runs_out_fails_the_job_with_that_reason(
     tmp_path: Path,
     environment: Callable[..., dict[str, str]],  # noqa: F811
 ) -> None:
-    wanted = {"steps": 3, "checkpoint_every": 1, "sample_every": 99, "batch_size": 64, "regularization_count": 2}
+    wanted = {"steps": 3, "checkpoint_every": 1, "sample_every": 99, "batch_size": 24, "regularization_count": 2}
     job = submit(stores, STARTER_FOLDER, **wanted)
     second = killed_after_a_checkpoint(stores, job, environment(**{"fit:2": f"die:{tmp_path / 'two'}"}))
     limited = run_elsewhere(job, second, environment(), program=LIMITED + FLOW)
