@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from deployments import reference_tables, settings_table
+from deployments import reference_tables, settings_table, training_tables
 from flows.upkeep.retention.retention_rules import document
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -22,6 +22,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "flows": reference_tables.flows,
     "job-states": reference_tables.job_states,
     "choices": reference_tables.choices,
+    "training-fields": training_tables.fields,
+    "training-presets": training_tables.presets,
     "contracts": reference_tables.contracts,
     "areas": reference_tables.areas,
     "retention": lambda: "\n".join(document()),

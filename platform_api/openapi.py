@@ -24,6 +24,7 @@ from litestar.types.internal_types import PathParameterDefinition
 from platform_api.access.guards import Open, Reads, Requires
 from platform_api.http import docs_page, rate_limits
 from platform_api.http.fixed_responses import FixedResponse
+from platform_api.jobs.training_schema import describe_training_fields
 from storage.errors import NotFound
 
 DESCRIPTION = """Photos in, a personalised image model out.
@@ -112,7 +113,7 @@ def state_scopes(app: Litestar) -> None:
 
 def described(app: Litestar) -> dict[str, Any]:
     """The document. Bodies that take no unknown field say so, which the framework leaves out; so do descriptions the
-    scope, which no page shows of a bearer's key."""
+    scope, which no page shows of a bearer's key, and fields of trainings their unit and default."""
     document = app.openapi_schema.to_schema()
     for item in document["paths"].values():
         for operation in item.values():
@@ -123,6 +124,7 @@ def described(app: Litestar) -> dict[str, Any]:
         config = body and getattr(body.annotation, "__struct_config__", None)
         if body and config and config.forbid_unknown_fields:
             document["components"]["schemas"][body.annotation.__name__]["additionalProperties"] = False
+    describe_training_fields(document["components"]["schemas"])
     return document
 
 

@@ -67,6 +67,59 @@ class Base(msgspec.Struct, frozen=True, rename="camel"):
     seconds_per_step: float | None = None
 
 
+class SavingResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """A change of a request, and the bytes of memory that it saves."""
+
+    change: str
+    saved_bytes: int
+
+
+class MemoryResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """Bytes of memory at the peak of a training's steps."""
+
+    peak_bytes: int
+    margin: float
+    fits_cards: tuple[str, ...]
+    savings: tuple[SavingResponse, ...]
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    averages: int
+    rounded_weights: int
+    activations: int
+    trained_parameters: int
+    total_parameters: int
+
+
+class DiskResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """Bytes that a training writes."""
+
+    peak_bytes: int
+    checkpoint: int
+    export: int
+
+
+class TimeResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """How fast earlier trainings were on a device."""
+
+    device: str
+    jobs: int
+    seconds_per_step: float
+    seconds: float
+
+
+class TrainingEstimateResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """What a training request means, and what it needs."""
+
+    request: dict[str, Any]
+    family: str
+    memory: MemoryResponse | None
+    disk: DiskResponse | None
+    times: tuple[TimeResponse, ...]
+    notes: tuple[str, ...]
+
+
 class DataSetResponse(msgspec.Struct, frozen=True, rename="camel"):
     """Uploaded photos."""
 

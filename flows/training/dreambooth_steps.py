@@ -22,6 +22,7 @@ from flows.jobs.registration import register
 from flows.jobs.tracking import MLFLOW_UNAVAILABLE, tracking_client
 from flows.jobs.tracking_facts import job_inputs, job_params
 from flows.runs.retries import STORE_RETRIES
+from flows.training.estimates.fits import check_fits
 from flows.training.evaluation import (
     SEEDS_PER_SCENE,
     Evaluation,
@@ -48,7 +49,7 @@ from storage.blobs.families import ModelFile, check_model_file
 from storage.errors import JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
-from storage.postgres.jobs import data_sets, jobs, publication
+from storage.postgres.jobs import data_sets, job_files, jobs, publication
 from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
 from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
 from storage.records.jobs.choices import TrainingMethod, catalogue_name
@@ -99,6 +100,9 @@ def prepare(work: TrainingWork) -> Materials:
     except NotFound as error:
         raise JobCannotSucceed(str(error)) from error
     get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(rows), work.request.base_model)
+    if all(row.step < work.recipe.steps for row in work.job.run(lambda: job_files.checkpoints(work.job.id))):
+        for warning in check_fits(folder, work.recipe, work.device, work.stores.settings):
+            get_run_logger().warning("job %s: %s", work.job.id, warning)
     return Materials(folder, rows, work.recipe, lambda sha256: work.stores.blobs.read(sha256))
 
 

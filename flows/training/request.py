@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 
+import msgspec
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
@@ -19,7 +20,7 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs.submissions import submit_training
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingRequest
-from storage.records.jobs.training_fields import TrainingField, training_fields
+from storage.records.jobs.training_fields import TrainingField, nested, training_fields
 from storage.settings import Settings, load_settings
 from storage.stores import open_stores
 
@@ -40,7 +41,7 @@ def with_training_fields(function: Callable[..., str]) -> Callable[..., str]:
     ]
     described = cast(Any, function)
     # The page shows what the docstring says of a parameter, and nothing of a pydantic field's own description.
-    lines = [f"    {field.name}: {field.description}" for field in training_fields()]
+    lines = [f"    {field.name}: {field.help}" for field in training_fields()]
     described.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Args:", *lines])
     described.__signature__ = inspect.Signature(parameters, return_annotation=str)
     described.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": str}
@@ -61,7 +62,7 @@ def request_training(**fields: Any) -> str:
 
     What is left empty takes the base model's own default, where it has one.
     """
-    request = TrainingRequest(**fields)
+    request = msgspec.convert(nested(fields), TrainingRequest)
     settings = load_settings()
     # As the API does before it takes a job.
     check_free_space(settings)

@@ -13,7 +13,7 @@ from msgspec import Meta
 from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Requires
 from platform_api.catalog.writing.write_models import kept
-from platform_api.http.json_bodies import has_control_characters, strictly
+from platform_api.http.json_bodies import strictly
 from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_moment_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
@@ -21,6 +21,7 @@ from platform_api.http.problems import can_return
 from storage.errors import AccessDenied, InvalidRequest, NotFound
 from storage.postgres.accounts import accounts
 from storage.records.accounts.accounts import ApiKey, Scope, make_key
+from storage.request_faults import has_control_characters
 
 MAX_LIFETIME = timedelta(days=3660)
 

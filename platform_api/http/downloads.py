@@ -16,11 +16,11 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 
-from platform_api.http.json_bodies import has_control_characters
 from platform_api.http.problems import RangeNotSatisfiable, can_return
 from platform_api.http.rate_limits import LIMITED_AS, RateKind
 from storage.blobs.store import BlobStore
 from storage.errors import BlobCorrupted, NotFound
+from storage.request_faults import has_control_characters
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 

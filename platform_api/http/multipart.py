@@ -25,7 +25,6 @@ from multipart import (
     parse_options_header,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from platform_api.http.json_bodies import has_control_characters
 from platform_api.http.problems import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from platform_api.http.request_body import Body
 from storage.blobs.failures import STAGING, store_error
@@ -37,6 +36,7 @@ from storage.errors import (
     Unauthenticated,
     UploadRefused,
 )
+from storage.request_faults import has_control_characters
 from storage.settings import Settings, UploadSettings
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool

@@ -9,7 +9,6 @@ Not Litestar's problem-details plugin: the errors that it turns into problems ha
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from litestar.openapi.spec import Example
 from platform_api.http.headers import REFUSED, request_id
 from platform_api.http.problem_list import codes_of
 from storage import errors
+from storage.request_faults import readable
 
 LOG = logging.getLogger("darkroom.api")
 MEDIA_TYPE = "application/problem+json"
@@ -184,8 +184,6 @@ HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Re
     Exception: handle_unexpected_error,
 }
 
-_WORDS = {"null": "nothing", "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
-
 _FRAMEWORK: Mapping[HTTPStatus, tuple[str, str]] = {
     HTTPStatus.BAD_REQUEST: ("malformed_request", "The request cannot be read. See /docs for what this address takes."),
     HTTPStatus.NOT_FOUND: ("not_found", "Nothing is at this address. See /docs for those there are."),
@@ -256,15 +254,6 @@ def _fields(error: ValidationException) -> dict[str, str]:
         name = item.get("key", "request").strip(".").removeprefix("in_")
         found[name or "request"] = readable(item.get("message", "is not valid"))
     return found or {"request": "is not valid"}
-
-
-def readable(message: str) -> str:
-    """A validator's message as a reason: what was expected, without the validator's own type names and backticks."""
-    text = message.split(" - at ")[0].replace("`", "")
-    for theirs, ours in _WORDS.items():
-        text = re.sub(rf"(Expected |got |\| ){theirs}\b", rf"\g<1>{ours}", text)
-    text = text.replace(" | ", " or ")
-    return text[:1].lower() + text[1:]
 
 
 _EXAMPLES: Mapping[int, tuple[str, str, str]] = {

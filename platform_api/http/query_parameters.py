@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from litestar import Request
 from litestar.openapi.spec import OpenAPIType, Parameter, Schema
 
-from platform_api.http.json_bodies import has_control_characters
 from storage.errors import InvalidRequest
+from storage.request_faults import has_control_characters
 
 Choice = TypeVar("Choice", bound=StrEnum)
 

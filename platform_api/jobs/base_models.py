@@ -11,13 +11,13 @@ from msgspec import Meta
 
 from platform_api.access.dependencies import AppStores
 from platform_api.access.guards import Requires
-from platform_api.http.json_bodies import has_control_characters
 from platform_api.http.problems import can_return
 from storage.errors import NotFound
 from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, jobs
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.base_models import BaseModel
+from storage.request_faults import has_control_characters
 
 
 class IdentifiersView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

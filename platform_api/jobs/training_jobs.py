@@ -15,6 +15,7 @@ from platform_api.http.json_bodies import strictly
 from platform_api.http.problems import can_return
 from platform_api.jobs.job_views import NOUNS, SubmittedJob
 from platform_api.jobs.jobs import JobRoutes, submit_job
+from platform_api.jobs.training_estimates import TrainingEstimate, TrainingPlan, estimate
 from storage.postgres.jobs import submissions
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.jobs import JobKind
@@ -47,3 +48,16 @@ class TrainingJobs(JobRoutes):
         """Commits the job and returns at once. A field left out takes the base model's own default."""
         submission = partial(submissions.submit_training, data)
         return await submit_job(request, stores, caller, submission, idempotency_key)
+
+    @post(
+        "/estimate",
+        guards=[Requires(Scope.JOBS_WRITE)],
+        before_request=strictly(TrainingPlan),
+        responses=can_return(401, 403, 413, 422, 429),
+        status_code=200,
+        summary="What a fine-tune would be and need",
+    )
+    async def estimate(self, stores: AppStores, data: JSONBody[TrainingPlan]) -> TrainingEstimate:
+        """The request with nothing left out, and an estimate of memory, disk and time. Submits nothing, reads no
+        weights and needs no photos."""
+        return await estimate(stores, data)

@@ -61,7 +61,7 @@ def check_weights(
     if not stat.S_ISREG(facts.st_mode):
         raise WeightsRefused("not_a_file", f"{own} is not a plain file. Give a safetensors file.")
     with path.open("rb") as stream:
-        weights = _read(own, stream, facts.st_size)
+        weights = read_weights(own, stream, facts.st_size)
     for name, tensor in weights.tensors.items():
         if names is not None and not names.fullmatch(name):
             raise WeightsRefused(
@@ -94,7 +94,8 @@ def check_start(name: str, start: bytes, size: int) -> int:
     return header_bytes
 
 
-def _read(name: str, stream: BinaryIO, size: int) -> WeightsFacts:
+def read_weights(name: str, stream: BinaryIO, size: int) -> WeightsFacts:
+    """What the safetensors file of `size` bytes in a stream that can seek holds. Raises WeightsRefused."""
     header_bytes = check_start(name, stream.read(START_BYTES), size)
     # The length was checked against the size: no more is read than the file has, whatever it claims.
     stream.seek(LENGTH_BYTES)

@@ -266,6 +266,7 @@ GIVES_NOTHING: dict[Route, str] = {
             "notifications/dead-letters/{sending_id}/replay",
         )
     },
+    ("POST", f"{V1}/training-jobs/estimate"): "base models, which everybody sees",
     ("DELETE", f"{V1}/keys/{{key_id}}"): _OWN,
     ("PUT", f"{V1}/notifications/preferences"): _ADDS,
     **{

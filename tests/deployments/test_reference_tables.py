@@ -14,7 +14,7 @@ def test_a_cell_may_hold_the_sign_that_ends_it() -> None:
 def test_a_command_has_its_arguments_options_and_commands() -> None:
     commands = reference_tables.commands()
 
-    assert "## darkroom train\n\n`darkroom train PHOTOS CLASS_WORD`" in commands
+    assert "## darkroom train\n\n`darkroom train [PHOTOS] [CLASS_WORD]`" in commands
     assert "| `--yes`, `-y` |  | Start without asking. |" in commands
     assert "### darkroom jobs follow\n" in commands
     assert "`darkroom jobs COMMAND`" in commands

@@ -6,18 +6,22 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import typer
 from rich.console import Console
 
 from deployments.client.api import Api, ApiRefusal, open_api
 from deployments.client.photos import find_photos, upload_photos
-from deployments.client.responses import Base, JobResponse, Submitted, job_root
+from deployments.client.responses import Base, JobResponse, Submitted, TrainingEstimateResponse, job_root
+from deployments.client.training_settings import STDIN, TrainingInput
 from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import print_grid, report_training
-from deployments.commands.jobs.training_options import OPTION_FIELDS, with_training_options
+from deployments.commands.jobs.training_config import config_file
+from deployments.commands.jobs.training_estimate import estimate_lines, in_words, peak_line
+from deployments.commands.jobs.training_options import given_options, with_training_options
 from storage.errors import DarkroomError
+from storage.records.jobs.training_fields import nested
 from storage.settings import load_settings
 
 SUBMIT_PATIENCE_SECONDS = 30.0
@@ -29,49 +33,95 @@ class UnknownClass(DarkroomError):
     code = "unknown_class"
 
 
+class IncompleteTraining(DarkroomError):
+    """The photos or the class are missing."""
+
+    code = "incomplete_training"
+
+
 @with_training_options
 def train(
     photos: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="PHOTOS",
             help="Folder with 3 to 6 photos of one subject (captions in .txt files, metadata.jsonl or kohya's layout), "
             "a zip of them, or a kohya TOML.",
         ),
-    ],
+    ] = None,
     class_word: Annotated[
-        str, typer.Argument(metavar="CLASS_WORD", help="What the subject is, in one noun: mug, car, dog.")
-    ],
-    base: Annotated[str, typer.Option(help="Base model to start from; `darkroom base list` names them.")] = "starter",
+        str | None, typer.Argument(metavar="CLASS_WORD", help="What the subject is, in one noun: mug, car, dog.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="YAML file with a request's fields, as --print-config prints one; - is standard input.",
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base model to start from; `darkroom base list` names them. Default: starter."),
+    ] = None,
+    data_set: Annotated[UUID | None, typer.Option(help="Photos that were uploaded before, in place of PHOTOS.")] = None,
     *,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A field by its name in YAML: --set sampler.steps=30. Wins over the rest.",
+        ),
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="Show the result to everybody; default: to you.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the picture grid.")] = Path(),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the job is submitted.")] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print the whole request as YAML, explained; start nothing."),
+    ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print what memory, disk and time it will need; start nothing.")
+    ] = False,
     **training: Any,
 ) -> None:
-    """Fine-tune a base model on photos of a subject, and follow it to the catalogued model."""
+    """Fine-tune a base model on photos of a subject, and follow it to the catalogued model.
+
+    What holds: --set, then options and arguments, then the file, then the preset, then the base model's own defaults.
+    """
     settings = load_settings()
-    found = find_photos(photos, settings.uploads.max_images)
-    for reason in found.left_out:
-        typer.echo(f"left out: {reason}")
-    if training["identifier"] is None and found.tokens.endswith(f" {class_word}"):
+    found = find_photos(photos, settings.uploads.max_images) if photos else None
+    for reason in found.left_out if found else ():
+        typer.echo(f"left out: {reason}", err=print_config)
+    said = TrainingInput()
+    if config is not None:
+        said.read_file(config)
+    own = {"baseModel": base, "classWord": class_word, "dataSetId": data_set and str(data_set)}
+    said.take({**own, **nested(given_options(training)), "availability": "Public" if public else None})
+    said.assign(set_ or ())
+    wanted = said.request()
+    if found and "identifier" not in wanted and found.tokens.endswith(f" {wanted.get('classWord')}"):
         # kohya's folder names both: `10_sks mug`.
-        training["identifier"] = found.tokens.removesuffix(f" {class_word}")
-    wanted = {
-        "baseModel": base,
-        "classWord": class_word,
-        **{field.json_name: training[field.name] for field in OPTION_FIELDS},
-        "availability": "Public" if public else None,
-    }
+        wanted["identifier"] = found.tokens.removesuffix(f" {wanted['classWord']}")
     with open_api(settings) as api:
-        model = known_base(api, base, class_word)
-        typer.echo(cost_in_time(model, training["steps"]))
-        if not yes and sys.stdin.isatty() and not typer.confirm("Start?", default=True):
+        if print_config or estimate:
+            show_plan(api, said, wanted, print_config=print_config)
+            return
+        check_complete(wanted, photos)
+        model = known_base(api, wanted.get("baseModel", "starter"), wanted["classWord"])
+        plan = planned(api, said, wanted)
+        typer.echo(cost_in_time(model, plan.request["steps"]))
+        if plan.memory is not None:
+            typer.echo(peak_line(plan.memory))
+        if not yes and sys.stdin.isatty() and config != STDIN and not typer.confirm("Start?", default=True):
             raise typer.Exit(0)
-        data_set = upload_photos(api, photos.resolve().stem, found.photos)
-        typer.echo(f"uploaded {data_set.image_count} photos as data set {data_set.id}")
-        job = submit_training(api, {**wanted, "dataSetId": str(data_set.id)})
+        if found and photos:
+            stored = upload_photos(api, photos.resolve().stem, found.photos)
+            typer.echo(f"uploaded {stored.image_count} photos as data set {stored.id}")
+            wanted["dataSetId"] = str(stored.id)
+        job = submit_training(api, wanted, uploaded=found is not None)
         typer.echo(f"submitted job {job.id}")
         for warning in job.request.get("warnings", ()):
             typer.echo(f"warning: {warning}", err=True)
@@ -80,6 +130,36 @@ def train(
             return
         ended = follow_job(api, job, display_for(Console()))
         print_grid(report_training(api, ended, out))
+
+
+def check_complete(wanted: dict[str, Any], photos: Path | None) -> None:
+    """Whether there are photos, once, and a class. Raises IncompleteTraining saying how to give them."""
+    if "classWord" not in wanted:
+        raise IncompleteTraining("what the subject is, is missing: CLASS_WORD behind PHOTOS, or classWord in the file")
+    if (photos is None) == ("dataSetId" not in wanted):
+        what = "PHOTOS and a data set are both there" if photos else "there are no photos"
+        raise IncompleteTraining(f"{what}: give PHOTOS, a folder, or --data-set with the id of uploaded ones")
+
+
+def planned(api: Api, said: TrainingInput, wanted: dict[str, Any]) -> TrainingEstimateResponse:
+    """What the request means and needs, as the API has it. Raises InvalidTraining with the place of each fault."""
+    try:
+        return api.post(f"{job_root('training')}/estimate", TrainingEstimateResponse, json=wanted)
+    except ApiRefusal as error:
+        raise said.refused_by_the_api(error) from error
+
+
+def show_plan(api: Api, said: TrainingInput, wanted: dict[str, Any], *, print_config: bool) -> None:
+    """Print the whole request, or what it needs; without a class word for any class that the base knows."""
+    base = api.get(f"/api/v1/base-models/{quote(wanted.get('baseModel', 'starter'), safe='')}", Base)
+    plan = planned(api, said, {"classWord": next(iter(base.class_words), "subject"), **wanted})
+    if not print_config:
+        for line in estimate_lines(plan):
+            typer.echo(line)
+        return
+    unknown = () if "classWord" in wanted else ("classWord", *(() if "name" in wanted else ("name",)))
+    shown = {name: value for name, value in plan.request.items() if name not in unknown}
+    typer.echo(config_file(shown), nl=False)
 
 
 def known_base(api: Api, name: str, class_word: str) -> Base:
@@ -94,25 +174,16 @@ def known_base(api: Api, name: str, class_word: str) -> Base:
     return base
 
 
-def cost_in_time(base: Base, steps: int | None) -> str:
+def cost_in_time(base: Base, count: int) -> str:
     """What a job will take on this machine, in words."""
-    count = steps or base.training.steps
     if base.seconds_per_step is None:
         return f"{count} steps on '{base.name}'; no measurement of its pace yet: the first job makes one."
     return f"{count} steps on '{base.name}': about {in_words(base.seconds_per_step * count)}, as earlier jobs went."
 
 
-def in_words(seconds: float) -> str:
-    """A duration for a person: 45 s, 3 min, 2 h 10 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def submit_training(api: Api, wanted: dict[str, Any]) -> JobResponse:
-    """Submit once, however often the connection breaks. When it is refused the photos are deleted again."""
-    body = {name: value for name, value in wanted.items() if value is not None}
+def submit_training(api: Api, body: dict[str, Any], *, uploaded: bool) -> JobResponse:
+    """Submit once, however often the connection breaks. When it is refused, photos that were uploaded for it are
+    deleted again."""
     key = {"Idempotency-Key": str(uuid4())}
     try:
         submitted = api.post(
@@ -120,6 +191,7 @@ def submit_training(api: Api, wanted: dict[str, Any]) -> JobResponse:
         )
     except ApiRefusal:
         # Whatever the response to this is: the refusal is what counts.
-        api.http.delete(f"/api/v1/data-sets/{body['dataSetId']}")
+        if uploaded:
+            api.http.delete(f"/api/v1/data-sets/{body['dataSetId']}")
         raise
     return api.get(f"{job_root('training')}/{submitted.id}", JobResponse)

@@ -11,7 +11,7 @@ import typer
 from storage.records.jobs.training_fields import TrainingField, training_fields
 
 NOT_OPTIONS = ("data_set_id", "class_word", "base_model", "availability")
-"""What the command asks for in its own way: the photos, two arguments and --public."""
+"""What the command asks for in its own way: PHOTOS or --data-set, CLASS_WORD, --base and --public."""
 
 OPTION_FIELDS = tuple(field for field in training_fields() if field.name not in NOT_OPTIONS)
 
@@ -35,8 +35,15 @@ def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def given_options(training: dict[str, Any]) -> dict[str, Any]:
+    """Those that were given. Of an option that may be repeated none at all is an empty list."""
+    return {name: value for name, value in training.items() if value is not None and value != []}
+
+
 def _annotation(field: TrainingField) -> Any:
     # Click knows closed ranges: the API refuses the number itself where it is left out.
     low, high = field.limits.get("ge", field.limits.get("gt")), field.limits.get("le")
-    option = typer.Option(min=low, max=high, help=field.description)
-    return Annotated[field.kind | None, option]
+    several = " Repeat it for several." if field.kind is list[str] else ""
+    option = typer.Option(min=low, max=high, help=f"{field.help}{several}")
+    kind: Any = field.kind
+    return Annotated[kind | None, option]

@@ -20,22 +20,12 @@ from flows.diffusion.families.protocol import Components
 from flows.training.data import generator_for
 from flows.training.parameter_names import matches
 from storage.errors import JobCannotSucceed
-from storage.records.jobs.choices import LoraTargets
+from storage.records.jobs.adapter_layers import is_target
 from storage.records.jobs.training import TrainingRecipe
 
 NAME = "default"
 """What PEFT calls the adapter inside a model; diffusers' and PEFT's own default."""
 
-_ATTENTION = r"to_q|to_k|to_v|to_out\.0|[qkv]_proj|out_proj"
-_FEED_FORWARD = r"ff\.net\.0\.proj|ff\.net\.2|mlp\.fc[12]"
-_TARGETS: Mapping[str, re.Pattern[str]] = {
-    LoraTargets.ATTENTION: re.compile(rf".*\.(?:{_ATTENTION})"),
-    LoraTargets.FEED_FORWARD: re.compile(rf".*\.(?:{_ATTENTION}|{_FEED_FORWARD})"),
-    LoraTargets.TRANSFORMER: re.compile(rf".*\.(?:{_ATTENTION}|{_FEED_FORWARD}|proj_in|proj_out)"),
-    LoraTargets.ALL_LINEAR: re.compile(r".*"),
-}
-# What kohya's LoCon trains: the convolutions of residual blocks, and of what changes the size between levels.
-_CONVOLUTIONS = re.compile(r".*\.(?:resnets\.\d+\.(?:conv1|conv2|conv_shortcut)|(?:down|up)samplers\.\d+\.conv)")
 _OF_ADAPTER = re.compile(rf"(.+\.lora_(?:A|B|magnitude_vector))\.{NAME}(\.weight)")
 
 
@@ -69,11 +59,10 @@ def target_layers(name: str, module: nn.Module, recipe: TrainingRecipe) -> list[
 
     Raises JobCannotSucceed when there are none.
     """
-    wanted = _TARGETS[recipe.lora_targets]
     found = [
         layer
         for layer, part in module.named_modules()
-        if _may_carry(part) and _is_target(layer, part, wanted, recipe.lora_conv)
+        if _may_carry(part) and is_target(layer, _kernel_of(part), recipe.lora_targets, recipe.lora_conv)
         if not recipe.train_only or matches(recipe.train_only, f"{name}.{layer}.weight")
     ]
     if not found and not recipe.train_only:
@@ -170,10 +159,5 @@ def _may_carry(part: nn.Module) -> bool:
     return isinstance(part, nn.Linear | nn.Conv2d)
 
 
-def _is_target(layer: str, part: nn.Module, wanted: re.Pattern[str], convolutions: bool) -> bool:
-    if isinstance(part, nn.Conv2d):
-        # The projections around a Stable Diffusion 1 transformer are convolutions of one pixel.
-        plain = part.kernel_size == (1, 1) and layer.endswith((".proj_in", ".proj_out"))
-        if not plain:
-            return convolutions and _CONVOLUTIONS.fullmatch(layer) is not None
-    return wanted.fullmatch(layer) is not None
+def _kernel_of(part: nn.Module) -> tuple[int, ...]:
+    return tuple(part.kernel_size) if isinstance(part, nn.Conv2d) else ()

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
-from platform_api.http.json_bodies import has_control_characters
 from platform_api.http.request_body import Body
 from storage.blobs.families import check_model_file
 from storage.blobs.hashing import ModelHasher, hash_on
@@ -26,6 +25,7 @@ from storage.records.catalog.catalog import FileRole, Model, ModelVersion, NewFi
 from storage.records.catalog.uploads import MAX_NAME, UPLOADED_TYPES, WantedFile
 from storage.records.catalog.vocabulary import BASE_MODELS, FileType
 from storage.records.policy.viewers import Viewer
+from storage.request_faults import has_control_characters
 from storage.stores import AsyncStores
 from storage.thread_pools import ThreadPool
 

@@ -31,7 +31,7 @@ _ADDED = frozenset(
         *("method", "optimizer", "backend"),
         *("weightDecay", "maxGradientNorm", "learningRateSchedule", "warmUpSteps", "scheduleCycles", "schedulePower"),
         *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
-        *("precision", "gradientCheckpointing", "exportDtype"),
+        *("precision", "gradientCheckpointing", "exportDtype", "preset", "sampler", "evaluationScenes"),
         *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
         *("bucketing", "bucketStep", "bucketMinSide", "bucketMaxSide", "randomCrop", "cachedCrops", "randomFlip"),
         *(

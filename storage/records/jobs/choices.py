@@ -112,6 +112,27 @@ class LearningRateSchedule(Choice):
     PIECEWISE_CONSTANT = "piecewise_constant", "The factors of the schedule's rules, each up to its step."
 
 
+class TrainingPreset(Choice):
+    """Settings for a card, which fill what a request leaves out. What each one sets is in presets.py beside this file.
+
+    `card_gib` is the memory of that card in GiB; 0: of no card, so the memory of the machine counts.
+    """
+
+    card_gib: int
+
+    def __new__(cls, name: str, about: str, card_gib: int) -> Self:
+        """A preset of this name."""
+        made = str.__new__(cls, name)
+        made._value_, made.about, made.card_gib = name, about, card_gib
+        return made
+
+    CPU = "cpu", "A machine without a GPU.", 0
+    GPU_8GB = "gpu-8gb", "A card of 8 GB.", 8
+    GPU_12GB = "gpu-12gb", "A card of 12 GB.", 12
+    GPU_16GB = "gpu-16gb", "A card of 16 GB.", 16
+    GPU_24GB = "gpu-24gb", "A card of 24 GB or more.", 24
+
+
 class GenerationBackend(Choice):
     """What draws images."""
 

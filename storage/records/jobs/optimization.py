@@ -11,23 +11,55 @@ from storage.errors import InvalidRequest
 from storage.records.jobs.choices import LearningRateSchedule, TrainingOptimizer
 
 WeightDecay = Annotated[
-    float, Meta(ge=0.0, le=1.0, description="Weight decay: the share of a weight that a step of rate 1 would take.")
+    float,
+    Meta(
+        ge=0.0,
+        le=1.0,
+        description="Weight decay: the share of a weight that a step of rate 1 would take.",
+        examples=[0.01],
+        extra={"unit": "share of a weight"},
+    ),
 ]
 MaxGradientNorm = Annotated[
-    float, Meta(ge=0.0, le=1e6, description="Norm to which all gradients together are clipped; 0 clips none.")
+    float,
+    Meta(
+        ge=0.0,
+        le=1e6,
+        description="Norm to which all gradients together are clipped; 0 clips none.",
+        examples=[1.0],
+        extra={"unit": "L2 norm of all gradients"},
+    ),
 ]
 Schedule = Annotated[LearningRateSchedule, Meta(description="How the learning rates change over the steps.")]
 WarmUpSteps = Annotated[
-    int, Meta(ge=0, le=20_000, description="Steps in which the learning rates rise to their full value.")
+    int,
+    Meta(
+        ge=0,
+        le=20_000,
+        description="Steps in which the learning rates rise to their full value.",
+        examples=[10],
+        extra={"unit": "optimizer steps"},
+    ),
 ]
-ScheduleCycles = Annotated[int, Meta(ge=1, le=100, description="Falls of the schedule cosine_with_restarts.")]
-SchedulePower = Annotated[float, Meta(gt=0.0, le=10.0, description="Exponent of the schedule polynomial.")]
+ScheduleCycles = Annotated[
+    int,
+    Meta(
+        ge=1, le=100, description="Falls of the schedule cosine_with_restarts.", examples=[3], extra={"unit": "cycles"}
+    ),
+]
+SchedulePower = Annotated[
+    float,
+    Meta(
+        gt=0.0, le=10.0, description="Exponent of the schedule polynomial.", examples=[2.0], extra={"unit": "exponent"}
+    ),
+]
 ScheduleRules = Annotated[
     str,
     Meta(
         max_length=500,
         description="Of the schedule piecewise_constant: FACTOR:STEP pairs, each up to its step, and a last factor.",
         examples=["1:100,0.1:200,0.01"],
+        extra={"default": "none"},
     ),
 ]
 Precision = Annotated[
@@ -43,11 +75,20 @@ EmaDecay = Annotated[
         ge=0.0,
         le=0.99999,
         description="Share that a moving average of the weights keeps each step, such as 0.999; 0 averages none.",
+        examples=[0.999],
+        extra={"unit": "share of the average"},
     ),
 ]
 
 KeptCheckpoints = Annotated[
-    int, Meta(ge=1, le=20, description="Checkpoints that a running job keeps, the newest ones; each has gigabytes.")
+    int,
+    Meta(
+        ge=1,
+        le=20,
+        description="Checkpoints that a running job keeps, the newest ones; each has gigabytes.",
+        examples=[2],
+        extra={"unit": "checkpoints"},
+    ),
 ]
 KeepEvery = Annotated[
     int,
@@ -55,6 +96,8 @@ KeepEvery = Annotated[
         ge=0,
         le=20_000,
         description="Steps between checkpoints that stay after the job, so that one can be chosen; 0 keeps none.",
+        examples=[200],
+        extra={"unit": "optimizer steps"},
     ),
 ]
 MAX_STAYING = 20

@@ -12,8 +12,15 @@ from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs import trained_parts as parts
 from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.optimization import own_rates, refuse_what_cannot_be_learned
+from storage.records.jobs.presets import with_preset
 from storage.records.jobs.sampled_sets import SamplerSettings
-from storage.records.jobs.training import TrainingDefaults, TrainingJobRequest, TrainingRecipe, TrainingRequest
+from storage.records.jobs.training import (
+    TrainingDefaults,
+    TrainingJobRequest,
+    TrainingOptions,
+    TrainingRecipe,
+    TrainingRequest,
+)
 from storage.records.jobs.training_samples import fault_of_identifier, refuse_shapes_that_do_not_fit
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
@@ -45,7 +52,21 @@ def resolve(
 
     Raises InvalidRequest naming every field that does not fit.
     """
+    recipe = resolved_recipe(request, data_set_hash=data_set_hash, base=base, seed=seed)
+    return TrainingJobRequest(
+        data_set_id=request.data_set_id,
+        base_model=base.name,
+        model_name=model_name(request, recipe),
+        recipe=recipe,
+        availability=Availability(request.availability or Availability.PRIVATE),
+        preset=request.preset or "",
+    )
+
+
+def resolved_recipe(request: TrainingOptions, *, data_set_hash: str, base: BaseModelFacts, seed: int) -> TrainingRecipe:
+    """The recipe alone, which needs no photos to be there. Raises InvalidRequest."""
     _refuse_what_does_not_fit(request, base)
+    request = with_preset(request, base.family, base.training)
     defaults = parts.defaults_of_method(request.method or base.training.method, base.training)
     values: dict[str, Any] = {}
     # By the struct's own fields, so that a new option is written down there and in the request only.
@@ -61,29 +82,61 @@ def resolve(
         values["lora_alpha"] = 0.0  # a base's alpha is for its own rank
     values["lora_alpha"] = values["lora_alpha"] or float(values["lora_rank"])
     refuse_shapes_that_do_not_fit(values, base.resolution)
-    recipe = TrainingRecipe(
+    return TrainingRecipe(
         data_set_hash=data_set_hash,
         base_model_hash=base.folder_hash,
         family=base.family,
         resolution=base.resolution,
         class_word=request.class_word,
         seed=seed if request.seed is None else request.seed,
-        sampler=base.sampler,
-        evaluation_scenes=base.evaluation_scenes,
+        sampler=_sampler(request, base),
+        evaluation_scenes=base.evaluation_scenes if request.evaluation_scenes is None else request.evaluation_scenes,
         **values,
     )
+
+
+def model_name(request: TrainingOptions, recipe: TrainingRecipe) -> str:
+    """What the result is called in the catalogue, unless the request says so."""
     # A model of the catalogue is of one type, so a subject's adapter and its full model are two.
-    model_name = request.name or f"{recipe.identifier} {recipe.class_word}{' LoRA' if adapter else ''}"
-    return TrainingJobRequest(
-        data_set_id=request.data_set_id,
-        base_model=base.name,
-        model_name=model_name,
-        recipe=recipe,
-        availability=Availability(request.availability or Availability.PRIVATE),
+    adapter = recipe.method == TrainingMethod.LORA.value
+    return request.name or f"{recipe.identifier} {recipe.class_word}{' LoRA' if adapter else ''}"
+
+
+def complete_request(request: TrainingOptions, recipe: TrainingRecipe) -> dict[str, Any]:
+    """What `request` means, with nothing left out, by the names of its JSON: asked for, it is the same job.
+
+    Only the seed stays as it was: it is random unless it is asked for. Fields of another method are left out, since
+    they would be refused.
+    """
+    asked = msgspec.to_builtins(request)
+    complete: dict[str, Any] = {}
+    for field in msgspec.structs.fields(type(request)):
+        value = asked[field.encode_name]
+        if field.name in TrainingDefaults.__struct_fields__:
+            value = getattr(recipe, field.name)
+        of_adapters = field.name.startswith("lora_")
+        if value is not None and not (of_adapters and recipe.method != TrainingMethod.LORA.value):
+            complete[field.encode_name] = value
+    sampler = {"steps": recipe.sampler.steps, "guidanceScale": recipe.sampler.guidance_scale}
+    return complete | {
+        "name": model_name(request, recipe),
+        "evaluationScenes": list(recipe.evaluation_scenes),
+        "sampler": sampler,
+        "availability": request.availability or Availability.PRIVATE.value,
+    }
+
+
+def _sampler(request: TrainingOptions, base: BaseModelFacts) -> SamplerSettings:
+    asked = request.sampler
+    if asked is None:
+        return base.sampler
+    return SamplerSettings(
+        steps=asked.steps or base.sampler.steps,
+        guidance_scale=base.sampler.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
     )
 
 
-def _refuse_what_does_not_fit(request: TrainingRequest, base: BaseModelFacts) -> None:
+def _refuse_what_does_not_fit(request: TrainingOptions, base: BaseModelFacts) -> None:
     wrong: dict[str, str] = {}
     if not _PLAIN_WORDS.fullmatch(request.class_word):
         wrong["classWord"] = "must be plain words (letters, digits, single spaces or hyphens), for example: mug"

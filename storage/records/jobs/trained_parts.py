@@ -22,17 +22,51 @@ TrainOnly = Annotated[
     Meta(
         max_length=1_000,
         description="Patterns of parameter names, separated by commas, such as unet.*attn2*: what none of them matches "
-        "stays frozen. Default: all that the method trains.",
+        "stays frozen.",
+        examples=["unet.*attn2*"],
+        extra={"default": "all that the method trains"},
     ),
 ]
 TextEncoderSteps = Annotated[
-    int, Meta(ge=0, le=20_000, description="Steps after which the text encoder is frozen; 0: never.")
+    int,
+    Meta(
+        ge=0,
+        le=20_000,
+        description="Steps after which the text encoder is frozen; 0: never.",
+        examples=[400],
+        extra={"unit": "optimizer steps"},
+    ),
 ]
-LoraRank = Annotated[int, Meta(ge=1, le=512, description="Rank of an adapter's two matrices; default 16.")]
+LoraRank = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=512,
+        description="Rank of an adapter's two matrices.",
+        examples=[16],
+        extra={"unit": "dimensions"},
+    ),
+]
 LoraAlpha = Annotated[
-    float, Meta(ge=0.0, le=4_096.0, description="Adapters count alpha / rank times; default: as the rank.")
+    float,
+    Meta(
+        ge=0.0,
+        le=4_096.0,
+        description="Adapters count alpha / rank times; 0: as the rank.",
+        examples=[16.0],
+        extra={"unit": "dimensions", "default": "the rank"},
+    ),
 ]
-LoraDropout = Annotated[float, Meta(ge=0.0, le=0.95, description="Part of an adapter's inputs that a step leaves out.")]
+LoraDropout = Annotated[
+    float,
+    Meta(
+        ge=0.0,
+        le=0.95,
+        description="Part of an adapter's inputs that a step leaves out.",
+        examples=[0.1],
+        extra={"unit": "share of the inputs, 0 to 1"},
+    ),
+]
 LoraDora = Annotated[bool, Meta(description="Also learn the length of each weight's rows (DoRA); slower.")]
 LoraConv = Annotated[bool, Meta(description="Adapters also on the convolutions of the UNet's residual blocks.")]
 TargetLayers = Annotated[LoraTargets, Meta(description="Which layers get an adapter.")]

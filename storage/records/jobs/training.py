@@ -6,7 +6,8 @@ nothing that does not (no job id, date or host).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 from uuid import UUID
 
 import msgspec
@@ -15,7 +16,9 @@ from msgspec import Meta
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs import optimization as learning
 from storage.records.jobs import trained_parts as parts
+from storage.records.jobs import training_basics as basics
 from storage.records.jobs.choices import LearningRateSchedule, TrainingMethod, TrainingOptimizer
+from storage.records.jobs.peer_names import PEER_NAMES
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe, class_images_recipe, fingerprint
 from storage.records.jobs.training_samples import (
     Accumulation,
@@ -33,58 +36,34 @@ from storage.records.jobs.training_samples import (
 )
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-ExportDtype = Literal["base", "fp32", "fp16", "bf16"]
 
 
-class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """What a client asks for. A field left out takes the base model's own default."""
+class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """All of a training request but its photos. A field left out takes the preset's, or the base model's own default.
 
-    data_set_id: Annotated[UUID, Meta(description="The uploaded photos; POST /api/v1/data-sets returns it.")]
-    class_word: Annotated[
-        str, Meta(min_length=1, max_length=64, description="The noun of the subject.", examples=["mug"])
-    ]
-    base_model: Annotated[str, Meta(min_length=1, max_length=64, description="Name of a registered base model.")] = (
-        "starter"
-    )
-    name: (
-        Annotated[
-            str,
-            Meta(
-                min_length=1, max_length=120, description="Name of the catalogue model; the same again adds a version."
-            ),
-        ]
-        | None
-    ) = None
-    identifier: (
-        Annotated[str, Meta(min_length=1, max_length=32, description="The rare word for the subject.")] | None
-    ) = None
-    steps: Annotated[int, Meta(ge=1, le=20_000, description="Optimizer steps.")] | None = None
-    batch_size: (
-        Annotated[int, Meta(ge=1, le=64, description="Instance images a step; as many regularization images join.")]
-        | None
-    ) = None
-    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0, description="Learning rate of the UNet.")] | None = None
-    text_encoder_learning_rate: (
-        Annotated[float, Meta(ge=0.0, le=1.0, description="Learning rate of the text encoder; 0 keeps it.")] | None
-    ) = None
-    token_learning_rate: (
-        Annotated[float, Meta(ge=0.0, le=1.0, description="Learning rate of the identifier's embedding; 0 keeps it.")]
-        | None
-    ) = None
-    prior_loss_weight: (
-        Annotated[float, Meta(ge=0.0, le=10.0, description="0 trains without prior preservation.")] | None
-    ) = None
-    regularization_count: (
-        Annotated[int, Meta(ge=1, le=2_000, description="Regularization images of the class.")] | None
-    ) = None
-    checkpoint_every: (
-        Annotated[int, Meta(ge=1, le=20_000, description="Optimizer steps between checkpoints.")] | None
-    ) = None
-    sample_every: Annotated[int, Meta(ge=1, le=20_000, description="Optimizer steps between sample images.")] | None = (
-        None
-    )
-    method: Annotated[TrainingMethod, Meta(description="Which weights are trained.")] | None = None
-    optimizer: Annotated[TrainingOptimizer, Meta(description="How gradients become steps.")] | None = None
+    Each field's type has its description, its limits, its unit and an example: training_fields.py.
+    """
+
+    peer_names: ClassVar[Mapping[str, str]] = PEER_NAMES
+
+    class_word: basics.ClassWord
+    base_model: basics.BaseModelName = "starter"
+    preset: basics.Preset | None = None
+    name: basics.ModelName | None = None
+    identifier: basics.Identifier | None = None
+    steps: basics.Steps | None = None
+    batch_size: basics.BatchSize | None = None
+    learning_rate: basics.LearningRate | None = None
+    text_encoder_learning_rate: basics.TextEncoderLearningRate | None = None
+    token_learning_rate: basics.TokenLearningRate | None = None
+    prior_loss_weight: basics.PriorLossWeight | None = None
+    regularization_count: basics.RegularizationCount | None = None
+    checkpoint_every: basics.CheckpointEvery | None = None
+    sample_every: basics.SampleEvery | None = None
+    evaluation_scenes: basics.Scenes | None = None
+    sampler: basics.SamplerRequest | None = None
+    method: basics.Method | None = None
+    optimizer: basics.Optimizer | None = None
     weight_decay: learning.WeightDecay | None = None
     max_gradient_norm: learning.MaxGradientNorm | None = None
     learning_rate_schedule: learning.Schedule | None = None
@@ -97,13 +76,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_every: learning.KeepEvery | None = None
     precision: learning.Precision | None = None
     gradient_checkpointing: learning.GradientCheckpointing | None = None
-    export_dtype: (
-        Annotated[
-            ExportDtype,
-            Meta(description="Element type of the exported weights; base: of each file as the base model has it."),
-        ]
-        | None
-    ) = None
+    export_dtype: basics.ExportType | None = None
     accumulation: Accumulation | None = None
     split_backward: SplitBackward | None = None
     snr_gamma: SnrGamma | None = None
@@ -124,13 +97,14 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     lora_dora: parts.LoraDora | None = None
     lora_conv: parts.LoraConv | None = None
     lora_targets: parts.TargetLayers | None = None
-    seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Repeats a job exactly; random if left out.")] | None = (
-        None
-    )
-    availability: Annotated[
-        Literal["Public", "Private"] | None,
-        Meta(description="Who sees the result: everybody, or you until you publish it; default Private."),
-    ] = None
+    seed: basics.SeedNumber | None = None
+    availability: basics.Visibility | None = None
+
+
+class TrainingRequest(TrainingOptions, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """What a client asks for: photos, and how to learn them."""
+
+    data_set_id: basics.DataSetId
 
 
 class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
@@ -150,7 +124,7 @@ class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
     # One more than is needed: where the newest turns out to be damaged, the one before is used.
     keep_checkpoints: int = 2
     keep_every: int = 0
-    export_dtype: ExportDtype = "base"
+    export_dtype: basics.ExportDtype = "base"
     precision: str = "fp32"
     gradient_checkpointing: bool = False
     accumulation: int = 1
@@ -231,7 +205,8 @@ class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What `jobs.request` holds for a training job: the recipe, and the names that do not change a number.
 
     Rows of before there was a choice have no `availability`: those who asked were promised that everybody would see the
-    result. `resolve` writes it always. `warnings` says what was accepted and is rarely meant."""
+    result. `resolve` writes it always. `warnings` says what was accepted and is rarely meant, `preset` which one filled
+    what the request left out."""
 
     data_set_id: UUID
     base_model: str
@@ -239,6 +214,7 @@ class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
     recipe: TrainingRecipe
     availability: Availability = Availability.PUBLIC
     warnings: tuple[str, ...] = ()
+    preset: str = ""
 
 
 def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:

@@ -11,18 +11,48 @@ from msgspec import Meta
 from storage.errors import InvalidRequest
 
 Accumulation = Annotated[
-    int, Meta(ge=1, le=256, description="Micro-batches of batchSize whose gradients make one optimizer step.")
+    int,
+    Meta(
+        ge=1,
+        le=256,
+        description="Micro-batches of batchSize whose gradients make one optimizer step.",
+        examples=[4],
+        extra={"unit": "micro-batches"},
+    ),
 ]
 SplitBackward = Annotated[
     bool, Meta(description="A pass each for instance and prior loss: the same gradients from half the activations.")
 ]
 SnrGamma = Annotated[
-    float, Meta(ge=0.0, le=100.0, description="Gamma of min-SNR weights of the loss, 5 in the paper; 0 weighs alike.")
+    float,
+    Meta(
+        ge=0.0,
+        le=100.0,
+        description="Gamma of min-SNR weights of the loss, 5 in the paper; 0 weighs alike.",
+        examples=[5.0],
+        extra={"unit": "signal-to-noise ratio"},
+    ),
 ]
 NoiseOffset = Annotated[
-    float, Meta(ge=0.0, le=1.0, description="Noise of one value a channel that is added, 0.05 or so; 0 is off.")
+    float,
+    Meta(
+        ge=0.0,
+        le=1.0,
+        description="Noise of one value a channel that is added, 0.05 or so; 0 is off.",
+        examples=[0.05],
+        extra={"unit": "standard deviations"},
+    ),
 ]
-CaptionDropout = Annotated[float, Meta(ge=0.0, le=1.0, description="Share of samples that train without their prompt.")]
+CaptionDropout = Annotated[
+    float,
+    Meta(
+        ge=0.0,
+        le=1.0,
+        description="Share of samples that train without their prompt.",
+        examples=[0.1],
+        extra={"unit": "share of the samples, 0 to 1"},
+    ),
+]
 Bucketing = Annotated[
     bool, Meta(description="Keep the photos' aspect ratios, each in the nearest shape; else their middle square.")
 ]
@@ -33,17 +63,40 @@ BucketStep = Annotated[
         le=512,
         multiple_of=8,
         description="Pixels: sides of shapes are multiples of it; 0 is 64, for small bases less.",
+        examples=[64],
+        extra={"unit": "pixels"},
     ),
 ]
 BucketMinSide = Annotated[
-    int, Meta(ge=0, le=4096, description="Pixels of a shape's shortest side; 0 is half the base's resolution.")
+    int,
+    Meta(
+        ge=0,
+        le=4096,
+        description="Pixels of a shape's shortest side; 0 is half the base's resolution.",
+        examples=[256],
+        extra={"unit": "pixels"},
+    ),
 ]
 BucketMaxSide = Annotated[
-    int, Meta(ge=0, le=8192, description="Pixels of a shape's longest side; 0 is twice the base's resolution.")
+    int,
+    Meta(
+        ge=0,
+        le=8192,
+        description="Pixels of a shape's longest side; 0 is twice the base's resolution.",
+        examples=[1024],
+        extra={"unit": "pixels"},
+    ),
 ]
 RandomCrop = Annotated[bool, Meta(description="Crop photos at random places instead of in the middle.")]
 CachedCrops = Annotated[
-    int, Meta(ge=1, le=64, description="Random crops of each photo, all encoded before the first step.")
+    int,
+    Meta(
+        ge=1,
+        le=64,
+        description="Random crops of each photo, all encoded before the first step.",
+        examples=[4],
+        extra={"unit": "crops of a photo"},
+    ),
 ]
 RandomFlip = Annotated[
     bool, Meta(description="Mirror every other sample; not for writing or anything with a left side.")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from deployments.client.responses import Base, TrainingDefaultsResponse
-from deployments.commands.jobs.train import cost_in_time, in_words
+from deployments.commands.jobs.train import cost_in_time
+from deployments.commands.jobs.training_estimate import in_words
 from tests.deployments.line import Line
 from tests.files import image_size
 
@@ -109,6 +110,6 @@ def test_control_c_leaves_the_job_running_and_says_how_to_come_back(line: Line) 
 def test_the_cost_in_time_is_the_pace_of_earlier_jobs() -> None:
     base = Base("starter", "sd1", 64, TrainingDefaultsResponse(400, "sks"), seconds_per_step=0.5)
 
-    assert cost_in_time(base, None) == "400 steps on 'starter': about 3 min, as earlier jobs went."
+    assert cost_in_time(base, 400) == "400 steps on 'starter': about 3 min, as earlier jobs went."
     assert cost_in_time(base, 100) == "100 steps on 'starter': about 50 s, as earlier jobs went."
     assert in_words(7_900) == "2 h 12 min"

@@ -19,7 +19,7 @@ from flows.training.exports.export import SINGLE_FILE, Export, export_model, ten
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from storage.records.jobs.sampled_sets import SamplerSettings
-from storage.records.jobs.training import ExportDtype
+from storage.records.jobs.training_basics import ExportDtype
 from tests.flows.diffusion.families.shapes import split_weights
 from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import FAMILY, recipe

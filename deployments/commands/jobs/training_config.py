@@ -1,0 +1,62 @@
+"""A training request as a YAML file that explains itself: each field with what it does, its unit and its default."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from textwrap import wrap
+from typing import Any
+
+from storage.records.jobs.training_fields import TrainingField, training_fields
+
+WIDTH = 110
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 _./*-]*[A-Za-z0-9*]|[A-Za-z]")
+# What some reader of YAML takes for a truth value or for nothing.
+_MISREAD = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+_HEAD = """\
+# A training of Darkroom. Every field stands here as it holds; what a # takes out of the file is not set.
+# Use it with:  darkroom train --config FILE PHOTOS
+# Options of the command line go before it, and --set FIELD=VALUE before both."""
+
+
+def config_file(request: Mapping[str, Any]) -> str:
+    """The request, which has nothing left out, as YAML; fields that it does not have stand as comments."""
+    return "\n".join([_HEAD, *_lines(request)]) + "\n"
+
+
+def yaml_value(value: Any) -> str:
+    """A plain value or a list on one line, as YAML and JSON both read it."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _MISREAD:
+        return value
+    # repr has every digit of a number that is needed to read the same one back.
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _lines(request: Mapping[str, Any]) -> Iterator[str]:
+    outer: tuple[str, ...] = ()
+    for field in training_fields():
+        yield ""
+        inside = field.path[:-1]
+        if inside and inside != outer:
+            yield f"{inside[-1]}:"
+        outer = inside
+        yield from _field(field, request, "  " * len(inside))
+
+
+def _field(field: TrainingField, request: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for line in wrap(field.help, WIDTH):
+        yield f"{indent}# {line}"
+    value: Any = request
+    for name in field.path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    name = field.path[-1]
+    if value is not None:
+        yield f"{indent}{name}: {yaml_value(value)}"
+    else:
+        example = field.example if field.example is not None else next(iter(field.choices or _names(field)), "...")
+        yield f"{indent}# {name}: {yaml_value(example)}"
+
+
+def _names(field: TrainingField) -> tuple[str, ...]:
+    return tuple(str(name) for name in getattr(field.kind, "__members__", {}).values())

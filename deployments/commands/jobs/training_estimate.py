@@ -1,0 +1,60 @@
+"""What a training will need, in lines for a person: memory, disk and time, each with how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployments.client.responses import MemoryResponse, TrainingEstimateResponse
+from storage.records.accounts.quotas import in_units
+
+_PARTS = (
+    ("weights", "weights"),
+    ("adapters", "adapters"),
+    ("gradients", "gradients"),
+    ("optimizer", "optimizer's state"),
+    ("averages", "average of the weights"),
+    ("rounded_weights", "weights in 16 bits"),
+    ("activations", "activations"),
+)
+
+
+def estimate_lines(estimate: TrainingEstimateResponse) -> Iterator[str]:
+    """The whole estimate."""
+    request = estimate.request
+    preset = f", preset {request['preset']}" if "preset" in request else ""
+    yield f"{request['steps']} steps of {request['method']} on '{request['baseModel']}' ({estimate.family}){preset}"
+    if estimate.memory is not None:
+        yield from _memory(estimate.memory)
+    if estimate.disk is not None:
+        disk = estimate.disk
+        sizes = f"a checkpoint has {in_units(disk.checkpoint)}, the exported model {in_units(disk.export)}"
+        yield f"disk: {in_units(disk.peak_bytes)}; {sizes}"
+    for time in estimate.times:
+        seconds = in_words(time.seconds)
+        yield f"time: about {seconds} on {time.device} ({time.seconds_per_step:.2g} s a step, over {time.jobs} jobs)"
+    yield from (f"note: {note}" for note in estimate.notes)
+
+
+def peak_line(memory: MemoryResponse) -> str:
+    """The peak in one line."""
+    cards = ", ".join(memory.fits_cards)
+    fits = f"fits cards of {cards}" if cards else "fits no card that a preset is for"
+    return f"memory: {in_units(memory.peak_bytes)} at the peak of the steps, give or take {memory.margin:.0%}; {fits}"
+
+
+def in_words(seconds: float) -> str:
+    """A duration for a person: 45 s, 3 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _memory(memory: MemoryResponse) -> Iterator[str]:
+    yield peak_line(memory)
+    for name, words in _PARTS:
+        if size := getattr(memory, name):
+            yield f"  {in_units(size):>10}  {words}"
+    yield f"  trained: {memory.trained_parameters:,} of {memory.total_parameters:,} parameters"
+    for one in memory.savings:
+        yield f"  less by {in_units(one.saved_bytes)}:  {one.change}"

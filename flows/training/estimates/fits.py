@@ -1,0 +1,88 @@
+"""Whether a training fits this machine, asked before its first hour is spent: memory by the estimate, and disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import torch
+
+from storage.blobs.model_sizes import sizes_of_folder
+from storage.errors import OutOfMemory, WeightsRefused
+from storage.free_space import volumes
+from storage.records.accounts.quotas import in_units
+from storage.records.jobs.costs.advice import in_words, savings
+from storage.records.jobs.costs.disk import estimate_disk
+from storage.records.jobs.costs.memory import MARGIN, MemoryEstimate, estimate_memory
+from storage.records.jobs.costs.sizes import ModelSizes
+from storage.records.jobs.training import TrainingRecipe
+from storage.settings import Settings
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class DoesNotFit(OutOfMemory):
+    """By the estimate the steps need more memory than there is, even if it is too high by its whole margin."""
+
+    code = "does_not_fit"
+
+
+def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, settings: Settings) -> list[str]:
+    """What to say of a training on the base model in `folder` that is about to begin; nothing where it fits.
+
+    Raises DoesNotFit with what to change where it cannot: on a GPU beside what others hold there, on the CPU in the
+    memory of the whole machine, since others may leave it.
+    """
+    try:
+        sizes = sizes_of_folder(folder)
+    except WeightsRefused:
+        return []  # loading it will say what is missing
+    memory = estimate_memory(sizes, recipe)
+    available, whole = memory_of(device)
+    surely = memory.peak * (1 - MARGIN)
+    if surely > (available if device.type == "cuda" else whole):
+        raise DoesNotFit(f"{_needs(memory, available, device)} {in_words(savings(sizes, recipe, memory))}")
+    warnings: list[str] = []
+    if memory.peak > available:
+        warnings.append(f"{_needs(memory, available, device)} {in_words(savings(sizes, recipe, memory))}")
+    return warnings + _disk(sizes, recipe, memory, settings)
+
+
+def memory_of(device: torch.device) -> tuple[int, int]:
+    """Bytes that are available on the device, and that it has at all: for the CPU within this process's cgroup."""
+    if device.type == "cuda":
+        free, whole = torch.cuda.mem_get_info(device)
+        # What torch holds without using it is ours.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), whole
+    machine = psutil.virtual_memory()
+    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
+    if limit is None or used is None or limit > machine.total:
+        return machine.available, machine.total
+    return min(machine.available, limit - used), limit
+
+
+def _needs(memory: MemoryEstimate, available: int, device: torch.device) -> str:
+    where = "this GPU" if device.type == "cuda" else "this machine"
+    return (
+        f"The steps need about {in_units(memory.peak)} of memory, give or take {MARGIN:.0%}, and {where} has "
+        f"{in_units(available)} left."
+    )
+
+
+def _disk(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate, settings: Settings) -> list[str]:
+    needed = estimate_disk(sizes, recipe, memory).peak
+    for volume in volumes(settings):
+        free = volume.free()
+        if volume.name == "blobs" and needed > free - settings.quotas.free_space_bytes:
+            return [
+                f"The job may write {in_units(needed)}, and {in_units(free)} are free for blobs. Make room, or set "
+                "keepCheckpoints: 1 and checkpointEvery higher."
+            ]
+    return []
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # no cgroup of version 2, or "max"
+        return None

@@ -1,0 +1,126 @@
+"""What a fine-tune would be and need, before it is submitted: the whole request, memory, disk and time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from storage.blobs.model_sizes import sizes_in_store
+from storage.errors import BlobMissing, InvalidRequest, NotFound, WeightsRefused
+from storage.postgres.connection import Script
+from storage.postgres.jobs import base_models, jobs
+from storage.postgres.jobs.paces import paces
+from storage.records.jobs.base_models import BaseModel, BaseModelFile
+from storage.records.jobs.costs.advice import MemorySaving, cards_that_fit, savings
+from storage.records.jobs.costs.disk import DiskEstimate, estimate_disk
+from storage.records.jobs.costs.memory import MARGIN, MemoryEstimate, estimate_memory
+from storage.records.jobs.costs.paces import DevicePace
+from storage.records.jobs.costs.sizes import ModelSizes
+from storage.records.jobs.resolved_requests import complete_request, resolved_recipe
+from storage.records.jobs.training import TrainingOptions, TrainingRecipe
+from storage.records.jobs.training_basics import DataSetId
+from storage.stores import AsyncStores
+
+UNKNOWN = "no job with these settings has succeeded on this base model yet: nothing is known of the time"
+
+
+class TrainingPlan(TrainingOptions, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """A training request whose photos may be missing."""
+
+    data_set_id: DataSetId | None = None
+
+
+class MemoryView(MemoryEstimate, frozen=True, kw_only=True, rename="camel"):
+    """Bytes on the device at the peak of the steps, by what they are for."""
+
+    peak_bytes: Annotated[int, Meta(description="All together at the worst moment.")]
+    margin: Annotated[float, Meta(description="The part by which a measured peak may lie beside it.", examples=[0.15])]
+    fits_cards: Annotated[list[str], Meta(description="Cards of presets that have room for it.", examples=[["24 GB"]])]
+    savings: Annotated[list[MemorySaving], Meta(description="What would need less, the cheapest first.")]
+
+
+class DiskView(DiskEstimate, frozen=True, kw_only=True, rename="camel"):
+    """Bytes that the job writes."""
+
+    peak_bytes: Annotated[int, Meta(description="All that is there at once.")]
+
+
+class TimeView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The pace of jobs with the same settings on a device."""
+
+    device: str
+    jobs: int
+    seconds_per_step: Annotated[float, Meta(description="Everything of the job included: drawing, evaluation, export.")]
+    seconds: Annotated[float, Meta(description="For the steps of this request.")]
+
+
+class TrainingEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a request means on its base model, and what it needs. Nothing was submitted."""
+
+    request: Annotated[dict[str, Any], Meta(description="The request with nothing left out: the same job, if sent.")]
+    family: str
+    resolution: Annotated[int, Meta(description="Pixels of one side, the base model's.")]
+    memory: Annotated[MemoryView | None, Meta(description="null: the base model's weights cannot be read.")]
+    disk: DiskView | None
+    times: Annotated[list[TimeView], Meta(description="By device; empty: nothing is known yet.")]
+    notes: list[str]
+
+
+async def estimate(stores: AsyncStores, request: TrainingPlan) -> TrainingEstimate:
+    """The estimate for a request. Raises InvalidRequest."""
+
+    def script() -> Script[tuple[BaseModel, list[BaseModelFile], TrainingRecipe, list[DevicePace], float | None]]:
+        try:
+            base = yield from iter(base_models.by_name(request.base_model))
+        except NotFound as error:
+            raise InvalidRequest({"baseModel": str(error)}) from error
+        recipe = resolved_recipe(request, data_set_hash="", base=base.resolving_facts(), seed=0)
+        files = yield from base_models.files(base.id)
+        found = yield from paces(base.name, recipe)
+        return base, files, recipe, found, (yield from jobs.seconds_per_step(base.name))
+
+    base, files, recipe, found, any_pace = await stores.database.run(script)
+    notes: list[str] = []
+    memory = disk = None
+    try:
+        sizes = await stores.pools.blob_reads.run(partial(sizes_in_store, stores.blobs, files))
+        memory, disk = _needs(sizes, recipe)
+    except (WeightsRefused, BlobMissing) as error:
+        notes.append(f"memory and disk are unknown: {error}")
+    if not found:
+        other = "" if any_pace is None else f"; other jobs on it took {any_pace:.2g} s a step"
+        notes.append(UNKNOWN + other)
+    return TrainingEstimate(
+        request=complete_request(request, recipe),
+        family=base.facts.family,
+        resolution=base.facts.resolution,
+        memory=memory,
+        disk=disk,
+        times=[_time(pace, recipe.steps) for pace in found],
+        notes=notes,
+    )
+
+
+def _needs(sizes: ModelSizes, recipe: TrainingRecipe) -> tuple[MemoryView, DiskView]:
+    memory = estimate_memory(sizes, recipe)
+    disk = estimate_disk(sizes, recipe, memory)
+    shown = MemoryView(
+        **msgspec.structs.asdict(memory),
+        peak_bytes=memory.peak,
+        margin=MARGIN,
+        fits_cards=list(cards_that_fit(memory)),
+        savings=list(savings(sizes, recipe, memory)),
+    )
+    return shown, DiskView(**msgspec.structs.asdict(disk), peak_bytes=disk.peak)
+
+
+def _time(pace: DevicePace, steps: int) -> TimeView:
+    return TimeView(
+        device=pace.device,
+        jobs=pace.jobs,
+        seconds_per_step=pace.seconds_per_step,
+        seconds=round(pace.seconds_per_step * steps, 1),
+    )

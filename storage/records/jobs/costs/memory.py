@@ -1,0 +1,96 @@
+"""How much memory the steps of a training need, part by part, before any weight is loaded.
+
+Weights, gradients, the optimizer's state and averages are counted from the shapes of the tensors, so they are exact.
+Activations are counted by layers (activations.py). What docs/reference/training.md says of errors was measured.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
+from storage.records.jobs.costs.activations import HALF, kept_bytes
+from storage.records.jobs.costs.optimizer_states import FLOAT, state_bytes, step_bytes
+from storage.records.jobs.costs.sizes import TEXT_TOKENS, ModelSizes, count, trained_shapes
+from storage.records.jobs.training import TrainingRecipe
+
+MARGIN = 0.15
+"""The part by which a measured peak may lie beside the estimate; see docs/reference/training.md."""
+TEXT_WIDTHS = 24
+"""Vectors that a layer of a text encoder keeps for each token: attention, and a feed-forward part of four widths."""
+
+
+class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Bytes on the device (card, or the machine's memory) at the peak of the steps, by what they are for.
+
+    `step` is what the optimizer's own step needs when the activations are gone: `peak` counts the larger of the two.
+    """
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    averages: int
+    rounded_weights: int
+    activations: int
+    step: int
+    trained_parameters: int
+    total_parameters: int
+
+    @property
+    def peak(self) -> int:
+        """All together at the worst moment."""
+        lasting = self.weights + self.adapters + self.gradients + self.optimizer + self.averages
+        return lasting + max(self.activations + self.rounded_weights, self.step)
+
+
+def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate:
+    """What the recipe's steps need on a base of these sizes."""
+    shapes = trained_shapes(sizes, recipe)
+    trained = count(shapes)
+    adapter = recipe.method == TrainingMethod.LORA.value
+    total = sum(sizes.parameters(part) for part in sizes.shapes)
+    averages = FLOAT * trained if recipe.ema_decay > 0 else 0
+    if recipe.optimizer == TrainingOptimizer.ADAMW_SCHEDULE_FREE.value:
+        averages = 0  # its copy stands in the room of the gradients
+    return MemoryEstimate(
+        weights=FLOAT * total,
+        adapters=FLOAT * trained if adapter else 0,
+        gradients=FLOAT * trained,
+        optimizer=state_bytes(recipe.optimizer, shapes.values()),
+        averages=averages,
+        rounded_weights=_rounded_weights(sizes, recipe, trained),
+        activations=_activations(sizes, recipe),
+        step=step_bytes(recipe.optimizer, trained),
+        trained_parameters=trained,
+        total_parameters=total,
+    )
+
+
+def rows_of_a_pass(recipe: TrainingRecipe) -> int:
+    """Images in one forward and backward pass."""
+    together = 2 if recipe.prior_loss_weight > 0 and not recipe.split_backward else 1
+    return recipe.batch_size * together
+
+
+def _rounded_weights(sizes: ModelSizes, recipe: TrainingRecipe, trained: int) -> int:
+    """Copies of weights in 16 bits: of what trains for the whole pass, of what is frozen while activations are kept."""
+    if recipe.precision == "fp32":
+        return 0
+    if recipe.method != TrainingMethod.LORA.value:
+        return HALF * trained
+    frozen = 0 if recipe.gradient_checkpointing else sizes.parameters("unet")
+    return HALF * (trained + frozen)
+
+
+def _activations(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
+    positions = (recipe.resolution // sizes.vae_factor) ** 2
+    mixed, checkpointed = recipe.precision != "fp32", recipe.gradient_checkpointing
+    unet = kept_bytes(sizes.unet, checkpointed=checkpointed, mixed=mixed) * positions * rows_of_a_pass(recipe)
+    text = 0
+    if recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0:
+        layers = sum(one.layers * one.width for one in sizes.texts.values())
+        # Each prompt once: the class's, and one of each photo of the batch.
+        text = layers * TEXT_TOKENS * TEXT_WIDTHS * FLOAT * rows_of_a_pass(recipe)
+        text //= 8 if checkpointed else 1
+    return int(unet) + text

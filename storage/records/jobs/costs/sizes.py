@@ -1,0 +1,97 @@
+"""How large a model is and what of it trains, from the names and shapes of its tensors and its configs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from storage.records.jobs.adapter_layers import is_target
+from storage.records.jobs.choices import TrainingMethod
+from storage.records.jobs.costs.activations import UnetShape
+from storage.records.jobs.training import TrainingRecipe
+
+Shape = tuple[int, ...]
+TEXT_TOKENS = 77
+"""Tokens of a prompt as CLIP reads it."""
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """What of a text encoder's config counts: its layers, and the length of its vectors."""
+
+    layers: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """A base model: the shapes of its tensors by part and name, the bytes of its files by part, and its configs.
+
+    `vae_factor` is how many pixels of an image side are one latent.
+    """
+
+    shapes: Mapping[str, Mapping[str, Shape]]
+    stored_bytes: Mapping[str, int]
+    unet: UnetShape
+    texts: Mapping[str, TextShape]
+    vae_factor: int
+
+    def parameters(self, part: str) -> int:
+        """Elements of a part's tensors."""
+        return sum(math.prod(shape) for shape in self.shapes[part].values())
+
+    @property
+    def stored(self) -> int:
+        """Bytes of all parts' files."""
+        return sum(self.stored_bytes.values())
+
+
+def text_shape(config: Mapping[str, Any]) -> TextShape:
+    """Read text_encoder/config.json; what it leaves out is transformers' default."""
+    return TextShape(int(config.get("num_hidden_layers", 12)), int(config.get("hidden_size", 512)))
+
+
+def trained_shapes(sizes: ModelSizes, recipe: TrainingRecipe) -> dict[str, Shape]:
+    """The shapes of what a recipe trains: weights of the model, or an adapter's own matrices."""
+    parts = ["unet", *(sizes.texts if recipe.text_encoder_learning_rate > 0 else ())]
+    found: dict[str, Shape] = {}
+    for part in parts:
+        for name, shape in sizes.shapes[part].items():
+            called = f"{part}.{name.removeprefix('text_model.')}"
+            if recipe.method == TrainingMethod.LORA.value:
+                found |= _adapter(called, shape, recipe)
+            elif _matches(recipe.train_only, called):
+                found[called] = shape
+    if recipe.token_learning_rate > 0 and recipe.method != TrainingMethod.LORA.value:
+        found |= {f"identifier.{part}": (1, text.width) for part, text in sizes.texts.items()}
+    return found
+
+
+def count(shapes: Mapping[str, Shape]) -> int:
+    """Elements of all of them."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _adapter(name: str, shape: Shape, recipe: TrainingRecipe) -> dict[str, Shape]:
+    """The matrices beside one layer, none where it gets no adapter."""
+    layer = name.removesuffix(".weight")
+    inside = layer.partition(".")[2]
+    # Tables of embeddings are matrices too, and no layer that carries one.
+    if layer == name or len(shape) < 2 or inside.endswith("embedding"):
+        return {}
+    kernel = shape[2:]
+    if not is_target(inside, kernel, recipe.lora_targets, recipe.lora_conv):
+        return {}
+    if not _matches(recipe.train_only, name):
+        return {}
+    rank = recipe.lora_rank
+    found = {f"{layer}.lora_A": (rank, *shape[1:]), f"{layer}.lora_B": (shape[0], rank, *(1,) * len(kernel))}
+    return found | ({f"{layer}.lora_magnitude_vector": (shape[0],)} if recipe.lora_dora else {})
+
+
+def _matches(train_only: str, name: str) -> bool:
+    patterns = [pattern.strip() for pattern in train_only.split(",") if pattern.strip()]
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

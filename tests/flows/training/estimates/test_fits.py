@@ -1,0 +1,71 @@
+"""A training that cannot fit is refused before it begins, with what to change; one that may not fit is warned of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flows.training.estimates.fits import DoesNotFit, check_fits, memory_of
+from storage.records.jobs.costs.activations import UnetShape, kept_bytes
+from storage.settings import BlobSettings, QuotaSettings, Settings
+from tests.flows.training.tiny import recipe
+from tests.storage.model_files import CONFIGS, write_model
+
+CPU = torch.device("cpu")
+
+
+def settings(folder: Path, floor: int = 0) -> Settings:
+    return Settings(
+        data_folder=folder,
+        blobs=BlobSettings(url=f"file://{folder}/blobs"),
+        quotas=QuotaSettings(free_space_bytes=floor),
+    )
+
+
+def test_the_memory_of_this_machine_is_known() -> None:
+    available, whole = memory_of(CPU)
+    assert 0 < available <= whole
+
+
+def test_what_fits_is_passed_in_silence(tmp_path: Path) -> None:
+    assert check_fits(write_model(tmp_path / "model"), recipe(), CPU, settings(tmp_path)) == []
+
+
+def test_what_cannot_fit_is_refused_with_what_to_change(tmp_path: Path) -> None:
+    huge = recipe(resolution=8 * 16384)
+    with pytest.raises(DoesNotFit) as refused:
+        check_fits(write_model(tmp_path / "model"), huge, CPU, settings(tmp_path))
+    message = str(refused.value)
+    assert message.startswith("The steps need about ")
+    assert "of memory, give or take 15%, and this machine has" in message
+    for change in ("splitBackward: true", "gradientCheckpointing: true", "precision: bf16"):
+        assert change in message
+
+
+def test_what_only_just_fits_is_warned_of(tmp_path: Path) -> None:
+    """More than is available now, less than the machine has: others may leave it."""
+    folder = write_model(tmp_path / "model")
+    available, whole = memory_of(CPU)
+    wanted = (available + whole) // 2
+    # Activations grow with the square of the side: the side at which the steps need that much.
+    side = int((wanted / _activations_of_one_pixel()) ** 0.5) // 8 * 8
+    if whole < 1.2 * available:
+        pytest.skip("nothing else uses this machine's memory")
+    [warning] = check_fits(folder, recipe(resolution=side), CPU, settings(tmp_path))
+    assert "What helps: splitBackward: true" in warning
+
+
+def _activations_of_one_pixel() -> float:
+    return kept_bytes(UnetShape.of_config(CONFIGS["unet"]), checkpointed=False, mixed=False) * 2 / 64
+
+
+def test_too_little_disk_is_warned_of(tmp_path: Path) -> None:
+    [warning] = check_fits(write_model(tmp_path / "model"), recipe(), CPU, settings(tmp_path, floor=10**18))
+    assert warning.startswith("The job may write ")
+    assert "keepCheckpoints: 1" in warning
+
+
+def test_a_folder_without_weights_is_left_to_who_loads_it(tmp_path: Path) -> None:
+    assert check_fits(tmp_path, recipe(), CPU, settings(tmp_path)) == []

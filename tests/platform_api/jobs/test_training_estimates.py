@@ -1,0 +1,112 @@
+"""POST /api/v1/training-jobs/estimate: the whole request, and what it needs, before anything is submitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from storage.blobs.store import BlobStore
+from storage.postgres.connection import Query
+from storage.postgres.jobs import base_models, jobs, submissions
+from storage.records.accounts.accounts import Scope
+from storage.records.jobs.training import TrainingRequest
+from tests.platform_api.door import Door
+from tests.storage.makers import a_card, a_data_set
+from tests.storage.model_files import PARAMETERS, stored_model
+
+ROUTE = "/api/v1/training-jobs/estimate"
+
+
+@pytest.fixture
+def door(shared_door: Door, tmp_path: Path) -> Door:
+    """An API with a base model `small` that has weights."""
+    files = stored_model(BlobStore(shared_door.settings.blobs), tmp_path / "model")
+    shared_door.database.run(base_models.register("small", "5" * 64, a_card(), files))
+    return shared_door
+
+
+def asked(door: Door, **body: Any) -> dict[str, Any]:
+    response = door.client().post(ROUTE, json={"classWord": "mug", "baseModel": "small", **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_the_request_comes_back_with_nothing_left_out_and_means_the_same(door: Door) -> None:
+    first = asked(door, steps=5, sampler={"steps": 3}, preset="cpu")["request"]
+    assert (first["steps"], first["learningRate"], first["preset"], first["splitBackward"]) == (5, 5e-6, "cpu", True)
+    assert first["sampler"] == {"steps": 3, "guidanceScale": 3.0}
+    assert first["evaluationScenes"] == ["on the beach", "in the snow"]
+    assert (first["name"], first["availability"]) == ("sks mug", "Private")
+    assert "seed" not in first
+    assert "loraRank" not in first
+    assert asked(door, **first)["request"] == first
+
+
+def test_an_adapters_request_has_its_own_fields(door: Door) -> None:
+    first = asked(door, method="lora", loraRank=4, seed=3)["request"]
+    assert (first["loraRank"], first["loraAlpha"], first["learningRate"], first["seed"]) == (4, 4.0, 1e-4, 3)
+    assert asked(door, **first)["request"] == first
+
+
+def test_memory_and_disk_are_counted_from_the_headers(door: Door) -> None:
+    needs = asked(door)
+    trained = PARAMETERS["unet"]
+    assert needs["memory"]["trainedParameters"] == trained
+    assert needs["memory"]["gradients"] == 4 * trained
+    assert needs["memory"]["fitsCards"] == ["8 GB", "12 GB", "16 GB", "24 GB"]
+    assert needs["disk"]["checkpoint"] == 12 * trained
+    parts = ("weights", "adapters", "gradients", "optimizer", "averages", "roundedWeights", "activations")
+    assert needs["memory"]["peakBytes"] == sum(needs["memory"][part] for part in parts)
+
+
+def test_nothing_is_known_of_time_before_the_first_job_with_such_settings(door: Door) -> None:
+    account = door.account("owner of paces")
+    data_set = a_data_set(door.database, account)
+    request = TrainingRequest(data_set_id=data_set, class_word="mug", base_model="small", steps=10)
+    job, _ = door.database.run(submissions.submit_training(request, account, door.settings, seed=1))
+    job = door.database.run(jobs.claim(job.id, 1, None))
+    recipe = {**job.request["recipe"], "device": "a card", "threads": 1}  # pyright: ignore[reportGeneralTypeIssues]
+    done = """update jobs set state = 'succeeded', ended_at = started_at + interval '20 seconds',
+                     request = request || %(request)s where id = %(id)s"""
+    door.database.run(Query(done, {"id": job.id, "request": Jsonb({"recipe": recipe})}, len))
+
+    assert asked(door, steps=30)["times"] == [{"device": "a card", "jobs": 1, "secondsPerStep": 2.0, "seconds": 60.0}]
+    other = asked(door, method="lora")
+    assert other["times"] == []
+    assert "nothing is known of the time; other jobs on it took 2 s a step" in other["notes"][0]
+
+
+def test_a_base_without_its_weights_says_that_it_is_unknown(shared_door: Door) -> None:
+    shared_door.database.run(base_models.register("empty", "6" * 64, a_card(), []))
+    needs = asked(shared_door, baseModel="empty")
+    assert (needs["memory"], needs["disk"]) == (None, None)
+    assert "memory and disk are unknown: The base model has no weights" in needs["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"learning_rate": 1}, "learning_rate", "did you mean learningRate?"),
+        ({"steps": "5m"}, "steps", "unit: optimizer steps"),
+        ({"baseModel": "none"}, "baseModel", "No base model 'none'"),
+        ({"classWord": "dog"}, "classWord", "does not know 'dog'"),
+        ({"preset": "gpu-8gb", "method": "full"}, "preset", "there are: cpu with the method lora"),
+        ({"loraRank": 4}, "loraRank", "is of the method lora alone"),
+        ({"sampler": {"stepz": 4}}, "sampler.stepz", "did you mean steps?"),
+    ],
+)
+def test_what_would_be_refused_is_refused_before_photos_are_sent(
+    door: Door, body: dict[str, Any], field: str, words: str
+) -> None:
+    response = door.client().post(ROUTE, json={"classWord": "mug", "baseModel": "small", **body})
+    assert response.status_code == 422
+    assert words in response.json()["errors"][field]
+
+
+def test_a_key_that_may_not_submit_is_refused(door: Door) -> None:
+    reader = dataclasses.replace(door, key=door.new_key(Scope.JOBS_READ))
+    assert reader.client().post(ROUTE, json={"classWord": "mug"}).status_code == 403

@@ -1,0 +1,122 @@
+"""What a training needs, held against what is known of Stable Diffusion 1.5 and XL on real cards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from storage.records.jobs.choices import ModelFamily, TrainingMethod, TrainingOptimizer, TrainingPreset
+from storage.records.jobs.costs.advice import CARD_SHARE, GIB, cards_that_fit, in_words, savings
+from storage.records.jobs.costs.disk import estimate_disk
+from storage.records.jobs.costs.memory import MemoryEstimate, estimate_memory
+from storage.records.jobs.costs.sizes import ModelSizes
+from storage.records.jobs.presets import PRESETS
+from storage.records.jobs.training import TrainingRecipe
+from tests.flows.training.tiny import recipe
+from tests.storage.records.jobs.costs.shapes import sd15, sdxl
+
+BASES = {ModelFamily.SD1: (sd15, 512), ModelFamily.SDXL: (sdxl, 1024)}
+
+
+def wanted(**fields: Any) -> TrainingRecipe:
+    return recipe(**{"resolution": 512, "token_learning_rate": 0.0, **fields})
+
+
+def test_stable_diffusion_at_512_pixels_comes_out_as_on_a_card() -> None:
+    """4.3 GB of weights, 3.4 of gradients, 6.9 of moments, 3.7 of activations for 1 + 1 images: 18.3 in all; a
+    checkpoint has 10.3, with the text encoder 11.8."""
+    needs = estimate_memory(sd15(), wanted())
+    parts = [needs.weights, needs.gradients, needs.optimizer, needs.activations, needs.peak]
+    assert [round(part / 1e9, 1) for part in parts] == [4.3, 3.4, 6.9, 3.7, 18.3]
+    assert (needs.trained_parameters, needs.total_parameters) == (859_520_964, 1_066_235_307)
+    assert round(estimate_disk(sd15(), wanted(), needs).checkpoint / 1e9, 1) == 10.3
+    with_text = wanted(text_encoder_learning_rate=1e-6)
+    assert round(estimate_disk(sd15(), with_text, estimate_memory(sd15(), with_text)).checkpoint / 1e9, 1) == 11.8
+
+
+@pytest.mark.parametrize(
+    ("fields", "changed"),
+    [
+        ({"split_backward": True}, {"activations"}),
+        ({"batch_size": 2}, {"activations"}),
+        ({"gradient_checkpointing": True}, {"activations"}),
+        ({"precision": "bf16"}, {"activations", "rounded_weights"}),
+        ({"ema_decay": 0.999}, {"averages"}),
+        ({"optimizer": "adamw_8bit"}, {"optimizer"}),
+        ({"optimizer": "prodigy"}, {"optimizer", "step"}),
+        ({"optimizer": "an optimizer of a later release"}, set[str]()),
+        ({"accumulation": 8}, set[str]()),
+        ({"train_only": "unet.*attn2*"}, {"gradients", "optimizer", "trained_parameters"}),
+    ],
+)
+def test_each_setting_changes_its_own_part(fields: dict[str, Any], changed: set[str]) -> None:
+    before, after = estimate_memory(sd15(), wanted()), estimate_memory(sd15(), wanted(**fields))
+    assert {
+        name for name in MemoryEstimate.__struct_fields__ if getattr(before, name) != getattr(after, name)
+    } == changed
+
+
+def test_an_adapter_trains_what_peft_would_make_of_it() -> None:
+    """Rank 16 on the attentions of Stable Diffusion 1.5 has 3,188,736 parameters in the UNet, as diffusers' example."""
+    needs = estimate_memory(sd15(), wanted(method="lora", lora_rank=16))
+    assert needs.trained_parameters == 3_188_736
+    assert estimate_memory(sd15(), wanted(method="lora", lora_rank=32)).trained_parameters == 2 * 3_188_736
+
+
+def test_what_helps_is_named_with_what_it_saves() -> None:
+    found = savings(sd15(), wanted(), estimate_memory(sd15(), wanted()))
+    assert [one.change for one in found] == [
+        "splitBackward: true",
+        "gradientCheckpointing: true",
+        "optimizer: adamw_8bit",
+        "method: lora",
+    ]
+    assert "splitBackward: true (saves 1.7 GiB)" in in_words(found)
+    small = wanted(
+        method="lora", split_backward=True, gradient_checkpointing=True, optimizer="adamw_8bit", precision="bf16"
+    )
+    assert in_words(savings(sd15(), small, estimate_memory(sd15(), small))) == (
+        "Use a smaller base model, or a machine with more memory."
+    )
+
+
+def test_the_disk_holds_what_is_kept_and_what_stays() -> None:
+    needs = estimate_memory(sd15(), wanted())
+    one = estimate_disk(sd15(), wanted(steps=800, checkpoint_every=100, keep_checkpoints=2), needs)
+    staying = estimate_disk(sd15(), wanted(steps=800, checkpoint_every=100, keep_checkpoints=2, keep_every=200), needs)
+    assert (one.checkpoints, staying.checkpoints) == (3 * one.checkpoint, 7 * one.checkpoint)
+    assert estimate_disk(sd15(), wanted(steps=50, checkpoint_every=100), needs).checkpoints == one.checkpoint
+    half = estimate_disk(sd15(), wanted(export_dtype="fp16"), needs)
+    assert half.export == 2 * 2 * needs.total_parameters
+
+
+def needs_of(preset: TrainingPreset, family: ModelFamily, method: TrainingMethod, fields: Any) -> int:
+    make, side = BASES[family]
+    sizes: ModelSizes = make()
+    asked = wanted(family=family.value, resolution=side, method=method.value, **fields)
+    return estimate_memory(sizes, asked).peak
+
+
+@pytest.mark.parametrize("preset", [one for one in TrainingPreset if one.card_gib])
+@pytest.mark.parametrize("method", list(TrainingMethod))
+@pytest.mark.parametrize("family", list(BASES))
+def test_every_preset_fits_its_card_and_what_is_missing_does_not(
+    preset: TrainingPreset, family: ModelFamily, method: TrainingMethod
+) -> None:
+    room = preset.card_gib * GIB * CARD_SHARE
+    fields = PRESETS[preset].get((family, method))
+    if fields is not None:
+        assert needs_of(preset, family, method, fields) <= room
+        return
+    frugal = {"gradient_checkpointing": True, "split_backward": True, "batch_size": 1}
+    for optimizer in TrainingOptimizer:
+        for precision in ("fp32", "bf16"):
+            least = {**frugal, "optimizer": optimizer.value, "precision": precision}
+            assert needs_of(preset, family, method, least) > room, f"it fits by now: give it a row, {least}"
+
+
+def test_cards_are_those_with_room_for_the_estimates_own_error() -> None:
+    assert cards_that_fit(estimate_memory(sd15(), wanted())) == ("24 GB",)
+    small = estimate_memory(sd15(), wanted(method="lora", split_backward=True, gradient_checkpointing=True))
+    assert cards_that_fit(small) == ("8 GB", "12 GB", "16 GB", "24 GB")

@@ -1,0 +1,67 @@
+"""Every wrong field of a request is named at once, with its unit, an example and the name that was meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from storage.records.jobs.training import TrainingRequest
+from storage.request_faults import field_faults, nearest_name, unknown_name
+
+WHOLE = {"classWord": "mug", "dataSetId": "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("learning_rate", 1, "there is no such field; did you mean learningRate?"),
+        ("Steps", 1, "did you mean steps?"),
+        ("resolution", "512px", "a job has the resolution of its base model"),
+        ("network_dim", 8, "it is loraRank here"),
+        ("steps", "5m", "expected a whole number or nothing, got text (unit: optimizer steps; write the number alone"),
+        ("learningRate", "1e-6s", "unit: rate of one step; write the number alone, for example 5e-06"),
+        ("bucketMinSide", "512px", "unit: pixels; write the number alone, for example 256"),
+        ("steps", 0, "expected a whole number >= 1 (unit: optimizer steps, for example 800)"),
+        ("bucketStep", 65, "multiple of 8 (unit: pixels"),
+        ("randomFlip", "yes", "expected true or false"),
+        ("preset", "gpu12", "did you mean gpu-12gb? known are: cpu, "),
+        ("exportDtype", "fp8", "known are: base, fp32, fp16, bf16"),
+        ("method", 3, "known are: full, lora"),
+        ("evaluationScenes", "beach", 'expected a list or nothing, got text (for example ["on the beach"'),
+        ("sampler", 3, "expected named fields"),
+        ("name", "a\x00b", "must not hold control characters"),
+    ],
+)
+def test_a_wrong_field_says_what_to_write(name: str, value: Any, words: str) -> None:
+    faults = field_faults({**WHOLE, name: value}, TrainingRequest)
+    assert list(faults) == [name]
+    assert words in faults[name]
+
+
+def test_fields_inside_another_are_named_with_a_dot() -> None:
+    faults = field_faults({**WHOLE, "sampler": {"step": 3, "guidanceScale": "7.5x"}}, TrainingRequest)
+    assert faults["sampler.step"] == "there is no such field; did you mean steps? there are: steps, guidanceScale"
+    assert "unit: factor; write the number alone, for example 7.5" in faults["sampler.guidanceScale"]
+
+
+def test_all_faults_come_at_once_and_a_missing_field_is_one() -> None:
+    faults = field_faults({"steps": "x", "seed": -1, "stepz": 2}, TrainingRequest)
+    assert set(faults) == {"classWord", "dataSetId", "steps", "seed", "stepz"}
+    assert faults["classWord"] == "is required"
+
+
+def test_a_request_that_passes_has_no_fault() -> None:
+    given = {**WHOLE, "learningRate": 1, "sampler": {"steps": 3}, "evaluationScenes": ["on the beach"], "seed": None}
+    assert field_faults(given, TrainingRequest) == {}
+
+
+def test_few_names_are_listed_many_are_not() -> None:
+    assert unknown_name("x", ["a", "b"]) == "there is no such field; there are: a, b"
+    assert nearest_name("guidanceScale", ["steps", "sampler.guidanceScale"]) == "sampler.guidanceScale"
+    assert nearest_name("zzzz", ["steps"]) is None
+
+
+def test_thousands_of_unknown_names_take_no_time() -> None:
+    faults = field_faults({f"name{number}": 1 for number in range(5_000)} | WHOLE, TrainingRequest)
+    assert len(faults) == 5_000
