@@ -88,6 +88,7 @@ class MemoryResponse(msgspec.Struct, frozen=True, rename="camel"):
     averages: int
     rounded_weights: int
     activations: int
+    apart: int
     trained_parameters: int
     total_parameters: int
 

@@ -1,6 +1,6 @@
-"""What a user says of a training, from three places that are laid over each other: a YAML file, options, `--set`.
+"""A training request as a user gives it: a YAML file, options that override it, and `--set` that overrides both.
 
-The later one wins. What is laid together is checked by the request's own types, so that a refusal names the place.
+The merged values are checked against the request's own types, and every fault is reported with its source.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FROM_ARGUMENTS = ("dataSetId", "classWord")
 
 
 class InvalidTraining(Refused):
-    """What was said of a training does not pass; the message has a line for each fault, with its place."""
+    """A training request is not valid; the message has one line for each fault, with its source."""
 
     code = "invalid_training"
 
@@ -35,32 +35,32 @@ class InvalidTraining(Refused):
 
 
 class TrainingInput:
-    """Values of a request by the names of its JSON, and where each was said."""
+    """The values of a request by the names of its JSON, and the source of each."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self._places: dict[str, str] = {}
 
     def read_file(self, name: str) -> None:
-        """Take over a YAML file; `-` is the standard input. Raises InvalidYaml, InvalidTraining, OSError."""
+        """Merge a YAML file; `-` is standard input. Raises InvalidYaml, InvalidTraining, OSError."""
         shown = "standard input" if name == STDIN else name
         content = sys.stdin.buffer.read(MAX_BYTES + 1) if name == STDIN else _start_of(Path(name))
         if len(content) > MAX_BYTES:
             raise InvalidTraining([(shown, f"more than {MAX_BYTES:,} bytes; is it the file of a training?")])
         document = read_yaml(content, shown)
         if document.value is None:
-            raise InvalidTraining([(shown, "it says nothing. `darkroom train --print-config` prints a whole one")])
+            raise InvalidTraining([(shown, "the file is empty. `darkroom train --print-config` prints a complete one")])
         if not isinstance(document.value, dict):
             raise InvalidTraining([(shown, "expected lines of `field: value`, such as `steps: 800`")])
-        self._lay_over(cast(dict[str, Any], document.value), shown, document.lines)
+        self._merge(cast(dict[str, Any], document.value), shown, document.lines)
 
-    def take(self, values: Mapping[str, Any], place: str = "the command line") -> None:
-        """Take over options and arguments by the names of the JSON; None was not given."""
-        self._lay_over({name: value for name, value in values.items() if value is not None}, place, {})
+    def add_options(self, values: Mapping[str, Any], place: str = "the command line") -> None:
+        """Merge options and arguments by the names of the JSON; None was not given."""
+        self._merge({name: value for name, value in values.items() if value is not None}, place, {})
 
-    def assign(self, settings: Sequence[str]) -> None:
-        """Take over `path=value` settings: names with dots between them, or a number in a list. Raises InvalidYaml,
-        InvalidTraining naming the nearest path."""
+    def apply_settings(self, settings: Sequence[str]) -> None:
+        """Merge `path=value` settings; a path has dots between names, and a number for an item of a list. Raises
+        InvalidYaml, InvalidTraining with the nearest path."""
         for setting in settings:
             path, equals, text = setting.partition("=")
             place = f"--set {path}"
@@ -72,7 +72,7 @@ class TrainingInput:
             self._places[path] = place
 
     def request(self) -> dict[str, Any]:
-        """All that was said, checked; null says nothing. Raises InvalidTraining with every fault and its place."""
+        """The merged request, checked; null unsets a field. Raises InvalidTraining with every fault and its source."""
         values = cast(dict[str, Any], _without_nothing(self.values))
         faults = field_faults(values, TrainingRequest)
         kept = {name: reason for name, reason in faults.items() if not (name in FROM_ARGUMENTS and name not in values)}
@@ -81,15 +81,15 @@ class TrainingInput:
         return values
 
     def refusal(self, faults: Mapping[str, str]) -> InvalidTraining:
-        """The error for faults by field, each with the place where the field was said."""
+        """The error for faults by field, each with the source of the field's value."""
         return InvalidTraining((self._place(name), f"{name}: {_redirected(name, why)}") for name, why in faults.items())
 
     def refused_by_the_api(self, error: ApiRefusal) -> Exception:
-        """The same for a refusal of the API, where it is of fields; else the refusal as it is."""
+        """The same for a refusal of the API that names fields; any other refusal unchanged."""
         faults = error.problem.errors
         return self.refusal(faults) if any(name in self._places for name in faults) else error
 
-    def _lay_over(self, values: Mapping[str, Any], place: str, lines: Mapping[str, int]) -> None:
+    def _merge(self, values: Mapping[str, Any], place: str, lines: Mapping[str, int]) -> None:
         for name, value in values.items():
             if isinstance(value, dict) and isinstance(self.values.get(name), dict):
                 self.values[name] |= value

@@ -21,7 +21,9 @@ OURS = (
     "deployments/local/deploy.py",
     "storage/records/jobs/choices.py",
     "storage/records/jobs/optimization.py",
+    "storage/records/jobs/trained_parts.py",
     "storage/records/jobs/training.py",
+    "storage/records/jobs/training_basics.py",
     "storage/records/jobs/training_fields.py",
     "storage/records/jobs/training_samples.py",
 )

@@ -71,7 +71,7 @@ def train(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="A field by its name in YAML: --set sampler.steps=30. Wins over the rest.",
+            help="Set a field by its name in YAML, such as sampler.steps=30. Overrides all else.",
         ),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Show the result to everybody; default: to you.")] = False,
@@ -80,38 +80,38 @@ def train(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the job is submitted.")] = False,
     print_config: Annotated[
         bool,
-        typer.Option("--print-config", help="Print the whole request as YAML, explained; start nothing."),
+        typer.Option("--print-config", help="Print the complete request as commented YAML; start nothing."),
     ] = False,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Print what memory, disk and time it will need; start nothing.")
+        bool, typer.Option("--estimate", help="Print the memory, disk and time that it needs; start nothing.")
     ] = False,
     **training: Any,
 ) -> None:
     """Fine-tune a base model on photos of a subject, and follow it to the catalogued model.
 
-    What holds: --set, then options and arguments, then the file, then the preset, then the base model's own defaults.
+    Precedence: --set, then options and arguments, then the file, then the preset, then the base model's own defaults.
     """
     settings = load_settings()
     found = find_photos(photos, settings.uploads.max_images) if photos else None
     for reason in found.left_out if found else ():
         typer.echo(f"left out: {reason}", err=print_config)
-    said = TrainingInput()
+    given = TrainingInput()
     if config is not None:
-        said.read_file(config)
+        given.read_file(config)
     own = {"baseModel": base, "classWord": class_word, "dataSetId": data_set and str(data_set)}
-    said.take({**own, **nested(given_options(training)), "availability": "Public" if public else None})
-    said.assign(set_ or ())
-    wanted = said.request()
+    given.add_options({**own, **nested(given_options(training)), "availability": "Public" if public else None})
+    given.apply_settings(set_ or ())
+    wanted = given.request()
     if found and "identifier" not in wanted and found.tokens.endswith(f" {wanted.get('classWord')}"):
         # kohya's folder names both: `10_sks mug`.
         wanted["identifier"] = found.tokens.removesuffix(f" {wanted['classWord']}")
     with open_api(settings) as api:
         if print_config or estimate:
-            show_plan(api, said, wanted, print_config=print_config)
+            show_plan(api, given, wanted, print_config=print_config)
             return
         check_complete(wanted, photos)
         model = known_base(api, wanted.get("baseModel", "starter"), wanted["classWord"])
-        plan = planned(api, said, wanted)
+        plan = planned(api, given, wanted)
         typer.echo(cost_in_time(model, plan.request["steps"]))
         if plan.memory is not None:
             typer.echo(peak_line(plan.memory))
@@ -135,24 +135,24 @@ def train(
 def check_complete(wanted: dict[str, Any], photos: Path | None) -> None:
     """Whether there are photos, once, and a class. Raises IncompleteTraining saying how to give them."""
     if "classWord" not in wanted:
-        raise IncompleteTraining("what the subject is, is missing: CLASS_WORD behind PHOTOS, or classWord in the file")
+        raise IncompleteTraining("the class word is missing: give CLASS_WORD after PHOTOS, or classWord in the file")
     if (photos is None) == ("dataSetId" not in wanted):
-        what = "PHOTOS and a data set are both there" if photos else "there are no photos"
-        raise IncompleteTraining(f"{what}: give PHOTOS, a folder, or --data-set with the id of uploaded ones")
+        what = "both PHOTOS and a data set were given" if photos else "there are no photos"
+        raise IncompleteTraining(f"{what}: give either PHOTOS or --data-set with the id of uploaded photos")
 
 
-def planned(api: Api, said: TrainingInput, wanted: dict[str, Any]) -> TrainingEstimateResponse:
-    """What the request means and needs, as the API has it. Raises InvalidTraining with the place of each fault."""
+def planned(api: Api, given: TrainingInput, wanted: dict[str, Any]) -> TrainingEstimateResponse:
+    """The API's estimate for the request. Raises InvalidTraining with the source of each fault."""
     try:
         return api.post(f"{job_root('training')}/estimate", TrainingEstimateResponse, json=wanted)
     except ApiRefusal as error:
-        raise said.refused_by_the_api(error) from error
+        raise given.refused_by_the_api(error) from error
 
 
-def show_plan(api: Api, said: TrainingInput, wanted: dict[str, Any], *, print_config: bool) -> None:
-    """Print the whole request, or what it needs; without a class word for any class that the base knows."""
+def show_plan(api: Api, given: TrainingInput, wanted: dict[str, Any], *, print_config: bool) -> None:
+    """Print the complete request or its estimate; without a class word, for the first class that the base knows."""
     base = api.get(f"/api/v1/base-models/{quote(wanted.get('baseModel', 'starter'), safe='')}", Base)
-    plan = planned(api, said, {"classWord": next(iter(base.class_words), "subject"), **wanted})
+    plan = planned(api, given, {"classWord": next(iter(base.class_words), "subject"), **wanted})
     if not print_config:
         for line in estimate_lines(plan):
             typer.echo(line)

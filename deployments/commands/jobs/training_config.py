@@ -15,9 +15,9 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 _./*-]*[A-Za-z0-9*]|[A-Za-z]")
 # What some reader of YAML takes for a truth value or for nothing.
 _MISREAD = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _HEAD = """\
-# A training of Darkroom. Every field stands here as it holds; what a # takes out of the file is not set.
-# Use it with:  darkroom train --config FILE PHOTOS
-# Options of the command line go before it, and --set FIELD=VALUE before both."""
+# A Darkroom training request. Fields in lines that begin with # are not set; the values there are examples.
+# Use it with:  darkroom train PHOTOS --config FILE
+# Command-line options override this file, and --set FIELD=VALUE overrides both."""
 
 
 def config_file(request: Mapping[str, Any]) -> str:
@@ -54,9 +54,12 @@ def _field(field: TrainingField, request: Mapping[str, Any], indent: str) -> Ite
     if value is not None:
         yield f"{indent}{name}: {yaml_value(value)}"
     else:
-        example = field.example if field.example is not None else next(iter(field.choices or _names(field)), "...")
+        example = _example(field)
         yield f"{indent}# {name}: {yaml_value(example)}"
 
 
-def _names(field: TrainingField) -> tuple[str, ...]:
-    return tuple(str(name) for name in getattr(field.kind, "__members__", {}).values())
+def _example(field: TrainingField) -> Any:
+    if field.example is not None:
+        return field.example
+    names = field.choices or tuple(str(name) for name in getattr(field.kind, "__members__", {}).values())
+    return True if field.kind is bool else next(iter(names), "...")

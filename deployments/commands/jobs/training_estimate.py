@@ -38,8 +38,8 @@ def estimate_lines(estimate: TrainingEstimateResponse) -> Iterator[str]:
 def peak_line(memory: MemoryResponse) -> str:
     """The peak in one line."""
     cards = ", ".join(memory.fits_cards)
-    fits = f"fits cards of {cards}" if cards else "fits no card that a preset is for"
-    return f"memory: {in_units(memory.peak_bytes)} at the peak of the steps, give or take {memory.margin:.0%}; {fits}"
+    fits = f"fits cards of {cards}" if cards else "fits no card of the presets"
+    return f"memory: {in_units(memory.peak_bytes)} at the peak of the steps, ±{memory.margin * 100:.0f} %; {fits}"
 
 
 def in_words(seconds: float) -> str:
@@ -55,6 +55,8 @@ def _memory(memory: MemoryResponse) -> Iterator[str]:
     for name, words in _PARTS:
         if size := getattr(memory, name):
             yield f"  {in_units(size):>10}  {words}"
+    if memory.apart:
+        yield f"  {in_units(memory.apart):>10}  less: gradients and activations do not all exist at once"
     yield f"  trained: {memory.trained_parameters:,} of {memory.total_parameters:,} parameters"
     for one in memory.savings:
-        yield f"  less by {in_units(one.saved_bytes)}:  {one.change}"
+        yield f"  saves {in_units(one.saved_bytes)}:  {one.change}"

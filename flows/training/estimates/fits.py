@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ from storage.free_space import volumes
 from storage.records.accounts.quotas import in_units
 from storage.records.jobs.costs.advice import in_words, savings
 from storage.records.jobs.costs.disk import estimate_disk
-from storage.records.jobs.costs.memory import MARGIN, MemoryEstimate, estimate_memory
+from storage.records.jobs.costs.memory import CPU_PROCESS, MARGIN, MemoryEstimate, estimate_memory
 from storage.records.jobs.costs.sizes import ModelSizes
 from storage.records.jobs.training import TrainingRecipe
 from storage.settings import Settings
@@ -28,7 +29,7 @@ class DoesNotFit(OutOfMemory):
 
 
 def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, settings: Settings) -> list[str]:
-    """What to say of a training on the base model in `folder` that is about to begin; nothing where it fits.
+    """Warnings for a training that is about to start on the base model in `folder`; none where it fits.
 
     Raises DoesNotFit with what to change where it cannot: on a GPU beside what others hold there, on the CPU in the
     memory of the whole machine, since others may leave it.
@@ -39,33 +40,36 @@ def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, setti
         return []  # loading it will say what is missing
     memory = estimate_memory(sizes, recipe)
     available, whole = memory_of(device)
-    surely = memory.peak * (1 - MARGIN)
-    if surely > (available if device.type == "cuda" else whole):
-        raise DoesNotFit(f"{_needs(memory, available, device)} {in_words(savings(sizes, recipe, memory))}")
+    needed = memory.peak + (CPU_PROCESS if device.type == "cpu" else 0)
+    if needed * (1 - MARGIN) > (available if device.type == "cuda" else whole):
+        raise DoesNotFit(f"{_needs(needed, available, device)} {in_words(savings(sizes, recipe, memory))}")
     warnings: list[str] = []
-    if memory.peak > available:
-        warnings.append(f"{_needs(memory, available, device)} {in_words(savings(sizes, recipe, memory))}")
+    if needed > available:
+        warnings.append(f"{_needs(needed, available, device)} {in_words(savings(sizes, recipe, memory))}")
     return warnings + _disk(sizes, recipe, memory, settings)
 
 
 def memory_of(device: torch.device) -> tuple[int, int]:
-    """Bytes that are available on the device, and that it has at all: for the CPU within this process's cgroup."""
+    """Bytes that this process can still use on the device, and that the device has: for the CPU within its cgroup, and
+    no more than the limit on its data memory leaves."""
     if device.type == "cuda":
         free, whole = torch.cuda.mem_get_info(device)
         # What torch holds without using it is ours.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), whole
-    machine = psutil.virtual_memory()
+    machine, process = psutil.virtual_memory(), psutil.Process().memory_info()
+    available, whole = machine.available, machine.total
     limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
-    if limit is None or used is None or limit > machine.total:
-        return machine.available, machine.total
-    return min(machine.available, limit - used), limit
+    if limit is not None and used is not None and limit < whole:
+        available, whole = min(available, limit - used), limit
+    own = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return (available if own == resource.RLIM_INFINITY else min(available, own - process.data)), whole
 
 
-def _needs(memory: MemoryEstimate, available: int, device: torch.device) -> str:
+def _needs(needed: int, available: int, device: torch.device) -> str:
     where = "this GPU" if device.type == "cuda" else "this machine"
     return (
-        f"The steps need about {in_units(memory.peak)} of memory, give or take {MARGIN:.0%}, and {where} has "
-        f"{in_units(available)} left."
+        f"Training needs about {in_units(needed)} of memory (±{MARGIN * 100:.0f} %), and {where} has "
+        f"{in_units(available)} free."
     )
 
 

@@ -71,10 +71,10 @@ def with_preset(request: T, family: str, base: TrainingDefaults) -> T:
 
 
 def _nothing_for(preset: str, family: str, method: str) -> str:
-    others = [f"{one} with the method {how}" for one, rows in PRESETS.items() for of, how in rows if of == family]
+    others = [f"{one} with method {how}" for one, rows in PRESETS.items() for of, how in rows if of == family]
     if not others:
         return f"no preset knows the family '{family}'; leave it out, and set precision and gradientCheckpointing"
     return (
-        f"'{preset}' has nothing for the method {method} of the family {family}, which does not fit; there are: "
-        f"{', '.join(others)}. Or leave the preset out, and let trainOnly name fewer weights"
+        f"'{preset}' has no settings for method {method} of family {family}, which does not fit; available are: "
+        f"{', '.join(others)}. Or leave the preset out, and train fewer weights with trainOnly"
     )

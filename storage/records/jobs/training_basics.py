@@ -119,7 +119,7 @@ Scenes = Annotated[
         max_length=24,
         description="Where samples and evaluation show the subject: phrases that follow its name in a prompt.",
         examples=[["on the beach", "in the snow"]],
-        extra={"default": "the base model's own"},
+        extra={"default": "the base's"},
     ),
 ]
 
@@ -135,7 +135,7 @@ class SamplerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 le=200,
                 description="Denoising steps of every image that the job draws.",
                 examples=[30],
-                extra={"unit": "denoising steps", "default": "the base model's own"},
+                extra={"unit": "denoising steps", "default": "the base's"},
             ),
         ]
         | None
@@ -148,7 +148,7 @@ class SamplerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 le=30.0,
                 description="Classifier-free guidance of every image that the job draws.",
                 examples=[7.5],
-                extra={"unit": "factor", "default": "the base model's own"},
+                extra={"unit": "factor", "default": "the base's"},
             ),
         ]
         | None

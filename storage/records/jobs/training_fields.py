@@ -156,7 +156,7 @@ def _default_text(name: str, default: Any, extra: Mapping[str, Any]) -> str:
         return ""
     value = getattr(TrainingDefaults(), name)
     shown = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-    return f"the base model's own, else {shown}"
+    return f"the base's, else {shown}"
 
 
 def _python_type(kind: inspect.Type) -> Kind:

@@ -17,19 +17,19 @@ def said(text: str, folder: Path, **options: object) -> TrainingInput:
     file.write_text(text)
     found = TrainingInput()
     found.read_file(str(file))
-    found.take(options)
+    found.add_options(options)
     return found
 
 
 def test_options_win_over_the_file_and_set_over_both(tmp_path: Path) -> None:
     found = said("classWord: mug\nsteps: 1\nseed: 1\nloraRank: 4\n", tmp_path, steps=2, loraRank=5)
-    found.assign(["steps=3"])
+    found.apply_settings(["steps=3"])
     assert found.request() == {"classWord": "mug", "steps": 3, "seed": 1, "loraRank": 5}
 
 
 def test_fields_inside_others_are_laid_over_one_by_one(tmp_path: Path) -> None:
     found = said("sampler:\n  steps: 20\n  guidanceScale: 5\n", tmp_path, sampler={"steps": 30})
-    found.assign(
+    found.apply_settings(
         ["sampler.guidanceScale=7.5", "evaluationScenes=[on the beach, at sea]", "evaluationScenes.1=at night"]
     )
     assert found.request() == {
@@ -40,7 +40,7 @@ def test_fields_inside_others_are_laid_over_one_by_one(tmp_path: Path) -> None:
 
 def test_null_takes_a_value_back(tmp_path: Path) -> None:
     found = said("steps: 1\nsampler: {steps: 3}\n", tmp_path)
-    found.assign(["steps=null", "sampler.steps=null"])
+    found.apply_settings(["steps=null", "sampler.steps=null"])
     assert found.request() == {"sampler": {}}
 
 
@@ -76,19 +76,19 @@ def test_every_fault_is_named_with_its_place(tmp_path: Path) -> None:
 )
 def test_a_wrong_setting_is_refused_with_the_nearest_path(setting: str, message: str) -> None:
     with pytest.raises(Refused) as refused:
-        TrainingInput().assign([setting])
+        TrainingInput().apply_settings([setting])
     assert message in str(refused.value)
 
 
 def test_a_place_behind_the_end_of_a_list_is_refused() -> None:
     found = TrainingInput()
     with pytest.raises(InvalidTraining, match="the list has 1 values, counted from 0; 1 would be the next one"):
-        found.assign(["evaluationScenes=[a]", "evaluationScenes.3=b"])
+        found.apply_settings(["evaluationScenes=[a]", "evaluationScenes.3=b"])
 
 
 def test_a_value_of_the_wrong_type_names_the_setting() -> None:
     found = TrainingInput()
-    found.assign(["steps=512px"])
+    found.apply_settings(["steps=512px"])
     with pytest.raises(InvalidTraining, match=r"^--set steps: steps: expected a whole number"):
         found.request()
 
@@ -103,7 +103,7 @@ def test_the_standard_input_is_a_file_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "it says nothing"), ("- 1\n", "expected lines of"), ("x" * 70_000, "more than 65,536 bytes")],
+    [("", "the file is empty"), ("- 1\n", "expected lines of"), ("x" * 70_000, "more than 65,536 bytes")],
 )
 def test_a_file_that_is_none_says_what_one_is(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InvalidTraining, match=message):

@@ -61,9 +61,10 @@ class UnetShape:
 class Block:
     """One residual block, one transformer with `depth` blocks, or something else that keeps `plain` channels.
 
-    `positions` is a share of the latent's.
+    `positions` is a share of the latent's; `stage` begins the names of its weights.
     """
 
+    stage: str
     inputs: int
     outputs: int
     depth: int
@@ -93,24 +94,24 @@ def blocks_of(unet: UnetShape) -> Iterator[Block]:
     last = len(unet.channels) - 1
     for level, outputs in enumerate(unet.channels):
         for _ in range(unet.resnets[level]):
-            yield from _pair(unet, level, inputs, outputs, positions)
+            yield from _pair(unet, f"down_blocks.{level}.", level, inputs, outputs, positions)
             inputs = outputs
             skips.append(outputs)
         if level < last:
             positions /= 4
             skips.append(outputs)
-    yield Block(inputs, inputs, 0, positions)
-    yield Block(inputs, inputs, unet.transformers[last], positions)
-    yield Block(inputs, inputs, 0, positions)
+    yield Block("mid_block.", inputs, inputs, 0, positions)
+    yield Block("mid_block.", inputs, inputs, unet.transformers[last], positions)
+    yield Block("mid_block.", inputs, inputs, 0, positions)
     for level in range(last, -1, -1):
-        outputs = unet.channels[level]
+        outputs, stage = unet.channels[level], f"up_blocks.{last - level}."
         for _ in range(unet.resnets[level] + 1):
-            yield from _pair(unet, level, inputs + skips.pop(), outputs, positions)
+            yield from _pair(unet, stage, level, inputs + skips.pop(), outputs, positions)
             inputs = outputs
         if level:
             positions *= 4
-            yield Block(0, 0, 0, positions, plain=inputs)  # what the convolution of the larger map reads
-    yield Block(0, 0, 0, 1.0, plain=3 * unet.channels[0])  # the last norm, activation and convolution
+            yield Block(stage, 0, 0, 0, positions, plain=inputs)  # what the convolution of the larger map reads
+    yield Block("conv_", 0, 0, 0, 1.0, plain=3 * unet.channels[0])  # the last norm, activation and convolution
 
 
 def kept_bytes(unet: UnetShape, *, checkpointed: bool, mixed: bool) -> float:
@@ -122,10 +123,20 @@ def kept_bytes(unet: UnetShape, *, checkpointed: bool, mixed: bool) -> float:
     return sum(block.kept_when_checkpointed(widths) for block in blocks) + again
 
 
-def _pair(unet: UnetShape, level: int, inputs: int, outputs: int, positions: float) -> Iterator[Block]:
-    yield Block(inputs, outputs, 0, positions)
+def kept_by_stage(unet: UnetShape, *, checkpointed: bool, mixed: bool) -> dict[str, float]:
+    """The same before the backward pass begins, by stage in the order of the forward pass."""
+    widths = MIXED if mixed else WHOLE
+    found: dict[str, float] = {}
+    for block in blocks_of(unet):
+        kept = block.kept_when_checkpointed(widths) if checkpointed else block.kept(widths)
+        found[block.stage] = found.get(block.stage, 0.0) + kept
+    return found
+
+
+def _pair(unet: UnetShape, stage: str, level: int, inputs: int, outputs: int, positions: float) -> Iterator[Block]:
+    yield Block(stage, inputs, outputs, 0, positions)
     if unet.attends[level]:
-        yield Block(outputs, outputs, unet.transformers[level], positions)
+        yield Block(stage, outputs, outputs, unet.transformers[level], positions)
 
 
 def _each(value: Any, count: int) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ def in_words(found: tuple[MemorySaving, ...]) -> str:
     """The same as the rest of a sentence."""
     if not found:
         return "Use a smaller base model, or a machine with more memory."
-    return "What helps: " + "; ".join(f"{one.change} (saves {in_units(one.saved_bytes)})" for one in found) + "."
+    return "To reduce it: " + "; ".join(f"{one.change} (saves {in_units(one.saved_bytes)})" for one in found) + "."
 
 
 def cards_that_fit(memory: MemoryEstimate) -> tuple[str, ...]:

@@ -6,16 +6,21 @@ Activations are counted by layers (activations.py). What docs/reference/training
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import msgspec
 
 from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
-from storage.records.jobs.costs.activations import HALF, kept_bytes
+from storage.records.jobs.costs.activations import HALF, kept_by_stage, kept_bytes
 from storage.records.jobs.costs.optimizer_states import FLOAT, state_bytes, step_bytes
-from storage.records.jobs.costs.sizes import TEXT_TOKENS, ModelSizes, count, trained_shapes
+from storage.records.jobs.costs.sizes import TEXT_TOKENS, ModelSizes, Shape, count, trained_shapes
 from storage.records.jobs.training import TrainingRecipe
 
 MARGIN = 0.15
 """The part by which a measured peak may lie beside the estimate; see docs/reference/training.md."""
+CPU_PROCESS = 600_000_000
+"""Bytes that torch and its libraries take on a CPU beside what is counted here, for any size of model."""
 TEXT_WIDTHS = 24
 """Vectors that a layer of a text encoder keeps for each token: attention, and a feed-forward part of four widths."""
 
@@ -24,6 +29,8 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Bytes on the device (card, or the machine's memory) at the peak of the steps, by what they are for.
 
     `step` is what the optimizer's own step needs when the activations are gone: `peak` counts the larger of the two.
+    `apart` is what of activations and gradients never exists together: the backward pass frees the ones while it makes
+    the others, unless gradients of an earlier pass are kept.
     """
 
     weights: int
@@ -33,6 +40,7 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     averages: int
     rounded_weights: int
     activations: int
+    apart: int
     step: int
     trained_parameters: int
     total_parameters: int
@@ -41,7 +49,7 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def peak(self) -> int:
         """All together at the worst moment."""
         lasting = self.weights + self.adapters + self.gradients + self.optimizer + self.averages
-        return lasting + max(self.activations + self.rounded_weights, self.step)
+        return lasting + max(self.activations + self.rounded_weights - self.apart, self.step)
 
 
 def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate:
@@ -60,7 +68,8 @@ def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate
         optimizer=state_bytes(recipe.optimizer, shapes.values()),
         averages=averages,
         rounded_weights=_rounded_weights(sizes, recipe, trained),
-        activations=_activations(sizes, recipe),
+        activations=(activations := _activations(sizes, recipe)),
+        apart=_apart(sizes, recipe, shapes, activations),
         step=step_bytes(recipe.optimizer, trained),
         trained_parameters=trained,
         total_parameters=total,
@@ -71,6 +80,34 @@ def rows_of_a_pass(recipe: TrainingRecipe) -> int:
     """Images in one forward and backward pass."""
     together = 2 if recipe.prior_loss_weight > 0 and not recipe.split_backward else 1
     return recipe.batch_size * together
+
+
+def _apart(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape], activations: int) -> int:
+    """By the UNet's stages, from the last to the first: before each the activations up to it are there, and behind it
+    the gradients from it on."""
+    passes = recipe.accumulation * (2 if recipe.split_backward and recipe.prior_loss_weight > 0 else 1)
+    if passes > 1 or recipe.method == TrainingMethod.LORA.value:
+        return 0
+    mixed, checkpointed = recipe.precision != "fp32", recipe.gradient_checkpointing
+    stages = kept_by_stage(sizes.unet, checkpointed=checkpointed, mixed=mixed)
+    images = _positions(sizes, recipe) * rows_of_a_pass(recipe)
+    gradients = dict.fromkeys(stages, 0)
+    for name, shape in shapes.items():
+        stage = next((one for one in stages if name.startswith(f"unet.{one}")), "")
+        # What is in no stage, a text encoder among it, gets its gradient last.
+        gradients[stage] = gradients.get(stage, 0) + FLOAT * math.prod(shape)
+    made, worst = 0.0, 0.0
+    left = float(activations)
+    for stage in reversed(stages):
+        made += gradients[stage]
+        worst = max(worst, left + made)
+        left -= stages[stage] * images
+    worst = max(worst, left + made + gradients.get("", 0))
+    return max(0, int(activations + FLOAT * count(shapes) - worst))
+
+
+def _positions(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
+    return (recipe.resolution // sizes.vae_factor) ** 2
 
 
 def _rounded_weights(sizes: ModelSizes, recipe: TrainingRecipe, trained: int) -> int:
@@ -84,7 +121,7 @@ def _rounded_weights(sizes: ModelSizes, recipe: TrainingRecipe, trained: int) ->
 
 
 def _activations(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
-    positions = (recipe.resolution // sizes.vae_factor) ** 2
+    positions = _positions(sizes, recipe)
     mixed, checkpointed = recipe.precision != "fp32", recipe.gradient_checkpointing
     unet = kept_bytes(sizes.unet, checkpointed=checkpointed, mixed=mixed) * positions * rows_of_a_pass(recipe)
     text = 0

@@ -104,8 +104,8 @@ BAD = {
     "classWord: mug\nsampler:\n  stepz: 1\n": "line 3: sampler.stepz: there is no such field; did you mean steps?",
     "classWord: [mug\n": "line 2: this is not YAML",
     "classWord: mug\nkeepEvery: 7\n": "line 2: keepEvery: must be a multiple of checkpointEvery",
-    "classWord: mug\npreset: gpu-8gb\nmethod: full\n": "line 2: preset: 'gpu-8gb' has nothing for the method full",
-    "": "it says nothing. `darkroom train --print-config` prints a whole one",
+    "classWord: mug\npreset: gpu-8gb\nmethod: full\n": "line 2: preset: 'gpu-8gb' has no settings for method full",
+    "": "the file is empty. `darkroom train --print-config` prints a complete one",
 }
 
 
@@ -129,8 +129,8 @@ def test_a_file_that_is_not_there_is_named(line: Line) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--yes",), "what the subject is, is missing"),
-        (("--set", "classWord=mug", "--yes"), "there are no photos: give PHOTOS, a folder, or --data-set"),
+        (("--yes",), "the class word is missing"),
+        (("--set", "classWord=mug", "--yes"), "there are no photos: give either PHOTOS or --data-set"),
     ],
 )
 def test_what_is_missing_is_asked_for(line: Line, arguments: tuple[str, ...], message: str) -> None:
@@ -146,7 +146,7 @@ def test_the_estimate_says_what_the_job_needs_and_starts_nothing(line: Line) -> 
 
     assert result.exit_code == 0, result.output
     assert "8 steps of full on 'with weights' (sd1)" in result.output
-    assert "at the peak of the steps, give or take 15%; fits cards of 8 GB, 12 GB, 16 GB, 24 GB" in result.output
+    assert "at the peak of the steps, ±15 %; fits cards of 8 GB, 12 GB, 16 GB, 24 GB" in result.output
     assert "trained: 2,176 of 3,416 parameters" in result.output
     assert "splitBackward: true" in result.output
     assert "a checkpoint has 25.5 KiB" in result.output

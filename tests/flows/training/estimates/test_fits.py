@@ -38,8 +38,8 @@ def test_what_cannot_fit_is_refused_with_what_to_change(tmp_path: Path) -> None:
     with pytest.raises(DoesNotFit) as refused:
         check_fits(write_model(tmp_path / "model"), huge, CPU, settings(tmp_path))
     message = str(refused.value)
-    assert message.startswith("The steps need about ")
-    assert "of memory, give or take 15%, and this machine has" in message
+    assert message.startswith("Training needs about ")
+    assert "of memory (±15 %), and this machine has" in message
     for change in ("splitBackward: true", "gradientCheckpointing: true", "precision: bf16"):
         assert change in message
 
@@ -54,7 +54,7 @@ def test_what_only_just_fits_is_warned_of(tmp_path: Path) -> None:
     if whole < 1.2 * available:
         pytest.skip("nothing else uses this machine's memory")
     [warning] = check_fits(folder, recipe(resolution=side), CPU, settings(tmp_path))
-    assert "What helps: splitBackward: true" in warning
+    assert "To reduce it: splitBackward: true" in warning
 
 
 def _activations_of_one_pixel() -> float:

@@ -58,7 +58,7 @@ def test_the_method_is_the_requests_then_the_bases_then_what_fits() -> None:
 @pytest.mark.parametrize(
     ("preset", "family", "method", "words"),
     [
-        (TrainingPreset.GPU_8GB, "sd1", "full", "there are: cpu with the method lora, .*gpu-12gb with the method full"),
+        (TrainingPreset.GPU_8GB, "sd1", "full", "available are: cpu with method lora, .*gpu-12gb with method full"),
         (TrainingPreset.GPU_24GB, "sdxl", "full", "which does not fit"),
         (TrainingPreset.GPU_24GB, "toy", "full", "no preset knows the family 'toy'"),
     ],

@@ -24,11 +24,12 @@ def wanted(**fields: Any) -> TrainingRecipe:
 
 
 def test_stable_diffusion_at_512_pixels_comes_out_as_on_a_card() -> None:
-    """4.3 GB of weights, 3.4 of gradients, 6.9 of moments, 3.7 of activations for 1 + 1 images: 18.3 in all; a
-    checkpoint has 10.3, with the text encoder 11.8."""
+    """4.3 GB of weights, 3.4 of gradients, 6.9 of moments, 3.7 of activations for 1 + 1 images: 18.3 if all existed at
+    once, as it does when gradients accumulate; a checkpoint has 10.3, with the text encoder 11.8."""
     needs = estimate_memory(sd15(), wanted())
     parts = [needs.weights, needs.gradients, needs.optimizer, needs.activations, needs.peak]
-    assert [round(part / 1e9, 1) for part in parts] == [4.3, 3.4, 6.9, 3.7, 18.3]
+    assert [round(part / 1e9, 1) for part in parts] == [4.3, 3.4, 6.9, 3.7, 15.7]
+    assert round(estimate_memory(sd15(), wanted(accumulation=2)).peak / 1e9, 1) == 18.3
     assert (needs.trained_parameters, needs.total_parameters) == (859_520_964, 1_066_235_307)
     assert round(estimate_disk(sd15(), wanted(), needs).checkpoint / 1e9, 1) == 10.3
     with_text = wanted(text_encoder_learning_rate=1e-6)
@@ -52,9 +53,8 @@ def test_stable_diffusion_at_512_pixels_comes_out_as_on_a_card() -> None:
 )
 def test_each_setting_changes_its_own_part(fields: dict[str, Any], changed: set[str]) -> None:
     before, after = estimate_memory(sd15(), wanted()), estimate_memory(sd15(), wanted(**fields))
-    assert {
-        name for name in MemoryEstimate.__struct_fields__ if getattr(before, name) != getattr(after, name)
-    } == changed
+    names = set(MemoryEstimate.__struct_fields__) - {"apart"}  # which depends on several
+    assert {name for name in names if getattr(before, name) != getattr(after, name)} == changed
 
 
 def test_an_adapter_trains_what_peft_would_make_of_it() -> None:
@@ -67,12 +67,14 @@ def test_an_adapter_trains_what_peft_would_make_of_it() -> None:
 def test_what_helps_is_named_with_what_it_saves() -> None:
     found = savings(sd15(), wanted(), estimate_memory(sd15(), wanted()))
     assert [one.change for one in found] == [
-        "splitBackward: true",
         "gradientCheckpointing: true",
         "optimizer: adamw_8bit",
         "method: lora",
     ]
-    assert "splitBackward: true (saves 1.7 GiB)" in in_words(found)
+    assert "optimizer: adamw_8bit (saves 4.8 GiB)" in in_words(found)
+    adapters = wanted(method="lora")
+    [split, *_] = savings(sd15(), adapters, estimate_memory(sd15(), adapters))
+    assert split.change == "splitBackward: true"
     small = wanted(
         method="lora", split_backward=True, gradient_checkpointing=True, optimizer="adamw_8bit", precision="bf16"
     )
