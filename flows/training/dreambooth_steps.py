@@ -46,7 +46,7 @@ from flows.training.tracking.validation_images import validation_grid
 from flows.training.work import TrainingWork
 from flows.training.work import training_work as training_work
 from storage.blobs.families import ModelFile, check_model_file
-from storage.errors import JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
+from storage.errors import DarkroomError, JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets, jobs, publication
@@ -272,7 +272,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     work.tracking.flush()
     try:
         register(work.stores, tracking_client(work.stores.settings), version)
-    except (*MLFLOW_UNAVAILABLE, StoreFailure) as error:
+    except (*MLFLOW_UNAVAILABLE, DarkroomError, OSError) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 
 
