@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import fsspec
-import pandas
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -33,8 +32,8 @@ class RegisteredPipeline:
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline, self._resolution = pipeline, resolution
 
-    def predict(self, data: pandas.DataFrame, params: Mapping[str, Any] | None = None) -> list[bytes]:
-        """PNG bytes, one image for each value of the column `prompt`; the image of row k has the seed plus k."""
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> list[bytes]:
+        """PNG bytes, one image for each value of the column `prompt` of a pandas frame; row k has the seed plus k."""
         given = dict(params or {})
         seed = int(given.pop("seed", 0))
         prompts: list[str] = []

@@ -29,7 +29,7 @@ from storage.records.jobs.sampled_sets import SamplerSettings
 
 LOADER = "flows.diffusion.registered_pipeline"
 """The module that a registered model brings along; not imported here, since it loads torch."""
-LIBRARIES = ("mlflow", "torch", "diffusers", "transformers", "accelerate", "safetensors", "fsspec", "pandas", "pillow")
+LIBRARIES = ("mlflow", "torch", "diffusers", "transformers", "accelerate", "safetensors", "fsspec", "pillow")
 ADAPTER = "adapter_weights/pytorch_lora_weights.safetensors"
 """Where `mlflow.diffusers` puts an adapter that is one file."""
 
