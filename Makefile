@@ -92,7 +92,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo "Installing the tools for tests and checks"
-	@$(PIP_INSTALL) --editable '.[api,worker,s3,dev]'
+	@$(PIP_INSTALL) --editable '.[api,worker,s3,trackers,dev]'
 	@# It asks for an old copy of the standard library's argparse, with which Prefect's test server does not start.
 	@$(PIP_INSTALL) --no-deps civitdl==2.2.0
 	@touch $@

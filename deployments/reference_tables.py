@@ -23,6 +23,7 @@ from storage.records.jobs.choices import (
     GenerationBackend,
     LearningRateSchedule,
     ModelFamily,
+    TrackerName,
     TrainingMethod,
     TrainingOptimizer,
 )
@@ -62,9 +63,10 @@ CHOICES: Sequence[tuple[str, str, type[Choice] | type[Channel]]] = (
     ("Optimizers", "flows/training/optimizers", TrainingOptimizer),
     ("Learning-rate schedules", "flows/training/optimizers/learning_rates.py", LearningRateSchedule),
     ("Generation backends", "flows/generation/backends", GenerationBackend),
+    ("Trackers beside MLflow", "flows/training/tracking", TrackerName),
     ("Notification channels", "flows/notifications/channels", Channel),
 )
-"""What a request, or a base model, can name."""
+"""What a request, a base model or a setting can name."""
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:

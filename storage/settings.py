@@ -20,6 +20,7 @@ from storage.errors import InvalidSettings
 from storage.records.accounts.quotas import Limits
 from storage.records.policy.signed_links import SigningKeys
 from storage.setting_names import unknown_names
+from storage.tracking_settings import TrackingSettings
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -430,6 +431,7 @@ class Settings(EmbeddedServers, BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     logs: LogSettings = LogSettings()
     backup: BackupSettings = BackupSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:

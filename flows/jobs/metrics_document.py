@@ -1,4 +1,9 @@
-"""The metrics of a job as the blob that it keeps: a line of JSON for each point."""
+"""The metrics of a job as the files that it keeps: a line of JSON for each point.
+
+A running job writes a part with each checkpoint, of the points since the part before, so that what it writes grows with
+its steps and not with their square. When it succeeds, one file takes their place. Jobs of earlier releases have that
+file alone.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +40,12 @@ def read_document(content: bytes) -> list[Point]:
     # Earlier releases wrote null for a value that was no number.
     lines = (line for line in content.splitlines() if line and b'"value":null' not in line)
     return [msgspec.json.decode(line, type=Point) for line in lines]
+
+
+def merged(parts: Iterable[bytes]) -> list[Point]:
+    """The points of a job's metrics files, oldest file first, in the order of their steps.
+
+    A step that an attempt repeated stands in two parts: the later one holds.
+    """
+    found = {(point.name, point.step): point for content in parts for point in read_document(content)}
+    return sorted(found.values(), key=lambda point: point.step)

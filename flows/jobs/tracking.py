@@ -1,41 +1,30 @@
-"""The tracking run that belongs to a job, found again after a crash by the job's id.
-
-Metrics are kept in order, sent by a thread every two seconds or 500 points, and stored as a blob of the job, so that
-training never waits for MLflow and a run that MLflow lost can be filled again. A resumed job repeats steps with equal
-values; those that MLflow already has are not sent twice.
-"""
+"""MLflow's client, and the run that belongs to a job, found again after a crash by the job's id."""
 
 from __future__ import annotations
 
-import io
-import logging
 import os
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
-from pathlib import Path
+from collections.abc import Mapping
 from uuid import UUID
 
 import requests
-from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from PIL import Image
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from flows.jobs.metrics_document import Point, points_of, write_document
-from flows.jobs.system_metrics import PREFIX, SystemMetrics
-from flows.jobs.tracking_facts import shortened
 from storage.records.jobs.jobs import JobState
 from storage.settings import Settings
 
-log = logging.getLogger("darkroom.tracking")
-
-SEND_SECONDS = 2.0
-SEND_POINTS = 500
 EXPERIMENT = "dreambooth"
+EXPERIMENT_NOTE = (
+    "Fine-tunes of subjects, one run a training job. An attempt that dies is gone on with in its run; a job that "
+    "retries another one has a run of its own below it. `loss`, `instance_loss` and `prior_loss` are of each step, "
+    "`validation_loss.*` of fixed noise and times, `memory_peak_gb.*` of each phase; samples are images of the run. "
+    "Models are in the registry, where `mlflow.pyfunc.load_model` draws with them."
+)
 JOB_TAG = "darkroom.job_id"
+RETRY_TAG = "darkroom.retry_of"
+"""The job that a job retries."""
 RUN_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 PATIENCE = {
     # One at once, for a connection that the server has closed meanwhile. More would wait inside a call for longer than
@@ -65,235 +54,42 @@ def tracking_client(settings: Settings) -> MlflowClient:
 
 def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> str:
     """The id of the job's tracking run, running again if it had ended. Raises MlflowException when MLflow is
-    unavailable."""
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        try:
-            experiment_id = client.create_experiment(experiment)
-        # Another process has made it between the look and this.
-        except MlflowException:
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                raise
-            experiment_id = found.experiment_id
-    else:
-        experiment_id = found.experiment_id
-    # By our own tag, since a process that died between creating a run and writing its id down has left one.
-    runs = client.search_runs([experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1, order_by=["start_time"])
-    if runs:
-        run_id = str(runs[0].info.run_id)
-        client.update_run(run_id, status="RUNNING")
-    else:
-        run_id = str(client.create_run(experiment_id, tags={JOB_TAG: str(job_id), **tags}).info.run_id)
-    return run_id
-
-
-class TrackingRun:
-    """A job's record in MLflow. No method begins a call to MLflow later than it says, and none raises when it is
     unavailable.
 
-    The last call may end later, by what PATIENCE allows: MLflow's client has a time-out for the process only, which the
-    sender's calls share.
+    A new run of a job that retries another one stands below the run of the first of them, as nested runs do.
     """
+    experiment_id = experiment_named(client, experiment)
+    # By our own tag, since a process that died between creating a run and writing its id down has left one.
+    run = _run_of(client, experiment_id, str(job_id))
+    if run is not None:
+        client.update_run(str(run.info.run_id), status="RUNNING")
+        return str(run.info.run_id)
+    wanted = {JOB_TAG: str(job_id), **tags}
+    first = _run_of(client, experiment_id, tags[RETRY_TAG]) if RETRY_TAG in tags else None
+    if first is not None:
+        wanted[MLFLOW_PARENT_RUN_ID] = first.data.tags.get(MLFLOW_PARENT_RUN_ID, str(first.info.run_id))
+    return str(client.create_run(experiment_id, tags=wanted).info.run_id)
 
-    def __init__(self, settings: Settings, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> None:
-        self._client = tracking_client(settings)
-        self._experiment, self._job_id, self._tags = experiment, job_id, dict(tags)
-        self._run_id: str | None = None
-        self._points: list[Point] = []
-        self._sent = 0
-        self._known_steps: dict[str, int] = {}
-        self._params: dict[str, str] = {}
-        self._late_tags: dict[str, str] = {}
-        self._calls: list[Callable[[str], None]] = []
-        self._system = SystemMetrics()
-        self._system_step = 0
-        # Two locks: the first guards the lists and is held for a moment, so that a training step never waits; the
-        # second is held while MLflow is asked, so that the thread and a flush do not send the same points.
-        self._lock = threading.Lock()
-        self._sending = threading.Lock()
-        self._wake, self._closed = threading.Event(), threading.Event()
-        send = copy_context().run  # what it logs belongs to what this does
-        self._sender = threading.Thread(
-            target=send, args=(self._send_for_ever,), name=f"tracking-{job_id}", daemon=True
-        )
-        self._sender.start()
 
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id of the run, or None while MLflow has not responded yet."""
-        return self._run_id
-
-    def open(self, wait_seconds: float = 10.0) -> str | None:
-        """Find or make the run; returns its id, or None when MLflow is unavailable, in which case the sender keeps
-        trying."""
-        self.flush(wait_seconds)
-        return self._run_id
-
-    def resume(self, points: Iterable[Point], *, up_to_step: int) -> None:
-        """Take over the points of an earlier attempt, truncated to the checkpoint that this one starts from."""
-        with self._lock:
-            # Steps behind the checkpoint are run again, and would stand in the chart twice: MLflow appends, it replaces
-            # nothing.
-            self._points = [point for point in points if point.step <= up_to_step] + self._points
-            self._sent = 0
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep metrics of one step; they are sent soon."""
-        with self._lock:
-            self._points.extend(points_of(step, values))
-            waiting = len(self._points) - self._sent
-        # A request costs 15 ms and more, a further point in one 0.2 ms: sending each as it comes could not keep up.
-        if waiting >= SEND_POINTS:
-            self._wake.set()
-
-    def params(self, values: Mapping[str, object]) -> None:
-        """Keep the run's parameters; they are sent soon."""
-        with self._lock:
-            self._params.update({name: shortened(value) for name, value in values.items()})
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Keep tags; they are sent soon."""
-        with self._lock:
-            self._late_tags.update(values)
-
-    def file(self, path: str, content: bytes) -> None:
-        """Keep an artifact of the run (`path` inside it); it is sent soon."""
-        self._call(lambda run_id: self._send_file(run_id, path, content))
-
-    def image(self, key: str, step: int, png: bytes) -> None:
-        """Keep a picture of one step; it is sent soon. MLflow shows those of one key on a slider of steps."""
-
-        def send(run_id: str) -> None:
-            with Image.open(io.BytesIO(png)) as picture:
-                self._client.log_image(run_id, picture, key=key, step=step, synchronous=True)
-
-        self._call(send)
-
-    def inputs(self, *datasets: DatasetInput) -> None:
-        """Keep what the run learns from; it is sent soon."""
-        self._call(lambda run_id: self._client.log_inputs(run_id, list(datasets)))
-
-    def _call(self, call: Callable[[str], None]) -> None:
-        with self._lock:
-            self._calls.append(call)
-
-    def document(self) -> bytes:
-        """Every point so far, one JSON object a line: what the job keeps as a blob."""
-        with self._lock:
-            return write_document(self._points)
-
-    def flush(self, wait_seconds: float = 5.0) -> bool:
-        """Send what waits; returns whether MLflow has it all."""
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            if self._send():
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.5)
-
-    def end(self, status: str) -> bool:
-        """End the run as FINISHED, FAILED or KILLED; returns whether MLflow took it. Else reconcile repairs it."""
-        complete = self.flush()
-        self.close()
-        if self._run_id is None:
-            return False
+def experiment_named(client: MlflowClient, name: str) -> str:
+    """The id of an experiment, made with its description when it is new."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        note = {MLFLOW_RUN_NOTE: EXPERIMENT_NOTE} if name == EXPERIMENT else {}
         try:
-            self._client.set_terminated(self._run_id, status)
-        except MLFLOW_UNAVAILABLE as error:
-            log.warning("tracking run of job %s stays open: %s", self._job_id, type(error).__name__)
-            return False
-        return complete
+            return client.create_experiment(name, tags=note)
+        # Another process has made it between the look and this.
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if name == EXPERIMENT and MLFLOW_RUN_NOTE not in found.tags:
+        # Made by an earlier release. What somebody has written since stays.
+        client.set_experiment_tag(found.experiment_id, MLFLOW_RUN_NOTE, EXPERIMENT_NOTE)
+    return str(found.experiment_id)
 
-    def close(self) -> None:
-        """Stop sending; the run stays as it is, for the next attempt."""
-        self._closed.set()
-        self._wake.set()
-        self._sender.join(timeout=15)
 
-    def _send_for_ever(self) -> None:
-        while not self._closed.is_set():
-            self._wake.wait(SEND_SECONDS)
-            self._wake.clear()
-            if not self._closed.is_set() and not self._send():
-                # A pause that `close` ends, so that a stop does not wait for MLflow to come back.
-                self._closed.wait(5.0)
-
-    def _send(self) -> bool:
-        with self._sending:
-            try:
-                self._open_run()
-                self._send_points()
-                self._send_system_metrics()
-                self._send_calls()
-            except MLFLOW_UNAVAILABLE as error:
-                log.warning("MLflow is unavailable (%s); metrics of job %s wait", type(error).__name__, self._job_id)
-                return False
-            return True
-
-    def _open_run(self) -> None:
-        if self._run_id is not None:
-            return
-        run_id = find_or_create_run(self._client, self._experiment, self._job_id, self._tags)
-        for name in self._client.get_run(run_id).data.metrics:
-            # What an earlier attempt sent although its response was lost. Steps only grow, so the highest one says it
-            # all.
-            history = self._client.get_metric_history(run_id, name)
-            self._known_steps[name] = max(point.step for point in history)
-            if name.startswith(PREFIX):
-                self._system_step = max(self._system_step, self._known_steps[name] + 1)
-        self._run_id = run_id
-
-    def _send_system_metrics(self) -> None:
-        if not self._system.due():
-            return
-        # Not among the job's points: they say nothing of the model, and a run that is filled again lacks them.
-        points = points_of(self._system_step, self._system.sample())
-        self._system_step += 1
-        self._client.log_batch(self._run_id or "", [Metric(one.name, one.value, one.at, one.step) for one in points])
-
-    def _send_points(self) -> None:
-        run_id = self._run_id or ""
-        with self._lock:
-            # MLflow takes 1,000 metrics and 100 parameters in a batch.
-            batch = self._points[self._sent : self._sent + 1000]
-            params, self._params = self._params, {}
-            tags, self._late_tags = self._late_tags, {}
-        fresh = [point for point in batch if point.step > self._known_steps.get(point.name, -1)]
-        try:
-            self._client.log_batch(
-                run_id,
-                metrics=[Metric(point.name, point.value, point.at, point.step) for point in fresh],
-                params=[Param(name, value) for name, value in list(params.items())[:100]],
-                tags=[RunTag(name, value) for name, value in tags.items()],
-            )
-        except MLFLOW_UNAVAILABLE:
-            with self._lock:
-                # What came meanwhile is newer and wins.
-                self._params = {**params, **self._params}
-                self._late_tags = {**tags, **self._late_tags}
-            raise
-        with self._lock:
-            self._sent += len(batch)
-            more = len(self._points) > self._sent
-        if more:
-            self._send_points()
-
-    def _send_calls(self) -> None:
-        while True:
-            with self._lock:
-                if not self._calls:
-                    return
-                call = self._calls[0]
-            call(self._run_id or "")
-            with self._lock:
-                # After it was sent: a failure leaves it in its place.
-                self._calls.pop(0)
-
-    def _send_file(self, run_id: str, path: str, content: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / Path(path).name
-            local.write_bytes(content)
-            parent = str(Path(path).parent)
-            self._client.log_artifact(run_id, str(local), None if parent == "." else parent)
+def _run_of(client: MlflowClient, experiment_id: str, job_id: str) -> Run | None:
+    wanted = f"tags.`{JOB_TAG}` = '{job_id}'"
+    runs = client.search_runs([experiment_id], wanted, max_results=1, order_by=["start_time"])
+    return runs[0] if runs else None

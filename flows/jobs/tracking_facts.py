@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from flows.jobs.tracking import RETRY_TAG
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingJobRequest, regularization_recipe
 
@@ -45,6 +46,7 @@ def job_tags(job: Job) -> dict[str, str]:
         **({MLFLOW_GIT_COMMIT: commit} if commit else {}),
         "darkroom.version": version("darkroom"),
         "base_model": request.base_model,
+        **({RETRY_TAG: str(job.retry_of)} if job.retry_of else {}),
         **asked,
     }
 

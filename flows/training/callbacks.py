@@ -1,4 +1,4 @@
-"""What happens between two training steps: report, check, checkpoint, sample, stop. Never within one."""
+"""What happens between two training steps: report, check, checkpoint, stop, validate, sample. Never within one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from flows.diffusion.devices import wait_for
 from flows.training.checkpoints import CheckpointStore, write_checkpoint
 from flows.training.methods.frozen import FrozenTensors
 from flows.training.methods.protocol import parameters_of
+from flows.training.metrics.validation import measured_at
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.learning_rates import used_rates
 from flows.training.precision import LOWEST_SCALE
@@ -28,8 +29,8 @@ from storage.errors import CancellationRequested, TrainingDiverged
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step. `step` counts from 1; `images_per_second` leaves out checkpoints and samples. `learning_rates`
-    has each group's by name; Prodigy's are those that it has found."""
+    """One finished step. `step` counts from 1; `seconds` and `images_per_second` leave out checkpoints, samples and
+    validation. `learning_rates` has each group's by name; Prodigy's are those that it has found."""
 
     step: int
     steps: int
@@ -39,6 +40,7 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     images_per_second: float
+    seconds: float = 0.0
     learning_rates: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
@@ -55,7 +57,9 @@ class Watch:
     `sample_every`; may draw images with the components, but must not touch the global random generator. stopping:
     surrounds the keeping of a cancelled training's last checkpoint, which the caller's store must not refuse. measured:
     surrounds each piece of the fit (`resume`, `fit`), whose memory the caller may measure.
-    on_frozen: at the end, the frozen tensors, which were compared with the base's.
+    on_frozen: at the end, the frozen tensors, which were compared with the base's. on_validation: the number of steps
+    after which the recipe has the validation loss measured, 0 and the one that a resumed training starts from among
+    them; as on_sample it may compute with the components.
     """
 
     on_step: Callable[[StepReport], None] = _nothing
@@ -64,6 +68,7 @@ class Watch:
     stopping: Callable[[], AbstractContextManager[None]] = nullcontext
     measured: Callable[[str], AbstractContextManager[Any]] = nullcontext
     on_frozen: Callable[[FrozenTensors], None] = _nothing
+    on_validation: Callable[[int], None] = _nothing
 
 
 class Termination:
@@ -91,7 +96,7 @@ class Termination:
 
 
 class StepBoundary(Callback):
-    """Runs after every step, in this order: report, check, checkpoint, sample, terminate.
+    """Runs after every step, in this order: report, check, checkpoint, terminate, validate, sample.
 
     A checkpoint is written every `checkpoint_every` steps, after the last one, and when a held SIGTERM or a
     cancellation ends the training. An exception that interrupted a step never leads to one.
@@ -116,6 +121,9 @@ class StepBoundary(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning has set its own SIGTERM handler by now; replace it. Its teardown puts the first one back."""
         self._termination.hold()
+        assert isinstance(pl_module, DreamBoothModule)
+        # Of an attempt that died between its checkpoint and this measurement, which nothing else would make good.
+        self._validate(pl_module, self._kept_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the step's clock."""
@@ -144,6 +152,7 @@ class StepBoundary(Callback):
         # After the checkpoint: the next attempt goes on from this very step.
         if self._termination.requested:
             self._termination.raise_now()
+        self._validate(pl_module, done)
         if done % recipe.sample_every == 0 or done == recipe.steps:
             with pl_module.averaged.in_place():
                 self._watch.on_sample(done)
@@ -152,6 +161,13 @@ class StepBoundary(Callback):
         """Leave the weights to export in the parameters, while the optimizer's state is still on their device."""
         assert isinstance(pl_module, DreamBoothModule)
         pl_module.averaged.settle()
+
+    def _validate(self, module: DreamBoothModule, done: int) -> None:
+        if not measured_at(module.recipe, done):
+            return
+        # Nothing is averaged before the first step, and an optimizer that averages has no state to do it with.
+        with module.averaged.in_place() if done else nullcontext():
+            self._watch.on_validation(done)
 
     def _refuse_no_number(self, report: StepReport, scaler: GradScaler | None) -> None:
         # A scaled loss may overflow: its step was left out, and the next one has a smaller scale.
@@ -210,5 +226,6 @@ def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:
         learning_rate=module.optimizer.param_groups[0]["lr"],
         gradient_norm=module.gradient_norm,
         images_per_second=rows / seconds,
+        seconds=seconds,
         learning_rates=used_rates(module.optimizer, module.training_groups),
     )

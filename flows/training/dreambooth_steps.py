@@ -43,10 +43,11 @@ from flows.training.photos.materials import Materials
 from flows.training.photos.prompts import prompt_warnings
 from flows.training.regularization_steps import fetch_base_folder, fill_set
 from flows.training.samples import store_samples
+from flows.training.tracking.validation_images import validation_grid
 from flows.training.work import TrainingWork
 from flows.training.work import training_work as training_work
 from storage.blobs.families import ModelFile, check_model_file
-from storage.errors import JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
+from storage.errors import DarkroomError, JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets, job_files, jobs, publication
@@ -126,15 +127,18 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
     components = work.load_components(materials.base_folder)
     for warning in prompt_warnings(work.family, components, work.recipe, materials.prompts):
         get_run_logger().warning("job %s: %s", work.job.id, warning)
+    # Those behind are kept out of the training, to measure its loss on.
+    learned = slice(len(materials.photos) - work.recipe.validation_photos)
     images = encode_for(
         work.recipe,
         work.family,
         components,
-        materials.photos,
+        materials.photos[learned],
         regularization,
-        prompts=materials.prompts,
-        repeats=materials.repeats,
+        prompts=materials.prompts[learned],
+        repeats=materials.repeats[learned],
     )
+    grid = validation_grid(work.stores, work.recipe, work.family, components, materials, work.job.check)
     newest = work.checkpoints.latest()
     work.resume_metrics(newest[0] if newest else 0)
     check_devices(components, work.device, "fit")
@@ -147,7 +151,7 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
         newest=newest[1] if newest else None,
         checkpoints=work.checkpoints,
         work_folder=work.folder,
-        watch=work.watch(components),
+        watch=work.watch(components, grid),
     )
     return Trained(components, changed)
 
@@ -272,7 +276,7 @@ def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, sa
     work.tracking.flush()
     try:
         register(work.stores, tracking_client(work.stores.settings), version)
-    except (*MLFLOW_UNAVAILABLE, StoreFailure) as error:
+    except (*MLFLOW_UNAVAILABLE, DarkroomError, OSError) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
 
 

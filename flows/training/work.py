@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 import torch
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from PIL import Image
 from prefect.runtime import flow_run
 
@@ -20,10 +22,11 @@ from flows.diffusion.families.protocol import Components
 from flows.diffusion.memory import peak_bytes, share_equal, start_peak
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
+from flows.jobs.kept_metrics import LAST_PART, METRICS_FILE, part_name, read_metrics
 from flows.jobs.lifecycle import RunningJob
-from flows.jobs.metrics_document import read_document
-from flows.jobs.tracking import EXPERIMENT, RUN_STATUS, TrackingRun
-from flows.jobs.tracking_facts import job_tags
+from flows.jobs.metrics_document import Point
+from flows.jobs.tracking import RUN_STATUS
+from flows.jobs.tracking_facts import job_params, job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.evaluation import Evaluation
@@ -31,21 +34,22 @@ from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.methods.frozen import FrozenTensors
 from flows.training.methods.lookup import method_named
 from flows.training.metrics.embedders import check_embedders
+from flows.training.metrics.validation import ValidationGrid
 from flows.training.optimizers.lookup import optimizer_named
-from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreUnavailable
-from storage.postgres.jobs import job_files
+from flows.training.tracking.job_tracking import JobTracking
+from flows.training.tracking.protocol import TrackedJob
+from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreFailure, StoreUnavailable
+from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import JobFile, JobFileRole, JobState
 from storage.records.jobs.training import TrainingJobRequest
 
 log = logging.getLogger("darkroom.training")
 
-METRICS_FILE = "metrics.jsonl"
-
 
 class TrainingWork:
     """A plain object, so that Prefect passes it to tasks as it is and never looks inside."""
 
-    def __init__(self, job: RunningJob, tracking: TrackingRun, board: ArtifactBoard, folder: Path) -> None:
+    def __init__(self, job: RunningJob, tracking: JobTracking, board: ArtifactBoard, folder: Path) -> None:
         self.job, self.tracking, self.board, self.folder = job, tracking, board, folder
         self.stores = job.stores
         self.request = msgspec.convert(job.row.request, TrainingJobRequest)
@@ -57,7 +61,7 @@ class TrainingWork:
         check_embedders(self.stores.settings.jobs.embedders_folder)
         self.device: torch.device = prepare_torch(self.recipe.threads)
         self.checkpoints = JobCheckpoints(
-            job, folder, lambda step: self.keep_metrics(), self.recipe.keep_checkpoints, self.recipe.keep_every
+            job, folder, self.keep_metrics_part, self.recipe.keep_checkpoints, self.recipe.keep_every
         )
 
     def load_components(self, folder: Path) -> Components:
@@ -88,7 +92,7 @@ class TrainingWork:
         log.info("job %s: peak memory of %s: %.2f GB on %s", self.job.id, phase, gigabytes, self.device)
         self.tracking.log(self.recipe.steps, {f"memory_peak_gb.{phase}": gigabytes})
 
-    def watch(self, components: Components) -> Watch:
+    def watch(self, components: Components, grid: ValidationGrid | None = None) -> Watch:
         """What the fit reports to."""
 
         def check(step: int) -> None:
@@ -102,19 +106,38 @@ class TrainingWork:
             stopping=self.job.past_cancellation,
             measured=self._measured_in_fit,
             on_frozen=self._frozen,
+            on_validation=lambda step: self._validated(components, grid, step),
         )
 
     def resume_metrics(self, step: int) -> None:
-        """Take over what earlier attempts measured up to the checkpoint that this one starts from."""
-        files = self.job.run(lambda: job_files.files(self.job.id))
-        documents = [file.sha256 for file in files if file.role is JobFileRole.METRICS]
-        if documents:
-            content = self.job.with_retries(lambda: self.stores.blobs.read(documents[-1]))
-            self.tracking.resume(read_document(content), up_to_step=step)
+        """Take over what earlier attempts measured up to the checkpoint that this one starts from; of a job that
+        retries another one, what that one measured."""
+        points, row = self._metrics_of(self.job.id), self.job.row
+        kept = bool(points)
+        while step and not points and row.retry_of is not None:
+            row = self.job.run(lambda retried=row.retry_of: jobs.get(retried))
+            points = self._metrics_of(row.id)
+        self.tracking.resume(points, up_to_step=step, kept=kept)
+        self.tracking.tags({f"darkroom.attempt.{self.job.attempt}": f"from step {step}", **_flow_run_tags(self.job)})
+
+    def _metrics_of(self, job_id: UUID) -> list[Point]:
+        files = self.job.run(lambda: job_files.files(job_id))
+        return self.job.with_retries(lambda: read_metrics(self.stores.blobs, files))
+
+    def keep_metrics_part(self, step: int) -> None:
+        """Store what was measured since the part before, so that MLflow's run can be filled again."""
+        self.put_file(part_name(step), JobFileRole.METRICS, self.tracking.next_part(), "application/jsonl", step)
+
+    def keep_last_metrics(self) -> None:
+        """Store what was measured behind the last checkpoint of a training that fails, if its stores let it."""
+        with suppress(StoreFailure, JobLost), self.job.past_cancellation():
+            self.put_file(LAST_PART, JobFileRole.METRICS, self.tracking.next_part(), "application/jsonl")
 
     def keep_metrics(self) -> None:
-        """Store every metric so far as a file of the job, so that MLflow's run can be filled again."""
+        """Store every metric as one file of the job in place of its parts."""
         self.put_file(METRICS_FILE, JobFileRole.METRICS, self.tracking.document(), "application/jsonl")
+        job = self.job
+        job.run(lambda: job_files.forget_others(job.id, job.attempt, JobFileRole.METRICS, METRICS_FILE))
 
     def put_file(
         self,
@@ -176,6 +199,8 @@ class TrainingWork:
                 "learning_rate": report.learning_rate,
                 "gradient_norm": report.gradient_norm,
                 "images_per_second": report.images_per_second,
+                "step_seconds": report.seconds,
+                "memory_peak_gb": peak_bytes(self.device) / 1e9,
                 **{f"learning_rate.{name}": rate for name, rate in report.learning_rates.items()},
             },
         )
@@ -184,6 +209,11 @@ class TrainingWork:
     def _frozen(self, frozen: FrozenTensors) -> None:
         tags = {"darkroom.frozen_tensors": str(len(frozen.hashes)), "darkroom.frozen_sha256": frozen.sha256}
         self.tracking.tags(tags)
+
+    def _validated(self, components: Components, grid: ValidationGrid | None, step: int) -> None:
+        # A resumed training starts from a step that may have been measured.
+        if grid is not None and not self.tracking.has(f"validation_loss.{grid.sets[0].name}", step):
+            self.tracking.log(step, grid.losses(components))
 
     def _sample(self, components: Components, step: int) -> None:
         scenes = self.recipe.evaluation_scenes[:2]
@@ -215,13 +245,14 @@ class TrainingWork:
 def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWork]:
     """A job's folder and tracking run, both put in order by how the block ends."""
     settings = job.stores.settings
+    tracking = JobTracking(settings, _tracked(job))
     # Of this attempt alone: the process of an older one may not know yet that it has lost the job, and would write to
     # files that are stored as blobs by now, or take the folder away in its end.
     of_job = settings.data_folder / "work" / str(job.id)
     shutil.rmtree(of_job, ignore_errors=True)  # what killed processes left
     folder = of_job / str(job.attempt)
     folder.mkdir(parents=True)
-    tracking = TrackingRun(settings, EXPERIMENT, job.id, _tags(job))
+    work: TrainingWork | None = None
     try:
         work = TrainingWork(job, tracking, board, folder)
         yield work
@@ -231,6 +262,8 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
         tracking.end(RUN_STATUS[JobState.CANCELLED])
         raise
     except Exception:
+        if work is not None:
+            work.keep_last_metrics()
         tracking.end(RUN_STATUS[JobState.FAILED])
         raise
     else:
@@ -244,9 +277,13 @@ def training_work(job: RunningJob, board: ArtifactBoard) -> Generator[TrainingWo
             of_job.rmdir()
 
 
-def _tags(job: RunningJob) -> dict[str, str]:
-    tags = job_tags(job.row)
-    if flow_run.id:
-        tags["prefect.flow_run_id"] = str(flow_run.id)
-        tags["prefect.flow_run_url"] = f"{job.stores.settings.prefect.ui_url}/runs/flow-run/{flow_run.id}"
-    return tags
+def _tracked(job: RunningJob) -> TrackedJob:
+    tags = {**job_tags(job.row), **_flow_run_tags(job)}
+    return TrackedJob(job.id, tags[MLFLOW_RUN_NAME], job_params(job.row), tags)
+
+
+def _flow_run_tags(job: RunningJob) -> dict[str, str]:
+    if not flow_run.id:
+        return {}
+    page = f"{job.stores.settings.prefect.ui_url}/runs/flow-run/{flow_run.id}"
+    return {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": page}

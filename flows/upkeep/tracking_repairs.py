@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from uuid import UUID
 
-from mlflow.entities import Param
+from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
-from flows.jobs.metrics_document import read_document
+from flows.jobs.kept_metrics import read_metrics
 from flows.jobs.registration import register
 from flows.jobs.tracking import (
     EXPERIMENT,
@@ -22,8 +22,11 @@ from flows.jobs.tracking_facts import job_params, job_tags, shortened
 from storage.errors import BlobCorrupted, BlobMissing, NotFound, StoreFailure
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, jobs
-from storage.records.jobs.jobs import TERMINAL, Job, JobFileRole
+from storage.records.jobs.jobs import TERMINAL, Job
 from storage.stores import Stores
+
+BATCH = 1000
+"""Metrics that MLflow takes in one call."""
 
 
 def reconcile_tracking(stores: Stores) -> list[str]:
@@ -32,9 +35,7 @@ def reconcile_tracking(stores: Stores) -> list[str]:
     findings: list[str] = []
     try:
         findings += _make_missing_runs(stores, client)
-        for version in stores.database.run(catalog.unregistered()):
-            name = register(stores, client, version)
-            findings.append(f"model version {version.id} was not in MLflow's registry: now {name}")
+        findings += _register_missing_versions(stores, client)
         findings += _end_open_runs(stores, client)
     except MLFLOW_UNAVAILABLE as error:
         findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
@@ -51,6 +52,17 @@ def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
         client.set_terminated(run_id, RUN_STATUS[job.state])
         stores.database.run(jobs.note_tracking_run(job.id, job.attempt, run_id))
         yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled}"
+
+
+def _register_missing_versions(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    for version in stores.database.run(catalog.unregistered()):
+        try:
+            name = register(stores, client, version)
+        # One whose bytes or base are gone must not keep the others out.
+        except (NotFound, BlobMissing, BlobCorrupted) as error:
+            yield f"model version {version.id} cannot be put into MLflow's registry: {error}"
+        else:
+            yield f"model version {version.id} was not in MLflow's registry: now {name}"
 
 
 def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
@@ -74,12 +86,9 @@ def _job_of(stores: Stores, tag: str | None) -> Job | None:
 
 
 def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
-    """Send the points of a job's metrics blob that MLflow lacks; returns how many, or why none could be read."""
-    blobs = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS]
-    if not blobs:
-        return "0 points filled"
+    """Send the points of a job's metrics that MLflow lacks; returns how many, or why none could be read."""
     try:
-        points = read_document(stores.blobs.read(blobs[-1].sha256))
+        points = read_metrics(stores.blobs, stores.database.run(job_files.files(job.id)))
     except (BlobMissing, BlobCorrupted) as error:
         return f"no points filled ({error})"
     known: dict[str, int] = {}
@@ -89,6 +98,7 @@ def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
         # it.
         known[name] = max((point.step for point in history), default=-1)
     missing = [point for point in points if point.step > known[point.name]]
-    for point in missing:
-        client.log_metric(run_id, point.name, point.value, timestamp=point.at, step=point.step)
+    for start in range(0, len(missing), BATCH):
+        batch = [Metric(one.name, one.value, one.at, one.step) for one in missing[start : start + BATCH]]
+        client.log_batch(run_id, metrics=batch)
     return f"{len(missing)} points filled"

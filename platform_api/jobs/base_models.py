@@ -76,6 +76,8 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     random_crop: bool
     cached_crops: int
     random_flip: bool
+    validation_every: int
+    validation_photos: int
     train_only: str
     text_encoder_steps: int
     lora_rank: int

@@ -12,7 +12,7 @@ from deployments.cli import COMMANDS, EXTRAS
 from tests.architecture.source_tree import PACKAGES, imported_modules, python_files, syntax
 from tests.extras import MODELS_AND_PIPELINES, declared, installed_by, modules_of
 
-EXTRAS_OF = {"storage": (), "platform_api": ("api",), "flows": ("worker",), "deployments": ("api", "worker")}
+EXTRAS_OF = {"storage": (), "platform_api": ("api",), "flows": ("worker", "trackers"), "deployments": ("api", "worker")}
 """What each package may import besides the dependencies of all."""
 BY_AN_EXTRA_OF_ANOTHER = {"psycopg_pool"}
 """Modules that pyproject.toml asks for by an extra of another distribution: psycopg[pool]."""

@@ -1,4 +1,4 @@
-"""A channel, a family, a method, an optimizer or a backend is one file and one line.
+"""A channel, a family, a method, an optimizer, a tracker or a backend is one file and one line.
 
 The tree is copied, a toy of each is added there, and all of it is used there: photos become a model by the toys, and a
 notification reaches the toy channel.
@@ -17,7 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from storage.records.jobs.choices import Choice, GenerationBackend, ModelFamily, TrainingMethod, TrainingOptimizer
+from storage.records.jobs.choices import (
+    Choice,
+    GenerationBackend,
+    ModelFamily,
+    TrackerName,
+    TrainingMethod,
+    TrainingOptimizer,
+)
 from storage.records.notifications.channels import OUTWARD
 from tests.architecture.source_tree import PACKAGES, ROOT
 
@@ -41,6 +48,7 @@ EACH = (
     Toy("family.py", "flows/diffusion/families", CHOICES, "ModelFamily", 'TOY = "toy", "A toy.", "Toy 1.0", 64'),
     Toy("method.py", "flows/training/methods", CHOICES, "TrainingMethod", 'TOY = "toy", "A toy."'),
     Toy("optimizer.py", "flows/training/optimizers", CHOICES, "TrainingOptimizer", 'TOY = "toy", "A toy."'),
+    Toy("tracker.py", "flows/training/tracking", CHOICES, "TrackerName", 'TOY = "toy", "A toy."'),
     Toy("backend.py", "flows/generation/backends", CHOICES, "GenerationBackend", 'TOY = "toy", "A toy."'),
     Toy(
         "channel.py",
@@ -94,6 +102,7 @@ def test_a_toy_of_each_is_one_file_and_one_line(tree: Path, name: str) -> None:
         ("flows.diffusion.families", ModelFamily, "FAMILY"),
         ("flows.training.methods", TrainingMethod, "METHOD"),
         ("flows.training.optimizers", TrainingOptimizer, "OPTIMIZER"),
+        ("flows.training.tracking", TrackerName, "TRACKER"),
         ("flows.generation.backends", GenerationBackend, "BACKEND"),
         ("flows.notifications.channels", OUTWARD, "sender"),
     ],

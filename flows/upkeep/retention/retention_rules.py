@@ -133,6 +133,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("temporary files", "deleted when `darkroom up` starts", folders=("tmp",)),
     RetentionRule("rows of the embedded databases", "by the rules of the tables", folders=("postgres",)),
     RetentionRule("what Valkey holds", "each key has its end: progress a day, models `DARKROOM_CACHE__MODEL_SECONDS`, limits a minute", folders=("valkey",)),
+    RetentionRule("what TensorBoard and Weights & Biases show of trainings", "kept until somebody deletes them", folders=("tensorboard", "wandb")),
     RetentionRule("pictures of `darkroom demo`; what `darkroom import` has done", "kept until somebody deletes them", folders=("demo", "import")),
     RetentionRule("keys and the state of `darkroom up`", _SMALL + "a few files", folders=("*.key", "*.auth", "run")),
 )

@@ -79,6 +79,11 @@ def put_file(
     return row
 
 
+def forget_others(job_id: UUID, attempt: int, role: JobFileRole, kept: str) -> Query[list[str]]:
+    """Forget all files of a role but one, which has what they had; returns their names. A lost attempt forgets none."""
+    return column(SQL["forget_others"], {"job_id": job_id, "attempt": attempt, "role": role, "kept": kept}, str)
+
+
 def delete_all(job_id: UUID) -> Query[list[str]]:
     """Forget everything that a job made, and its checkpoints; returns the files' names. Their bytes are swept."""
     return column(SQL["delete_all"], {"job_id": job_id}, str)

@@ -45,6 +45,15 @@ on conflict (job_id, name) do update
    set sha256 = excluded.sha256, size = excluded.size, details = excluded.details, created_at = now()
 returning *;
 
+-- forget_others --
+-- Only one file of a role stays: it has what the others had. The job must still be this attempt's.
+with holder as (
+    select id from jobs where id = %(job_id)s and attempt = %(attempt)s and state in ('running', 'cancelling') for share
+)
+delete from job_files using holder
+ where job_id = holder.id and role = %(role)s and name <> %(kept)s
+returning name;
+
 -- delete_all --
 -- What a job made and kept of itself. What was published has rows of its own.
 -- Its checkpoints count for the account as long as the blob store holds them: those that the job itself replaces do not.

@@ -21,6 +21,7 @@ from storage.records.jobs.photo_warnings import photo_warnings
 from storage.records.jobs.resolved_requests import resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest
+from storage.records.jobs.validation import refuse_photos_that_do_not_fit
 from storage.records.policy.checks import check_version
 from storage.records.policy.viewers import Viewer
 from storage.settings import Settings
@@ -33,6 +34,7 @@ _ADDED = frozenset(
         *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
         *("precision", "gradientCheckpointing", "exportDtype", "preset", "sampler", "evaluationScenes"),
         *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
+        *("validationEvery", "validationPhotos"),
         *("bucketing", "bucketStep", "bucketMinSide", "bucketMaxSide", "randomCrop", "cachedCrops", "randomFlip"),
         *(
             "trainOnly",
@@ -73,6 +75,7 @@ def submit_training(
         seed=seed,
     )
     photos = yield from data_sets.images(request.data_set_id)
+    refuse_photos_that_do_not_fit(msgspec.structs.asdict(resolved.recipe), len(photos))
     resolved = msgspec.structs.replace(resolved, warnings=photo_warnings(photos, resolved.recipe))
     yield from _refuse_name_of_another_type(account_id, resolved)
     new = jobs.NewJob(

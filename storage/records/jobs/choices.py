@@ -6,6 +6,7 @@ To add a model family, a training method, an optimizer or a generation backend, 
     TrainingMethod     flows/training/methods/NAME.py         with METHOD
     TrainingOptimizer  flows/training/optimizers/NAME.py      with OPTIMIZER
     GenerationBackend  flows/generation/backends/NAME.py      with BACKEND
+    TrackerName        flows/training/tracking/NAME.py        with TRACKER
 
 `protocol.py` beside them says what each has to offer. From the line come the fields of requests with their description,
 the options of the command line, the form in Prefect and the page of what there is to choose from. What is stored keeps
@@ -137,6 +138,13 @@ class GenerationBackend(Choice):
     """What draws images."""
 
     LOCAL = "local", "Diffusers in the flow's own process, each image alone of its batch."
+
+
+class TrackerName(Choice):
+    """Where trainings show their metrics and samples, beside MLflow, which always has them. A setting, no field."""
+
+    TENSORBOARD = "tensorboard", "TensorBoard's event files, in a folder that `tensorboard --logdir` shows."
+    WANDB = "wandb", "Weights & Biases, online or in files for `wandb sync`."
 
 
 def check_choice(names: type[Choice], field: str, name: str) -> None:

@@ -22,6 +22,7 @@ from storage.records.jobs.training import (
     TrainingRequest,
 )
 from storage.records.jobs.training_samples import fault_of_identifier, refuse_shapes_that_do_not_fit
+from storage.records.jobs.validation import refuse_photos_that_do_not_fit
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9]+([ '\-][A-Za-z0-9]+)*")
 
@@ -82,6 +83,7 @@ def resolved_recipe(request: TrainingOptions, *, data_set_hash: str, base: BaseM
         values["lora_alpha"] = 0.0  # a base's alpha is for its own rank
     values["lora_alpha"] = values["lora_alpha"] or float(values["lora_rank"])
     refuse_shapes_that_do_not_fit(values, base.resolution)
+    refuse_photos_that_do_not_fit(values)
     return TrainingRecipe(
         data_set_hash=data_set_hash,
         base_model_hash=base.folder_hash,

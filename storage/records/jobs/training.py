@@ -34,6 +34,7 @@ from storage.records.jobs.training_samples import (
     SnrGamma,
     SplitBackward,
 )
+from storage.records.jobs.validation import ValidationEvery, ValidationPhotos
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
@@ -89,6 +90,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     random_crop: RandomCrop | None = None
     cached_crops: CachedCrops | None = None
     random_flip: RandomFlip | None = None
+    validation_every: ValidationEvery | None = None
+    validation_photos: ValidationPhotos | None = None
     train_only: parts.TrainOnly | None = None
     text_encoder_steps: parts.TextEncoderSteps | None = None
     lora_rank: parts.LoraRank | None = None
@@ -139,6 +142,8 @@ class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
     random_crop: bool = False
     cached_crops: int = 1
     random_flip: bool = False
+    validation_every: int = 0
+    validation_photos: int = 0
 
 
 class TrainingDefaults(TrainingSettings, frozen=True, kw_only=True):

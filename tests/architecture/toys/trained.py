@@ -1,4 +1,4 @@
-"""Runs in a tree that has a toy family, method, optimizer and backend: a job with them, from photos to images."""
+"""Runs in a tree that has a toy of each: a job with all of them, from photos to images."""
 
 from __future__ import annotations
 
@@ -40,13 +40,20 @@ def toy_base(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("environment", "prefect")
-def test_photos_become_a_model_by_the_toys_and_the_toy_draws(stores: Stores, toy_base: Path) -> None:
+def test_photos_become_a_model_by_the_toys_and_the_toy_draws(
+    stores: Stores, toy_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_TRACKING__TRACKERS", "toy")
     job = submit(stores, toy_base, method=TrainingMethod("toy"), optimizer=TrainingOptimizer("toy"))
     assert train_dreambooth(job.id, 1, return_state=True).is_completed()
     ended = end_of(stores, job.id)
     assert ended.state is JobState.SUCCEEDED, ended.failure_reason
     recipe = msgspec.convert(ended.request, TrainingJobRequest).recipe
     assert (recipe.family, recipe.method, recipe.optimizer) == ("toy", "toy", "toy")
+    told = (stores.settings.data_folder / "toy-tracker.txt").read_text().splitlines()
+    assert told[-1] == "FINISHED"
+    assert any(line.startswith("1 loss ") for line in told)
+    assert "4 sample-0" in told
     version = stores.database.run(catalog.version_of_job(job.id))
     assert version is not None
     assert version.base_model == "Toy 1.0"

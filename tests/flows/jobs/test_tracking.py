@@ -1,192 +1,58 @@
-"""A job has one tracking run with each step once, and MLflow's outage stops nothing."""
+"""The run of a job in MLflow: found again, described, and below the run of the job that it retries."""
 
 from __future__ import annotations
 
-import io
-import math
-import time
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import msgspec
-import pytest
-from mlflow.tracking import MlflowClient
-from PIL import Image
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from flows.jobs import system_metrics
-from flows.jobs.metrics_document import Point, read_document
 from flows.jobs.tracking import (
     EXPERIMENT,
+    EXPERIMENT_NOTE,
     JOB_TAG,
-    TrackingRun,
+    RETRY_TAG,
+    experiment_named,
+    find_or_create_run,
     tracking_client,
 )
-from flows.jobs.tracking_facts import job_inputs, job_tags
-from flows.upkeep.tracking_repairs import reconcile_tracking
-from storage.postgres.jobs import job_files, jobs
-from storage.records.jobs.jobs import JobFileRole
-from storage.settings import MlflowSettings, Settings
+from flows.jobs.tracking_facts import job_tags
+from storage.postgres.jobs import jobs, submissions
+from storage.settings import Settings
 from storage.stores import Stores
 from tests.storage.makers import a_job
 
-NOBODY = "http://127.0.0.1:9"
 
-
-def a_tracking_run(settings: Settings, job_id: UUID) -> TrackingRun:
-    return TrackingRun(settings, EXPERIMENT, job_id, {"mlflow.runName": "a test"})
-
-
-def runs_of(client: MlflowClient, job_id: UUID) -> list[str]:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'")
-    return [str(run.info.run_id) for run in found]
-
-
-def test_a_resumed_job_goes_on_in_its_run_without_repeating_a_step(tracked: Settings) -> None:
-    job_id = uuid4()
-    first = a_tracking_run(tracked, job_id)
-    first.params({"steps": 8})
-    for step in range(1, 7):
-        first.log(step, {"loss": 1 / step})
-    assert first.flush(30)
-    kept = first.document()
-    first.close()  # the process died after step 6; its last checkpoint was step 4
-
-    second = a_tracking_run(tracked, job_id)
-    second.resume(read_document(kept), up_to_step=4)
-    for step in range(5, 9):
-        second.log(step, {"loss": 1 / step})
-    assert second.end("FINISHED")
-
+def test_a_retry_has_a_run_of_its_own_below_that_of_the_first_job(stores: Stores, tracked: Settings) -> None:
     client = tracking_client(tracked)
-    [run_id] = runs_of(client, job_id)
-    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [
-        (step, 1 / step) for step in range(1, 9)
-    ]
-    assert [point.step for point in read_document(second.document())] == list(range(1, 9))
-    assert client.get_run(run_id).info.status == "FINISHED"
-    assert client.get_run(run_id).data.params == {"steps": "8"}
-
-
-def test_more_points_than_one_call_takes_all_arrive(tracked: Settings) -> None:
-    job_id = uuid4()
-    run = a_tracking_run(tracked, job_id)
-    for step in range(1, 1251):
-        run.log(step, {"loss": 0.5, "rate": 0.1})
-    run.file("samples/grid.png", b"not really a picture")
-    assert run.end("FINISHED")
-    client = tracking_client(tracked)
-    [run_id] = runs_of(client, job_id)
-    assert len(client.get_metric_history(run_id, "rate")) == 1250
-    assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/grid.png"]
-
-
-def test_while_mlflow_is_unavailable_nothing_waits_long_and_nothing_is_lost(settings: Settings) -> None:
-    settings.mlflow = MlflowSettings(url=NOBODY)
-    run = a_tracking_run(settings, uuid4())
-    started = time.monotonic()
-    for step in range(1, 600):
-        run.log(step, {"loss": 1.0})
-    assert time.monotonic() - started < 5
-    assert run.open(wait_seconds=0.1) is None
-    assert not run.end("FINISHED")
-    assert len(read_document(run.document())) == 599
-
-
-def test_reconcile_ends_and_fills_a_run_that_a_dead_process_left_open(stores: Stores, tracked: Settings) -> None:
-    job = a_job(stores.database)
-    stores.settings.mlflow = tracked.mlflow
-    stores.database.run(jobs.claim(job.id, 1, None))
-    run = a_tracking_run(tracked, job.id)
-    run.log(1, {"loss": 2.0})
-    assert run.flush(30)
-    run.close()
-    run.log(2, {"loss": 1.0})
-    blob = stores.blobs.put(run.document())
-    put = {"name": "metrics.jsonl", "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
-    stores.database.run(job_files.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
-    stores.database.run(jobs.fail(job.id, 1, "test", "because"))
-    assert any(str(job.id) in finding for finding in reconcile_tracking(stores))
-    client = tracking_client(tracked)
-    [run_id] = runs_of(client, job.id)
-    assert client.get_run(run_id).info.status == "FAILED"
-    assert [point.value for point in client.get_metric_history(run_id, "loss")] == [2.0, 1.0]
-    assert not any(str(job.id) in finding for finding in reconcile_tracking(stores))
-
-
-def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_unavailable(
-    stores: Stores, tracked: Settings
-) -> None:
-    job = a_job(stores.database)
-    stores.settings.mlflow = tracked.mlflow
-    stores.database.run(jobs.claim(job.id, 1, None))
-    blob = stores.blobs.put(msgspec.json.encode(Point("loss", 3.0, 1, 1_000)) + b"\n")
-    put = {"name": "metrics.jsonl", "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
-    stores.database.run(job_files.put_file(job.id, 1, sha256=blob.sha256, size=blob.size, **put))
-    stores.database.run(jobs.fail(job.id, 1, "test", "because"))
-    [finding] = reconcile_tracking(stores)
-    assert f"job {job.id} had no tracking run" in finding
-    client = tracking_client(tracked)
-    [run_id] = runs_of(client, job.id)
-    run = client.get_run(run_id)
-    assert (run.info.status, run.data.metrics, run.data.params["class_word"]) == ("FAILED", {"loss": 3.0}, "mug")
-    assert stores.database.run(jobs.get(job.id)).tracking_run_id == run_id
-    assert reconcile_tracking(stores) == []
-
-
-def test_a_value_that_is_no_number_is_left_out_and_earlier_documents_that_hold_one_are_read(settings: Settings) -> None:
-    run = TrackingRun(settings, EXPERIMENT, uuid4(), {})
-    run.log(1, {"loss": math.nan, "gradient_norm": math.inf, "learning_rate": 0.5})
-    document = run.document()
-    run.close()
-    assert b"null" not in document
-    assert [(point.name, point.value) for point in read_document(document)] == [("learning_rate", 0.5)]
-    earlier = b'{"name":"loss","value":null,"step":1,"at":1}\n' + document
-    assert read_document(earlier) == read_document(document)
-
-
-def test_pictures_inputs_and_the_machines_load_are_where_mlflows_pages_look_for_them(
-    stores: Stores, tracked: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(system_metrics, "EVERY_SECONDS", 0.0)
-    job = a_job(stores.database)
-    run = TrackingRun(tracked, EXPERIMENT, job.id, job_tags(job))
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
-    for step in (2, 4):
-        run.image("sample-0", step, picture.getvalue())
-    run.inputs(*job_inputs(job, 3))
-    run.log(4, {"loss": 1.0})
-    assert run.end("FINISHED")
-    client = tracking_client(tracked)
-    [run_id] = runs_of(client, job.id)
-    shown = [file.path for file in client.list_artifacts(run_id, "images") if file.path.endswith(".png")]
-    assert sorted(name.split("+step+")[0] for name in shown) == ["images/sample-0"] * 2
-    assert sorted(int(name.split("+step+")[1].split("+")[0]) for name in shown) == [2, 4]
-    found = client.get_run(run_id)
-    assert found.inputs is not None
-    assert [(one.dataset.name, one.tags[0].value) for one in found.inputs.dataset_inputs] == [
-        ("photos", "training"),
-        ("class images", "regularization"),
-    ]
-    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(found.data.metrics)
-    assert b"system/" not in run.document()
-    assert found.data.tags["mlflow.source.name"] == "train-dreambooth"
-    assert found.data.tags["mlflow.user"] == str(job.account_id)
-
-
-def test_the_next_attempt_goes_on_with_the_count_of_system_metrics(
-    tracked: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(system_metrics, "EVERY_SECONDS", 0.0)
-    job_id = uuid4()
+    tried = [a_job(stores.database)]
+    runs = [find_or_create_run(client, EXPERIMENT, tried[0].id, job_tags(tried[0]))]
     for _ in range(2):
-        run = a_tracking_run(tracked, job_id)
-        assert run.open()
-        assert run.flush()
-        run.close()
+        stores.database.run(jobs.claim(tried[-1].id, 1, None))
+        stores.database.run(jobs.fail(tried[-1].id, 1, "test", "because"))
+        again, _ = stores.database.run(submissions.retry(tried[-1].id, tried[0].account_id, tracked))
+        tried.append(again)
+        runs.append(find_or_create_run(client, EXPERIMENT, again.id, job_tags(again)))
+    assert len(set(runs)) == 3
+    tags = [client.get_run(run).data.tags for run in runs]
+    assert [each.get(MLFLOW_PARENT_RUN_ID) for each in tags] == [None, runs[0], runs[0]]
+    assert [each.get(RETRY_TAG) for each in tags] == [None, str(tried[0].id), str(tried[1].id)]
+    assert find_or_create_run(client, EXPERIMENT, tried[2].id, {}) == runs[2], "an attempt goes on in its job's run"
+
+
+def test_a_retry_of_a_job_that_mlflow_never_knew_stands_alone(tracked: Settings) -> None:
     client = tracking_client(tracked)
-    [run_id] = runs_of(client, job_id)
-    steps = [point.step for point in client.get_metric_history(run_id, "system/disk_usage_percentage")]
-    assert steps == list(range(len(steps)))
-    assert len(steps) >= 4
+    run = find_or_create_run(client, EXPERIMENT, uuid4(), {RETRY_TAG: str(uuid4())})
+    tags = client.get_run(run).data.tags
+    assert MLFLOW_PARENT_RUN_ID not in tags
+    assert JOB_TAG in tags
+
+
+def test_the_experiment_says_what_it_is_and_what_somebody_wrote_there_stays(tracked: Settings) -> None:
+    client = tracking_client(tracked)
+    experiment = experiment_named(client, EXPERIMENT)
+    client.set_experiment_tag(experiment, MLFLOW_RUN_NOTE, "ours")
+    assert experiment_named(client, EXPERIMENT) == experiment
+    assert client.get_experiment(experiment).tags[MLFLOW_RUN_NOTE] == "ours"
+    client.delete_experiment_tag(experiment, MLFLOW_RUN_NOTE)  # as one of an earlier release
+    experiment_named(client, EXPERIMENT)
+    assert client.get_experiment(experiment).tags[MLFLOW_RUN_NOTE] == EXPERIMENT_NOTE

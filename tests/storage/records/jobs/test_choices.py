@@ -11,6 +11,7 @@ from storage.records.jobs.choices import (
     GenerationBackend,
     LoraTargets,
     ModelFamily,
+    TrackerName,
     TrainingMethod,
     TrainingOptimizer,
     catalogue_name,
@@ -18,15 +19,17 @@ from storage.records.jobs.choices import (
 )
 from storage.records.jobs.training import TrainingDefaults
 
+CHOICES = [ModelFamily, TrainingMethod, LoraTargets, TrainingOptimizer, GenerationBackend, TrackerName]
 
-@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, LoraTargets, TrainingOptimizer, GenerationBackend])
+
+@pytest.mark.parametrize("names", CHOICES)
 def test_a_choice_is_stored_and_read_by_its_name(names: type[Choice]) -> None:
     for name in names:
         assert msgspec.json.decode(msgspec.json.encode(name), type=names) is name
         assert name.about.endswith(".")
 
 
-@pytest.mark.parametrize("names", [ModelFamily, TrainingMethod, LoraTargets, TrainingOptimizer, GenerationBackend])
+@pytest.mark.parametrize("names", CHOICES)
 def test_an_unknown_name_is_refused_with_its_field_and_the_known_ones(names: type[Choice]) -> None:
     for name in names:
         check_choice(names, "field", str(name))
