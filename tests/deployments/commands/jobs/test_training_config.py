@@ -75,7 +75,7 @@ def test_what_is_printed_is_accepted_and_makes_the_same_job(line: Line) -> None:
 
 def test_the_printed_file_explains_every_field(line: Line) -> None:
     text = line("train", "--print-config").stdout
-    assert "# Learning rate of the UNet. Unit: rate of one step. Default: the base model's own, else 5e-06." in text
+    assert "# Learning rate of the UNet. Unit: rate of one step. Default: the base's, else 5e-06." in text
     assert "\n# classWord: mug\n" in text
     assert "\n# seed: 7\n" in text
     assert "\n# loraRank: 16\n" in text
