@@ -11,7 +11,7 @@ diffusers' loop encodes pictures and prompts at every step, as its examples do; 
 frozen text encoder's output. It has fused AdamW, as ours has; with its own default it is printed too. The bare loop
 has both cached, and does nothing but the UNet's steps. The peak is of the resident memory (of a GPU: what torch had
 allocated) after the base is loaded. A checkpoint's pause is all of it: look for NaN, write, hash, sync, link into the
-blob store; beside a bare write and fsync of as many bytes.
+blob store; beside a bare write and fsync of as many bytes. TMPDIR names the disk.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def main() -> None:
             folder = Path(name) / "base"
             subprocess.run([sys.executable, "-m", "benchmarks.dreambooth.side", "base", str(folder)], check=True)
         resolution = FULL_RESOLUTION if FULL else resolution_of(folder)
-        asked = Asked(str(folder), resolution, BATCH, given.steps + WARM_UP, given.threads)
+        asked = Asked(str(folder), name, resolution, BATCH, given.steps + WARM_UP, given.threads)
         results: Results = defaultdict(list)
         # In turns, so that a machine that slows down or warms up touches all alike.
         for _ in range(given.rounds):

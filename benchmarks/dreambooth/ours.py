@@ -101,8 +101,7 @@ def run(asked: Asked, method: str, **changes: Any) -> dict[str, Any]:
     def sampled(_: int) -> None:
         times["kept"] = time.perf_counter()
 
-    # Beside the base, which lies on a disk: a system's temporary folder may be memory.
-    with tempfile.TemporaryDirectory(dir=Path(asked.folder).resolve().parent) as name:
+    with tempfile.TemporaryDirectory(dir=asked.scratch) as name:
         blobs = BlobStore(BlobSettings(url=(Path(name) / "blobs").as_uri()))
         blobs.make_root()
         kept = BlobCheckpoints(blobs)

@@ -16,9 +16,12 @@ from flows.diffusion.devices import wait_for
 
 @dataclass(frozen=True)
 class Asked:
-    """What both sides train: so many instance images and as many class images a step, of `resolution` pixels a side."""
+    """What both sides train: so many instance images and as many class images a step, of `resolution` pixels a side.
+
+    `scratch` is a folder on a disk for a checkpoint."""
 
     folder: str
+    scratch: str
     resolution: int
     batch: int
     steps: int
