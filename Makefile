@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+# On a machine that has a GPU and torch, and not all of our packages: GPU_PYTHON=python3 make test-gpu
+GPU_PYTHON ?= $(BIN)/python
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Torch threads that wait sleep instead of spinning: many processes share the cores in a test run.
 TEST_ENVIRONMENT := OMP_WAIT_POLICY=passive DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -18,7 +20,8 @@ NEW_MIGRATIONS := $(filter-out storage/postgres/migrations/000% storage/postgres
 
 .DEFAULT_GOAL := help
 # types-of-source and types-of-tests are parts of check.
-.PHONY: help install demo up down status check types-of-source types-of-tests format test soak bench docs test-quick soak-clock coverage clean
+.PHONY: help install demo up down status check types-of-source types-of-tests format test soak bench docs test-quick \
+	test-gpu gpu-wheels soak-clock coverage clean
 
 help: ## List the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +72,12 @@ soak: $(INSTALLED_DEV) ## The long tests at their full size
 
 soak-clock: $(INSTALLED_DEV) ## Tests that read a clock, at ten awkward times
 	$(TEST_ENVIRONMENT) $(BIN)/python -m tests.shifted_clocks
+
+test-gpu: ## What only a GPU shows, within 8 minutes; says so where there is none. GPU_PYTHON=python3 needs no .venv
+	$(TEST_ENVIRONMENT) $(GPU_PYTHON) -m tests.gpu
+
+gpu-wheels: $(INSTALLED_DEV) ## Into .gpu/ what test-gpu needs beside torch on another machine: under 64 MiB
+	$(BIN)/python -m tests.gpu.wheels
 
 bench: $(patsubst benchmarks/%.py,bench-%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))) ## Every benchmark
 

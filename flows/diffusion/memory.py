@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,32 @@ def peak_bytes(device: torch.device) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     # Without /proc: of the whole process, in units of 1024 bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def return_freed(device: torch.device) -> None:
+    """Give back what was dropped: to the card what torch keeps of it, to the system what the C library does.
+
+    Tensors of up to 32 MiB lie on glibc's heap, where what is freed between others stays with the process: after a
+    fit that was most of its gradients and moments.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    # malloc_trim(3) is glibc's own.
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def lay_out_by_channels(module: nn.Module) -> None:
+    """Lay a module's images' weights out by channels, and take the others out of the file that they were loaded from.
+
+    On the CPU all are slices of one mapping of that file, which stays whole, and counts as this process's data, until
+    the last of them is gone: beside the copies that the new layout has made of most.
+    """
+    before = {id(tensor): tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() == before.get(id(tensor)):
+            tensor.data = tensor.data.clone()
 
 
 def share_equal(module: nn.Module, other: nn.Module) -> int:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
+from flows.diffusion.memory import return_freed
 from flows.training.callbacks import StepBoundary, Termination, Watch
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import check_frozen, frozen_tensors
@@ -75,6 +76,7 @@ def fit(
         # Lightning's teardown leaves what trained on the CPU.
         components.to(device)
     release(module.optimizer, training.groups)
+    return_freed(device)
     return changed
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes
+from flows.diffusion.memory import lay_out_by_channels
 from flows.training.averages import AveragedWeights
 from flows.training.checkpoints import TrainingState
 from flows.training.data import MicroBatch, draw_micro_batch
@@ -53,7 +54,7 @@ class DreamBoothModule(LightningModule):
         self.method_run = training
         self.images = images
         self.unet = components.unet  # registered, so that Lightning sees what trains
-        self.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        lay_out_by_channels(self.unet)
         self.optimizer = optimizer_named(recipe.optimizer).begin(training.groups)
         self.scaler = loss_scaler(recipe.precision, components.device, self.optimizer)
         self.averaged = AveragedWeights(training.groups, self.optimizer, recipe.ema_decay)

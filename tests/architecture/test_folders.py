@@ -42,7 +42,7 @@ SHARED_MODULES = {
     "deployments/commands": {"operator", "tables"},
 }
 """Modules in no area because every area uses them."""
-TEST_KINDS = {"architecture", "attacks", "contracts", "docs", "faults", "properties"}
+TEST_KINDS = {"architecture", "attacks", "contracts", "docs", "faults", "gpu", "properties"}
 """Folders of tests that belong to no single folder of source."""
 REFUSED_NAMES = {"utils", "util", "common", "helpers", "core", "base", "manager", "misc"}
 """Names that say nothing: what stands there belongs to a concept that has no name yet."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from flows.diffusion.memory import peak_bytes, share_equal, start_peak
+from flows.diffusion.memory import lay_out_by_channels, peak_bytes, return_freed, share_equal, start_peak
 from flows.starter.networks import write_tiny_model
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train
 
@@ -24,6 +25,37 @@ def test_a_peak_is_what_the_work_needed_and_ends_with_it() -> None:
     assert 190 * MIB < after - before < 260 * MIB
     start_peak(CPU)
     assert peak_bytes(CPU) < after - 150 * MIB
+
+
+def test_what_was_dropped_between_what_stays_goes_back_to_the_system() -> None:
+    # The C library maps blocks of more than that until one of them was freed, and gives those back by itself.
+    del (larger := [torch.ones(31 * MIB, dtype=torch.uint8)])[:]
+    mixed = [torch.ones(MIB, dtype=torch.uint8) for _ in range(400)]
+    kept = mixed[::40]
+    start_peak(CPU)
+    whole = peak_bytes(CPU)
+    del mixed
+    return_freed(CPU)
+    start_peak(CPU)
+    assert peak_bytes(CPU) < whole - 300 * MIB
+    assert all(int(one.sum()) == MIB for one in kept)
+    assert not larger
+
+
+def test_a_unet_that_is_laid_out_keeps_no_part_of_its_file_mapped(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "base", seed=0)
+    unet: Any = FAMILY.load(tmp_path / "base").unet
+    # Half-precision files are copied as they are loaded: one of the type that is trained is mapped.
+    unet.save_pretrained(tmp_path / "base" / "unet")
+    unet = FAMILY.load(tmp_path / "base").unet
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    mapped = str(tmp_path / "base" / "unet")
+    assert mapped in Path("/proc/self/maps").read_text()
+    lay_out_by_channels(unet)
+    assert mapped not in Path("/proc/self/maps").read_text()
+    after = unet.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert after["conv_in.weight"].is_contiguous(memory_format=torch.channels_last)
 
 
 def size_of(module: nn.Module) -> int:

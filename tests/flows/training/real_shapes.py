@@ -34,6 +34,8 @@ class Shape:
 
 SD15 = Shape((320, 640, 1280, 1280), (128, 256, 512, 512), 768, 12, 49408, 8, 32)
 """860 M, 84 M and 123 M parameters."""
+HALF = Shape((160, 320, 640, 640), (64, 128, 256, 256), 384, 12, 49408, 8, 32)
+"""Half of every width: a quarter of the memory and of the time."""
 SMALL = Shape((16, 16, 32, 32), (8, 8, 16, 16), 32, 2, 0, 2, 4)
 """`words` 0: as many as the tokenizer has."""
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,30 +248,3 @@ def run_elsewhere(
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, str(job.id), str(attempt)]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=seconds, check=False)
-
-
-@pytest.mark.soak  # tests/faults/test_jobs.py kills the same flow where workers run it
-@pytest.mark.parametrize("wanted", [{}, ADAPTER], ids=["full", "lora"])
-def test_a_flow_killed_in_every_phase_publishes_the_bytes_of_one_that_ran_through(
-    stores: Stores,
-    tiny_model: Path,
-    tmp_path: Path,
-    environment: Callable[..., dict[str, str]],
-    wanted: dict[str, Any],
-) -> None:
-    straight = submit(stores, tiny_model, **wanted)
-    assert train_dreambooth(straight.id, 1, return_state=True).is_completed()
-    job = submit(stores, tiny_model, **wanted)
-    attempt = 1
-    for point in ("fit:3", "export"):
-        killed = run_elsewhere(job, attempt, environment(**{point: f"die:{tmp_path / point}"}))
-        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
-        assert (tmp_path / point).exists()
-        time.sleep(0.1)
-        stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_attempts=9))
-        attempt = end_of(stores, job.id).attempt
-    assert train_dreambooth(job.id, attempt, return_state=True).is_completed()
-    assert weights_of(stores, job.id) == weights_of(stores, straight.id)
-    metrics = next(file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.METRICS)
-    points = [json.loads(line) for line in stores.blobs.read(metrics.sha256).splitlines()]
-    assert [point["step"] for point in points if point["name"] == "loss"] == list(range(1, STEPS + 1))

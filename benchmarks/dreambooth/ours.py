@@ -1,0 +1,136 @@
+"""Our side: the fit of a training job, with the hooks that its libraries offer around the stages of a step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from benchmarks.dreambooth.stages import Asked, Stages, report
+from benchmarks.training import FAMILY, pictures, recipe
+from flows.diffusion.devices import prepare_torch
+from flows.diffusion.memory import peak_bytes, start_peak
+from flows.training.callbacks import StepReport, Watch
+from flows.training.fit import fit
+from flows.training.module import DreamBoothModule
+from flows.training.photos.latents import TrainingImages, encode_images
+from flows.training.tensor_files import bytes_of
+from storage.blobs.store import BlobStore
+from storage.settings import BlobSettings
+
+PIECE = 64 * 2**20
+
+
+@dataclass
+class BlobCheckpoints:
+    """A checkpoint store as a job has it, without the rows: a blob store on this machine's disk."""
+
+    blobs: BlobStore
+    owner: str = "benchmark"
+    sizes: list[int] = field(default_factory=list[int])
+
+    def keep(self, step: int, file: Path, sha256: str) -> None:
+        """Link it, and forget it."""
+        self.sizes.append(self.blobs.put_hashed(file, sha256).size)
+
+
+class TimedFamily:
+    """The family, whose calls of the model are stages."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(FAMILY, name)
+
+    def predict(self, *arguments: Any) -> Any:
+        """The forward pass."""
+        with self._stages.stage("forward"):
+            return FAMILY.predict(*arguments)
+
+    def encode_prompts(self, *arguments: Any) -> Any:
+        """Of each prompt once, in the first step."""
+        with self._stages.stage("text encoder"):
+            return FAMILY.encode_prompts(*arguments)
+
+
+def time_backward_and_update(stages: Stages) -> None:
+    """Have Lightning's hooks count the backward passes, and clipping with the optimizer's update."""
+    began = 0.0
+
+    def before(module: DreamBoothModule, *_: Any) -> None:
+        nonlocal began
+        began = stages.now()
+
+    def after_backward(module: DreamBoothModule) -> None:
+        stages.add("backward", stages.now() - began)
+
+    def after_update(*_: Any) -> None:
+        stages.add("clip and update", stages.now() - began)
+
+    hooks: Any = DreamBoothModule
+    hooks.on_before_backward, hooks.on_after_backward, hooks.on_before_optimizer_step = before, after_backward, before
+    register_optimizer_step_post_hook(after_update)
+
+
+def run(asked: Asked, method: str, **changes: Any) -> dict[str, Any]:
+    """The steps, then one checkpoint of the last one."""
+    device = prepare_torch(asked.threads)
+    wanted = recipe(asked.steps, asked.threads, asked.resolution, batch_size=asked.batch, method=method, **changes)
+    components = FAMILY.load(Path(asked.folder)).to(device)
+    stages = Stages(device)
+    family: Any = TimedFamily(stages)
+    time_backward_and_update(stages)
+    start_peak(device)
+    began = time.perf_counter()
+    # The class images are the photos again: what is measured does not depend on what they show.
+    latents = encode_images(FAMILY, components, pictures(asked.resolution, asked.batch), asked.resolution)
+    cached = time.perf_counter() - began
+    times: dict[str, float] = {}
+
+    def stepped(_: StepReport) -> None:
+        stages.step_ended()
+        times["step"], times["peak"] = time.perf_counter(), peak_bytes(device)
+
+    def sampled(_: int) -> None:
+        times["kept"] = time.perf_counter()
+
+    with tempfile.TemporaryDirectory(dir=asked.scratch) as name:
+        blobs = BlobStore(BlobSettings(url=(Path(name) / "blobs").as_uri()))
+        blobs.make_root()
+        kept = BlobCheckpoints(blobs)
+        stages.start()
+        fit(
+            wanted,
+            family,
+            components,
+            TrainingImages(latents, latents),
+            recipe_hash=wanted.fingerprint(),
+            newest=None,
+            checkpoints=kept,
+            work_folder=Path(name),
+            watch=Watch(on_step=stepped, on_sample=sampled),
+        )
+        bare = min(bare_write(Path(name) / f"bare-{turn}", kept.sizes[0]) for turn in range(2))
+    pause = {"bytes": kept.sizes[0], "ours": times["kept"] - times["step"], "bare": bare}
+    return report(stages, int(times["peak"]), checkpoint=pause, cache_seconds=cached)
+
+
+def bare_write(file: Path, size: int) -> float:
+    """Seconds to write and sync a file of so many bytes; it is gone afterwards."""
+    piece = bytes_of(torch.randint(0, 256, (PIECE,), dtype=torch.uint8))
+    began = time.perf_counter()
+    with file.open("wb", buffering=0) as stream:
+        left = size
+        while left:
+            left -= stream.write(piece[: min(left, PIECE)])
+        os.fsync(stream.fileno())
+    seconds = time.perf_counter() - began
+    file.unlink()
+    return seconds

@@ -1,0 +1,50 @@
+"""The script for machines with a GPU: right on a CPU, and silent about nothing where there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.gpu.wheels import PACKAGES, normalised, pinned
+
+QUICK = ("two runs and a killed one are equal: sd1 lora", "evaluates after the fit: sdxl full", "out of memory")
+"""One of each kind; the rest is for the soak."""
+
+
+def run_script(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.gpu", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
+
+
+def test_a_machine_without_a_gpu_says_so_and_fails_nothing() -> None:
+    done = run_script(CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["GPU: none", "skipped: this machine has no GPU that torch can use"]
+
+
+@pytest.mark.parametrize("only", QUICK)
+def test_checks_hold_on_a_cpu(only: str) -> None:
+    done = run_script("--device", "cpu", "--only", only)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, last = done.stdout.splitlines()
+    assert first.startswith("skipped " if only == "out of memory" else "ok ")
+    assert last.startswith("1 of 1 in ")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1600)
+def test_every_check_holds_on_a_cpu() -> None:
+    done = run_script("--device", "cpu", "--jobs", "2", "--seconds", "1400")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_check_that_does_not_exist_is_no_success() -> None:
+    assert run_script("--device", "cpu", "--only", "no such check").returncode == 1
+
+
+def test_every_wheel_has_a_version() -> None:
+    assert [name for name in PACKAGES if normalised(name) not in pinned()] == []
