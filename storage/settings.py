@@ -369,6 +369,9 @@ class RetentionSettings(BaseModel):
         default=50.0, description="GiB of base models that this machine keeps a copy of."
     )
     model_version_cache_gib: float = Field(default=50.0, description="GiB of model versions that it keeps a copy of.")
+    encoding_cache_gib: float = Field(
+        default=10.0, description="GiB of latents and encoded prompts that it keeps for later trainings."
+    )
     mlflow_store_url: SecretStr = Field(
         default=SecretStr(""),
         description="SQLAlchemy URL of MLflow's database, in which deleted runs are erased; empty: the embedded one.",

@@ -1,44 +1,88 @@
-"""Photos on this machine, and their way to the API."""
+"""Photos on this machine or wherever fsspec reads, and their way to the API."""
 
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.client.api import Api
-from deployments.client.photo_layouts import SUFFIXES, NoPhotos, Photo, PhotoLayout, caption_beside, read_layout
+from deployments.client.remote_photos import ARCHIVE, fetch_photos, is_url, name_of, shown
+from deployments.client.remote_reads import NoPhotos
 from deployments.client.responses import DataSetResponse
+from storage.blobs.archives import ArchiveLimits, unpack_photos
+from storage.errors import ArchiveRefused
+from storage.records.jobs.photo_layouts import (
+    DESCRIPTION,
+    SUFFIXES,
+    PhotoLayout,
+    PlacedPhoto,
+    at_most,
+    caption_beside,
+    read_description,
+    read_files,
+    read_layout,
+)
 from storage.records.jobs.photo_metadata import PhotoMetadata, write_metadata
+from storage.records.jobs.photo_places import FolderPlace, ListedFiles, PhotoPlace
+from storage.settings import UploadSettings
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-ARCHIVE = ".zip"
 _ADVICE = "Put 3 to 6 photos of one subject there, from different sides and in different places."
 
 
-def find_photos(place: Path, maximum: int) -> PhotoLayout:
-    """The photos of a folder in any layout (see photo_layouts), of a kohya TOML file, or one zip archive or photo.
+@dataclass(frozen=True)
+class Photo:
+    """A photo to upload. `name` is unique among them; `repeats` counts how often it comes in a pass."""
 
-    Of a plain folder those in it, not in folders inside it. Raises NoPhotos.
+    path: Path
+    name: str
+    caption: str = ""
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class FoundPhotos:
+    """What a place holds. `left_out` says what is not taken, and why; `tokens` is what kohya's layout says that all of
+    it shows, such as `sks dog`. `name` is what the data set is called."""
+
+    name: str
+    photos: tuple[Photo, ...]
+    left_out: tuple[str, ...] = ()
+    tokens: str = ""
+
+
+def find_photos(place: str, limits: UploadSettings) -> FoundPhotos:
+    """The photos of a folder in any layout (see photo_layouts), of a kohya TOML file or of a zip archive, or one photo:
+    on this machine, or at a URL that fsspec reads. What is fetched or unpacked for it goes with what is returned.
+
+    Of a plain folder of this machine those in it, not in folders inside it. Raises NoPhotos, UploadRefused.
     """
-    if not place.exists():
-        raise NoPhotos(f"there is no {place}. Give a folder with 3 to 6 photos of one subject.")
-    found = read_layout(place) or _plain(place)
-    if not found.photos:
-        known = ", ".join(sorted({*SUFFIXES, ARCHIVE}))
-        raise NoPhotos(f"no photos in {place}: files ending in {known} are taken. {_ADVICE}")
-    if len(found.photos) > maximum:
-        raise NoPhotos(f"{len(found.photos):,} files in {place}; the limit is {maximum:,}. 3 to 6 photos work best.")
+    folder = Path(tempfile.mkdtemp(prefix="darkroom-photos-"))
+    try:
+        if is_url(place):
+            name, found, called = name_of(place), _remote(place, folder, limits), shown(place)
+        else:
+            here = Path(re.sub("^(file|local)://", "", place))
+            name, found, called = here.resolve().stem, _local(here, folder, limits), str(here)
+        if not found.photos:
+            known = ", ".join(sorted({*SUFFIXES, ARCHIVE}))
+            raise NoPhotos(f"no photos in {called}: files ending in {known} are taken. {_ADVICE}")
+        if len(found.photos) > limits.max_images:
+            raise NoPhotos(
+                f"{len(found.photos):,} files in {called}; the limit is {limits.max_images:,}. 3 to 6 photos work best."
+            )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    found = replace(found, name=name)
+    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
     return found
-
-
-def _plain(place: Path) -> PhotoLayout:
-    files = sorted(path for path in place.iterdir() if path.name[0] != ".") if place.is_dir() else [place]
-    taken = [path for path in files if path.is_file() and path.suffix.lower() in {*SUFFIXES, ARCHIVE}]
-    photos = [Photo(path, path.name, "" if path.suffix.lower() == ARCHIVE else caption_beside(path)) for path in taken]
-    read = {photo.path.with_suffix(".txt") for photo in photos if photo.caption}
-    left_out = (path.name for path in files if path not in taken and path not in read)
-    return PhotoLayout(tuple(photos), tuple(f"{name} is not a photo or a zip archive" for name in left_out))
 
 
 def upload_photos(api: Api, name: str, photos: Sequence[Photo]) -> DataSetResponse:
@@ -56,9 +100,74 @@ def upload_photos(api: Api, name: str, photos: Sequence[Photo]) -> DataSetRespon
                 (
                     photo.name,
                     stack.enter_context(photo.path.open("rb")),
-                    TYPES.get(photo.path.suffix.lower(), "application/zip"),
+                    TYPES.get(Path(photo.name).suffix.lower(), "application/zip"),
                 ),
             )
             for photo in photos
         ]
         return api.post("/api/v1/data-sets", DataSetResponse, data=fields, files=parts)
+
+
+def _local(place: Path, folder: Path, limits: UploadSettings) -> FoundPhotos:
+    if not place.exists():
+        raise NoPhotos(f"there is no {place}. Give a folder with 3 to 6 photos of one subject.")
+    if place.is_dir():
+        here = FolderPlace(place)
+        return _found(here, read_layout(here) or _plain(here))
+    here = FolderPlace(place.parent)
+    if place.suffix.lower() == DESCRIPTION:
+        return _found(here, read_description(here, place.name))
+    if place.suffix.lower() == ARCHIVE:
+        return _unpacked(place, place.name, folder, limits)
+    taken = place.is_file() and place.suffix.lower() in SUFFIXES
+    photos = (PlacedPhoto(place.name, place.name, caption_beside(here, place.name)[0]),) if taken else ()
+    return _found(here, PhotoLayout(photos))
+
+
+def _remote(url: str, folder: Path, limits: UploadSettings) -> FoundPhotos:
+    fetched = fetch_photos(url, folder, limits)
+    if fetched.archive is None:
+        files = fetched.files
+        return _found(files, read_description(files, fetched.description) if fetched.description else read_files(files))
+    unpacked = folder / "unpacked"
+    unpacked.mkdir()
+    return _unpacked(fetched.archive, fetched.files.name, unpacked, limits, fetched.inside)
+
+
+def _unpacked(archive: Path, name: str, folder: Path, limits: UploadSettings, inside: str = "") -> FoundPhotos:
+    """The photos of an archive, or of a folder of it or one file of it (`inside`)."""
+    bounds = ArchiveLimits(limits.max_images, limits.max_image_bytes, limits.max_unpacked_bytes)
+    try:
+        files = unpack_photos(archive, folder, bounds)
+    except ArchiveRefused as refusal:
+        raise ArchiveRefused(refusal.reason, f"{name}: {refusal}") from refusal
+    paths = {file.name: file.path for file in files}
+    if inside:
+        paths = {
+            path.removeprefix(f"{inside}/") if path != inside else path.rsplit("/", 1)[-1]: file
+            for path, file in paths.items()
+            if path == inside or path.startswith(f"{inside}/")
+        }
+    place = ListedFiles(name, paths)
+    return _found(place, read_files(place))
+
+
+def _plain(place: FolderPlace) -> PhotoLayout:
+    files = [name for name in place.files("") if name[0] != "."]
+    taken = [name for name in files if Path(name).suffix.lower() in {*SUFFIXES, ARCHIVE}]
+    photos: list[PlacedPhoto] = []
+    read = set(taken)
+    for name in taken:
+        # The API reads what captions an archive has.
+        caption, file = ("", "") if Path(name).suffix.lower() == ARCHIVE else caption_beside(place, name)
+        photos.append(PlacedPhoto(name, name, caption))
+        read.add(file)
+    others = sorted(name for name in (*files, *place.folders("")) if name not in read and name[0] != ".")
+    return PhotoLayout(tuple(photos), tuple(at_most([f"{name} is not a photo or a zip archive" for name in others])))
+
+
+def _found(place: PhotoPlace, layout: PhotoLayout) -> FoundPhotos:
+    photos = tuple(Photo(place.local(one.path), one.name, one.caption, one.repeats) for one in layout.photos)
+    # Names from elsewhere are shown in a terminal, which would obey what is hidden in them.
+    left_out = tuple("".join(one if one.isprintable() else "?" for one in reason) for reason in layout.left_out)
+    return FoundPhotos("", photos, left_out, layout.tokens)

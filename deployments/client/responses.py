@@ -126,6 +126,7 @@ class DataSetResponse(msgspec.Struct, frozen=True, rename="camel"):
 
     id: UUID
     image_count: int
+    left_out: list[str] = []
 
 
 class ProgressResponse(msgspec.Struct, frozen=True):

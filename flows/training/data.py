@@ -20,7 +20,20 @@ from torch import Tensor
 
 from flows.training.photos.latents import LatentImages, TrainingImages
 from flows.training.photos.random_numbers import generator_for
+from storage.errors import JobCannotSucceed
 from storage.records.jobs.training import TrainingRecipe
+
+SCHEME = 1
+"""How this module draws: another number, here and in `TrainingRecipe.draw_scheme`, once a seed would draw otherwise."""
+
+
+def check_scheme(recipe: TrainingRecipe) -> None:
+    """Raises JobCannotSucceed for a recipe that another release draws otherwise."""
+    if recipe.draw_scheme != SCHEME:
+        raise JobCannotSucceed(
+            f"The recipe draws by scheme {recipe.draw_scheme}, and this release by {SCHEME}: the same seed would not "
+            "make the same model. Submit the job again, or let a worker of that release carry it out."
+        )
 
 
 @dataclass(frozen=True)

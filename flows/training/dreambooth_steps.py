@@ -38,6 +38,7 @@ from flows.training.metrics.embedders import open_embedders
 from flows.training.metrics.grid import Row, draw_grid
 from flows.training.metrics.judges import open_judge
 from flows.training.metrics.standard_metrics import standard_metrics
+from flows.training.photos.encodings import open_encodings
 from flows.training.photos.latents import encode_for, encode_images, pixels_of_all
 from flows.training.photos.materials import Materials
 from flows.training.photos.prompts import prompt_warnings
@@ -129,6 +130,7 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
         get_run_logger().warning("job %s: %s", work.job.id, warning)
     # Those behind are kept out of the training, to measure its loss on.
     learned = slice(len(materials.photos) - work.recipe.validation_photos)
+    encodings = open_encodings(work.stores, work.family, work.recipe)
     images = encode_for(
         work.recipe,
         work.family,
@@ -137,6 +139,8 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
         regularization,
         prompts=materials.prompts[learned],
         repeats=materials.repeats[learned],
+        cache=encodings,
+        sources=materials.sources[learned],
     )
     grid = validation_grid(work.stores, work.recipe, work.family, components, materials, work.job.check)
     newest = work.checkpoints.latest()
@@ -152,6 +156,7 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
         checkpoints=work.checkpoints,
         work_folder=work.folder,
         watch=work.watch(components, grid),
+        encodings=encodings,
     )
     return Trained(components, changed)
 

@@ -20,6 +20,7 @@ from flows.training.methods.frozen import check_frozen, frozen_tensors
 from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import ParameterGroup, parameters_of
 from flows.training.module import DreamBoothModule
+from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import TrainingImages
 from flows.training.precision import checkpoint_activations, precision_plugins
 from storage.records.jobs.training import TrainingRecipe
@@ -38,11 +39,13 @@ def fit(
     checkpoints: CheckpointStore,
     work_folder: Path,
     watch: Watch | None = None,
+    encodings: EncodingCache | None = None,
 ) -> frozenset[str]:
     """Train `components` in place for the recipe's steps; returns the names of the components that changed.
 
     `recipe_hash` is the job's stored one, which its checkpoints name: a later release may write the same recipe with
     more fields. `newest` is the checkpoint to go on from, if any. `work_folder` holds a checkpoint while it is written.
+    Prompts that `encodings` has are not encoded again.
     A SIGTERM that arrives during a step takes effect at its end. Raises InvalidCheckpoint if `newest` is not of this
     recipe, FrozenWeightsChanged if a weight that does not train is not the base's afterwards, and whatever `watch`
     raises.
@@ -51,7 +54,7 @@ def fit(
     training = method_named(recipe.method).begin(family, components, recipe)
     try:
         frozen = frozen_tensors(components, training.groups)
-        module = DreamBoothModule(recipe, family, components, training, images)
+        module = DreamBoothModule(recipe, family, components, training, images, encodings)
         checkpoint_activations(components, recipe.gradient_checkpointing)
         # A method may change how its parameters lie in memory. A fused optimizer pairs weights with moments by their
         # place there, so the moments of a checkpoint must find the layout of the steps.
@@ -66,7 +69,9 @@ def fit(
                 _run(module, start, StepBoundary(checkpoints, recipe_hash, watch, Termination(), work_folder, start))
         module.averaged.settle()
         # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
-        check_frozen(frozen, frozen_tensors(components, training.groups))
+        after = frozen_tensors(components, training.groups)
+        check_frozen(frozen, after)
+        frozen = after  # with the parts that were read meanwhile
         watch.on_frozen(frozen)
         logger.info("%d frozen tensors are the base's, SHA-256 %s", len(frozen.hashes), frozen.sha256)
     finally:

@@ -24,6 +24,7 @@ from flows.training.methods.protocol import Training, parameters_of
 from flows.training.optimizers.clipping import clip_gradients
 from flows.training.optimizers.learning_rates import set_learning_rates
 from flows.training.optimizers.lookup import optimizer_named
+from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import TrainingImages
 from flows.training.photos.random_numbers import counter_seed
 from flows.training.precision import loss_scaler
@@ -45,6 +46,7 @@ class DreamBoothModule(LightningModule):
         components: Components,
         training: Training,
         images: TrainingImages,
+        encodings: EncodingCache | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
@@ -61,6 +63,8 @@ class DreamBoothModule(LightningModule):
         self.last_loss: Loss | None = None
         self.gradient_norm = 0.0
         self._frozen_prompts: dict[str, Conditioning] = {}
+        # An encoder that trains for its first steps is the base's no longer.
+        self._encodings = encodings if all(group.name == "unet" for group in training.groups) else None
 
     @property
     def training_state(self) -> TrainingState:
@@ -220,7 +224,10 @@ class DreamBoothModule(LightningModule):
             return encoded.take([distinct.index(prompt) for prompt in prompts])
         for prompt in distinct:
             if prompt not in self._frozen_prompts:
-                encoded = self.family.encode_prompts(self.components, [prompt])
+                if self._encodings is None:
+                    encoded = self.family.encode_prompts(self.components, [prompt])
+                else:
+                    encoded = self._encodings.prompt(self.components, prompt)
                 self._frozen_prompts[prompt] = self._as_dropped(prompt, encoded).detach()
         return _joined([self._frozen_prompts[prompt] for prompt in prompts])
 

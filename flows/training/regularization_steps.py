@@ -22,10 +22,10 @@ from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
 from flows.runs.retries import run_with_retries
 from storage.blobs import cached_folders
 from storage.blobs.store import BlobStore
-from storage.postgres.connection import Database, Script
+from storage.postgres.connection import Database
 from storage.postgres.jobs import base_models, sampled_sets
 from storage.postgres.jobs.sampled_sets import SampledImage
-from storage.records.jobs.base_models import BaseModel, BaseModelFile
+from storage.records.jobs.base_models import BaseModel
 from storage.records.jobs.sampled_sets import SamplingRecipe, class_images_recipe
 from storage.settings import Settings
 from storage.stores import Stores
@@ -49,11 +49,7 @@ def fetch_base_folder(stores: Stores, folder_hash: str) -> Path:
 
     It is in use from now on until this process ends: retention does not delete it."""
 
-    def rows() -> Script[list[BaseModelFile]]:
-        base = yield from base_models.by_hash(folder_hash)
-        return (yield from base_models.files(base.id))
-
-    files = stores.database.run(rows())
+    files = stores.database.run(base_models.files_of(folder_hash))
     target = stores.cache_folder / "base-models" / folder_hash
     return cached_folders.use(stores.blobs, {file.path: file.sha256 for file in files}, target)
 

@@ -29,6 +29,7 @@ from flows.jobs.tracking import RUN_STATUS
 from flows.jobs.tracking_facts import job_params, job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
+from flows.training.data import check_scheme
 from flows.training.evaluation import Evaluation
 from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.methods.frozen import FrozenTensors
@@ -36,6 +37,7 @@ from flows.training.methods.lookup import method_named
 from flows.training.metrics.embedders import check_embedders
 from flows.training.metrics.validation import ValidationGrid
 from flows.training.optimizers.lookup import optimizer_named
+from flows.training.photos.encodings import deferred_parts
 from flows.training.tracking.job_tracking import JobTracking
 from flows.training.tracking.protocol import TrackedJob
 from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreFailure, StoreUnavailable
@@ -55,6 +57,7 @@ class TrainingWork:
         self.request = msgspec.convert(job.row.request, TrainingJobRequest)
         self.recipe = self.request.recipe
         # All at once: what is unknown to this release or missing on this machine must not be found after hours.
+        check_scheme(self.recipe)
         self.family = family_named(self.recipe.family)
         method_named(self.recipe.method)
         optimizer_named(self.recipe.optimizer)
@@ -65,8 +68,8 @@ class TrainingWork:
         )
 
     def load_components(self, folder: Path) -> Components:
-        """A model folder's parts on this process's device."""
-        return self.family.load(folder).to(self.device)
+        """A model folder's parts on this process's device; those that may not be needed are read when they are."""
+        return self.family.load(folder, deferred_parts(self.family, self.recipe)).to(self.device)
 
     def load_beside(self, folder: Path, tuned: Components, changed: frozenset[str]) -> Components:
         """A base model's parts, which share with the fine-tune's whatever tensor it did not change: what a comparison

@@ -50,6 +50,10 @@ class DataSetDetail(DataSetView, frozen=True, kw_only=True, rename="camel"):
     """A data set with its photos, in the order they were sent."""
 
     images: list[DataSetImageView]
+    left_out: Annotated[
+        list[str],
+        Meta(description="Of an upload: what its archives had that was not taken, and why. Empty when read later."),
+    ]
 
 
 def view_fields(data_set: DataSet) -> dict[str, Any]:
@@ -63,10 +67,10 @@ def view_fields(data_set: DataSet) -> dict[str, Any]:
     }
 
 
-def detail(data_set: DataSet, images: Sequence[DataSetImage]) -> DataSetDetail:
+def detail(data_set: DataSet, images: Sequence[DataSetImage], left_out: Sequence[str] = ()) -> DataSetDetail:
     """A data set with its photos."""
     views = [msgspec.convert(image, DataSetImageView, from_attributes=True) for image in images]
-    return DataSetDetail(**view_fields(data_set), images=views)
+    return DataSetDetail(**view_fields(data_set), images=views, left_out=list(left_out))
 
 
 @dataclass
@@ -90,7 +94,8 @@ class UploadOperation(Operation):
                     type=OpenAPIType.ARRAY,
                     items=binary,
                     min_items=1,
-                    description="PNG, JPEG or WebP images, or .zip archives of them; 3 to 6 photos work best.",
+                    description="PNG, JPEG or WebP images, or .zip archives of them with their captions; 3 to 6 "
+                    "photos work best.",
                 ),
             },
             required=["files"],

@@ -23,7 +23,7 @@ from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_return
 from platform_api.jobs.data_set_views import DataSetDetail, DataSetView, UploadOperation, detail, view_fields
-from storage.blobs.archives import ArchiveLimits, unpack_images
+from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.blobs.store import BlobStore
 from storage.errors import ArchiveRefused, ImageRefused, InvalidRequest, PoolBusy, UploadRefused
@@ -31,7 +31,9 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.data_sets import DataSet, DataSetImage
+from storage.records.jobs.photo_layouts import PhotoLayout, read_files
 from storage.records.jobs.photo_metadata import PhotoMetadata, read_metadata
+from storage.records.jobs.photo_places import ListedFiles
 from storage.settings import UploadSettings
 from storage.thread_pools import ThreadPool
 
@@ -41,11 +43,13 @@ _ADVICE = "3 to 6 photos of one subject, from different sides and in different p
 
 @dataclass(frozen=True)
 class Staged:
-    """A photo in the staging folder, before and after it is made canonical."""
+    """A photo in the staging folder, before and after it is made canonical; what its archive says of it."""
 
     name: str
     source: Path
     target: Path
+    caption: str = ""
+    repeats: int = 1
 
 
 class DataSets(Controller):
@@ -65,7 +69,8 @@ class DataSets(Controller):
     async def upload(
         self, request: Request[Any, Any, Any], stores: AppStores, caller: RequestCaller, state: State
     ) -> Response[DataSetDetail]:
-        """PNG, JPEG or WebP files, or zip archives of them, become one data set.
+        """PNG, JPEG or WebP files, or zip archives of them, become one data set. An archive may have captions in `.txt`
+        files, a `metadata.jsonl`, or a layout of kohya's scripts; `leftOut` says what of it was not taken.
 
         Each photo is turned upright, stripped of its metadata (also of where it was taken) and kept as a PNG. A caption
         becomes the photo's prompt, behind the subject's own sentence where it does not hold the identifier.
@@ -82,7 +87,7 @@ class DataSets(Controller):
             said = {
                 multipart.plain_name(name): one for name, one in read_metadata(upload.texts.get("metadata", "")).items()
             }
-            staged = await writing.run(_unpack, upload, folder, limits)
+            staged, left_out = await writing.run(_unpack, upload, folder, limits)
             _check_count(len(staged), limits)
             _check_names(said, staged)
             measured = await _make_canonical(staged, state.image_workers, stores.pools.images)
@@ -96,7 +101,7 @@ class DataSets(Controller):
 
             data_set = await stores.database.run(script)
         return Response(
-            detail(data_set, images), status_code=201, headers={"Location": f"{API}/data-sets/{data_set.id}"}
+            detail(data_set, images, left_out), status_code=201, headers={"Location": f"{API}/data-sets/{data_set.id}"}
         )
 
     @get(
@@ -140,23 +145,40 @@ class DataSets(Controller):
         await stores.database.run(lambda: data_sets.delete(data_set_id, caller.account_id))
 
 
-def _unpack(upload: multipart.Upload, folder: Path, limits: UploadSettings) -> list[Staged]:
-    """Every photo of an upload, archives unpacked. Raises ArchiveRefused naming the archive."""
-    sources: list[tuple[str, Path]] = []
-    bounds = ArchiveLimits(limits.max_images, limits.max_image_bytes, limits.max_unpacked_bytes)
+def _unpack(upload: multipart.Upload, folder: Path, limits: UploadSettings) -> tuple[list[Staged], list[str]]:
+    """Every photo of an upload, archives unpacked, and what of these was not taken. Raises ArchiveRefused and
+    UploadRefused naming the archive."""
+    sources: list[tuple[str, Path, str, int]] = []
+    left_out: list[str] = []
     for position, file in enumerate(upload.files):
         if not file.is_archive:
-            sources.append((file.name, file.path))
+            sources.append((file.name, file.path, "", 1))
             continue
         inside = folder / f"unpacked-{position:06}"
         inside.mkdir()
-        try:
-            unpacked = unpack_images(file.path, inside, bounds)
-        except ArchiveRefused as refusal:
-            raise ArchiveRefused(refusal.reason, f"{file.name}: {refusal}") from refusal
-        sources.extend((multipart.plain_name(entry.name), entry.path) for entry in unpacked)
+        place, layout = _read_archive(file, inside, limits)
+        sources += [
+            (multipart.plain_name(photo.name), place.local(photo.path), photo.caption, photo.repeats)
+            for photo in layout.photos
+        ]
+        left_out += [f"{file.name}: {reason}" for reason in layout.left_out]
         _check_most(len(sources), limits)
-    return [Staged(name, source, folder / f"{index:06}.png") for index, (name, source) in enumerate(sources)]
+    staged = [
+        Staged(name, source, folder / f"{index:06}.png", caption, repeats)
+        for index, (name, source, caption, repeats) in enumerate(sources)
+    ]
+    return staged, left_out
+
+
+def _read_archive(
+    file: multipart.ReceivedFile, folder: Path, limits: UploadSettings
+) -> tuple[ListedFiles, PhotoLayout]:
+    bounds = ArchiveLimits(limits.max_images, limits.max_image_bytes, limits.max_unpacked_bytes)
+    try:
+        place = ListedFiles(file.name, {entry.name: entry.path for entry in unpack_photos(file.path, folder, bounds)})
+    except ArchiveRefused as refusal:
+        raise ArchiveRefused(refusal.reason, f"{file.name}: {refusal}") from refusal
+    return place, read_files(place)
 
 
 def _check_most(count: int, limits: UploadSettings) -> None:
@@ -231,8 +253,9 @@ def _keep(
                 size=blob.size,
                 width=canonical.width,
                 height=canonical.height,
-                caption=said[photo.name].words if photo.name in said else "",
-                repeats=said[photo.name].repeats if photo.name in said else 1,
+                # What the form says counts more: whoever wrote it knew the archive.
+                caption=said[photo.name].words if photo.name in said else photo.caption,
+                repeats=said[photo.name].repeats if photo.name in said else photo.repeats,
             )
         )
     return images

@@ -1,4 +1,4 @@
-"""Zip archives of photos, read so that every reader would see the same, and never more than allowed.
+"""Zip archives of photos and their captions, read so that every reader would see the same, and never more than allowed.
 
 `zipfile` trusts what an archive says of itself. Here the central directory is checked before it is parsed, local
 headers must agree with it, entries may not overlap, and unpacking counts the bytes that really come out.
@@ -11,7 +11,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -19,6 +19,9 @@ from typing import BinaryIO
 from storage.errors import ArchiveRefused
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+_LINES = ".jsonl"
+_DESCRIPTIONS = frozenset({_LINES, ".toml"})
+_MAX_LINES_BYTES, _MAX_TEXT_BYTES = 1024 * 1024, 64 * 1024
 _ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 _JUNK_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _PIECE = 256 * 1024
@@ -41,15 +44,16 @@ class ArchiveLimits:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """One image file from an archive: the name it had there and where it is now."""
+    """One file from an archive: the name it had there and where it is now."""
 
     name: str
     path: Path
 
 
-def unpack_images(archive: Path, folder: Path, limits: ArchiveLimits) -> list[Unpacked]:
-    """Write the image files of a zip archive into `folder` under names of our own, in the archive's order.
+def unpack_photos(archive: Path, folder: Path, limits: ArchiveLimits) -> list[Unpacked]:
+    """Write the photos of a zip archive, and what describes them, into `folder` under names of our own, in its order.
 
+    What describes them: captions in files that are called as a photo beside them, `.jsonl` and `.toml` files.
     Raises ArchiveRefused with a stable reason. What was written before a refusal stays in `folder` for the caller to
     remove; it is never more than `limits.max_unpacked_bytes` and one piece.
     """
@@ -57,7 +61,7 @@ def unpack_images(archive: Path, folder: Path, limits: ArchiveLimits) -> list[Un
         _check_ends(stream, limits)
         try:
             with zipfile.ZipFile(stream) as opened:
-                entries = _images(opened, limits)
+                entries = _photos(opened, limits)
                 _check_layout(stream, opened)
                 return list(_write(opened, entries, folder, limits))
         except (
@@ -89,8 +93,8 @@ def _check_ends(stream: BinaryIO, limits: ArchiveLimits) -> None:
     # Fields of nothing but ones say that the real value stands in a Zip64 record.
     if disk or start_disk or here != entries or 0xFFFF in (entries,) or 0xFFFFFFFF in (directory_size, directory_start):
         raise ArchiveRefused("unusual_zip", "Zip64 and split archives are not taken. Send the photos in smaller ones.")
-    # Twice, because macOS may pack a `._` file beside each photo; the rest is for folders.
-    maximum = 2 * limits.max_images + 200
+    # A caption beside each photo, and beside each of the two a `._` file that macOS may pack; the rest is for folders.
+    maximum = 4 * limits.max_images + 200
     if entries > maximum:
         message = f"The archive has {entries:,} entries; at most {limits.max_images:,} images may be sent."
         raise ArchiveRefused("too_many_entries", message)
@@ -104,10 +108,10 @@ def _check_ends(stream: BinaryIO, limits: ArchiveLimits) -> None:
         raise ArchiveRefused("lying_zip", "The archive has bytes before, between or after its entries. Make it again.")
 
 
-def _images(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
-    """The entries that are images; junk that systems add is skipped, anything else refused by name."""
+def _photos(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
+    """The entries that are images or describe them; junk that systems add is skipped, anything else refused by name."""
     seen: set[str] = set()
-    images: list[zipfile.ZipInfo] = []
+    entries: list[zipfile.ZipInfo] = []
     for entry in opened.infolist():
         _check_name(entry)
         # One name to some systems: NFC and NFD on macOS, upper and lower case there and on Windows.
@@ -117,16 +121,19 @@ def _images(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipI
                 "duplicate_name", f"{_shown(entry)} is in the archive twice, at least for some systems."
             )
         seen.add(folded)
-        if entry.is_dir() or _is_junk(entry.filename):
-            continue
-        _check_kind(entry, limits)
-        images.append(entry)
-    if len(images) > limits.max_images:
-        message = f"The archive has {len(images):,} images; the limit is {limits.max_images:,}."
-        raise ArchiveRefused("too_many_images", message)
-    if sum(entry.file_size for entry in images) > limits.max_unpacked_bytes:
+        if not entry.is_dir() and not _is_junk(entry.filename):
+            entries.append(entry)
+    images = {_stem(entry.filename) for entry in entries if _suffix(entry) in IMAGE_SUFFIXES}
+    for entry in entries:
+        _check_kind(entry, limits, images)
+    count = sum(_suffix(entry) in IMAGE_SUFFIXES for entry in entries)
+    if count > limits.max_images:
+        raise ArchiveRefused(
+            "too_many_images", f"The archive has {count:,} images; the limit is {limits.max_images:,}."
+        )
+    if sum(entry.file_size for entry in entries) > limits.max_unpacked_bytes:
         raise _over_budget(limits)
-    return images
+    return entries
 
 
 def _check_name(entry: zipfile.ZipInfo) -> None:
@@ -150,8 +157,8 @@ def _check_name(entry: zipfile.ZipInfo) -> None:
         raise ArchiveRefused("not_a_file", f"{_shown(entry)} is a link or a device. Put the photo itself in.")
 
 
-def _check_kind(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
-    suffix = PurePosixPath(entry.filename).suffix.lower()
+def _check_kind(entry: zipfile.ZipInfo, limits: ArchiveLimits, images: Set[str]) -> None:
+    suffix = _suffix(entry)
     # Bits 0, 6 and 13: encrypted, strongly encrypted, directory encrypted.
     if entry.flag_bits & 0x2041:
         raise ArchiveRefused("encrypted", f"{_shown(entry)} is encrypted. Make the archive without a password.")
@@ -159,15 +166,24 @@ def _check_kind(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
         raise ArchiveRefused("nested_archive", f"{_shown(entry)} is an archive itself. Put the photos in directly.")
     if suffix in (".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".bmp", ".svg"):
         raise ArchiveRefused("not_an_image", f"{_shown(entry)}: export {suffix[1:]} files as JPEG or PNG first.")
-    if suffix not in IMAGE_SUFFIXES:
-        raise ArchiveRefused("not_an_image", f"{_shown(entry)} is not a .png, .jpg, .jpeg or .webp file. Leave it out.")
+    describes = suffix in _DESCRIPTIONS or _stem(entry.filename) in images
+    if suffix not in IMAGE_SUFFIXES and not describes:
+        raise ArchiveRefused(
+            "not_an_image",
+            f"{_shown(entry)} is not a .png, .jpg, .jpeg or .webp file, nor a caption beside one. Leave it out.",
+        )
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ArchiveRefused("unusual_zip", f"{_shown(entry)} is packed in an unusual way. Make a plain zip.")
-    if entry.file_size > limits.max_image_bytes:
-        raise ArchiveRefused(
-            "image_too_large",
-            f"{_shown(entry)} has {entry.file_size:,} bytes; the limit is {limits.max_image_bytes:,}.",
-        )
+    maximum = _maximum_bytes(suffix, limits)
+    if entry.file_size > maximum:
+        reason = "image_too_large" if suffix in IMAGE_SUFFIXES else "text_too_large"
+        raise ArchiveRefused(reason, f"{_shown(entry)} has {entry.file_size:,} bytes; the limit is {maximum:,}.")
+
+
+def _maximum_bytes(suffix: str, limits: ArchiveLimits) -> int:
+    if suffix in IMAGE_SUFFIXES:
+        return limits.max_image_bytes
+    return _MAX_LINES_BYTES if suffix == _LINES else _MAX_TEXT_BYTES
 
 
 def _check_layout(stream: BinaryIO, opened: zipfile.ZipFile) -> None:
@@ -210,7 +226,7 @@ def _write(
                 # Counted while it unpacks: the sizes that the checks above relied on are the archive's own claims.
                 if written > left:
                     raise _over_budget(limits)
-                if written > min(entry.file_size, limits.max_image_bytes):
+                if written > min(entry.file_size, _maximum_bytes(_suffix(entry), limits)):
                     raise ArchiveRefused("lying_zip", f"{_shown(entry)} unpacks to more than it says.")
                 if written > _RATIO_COUNTS_FROM and written > _MAX_RATIO * max(1, entry.compress_size):
                     raise ArchiveRefused("bomb", f"{_shown(entry)} unpacks to {_MAX_RATIO} times its size and more.")
@@ -222,6 +238,15 @@ def _write(
 def _over_budget(limits: ArchiveLimits) -> ArchiveRefused:
     message = f"The archive unpacks to more than {limits.max_unpacked_bytes:,} bytes. Send fewer or smaller photos."
     return ArchiveRefused("bomb", message)
+
+
+def _suffix(entry: zipfile.ZipInfo) -> str:
+    return PurePosixPath(entry.filename).suffix.lower()
+
+
+def _stem(name: str) -> str:
+    """A path without its suffix."""
+    return name[: len(name) - len(PurePosixPath(name).suffix)]
 
 
 def _is_junk(name: str) -> bool:

@@ -188,6 +188,67 @@ def test_a_raw_zip_is_an_upload_too(strict_door: Door):
     assert made.json()["imageCount"] == 2
 
 
+def test_what_an_archive_says_of_its_photos_comes_with_them(strict_door: Door):
+    kohya = zipped(
+        ("img/3_sks mug/a.png", photo(1)),
+        ("img/3_sks mug/a.txt", b"on the beach"),
+        ("img/3_sks mug/a.json", b"{}"),
+        ("img/2_sks mug/a.png", photo(2)),
+    )
+    lines = zipped(
+        ("c.png", photo(3)),
+        ("d.png", photo(4)),
+        ("metadata.jsonl", b'{"file_name": "c.png", "text": "at sea"}'),
+    )
+    form_says = '{"file_name": "c.png", "text": "in the snow", "repeats": 9}'
+    made = strict_door.client().post(
+        PATH, files=[*form(("kohya.zip", kohya), ("lines.zip", lines))], data={"metadata": form_says}
+    )
+    assert made.status_code == 201, made.text
+    said = [(image["name"], image["caption"], image["repeats"]) for image in made.json()["images"]]
+    assert said == [("1-a.png", "", 2), ("2-a.png", "on the beach", 3), ("c.png", "in the snow", 9)]
+    assert made.json()["leftOut"] == [
+        "kohya.zip: 3_sks mug/a.json is neither a photo nor a caption of one",
+        "lines.zip: d.png has no line in metadata.jsonl",
+    ]
+    assert strict_door.client().get(made.headers["location"]).json() == made.json() | {"leftOut": []}
+    assert strict_door.staging == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"\xff\xfe", "photos.zip: a.txt is not UTF-8 text"),
+        ("a.txt", b"x" * 2001, "photos.zip: a.txt has 2,001 characters"),
+        ("a.txt", b"x" * 65_537, "photos.zip: 'a.txt' has 65,537 bytes; the limit is 65,536"),
+        ("metadata.jsonl", b"{oh", "photos.zip: metadata.jsonl, line 1: "),
+        ("metadata.jsonl", b'{"file_name": "/etc/passwd"}', "names '/etc/passwd', which is not inside"),
+        ("metadata.jsonl", b"[" * 100_000, "photos.zip: metadata.jsonl, line 1: "),
+        ("set.toml", b"a = " + b"[" * 60_000, "photos.zip: set.toml is not TOML"),
+        ("set.toml", b"a = 1" + b"0" * 60_000, "photos.zip: set.toml is not TOML"),
+        ("set.toml", b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '/etc'", "which is no folder"),
+    ],
+)
+def test_what_an_archive_says_wrongly_is_refused(untouched: Door, name: str, content: bytes, said: str):
+    response = untouched.client().post(
+        PATH, files=[*form(("photos.zip", zipped(("a.png", photo(1)), ("b.png", photo(2)), (name, content))))]
+    )
+    assert response.status_code == 422, response.text
+    assert said in response.json()["detail"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.zip", "file:///etc/passwd", "memory://shots", "s3://bucket/a"])
+def test_an_address_is_never_opened(untouched: Door, url: str):
+    client = untouched.client()
+    for response in (
+        client.post(PATH, json={"url": url, "files": [url]}),
+        client.post(PATH, files=[*form((url, photo(1)), (url, url.encode()))]),
+        client.post(PATH, files={"files": (None, url)}),
+        client.post(PATH, files={"url": (None, url)}),
+    ):
+        assert response.status_code in (415, 422), response.text
+
+
 WATCHED: list[str] = []
 """Texts that this process, the server's too, gave to the system while a test watched."""
 watching = False

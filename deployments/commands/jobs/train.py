@@ -42,11 +42,11 @@ class IncompleteTraining(DarkroomError):
 @with_training_options
 def train(
     photos: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="PHOTOS",
             help="Folder with 3 to 6 photos of one subject (captions in .txt files, metadata.jsonl or kohya's layout), "
-            "a zip of them, or a kohya TOML.",
+            "a zip of them, or a kohya TOML; here, or at a URL: https, s3, hf and what else fsspec reads.",
         ),
     ] = None,
     class_word: Annotated[
@@ -92,7 +92,7 @@ def train(
     Precedence: --set, then options and arguments, then the file, then the preset, then the base model's own defaults.
     """
     settings = load_settings()
-    found = find_photos(photos, settings.uploads.max_images) if photos else None
+    found = find_photos(photos, settings.uploads) if photos else None
     for reason in found.left_out if found else ():
         typer.echo(f"left out: {reason}", err=print_config)
     given = TrainingInput()
@@ -117,8 +117,10 @@ def train(
             typer.echo(peak_line(plan.memory))
         if not yes and sys.stdin.isatty() and config != STDIN and not typer.confirm("Start?", default=True):
             raise typer.Exit(0)
-        if found and photos:
-            stored = upload_photos(api, photos.resolve().stem, found.photos)
+        if found:
+            stored = upload_photos(api, found.name, found.photos)
+            for reason in stored.left_out:
+                typer.echo(f"left out: {reason}")
             typer.echo(f"uploaded {stored.image_count} photos as data set {stored.id}")
             wanted["dataSetId"] = str(stored.id)
         job = submit_training(api, wanted, uploaded=found is not None)
@@ -132,7 +134,7 @@ def train(
         print_grid(report_training(api, ended, out))
 
 
-def check_complete(wanted: dict[str, Any], photos: Path | None) -> None:
+def check_complete(wanted: dict[str, Any], photos: str | None) -> None:
     """Whether there are photos, once, and a class. Raises IncompleteTraining saying how to give them."""
     if "classWord" not in wanted:
         raise IncompleteTraining("the class word is missing: give CLASS_WORD after PHOTOS, or classWord in the file")

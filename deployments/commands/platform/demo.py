@@ -12,8 +12,7 @@ import typer
 from rich.console import Console
 
 from deployments.client.api import Api, open_api
-from deployments.client.photo_layouts import Photo
-from deployments.client.photos import upload_photos
+from deployments.client.photos import Photo, upload_photos
 from deployments.client.responses import Version
 from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import report_training

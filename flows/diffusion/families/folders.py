@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,20 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import nn
 from transformers import CLIPTokenizer
 
+from flows.diffusion.families.deferred import DeferredModule
 from flows.diffusion.families.layout import FamilyLayout
-from flows.diffusion.families.protocol import Components, vae_factor
+from flows.diffusion.families.protocol import Components, factor_of
 from storage.errors import WeightsRefused
 
 CARD = "darkroom.json"
 
 
-def load_folder(folder: Path, layout: FamilyLayout, encoders: Mapping[str, type[Any]]) -> Components:
+def load_folder(
+    folder: Path, layout: FamilyLayout, encoders: Mapping[str, type[Any]], deferred: Set[str] = frozenset()
+) -> Components:
     """The parts of a folder with `encoders`, each a folder and its class. See Family.load in protocol.py.
 
     Raises WeightsRefused naming the files that are missing.
@@ -34,39 +38,40 @@ def load_folder(folder: Path, layout: FamilyLayout, encoders: Mapping[str, type[
         )
     # Safetensors only, because the other format is a pickle, and reading one runs what is in it. Local files only:
     # a part that is missing must be refused here, not fetched from a hub that may have another version of it.
-    options = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
-    vae = AutoencoderKL.from_pretrained(folder / "vae", **options)
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", **options)
-    components = Components(
+    local = {"use_safetensors": True, "local_files_only": True}
+
+    def part(name: str, kind: type[Any], **options: Any) -> Any:
+        def read() -> nn.Module:
+            return kind.from_pretrained(folder / name, **options, **local).requires_grad_(False).eval()
+
+        return DeferredModule(read) if name in deferred else read()
+
+    unet = part("unet", UNet2DConditionModel, torch_dtype=torch.float32)
+    return Components(
         folder=folder,
         tokenizers=tuple(
             CLIPTokenizer.from_pretrained(folder / name.replace("text_encoder", "tokenizer"), local_files_only=True)
             for name in encoders
         ),
         # transformers 5 calls it dtype, diffusers still torch_dtype.
-        text_encoders={
-            name: kind.from_pretrained(folder / name, dtype=torch.float32, use_safetensors=True, local_files_only=True)
-            for name, kind in encoders.items()
-        },
-        vae=vae,
+        text_encoders={name: part(name, kind, dtype=torch.float32) for name, kind in encoders.items()},
+        vae=part("vae", AutoencoderKL, torch_dtype=torch.float32),
         unet=unet,
         noise_schedule=DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
-        resolution=_resolution(folder, vae, unet),
+        resolution=_resolution(folder, unet),
         zero_empty_prompt=_json(folder / "model_index.json").get("force_zeros_for_empty_prompt") is True,
     )
-    for module in components.modules.values():
-        module.requires_grad_(False).eval()
-    return components
 
 
-def _resolution(folder: Path, vae: Any, unet: Any) -> int:
+def _resolution(folder: Path, unet: Any) -> int:
     """The card's, which a training learns at; without a card the UNet's `sample_size` in pixels."""
     card = _json(folder / CARD).get("resolution")
     if isinstance(card, int):
         return card
     size = unet.config.sample_size or 64
     # Some configs have a pair; what is drawn here is square.
-    return int(size if isinstance(size, int) else max(size)) * vae_factor(vae)
+    blocks = _json(folder / "vae" / "config.json").get("block_out_channels", (64,))  # diffusers' default
+    return int(size if isinstance(size, int) else max(size)) * factor_of(len(blocks))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from flows.diffusion.families.deferred import read_now
 from flows.diffusion.families.layout import FamilyLayout
 
 
@@ -43,12 +44,17 @@ class ImageSizes:
 
 def device_of(module: nn.Module) -> torch.device:
     """Where a module's weights are: text encoders may be elsewhere than the UNet."""
-    return next(module.parameters()).device
+    return next(read_now(module).parameters()).device
 
 
 def vae_factor(vae: Any) -> int:
     """Pixels of an image side for one latent of this AutoencoderKL."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
+    return factor_of(len(vae.config.block_out_channels))
+
+
+def factor_of(blocks: int) -> int:
+    """Pixels of an image side for one latent of an AutoencoderKL of so many blocks: all but the last halve a side."""
+    return 2 ** (blocks - 1)
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,9 @@ class Family(Protocol):
     layout: FamilyLayout
     """What its folders look like."""
 
-    def load(self, folder: Path) -> Components:
-        """Read a model folder (diffusers layout, safetensors only). Raises WeightsRefused if a part is missing."""
+    def load(self, folder: Path, deferred: Set[str] = frozenset()) -> Components:
+        """Read a model folder (diffusers layout, safetensors only), the `deferred` parts when they are first used: the
+        VAE and text encoders may be. Raises WeightsRefused if a part is missing."""
         ...
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:

@@ -6,7 +6,7 @@ The starter model is of this family too. Source: Rombach et al. 2022; layout of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,12 @@ class Sd1:
     kohya_version: str = "sd_v1"
     layout: FamilyLayout = _LAYOUT
 
-    def load(self, folder: Path) -> Components:
+    def load(self, folder: Path, deferred: Set[str] = frozenset()) -> Components:
         """Every part in float32 on the CPU, evaluation mode, gradients off.
 
         Raises WeightsRefused naming the files that are missing.
         """
-        return load_folder(folder, self.layout, {"text_encoder": CLIPTextModel})
+        return load_folder(folder, self.layout, {"text_encoder": CLIPTextModel}, deferred)
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
         """The text encoder's last hidden state, (prompts, tokens, width)."""

@@ -6,7 +6,7 @@ Source: Podell et al. 2023; layout of diffusers model folders; names of Stabilit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,13 @@ class Sdxl(Sd1):
     kohya_version: str = "sdxl_base_v1-0"
     layout: FamilyLayout = _LAYOUT
 
-    def load(self, folder: Path) -> Components:
+    def load(self, folder: Path, deferred: Set[str] = frozenset()) -> Components:
         """Every part in float32 on the CPU, evaluation mode, gradients off.
 
         Raises WeightsRefused naming the files that are missing.
         """
         encoders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-        return load_folder(folder, self.layout, encoders)
+        return load_folder(folder, self.layout, encoders, deferred)
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
         """Both encoders' last hidden state but one, side by side, and the second one's pooled vector.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family, ImageSizes
 from flows.training.photos.crops import MIDDLE, pixels_of, sizes_of
+from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.random_numbers import generator_for
 from flows.training.photos.shapes import Shape, partners, sorted_into_shapes
 from storage.records.jobs.training import TrainingRecipe
@@ -79,13 +80,27 @@ def encode_images(
     return encode_pixels(family, components, (pixels_of(image, (resolution, resolution)) for image in images))
 
 
-def encode_pixels(family: Family, components: Components, pixels: Iterable[Tensor], views: int = 1) -> LatentImages:
-    """Pixels (3, H, W) of one shape as latents, one at a time: a latent does not depend on its neighbours."""
+def encode_pixels(
+    family: Family,
+    components: Components,
+    pixels: Iterable[Tensor],
+    views: int = 1,
+    cache: EncodingCache | None = None,
+    sources: Sequence[str] = (),
+) -> LatentImages:
+    """Pixels (3, H, W) of one shape as latents, one at a time: a latent does not depend on its neighbours.
+
+    sources: for each the SHA-256 of the photo that it is of, or none for any.
+    """
     means: list[Tensor] = []
     stds: list[Tensor] = []
     with torch.no_grad():
-        for one in pixels:
-            mean, std = family.encode_images(components, one.unsqueeze(0).to(components.device))
+        for number, one in enumerate(pixels):
+            image = one.unsqueeze(0)
+            if cache is None:
+                mean, std = family.encode_images(components, image.to(components.device))
+            else:
+                mean, std = cache.latents(components, image, sources[number] if sources else "")
             means.append(mean)
             stds.append(std)
     return LatentImages(torch.cat(means), torch.cat(stds), views)
@@ -100,17 +115,21 @@ def encode_for(
     *,
     prompts: Sequence[str] = (),
     repeats: Sequence[int] = (),
+    cache: EncodingCache | None = None,
+    sources: Sequence[str] = (),
 ) -> TrainingImages:
     """All that a recipe trains on, sorted into its shapes, with every crop and flip that it asks for.
 
     A photo has `cached_crops` random crops, each also mirrored if the recipe flips. A class image is there once, at a
-    random place and perhaps mirrored: there are many of them. `prompts` and `repeats`: one a photo, or none. Without
-    `class_images` there is no prior.
+    random place and perhaps mirrored: there are many of them. `prompts`, `repeats` and `sources` (the photos' SHA-256):
+    one a photo, or none. Without `class_images` there is no prior. What is in `cache` is not encoded again.
     """
     found: list[TrainingImages] = []
     for shape, places in sorted_into_shapes([photo.size for photo in photos], recipe).items():
         placed = [(photos[place], *view) for place in places for view in _views(recipe, place)]
-        instance = _encoded(family, components, placed, shape, len(placed) // len(places))
+        views = len(placed) // len(places)
+        origins = [sources[place] for place in places for _ in range(views) if sources]
+        instance = _encoded(family, components, placed, shape, views, cache, origins)
         instance = replace(
             instance,
             prompts=tuple(prompts[place] for place in places if prompts),
@@ -120,7 +139,7 @@ def encode_for(
         if class_images:
             beside = partners(places, len(photos), len(class_images))
             placed = [(class_images[place], *_class_view(recipe, place)) for place in beside]
-            prior = _encoded(family, components, placed, shape)
+            prior = _encoded(family, components, placed, shape, cache=cache)
         found.append(TrainingImages(instance, prior))
     first, *others = found
     return replace(first, others=tuple(others))
@@ -132,11 +151,13 @@ def _encoded(
     placed: Sequence[tuple[Image.Image, Centre, bool]],
     shape: Shape,
     views: int = 1,
+    cache: EncodingCache | None = None,
+    sources: Sequence[str] = (),
 ) -> LatentImages:
     # One after the other: all crops of all photos take a hundred times the memory of their latents.
     pixels = (pixels_of(image, shape, centre, flipped=flipped) for image, centre, flipped in placed)
     sizes = tuple(sizes_of(image.size, shape, centre, flipped=flipped) for image, centre, flipped in placed)
-    return replace(encode_pixels(family, components, pixels, views), sizes=sizes)
+    return replace(encode_pixels(family, components, pixels, views, cache, sources), sizes=sizes)
 
 
 def _views(recipe: TrainingRecipe, place: int) -> Iterator[tuple[Centre, bool]]:

@@ -17,8 +17,8 @@ from storage.records.jobs.training_samples import prompt_of
 class Materials:
     """The base model's folder and the photos, in an order that their bytes decide.
 
-    Of each photo: its prompt, and how often it comes in a pass. `read` returns a blob's bytes by its hash. Raises
-    JobCannotSucceed naming a photo that does not open.
+    Of each photo: its prompt, how often it comes in a pass, and its SHA-256. `read` returns a blob's bytes by its hash.
+    Raises JobCannotSucceed naming a photo that does not open.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Materials:
         self.photos: list[Image.Image] = [_photo(row, read(row.sha256)) for row in rows]
         self.prompts: list[str] = [prompt_of(row.caption, recipe.identifier, recipe.instance_prompt) for row in rows]
         self.repeats: list[int] = [row.repeats for row in rows]
+        self.sources: list[str] = [row.sha256 for row in rows]
 
 
 def _photo(row: DataSetImage, content: bytes) -> Image.Image:

@@ -14,10 +14,11 @@ from pathlib import Path
 from uuid import UUID
 
 from flows.upkeep.retention.sweep import Sweep
-from storage.blobs import cached_folders
+from storage.blobs import cached_files, cached_folders
+from storage.blobs.stored import is_name
 from storage.blobs.walks import size_of, walk, written_at
 from storage.errors import NotFound
-from storage.postgres.jobs import jobs
+from storage.postgres.jobs import data_sets, jobs
 from storage.records.jobs.jobs import TERMINAL
 from storage.settings import GIB
 
@@ -67,6 +68,23 @@ def shrink_cache(sweep: Sweep, place: str, setting: str) -> None:
         else:
             used += 1
     sweep.removed.note = f"{total / GIB:.2f} GiB kept" + (f", {used} too many in use" if used else "")
+
+
+def tidy_encodings(sweep: Sweep, place: str, setting: str) -> None:
+    """Delete the latents of photos that are in no data set any more, then those used longest ago until the others fit.
+    Whoever finds one gone makes it again."""
+    folder = sweep.stores.cache_folder / place
+    # What is of no photo (class images, prompts) is in a folder of another name.
+    photos = [entry for entry in _entries(folder) if is_name(entry.name)]
+    known = set(sweep.stores.database.run(data_sets.known_photos([entry.name for entry in photos])))
+    for entry in photos:
+        sweep.check()
+        if entry.name not in known:
+            _delete(sweep, entry)
+    count, size, kept = cached_files.shrink(folder, int(sweep.value(setting) * GIB))
+    sweep.removed.count += count
+    sweep.removed.size += size
+    sweep.removed.note = f"{kept / GIB:.2f} GiB kept"
 
 
 def delete_leftovers(sweep: Sweep, setting: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.runs.lazy_imports import imported_when_used
 from flows.upkeep.retention.flow_runs import watch_flow_runs
-from flows.upkeep.retention.folder_rules import delete_leftovers, delete_old_files, shrink_cache
+from flows.upkeep.retention.folder_rules import delete_leftovers, delete_old_files, shrink_cache, tidy_encodings
 from flows.upkeep.retention.row_rules import (
     delete_history,
     delete_rejected_acts,
@@ -83,6 +83,7 @@ _FLOWS, _FLOW_EVENTS, _TRACKING = (
     "retention.tracking_run_days",
 )
 _BASES, _VERSIONS = "retention.base_model_cache_gib", "retention.model_version_cache_gib"
+_ENCODINGS = "retention.encoding_cache_gib"
 _LEFT, _LOGS, _UPLOADS, _BLOBS = (
     "retention.leftover_days",
     "retention.log_mib",
@@ -128,6 +129,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("tracking runs of flows that are no job", "deleted and erased so long after their end; those of jobs stay, with their models", folders=("mlflow",), setting=_TRACKING, work=_by(_delete_tracking_runs, _TRACKING)),
     RetentionRule("copies of base models", "the longest unused deleted when they are more; never one in use", folders=("cache/base-models",), setting=_BASES, work=_at(shrink_cache, "base-models", _BASES), local=True),
     RetentionRule("copies of model versions", "the longest unused deleted when they are more; never one in use", folders=("cache/model-versions",), setting=_VERSIONS, work=_at(shrink_cache, "model-versions", _VERSIONS), local=True),
+    RetentionRule("latents and encoded prompts", "of a photo deleted when no data set has it; else the longest unused when they are more", folders=("cache/encodings",), setting=_ENCODINGS, work=_at(tidy_encodings, "encodings", _ENCODINGS), local=True),
     RetentionRule("working folders of jobs", "deleted by the job; of a flow that died, so long after its job has ended", folders=("work",), setting=_LEFT, work=_by(delete_leftovers, _LEFT), local=True),
     RetentionRule("logs of the parts", "cut by `darkroom up` at so much; as much of what was before is kept", folders=("logs",), setting=_LOGS),
     RetentionRule("temporary files", "deleted when `darkroom up` starts", folders=("tmp",)),

@@ -77,3 +77,9 @@ def list_replaced() -> Query[list[BaseModel]]:
 def files(base_model_id: UUID) -> Query[list[BaseModelFile]]:
     """The files of a base model folder, by path."""
     return many(SQL["files"], {"base_model_id": base_model_id}, BaseModelFile)
+
+
+def files_of(folder_hash: str) -> Script[list[BaseModelFile]]:
+    """The same of the base model whose folder has this hash. Reading raises NotFound."""
+    base = yield from by_hash(folder_hash)
+    return (yield from files(base.id))

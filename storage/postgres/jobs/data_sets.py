@@ -49,6 +49,11 @@ def images(data_set_id: UUID) -> Query[list[DataSetImage]]:
     return many(SQL["images"], {"data_set_id": data_set_id}, DataSetImage)
 
 
+def known_photos(sha256s: Sequence[str]) -> Query[list[str]]:
+    """Which of these photos are in any data set."""
+    return column(SQL["known_photos"], {"sha256s": list(sha256s)}, str)
+
+
 def hold(data_set_id: UUID, account_id: UUID) -> Script[DataSet]:
     """The data set, locked until the transaction ends so that it is not deleted meanwhile. Raises NotFound."""
     yield from Query(SQL["lock"], {"id": data_set_id, "account_id": account_id}, len)

@@ -26,6 +26,9 @@ select *, (select count(*) from data_set_images where data_set_id = id) as image
 -- images --
 select * from data_set_images where data_set_id = %(data_set_id)s order by position;
 
+-- known_photos --
+select distinct sha256 from data_set_images where sha256 = any(%(sha256s)s);
+
 -- lock --
 -- Held while a job is submitted for a data set or the set is deleted, so that the two never cross.
 -- "for update", although jobs refer to the row: a reference alone does not keep it from being marked as deleted.

@@ -186,6 +186,9 @@ class TrainingRecipe(TrainingSettings, frozen=True, kw_only=True):
     seed: int
     sampler: SamplerSettings
     evaluation_scenes: tuple[str, ...]
+    # How what is random follows from the seed (flows/training/data.py): another way is another number, so that no
+    # release goes on with, or repeats, what another one drew differently.
+    draw_scheme: int = 1
     dtype: str = "float32"
     threads: int = 0
     libraries: dict[str, str] = msgspec.field(default_factory=dict[str, str])

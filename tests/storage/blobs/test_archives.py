@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.blobs.archives import ArchiveLimits, unpack_images
+from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.errors import ArchiveRefused
 
 LIMITS = ArchiveLimits(max_images=20, max_image_bytes=50_000, max_unpacked_bytes=200_000)
@@ -137,7 +137,7 @@ def unpack(content: bytes, folder: Path) -> list[tuple[str, bytes]]:
     (folder / "archive.zip").write_bytes(content)
     inside = folder / "inside"
     inside.mkdir(exist_ok=True)
-    return [(entry.name, entry.path.read_bytes()) for entry in unpack_images(folder / "archive.zip", inside, LIMITS)]
+    return [(entry.name, entry.path.read_bytes()) for entry in unpack_photos(folder / "archive.zip", inside, LIMITS)]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from deployments.client.responses import Base, TrainingDefaultsResponse
 from deployments.commands.jobs.train import cost_in_time
 from deployments.commands.jobs.training_estimate import in_words
 from tests.deployments.line import Line
 from tests.files import image_size
+from tests.platform_api.door import photo
 
 
 def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
@@ -77,6 +79,44 @@ def test_a_folder_without_usable_photos_says_what_to_do(line: Line, content: lis
     assert message in result.output
     assert "Traceback" not in result.output
     assert line.jobs() == []
+
+
+def test_photos_elsewhere_come_with_their_captions_and_without_a_secret(line: Line) -> None:
+    filesystem = MemoryFileSystem()
+    try:
+        for name, content in (("a.png", photo(1)), ("a.txt", b"at sea"), ("b.png", photo(2)), ("x.npz", b"")):
+            filesystem.pipe_file(f"/me:hunter2@shots/3_zwx mug/{name}", content)
+        result = line("train", "memory://me:hunter2@shots", "mug", "--yes", "--detach")
+    finally:
+        filesystem.store.clear()
+        filesystem.pseudo_dirs[:] = [""]
+
+    assert result.exit_code == 0, result.output
+    assert "left out: 3_zwx mug/x.npz is neither a photo nor a caption of one" in result.output
+    [job] = line.jobs()
+    assert job.request["recipe"]["identifier"] == "zwx"  # pyright: ignore[reportIndexIssue]
+    client = line.door.client()
+    [data_set] = client.get("/api/v1/data-sets").json()["items"]
+    images = client.get(f"/api/v1/data-sets/{data_set['id']}").json()["images"]
+    said = [(data_set["name"], image["caption"], image["repeats"]) for image in images]
+    assert said == [("shots", "at sea", 3), ("shots", "", 3)]
+    assert "hunter2" not in result.output + str(job) + str(data_set)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://nowhere", "there is nothing at memory://nowhere"),
+        ("nosuch://shots", "fsspec knows no protocol 'nosuch'"),
+        ("gs://shots", "gs:// needs a library that is not installed here: pip install gcsfs"),
+    ],
+)
+def test_a_url_that_cannot_be_read_says_what_to_do(line: Line, url: str, message: str) -> None:
+    result = line("train", url, "mug", "--yes")
+
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")
+    assert "Traceback" not in result.output
 
 
 def test_a_failed_job_is_an_error_with_its_reason_and_the_way_back(line: Line) -> None:

@@ -18,9 +18,12 @@ from flows.upkeep.retention import sweep as sweeping
 from flows.upkeep.retention.folder_rules import folders_to_oneself
 from flows.upkeep.retention.retention import apply, tidy_folders
 from flows.upkeep.retention.retention_rules import RULES
-from storage.postgres.jobs import jobs
+from storage.blobs.cached_files import CachedFiles
+from storage.postgres.accounts import accounts
+from storage.postgres.jobs import data_sets, jobs
+from storage.records.jobs.data_sets import DataSetImage
 from storage.records.jobs.jobs import JobState
-from storage.settings import RetentionSettings
+from storage.settings import MIB, RetentionSettings
 from storage.stores import Stores
 from tests.files import unused_for
 from tests.flows.upkeep.retention.test_retention import DAY, events, size
@@ -138,3 +141,27 @@ def use_of(folder: Path) -> Iterator[None]:
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     yield
     os.close(descriptor)
+
+
+def test_latents_go_with_their_photo_and_others_by_size(stores: Stores) -> None:
+    [rule] = [rule for rule in RULES if "cache/encodings" in rule.folders]
+    account = stores.database.run(accounts.ensure_account("owner")).id
+    image = DataSetImage(position=0, name="a.png", sha256="a" * 64, size=9, width=9, height=9)
+    data_set = stores.database.run(data_sets.create(account, "photos", [image]))
+    place = stores.cache_folder / "encodings"
+    for number, source in enumerate(("a" * 64, "b" * 64, "shared", "shared")):
+        CachedFiles(place).write(f"{source}/{number}", bytes(MIB))
+        unused_for(place / source / str(number), 100 - number)
+
+    def left() -> set[str]:
+        return {f"{path.parent.name[0]}{path.name}" for path in place.rglob("*") if path.is_file()}
+
+    assert apply(stores, [rule]).count == 1
+    assert left() == {"a0", "s2", "s3"}, "that of a photo which no data set has is gone"
+    stores.settings.retention = RetentionSettings(encoding_cache_gib=2.5 / 1024)
+    assert apply(stores, [rule]).rows()[0]["note"] == "0.00 GiB kept"
+    assert left() == {"s2", "s3"}, "the one that was used longest ago is gone"
+    CachedFiles(place).write(f"{'a' * 64}/9", b"x")
+    stores.database.run(data_sets.delete(data_set.id, account))
+    apply(stores, [rule])
+    assert left() == {"s2", "s3"}

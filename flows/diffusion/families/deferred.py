@@ -1,0 +1,62 @@
+"""A part of a model that is read from its folder when it is first used, if it ever is: a training whose images and
+prompts are encoded already needs neither VAE nor text encoders until it draws a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class DeferredModule(nn.Module):
+    """Holds no weights until somebody uses it, and is the real module from then on: the same object, whoever has it.
+
+    Moving it, freezing it or listing its weights is no use of it.
+    """
+
+    def __init__(self, read: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.__dict__["_read"] = read
+        self.__dict__["_place"] = torch.device("cpu")
+
+    def to(self, *args: Any, **kwargs: Any) -> DeferredModule:
+        """Note the device, to which the weights go when they are read."""
+        found = [one for one in (*args, *kwargs.values()) if isinstance(one, torch.device | str)]
+        if found:
+            self.__dict__["_place"] = torch.device(found[0])
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Read it and call it."""
+        # Its class is the real module's by then, which has a forward of its own.
+        return read_now(self).forward(*args, **kwargs)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Read it: whoever asks for all weights uses them."""
+        return read_now(self).state_dict(*args, **kwargs)
+
+    def activation_checkpointing_enable(self) -> None:
+        """Nothing: it does not train."""
+
+    def activation_checkpointing_disable(self) -> None:
+        """Nothing: it does not train."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Asked for what only the real module has, it is read. Python's own names are not asked for by users."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(read_now(self), name)
+
+
+def read_now(module: nn.Module) -> nn.Module:
+    """The module itself, with its weights if they were deferred: on the device that it was moved to."""
+    if isinstance(module, DeferredModule):
+        own = vars(module)
+        real = own["_read"]().to(own["_place"])
+        # Everybody who holds the object has the real module from now on: nobody has to be notified.
+        own.clear()
+        own.update(vars(real))
+        module.__class__ = type(real)
+    return module

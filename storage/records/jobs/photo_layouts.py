@@ -1,0 +1,260 @@
+"""How photos are laid out: with `.txt` captions, as Hugging Face's image folders, or as kohya's scripts have them.
+
+A plain folder has photos, and beside any of them a `.txt` file of its name with its caption. An image folder has a
+`metadata.jsonl`. kohya's has folders `REPEATS_IDENTIFIER CLASS`, or is described by a TOML file with `[[datasets]]` and
+`[[datasets.subsets]]` (its docs/config_README-en.md); of that, what Darkroom's own options decide is left out by name.
+All are read alike from a folder, from a zip archive and from another machine.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+from storage.errors import InvalidRequest, UploadRefused
+from storage.records.jobs.photo_metadata import MAX_CAPTION, MAX_REPEATS, read_metadata
+from storage.records.jobs.photo_places import ListedFiles, PhotoPlace, joined
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+METADATA = "metadata.jsonl"
+DESCRIPTION = ".toml"
+MAXIMUM_LEFT_OUT = 20
+"""Files of one folder that are named as left out; the others are counted."""
+_KOHYA_FOLDER = re.compile(r"(\d+)_(\S.*)")
+_SUBSET_FIELDS = frozenset({"image_dir", "num_repeats", "class_tokens", "caption_extension", "is_reg"})
+
+
+@dataclass(frozen=True)
+class PlacedPhoto:
+    """A photo of a place. `name` is unique among them; `repeats` counts how often it comes in a pass."""
+
+    path: str
+    name: str
+    caption: str = ""
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class PhotoLayout:
+    """What a place holds. `left_out` says what is not taken, and why.
+
+    `tokens` is what kohya's layout says that all of it shows, such as `sks dog`; empty if it does not.
+    """
+
+    photos: tuple[PlacedPhoto, ...]
+    left_out: tuple[str, ...] = ()
+    tokens: str = ""
+
+
+def read_layout(place: PhotoPlace, folder: str = "") -> PhotoLayout | None:
+    """The photos of a folder in a layout that says something of them; None for a plain one.
+
+    Raises UploadRefused where the layout is broken, with the line or the file at fault.
+    """
+    for within in (folder, joined(folder, "train")):
+        if place.has_file(joined(within, METADATA)):
+            return _image_folder(place, within)
+    folders = place.folders(folder)
+    named = [(name, match) for name in folders if (match := _KOHYA_FOLDER.fullmatch(name))]
+    if not named:
+        return None
+    others = {name for name in (*folders, *place.files(folder)) if name[0] != "."} - {name for name, _ in named}
+    left_out = tuple(f"{name} is not named like 10_sks mug, as other folders here are" for name in sorted(others))
+    subsets = [_Subset(joined(folder, name), int(match[1]), match[2], ".txt") for name, match in named]
+    return _kohya(place, subsets, left_out)
+
+
+def read_files(place: ListedFiles) -> PhotoLayout:
+    """The photos of an archive, or of a folder of another machine: in a layout, described by kohya's TOML, or plain.
+
+    Folders that hold one folder and nothing else are looked into first. Of plain ones all photos are taken, however
+    deep. Raises UploadRefused as `read_layout`.
+    """
+    folder = ""
+    while True:
+        found = read_layout(place, folder) or _described(place, folder)
+        if found is not None:
+            return found
+        folders = place.folders(folder)
+        if place.files(folder) or len(folders) != 1:
+            return _plain(place)
+        folder = joined(folder, folders[0])
+
+
+def read_description(place: PhotoPlace, path: str) -> PhotoLayout:
+    """The photos that a TOML file of kohya's scripts names. Raises UploadRefused as `read_layout`."""
+    called, folder = place.called(path), str(PurePosixPath(path).parent)
+    subsets: list[_Subset] = []
+    left_out: set[str] = set()
+    for settings in _subsets_of(_toml(place, path)):
+        others = settings.keys() - _SUBSET_FIELDS - {"subsets"}
+        left_out |= {f"{name}, a setting that Darkroom has options of its own for" for name in others}
+        name = settings.get("image_dir")
+        if not isinstance(name, str) or not place.has_folder(joined(folder, name)):
+            raise _broken(f"{called} has a subset with image_dir {name!r}, which is no folder.")
+        if settings.get("is_reg"):
+            # Class images are drawn by the base model itself, which is what holds its prior.
+            left_out.add(f"{name}: class images are drawn by the base model")
+            continue
+        repeats, extension = settings.get("num_repeats", 1), str(settings.get("caption_extension", ".caption"))
+        if type(repeats) is not int:
+            raise _broken(f"{called} says num_repeats {repeats!r} of {name}; it is a whole number.")
+        tokens = str(settings.get("class_tokens", ""))
+        subsets.append(_Subset(joined(folder, name), repeats, tokens, "." + extension.lstrip(".")))
+    return _kohya(place, subsets, tuple(sorted(left_out)))
+
+
+def caption_beside(place: PhotoPlace, photo: str, extension: str = ".txt") -> tuple[str, str]:
+    """The caption in a file of the photo's name, and that file's; empty without one. Raises UploadRefused for one that
+    is no text."""
+    folder, photo_name = _split(photo)
+    # The second is kohya's own default.
+    extensions = (".txt", ".caption") if extension == ".txt" else (extension,)
+    names = [PurePosixPath(photo_name).stem + one for one in extensions]
+    name = next((one for one in names if place.has_file(joined(folder, one))), "")
+    if not name:
+        return "", ""
+    path = joined(folder, name)
+    text = " ".join(_text(place, path, "Save the caption again as UTF-8.").split())
+    if len(text) > MAX_CAPTION:
+        raise _broken(f"{place.called(path)} has {len(text):,} characters; a caption has {MAX_CAPTION:,} at most.")
+    if not text.isprintable():
+        raise _broken(f"{place.called(path)} holds control characters. Take them out.")
+    return text, name
+
+
+def photos_in(place: PhotoPlace, folder: str) -> list[str]:
+    """The names of a folder's photos, not of those in folders inside it."""
+    return [name for name in place.files(folder) if _suffix(name) in SUFFIXES]
+
+
+def at_most(reasons: list[str]) -> list[str]:
+    """The first of many reasons, and how many more there are."""
+    left = len(reasons) - MAXIMUM_LEFT_OUT
+    return reasons[:MAXIMUM_LEFT_OUT] + ([f"... and {left:,} more files like these"] if left > 0 else [])
+
+
+@dataclass(frozen=True)
+class _Subset:
+    folder: str
+    repeats: int
+    tokens: str
+    extension: str
+
+
+def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
+    called = place.called(joined(folder, METADATA))
+    try:
+        lines = read_metadata(_text(place, joined(folder, METADATA), "Save it again as UTF-8."))
+    except InvalidRequest as error:
+        raise _broken(f"{called}, {error.fields['metadata']}") from error
+    photos: list[PlacedPhoto] = []
+    for line in lines.values():
+        inside = PurePosixPath(line.file_name)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise _broken(f"{called} names '{line.file_name}', which is not inside {place.called(folder)}.")
+        path = joined(folder, line.file_name)
+        if not place.has_file(path):
+            raise _broken(f"{called} names '{line.file_name}', which is not there. Take its line out, or add the file.")
+        photos.append(PlacedPhoto(path, line.file_name.replace("/", "-"), line.words, line.repeats))
+    named = {photo.path for photo in photos}
+    others = [name for name in photos_in(place, folder) if joined(folder, name) not in named]
+    return PhotoLayout(tuple(photos), tuple(at_most([f"{name} has no line in {METADATA}" for name in others])))
+
+
+def _kohya(place: PhotoPlace, subsets: list[_Subset], left_out: tuple[str, ...] = ()) -> PhotoLayout:
+    photos: list[PlacedPhoto] = []
+    unused: list[str] = []
+    for number, subset in enumerate(subsets):
+        if not 1 <= subset.repeats <= MAX_REPEATS:
+            raise _broken(
+                f"{place.called(subset.folder)} says {subset.repeats} repeats; they are 1 to {MAX_REPEATS:,}."
+            )
+        # A name of its own for each: two folders may both have an image `1.png`.
+        before = f"{number + 1}-" if len(subsets) > 1 else ""
+        read: set[str] = set()
+        for name in photos_in(place, subset.folder):
+            path = joined(subset.folder, name)
+            caption, file = caption_beside(place, path, subset.extension)
+            photos.append(PlacedPhoto(path, before + name, caption, subset.repeats))
+            read |= {name, file}
+        # The TOML file that named the folder may lie in it.
+        others = [
+            name
+            for name in place.files(subset.folder)
+            if name not in read and name[0] != "." and _suffix(name) != DESCRIPTION
+        ]
+        shown = subset.folder.rpartition("/")[2]
+        unused += at_most([f"{joined(shown, name)} is neither a photo nor a caption of one" for name in others])
+    tokens = {subset.tokens for subset in subsets}
+    return PhotoLayout(tuple(photos), (*left_out, *unused), tokens.pop() if len(tokens) == 1 else "")
+
+
+def _described(place: PhotoPlace, folder: str) -> PhotoLayout | None:
+    """The layout of the one TOML file in a folder; None where there is none."""
+    files = [name for name in place.files(folder) if _suffix(name) == DESCRIPTION]
+    if len(files) > 1:
+        raise _broken(f"{place.called(folder)} has {' and '.join(files[:3])}; leave the TOML file in that counts.")
+    return read_description(place, joined(folder, files[0])) if files else None
+
+
+def _plain(place: ListedFiles) -> PhotoLayout:
+    paths = list(place.paths)
+    photos = [path for path in paths if _suffix(path) in SUFFIXES]
+    names = [_split(path)[1] for path in photos]
+    found: list[PlacedPhoto] = []
+    read: set[str] = set(photos)
+    for path, name in zip(photos, names, strict=True):
+        caption, file = caption_beside(place, path)
+        read |= {joined(_split(path)[0], file)} if file else set()
+        found.append(PlacedPhoto(path, name if names.count(name) == 1 else path.replace("/", "-"), caption))
+    others = [path for path in paths if path not in read]
+    return PhotoLayout(tuple(found), tuple(at_most([f"{path} is neither a photo nor a caption" for path in others])))
+
+
+def _text(place: PhotoPlace, path: str, advice: str) -> str:
+    try:
+        return place.local(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _broken(f"{place.called(path)} is not UTF-8 text. {advice}") from error
+
+
+def _toml(place: PhotoPlace, path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_text(place, path, "Save it again as UTF-8."))
+    # ValueError also for a number of too many digits, RecursionError for what is nested without end.
+    except (ValueError, RecursionError) as error:
+        called = place.called(path)
+        raise _broken(f"{called} is not TOML: {error}. It needs [[datasets]] with [[datasets.subsets]].") from error
+
+
+def _subsets_of(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each subset with what its data set and the whole file say for it: the innermost counts."""
+    for data_set in _tables(content.get("datasets")):
+        for subset in _tables(data_set.get("subsets")):
+            yield {**_table(content.get("general")), **data_set, **subset}
+
+
+def _tables(value: object) -> list[dict[str, Any]]:
+    return [_table(one) for one in cast(list[object], value)] if isinstance(value, list) else []
+
+
+def _table(value: object) -> dict[str, Any]:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, name
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+def _broken(message: str) -> UploadRefused:
+    return UploadRefused("broken_layout", message)

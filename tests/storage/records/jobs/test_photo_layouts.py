@@ -1,0 +1,188 @@
+"""Photos as other trainers have them, in a folder or in an archive: whose captions, how often, and what is broken."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.blobs.archives import ArchiveLimits, unpack_photos
+from storage.errors import UploadRefused
+from storage.records.jobs.photo_layouts import PhotoLayout, caption_beside, read_description, read_files, read_layout
+from storage.records.jobs.photo_places import FolderPlace, ListedFiles
+
+Read = Callable[[Path], PhotoLayout]
+TOML = """
+    [general]
+    caption_extension = ".txt"
+    flip_aug = true
+    [[datasets]]
+    resolution = 512
+    caption_extension = ".cap"
+    [[datasets.subsets]]
+    image_dir = "photos"
+    class_tokens = "sks mug"
+    num_repeats = 4
+    [[datasets.subsets]]
+    is_reg = true
+    image_dir = "class"
+    """
+
+
+def touched(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def said(found: PhotoLayout) -> list[tuple[str, str, int]]:
+    return [(photo.name, photo.caption, photo.repeats) for photo in found.photos]
+
+
+def archived(folder: Path) -> ListedFiles:
+    """What the folder has, packed and unpacked as an upload is."""
+    archive, unpacked = folder.parent / "photos.zip", folder.parent / "unpacked"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted(folder.rglob("*")):
+            packed.write(path, path.relative_to(folder.parent))
+    unpacked.mkdir()
+    files = unpack_photos(archive, unpacked, ArchiveLimits(50, 50_000, 500_000))
+    return ListedFiles("photos.zip", {file.name: file.path for file in files})
+
+
+def from_folder(folder: Path) -> PhotoLayout:
+    place, described = FolderPlace(folder), sorted(folder.glob("*.toml"))
+    if described:
+        return read_description(place, described[0].name)
+    found = read_layout(place)
+    assert found is not None
+    return found
+
+
+def from_archive(folder: Path) -> PhotoLayout:
+    return read_files(archived(folder))
+
+
+@pytest.fixture(params=[from_folder, from_archive], ids=["folder", "archive"])
+def read(request: pytest.FixtureRequest) -> Read:
+    """Reads a folder's layout as it is, or from an archive of it."""
+    found: Read = request.param
+    return found
+
+
+def test_kohyas_folders_say_repeats_and_what_is_shown(tmp_path: Path, read: Read) -> None:
+    touched(tmp_path / "img" / "3_sks mug", "1.png")
+    touched(tmp_path / "img" / "10_sks mug", "1.png")
+    (tmp_path / "img" / "3_sks mug" / "1.txt").write_text("a sks mug, beach")
+    found = read(tmp_path / "img")
+    assert said(found) == [("1-1.png", "", 10), ("2-1.png", "a sks mug, beach", 3)]
+    assert found.tokens == "sks mug"
+    assert found.left_out == ()
+
+
+def test_everything_else_in_kohyas_folders_is_named(tmp_path: Path) -> None:
+    others = [f"{number}_0512x0512_sd.npz" for number in range(25)]
+    touched(tmp_path / "3_sks mug", "1.png", "1.json", "Thumbs.db", *others)
+    touched(tmp_path, "log")
+    found = from_folder(tmp_path)
+    assert found.left_out[0] == "log is not named like 10_sks mug, as other folders here are"
+    assert found.left_out[1] == "3_sks mug/0_0512x0512_sd.npz is neither a photo nor a caption of one"
+    assert found.left_out[-1] == "... and 7 more files like these"
+    assert len(found.left_out) == 22
+
+
+def test_kohyas_toml_is_read_with_the_innermost_setting_first(tmp_path: Path, read: Read) -> None:
+    folder = touched(tmp_path / "data")
+    touched(folder / "photos", "a.png", "b.png")
+    touched(folder / "class", "c.png")
+    (folder / "photos" / "a.cap").write_text("in the snow")
+    (folder / "set.toml").write_text(TOML)
+    found = read(folder)
+    assert said(found) == [("a.png", "in the snow", 4), ("b.png", "", 4)]
+    assert found.tokens == "sks mug"
+    assert [reason.split(",")[0].split(":")[0] for reason in found.left_out] == ["class", "flip_aug", "resolution"]
+
+
+def test_an_image_folder_has_its_captions_in_lines(tmp_path: Path, read: Read) -> None:
+    folder = tmp_path / "data"
+    touched(folder / "train" / "deep", "a.png")
+    touched(folder / "train", "b.png", "c.png")
+    lines = [{"file_name": "deep/a.png", "text": "on a  desk", "width": 9}, {"file_name": "b.png", "prompt": "at sea"}]
+    (folder / "train" / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    found = read(folder)
+    assert said(found) == [("deep-a.png", "on a desk", 1), ("b.png", "at sea", 1)]
+    assert found.left_out == ("c.png has no line in metadata.jsonl",)
+
+
+def test_an_archive_without_a_layout_has_all_its_photos_with_their_captions(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    touched(folder / "deep", "a.png", "b.jpg")
+    touched(folder, "a.png", "c.webp")
+    (folder / "deep" / "a.txt").write_text("on the\nbeach \N{SNOWMAN}\n", encoding="utf-8-sig")
+    (folder / "c.caption").write_text("at sea")
+    touched(folder, "c.json")
+    found = from_archive(folder)
+    assert said(found) == [
+        ("data-a.png", "", 1),
+        ("c.webp", "at sea", 1),
+        ("data-deep-a.png", "on the beach \N{SNOWMAN}", 1),
+        ("b.jpg", "", 1),
+    ]
+    assert found.left_out == ("data/c.json is neither a photo nor a caption",)
+
+
+def test_an_archive_with_two_descriptions_does_not_say_which_counts(tmp_path: Path) -> None:
+    folder = touched(tmp_path / "data", "a.png", "one.toml", "two.toml")
+    with pytest.raises(UploadRefused, match=r"photos.zip: data has one.toml and two.toml; leave the TOML file in that"):
+        from_archive(folder)
+
+
+BROKEN = [
+    ("metadata.jsonl", b'{"file_name": "a.png"}\n{"file_name": "b.png"}', r"names 'b.png', which is not there"),
+    ("metadata.jsonl", b'{"file_name": "../a.png"}', r"names '../a.png', which is not inside"),
+    ("metadata.jsonl", b'{"file_name": "/etc/passwd"}', r"names '/etc/passwd', which is not inside"),
+    ("metadata.jsonl", b'{"file_name": "a.png"}\n{oh', r"line 2: .*A line is like"),
+    ("metadata.jsonl", b'{"file_name": "a.png", "repeats": 0}', r"line 1: .*repeats"),
+    ("metadata.jsonl", b'{"file_name": "a.png"}\n{"file_name": "a.png"}', r"line 2: 'a.png' was named before"),
+    ("metadata.jsonl", b"\xff\xfe", "is not UTF-8 text"),
+    ("10_sks mug/a.txt", b"\xff\xfe", "a.txt is not UTF-8 text"),
+    ("10_sks mug/a.txt", b"word " * 500, r"2,499 characters; a caption has 2,000 at most"),
+    ("10_sks mug/a.txt", b"a \x1b[2J mug", "holds control characters"),
+    ("set.toml", b"[[datasets", "is not TOML"),
+    ("set.toml", b"a = " + b"[" * 5000, "is not TOML"),
+    ("set.toml", b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'nowhere'", "'nowhere', which is no folder"),
+    ("set.toml", b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '.'\nnum_repeats = 1.5", "it is a whole number"),
+    ("set.toml", b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '.'\nnum_repeats = 0", "they are 1 to 1,000"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), BROKEN)
+def test_what_is_broken_is_named_with_what_to_do(
+    tmp_path: Path, read: Read, name: str, content: bytes, reason: str
+) -> None:
+    folder = touched(tmp_path / "data")
+    touched((folder / name).parent, "a.png")
+    (folder / name).write_bytes(content)
+    with pytest.raises(UploadRefused, match=reason):
+        read(folder)
+
+
+def test_an_archive_reads_nothing_of_this_machine(tmp_path: Path) -> None:
+    outside = touched(tmp_path / "secret", "a.png")
+    folder = touched(tmp_path / "data", "b.png")
+    (folder / "set.toml").write_text(f"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '{outside}'")
+    with pytest.raises(UploadRefused, match="which is no folder"):
+        from_archive(folder)
+    assert said(from_folder(folder)) == [("a.png", "", 1)]
+
+
+def test_a_caption_may_have_kohyas_own_suffix(tmp_path: Path) -> None:
+    (tmp_path / "a.caption").write_text("at sea")
+    place = FolderPlace(touched(tmp_path, "a.png", "b.png"))
+    assert caption_beside(place, "a.png") == ("at sea", "a.caption")
+    assert caption_beside(place, "a.png", ".cap") == ("", "")
+    assert caption_beside(place, "b.png") == ("", "")
