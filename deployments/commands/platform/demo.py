@@ -98,8 +98,8 @@ def run_job(api: Api, subject: SceneSubject, files: list[Path], seed: int, folde
     base = known_base(api, STARTER, subject.class_word)
     data_set = upload_photos(api, in_english(subject), [Photo(file, file.name) for file in files])
     wanted = {"dataSetId": str(data_set.id), "baseModel": STARTER, "classWord": subject.class_word, "seed": seed}
-    job = submit_training(api, wanted)
-    typer.echo(f"submitted job {job.id}\n{cost_in_time(base, None)}")
+    job = submit_training(api, wanted, uploaded=True)
+    typer.echo(f"submitted job {job.id}\n{cost_in_time(base, base.training.steps)}")
     ended = follow_job(api, job, display_for(Console()))
     grid = report_training(api, ended, folder)
     if grid is None or ended.model_version_id is None:
