@@ -64,7 +64,7 @@ def test_the_command_line_offers_the_toy(command: str) -> None:
 
 
 def test_the_pages_name_the_toys() -> None:
-    assert choices().count("| `toy` | A toy. |") == 5
+    assert choices().count("| `toy` | A toy. |") == 6
     assert commands().count("toy") >= 5
 
 
