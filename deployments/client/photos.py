@@ -17,7 +17,7 @@ from deployments.client.remote_reads import NoPhotos
 from deployments.client.responses import DataSetResponse
 from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.errors import ArchiveRefused
-from storage.records.jobs.photo_layouts import (
+from storage.records.jobs.photos.photo_layouts import (
     DESCRIPTION,
     SUFFIXES,
     PhotoLayout,
@@ -28,8 +28,8 @@ from storage.records.jobs.photo_layouts import (
     read_files,
     read_layout,
 )
-from storage.records.jobs.photo_metadata import PhotoMetadata, write_metadata
-from storage.records.jobs.photo_places import FolderPlace, ListedFiles, PhotoPlace
+from storage.records.jobs.photos.photo_metadata import PhotoMetadata, write_metadata
+from storage.records.jobs.photos.photo_places import FolderPlace, ListedFiles, PhotoPlace
 from storage.settings import UploadSettings
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}

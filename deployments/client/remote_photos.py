@@ -18,8 +18,8 @@ import fsspec
 from fsspec.registry import get_filesystem_class, known_implementations
 
 from deployments.client.remote_reads import Budget, NoPhotos, fetch_file, unreadable
-from storage.records.jobs.photo_layouts import DESCRIPTION, METADATA, SUFFIXES
-from storage.records.jobs.photo_places import ListedFiles
+from storage.records.jobs.photos.photo_layouts import DESCRIPTION, METADATA, SUFFIXES
+from storage.records.jobs.photos.photo_places import ListedFiles
 from storage.settings import MIB, UploadSettings
 
 ARCHIVE = ".zip"

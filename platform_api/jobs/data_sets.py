@@ -31,9 +31,9 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.data_sets import DataSet, DataSetImage
-from storage.records.jobs.photo_layouts import PhotoLayout, read_files
-from storage.records.jobs.photo_metadata import PhotoMetadata, read_metadata
-from storage.records.jobs.photo_places import ListedFiles
+from storage.records.jobs.photos.photo_layouts import PhotoLayout, read_files
+from storage.records.jobs.photos.photo_metadata import PhotoMetadata, read_metadata
+from storage.records.jobs.photos.photo_places import ListedFiles
 from storage.settings import UploadSettings
 from storage.thread_pools import ThreadPool
 

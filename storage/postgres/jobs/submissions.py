@@ -17,7 +17,7 @@ from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.choices import GenerationBackend, TrainingMethod
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
-from storage.records.jobs.photo_warnings import photo_warnings
+from storage.records.jobs.photos.photo_warnings import photo_warnings
 from storage.records.jobs.resolved_requests import resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 
 from storage.records.jobs.data_sets import DataSetImage
-from storage.records.jobs.photo_warnings import MAXIMUM, photo_warnings
+from storage.records.jobs.photos.photo_warnings import MAXIMUM, photo_warnings
 from tests.storage.records.jobs.test_training import resolved
 
 SQUARE = resolved().recipe

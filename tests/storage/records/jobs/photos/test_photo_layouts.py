@@ -11,8 +11,14 @@ import pytest
 
 from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.errors import UploadRefused
-from storage.records.jobs.photo_layouts import PhotoLayout, caption_beside, read_description, read_files, read_layout
-from storage.records.jobs.photo_places import FolderPlace, ListedFiles
+from storage.records.jobs.photos.photo_layouts import (
+    PhotoLayout,
+    caption_beside,
+    read_description,
+    read_files,
+    read_layout,
+)
+from storage.records.jobs.photos.photo_places import FolderPlace, ListedFiles
 
 Read = Callable[[Path], PhotoLayout]
 TOML = """

@@ -4,7 +4,7 @@ import pytest
 
 from storage.errors import InvalidRequest
 from storage.records.jobs.data_sets import DataSetImage, content_hash
-from storage.records.jobs.photo_metadata import PhotoMetadata, read_metadata, write_metadata
+from storage.records.jobs.photos.photo_metadata import PhotoMetadata, read_metadata, write_metadata
 
 
 def test_what_is_written_is_read():

@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from storage.errors import InvalidRequest, UploadRefused
-from storage.records.jobs.photo_metadata import MAX_CAPTION, MAX_REPEATS, read_metadata
-from storage.records.jobs.photo_places import ListedFiles, PhotoPlace, joined
+from storage.records.jobs.photos.photo_metadata import MAX_CAPTION, MAX_REPEATS, read_metadata
+from storage.records.jobs.photos.photo_places import ListedFiles, PhotoPlace, joined
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 METADATA = "metadata.jsonl"

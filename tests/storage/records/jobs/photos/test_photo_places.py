@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.records.jobs.photo_places import FolderPlace, ListedFiles, PhotoPlace, joined
+from storage.records.jobs.photos.photo_places import FolderPlace, ListedFiles, PhotoPlace, joined
 
 
 @pytest.fixture(params=["folder", "listed"])
