@@ -18,6 +18,8 @@ class DeferredModule(nn.Module):
 
     def __init__(self, read: Callable[[], nn.Module]) -> None:
         super().__init__()
+        # As the real one is read: who notes the mode, uses the part and puts the mode back must not make it train.
+        self.training: bool = False
         self.__dict__["_read"] = read
         self.__dict__["_place"] = torch.device("cpu")
 

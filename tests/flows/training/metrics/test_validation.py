@@ -150,6 +150,13 @@ def test_equal_weights_have_equal_losses_and_other_weights_others(components: Co
     assert grid_of(components, recipe(seed=8)).losses(components) != grid.losses(components)
 
 
+def test_a_part_that_is_read_for_the_measurement_is_at_rest_afterwards(tiny_model: Path) -> None:
+    whole, deferred = FAMILY.load(tiny_model), FAMILY.load(tiny_model, frozenset({"vae", "text_encoder"}))
+    grid = grid_of(whole, recipe())
+    assert grid.losses(deferred) == grid.losses(whole)
+    assert [name for name, module in deferred.modules.items() if module.training] == []
+
+
 def test_with_less_precision_the_loss_stays_about_the_same(components: Components) -> None:
     exact = grid_of(components, recipe()).losses(components)
     rounded = grid_of(components, recipe(precision="bf16")).losses(components)
