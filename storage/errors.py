@@ -50,6 +50,7 @@ DarkroomError
 └── JobCannotSucceed            the work cannot be done; its code and reason end the job
     ├── OutOfMemory
     ├── TrainingDiverged        a loss, a gradient or a weight is no number any more
+    ├── JobStalled              nothing was done for longer than the stall limit
     ├── DevicesDiffer           parts of a model on different devices: a fault of ours
     ├── DiskFull                (see StoreFailure)
     └── InvalidCheckpoint
@@ -370,6 +371,12 @@ class TrainingDiverged(JobCannotSucceed):
     """A loss, a gradient or a weight became infinite or no number; nothing of that step was kept."""
 
     code = "training_diverged"
+
+
+class JobStalled(JobCannotSucceed):
+    """Nothing was done for longer than the stall limit: no step, no image, no tensor of a file."""
+
+    code = "stalled"
 
 
 class DevicesDiffer(JobCannotSucceed):

@@ -264,12 +264,22 @@ class JobSettings(BaseModel):
         default=0, ge=0, description="Data memory of a flow's process; 0: 70 % of the machine."
     )
     threads: int = Field(default=0, ge=0, description="Torch threads of a flow's process; 0: as many as cores.")
+    drawing_workers: int = Field(
+        default=0,
+        ge=0,
+        description="Most processes that draw one set of images; 0: one a GPU, or CPU cores over threads.",
+    )
     warm_starts: bool = Field(
         default=True, description="Flow runs are forked from a process with their imports done (never beside a GPU)."
     )
     embedders_folder: Path | None = Field(
         default=None,
         description="Folder with `clip/` or `dino/`, models in transformers layout that also measure fine-tunes.",
+    )
+    stall_minutes: float = Field(
+        default=30.0,
+        gt=0,
+        description="Minutes (by the monotonic clock) without a step, an image or a tensor, after which a job fails.",
     )
     patience_seconds: float = Field(default=600.0, gt=0, description="How long a flow waits for an unavailable store.")
     crash_points: dict[str, str] = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.metadata import version
 
+import psutil
 import torch
 
 from flows.diffusion.families.protocol import Components
@@ -18,6 +19,7 @@ LIBRARIES = (
     *("peft", "bitsandbytes", "pytorch-optimizer"),
 )
 """Libraries whose version changes the bytes of an image or of weights."""
+_PROCESS_BYTES = 1_000_000_000
 
 
 def this_machine(settings: Settings) -> Machine:
@@ -27,6 +29,33 @@ def this_machine(settings: Settings) -> Machine:
         threads=settings.jobs.threads or os.cpu_count() or 1,
         libraries={name: version(name) for name in LIBRARIES},
     )
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
+    if not torch.cuda.is_available():
+        return ()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return tuple(str(number) for number in range(torch.cuda.device_count()))
+    return tuple(name.strip() for name in named.split(",") if name.strip())
+
+
+def drawing_devices(threads: int, model_bytes: int, settings: Settings) -> tuple[str, ...]:
+    """Where images are drawn side by side, a process each: every GPU, or else the CPU (an empty name) as often as its
+    cores hold the threads of a recipe, since their number changes the bytes, and its free memory the model.
+
+    A recipe's threads are all cores unless DARKROOM_JOBS__THREADS says less, so without GPUs one process draws by
+    default. `settings.jobs.drawing_workers` is the most.
+    """
+    gpus = visible_gpus()
+    if gpus:
+        devices = gpus
+    else:
+        # Activations and what a process loads come to the weights.
+        fitting = psutil.virtual_memory().available // (2 * model_bytes + _PROCESS_BYTES)
+        devices = ("",) * max(1, min((os.cpu_count() or 1) // threads, fitting))
+    return devices[: settings.jobs.drawing_workers or None]
 
 
 def prepare_torch(threads: int) -> torch.device:

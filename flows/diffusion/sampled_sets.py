@@ -19,8 +19,9 @@ from PIL import Image
 from flows.diffusion.devices import prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.memory import return_freed
 from flows.diffusion.sampler import draw_images
-from flows.runs.dask_cluster import dask_client
+from flows.runs.dask_cluster import drawing_client, progress_reported
 from storage.records.jobs.sampled_sets import SamplingRecipe
 
 # A cluster has to start, and each of its processes imports torch and loads the model: it must save more than that.
@@ -37,9 +38,10 @@ class DrawnBatch:
 
 @dataclass(frozen=True)
 class DaskWorkers:
-    """Where batches may be drawn side by side: a scheduler's tls:// address, or `count` processes on this machine."""
+    """Where batches may be drawn side by side: a scheduler's tls:// address, or a process of this machine for each
+    device (flows/diffusion/devices.py names them)."""
 
-    count: int
+    devices: tuple[str, ...]
     address: str = ""
 
 
@@ -69,7 +71,8 @@ def draw_set(
     """Draw what is missing of a set and hand each batch to `write`; returns how many batches were drawn.
 
     The first batch is drawn here and timed. If the others would take longer than `fan_out_seconds` and there are at
-    least two `workers`, they are drawn on Dask, else here. `folder` is the base model's; `components` saves loading it.
+    least two `workers`, they are drawn on Dask, else here. `folder` is the base model's; `components` saves loading it,
+    and keeps the work here: beside what the caller holds on its device there is no room for another process's model.
     """
     missing = missing_batches(recipe, present)
     if not missing:
@@ -79,7 +82,11 @@ def draw_set(
     started = time.monotonic()
     write(draw_batch(recipe, parts, missing[0]))
     expected = (time.monotonic() - started) * (len(missing) - 1)
-    if workers is not None and workers.count > 1 and expected > fan_out_seconds:
+    if workers is not None and components is None and len(workers.devices) > 1 and expected > fan_out_seconds:
+        # Before the workers load theirs: the first of them uses the device that this one is on.
+        device = parts.device
+        del parts
+        return_freed(device)
         for batch in _draw_on_dask(recipe, folder, missing[1:], workers):
             write(batch)
     else:
@@ -120,7 +127,7 @@ def _draw_on_dask(
     recipe: SamplingRecipe, folder: Path, batches: list[range], workers: DaskWorkers
 ) -> Iterator[DrawnBatch]:
     """Batches as they are finished. A worker that dies has its batch drawn again elsewhere, at most twice."""
-    with dask_client(workers.count, workers.address) as client:
+    with drawing_client(workers.devices, workers.address) as client:
         yield from _drawn(client, recipe, folder, batches)
 
 
@@ -134,7 +141,8 @@ def _drawn(client: Client, recipe: SamplingRecipe, folder: Path, batches: list[r
 
 def draw_on_worker(recipe: SamplingRecipe, folder: Path, positions: range) -> DrawnBatch:
     """One batch in a Dask worker, which loads the model once."""
-    return draw_batch(recipe, _loaded_once(folder, recipe.family, recipe.threads), positions)
+    with progress_reported():
+        return draw_batch(recipe, _loaded_once(folder, recipe.family, recipe.threads), positions)
 
 
 # One: a worker that goes on to another base keeps no earlier model in its memory.

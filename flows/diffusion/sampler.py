@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
+from flows.runs.liveness import advanced
 from storage.records.jobs.sampled_sets import SamplerSettings
 
 
@@ -37,7 +38,13 @@ def draw_images(
         first = first_latents(components, seeds, resolution)
         latents = denoise(family, components, prompts, first, sampler, negative_prompt)
         # One at a time: at 1024 px a decoder needs 3 GB an image, and sixteen of them no card has.
-        return [to_image(family.decode_latents(components, one.unsqueeze(0))[0]) for one in latents]
+        return [_decoded(family, components, one) for one in latents]
+
+
+def _decoded(family: Family, components: Components, latents: Tensor) -> Image.Image:
+    image = to_image(family.decode_latents(components, latents.unsqueeze(0))[0])
+    advanced()
+    return image
 
 
 def first_latents(components: Components, seeds: Sequence[int], resolution: int | None = None) -> Tensor:
@@ -84,6 +91,8 @@ def denoise(
             without, with_prompt = predicted.chunk(2)
             predicted = without + sampler.guidance_scale * (with_prompt - without)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+        # A batch of sixteen takes a CPU more than an hour.
+        advanced()
     return latents
 
 

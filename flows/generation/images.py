@@ -9,7 +9,7 @@ import msgspec
 from prefect import flow
 from prefect.states import State
 
-from flows.jobs.lifecycle import running_job
+from flows.jobs.claims import claimed_job, ended_well
 from flows.runs.artifacts import ArtifactBoard
 from flows.runs.lazy_imports import imported_when_used
 from flows.upkeep.retention.retention import tidy_folders
@@ -40,7 +40,9 @@ def generate_images(job_id: UUID, attempt: int) -> State[Any]:
         attempt: The number of the attempt; an older one is refused.
     """
     with open_stores(load_settings()) as stores:
-        with running_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
+        if (done := ended_well(stores)) is not None:
+            return done
+        with claimed_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
             with ArtifactBoard() as board:
                 recipe = msgspec.convert(job.row.request, GenerationRecipe)
                 model = steps.fetch_model(job, recipe.model_version_id)

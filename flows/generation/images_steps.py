@@ -29,7 +29,6 @@ from storage.records.jobs.jobs import JobFileRole
 from storage.records.jobs.training import TrainingJobRequest
 from storage.stores import Stores
 
-HOUR = 3600
 # Prefect would hash the arguments of a task for its cache and pickle its result: these are threads, connections,
 # models.
 LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -45,7 +44,7 @@ class ModelFolder:
         self.folder, self.family, self.adapter = folder, family, adapter
 
 
-@task(name="fetch-model", timeout_seconds=HOUR, **LIVE, **STORE_RETRIES)
+@task(name="fetch-model", **LIVE, **STORE_RETRIES)
 def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
     """The version's diffusers folder, verified when it is first copied here; in use until this process ends.
 
@@ -67,7 +66,7 @@ def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
     return ModelFolder(base, recipe.family, own / DIFFUSERS_FILE)
 
 
-@task(name="draw", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
+@task(name="draw", **LIVE, **STORE_RETRIES)
 def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model: ModelFolder) -> None:
     """Draw what is missing, store each image and show it; images of an earlier attempt are kept."""
     made = job.run(lambda: job_files.files(job.id))
@@ -98,7 +97,7 @@ def keep_image(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, 
             details=details,
         )
     )
-    board.image(f"image-{number:03d}", image_link(job.stores.settings.api, job.id, blob.sha256), recipe.prompt)
+    board.image(f"image-{number:03d}", image_link(job.stores.settings, job.id, blob.sha256), recipe.prompt)
 
 
 def _folder(stores: Stores, version_id: int) -> Path:

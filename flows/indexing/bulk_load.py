@@ -84,7 +84,7 @@ def _workers(address: str, count: int) -> Generator[tuple[Any, int]]:
     """A client of Dask, and how many shards its workers take at a time."""
     # One thread of this process waits for each worker, because the deque of shards is here: whoever is free takes the
     # next, so a slow worker holds up only its own shard.
-    with dask_client(count, address) as client:
+    with dask_client(("",) * count, address) as client:
         threads: Any = client.nthreads()
         yield client, max(1, sum(threads.values()) if address else count)
 

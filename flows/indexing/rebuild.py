@@ -32,8 +32,10 @@ from storage.stores import Stores, open_stores
 def rebuild_search_index(kind: Kind = Kind.MODEL, dask_address: str = "") -> int:
     """Rebuild the index of a kind and let searches read it; returns the number of the build.
 
-    `dask_address`: tls:// address of a scheduler whose workers have this project and its settings; empty: processes
-    of this machine.
+    Args:
+        kind: Which index.
+        dask_address: The tls:// address of a scheduler whose workers have this project and its settings; empty:
+            processes of this machine.
     """
     log = get_run_logger()
     with open_stores(load_settings()) as stores:

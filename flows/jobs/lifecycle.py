@@ -10,7 +10,6 @@ Every write names the attempt, so that a process whose job has a newer attempt w
 from __future__ import annotations
 
 import logging
-import resource
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -20,7 +19,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
-import psutil
 import psycopg
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound, TerminationSignal
@@ -28,13 +26,17 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows.jobs.failures import named_failure
+from flows.jobs.memory_limit import limit_memory
+from flows.jobs.stalls import StallLimit, stopped_when_stalled
 from flows.runs import crash_points
+from flows.runs.liveness import advanced
 from flows.runs.retries import run_with_retries, with_retries
 from storage.backoff import retried
 from storage.errors import (
     CancellationRequested,
     JobAlreadyRunning,
     JobLost,
+    JobStalled,
     StatementTimeout,
     StoreFailure,
     StoreUnavailable,
@@ -52,7 +54,6 @@ T = TypeVar("T")
 log = logging.getLogger("darkroom.lifecycle")
 
 TICK_SECONDS = 0.5
-MEMORY_SHARE = 0.7
 
 
 class RunningJob:
@@ -64,6 +65,8 @@ class RunningJob:
         self.id, self.attempt = job.id, job.attempt
         self.outcome: State[Any] = Completed(message=f"Job {job.id} succeeded.")
         self.progress = job.progress or Progress(phase="start")
+        self.last_words: list[Callable[[Exception], None]] = []
+        """Called, in another thread, when the process is about to leave because its main thread hangs."""
         self._lock = lock
         self._stop: JobLost | CancellationRequested | None = None
         self._past_cancellation = False
@@ -73,6 +76,7 @@ class RunningJob:
 
     def check(self) -> None:
         """Raise CancellationRequested or JobLost once this process should stop. Cheap: call it at every step."""
+        advanced()
         if isinstance(self._stop, CancellationRequested) and self._past_cancellation:
             return
         if self._stop is not None:
@@ -99,6 +103,7 @@ class RunningJob:
 
     def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
         """Say how far the job is: at once to listeners (at most twice a second), with the next heartbeat to the row."""
+        advanced()
         self.progress = Progress(phase=phase, step=step, total=total, loss=loss)
         now = time.monotonic()
         if now - self._last_tick >= TICK_SECONDS or step == total:
@@ -172,14 +177,37 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
     """
     limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, attempt, machine)
+    with _working_on(job):
+        yield job
+
+
+@contextmanager
+def held_job(stores: Stores, row: Job) -> Generator[RunningJob]:
+    """As `running_job`, for a job that was claimed for this process in the transaction that made it."""
+    lock = with_retries(stores, stores.database.connect)
+    try:
+        if not try_lock(lock, lock_name(row.id)):
+            raise JobAlreadyRunning(f"Another process holds job {row.id}.")
+    except BaseException:
+        lock.close()
+        raise
+    with _working_on(RunningJob(stores, row, lock)) as job:
+        yield job
+
+
+@contextmanager
+def _working_on(job: RunningJob) -> Generator[RunningJob]:
     with log_context(request_id=job.row.request_id, job_id=str(job.id)):
         yield from _held(job)
 
 
 def _held(job: RunningJob) -> Generator[RunningJob]:
     job.start()
+    minutes = job.stores.settings.jobs.stall_minutes
+    limit = StallLimit(minutes * 60, lambda: job.progress, lambda error: _give_up(job, error))
     try:
-        yield job
+        with stopped_when_stalled(limit):
+            yield job
     except CancellationRequested as error:
         _last_word(job, lambda: jobs.end_cancelling(job.id, job.attempt))
         job.outcome = Cancelled(message=str(error))
@@ -200,6 +228,18 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
         job.outcome = Failed(message=f"{failure.code}: {failure}")
     finally:
         job.stop()
+
+
+def _give_up(job: RunningJob, error: JobStalled) -> None:
+    """Write the end of a job whose process is about to leave, and report it to Prefect, whose worker would else call it
+    crashed."""
+    _last_word(job, lambda: jobs.fail(job.id, job.attempt, error.code, str(error)))
+    for say in job.last_words:
+        say(error)
+    if flow_run.id:
+        with get_client(sync_client=True) as client:
+            state = Failed(message=f"{error.code}: {error}")
+            client.set_flow_run_state(UUID(str(flow_run.id)), state, force=True)
 
 
 def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) -> RunningJob:
@@ -251,14 +291,3 @@ def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
         retried(lambda: job.stores.database.run(script), StoreUnavailable, patience_seconds=15)
     except (JobLost, StoreFailure) as error:
         log.warning("job %s: its end was not written: %s: %s", job.id, error.code, error)
-
-
-def limit_memory(limit_bytes: int) -> None:
-    """Cap this process's data memory (bytes; 0: 70 % of the machine), so that too much is an error and not a kill."""
-    limit = limit_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
-    # Not RLIMIT_AS: that would also count mapped files and addresses that are only reserved, and torch has far more of
-    # those than of memory.
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard not in (-1, resource.RLIM_INFINITY):
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

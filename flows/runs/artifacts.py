@@ -15,6 +15,7 @@ import httpx
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -22,12 +23,14 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from storage.settings import ApiSettings
+from storage.settings import Settings
 from storage.signing import job_image_link
 
 log = logging.getLogger("darkroom.artifacts")
 
 PROGRESS_SECONDS = 2.0
+RUN_DAYS = 30
+"""What a flow run itself may take; Prefect counts the days that it keeps one from its end."""
 
 
 class ArtifactBoard:
@@ -66,6 +69,10 @@ class ArtifactBoard:
         """Show a table."""
         self._posts.put(lambda: create_table_artifact(table=list(rows), key=key, description=description))
 
+    def markdown(self, key: str, text: str, description: str) -> None:
+        """Show a text."""
+        self._posts.put(lambda: create_markdown_artifact(text, key=key, description=description))
+
     def link(self, key: str, url: str, text: str) -> None:
         """Show a link."""
         self._posts.put(lambda: create_link_artifact(link=url, link_text=text, key=key))
@@ -94,9 +101,15 @@ def leave_table(key: str, rows: Sequence[dict[str, Any]]) -> None:
             board.table(key, rows, "")
 
 
-def image_link(settings: ApiSettings, job_id: UUID, sha256: str) -> str | None:
-    """A signed, expiring address of an image that a job made; None while there is no signing key."""
-    if not settings.signing_keys:
+def image_link(settings: Settings, job_id: UUID, sha256: str) -> str | None:
+    """A signed address of an image that a job made, for the page of its flow run: it holds as long as that page is
+    kept. None while there is no signing key.
+
+    It opens what the job's owner may see at the moment of looking, so it ends with the file, the ban of its owner and
+    the take-down of its model. No picture is put into the page itself, where a deletion would not reach it.
+    """
+    api = settings.api
+    if not api.signing_keys:
         return None
-    expires = int(time.time()) + settings.link_lifetime_seconds
-    return settings.public_url + job_image_link(job_id, sha256, expires, settings.signing_keys)
+    expires = int(time.time()) + (settings.retention.flow_run_days + RUN_DAYS) * 86400
+    return api.public_url + job_image_link(job_id, sha256, expires, api.signing_keys)

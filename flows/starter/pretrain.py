@@ -30,7 +30,15 @@ LOGGER = logging.getLogger(__name__)
 def pretrain_starter(
     out: str, state: str, seed: int = SEED, steps: int = DIFFUSION_SCHEDULE.steps, threads: int = 2
 ) -> dict[str, float]:
-    """Make the starter model in folder `out`, going on from the checkpoints in folder `state`."""
+    """Make the starter model, going on from the checkpoints that are there.
+
+    Args:
+        out: The folder of the finished model.
+        state: The folder of its checkpoints, outside the work tree.
+        seed: What every random number follows from.
+        steps: Optimizer steps of the noise prediction.
+        threads: Torch threads of the process; another number makes other bytes.
+    """
     pretrain_steps.use_threads(threads)
     diffusion = replace(DIFFUSION_SCHEDULE, steps=steps)
     plan = replace(pretrain_steps.STARTER_PLAN, seed=seed, diffusion=diffusion)

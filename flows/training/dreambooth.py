@@ -1,7 +1,7 @@
 """@flow train-dreambooth: a subject's photos in, a catalogued model out.
 
-Every step may be repeated: a new attempt goes on from its newest checkpoint, and ends with the bytes
-of one that ran through.
+Every stage may be repeated: a new attempt goes on behind the stages that have ended, in the fit from its newest
+checkpoint, and ends with the bytes of one that ran through. So does a retry of the job, also by Prefect's Retry button.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from uuid import UUID
 from prefect import flow
 from prefect.states import State
 
-from flows.jobs.lifecycle import RunningJob, running_job
+from flows.jobs.claims import claimed_job, ended_well
+from flows.jobs.lifecycle import RunningJob
 from flows.runs.artifacts import ArtifactBoard
 from flows.runs.lazy_imports import imported_when_used
 from flows.upkeep.retention.retention import tidy_folders
@@ -34,19 +35,21 @@ def train_dreambooth(job_id: UUID, attempt: int) -> State[Any]:
         attempt: The number of the attempt; an older one is refused.
     """
     with open_stores(load_settings()) as stores:
-        with running_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
+        if (done := ended_well(stores)) is not None:
+            return done
+        with claimed_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
             carry_out(job)
         tidy_folders(stores)
     return job.outcome
 
 
 def carry_out(job: RunningJob) -> None:
-    """The steps of a training job."""
-    with ArtifactBoard() as board, steps.training_work(job, board) as work:
-        steps.link_tracking_run(work)
-        materials = steps.prepare(work)
-        regularization = steps.regularize(work, materials)
-        trained = steps.fit_model(work, materials, regularization)
-        evaluation, samples = steps.evaluate(work, materials, trained)
-        files = steps.export(work, trained)
-        steps.publish(work, files, evaluation, samples)
+    """The stages of a training job: each takes and returns names of bytes, and is passed over if its result is kept."""
+    with ArtifactBoard() as board, steps.training_work(job, board) as work, steps.summarised(work) as run:
+        steps.link_tracking_run(run)
+        prepared = steps.prepare(run)
+        class_images = steps.regularize(run, prepared)
+        fitted = steps.fit_model(run, prepared, class_images)
+        evaluated = steps.evaluate(run, prepared, fitted)
+        exported = steps.export(run, fitted)
+        steps.publish(run, evaluated, exported)

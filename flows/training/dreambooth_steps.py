@@ -5,73 +5,38 @@ All that the flow needs of torch is imported from here, before it claims a job: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import msgspec
-from PIL import Image
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from flows.diffusion.devices import check_devices
 from flows.diffusion.devices import this_machine as this_machine
-from flows.diffusion.families.protocol import Components
-from flows.diffusion.sampler import draw_images
-from flows.jobs.registration import register
 from flows.jobs.tracking import MLFLOW_UNAVAILABLE, tracking_client
 from flows.jobs.tracking_facts import job_inputs, job_params
-from flows.runs.retries import STORE_RETRIES
 from flows.training.estimates.fits import check_fits
-from flows.training.evaluation import (
-    SEEDS_PER_SCENE,
-    Evaluation,
-    evaluation_recipe,
-    measure,
-    new_scenes,
-    noise_drifts,
-    split_images,
-)
-from flows.training.fit import check_released, fit
-from flows.training.methods.lookup import method_named
-from flows.training.metrics.embedders import open_embedders
-from flows.training.metrics.grid import Row, draw_grid
-from flows.training.metrics.judges import open_judge
-from flows.training.metrics.standard_metrics import standard_metrics
+from flows.training.fit import fit
 from flows.training.photos.encodings import open_encodings
-from flows.training.photos.latents import encode_for, encode_images, pixels_of_all
+from flows.training.photos.latents import encode_for
 from flows.training.photos.materials import Materials
 from flows.training.photos.prompts import prompt_warnings
 from flows.training.regularization_steps import fetch_base_folder, fill_set
-from flows.training.samples import store_samples
+from flows.training.stages.evaluation_stage import evaluate as evaluate
+from flows.training.stages.publication_stage import export as export
+from flows.training.stages.publication_stage import publish as publish
+from flows.training.stages.stage_results import ClassImages, Fitted, PreparedData
+from flows.training.stages.stage_runs import Trained, TrainingStages
+from flows.training.stages.summary import summarised as summarised
 from flows.training.tracking.validation_images import validation_grid
-from flows.training.work import TrainingWork
 from flows.training.work import training_work as training_work
-from storage.blobs.families import ModelFile, check_model_file
-from storage.errors import DarkroomError, JobCannotSucceed, NotFound, StoreFailure, WeightsRefused
-from storage.postgres.catalog import catalog
-from storage.postgres.connection import Script
-from storage.postgres.jobs import data_sets, job_files, jobs, publication
-from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, NewImage, TrainedVersion
-from storage.records.catalog.vocabulary import BASE_MODELS, FileType, ModelType
-from storage.records.jobs.choices import TrainingMethod, catalogue_name
+from storage.errors import JobCannotSucceed, NotFound
+from storage.postgres.jobs import data_sets, job_files, jobs, sampled_sets
 from storage.records.jobs.data_sets import content_hash
+from storage.records.jobs.jobs import Stage
+from storage.records.jobs.sampled_sets import SamplingRecipe
 from storage.records.jobs.training import regularization_recipe
 
-HOUR = 3600
-# Live objects pass between the tasks: nothing of them is hashed for a cache or written anywhere.
-LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
-
-class Trained:
-    """What the fit leaves for the later steps: the tuned components, and which of them changed."""
-
-    def __init__(self, components: Components, changed: frozenset[str]) -> None:
-        self.components, self.changed = components, changed
-
-
-def link_tracking_run(work: TrainingWork) -> None:
+def link_tracking_run(run: TrainingStages) -> None:
     """Open the job's tracking run and tie job, flow run and tracking run to each other; goes on without MLflow."""
+    work = run.work
     run_id = work.tracking.open()
     work.tracking.params(job_params(work.job.row))
     if run_id is None:
@@ -85,12 +50,17 @@ def link_tracking_run(work: TrainingWork) -> None:
         return
     address = f"{work.stores.settings.mlflow.ui_url}/#/experiments/{experiment}/runs/{run_id}"
     work.board.link("tracking-run", address, "The job's run in MLflow")
+    run.links["The job's run in MLflow"] = address
 
 
-@task(name="prepare", timeout_seconds=HOUR, **LIVE, **STORE_RETRIES)
-def prepare(work: TrainingWork) -> Materials:
-    """The base model's folder and the photos, verified by hash."""
-    work.job.report("prepare")
+def prepare(run: TrainingStages) -> PreparedData:
+    """The base model's folder and the photos, verified by hash. Every attempt does it: it prepares its machine."""
+    inputs = {"base_model": run.work.recipe.base_model_hash, "data_set": run.work.recipe.data_set_hash}
+    return run.run(Stage.PREPARE, inputs, PreparedData, lambda: _prepared(run), kept=False)
+
+
+def _prepared(run: TrainingStages) -> PreparedData:
+    work = run.work
     rows = work.job.run(lambda: data_sets.images(work.request.data_set_id))
     if not rows or content_hash(rows) != work.recipe.data_set_hash:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
@@ -105,25 +75,66 @@ def prepare(work: TrainingWork) -> Materials:
     if all(row.step < work.recipe.steps for row in work.job.run(lambda: job_files.checkpoints(work.job.id))):
         for warning in check_fits(folder, work.recipe, work.device, work.stores.settings):
             get_run_logger().warning("job %s: %s", work.job.id, warning)
-    return Materials(folder, rows, work.recipe, lambda sha256: work.stores.blobs.read(sha256))
-
-
-@task(name="regularize", timeout_seconds=24 * HOUR, **LIVE, **STORE_RETRIES)
-def regularize(work: TrainingWork, materials: Materials) -> list[Image.Image]:
-    """The class images that hold the prior; those of an earlier job with the same recipe are used again."""
-    if work.recipe.prior_loss_weight == 0:
-        return []
-    return fill_set(
-        work.stores,
-        regularization_recipe(work.recipe),
-        materials.base_folder,
-        boundary=lambda done, total: work.boundary("regularize", done, total),
+    run.materials = Materials(folder, rows, work.recipe, lambda sha256: work.stores.blobs.read(sha256))
+    return PreparedData(
+        base_model_hash=work.recipe.base_model_hash, data_set_hash=work.recipe.data_set_hash, photos=len(rows)
     )
 
 
-@task(name="fit", timeout_seconds=14 * 24 * HOUR, **LIVE)
-def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence[Image.Image]) -> Trained:
+def regularize(run: TrainingStages, prepared: PreparedData) -> ClassImages:
+    """The class images that hold the prior; those of an earlier job with the same recipe are used again."""
+    recipe = regularization_recipe(run.work.recipe)
+    inputs = {
+        "base_model": prepared.base_model_hash,
+        "set": recipe.key(),
+        "count": len(recipe.prompts),
+        "used": run.work.recipe.prior_loss_weight > 0,
+    }
+    return run.run(Stage.REGULARIZE, inputs, ClassImages, lambda: _class_images(run, recipe))
+
+
+def _class_images(run: TrainingStages, recipe: SamplingRecipe) -> ClassImages:
+    work = run.work
+    if work.recipe.prior_loss_weight == 0:
+        return ClassImages(key="", images=())
+    run.class_images = fill_set(
+        work.stores,
+        recipe,
+        run.of_this_machine.base_folder,
+        boundary=lambda done, total: work.boundary("regularize", done, total),
+    )
+    rows = work.job.run(lambda: sampled_sets.images(recipe))
+    return ClassImages(key=recipe.key(), images=tuple(row.sha256 for row in rows))
+
+
+def fit_model(run: TrainingStages, prepared: PreparedData, class_images: ClassImages) -> Fitted:
     """Train from the newest checkpoint. It waits for stores itself, so the task is not tried again."""
+    work, recipe = run.work, run.work.recipe
+    inputs = {
+        "recipe": work.job.row.recipe_hash,
+        # A retry that ends at a chosen step has the recipe of the whole.
+        "steps": recipe.steps,
+        "base_model": prepared.base_model_hash,
+        "data_set": prepared.data_set_hash,
+        "class_images": class_images.images,
+    }
+    run.trains = lambda: _trained(run, class_images)
+    fitted = run.run(Stage.FIT, inputs, Fitted, lambda: _fitted(run), retried=False)
+    if Stage.FIT in run.found:
+        work.resume_metrics(fitted.step)
+    return fitted
+
+
+def _fitted(run: TrainingStages) -> Fitted:
+    work = run.work
+    run.model()
+    # The last step is kept always, by a fit that runs through.
+    newest = work.job.run(lambda: job_files.checkpoints(work.job.id))[0]
+    return Fitted(step=newest.step, checkpoint=newest.sha256)
+
+
+def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
+    work, materials = run.work, run.of_this_machine
     work.job.report("fit", 0, work.recipe.steps)
     components = work.load_components(materials.base_folder)
     for warning in prompt_warnings(work.family, components, work.recipe, materials.prompts):
@@ -136,7 +147,7 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
         work.family,
         components,
         materials.photos[learned],
-        regularization,
+        run.images_of(class_images),
         prompts=materials.prompts[learned],
         repeats=materials.repeats[learned],
         cache=encodings,
@@ -144,7 +155,8 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
     )
     grid = validation_grid(work.stores, work.recipe, work.family, components, materials, work.job.check)
     newest = work.checkpoints.latest()
-    work.resume_metrics(newest[0] if newest else 0)
+    if Stage.FIT not in run.found:  # else they were taken over when it was found
+        work.resume_metrics(newest[0] if newest else 0)
     check_devices(components, work.device, "fit")
     changed = fit(
         work.recipe,
@@ -159,142 +171,3 @@ def fit_model(work: TrainingWork, materials: Materials, regularization: Sequence
         encodings=encodings,
     )
     return Trained(components, changed)
-
-
-@task(name="evaluate", timeout_seconds=24 * HOUR, **LIVE, **STORE_RETRIES)
-def evaluate(work: TrainingWork, materials: Materials, trained: Trained) -> tuple[Evaluation, tuple[NewImage, ...]]:
-    """Subject fidelity, prompt fidelity and prior drift, beside the base's floor and the photos' ceiling.
-
-    Also returns what the catalogue shows of the fine-tune: the pictures of the subject, stored.
-    """
-    check_released(trained.components)
-    with work.measured("evaluate"):
-        return _evaluated(work, materials, trained)
-
-
-def _evaluated(work: TrainingWork, materials: Materials, trained: Trained) -> tuple[Evaluation, tuple[NewImage, ...]]:
-    recipe = work.recipe
-    judge = open_judge(materials.base_folder, recipe.evaluation_scenes)
-    photos = pixels_of_all(materials.photos, recipe.resolution)
-    scenes = new_scenes(recipe, photos, judge)
-    wanted = evaluation_recipe(recipe, scenes)
-    total = 2 * len(wanted.prompts)
-    work.job.report("evaluate", 0, total)
-    base = work.load_beside(materials.base_folder, trained.components, trained.changed)
-    for components in (base, trained.components):
-        check_devices(components, work.device, "evaluate")
-    floor = fill_set(
-        work.stores,
-        wanted,
-        materials.base_folder,
-        components=base,
-        boundary=lambda done, _: work.boundary("evaluate", done, total),
-    )
-    drawn: list[Image.Image] = []
-    # In the batches in which the base has drawn, so that rounding is no difference between the two.
-    for start in range(0, len(wanted.prompts), wanted.batch_size):
-        work.boundary("evaluate", len(wanted.prompts) + start, total)
-        rows = slice(start, start + wanted.batch_size)
-        drawn += draw_images(work.family, trained.components, wanted.prompts[rows], wanted.seeds[rows], wanted.sampler)
-    base_images, tuned_images = (split_images(images, recipe.resolution) for images in (floor, drawn))
-    # The last of the set are of the plain class prompt.
-    class_latents = encode_images(work.family, base, floor[-4:], recipe.resolution)
-    drifts = noise_drifts(work.family, base, trained.components, class_latents, recipe.class_prompt)
-    evaluation = measure(judge, photos, scenes, recipe.class_word, base_images, tuned_images, drifts)
-    embedders = open_embedders(work.stores.settings.jobs.embedders_folder)
-    prompts = wanted.prompts[: len(tuned_images.subject)]
-    standard = standard_metrics(embedders, photos, prompts, base_images, tuned_images)
-    evaluation = msgspec.structs.replace(evaluation, standard=standard)
-    columns = max(1, len(scenes)) * SEEDS_PER_SCENE
-    rows_of_grid = [
-        Row("photos", materials.photos[:6]),
-        Row("base model", floor[0:columns:SEEDS_PER_SCENE]),
-        Row("fine-tuned", drawn[0:columns:SEEDS_PER_SCENE]),
-    ]
-    work.show_evaluation(evaluation, draw_grid(list(scenes), rows_of_grid))
-    return evaluation, store_samples(work, wanted, drawn)
-
-
-@task(name="export", timeout_seconds=6 * HOUR, **LIVE, **STORE_RETRIES)
-def export(work: TrainingWork, trained: Trained) -> list[NewFile]:
-    """The weights as files, read back and checked, their bytes stored by hash."""
-    with work.measured("export"):
-        return _exported(work, trained)
-
-
-def _exported(work: TrainingWork, trained: Trained) -> list[NewFile]:
-    work.job.report("export")
-    check_devices(trained.components, work.device, "export")
-    written = method_named(work.recipe.method).export(
-        work.family,
-        trained.components,
-        trained.changed,
-        work.recipe,
-        work.job.row.recipe_hash,
-        work.folder / "export",
-        between_files=lambda: work.boundary("export", 0, 0),
-    )
-    files = [_stored(work, file, name, FileRole.FOLDER) for name, file in written.folder.items()]
-    found = _looked_at(work, written.weights, TrainingMethod(work.recipe.method).model_type)
-    weights = msgspec.structs.replace(
-        _stored(work, written.weights, written.weights_name, FileRole.WEIGHTS),
-        hashes=written.hashes,
-        checked=found.checked,
-        fp=found.fp,
-    )
-    return [weights, *files]
-
-
-@task(name="publish", timeout_seconds=HOUR, **LIVE)
-def publish(work: TrainingWork, files: list[NewFile], evaluation: Evaluation, samples: tuple[NewImage, ...]) -> None:
-    """One transaction: version, files, images, job, event. Then MLflow's registry, which reconcile repairs."""
-    job, recipe = work.job, work.recipe
-    # Before the job ends: an ended job's files are written by nobody.
-    work.keep_metrics()
-    new = TrainedVersion(
-        model_name=work.request.model_name,
-        type=TrainingMethod(recipe.method).model_type,
-        base_model=catalogue_name(recipe.family, recipe.resolution),
-        trained_words=(f"{recipe.identifier} {recipe.class_word}",),
-        recipe=job.row.request,
-        evaluation=msgspec.to_builtins(evaluation),
-        files=tuple(files),
-        images=samples,
-        availability=work.request.availability,
-        steps=recipe.steps,
-    )
-
-    def once() -> Script[ModelVersion]:
-        # The commit may have been made and its response lost: a repeat finds the version.
-        made = yield from catalog.version_of_job(job.id)
-        return made or (yield from publication.publish(job.id, job.attempt, new))
-
-    version = job.run(once)
-    job.report("publish", 1, 1)
-    job.reach("publish")
-    get_run_logger().info("job %s published model version %d", job.id, version.id)
-    try:
-        # After the version is committed: until then a new attempt needs them.
-        work.checkpoints.prune(0)
-    except StoreFailure as error:
-        get_run_logger().warning("the job's checkpoints stay: %s", type(error).__name__)
-    work.tracking.flush()
-    try:
-        register(work.stores, tracking_client(work.stores.settings), version)
-    except (*MLFLOW_UNAVAILABLE, DarkroomError, OSError) as error:
-        get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)
-
-
-def _looked_at(work: TrainingWork, file: Path, kind: ModelType) -> ModelFile:
-    """What the catalogue says of a file is found in it, as for an uploaded one. A base may differ from its family."""
-    family = BASE_MODELS.get(catalogue_name(work.recipe.family, work.recipe.resolution), "other")
-    try:
-        return check_model_file(file, family, kind, FileType.MODEL)
-    except WeightsRefused:
-        return check_model_file(file, "other", kind, FileType.MODEL)
-
-
-def _stored(work: TrainingWork, file: Path, path: str, role: FileRole) -> NewFile:
-    work.job.check()
-    blob = work.stores.blobs.put_file(file)
-    return NewFile(path=path, role=role, sha256=blob.sha256, size=blob.size)

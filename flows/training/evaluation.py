@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
+from flows.runs.liveness import advanced
 from flows.training.metrics.comparisons import (
     EvaluationImages,
     cosines,
@@ -200,9 +201,11 @@ def noise_drift(family: Family, base: Components, tuned: Components, class_laten
     noise = torch.randn(latents.shape, generator=generator_for(0, "drift", 0)).to(latents.device)
     noisy = schedule.add_noise(latents, noise, timesteps)
     rows = [0] * latents.shape[0]
+    predicted: list[Tensor] = []
     with torch.no_grad():
-        before, after = (
-            family.predict(parts, noisy, timesteps, family.encode_prompts(parts, [prompt]).take(rows))
-            for parts in (base, tuned)
-        )
+        for parts in (base, tuned):
+            conditioning = family.encode_prompts(parts, [prompt]).take(rows)
+            predicted.append(family.predict(parts, noisy, timesteps, conditioning))
+            advanced()
+    before, after = predicted
     return float((after - before).square().mean())

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes
 from flows.diffusion.memory import lay_out_by_channels
+from flows.runs.liveness import advanced
 from flows.training.averages import AveragedWeights
 from flows.training.checkpoints import TrainingState
 from flows.training.data import MicroBatch, draw_micro_batch
@@ -157,6 +158,8 @@ class DreamBoothModule(LightningModule):
                 yield from self.split_losses_of(draw)
             else:
                 yield self.loss_of(draw)
+            # A step of many passes may take a CPU longer than the stall limit.
+            advanced()
 
     def _backward(self, loss: Tensor) -> None:
         """As Lightning does it for the loss that is returned: scaled where the precision asks for it."""

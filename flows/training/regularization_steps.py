@@ -6,7 +6,6 @@ A training flow calls `fill_set` in its own process: on its own work pool it wou
 from __future__ import annotations
 
 import io
-import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 from PIL import Image
 
-from flows.diffusion.devices import this_machine
+from flows.diffusion.devices import drawing_devices, this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
 from flows.runs.retries import run_with_retries
@@ -83,7 +82,7 @@ def fill_set(
             run_with_retries(stores, partial(sampled_sets.put_batch, recipe.key(), rows))
             done += len(rows)
 
-        draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, stores.settings))
+        draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, folder, stores.settings))
     return _images(stores, recipe)
 
 
@@ -105,9 +104,9 @@ def _put(blobs: BlobStore, position: int, content: bytes) -> SampledImage:
     return SampledImage(position=position, sha256=blob.sha256, size=blob.size)
 
 
-def _workers(recipe: SamplingRecipe, settings: Settings) -> DaskWorkers:
-    # Each worker uses the recipe's threads, since their number changes the bytes; one machine holds cores / threads.
-    return DaskWorkers((os.cpu_count() or 1) // recipe.threads)
+def _workers(recipe: SamplingRecipe, folder: Path, settings: Settings) -> DaskWorkers:
+    size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    return DaskWorkers(drawing_devices(recipe.threads, size, settings))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import BinaryIO, Self
 import torch
 from torch import Tensor
 
+from flows.runs.liveness import advanced
 from storage.blobs.weights import LENGTH_BYTES, check_weights
 from storage.errors import WeightsRefused
 
@@ -104,6 +105,7 @@ class HashingWriter:
             self._hashing.result()
         self._hashing = self._thread.submit(self._digest.update, piece)
         self._file.write(piece)
+        advanced()
 
     def sha256(self) -> str:
         """The SHA-256 (hex) of all that was written."""
@@ -141,6 +143,7 @@ class TensorFile:
         file.seek(self._begin + place.begin)
         if values.numel() and file.readinto(bytes_of(values)) != place.end - place.begin:
             raise WeightsRefused("truncated", f"{self._path.name} ends within tensor '{name[:80]}'. Get it again.")
+        advanced()
         return values
 
 

@@ -54,6 +54,7 @@ class TrainingWork:
     def __init__(self, job: RunningJob, tracking: JobTracking, board: ArtifactBoard, folder: Path) -> None:
         self.job, self.tracking, self.board, self.folder = job, tracking, board, folder
         self.stores = job.stores
+        self.peaks: dict[str, int] = {}
         self.request = msgspec.convert(job.row.request, TrainingJobRequest)
         self.recipe = self.request.recipe
         # All at once: what is unknown to this release or missing on this machine must not be found after hours.
@@ -88,10 +89,13 @@ class TrainingWork:
 
     @contextmanager
     def measured(self, phase: str) -> Generator[None]:
-        """Note the peak of memory that the block needs, in the flow run's log and in MLflow."""
+        """Note the peak of memory that the block needs, in `peaks` (bytes), in the flow run's log and in MLflow."""
         start_peak(self.device)
-        yield
-        gigabytes = peak_bytes(self.device) / 1e9
+        try:
+            yield
+        finally:
+            self.peaks[phase] = peak_bytes(self.device)
+        gigabytes = self.peaks[phase] / 1e9
         log.info("job %s: peak memory of %s: %.2f GB on %s", self.job.id, phase, gigabytes, self.device)
         self.tracking.log(self.recipe.steps, {f"memory_peak_gb.{phase}": gigabytes})
 
@@ -167,11 +171,11 @@ class TrainingWork:
             )
         )
 
-    def show_evaluation(self, evaluation: Evaluation, grid: Image.Image) -> None:
-        """The metrics and the grid as files of the job, in MLflow and on the flow run's page."""
+    def show_evaluation(self, evaluation: Evaluation, picture: bytes) -> str:
+        """The metrics and the grid, a PNG, as files of the job, in MLflow and on the flow run's page; returns the
+        grid's SHA-256."""
         metrics = msgspec.to_builtins(evaluation)
         document = json.dumps(metrics, indent=2, sort_keys=True).encode()
-        picture = png(grid)
         self.put_file("evaluation.json", JobFileRole.EVALUATION, document, "application/json")
         file = self.put_file("grid.png", JobFileRole.GRID, picture, "image/png")
         self.tracking.file("grid.png", picture)
@@ -180,9 +184,10 @@ class TrainingWork:
         metrics |= standard
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         self.tracking.log(self.recipe.steps, numbers)
-        link = image_link(self.stores.settings.api, file.job_id, file.sha256)
+        link = image_link(self.stores.settings, file.job_id, file.sha256)
         self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")
         self.board.table("figures", [{"metric": name, "value": value} for name, value in metrics.items()], "Evaluation")
+        return file.sha256
 
     @contextmanager
     def _measured_in_fit(self, phase: str) -> Generator[None]:
@@ -240,7 +245,7 @@ class TrainingWork:
             self.tracking.image(f"sample-{number}", step, content)
             if number == 0:
                 self.board.image(
-                    "sample", image_link(self.stores.settings.api, file.job_id, file.sha256), f"Step {step}: {prompt}"
+                    "sample", image_link(self.stores.settings, file.job_id, file.sha256), f"Step {step}: {prompt}"
                 )
 
 

@@ -41,7 +41,7 @@ from storage.errors import FreeSpaceLow
 from storage.postgres.connection import Script
 from storage.postgres.jobs import job_files, jobs, submissions
 from storage.records.accounts.accounts import Scope
-from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState
+from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState, RepeatedStage
 from storage.settings import Settings
 from storage.stores import AsyncStores
 
@@ -163,11 +163,16 @@ class JobRoutes(Controller):
                 ge=1, le=20_000, description="Publish the checkpoint of this step, which `keepEvery` let stay."
             ),
         ] = None,
+        stage: Annotated[
+            RepeatedStage | None,
+            QueryParameter(description="Do this stage again, with what is made from it, and no other that has ended."),
+        ] = None,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[SubmittedJob]:
-        """A new job with the same recipe, from the old one's newest checkpoint.
+        """A new job with the same recipe, behind what the old one has done: its stages, and its newest checkpoint.
 
-        With `step` it ends at the checkpoint of that step, and the old job may have succeeded.
+        With `step` it ends at the checkpoint of that step, with `stage` that one is done again: then the old job may
+        have succeeded, if the checkpoint of its last step has stayed, or the stage is `fit`.
         """
         key, identity = checked_key(idempotency_key), request_id(request.scope)
 
@@ -175,7 +180,11 @@ class JobRoutes(Controller):
             yield from job_of_kind(job_id, caller.account_id, self.kind)
             return (
                 yield from submissions.retry(
-                    job_id, caller.account_id, stores.settings, step=step, idempotency_key=key, request_id=identity
+                    *(job_id, caller.account_id, stores.settings),
+                    step=step,
+                    stage=stage,
+                    idempotency_key=key,
+                    request_id=identity,
                 )
             )
 

@@ -40,6 +40,8 @@ NAMES_AN_ISSUE = re.compile(r"[\w-]+/[\w-]+#\d+|[Nn]o (upstream )?issue found[^.
 """How a file says which upstream issue would end it: by its number, or by when none was found."""
 PUBLIC_OF_NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}
 PUBLIC_OF_ENUMS = {"_value_"}
+PUBLIC_OF_OS = {"_exit"}
+"""Documented in the page of its module, for all its underscore."""
 
 
 def is_private(name: str) -> bool:
@@ -55,7 +57,7 @@ def own_names(tree: ast.Module) -> set[str]:
 
 def private_attributes(tree: ast.Module) -> Iterator[str]:
     """Private attributes of objects that this file has not made its own."""
-    known = own_names(tree) | PUBLIC_OF_NAMED_TUPLES | PUBLIC_OF_ENUMS
+    known = own_names(tree) | PUBLIC_OF_NAMED_TUPLES | PUBLIC_OF_ENUMS | PUBLIC_OF_OS
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in known:
             yield ast.unparse(node)

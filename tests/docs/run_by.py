@@ -35,6 +35,7 @@ BY_WORDS: dict[str, RunBy] = {
     "darkroom events replay": RunBy(HERE, '"events", "replay"'),
     "darkroom generate": RunBy(f"{COMMANDS}/jobs/test_generate.py", '"generate"'),
     "darkroom import": RunBy(f"{COMMANDS}/catalog/test_importing.py", '"import"'),
+    "darkroom jobs rerun-stage": RunBy(f"{COMMANDS}/jobs/test_jobs.py", '"rerun-stage"'),
     "darkroom jobs list": RunBy(f"{COMMANDS}/jobs/test_jobs.py", '"list"'),
     "darkroom key create": RunBy(f"{COMMANDS}/accounts/test_key.py", '"key", "create"'),
     "darkroom key list": RunBy(f"{COMMANDS}/accounts/test_key.py", '"key", "list"'),

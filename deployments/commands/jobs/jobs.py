@@ -1,4 +1,4 @@
-"""darkroom jobs: list, show, follow, cancel, delete-files, retry."""
+"""darkroom jobs: list, show, follow, cancel, delete-files, retry, rerun-stage."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from deployments.client.responses import JobResponse, Listing, Submitted, job_ro
 from deployments.commands.jobs.job_progress import display_for, find_job, follow_job
 from deployments.commands.jobs.results import job_files, print_grid, report_training, save_images
 from deployments.commands.tables import echo_table
+from storage.records.jobs.jobs import RepeatedStage
 from storage.settings import load_settings
 
 app = typer.Typer(help="What was asked for, and how far it is.", no_args_is_help=True, add_completion=False)
@@ -116,6 +117,25 @@ def retry(
         old = find_job(api, job_id)
         key = {"Idempotency-Key": str(uuid4())}
         path = f"{old.path}/retry" if step is None else f"{old.path}/retry?step={step}"
+        again = api.post(path, Submitted, headers=key, patience_seconds=PATIENCE_SECONDS)
+        typer.echo(f"submitted job {again.id}")
+        if not detach:
+            job = api.get(f"{job_root(again.kind)}/{again.id}", JobResponse)
+            report(api, follow_job(api, job, display_for(Console())), out)
+
+
+@app.command("rerun-stage")
+def rerun_stage(
+    job_id: JobId,
+    stage: Annotated[RepeatedStage, typer.Argument(metavar="STAGE", help="fit, evaluate or export.")],
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as it is submitted.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for pictures.")] = Path(),
+) -> None:
+    """Do one stage of a training that has ended again, as a job of its own, and publish; others are found done."""
+    with open_api(load_settings()) as api:
+        old = find_job(api, job_id)
+        key = {"Idempotency-Key": str(uuid4())}
+        path = f"{old.path}/retry?stage={stage.value}"
         again = api.post(path, Submitted, headers=key, patience_seconds=PATIENCE_SECONDS)
         typer.echo(f"submitted job {again.id}")
         if not detach:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family, ImageSizes
+from flows.runs.liveness import advanced
 from flows.training.photos.crops import MIDDLE, pixels_of, sizes_of
 from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.random_numbers import generator_for
@@ -103,6 +104,7 @@ def encode_pixels(
                 mean, std = cache.latents(components, image, sources[number] if sources else "")
             means.append(mean)
             stds.append(std)
+            advanced()
     return LatentImages(torch.cat(means), torch.cat(stds), views)
 
 

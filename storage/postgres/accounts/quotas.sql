@@ -41,6 +41,8 @@ select coalesce((select sum(file.size)
        coalesce((select sum(file.size) from jobs job join job_files file on file.job_id = job.id
                   where job.account_id = %(account_id)s), 0)::bigint
        + coalesce((select sum(kept.size) from jobs job join job_checkpoints kept on kept.job_id = job.id
+                    where job.account_id = %(account_id)s), 0)::bigint
+       + coalesce((select sum(made.size) from jobs job join job_stage_blobs made on made.job_id = job.id
                     where job.account_id = %(account_id)s), 0)::bigint as jobs;
 
 -- largest --

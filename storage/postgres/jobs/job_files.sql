@@ -56,11 +56,15 @@ returning name;
 
 -- delete_all --
 -- What a job made and kept of itself. What was published has rows of its own.
--- Its checkpoints count for the account as long as the blob store holds them: those that the job itself replaces do not.
-with checkpoints as (delete from job_checkpoints where job_id = %(job_id)s returning size),
+-- Its checkpoints and stages count for the account as long as the blob store holds them: those that the job itself replaces do not.
+with kept as (select size from job_stage_blobs where job_id = %(job_id)s),
+-- Its blobs' rows go with it, after this statement has read them.
+stages as (delete from job_stages where job_id = %(job_id)s),
+checkpoints as (delete from job_checkpoints where job_id = %(job_id)s returning size),
 released as (insert into released_bytes (account_id, bytes)
-             select jobs.account_id, sum(checkpoints.size) from checkpoints, jobs where jobs.id = %(job_id)s
-              group by jobs.account_id having sum(checkpoints.size) > 0)
+             select jobs.account_id, sum(gone.size)
+               from (select size from checkpoints union all select size from kept) gone, jobs where jobs.id = %(job_id)s
+              group by jobs.account_id having sum(gone.size) > 0)
 delete from job_files where job_id = %(job_id)s returning name;
 
 -- files --

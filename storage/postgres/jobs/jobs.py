@@ -13,10 +13,10 @@ from storage.errors import IdempotencyKeyReused, JobAlreadyRunning, JobLost, Too
 from storage.postgres.accounts import quotas
 from storage.postgres.connection import Query, Rows, Script, column, load_statements, many, maybe, one
 from storage.postgres.events import outbox
-from storage.postgres.jobs import job_files
+from storage.postgres.jobs import job_files, job_stages
 from storage.records.accounts.quotas import Limits
 from storage.records.events.events import JobCancelled, JobCancelling, JobFailed, JobStarted, JobSubmitted, JobSucceeded
-from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, Progress
+from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, Progress, Stage
 from storage.records.jobs.machines import Machine, resolve_on
 
 SQL = load_statements(__file__)
@@ -24,7 +24,7 @@ SQL = load_statements(__file__)
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """What a job is made from. `request_hash` is of what the caller sent, to distinguish a repeat from a reused key;
-    `request_id` is the id of the API's request, for the logs."""
+    `request_id` is the id of the API's request, for the logs; `again`: stages that a retry does again."""
 
     account_id: UUID
     kind: JobKind
@@ -34,6 +34,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     data_set_id: UUID | None = None
     retry_of: UUID | None = None
     retry_steps: int = 0
+    again: tuple[str, ...] = ()
     request_id: str | None = None
 
 
@@ -80,7 +81,10 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
         "the new job",
     )
     if new.retry_of is not None:
-        yield from job_files.inherit_checkpoint(job_id, new.retry_of, new.retry_steps)
+        # A fit that is asked for again begins at its first step.
+        if Stage.FIT not in new.again:
+            yield from job_files.inherit_checkpoint(job_id, new.retry_of, new.retry_steps)
+        yield from job_stages.inherit(job_id, new.retry_of, new.again)
     yield from outbox.append(JobSubmitted(job_id=job.id, job_kind=job.kind, attempt=job.attempt))
     return job, True
 
@@ -130,6 +134,11 @@ def list_for_account(
 def alive() -> Query[list[Job]]:
     """Every job that has not ended."""
     return many(SQL["alive"], {}, Job)
+
+
+def succeeded_in(flow_run_id: UUID) -> Query[list[Job]]:
+    """The jobs that succeeded in a flow run, the oldest first."""
+    return many(SQL["succeeded_in"], {"flow_run_id": flow_run_id}, Job)
 
 
 def queue_position(job: Job) -> Query[int]:

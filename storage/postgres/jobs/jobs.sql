@@ -155,6 +155,10 @@ select * from jobs
  where state = 'submitted' and flow_run_id is not null and submitted_at < now() - make_interval(secs => %(seconds)s)
  order by sequence;
 
+-- succeeded_in --
+-- Jobs that succeeded in a flow run.
+select * from jobs where flow_run_id = %(flow_run_id)s and state = 'succeeded' order by sequence;
+
 -- alive --
 -- Every job that has not ended.
 select * from jobs where state in ('submitted', 'running', 'cancelling') order by sequence;

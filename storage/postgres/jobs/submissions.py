@@ -16,7 +16,7 @@ from storage.postgres.jobs import base_models, data_sets, job_files, jobs, publi
 from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.choices import GenerationBackend, TrainingMethod
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
-from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
+from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, RepeatedStage
 from storage.records.jobs.photos.photo_warnings import photo_warnings
 from storage.records.jobs.resolved_requests import resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
@@ -139,22 +139,27 @@ def retry(
     settings: Settings,
     *,
     step: int | None = None,
+    stage: RepeatedStage | None = None,
     idempotency_key: str | None = None,
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
-    """A new job with the recipe of an ended one, from its newest checkpoint. Returns the job and whether it is new.
+    """A new job with the recipe of an ended one, behind the stages and the steps that it has done. Returns the job and
+    whether it is new.
 
     With `step` the new job ends at the checkpoint of that step, which must have stayed: it is evaluated and published
-    as it is. Then the old job may have succeeded.
+    as it is. Then the old job may have succeeded. With `stage` that one is done again, and what is made from it; so it
+    may where the fit is asked for, or its last step's checkpoint has stayed.
 
     Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set, base
     model, model version or the step's checkpoint is gone, Gone when the model was taken down.
     """
     old = yield from jobs.get_for_account(job_id, account_id)
-    if old.state not in TERMINAL or (step is None and old.state is JobState.SUCCEEDED):
+    if old.state not in TERMINAL or (step is None and stage is None and old.state is JobState.SUCCEEDED):
         raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
     if old.data_set_id is not None:
         yield from _field("dataSetId", data_sets.hold(old.data_set_id, account_id))
+    if step is not None and stage is not None:
+        raise InvalidRequest({"stage": "a retry that ends at a step evaluates and exports anew; leave one of them out"})
     steps, wanted = 0, old.request
     if old.kind is JobKind.TRAINING:
         recipe = msgspec.convert(old.request, TrainingJobRequest).recipe
@@ -163,9 +168,13 @@ def retry(
             yield from _check_step(job_id, step)
             # Its recipe's hash stays the old one: its checkpoint names it.
             steps, wanted = step, _ending_at(old.request, step)
+        elif stage is not None and old.state is JobState.SUCCEEDED and stage is not RepeatedStage.FIT:
+            yield from _check_step(job_id, recipe.steps)
         yield from _field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
     elif step is not None:
         raise InvalidRequest({"step": "is of trainings: a generation has no checkpoints"})
+    elif stage is not None:
+        raise InvalidRequest({"stage": "is of trainings: a generation has none"})
     else:
         drawn_with = msgspec.convert(old.request, GenerationRecipe).model_version_id
         yield from _field("modelVersionId", _own_version(drawn_with, account_id))
@@ -175,13 +184,19 @@ def retry(
         request=wanted,
         recipe_hash=old.recipe_hash,
         # Of what was asked for, which is the retry of this job: two retries under one key are one.
-        request_hash=hashlib.sha256(f"retry {job_id}{'' if step is None else f' at {step}'}".encode()).hexdigest(),
+        request_hash=_hash_of_retry(job_id, step, stage),
         data_set_id=old.data_set_id,
         retry_of=job_id,
         retry_steps=steps,
+        again=() if stage is None else stage.repeats,
         request_id=request_id,
     )
     return (yield from _submit(new, settings, idempotency_key))
+
+
+def _hash_of_retry(job_id: UUID, step: int | None, stage: RepeatedStage | None) -> str:
+    again = "" if stage is None else f" again {stage}"
+    return hashlib.sha256(f"retry {job_id}{'' if step is None else f' at {step}'}{again}".encode()).hexdigest()
 
 
 def _check_step(job_id: UUID, step: int) -> Script[None]:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from storage.errors import LinkRefused, NotFound
+from storage.errors import Gone, LinkRefused, NotFound
 from storage.postgres.connection import Query, Rows, as_record, load_statements
 from storage.records.accounts.accounts import Account, AccountStatus
 from storage.records.catalog.catalog import CatalogImage, VersionFile
@@ -116,11 +116,14 @@ def image(image_id: int, sha256: str | None = None, reader: int | None = None) -
 
 
 def job_file(job_id: UUID, sha256: str) -> Query[tuple[Facts, JobFile]]:
-    """A file of a job by its bytes, and what decides about it. Reading raises NotFound."""
+    """A file of a job by its bytes, and what decides about it. Reading raises NotFound, and Gone for what shows a model
+    that was taken down."""
 
     def read(rows: Rows) -> tuple[Facts, JobFile]:
         if not rows:
             raise NotFound("The image is gone.")
+        if rows[0]["taken_down"] is not None:
+            raise Gone(f"The model that this image is of was taken down: {rows[0]['taken_down']}")
         facts = own_facts(rows[0]["owner_id"], owner_active=rows[0]["owner_active"])
         return facts, as_record(JobFile, rows[0])
 

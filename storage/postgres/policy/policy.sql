@@ -92,8 +92,13 @@ select image.*, {version_facts}, 'image' as thing, image.id as image_id, image.n
  where image.id = %(id)s and (%(sha256)s::text is null or image.sha256 = %(sha256)s::text);
 
 -- job_file --
--- A file of a job by its bytes, and whether its owner is banned.
-select file.*, job.account_id as owner_id, owner.status = 'active' as owner_active
+-- A file of a job by its bytes, whether its owner is banned, and why the model that the job made, or drew with, was taken
+-- down, if it was.
+select file.*, job.account_id as owner_id, owner.status = 'active' as owner_active,
+       (select model.gone_reason
+          from model_versions version join models model on model.id = version.model_id
+         where model.mode = 'TakenDown'
+           and version.id = coalesce(job.model_version_id, (job.request ->> 'model_version_id')::bigint)) as taken_down
   from job_files file
   join jobs job on job.id = file.job_id
   join accounts owner on owner.id = job.account_id

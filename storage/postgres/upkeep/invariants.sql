@@ -75,7 +75,10 @@ with rounds as (
                         join job_files file on file.job_id = owner.id
             union all select owner.account_id, kept.size
                         from chosen join jobs owner on owner.account_id = chosen.id
-                        join job_checkpoints kept on kept.job_id = owner.id) known
+                        join job_checkpoints kept on kept.job_id = owner.id
+            union all select owner.account_id, made.size
+                        from chosen join jobs owner on owner.account_id = chosen.id
+                        join job_stage_blobs made on made.job_id = owner.id) known
      group by account_id
 )
 select chosen.id::text as fault

@@ -7,6 +7,7 @@ select hash from unnest(%(hashes)s::text[]) as asked (hash)
     or exists (select from images where sha256 = hash and gone_at is null)
     or exists (select from job_checkpoints where sha256 = hash)
     or exists (select from job_files where sha256 = hash)
+    or exists (select from job_stage_blobs where sha256 = hash)
     or exists (select from sampled_images where sha256 = hash);
 
 -- naming --
@@ -23,6 +24,9 @@ select what from (
     (select format('file %%s of job %%s', name, job_id) from job_files where sha256 = %(hash)s limit %(limit)s)
     union all
     (select format('checkpoint %%s of job %%s', step, job_id) from job_checkpoints
+      where sha256 = %(hash)s limit %(limit)s)
+    union all
+    (select format('a result of the stage %%s of job %%s', stage, job_id) from job_stage_blobs
       where sha256 = %(hash)s limit %(limit)s)
     union all
     (select format('file %%s of base model %%s', path, (select name from base_models where id = base_model_id))
@@ -54,6 +58,9 @@ select sha256, max(size) as size from (
       where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)
     union all
     (select distinct on (sha256) sha256, size from job_files
+      where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)
+    union all
+    (select distinct on (sha256) sha256, size from job_stage_blobs
       where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)
     union all
     (select distinct on (sha256) sha256, size from sampled_images

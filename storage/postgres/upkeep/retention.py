@@ -21,6 +21,7 @@ BATCHES: Sequence[str] = (
     "activity_batches",
     "base_models",
     "job_checkpoints",
+    "job_stages",
     "alerts",
     "backfills",
 )

@@ -123,6 +123,18 @@ with gone as (
 )
 select count(*) as gone from gone;
 
+-- job_stages --
+-- Of jobs that ended long ago: a retry does every stage again. Bytes that only they name go with them.
+with gone as (
+    delete from job_stages
+     where (job_id, stage) in (select made.job_id, made.stage
+                                 from job_stages made join jobs job on job.id = made.job_id
+                                where job.ended_at < %(before)s
+                                limit %(limit)s for update of made skip locked)
+    returning 1
+)
+select count(*) as gone from gone;
+
 -- alerts --
 -- One that is raised stays however old it is.
 with gone as (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -125,3 +127,62 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     size: int
     created_at: datetime
+
+
+class Stage(StrEnum):
+    """A stage of a training job, in the order in which they run."""
+
+    PREPARE = "prepare"
+    REGULARIZE = "regularize"
+    FIT = "fit"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+    PUBLISH = "publish"
+
+
+class RepeatedStage(StrEnum):
+    """A stage that can be asked for again alone."""
+
+    FIT = "fit"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+
+    @property
+    def repeats(self) -> tuple[str, ...]:
+        """The stages whose results are made again: this one, and those that are made from it."""
+        return tuple(RepeatedStage) if self is RepeatedStage.FIT else (self.value,)
+
+
+class StageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage has made. `key` is over what it was made from; `result` names it: hashes, ids, figures.
+
+    made_by: the job that made it, in which attempt; another one than `job_id` is a job that this one retries. seconds:
+    of the attempt that ended it. peak_bytes: of the GPU, or of the process.
+    """
+
+    job_id: UUID
+    stage: Stage
+    key: str
+    result: dict[str, object]
+    made_by: UUID
+    attempt: int
+    seconds: float
+    peak_bytes: int
+    ended_at: datetime
+
+
+class StageBlob(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that a result names, in the blob store."""
+
+    sha256: str
+    size: int
+
+
+# Raised when a stage would make something else of the same inputs: what was kept of before is then not used.
+_VERSION = 1
+
+
+def stage_key(stage: Stage, inputs: Mapping[str, object]) -> str:
+    """SHA-256 of a stage's inputs, which are hashes and plain values."""
+    content = msgspec.json.encode({"stage": stage, "version": _VERSION, "inputs": dict(inputs)}, order="sorted")
+    return hashlib.sha256(content).hexdigest()

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import torch
 
+from flows.diffusion import sampled_sets
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe
@@ -83,9 +84,19 @@ def test_a_whole_set_loads_no_model(tmp_path: Path):
     assert draw_set(RECIPE, tmp_path / "no such folder", range(7), Written()) == 0
 
 
-def test_long_work_is_spread_over_dask_and_gives_the_same_bytes(whole: Written, tiny_model: Path):
+def test_long_work_of_two_workers_gives_the_bytes_of_one(whole: Written, tiny_model: Path):
     spread = Written()
-    drawn = draw_set(RECIPE, tiny_model, (), spread, workers=DaskWorkers(2), fan_out_seconds=0.0)
+    drawn = draw_set(RECIPE, tiny_model, (), spread, workers=DaskWorkers(("", "")), fan_out_seconds=0.0)
     assert drawn == 3
     assert spread.starts[0] == 0  # drawn here, to measure
     assert spread.images == whole.images
+
+
+def test_workers_are_not_started_beside_a_model_that_the_caller_holds(
+    tiny_model: Path, components: Components, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sampled_sets, "drawing_client", None)
+    drawn = draw_set(
+        RECIPE, tiny_model, (), Written(), components=components, workers=DaskWorkers(("", "")), fan_out_seconds=0.0
+    )
+    assert drawn == 3

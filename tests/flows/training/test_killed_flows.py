@@ -53,7 +53,18 @@ def test_a_flow_killed_at_every_boundary_publishes_the_bytes_of_one_that_ran_thr
     chance = random.Random(a_seed())
     # The last step too: fitted and stored, and nothing measured yet.
     steps = (chance.randrange(1, STEPS), STEPS)
-    points = ("regularize", *(f"fit:{step}" for step in steps), "evaluate", "export", "publish")
+    fit = tuple(f"fit:{step}" for step in steps)
+    points = (
+        "regularize",
+        "after:regularize",
+        *fit,
+        "after:fit",
+        "evaluate",
+        "after:evaluate",
+        "export",
+        "after:export",
+    )
+    points += ("publish",)
     job = submit(stores, bases[family], method=TrainingMethod(method), **METHODS[method])
     for number, point in enumerate(points, 1):
         variables = environment(**{point: f"die:{tmp_path / point}"})

@@ -74,6 +74,19 @@ def test_a_running_job_is_asked_to_stop_and_ends_as_cancelled(line: Line) -> Non
     assert line.jobs()[0].state is JobState.CANCELLED
 
 
+def test_one_stage_of_a_job_that_has_ended_is_done_again_as_a_job_of_its_own(line: Line) -> None:
+    job_id = line.submitted()
+    line("jobs", "cancel", job_id)
+
+    again = line("jobs", "rerun-stage", job_id, "evaluate", "--detach")
+    refused = line("jobs", "rerun-stage", job_id, "publish")
+
+    assert again.exit_code == 0, again.output
+    assert line.jobs()[0].retry_of == job_id
+    assert again.output == f"submitted job {line.jobs()[0].id}\n"
+    assert (refused.exit_code, "fit" in refused.output) == (2, True), refused.output
+
+
 def test_what_cannot_be_done_is_an_error_of_one_line(line: Line) -> None:
     job_id, unknown = line.submitted(), uuid4()
 

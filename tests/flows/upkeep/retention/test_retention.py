@@ -74,6 +74,8 @@ OLD_ROWS: dict[str, str] = {
     " values (%(at)s::text, '', '{}', %(at)s)",
     "job_checkpoints": "insert into job_checkpoints (job_id, step, sha256, size)"
     " select id, coalesce((select max(step) from job_checkpoints), 0) + 1, '', 1 from jobs where ended_at = %(at)s",
+    "job_stages": "insert into job_stages (job_id, stage, key, result, made_by, attempt, seconds, peak_bytes)"
+    " select id, 'export', '', '{}', id, 1, 1, 1 from jobs where ended_at = %(at)s",
 }
 KEPT = {
     "outbox": 30,
@@ -88,6 +90,7 @@ KEPT = {
     "backfills": 400,
     "base_models": 90,
     "job_checkpoints": 90,
+    "job_stages": 90,
 }
 """Days that the rows of each table are kept."""
 
@@ -110,7 +113,7 @@ def test_what_is_older_than_its_setting_goes_and_what_is_not_stays(stores: Store
     account, now = an_account(stores.database), stores.database.run(retention.now())
     kept, minute = timedelta(days=KEPT[table]), timedelta(minutes=1)
     for age in (kept + minute, kept * 3 + minute, kept - minute, -DAY):
-        if table == "job_checkpoints":
+        if table in ("job_checkpoints", "job_stages"):
             an_ended_job(stores, now - age)
         execute(stores, OLD_ROWS[table] + " returning 1", at=now - age, account=account)
     before = size(stores, table)

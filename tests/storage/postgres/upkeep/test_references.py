@@ -17,6 +17,7 @@ BYTES = {
     "images.sha256",
     "job_checkpoints.sha256",
     "job_files.sha256",
+    "job_stage_blobs.sha256",
     "sampled_images.sha256",
     "version_files.sha256",
 }

@@ -1,0 +1,20 @@
+"""The most memory that a flow's process may take: what goes beyond it fails by name instead of being killed."""
+
+from __future__ import annotations
+
+import resource
+
+import psutil
+
+MEMORY_SHARE = 0.7
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Cap this process's data memory (bytes; 0: 70 % of the machine), so that too much is an error and not a kill."""
+    limit = limit_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+    # Not RLIMIT_AS: that would also count mapped files and addresses that are only reserved, and torch has far more of
+    # those than of memory.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard not in (-1, resource.RLIM_INFINITY):
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
