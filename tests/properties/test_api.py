@@ -28,6 +28,7 @@ from tests.properties.seeds import AGAIN, SEED_OF_THE_DAY
 NAMES_THINGS = (
     "/api/v1/data-sets",
     "/api/v1/training-jobs",
+    "/api/v1/training-jobs/estimate",
     "/api/v1/generations",
     "/api/v1/comments",
     "/api/v1/activity",
