@@ -379,6 +379,12 @@ class JobStalled(JobCannotSucceed):
     code = "stalled"
 
 
+class CompilerMissing(JobCannotSucceed):
+    """A training asked for `compile`, and this machine has nothing to compile with, or compiling failed."""
+
+    code = "compiler_missing"
+
+
 class DevicesDiffer(JobCannotSucceed):
     """Parts of a model are on different devices when a phase begins. No input causes it: it is a fault of ours."""
 

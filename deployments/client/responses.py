@@ -177,6 +177,15 @@ class JobResponse(msgspec.Struct, frozen=True, rename="camel"):
         return f"{job_root(self.kind)}/{self.id}"
 
 
+class CheckpointResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """The state of a training after some steps."""
+
+    step: int
+    size: int
+    created_at: datetime
+    kept_until: datetime | None = None
+
+
 class JobFileResponse(msgspec.Struct, frozen=True, rename="camel"):
     """Something a job made."""
 

@@ -7,6 +7,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 
@@ -58,6 +59,32 @@ def lay_out_by_channels(module: nn.Module) -> None:
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.device.type == "cpu" and tensor.data_ptr() == before.get(id(tensor)):
             tensor.data = tensor.data.clone()
+
+
+def free_host_bytes() -> int:
+    """Bytes that this process may still take of the machine's memory: what is available, or left below its limit."""
+    available = int(psutil.virtual_memory().available)
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit in (-1, resource.RLIM_INFINITY):
+        return available
+    with suppress(OSError, StopIteration):
+        lines = (_PROCESS / "status").read_text().splitlines()
+        used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+        return max(0, min(available, limit - used))
+    return available
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that may still be taken on a device: of a GPU what the driver has, and what torch holds unused."""
+    if device.type != "cuda":
+        return free_host_bytes()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def bytes_of_parameters(module: nn.Module) -> int:
+    """Bytes of a module's parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def share_equal(module: nn.Module, other: nn.Module) -> int:

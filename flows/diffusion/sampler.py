@@ -16,7 +16,8 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from flows.diffusion.families.protocol import Components, Family
+from flows.diffusion.batches import images_at_a_time, in_batches
+from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.runs.liveness import advanced
 from storage.records.jobs.sampled_sets import SamplerSettings
 
@@ -30,15 +31,22 @@ def draw_images(
     negative_prompt: str = "",
     resolution: int | None = None,
 ) -> list[Image.Image]:
-    """One RGB image for each prompt and seed, drawn as one batch, of `resolution` pixels a side (default: the model's).
+    """One RGB image for each prompt and seed, of `resolution` pixels a side (default: the model's).
 
-    The global random generator is not touched.
+    As many are drawn at a time as memory holds (batches.py). The global random generator is not touched.
     """
     with torch.no_grad():
         first = first_latents(components, seeds, resolution)
-        latents = denoise(family, components, prompts, first, sampler, negative_prompt)
-        # One at a time: at 1024 px a decoder needs 3 GB an image, and sixteen of them no card has.
-        return [_decoded(family, components, one) for one in latents]
+        conditioning = guiding(family, components, prompts, sampler, negative_prompt)
+        count, guided = len(prompts), is_guided(sampler)
+
+        def draw(rows: list[int]) -> list[Image.Image]:
+            both = [*rows, *(count + row for row in rows)] if guided else rows
+            latents = _denoised(family, components, conditioning.take(both), first[rows], sampler)
+            # One at a time: at 1024 px a decoder needs 3 GB an image, and sixteen of them no card has.
+            return [_decoded(family, components, one) for one in latents]
+
+        return in_batches(count, images_at_a_time(components, first, guided=guided), draw)
 
 
 def _decoded(family: Family, components: Components, latents: Tensor) -> Image.Image:
@@ -69,8 +77,21 @@ def denoise(
     sampler: SamplerSettings,
     negative_prompt: str = "",
 ) -> Tensor:
-    """Noise (N, C, H, W) to scaled latents of the N prompts. A guidance scale of at most 1 needs one pass a step."""
-    guided = sampler.guidance_scale > 1.0
+    """Noise (N, C, H, W) to scaled latents of the N prompts, as one batch."""
+    conditioning = guiding(family, components, prompts, sampler, negative_prompt)
+    return _denoised(family, components, conditioning, latents, sampler)
+
+
+def is_guided(sampler: SamplerSettings) -> bool:
+    """Whether a step needs two predictions an image: a guidance scale of at most 1 asks for none."""
+    return sampler.guidance_scale > 1.0
+
+
+def guiding(
+    family: Family, components: Components, prompts: Sequence[str], sampler: SamplerSettings, negative_prompt: str
+) -> Conditioning:
+    """The conditioning of N prompts, one row each; where there is guidance behind N rows of what it draws away from."""
+    guided = is_guided(sampler)
     # A set of class images has one prompt for all of its rows: it is encoded once.
     distinct = list(dict.fromkeys([*prompts, negative_prompt] if guided else prompts))
     encoded = family.encode_prompts(components, distinct)
@@ -78,6 +99,13 @@ def denoise(
     if guided:
         negative = family.as_negative(components, negative_prompt, encoded.take([distinct.index(negative_prompt)]))
         conditioning = negative.take([0] * len(prompts)).then(conditioning)
+    return conditioning
+
+
+def _denoised(
+    family: Family, components: Components, conditioning: Conditioning, latents: Tensor, sampler: SamplerSettings
+) -> Tensor:
+    guided = is_guided(sampler)
     # DDIM's own default clips the predicted clean image to [-1, 1]. Latents have unit variance: clipping them bends
     # every colour and shape.
     scheduler: Any = DDIMScheduler.from_config(components.noise_schedule.config, clip_sample=False)

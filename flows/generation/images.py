@@ -18,6 +18,7 @@ from storage.postgres.jobs import jobs
 from storage.postgres.metrics import activity
 from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import Job
+from storage.records.jobs.requirements import refuse_unknown
 from storage.records.metrics.activity import Counted, Metric
 from storage.settings import load_settings
 from storage.stores import open_stores
@@ -44,6 +45,7 @@ def generate_images(job_id: UUID, attempt: int) -> State[Any]:
             return done
         with claimed_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
             with ArtifactBoard() as board:
+                refuse_unknown(job.row.kind, job.row.request)
                 recipe = msgspec.convert(job.row.request, GenerationRecipe)
                 model = steps.fetch_model(job, recipe.model_version_id)
                 steps.draw(job, board, recipe, model)

@@ -23,7 +23,7 @@ def named_failure(error: Exception, phase: str = "") -> JobCannotSucceed:
     if isinstance(error, InvalidRequest):
         return JobCannotSucceed(f"{error} Retry the job when the workers run the release that knows it.")
     # An error while the first one is handled hides it: a MemoryError often raises another one on its way out.
-    if any(_says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
+    if any(says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
         return OutOfMemory(_memory_text(error, phase))
     # EDQUOT is what a full quota of a user or of NFS says.
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -43,6 +43,7 @@ def _memory_text(error: Exception, phase: str) -> str:
     return f"{happened}{where}. To need less, {less}{room}; then retry the job: it goes on from its last checkpoint."
 
 
-def _says_out_of_memory(error: BaseException | None) -> bool:
+def says_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that there is no memory left, on the host or on a GPU."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(one in text for one in OUT_OF_MEMORY_TEXTS)

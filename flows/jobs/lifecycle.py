@@ -69,7 +69,7 @@ class RunningJob:
         """Called, in another thread, when the process is about to leave because its main thread hangs."""
         self._lock = lock
         self._stop: JobLost | CancellationRequested | None = None
-        self._past_cancellation = False
+        self._past_cancellation: set[int] = set()
         self._ended = threading.Event()
         self._last_tick = 0.0
         self._heart: threading.Thread | None = None
@@ -77,20 +77,21 @@ class RunningJob:
     def check(self) -> None:
         """Raise CancellationRequested or JobLost once this process should stop. Cheap: call it at every step."""
         advanced()
-        if isinstance(self._stop, CancellationRequested) and self._past_cancellation:
+        if isinstance(self._stop, CancellationRequested) and threading.get_ident() in self._past_cancellation:
             return
         if self._stop is not None:
             raise self._stop
 
     @contextmanager
     def past_cancellation(self) -> Generator[None]:
-        """In the block a cancellation does not stop this process, so that it can store what it has reached; a lost job
-        still does."""
-        self._past_cancellation = True
+        """In the block a cancellation does not stop this thread, so that it can store what it has reached; a lost job
+        still does. Other threads learn of it at once."""
+        thread = threading.get_ident()
+        self._past_cancellation.add(thread)
         try:
             yield
         finally:
-            self._past_cancellation = False
+            self._past_cancellation.discard(thread)
 
     def run(self, script: Callable[[], Query[T] | Script[T]]) -> T:
         """Carry out a script in one transaction, waiting while Postgres is unavailable. The script is built again for

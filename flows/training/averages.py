@@ -6,7 +6,7 @@ own (optimizers/protocol.py). Either way a checkpoint holds both kinds of weight
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -71,6 +71,17 @@ class AveragedWeights:
             self.averages = {}
         elif isinstance(self._optimizer, AveragingOptimizer):
             self._optimizer.eval()
+
+    @torch.no_grad()
+    def settle_some(self, names: Iterable[str]) -> None:
+        """Leave the averaged weights in some parameters for good: they train no longer. Again it changes nothing."""
+        for name in names:
+            parameter = self._parameters[name]
+            if name in self.averages:
+                # Their average stays equal to them: it is in checkpoints, and what is drawn with is all averages.
+                parameter.copy_(self.averages[name])
+            elif isinstance(self._optimizer, AveragingOptimizer):
+                self._optimizer.eval_one(parameter)
 
     def _swap(self) -> None:
         # The tensors change places: no other memory is needed, and no bit is rounded.

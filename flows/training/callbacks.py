@@ -17,7 +17,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.amp.grad_scaler import GradScaler
 
 from flows.diffusion.devices import wait_for
-from flows.training.checkpoints import CheckpointStore, write_checkpoint
+from flows.training.checkpointing.host_copies import HostCopies
+from flows.training.checkpointing.writer import CheckpointPause, CheckpointWriter
+from flows.training.checkpoints import CheckpointStore, checkpoint_content
 from flows.training.methods.frozen import FrozenTensors
 from flows.training.methods.protocol import parameters_of
 from flows.training.metrics.validation import measured_at
@@ -57,6 +59,9 @@ class Watch:
     `sample_every`; may draw images with the components, but must not touch the global random generator. stopping:
     surrounds the keeping of a cancelled training's last checkpoint, which the caller's store must not refuse. measured:
     surrounds each piece of the fit (`resume`, `fit`), whose memory the caller may measure.
+    on_begin: how many weights will train, before the first step; raises DiskFull where they would find no room.
+    room: the bytes of a checkpoint before it is written; raises DiskFull where there is no room for it. on_checkpoint:
+    how long the training stood still for one. on_resumed: a checkpoint was read, and its file is needed no more.
     on_frozen: at the end, the frozen tensors, which were compared with the base's. on_validation: the number of steps
     after which the recipe has the validation loss measured, 0 and the one that a resumed training starts from among
     them; as on_sample it may compute with the components.
@@ -67,6 +72,10 @@ class Watch:
     on_sample: Callable[[int], None] = _nothing
     stopping: Callable[[], AbstractContextManager[None]] = nullcontext
     measured: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    on_begin: Callable[[int], None] = _nothing
+    room: Callable[[int], None] = _nothing
+    on_checkpoint: Callable[[CheckpointPause], None] = _nothing
+    on_resumed: Callable[[], None] = lambda: None
     on_frozen: Callable[[FrozenTensors], None] = _nothing
     on_validation: Callable[[int], None] = _nothing
 
@@ -98,8 +107,9 @@ class Termination:
 class StepBoundary(Callback):
     """Runs after every step, in this order: report, check, checkpoint, terminate, validate, sample.
 
-    A checkpoint is written every `checkpoint_every` steps, after the last one, and when a held SIGTERM or a
-    cancellation ends the training. An exception that interrupted a step never leads to one.
+    A checkpoint is taken every `checkpoint_every` steps, after the last one, and when a held SIGTERM or a
+    cancellation ends the training. An exception that interrupted a step never leads to one. It may be written while the
+    next steps run; the last one is waited for, and what kept one from being written ends the training.
     """
 
     def __init__(
@@ -109,13 +119,16 @@ class StepBoundary(Callback):
         watch: Watch,
         termination: Termination,
         work_folder: Path,
+        copies: HostCopies,
         resumed_step: int = 0,
     ) -> None:
-        self._checkpoints, self._recipe_hash = checkpoints, recipe_hash
+        self._owner, self._recipe_hash = checkpoints.owner, recipe_hash
         self._watch = watch
         self._termination = termination
-        self._work_folder = work_folder
-        self._kept_step = resumed_step
+        self._writer = CheckpointWriter(
+            checkpoints, work_folder, copies, stopping=watch.stopping, room=watch.room, kept_step=resumed_step
+        )
+        self._taken_step = resumed_step
         self._started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -123,7 +136,7 @@ class StepBoundary(Callback):
         self._termination.hold()
         assert isinstance(pl_module, DreamBoothModule)
         # Of an attempt that died between its checkpoint and this measurement, which nothing else would make good.
-        self._validate(pl_module, self._kept_step)
+        self._validate(pl_module, self._writer.kept_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the step's clock."""
@@ -142,20 +155,28 @@ class StepBoundary(Callback):
         report = _report(pl_module, done, seconds)
         self._refuse_no_number(report, pl_module.scaler)
         self._watch.on_step(report)
+        self._writer.check()
         try:
             self._watch.check(done)
         except CancellationRequested:
             self._keep(pl_module, done)
+            self._writer.wait()
             raise
-        if self._termination.requested or done % recipe.checkpoint_every == 0 or done == recipe.steps:
+        last = done == recipe.last_step
+        if self._termination.requested or done % recipe.checkpoint_every == 0 or last:
             self._keep(pl_module, done)
-        # After the checkpoint: the next attempt goes on from this very step.
-        if self._termination.requested:
-            self._termination.raise_now()
+        self._terminate()
         self._validate(pl_module, done)
-        if done % recipe.sample_every == 0 or done == recipe.steps:
-            with pl_module.averaged.in_place():
+        if done % recipe.sample_every == 0 or last:
+            with pl_module.resting.back(), pl_module.averaged.in_place():
                 self._watch.on_sample(done)
+        if last:
+            self._writer.wait()
+            self._terminate()
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is still being written. Called however the training has ended."""
+        self._writer.close()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the weights to export in the parameters, while the optimizer's state is still on their device."""
@@ -166,8 +187,14 @@ class StepBoundary(Callback):
         if not measured_at(module.recipe, done):
             return
         # Nothing is averaged before the first step, and an optimizer that averages has no state to do it with.
-        with module.averaged.in_place() if done else nullcontext():
+        with module.resting.back(), module.averaged.in_place() if done else nullcontext():
             self._watch.on_validation(done)
+
+    def _terminate(self) -> None:
+        if self._termination.requested:
+            # After the checkpoint: the next attempt goes on from this very step.
+            self._writer.wait()
+            self._termination.raise_now()
 
     def _refuse_no_number(self, report: StepReport, scaler: GradScaler | None) -> None:
         # A scaled loss may overflow: its step was left out, and the next one has a smaller scale.
@@ -178,7 +205,9 @@ class StepBoundary(Callback):
                 raise self._diverged(report.step, f"the {name.replace('_', ' ')} is {value}")
 
     def _diverged(self, step: int, what: str) -> TrainingDiverged:
-        kept = f"its checkpoint of step {self._kept_step} stays" if self._kept_step else "it has no checkpoint yet"
+        self._writer.close()  # whether the one that is being written stays is known only then
+        at = self._writer.kept_step
+        kept = f"its checkpoint of step {at} stays" if at else "it has no checkpoint yet"
         return TrainingDiverged(
             f"Step {step}: {what}. Nothing of this step was kept; {kept}. Ask for a lower learning rate, also of the "
             "text encoder and the token, or precision fp32; MLflow shows the loss of the steps before."
@@ -186,30 +215,23 @@ class StepBoundary(Callback):
 
     def _keep(self, module: DreamBoothModule, step: int) -> None:
         # The last step may be due for several reasons, and is written once.
-        if step == self._kept_step:
+        if step == self._taken_step:
             return
         for name, parameter in parameters_of(module.training_groups).items():
-            if not bool(torch.isfinite(parameter).all()):
+            if not is_finite(parameter):
                 raise self._diverged(step, f"{name} holds what is no finite number")
-        file = self._work_folder / f"checkpoint-{step}.safetensors"
-        # A cancellation may also come while it is written, which takes minutes.
-        with self._watch.stopping():
-            self._write(module, step, file)
-        self._kept_step = step
+        content = checkpoint_content(
+            step=step, fingerprint=self._recipe_hash, owner=self._owner, state=module.training_state
+        )
+        self._watch.on_checkpoint(self._writer.write(step, content))
+        self._taken_step = step
 
-    def _write(self, module: DreamBoothModule, step: int, file: Path) -> None:
-        try:
-            sha256 = write_checkpoint(
-                file,
-                step=step,
-                fingerprint=self._recipe_hash,
-                owner=self._checkpoints.owner,
-                state=module.training_state,
-            )
-            self._checkpoints.keep(step, file, sha256)
-        finally:
-            # Checkpoints have gigabytes, and the working folder has room for one.
-            file.unlink(missing_ok=True)
+
+def is_finite(parameter: torch.Tensor) -> bool:
+    """Whether a tensor holds no infinite number and none that is no number."""
+    # In one pass, and without the tensor of as many flags that `isfinite` makes: this is time in which nothing trains.
+    lowest, highest = torch.aminmax(parameter.detach())
+    return math.isfinite(float(lowest)) and math.isfinite(float(highest))
 
 
 def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:
@@ -219,7 +241,7 @@ def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:
     rows = recipe.batch_size * recipe.accumulation * (1 if module.images.regularization is None else 2)
     return StepReport(
         step=done,
-        steps=recipe.steps,
+        steps=recipe.last_step,
         loss=float(loss.total.detach()),
         instance_loss=float(loss.instance),
         prior_loss=float(loss.prior),

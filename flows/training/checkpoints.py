@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from flows.training.methods.protocol import ParameterGroup, parameters_of
 from flows.training.optimizers.states import STATE, StateReader, state_tensors, state_values
 from flows.training.precision import put_scaler_values, scaler_values
-from flows.training.tensor_files import TensorFile, write_tensors
+from flows.training.tensor_files import HashingWriter, TensorFile, start_tensors
 from storage.errors import InvalidCheckpoint, WeightsRefused
 
 FORMAT = "darkroom-checkpoint"
@@ -58,11 +58,29 @@ class TrainingState:
     scaler: GradScaler | None = None
 
 
-def write_checkpoint(path: Path, *, step: int, fingerprint: str, owner: str, state: TrainingState) -> str:
-    """The training state of `owner` after `step` optimizer steps of the recipe with this fingerprint.
+@dataclass(frozen=True)
+class CheckpointContent:
+    """What a checkpoint's file holds. Its tensors are the training's own: the next step changes them."""
 
-    Returns the file's SHA-256 (hex). Copies of two tensors at most are in memory at a time.
-    """
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensors; the file's header takes a little more."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    def write(self, path: Path) -> str:
+        """Write the file; returns its SHA-256 (hex). A copy of one tensor at most is in memory at a time."""
+        return self.start(path).sha256()
+
+    def start(self, path: Path) -> HashingWriter:
+        """As `write`, but returns once the tensors may change; the hash follows."""
+        return start_tensors(path, self.tensors, self.metadata)
+
+
+def checkpoint_content(*, step: int, fingerprint: str, owner: str, state: TrainingState) -> CheckpointContent:
+    """The training state of `owner` after `step` optimizer steps of the recipe with this fingerprint, not copied."""
     tensors = {f"{WEIGHTS}/{name}": parameter.detach() for name, parameter in parameters_of(state.groups).items()}
     tensors |= {f"{AVERAGE}/{name}": average for name, average in state.averages.items()}
     tensors |= state_tensors(state.groups, state.optimizer)
@@ -76,7 +94,12 @@ def write_checkpoint(path: Path, *, step: int, fingerprint: str, owner: str, sta
     }
     if state.scaler is not None:
         metadata["scaler"] = json.dumps(scaler_values(state.scaler), sort_keys=True)
-    return write_tensors(path, tensors, metadata)
+    return CheckpointContent(tensors, metadata)
+
+
+def write_checkpoint(path: Path, *, step: int, fingerprint: str, owner: str, state: TrainingState) -> str:
+    """Write the training state, as `checkpoint_content` has it, to a file; returns its SHA-256 (hex)."""
+    return checkpoint_content(step=step, fingerprint=fingerprint, owner=owner, state=state).write(path)
 
 
 def read_checkpoint(path: Path, *, fingerprint: str, state: TrainingState) -> int:

@@ -72,7 +72,7 @@ def _prepared(run: TrainingStages) -> PreparedData:
     except NotFound as error:
         raise JobCannotSucceed(str(error)) from error
     get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(rows), work.request.base_model)
-    if all(row.step < work.recipe.steps for row in work.job.run(lambda: job_files.checkpoints(work.job.id))):
+    if all(row.step < work.recipe.last_step for row in work.job.run(lambda: job_files.checkpoints(work.job.id))):
         for warning in check_fits(folder, work.recipe, work.device, work.stores.settings):
             get_run_logger().warning("job %s: %s", work.job.id, warning)
     run.materials = Materials(folder, rows, work.recipe, lambda sha256: work.stores.blobs.read(sha256))
@@ -113,7 +113,7 @@ def fit_model(run: TrainingStages, prepared: PreparedData, class_images: ClassIm
     inputs = {
         "recipe": work.job.row.recipe_hash,
         # A retry that ends at a chosen step has the recipe of the whole.
-        "steps": recipe.steps,
+        "steps": recipe.last_step,
         "base_model": prepared.base_model_hash,
         "data_set": prepared.data_set_hash,
         "class_images": class_images.images,
@@ -135,7 +135,7 @@ def _fitted(run: TrainingStages) -> Fitted:
 
 def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
     work, materials = run.work, run.of_this_machine
-    work.job.report("fit", 0, work.recipe.steps)
+    work.job.report("fit", 0, work.recipe.last_step)
     components = work.load_components(materials.base_folder)
     for warning in prompt_warnings(work.family, components, work.recipe, materials.prompts):
         get_run_logger().warning("job %s: %s", work.job.id, warning)

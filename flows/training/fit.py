@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
-from flows.diffusion.memory import return_freed
+from flows.diffusion.memory import bytes_of_parameters, return_freed
 from flows.training.callbacks import StepBoundary, Termination, Watch
+from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import check_frozen, frozen_tensors
 from flows.training.methods.lookup import method_named
@@ -63,10 +64,17 @@ def fit(
         if newest is not None:
             with watch.measured("resume"):
                 start = read_checkpoint(newest, fingerprint=recipe_hash, state=module.training_state)
-            logger.info("resuming at step %d of %d", start, recipe.steps)
-        if start < recipe.steps:
+            watch.on_resumed()
+            logger.info("resuming at step %d of %d", start, recipe.last_step)
+        if start < recipe.last_step:
+            watch.on_begin(sum(one.numel() for one in parameters_of(training.groups).values()))
+            copies = HostCopies(device, sum(bytes_of_parameters(module) for module in components.modules.values()))
+            boundary = StepBoundary(checkpoints, recipe_hash, watch, Termination(), work_folder, copies, start)
             with watch.measured("fit"):
-                _run(module, start, StepBoundary(checkpoints, recipe_hash, watch, Termination(), work_folder, start))
+                try:
+                    _run(module, start, boundary)
+                finally:
+                    boundary.close()
         module.averaged.settle()
         # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
         after = frozen_tensors(components, training.groups)
@@ -124,7 +132,7 @@ def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:
         deterministic=None,  # set by prepare_torch
     )
     # A batch is a step's number; the images are already in memory, so loader workers would only cost.
-    numbers = DataLoader(range(start, module.recipe.steps), batch_size=None, shuffle=False)  # pyright: ignore[reportArgumentType]
+    numbers = DataLoader(range(start, module.recipe.last_step), batch_size=None, shuffle=False)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # A method may train one part of a model; the others stay in the mode in which they were loaded.

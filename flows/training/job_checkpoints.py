@@ -32,6 +32,11 @@ class JobCheckpoints:
         """The job. Its name stands in its checkpoints: no other job puts the same bytes, so old ones may go at once."""
         return str(self._job.id)
 
+    @property
+    def stored_bytes(self) -> int:
+        """What the job's checkpoints take in the store."""
+        return sum(row.size for row in self._job.run(lambda: job_files.checkpoints(self._job.id)))
+
     def latest(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose bytes are whole; a damaged one is forgotten, and the one before is used."""
         for row in self._job.run(lambda: job_files.checkpoints(self._job.id)):
@@ -48,15 +53,19 @@ class JobCheckpoints:
             return row.step, target
         return None
 
+    def release_resumed(self) -> None:
+        """Remove the file that `latest` returned, once it was read: on another disk than the store's it is a copy, and
+        takes the room of the next checkpoint."""
+        if self._resumed is not None:
+            self._resumed.unlink(missing_ok=True)
+            self._resumed = None
+
     def keep(self, step: int, file: Path, sha256: str) -> None:
         """Bytes, then the row, then the oldest ones go. Raises JobLost, DiskFull, StoreUnavailable.
 
         On the store's own disk the file is linked and not copied, and its hash is taken as it was written.
         """
         job = self._job
-        if self._resumed is not None:
-            # It was read long ago, and would hold the room of a checkpoint that nothing names any more.
-            self._resumed.unlink(missing_ok=True)
         blob = job.with_retries(lambda: job.stores.blobs.put_hashed(file, sha256))
         self._before_keeping(step)
         job.run(lambda: job_files.put_checkpoint(job.id, job.attempt, step, blob.sha256, blob.size))

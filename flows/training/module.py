@@ -8,14 +8,17 @@ order and then divided by `accumulation`, as ranks with one micro-batch each wou
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
+from flows.diffusion.compiling import compiled_unet, named_compile_errors
 from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes
 from flows.diffusion.memory import lay_out_by_channels
+from flows.diffusion.resting import RestingParts
 from flows.runs.liveness import advanced
 from flows.training.averages import AveragedWeights
 from flows.training.checkpoints import TrainingState
@@ -25,6 +28,7 @@ from flows.training.methods.protocol import Training, parameters_of
 from flows.training.optimizers.clipping import clip_gradients
 from flows.training.optimizers.learning_rates import set_learning_rates
 from flows.training.optimizers.lookup import optimizer_named
+from flows.training.optimizers.protocol import leave_out
 from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import TrainingImages
 from flows.training.photos.random_numbers import counter_seed
@@ -37,7 +41,8 @@ class DreamBoothModule(LightningModule):
     """Fine-tunes components on instance images, held to the class by regularization images.
 
     A batch is the number of a step, from 0; everything else follows from it and the recipe. `last_loss` is the
-    mean over the step's micro-batches, without a gradient.
+    mean over the step's micro-batches, without a gradient. `frozen_prompts` are encoded for good, since nothing that
+    encodes them trains any more; `resting` are the parts that are off the card between samples.
     """
 
     def __init__(
@@ -58,12 +63,16 @@ class DreamBoothModule(LightningModule):
         self.images = images
         self.unet = components.unet  # registered, so that Lightning sees what trains
         lay_out_by_channels(self.unet)
+        # Beside the components: images are drawn with these, in other shapes, each of which would be compiled anew.
+        self._predicting = compiled_unet(components) if recipe.compile else components
+        self.resting = RestingParts(components.device)
         self.optimizer = optimizer_named(recipe.optimizer).begin(training.groups)
         self.scaler = loss_scaler(recipe.precision, components.device, self.optimizer)
         self.averaged = AveragedWeights(training.groups, self.optimizer, recipe.ema_decay)
         self.last_loss: Loss | None = None
         self.gradient_norm = 0.0
-        self._frozen_prompts: dict[str, Conditioning] = {}
+        self.frozen_prompts: dict[str, Conditioning] = {}
+        self._prompts_cached = False
         # An encoder that trains for its first steps is the base's no longer.
         self._encodings = encodings if all(group.name == "unet" for group in training.groups) else None
 
@@ -121,10 +130,46 @@ class DreamBoothModule(LightningModule):
         """The optimizer, with the state of a checkpoint if one was read."""
         return self.optimizer
 
+    def on_train_start(self) -> None:
+        """Take the VAE off the card: what it had to encode is in memory."""
+        self.resting.leave({"vae": self.components.vae})
+
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
         """Freeze what step `batch` trains no longer, and set each group's learning rate for it."""
+        trained_text = self.method_run.trains_text
         self.method_run.begin_step(batch)
+        if trained_text and not self.method_run.trains_text:
+            self._end_stopped()
+        if not self.method_run.trains_text and not self._prompts_cached:
+            self._cache_prompts()
         set_learning_rates(self.optimizer, self.training_groups, self.recipe, batch)
+
+    def _cache_prompts(self) -> None:
+        """Encode every prompt of the training, then take the text encoders off the card: they change no more."""
+        # In the precision of a step, as it would encode them.
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            self._conditioning(sorted(self._all_prompts()))
+        self._prompts_cached = True
+        self.resting.leave(self.components.text_encoders)
+
+    def _all_prompts(self) -> set[str]:
+        found = {""} if self.recipe.caption_dropout > 0 else set[str]()
+        for images in self.images.shapes:
+            found |= set(images.instance.prompts or [self.recipe.instance_prompt])
+            if images.regularization is not None:
+                found.add(self.recipe.class_prompt)
+        return found
+
+    def _end_stopped(self) -> None:
+        """What trains no longer gets the weights that are drawn with, and the optimizer forgets it.
+
+        So the prompts that are encoded from now on, samples and the export are all of the same text encoder. Done
+        again, as after a resume, it changes nothing.
+        """
+        groups = self.training_groups
+        stopped = {name: one for name, one in parameters_of(groups).items() if not one.requires_grad}
+        self.averaged.settle_some(stopped)
+        leave_out(self.optimizer, list(stopped.values()))
 
     def configure_gradient_clipping(
         self,
@@ -178,7 +223,8 @@ class DreamBoothModule(LightningModule):
         sizes = self._sizes(draw)[rows]
         if sizes:
             conditioning = self.family.with_sizes(conditioning, sizes)
-        predicted = self.family.predict(self.components, noisy, timesteps, conditioning)
+        with named_compile_errors() if self.recipe.compile else nullcontext():
+            predicted = self.family.predict(self._predicting, noisy, timesteps, conditioning)
         target = self.family.noise_target(self.components, latents, noise, timesteps)
         if self.recipe.snr_gamma == 0:
             return predicted, target, None
@@ -226,13 +272,13 @@ class DreamBoothModule(LightningModule):
                 )
             return encoded.take([distinct.index(prompt) for prompt in prompts])
         for prompt in distinct:
-            if prompt not in self._frozen_prompts:
+            if prompt not in self.frozen_prompts:
                 if self._encodings is None:
                     encoded = self.family.encode_prompts(self.components, [prompt])
                 else:
                     encoded = self._encodings.prompt(self.components, prompt)
-                self._frozen_prompts[prompt] = self._as_dropped(prompt, encoded).detach()
-        return _joined([self._frozen_prompts[prompt] for prompt in prompts])
+                self.frozen_prompts[prompt] = self._as_dropped(prompt, encoded).detach()
+        return _joined([self.frozen_prompts[prompt] for prompt in prompts])
 
     def _as_dropped(self, prompt: str, encoded: Conditioning) -> Conditioning:
         """The conditioning of one prompt; of a dropped caption what guidance draws away from, where they differ."""

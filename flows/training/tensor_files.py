@@ -7,11 +7,14 @@ JSON header padded with spaces to a multiple of 8, the tensors' bytes without ga
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +41,8 @@ DTYPES: dict[str, torch.dtype] = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _CHUNK = 1 << 20
+_AT_ONCE = 32 << 20
+"""Bytes that the disk is told of at a time."""
 
 
 def write_tensors(
@@ -48,8 +53,20 @@ def write_tensors(
 ) -> str:
     """Write `tensors` and `metadata` to `path`; returns the SHA-256 (hex) of the whole file.
 
-    Every key in `payload_keys` gets the data section's SHA-256. Copies of two tensors at most
-    are in memory at a time: one is hashed while the next is made.
+    Every key in `payload_keys` gets the data section's SHA-256. A copy of one tensor at most is in memory at a time.
+    """
+    return start_tensors(path, tensors, metadata, payload_keys).sha256()
+
+
+def start_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    payload_keys: tuple[str, ...] = (),
+) -> HashingWriter:
+    """As `write_tensors`, but returns when the system has all bytes: the tensors may change, and the hash follows.
+
+    The caller asks for `sha256()`, which ends the thread that takes it.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     entries: dict[str, object] = {}
@@ -73,22 +90,44 @@ def write_tensors(
     # time.
     header = json.dumps({"__metadata__": facts, **entries}, sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    with HashingWriter(path) as file:
+    file, rows = HashingWriter(path), _RowBuffer()
+    with file:
         file.write(memoryview(struct.pack("<Q", len(header)) + header))
         for name in order:
-            file.write(bytes_of(tensors[name]))
-        return file.sha256()
+            file.write(rows.bytes_of(tensors[name]))
+    return file
+
+
+class _RowBuffer:
+    """The bytes of tensors in their order, in memory that is used again for each that does not lie so itself."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+
+    def bytes_of(self, tensor: Tensor) -> memoryview:
+        """Valid until the next call."""
+        if tensor.device.type == "cpu" and tensor.is_contiguous():
+            return bytes_of(tensor)
+        size = tensor.numel() * tensor.element_size()
+        if size > self._buffer.numel():
+            # Fresh memory for each costs as much time as the copying: the system clears it page by page.
+            self._buffer = torch.empty(size, dtype=torch.uint8)
+        return bytes_of(self._buffer[:size].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach()))
 
 
 class HashingWriter:
-    """A new file whose SHA-256 is taken while it is written, by a thread of its own: neither waits for the other
-    longer than one piece takes."""
+    """A new file whose SHA-256 is taken behind the writing, by a thread that reads what was written just now.
+
+    Who writes never waits for the hash, and may change what was written at once. After the block the bytes are the
+    system's, not yet the disk's. `sha256` is asked for afterwards, whenever there is time.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._digest = hashlib.sha256()
+        self._file = path.open("wb", buffering=0)
+        self._written, self._on_its_way, self._complete = 0, 0, False
+        self._more = threading.Condition()
         self._thread = ThreadPoolExecutor(1, "hashing")
-        self._hashing: Future[None] | None = None
+        self._hashing = self._thread.submit(self._follow, path)
 
     def __enter__(self) -> Self:
         return self
@@ -96,22 +135,57 @@ class HashingWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown()
+        with self._more:
+            self._complete = True
+            self._more.notify()
         self._file.close()
+        if error is not None:
+            self._thread.shutdown()
 
     def write(self, piece: memoryview) -> None:
-        """Append a piece, which must not change before the next call ends."""
-        if self._hashing is not None:
-            self._hashing.result()
-        self._hashing = self._thread.submit(self._digest.update, piece)
-        self._file.write(piece)
-        advanced()
+        """Append a piece."""
+        while piece.nbytes:
+            # At most so much in a call, so that the hash begins early and the disk, too.
+            written = self._file.write(piece[:_AT_ONCE])
+            piece = piece[written:]
+            with self._more:
+                self._written += written
+                self._more.notify()
+            if self._written - self._on_its_way >= _AT_ONCE:
+                self._begin_writeback()
+            advanced()
 
     def sha256(self) -> str:
-        """The SHA-256 (hex) of all that was written."""
-        if self._hashing is not None:
-            self._hashing.result()
-        return self._digest.hexdigest()
+        """The SHA-256 (hex) of all that was written, once that is complete. Raises OSError."""
+        try:
+            return self._hashing.result()
+        finally:
+            self._thread.shutdown()
+
+    def _begin_writeback(self) -> None:
+        """Let the disk begin with what is written so far: else it would begin with the last byte, and whoever waits for
+        the disk would wait for all of them."""
+        if hasattr(os, "posix_fadvise"):
+            # Linux starts to write what is told to be of no more use, and returns.
+            length = self._written - self._on_its_way
+            os.posix_fadvise(self._file.fileno(), self._on_its_way, length, os.POSIX_FADV_DONTNEED)
+        self._on_its_way = self._written
+
+    def _follow(self, path: Path) -> str:
+        digest, done, buffer = hashlib.sha256(), 0, memoryview(bytearray(8 * _CHUNK))
+        with path.open("rb", buffering=0) as source:
+            while True:
+                with self._more:
+                    self._more.wait_for(lambda: self._written > done or self._complete)  # noqa: B023 - used at once
+                    available = self._written
+                if done == available:
+                    return digest.hexdigest()
+                while done < available:
+                    count = source.readinto(buffer[: available - done])
+                    if not count:
+                        raise OSError(errno.EIO, "the file is shorter than what was written", str(path))
+                    digest.update(buffer[:count])
+                    done += count
 
 
 class TensorFile:

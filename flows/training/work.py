@@ -29,6 +29,7 @@ from flows.jobs.tracking import RUN_STATUS
 from flows.jobs.tracking_facts import job_params, job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
+from flows.training.checkpointing.room import disk_room, need_of
 from flows.training.data import check_scheme
 from flows.training.evaluation import Evaluation
 from flows.training.job_checkpoints import JobCheckpoints
@@ -43,7 +44,7 @@ from flows.training.tracking.protocol import TrackedJob
 from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreFailure, StoreUnavailable
 from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import JobFile, JobFileRole, JobState
-from storage.records.jobs.training import TrainingJobRequest
+from storage.records.jobs.requirements import training_request
 
 log = logging.getLogger("darkroom.training")
 
@@ -52,21 +53,20 @@ class TrainingWork:
     """A plain object, so that Prefect passes it to tasks as it is and never looks inside."""
 
     def __init__(self, job: RunningJob, tracking: JobTracking, board: ArtifactBoard, folder: Path) -> None:
-        self.job, self.tracking, self.board, self.folder = job, tracking, board, folder
-        self.stores = job.stores
+        self.job, self.tracking, self.board, self.folder, self.stores = job, tracking, board, folder, job.stores
         self.peaks: dict[str, int] = {}
-        self.request = msgspec.convert(job.row.request, TrainingJobRequest)
-        self.recipe = self.request.recipe
         # All at once: what is unknown to this release or missing on this machine must not be found after hours.
+        self.request = training_request(job.row.request)
+        self.recipe = self.request.recipe
         check_scheme(self.recipe)
         self.family = family_named(self.recipe.family)
         method_named(self.recipe.method)
         optimizer_named(self.recipe.optimizer)
         check_embedders(self.stores.settings.jobs.embedders_folder)
         self.device: torch.device = prepare_torch(self.recipe.threads)
-        self.checkpoints = JobCheckpoints(
-            job, folder, self.keep_metrics_part, self.recipe.keep_checkpoints, self.recipe.keep_every
-        )
+        self._room = disk_room(self.stores.settings, folder, lambda: self.checkpoints.stored_bytes)
+        kept, every = self.recipe.keep_checkpoints, self.recipe.keep_every
+        self.checkpoints = JobCheckpoints(job, folder, self.keep_metrics_part, kept, every)
 
     def load_components(self, folder: Path) -> Components:
         """A model folder's parts on this process's device; those that may not be needed are read when they are."""
@@ -97,7 +97,7 @@ class TrainingWork:
             self.peaks[phase] = peak_bytes(self.device)
         gigabytes = self.peaks[phase] / 1e9
         log.info("job %s: peak memory of %s: %.2f GB on %s", self.job.id, phase, gigabytes, self.device)
-        self.tracking.log(self.recipe.steps, {f"memory_peak_gb.{phase}": gigabytes})
+        self.tracking.log(self.recipe.last_step, {f"memory_peak_gb.{phase}": gigabytes})
 
     def watch(self, components: Components, grid: ValidationGrid | None = None) -> Watch:
         """What the fit reports to."""
@@ -112,6 +112,10 @@ class TrainingWork:
             on_sample=lambda step: self._sample(components, step),
             stopping=self.job.past_cancellation,
             measured=self._measured_in_fit,
+            on_begin=lambda count: self._room.check_job(need_of(self.recipe, self.family, components.folder, count)),
+            room=self._room.check_checkpoint,
+            on_checkpoint=lambda pause: self.tracking.log(pause.step, pause.metrics),
+            on_resumed=self.checkpoints.release_resumed,
             on_frozen=self._frozen,
             on_validation=lambda step: self._validated(components, grid, step),
         )
@@ -183,7 +187,7 @@ class TrainingWork:
         standard = metrics.pop("standard")
         metrics |= standard
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        self.tracking.log(self.recipe.steps, numbers)
+        self.tracking.log(self.recipe.last_step, numbers)
         link = image_link(self.stores.settings, file.job_id, file.sha256)
         self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")
         self.board.table("figures", [{"metric": name, "value": value} for name, value in metrics.items()], "Evaluation")
@@ -192,7 +196,7 @@ class TrainingWork:
     @contextmanager
     def _measured_in_fit(self, phase: str) -> Generator[None]:
         # Its own phase, since what helps a step to need less memory does not help a checkpoint to be read.
-        self.job.report(phase, 0, self.recipe.steps)
+        self.job.report(phase, 0, self.recipe.last_step)
         with self.measured(phase):
             yield
 
@@ -244,9 +248,8 @@ class TrainingWork:
             # Of one prompt under one key: MLflow then shows how it changed on a slider of steps.
             self.tracking.image(f"sample-{number}", step, content)
             if number == 0:
-                self.board.image(
-                    "sample", image_link(self.stores.settings, file.job_id, file.sha256), f"Step {step}: {prompt}"
-                )
+                link = image_link(self.stores.settings, file.job_id, file.sha256)
+                self.board.image("sample", link, f"Step {step}: {prompt}")
 
 
 @contextmanager

@@ -64,6 +64,7 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     export_dtype: str
     precision: str
     gradient_checkpointing: bool
+    compile: bool
     accumulation: int
     split_backward: bool
     snr_gamma: float

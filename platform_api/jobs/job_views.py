@@ -176,6 +176,8 @@ def read_detail(job_id: UUID, account_id: UUID, kind: JobKind) -> Script[tuple[J
     if job.kind is JobKind.TRAINING and job.ended_at is None:
         request = msgspec.convert(job.request, TrainingJobRequest)
         pace, steps = (yield from jobs.seconds_per_step(request.base_model)), request.recipe.steps
+        if request.recipe.chosen_step:
+            steps = 0  # it is published as it is
     if pace is None:
         return job, ahead, None
     done = job.progress.step if job.progress is not None and job.progress.phase == "fit" else 0

@@ -206,6 +206,12 @@ ASKS: tuple[Ask | LinkAsk, ...] = (
         Ask(("GET", f"{V1}/{noun}/{{job_id}}/events"), "own", f"{V1}/{noun}/{mark}/events", mark)
         for noun, mark in _KINDS
     ),
+    Ask(
+        ("GET", f"{V1}/training-jobs/{{job_id}}/checkpoints"),
+        "own",
+        f"{V1}/training-jobs/{{job}}/checkpoints",
+        '"step":77',
+    ),
     Ask(("GET", f"{V1}/training-jobs/{{job_id}}/files"), "own", f"{V1}/training-jobs/{{job}}/files", "{sample}"),
     Ask(("GET", f"{V1}/training-jobs/{{job_id}}/samples"), "own", f"{V1}/training-jobs/{{job}}/samples", "{sample}"),
     *(

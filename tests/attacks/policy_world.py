@@ -201,6 +201,11 @@ def _give_own(world: World) -> None:
     made = publish(world.door, client, availability="Private")
     ids |= {"job": made.job, "sample": made.sha256}
     ids["sample_link"] = client.get(f"/api/v1/training-jobs/{made.job}/samples").json()["items"][0]["imageUrl"]
+    world.run(
+        "insert into job_checkpoints (job_id, step, sha256, size) values (%(job)s, 77, %(sha256)s, 5) returning step",
+        job=made.job,
+        sha256=made.sha256,
+    )
     asked = {"modelVersionId": made.version, "prompt": PROMPT}
     ids["generation"] = client.post("/api/v1/generations", json=asked).json()["id"]
     ids["data_set"] = str(upload(client, 2)["id"])

@@ -154,8 +154,8 @@ class Line:
         assert version is not None
         return version
 
-    def submitted(self) -> UUID:
+    def submitted(self, *options: str) -> UUID:
         """The id of a job that nobody works on."""
-        result = self("train", self.photos(), "mug", "--yes", "--detach")
+        result = self("train", self.photos(), "mug", "--yes", "--detach", *options)
         assert result.exit_code == 0, result.output
         return self.jobs()[0].id

@@ -1,4 +1,4 @@
-"""darkroom jobs: list, show, follow, cancel, delete-files, retry, rerun-stage."""
+"""darkroom jobs: list, show, follow, cancel, checkpoints, delete-files, retry, rerun-stage."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 
 from deployments.client.api import Api, open_api
-from deployments.client.responses import JobResponse, Listing, Submitted, job_root
+from deployments.client.responses import CheckpointResponse, JobResponse, Listing, Submitted, job_root
 from deployments.commands.jobs.job_progress import display_for, find_job, follow_job
 from deployments.commands.jobs.results import job_files, print_grid, report_training, save_images
 from deployments.commands.tables import echo_table
+from storage.records.accounts.quotas import in_units
 from storage.records.jobs.jobs import RepeatedStage
 from storage.settings import load_settings
 
@@ -90,6 +91,24 @@ def cancel(job_ids: Annotated[list[UUID], typer.Argument(metavar="JOB...", help=
             job = find_job(api, job_id)
             after = api.post(f"{job.path}/cancel", JobResponse)
             typer.echo(f"{job_id} is {after.state}")
+
+
+@app.command()
+def checkpoints(job_id: JobId) -> None:
+    """List a training's checkpoints: the steps that can be published with `darkroom jobs retry JOB --step STEP`."""
+    with open_api(load_settings()) as api:
+        job = find_job(api, job_id)
+        if job.kind != "training":
+            raise typer.BadParameter(f"{job_id} draws images: it has no checkpoints")
+        found = api.get(f"{job.path}/checkpoints", Listing[CheckpointResponse]).items
+    if not found:
+        typer.echo("no checkpoints. Let some stay with: darkroom train FOLDER CLASS_WORD --keep-every STEPS")
+        return
+    rows = [
+        (row.step, in_units(row.size), _local(row.created_at), _local(row.kept_until) or "the job ends")
+        for row in found
+    ]
+    echo_table(("step", "size", "made", "kept until"), rows)
 
 
 @app.command("delete-files")

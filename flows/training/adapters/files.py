@@ -15,7 +15,7 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.adapters.kohya_keys import kohya_tensors
 from flows.training.adapters.layers import AdapterForm, adapter_metadata, adapter_tensors, form_of
-from flows.training.exports.export import EXPORT_DTYPES
+from flows.training.exports.export import EXPORT_DTYPES, as_dtype
 from flows.training.exports.single_files import metadata, read_schedule
 from flows.training.tensor_files import payload_sha256, read_metadata, write_tensors
 from flows.training.version_files import VersionFiles
@@ -39,14 +39,15 @@ def export_adapter(
 ) -> VersionFiles:
     """Write the components' adapter under `target` in both forms, and read both back.
 
-    `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained.
+    `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained, or a
+    number is too large for the recipe's element type.
     """
     # A new attempt in the same process: what a cut-off export left may be half a file.
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     tensors, form = adapter_tensors(components), form_of(recipe)
     dtype = EXPORT_DTYPES[recipe.export_dtype] or torch.float32
-    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    tensors = {name: as_dtype(name, tensor, dtype) for name, tensor in tensors.items()}
     between_files()
     kohya = target / KOHYA_FILE
     xl = "text_encoder_2" in components.modules

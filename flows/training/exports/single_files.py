@@ -73,7 +73,7 @@ def metadata(family: Family, recipe: TrainingRecipe, recipe_hash: str, schedule:
         "ss_v2": "False",
         "ss_v_parameterization": str(prediction == "v"),
         "ss_resolution": f"({recipe.resolution}, {recipe.resolution})",
-        "ss_steps": str(recipe.steps),
+        "ss_steps": str(recipe.last_step),
         "ss_max_train_steps": str(recipe.steps),
         "ss_batch_size_per_device": str(recipe.batch_size),
         "ss_optimizer": recipe.optimizer,

@@ -94,7 +94,7 @@ class ValidationGrid:
 def measured_at(recipe: TrainingRecipe, step: int) -> bool:
     """Whether the loss is measured after a step; 0 is the base model's own."""
     every = recipe.validation_every
-    return every > 0 and (step % every == 0 or step == recipe.steps)
+    return every > 0 and (step % every == 0 or step == recipe.last_step)
 
 
 def photo_set_name(held_out: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from torch import nn
 from torch.optim import Optimizer
 
 from flows.training.methods.protocol import ParameterGroup
@@ -32,6 +33,27 @@ class AveragingOptimizer(Protocol):
     def train(self) -> None:
         """Put the weights that train into the parameters."""
         ...
+
+    def eval_one(self, parameter: nn.Parameter) -> None:
+        """Put the weights to draw with into one parameter, which trains no longer. Nothing if it has no state."""
+        ...
+
+
+@runtime_checkable
+class OptimizerOfOneRate(Protocol):
+    """An optimizer that finds one rate from all its parameters together, such as Prodigy."""
+
+    def leave_out(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Some parameters train no longer: they must change the rate of the others no more, and not by leaving."""
+        ...
+
+
+def leave_out(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Forget the state of parameters that train no longer: no step reads it again, and it takes memory and disk."""
+    if isinstance(optimizer, OptimizerOfOneRate):
+        optimizer.leave_out(parameters)
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)
 
 
 def group_settings(groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def _published(run: TrainingStages, evaluated: Evaluated, exported: Exported) ->
         files=exported.files,
         images=evaluated.samples,
         availability=work.request.availability,
-        steps=recipe.steps,
+        steps=recipe.last_step,
     )
 
     def once() -> Script[ModelVersion]:

@@ -133,7 +133,7 @@ def _now(job_id: UUID) -> Script[_JobNow]:
 def summary_of(run: TrainingStages, now: _JobNow, error: Exception | None) -> TrainingSummary:
     """The summary of a job by how its work ended."""
     work = run.work
-    steps = work.recipe.steps
+    steps = work.recipe.last_step
     return TrainingSummary(
         title=work.request.model_name,
         outcome=_published(run) if error is None else failed_text(work.job.id, run.current, error, now.checkpoints),
@@ -182,7 +182,7 @@ def stage_lines(run: TrainingStages, rows: Sequence[StageRow]) -> list[StageLine
 
 def choice_text(work: TrainingWork, now: _JobNow) -> str:
     """Which step's weights were published, and why."""
-    steps = work.recipe.steps
+    steps = work.recipe.last_step
     kept = sorted(row.step for row in now.checkpoints if row.step != steps)
     asked = None
     if now.retried is not None:

@@ -42,9 +42,11 @@ def drop_checkpoint(job_id: UUID, step: int) -> Query[list[int]]:
     return column(SQL["drop_checkpoint"], {"job_id": job_id, "step": step}, int)
 
 
-def inherit_checkpoint(job_id: UUID, retry_of: UUID, maximum: int) -> Query[list[int]]:
-    """Let a retry begin at the newest checkpoint, of at most `maximum` steps, of the job that it retries."""
-    return column(SQL["inherit_checkpoint"], {"job_id": job_id, "retry_of": retry_of, "maximum": maximum}, int)
+def inherit_checkpoint(job_id: UUID, retry_of: UUID, first: int, last: int) -> Query[list[int]]:
+    """Let a retry begin at the newest checkpoint, of a step from `first` to `last`, of the job that it retries; returns
+    its step, if there is one."""
+    parameters = {"job_id": job_id, "retry_of": retry_of, "first": first, "last": last}
+    return column(SQL["inherit_checkpoint"], parameters, int)
 
 
 def put_file(

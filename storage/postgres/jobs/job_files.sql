@@ -28,10 +28,10 @@ returning sha256;
 delete from job_checkpoints where job_id = %(job_id)s and step = %(step)s returning step;
 
 -- inherit_checkpoint --
--- Start a retry from the newest checkpoint of the job it retries.
+-- Start a retry from the newest checkpoint, of some steps, of the job it retries.
 insert into job_checkpoints (job_id, step, sha256, size)
 select %(job_id)s, step, sha256, size from job_checkpoints
- where job_id = %(retry_of)s and step <= %(maximum)s order by step desc limit 1
+ where job_id = %(retry_of)s and step between %(first)s and %(last)s order by step desc limit 1
 returning step;
 
 -- put_file --

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 from psycopg.types.json import Jsonb
 
-from storage.errors import IdempotencyKeyReused, JobAlreadyRunning, JobLost, TooManyRequests, WrongState
+from storage.errors import IdempotencyKeyReused, InvalidRequest, JobAlreadyRunning, JobLost, TooManyRequests, WrongState
 from storage.postgres.accounts import quotas
 from storage.postgres.connection import Query, Rows, Script, column, load_statements, many, maybe, one
 from storage.postgres.events import outbox
@@ -24,7 +24,8 @@ SQL = load_statements(__file__)
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """What a job is made from. `request_hash` is of what the caller sent, to distinguish a repeat from a reused key;
-    `request_id` is the id of the API's request, for the logs; `again`: stages that a retry does again."""
+    `request_id` is the id of the API's request, for the logs; `again`: stages that a retry does again. It begins at the
+    checkpoint of `retry_step`, else at the newest one up to step `retry_latest`."""
 
     account_id: UUID
     kind: JobKind
@@ -33,7 +34,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     request_hash: str
     data_set_id: UUID | None = None
     retry_of: UUID | None = None
-    retry_steps: int = 0
+    retry_latest: int = 0
+    retry_step: int | None = None
     again: tuple[str, ...] = ()
     request_id: str | None = None
 
@@ -83,10 +85,18 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
     if new.retry_of is not None:
         # A fit that is asked for again begins at its first step.
         if Stage.FIT not in new.again:
-            yield from job_files.inherit_checkpoint(job_id, new.retry_of, new.retry_steps)
+            yield from _inherit(job_id, new.retry_of, new.retry_latest, new.retry_step)
         yield from job_stages.inherit(job_id, new.retry_of, new.again)
     yield from outbox.append(JobSubmitted(job_id=job.id, job_kind=job.kind, attempt=job.attempt))
     return job, True
+
+
+def _inherit(job_id: UUID, retry_of: UUID, latest: int, step: int | None) -> Script[None]:
+    first, last = (0, latest) if step is None else (step, step)
+    inherited = yield from job_files.inherit_checkpoint(job_id, retry_of, first, last)
+    if step is not None and not inherited:
+        # Retention took it since it was looked for.
+        raise InvalidRequest({"step": f"the checkpoint of step {step} is gone"})
 
 
 def _earlier_job(new: NewJob, key: str, job_id: UUID) -> Script[Job | None]:

@@ -18,6 +18,7 @@ from storage.records.jobs.choices import GenerationBackend, TrainingMethod
 from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, RepeatedStage
 from storage.records.jobs.photos.photo_warnings import photo_warnings
+from storage.records.jobs.requirements import with_needs
 from storage.records.jobs.resolved_requests import resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest
@@ -32,7 +33,7 @@ _ADDED = frozenset(
         *("method", "optimizer", "backend"),
         *("weightDecay", "maxGradientNorm", "learningRateSchedule", "warmUpSteps", "scheduleCycles", "schedulePower"),
         *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
-        *("precision", "gradientCheckpointing", "exportDtype", "preset", "sampler", "evaluationScenes"),
+        *("precision", "gradientCheckpointing", "compile", "exportDtype", "preset", "sampler", "evaluationScenes"),
         *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
         *("validationEvery", "validationPhotos"),
         *("bucketing", "bucketStep", "bucketMinSide", "bucketMaxSide", "randomCrop", "cachedCrops", "randomFlip"),
@@ -81,7 +82,7 @@ def submit_training(
     new = jobs.NewJob(
         account_id=account_id,
         kind=JobKind.TRAINING,
-        request=msgspec.to_builtins(resolved),
+        request=with_needs(msgspec.to_builtins(resolved)),
         recipe_hash=resolved.recipe.fingerprint(),
         request_hash=hash_request(JobKind.TRAINING, request),
         data_set_id=request.data_set_id,
@@ -160,16 +161,16 @@ def retry(
         yield from _field("dataSetId", data_sets.hold(old.data_set_id, account_id))
     if step is not None and stage is not None:
         raise InvalidRequest({"stage": "a retry that ends at a step evaluates and exports anew; leave one of them out"})
-    steps, wanted = 0, old.request
+    latest, wanted = 0, old.request
     if old.kind is JobKind.TRAINING:
         recipe = msgspec.convert(old.request, TrainingJobRequest).recipe
-        steps = recipe.steps
+        latest = recipe.last_step
         if step is not None:
             yield from _check_step(job_id, step)
             # Its recipe's hash stays the old one: its checkpoint names it.
-            steps, wanted = step, _ending_at(old.request, step)
+            wanted = _ending_at(old.request, step)
         elif stage is not None and old.state is JobState.SUCCEEDED and stage is not RepeatedStage.FIT:
-            yield from _check_step(job_id, recipe.steps)
+            yield from _check_step(job_id, recipe.last_step)
         yield from _field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
     elif step is not None:
         raise InvalidRequest({"step": "is of trainings: a generation has no checkpoints"})
@@ -187,7 +188,8 @@ def retry(
         request_hash=_hash_of_retry(job_id, step, stage),
         data_set_id=old.data_set_id,
         retry_of=job_id,
-        retry_steps=steps,
+        retry_latest=latest,
+        retry_step=step,
         again=() if stage is None else stage.repeats,
         request_id=request_id,
     )
@@ -208,7 +210,9 @@ def _check_step(job_id: UUID, step: int) -> Script[None]:
 
 
 def _ending_at(request: Mapping[str, Any], step: int) -> dict[str, Any]:
-    return {**request, "recipe": {**cast(dict[str, Any], request["recipe"]), "steps": step}}
+    # The steps stay: schedules count them, and the chosen one was trained as one of so many.
+    recipe = {**cast(dict[str, Any], request["recipe"]), "chosen_step": step}
+    return with_needs({**request, "recipe": recipe})
 
 
 def _refuse_name_of_another_type(account_id: UUID, resolved: TrainingJobRequest) -> Script[None]:

@@ -6,7 +6,7 @@ libraries or none at all. Later attempts keep what the first one resolved, so th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -46,9 +46,12 @@ def resolve_on(machine: Machine, kind: JobKind, request: dict[str, object]) -> R
             return None
         recipe = msgspec.structs.replace(asked.recipe, **facts)
         whole = msgspec.to_builtins(msgspec.structs.replace(asked, recipe=recipe))
+        # What only a later release knows stays in the row: the next attempt may be of that one.
+        whole = {**request, **whole, "recipe": {**cast(dict[str, Any], request["recipe"]), **whole["recipe"]}}
         return ResolvedRequest(request=whole, recipe_hash=recipe.fingerprint())
     drawing = msgspec.convert(request, GenerationRecipe)
     if drawing.threads:
         return None
     resolved = msgspec.structs.replace(drawing, **facts)
-    return ResolvedRequest(request=msgspec.to_builtins(resolved), recipe_hash=resolved.fingerprint())
+    whole = {**request, **msgspec.to_builtins(resolved)}
+    return ResolvedRequest(request=whole, recipe_hash=resolved.fingerprint())

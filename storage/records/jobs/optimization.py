@@ -69,6 +69,13 @@ Precision = Annotated[
 GradientCheckpointing = Annotated[
     bool, Meta(description="Compute activations again in the backward pass: much less memory, a third more time.")
 ]
+Compile = Annotated[
+    bool,
+    Meta(
+        description="Compile the UNet's steps with torch.compile: faster after minutes of compiling, and outside the "
+        "promise that equal recipes make equal bytes. Needs Triton on a GPU, a C++ compiler on a CPU."
+    ),
+]
 EmaDecay = Annotated[
     float,
     Meta(

@@ -77,6 +77,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_every: learning.KeepEvery | None = None
     precision: learning.Precision | None = None
     gradient_checkpointing: learning.GradientCheckpointing | None = None
+    compile: learning.Compile | None = None
     export_dtype: basics.ExportType | None = None
     accumulation: Accumulation | None = None
     split_backward: SplitBackward | None = None
@@ -130,6 +131,7 @@ class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
     export_dtype: basics.ExportDtype = "base"
     precision: str = "fp32"
     gradient_checkpointing: bool = False
+    compile: bool = False
     accumulation: int = 1
     split_backward: bool = False
     snr_gamma: float = 0.0
@@ -165,7 +167,8 @@ class TrainingDefaults(TrainingSettings, frozen=True, kw_only=True):
 class TrainingRecipe(TrainingSettings, frozen=True, kw_only=True):
     """A request with nothing left open. Equal recipes on one machine produce equal weights, byte by byte.
 
-    The last three describe that machine: they are open (no thread) until a worker claims the job, which resolves them.
+    `threads`, `libraries` and `device` describe that machine: they are open (no thread) until a worker claims the job,
+    which resolves them. `chosen_step` is the step whose checkpoint is published as it is; 0: the last of `steps`.
     """
 
     data_set_hash: str
@@ -193,6 +196,12 @@ class TrainingRecipe(TrainingSettings, frozen=True, kw_only=True):
     threads: int = 0
     libraries: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     device: str = ""
+    chosen_step: int = 0
+
+    @property
+    def last_step(self) -> int:
+        """The step after which the training ends: the chosen one, else the last of `steps`, which schedules count."""
+        return self.chosen_step or self.steps
 
     @property
     def instance_prompt(self) -> str:
@@ -214,7 +223,7 @@ class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Rows of before there was a choice have no `availability`: those who asked were promised that everybody would see the
     result. `resolve` writes it always. `warnings` says what was accepted and is rarely meant, `preset` which one filled
-    what the request left out."""
+    what the request left out. `needs` names the fields of the recipe that a worker has to know (requirements.py)."""
 
     data_set_id: UUID
     base_model: str
@@ -223,6 +232,7 @@ class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
     availability: Availability = Availability.PUBLIC
     warnings: tuple[str, ...] = ()
     preset: str = ""
+    needs: tuple[str, ...] = ()
 
 
 def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:

@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -97,6 +98,8 @@ def test_a_cancelled_job_may_still_store_what_it_has_reached(stores: Stores) -> 
         wait_until(is_to_stop)
         with running.past_cancellation():
             stored = running.run(lambda: jobs.get(job.id))
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(is_to_stop).result(), "another thread stores nothing, and is to stop"
         running.run(lambda: jobs.get(job.id))
         pytest.fail("went on after it had stored that")
     assert stored.id == job.id

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import msgspec
+
 from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import JobState
+from storage.records.jobs.training import TrainingJobRequest
 from tests.deployments.line import Line
 
 
@@ -85,6 +88,35 @@ def test_one_stage_of_a_job_that_has_ended_is_done_again_as_a_job_of_its_own(lin
     assert line.jobs()[0].retry_of == job_id
     assert again.output == f"submitted job {line.jobs()[0].id}\n"
     assert (refused.exit_code, "fit" in refused.output) == (2, True), refused.output
+
+
+def test_checkpoints_that_stayed_are_listed_and_one_of_them_is_chosen(line: Line) -> None:
+    job_id = line.submitted("--keep-every", "200")
+    job = line.worker.next_job()
+    none = line("jobs", "checkpoints", job_id)
+    for step in (200, 300, 400):
+        line.door.database.run(job_files.put_checkpoint(job.id, job.attempt, step, f"{step:064d}", step << 20))
+    running = line("jobs", "checkpoints", job_id)
+    line("jobs", "cancel", job_id)
+    line.door.database.run(jobs.end_cancelling(job.id, job.attempt))
+    ended = line("jobs", "checkpoints", job_id)
+    wrong = line("jobs", "retry", job_id, "--step", 250, "--detach")
+    chosen = line("jobs", "retry", job_id, "--step", 200, "--detach")
+
+    assert "no checkpoints. Let some stay with: darkroom train" in none.output
+    lines = [one.split() for one in running.output.splitlines()]
+    assert lines[0] == ["step", "size", "made", "kept", "until"]
+    assert [one[:3] for one in lines[1:]] == [["400", "400", "MiB"], ["300", "300", "MiB"], ["200", "200", "MiB"]]
+    assert running.output.count("the job ends") == 3
+    # 300 is neither the newest nor a multiple of keepEvery: retention deletes it next.
+    days = {one.split()[0]: one.split()[-2] for one in ended.output.splitlines()[1:]}
+    assert days["400"] == days["200"] > days["300"]
+    assert (wrong.exit_code, "those there are: 200, 300, 400" in wrong.output) == (1, True)
+    assert chosen.exit_code == 0, chosen.output
+    again = line.jobs()[0]
+    recipe = msgspec.convert(again.request, TrainingJobRequest).recipe
+    assert (recipe.chosen_step, recipe.last_step, recipe.steps > 200) == (200, 200, True)
+    assert [row.step for row in line.door.database.run(job_files.checkpoints(again.id))] == [200]
 
 
 def test_what_cannot_be_done_is_an_error_of_one_line(line: Line) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
-from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE, legacy_hash
+from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE, export_adapter, legacy_hash
 from flows.training.adapters.layers import NAME
 from flows.training.tensor_files import payload_sha256, read_metadata, read_tensors
 from flows.training.version_files import VersionFiles
 from storage.blobs.families import check_model_file
+from storage.errors import WeightsRefused
 from storage.records.catalog.catalog import Checked
 from storage.records.catalog.vocabulary import FileType, ModelType
 from tests.flows.training.adapters.adapters import drawn, lora_recipe, pipeline_of, trained_adapter, with_components
@@ -135,3 +137,18 @@ def test_equal_recipes_write_equal_bytes(written: VersionFiles, tiny_model: Path
     _, again = trained_adapter(tiny_model, tmp_path, lora_recipe(steps=1))
     assert (written.weights_name, again.weights.read_bytes()) == (KOHYA_FILE, written.weights.read_bytes())
     assert again.folder[DIFFUSERS_FILE].read_bytes() == written.folder[DIFFUSERS_FILE].read_bytes()
+
+
+@pytest.mark.parametrize(("dtype", "fits"), [("fp16", False), ("bf16", True), ("fp32", True)])
+def test_a_number_too_large_for_the_element_type_is_refused_by_name(
+    dtype: str, fits: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    wanted = lora_recipe(steps=1, export_dtype=dtype)
+    components, _ = trained_adapter(tiny_model, tmp_path, lora_recipe(steps=1))
+    name, tensor = next((key, one) for key, one in components.unet.named_parameters() if ".lora_B." in key)
+    with torch.no_grad():
+        tensor[0, 0] = 70_000.0
+    words = r"lora_B.*too large for torch\.float16\..*bf16"
+    with nullcontext() if fits else pytest.raises(WeightsRefused, match=words):
+        export_adapter(FAMILY, components, wanted, wanted.fingerprint(), tmp_path / "again")
+    assert ".lora_B." in name

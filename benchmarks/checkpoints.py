@@ -1,0 +1,147 @@
+"""A checkpoint's pause beside a bare write and fsync of the same bytes, on one disk, in turns.
+
+    python -m benchmarks.checkpoints [FOLDER] [--gigabytes 1.0] [--rounds 5]
+
+A pause is that of a training: the check for numbers, and either a copy in memory or the file with all its bytes. After
+it the training goes on, and a thread takes the hash, waits for the disk and gives the file its name in the blob store:
+that is "until stored", without the rows in Postgres. A disk that others use is uneven: the ratio is of the medians,
+and the quickest of each are printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from flows.training.callbacks import is_finite
+from flows.training.checkpointing.host_copies import HostCopies
+from flows.training.checkpointing.writer import CheckpointWriter
+from flows.training.checkpoints import TrainingState, checkpoint_content
+from flows.training.methods.protocol import ParameterGroup
+from flows.training.optimizers.lookup import optimizer_named
+from storage.blobs.store import BlobStore
+from storage.settings import BlobSettings
+
+PIECE = 16 << 20
+PLENTY = 1 << 50
+BARE = "bare write and fsync"
+LAYER_BYTES = 12 * (640 * 640 * 9 + 1280 * 5120)
+"""Of one convolution and one linear layer with both moments of AdamW."""
+
+
+def state_of(gigabytes: float) -> TrainingState:
+    """A training after its first step: half convolutions in the layout of images, half linear layers."""
+    count = max(1, round(gigabytes * 1e9 / LAYER_BYTES))
+    layers = nn.ModuleList()
+    for _ in range(count):
+        layers += [nn.Conv2d(640, 640, 3, bias=False), nn.Linear(1280, 5120, bias=False)]
+    layers.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    groups = (ParameterGroup("unet", dict(layers.named_parameters()), 1e-5, 0.01),)
+    optimizer = optimizer_named("adamw").begin(groups)
+    for parameter in layers.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    optimizer.step()
+    optimizer.zero_grad()
+    return TrainingState(groups, optimizer)
+
+
+@dataclass
+class OneBlob:
+    """A checkpoint store that holds the newest one."""
+
+    blobs: BlobStore
+    newest: list[str] = field(default_factory=list[str])
+    owner: str = "benchmark"
+
+    def keep(self, step: int, file: Path, sha256: str) -> None:
+        """Store it."""
+        self.newest = [*self.newest, self.blobs.put_hashed(file, sha256).sha256]
+
+    def drop(self) -> None:
+        """Make room for the next one."""
+        for sha256 in self.newest:
+            self.blobs.delete(sha256)
+        self.newest = []
+
+
+def pause(state: TrainingState, step: int, writer: CheckpointWriter) -> float:
+    """Seconds that a training stands still for a checkpoint."""
+    started = time.perf_counter()
+    for group in state.groups:
+        assert all(is_finite(parameter) for parameter in group.parameters.values())
+    # Another step each time, so that no two have the same bytes: the store would have them.
+    writer.write(step, checkpoint_content(step=step, fingerprint="0" * 64, owner="benchmark", state=state))
+    return time.perf_counter() - started
+
+
+def bare(content: memoryview, folder: Path) -> float:
+    """Seconds to write bytes that are in memory, and to have them on the disk."""
+    file = folder / "bare"
+    started = time.perf_counter()
+    with file.open("wb", buffering=0) as stream:
+        for begin in range(0, len(content), PIECE):
+            stream.write(content[begin : begin + PIECE])
+        os.fsync(stream.fileno())
+    seconds = time.perf_counter() - started
+    file.unlink()
+    return seconds
+
+
+def measure(folder: Path, gigabytes: float, rounds: int) -> tuple[dict[str, list[float]], int]:
+    """Seconds of each round of each way, and the bytes of a checkpoint."""
+    store = OneBlob(BlobStore(BlobSettings(url=f"file://{folder}/blobs")))
+    store.blobs.make_root()
+    state = state_of(gigabytes)
+
+    def writer(copies: HostCopies) -> CheckpointWriter:
+        return CheckpointWriter(store, folder, copies, stopping=nullcontext, room=lambda size: None)
+
+    waiting = writer(HostCopies(torch.device("cpu"), 0))
+    copying = writer(HostCopies(torch.device("cuda"), 0, lambda: PLENTY))
+    pause(state, 1, waiting)
+    waiting.wait()
+    with store.blobs.open(store.newest[-1]) as stream:
+        content = memoryview(stream.read())
+    seconds: dict[str, list[float]] = {BARE: []}
+    for number in range(rounds):
+        seconds[BARE].append(bare(content, folder))
+        for place, (how, writing) in enumerate((("written", waiting), ("copied", copying))):
+            store.drop()
+            started = time.perf_counter()
+            stood = pause(state, 2 * number + place + 2, writing)
+            writing.wait()
+            seconds.setdefault(f"pause, {how}", []).append(stood)
+            seconds.setdefault(f"until stored, {how}", []).append(time.perf_counter() - started)
+    waiting.close()
+    copying.close()
+    return seconds, len(content)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path())
+    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        seconds, size = measure(Path(folder), asked.gigabytes, asked.rounds)
+    print(f"a checkpoint of {size / 1e9:.2f} GB, {asked.rounds} rounds, {torch.get_num_threads()} threads")
+    base = seconds[BARE]
+    for name, found in seconds.items():
+        middle, least = statistics.median(found), min(found)
+        ratios = f"{middle / statistics.median(base):5.2f}x of the bare one, at its quickest {least / min(base):5.2f}x"
+        print(f"{name:<22}{middle:8.2f} s  {size / middle / 1e6:7.0f} MB/s  {ratios}")
+
+
+if __name__ == "__main__":
+    main()
