@@ -9,9 +9,11 @@ from pathlib import Path
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _PROCESS = Path("/proc/self")
+# madvise(2), of Linux 5.4: reclaims pages and keeps what they hold. An older one says EINVAL, and nothing happens.
+_MADV_PAGEOUT = 21
 
 
 def start_peak(device: torch.device) -> None:
@@ -52,13 +54,26 @@ def lay_out_by_channels(module: nn.Module) -> None:
     """Lay a module's images' weights out by channels, and take the others out of the file that they were loaded from.
 
     On the CPU all are slices of one mapping of that file, which stays whole, and counts as this process's data, until
-    the last of them is gone: beside the copies that the new layout has made of most.
+    the last of them is gone: beside the copies that the new layout has made of most. One after the other, so that no
+    more than one of them is in memory twice.
     """
-    before = {id(tensor): tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers())}
-    module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() == before.get(id(tensor)):
-            tensor.data = tensor.data.clone()
+        old = tensor.data
+        new = old.to(memory_format=torch.channels_last) if old.dim() == 4 else old
+        if old.device.type == "cpu":
+            new = old.clone() if new.data_ptr() == old.data_ptr() else new
+            _page_out(old)
+        tensor.data = new
+
+
+def _page_out(tensor: Tensor) -> None:
+    """Let the system take back the whole pages below a tensor that lies in a file; no number of it changes."""
+    page = resource.getpagesize()
+    begin = -(-tensor.data_ptr() // page) * page
+    length = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // page * page - begin
+    if length > 0:
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), _MADV_PAGEOUT)
 
 
 def free_host_bytes() -> int:

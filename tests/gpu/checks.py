@@ -85,9 +85,10 @@ def equal_bytes(place: Place, name: str, asked: TrainingRecipe, straight: Done |
 
 
 def on_the_device(place: Place, done: Done) -> None:
-    """A training was where it should have been."""
+    """A training was where it should have been, and learned something."""
     assert done.device == place.device, f"on {done.device}"
     assert all(math.isfinite(loss) for loss in done.losses), done.losses
+    assert all(norm > 0 for norm in done.norms), done.norms
 
 
 def peaks(done: Done) -> str:

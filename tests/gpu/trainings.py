@@ -30,7 +30,13 @@ from tests.flows.training.tiny import KeptCheckpoints, pictures, recipe
 STEPS = 4
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"text_encoder_learning_rate": 1e-4},
-    "lora": {"learning_rate": 1e-3, "text_encoder_learning_rate": 1e-3, "token_learning_rate": 0.0, "lora_rank": 4},
+    "lora": {
+        "learning_rate": 1e-3,
+        "text_encoder_learning_rate": 1e-3,
+        "token_learning_rate": 0.0,
+        "lora_rank": 4,
+        "lora_alpha": 8.0,
+    },
 }
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__, "tests.gpu.checks"])
