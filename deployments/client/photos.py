@@ -113,10 +113,10 @@ def _local(place: Path, folder: Path, limits: UploadSettings) -> FoundPhotos:
         raise NoPhotos(f"there is no {place}. Give a folder with 3 to 6 photos of one subject.")
     if place.is_dir():
         here = FolderPlace(place)
-        return _found(here, read_layout(here) or _plain(here))
+        return _found(here, read_layout(here, limits.max_images) or _plain(here))
     here = FolderPlace(place.parent)
     if place.suffix.lower() == DESCRIPTION:
-        return _found(here, read_description(here, place.name))
+        return _found(here, read_description(here, place.name, limits.max_images))
     if place.suffix.lower() == ARCHIVE:
         return _unpacked(place, place.name, folder, limits)
     taken = place.is_file() and place.suffix.lower() in SUFFIXES
@@ -127,8 +127,9 @@ def _local(place: Path, folder: Path, limits: UploadSettings) -> FoundPhotos:
 def _remote(url: str, folder: Path, limits: UploadSettings) -> FoundPhotos:
     fetched = fetch_photos(url, folder, limits)
     if fetched.archive is None:
-        files = fetched.files
-        return _found(files, read_description(files, fetched.description) if fetched.description else read_files(files))
+        files, most = fetched.files, limits.max_images
+        named = fetched.description
+        return _found(files, read_description(files, named, most) if named else read_files(files, most))
     unpacked = folder / "unpacked"
     unpacked.mkdir()
     return _unpacked(fetched.archive, fetched.files.name, unpacked, limits, fetched.inside)
@@ -149,7 +150,7 @@ def _unpacked(archive: Path, name: str, folder: Path, limits: UploadSettings, in
             if path == inside or path.startswith(f"{inside}/")
         }
     place = ListedFiles(name, paths)
-    return _found(place, read_files(place))
+    return _found(place, read_files(place, limits.max_images))
 
 
 def _plain(place: FolderPlace) -> PhotoLayout:

@@ -178,7 +178,7 @@ def _read_archive(
         place = ListedFiles(file.name, {entry.name: entry.path for entry in unpack_photos(file.path, folder, bounds)})
     except ArchiveRefused as refusal:
         raise ArchiveRefused(refusal.reason, f"{file.name}: {refusal}") from refusal
-    return place, read_files(place)
+    return place, read_files(place, limits.max_images)
 
 
 def _check_most(count: int, limits: UploadSettings) -> None:

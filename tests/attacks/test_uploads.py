@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -19,6 +20,8 @@ from PIL import Image
 
 from platform_api.app import UPLOADS_PER_ACCOUNT
 from platform_api.http import request_body
+from storage.records.jobs.photos import photo_layouts
+from storage.records.jobs.photos.photo_layouts import PlacedPhoto
 from storage.settings import UploadSettings
 from tests.platform_api.door import Door, form, photo, register_starter, serving, upload
 from tests.storage.blobs.test_images import frames, png_header
@@ -235,6 +238,26 @@ def test_what_an_archive_says_wrongly_is_refused(untouched: Door, name: str, con
     )
     assert response.status_code == 422, response.text
     assert said in response.json()["detail"]
+
+
+@pytest.mark.parametrize(("subsets", "said"), [(5, "more than 5 photos"), (20_000, "more than 5 subsets")])
+def test_an_archive_whose_subsets_name_all_photos_again_is_refused_at_once(
+    untouched: Door, monkeypatch: pytest.MonkeyPatch, subsets: int, said: str
+):
+    placed: list[PlacedPhoto] = []
+
+    def counted(*arguments: Any) -> PlacedPhoto:
+        placed.append(PlacedPhoto(*arguments))
+        return placed[-1]
+
+    monkeypatch.setattr(photo_layouts, "PlacedPhoto", counted)
+    toml = f"datasets=[{{image_dir='a',subsets=[{'{},' * subsets}]}}]".encode()
+    assert len(toml) < 65_536
+    files = [(f"a/{number}.png", photo(number, (20, 20))) for number in range(4)]
+    response = untouched.client().post(PATH, files=[*form(("photos.zip", zipped(*files, ("set.toml", toml))))])
+    assert response.status_code == 422, response.text
+    assert said in response.json()["detail"]
+    assert len(placed) <= LIMITS.max_images
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.zip", "file:///etc/passwd", "memory://shots", "s3://bucket/a"])

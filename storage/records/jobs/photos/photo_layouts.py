@@ -50,10 +50,11 @@ class PhotoLayout:
     tokens: str = ""
 
 
-def read_layout(place: PhotoPlace, folder: str = "") -> PhotoLayout | None:
+def read_layout(place: PhotoPlace, maximum: int, folder: str = "") -> PhotoLayout | None:
     """The photos of a folder in a layout that says something of them; None for a plain one.
 
-    Raises UploadRefused where the layout is broken, with the line or the file at fault.
+    Raises UploadRefused where the layout is broken, with the line or the file at fault, and where kohya's names more
+    than `maximum` photos or subsets: each subset may name every photo again.
     """
     for within in (folder, joined(folder, "train")):
         if place.has_file(joined(within, METADATA)):
@@ -65,10 +66,10 @@ def read_layout(place: PhotoPlace, folder: str = "") -> PhotoLayout | None:
     others = {name for name in (*folders, *place.files(folder)) if name[0] != "."} - {name for name, _ in named}
     left_out = tuple(f"{name} is not named like 10_sks mug, as other folders here are" for name in sorted(others))
     subsets = [_Subset(joined(folder, name), int(match[1]), match[2], ".txt") for name, match in named]
-    return _kohya(place, subsets, left_out)
+    return _kohya(place, subsets, maximum, left_out)
 
 
-def read_files(place: ListedFiles) -> PhotoLayout:
+def read_files(place: ListedFiles, maximum: int) -> PhotoLayout:
     """The photos of an archive, or of a folder of another machine: in a layout, described by kohya's TOML, or plain.
 
     Folders that hold one folder and nothing else are looked into first. Of plain ones all photos are taken, however
@@ -76,7 +77,7 @@ def read_files(place: ListedFiles) -> PhotoLayout:
     """
     folder = ""
     while True:
-        found = read_layout(place, folder) or _described(place, folder)
+        found = read_layout(place, maximum, folder) or _described(place, maximum, folder)
         if found is not None:
             return found
         folders = place.folders(folder)
@@ -85,12 +86,14 @@ def read_files(place: ListedFiles) -> PhotoLayout:
         folder = joined(folder, folders[0])
 
 
-def read_description(place: PhotoPlace, path: str) -> PhotoLayout:
+def read_description(place: PhotoPlace, path: str, maximum: int) -> PhotoLayout:
     """The photos that a TOML file of kohya's scripts names. Raises UploadRefused as `read_layout`."""
     called, folder = place.called(path), str(PurePosixPath(path).parent)
     subsets: list[_Subset] = []
     left_out: set[str] = set()
-    for settings in _subsets_of(_toml(place, path)):
+    for number, settings in enumerate(_subsets_of(_toml(place, path)), start=1):
+        if number > maximum:
+            raise UploadRefused("too_many_images", f"{called} has more than {maximum:,} subsets. Take fewer.")
         others = settings.keys() - _SUBSET_FIELDS - {"subsets"}
         left_out |= {f"{name}, a setting that Darkroom has options of its own for" for name in others}
         name = settings.get("image_dir")
@@ -105,7 +108,7 @@ def read_description(place: PhotoPlace, path: str) -> PhotoLayout:
             raise _broken(f"{called} says num_repeats {repeats!r} of {name}; it is a whole number.")
         tokens = str(settings.get("class_tokens", ""))
         subsets.append(_Subset(joined(folder, name), repeats, tokens, "." + extension.lstrip(".")))
-    return _kohya(place, subsets, tuple(sorted(left_out)))
+    return _kohya(place, subsets, maximum, tuple(at_most(sorted(left_out))))
 
 
 def caption_beside(place: PhotoPlace, photo: str, extension: str = ".txt") -> tuple[str, str]:
@@ -166,7 +169,7 @@ def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
     return PhotoLayout(tuple(photos), tuple(at_most([f"{name} has no line in {METADATA}" for name in others])))
 
 
-def _kohya(place: PhotoPlace, subsets: list[_Subset], left_out: tuple[str, ...] = ()) -> PhotoLayout:
+def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tuple[str, ...] = ()) -> PhotoLayout:
     photos: list[PlacedPhoto] = []
     unused: list[str] = []
     for number, subset in enumerate(subsets):
@@ -177,7 +180,13 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], left_out: tuple[str, ...] 
         # A name of its own for each: two folders may both have an image `1.png`.
         before = f"{number + 1}-" if len(subsets) > 1 else ""
         read: set[str] = set()
-        for name in photos_in(place, subset.folder):
+        names = photos_in(place, subset.folder)
+        if len(photos) + len(names) > maximum:
+            raise UploadRefused(
+                "too_many_images",
+                f"{place.called('')} names more than {maximum:,} photos, those that it names again counted each time.",
+            )
+        for name in names:
             path = joined(subset.folder, name)
             caption, file = caption_beside(place, path, subset.extension)
             photos.append(PlacedPhoto(path, before + name, caption, subset.repeats))
@@ -194,12 +203,12 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], left_out: tuple[str, ...] 
     return PhotoLayout(tuple(photos), (*left_out, *unused), tokens.pop() if len(tokens) == 1 else "")
 
 
-def _described(place: PhotoPlace, folder: str) -> PhotoLayout | None:
+def _described(place: PhotoPlace, maximum: int, folder: str) -> PhotoLayout | None:
     """The layout of the one TOML file in a folder; None where there is none."""
     files = [name for name in place.files(folder) if _suffix(name) == DESCRIPTION]
     if len(files) > 1:
         raise _broken(f"{place.called(folder)} has {' and '.join(files[:3])}; leave the TOML file in that counts.")
-    return read_description(place, joined(folder, files[0])) if files else None
+    return read_description(place, joined(folder, files[0]), maximum) if files else None
 
 
 def _plain(place: ListedFiles) -> PhotoLayout:

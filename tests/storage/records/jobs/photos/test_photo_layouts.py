@@ -63,14 +63,14 @@ def archived(folder: Path) -> ListedFiles:
 def from_folder(folder: Path) -> PhotoLayout:
     place, described = FolderPlace(folder), sorted(folder.glob("*.toml"))
     if described:
-        return read_description(place, described[0].name)
-    found = read_layout(place)
+        return read_description(place, described[0].name, 50)
+    found = read_layout(place, 50)
     assert found is not None
     return found
 
 
 def from_archive(folder: Path) -> PhotoLayout:
-    return read_files(archived(folder))
+    return read_files(archived(folder), 50)
 
 
 @pytest.fixture(params=[from_folder, from_archive], ids=["folder", "archive"])
@@ -192,3 +192,16 @@ def test_a_caption_may_have_kohyas_own_suffix(tmp_path: Path) -> None:
     assert caption_beside(place, "a.png") == ("at sea", "a.caption")
     assert caption_beside(place, "a.png", ".cap") == ("", "")
     assert caption_beside(place, "b.png") == ("", "")
+
+
+def test_photos_that_subsets_name_again_are_counted_each_time(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    touched(folder / "a", "1.png", "2.png")
+    toml = "datasets = [{{image_dir = 'a', subsets = [{}]}}]"
+    for subsets, refused in ((25, ""), (26, "names more than 50 photos"), (51, "has more than 50 subsets")):
+        (folder / "set.toml").write_text(toml.format("{}, " * subsets))
+        if refused:
+            with pytest.raises(UploadRefused, match=refused):
+                from_folder(folder)
+        else:
+            assert len(from_folder(folder).photos) == 50
