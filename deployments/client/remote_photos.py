@@ -8,7 +8,6 @@ a signature: what is shown and stored of it is `shown` and `name_of`, and no lib
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +24,8 @@ from storage.settings import MIB, UploadSettings
 ARCHIVE = ".zip"
 _TEXT_BYTES = MIB
 _AT_ONCE = 8
+DEEPEST = 20
+"""Folders inside each other."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(://|::)")
 _IN_ZIP = re.compile(r"zip(?:://(?P<inside>.*?))?::(?P<archive>.+)", re.DOTALL)
 _JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
@@ -148,15 +149,25 @@ def _kind(filesystem: Any, path: str, url: str) -> str:
 
 
 def _listed(filesystem: Any, root: str, maximum: int, address: str) -> dict[str, str]:
-    """The files below a folder: their paths in it, and what the file system calls them."""
+    """The files below a folder: their paths in it, and what the file system calls them. Raises NoPhotos when there
+    are more than `maximum` files or folders."""
     found: dict[str, str] = {}
+    advice = "Give the folder that has the photos."
+    # Folder by folder: a list of everything may have millions of names.
+    walked = filesystem.walk(root, detail=True, on_error="raise")
     try:
-        for path in _walked(filesystem, root):
-            name = path[len(root.rstrip("/")) :].lstrip("/")
-            if name and not any(part[0] == "." or part in _JUNK for part in name.split("/") if part):
-                found[name] = path
-            if len(found) > maximum:
-                raise NoPhotos(f"{address} has more than {maximum:,} files. Give the folder that has the photos.")
+        for number, (folder, _, files) in enumerate(walked, start=1):
+            # A list of links on the web may lead on without end.
+            if number > maximum:
+                raise NoPhotos(f"{address} has more than {maximum:,} folders. {advice}")
+            if _below(folder, root).count("/") >= DEEPEST:
+                raise NoPhotos(f"{address} has folders more than {DEEPEST} deep. {advice}")
+            for path in (str(facts["name"]) for facts in files.values()):
+                name = _below(path, root)
+                if name and not any(part[0] == "." or part in _JUNK for part in name.split("/") if part):
+                    found[name] = path
+                if len(found) > maximum:
+                    raise NoPhotos(f"{address} has more than {maximum:,} files. {advice}")
     except NoPhotos:
         raise
     except Exception as error:  # noqa: BLE001 - see _open
@@ -164,11 +175,8 @@ def _listed(filesystem: Any, root: str, maximum: int, address: str) -> dict[str,
     return dict(sorted(found.items()))
 
 
-def _walked(filesystem: Any, root: str) -> Iterator[str]:
-    """Folder by folder: a list of everything may have millions of names."""
-    for _, _, files in filesystem.walk(root, detail=True, on_error="raise"):
-        for facts in files.values():
-            yield str(facts["name"])
+def _below(path: str, root: str) -> str:
+    return path[len(root.rstrip("/")) :].strip("/")
 
 
 def _counts(name: str, names: dict[str, Path]) -> bool:

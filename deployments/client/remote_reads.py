@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,25 @@ class Budget:
 
 
 def fetch_file(filesystem: Any, path: str, target: Path, maximum: int, budget: Budget, address: str) -> None:
-    """Write a file to `target`. A read that breaks is gone on with; only tries that brought nothing new are counted.
+    """Write a file to `target`. A read that breaks is gone on with; only tries that came no farther are counted.
 
     `address` is what messages call it. Raises NoPhotos.
     """
-    done, fruitless = 0, 0
+    done, farthest, fruitless = 0, 0, 0
     with target.open("wb", buffering=0) as sink:
         while True:
-            before = done
             fault: Exception | None = None
             try:
                 with filesystem.open(path, "rb") as source:
                     if done and not _goes_on(source, done):
                         budget.take(-done)
-                        done = before = sink.seek(0)
+                        done = sink.seek(0)
                         sink.truncate()
                     while piece := source.read(CHUNK):
                         done += len(piece)
                         _check_size(done, maximum, address)
                         budget.take(len(piece))
-                        sink.write(piece)
+                        _write(sink, piece)
                     size = getattr(source, "size", None)
                 if size is None or done == size:
                     return
@@ -67,7 +67,9 @@ def fetch_file(filesystem: Any, path: str, target: Path, maximum: int, budget: B
                 fault = error
                 if not _passes(error):
                     raise unreadable(error, address) from None
-            fruitless = 0 if done > before else fruitless + 1
+            # Of a stream that begins again, what came before is nothing new.
+            fruitless = 0 if done > farthest else fruitless + 1
+            farthest = max(farthest, done)
             if fruitless >= FRUITLESS_TRIES:
                 raise unreadable(fault or EOFError(), address)
             time.sleep(PAUSE_SECONDS * fruitless)
@@ -106,6 +108,13 @@ def _goes_on(source: Any, position: int) -> bool:
         return source.seek(position) == position
     except (OSError, ValueError, NotImplementedError):
         return False
+
+
+def _write(sink: RawIOBase, piece: bytes) -> None:
+    """All of it: a disk that is nearly full takes a part of a write, and refuses the next one."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[sink.write(rest) or 0 :]
 
 
 def _check_size(size: int, maximum: int, address: str) -> None:

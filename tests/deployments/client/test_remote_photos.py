@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 from collections.abc import Iterator
@@ -154,6 +155,83 @@ def test_a_read_that_breaks_off_is_gone_on_with(
     found = find_photos("broken://shots/a.png", LIMITS)
     assert found.photos[0].path.read_bytes() == content
     assert Broken.opened == 4
+
+
+def test_a_read_that_begins_again_and_comes_no_farther_is_given_up(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(memory, a_png=bytes(range(256)) * 300)
+    opened = 0
+
+    def always_cut(*arguments: Any, **options: Any) -> Cut:
+        nonlocal opened
+        opened += 1
+        assert opened <= 9
+        return Cut(bytes(range(256)) * 300, 20_000, seeks=False)
+
+    monkeypatch.setattr(Broken, "_open", always_cut)
+    with pytest.raises(NoPhotos, match=r"cannot be read \(ConnectionResetError\)"):
+        find_photos("broken://shots/a.png", LIMITS)
+    assert opened == 1 + remote_reads.FRUITLESS_TRIES
+
+
+@pytest.mark.parametrize("room", [100_000, 40_000])
+def test_a_disk_that_takes_a_part_of_a_write_is_written_to_again_until_it_refuses(
+    memory: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    content = bytes(range(256)) * 300
+    write(memory, a_png=content)
+    opened = Path.open
+
+    class NearlyFull(io.FileIO):
+        def write(self, piece: Any, /) -> int:
+            left = min(room - self.tell(), 30_000)
+            if left <= 0:
+                raise OSError(errno.ENOSPC, "full")
+            return super().write(piece[:left])
+
+    def open_nearly_full(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        return NearlyFull(path, mode) if mode == "wb" else opened(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_nearly_full)
+    if room > len(content):
+        found = find_photos("memory://shots/a.png", LIMITS)
+        assert found.photos[0].path.read_bytes() == content
+    else:
+        with pytest.raises(NoPhotos, match="no room left in the folder of temporary files"):
+            find_photos("memory://shots/a.png", LIMITS)
+
+
+class Endless(MemoryFileSystem):
+    """A list of links that leads on without end: each folder holds folders."""
+
+    protocol = "endless"
+    wide = False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("endless://").strip("/")
+
+    def isdir(self, path: str) -> bool:
+        return True
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        if path.count("/") > (2 if Endless.wide else 60):
+            return []
+        names = range(2000) if Endless.wide else ["a"]
+        return [{"name": f"{path.rstrip('/')}/{name}", "size": 0, "type": "directory"} for name in names]
+
+
+register_implementation("endless", Endless, clobber=True)
+
+
+@pytest.mark.parametrize(("wide", "reason"), [(False, "folders more than 20 deep"), (True, "more than 1,036 folders")])
+def test_folders_without_end_are_given_up(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, wide: bool, reason: str
+) -> None:
+    monkeypatch.setattr(Endless, "wide", wide)
+    with pytest.raises(NoPhotos, match=rf"endless://shots has {reason}\. Give the folder that has the photos"):
+        find_photos("endless://shots", LIMITS)
 
 
 @pytest.mark.parametrize(
