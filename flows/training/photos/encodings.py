@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -32,7 +32,8 @@ from storage.stores import Stores
 PLACE = "encodings"
 """Their folder in this machine's cache."""
 OF_NO_PHOTO = "shared"
-"""The folder of class images and prompts; a photo's latents are in one of its SHA-256."""
+"""The folder of class images and of prompts that no photo has of its own; a photo's latents and its prompt are in one
+of its SHA-256."""
 FORMAT = 1
 """Raised when what stands in a file, or how it is made, changes."""
 
@@ -69,6 +70,8 @@ class EncodingCache:
     def __init__(self, files: CachedFiles, parts: Mapping[str, str], family: Family, recipe: TrainingRecipe) -> None:
         self._files, self._parts, self._family = files, parts, family
         self._precision = recipe.precision
+        self._of_no_photo = {"", recipe.instance_prompt, recipe.class_prompt}
+        self._owners: dict[str, str] = {}
         self._machine = {
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             # The kernels that torch chooses among.
@@ -98,6 +101,12 @@ class EncodingCache:
         found = self._tensors(f"{photo or OF_NO_PHOTO}/{key}", encode, components)
         return found["mean"], found["std"]
 
+    def own(self, prompts: Sequence[str], photos: Sequence[str]) -> None:
+        """Photos, by their SHA-256, and the prompt of each: a caption may name somebody, and goes with its photo."""
+        for prompt, photo in zip(prompts, photos, strict=True):
+            if prompt not in self._of_no_photo:
+                self._owners.setdefault(prompt, photo)
+
     def prompt(self, components: Components, prompt: str) -> Conditioning:
         """The conditioning of one prompt, as `Family.encode_prompts` returns it under the recipe's autocast."""
         parts = [name.replace("text_encoder", kind) for name in components.text_encoders for kind in _OF_TEXT]
@@ -106,7 +115,7 @@ class EncodingCache:
         def encode() -> dict[str, Tensor]:
             return dict(self._family.encode_prompts(components, [prompt]).detach().tensors)
 
-        return Conditioning(self._tensors(f"{OF_NO_PHOTO}/{key}", encode, components))
+        return Conditioning(self._tensors(f"{self._owners.get(prompt, OF_NO_PHOTO)}/{key}", encode, components))
 
     def _key(self, kind: str, parts: list[str] | tuple[str, ...], library: str, facts: Mapping[str, object]) -> str:
         whole = {

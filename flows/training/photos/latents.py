@@ -126,6 +126,8 @@ def encode_for(
     random place and perhaps mirrored: there are many of them. `prompts`, `repeats` and `sources` (the photos' SHA-256):
     one a photo, or none. Without `class_images` there is no prior. What is in `cache` is not encoded again.
     """
+    if cache is not None and prompts and sources:
+        cache.own(prompts, sources)
     found: list[TrainingImages] = []
     for shape, places in sorted_into_shapes([photo.size for photo in photos], recipe).items():
         placed = [(photos[place], *view) for place in places for view in _views(recipe, place)]

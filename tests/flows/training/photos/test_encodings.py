@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,33 @@ def entries(place: Path) -> set[str]:
 def test_latents_are_in_their_photos_folder_and_everything_else_is_shared(tiny_model: Path, tmp_path: Path) -> None:
     trained(tiny_model, tmp_path / "cold", recipe(**EVERYTHING), tmp_path / "cache")
     assert {name.split("/")[0] for name in entries(tmp_path / "cache")} == {*SOURCES, "shared"}
+
+
+def test_the_prompt_of_a_photo_goes_with_it(components: Components, tmp_path: Path) -> None:
+    wanted = recipe()
+    cache = EncodingCache(CachedFiles(tmp_path), PARTS, FAMILY, wanted)
+    cache.own([wanted.instance_prompt, "a sks mug of Ada", "a sks mug of Ada"], SOURCES[:3])
+    folders: dict[str, str] = {}
+    with torch.no_grad():
+        for prompt in ("a sks mug of Ada", wanted.instance_prompt, wanted.class_prompt, ""):
+            before = entries(tmp_path)
+            cache.prompt(components, prompt)
+            [made] = entries(tmp_path) - before
+            folders[prompt] = made.split("/")[0]
+    assert folders.pop("a sks mug of Ada") == SOURCES[1]
+    assert set(folders.values()) == {"shared"}
+
+
+def test_encoding_the_photos_says_whose_the_captions_are(components: Components, tmp_path: Path) -> None:
+    wanted, captions = recipe(), ["a sks mug, red", "", "a sks mug, blue", "a sks mug, blue"]
+    cache = EncodingCache(CachedFiles(tmp_path), PARTS, FAMILY, wanted)
+    encode_for(wanted, FAMILY, components, photos(), [], prompts=captions, cache=cache, sources=SOURCES)
+    with torch.no_grad():
+        for prompt in captions:
+            cache.prompt(components, prompt)
+    for photo in SOURCES:
+        shutil.rmtree(tmp_path / photo)
+    assert len(entries(tmp_path)) == 1, "the empty prompt"
 
 
 @pytest.fixture
