@@ -15,7 +15,7 @@ from flows.training.estimates.fits import check_fits
 from flows.training.fit import fit
 from flows.training.photos.encodings import open_encodings
 from flows.training.photos.latents import encode_for
-from flows.training.photos.materials import Materials
+from flows.training.photos.materials import Materials, learned_rows
 from flows.training.photos.prompts import prompt_warnings
 from flows.training.regularization_steps import fetch_base_folder, fill_set
 from flows.training.stages.evaluation_stage import evaluate as evaluate
@@ -64,7 +64,8 @@ def _prepared(run: TrainingStages) -> PreparedData:
     rows = work.job.run(lambda: data_sets.images(work.request.data_set_id))
     if not rows or content_hash(rows) != work.recipe.data_set_hash:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
-    work.tracking.inputs(*job_inputs(work.job.row, len(rows)))
+    learned = learned_rows([row.sha256 for row in rows], work.recipe.validation_photos)
+    work.tracking.inputs(*job_inputs(work.job.row, learned))
     for warning in work.request.warnings:
         get_run_logger().warning("job %s: %s", work.job.id, warning)
     try:
@@ -139,8 +140,7 @@ def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
     components = work.load_components(materials.base_folder)
     for warning in prompt_warnings(work.family, components, work.recipe, materials.prompts):
         get_run_logger().warning("job %s: %s", work.job.id, warning)
-    # Those behind are kept out of the training, to measure its loss on.
-    learned = slice(len(materials.photos) - work.recipe.validation_photos)
+    learned = slice(materials.learned)
     encodings = open_encodings(work.stores, work.family, work.recipe)
     images = encode_for(
         work.recipe,

@@ -17,7 +17,8 @@ from storage.records.jobs.training_samples import prompt_of
 class Materials:
     """The base model's folder and the photos, in an order that their bytes decide.
 
-    Of each photo: its prompt, how often it comes in a pass, and its SHA-256. `read` returns a blob's bytes by its hash.
+    Of each photo: its prompt, how often it comes in a pass, and its SHA-256. The first `learned` are learned from, the
+    others kept out to measure the loss on. `read` returns a blob's bytes by its hash.
     Raises JobCannotSucceed naming a photo that does not open.
     """
 
@@ -31,6 +32,16 @@ class Materials:
         self.prompts: list[str] = [prompt_of(row.caption, recipe.identifier, recipe.instance_prompt) for row in rows]
         self.repeats: list[int] = [row.repeats for row in rows]
         self.sources: list[str] = [row.sha256 for row in rows]
+        self.learned: int = learned_rows(self.sources, recipe.validation_photos)
+
+
+def learned_rows(sources: Sequence[str], held_out: int) -> int:
+    """How many rows are learned from, those that come first, when the last `held_out` photos are kept out.
+
+    sources: the SHA-256 of each row's photo, in any order. A photo that is there twice is kept out twice.
+    """
+    kept_out = set(sorted(set(sources))[-held_out:]) if held_out else set[str]()
+    return sum(source not in kept_out for source in sources)
 
 
 def _photo(row: DataSetImage, content: bytes) -> Image.Image:

@@ -51,7 +51,7 @@ def validation_grid(
     def encoded(name: str, images: Sequence[Image.Image], prompts: Sequence[str]) -> ValidationSet:
         return ValidationSet(name, encode_images(family, components, images, recipe.resolution), tuple(prompts))
 
-    places = photos_of_set(len(materials.photos), recipe.validation_photos)
+    places = photos_of_set(len(materials.photos), len(materials.photos) - materials.learned)
     photos = encoded(
         photo_set_name(recipe.validation_photos),
         [materials.photos[place] for place in places],

@@ -76,7 +76,8 @@ def submit_training(
         seed=seed,
     )
     photos = yield from data_sets.images(request.data_set_id)
-    refuse_photos_that_do_not_fit(msgspec.structs.asdict(resolved.recipe), len(photos))
+    different = len({photo.sha256 for photo in photos})
+    refuse_photos_that_do_not_fit(msgspec.structs.asdict(resolved.recipe), different)
     resolved = msgspec.structs.replace(resolved, warnings=photo_warnings(photos, resolved.recipe))
     yield from _refuse_name_of_another_type(account_id, resolved)
     new = jobs.NewJob(

@@ -33,7 +33,7 @@ ValidationPhotos = Annotated[
 
 
 def refuse_photos_that_do_not_fit(values: Mapping[str, Any], photos: int | None = None) -> None:
-    """Check `validation_photos` of a recipe, and with the number of its photos where that is known.
+    """Check `validation_photos` of a recipe, and with the number of its different photos where that is known.
 
     Raises InvalidRequest.
     """
@@ -41,5 +41,5 @@ def refuse_photos_that_do_not_fit(values: Mapping[str, Any], photos: int | None 
     if held_out and not values["validation_every"]:
         raise InvalidRequest({"validationPhotos": "are measured with validationEvery; ask for it too, such as 100"})
     if photos is not None and held_out and photos - held_out < 1:
-        reason = f"must be less than the number of photos ({photos}): one at least has to be learned from"
+        reason = f"must be less than the number of different photos ({photos}): one at least has to be learned from"
         raise InvalidRequest({"validationPhotos": reason})

@@ -45,6 +45,19 @@ def test_the_order_of_upload_changes_nothing():
     }
 
 
+def test_a_photo_that_is_there_twice_is_kept_out_twice():
+    contents = {hashlib.sha256(png_of(colour)).hexdigest(): png_of(colour) for colour in ("red", "blue", "green")}
+    last = contents[max(contents)]
+    rows = [a_row(str(number), content) for number, content in enumerate(contents.values())]
+    rows += [a_row("copy", last, "on the beach"), a_row("another", last)]
+    for held_out, learned in ((0, 5), (1, 2), (2, 1)):
+        wanted = recipe(validation_photos=held_out, validation_every=5)
+        materials = Materials(Path(), rows, wanted, contents.__getitem__)
+        assert materials.learned == learned
+        assert set(materials.sources[:learned]).isdisjoint(materials.sources[learned:])
+        assert len(set(materials.sources[learned:])) == held_out
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture", png_of("red")[:60]])
 def test_a_photo_that_does_not_open_fails_the_job_by_its_name(content: bytes):
     with pytest.raises(JobCannotSucceed, match=r"Photo 'a.png' does not open \(.*\). Upload the photos again"):

@@ -1,0 +1,64 @@
+"""Photos that a training's loss is measured on are in nothing that it learns from, also not as copies."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from flows.training import dreambooth_steps
+from flows.training.dreambooth import train_dreambooth
+from flows.training.photos.encodings import EncodingCache
+from storage.errors import InvalidRequest, JobCannotSucceed
+from storage.postgres.jobs import data_sets
+from storage.records.jobs.data_sets import DataSetImage
+from storage.stores import Stores
+from tests.flows.training import test_dreambooth
+from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of the main job
+    environment,
+    settings,
+    submit,
+)
+from tests.flows.training.tiny import pictures
+
+
+def photos_and_copies(stores: Stores, account: UUID) -> UUID:
+    """Three photos, each there twice."""
+    rows: list[DataSetImage] = []
+    for position, image in enumerate([*pictures(3), *pictures(3)]):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        blob = stores.blobs.put(buffer.getvalue())
+        rows.append(
+            DataSetImage(
+                position=position, name=f"{position}.png", sha256=blob.sha256, size=blob.size, width=64, height=64
+            )
+        )
+    return stores.database.run(data_sets.create(account, "photos", rows)).id
+
+
+@pytest.mark.usefixtures("environment")
+def test_no_copy_of_a_held_out_photo_is_learned_from(
+    stores: Stores, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test_dreambooth, "photos", photos_and_copies)
+    encoded: list[dict[str, Any]] = []
+
+    def encode(*arguments: Any, cache: EncodingCache, **given: Any) -> None:
+        encoded.append({"photos": arguments[3], **given})
+        raise JobCannotSucceed("enough seen")
+
+    monkeypatch.setattr(dreambooth_steps, "encode_for", encode)
+    job = submit(stores, tiny_model, validation_every=3, validation_photos=1, prior_loss_weight=0.0)
+    train_dreambooth(job.id, 1, return_state=True)
+    [given] = encoded
+    images = stores.database.run(data_sets.images(photos_and_copies(stores, job.account_id)))
+    everything = sorted(image.sha256 for image in images)
+    assert given["sources"] == everything[:4], "two copies of two photos; both of the third are held out"
+    assert [len(given[name]) for name in ("photos", "prompts", "repeats")] == [4, 4, 4]
+
+    with pytest.raises(InvalidRequest, match=r"the number of different photos \(3\)"):
+        submit(stores, tiny_model, validation_every=3, validation_photos=3)
