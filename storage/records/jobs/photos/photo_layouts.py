@@ -172,6 +172,7 @@ def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
 def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tuple[str, ...] = ()) -> PhotoLayout:
     photos: list[PlacedPhoto] = []
     unused: list[str] = []
+    tokens = {subset.tokens for subset in subsets}
     for number, subset in enumerate(subsets):
         if not 1 <= subset.repeats <= MAX_REPEATS:
             raise _broken(
@@ -189,6 +190,8 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tu
         for name in names:
             path = joined(subset.folder, name)
             caption, file = caption_beside(place, path, subset.extension)
+            # Where not all show the same, kohya's scripts take what a subset shows as the caption that is missing.
+            caption = caption or (subset.tokens if len(tokens) > 1 else "")
             photos.append(PlacedPhoto(path, before + name, caption, subset.repeats))
             read |= {name, file}
         # The TOML file that named the folder may lie in it.
@@ -199,7 +202,6 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tu
         ]
         shown = subset.folder.rpartition("/")[2]
         unused += at_most([f"{joined(shown, name)} is neither a photo nor a caption of one" for name in others])
-    tokens = {subset.tokens for subset in subsets}
     return PhotoLayout(tuple(photos), (*left_out, *unused), tokens.pop() if len(tokens) == 1 else "")
 
 

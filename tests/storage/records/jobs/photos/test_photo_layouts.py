@@ -90,6 +90,15 @@ def test_kohyas_folders_say_repeats_and_what_is_shown(tmp_path: Path, read: Read
     assert found.left_out == ()
 
 
+def test_what_one_of_several_subjects_shows_is_the_caption_that_is_missing(tmp_path: Path, read: Read) -> None:
+    touched(tmp_path / "img" / "10_sks mug", "1.png", "2.png")
+    touched(tmp_path / "img" / "5_ohwx mug", "1.png")
+    (tmp_path / "img" / "10_sks mug" / "2.txt").write_text("at sea")
+    found = read(tmp_path / "img")
+    assert said(found) == [("1-1.png", "sks mug", 10), ("1-2.png", "at sea", 10), ("2-1.png", "ohwx mug", 5)]
+    assert found.tokens == ""
+
+
 def test_everything_else_in_kohyas_folders_is_named(tmp_path: Path) -> None:
     others = [f"{number}_0512x0512_sd.npz" for number in range(25)]
     touched(tmp_path / "3_sks mug", "1.png", "1.json", "Thumbs.db", *others)
