@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -16,11 +16,12 @@ from flows.jobs import stalls
 from flows.jobs.lifecycle import running_job
 from flows.jobs.stalls import StallLimit, stall_of, stopped_when_stalled
 from flows.runs.liveness import advanced
+from storage.blobs.store import CHUNK
 from storage.errors import JobStalled
 from storage.postgres.jobs import jobs
 from storage.records.jobs.jobs import JobState, Progress
 from storage.settings import Settings
-from storage.stores import Stores
+from storage.stores import Stores, open_stores
 from tests.storage.makers import a_job
 
 AT = Progress(phase="fit", step=3, total=8)
@@ -64,6 +65,17 @@ def test_what_is_slow_and_gets_on_is_left_alone() -> None:
         for _ in range(10):
             time.sleep(0.1)
             advanced()
+
+
+def test_a_transfer_that_is_slow_and_gets_on_is_left_alone(settings: Settings) -> None:
+    def slowly() -> Iterator[bytes]:
+        for number in range(10):
+            time.sleep(0.1)
+            yield bytes([number]) * CHUNK
+
+    with open_stores(settings, advanced) as stores, stopped_when_stalled(limit(0.4)):
+        blob = stores.blobs.put_stream(slowly())
+    assert blob.size == 10 * CHUNK
 
 
 def test_a_process_that_got_no_time_to_run_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
