@@ -68,8 +68,8 @@ class AsyncStores:
 
 @contextmanager
 def open_stores(settings: Settings, piece_done: Callable[[], object] = bool) -> Generator[Stores]:
-    """Clients for a sync process, closed at the end. `piece_done`: called after each piece of a file that the blob store
-    copies or hashes."""
+    """Clients for a sync process, closed at the end. `piece_done`: called after each piece of a file that the blob
+    store copies or hashes."""
     database, progress = Database(settings.postgres), ProgressWriter(settings.redis)
     search = _search_writer(settings, database)
     try:
