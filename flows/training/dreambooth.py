@@ -36,7 +36,7 @@ def train_dreambooth(job_id: UUID, attempt: int) -> State[Any]:
         attempt: The number of the attempt; an older one is refused.
     """
     with open_stores(load_settings(), advanced) as stores:
-        if (done := ended_well(stores)) is not None:
+        if (done := ended_well(stores, job_id)) is not None:
             return done
         with claimed_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
             carry_out(job)
