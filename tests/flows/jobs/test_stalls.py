@@ -109,6 +109,35 @@ def test_a_stalled_job_has_failed_and_can_be_retried(stores: Stores) -> None:
     assert running.outcome.message == f"stalled: {row.failure_reason}"
 
 
+def test_an_ending_may_take_longer_than_the_grace_to_receive_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a run in MLflow that takes a minute to end."""
+    monkeypatch.setattr(stalls, "GRACE_SECONDS", 0.2)
+    left: list[JobStalled] = []
+    monkeypatch.setattr("os._exit", lambda status: None)
+    with pytest.raises(JobStalled), stopped_when_stalled(limit(0.3, left.append)):
+        try:
+            threading.Event().wait()
+        finally:
+            time.sleep(1.0)
+    assert left == []
+
+
+def test_an_ending_that_hangs_as_well_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls, "ENDING_SECONDS", 0.4)
+    left: list[JobStalled] = []
+    monkeypatch.setattr("os._exit", lambda status: None)
+    with pytest.raises(JobStalled), stopped_when_stalled(limit(0.3, left.append)):
+        try:
+            threading.Event().wait()
+        finally:
+            for _ in range(8):
+                time.sleep(0.1)
+                advanced()
+            assert left == [], "signs of progress go on"
+            time.sleep(1.0)
+    assert len(left) == 1
+
+
 NATIVE = """
 import ctypes, sys
 from uuid import UUID
