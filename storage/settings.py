@@ -354,7 +354,7 @@ class RetentionSettings(BaseModel):
     flow_run_days: int = Field(
         default=90,
         le=36500,
-        description="Days that Prefect keeps runs that ended, with logs, artifacts; pictures on them hold 30 days longer.",
+        description="Days that Prefect keeps runs that ended, with logs, artifacts; links to pictures hold 30 more.",
     )
     flow_event_days: int = Field(default=7, le=36500, description="Days that Prefect keeps its own events.")
     tracking_run_days: int = Field(
