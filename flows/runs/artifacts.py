@@ -106,8 +106,8 @@ def image_link(settings: Settings, job_id: UUID, sha256: str) -> str | None:
     kept. None while there is no signing key.
 
     It opens what the job's owner may see at the moment of looking, so it ends with the file, the ban of its owner, the
-    take-down or deletion of its model and, for the grid, which shows photos, the deletion of the data set. No picture is
-    put into the page itself, where a deletion would not reach it.
+    take-down or deletion of its model and, for the grid, which shows photos, the deletion of the data set. No picture
+    is put into the page itself, where a deletion would not reach it.
     """
     api = settings.api
     if not api.signing_keys:
