@@ -352,7 +352,9 @@ class RetentionSettings(BaseModel):
         default=30, le=36500, description="Days that an event is kept after it has had its effect."
     )
     flow_run_days: int = Field(
-        default=90, le=36500, description="Days that Prefect keeps runs that ended, with logs, artifacts."
+        default=90,
+        le=36500,
+        description="Days that Prefect keeps runs that ended, with logs, artifacts; links to pictures hold 30 more.",
     )
     flow_event_days: int = Field(default=7, le=36500, description="Days that Prefect keeps its own events.")
     tracking_run_days: int = Field(

@@ -67,13 +67,16 @@ class AsyncStores:
 
 
 @contextmanager
-def open_stores(settings: Settings) -> Generator[Stores]:
-    """Clients for a sync process, closed at the end."""
+def open_stores(settings: Settings, piece_done: Callable[[], object] = bool) -> Generator[Stores]:
+    """Clients for a sync process, closed at the end. `piece_done`: called after each piece of a file that the blob
+    store copies or hashes."""
     database, progress = Database(settings.postgres), ProgressWriter(settings.redis)
     search = _search_writer(settings, database)
     try:
         # A put in a flow waits in its own thread; the API's needs the detour of `_renew_from_a_thread`.
-        blobs = BlobStore(settings.blobs, renew=lambda sha256: database.run(orphans.renew(sha256)))
+        blobs = BlobStore(
+            settings.blobs, renew=lambda sha256: database.run(orphans.renew(sha256)), piece_done=piece_done
+        )
         yield Stores(settings, database, blobs, progress, search, Encoder(settings.search))
     finally:
         search.close()

@@ -12,6 +12,7 @@ from prefect.states import State
 from flows.jobs.claims import claimed_job, ended_well
 from flows.runs.artifacts import ArtifactBoard
 from flows.runs.lazy_imports import imported_when_used
+from flows.runs.liveness import advanced
 from flows.upkeep.retention.retention import tidy_folders
 from storage.postgres.connection import Script
 from storage.postgres.jobs import jobs
@@ -40,8 +41,8 @@ def generate_images(job_id: UUID, attempt: int) -> State[Any]:
         job_id: The job's id.
         attempt: The number of the attempt; an older one is refused.
     """
-    with open_stores(load_settings()) as stores:
-        if (done := ended_well(stores)) is not None:
+    with open_stores(load_settings(), advanced) as stores:
+        if (done := ended_well(stores, job_id)) is not None:
             return done
         with claimed_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
             with ArtifactBoard() as board:

@@ -2,7 +2,8 @@
 
 Prefect's Retry button runs a flow run again with the parameters that it had. The job has ended by then, and what has
 ended never changes: so a failed or cancelled job is retried as by `darkroom jobs retry`, and this very flow run carries
-the new job out.
+the new job out. Where the job was retried before, here or elsewhere, its newest retry stands for it: that one is
+retried, or waited for, or has done the work.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from prefect import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.jobs.lifecycle import RunningJob, held_job, running_job
 from flows.runs.retries import run_with_retries
+from flows.runs.run_logs import run_logger
+from storage.errors import JobAlreadyRunning
 from storage.postgres.connection import Script
 from storage.postgres.jobs import jobs, submissions
 from storage.records.jobs.jobs import Job, JobState
@@ -27,19 +29,24 @@ from storage.stores import Stores
 ENDED_BADLY = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
-def ended_well(stores: Stores) -> State[Any] | None:
-    """How this flow run ends at once, since a job has succeeded in it: Prefect offers to run it again all the same."""
+def ended_well(stores: Stores, job_id: UUID) -> State[Any] | None:
+    """How this flow run ends at once, since a job has succeeded in it, or the newest retry of its job has elsewhere:
+    Prefect offers to run it again all the same."""
     if not _runs_again():
         return None
-    done = stores.database.run(jobs.succeeded_in(UUID(str(flow_run.id))))
-    return Completed(message=f"Job {done[-1].id} has succeeded in this flow run; nothing was done.") if done else None
+    if done := stores.database.run(jobs.succeeded_in(UUID(str(flow_run.id)))):
+        return Completed(message=f"Job {done[-1].id} has succeeded in this flow run; nothing was done.")
+    newest = stores.database.run(jobs.newest_retry(job_id))
+    if newest.id != job_id and newest.state is JobState.SUCCEEDED:
+        return Completed(message=f"Job {newest.id}, a retry of job {job_id}, has succeeded; nothing was done.")
+    return None
 
 
 @contextmanager
 def claimed_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None = None) -> Generator[RunningJob]:
     """As `running_job`; where Prefect runs a flow run again whose job has failed or was cancelled, a retry of that job.
 
-    Raises what `running_job` and `submissions.retry` raise.
+    Raises what `running_job` and `submissions.retry` raise, JobAlreadyRunning while an earlier retry lives.
     """
     again = _runs_again()
     if again and stores.database.run(jobs.get(job_id)).state in ENDED_BADLY:
@@ -61,14 +68,20 @@ def _retried(stores: Stores, job_id: UUID, key: str, machine: Machine | None) ->
     identity = UUID(str(flow_run.id))
 
     def submitted_and_claimed() -> Script[Job]:
-        old = yield from jobs.get(job_id)
+        # Two flow runs of one job that run again at once: the second sees the first one's retry.
+        yield from jobs.lock(job_id)
+        old = yield from jobs.newest_retry(job_id)
+        if old.state not in ENDED_BADLY:
+            raise JobAlreadyRunning(
+                f"Job {old.id}, a retry of job {job_id}, is {old.state}. Wait for its end, or cancel it first."
+            )
         new, _ = yield from submissions.retry(
-            job_id, old.account_id, stores.settings, idempotency_key=key, request_id=old.request_id
+            old.id, old.account_id, stores.settings, idempotency_key=key, request_id=old.request_id
         )
         # In one transaction: the relay, which starts flow runs for jobs that are submitted, never sees it so.
         return (yield from jobs.claim(new.id, new.attempt, identity, machine))
 
     row = run_with_retries(stores, submitted_and_claimed)
-    get_run_logger().info("job %s has ended: this flow run carries out its retry, job %s", job_id, row.id)
+    run_logger("darkroom.claims").info("job %s has ended: this flow run carries out its retry, job %s", job_id, row.id)
     with held_job(stores, row) as job:
         yield job

@@ -176,7 +176,6 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
     signal: attempted again at once, or cancelled if its owner asked. JobLost, a store unavailable for too long or a
     statement that was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
     """
-    limit_memory(stores.settings.jobs.memory_limit_bytes)
     job = _claim(stores, job_id, attempt, machine)
     with _working_on(job):
         yield job
@@ -198,6 +197,7 @@ def held_job(stores: Stores, row: Job) -> Generator[RunningJob]:
 
 @contextmanager
 def _working_on(job: RunningJob) -> Generator[RunningJob]:
+    limit_memory(job.stores.settings.jobs.memory_limit_bytes)
     with log_context(request_id=job.row.request_id, job_id=str(job.id)):
         yield from _held(job)
 

@@ -36,7 +36,10 @@ from storage.settings import variable_of
 _log = partial(run_logger, "darkroom.stalls")
 
 GRACE_SECONDS = 30.0
-"""How long the main thread has to end by the error before the process leaves."""
+"""How long the main thread has to receive the error before the process leaves."""
+ENDING_SECONDS = 300.0
+"""How long it then may do nothing while it ends: it keeps its metrics, and ends its run in MLflow and other trackers,
+which takes up to a minute each. Signs of progress, as of a store that is tried again, start this over."""
 LOCK_SECONDS = 120.0
 """How much longer than limit and grace Python's lock may be held before faulthandler ends the process."""
 EXIT_STATUS = 70  # EX_SOFTWARE of sysexits.h
@@ -74,6 +77,7 @@ class Watchdog:
         self._tick = min(5.0, limit.seconds / 10)
         self._ended = threading.Event()
         self._stalled: JobStalled | None = None
+        self._received = False
         self._main = threading.main_thread().ident or 0
         # Signals are received by the main thread alone, and only it may say how.
         self._interrupts = threading.current_thread() is threading.main_thread()
@@ -98,10 +102,7 @@ class Watchdog:
     def _watch(self) -> None:
         seen, idle, before = PROCESS.count, 0.0, time.monotonic()
         while True:
-            # Set again at each tick, so it fires only when this thread has got no time to run for so long.
-            faulthandler.dump_traceback_later(
-                self._limit.seconds + GRACE_SECONDS + LOCK_SECONDS, exit=True, file=STANDARD_ERROR
-            )
+            self._watch_the_lock()
             if self._ended.wait(self._tick):
                 return
             now = time.monotonic()
@@ -115,6 +116,12 @@ class Watchdog:
                 self._end(idle)
                 return
 
+    def _watch_the_lock(self) -> None:
+        # Set again at each tick, so it fires only when this thread has got no time to run for so long.
+        faulthandler.dump_traceback_later(
+            self._limit.seconds + GRACE_SECONDS + LOCK_SECONDS, exit=True, file=STANDARD_ERROR
+        )
+
     def _end(self, idle: float) -> None:
         error = stall_of(self._limit.progress(), idle, self._limit.seconds)
         _log().error("%s\n%s", error, stacks())
@@ -123,7 +130,7 @@ class Watchdog:
         if self._interrupts:
             self._stalled = error
             signal.pthread_kill(self._main, signal.SIGUSR1)
-            if self._ended.wait(GRACE_SECONDS):
+            if self._ends():
                 return
         _log().error("the main thread does not respond: this process ends now")
         try:
@@ -133,8 +140,20 @@ class Watchdog:
         logging.shutdown()
         os._exit(EXIT_STATUS)
 
+    def _ends(self) -> bool:
+        """Whether the main thread ends by the error that was sent to it, before it has done nothing for too long."""
+        seen, quiet = PROCESS.count, 0.0
+        while quiet < (ENDING_SECONDS if self._received else GRACE_SECONDS):
+            self._watch_the_lock()
+            if self._ended.wait(self._tick):
+                return True
+            quiet = quiet + self._tick if PROCESS.count == seen or not self._received else 0.0
+            seen = PROCESS.count
+        return False
+
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._stalled is not None:
+            self._received = True
             raise self._stalled
 
 

@@ -105,8 +105,9 @@ def image_link(settings: Settings, job_id: UUID, sha256: str) -> str | None:
     """A signed address of an image that a job made, for the page of its flow run: it holds as long as that page is
     kept. None while there is no signing key.
 
-    It opens what the job's owner may see at the moment of looking, so it ends with the file, the ban of its owner and
-    the take-down of its model. No picture is put into the page itself, where a deletion would not reach it.
+    It opens what the job's owner may see at the moment of looking, so it ends with the file, the ban of its owner, the
+    take-down or deletion of its model and, for the grid, which shows photos, the deletion of the data set. No picture
+    is put into the page itself, where a deletion would not reach it.
     """
     api = settings.api
     if not api.signing_keys:

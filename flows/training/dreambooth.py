@@ -16,6 +16,7 @@ from flows.jobs.claims import claimed_job, ended_well
 from flows.jobs.lifecycle import RunningJob
 from flows.runs.artifacts import ArtifactBoard
 from flows.runs.lazy_imports import imported_when_used
+from flows.runs.liveness import advanced
 from flows.upkeep.retention.retention import tidy_folders
 from storage.settings import load_settings
 from storage.stores import open_stores
@@ -34,8 +35,8 @@ def train_dreambooth(job_id: UUID, attempt: int) -> State[Any]:
         job_id: The job's id.
         attempt: The number of the attempt; an older one is refused.
     """
-    with open_stores(load_settings()) as stores:
-        if (done := ended_well(stores)) is not None:
+    with open_stores(load_settings(), advanced) as stores:
+        if (done := ended_well(stores, job_id)) is not None:
             return done
         with claimed_job(stores, job_id, attempt, steps.this_machine(stores.settings)) as job:
             carry_out(job)

@@ -261,6 +261,7 @@ def _digest(file: BinaryIO) -> str:
     digest = hashlib.sha256()
     for chunk in _chunks(lambda: file.read(_CHUNK)):
         digest.update(chunk)
+        advanced()
     return digest.hexdigest()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+PIECE = 1024 * 1024
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
@@ -76,15 +78,19 @@ def link_as_new(source: Path, target: Path) -> bool:
     return True
 
 
-def link_checked(source: Path, target: Path, sha256: str) -> bool:
+def link_checked(source: Path, target: Path, sha256: str, piece_done: Callable[[], object] = bool) -> bool:
     """Give a file a second name if its bytes have this SHA-256; False, and nothing is there, where that cannot be done
-    or they have another. Who copies instead finds out why."""
+    or they have another. Who copies instead finds out why. `piece_done` is called after each PIECE of them."""
     temporary = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(source, temporary)
         with temporary.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            digest = hashlib.sha256()
+            while piece := file.read(PIECE):
+                digest.update(piece)
+                piece_done()
+            if digest.hexdigest() != sha256:
                 return False
         temporary.replace(target)
     except OSError:

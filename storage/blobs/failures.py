@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, cast
 
-from storage.errors import DiskFull, StoreUnavailable
+from storage.errors import BlobCorrupted, DiskFull, StoreUnavailable
 
 BLOB_STORE = "The blob store"
 STAGING = "The folder of uploads on their way"
@@ -41,3 +41,8 @@ def named(failures: tuple[type[Exception], ...], place: str = BLOB_STORE) -> Gen
         yield
     except failures as error:
         raise store_error(error, place) from error
+
+
+def corrupted(sha256: str) -> BlobCorrupted:
+    """The error for a blob whose bytes are not those of its name."""
+    return BlobCorrupted(f"Blob {sha256} no longer has the bytes of its name. Restore it from a backup.")

@@ -24,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from storage.blobs.disks import link_as_new, link_checked, scan, sync_folder, take_name
-from storage.blobs.failures import failures_of, named, store_error
+from storage.blobs.failures import corrupted, failures_of, named, store_error
 from storage.blobs.removal import BytesRemoval
 from storage.blobs.stored import PREFIXES, Blob, StoredBlob, facts_at, is_name, modified_at
 from storage.blobs.unfinished import UnfinishedBlob
@@ -42,7 +42,8 @@ class BlobStore:
     """Puts, opens, lists and deletes blobs under one fsspec URL.
 
     `renew` is called with the name of bytes that a put found, from the thread of that put; it returns once nobody is
-    deleting them. Without it (a store that nobody sweeps) nobody is asked. `clock` is in Unix seconds.
+    deleting them. Without it (a store that nobody sweeps) nobody is asked. `clock` is in Unix seconds. `piece_done` is
+    called after each piece of at most CHUNK bytes that was copied or hashed: large files take long on slow connections.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class BlobStore:
         settings: BlobSettings,
         renew: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.time,
+        piece_done: Callable[[], object] = bool,
     ) -> None:
         # Listings are never cached: what another process put or deleted must be seen at once.
         filesystem, root = cast(
@@ -59,7 +61,7 @@ class BlobStore:
         self._root = root.rstrip("/")
         self._local = isinstance(filesystem, LocalFileSystem)
         self._failures = failures_of(filesystem)
-        self._renew, self._clock = renew, clock
+        self._renew, self._clock, self._piece_done = renew, clock, piece_done
 
     def make_root(self) -> None:
         """Make the folder or bucket that blobs are put into, where it is missing. Raises DiskFull, StoreUnavailable."""
@@ -101,6 +103,7 @@ class BlobStore:
                 digest.update(piece)
                 size += len(piece)
                 stream.write(piece)
+                self._piece_done()
         self._finish(temporary, digest.hexdigest())
         return Blob(digest.hexdigest(), size)
 
@@ -109,7 +112,7 @@ class BlobStore:
         with self.open(sha256) as stream, named(self._failures):
             content = stream.read()
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise _corrupted(sha256)
+            raise corrupted(sha256)
         return content
 
     def open(self, sha256: str) -> BinaryIO:
@@ -136,15 +139,16 @@ class BlobStore:
                     while piece := self._read(source):
                         digest.update(piece)
                         sink.write(piece)
+                        self._piece_done()
                 if digest.hexdigest() != sha256:
-                    raise _corrupted(sha256)
+                    raise corrupted(sha256)
                 temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
     def lend(self, sha256: str, target: Path) -> None:
         """As `fetch`, but on the store's own disk the file is linked and not copied: nobody may write to it."""
-        if not (self._local and link_checked(Path(self._path(sha256)), target, sha256)):
+        if not (self._local and link_checked(Path(self._path(sha256)), target, sha256, self._piece_done)):
             self.fetch(sha256, target)
 
     def _read(self, source: BinaryIO) -> bytes:
@@ -293,7 +297,3 @@ class BlobStore:
         finally:
             with suppress(*self._failures):  # what stays is swept a day later
                 self._fs.rm_file(temporary)
-
-
-def _corrupted(sha256: str) -> BlobCorrupted:
-    return BlobCorrupted(f"Blob {sha256} no longer has the bytes of its name. Restore it from a backup.")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family
+from flows.runs.liveness import advanced
 from flows.training.losses import per_sample_loss
 from flows.training.photos.latents import LatentImages
 from flows.training.photos.random_numbers import generator_for
@@ -88,7 +89,9 @@ class ValidationGrid:
         noisy = components.noise_schedule.add_noise(latents, noise, timesteps)
         predicted = self.family.predict(components, noisy, timesteps, prompt.take([0] * rows))
         target = self.family.noise_target(components, latents, noise, timesteps)
-        return per_sample_loss(predicted, target).cpu()
+        losses = per_sample_loss(predicted, target).cpu()
+        advanced()
+        return losses
 
 
 def measured_at(recipe: TrainingRecipe, step: int) -> bool:

@@ -77,10 +77,20 @@ class KeptStages:
         if row is None or row.key != stage_key(stage, inputs):
             return None
         result = msgspec.convert(row.result, kind)
-        blobs = self._job.stores.blobs
-        if not all(self._job.with_retries(lambda sha256=sha256: blobs.exists(sha256)) for sha256 in bytes_of(result)):
+        job, unnamed = self._job, unnamed_blobs(result)
+        if not self._stored(result):
             return None
+        if unnamed:
+            job.run(lambda: job_stages.name_blobs(job.id, job.attempt, stage, unnamed))
+            # A sweep may have been deleting them until they were named.
+            if not self._stored(result):
+                return None
         return row, result
+
+    def _stored(self, result: msgspec.Struct) -> bool:
+        """Whether the blob store holds all the bytes of a result."""
+        exists = self._job.stores.blobs.exists
+        return all(self._job.with_retries(lambda sha256=sha256: exists(sha256)) for sha256 in bytes_of(result))
 
     def keep(
         self, stage: Stage, inputs: Mapping[str, object], result: msgspec.Struct, *, seconds: float, peak_bytes: int

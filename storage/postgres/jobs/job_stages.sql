@@ -20,6 +20,10 @@ select %(job_id)s, %(stage)s, sha256, size from unnest(%(hashes)s::text[], %(siz
 on conflict (job_id, stage, sha256) do nothing
 returning sha256;
 
+-- hold --
+-- The job, if it is still this attempt's; it stays so until the transaction ends.
+select id from jobs where id = %(job_id)s and attempt = %(attempt)s and state in ('running', 'cancelling') for share;
+
 -- of_job --
 -- In the order in which they ended.
 select * from job_stages where job_id = %(job_id)s order by ended_at, stage;

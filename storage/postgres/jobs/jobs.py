@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from storage.errors import IdempotencyKeyReused, InvalidRequest, JobAlreadyRunning, JobLost, TooManyRequests, WrongState
 from storage.postgres.accounts import quotas
-from storage.postgres.connection import Query, Rows, Script, column, load_statements, many, maybe, one
+from storage.postgres.connection import Query, Rows, Script, column, count, load_statements, many, maybe, one
 from storage.postgres.events import outbox
 from storage.postgres.jobs import job_files, job_stages
 from storage.records.accounts.quotas import Limits
@@ -144,6 +144,16 @@ def list_for_account(
 def alive() -> Query[list[Job]]:
     """Every job that has not ended."""
     return many(SQL["alive"], {}, Job)
+
+
+def lock(job_id: UUID) -> Query[int]:
+    """Hold a job's row until the transaction ends."""
+    return count(SQL["lock"], {"id": job_id})
+
+
+def newest_retry(job_id: UUID) -> Query[Job]:
+    """Of a job, its retries and theirs the one that was submitted last. Reading raises NotFound."""
+    return one(SQL["newest_retry"], {"id": job_id}, Job, f"No job {job_id}.")
 
 
 def succeeded_in(flow_run_id: UUID) -> Query[list[Job]]:

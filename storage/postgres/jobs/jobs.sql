@@ -155,6 +155,17 @@ select * from jobs
  where state = 'submitted' and flow_run_id is not null and submitted_at < now() - make_interval(secs => %(seconds)s)
  order by sequence;
 
+-- newest_retry --
+-- Of a job, its retries and theirs the one that was submitted last; the job itself where it has none.
+-- All of one account, whose jobs an index finds.
+with recursive family (id, account_id, sequence) as (
+    select id, account_id, sequence from jobs where id = %(id)s
+    union
+    select retry.id, retry.account_id, retry.sequence
+      from jobs retry join family on retry.account_id = family.account_id and retry.retry_of = family.id
+)
+select * from jobs where id = (select id from family order by sequence desc limit 1);
+
 -- succeeded_in --
 -- Jobs that succeeded in a flow run.
 select * from jobs where flow_run_id = %(flow_run_id)s and state = 'succeeded' order by sequence;

@@ -117,13 +117,15 @@ def image(image_id: int, sha256: str | None = None, reader: int | None = None) -
 
 def job_file(job_id: UUID, sha256: str) -> Query[tuple[Facts, JobFile]]:
     """A file of a job by its bytes, and what decides about it. Reading raises NotFound, and Gone for what shows a model
-    that was taken down."""
+    that was taken down, or a model or photos that their owner has deleted."""
 
     def read(rows: Rows) -> tuple[Facts, JobFile]:
         if not rows:
             raise NotFound("The image is gone.")
         if rows[0]["taken_down"] is not None:
             raise Gone(f"The model that this image is of was taken down: {rows[0]['taken_down']}")
+        if rows[0]["deleted"]:
+            raise Gone("What this image shows was deleted.")
         facts = own_facts(rows[0]["owner_id"], owner_active=rows[0]["owner_active"])
         return facts, as_record(JobFile, rows[0])
 

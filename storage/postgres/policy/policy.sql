@@ -92,16 +92,21 @@ select image.*, {version_facts}, 'image' as thing, image.id as image_id, image.n
  where image.id = %(id)s and (%(sha256)s::text is null or image.sha256 = %(sha256)s::text);
 
 -- job_file --
--- A file of a job by its bytes, whether its owner is banned, and why the model that the job made, or drew with, was taken
--- down, if it was.
+-- A file of a job by its bytes, whether its owner is banned, why the model that the job made, or drew with, was taken
+-- down, if it was, and whether what it shows was deleted: the model that the job made, or for a grid, which shows the
+-- photos too, its data set.
 select file.*, job.account_id as owner_id, owner.status = 'active' as owner_active,
        (select model.gone_reason
           from model_versions version join models model on model.id = version.model_id
          where model.mode = 'TakenDown'
-           and version.id = coalesce(job.model_version_id, (job.request ->> 'model_version_id')::bigint)) as taken_down
+           and version.id = coalesce(job.model_version_id, (job.request ->> 'model_version_id')::bigint)) as taken_down,
+       exists (select from model_versions version join models model on model.id = version.model_id
+                where version.id = job.model_version_id and (version.gone_at is not null or model.gone_at is not null))
+       or file.role = 'grid' and exists (
+           select from data_sets where id = job.data_set_id and deleted_at is not null) as deleted
   from job_files file
   join jobs job on job.id = file.job_id
   join accounts owner on owner.id = job.account_id
  where file.job_id = %(job_id)s and file.sha256 = %(sha256)s
- -- The same bytes may be files of one job under several names; any of them decides alike.
- limit 1;
+ -- The same bytes may be files of one job under several names: a grid among them decides.
+ order by file.role = 'grid' desc limit 1;

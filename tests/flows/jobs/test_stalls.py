@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -16,11 +16,12 @@ from flows.jobs import stalls
 from flows.jobs.lifecycle import running_job
 from flows.jobs.stalls import StallLimit, stall_of, stopped_when_stalled
 from flows.runs.liveness import advanced
+from storage.blobs.store import CHUNK
 from storage.errors import JobStalled
 from storage.postgres.jobs import jobs
 from storage.records.jobs.jobs import JobState, Progress
 from storage.settings import Settings
-from storage.stores import Stores
+from storage.stores import Stores, open_stores
 from tests.storage.makers import a_job
 
 AT = Progress(phase="fit", step=3, total=8)
@@ -66,6 +67,17 @@ def test_what_is_slow_and_gets_on_is_left_alone() -> None:
             advanced()
 
 
+def test_a_transfer_that_is_slow_and_gets_on_is_left_alone(settings: Settings) -> None:
+    def slowly() -> Iterator[bytes]:
+        for number in range(10):
+            time.sleep(0.1)
+            yield bytes([number]) * CHUNK
+
+    with open_stores(settings, advanced) as stores, stopped_when_stalled(limit(0.4)):
+        blob = stores.blobs.put_stream(slowly())
+    assert blob.size == 10 * CHUNK
+
+
 def test_a_process_that_got_no_time_to_run_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after SIGSTOP, or a machine that was paused with its clock running on."""
     began = time.monotonic()
@@ -95,6 +107,35 @@ def test_a_stalled_job_has_failed_and_can_be_retried(stores: Stores) -> None:
     assert (row.state, row.failure_code) == (JobState.FAILED, "stalled")
     assert running.outcome.is_failed()
     assert running.outcome.message == f"stalled: {row.failure_reason}"
+
+
+def test_an_ending_may_take_longer_than_the_grace_to_receive_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a run in MLflow that takes a minute to end."""
+    monkeypatch.setattr(stalls, "GRACE_SECONDS", 0.2)
+    left: list[JobStalled] = []
+    monkeypatch.setattr("os._exit", lambda status: None)
+    with pytest.raises(JobStalled), stopped_when_stalled(limit(0.3, left.append)):
+        try:
+            threading.Event().wait()
+        finally:
+            time.sleep(1.0)
+    assert left == []
+
+
+def test_an_ending_that_hangs_as_well_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls, "ENDING_SECONDS", 0.4)
+    left: list[JobStalled] = []
+    monkeypatch.setattr("os._exit", lambda status: None)
+    with pytest.raises(JobStalled), stopped_when_stalled(limit(0.3, left.append)):
+        try:
+            threading.Event().wait()
+        finally:
+            for _ in range(8):
+                time.sleep(0.1)
+                advanced()
+            assert left == [], "signs of progress go on"
+            time.sleep(1.0)
+    assert len(left) == 1
 
 
 NATIVE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,10 +13,12 @@ import pytest
 from platform_api.http.downloads import Download, Span, asked_range, attachment
 from platform_api.http.problems import RangeNotSatisfiable
 from storage.blobs.store import BlobStore
+from storage.postgres.connection import Query
 from storage.postgres.jobs import job_files, jobs, publication
 from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs.jobs import JobFileRole
+from storage.signing import job_image_link
 from tests.platform_api.door import ALL, Door, upload
 
 CONTENT = bytes(range(256)) * 3000
@@ -228,3 +231,27 @@ def test_spans_of_an_empty_file_cannot_be_had():
 )
 def test_file_names_cannot_break_out_of_the_header(name: str, expected: str):
     assert attachment(name) == expected
+
+
+GRID = """
+insert into job_files (job_id, name, role, sha256, size, media_type)
+values (%(job)s, 'grid.png', 'grid', %(sha256)s, %(size)s, 'image/png') returning name
+"""
+
+
+def test_a_signed_link_ends_with_the_photos_and_the_model_that_it_shows(shared_door: Door) -> None:
+    client, database, keys = shared_door.client(), shared_door.database, shared_door.settings.api.signing_keys
+    published = publish(shared_door, client)
+    job, grid = UUID(published.job), BlobStore(shared_door.settings.blobs).put(b"photos beside samples")
+    database.run(Query(GRID, {"job": job, "sha256": grid.sha256, "size": grid.size}, len))
+    links = [job_image_link(job, sha256, int(time.time()) + 900, keys) for sha256 in (grid.sha256, published.sha256)]
+
+    def shown() -> list[int]:
+        return [shared_door.client("").get(link).status_code for link in links]
+
+    assert shown() == [200, 200]
+    data_set = database.run(jobs.get(job)).data_set_id
+    assert client.delete(f"/api/v1/data-sets/{data_set}").status_code == 204
+    assert shown() == [410, 200]
+    assert client.delete(f"/api/v1/models/{published.model}").is_success
+    assert shown() == [410, 410]

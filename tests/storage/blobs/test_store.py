@@ -48,6 +48,23 @@ def test_lent_bytes_are_checked_and_take_no_room_on_the_stores_own_disk(
     assert not (tmp_path / "other").exists()
 
 
+def test_each_piece_that_is_copied_or_hashed_is_reported(url: str, tmp_path: Path) -> None:
+    pieces: list[int] = []
+    store = BlobStore(BlobSettings(url=url), piece_done=lambda: pieces.append(1))
+    content = CONTENT * 24
+    (tmp_path / "file").write_bytes(content)
+    blob = store.put_file(tmp_path / "file")
+    for copy in (
+        lambda: store.put_file(tmp_path / "file"),
+        lambda: store.fetch(blob.sha256, tmp_path / "fetched"),
+        lambda: store.lend(blob.sha256, tmp_path / "lent"),
+        lambda: store.fetch_folder({"a": blob.sha256}, tmp_path / "folder"),
+    ):
+        pieces.clear()
+        copy()
+        assert len(pieces) == 3
+
+
 def test_the_same_bytes_are_one_object_however_they_came(store: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
     pieces = iter([CONTENT[:7], CONTENT[7:]])

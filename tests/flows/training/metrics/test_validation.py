@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from flows.diffusion.families.protocol import Components
+from flows.runs.liveness import PROCESS
 from flows.training.callbacks import Watch
 from flows.training.fit import fit
 from flows.training.metrics.validation import (
@@ -43,6 +44,14 @@ def grid_of(components: Components, wanted: TrainingRecipe) -> ValidationGrid:
             measured("class_images", "other", wanted.class_prompt),
         ),
     )
+
+
+def test_each_pass_of_a_measurement_is_a_sign_of_progress(tiny_model: Path) -> None:
+    wanted = recipe()
+    components = FAMILY.load(tiny_model)
+    grid, before = grid_of(components, wanted), PROCESS.count
+    grid.losses(components)
+    assert PROCESS.count - before >= 8, "two sets of two images, each in two passes"
 
 
 def trained(
