@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flows.jobs.kept_metrics import read_metrics
@@ -16,6 +17,7 @@ from flows.jobs.tracking import (
     MLFLOW_UNAVAILABLE,
     RUN_STATUS,
     find_or_create_run,
+    is_refusal,
     tracking_client,
 )
 from flows.jobs.tracking_facts import job_params, job_tags, shortened
@@ -38,10 +40,14 @@ def reconcile_tracking(stores: Stores) -> list[str]:
         findings += _register_missing_versions(stores, client)
         findings += _end_open_runs(stores, client)
     except MLFLOW_UNAVAILABLE as error:
-        findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
+        findings.append(f"MLflow did not take it, tried again next time: {_first_line(error)}")
     except StoreFailure as error:
         findings.append(f"{error}")
     return findings
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
@@ -58,9 +64,11 @@ def _register_missing_versions(stores: Stores, client: MlflowClient) -> Iterator
     for version in stores.database.run(catalog.unregistered()):
         try:
             name = register(stores, client, version)
-        # One whose bytes or base are gone must not keep the others out.
-        except (NotFound, BlobMissing, BlobCorrupted) as error:
-            yield f"model version {version.id} cannot be put into MLflow's registry: {error}"
+        # One whose bytes or base are gone, or that MLflow refuses, must not keep the others out.
+        except (NotFound, BlobMissing, BlobCorrupted, MlflowException, OSError) as error:
+            if not is_refusal(error):
+                raise
+            yield f"model version {version.id} cannot be put into MLflow's registry: {_first_line(error)}"
         else:
             yield f"model version {version.id} was not in MLflow's registry: now {name}"
 
