@@ -15,6 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from flows.jobs.registry.descriptions import describe_model, describe_version
 from flows.jobs.registry.saved_models import SavedModel, save_model
+from flows.jobs.registry.withdrawal import ALIAS
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, experiment_named
 from storage.errors import NotFound
 from storage.postgres.catalog import catalog
@@ -27,7 +28,6 @@ from storage.records.jobs.training import TrainingJobRequest, TrainingRecipe
 from storage.stores import Stores
 
 VERSION_TAG = "darkroom.model_version_id"
-ALIAS = "current"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 """The member of a version that says it is an adapter: what diffusers calls one."""
 

@@ -1,4 +1,4 @@
-"""What reconcile repairs in MLflow: runs that jobs lack, versions its registry lacks, runs that were left open."""
+"""What reconcile repairs in MLflow: missing runs, missing versions, versions that are gone, runs left open."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from flows.jobs.kept_metrics import read_metrics
 from flows.jobs.registration import register
+from flows.jobs.registry.withdrawal import withdraw
 from flows.jobs.tracking import (
     EXPERIMENT,
     JOB_TAG,
@@ -32,12 +33,14 @@ BATCH = 1000
 
 
 def reconcile_tracking(stores: Stores) -> list[str]:
-    """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, end runs left open."""
+    """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, take out those that are
+    gone, end runs left open."""
     client = tracking_client(stores.settings)
     findings: list[str] = []
     try:
         findings += _make_missing_runs(stores, client)
         findings += _register_missing_versions(stores, client)
+        findings += _withdraw_versions(stores, client)
         findings += _end_open_runs(stores, client)
     except MLFLOW_UNAVAILABLE as error:
         findings.append(f"MLflow did not take it, tried again next time: {_first_line(error)}")
@@ -71,6 +74,22 @@ def _register_missing_versions(stores: Stores, client: MlflowClient) -> Iterator
             yield f"model version {version.id} cannot be put into MLflow's registry: {_first_line(error)}"
         else:
             yield f"model version {version.id} was not in MLflow's registry: now {name}"
+
+
+def _withdraw_versions(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    for version in stores.database.run(catalog.withdrawn()):
+        if version.registered_as is None or version.job_id is None:
+            continue
+        try:
+            withdraw(client, version.registered_as, version.job_id, stores.settings.mlflow.url)
+        except (MlflowException, OSError) as error:
+            if not is_refusal(error):
+                raise
+            yield f"model version {version.id} is gone and stays in MLflow's registry: {_first_line(error)}"
+        else:
+            # One that is restored is registered again.
+            stores.database.run(catalog.note_registered(version.id, None))
+            yield f"model version {version.id} is gone: no longer in MLflow's registry as {version.registered_as}"
 
 
 def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
