@@ -113,11 +113,8 @@ def _job_of(stores: Stores, tag: str | None) -> Job | None:
 
 
 def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
-    """Send the points of a job's metrics that MLflow lacks; returns how many, or why none could be read."""
-    try:
-        points = read_metrics(stores.blobs, stores.database.run(job_files.files(job.id)))
-    except (BlobMissing, BlobCorrupted) as error:
-        return f"no points filled ({error})"
+    """Send the points of a job's metrics that MLflow lacks; returns how many."""
+    points = read_metrics(stores.blobs, stores.database.run(job_files.files(job.id)))
     known: dict[str, int] = {}
     for name in {point.name for point in points}:
         history = client.get_metric_history(run_id, name)
