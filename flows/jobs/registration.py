@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LifecycleStage, LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from flows.jobs.registry.descriptions import describe_model, describe_version
 from flows.jobs.registry.saved_models import SavedModel, save_model
+from flows.jobs.registry.withdrawal import ALIAS
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, experiment_named
 from storage.errors import NotFound
 from storage.postgres.catalog import catalog
@@ -27,7 +28,6 @@ from storage.records.jobs.training import TrainingJobRequest, TrainingRecipe
 from storage.stores import Stores
 
 VERSION_TAG = "darkroom.model_version_id"
-ALIAS = "current"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 """The member of a version that says it is an adapter: what diffusers calls one."""
 
@@ -94,6 +94,8 @@ def register_version(client: MlflowClient, entry: Entry) -> str:
     if found:
         client.set_registered_model_alias(entry.name, ALIAS, found[0].version)
         return f"{found[0].name}/{found[0].version}"
+    run = _active_run(client, entry.run_id)
+    entry = replace(entry, run_id=None if run is None else entry.run_id)
     tags = {VERSION_TAG: str(entry.version_id), **entry.tags}
     try:
         client.create_registered_model(entry.name, {"base_model": tags["base_model"]}, entry.model_description)
@@ -101,7 +103,7 @@ def register_version(client: MlflowClient, entry: Entry) -> str:
         # Asking first would still race with another process.
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    logged = _logged_model(client, entry, tags)
+    logged = _logged_model(client, entry, tags, run)
     version = client.create_model_version(
         entry.name,
         source=f"models:/{logged.model_id}",
@@ -122,7 +124,20 @@ def registry_name(model_name: str, model_id: int) -> str:
     return f"{plain} #{model_id}"
 
 
-def _logged_model(client: MlflowClient, entry: Entry, tags: Mapping[str, str]) -> LoggedModel:
+def _active_run(client: MlflowClient, run_id: str | None) -> Run | None:
+    """The run that made a version; None when somebody has deleted it, or MLflow has lost it: the model stands alone."""
+    if run_id is None:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+
+
+def _logged_model(client: MlflowClient, entry: Entry, tags: Mapping[str, str], run: Run | None) -> LoggedModel:
     """The version's folder in MLflow, and on the page of the run that made it."""
     experiment = experiment_named(client, EXPERIMENT)
     # One that a process left that died before it had registered it.
@@ -133,11 +148,11 @@ def _logged_model(client: MlflowClient, entry: Entry, tags: Mapping[str, str]) -
             save_model(entry.saved, Path(folder) / "model", run_id=entry.run_id, model_id=logged.model_id)
             client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    if entry.run_id is not None:
-        outputs = client.get_run(entry.run_id).outputs
+    if run is not None:
+        outputs = run.outputs
         # MLflow refuses one that is there.
         if outputs is None or logged.model_id not in [one.model_id for one in outputs.model_outputs]:
-            client.log_outputs(entry.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+            client.log_outputs(str(run.info.run_id), [LoggedModelOutput(logged.model_id, step=0)])
     return logged
 
 

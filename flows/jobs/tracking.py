@@ -8,7 +8,7 @@ from uuid import UUID
 
 import requests
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
@@ -36,6 +36,19 @@ PATIENCE = {
 """How long a call of MLflow's client may take."""
 
 MLFLOW_UNAVAILABLE = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
+_BUSY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether MLflow, or this machine, refused one thing, so that others may still be taken. False when MLflow did not
+    respond, or is busy."""
+    if isinstance(error, requests.HTTPError):
+        return error.response is not None and 400 <= error.response.status_code < 500
+    if isinstance(error, MlflowException):
+        # Without a response, or with one of something in between, MLflow's client has no code but the general one.
+        general = error.error_code == "INTERNAL_ERROR" and not isinstance(error, RestException)
+        return not general and error.error_code not in _BUSY
+    return not isinstance(error, MLFLOW_UNAVAILABLE)
 
 
 def tracking_client(settings: Settings) -> MlflowClient:

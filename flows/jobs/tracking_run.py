@@ -7,14 +7,15 @@ values; those that MLflow already has are not sent twice.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from mlflow.entities import DatasetInput, Metric, Param, RunTag
@@ -22,7 +23,7 @@ from PIL import Image
 
 from flows.jobs.metrics_document import Point, points_of, write_document
 from flows.jobs.system_metrics import PREFIX, SystemMetrics
-from flows.jobs.tracking import MLFLOW_UNAVAILABLE, find_or_create_run, tracking_client
+from flows.jobs.tracking import MLFLOW_UNAVAILABLE, find_or_create_run, is_refusal, tracking_client
 from flows.jobs.tracking_facts import shortened
 from storage.settings import Settings
 
@@ -30,6 +31,11 @@ log = logging.getLogger("darkroom.tracking")
 
 SEND_SECONDS = 2.0
 SEND_POINTS = 500
+REFUSALS = 5
+"""Of one call by MLflow, after which it is dropped, so that those behind it are sent."""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_SENT = (*MLFLOW_UNAVAILABLE, OSError)
+"""OSError: pictures and files pass through this machine's temporary folder, which may be full."""
 
 
 class TrackingRun:
@@ -50,6 +56,7 @@ class TrackingRun:
         self._params: dict[str, str] = {}
         self._late_tags: dict[str, str] = {}
         self._calls: list[Callable[[str], None]] = []
+        self._refusals = 0  # of the first of the calls
         self._system = SystemMetrics()
         self._system_step = 0
         # Two locks: the first guards the lists and is held for a moment, so that a training step never waits; the
@@ -185,7 +192,7 @@ class TrackingRun:
                 self._send_points()
                 self._send_system_metrics()
                 self._send_calls()
-            except MLFLOW_UNAVAILABLE as error:
+            except _NOT_SENT as error:
                 log.warning("MLflow is unavailable (%s); metrics of job %s wait", type(error).__name__, self._job_id)
                 return False
             return True
@@ -244,13 +251,26 @@ class TrackingRun:
                 if not self._calls:
                     return
                 call = self._calls[0]
-            call(self._run_id or "")
+            try:
+                call(self._run_id or "")
+            except _NOT_SENT as error:
+                if not self._is_refused_for_good(error):
+                    raise
+                what = (str(error).splitlines() or [""])[0][:300]
+                log.warning("MLflow does not take a picture, file or input of job %s: %s", self._job_id, what)
             with self._lock:
                 # After it was sent: a failure leaves it in its place.
                 self._calls.pop(0)
+            self._refusals = 0
+
+    def _is_refused_for_good(self, error: Exception) -> bool:
+        if not is_refusal(error) or (isinstance(error, OSError) and error.errno in _DISK_FULL):
+            return False
+        self._refusals += 1
+        return self._refusals >= REFUSALS
 
     def _send_file(self, run_id: str, path: str, content: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder:
             local = Path(folder) / Path(path).name
             local.write_bytes(content)
             parent = str(Path(path).parent)

@@ -104,6 +104,15 @@ class Termination:
         self.requested = True
 
 
+def validate(module: DreamBoothModule, watch: Watch, done: int) -> None:
+    """Have the validation loss measured after `done` steps, if the recipe wants it there."""
+    if not measured_at(module.recipe, done):
+        return
+    # Nothing is averaged before the first step, and an optimizer that averages has no state to do it with.
+    with module.resting.back(), module.averaged.in_place() if done else nullcontext():
+        watch.on_validation(done)
+
+
 class StepBoundary(Callback):
     """Runs after every step, in this order: report, check, checkpoint, terminate, validate, sample.
 
@@ -136,7 +145,7 @@ class StepBoundary(Callback):
         self._termination.hold()
         assert isinstance(pl_module, DreamBoothModule)
         # Of an attempt that died between its checkpoint and this measurement, which nothing else would make good.
-        self._validate(pl_module, self._writer.kept_step)
+        validate(pl_module, self._watch, self._writer.kept_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the step's clock."""
@@ -166,7 +175,7 @@ class StepBoundary(Callback):
         if self._termination.requested or done % recipe.checkpoint_every == 0 or last:
             self._keep(pl_module, done)
         self._terminate()
-        self._validate(pl_module, done)
+        validate(pl_module, self._watch, done)
         if done % recipe.sample_every == 0 or last:
             with pl_module.resting.back(), pl_module.averaged.in_place():
                 self._watch.on_sample(done)
@@ -182,13 +191,6 @@ class StepBoundary(Callback):
         """Leave the weights to export in the parameters, while the optimizer's state is still on their device."""
         assert isinstance(pl_module, DreamBoothModule)
         pl_module.averaged.settle()
-
-    def _validate(self, module: DreamBoothModule, done: int) -> None:
-        if not measured_at(module.recipe, done):
-            return
-        # Nothing is averaged before the first step, and an optimizer that averages has no state to do it with.
-        with module.resting.back(), module.averaged.in_place() if done else nullcontext():
-            self._watch.on_validation(done)
 
     def _terminate(self) -> None:
         if self._termination.requested:

@@ -13,6 +13,7 @@ from flows.jobs.tracking import MLFLOW_UNAVAILABLE, tracking_client
 from flows.jobs.tracking_facts import job_inputs, job_params
 from flows.training.estimates.fits import check_fits
 from flows.training.fit import fit
+from flows.training.metrics.validation_images import validation_grid
 from flows.training.photos.encodings import open_encodings
 from flows.training.photos.latents import encode_for
 from flows.training.photos.materials import Materials, learned_rows
@@ -24,7 +25,6 @@ from flows.training.stages.publication_stage import publish as publish
 from flows.training.stages.stage_results import ClassImages, Fitted, PreparedData
 from flows.training.stages.stage_runs import Trained, TrainingStages
 from flows.training.stages.summary import summarised as summarised
-from flows.training.tracking.validation_images import validation_grid
 from flows.training.work import training_work as training_work
 from storage.errors import JobCannotSucceed, NotFound
 from storage.postgres.jobs import data_sets, job_files, jobs, sampled_sets
@@ -153,7 +153,7 @@ def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
         cache=encodings,
         sources=materials.sources[learned],
     )
-    grid = validation_grid(work.stores, work.recipe, work.family, components, materials, work.job.check)
+    grid = validation_grid(work.stores, work.recipe, work.family, components, materials, work.job.check, encodings)
     newest = work.checkpoints.latest()
     if Stage.FIT not in run.found:  # else they were taken over when it was found
         work.resume_metrics(newest[0] if newest else 0)

@@ -21,6 +21,7 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components, Family
 from flows.runs.liveness import advanced
 from flows.training.metrics.comparisons import (
+    UNRELATED_PROMPTS,
     EvaluationImages,
     cosines,
     diversity,
@@ -39,8 +40,6 @@ SEEDS_PER_SCENE = 4
 CLASS_IMAGES = 8
 _DRIFT_TIMESTEPS = 5
 _DRIFT_LATENTS = 4
-UNRELATED_PROMPTS = ("a street in a city", "a forest in autumn", "a portrait of a person")
-"""Nothing that a subject is a thing of; what a fine-tune changes there it was not asked to change."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
 from flows.diffusion.memory import bytes_of_parameters, return_freed
-from flows.training.callbacks import StepBoundary, Termination, Watch
+from flows.training.callbacks import StepBoundary, Termination, Watch, validate
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import check_frozen, frozen_tensors
@@ -75,6 +75,9 @@ def fit(
                     _run(module, start, boundary)
                 finally:
                     boundary.close()
+        else:
+            # Of an attempt that died between its last checkpoint and this measurement.
+            validate(module, watch, start)
         module.averaged.settle()
         # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
         after = frozen_tensors(components, training.groups)

@@ -1,4 +1,4 @@
-"""What reconcile repairs in MLflow: runs that jobs lack, versions its registry lacks, runs that were left open."""
+"""What reconcile repairs in MLflow: missing runs, missing versions, versions that are gone, runs left open."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flows.jobs.kept_metrics import read_metrics
 from flows.jobs.registration import register
+from flows.jobs.registry.withdrawal import withdraw
 from flows.jobs.tracking import (
     EXPERIMENT,
     JOB_TAG,
     MLFLOW_UNAVAILABLE,
     RUN_STATUS,
     find_or_create_run,
+    is_refusal,
     tracking_client,
 )
 from flows.jobs.tracking_facts import job_params, job_tags, shortened
@@ -30,18 +33,24 @@ BATCH = 1000
 
 
 def reconcile_tracking(stores: Stores) -> list[str]:
-    """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, end runs left open."""
+    """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, take out those that are
+    gone, end runs left open."""
     client = tracking_client(stores.settings)
     findings: list[str] = []
     try:
         findings += _make_missing_runs(stores, client)
         findings += _register_missing_versions(stores, client)
+        findings += _withdraw_versions(stores, client)
         findings += _end_open_runs(stores, client)
     except MLFLOW_UNAVAILABLE as error:
-        findings.append(f"MLflow did not take it, tried again next time: {str(error).splitlines()[0][:300]}")
+        findings.append(f"MLflow did not take it, tried again next time: {_first_line(error)}")
     except StoreFailure as error:
         findings.append(f"{error}")
     return findings
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
@@ -58,11 +67,29 @@ def _register_missing_versions(stores: Stores, client: MlflowClient) -> Iterator
     for version in stores.database.run(catalog.unregistered()):
         try:
             name = register(stores, client, version)
-        # One whose bytes or base are gone must not keep the others out.
-        except (NotFound, BlobMissing, BlobCorrupted) as error:
-            yield f"model version {version.id} cannot be put into MLflow's registry: {error}"
+        # One whose bytes or base are gone, or that MLflow refuses, must not keep the others out.
+        except (NotFound, BlobMissing, BlobCorrupted, MlflowException, OSError) as error:
+            if not is_refusal(error):
+                raise
+            yield f"model version {version.id} cannot be put into MLflow's registry: {_first_line(error)}"
         else:
             yield f"model version {version.id} was not in MLflow's registry: now {name}"
+
+
+def _withdraw_versions(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    for version in stores.database.run(catalog.withdrawn()):
+        if version.registered_as is None or version.job_id is None:
+            continue
+        try:
+            withdraw(client, version.registered_as, version.job_id, stores.settings.mlflow.url)
+        except (MlflowException, OSError) as error:
+            if not is_refusal(error):
+                raise
+            yield f"model version {version.id} is gone and stays in MLflow's registry: {_first_line(error)}"
+        else:
+            # One that is restored is registered again.
+            stores.database.run(catalog.note_registered(version.id, None))
+            yield f"model version {version.id} is gone: no longer in MLflow's registry as {version.registered_as}"
 
 
 def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
@@ -86,11 +113,8 @@ def _job_of(stores: Stores, tag: str | None) -> Job | None:
 
 
 def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
-    """Send the points of a job's metrics that MLflow lacks; returns how many, or why none could be read."""
-    try:
-        points = read_metrics(stores.blobs, stores.database.run(job_files.files(job.id)))
-    except (BlobMissing, BlobCorrupted) as error:
-        return f"no points filled ({error})"
+    """Send the points of a job's metrics that MLflow lacks; returns how many."""
+    points = read_metrics(stores.blobs, stores.database.run(job_files.files(job.id)))
     known: dict[str, int] = {}
     for name in {point.name for point in points}:
         history = client.get_metric_history(run_id, name)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from flows.training.photos.random_numbers import generator_for
 
+UNRELATED_PROMPTS = ("a street in a city", "a forest in autumn", "a portrait of a person")
+"""Nothing that a subject is a thing of; what a fine-tune changes there it was not asked to change."""
+
 RESAMPLES = 2000
 """Of a bootstrap: enough that the ends of an interval move by less than a hundredth of its width."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.runs.liveness import advanced
 from flows.training.losses import per_sample_loss
+from flows.training.photos.encodings import EncodingCache, trains_text
 from flows.training.photos.latents import LatentImages
 from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.training import TrainingRecipe
@@ -40,11 +41,13 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class ValidationGrid:
-    """The sets of a training. `losses` measures what the components are at that moment."""
+    """The sets of a training. `losses` measures what the components are at that moment. `encodings` has what text
+    encoders that do not train make of prompts."""
 
     family: Family
     recipe: TrainingRecipe
     sets: tuple[ValidationSet, ...]
+    encodings: EncodingCache | None = None
 
     @torch.no_grad()
     def losses(self, components: Components) -> dict[str, float]:
@@ -62,9 +65,7 @@ class ValidationGrid:
                 module.train(training)
 
     def _loss(self, components: Components, one: ValidationSet) -> float:
-        conditioning = {
-            prompt: self.family.encode_prompts(components, [prompt]) for prompt in dict.fromkeys(one.prompts)
-        }
+        conditioning = {prompt: self._encoded(components, prompt) for prompt in dict.fromkeys(one.prompts)}
         length = components.noise_schedule.config.num_train_timesteps
         times = torch.linspace(0.05 * length, 0.95 * length, TIMES).long()
         losses = [
@@ -73,6 +74,11 @@ class ValidationGrid:
             for start in range(0, TIMES, ROWS)
         ]
         return float(torch.cat(losses).mean())
+
+    def _encoded(self, components: Components, prompt: str) -> Conditioning:
+        if self.encodings is None or trains_text(self.recipe):
+            return self.family.encode_prompts(components, [prompt])
+        return self.encodings.prompt(components, prompt)
 
     def _losses_of(
         self, components: Components, one: ValidationSet, image: int, times: Tensor, first: int, prompt: Conditioning

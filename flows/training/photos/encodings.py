@@ -50,8 +50,12 @@ def part_hashes(files: Mapping[str, str]) -> dict[str, str]:
 
 def deferred_parts(family: Family, recipe: TrainingRecipe) -> frozenset[str]:
     """The parts that a training needs for nothing but encodings and samples."""
-    text = recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0
-    return frozenset({"vae", *(() if text else family.layout.text_encoders)})
+    return frozenset({"vae", *(() if trains_text(recipe) else family.layout.text_encoders)})
+
+
+def trains_text(recipe: TrainingRecipe) -> bool:
+    """Whether what the text encoders make of a prompt changes while the training runs."""
+    return recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0
 
 
 def open_encodings(stores: Stores, family: Family, recipe: TrainingRecipe) -> EncodingCache:

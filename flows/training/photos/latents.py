@@ -75,10 +75,16 @@ def pixels_of_all(images: Sequence[Image.Image], resolution: int) -> Tensor:
 
 
 def encode_images(
-    family: Family, components: Components, images: Sequence[Image.Image], resolution: int
+    family: Family,
+    components: Components,
+    images: Sequence[Image.Image],
+    resolution: int,
+    cache: EncodingCache | None = None,
+    sources: Sequence[str] = (),
 ) -> LatentImages:
-    """The middle square of every image as latents."""
-    return encode_pixels(family, components, (pixels_of(image, (resolution, resolution)) for image in images))
+    """The middle square of every image as latents; `cache` and `sources` as `encode_pixels` takes them."""
+    pixels = (pixels_of(image, (resolution, resolution)) for image in images)
+    return encode_pixels(family, components, pixels, cache=cache, sources=sources)
 
 
 def encode_pixels(

@@ -103,8 +103,8 @@ def _published(run: TrainingStages, evaluated: Evaluated, exported: Exported) ->
         work.checkpoints.prune(0)
     except StoreFailure as error:
         get_run_logger().warning("the job's checkpoints stay: %s", type(error).__name__)
-    work.tracking.flush()
     try:
+        work.tracking.flush()
         register(work.stores, tracking_client(work.stores.settings), version)
     except (*MLFLOW_UNAVAILABLE, DarkroomError, OSError) as error:
         get_run_logger().warning("MLflow's registry follows later: %s", type(error).__name__)

@@ -127,7 +127,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("Prefect's flow runs, task runs, logs, artifacts", "deleted by Prefect's server so long after their end", setting=_FLOWS, work=_by(watch_flow_runs, _FLOWS)),
     RetentionRule("Prefect's events", "deleted by Prefect's server", setting=_FLOW_EVENTS),
     RetentionRule("results that Prefect keeps in files", "deleted so long after they were written", folders=("prefect",), setting=_FLOWS, work=_at(delete_old_files, "prefect/storage", _FLOWS), local=True),
-    RetentionRule("tracking runs of flows that are no job", "deleted and erased so long after their end; those of jobs stay, with their models", folders=("mlflow",), setting=_TRACKING, work=_by(_delete_tracking_runs, _TRACKING)),
+    RetentionRule("tracking runs of flows that are no job", "deleted and erased so long after their end; those of jobs stay; `reconcile` takes their models out when they are deleted or taken down", folders=("mlflow",), setting=_TRACKING, work=_by(_delete_tracking_runs, _TRACKING)),
     RetentionRule("copies of base models", "the longest unused deleted when they are more; never one in use", folders=("cache/base-models",), setting=_BASES, work=_at(shrink_cache, "base-models", _BASES), local=True),
     RetentionRule("copies of model versions", "the longest unused deleted when they are more; never one in use", folders=("cache/model-versions",), setting=_VERSIONS, work=_at(shrink_cache, "model-versions", _VERSIONS), local=True),
     RetentionRule("latents and encoded prompts", "of a photo deleted when no data set has it; else the longest unused when they are more", folders=("cache/encodings",), setting=_ENCODINGS, work=_at(tidy_encodings, "encodings", _ENCODINGS), local=True),

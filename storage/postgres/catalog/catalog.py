@@ -126,6 +126,11 @@ def unregistered(limit: int = 100) -> Query[list[ModelVersion]]:
     return many(SQL["unregistered"], {"limit": limit}, ModelVersion)
 
 
-def note_registered(version_id: int, registered_as: str) -> Query[list[int]]:
-    """Record what MLflow's registry calls a version: NAME/NUMBER."""
+def withdrawn(limit: int = 100) -> Query[list[ModelVersion]]:
+    """Versions that are gone, or whose models are, and that MLflow's registry still has."""
+    return many(SQL["withdrawn"], {"limit": limit}, ModelVersion)
+
+
+def note_registered(version_id: int, registered_as: str | None) -> Query[list[int]]:
+    """Record what MLflow's registry calls a version: NAME/NUMBER; None when it has it no more."""
     return column(SQL["note_registered"], {"id": version_id, "registered_as": registered_as}, int)

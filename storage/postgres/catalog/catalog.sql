@@ -92,9 +92,17 @@ select * from version_stats where version_id = any(%(ids)s);
 
 -- unregistered --
 -- Trained versions that MLflow's registry does not have yet, as far as we know.
-select * from model_versions
- where registered_as is null and job_id is not null and gone_at is null
- order by id
+select version.* from model_versions version join models model on model.id = version.model_id
+ where version.registered_as is null and version.job_id is not null
+   and version.gone_at is null and model.gone_at is null
+ order by version.id
+ limit %(limit)s;
+
+-- withdrawn --
+-- Versions that MLflow's registry still has although they were deleted, or their models taken down.
+select version.* from model_versions version join models model on model.id = version.model_id
+ where version.registered_as is not null and (version.gone_at is not null or model.gone_at is not null)
+ order by version.id
  limit %(limit)s;
 
 -- note_registered --

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,15 +14,16 @@ import torch
 from mlflow.diffusers import load_model as load_adapter
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from deployments.base_models.registration import add_base_model
 from flows.generation.backends.lookup import backend_named
-from flows.jobs.tracking import tracking_client
+from flows.jobs.tracking import EXPERIMENT, tracking_client
 from flows.upkeep.tracking_repairs import reconcile_tracking
 from storage.postgres.accounts import accounts
-from storage.postgres.catalog import catalog
+from storage.postgres.catalog import catalog, models
 from storage.postgres.jobs import jobs, publication, submissions
-from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
+from storage.records.catalog.catalog import FileRole, Model, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import ModelType
 from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.sampled_sets import SamplerSettings
@@ -156,6 +158,37 @@ def test_an_adapter_loads_as_mlflows_own_kind_and_draws_the_platforms_bytes(
     # Where this machine keeps its copy of the base it loads by itself.
     shutil.copytree(tiny_model, adapter.base_model)
     assert adapter.load_pipeline(device="cpu").get_active_adapters() != []
+
+    # A take-down takes the weights out of MLflow, and a restored one is there again; a deleted one goes for good.
+    client, moderated = tracking_client(registry), model_of(stores, registered)
+    stores.database.run(models.take_down(moderated, "a test"))
+    assert any("no longer in MLflow's registry" in finding for finding in reconcile_tracking(stores))
+    assert copies_in_mlflow(client) == []
+    with pytest.raises(MlflowException, match="not found"):
+        mlflow.pyfunc.load_model(f"models:/{registered}")
+    assert reconcile_tracking(stores) == []
+    stores.database.run(models.restore(moderated))
+    assert any("was not in MLflow's registry" in finding for finding in reconcile_tracking(stores))
+    assert copies_in_mlflow(client) != []
+    stores.database.run(lambda: models.delete(moderated, "a test"))
+    reconcile_tracking(stores)
+    assert copies_in_mlflow(client) == []
+
+
+def model_of(stores: Stores, registered: str) -> Model:
+    return stores.database.run(catalog.model_by_id(int(registered.rsplit("/", 1)[0].rsplit("#", 1)[1])))
+
+
+def copies_in_mlflow(client: mlflow.MlflowClient) -> list[str]:
+    """Adapters' weights that MLflow's server still hands out, also those of logged models that it marks as deleted."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    root = get_artifact_repository(str(experiment.artifact_location), os.environ["MLFLOW_TRACKING_URI"])
+    folders, found = [""], list[str]()
+    while folders:
+        for file in root.list_artifacts(folders.pop() or None):
+            (folders if file.is_dir else found).append(str(file.path))
+    return [path for path in found if path.endswith(".safetensors")]
 
 
 def test_what_the_blob_store_lacks_or_has_damaged_is_named(

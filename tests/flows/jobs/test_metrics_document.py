@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from flows.jobs.kept_metrics import part_name, read_metrics
 from flows.jobs.metrics_document import Point, merged, write_document
+from storage.postgres.jobs import job_files, jobs
+from storage.records.jobs.jobs import JobFileRole
+from storage.stores import Stores
+from tests.storage.makers import a_job
 
 
 def points(value: float, *steps: int) -> list[Point]:
@@ -23,3 +30,16 @@ def test_one_document_of_an_earlier_release_is_a_part_like_any_other() -> None:
 def test_metrics_of_one_step_stay_in_the_order_in_which_they_were_measured() -> None:
     both = [Point("rate", 0.1, 2, 1), Point("loss", 0.2, 2, 1), Point("loss", 0.3, 1, 1)]
     assert [(one.name, one.step) for one in merged([write_document(both)])] == [("loss", 1), ("rate", 2), ("loss", 2)]
+
+
+def test_a_lost_or_damaged_part_is_left_out_with_a_warning(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    job = a_job(stores.database)
+    stores.database.run(jobs.claim(job.id, 1, None))
+    for step in (1, 2, 3):
+        blob = stores.blobs.put(write_document(points(0.5, step)))
+        sha256 = "f" * 64 if step == 2 else blob.sha256
+        put = {"name": part_name(step), "role": JobFileRole.METRICS, "media_type": "application/jsonl"}
+        stores.database.run(job_files.put_file(job.id, 1, sha256=sha256, size=blob.size, **put))
+    found = read_metrics(stores.blobs, stores.database.run(job_files.files(job.id)))
+    assert [point.step for point in found] == [1, 3]
+    assert f"the metrics in {part_name(2)} of job {job.id} are left out" in caplog.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flows.jobs.registration import ADAPTER_FILE, entry_of, register_version, registry_name
-from flows.jobs.tracking import EXPERIMENT, JOB_TAG, tracking_client
+from flows.jobs.tracking import EXPERIMENT, JOB_TAG, find_or_create_run, tracking_client
+from flows.upkeep import tracking_repairs
 from flows.upkeep.tracking_repairs import reconcile_tracking
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import jobs, publication
-from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
+from storage.records.catalog.catalog import FileRole, ModelVersion, NewFile, TrainedVersion
 from storage.records.jobs.jobs import Job
 from storage.settings import Settings
 from storage.stores import Stores
@@ -94,6 +97,34 @@ def test_a_version_whose_base_is_gone_keeps_no_other_out_of_the_registry(stores:
     findings = reconcile_tracking(stores)
     assert any(f"model version {lost} cannot be put into MLflow's registry" in finding for finding in findings)
     assert any(f"model version {whole} was not in MLflow's registry" in finding for finding in findings)
+
+
+def test_versions_whose_runs_mlflow_has_lost_or_refuses_keep_no_other_repair_out(
+    stores: Stores, tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lost_job, lost), (deleted_job, deleted), (_, refused), (_, full) = (publish(stores) for _ in range(4))
+    stores.settings.mlflow = tracked.mlflow
+    client = tracking_client(tracked)
+    run_id = find_or_create_run(client, EXPERIMENT, deleted_job.id, {})
+    stores.database.run(jobs.note_tracking_run(deleted_job.id, 1, run_id))
+    client.delete_run(run_id)
+    stores.database.run(jobs.note_tracking_run(lost_job.id, 1, "0" * 32))
+    true_register = tracking_repairs.register
+
+    def register(stores: Stores, client: MlflowClient, version: ModelVersion) -> str:
+        if version.id == refused:
+            client.set_registered_model_alias("no such model", "current", "1")
+        if version.id == full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return true_register(stores, client, version)
+
+    monkeypatch.setattr(tracking_repairs, "register", register)
+    findings = reconcile_tracking(stores)
+    for version_id in (lost, deleted):
+        assert any(f"model version {version_id} was not in MLflow's registry" in one for one in findings), findings
+    for version_id, why in ((refused, "no such model"), (full, "No space left")):
+        [line] = [one for one in findings if f"model version {version_id} cannot be put" in one]
+        assert why in line
 
 
 def test_a_registry_name_has_only_signs_that_it_takes() -> None:

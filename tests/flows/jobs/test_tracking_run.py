@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
+import os
 import time
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from mlflow.entities import Dataset, DatasetInput
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from flows.jobs import system_metrics
+from flows.jobs import system_metrics, tracking_run
 from flows.jobs.metrics_document import Point, read_document
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, tracking_client
 from flows.jobs.tracking_facts import job_inputs, job_tags
@@ -183,6 +186,30 @@ def test_reconcile_makes_the_run_of_a_job_that_ran_while_mlflow_was_unavailable(
     assert (run.info.status, run.data.metrics, run.data.params["class_word"]) == ("FAILED", {"loss": 3.0}, "mug")
     assert stores.database.run(jobs.get(job.id)).tracking_run_id == run_id
     assert reconcile_tracking(stores) == []
+
+
+def test_a_full_disk_holds_the_sender_up_and_a_call_that_mlflow_refuses_for_good_is_dropped(
+    tracked: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = uuid4()
+    run = a_tracking_run(tracked, job_id)
+    assert run.open()
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking_run, "TemporaryDirectory", full)
+        run.file("a.txt", b"a")
+        assert not run.flush(0)
+    assert run.flush(), "what waited for room is sent"
+    run.inputs(DatasetInput(Dataset("n" * 501, "digest", "local", "a longer name than MLflow takes"), []))
+    run.file("c.txt", b"c")
+    assert run.end("FINISHED")
+    assert "does not take a picture, file or input" in caplog.text
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job_id)
+    assert [file.path for file in client.list_artifacts(run_id)] == ["a.txt", "c.txt"]
 
 
 def test_a_value_that_is_no_number_is_left_out_and_earlier_documents_that_hold_one_are_read(settings: Settings) -> None:

@@ -48,7 +48,7 @@ def test_a_second_job_encodes_no_photo_again_and_makes_the_same_bytes(
         return original(self, components, pixels)
 
     monkeypatch.setattr(Sd1, "encode_images", counted)
-    wanted: dict[str, Any] = {"token_learning_rate": 0.0, "identifier": LONG}
+    wanted: dict[str, Any] = {"token_learning_rate": 0.0, "identifier": LONG, "validation_every": 2}
     jobs = []
     for _ in range(2):
         encoded.append(0)
@@ -56,7 +56,7 @@ def test_a_second_job_encodes_no_photo_again_and_makes_the_same_bytes(
         assert train_dreambooth(jobs[-1].id, 1, return_state=True).is_completed()
 
     first, second = encoded
-    assert first - second == 5, "two photos and three class images; evaluation encodes what was just drawn"
+    assert first - second == 12, "2 photos, 3 class images, 7 of the validation; evaluation encodes what was just drawn"
     assert weights_of(stores, jobs[0].id) == weights_of(stores, jobs[1].id)
     kept = {path.name for path in (stores.cache_folder / "encodings").iterdir()}
     assert len(kept - {"shared"}) == 2

@@ -142,6 +142,16 @@ def test_a_resumed_training_measures_what_an_unbroken_one_does_whenever_it_died(
     assert broken == straight
 
 
+def test_the_last_measurement_is_made_good_after_a_death_behind_the_last_checkpoint(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    wanted, straight = recipe(steps=2, checkpoint_every=2, validation_every=1), dict[int, dict[str, float]]()
+    whole = trained(tiny_model, tmp_path / "straight", wanted, straight)
+    broken = {step: loss for step, loss in straight.items() if step < 2}
+    assert_equal(whole, trained(tiny_model, tmp_path / "straight", wanted, broken))
+    assert broken == straight
+
+
 def test_equal_weights_have_equal_losses_and_other_weights_others(components: Components) -> None:
     wanted = recipe(validation_every=1)
     grid = grid_of(components, wanted)

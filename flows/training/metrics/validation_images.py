@@ -8,7 +8,7 @@ import msgspec
 from PIL import Image
 
 from flows.diffusion.families.protocol import Components, Family
-from flows.training.evaluation import UNRELATED_PROMPTS
+from flows.training.metrics.comparisons import UNRELATED_PROMPTS
 from flows.training.metrics.validation import (
     IMAGES,
     ValidationGrid,
@@ -16,6 +16,7 @@ from flows.training.metrics.validation import (
     photo_set_name,
     photos_of_set,
 )
+from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import encode_images
 from flows.training.photos.materials import Materials
 from flows.training.regularization_steps import fill_set
@@ -34,6 +35,7 @@ def validation_grid(
     components: Components,
     materials: Materials,
     check: Callable[[], None],
+    encodings: EncodingCache | None = None,
 ) -> ValidationGrid | None:
     """The grid of a recipe that asks for one. `components` are the base's: they draw what no earlier job has drawn.
 
@@ -48,16 +50,21 @@ def validation_grid(
         images = fill_set(stores, wanted, materials.base_folder, components=components, boundary=boundary)
         return encoded(name, images, wanted.prompts)
 
-    def encoded(name: str, images: Sequence[Image.Image], prompts: Sequence[str]) -> ValidationSet:
-        return ValidationSet(name, encode_images(family, components, images, recipe.resolution), tuple(prompts))
+    def encoded(
+        name: str, images: Sequence[Image.Image], prompts: Sequence[str], sources: Sequence[str] = ()
+    ) -> ValidationSet:
+        latents = encode_images(family, components, images, recipe.resolution, encodings, sources)
+        return ValidationSet(name, latents, tuple(prompts))
 
     places = photos_of_set(len(materials.photos), len(materials.photos) - materials.learned)
     photos = encoded(
         photo_set_name(recipe.validation_photos),
         [materials.photos[place] for place in places],
         [materials.prompts[place] for place in places],
+        [materials.sources[place] for place in places],
     )
-    return ValidationGrid(family, recipe, (photos, drawn(class_recipe_of(recipe)), drawn(unrelated_recipe(recipe))))
+    sets = (photos, drawn(class_recipe_of(recipe)), drawn(unrelated_recipe(recipe)))
+    return ValidationGrid(family, recipe, sets, encodings)
 
 
 def class_recipe_of(recipe: TrainingRecipe) -> SamplingRecipe:
