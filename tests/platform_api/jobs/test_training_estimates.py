@@ -94,7 +94,7 @@ def test_a_base_without_its_weights_says_that_it_is_unknown(shared_door: Door) -
         ({"steps": "5m"}, "steps", "unit: optimizer steps"),
         ({"baseModel": "none"}, "baseModel", "No base model 'none'"),
         ({"classWord": "dog"}, "classWord", "does not know 'dog'"),
-        ({"preset": "gpu-8gb", "method": "full"}, "preset", "available are: cpu with method lora"),
+        ({"preset": "gpu-8gb", "method": "full"}, "preset", "Available are: cpu with method lora"),
         ({"loraRank": 4}, "loraRank", "is of the method lora alone"),
         ({"sampler": {"stepz": 4}}, "sampler.stepz", "did you mean steps?"),
     ],

@@ -67,7 +67,7 @@ def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate
         gradients=FLOAT * trained,
         optimizer=state_bytes(recipe.optimizer, shapes.values()),
         averages=averages,
-        rounded_weights=_rounded_weights(sizes, recipe, trained),
+        rounded_weights=_rounded_weights(sizes, recipe, shapes),
         activations=(activations := _activations(sizes, recipe)),
         apart=_apart(sizes, recipe, shapes, activations),
         step=step_bytes(recipe.optimizer, trained),
@@ -110,14 +110,25 @@ def _positions(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
     return (recipe.resolution // sizes.vae_factor) ** 2
 
 
-def _rounded_weights(sizes: ModelSizes, recipe: TrainingRecipe, trained: int) -> int:
-    """Copies of weights in 16 bits: of what trains for the whole pass, of what is frozen while activations are kept."""
+def _rounded_weights(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape]) -> int:
+    """Copies of weights in 16 bits: of what trains for the whole pass, of what is frozen while activations are kept.
+
+    A frozen weight's copy is kept where gradients pass through it: in every part that something trains in or before.
+    """
     if recipe.precision == "fp32":
         return 0
-    if recipe.method != TrainingMethod.LORA.value:
-        return HALF * trained
-    frozen = 0 if recipe.gradient_checkpointing else sizes.parameters("unet")
-    return HALF * (trained + frozen)
+    frozen = 0
+    if not recipe.gradient_checkpointing:
+        through = sum(sizes.parameters(part) for part in ("unet", *(sizes.texts if _reads_texts(recipe) else ())))
+        adapter = recipe.method == TrainingMethod.LORA.value
+        own = {} if adapter else {name: one for name, one in shapes.items() if not name.startswith("identifier.")}
+        frozen = through - count(own)
+    return HALF * (count(shapes) + frozen)
+
+
+def _reads_texts(recipe: TrainingRecipe) -> bool:
+    """Whether gradients pass through the text encoders."""
+    return recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0
 
 
 def _activations(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
@@ -125,7 +136,7 @@ def _activations(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
     mixed, checkpointed = recipe.precision != "fp32", recipe.gradient_checkpointing
     unet = kept_bytes(sizes.unet, checkpointed=checkpointed, mixed=mixed) * positions * rows_of_a_pass(recipe)
     text = 0
-    if recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0:
+    if _reads_texts(recipe):
         layers = sum(one.layers * one.width for one in sizes.texts.values())
         # Each prompt once: the class's, and one of each photo of the batch.
         text = layers * TEXT_TOKENS * TEXT_WIDTHS * FLOAT * rows_of_a_pass(recipe)
