@@ -1,4 +1,4 @@
-"""The loss on a fixed grid: the same images, noise and times at every measurement, so that the curve shows the model.
+"""The loss on a fixed grid: images, noise and timesteps are the same at every measurement, so the curve is the model's.
 
 A step's own loss is of one time and one noise and jumps by a factor of ten. Here each image meets the same few times of
 the schedule with the same noise, without weights, offsets or dropped captions. Nothing is drawn from a generator that

@@ -1,8 +1,8 @@
 """Presets: what each sets of a training, by model family and method, and how one fills a request.
 
 This table is the only place: requests, forms and the page in docs/ follow from it. A preset sets memory against time,
-and never what is learned, but for rounding: where it makes a base's batch smaller, accumulation makes up for it, and the
-8-bit form of an optimizer stands for that optimizer only. Method and moving average stay the base's, or it is refused.
+and never what is learned, but for rounding: where it makes a base's batch smaller, accumulation makes up for it, and an
+8-bit optimizer stands for the same one in 32 bits only. Method and moving average stay the base's, or it is refused.
 A test holds each row against the estimate for its card with the estimate's margin, and what is missing too.
 """
 

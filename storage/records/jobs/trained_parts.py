@@ -52,7 +52,7 @@ LoraAlpha = Annotated[
     Meta(
         ge=0.0,
         le=4_096.0,
-        description="Adapters count alpha / rank times; 0: as the rank.",
+        description="An adapter is scaled by alpha / rank; 0 is alpha = rank, a scale of 1.",
         examples=[16.0],
         extra={"unit": "dimensions", "default": "the rank"},
     ),
@@ -67,7 +67,7 @@ LoraDropout = Annotated[
         extra={"unit": "share of the inputs, 0 to 1"},
     ),
 ]
-LoraDora = Annotated[bool, Meta(description="Also learn the length of each weight's rows (DoRA); slower.")]
+LoraDora = Annotated[bool, Meta(description="Also learn the magnitude of each weight's output rows (DoRA); slower.")]
 LoraConv = Annotated[bool, Meta(description="Adapters also on the convolutions of the UNet's residual blocks.")]
 TargetLayers = Annotated[LoraTargets, Meta(description="Which layers get an adapter.")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from storage.records.jobs.costs.activations import UnetShape
 from storage.records.jobs.training import TrainingRecipe
 
 Shape = tuple[int, ...]
+_LEVEL = re.compile(r"decoder\.up_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
 TEXT_TOKENS = 77
 """Tokens of a prompt as CLIP reads it."""
 
@@ -42,6 +44,14 @@ class ModelSizes:
     def parameters(self, part: str) -> int:
         """Elements of a part's tensors."""
         return sum(math.prod(shape) for shape in self.shapes[part].values())
+
+    @property
+    def decoder_width(self) -> int:
+        """Channels that the VAE's decoder reads at an image's full size; 0 where the shapes do not say."""
+        inputs = {
+            int(found[1]): shape[1] for name, shape in self.shapes["vae"].items() if (found := _LEVEL.fullmatch(name))
+        }
+        return inputs[max(inputs)] if inputs else 0
 
     @property
     def stored(self) -> int:

@@ -89,7 +89,7 @@ def test_a_refused_adapter_is_not_advised_to_train_fewer_weights() -> None:
             TrainingPreset.GPU_8GB,
             "sd1",
             "full",
-            "Set method: lora .*Available are: cpu with method lora, .*gpu-12gb with method full",
+            "method: lora .*Available are: cpu with method lora, .*gpu-12gb with method full",
         ),
         (TrainingPreset.GPU_24GB, "sdxl", "full", "which does not fit"),
         (TrainingPreset.GPU_24GB, "toy", "full", "no preset knows the family 'toy'"),
