@@ -12,7 +12,7 @@ from storage.blobs.model_sizes import sizes_of_folder
 from storage.errors import OutOfMemory, WeightsRefused
 from storage.free_space import volumes
 from storage.records.accounts.quotas import in_units
-from storage.records.jobs.costs.advice import in_words, savings
+from storage.records.jobs.costs.advice import savings, savings_in_words
 from storage.records.jobs.costs.disk import estimate_disk
 from storage.records.jobs.costs.memory import CPU_PROCESS, MARGIN, MemoryEstimate, estimate_memory
 from storage.records.jobs.costs.sizes import ModelSizes
@@ -43,11 +43,11 @@ def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, setti
     available, whole = memory_of(device)
     needed = memory.peak + (CPU_PROCESS if device.type == "cpu" else 0)
     if needed * (1 - MARGIN) > (available if device.type == "cuda" else whole):
-        raise DoesNotFit(f"{_needs(needed, available, device)} {in_words(savings(sizes, recipe, memory))}")
+        raise DoesNotFit(f"{_needs(needed, available, device)} {savings_in_words(savings(sizes, recipe, memory))}")
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     warnings = precision_warnings(recipe.precision, capability)
     if needed > available:
-        warnings.append(f"{_needs(needed, available, device)} {in_words(savings(sizes, recipe, memory))}")
+        warnings.append(f"{_needs(needed, available, device)} {savings_in_words(savings(sizes, recipe, memory))}")
     return warnings + _disk(sizes, recipe, memory, settings)
 
 

@@ -89,13 +89,13 @@ def _what_the_base_has(request: TrainingOptions, row: Fields, base: TrainingDefa
 
 
 def _nothing_for(preset: str, family: str, method: str, *, asked: bool) -> str:
-    rows = [(one, how) for one, places in PRESETS.items() for of, how in places if of == family]
+    rows = [(one.value, str(how)) for one, places in PRESETS.items() for of, how in places if of == family]
     if not rows:
         return f"no preset knows the family '{family}'; leave it out, and set precision and gradientCheckpointing"
     whose = "method" if asked else "this base model's own method"
     here = [how for one, how in rows if one == preset]
     instead = f" Set method: {here[0]} to train that on it." if here else ""
-    fewer = ", and train fewer weights with trainOnly" if method == FULL else ""
+    fewer = ", and train fewer weights with trainOnly" if method == FULL.value else ""
     return (
         f"'{preset}' has no settings for {whose} {method} of family {family}, which does not fit.{instead} "
         f"Available are: {', '.join(f'{one} with method {how}' for one, how in rows)}. Or leave the preset out{fewer}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import msgspec
@@ -120,3 +121,12 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
                 wrong[field.encode_name] = "is of the method lora alone; leave it out, or ask for that method"
     if wrong:
         raise InvalidRequest(wrong)
+
+
+def matches(train_only: str, name: str) -> bool:
+    """Whether a name, such as `unet.conv_in.weight`, is of one of the patterns; none at all match every name.
+
+    Patterns are those of a shell (`*`, `?`, `[...]`), separated by commas.
+    """
+    patterns = [pattern.strip() for pattern in train_only.split(",") if pattern.strip()]
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-FLOAT, HALF = 4, 2
+from storage.records.jobs.costs.optimizer_states import FLOAT
+
+HALF = 2
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storage.records.jobs.choices import ModelFamily, TrainingMethod, TrainingOptimizer, TrainingPreset
-from storage.records.jobs.costs.advice import cards_that_fit, in_words, savings
+from storage.records.jobs.costs.advice import cards_that_fit, savings, savings_in_words
 from storage.records.jobs.costs.disk import estimate_disk
 from storage.records.jobs.costs.memory import MemoryEstimate, estimate_memory
 from storage.records.jobs.costs.sizes import ModelSizes
@@ -80,14 +80,14 @@ def test_what_helps_is_named_with_what_it_saves() -> None:
         "optimizer: adamw_8bit",
         "method: lora",
     ]
-    assert "optimizer: adamw_8bit (saves 4.8 GiB)" in in_words(found)
+    assert "optimizer: adamw_8bit (saves 4.8 GiB)" in savings_in_words(found)
     adapters = wanted(method="lora")
     [split, *_] = savings(sd15(), adapters, estimate_memory(sd15(), adapters))
     assert split.change == "splitBackward: true"
     small = wanted(
         method="lora", split_backward=True, gradient_checkpointing=True, optimizer="adamw_8bit", precision="bf16"
     )
-    assert in_words(savings(sd15(), small, estimate_memory(sd15(), small))) == (
+    assert savings_in_words(savings(sd15(), small, estimate_memory(sd15(), small))) == (
         "Use a smaller base model, or a machine with more memory."
     )
 
