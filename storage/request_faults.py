@@ -24,7 +24,8 @@ _WORDS = {
     "object": "named fields",
 }
 MAX_LISTED = 12
-"""Known names that a refusal lists where one is near enough, and unknown ones that are compared with them."""
+"""Known names that a refusal lists as a whole, and unknown ones that are compared with them."""
+MAX_ALIKE = 4
 
 
 def field_faults(content: Mapping[str, Any], kind: type[msgspec.Struct], outer: str = "") -> dict[str, str]:
@@ -52,15 +53,19 @@ def field_faults(content: Mapping[str, Any], kind: type[msgspec.Struct], outer: 
 
 
 def unknown_name(name: str, known: Sequence[str], peers: Mapping[str, str] = MappingProxyType({})) -> str:
-    """That there is no field of this name, and which one is nearest; all of them where they are few. `peers` has what
-    others mean by a name."""
+    """That there is no field of this name, and which one is nearest; all of them where they are few, the most alike
+    where they are many and none is near. `peers` has what others mean by a name."""
     if _plain(name) in peers:
         return f"there is no such field; {peers[_plain(name)]}"
     nearest = nearest_name(name, known)
     meant = f"; did you mean {nearest}?" if nearest else ""
-    if len(known) <= MAX_LISTED or not nearest:
+    if len(known) <= MAX_LISTED:
         return f"there is no such field{meant or ';'} there are: {', '.join(known)}"
-    return f"there is no such field{meant}"
+    if nearest:
+        return f"there is no such field{meant}"
+    plain = {_plain(one): one for one in known}
+    alike = [plain[one] for one in get_close_matches(_plain(name), plain, n=MAX_ALIKE, cutoff=0.0)]
+    return f"there is no such field; of {len(known)} fields the most alike are: {', '.join(alike)}"
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str | None:

@@ -85,10 +85,11 @@ class MemoryResponse(msgspec.Struct, frozen=True, rename="camel"):
     adapters: int
     gradients: int
     optimizer: int
-    averages: int
-    rounded_weights: int
+    ema: int
+    half_precision_copies: int
     activations: int
-    apart: int
+    not_concurrent: int
+    drawing: int
     trained_parameters: int
     total_parameters: int
 

@@ -49,7 +49,9 @@ class TrainingInput:
             raise InvalidTraining([(shown, f"more than {MAX_BYTES:,} bytes; is it the file of a training?")])
         document = read_yaml(content, shown)
         if document.value is None:
-            raise InvalidTraining([(shown, "the file is empty. `darkroom train --print-config` prints a complete one")])
+            raise InvalidTraining(
+                [(shown, "the file is empty. `darkroom train --print-full-config` prints a complete one")]
+            )
         if not isinstance(document.value, dict):
             raise InvalidTraining([(shown, "expected lines of `field: value`, such as `steps: 800`")])
         self._merge(cast(dict[str, Any], document.value), shown, document.lines)

@@ -19,8 +19,8 @@ EXPERIMENT = "dreambooth"
 EXPERIMENT_NOTE = (
     "Fine-tunes of subjects, one run a training job. An attempt that dies is gone on with in its run; a job that "
     "retries another one has a run of its own below it. `loss`, `instance_loss` and `prior_loss` are of each step, "
-    "`validation_loss.*` of fixed noise and times, `memory_peak_gb.*` of each phase; samples are images of the run. "
-    "Models are in the registry, where `mlflow.pyfunc.load_model` draws with them."
+    "`validation_loss.*` of fixed noise and timesteps, `memory_peak_gb.*` of each phase; samples are images of the "
+    "run. Models are in the registry, where `mlflow.pyfunc.load_model` draws with them."
 )
 JOB_TAG = "darkroom.job_id"
 RETRY_TAG = "darkroom.retry_of"

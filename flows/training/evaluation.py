@@ -189,7 +189,7 @@ def noise_drifts(
 
 
 def noise_drift(family: Family, base: Components, tuned: Components, class_latents: LatentImages, prompt: str) -> float:
-    """Mean squared difference of two models' predictions for a prompt, on a fixed grid of latents and times."""
+    """Mean squared difference of two models' predictions for a prompt, on a fixed grid of latents and timesteps."""
     schedule = tuned.noise_schedule
     length = schedule.config.num_train_timesteps
     # Neither end of the schedule: there either hardly any noise is left to predict, or nothing else is there.

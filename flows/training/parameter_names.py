@@ -7,17 +7,9 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from storage.errors import JobCannotSucceed
+from storage.records.jobs.trained_parts import matches
 
 T = TypeVar("T")
-
-
-def matches(train_only: str, name: str) -> bool:
-    """Whether a name, such as `unet.conv_in.weight`, is of one of the patterns; none at all match every name.
-
-    Patterns are those of a shell (`*`, `?`, `[...]`), separated by commas.
-    """
-    patterns = [pattern.strip() for pattern in train_only.split(",") if pattern.strip()]
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def selected(train_only: str, parameters: Mapping[str, T]) -> dict[str, T]:

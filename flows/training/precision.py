@@ -8,6 +8,7 @@ checkpoints.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
@@ -18,6 +19,8 @@ from torch.optim import Optimizer
 from flows.diffusion.families.protocol import Components
 
 FP32, BF16, FP16 = "fp32", "bf16", "fp16"
+AUTOCAST_DTYPES: Mapping[str, torch.dtype] = MappingProxyType({BF16: torch.bfloat16, FP16: torch.float16})
+"""What autocast computes in, by a recipe's precision; none for float32."""
 LOWEST_SCALE = 1.0
 """A loss that has to be made smaller than it is diverges; from 65,536 that takes 17 steps in a row that overflow."""
 

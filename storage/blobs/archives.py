@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from storage.errors import ArchiveRefused
+from storage.records.jobs.photos.photo_layouts import SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 _LINES = ".jsonl"
 _DESCRIPTIONS = frozenset({_LINES, ".toml"})
 _MAX_LINES_BYTES, _MAX_TEXT_BYTES = 1024 * 1024, 64 * 1024
@@ -123,10 +123,10 @@ def _photos(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipI
         seen.add(folded)
         if not entry.is_dir() and not _is_junk(entry.filename):
             entries.append(entry)
-    images = {_stem(entry.filename) for entry in entries if _suffix(entry) in IMAGE_SUFFIXES}
+    images = {_stem(entry.filename) for entry in entries if _suffix(entry) in SUFFIXES}
     for entry in entries:
         _check_kind(entry, limits, images)
-    count = sum(_suffix(entry) in IMAGE_SUFFIXES for entry in entries)
+    count = sum(_suffix(entry) in SUFFIXES for entry in entries)
     if count > limits.max_images:
         raise ArchiveRefused(
             "too_many_images", f"The archive has {count:,} images; the limit is {limits.max_images:,}."
@@ -167,7 +167,7 @@ def _check_kind(entry: zipfile.ZipInfo, limits: ArchiveLimits, images: Set[str])
     if suffix in (".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".bmp", ".svg"):
         raise ArchiveRefused("not_an_image", f"{_shown(entry)}: export {suffix[1:]} files as JPEG or PNG first.")
     describes = suffix in _DESCRIPTIONS or _stem(entry.filename) in images
-    if suffix not in IMAGE_SUFFIXES and not describes:
+    if suffix not in SUFFIXES and not describes:
         raise ArchiveRefused(
             "not_an_image",
             f"{_shown(entry)} is not a .png, .jpg, .jpeg or .webp file, nor a caption beside one. Leave it out.",
@@ -176,12 +176,12 @@ def _check_kind(entry: zipfile.ZipInfo, limits: ArchiveLimits, images: Set[str])
         raise ArchiveRefused("unusual_zip", f"{_shown(entry)} is packed in an unusual way. Make a plain zip.")
     maximum = _maximum_bytes(suffix, limits)
     if entry.file_size > maximum:
-        reason = "image_too_large" if suffix in IMAGE_SUFFIXES else "text_too_large"
+        reason = "image_too_large" if suffix in SUFFIXES else "text_too_large"
         raise ArchiveRefused(reason, f"{_shown(entry)} has {entry.file_size:,} bytes; the limit is {maximum:,}.")
 
 
 def _maximum_bytes(suffix: str, limits: ArchiveLimits) -> int:
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in SUFFIXES:
         return limits.max_image_bytes
     return _MAX_LINES_BYTES if suffix == _LINES else _MAX_TEXT_BYTES
 

@@ -55,7 +55,7 @@ def _sizes(known: Mapping[str, int], opened: Callable[[str], BinaryIO]) -> Model
         configs[part] = _config(f"{part}/config.json", known, opened)
     if not {"unet", "vae", "text_encoder"} <= set(shapes):
         raise WeightsRefused("missing", "The base model has no weights of a UNet, a VAE and a text encoder.")
-    levels = cast(list[int], configs["vae"].get("block_out_channels", [0] * 4))
+    levels = cast(list[int], configs["vae"].get("block_out_channels", [0]))
     return ModelSizes(
         shapes=shapes,
         stored_bytes=stored,

@@ -91,7 +91,7 @@ def in_process(work: Callable[..., Any], *arguments: Any, dies: bool = False) ->
 def _carried_out(answers: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         answers.send((True, work(*arguments)))
-    except BaseException:  # noqa: BLE001 - told, not handled
+    except BaseException:  # noqa: BLE001 - reported, not handled
         answers.send((False, traceback.format_exc()))
 
 

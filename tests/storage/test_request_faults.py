@@ -19,6 +19,15 @@ WHOLE = {"classWord": "mug", "dataSetId": "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"
         ("Steps", 1, "did you mean steps?"),
         ("resolution", "512px", "a job has the resolution of its base model"),
         ("network_dim", 8, "it is loraRank here"),
+        ("max_train_epochs", 8, "a job counts steps"),
+        ("use_8bit_adam", True, "it is optimizer: adamw_8bit here"),
+        ("train_text_encoder", True, "it is textEncoderLearningRate here"),
+        ("report_to", "wandb", "DARKROOM_TRACKING__TRACKERS"),
+        ("clip_skip", 2, "no layer can be left out"),
+        ("network_module", "networks.lora", "it is method: lora here"),
+        ("instance_data_dir", "a", "photos are the first argument"),
+        ("output_dir", "a", "`darkroom download` writes it"),
+        ("cache_latents", True, "latents are always cached"),
         ("steps", "5m", "expected a whole number or nothing, got text (unit: optimizer steps; write the number alone"),
         ("learningRate", "1e-6s", "unit: rate of one step; write the number alone, for example 5e-06"),
         ("bucketMinSide", "512px", "unit: pixels; write the number alone, for example 256"),
@@ -58,6 +67,10 @@ def test_a_request_that_passes_has_no_fault() -> None:
 
 def test_few_names_are_listed_many_are_not() -> None:
     assert unknown_name("x", ["a", "b"]) == "there is no such field; there are: a, b"
+    many = [f"field{number}" for number in range(40)]
+    reason = unknown_name("zzz", ["steps", "seed", *many])
+    assert reason.startswith("there is no such field; of 42 fields the most alike are: ")
+    assert len(reason) < 120
     assert nearest_name("guidanceScale", ["steps", "sampler.guidanceScale"]) == "sampler.guidanceScale"
     assert nearest_name("zzzz", ["steps"]) is None
 

@@ -18,7 +18,7 @@ from deployments.client.training_settings import STDIN, TrainingInput
 from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import print_grid, report_training
 from deployments.commands.jobs.training_config import config_file
-from deployments.commands.jobs.training_estimate import estimate_lines, in_words, peak_line
+from deployments.commands.jobs.training_estimate import estimate_lines, short_lines
 from deployments.commands.jobs.training_options import given_options, with_training_options
 from storage.errors import DarkroomError
 from storage.records.jobs.training_fields import nested
@@ -80,7 +80,17 @@ def train(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the job is submitted.")] = False,
     print_config: Annotated[
         bool,
-        typer.Option("--print-config", help="Print the complete request as commented YAML; start nothing."),
+        typer.Option(
+            "--print-config",
+            help="Print the request as YAML, what you set as set and all else as comments; start nothing.",
+        ),
+    ] = False,
+    print_full_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-full-config",
+            help="The same with everything set, so that no default changes it later; start nothing.",
+        ),
     ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print the memory, disk and time that it needs; start nothing.")
@@ -91,10 +101,10 @@ def train(
 
     Precedence: --set, then options and arguments, then the file, then the preset, then the base model's own defaults.
     """
-    settings = load_settings()
+    settings, printing = load_settings(), print_config or print_full_config
     found = find_photos(photos, settings.uploads) if photos else None
     for reason in found.left_out if found else ():
-        typer.echo(f"left out: {reason}", err=print_config)
+        typer.echo(f"left out: {reason}", err=printing)
     given = TrainingInput()
     if config is not None:
         given.read_file(config)
@@ -106,15 +116,17 @@ def train(
         # kohya's folder names both: `10_sks mug`.
         wanted["identifier"] = found.tokens.removesuffix(f" {wanted['classWord']}")
     with open_api(settings) as api:
-        if print_config or estimate:
-            show_plan(api, given, wanted, print_config=print_config)
+        if printing:
+            typer.echo(printed_config(api, given, wanted, full=print_full_config), nl=False)
+            return
+        if estimate:
+            for text in estimate_lines(plan_of_any_class(api, given, wanted)):
+                typer.echo(text)
             return
         check_complete(wanted, photos)
-        model = known_base(api, wanted.get("baseModel", "starter"), wanted["classWord"])
-        plan = planned(api, given, wanted)
-        typer.echo(cost_in_time(model, plan.request["steps"]))
-        if plan.memory is not None:
-            typer.echo(peak_line(plan.memory))
+        known_base(api, wanted.get("baseModel", "starter"), wanted["classWord"])
+        for text in short_lines(planned(api, given, wanted)):
+            typer.echo(text)
         if not yes and sys.stdin.isatty() and config != STDIN and not typer.confirm("Start?", default=True):
             raise typer.Exit(0)
         if found:
@@ -151,17 +163,18 @@ def planned(api: Api, given: TrainingInput, wanted: dict[str, Any]) -> TrainingE
         raise given.refused_by_the_api(error) from error
 
 
-def show_plan(api: Api, given: TrainingInput, wanted: dict[str, Any], *, print_config: bool) -> None:
-    """Print the complete request or its estimate; without a class word, for the first class that the base knows."""
+def plan_of_any_class(api: Api, given: TrainingInput, wanted: dict[str, Any]) -> TrainingEstimateResponse:
+    """The estimate; without a class word, for the first class that the base knows."""
     base = api.get(f"/api/v1/base-models/{quote(wanted.get('baseModel', 'starter'), safe='')}", Base)
-    plan = planned(api, given, {"classWord": next(iter(base.class_words), "subject"), **wanted})
-    if not print_config:
-        for line in estimate_lines(plan):
-            typer.echo(line)
-        return
+    return planned(api, given, {"classWord": next(iter(base.class_words), "subject"), **wanted})
+
+
+def printed_config(api: Api, given: TrainingInput, wanted: dict[str, Any], *, full: bool) -> str:
+    """The request as YAML: set is what was asked for, with `full` all that it means."""
+    meant = plan_of_any_class(api, given, wanted).request
     unknown = () if "classWord" in wanted else ("classWord", *(() if "name" in wanted else ("name",)))
-    shown = {name: value for name, value in plan.request.items() if name not in unknown}
-    typer.echo(config_file(shown), nl=False)
+    meant = {name: value for name, value in meant.items() if name not in unknown}
+    return config_file(meant) if full else config_file(wanted, meant)
 
 
 def known_base(api: Api, name: str, class_word: str) -> Base:
@@ -174,13 +187,6 @@ def known_base(api: Api, name: str, class_word: str) -> Base:
             "  darkroom base add FOLDER --name sd15, then add --base sd15"
         )
     return base
-
-
-def cost_in_time(base: Base, count: int) -> str:
-    """What a job will take on this machine, in words."""
-    if base.seconds_per_step is None:
-        return f"{count} steps on '{base.name}'; no measurement of its pace yet: the first job makes one."
-    return f"{count} steps on '{base.name}': about {in_words(base.seconds_per_step * count)}, as earlier jobs went."
 
 
 def submit_training(api: Api, body: dict[str, Any], *, uploaded: bool) -> JobResponse:

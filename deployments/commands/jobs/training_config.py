@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from textwrap import wrap
-from typing import Any
+from typing import Any, cast
 
 from storage.records.jobs.training_fields import TrainingField, training_fields
 
@@ -15,14 +15,16 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 _./*-]*[A-Za-z0-9*]|[A-Za-z]")
 # What some reader of YAML takes for a truth value or for nothing.
 _MISREAD = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _HEAD = """\
-# A Darkroom training request. Fields in lines that begin with # are not set; the values there are examples.
+# A Darkroom training request. Fields in lines that begin with # are not set; the values there are what the base
+# model and the preset say, or examples where they say nothing.
 # Use it with:  darkroom train PHOTOS --config FILE
 # Command-line options override this file, and --set FIELD=VALUE overrides both."""
 
 
-def config_file(request: Mapping[str, Any]) -> str:
-    """The request, which has nothing left out, as YAML; fields that it does not have stand as comments."""
-    return "\n".join([_HEAD, *_lines(request)]) + "\n"
+def config_file(request: Mapping[str, Any], meant: Mapping[str, Any] | None = None) -> str:
+    """The request as YAML; fields that it does not have stand as comments, with their value in `meant` if it is there:
+    the request with nothing left out."""
+    return "\n".join([_HEAD, *_lines(request, meant or {})]) + "\n"
 
 
 def yaml_value(value: Any) -> str:
@@ -33,7 +35,7 @@ def yaml_value(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def _lines(request: Mapping[str, Any]) -> Iterator[str]:
+def _lines(request: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[str]:
     outer: tuple[str, ...] = ()
     for field in training_fields():
         yield ""
@@ -41,21 +43,25 @@ def _lines(request: Mapping[str, Any]) -> Iterator[str]:
         if inside and inside != outer:
             yield f"{inside[-1]}:"
         outer = inside
-        yield from _field(field, request, "  " * len(inside))
+        yield from _field(field, request, meant, "  " * len(inside))
 
 
-def _field(field: TrainingField, request: Mapping[str, Any], indent: str) -> Iterator[str]:
+def _field(field: TrainingField, request: Mapping[str, Any], meant: Mapping[str, Any], indent: str) -> Iterator[str]:
     for line in wrap(field.help, WIDTH):
         yield f"{indent}# {line}"
+    name = field.path[-1]
+    if (value := _value(field, request)) is not None:
+        yield f"{indent}{name}: {yaml_value(value)}"
+        return
+    value = _value(field, meant)
+    yield f"{indent}# {name}: {yaml_value(_example(field) if value is None else value)}"
+
+
+def _value(field: TrainingField, request: Mapping[str, Any]) -> Any:
     value: Any = request
     for name in field.path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    name = field.path[-1]
-    if value is not None:
-        yield f"{indent}{name}: {yaml_value(value)}"
-    else:
-        example = _example(field)
-        yield f"{indent}# {name}: {yaml_value(example)}"
+        value = cast(Mapping[str, Any], value).get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _example(field: TrainingField) -> Any:

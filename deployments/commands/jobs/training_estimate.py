@@ -12,23 +12,42 @@ _PARTS = (
     ("adapters", "adapters"),
     ("gradients", "gradients"),
     ("optimizer", "optimizer's state"),
-    ("averages", "average of the weights"),
-    ("rounded_weights", "weights in 16 bits"),
+    ("ema", "average of the weights"),
+    ("half_precision_copies", "weights in 16 bits"),
     ("activations", "activations"),
 )
 
 
 def estimate_lines(estimate: TrainingEstimateResponse) -> Iterator[str]:
     """The whole estimate."""
-    request = estimate.request
-    preset = f", preset {request['preset']}" if "preset" in request else ""
-    yield f"{request['steps']} steps of {request['method']} on '{request['baseModel']}' ({estimate.family}){preset}"
+    yield training_line(estimate)
     if estimate.memory is not None:
         yield from _memory(estimate.memory)
     if estimate.disk is not None:
         disk = estimate.disk
         sizes = f"a checkpoint has {in_units(disk.checkpoint)}, the exported model {in_units(disk.export)}"
         yield f"disk: {in_units(disk.peak_bytes)}; {sizes}"
+    yield from time_lines(estimate)
+
+
+def short_lines(estimate: TrainingEstimateResponse) -> Iterator[str]:
+    """What is trained and how, its memory and its time: to be read before it is started."""
+    yield training_line(estimate)
+    if estimate.memory is not None:
+        yield peak_line(estimate.memory)
+    yield from time_lines(estimate)
+
+
+def training_line(estimate: TrainingEstimateResponse) -> str:
+    """Steps, method, base, preset, optimizer and learning rate in one line."""
+    request = estimate.request
+    preset = f", preset {request['preset']}" if "preset" in request else ""
+    steps = f"{request['steps']} steps of {request['method']} on '{request['baseModel']}' ({estimate.family}){preset}"
+    return f"{steps}: {request['optimizer']} at learning rate {request['learningRate']:g}"
+
+
+def time_lines(estimate: TrainingEstimateResponse) -> Iterator[str]:
+    """How long it takes by device, and what is not known."""
     for time in estimate.times:
         seconds = in_words(time.seconds)
         yield f"time: about {seconds} on {time.device} ({time.seconds_per_step:.2g} s a step, over {time.jobs} jobs)"
@@ -39,7 +58,7 @@ def peak_line(memory: MemoryResponse) -> str:
     """The peak in one line."""
     cards = ", ".join(memory.fits_cards)
     fits = f"fits cards of {cards}" if cards else "fits no card of the presets"
-    return f"memory: {in_units(memory.peak_bytes)} at the peak of the steps, ±{memory.margin * 100:.0f} %; {fits}"
+    return f"memory: {in_units(memory.peak_bytes)} at its peak, ±{memory.margin * 100:.0f} %; {fits}"
 
 
 def in_words(seconds: float) -> str:
@@ -55,8 +74,9 @@ def _memory(memory: MemoryResponse) -> Iterator[str]:
     for name, words in _PARTS:
         if size := getattr(memory, name):
             yield f"  {in_units(size):>10}  {words}"
-    if memory.apart:
-        yield f"  {in_units(memory.apart):>10}  less: gradients and activations do not all exist at once"
+    yield f"  {in_units(memory.drawing):>10}  for drawing, when there are no gradients and activations"
+    if memory.not_concurrent:
+        yield f"  {in_units(memory.not_concurrent):>10}  less: gradients and activations do not all exist at once"
     yield f"  trained: {memory.trained_parameters:,} of {memory.total_parameters:,} parameters"
     for one in memory.savings:
         yield f"  saves {in_units(one.saved_bytes)}:  {one.change}"

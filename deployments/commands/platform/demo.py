@@ -14,9 +14,11 @@ from rich.console import Console
 from deployments.client.api import Api, open_api
 from deployments.client.photos import Photo, upload_photos
 from deployments.client.responses import Version
+from deployments.client.training_settings import TrainingInput
 from deployments.commands.jobs.job_progress import display_for, follow_job
 from deployments.commands.jobs.results import report_training
-from deployments.commands.jobs.train import cost_in_time, in_words, known_base, submit_training
+from deployments.commands.jobs.train import known_base, planned, submit_training
+from deployments.commands.jobs.training_estimate import in_words, time_lines
 from deployments.local.platform import start_detached
 from deployments.local.seed import STARTER
 from deployments.local.state import PartState, holder, read_record
@@ -95,11 +97,13 @@ def draw_photos(subject: SceneSubject, folder: Path, seed: int) -> list[Path]:
 
 def run_job(api: Api, subject: SceneSubject, files: list[Path], seed: int, folder: Path, key_file: Path) -> Path:
     """The job through the public API, from the upload to the picture grid. Raises DemoIncomplete."""
-    base = known_base(api, STARTER, subject.class_word)
+    known_base(api, STARTER, subject.class_word)
     data_set = upload_photos(api, in_english(subject), [Photo(file, file.name) for file in files])
     wanted = {"dataSetId": str(data_set.id), "baseModel": STARTER, "classWord": subject.class_word, "seed": seed}
     job = submit_training(api, wanted, uploaded=True)
-    typer.echo(f"submitted job {job.id}\n{cost_in_time(base, base.training.steps)}")
+    typer.echo(f"submitted job {job.id}")
+    for text in time_lines(planned(api, TrainingInput(), wanted)):
+        typer.echo(text)
     ended = follow_job(api, job, display_for(Console()))
     grid = report_training(api, ended, folder)
     if grid is None or ended.model_version_id is None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
 from flows.training.data import generator_for
-from flows.training.parameter_names import matches
 from storage.errors import JobCannotSucceed
 from storage.records.jobs.adapter_layers import is_target
+from storage.records.jobs.trained_parts import matches
 from storage.records.jobs.training import TrainingRecipe
 
 NAME = "default"

@@ -12,13 +12,14 @@ from storage.blobs.model_sizes import sizes_of_folder
 from storage.errors import OutOfMemory, WeightsRefused
 from storage.free_space import volumes
 from storage.records.accounts.quotas import in_units
-from storage.records.jobs.costs.advice import in_words, savings
+from storage.records.jobs.costs.advice import savings, savings_in_words
 from storage.records.jobs.costs.disk import estimate_disk
 from storage.records.jobs.costs.memory import CPU_PROCESS, MARGIN, MemoryEstimate, estimate_memory
 from storage.records.jobs.costs.sizes import ModelSizes
 from storage.records.jobs.training import TrainingRecipe
 from storage.settings import Settings
 
+_BF16_FROM = (8, 0)
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -42,11 +43,20 @@ def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, setti
     available, whole = memory_of(device)
     needed = memory.peak + (CPU_PROCESS if device.type == "cpu" else 0)
     if needed * (1 - MARGIN) > (available if device.type == "cuda" else whole):
-        raise DoesNotFit(f"{_needs(needed, available, device)} {in_words(savings(sizes, recipe, memory))}")
-    warnings: list[str] = []
+        raise DoesNotFit(f"{_needs(needed, available, device)} {savings_in_words(savings(sizes, recipe, memory))}")
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    warnings = precision_warnings(recipe.precision, capability)
     if needed > available:
-        warnings.append(f"{_needs(needed, available, device)} {in_words(savings(sizes, recipe, memory))}")
+        warnings.append(f"{_needs(needed, available, device)} {savings_in_words(savings(sizes, recipe, memory))}")
     return warnings + _disk(sizes, recipe, memory, settings)
+
+
+def precision_warnings(precision: str, capability: tuple[int, int] | None) -> list[str]:
+    """What to change where a GPU of this compute capability computes in bf16 by emulation only; None is no GPU."""
+    if precision != "bf16" or capability is None or capability >= _BF16_FROM:
+        return []
+    has = ".".join(map(str, capability))
+    return [f"This GPU (compute capability {has}) has no bf16 of its own, and emulates it slowly: use precision: fp16."]
 
 
 def memory_of(device: torch.device) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The loss on a fixed grid: the same images, noise and times at every measurement, so that the curve shows the model.
+"""The loss on a fixed grid: images, noise and timesteps are the same at every measurement, so the curve is the model's.
 
 A step's own loss is of one time and one noise and jumps by a factor of ten. Here each image meets the same few times of
 the schedule with the same noise, without weights, offsets or dropped captions. Nothing is drawn from a generator that
@@ -19,6 +19,7 @@ from flows.training.losses import per_sample_loss
 from flows.training.photos.encodings import EncodingCache, trains_text
 from flows.training.photos.latents import LatentImages
 from flows.training.photos.random_numbers import generator_for
+from flows.training.precision import AUTOCAST_DTYPES
 from storage.records.jobs.training import TrainingRecipe
 
 TIMES = 4
@@ -27,7 +28,6 @@ IMAGES = 4
 """Of each set at most."""
 ROWS = 2
 """In a forward pass: no more than a step with a class image has, which also keeps what its backward pass needs."""
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class ValidationGrid:
         device, precision = components.device, self.recipe.precision
         try:
             # As steps compute: the curve is to be comparable with theirs, and to need no more memory.
-            with torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES):
+            with torch.autocast(
+                device.type, dtype=AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES
+            ):
                 return {f"validation_loss.{one.name}": self._loss(components, one) for one in self.sets}
         finally:
             for module, training in modes.items():

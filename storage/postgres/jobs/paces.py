@@ -10,11 +10,22 @@ from storage.records.jobs.training import TrainingRecipe
 
 SQL = load_statements(__file__)
 
-AS_LONG = ("method", "batch_size", "accumulation", "precision", "gradient_checkpointing")
-"""What of a recipe decides how long a step takes on a device."""
+AS_LONG = (
+    "method",
+    "optimizer",
+    "batch_size",
+    "accumulation",
+    "split_backward",
+    "precision",
+    "gradient_checkpointing",
+)
+"""What of a recipe decides how long a step takes on a device, beside ON."""
+ON = ("prior_loss_weight", "text_encoder_learning_rate")
+"""Of these only whether they are above 0: then a step has class images, and trains the text encoder."""
 
 
 def paces(base_model: str, recipe: TrainingRecipe) -> Query[list[DevicePace]]:
     """By device, the most jobs first; none where no job with such settings has succeeded."""
     settings = {name: getattr(recipe, name) for name in AS_LONG}
-    return many(SQL["paces"], {"base_model": base_model, "settings": Jsonb(settings)}, DevicePace)
+    on = {name: getattr(recipe, name) > 0 for name in ON}
+    return many(SQL["paces"], {"base_model": base_model, "settings": Jsonb(settings), **on}, DevicePace)

@@ -8,6 +8,8 @@ select device, count(*) as jobs, percentile_cont(0.5) within group (order by pac
          -- A retry may have done only some of its steps, or none.
          where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
            and retry_of is null and request -> 'recipe' @> %(settings)s
+           and ((request -> 'recipe' ->> 'prior_loss_weight')::float > 0) = %(prior_loss_weight)s
+           and ((request -> 'recipe' ->> 'text_encoder_learning_rate')::float > 0) = %(text_encoder_learning_rate)s
          order by sequence desc limit 30) recent
  where device <> ''
  group by device

@@ -161,7 +161,9 @@ def retry(
     if old.data_set_id is not None:
         yield from _field("dataSetId", data_sets.hold(old.data_set_id, account_id))
     if step is not None and stage is not None:
-        raise InvalidRequest({"stage": "a retry that ends at a step evaluates and exports anew; leave one of them out"})
+        raise InvalidRequest(
+            {"stage": "a retry that ends at a step evaluates and exports again; leave one of them out"}
+        )
     latest, wanted = 0, old.request
     if old.kind is JobKind.TRAINING:
         recipe = msgspec.convert(old.request, TrainingJobRequest).recipe

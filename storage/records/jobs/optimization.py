@@ -15,7 +15,7 @@ WeightDecay = Annotated[
     Meta(
         ge=0.0,
         le=1.0,
-        description="Weight decay: the share of a weight that a step of rate 1 would take.",
+        description="Weight decay, decoupled: each step takes this times the learning rate off a weight.",
         examples=[0.01],
         extra={"unit": "share of a weight"},
     ),
@@ -64,7 +64,7 @@ ScheduleRules = Annotated[
 ]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"],
-    Meta(description="Numbers that a step computes in; trained weights stay fp32. fp16 scales the loss."),
+    Meta(description="Number format of forward and backward pass; trained weights stay fp32. fp16 scales the loss."),
 ]
 GradientCheckpointing = Annotated[
     bool, Meta(description="Compute activations again in the backward pass: much less memory, a third more time.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import msgspec
@@ -52,7 +53,7 @@ LoraAlpha = Annotated[
     Meta(
         ge=0.0,
         le=4_096.0,
-        description="Adapters count alpha / rank times; 0: as the rank.",
+        description="An adapter is scaled by alpha / rank; 0 is alpha = rank, a scale of 1.",
         examples=[16.0],
         extra={"unit": "dimensions", "default": "the rank"},
     ),
@@ -67,7 +68,7 @@ LoraDropout = Annotated[
         extra={"unit": "share of the inputs, 0 to 1"},
     ),
 ]
-LoraDora = Annotated[bool, Meta(description="Also learn the length of each weight's rows (DoRA); slower.")]
+LoraDora = Annotated[bool, Meta(description="Also learn the magnitude of each weight's output rows (DoRA); slower.")]
 LoraConv = Annotated[bool, Meta(description="Adapters also on the convolutions of the UNet's residual blocks.")]
 TargetLayers = Annotated[LoraTargets, Meta(description="Which layers get an adapter.")]
 
@@ -120,3 +121,12 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
                 wrong[field.encode_name] = "is of the method lora alone; leave it out, or ask for that method"
     if wrong:
         raise InvalidRequest(wrong)
+
+
+def matches(train_only: str, name: str) -> bool:
+    """Whether a name, such as `unet.conv_in.weight`, is of one of the patterns; none at all match every name.
+
+    Patterns are those of a shell (`*`, `?`, `[...]`), separated by commas.
+    """
+    patterns = [pattern.strip() for pattern in train_only.split(",") if pattern.strip()]
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

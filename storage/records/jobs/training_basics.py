@@ -103,7 +103,7 @@ SeedNumber = Annotated[
         le=2**31 - 1,
         description="Repeats a job exactly.",
         examples=[7],
-        extra={"unit": "none", "default": "random"},
+        extra={"default": "random"},
     ),
 ]
 Visibility = Annotated[

@@ -58,7 +58,12 @@ class TrainingField:
             return f"One of: {', '.join(names)}."
         if self.unit:
             return f"Unit: {self.unit}."
-        words: dict[Any, str] = {bool: "true or false", UUID: "an id (UUID)", list[str]: "a list of texts"}
+        words: dict[Any, str] = {
+            int: "a whole number",
+            bool: "true or false",
+            UUID: "an id (UUID)",
+            list[str]: "a list of texts",
+        }
         return f"Value: {words.get(self.kind, 'text')}."
 
     @property

@@ -28,7 +28,7 @@ SnrGamma = Annotated[
     Meta(
         ge=0.0,
         le=100.0,
-        description="Gamma of min-SNR weights of the loss, 5 in the paper; 0 weighs alike.",
+        description="Gamma of min-SNR weights of the loss, 5 in the paper; 0 weights all timesteps alike.",
         examples=[5.0],
         extra={"unit": "signal-to-noise ratio"},
     ),

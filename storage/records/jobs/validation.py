@@ -14,8 +14,8 @@ ValidationEvery = Annotated[
     Meta(
         ge=0,
         le=20_000,
-        description="Optimizer steps between measurements of the loss on fixed noise and times, which take about as "
-        "long as six steps of one photo and one class image; 0 measures none.",
+        description="Optimizer steps between measurements of the loss on fixed noise and timesteps, which take about "
+        "as long as six steps of one photo and one class image; 0 measures none.",
         examples=[100],
         extra={"unit": "optimizer steps"},
     ),

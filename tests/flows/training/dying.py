@@ -1,4 +1,4 @@
-"""A training in a process of its own that dies where it is told to, or whenever it is killed, and one that goes on.
+"""A training in a process of its own that dies at a given place, or whenever it is killed, and one that goes on.
 
 Processes are forked from one that has torch, as those of flow runs are: a death costs a second, not ten.
 """
@@ -44,7 +44,7 @@ _CONTEXT.set_forkserver_preload([__name__])
 
 
 def places() -> list[str]:
-    """Every place where a training can be told to die, in the order in which one that dies at each comes to them:
+    """Every place where a training can be made to die, in the order in which one that dies at each comes to them:
     between its stages, after a step before its checkpoint, while a checkpoint is stored and once it is, and between the
     files of the export."""
     found = [BEGINNING, FIT]

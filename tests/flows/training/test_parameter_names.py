@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from flows.training.parameter_names import matches, refuse_unmatched, selected
+from flows.training.parameter_names import refuse_unmatched, selected
 from storage.errors import JobCannotSucceed
+from storage.records.jobs.trained_parts import matches
 
 NAMES = ["unet.conv_in.weight", "unet.mid_block.attn2.to_k.weight", "text_encoder.final_layer_norm.bias"]
 

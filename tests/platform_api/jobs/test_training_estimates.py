@@ -59,8 +59,10 @@ def test_memory_and_disk_are_counted_from_the_headers(door: Door) -> None:
     assert needs["memory"]["gradients"] == 4 * trained
     assert needs["memory"]["fitsCards"] == ["8 GB", "12 GB", "16 GB", "24 GB"]
     assert needs["disk"]["checkpoint"] == 12 * trained
-    parts = ("weights", "adapters", "gradients", "optimizer", "averages", "roundedWeights", "activations")
-    assert needs["memory"]["peakBytes"] == sum(needs["memory"][part] for part in parts) - needs["memory"]["apart"]
+    parts = ("weights", "adapters", "gradients", "optimizer", "ema", "halfPrecisionCopies", "activations")
+    assert (
+        needs["memory"]["peakBytes"] == sum(needs["memory"][part] for part in parts) - needs["memory"]["notConcurrent"]
+    )
 
 
 def test_nothing_is_known_of_time_before_the_first_job_with_such_settings(door: Door) -> None:
@@ -75,6 +77,10 @@ def test_nothing_is_known_of_time_before_the_first_job_with_such_settings(door: 
     door.database.run(Query(done, {"id": job.id, "request": Jsonb({"recipe": recipe})}, len))
 
     assert asked(door, steps=30)["times"] == [{"device": "a card", "jobs": 1, "secondsPerStep": 2.0, "seconds": 60.0}]
+    slower: list[dict[str, Any]] = [{"optimizer": "adafactor"}, {"splitBackward": True}, {"priorLossWeight": 0}]
+    for fields in (*slower, {"textEncoderLearningRate": 1e-6}):
+        assert asked(door, steps=30, **fields)["times"] == []
+    assert asked(door, steps=30, priorLossWeight=0.5)["times"] != []
     other = asked(door, method="lora")
     assert other["times"] == []
     assert "nothing is known of the time; other jobs on it took 2 s a step" in other["notes"][0]
@@ -94,7 +100,7 @@ def test_a_base_without_its_weights_says_that_it_is_unknown(shared_door: Door) -
         ({"steps": "5m"}, "steps", "unit: optimizer steps"),
         ({"baseModel": "none"}, "baseModel", "No base model 'none'"),
         ({"classWord": "dog"}, "classWord", "does not know 'dog'"),
-        ({"preset": "gpu-8gb", "method": "full"}, "preset", "available are: cpu with method lora"),
+        ({"preset": "gpu-8gb", "method": "full"}, "preset", "Available are: cpu with method lora"),
         ({"loraRank": 4}, "loraRank", "is of the method lora alone"),
         ({"sampler": {"stepz": 4}}, "sampler.stepz", "did you mean steps?"),
     ],

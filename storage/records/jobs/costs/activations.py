@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-FLOAT, HALF = 4, 2
+from storage.records.jobs.costs.optimizer_states import FLOAT
+
+HALF = 2
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,16 @@ def kept_by_stage(unet: UnetShape, *, checkpointed: bool, mixed: bool) -> dict[s
         kept = block.kept_when_checkpointed(widths) if checkpointed else block.kept(widths)
         found[block.stage] = found.get(block.stage, 0.0) + kept
     return found
+
+
+def drawn_bytes(unet: UnetShape) -> float:
+    """Bytes for each position of a latent that is denoised in float32: the connections from the way down to the way up,
+    and the largest block. Nothing is kept for a backward pass."""
+    last = len(unet.channels) - 1
+    skips = FLOAT * sum(
+        width * (unet.resnets[level] + 1 + (level < last)) / 4**level for level, width in enumerate(unet.channels)
+    )
+    return skips + max(block.computed_again(WHOLE) for block in blocks_of(unet))
 
 
 def _pair(unet: UnetShape, stage: str, level: int, inputs: int, outputs: int, positions: float) -> Iterator[Block]:

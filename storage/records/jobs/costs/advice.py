@@ -36,7 +36,7 @@ def savings(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate) -
     return tuple(found)
 
 
-def in_words(found: tuple[MemorySaving, ...]) -> str:
+def savings_in_words(found: tuple[MemorySaving, ...]) -> str:
     """The same as the rest of a sentence."""
     if not found:
         return "Use a smaller base model, or a machine with more memory."

@@ -34,7 +34,7 @@ class DiskEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 def estimate_disk(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate) -> DiskEstimate:
     """What a job of this recipe writes."""
-    checkpoint = FLOAT * memory.trained_parameters + memory.optimizer + memory.averages
+    checkpoint = FLOAT * memory.trained_parameters + memory.optimizer + memory.ema
     staying = recipe.steps // recipe.keep_every if recipe.keep_every else 0
     written = -(-recipe.steps // recipe.checkpoint_every)
     drawn = EVALUATION_IMAGES + SAMPLES_AT_ONCE * (recipe.steps // recipe.sample_every)

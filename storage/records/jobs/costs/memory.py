@@ -1,4 +1,4 @@
-"""How much memory the steps of a training need, part by part, before any weight is loaded.
+"""How much memory a training needs, its steps and what it draws, part by part, before any weight is loaded.
 
 Weights, gradients, the optimizer's state and averages are counted from the shapes of the tensors, so they are exact.
 Activations are counted by layers (activations.py). What docs/reference/training.md says of errors was measured.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
-from storage.records.jobs.costs.activations import HALF, kept_by_stage, kept_bytes
+from storage.records.jobs.costs.activations import HALF, drawn_bytes, kept_by_stage, kept_bytes
 from storage.records.jobs.costs.optimizer_states import FLOAT, state_bytes, step_bytes
 from storage.records.jobs.costs.sizes import TEXT_TOKENS, ModelSizes, Shape, count, trained_shapes
 from storage.records.jobs.training import TrainingRecipe
@@ -21,6 +21,9 @@ MARGIN = 0.15
 """The part by which a measured peak may lie beside the estimate; see docs/reference/training.md."""
 CPU_PROCESS = 600_000_000
 """Bytes that torch and its libraries take on a CPU beside what is counted here, for any size of model."""
+DRAWN_TOGETHER = 2
+"""Images that are drawn at a time where memory is short; one that is alone would be rounded otherwise."""
+DECODED = 3
 TEXT_WIDTHS = 24
 """Vectors that a layer of a text encoder keeps for each token: attention, and a feed-forward part of four widths."""
 
@@ -28,28 +31,31 @@ TEXT_WIDTHS = 24
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Bytes on the device (card, or the machine's memory) at the peak of the steps, by what they are for.
 
-    `step` is what the optimizer's own step needs when the activations are gone: `peak` counts the larger of the two.
-    `apart` is what of activations and gradients never exists together: the backward pass frees the ones while it makes
-    the others, unless gradients of an earlier pass are kept.
+    `step` is what the optimizer's own step needs when the activations are gone, `drawing` what the fewest images at a
+    time need between steps, when there are no gradients: `peak` counts the largest of the three.
+    `not_concurrent` is what of activations and gradients never exists together: the backward pass frees the ones while
+    it makes the others, unless gradients of an earlier pass are kept.
     """
 
     weights: int
     adapters: int
     gradients: int
     optimizer: int
-    averages: int
-    rounded_weights: int
+    ema: int
+    half_precision_copies: int
     activations: int
-    apart: int
+    not_concurrent: int
     step: int
+    drawing: int
     trained_parameters: int
     total_parameters: int
 
     @property
     def peak(self) -> int:
         """All together at the worst moment."""
-        lasting = self.weights + self.adapters + self.gradients + self.optimizer + self.averages
-        return lasting + max(self.activations + self.rounded_weights - self.apart, self.step)
+        lasting = self.weights + self.adapters + self.optimizer + self.ema
+        steps = self.gradients + max(self.activations + self.half_precision_copies - self.not_concurrent, self.step)
+        return lasting + max(steps, self.drawing)
 
 
 def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate:
@@ -58,19 +64,20 @@ def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate
     trained = count(shapes)
     adapter = recipe.method == TrainingMethod.LORA.value
     total = sum(sizes.parameters(part) for part in sizes.shapes)
-    averages = FLOAT * trained if recipe.ema_decay > 0 else 0
+    ema = FLOAT * trained if recipe.ema_decay > 0 else 0
     if recipe.optimizer == TrainingOptimizer.ADAMW_SCHEDULE_FREE.value:
-        averages = 0  # its copy stands in the room of the gradients
+        ema = 0  # its copy stands in the room of the gradients
     return MemoryEstimate(
         weights=FLOAT * total,
         adapters=FLOAT * trained if adapter else 0,
         gradients=FLOAT * trained,
         optimizer=state_bytes(recipe.optimizer, shapes.values()),
-        averages=averages,
-        rounded_weights=_rounded_weights(sizes, recipe, trained),
+        ema=ema,
+        half_precision_copies=_half_precision_copies(sizes, recipe, shapes),
         activations=(activations := _activations(sizes, recipe)),
-        apart=_apart(sizes, recipe, shapes, activations),
+        not_concurrent=_not_concurrent(sizes, recipe, shapes, activations),
         step=step_bytes(recipe.optimizer, trained),
+        drawing=_drawing(sizes, recipe),
         trained_parameters=trained,
         total_parameters=total,
     )
@@ -82,7 +89,7 @@ def rows_of_a_pass(recipe: TrainingRecipe) -> int:
     return recipe.batch_size * together
 
 
-def _apart(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape], activations: int) -> int:
+def _not_concurrent(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape], activations: int) -> int:
     """By the UNet's stages, from the last to the first: before each the activations up to it are there, and behind it
     the gradients from it on."""
     passes = recipe.accumulation * (2 if recipe.split_backward and recipe.prior_loss_weight > 0 else 1)
@@ -110,14 +117,32 @@ def _positions(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
     return (recipe.resolution // sizes.vae_factor) ** 2
 
 
-def _rounded_weights(sizes: ModelSizes, recipe: TrainingRecipe, trained: int) -> int:
-    """Copies of weights in 16 bits: of what trains for the whole pass, of what is frozen while activations are kept."""
+def _half_precision_copies(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape]) -> int:
+    """Copies of weights in 16 bits: of what trains for the whole pass, of what is frozen while activations are kept.
+
+    A frozen weight's copy is kept where gradients pass through it: in every part that something trains in or before.
+    """
     if recipe.precision == "fp32":
         return 0
-    if recipe.method != TrainingMethod.LORA.value:
-        return HALF * trained
-    frozen = 0 if recipe.gradient_checkpointing else sizes.parameters("unet")
-    return HALF * (trained + frozen)
+    frozen = 0
+    if not recipe.gradient_checkpointing:
+        through = sum(sizes.parameters(part) for part in ("unet", *(sizes.texts if _reads_texts(recipe) else ())))
+        adapter = recipe.method == TrainingMethod.LORA.value
+        own = {} if adapter else {name: one for name, one in shapes.items() if not name.startswith("identifier.")}
+        frozen = through - count(own)
+    return HALF * (count(shapes) + frozen)
+
+
+def _reads_texts(recipe: TrainingRecipe) -> bool:
+    """Whether gradients pass through the text encoders."""
+    return recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0
+
+
+def _drawing(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
+    """Class images, samples and evaluation are drawn in float32, with guidance two rows an image, and decoded one by
+    one: a decoder has three tensors of its input's width at full size at once."""
+    rows = DRAWN_TOGETHER * 2 * drawn_bytes(sizes.unet) * _positions(sizes, recipe)
+    return int(max(rows, DECODED * FLOAT * sizes.decoder_width * recipe.resolution**2))
 
 
 def _activations(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
@@ -125,7 +150,7 @@ def _activations(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
     mixed, checkpointed = recipe.precision != "fp32", recipe.gradient_checkpointing
     unet = kept_bytes(sizes.unet, checkpointed=checkpointed, mixed=mixed) * positions * rows_of_a_pass(recipe)
     text = 0
-    if recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0:
+    if _reads_texts(recipe):
         layers = sum(one.layers * one.width for one in sizes.texts.values())
         # Each prompt once: the class's, and one of each photo of the batch.
         text = layers * TEXT_TOKENS * TEXT_WIDTHS * FLOAT * rows_of_a_pass(recipe)

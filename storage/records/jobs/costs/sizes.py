@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from storage.records.jobs.adapter_layers import is_target
 from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.costs.activations import UnetShape
+from storage.records.jobs.trained_parts import matches
 from storage.records.jobs.training import TrainingRecipe
 
 Shape = tuple[int, ...]
+_LEVEL = re.compile(r"decoder\.up_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
 TEXT_TOKENS = 77
 """Tokens of a prompt as CLIP reads it."""
 
@@ -44,6 +46,14 @@ class ModelSizes:
         return sum(math.prod(shape) for shape in self.shapes[part].values())
 
     @property
+    def decoder_width(self) -> int:
+        """Channels that the VAE's decoder reads at an image's full size; 0 where the shapes do not say."""
+        inputs = {
+            int(found[1]): shape[1] for name, shape in self.shapes["vae"].items() if (found := _LEVEL.fullmatch(name))
+        }
+        return inputs[max(inputs)] if inputs else 0
+
+    @property
     def stored(self) -> int:
         """Bytes of all parts' files."""
         return sum(self.stored_bytes.values())
@@ -63,7 +73,7 @@ def trained_shapes(sizes: ModelSizes, recipe: TrainingRecipe) -> dict[str, Shape
             called = f"{part}.{name.removeprefix('text_model.')}"
             if recipe.method == TrainingMethod.LORA.value:
                 found |= _adapter(called, shape, recipe)
-            elif _matches(recipe.train_only, called):
+            elif matches(recipe.train_only, called):
                 found[called] = shape
     if recipe.token_learning_rate > 0 and recipe.method != TrainingMethod.LORA.value:
         found |= {f"identifier.{part}": (1, text.width) for part, text in sizes.texts.items()}
@@ -85,13 +95,8 @@ def _adapter(name: str, shape: Shape, recipe: TrainingRecipe) -> dict[str, Shape
     kernel = shape[2:]
     if not is_target(inside, kernel, recipe.lora_targets, recipe.lora_conv):
         return {}
-    if not _matches(recipe.train_only, name):
+    if not matches(recipe.train_only, name):
         return {}
     rank = recipe.lora_rank
     found = {f"{layer}.lora_A": (rank, *shape[1:]), f"{layer}.lora_B": (shape[0], rank, *(1,) * len(kernel))}
     return found | ({f"{layer}.lora_magnitude_vector": (shape[0],)} if recipe.lora_dora else {})
-
-
-def _matches(train_only: str, name: str) -> bool:
-    patterns = [pattern.strip() for pattern in train_only.split(",") if pattern.strip()]
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from deployments.client.responses import Base, TrainingDefaultsResponse
-from deployments.commands.jobs.train import cost_in_time
-from deployments.commands.jobs.training_estimate import in_words
+from deployments.client.responses import TimeResponse, TrainingEstimateResponse
+from deployments.commands.jobs.training_estimate import estimate_lines, in_words, short_lines
 from tests.deployments.line import Line
 from tests.files import image_size
 from tests.platform_api.door import photo
@@ -25,8 +24,10 @@ def test_photos_become_a_model_with_figures_and_a_grid(line: Line) -> None:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert lines[0] == "left out: notes.txt is not a photo or a zip archive"
-    assert lines[1] == "8 steps on 'starter'; no measurement of its pace yet: the first job makes one."
-    assert lines[2].startswith("uploaded 3 photos as data set ")
+    assert lines[1] == "8 steps of full on 'starter' (sd1): adamw at learning rate 5e-06"
+    assert lines[2].startswith("note: memory and disk are unknown")
+    assert lines[3].startswith("note: no job with these settings has succeeded on this base model yet")
+    assert lines[4].startswith("uploaded 3 photos as data set ")
     # Each figure is shown while it is the newest; on a busy machine one may be passed over.
     assert re.search(r"train (0/8, loss 0\.5000|4/8, loss 0\.1000|8/8, loss 0\.0556)", result.output), result.output
     assert "'sks mug' v1 is in the catalogue as model version 1" in result.output
@@ -147,9 +148,18 @@ def test_control_c_leaves_the_job_running_and_says_how_to_come_back(line: Line) 
     assert f"darkroom jobs cancel {job.id}" in result.output
 
 
-def test_the_cost_in_time_is_the_pace_of_earlier_jobs() -> None:
-    base = Base("starter", "sd1", 64, TrainingDefaultsResponse(400, "sks"), seconds_per_step=0.5)
-
-    assert cost_in_time(base, 400) == "400 steps on 'starter': about 3 min, as earlier jobs went."
-    assert cost_in_time(base, 100) == "100 steps on 'starter': about 50 s, as earlier jobs went."
+def test_before_the_start_it_says_what_is_trained_and_the_estimates_own_time() -> None:
+    request = {"steps": 400, "method": "full", "baseModel": "sd15", "preset": "gpu-12gb"}
+    plan = TrainingEstimateResponse(
+        request={**request, "optimizer": "adamw_8bit", "learningRate": 5e-6},
+        family="sd1",
+        memory=None,
+        disk=None,
+        times=(TimeResponse("cpu", 3, seconds_per_step=0.5, seconds=200.0),),
+        notes=(),
+    )
+    what, time_ = short_lines(plan)
+    assert what == "400 steps of full on 'sd15' (sd1), preset gpu-12gb: adamw_8bit at learning rate 5e-06"
+    assert time_ == "time: about 3 min on cpu (0.5 s a step, over 3 jobs)"
+    assert time_ in list(estimate_lines(plan))
     assert in_words(7_900) == "2 h 12 min"

@@ -46,7 +46,8 @@ def test_a_file_option_and_setting_make_the_job(line: Line) -> None:
     assert recipe["sampler"] == {"steps": 2, "guidance_scale": 4.0}
 
 
-def test_what_is_printed_is_accepted_and_makes_the_same_job(line: Line) -> None:
+@pytest.mark.parametrize("how", ["--print-config", "--print-full-config"])
+def test_what_is_printed_is_accepted_and_makes_the_same_job(line: Line, how: str) -> None:
     first = (
         "--method",
         "lora",
@@ -59,7 +60,7 @@ def test_what_is_printed_is_accepted_and_makes_the_same_job(line: Line) -> None:
         "--set",
         "evaluationScenes=[at night]",
     )
-    printed = line("train", line.photos(), "mug", *first, "--print-config")
+    printed = line("train", line.photos(), "mug", *first, how)
     assert printed.exit_code == 0, printed.output
     assert line("train", line.photos(), "mug", *first, "--yes", "--detach").exit_code == 0
     asked = line.jobs()[0].request
@@ -70,7 +71,7 @@ def test_what_is_printed_is_accepted_and_makes_the_same_job(line: Line) -> None:
     again = line.jobs()[0].request
     assert {**again, "data_set_id": ""} == {**asked, "data_set_id": ""}
     assert again["preset"] == "gpu-16gb"
-    assert line("train", "--config", line.folder / "job.yaml", "--print-config").stdout == text
+    assert line("train", "--config", line.folder / "job.yaml", how).stdout == text
 
 
 def test_the_printed_file_explains_every_field(line: Line) -> None:
@@ -80,7 +81,22 @@ def test_the_printed_file_explains_every_field(line: Line) -> None:
     assert "\n# seed: 7\n" in text
     assert "\n# loraRank: 16\n" in text
     assert "sampler:\n  # Denoising steps" in text
-    assert read_yaml(text, "f").value["steps"] == 800
+    assert "\n# steps: 800\n" in text
+    assert read_yaml(text, "f").value == {"sampler": None}
+    assert read_yaml(line("train", "--print-full-config").stdout, "f").value["steps"] == 800
+
+
+def test_a_printed_file_freezes_nothing_that_was_not_asked_for(line: Line) -> None:
+    """With the values of one method, identifier or preset set, an option after the file could not have its own."""
+    text = line("train", "--preset", "cpu", "--steps", 3, "--print-config").stdout
+    assert read_yaml(text, "f").value == {"preset": "cpu", "steps": 3, "sampler": None}
+    assert "\n# splitBackward: true\n" in text
+    file = written(line, text)
+    options = ("--config", file, "--method", "lora", "--preset", "gpu-8gb", "--yes", "--detach")
+    result = line("train", line.photos(), "mug", *options)
+    assert result.exit_code == 0, result.output
+    recipe = recipe_of(line)
+    assert (recipe["learning_rate"], recipe["precision"], recipe["steps"]) == (1e-4, "bf16", 3)
 
 
 def test_the_command_knows_uploaded_photos(line: Line) -> None:
@@ -105,7 +121,7 @@ BAD = {
     "classWord: [mug\n": "line 2: this is not YAML",
     "classWord: mug\nkeepEvery: 7\n": "line 2: keepEvery: must be a multiple of checkpointEvery",
     "classWord: mug\npreset: gpu-8gb\nmethod: full\n": "line 2: preset: 'gpu-8gb' has no settings for method full",
-    "": "the file is empty. `darkroom train --print-config` prints a complete one",
+    "": "the file is empty. `darkroom train --print-full-config` prints a complete one",
 }
 
 
@@ -146,7 +162,7 @@ def test_the_estimate_says_what_the_job_needs_and_starts_nothing(line: Line) -> 
 
     assert result.exit_code == 0, result.output
     assert "8 steps of full on 'with weights' (sd1)" in result.output
-    assert "at the peak of the steps, ±15 %; fits cards of 8 GB, 12 GB, 16 GB, 24 GB" in result.output
+    assert "at its peak, ±15 %; fits cards of 8 GB, 12 GB, 16 GB, 24 GB" in result.output
     assert "trained: 2,176 of 3,416 parameters" in result.output
     assert "splitBackward: true" in result.output
     assert "a checkpoint has 25.5 KiB" in result.output

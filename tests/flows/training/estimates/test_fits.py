@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.training.estimates.fits import DoesNotFit, check_fits, memory_of
+from flows.training.estimates.fits import DoesNotFit, check_fits, memory_of, precision_warnings
 from storage.records.jobs.costs.activations import UnetShape, kept_bytes
 from storage.settings import BlobSettings, QuotaSettings, Settings
 from tests.flows.training.tiny import recipe
@@ -65,6 +65,28 @@ def test_too_little_disk_is_warned_of(tmp_path: Path) -> None:
     [warning] = check_fits(write_model(tmp_path / "model"), recipe(), CPU, settings(tmp_path, floor=10**18))
     assert warning.startswith("The job may write ")
     assert "keepCheckpoints: 1" in warning
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "warned"),
+    [("bf16", (7, 5), 1), ("bf16", (8, 0), 0), ("bf16", (9, 0), 0), ("bf16", None, 0), ("fp16", (7, 5), 0)],
+)
+def test_bf16_on_a_card_without_it_is_warned_of(
+    precision: str, capability: tuple[int, int] | None, warned: int
+) -> None:
+    warnings = precision_warnings(precision, capability)
+    assert len(warnings) == warned
+    assert all("7.5" in one and "precision: fp16" in one for one in warnings)
+
+
+def test_a_warning_of_the_cards_precision_is_among_those_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr("flows.training.estimates.fits.memory_of", lambda _: (10**12, 10**12))
+    folder = write_model(tmp_path / "model")
+    [warning] = check_fits(folder, recipe(precision="bf16"), torch.device("cuda"), settings(tmp_path))
+    assert "precision: fp16" in warning
 
 
 def test_a_folder_without_weights_is_left_to_who_loads_it(tmp_path: Path) -> None:

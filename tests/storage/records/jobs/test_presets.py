@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.jobs.choices import ModelFamily, TrainingMethod, TrainingPreset
+from storage.records.jobs.choices import ModelFamily, TrainingMethod, TrainingOptimizer, TrainingPreset
 from storage.records.jobs.presets import PRESETS, with_preset
 from storage.records.jobs.resolved_requests import resolve
 from storage.records.jobs.training import TrainingDefaults, TrainingRequest
@@ -48,17 +48,49 @@ def test_a_smaller_batch_is_made_up_for() -> None:
     assert (filled.batch_size, filled.accumulation) == (1, 8)
 
 
-def test_the_method_is_the_requests_then_the_bases_then_what_fits() -> None:
+def test_the_method_is_the_requests_or_the_bases_and_never_the_presets() -> None:
     assert with_preset(asked(preset=TrainingPreset.GPU_12GB), ModelFamily.SD1, TrainingDefaults()).method == "full"
-    assert with_preset(asked(preset=TrainingPreset.GPU_8GB), ModelFamily.SD1, TrainingDefaults()).method == "lora"
     own = TrainingDefaults(method="lora")
     assert with_preset(asked(preset=TrainingPreset.GPU_12GB), ModelFamily.SD1, own).method == "lora"
+    with pytest.raises(InvalidRequest, match=r"model's own method full of family sd1, .* Set method: lora to train"):
+        with_preset(asked(preset=TrainingPreset.GPU_8GB), ModelFamily.SD1, TrainingDefaults())
+
+
+def test_an_eight_bit_optimizer_stands_for_its_own_only() -> None:
+    for own in ("adamw", "adamw_8bit"):
+        filled = with_preset(asked(preset=TrainingPreset.GPU_12GB), ModelFamily.SD1, TrainingDefaults(optimizer=own))
+        assert filled.optimizer == "adamw_8bit"
+    prodigy = TrainingDefaults(optimizer="prodigy", learning_rate=1.0)
+    with pytest.raises(InvalidRequest, match=r"room for optimizer adamw_8bit only, .* own is prodigy"):
+        with_preset(asked(preset=TrainingPreset.GPU_12GB), ModelFamily.SD1, prodigy)
+    said = asked(preset=TrainingPreset.GPU_12GB, optimizer=TrainingOptimizer.LION_8BIT)
+    assert with_preset(said, ModelFamily.SD1, prodigy).optimizer == "lion_8bit"
+    assert with_preset(asked(preset=TrainingPreset.GPU_24GB), ModelFamily.SD1, prodigy).optimizer is None
+
+
+def test_a_bases_moving_average_stays_or_is_refused() -> None:
+    base = TrainingDefaults(ema_decay=0.999)
+    with pytest.raises(InvalidRequest, match=r"no room for this base model's moving average \(emaDecay 0.999\)"):
+        with_preset(asked(preset=TrainingPreset.GPU_12GB), ModelFamily.SD1, base)
+    assert with_preset(asked(preset=TrainingPreset.GPU_12GB, ema_decay=0.0), ModelFamily.SD1, base).ema_decay == 0
+    assert with_preset(asked(preset=TrainingPreset.GPU_24GB), ModelFamily.SD1, base).ema_decay is None
+
+
+def test_a_refused_adapter_is_not_advised_to_train_fewer_weights() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        with_preset(asked(preset=TrainingPreset.GPU_8GB, method=TrainingMethod.LORA), "sdxl", TrainingDefaults())
+    assert "trainOnly" not in str(refused.value.fields)
 
 
 @pytest.mark.parametrize(
     ("preset", "family", "method", "words"),
     [
-        (TrainingPreset.GPU_8GB, "sd1", "full", "available are: cpu with method lora, .*gpu-12gb with method full"),
+        (
+            TrainingPreset.GPU_8GB,
+            "sd1",
+            "full",
+            "method: lora .*Available are: cpu with method lora, .*gpu-12gb with method full",
+        ),
         (TrainingPreset.GPU_24GB, "sdxl", "full", "which does not fit"),
         (TrainingPreset.GPU_24GB, "toy", "full", "no preset knows the family 'toy'"),
     ],
