@@ -142,6 +142,8 @@ def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
         get_run_logger().warning("job %s: %s", work.job.id, warning)
     learned = slice(materials.learned)
     encodings = open_encodings(work.stores, work.family, work.recipe)
+    # Also of photos that are held out: their captions may name somebody.
+    encodings.own(materials.prompts, materials.sources)
     images = encode_for(
         work.recipe,
         work.family,
