@@ -93,7 +93,7 @@ def test_a_retry_has_every_step_of_the_job_that_failed_below_its_run(
     settings.tracking.trackers = ""
     monkeypatch.setenv("DARKROOM_TRACKING__TRACKERS", "")
     job = submit(stores, tiny_model, validation_every=2)
-    stepped = TrainingWork._stepped  # pyright: ignore[reportPrivateUsage]
+    stepped = TrainingWork._stepped
 
     def fails_at_three(work: TrainingWork, report: StepReport) -> None:
         stepped(work, report)
