@@ -14,7 +14,7 @@ from typing import cast
 from storage.blobs.store import BlobStore
 from storage.errors import StoreUnavailable
 from storage.free_space import FreeSpace
-from storage.postgres import orphans
+from storage.postgres.upkeep import orphans
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.postgres.events.watch import CatalogueWatch
 from storage.redis.cache import ModelCache

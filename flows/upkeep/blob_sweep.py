@@ -26,7 +26,7 @@ from itertools import islice
 
 from flows.runs.run_logs import run_logger
 from storage.blobs.store import BlobStore
-from storage.postgres import orphans
+from storage.postgres.upkeep import orphans
 from storage.postgres.accounts import quotas
 from storage.postgres.connection import Script
 from storage.postgres.locks import BLOB_SWEEP

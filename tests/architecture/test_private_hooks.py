@@ -18,6 +18,7 @@ from tests.architecture.source_tree import PACKAGES, ROOT, imported_modules, imp
 PREFECT = PurePosixPath("deployments/local/workers/prefect_internals.py")
 EXIT = PurePosixPath("flows/runs/exit_hooks.py")
 MLFLOW_STORE = PurePosixPath("flows/upkeep/retention/mlflow_store.py")
+MLFLOW_FILES = PurePosixPath("flows/jobs/registry/artifact_files.py")
 MLFLOW_SERVER = PurePosixPath("deployments/mlflow_server.py")
 PREFECT_SERVER = PurePosixPath("deployments/prefect_server.py")
 ENVIRONMENT = PurePosixPath("deployments/local/environment.py")
@@ -26,7 +27,7 @@ PRIVATE_MODULES = {
     "atexit": {EXIT},
     "prefect.runner": {PREFECT},
     "prefect.server": {PREFECT_SERVER},
-    "mlflow.store": {MLFLOW_STORE},
+    "mlflow.store": {MLFLOW_STORE, MLFLOW_FILES},
     "mlflow.server": {MLFLOW_SERVER},
 }
 """Modules that are private, or whose public names are undocumented, each with the files that may import it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from flows.jobs.registry.artifact_files import delete_files
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, experiment_named
 
 ALIAS = "current"
@@ -22,7 +22,7 @@ def withdraw(client: MlflowClient, registered_as: str, job_id: UUID, server_url:
     wanted = f"tags.`{JOB_TAG}` = '{job_id}'"
     for logged in client.search_logged_models([experiment_named(client, EXPERIMENT)], wanted):
         # First: MLflow only marks a logged model as deleted, and what it has of it stays.
-        get_artifact_repository(logged.artifact_location, server_url).delete_artifacts()
+        delete_files(logged.artifact_location, server_url)
         client.delete_logged_model(logged.model_id)
     name = registered_as.rsplit("/", 1)[0]
     # Those of this job alone: another installation may have an equal name in a registry that they share.

@@ -10,8 +10,9 @@ Upstream: mlflow/mlflow#22725, open, asks for a route that erases one run. With 
 from __future__ import annotations
 
 from mlflow.entities import Run
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from flows.jobs.registry.artifact_files import delete_files
 
 
 class MlflowStore:
@@ -27,5 +28,5 @@ class MlflowStore:
     def erase(self, run: Run) -> None:
         """Erase a run for good: its artifacts first, then its rows."""
         # Artifacts first: without its rows nobody would know where they are.
-        get_artifact_repository(str(run.info.artifact_uri), self._server_url).delete_artifacts()
+        delete_files(str(run.info.artifact_uri), self._server_url)
         self._store._hard_delete_run(run.info.run_id)  # pyright: ignore[reportPrivateUsage] - MLflow has no public way

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from storage.errors import JobLost
-from storage.postgres import orphans
+from storage.postgres.upkeep import orphans
 from storage.postgres.connection import Query, Script, column, count, load_statements, many, maybe
 from storage.records.jobs.jobs import Stage, StageBlob, StageRow
 
