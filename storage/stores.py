@@ -14,9 +14,9 @@ from typing import cast
 from storage.blobs.store import BlobStore
 from storage.errors import StoreUnavailable
 from storage.free_space import FreeSpace
-from storage.postgres.upkeep import orphans
 from storage.postgres.connection import AsyncDatabase, Database
 from storage.postgres.events.watch import CatalogueWatch
+from storage.postgres.upkeep import orphans
 from storage.redis.cache import ModelCache
 from storage.redis.failed_keys import FailedKeys
 from storage.redis.progress import ProgressReader, ProgressWriter

@@ -26,11 +26,10 @@ from itertools import islice
 
 from flows.runs.run_logs import run_logger
 from storage.blobs.store import BlobStore
-from storage.postgres.upkeep import orphans
 from storage.postgres.accounts import quotas
 from storage.postgres.connection import Script
 from storage.postgres.locks import BLOB_SWEEP
-from storage.postgres.upkeep import references
+from storage.postgres.upkeep import orphans, references
 from storage.stores import Stores
 
 _log = partial(run_logger, "darkroom.blobs")

@@ -21,10 +21,9 @@ from pydantic import SecretStr
 from flows.upkeep.blob_sweep import sweep_blobs
 from storage.blobs.store import BlobStore
 from storage.errors import BlobMissing
-from storage.postgres.upkeep import orphans
 from storage.postgres.connection import Database, Query, Rows
 from storage.postgres.jobs import data_sets
-from storage.postgres.upkeep import references
+from storage.postgres.upkeep import orphans, references
 from storage.records.jobs.data_sets import DataSetImage
 from storage.settings import BlobSettings, PostgresSettings, Settings
 from storage.stores import Stores

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from storage.postgres.upkeep import orphans
 from storage.postgres.connection import Database, Query
+from storage.postgres.upkeep import orphans
 from storage.settings import PostgresSettings, RedisSettings, Settings
 from storage.stores import open_async_stores, open_stores
 

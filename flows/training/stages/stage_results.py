@@ -12,7 +12,9 @@ import msgspec
 
 from flows.jobs.lifecycle import RunningJob
 from flows.training.evaluation import Evaluation
+from storage.postgres.connection import Script
 from storage.postgres.jobs import job_stages
+from storage.postgres.upkeep import orphans
 from storage.records.catalog.catalog import NewFile, NewImage
 from storage.records.jobs.jobs import Stage, StageBlob, StageRow, stage_key
 
@@ -81,7 +83,7 @@ class KeptStages:
         if not self._stored(result):
             return None
         if unnamed:
-            job.run(lambda: job_stages.name_blobs(job.id, job.attempt, stage, unnamed))
+            job.run(lambda: _named(job, stage, unnamed))
             # A sweep may have been deleting them until they were named.
             if not self._stored(result):
                 return None
@@ -104,6 +106,13 @@ class KeptStages:
                 *(job.id, job.attempt, stage, key, document, blobs), seconds=seconds, peak_bytes=peak_bytes
             )
         )
+
+
+def _named(job: RunningJob, stage: Stage, blobs: Sequence[StageBlob]) -> Script[None]:
+    # In one order for all, so that two jobs with the same bytes never wait for each other.
+    for sha256 in sorted(blob.sha256 for blob in blobs):
+        yield from orphans.renew(sha256)
+    yield from job_stages.name_blobs(job.id, job.attempt, stage, blobs)
 
 
 def bytes_of(result: msgspec.Struct) -> Sequence[str]:

@@ -9,7 +9,6 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from storage.errors import JobLost
-from storage.postgres.upkeep import orphans
 from storage.postgres.connection import Query, Script, column, count, load_statements, many, maybe
 from storage.records.jobs.jobs import Stage, StageBlob, StageRow
 
@@ -49,13 +48,10 @@ def put(
 
 def name_blobs(job_id: UUID, attempt: int, stage: Stage, blobs: Sequence[StageBlob]) -> Script[None]:
     """Name the bytes of a result that is found done, so that they stay until the job publishes them: a job that has
-    published names them no more. Returns when nobody is deleting them. Raises JobLost."""
+    published names them no more. Raises JobLost."""
     if not (yield from count(SQL["hold"], {"job_id": job_id, "attempt": attempt})):
         raise JobLost(f"Job {job_id} is no longer attempt {attempt}'s; what its stage {stage} made is not its own.")
     hashes, sizes = [blob.sha256 for blob in blobs], [blob.size for blob in blobs]
-    # In one order for all, so that two jobs with the same bytes never wait for each other.
-    for sha256 in sorted(hashes):
-        yield from orphans.renew(sha256)
     yield from column(SQL["put_blobs"], {"job_id": job_id, "stage": stage, "hashes": hashes, "sizes": sizes}, str)
 
 

@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from flows.upkeep.blob_sweep import sweep_blobs
 from storage.blobs.store import BlobStore
 from storage.errors import StoreUnavailable
-from storage.postgres.upkeep import orphans
 from storage.postgres.connection import Database, Query
 from storage.postgres.jobs import data_sets
+from storage.postgres.upkeep import orphans
 from storage.settings import BlobSettings, PostgresSettings, Settings
 from storage.stores import Stores
 from tests.interleavings import Actor, Schedule, SteppedDatabase, step_through, stepped_disk

@@ -9,9 +9,9 @@ from flows.training.stages.stage_results import Exported, KeptStages
 from flows.upkeep.blob_sweep import sweep_blobs
 from storage.blobs.stored import Blob
 from storage.errors import JobLost
-from storage.postgres.upkeep import orphans
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_stages
+from storage.postgres.upkeep import orphans
 from storage.records.catalog.catalog import FileRole, NewFile
 from storage.records.jobs.jobs import Stage, StageBlob
 from storage.stores import Stores
