@@ -36,6 +36,9 @@ class UnfinishedBlob:
                 os.fsync(self._stream.fileno())
             self._stream.close()
         except self._failures as failed:
+            with suppress(*self._failures):
+                # After a flush that failed it is still open; it tries once more, and lets the file go whatever comes.
+                self._stream.close()
             self._discard()
             raise store_error(failed) from failed
         if error is not None:

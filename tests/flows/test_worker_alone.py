@@ -12,7 +12,7 @@ from tests.extras import environment_of
 
 OF_THE_API = ("litestar", "nh3", "flask_swagger_ui", "polyfactory")
 """What the extra `api` brings alone."""
-OF_BOTH = {"deployments.reference_pages", "deployments.reference_tables"}
+OF_BOTH = {"deployments.reference_pages", "deployments.reference_tables", "deployments.training_tables"}
 """They write pages of the documentation, from a clone."""
 IMPORTS = """
 import sys
@@ -29,7 +29,7 @@ def test_every_module_of_the_worker_is_imported_without_the_api(tmp_path: Path) 
     packages = sorted({*PACKAGES} - {"platform_api"})
     names = {module_name(file) for file in python_files(*packages)} - OF_BOTH
     program = IMPORTS.format(missing=OF_THE_API)
-    environment = {**os.environ, **environment_of(tmp_path / "hidden", "worker", "s3")}
+    environment = {**os.environ, **environment_of(tmp_path / "hidden", "worker", "s3", "trackers")}
 
     command = [sys.executable, "-c", program, *sorted(names)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

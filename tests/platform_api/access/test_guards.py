@@ -111,6 +111,8 @@ TABLE: dict[tuple[str, str], Scope | None] = {
             ("HEAD", "/{job_id}/files/{name}", READ),
         )
     },
+    ("POST", "/api/v1/training-jobs/estimate"): WRITE,
+    ("GET", "/api/v1/training-jobs/{job_id}/checkpoints"): READ,
     ("PUT", "/api/v1/model-versions/{version_id}/files/{path}"): CATALOGUE,
     ("POST", "/api/v1/uploads"): CATALOGUE,
     **dict.fromkeys(

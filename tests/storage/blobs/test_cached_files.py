@@ -104,8 +104,9 @@ def test_those_used_longest_ago_go_first(tmp_path: Path) -> None:
     assert shrink(tmp_path / "nowhere", 200) == (0, 0, 0)
 
 
-def _writer(place: Path, failed: Any) -> None:
+def _writer(place: Path, failed: Any, together: Any) -> None:
     files = CachedFiles(place)
+    together.wait(60)
     for turn in range(300):
         name = f"shared/{turn % 5}"
         if files.read(name) not in (None, b"%d" % (turn % 5) * 10_000):
@@ -116,11 +117,12 @@ def _writer(place: Path, failed: Any) -> None:
 
 
 def test_two_processes_never_read_half_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    context = multiprocessing.get_context("fork")
-    failed = context.Event()
-    other = context.Process(target=_writer, args=(tmp_path, failed))
+    # Not a fork, which would have the threads' locks of whatever runs the tests.
+    context = multiprocessing.get_context("spawn")
+    failed, together = context.Event(), context.Barrier(2)
+    other = context.Process(target=_writer, args=(tmp_path, failed, together))
     other.start()
-    _writer(tmp_path, failed)
+    _writer(tmp_path, failed, together)
     other.join(60)
     assert (other.exitcode, failed.is_set()) == (0, False)
     assert "damaged" not in caplog.text
