@@ -12,6 +12,8 @@ create table job_stages (
     ended_at   timestamptz not null default now(),
     primary key (job_id, stage)
 );
+-- The table is new, and nobody writes to it yet.
+-- squawk-ignore require-concurrent-index-creation
 create index job_stages_by_maker on job_stages (made_by);
 
 -- Bytes that a result names and no other row yet: until they are published, this one keeps them.
@@ -23,6 +25,8 @@ create table job_stage_blobs (
     primary key (job_id, stage, sha256),
     foreign key (job_id, stage) references job_stages (job_id, stage) on delete cascade
 );
+-- The table is new, and nobody writes to it yet.
+-- squawk-ignore require-concurrent-index-creation
 create index job_stage_blobs_by_sha256 on job_stage_blobs (sha256);
 
 -- As in 0034. What jobs write again is not what an account does, stages no less than checkpoints.
