@@ -13,10 +13,9 @@ from flows.diffusion.families.protocol import Components
 from flows.diffusion.resting import HOST, RestingParts
 from flows.starter.networks import write_tiny_model
 from flows.training.callbacks import StepReport, Watch
-from flows.training.fit import fit
 from flows.training.module import DreamBoothModule
 from storage.errors import DevicesDiffer
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, training_images
+from tests.flows.training.tiny import FAMILY, fit_tiny, recipe
 
 CARD = torch.device("meta")
 """Stands for a card: another device than the host's, which every machine has."""
@@ -86,17 +85,7 @@ def test_vae_and_text_encoders_rest_once_what_they_make_is_cached(
     def stepped(report: StepReport) -> None:
         moves.noted.append(f"step {report.step}")
 
-    fit(
-        wanted,
-        FAMILY,
-        components,
-        training_images(components, wanted),
-        recipe_hash=wanted.fingerprint(),
-        newest=None,
-        checkpoints=KeptCheckpoints(tmp_path / "kept"),
-        work_folder=tmp_path,
-        watch=Watch(on_step=stepped, on_sample=lambda step: moves.noted.append("sample")),
-    )
+    fit_tiny(components, wanted, tmp_path, Watch(on_step=stepped, on_sample=lambda step: moves.noted.append("sample")))
     assert moves.noted[: len(expected)] == expected
     if not modules[0].method_run.trains_text:
         empty = {""} if wanted.caption_dropout else set[str]()

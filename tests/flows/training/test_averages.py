@@ -10,10 +10,9 @@ from diffusers.training_utils import EMAModel
 
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
-from flows.training.fit import fit
 from storage.errors import InvalidCheckpoint
 from tests.flows.training.optimizers import small
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export, training_images
+from tests.flows.training.tiny import KeptCheckpoints, fit_tiny, recipe, train_and_export
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9999])
@@ -99,16 +98,11 @@ def test_samples_and_the_end_of_a_fit_see_the_averaged_weights(components: Compo
     wanted = recipe(optimizer="adamw_schedule_free", steps=3, sample_every=3, token_learning_rate=0.0)
     seen: list[torch.Tensor] = []
     weight = components.unet.get_parameter("conv_in.weight")
-    fit(
-        wanted,
-        FAMILY,
+    fit_tiny(
         components,
-        training_images(components, wanted),
-        recipe_hash=wanted.fingerprint(),
-        newest=None,
-        checkpoints=KeptCheckpoints(tmp_path / "kept"),
-        work_folder=tmp_path,
-        watch=Watch(
+        wanted,
+        tmp_path,
+        Watch(
             on_step=lambda report: seen.append(weight.detach().clone()),
             on_sample=lambda step: seen.append(weight.detach().clone()),
         ),

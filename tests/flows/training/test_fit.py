@@ -9,23 +9,14 @@ import pytest
 from pytorch_lightning import LightningModule
 
 from flows.diffusion.families.protocol import Components
-from flows.training.fit import check_released, fit
+from flows.training.fit import check_released
 from flows.training.module import DreamBoothModule
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, training_images
+from tests.flows.training.tiny import fit_tiny, recipe
 
 
 def fitted(components: Components, folder: Path, **changes: Any) -> frozenset[str]:
     wanted = recipe(steps=2, checkpoint_every=2, **changes)
-    return fit(
-        wanted,
-        FAMILY,
-        components,
-        training_images(components, wanted),
-        recipe_hash=wanted.fingerprint(),
-        newest=None,
-        checkpoints=KeptCheckpoints(folder / "kept"),
-        work_folder=folder,
-    )
+    return fit_tiny(components, wanted, folder)
 
 
 def test_nothing_of_a_fit_but_the_weights_stays_in_memory(

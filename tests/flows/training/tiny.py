@@ -91,6 +91,23 @@ class KeptCheckpoints:
         self.kept.append(step)
 
 
+def fit_tiny(
+    components: Components, wanted: TrainingRecipe, folder: Path, watch: Watch | None = None
+) -> frozenset[str]:
+    """A fit of parts that are loaded, from the first step; its checkpoints are under `folder`. Returns what changed."""
+    return fit(
+        wanted,
+        FAMILY,
+        components,
+        training_images(components, wanted),
+        recipe_hash=wanted.fingerprint(),
+        newest=None,
+        checkpoints=KeptCheckpoints(folder / "kept"),
+        work_folder=folder,
+        watch=watch,
+    )
+
+
 def train_and_export(
     base: Path,
     work: Path,

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import StepReport, Watch
-from flows.training.fit import fit
 from flows.training.module import DreamBoothModule
 from tests.flows.training.optimizers.small import sha256
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export, training_images
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, fit_tiny, recipe, train_and_export
 
 STOP, STEPS = 2, 5
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -52,17 +51,7 @@ def test_prompts_samples_and_the_end_are_of_the_averaged_encoder(
     def sample(step: int) -> None:
         drawn[step] = encoded()
 
-    fit(
-        asked,
-        FAMILY,
-        components,
-        training_images(components, asked),
-        recipe_hash=asked.fingerprint(),
-        newest=None,
-        checkpoints=KeptCheckpoints(tmp_path / "kept"),
-        work_folder=tmp_path,
-        watch=Watch(on_step=note, on_sample=sample),
-    )
+    fit_tiny(components, asked, tmp_path, Watch(on_step=note, on_sample=sample))
     cached = modules[0].frozen_prompts[asked.instance_prompt].tensors["encoder_hidden_states"]
     assert not torch.equal(drawn[1], drawn[STOP]), "it did not train before"
     for step in range(STOP, STEPS + 1):
