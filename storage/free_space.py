@@ -28,13 +28,20 @@ class Volume:
 
     def free(self) -> int:
         """Bytes that we may still write there, or where it will be."""
+        found = os.statvfs(self._existing())
+        # Not f_bfree: that counts the blocks that the file system keeps for root, too.
+        return found.f_bavail * found.f_frsize
+
+    def device(self) -> int:
+        """The system's number of the disk: two volumes of one number share its room."""
+        return os.stat(self._existing()).st_dev
+
+    def _existing(self) -> Path:
         # Before the first upload the folder is not there yet; the nearest folder above it lies on the same disk.
         folder = self.folder
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
-        found = os.statvfs(folder)
-        # Not f_bfree: that counts the blocks that the file system keeps for root, too.
-        return found.f_bavail * found.f_frsize
+        return folder
 
 
 def volumes(settings: Settings) -> tuple[Volume, ...]:

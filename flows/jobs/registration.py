@@ -19,10 +19,8 @@ from flows.jobs.registry.withdrawal import ALIAS
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, experiment_named
 from storage.errors import NotFound
 from storage.postgres.catalog import catalog
-from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, jobs
 from storage.records.catalog.catalog import FileRole, Model, ModelVersion
-from storage.records.jobs.base_models import BaseModelFile
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.training import TrainingJobRequest, TrainingRecipe
 from storage.stores import Stores
@@ -168,7 +166,7 @@ def _saved(stores: Stores, version: ModelVersion, recipe: TrainingRecipe, folder
     if ADAPTER_FILE in files:
         adapter = folder / ADAPTER_FILE
         stores.blobs.fetch(files[ADAPTER_FILE], adapter)
-        files = {file.path: file.sha256 for file in stores.database.run(_base_files(recipe.base_model_hash))}
+        files = {file.path: file.sha256 for file in stores.database.run(base_models.files_of(recipe.base_model_hash))}
     return SavedModel(
         files=files,
         blobs_url=stores.settings.blobs.url,
@@ -178,8 +176,3 @@ def _saved(stores: Stores, version: ModelVersion, recipe: TrainingRecipe, folder
         adapter=adapter,
         base_folder=str(stores.cache_folder / "base-models" / recipe.base_model_hash),
     )
-
-
-def _base_files(folder_hash: str) -> Script[list[BaseModelFile]]:
-    base = yield from base_models.by_hash(folder_hash)
-    return (yield from base_models.files(base.id))

@@ -63,7 +63,7 @@ class DreamBoothModule(LightningModule):
         self.images = images
         self.unet = components.unet  # registered, so that Lightning sees what trains
         lay_out_by_channels(self.unet)
-        # Beside the components: images are drawn with these, in other shapes, each of which would be compiled anew.
+        # Beside the components: images are drawn with these, in other shapes, each of which would be compiled again.
         self._predicting = compiled_unet(components) if recipe.compile else components
         self.resting = RestingParts(components.device)
         self.optimizer = optimizer_named(recipe.optimizer).begin(training.groups)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ class DiskRoom:
         log.info("the job needs up to %d bytes on disks: %s", need.on_one_disk, need)
         if self.blobs is None:
             _refuse(self.work, need.in_work_folder, need)
-        elif _device(self.work) == _device(self.blobs):
+        elif self.work.device() == self.blobs.device():
             _refuse(self.blobs, need.on_one_disk - present, need)
         else:
             _refuse(self.work, need.in_work_folder, need)
@@ -87,10 +86,3 @@ def _refuse(volume: Volume, size: int, need: DiskNeed) -> None:
             f"The job needs {in_units(size)} on the disk of the {volume.name} ({need}), and {in_units(free)} are free. "
             f"{LESS}."
         )
-
-
-def _device(volume: Volume) -> int:
-    folder = volume.folder
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return os.stat(folder).st_dev

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
-import psutil
 import torch
 
+from flows.diffusion.memory import free_bytes, host_bytes
 from storage.blobs.model_sizes import sizes_of_folder
 from storage.errors import OutOfMemory, WeightsRefused
 from storage.free_space import volumes
@@ -20,7 +19,6 @@ from storage.records.jobs.training import TrainingRecipe
 from storage.settings import Settings
 
 _BF16_FROM = (8, 0)
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 class DoesNotFit(OutOfMemory):
@@ -62,17 +60,8 @@ def precision_warnings(precision: str, capability: tuple[int, int] | None) -> li
 def memory_of(device: torch.device) -> tuple[int, int]:
     """Bytes that this process can still use on the device, and that the device has: for the CPU within its cgroup, and
     no more than the limit on its data memory leaves."""
-    if device.type == "cuda":
-        free, whole = torch.cuda.mem_get_info(device)
-        # What torch holds without using it is ours.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), whole
-    machine, process = psutil.virtual_memory(), psutil.Process().memory_info()
-    available, whole = machine.available, machine.total
-    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
-    if limit is not None and used is not None and limit < whole:
-        available, whole = min(available, limit - used), limit
-    own = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    return (available if own == resource.RLIM_INFINITY else min(available, own - process.data)), whole
+    whole = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else host_bytes()
+    return free_bytes(device), whole
 
 
 def _needs(needed: int, available: int, device: torch.device) -> str:
@@ -93,10 +82,3 @@ def _disk(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate, set
                 "keepCheckpoints: 1 and checkpointEvery higher."
             ]
     return []
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # no cgroup of version 2, or "max"
-        return None

@@ -16,7 +16,7 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.runs.liveness import advanced
 from flows.training.losses import per_sample_loss
-from flows.training.photos.encodings import EncodingCache, trains_text
+from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import LatentImages
 from flows.training.photos.random_numbers import generator_for
 from flows.training.precision import AUTOCAST_DTYPES
@@ -78,7 +78,7 @@ class ValidationGrid:
         return float(torch.cat(losses).mean())
 
     def _encoded(self, components: Components, prompt: str) -> Conditioning:
-        if self.encodings is None or trains_text(self.recipe):
+        if self.encodings is None or self.recipe.trains_text:
             return self.family.encode_prompts(components, [prompt])
         return self.encodings.prompt(components, prompt)
 

@@ -50,12 +50,7 @@ def part_hashes(files: Mapping[str, str]) -> dict[str, str]:
 
 def deferred_parts(family: Family, recipe: TrainingRecipe) -> frozenset[str]:
     """The parts that a training needs for nothing but encodings and samples."""
-    return frozenset({"vae", *(() if trains_text(recipe) else family.layout.text_encoders)})
-
-
-def trains_text(recipe: TrainingRecipe) -> bool:
-    """Whether what the text encoders make of a prompt changes while the training runs."""
-    return recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0
+    return frozenset({"vae", *(() if recipe.trains_text else family.layout.text_encoders)})
 
 
 def open_encodings(stores: Stores, family: Family, recipe: TrainingRecipe) -> EncodingCache:

@@ -204,6 +204,11 @@ class TrainingRecipe(TrainingSettings, frozen=True, kw_only=True):
         return self.chosen_step or self.steps
 
     @property
+    def trains_text(self) -> bool:
+        """Whether gradients pass through the text encoders, so that what they make of a prompt changes."""
+        return self.text_encoder_learning_rate > 0 or self.token_learning_rate > 0
+
+    @property
     def instance_prompt(self) -> str:
         """The subject's sentence."""
         return f"a photo of a {self.identifier} {self.class_word}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from storage.records.jobs.choices import TrainingMethod
+from storage.records.jobs.costs.disk_needs import ELEMENT_BYTES, checkpoints_at_once
 from storage.records.jobs.costs.memory import MemoryEstimate
 from storage.records.jobs.costs.optimizer_states import FLOAT
 from storage.records.jobs.costs.sizes import ModelSizes
@@ -14,7 +15,6 @@ PNG_BYTES_OF_A_PIXEL = 1.6
 """Of a photograph as PNG; what is drawn and flat takes less."""
 EVALUATION_IMAGES, SAMPLES_AT_ONCE = 64, 3
 """What the base and the fine-tune draw for the evaluation together, and what a training shows at a time."""
-_EXPORTED_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
 class DiskEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -35,27 +35,22 @@ class DiskEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 def estimate_disk(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate) -> DiskEstimate:
     """What a job of this recipe writes."""
     checkpoint = FLOAT * memory.trained_parameters + memory.optimizer + memory.ema
-    staying = recipe.steps // recipe.keep_every if recipe.keep_every else 0
-    written = -(-recipe.steps // recipe.checkpoint_every)
     drawn = EVALUATION_IMAGES + SAMPLES_AT_ONCE * (recipe.steps // recipe.sample_every)
     drawn += recipe.regularization_count if recipe.prior_loss_weight > 0 else 0
     return DiskEstimate(
         checkpoint=checkpoint,
-        checkpoints=checkpoint * min(written, recipe.keep_checkpoints + 1 + staying),
+        checkpoints=checkpoint * checkpoints_at_once(recipe),
         export=_export(sizes, recipe, memory),
         images=int(drawn * recipe.resolution**2 * PNG_BYTES_OF_A_PIXEL),
     )
 
 
 def _export(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate) -> int:
-    each = _EXPORTED_BYTES.get(recipe.export_dtype)
+    each = ELEMENT_BYTES.get(recipe.export_dtype)
     if recipe.method == TrainingMethod.LORA.value:
         # In two files, of kohya's keys and of diffusers'.
         return 2 * memory.trained_parameters * (each or FLOAT)
-    changed = [
-        "unet",
-        *(sizes.texts if recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0 else ()),
-    ]
+    changed = ["unet", *(sizes.texts if recipe.trains_text else ())]
     if each is None:
         # Parts that did not change are the base's own files.
         return sizes.stored + sum(sizes.stored_bytes[part] for part in changed)

@@ -10,8 +10,8 @@ from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 
 WEIGHT_BYTES = 4
 """Of one trained weight: training keeps float32 in any precision."""
-
-_ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+"""Of one exported weight, by a request's `exportDtype`."""
 
 
 class DiskSettings(Protocol):
@@ -70,10 +70,11 @@ def disk_need(settings: DiskSettings, *, trained: int, weights: int, weight_file
     `weight_files_bytes`. Within 10 % of what is written, except of Adafactor's checkpoints, which may be smaller."""
     state = TrainingOptimizer(settings.optimizer).state_bytes + (WEIGHT_BYTES if settings.ema_decay > 0 else 0)
     checkpoint = int(trained * (WEIGHT_BYTES + state))
-    return DiskNeed(checkpoint, _checkpoints(settings), _export(settings, trained, weights, weight_files_bytes))
+    return DiskNeed(checkpoint, checkpoints_at_once(settings), _export(settings, trained, weights, weight_files_bytes))
 
 
-def _checkpoints(settings: DiskSettings) -> int:
+def checkpoints_at_once(settings: DiskSettings) -> int:
+    """How many checkpoints of a job there are at most, the one that is being written among them."""
     written = -(-settings.steps // settings.checkpoint_every)
     staying = settings.steps // settings.keep_every if settings.keep_every else 0
     # One more than are kept, while it is written. Those that stay may be among the newest; that is not counted on.
@@ -81,7 +82,7 @@ def _checkpoints(settings: DiskSettings) -> int:
 
 
 def _export(settings: DiskSettings, trained: int, weights: int, weight_files_bytes: int) -> int:
-    dtype = _ELEMENT_BYTES.get(settings.export_dtype)
+    dtype = ELEMENT_BYTES.get(settings.export_dtype)
     if settings.method == TrainingMethod.LORA.value:
         one = trained * (dtype or WEIGHT_BYTES)
     else:

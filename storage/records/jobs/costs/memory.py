@@ -126,16 +126,11 @@ def _half_precision_copies(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Ma
         return 0
     frozen = 0
     if not recipe.gradient_checkpointing:
-        through = sum(sizes.parameters(part) for part in ("unet", *(sizes.texts if _reads_texts(recipe) else ())))
+        through = sum(sizes.parameters(part) for part in ("unet", *(sizes.texts if recipe.trains_text else ())))
         adapter = recipe.method == TrainingMethod.LORA.value
         own = {} if adapter else {name: one for name, one in shapes.items() if not name.startswith("identifier.")}
         frozen = through - count(own)
     return HALF * (count(shapes) + frozen)
-
-
-def _reads_texts(recipe: TrainingRecipe) -> bool:
-    """Whether gradients pass through the text encoders."""
-    return recipe.text_encoder_learning_rate > 0 or recipe.token_learning_rate > 0
 
 
 def _drawing(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
@@ -150,7 +145,7 @@ def _activations(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
     mixed, checkpointed = recipe.precision != "fp32", recipe.gradient_checkpointing
     unet = kept_bytes(sizes.unet, checkpointed=checkpointed, mixed=mixed) * positions * rows_of_a_pass(recipe)
     text = 0
-    if _reads_texts(recipe):
+    if recipe.trains_text:
         layers = sum(one.layers * one.width for one in sizes.texts.values())
         # Each prompt once: the class's, and one of each photo of the batch.
         text = layers * TEXT_TOKENS * TEXT_WIDTHS * FLOAT * rows_of_a_pass(recipe)
