@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from flows.diffusion.memory import lay_out_by_channels, peak_bytes, return_freed, share_equal, start_peak
+from flows.diffusion.memory import (
+    free_host_bytes,
+    host_bytes,
+    lay_out_by_channels,
+    peak_bytes,
+    return_freed,
+    share_equal,
+    start_peak,
+)
 from flows.starter.networks import write_tiny_model
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train
 
@@ -84,3 +92,12 @@ def test_a_base_beside_a_fine_tune_holds_what_was_changed_and_predicts_what_it_d
     rounding, learned = ((one - after).abs().max() for one in (before, of_the_tuned))
     assert rounding < 1e-5
     assert learned > 10 * rounding
+
+
+def test_a_cgroup_counts_where_it_has_less_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.diffusion.memory._CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("50000000\n")
+    (tmp_path / "memory.current").write_text("20000000\n")
+    assert (host_bytes(), free_host_bytes()) == (50_000_000, 30_000_000)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_host_bytes() > 50_000_000
