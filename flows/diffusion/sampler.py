@@ -42,7 +42,7 @@ def draw_images(
 
         def draw(rows: list[int]) -> list[Image.Image]:
             both = [*rows, *(count + row for row in rows)] if guided else rows
-            latents = _denoised(family, components, conditioning.take(both), first[rows], sampler)
+            latents = denoise(family, components, conditioning.take(both), first[rows], sampler)
             # One at a time: at 1024 px a decoder needs 3 GB an image, and sixteen of them no card has.
             return [_decoded(family, components, one) for one in latents]
 
@@ -69,19 +69,6 @@ def first_latents(components: Components, seeds: Sequence[int], resolution: int 
     return torch.cat(rows).to(components.device)
 
 
-def denoise(
-    family: Family,
-    components: Components,
-    prompts: Sequence[str],
-    latents: Tensor,
-    sampler: SamplerSettings,
-    negative_prompt: str = "",
-) -> Tensor:
-    """Noise (N, C, H, W) to scaled latents of the N prompts, as one batch."""
-    conditioning = guiding(family, components, prompts, sampler, negative_prompt)
-    return _denoised(family, components, conditioning, latents, sampler)
-
-
 def is_guided(sampler: SamplerSettings) -> bool:
     """Whether a step needs two predictions an image: a guidance scale of at most 1 asks for none."""
     return sampler.guidance_scale > 1.0
@@ -102,9 +89,10 @@ def guiding(
     return conditioning
 
 
-def _denoised(
+def denoise(
     family: Family, components: Components, conditioning: Conditioning, latents: Tensor, sampler: SamplerSettings
 ) -> Tensor:
+    """Unit noise (N, C, H, W) to scaled latents as one batch; `conditioning` is what `guiding` returns."""
     guided = is_guided(sampler)
     # DDIM's own default clips the predicted clean image to [-1, 1]. Latents have unit variance: clipping them bends
     # every colour and shape.

@@ -13,7 +13,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import png
-from flows.diffusion.sampler import denoise, draw_images, first_latents
+from flows.diffusion.sampler import denoise, draw_images, first_latents, guiding
 from flows.starter.networks import write_tiny_model
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.reference import drawn_by
@@ -36,9 +36,17 @@ def components(tiny_model: Path) -> Components:
     return FAMILY.load(tiny_model)
 
 
-def drawn(components: Components, prompts: list[str], seeds: list[int], sampler: SamplerSettings = SAMPLER):
+def drawn(
+    components: Components,
+    prompts: list[str],
+    seeds: list[int],
+    sampler: SamplerSettings = SAMPLER,
+    negative_prompt: str = "",
+) -> torch.Tensor:
+    """The latents of one batch, as `draw_images` makes them."""
     with torch.no_grad():
-        return denoise(FAMILY, components, prompts, first_latents(components, seeds), sampler)
+        conditioning = guiding(FAMILY, components, prompts, sampler, negative_prompt)
+        return denoise(FAMILY, components, conditioning, first_latents(components, seeds), sampler)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -66,9 +74,7 @@ def test_prompt_seed_and_negative_prompt_each_matter(components: Components):
     [one] = drawn(components, ["a photo of a mug"], [1])
     assert not torch.allclose(one, drawn(components, ["a photo of a mug"], [2])[0], atol=1e-2)
     assert not torch.equal(one, drawn(components, ["a photo of a car"], [1])[0])
-    with torch.no_grad():
-        latents = first_latents(components, [1])
-        avoiding = denoise(FAMILY, components, ["a photo of a mug"], latents, SAMPLER, "a photo of a car")
+    avoiding = drawn(components, ["a photo of a mug"], [1], negative_prompt="a photo of a car")
     assert not torch.equal(one, avoiding[0])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components, Conditioning, ImageSizes
-from flows.diffusion.sampler import denoise, draw_images, first_latents
+from flows.diffusion.sampler import denoise, draw_images, first_latents, guiding
 from flows.training.exports.single_files import read_schedule, tensors_of, write_single_file
 from storage.blobs.families import FAMILIES
 from storage.blobs.weights import check_weights
@@ -131,8 +131,9 @@ def test_images_are_those_of_the_diffusers_pipeline(
     words = {"negative_prompt": [negative] * 2} if negative else {}
     theirs = drawn_by(pipeline, PROMPTS, latents, guidance_scale=guidance, **words)
 
+    sampler = SamplerSettings(steps=4, guidance_scale=guidance)
     with torch.no_grad():
-        ours = denoise(SDXL, parts, PROMPTS, latents, SamplerSettings(steps=4, guidance_scale=guidance), negative)
+        ours = denoise(SDXL, parts, guiding(SDXL, parts, PROMPTS, sampler, negative), latents, sampler)
 
     assert torch.allclose(ours, theirs, atol=2e-5)
 

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from flows.diffusion.families.protocol import Components
-from flows.diffusion.sampler import denoise, first_latents
+from flows.diffusion.sampler import denoise, first_latents, guiding
 from flows.training.exports.export import SINGLE_FILE, Export, export_model, tensors_like
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
@@ -49,9 +49,10 @@ def test_an_exported_folder_draws_what_the_components_draw_in_half_precision(com
     for module in components.modules.values():
         for parameter in module.parameters():
             parameter.copy_(parameter.half().float())
-    latents = first_latents(components, [1])
+    latents, sampler = first_latents(components, [1]), SamplerSettings(steps=3, guidance_scale=3.0)
     with torch.no_grad():
-        ours = denoise(FAMILY, components, ["a photo of a mug"], latents, SamplerSettings(steps=3, guidance_scale=3.0))
+        conditioning = guiding(FAMILY, components, ["a photo of a mug"], sampler, "")
+        ours = denoise(FAMILY, components, conditioning, latents, sampler)
     pipeline = DiffusionPipeline.from_pretrained(exported.folder)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     theirs = drawn_by(
