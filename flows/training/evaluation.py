@@ -189,7 +189,11 @@ def noise_drifts(
 
 
 def noise_drift(family: Family, base: Components, tuned: Components, class_latents: LatentImages, prompt: str) -> float:
-    """Mean squared difference of two models' predictions for a prompt, on a fixed grid of latents and timesteps."""
+    """Mean squared difference of two models' predictions for a prompt, on a fixed grid of latents and timesteps.
+
+    One row at a time: all of them in one call take a CPU longer than a job may be silent, and a card more memory than
+    the steps have needed.
+    """
     schedule = tuned.noise_schedule
     length = schedule.config.num_train_timesteps
     # Neither end of the schedule: there either hardly any noise is left to predict, or nothing else is there.
@@ -199,12 +203,16 @@ def noise_drift(family: Family, base: Components, tuned: Components, class_laten
     # The same noise for every job, so that drifts can be compared.
     noise = torch.randn(latents.shape, generator=generator_for(0, "drift", 0)).to(latents.device)
     noisy = schedule.add_noise(latents, noise, timesteps)
-    rows = [0] * latents.shape[0]
-    predicted: list[Tensor] = []
+    squares: list[float] = []
     with torch.no_grad():
-        for parts in (base, tuned):
-            conditioning = family.encode_prompts(parts, [prompt]).take(rows)
-            predicted.append(family.predict(parts, noisy, timesteps, conditioning))
-            advanced()
-    before, after = predicted
-    return float((after - before).square().mean())
+        conditionings = [(parts, family.encode_prompts(parts, [prompt])) for parts in (base, tuned)]
+        advanced()
+        for row in range(latents.shape[0]):
+            one = slice(row, row + 1)
+            predicted: list[Tensor] = []
+            for parts, conditioning in conditionings:
+                predicted.append(family.predict(parts, noisy[one], timesteps[one], conditioning))
+                advanced()
+            before, after = predicted
+            squares.append(float((after - before).square().mean()))
+    return sum(squares) / len(squares)

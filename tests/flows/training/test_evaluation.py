@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components
+from flows.runs.liveness import PROCESS
 from flows.training.evaluation import (
     CLASS_IMAGES,
     SEEDS_PER_SCENE,
@@ -17,13 +18,15 @@ from flows.training.evaluation import (
     evaluation_recipe,
     measure,
     new_scenes,
+    noise_drift,
     noise_drifts,
     shows,
     split_images,
 )
 from flows.training.metrics.comparisons import EvaluationImages
 from flows.training.metrics.grid import CELL, Row, draw_grid
-from flows.training.photos.latents import encode_images
+from flows.training.photos.latents import LatentImages, encode_images
+from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import fingerprint
 from tests.flows.training.tiny import FAMILY, pictures, recipe
 
@@ -132,6 +135,36 @@ def test_class_drift_is_zero_for_the_base_itself_and_grows_with_the_change(compo
     large = drifts()
     assert 0 < small.of_class < large.of_class
     assert 0 < small.unrelated < large.unrelated
+
+
+def test_drift_is_measured_row_by_row_and_equals_one_call_of_all_rows(components: Components, tiny_model: Path):
+    tuned = FAMILY.load(tiny_model)
+    with torch.no_grad():
+        tuned.unet.get_parameter("conv_out.weight").add_(0.01)
+    latents, prompt, signs = encode_images(FAMILY, components, pictures(2), 64), "a photo of a mug", list[int]()
+    calls: list[int] = []
+    for parts in (components, tuned):
+        parts.unet.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
+    with PROCESS.heard_by(lambda: signs.append(len(calls))):
+        drift = noise_drift(FAMILY, components, tuned, latents, prompt)
+    assert calls == [1] * 20
+    assert set(range(21)) == set(signs), "a sign behind each call"
+    assert drift == pytest.approx(drift_of_one_call(components, tuned, latents, prompt), rel=1e-5)
+
+
+def drift_of_one_call(base: Components, tuned: Components, images: LatentImages, prompt: str) -> float:
+    schedule = base.noise_schedule
+    times = torch.linspace(50, 950, 5).long()
+    noise = torch.randn((10, *images.mean.shape[1:]), generator=generator_for(0, "drift", 0))
+    noisy = schedule.add_noise(images.mean.repeat(5, 1, 1, 1), noise, times.repeat_interleave(2))
+    with torch.no_grad():
+        after, before = (
+            FAMILY.predict(
+                parts, noisy, times.repeat_interleave(2), FAMILY.encode_prompts(parts, [prompt]).take([0] * 10)
+            )
+            for parts in (tuned, base)
+        )
+    return float((after - before).square().mean())
 
 
 def test_the_grid_has_a_cell_for_each_picture_and_enlarges_small_ones():
