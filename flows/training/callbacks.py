@@ -62,7 +62,7 @@ class Watch:
     on_begin: how many weights will train, before the first step; raises DiskFull where they would find no room.
     room: the bytes of a checkpoint before it is written; raises DiskFull where there is no room for it. on_checkpoint:
     how long the training stood still for one. on_resumed: a checkpoint was read, and its file is needed no more.
-    on_frozen: at the end, the frozen tensors, which were compared with the base's. on_validation: the number of steps
+    on_frozen: at the end, the frozen tensors that were compared with the base's. on_validation: the number of steps
     after which the recipe has the validation loss measured, 0 and the one that a resumed training starts from among
     them; as on_sample it may compute with the components.
     """

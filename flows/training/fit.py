@@ -17,7 +17,7 @@ from flows.diffusion.memory import bytes_of_parameters, return_freed
 from flows.training.callbacks import StepBoundary, Termination, Watch, validate
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
-from flows.training.methods.frozen import check_frozen, frozen_tensors
+from flows.training.methods.frozen import FrozenWatch
 from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import ParameterGroup, parameters_of
 from flows.training.module import DreamBoothModule
@@ -54,7 +54,7 @@ def fit(
     device, watch = components.device, watch or Watch()
     training = method_named(recipe.method).begin(family, components, recipe)
     try:
-        frozen = frozen_tensors(components, training.groups)
+        frozen = FrozenWatch(components, training.groups)
         module = DreamBoothModule(recipe, family, components, training, images, encodings)
         checkpoint_activations(components, recipe.gradient_checkpointing)
         # A method may change how its parameters lie in memory. A fused optimizer pairs weights with moments by their
@@ -80,11 +80,9 @@ def fit(
             validate(module, watch, start)
         module.averaged.settle()
         # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
-        after = frozen_tensors(components, training.groups)
-        check_frozen(frozen, after)
-        frozen = after  # with the parts that were read meanwhile
-        watch.on_frozen(frozen)
-        logger.info("%d frozen tensors are the base's, SHA-256 %s", len(frozen.hashes), frozen.sha256)
+        compared = frozen.compare()
+        watch.on_frozen(compared)
+        logger.info("%s", compared.summary)
     finally:
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()

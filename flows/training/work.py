@@ -220,7 +220,7 @@ class TrainingWork:
 
     def _frozen(self, frozen: FrozenTensors) -> None:
         tags = {"darkroom.frozen_tensors": str(len(frozen.hashes)), "darkroom.frozen_sha256": frozen.sha256}
-        self.tracking.tags(tags)
+        self.tracking.tags(tags | {"darkroom.frozen_not_loaded": ", ".join(frozen.unread) or "none"})
 
     def _validated(self, components: Components, grid: ValidationGrid | None, step: int) -> None:
         # A resumed training starts from a step that may have been measured.

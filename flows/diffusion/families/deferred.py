@@ -22,6 +22,7 @@ class DeferredModule(nn.Module):
         self.training: bool = False
         self.__dict__["_read"] = read
         self.__dict__["_place"] = torch.device("cpu")
+        self.__dict__["_when_read"] = list[Callable[[nn.Module], None]]()
 
     def to(self, *args: Any, **kwargs: Any) -> DeferredModule:
         """Note the device, to which the weights go when they are read."""
@@ -52,11 +53,30 @@ class DeferredModule(nn.Module):
         return getattr(read_now(self), name)
 
 
+def when_read(module: nn.Module, use: Callable[[nn.Module], None]) -> None:
+    """Call `use` with the module as it is read, before anybody else has it: at once where nothing was deferred.
+
+    Of one that is read later its weights are on the CPU then, also where they go to another device.
+    """
+    if isinstance(module, DeferredModule):
+        vars(module)["_when_read"].append(use)
+    else:
+        use(module)
+
+
+def is_read(module: nn.Module) -> bool:
+    """Whether the module holds its weights."""
+    return not isinstance(module, DeferredModule)
+
+
 def read_now(module: nn.Module) -> nn.Module:
     """The module itself, with its weights if they were deferred: on the device that it was moved to."""
     if isinstance(module, DeferredModule):
         own = vars(module)
-        real = own["_read"]().to(own["_place"])
+        real = own["_read"]()
+        for use in own["_when_read"]:
+            use(real)
+        real = real.to(own["_place"])
         # Everybody who holds the object has the real module from now on: nobody has to be notified.
         own.clear()
         own.update(vars(real))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flows.diffusion.families.deferred import DeferredModule, read_now
+from flows.diffusion.families.deferred import DeferredModule, is_read, read_now, when_read
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import device_of
 from flows.diffusion.sampler import draw_images
@@ -75,6 +75,17 @@ def test_each_way_of_using_it_reads_it_once_and_where_it_was_moved(reads: list[s
         use(part)
         assert device_of(part).type == "meta"
     assert reads == ["read"] * 4
+
+
+def test_who_asked_sees_it_as_it_is_read_before_anybody_uses_it(reads: list[str]) -> None:
+    part, seen = deferred(reads).to("meta"), list[tuple[str, bool, bool]]()
+    when_read(part, lambda one: seen.append((next(one.parameters()).device.type, is_read(one), is_read(part))))
+    assert not is_read(part)
+    assert (seen, reads) == ([], [])
+    part.state_dict()
+    assert (seen, reads) == ([("cpu", True, False)], ["read"])
+    when_read(part, lambda one: seen.append((next(one.parameters()).device.type, is_read(one), one is part)))
+    assert seen[1:] == [("meta", True, True)]
 
 
 @pytest.mark.parametrize("name", ["vae", "text_encoder"])

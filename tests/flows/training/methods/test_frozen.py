@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from flows.training.callbacks import Watch
 from flows.training.fit import fit
 from flows.training.methods.frozen import FrozenTensors, FrozenWeightsChanged, check_frozen, frozen_tensors
 from flows.training.methods.lookup import method_named
+from flows.training.photos.latents import TrainingImages
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.adapters.adapters import lora_recipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train, training_images
@@ -87,6 +90,59 @@ def test_a_frozen_weight_that_changed_fails_the_job(components: Components, tmp_
             watch=Watch(check=meddle),
         )
     assert failed.value.code == "frozen_weights_changed"
+
+
+def deferred(base: Path, wanted: TrainingRecipe) -> tuple[Components, TrainingImages]:
+    """Parts as a job has them whose images and prompts are encoded already, and those images."""
+    torch.set_num_threads(1)
+    images = training_images(FAMILY.load(base), wanted)
+    return FAMILY.load(base, frozenset({"vae", "text_encoder"})), images
+
+
+def fitted(base: Path, folder: Path, wanted: TrainingRecipe, use: Callable[[Components], None]) -> list[FrozenTensors]:
+    """What a fit reports of frozen tensors that has deferred parts, used by `use` after each step."""
+    parts, images = deferred(base, wanted)
+    reported: list[FrozenTensors] = []
+    folder.mkdir(exist_ok=True)
+    fit(
+        wanted,
+        FAMILY,
+        parts,
+        images,
+        recipe_hash="hash",
+        newest=None,
+        checkpoints=KeptCheckpoints(folder / "kept"),
+        work_folder=folder,
+        watch=Watch(check=lambda step: use(parts), on_frozen=reported.append),
+    )
+    return reported
+
+
+def test_what_was_read_late_is_compared_and_what_was_not_read_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    wanted = recipe(steps=2, prior_loss_weight=0.0, token_learning_rate=0.0)
+    [unread] = fitted(tiny_model, tmp_path / "one", wanted, lambda parts: None)
+    assert unread.unread == ("vae",), "the prompt was encoded"
+    assert {name.partition(".")[0] for name in unread.hashes} == {"text_encoder"}
+    assert unread.summary.endswith("; not loaded: vae")
+    [read] = fitted(tiny_model, tmp_path / "two", wanted, lambda parts: parts.vae.state_dict())
+    assert read.unread == ()
+    assert read.hashes == {
+        name: digest
+        for name, digest in frozen_tensors(FAMILY.load(tiny_model), []).hashes.items()
+        if not name.startswith("unet.")
+    }
+    assert unread.hashes.items() < read.hashes.items()
+
+
+def test_a_part_that_is_read_during_the_training_must_not_change(tiny_model: Path, tmp_path: Path) -> None:
+    def meddle(parts: Components) -> None:
+        vae: Any = parts.vae
+        with torch.no_grad():
+            vae.decoder.conv_out.weight.add_(1e-3)
+
+    wanted = recipe(steps=2, prior_loss_weight=0.0, token_learning_rate=0.0)
+    with pytest.raises(FrozenWeightsChanged, match=r"1 frozen tensors .* vae\.decoder\.conv_out\.weight among them"):
+        fitted(tiny_model, tmp_path, wanted, meddle)
 
 
 def test_a_tensor_that_is_gone_is_a_change() -> None:
