@@ -10,14 +10,48 @@ from __future__ import annotations
 from xdist.scheduler import LoadFileScheduling
 
 SHARE_A_PLATFORM = ("tests/faults/", "tests/attacks/test_back_doors.py", "tests/attacks/test_secret_canary.py")
-SHARE_ELASTICSEARCH = ("tests/contracts/test_search", "tests/flows/indexing/")
-TOGETHER = {"platform": SHARE_A_PLATFORM, "elasticsearch": SHARE_ELASTICSEARCH}
-"""What is run by one process, by a name for it."""
+SHARE_ELASTICSEARCH = (
+    "tests/contracts/test_search",
+    "tests/flows/indexing/",
+    "tests/faults/test_search.py",
+    "tests/deployments/restore/test_stores_in_use.py",
+)
+SHARE_PREFECT = (
+    "tests/flows/relay/",
+    "tests/flows/upkeep/",
+    "tests/flows/metrics/test_rollups.py",
+    "tests/flows/notifications/test_fan_out.py",
+    "tests/flows/runs/test_light_tracking.py",
+    "tests/deployments/local/test_queued_runs.py",
+)
+SHARE_MLFLOW = (
+    "tests/flows/jobs/",
+    "tests/flows/diffusion/test_registered_pipeline.py",
+    "tests/flows/training/test_dreambooth",
+    "tests/flows/training/test_held_out_photos.py",
+    "tests/flows/training/test_chosen_checkpoints.py",
+    "tests/flows/training/test_request",
+    "tests/flows/training/test_real_shapes.py",
+    "tests/flows/training/test_shared_encodings.py",
+    "tests/flows/training/test_limits.py",
+    "tests/flows/training/stages/",
+    "tests/flows/training/estimates/",
+    "tests/flows/training/tracking/",
+)
+TOGETHER = {
+    "platform": SHARE_A_PLATFORM,
+    "elasticsearch": SHARE_ELASTICSEARCH,
+    "mlflow": SHARE_MLFLOW,
+    "prefect": SHARE_PREFECT,
+}
+"""What is run by one process, by a name for it: else each process starts servers of its own, which take half a minute
+of a core."""
 
 
 def together(nodeid: str) -> str | None:
-    """What a test is run together with; None for its file alone."""
-    return next((name for name, tests in TOGETHER.items() if nodeid.startswith(tests)), None)
+    """What a test is run together with, by the longest beginning of its name; None for its file alone."""
+    fitting = [(len(test), name) for name, tests in TOGETHER.items() for test in tests if nodeid.startswith(test)]
+    return max(fitting)[1] if fitting else None
 
 
 class SharedServersTogether(LoadFileScheduling):

@@ -68,7 +68,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     copy = tmp_path_factory.mktemp("tree") / "darkroom"
     copy.mkdir()
     for name in (*PACKAGES, "tests", "docs"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # With the bytecode, which is good for a copy too: compiling all once more takes a fifth of the test's time.
+        shutil.copytree(ROOT / name, copy / name)
     for name in ("prefect.yaml", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, copy)
     for toy in EACH:
@@ -88,9 +89,9 @@ def add(toy: Toy, copy: Path) -> None:
     mapping.write_text(f"{before}{head}{body}\n    {toy.line}{end}{rest}")
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_toy_of_each_is_one_file_and_one_line(tree: Path, name: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{RUNS[name]}/test_{name}"]
+def test_a_toy_of_each_is_one_file_and_one_line(tree: Path) -> None:
+    tests = [f"{folder}/test_{name}" for name, folder in RUNS.items()]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     ran = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]

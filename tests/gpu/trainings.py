@@ -39,7 +39,6 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__, "tests.gpu.checks"])
 
 
 class CheckFailed(Exception):
@@ -62,6 +61,11 @@ def wanted(method: str, **changes: Any) -> TrainingRecipe:
     """A training of a few steps with a checkpoint of each."""
     fields = {"steps": STEPS, "checkpoint_every": 1, "threads": 2, "method": method, **METHODS[method]}
     return recipe(**{**fields, **changes})
+
+
+def start_warm() -> None:
+    """Have the next processes begin with these modules, from the first one on."""
+    _CONTEXT.set_forkserver_preload([__name__, "tests.gpu.checks"])
 
 
 def in_process(work: Callable[..., Any], *arguments: Any, dies: bool = False) -> Any:

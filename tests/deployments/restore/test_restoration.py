@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
-from elasticsearch import Elasticsearch
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -343,27 +341,6 @@ def test_a_blob_store_with_blobs_is_restored_into_only_to_take_it_over(
     assert not list(tmp_path.glob("data*"))
     with pytest.raises(SealBroken, match="does not open"):
         restore(settings, str(old.place), lambda: "incorrect", lambda _: None, Choices(take_over=True))
-
-
-def test_an_elasticsearch_that_a_platform_reads_is_left_alone(
-    old: Source, fresh: Fresh, tmp_path: Path, elasticsearch_url: str
-) -> None:
-    settings = fresh_settings(tmp_path / "data")
-    settings.search.elasticsearch_url = SecretStr(elasticsearch_url)
-    settings.search.index_prefix = f"test-{uuid4().hex[:12]}"
-    index, alias = f"{settings.search.index_prefix}-models-1", f"{settings.search.index_prefix}-models"
-    with Elasticsearch(elasticsearch_url) as client:
-        client.indices.create(index=index, aliases={alias: {}})
-        try:
-            with pytest.raises(
-                BackupRefused,
-                match="ELASTICSEARCH_URL names a cluster where searches of models",
-            ):
-                refused(old, settings)
-            assert set(client.indices.get(index=f"{settings.search.index_prefix}-*").raw) == {index}
-        finally:
-            client.indices.delete(index=index)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_in_the_way_is_left_alone(tmp_path: Path) -> None:

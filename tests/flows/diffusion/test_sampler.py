@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from flows.starter.networks import write_tiny_model
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import FAMILY
+from tests.warm import run_warm
 
 SAMPLER = SamplerSettings(steps=4, guidance_scale=3.0)
 PROMPTS = ["a photo of a mug", "a photo of a car", "a photo of a mug"]
@@ -102,6 +101,6 @@ print(hashlib.sha256(b"".join(map(png, images))).hexdigest())
 def test_an_equal_batch_has_equal_bytes_in_another_process(components: Components, tiny_model: Path):
     here = b"".join(map(png, draw_images(FAMILY, components, PROMPTS, [1, 2, 3], SAMPLER)))
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", ELSEWHERE, str(tiny_model)]
-    there = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    there = run_warm(ELSEWHERE, str(tiny_model), environment=environment)
+    assert there.returncode == 0, there.stderr
     assert there.stdout.split()[-1] == hashlib.sha256(here).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +12,13 @@ from flows.runs.flow_names import SYNC
 from storage.records.search.search import Kind
 from storage.settings import Settings
 from storage.stores import open_stores
+from tests.warm import CONTEXT
 
 KILLED = -9
 DRAIN_STEPS = ("search-queue-read", "search-documents-written")
 REBUILD_STEPS = tuple(
     f"rebuild-{step}" for step in ("begun", "batch-written", "filled", "completed", "caught-up", "swapped")
 )
-
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
 
 
 def drain_once(settings: Settings, _kind: Kind) -> None:
@@ -43,7 +40,7 @@ def run_flow(
     """Run a flow to its end, or until it is killed at a point (`kill_at` not empty); returns whether it was killed."""
     points = {kill_at: f"die:{folder / uuid.uuid4().hex}"} if kill_at else {}
     armed = settings.model_copy(update={"jobs": settings.jobs.model_copy(update={"crash_points": points})})
-    process = _CONTEXT.Process(target=flow, args=(armed, kind))
+    process = CONTEXT.Process(target=flow, args=(armed, kind))
     process.start()
     process.join()
     assert process.exitcode in (0, KILLED), (

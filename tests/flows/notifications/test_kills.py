@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from storage.settings import NotificationSettings, Settings
 from storage.stores import open_stores
 from tests.flows.notifications.conftest import Notifier
 from tests.flows.notifications.internet import PUBLIC, Internet, receiving
+from tests.warm import CONTEXT
 
 NAME = "hooks.example.com"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -49,9 +49,9 @@ def work(settings: Settings, authority: str, port: int) -> None:
             time.sleep(0.02)
 
 
-def start(context: ForkServerContext, *arguments: object) -> ForkServerProcess:
+def start(*arguments: object) -> ForkServerProcess:
     """Another worker's process."""
-    process = context.Process(target=work, args=arguments, daemon=True)
+    process = CONTEXT.Process(target=work, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -91,14 +91,12 @@ def deliveries_under_kills(
         notifier.stores.database.run(put)
     notifier.notify("to all")
     notifier.fan_out()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.flows.notifications.test_kills"])
     waiting = "select count(*)::int as waiting from deliveries where state = 'waiting'"
     with receiving(folder, NAME) as (internet, receiver):
         witness = Witness(notifier, seed)
         receiver.response = witness
         arguments = (settings, str(internet.authority), receiver.port)
-        workers = [start(context, *arguments) for _ in range(2)]
+        workers = [start(*arguments) for _ in range(2)]
         killed, deadline = 0, time.monotonic() + PATIENCE_SECONDS
         while notifier.rows(waiting) != [{"waiting": 0}] and time.monotonic() < deadline:
             before = len(receiver.calls)
@@ -108,7 +106,7 @@ def deliveries_under_kills(
             if killed < kills:
                 victim = chance.randrange(2)
                 workers[victim].kill()
-                workers[victim] = start(context, *arguments)
+                workers[victim] = start(*arguments)
                 killed += 1
         for worker in workers:
             worker.kill()

@@ -5,7 +5,6 @@ Processes are forked from one that has torch, as those of flow runs are: a death
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Generator
@@ -21,6 +20,7 @@ from flows.training.callbacks import StepReport, Watch
 from flows.training.methods.lookup import method_named
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import KeptCheckpoints, recipe, train
+from tests.warm import CONTEXT
 
 STEPS = 6
 CHECKPOINT_EVERY = 2
@@ -39,8 +39,6 @@ METHODS: dict[str, dict[str, Any]] = {
 COMBINATIONS = [(family, method) for family in FAMILIES for method in METHODS]
 
 BEGINNING, FIT, RESUME, EXPORT = "beginning", "fit", "resume", "export"
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
 
 
 def places() -> list[str]:
@@ -126,9 +124,9 @@ def training_process(
     base: Path, family: str, method: str, work: Path, place: str = ""
 ) -> Generator[tuple[ForkServerProcess, Any]]:
     """The process, and what it reports: the place that it has reached. Gone after the block."""
-    ours, theirs = _CONTEXT.Pipe(duplex=False)
+    ours, theirs = CONTEXT.Pipe(duplex=False)
     work.mkdir(parents=True, exist_ok=True)
-    process = _CONTEXT.Process(target=train_to_the_end, args=(base, family, method, work, place, theirs))
+    process = CONTEXT.Process(target=train_to_the_end, args=(base, family, method, work, place, theirs))
     process.start()
     theirs.close()
     try:

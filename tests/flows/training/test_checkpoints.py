@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -20,6 +19,7 @@ from flows.training.optimizers.lookup import optimizer_named
 from storage.errors import CancellationRequested, InvalidCheckpoint
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train_and_export
+from tests.warm import run_warm
 
 ADAMW = optimizer_named("adamw")
 STEPS = 20
@@ -90,8 +90,7 @@ print(export.hashes.blake3)
 
 def run_until_stopped(base: Path, work: Path, how: str, at: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", KILLED, str(base), str(work), how, str(at)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return run_warm(KILLED, str(base), str(work), how, str(at), environment=environment)
 
 
 def test_a_training_killed_in_another_process_goes_on_to_the_same_bytes(

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
 from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.tiny import pictures
+from tests.warm import run_warm
 
 STEPS = 6
 ADAPTER: dict[str, Any] = {
@@ -246,5 +246,4 @@ train_dreambooth(UUID(sys.argv[1]), int(sys.argv[2]))
 def run_elsewhere(
     job: Job, attempt: int, variables: dict[str, str], *, program: str = FLOW, seconds: float = 500
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", program, str(job.id), str(attempt)]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=seconds, check=False)
+    return run_warm(program, str(job.id), str(attempt), environment=variables, seconds=seconds)

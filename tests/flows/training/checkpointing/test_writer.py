@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from flows.training.checkpoints import CheckpointContent
 from storage.errors import CancellationRequested, DiskFull, TrainingDiverged
 from tests.flows.training.test_callbacks import spoil_loss
 from tests.flows.training.tiny import KeptCheckpoints, recipe, train_and_export
+from tests.warm import run_warm
 
 CPU = torch.device("cpu")
 WANTED = recipe(steps=4, checkpoint_every=1, text_encoder_learning_rate=1e-3)
@@ -214,8 +213,7 @@ def test_a_process_killed_while_it_writes_leaves_the_one_before_and_goes_on_to_t
     tiny_model: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", KILLED, str(tiny_model), str(tmp_path / "killed")]
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    killed = run_warm(KILLED, str(tiny_model), str(tmp_path / "killed"), environment=environment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     kept = KeptCheckpoints(tmp_path / "killed" / "kept")
     newest = kept.latest()
