@@ -5,6 +5,7 @@ After a whole run with `--junit-xml=REPORT`, `python -m tests.markers REPORT` pr
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections import defaultdict
@@ -35,9 +36,46 @@ def slow_names() -> frozenset[str]:
 
 
 @cache
-def reads_a_clock(file: Path) -> bool:
-    """Whether a file of tests asks what time it is, in Python or in SQL."""
-    return READS_A_CLOCK.search(file.read_text()) is not None
+def clock_readers(file: Path) -> frozenset[str]:
+    """What of a file's functions, classes and constants asks what time it is, in Python or in SQL: itself, or by what
+    it uses of the file. What every test uses by itself (`autouse`) makes readers of all."""
+    text = file.read_text()
+    parts = {name: part for part in ast.parse(text).body for name in _names_of(part)}
+    readers = {name for name, part in parts.items() if READS_A_CLOCK.search(ast.get_source_segment(text, part) or "")}
+    found = 0
+    while found < len(readers):
+        found = len(readers)
+        readers |= {name for name, part in parts.items() if _used_by(part) & readers}
+    if any(
+        "autouse" in (ast.get_source_segment(text, one) or "") for name in readers for one in _decorators(parts[name])
+    ):
+        return frozenset(parts)
+    return frozenset(readers)
+
+
+def _names_of(part: ast.stmt) -> list[str]:
+    """What a statement of a module defines."""
+    if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [part.name]
+    targets = part.targets if isinstance(part, ast.Assign) else [part.target] if isinstance(part, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _decorators(part: ast.stmt) -> list[ast.expr]:
+    return part.decorator_list if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else []
+
+
+def _used_by(part: ast.stmt) -> set[str]:
+    """Every name in a statement; a fixture is a parameter's, or a text of `usefixtures`."""
+    nodes = list(ast.walk(part))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    return names | {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+
+
+def reads_a_clock(item: pytest.Item) -> bool:
+    """Whether a test asks what time it is, itself or by what it uses of its file."""
+    name = item.nodeid.partition("::")[2].partition("::")[0].partition("[")[0]
+    return name in clock_readers(item.path)
 
 
 def starts_a_platform(item: pytest.Item) -> bool:
@@ -65,7 +103,7 @@ def mark(item: pytest.Item) -> None:
         item.add_marker("platform")
     if starts_a_platform(item) or is_slow(item):
         item.add_marker("slow")
-    if reads_a_clock(item.path):
+    if reads_a_clock(item):
         item.add_marker("clock")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.markers import ROOT, SLOW, measured_as_slow, reads_a_clock, slow_names
+from tests.markers import ROOT, SLOW, clock_readers, measured_as_slow, slow_names
 
 SECONDS = {"test_a": {"test_long[x]": 50, "test_short": 0.1}, "test_b": {"test_many": 20}, "test_c": {"test_c": 2000}}
 
@@ -62,8 +62,24 @@ def test_slow_tests_are_named_alone_and_many_short_ones_by_their_file(tmp_path: 
 )
 def test_who_reads_a_clock_is_found(tmp_path: Path, text: str, reads: bool) -> None:
     file = tmp_path / "test_file.py"
-    file.write_text(text)
-    assert reads_a_clock(file) is reads
+    file.write_text(f"""
+def helper():
+    return {text}
+
+@pytest.fixture
+def uses():
+    return helper()
+
+def test_by_itself(): {text}
+def test_by_a_fixture(uses): ...
+@pytest.mark.usefixtures("uses")
+def test_by_a_mark(): ...
+def test_of_nothing(other): ...
+""")
+    readers = {"helper", "uses", "test_by_itself", "test_by_a_fixture", "test_by_a_mark"}
+    assert clock_readers(file) == (readers if reads else set())
+    file.write_text(file.read_text().replace("@pytest.fixture", "@pytest.fixture(autouse=True)"))
+    assert clock_readers(file) == (readers | {"test_of_nothing"} if reads else set())
 
 
 def test_a_warning_is_an_error() -> None:
