@@ -39,12 +39,11 @@ LAYER_BYTES = 12 * (640 * 640 * 9 + 1280 * 5120)
 
 
 def state_of(gigabytes: float) -> TrainingState:
-    """A training after its first step: half convolutions in the layout of images, half linear layers."""
+    """A training after its first step: half convolutions, half linear layers."""
     count = max(1, round(gigabytes * 1e9 / LAYER_BYTES))
     layers = nn.ModuleList()
     for _ in range(count):
         layers += [nn.Conv2d(640, 640, 3, bias=False), nn.Linear(1280, 5120, bias=False)]
-    layers.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     groups = (ParameterGroup("unet", dict(layers.named_parameters()), 1e-5, 0.01),)
     optimizer = optimizer_named("adamw").begin(groups)
     for parameter in layers.parameters():

@@ -19,6 +19,7 @@ from flows.diffusion.memory import peak_bytes, start_peak
 from flows.training.callbacks import StepReport, Watch
 from flows.training.fit import fit
 from flows.training.module import DreamBoothModule
+from flows.training.photos.encodings import deferred_parts
 from flows.training.photos.latents import TrainingImages, encode_images
 from flows.training.tensor_files import bytes_of
 from storage.blobs.store import BlobStore
@@ -83,7 +84,8 @@ def run(asked: Asked, method: str, **changes: Any) -> dict[str, Any]:
     """The steps, then one checkpoint of the last one."""
     device = prepare_torch(asked.threads)
     wanted = recipe(asked.steps, asked.threads, asked.resolution, batch_size=asked.batch, method=method, **changes)
-    components = FAMILY.load(Path(asked.folder)).to(device)
+    # As a job reads them: VAE and text encoder when they are used, and not while nothing does.
+    components = FAMILY.load(Path(asked.folder), deferred_parts(FAMILY, wanted)).to(device)
     stages = Stages(device)
     family: Any = TimedFamily(stages)
     time_backward_and_update(stages)

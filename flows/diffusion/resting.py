@@ -1,4 +1,8 @@
-"""Parts of a model that nothing needs for a while leave the card: they wait in this machine's memory."""
+"""Parts of a model that nothing needs for a while leave the device that trains.
+
+From a GPU they go to this machine's memory. On a CPU that is where they are: those that were deferred are dropped, and
+read from their folder once more when a sample is drawn.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from flows.diffusion.families.deferred import put_back
 from storage.errors import DevicesDiffer
 
 HOST = torch.device("cpu")
 
 
 class RestingParts:
-    """Which parts of a model rest, off `device`. On a CPU every part is in the host's memory, and none moves."""
+    """Which parts of a model rest, off `device`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -44,6 +49,8 @@ class RestingParts:
 
     def _move(self, device: torch.device) -> None:
         for name, part in self._parts.items():
+            if self._device.type == "cpu":
+                put_back(part)  # in the block, whoever uses it reads it
             part.to(device)
             found = {one.device.type for one in (*part.parameters(), *part.buffers())}
             if found - {device.type}:

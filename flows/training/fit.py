@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
-from flows.diffusion.memory import bytes_of_parameters, return_freed
+from flows.diffusion.memory import bytes_of_parameters, freed_memory_kept, return_freed
 from flows.training.callbacks import StepBoundary, Termination, Watch, validate
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
@@ -70,7 +70,7 @@ def fit(
             watch.on_begin(sum(one.numel() for one in parameters_of(training.groups).values()))
             copies = HostCopies(device, sum(bytes_of_parameters(module) for module in components.modules.values()))
             boundary = StepBoundary(checkpoints, recipe_hash, watch, Termination(), work_folder, copies, start)
-            with watch.measured("fit"):
+            with watch.measured("fit"), freed_memory_kept(device):
                 try:
                     _run(module, start, boundary)
                 finally:

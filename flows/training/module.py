@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from flows.diffusion.compiling import compiled_unet, named_compile_errors
 from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes
-from flows.diffusion.memory import lay_out_by_channels
+from flows.diffusion.memory import image_layout, lay_out_weights
 from flows.diffusion.resting import RestingParts
 from flows.runs.liveness import advanced
 from flows.training.averages import AveragedWeights
@@ -62,7 +62,7 @@ class DreamBoothModule(LightningModule):
         self.method_run = training
         self.images = images
         self.unet = components.unet  # registered, so that Lightning sees what trains
-        lay_out_by_channels(self.unet)
+        lay_out_weights(self.unet)
         # Beside the components: images are drawn with these, in other shapes, each of which would be compiled again.
         self._predicting = compiled_unet(components) if recipe.compile else components
         self.resting = RestingParts(components.device)
@@ -218,7 +218,7 @@ class DreamBoothModule(LightningModule):
         schedule = self.components.noise_schedule
         timesteps, noise = draw.timesteps[rows].to(device), draw.noise[rows].to(device)
         latents = self._latents(draw, device)[rows]
-        noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
+        noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=image_layout(device))
         conditioning = self._conditioning(self._prompts(draw)[rows])
         sizes = self._sizes(draw)[rows]
         if sizes:

@@ -9,6 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+_Use = Callable[[nn.Module], None]
+_Uses = tuple[_Use, _Use]
+_HOW = "_darkroom_deferred"
+"""Where a module that was deferred keeps how it is read."""
+
 
 class DeferredModule(nn.Module):
     """Holds no weights until somebody uses it, and is the real module from then on: the same object, whoever has it.
@@ -18,11 +23,14 @@ class DeferredModule(nn.Module):
 
     def __init__(self, read: Callable[[], nn.Module]) -> None:
         super().__init__()
+        self._defer(read, torch.device("cpu"), [])
+
+    def _defer(self, read: Callable[[], nn.Module], place: torch.device, when_read: list[_Uses]) -> None:
         # As the real one is read: who notes the mode, uses the part and puts the mode back must not make it train.
         self.training: bool = False
         self.__dict__["_read"] = read
-        self.__dict__["_place"] = torch.device("cpu")
-        self.__dict__["_when_read"] = list[Callable[[nn.Module], None]]()
+        self.__dict__["_place"] = place
+        self.__dict__["_when_read"] = when_read
 
     def to(self, *args: Any, **kwargs: Any) -> DeferredModule:
         """Note the device, to which the weights go when they are read."""
@@ -53,15 +61,18 @@ class DeferredModule(nn.Module):
         return getattr(read_now(self), name)
 
 
-def when_read(module: nn.Module, use: Callable[[nn.Module], None]) -> None:
-    """Call `use` with the module as it is read, before anybody else has it: at once where nothing was deferred.
+def when_read(module: nn.Module, use: _Use, before_drop: _Use = lambda _: None) -> None:
+    """Call `use` with the module as it is read, before anybody else has it: at once where nothing was deferred; and
+    `before_drop` with it before its weights are dropped again.
 
     Of one that is read later its weights are on the CPU then, also where they go to another device.
     """
     if isinstance(module, DeferredModule):
-        vars(module)["_when_read"].append(use)
+        vars(module)["_when_read"].append((use, before_drop))
     else:
         use(module)
+        if (how := vars(module).get(_HOW)) is not None:
+            how[2].append((use, before_drop))
 
 
 def is_read(module: nn.Module) -> bool:
@@ -73,12 +84,29 @@ def read_now(module: nn.Module) -> nn.Module:
     """The module itself, with its weights if they were deferred: on the device that it was moved to."""
     if isinstance(module, DeferredModule):
         own = vars(module)
+        how = (own["_read"], own["_place"], own["_when_read"])
         real = own["_read"]()
-        for use in own["_when_read"]:
+        for use, _ in own["_when_read"]:
             use(real)
         real = real.to(own["_place"])
         # Everybody who holds the object has the real module from now on: nobody has to be notified.
         own.clear()
-        own.update(vars(real))
+        own.update(vars(real), **{_HOW: how})
         module.__class__ = type(real)
     return module
+
+
+def put_back(module: nn.Module) -> None:
+    """Drop the weights of a module that was deferred: it is read again when it is used. Any other stays as it is.
+
+    For parts that do not train: what was changed in the weights since they were read is lost.
+    """
+    how = vars(module).get(_HOW)
+    if how is not None:
+        for _, before_drop in how[2]:
+            before_drop(module)
+        vars(module).clear()
+        module.__class__ = DeferredModule
+        nn.Module.__init__(module)
+        assert isinstance(module, DeferredModule)
+        module._defer(*how)  # pyright: ignore[reportPrivateUsage] - of this module

@@ -55,20 +55,35 @@ class FrozenWatch:
     def __init__(self, components: Components, groups: Sequence[ParameterGroup]) -> None:
         self._components, self._groups = components, groups
         self._before: dict[str, str] = {}
+        self._dropped: dict[str, str] = {}
         self._compared = False
         for component, module in components.modules.items():
-            when_read(module, partial(self._note, component))
+            when_read(module, partial(self._note, component), partial(self._compare_dropped, component))
 
     def compare(self) -> FrozenTensors:
         """Hash again all that was loaded; returns what was compared. Raises FrozenWeightsChanged."""
         after = frozen_tensors(self._components, self._groups)
         self._compared = True  # what is read from now on is compared with nothing
-        check_frozen(FrozenTensors(self._before), after)
-        return after
+        hashes = {**self._dropped, **after.hashes}
+        unread = set(after.unread) - {name.partition(".")[0] for name in self._dropped}
+        compared = FrozenTensors(hashes, tuple(sorted(unread)))
+        check_frozen(FrozenTensors(self._before), compared)
+        return compared
 
     def _note(self, component: str, module: nn.Module) -> None:
-        if not self._compared:
+        # Of a part that is dropped and read again, the first time counts.
+        if not (self._compared or self._of(component)):
             self._before |= _hashes(component, module, _ids(self._groups))
+
+    def _compare_dropped(self, component: str, module: nn.Module) -> None:
+        # What was drawn with it counts, though it is gone now.
+        if not self._compared:
+            found = _hashes(component, module, _ids(self._groups))
+            check_frozen(FrozenTensors(self._of(component)), FrozenTensors(found))
+            self._dropped |= found
+
+    def _of(self, component: str) -> dict[str, str]:
+        return {name: digest for name, digest in self._before.items() if name.partition(".")[0] == component}
 
 
 def frozen_tensors(components: Components, groups: Iterable[ParameterGroup]) -> FrozenTensors:
