@@ -7,7 +7,6 @@ values; those that MLflow already has are not sent twice.
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import threading
@@ -22,8 +21,9 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from PIL import Image
 
 from flows.jobs.metrics_document import Point, points_of, write_document
+from flows.jobs.refused_values import RefusedTries, send_what_is_taken
 from flows.jobs.system_metrics import PREFIX, SystemMetrics
-from flows.jobs.tracking import MLFLOW_UNAVAILABLE, find_or_create_run, is_refusal, tracking_client
+from flows.jobs.tracking import MLFLOW_UNAVAILABLE, find_or_create_run, tracking_client
 from flows.jobs.tracking_facts import shortened
 from storage.settings import Settings
 
@@ -31,9 +31,8 @@ log = logging.getLogger("darkroom.tracking")
 
 SEND_SECONDS = 2.0
 SEND_POINTS = 500
-REFUSALS = 5
-"""Of one call by MLflow, after which it is dropped, so that those behind it are sent."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+MAX_METRICS, MAX_PARAMS = 1000, 100
+"""What MLflow takes in a batch."""
 _NOT_SENT = (*MLFLOW_UNAVAILABLE, OSError)
 """OSError: pictures and files pass through this machine's temporary folder, which may be full."""
 
@@ -56,7 +55,7 @@ class TrackingRun:
         self._params: dict[str, str] = {}
         self._late_tags: dict[str, str] = {}
         self._calls: list[Callable[[str], None]] = []
-        self._refusals = 0  # of the first of the calls
+        self._refused_run, self._refused_values, self._refused_call = RefusedTries(), RefusedTries(), RefusedTries()
         self._system = SystemMetrics()
         self._system_step = 0
         # Two locks: the first guards the lists and is held for a moment, so that a training step never waits; the
@@ -200,7 +199,15 @@ class TrackingRun:
     def _open_run(self) -> None:
         if self._run_id is not None:
             return
-        run_id = find_or_create_run(self._client, self._experiment, self._job_id, self._tags)
+        try:
+            run_id = find_or_create_run(self._client, self._experiment, self._job_id, self._tags)
+        except MLFLOW_UNAVAILABLE as error:
+            if self._tags and self._refused_run.are_for_good(error):
+                # Perhaps for one of its tags: they follow, each by itself.
+                self._refused_run.clear()
+                with self._lock:
+                    self._late_tags, self._tags = {**self._tags, **self._late_tags}, {}
+            raise
         for name in self._client.get_run(run_id).data.metrics:
             # What an earlier attempt sent although its response was lost. Steps only grow, so the highest one says it
             # all.
@@ -216,32 +223,37 @@ class TrackingRun:
         # Not among the job's points: they say nothing of the model, and a run that is filled again lacks them.
         points = points_of(self._system_step, self._system.sample())
         self._system_step += 1
-        self._client.log_batch(self._run_id or "", [Metric(one.name, one.value, one.at, one.step) for one in points])
+        metrics = [Metric(one.name, one.value, one.at, one.step) for one in points]
+        send_what_is_taken(self._client, self._run_id or "", self._job_id, metrics)
 
     def _send_points(self) -> None:
         run_id = self._run_id or ""
         with self._lock:
-            # MLflow takes 1,000 metrics and 100 parameters in a batch.
-            batch = self._points[self._sent : self._sent + 1000]
-            params, self._params = self._params, {}
+            batch = self._points[self._sent : self._sent + MAX_METRICS]
+            taken = list(self._params)[:MAX_PARAMS]
+            params = {name: self._params.pop(name) for name in taken}
             tags, self._late_tags = self._late_tags, {}
         fresh = [point for point in batch if point.step > self._known_steps.get(point.name, -1)]
+        metrics = [Metric(point.name, point.value, point.at, point.step) for point in fresh]
+        texts = [Param(name, value) for name, value in params.items()]
+        labels = [RunTag(name, value) for name, value in tags.items()]
         try:
-            self._client.log_batch(
-                run_id,
-                metrics=[Metric(point.name, point.value, point.at, point.step) for point in fresh],
-                params=[Param(name, value) for name, value in list(params.items())[:100]],
-                tags=[RunTag(name, value) for name, value in tags.items()],
-            )
+            try:
+                self._client.log_batch(run_id, metrics=metrics, params=texts, tags=labels)
+            except MLFLOW_UNAVAILABLE as error:
+                if not self._refused_values.are_for_good(error):
+                    raise
+                send_what_is_taken(self._client, run_id, self._job_id, [*metrics, *texts, *labels])
         except MLFLOW_UNAVAILABLE:
             with self._lock:
                 # What came meanwhile is newer and wins.
                 self._params = {**params, **self._params}
                 self._late_tags = {**tags, **self._late_tags}
             raise
+        self._refused_values.clear()
         with self._lock:
             self._sent += len(batch)
-            more = len(self._points) > self._sent
+            more = len(self._points) > self._sent or bool(self._params)
         if more:
             self._send_points()
 
@@ -254,20 +266,14 @@ class TrackingRun:
             try:
                 call(self._run_id or "")
             except _NOT_SENT as error:
-                if not self._is_refused_for_good(error):
+                if not self._refused_call.are_for_good(error):
                     raise
                 what = (str(error).splitlines() or [""])[0][:300]
                 log.warning("MLflow does not take a picture, file or input of job %s: %s", self._job_id, what)
             with self._lock:
                 # After it was sent: a failure leaves it in its place.
                 self._calls.pop(0)
-            self._refusals = 0
-
-    def _is_refused_for_good(self, error: Exception) -> bool:
-        if not is_refusal(error) or (isinstance(error, OSError) and error.errno in _DISK_FULL):
-            return False
-        self._refusals += 1
-        return self._refusals >= REFUSALS
+            self._refused_call.clear()
 
     def _send_file(self, run_id: str, path: str, content: bytes) -> None:
         with TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flows.jobs.kept_metrics import read_metrics
+from flows.jobs.refused_values import send_what_is_taken
 from flows.jobs.registration import register
 from flows.jobs.registry.withdrawal import withdraw
 from flows.jobs.tracking import (
@@ -22,14 +23,12 @@ from flows.jobs.tracking import (
     tracking_client,
 )
 from flows.jobs.tracking_facts import job_params, job_tags, shortened
+from flows.jobs.tracking_run import MAX_METRICS
 from storage.errors import BlobCorrupted, BlobMissing, NotFound, StoreFailure
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import TERMINAL, Job
 from storage.stores import Stores
-
-BATCH = 1000
-"""Metrics that MLflow takes in one call."""
 
 
 def reconcile_tracking(stores: Stores) -> list[str]:
@@ -55,10 +54,15 @@ def _first_line(error: Exception) -> str:
 
 def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
     for job in stores.database.run(jobs.untracked()):
-        run_id = find_or_create_run(client, EXPERIMENT, job.id, job_tags(job))
-        client.log_batch(run_id, params=[Param(name, shortened(value)) for name, value in job_params(job).items()])
-        filled = _fill(stores, client, job, run_id)
-        client.set_terminated(run_id, RUN_STATUS[job.state])
+        try:
+            run_id = find_or_create_run(client, EXPERIMENT, job.id, job_tags(job))
+            filled = _fill(stores, client, job, run_id)
+            client.set_terminated(run_id, RUN_STATUS[job.state])
+        except MLFLOW_UNAVAILABLE as error:
+            if not is_refusal(error):
+                raise
+            yield f"job {job.id} has no tracking run, MLflow refuses it: {_first_line(error)}"
+            continue
         stores.database.run(jobs.note_tracking_run(job.id, job.attempt, run_id))
         yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled}"
 
@@ -96,11 +100,18 @@ def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     # A killed process ends no run: MLflow shows it as running for ever.
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=500):
-        job = _job_of(stores, run.data.tags.get(JOB_TAG))
-        if job is not None and job.state in TERMINAL:
-            filled = _fill(stores, client, job, str(run.info.run_id))
-            client.set_terminated(str(run.info.run_id), RUN_STATUS[job.state])
-            yield f"tracking run {run.info.run_id} of job {job.id} was open: {filled}, {job.state}"
+        job, run_id = _job_of(stores, run.data.tags.get(JOB_TAG)), str(run.info.run_id)
+        if job is None or job.state not in TERMINAL:
+            continue
+        try:
+            filled = _fill(stores, client, job, run_id)
+            client.set_terminated(run_id, RUN_STATUS[job.state])
+        except MLFLOW_UNAVAILABLE as error:
+            if not is_refusal(error):
+                raise
+            yield f"tracking run {run_id} of job {job.id} stays open, MLflow refuses its end: {_first_line(error)}"
+        else:
+            yield f"tracking run {run_id} of job {job.id} was open: {filled}, {job.state}"
 
 
 def _job_of(stores: Stores, tag: str | None) -> Job | None:
@@ -113,7 +124,10 @@ def _job_of(stores: Stores, tag: str | None) -> Job | None:
 
 
 def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
-    """Send the points of a job's metrics that MLflow lacks; returns how many."""
+    """Send a job's parameters, and the points of its metrics that MLflow lacks; returns how many points."""
+    # A process that ends while MLflow is away takes those along that it has not sent. Equal ones may come again.
+    params = [Param(name, shortened(value)) for name, value in job_params(job).items()]
+    send_what_is_taken(client, run_id, job.id, params)
     points = read_metrics(stores.blobs, stores.database.run(job_files.files(job.id)))
     known: dict[str, int] = {}
     for name in {point.name for point in points}:
@@ -122,7 +136,7 @@ def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
         # it.
         known[name] = max((point.step for point in history), default=-1)
     missing = [point for point in points if point.step > known[point.name]]
-    for start in range(0, len(missing), BATCH):
-        batch = [Metric(one.name, one.value, one.at, one.step) for one in missing[start : start + BATCH]]
-        client.log_batch(run_id, metrics=batch)
+    for start in range(0, len(missing), MAX_METRICS):
+        batch = [Metric(one.name, one.value, one.at, one.step) for one in missing[start : start + MAX_METRICS]]
+        send_what_is_taken(client, run_id, job.id, batch)
     return f"{len(missing)} points filled"

@@ -12,10 +12,12 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 from mlflow.entities import Dataset, DatasetInput
+from mlflow.exceptions import RestException
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from flows.jobs import system_metrics, tracking_run
+from flows.diffusion.sampled_sets import png
+from flows.jobs import refused_values, system_metrics, tracking_run
 from flows.jobs.metrics_document import Point, read_document
 from flows.jobs.tracking import EXPERIMENT, JOB_TAG, tracking_client
 from flows.jobs.tracking_facts import job_inputs, job_tags
@@ -25,7 +27,7 @@ from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import JobFileRole
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
-from tests.storage.makers import a_job
+from tests.storage.makers import a_job, an_account
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -210,6 +212,86 @@ def test_a_full_disk_holds_the_sender_up_and_a_call_that_mlflow_refuses_for_good
     client = tracking_client(tracked)
     [run_id] = runs_of(client, job_id)
     assert [file.path for file in client.list_artifacts(run_id)] == ["a.txt", "c.txt"]
+
+
+def test_a_parameter_or_tag_that_mlflow_refuses_for_good_is_dropped_alone(
+    tracked: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(refused_values, "REFUSALS", 2)
+    job_id = uuid4()
+    run = a_tracking_run(tracked, job_id)
+    run.params({"steps": "eight"})
+    assert run.flush(30)
+    run.params({"steps": "nine", "rate": 1} | {f"more.{number}": number for number in range(150)})
+    run.tags({"fine": "yes", "k" * 300: "a longer name than MLflow takes"})
+    run.log(1, {"loss": 1.0})
+    assert not run.flush(0), "once may be a mistake"
+    run.log(2, {"loss": 2.0})
+    run.image("sample", 2, png(Image.new("RGB", (8, 8))))
+    assert run.end("FINISHED")
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job_id)
+    data = client.get_run(run_id).data
+    assert (data.params["steps"], data.params["rate"], len(data.params), data.tags["fine"]) == (
+        "eight",
+        "1",
+        152,
+        "yes",
+    )
+    assert [point.value for point in client.get_metric_history(run_id, "loss")] == [1.0, 2.0]
+    assert client.list_artifacts(run_id, "images")
+    dropped = [line for line in caplog.messages if "does not take" in line]
+    assert len(dropped) == 2
+    assert f"param 'steps' of job {job_id}: INVALID_PARAMETER_VALUE" in dropped[0]
+    assert "nine" not in caplog.text
+
+
+def test_a_tag_that_mlflow_refuses_keeps_no_run_from_being_made(
+    tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused_values, "REFUSALS", 1)
+    job_id = uuid4()
+    run = TrackingRun(tracked, EXPERIMENT, job_id, {"k" * 300: "", "fine": "yes", "mlflow.runName": "named"})
+    assert run.open(30)
+    assert run.end("FINISHED")
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job_id)
+    found = client.get_run(run_id)
+    assert (found.data.tags["fine"], found.info.run_name) == ("yes", "named")
+
+
+def test_one_run_that_mlflow_refuses_keeps_no_other_from_being_repaired(
+    stores: Stores, tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.settings.mlflow = tracked.mlflow
+    account = an_account(stores.database)
+    refused, other = (a_job(stores.database, account) for _ in range(2))
+    for job in (refused, other):
+        stores.database.run(jobs.claim(job.id, 1, None))
+        stores.database.run(jobs.fail(job.id, 1, "test", "because"))
+    ended: list[str] = []
+    terminated = MlflowClient.set_terminated
+
+    def refuse_one(client: MlflowClient, run_id: str, status: str) -> None:
+        if client.get_run(run_id).data.tags[JOB_TAG] == str(refused.id):
+            raise RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "not that one"})
+        ended.append(run_id)
+        terminated(client, run_id, status)
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", refuse_one)
+    first, second, third = reconcile_tracking(stores)
+    assert first.startswith(f"job {refused.id} has no tracking run, MLflow refuses it: INVALID_PARAMETER_VALUE")
+    assert second.startswith(f"job {other.id} had no tracking run that we knew of: now {ended[0]}")
+    assert third.endswith("stays open, MLflow refuses its end: INVALID_PARAMETER_VALUE: not that one")
+    # Left open by a process that died: this time the refused one is of a job that is known to have a run.
+    client = tracking_client(tracked)
+    for job in (refused, other):
+        [run_id] = runs_of(client, job.id)
+        client.update_run(run_id, status="RUNNING")
+        stores.database.run(jobs.note_tracking_run(job.id, 1, run_id))
+    findings = [finding for finding in reconcile_tracking(stores) if finding.startswith("tracking run")]
+    assert sorted("stays open" in finding for finding in findings) == [False, True]
+    assert len(ended) == 2
 
 
 def test_a_value_that_is_no_number_is_left_out_and_earlier_documents_that_hold_one_are_read(settings: Settings) -> None:
