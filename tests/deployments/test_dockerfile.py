@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from functools import cache
 from typing import Any
 
@@ -57,8 +58,23 @@ def extras_of(stage: str) -> set[str]:
 def test_there_are_two_images_and_each_installs_its_extra() -> None:
     assert set(stages()) == {"base", "api", "worker"}
     assert extras_of("api") == {"api", "s3"}
-    assert extras_of("worker") == {"worker", "s3"}
+    assert extras_of("worker") == {"worker", "s3", "trackers"}
     assert all(declared(*extras_of(stage)) for stage in PACKAGES_OF)
+
+
+def test_each_extra_is_in_an_image_and_the_page_of_servers_says_in_which() -> None:
+    text = " ".join((PROJECT / "docs" / "how-to" / "production.md").read_text().split())
+    for stage in PACKAGES_OF:
+        added = " and ".join(f"`{name}`" for name in sorted(extras_of(stage) - {stage}))
+        assert f"`darkroom-{stage}` with {added}" in text
+    extras = set(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    assert extras - {"dev"} == extras_of("api") | extras_of("worker")
+    assert all(f"`{name}`" in text for name in extras - {"dev"})
+
+
+def test_the_workers_image_has_every_tracker() -> None:
+    """Its container finds out at the start of a training, which fails with what is missing."""
+    assert {"tensorboard", "wandb"} <= installed_by(*extras_of("worker"))
 
 
 def test_nothing_brings_torch_or_prefect_into_the_apis_image() -> None:
