@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 
 import torch
@@ -23,17 +22,12 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.runs.retries import run_with_retries
 from flows.training.tensor_files import bytes_of
-from storage.blobs.cached_files import CachedFiles, shrink
+from flows.upkeep.retention.folder_rules import ENCODINGS, ENCODINGS_OF_NO_PHOTO
+from storage.blobs.cached_files import CachedFiles
 from storage.postgres.jobs import base_models
 from storage.records.jobs.training import TrainingRecipe
-from storage.settings import GIB
 from storage.stores import Stores
 
-PLACE = "encodings"
-"""Their folder in this machine's cache."""
-OF_NO_PHOTO = "shared"
-"""The folder of class images and of prompts that no photo has of its own; a photo's latents and its prompt are in one
-of its SHA-256."""
 FORMAT = 1
 """Raised when what stands in a file, or how it is made, changes."""
 
@@ -54,10 +48,10 @@ def deferred_parts(family: Family, recipe: TrainingRecipe) -> frozenset[str]:
 
 
 def open_encodings(stores: Stores, family: Family, recipe: TrainingRecipe) -> EncodingCache:
-    """What this machine has of the base's encodings, after those used longest ago were deleted that are too many."""
-    place = stores.cache_folder / PLACE
-    with suppress(OSError):  # a place that cannot be read keeps nothing, and holds up nothing
-        shrink(place, int(stores.settings.retention.encoding_cache_gib * GIB))
+    """What this machine has of the base's encodings."""
+    place = stores.cache_folder / ENCODINGS
+    # Not looked through for what is too much: the rules of folders do that on each machine where jobs end, and a disk
+    # that has less room than the floor gets no more of it.
     rows = run_with_retries(stores, lambda: base_models.files_of(recipe.base_model_hash))
     files = CachedFiles(place, stores.settings.quotas.free_space_bytes)
     return EncodingCache(files, part_hashes({row.path: row.sha256 for row in rows}), family, recipe)
@@ -97,7 +91,7 @@ class EncodingCache:
             mean, std = self._family.encode_images(components, pixels.to(components.device))
             return {"mean": mean, "std": std}
 
-        found = self._tensors(f"{photo or OF_NO_PHOTO}/{key}", encode, components)
+        found = self._tensors(f"{photo or ENCODINGS_OF_NO_PHOTO}/{key}", encode, components)
         return found["mean"], found["std"]
 
     def own(self, prompts: Sequence[str], photos: Sequence[str]) -> None:
@@ -114,7 +108,9 @@ class EncodingCache:
         def encode() -> dict[str, Tensor]:
             return dict(self._family.encode_prompts(components, [prompt]).detach().tensors)
 
-        return Conditioning(self._tensors(f"{self._owners.get(prompt, OF_NO_PHOTO)}/{key}", encode, components))
+        return Conditioning(
+            self._tensors(f"{self._owners.get(prompt, ENCODINGS_OF_NO_PHOTO)}/{key}", encode, components)
+        )
 
     def _key(self, kind: str, parts: list[str] | tuple[str, ...], library: str, facts: Mapping[str, object]) -> str:
         whole = {

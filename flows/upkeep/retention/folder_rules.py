@@ -23,6 +23,12 @@ from storage.records.jobs.jobs import TERMINAL
 from storage.settings import GIB
 
 UNFINISHED = timedelta(days=1)
+ENCODINGS = "encodings"
+"""The place of the cache with latents and encoded prompts: a folder for each photo, called as its SHA-256, with its own
+latents and its caption's prompt."""
+ENCODINGS_OF_NO_PHOTO = "of-no-photo"
+"""The one beside them, of class images and of prompts that no photo has of its own. Releases before had captions there,
+under another name."""
 
 
 @contextmanager
@@ -70,15 +76,16 @@ def shrink_cache(sweep: Sweep, place: str, setting: str) -> None:
     sweep.removed.note = f"{total / GIB:.2f} GiB kept" + (f", {used} too many in use" if used else "")
 
 
-def tidy_encodings(sweep: Sweep, place: str, setting: str) -> None:
-    """Delete the latents of photos that are in no data set any more, then those used longest ago until the others fit.
-    Whoever finds one gone makes it again."""
-    folder = sweep.stores.cache_folder / place
-    # What is of no photo (class images, prompts) is in a folder of another name.
-    photos = [entry for entry in _entries(folder) if is_name(entry.name)]
-    known = set(sweep.stores.database.run(data_sets.known_photos([entry.name for entry in photos])))
-    for entry in photos:
+def tidy_encodings(sweep: Sweep, setting: str) -> None:
+    """Delete what was made of photos that are in no data set any more, and of nobody knows what, then what was used
+    longest ago until the others fit. Whoever finds one gone makes it again."""
+    folder = sweep.stores.cache_folder / ENCODINGS
+    entries = [entry for entry in _entries(folder) if entry.name != ENCODINGS_OF_NO_PHOTO]
+    photos = [entry.name for entry in entries if is_name(entry.name)]
+    known = set(sweep.stores.database.run(data_sets.known_photos(photos)))
+    for entry in entries:
         sweep.check()
+        # A folder of any other name is of an earlier release, in which captions of deleted photos may lie.
         if entry.name not in known:
             _delete(sweep, entry)
     count, size, kept = cached_files.shrink(folder, int(sweep.value(setting) * GIB))

@@ -130,7 +130,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("tracking runs of flows that are no job", "deleted and erased so long after their end; those of jobs stay; `reconcile` takes their models out when they are deleted or taken down", folders=("mlflow",), setting=_TRACKING, work=_by(_delete_tracking_runs, _TRACKING)),
     RetentionRule("copies of base models", "the longest unused deleted when they are more; never one in use", folders=("cache/base-models",), setting=_BASES, work=_at(shrink_cache, "base-models", _BASES), local=True),
     RetentionRule("copies of model versions", "the longest unused deleted when they are more; never one in use", folders=("cache/model-versions",), setting=_VERSIONS, work=_at(shrink_cache, "model-versions", _VERSIONS), local=True),
-    RetentionRule("latents and encoded prompts", "of a photo deleted when no data set has it; else the longest unused when they are more", folders=("cache/encodings",), setting=_ENCODINGS, work=_at(tidy_encodings, "encodings", _ENCODINGS), local=True),
+    RetentionRule("latents and encoded prompts", "of a photo deleted when no data set has it; else the longest unused when they are more", folders=("cache/encodings",), setting=_ENCODINGS, work=_by(tidy_encodings, _ENCODINGS), local=True),
     RetentionRule("working folders of jobs", "deleted by the job; of a flow that died, so long after its job has ended", folders=("work",), setting=_LEFT, work=_by(delete_leftovers, _LEFT), local=True),
     RetentionRule("logs of the parts", "cut by `darkroom up` at so much; as much of what was before is kept", folders=("logs",), setting=_LOGS),
     RetentionRule("temporary files", "deleted when `darkroom up` starts", folders=("tmp",)),

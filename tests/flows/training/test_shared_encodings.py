@@ -13,6 +13,7 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.families.sd1 import Sd1
 from flows.training.dreambooth import train_dreambooth
+from flows.upkeep.retention.folder_rules import ENCODINGS_OF_NO_PHOTO
 from storage.stores import Stores
 from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of the main job
     environment,
@@ -59,6 +60,6 @@ def test_a_second_job_encodes_no_photo_again_and_makes_the_same_bytes(
     assert first - second == 12, "2 photos, 3 class images, 7 of the validation; evaluation encodes what was just drawn"
     assert weights_of(stores, jobs[0].id) == weights_of(stores, jobs[1].id)
     kept = {path.name for path in (stores.cache_folder / "encodings").iterdir()}
-    assert len(kept - {"shared"}) == 2
+    assert len(kept - {ENCODINGS_OF_NO_PHOTO}) == 2
     assert f"the identifier '{LONG}' is" in run_log.text
     assert "; the text encoder reads the first " in run_log.text

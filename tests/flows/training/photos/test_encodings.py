@@ -19,6 +19,7 @@ from flows.training.fit import fit
 from flows.training.methods.frozen import FrozenTensors
 from flows.training.photos.encodings import EncodingCache, deferred_parts, part_hashes
 from flows.training.photos.latents import encode_for
+from flows.upkeep.retention.folder_rules import ENCODINGS_OF_NO_PHOTO
 from storage.blobs.cached_files import CachedFiles
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.photos.test_latents import photos
@@ -172,7 +173,7 @@ def entries(place: Path) -> set[str]:
 
 def test_latents_are_in_their_photos_folder_and_everything_else_is_shared(tiny_model: Path, tmp_path: Path) -> None:
     trained(tiny_model, tmp_path / "cold", recipe(**EVERYTHING), tmp_path / "cache")
-    assert {name.split("/")[0] for name in entries(tmp_path / "cache")} == {*SOURCES, "shared"}
+    assert {name.split("/")[0] for name in entries(tmp_path / "cache")} == {*SOURCES, ENCODINGS_OF_NO_PHOTO}
 
 
 def test_the_prompt_of_a_photo_goes_with_it(components: Components, tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_the_prompt_of_a_photo_goes_with_it(components: Components, tmp_path: Pa
             [made] = entries(tmp_path) - before
             folders[prompt] = made.split("/")[0]
     assert folders.pop("a sks mug of Ada") == SOURCES[1]
-    assert set(folders.values()) == {"shared"}
+    assert set(folders.values()) == {ENCODINGS_OF_NO_PHOTO}
 
 
 def test_encoding_the_photos_says_whose_the_captions_are(components: Components, tmp_path: Path) -> None:
