@@ -19,6 +19,7 @@ from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.errors import ArchiveRefused
 from storage.records.jobs.photos.photo_layouts import (
     DESCRIPTION,
+    MEDIA_TYPES,
     SUFFIXES,
     PhotoLayout,
     PlacedPhoto,
@@ -32,7 +33,6 @@ from storage.records.jobs.photos.photo_metadata import PhotoMetadata, write_meta
 from storage.records.jobs.photos.photo_places import FolderPlace, ListedFiles, PhotoPlace
 from storage.settings import UploadSettings
 
-TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 _ADVICE = "Put 3 to 6 photos of one subject there, from different sides and in different places."
 
 
@@ -100,7 +100,7 @@ def upload_photos(api: Api, name: str, photos: Sequence[Photo]) -> DataSetRespon
                 (
                     photo.name,
                     stack.enter_context(photo.path.open("rb")),
-                    TYPES.get(Path(photo.name).suffix.lower(), "application/zip"),
+                    MEDIA_TYPES.get(Path(photo.name).suffix.lower(), "application/zip"),
                 ),
             )
             for photo in photos
@@ -170,5 +170,9 @@ def _plain(place: FolderPlace) -> PhotoLayout:
 def _found(place: PhotoPlace, layout: PhotoLayout) -> FoundPhotos:
     photos = tuple(Photo(place.local(one.path), one.name, one.caption, one.repeats) for one in layout.photos)
     # Names from elsewhere are shown in a terminal, which would obey what is hidden in them.
-    left_out = tuple("".join(one if one.isprintable() else "?" for one in reason) for reason in layout.left_out)
-    return FoundPhotos("", photos, left_out, layout.tokens)
+    left_out = tuple(_printable(reason) for reason in layout.left_out)
+    return FoundPhotos("", photos, left_out, _printable(layout.tokens))
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else "?" for one in text)

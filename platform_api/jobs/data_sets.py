@@ -163,7 +163,7 @@ def _unpack(upload: multipart.Upload, folder: Path, limits: UploadSettings) -> t
         ]
         left_out += [f"{file.name}: {reason}" for reason in layout.left_out]
         if layout.tokens:
-            left_out.append(f"{file.name}: '{layout.tokens}', which its folders say; a training asks for it itself")
+            left_out.append(f"{file.name}: '{layout.tokens}', which its folders are named for; set it in the training")
         _check_most(len(sources), limits)
     staged = [
         Staged(name, source, folder / f"{index:06}.png", caption, repeats)

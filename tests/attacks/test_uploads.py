@@ -212,7 +212,7 @@ def test_what_an_archive_says_of_its_photos_comes_with_them(strict_door: Door):
     assert said == [("1-a.png", "", 2), ("2-a.png", "on the beach", 3), ("c.png", "in the snow", 9)]
     assert made.json()["leftOut"] == [
         "kohya.zip: 3_sks mug/a.json is neither a photo nor a caption of one",
-        "kohya.zip: 'sks mug', which its folders say; a training asks for it itself",
+        "kohya.zip: 'sks mug', which its folders are named for; set it in the training",
         "lines.zip: d.png has no line in metadata.jsonl",
     ]
     assert strict_door.client().get(made.headers["location"]).json() == made.json() | {"leftOut": []}

@@ -112,9 +112,8 @@ def train(
     given.add_options({**own, **nested(given_options(training)), "availability": "Public" if public else None})
     given.apply_settings(set_ or ())
     wanted = given.request()
-    if found and "identifier" not in wanted and found.tokens.endswith(f" {wanted.get('classWord')}"):
-        # kohya's folder names both: `10_sks mug`.
-        wanted["identifier"] = found.tokens.removesuffix(f" {wanted['classWord']}")
+    if found and found.tokens and "identifier" not in wanted and (unused := take_identifier(wanted, found.tokens)):
+        typer.echo(unused, err=printing)
     with open_api(settings) as api:
         if printing:
             typer.echo(printed_config(api, given, wanted, full=print_full_config), nl=False)
@@ -144,6 +143,17 @@ def train(
             return
         ended = follow_job(api, job, display_for(Console()))
         print_grid(report_training(api, ended, out))
+
+
+def take_identifier(wanted: dict[str, Any], tokens: str) -> str:
+    """Take the identifier from what kohya's folder is named for, identifier and class: `10_sks mug`. Returns why it is
+    not taken; empty where it is."""
+    class_word = wanted.get("classWord")
+    if class_word is not None and tokens.endswith(f" {class_word}"):
+        wanted["identifier"] = tokens.removesuffix(f" {class_word}")
+        return ""
+    other = "there is no class word yet" if class_word is None else f"the class word is '{class_word}'"
+    return f"not used: '{tokens}', which the photos' folder is named for: {other}; --identifier sets the subject's word"
 
 
 def check_complete(wanted: dict[str, Any], photos: str | None) -> None:

@@ -19,7 +19,9 @@ from storage.errors import InvalidRequest, UploadRefused
 from storage.records.jobs.photos.photo_metadata import MAX_CAPTION, MAX_REPEATS, read_metadata
 from storage.records.jobs.photos.photo_places import ListedFiles, PhotoPlace, joined
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+"""Of photos, by the endings of their names."""
+SUFFIXES = frozenset(MEDIA_TYPES)
 METADATA = "metadata.jsonl"
 DESCRIPTION = ".toml"
 MAXIMUM_LEFT_OUT = 20
