@@ -17,13 +17,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from storage.backup_settings import BackupSettings
 from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
-from storage.records.accounts.quotas import Limits
+from storage.records.accounts.quotas import GIB, MIB, Limits
 from storage.records.policy.signed_links import SigningKeys
 from storage.setting_names import unknown_names
 from storage.tracking_settings import TrackingSettings
 
-MIB = 1024 * 1024
-GIB = 1024 * MIB
 MAX_BYTES = 2**63 - 1
 """What a column of Postgres holds."""
 

@@ -64,7 +64,6 @@ class Base(msgspec.Struct, frozen=True, rename="camel"):
     resolution: int
     training: TrainingDefaultsResponse
     class_words: tuple[str, ...] = ()
-    seconds_per_step: float | None = None
 
 
 class SavingResponse(msgspec.Struct, frozen=True, rename="camel"):
@@ -108,6 +107,7 @@ class TimeResponse(msgspec.Struct, frozen=True, rename="camel"):
     device: str
     jobs: int
     seconds_per_step: float
+    other_seconds: float
     seconds: float
 
 

@@ -27,6 +27,7 @@ from flows.training.module import DreamBoothModule
 from flows.training.optimizers.learning_rates import used_rates
 from flows.training.precision import LOWEST_SCALE
 from storage.errors import CancellationRequested, TrainingDiverged
+from storage.records.jobs.training import TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Watch:
 
     on_step: the report of the step that just ended. check: the number of finished steps; raises CancellationRequested
     to stop with a checkpoint, anything else to stop without one. on_sample: the number of finished steps, every
-    `sample_every`; may draw images with the components, but must not touch the global random generator. stopping:
+    `sample_every`; may draw images with the components, but must not touch the global random generator. sampled:
+    whether that was done for a number of steps; asked for the one that a resumed training starts from. stopping:
     surrounds the keeping of a cancelled training's last checkpoint, which the caller's store must not refuse. measured:
     surrounds each piece of the fit (`resume`, `fit`), whose memory the caller may measure.
     on_begin: how many weights will train, before the first step; raises DiskFull where they would find no room.
@@ -70,6 +72,7 @@ class Watch:
     on_step: Callable[[StepReport], None] = _nothing
     check: Callable[[int], None] = _nothing
     on_sample: Callable[[int], None] = _nothing
+    sampled: Callable[[int], bool] = lambda _: True
     stopping: Callable[[], AbstractContextManager[None]] = nullcontext
     measured: Callable[[str], AbstractContextManager[Any]] = nullcontext
     on_begin: Callable[[int], None] = _nothing
@@ -113,6 +116,22 @@ def validate(module: DreamBoothModule, watch: Watch, done: int) -> None:
         watch.on_validation(done)
 
 
+def make_good(module: DreamBoothModule, watch: Watch, done: int) -> None:
+    """Do what an attempt has left out that died behind its checkpoint of `done` steps: nothing else would."""
+    validate(module, watch, done)
+    if done and _samples_at(module.recipe, done) and not watch.sampled(done):
+        _sample(module, watch, done)
+
+
+def _samples_at(recipe: TrainingRecipe, done: int) -> bool:
+    return done % recipe.sample_every == 0 or done == recipe.last_step
+
+
+def _sample(module: DreamBoothModule, watch: Watch, done: int) -> None:
+    with module.resting.back(), module.averaged.in_place():
+        watch.on_sample(done)
+
+
 class StepBoundary(Callback):
     """Runs after every step, in this order: report, check, checkpoint, terminate, validate, sample.
 
@@ -144,8 +163,7 @@ class StepBoundary(Callback):
         """Lightning has set its own SIGTERM handler by now; replace it. Its teardown puts the first one back."""
         self._termination.hold()
         assert isinstance(pl_module, DreamBoothModule)
-        # Of an attempt that died between its checkpoint and this measurement, which nothing else would make good.
-        validate(pl_module, self._watch, self._writer.kept_step)
+        make_good(pl_module, self._watch, self._writer.kept_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the step's clock."""
@@ -176,9 +194,8 @@ class StepBoundary(Callback):
             self._keep(pl_module, done)
         self._terminate()
         validate(pl_module, self._watch, done)
-        if done % recipe.sample_every == 0 or last:
-            with pl_module.resting.back(), pl_module.averaged.in_place():
-                self._watch.on_sample(done)
+        if _samples_at(recipe, done):
+            _sample(pl_module, self._watch, done)
         if last:
             self._writer.wait()
             self._terminate()

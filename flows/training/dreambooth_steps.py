@@ -74,7 +74,7 @@ def _prepared(run: TrainingStages) -> PreparedData:
         raise JobCannotSucceed(str(error)) from error
     get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(rows), work.request.base_model)
     if all(row.step < work.recipe.last_step for row in work.job.run(lambda: job_files.checkpoints(work.job.id))):
-        for warning in check_fits(folder, work.recipe, work.device, work.stores.settings):
+        for warning in check_fits(folder, work.recipe, work.device, work.room):
             get_run_logger().warning("job %s: %s", work.job.id, warning)
     run.materials = Materials(folder, rows, work.recipe, lambda sha256: work.stores.blobs.read(sha256))
     return PreparedData(
@@ -131,7 +131,14 @@ def _fitted(run: TrainingStages) -> Fitted:
     run.model()
     # The last step is kept always, by a fit that runs through.
     newest = work.job.run(lambda: job_files.checkpoints(work.job.id))[0]
-    return Fitted(step=newest.step, checkpoint=newest.sha256)
+    pace = work.pace
+    return Fitted(
+        step=newest.step,
+        checkpoint=newest.sha256,
+        steps=pace.steps,
+        step_seconds=pace.step_seconds,
+        pause_seconds=pace.pause_seconds,
+    )
 
 
 def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:

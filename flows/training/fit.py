@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
 from flows.diffusion.memory import bytes_of_parameters, freed_memory_kept, return_freed
-from flows.training.callbacks import StepBoundary, Termination, Watch, validate
+from flows.training.callbacks import StepBoundary, Termination, Watch, make_good
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import FrozenWatch
@@ -76,8 +76,7 @@ def fit(
                 finally:
                     boundary.close()
         else:
-            # Of an attempt that died between its last checkpoint and this measurement.
-            validate(module, watch, start)
+            make_good(module, watch, start)
         module.averaged.settle()
         # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
         compared = frozen.compare()

@@ -10,6 +10,7 @@ from flows.jobs.lifecycle import RunningJob
 from flows.upkeep.blob_sweep import drop_unnamed
 from storage.errors import BlobCorrupted, BlobMissing
 from storage.postgres.jobs import job_files
+from storage.records.jobs.jobs import Checkpoint
 
 log = logging.getLogger("darkroom.checkpoints")
 
@@ -32,14 +33,13 @@ class JobCheckpoints:
         """The job. Its name stands in its checkpoints: no other job puts the same bytes, so old ones may go at once."""
         return str(self._job.id)
 
-    @property
-    def stored_bytes(self) -> int:
-        """What the job's checkpoints take in the store."""
-        return sum(row.size for row in self._job.run(lambda: job_files.checkpoints(self._job.id)))
+    def stored(self) -> list[Checkpoint]:
+        """The job's checkpoints in the store, the newest first."""
+        return self._job.run(lambda: job_files.checkpoints(self._job.id))
 
     def latest(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose bytes are whole; a damaged one is forgotten, and the one before is used."""
-        for row in self._job.run(lambda: job_files.checkpoints(self._job.id)):
+        for row in self.stored():
             target = self._work_folder / f"resume-{row.step}.safetensors"
             try:
                 self._job.with_retries(lambda row=row, target=target: self._job.stores.blobs.lend(row.sha256, target))

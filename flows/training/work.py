@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +13,6 @@ from uuid import UUID
 import msgspec
 import torch
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
-from PIL import Image
 from prefect.runtime import flow_run
 
 from flows.diffusion.devices import prepare_torch
@@ -21,7 +20,6 @@ from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.memory import peak_bytes, share_equal, start_peak
 from flows.diffusion.sampled_sets import png
-from flows.diffusion.sampler import draw_images
 from flows.jobs.kept_metrics import LAST_PART, METRICS_FILE, part_name, read_metrics
 from flows.jobs.lifecycle import RunningJob
 from flows.jobs.metrics_document import Point
@@ -29,7 +27,7 @@ from flows.jobs.tracking import RUN_STATUS
 from flows.jobs.tracking_facts import job_params, job_tags
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
-from flows.training.checkpointing.room import disk_room, need_of
+from flows.training.checkpointing.room import disk_room
 from flows.training.data import check_scheme
 from flows.training.evaluation import Evaluation
 from flows.training.job_checkpoints import JobCheckpoints
@@ -41,6 +39,8 @@ from flows.training.optimizers.lookup import optimizer_named
 from flows.training.photos.encodings import deferred_parts
 from flows.training.tracking.job_tracking import JobTracking
 from flows.training.tracking.protocol import TrackedJob
+from flows.training.tracking.sample_images import draw_samples, sample_name, sample_prompts
+from flows.training.tracking.step_pace import StepPace
 from storage.errors import CancellationRequested, JobLost, StatementTimeout, StoreFailure, StoreUnavailable
 from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import JobFile, JobFileRole, JobState
@@ -55,6 +55,7 @@ class TrainingWork:
     def __init__(self, job: RunningJob, tracking: JobTracking, board: ArtifactBoard, folder: Path) -> None:
         self.job, self.tracking, self.board, self.folder, self.stores = job, tracking, board, folder, job.stores
         self.peaks: dict[str, int] = {}
+        self.pace = StepPace()
         # All at once: what is unknown to this release or missing on this machine must not be found after hours.
         self.request = training_request(job.row.request)
         self.recipe = self.request.recipe
@@ -64,7 +65,7 @@ class TrainingWork:
         optimizer_named(self.recipe.optimizer)
         check_embedders(self.stores.settings.jobs.embedders_folder)
         self.device: torch.device = prepare_torch(self.recipe.threads)
-        self._room = disk_room(self.stores.settings, folder, lambda: self.checkpoints.stored_bytes)
+        self.room = disk_room(self.stores.settings, self.recipe, folder, lambda: self.checkpoints.stored())
         kept, every = self.recipe.keep_checkpoints, self.recipe.keep_every
         self.checkpoints = JobCheckpoints(job, folder, self.keep_metrics_part, kept, every)
 
@@ -110,10 +111,11 @@ class TrainingWork:
             on_step=self._stepped,
             check=check,
             on_sample=lambda step: self._sample(components, step),
+            sampled=self._sampled,
             stopping=self.job.past_cancellation,
             measured=self._measured_in_fit,
-            on_begin=lambda count: self._room.check_job(need_of(self.recipe, self.family, components.folder, count)),
-            room=self._room.check_checkpoint,
+            on_begin=lambda _: self.room.check_fit(components.folder),
+            room=self.room.check_checkpoint,
             on_checkpoint=lambda pause: self.tracking.log(pause.step, pause.metrics),
             on_resumed=self.checkpoints.release_resumed,
             on_frozen=self._frozen,
@@ -201,6 +203,7 @@ class TrainingWork:
             yield
 
     def _stepped(self, report: StepReport) -> None:
+        self.pace.stepped(report.seconds)
         self.job.report("fit", report.step, report.steps, report.loss)
         self.tracking.log(
             report.step,
@@ -228,28 +231,19 @@ class TrainingWork:
             self.tracking.log(step, grid.losses(components))
 
     def _sample(self, components: Components, step: int) -> None:
-        scenes = self.recipe.evaluation_scenes[:2]
-        prompts = [f"{self.recipe.instance_prompt} {scene}" for scene in scenes] or [self.recipe.instance_prompt]
-        prompts.append(self.recipe.class_prompt)
-        modes = {module: module.training for module in components.modules.values()}
-        for module in modes:
-            module.eval()
-        # Seed 0 each time, so that what changes between samples is the model.
-        images = draw_images(self.family, components, prompts, [0] * len(prompts), self.recipe.sampler)
-        for module, training in modes.items():
-            # Put back one by one: a frozen part is at rest while others train.
-            module.train(training)
-        self._keep_samples(step, prompts, images)
-
-    def _keep_samples(self, step: int, prompts: Sequence[str], images: Sequence[Image.Image]) -> None:
-        for number, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
-            name, content = f"sample-{step:06d}-{number}.png", png(image)
+        images = draw_samples(self.family, components, self.recipe)
+        for number, (prompt, image) in enumerate(zip(sample_prompts(self.recipe), images, strict=True)):
+            name, content = sample_name(step, number), png(image)
             file = self.put_file(name, JobFileRole.SAMPLE, content, "image/png", step, {"prompt": prompt, "seed": 0})
             # Of one prompt under one key: MLflow then shows how it changed on a slider of steps.
             self.tracking.image(f"sample-{number}", step, content)
             if number == 0:
                 link = image_link(self.stores.settings, file.job_id, file.sha256)
                 self.board.image("sample", link, f"Step {step}: {prompt}")
+
+    def _sampled(self, step: int) -> bool:
+        last = sample_name(step, len(sample_prompts(self.recipe)) - 1)
+        return any(file.name == last for file in self.job.run(lambda: job_files.files(self.job.id)))
 
 
 @contextmanager

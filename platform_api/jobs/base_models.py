@@ -14,7 +14,8 @@ from platform_api.access.guards import Requires
 from platform_api.http.problems import can_return
 from storage.errors import NotFound
 from storage.postgres.connection import Script
-from storage.postgres.jobs import base_models, jobs
+from storage.postgres.jobs import base_models
+from storage.postgres.jobs.paces import seconds_per_step
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.base_models import BaseModel
 from storage.request_faults import has_control_characters
@@ -102,7 +103,8 @@ class BaseModelView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     training: TrainingDefaultsView
     sampler: SamplerView
     seconds_per_step: Annotated[
-        float | None, Meta(description="Pace of recent jobs, everything included; null before the first.")
+        float | None,
+        Meta(description="From a step to the next in recent jobs, whatever their settings; null before the first."),
     ]
 
 
@@ -142,7 +144,7 @@ class BaseModels(Controller):
             bases = yield from base_models.list_all()
             paces: list[float | None] = []
             for base in bases:
-                pace = yield from jobs.seconds_per_step(base.name)
+                pace = yield from seconds_per_step(base.name)
                 paces.append(pace)
             return [_view(base, pace) for base, pace in zip(bases, paces, strict=True)]
 
@@ -158,6 +160,6 @@ class BaseModels(Controller):
 
         def script() -> Script[BaseModelView]:
             base = yield from base_models.by_name(name)
-            return _view(base, (yield from jobs.seconds_per_step(base.name)))
+            return _view(base, (yield from seconds_per_step(base.name)))
 
         return await stores.database.run(script)

@@ -16,6 +16,8 @@ from platform_api.http.pages import camelised, signed_image
 from storage.errors import NotFound
 from storage.postgres.connection import Script
 from storage.postgres.jobs import jobs
+from storage.postgres.jobs.paces import paces
+from storage.records.jobs.costs.paces import pace_on
 from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState
 from storage.records.jobs.training import TrainingJobRequest
 from storage.settings import Settings
@@ -172,17 +174,16 @@ def read_detail(job_id: UUID, account_id: UUID, kind: JobKind) -> Script[tuple[J
     """The job, how many go before it, and roughly how many seconds are left. Raises NotFound."""
     job = yield from job_of_kind(job_id, account_id, kind)
     ahead = (yield from jobs.queue_position(job)) if job.state is JobState.SUBMITTED else None
-    pace, steps = None, 0
-    if job.kind is JobKind.TRAINING and job.ended_at is None:
-        request = msgspec.convert(job.request, TrainingJobRequest)
-        pace, steps = (yield from jobs.seconds_per_step(request.base_model)), request.recipe.steps
-        if request.recipe.chosen_step:
-            steps = 0  # it is published as it is
+    if job.kind is not JobKind.TRAINING or job.ended_at is not None:
+        return job, ahead, None
+    request = msgspec.convert(job.request, TrainingJobRequest)
+    recipe = request.recipe
+    pace = pace_on((yield from paces(request.base_model, recipe)), recipe.device)
     if pace is None:
         return job, ahead, None
-    done = job.progress.step if job.progress is not None and job.progress.phase == "fit" else 0
     # Assumes that the jobs ahead are as long as this one.
-    return job, ahead, round(pace * (steps * (1 + (ahead or 0)) - min(done, steps)), 1)
+    waiting = (ahead or 0) * pace.seconds(recipe)
+    return job, ahead, round(waiting + pace.seconds_left(recipe, job.progress), 1)
 
 
 def detail(job: Job, ahead: int | None, seconds: float | None, settings: Settings) -> JobDetail:

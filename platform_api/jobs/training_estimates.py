@@ -11,8 +11,8 @@ from msgspec import Meta
 from storage.blobs.model_sizes import sizes_in_store
 from storage.errors import BlobMissing, InvalidRequest, NotFound, WeightsRefused
 from storage.postgres.connection import Script
-from storage.postgres.jobs import base_models, jobs
-from storage.postgres.jobs.paces import paces
+from storage.postgres.jobs import base_models
+from storage.postgres.jobs.paces import paces, seconds_per_step
 from storage.records.jobs.base_models import BaseModel, BaseModelFile
 from storage.records.jobs.costs.advice import MemorySaving, cards_that_fit, savings
 from storage.records.jobs.costs.disk import DiskEstimate, estimate_disk
@@ -53,8 +53,11 @@ class TimeView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     device: str
     jobs: int
-    seconds_per_step: Annotated[float, Meta(description="Everything of the job included: drawing, evaluation, export.")]
-    seconds: Annotated[float, Meta(description="For the steps of this request.")]
+    seconds_per_step: Annotated[float, Meta(description="From a step to the next, checkpoints and samples included.")]
+    other_seconds: Annotated[
+        float, Meta(description="Before and after the steps: class images, loading, evaluation, export.")
+    ]
+    seconds: Annotated[float, Meta(description="For this request: its steps, and all before and after them.")]
 
 
 class TrainingEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -80,7 +83,7 @@ async def estimate(stores: AsyncStores, request: TrainingPlan) -> TrainingEstima
         recipe = resolved_recipe(request, data_set_hash="", base=base.resolving_facts(), seed=0)
         files = yield from base_models.files(base.id)
         found = yield from paces(base.name, recipe)
-        return base, files, recipe, found, (yield from jobs.seconds_per_step(base.name))
+        return base, files, recipe, found, (yield from seconds_per_step(base.name))
 
     base, files, recipe, found, any_pace = await stores.database.run(script)
     notes: list[str] = []
@@ -99,14 +102,14 @@ async def estimate(stores: AsyncStores, request: TrainingPlan) -> TrainingEstima
         resolution=base.facts.resolution,
         memory=memory,
         disk=disk,
-        times=[_time(pace, recipe.steps) for pace in found],
+        times=[_time(pace, recipe) for pace in found],
         notes=notes,
     )
 
 
 def _needs(sizes: ModelSizes, recipe: TrainingRecipe) -> tuple[MemoryView, DiskView]:
     memory = estimate_memory(sizes, recipe)
-    disk = estimate_disk(sizes, recipe, memory)
+    disk = estimate_disk(sizes, recipe)
     shown = MemoryView(
         **msgspec.structs.asdict(memory),
         peak_bytes=memory.peak,
@@ -117,10 +120,11 @@ def _needs(sizes: ModelSizes, recipe: TrainingRecipe) -> tuple[MemoryView, DiskV
     return shown, DiskView(**msgspec.structs.asdict(disk), peak_bytes=disk.peak)
 
 
-def _time(pace: DevicePace, steps: int) -> TimeView:
+def _time(pace: DevicePace, recipe: TrainingRecipe) -> TimeView:
     return TimeView(
         device=pace.device,
         jobs=pace.jobs,
         seconds_per_step=pace.seconds_per_step,
-        seconds=round(pace.seconds_per_step * steps, 1),
+        other_seconds=pace.other_seconds,
+        seconds=round(pace.seconds(recipe), 1),
     )

@@ -17,7 +17,7 @@ from storage.blobs.weights import read_weights
 from storage.errors import WeightsRefused
 from storage.records.jobs.base_models import BaseModelFile
 from storage.records.jobs.costs.activations import UnetShape
-from storage.records.jobs.costs.sizes import ModelSizes, text_shape
+from storage.records.jobs.costs.sizes import ModelSizes, text_shape, vae_factor_of
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
@@ -33,7 +33,7 @@ def sizes_in_store(blobs: BlobStore, files: list[BaseModelFile]) -> ModelSizes:
 
 def sizes_of_folder(folder: Path) -> ModelSizes:
     """Of a folder in diffusers layout on this machine. Raises WeightsRefused, OSError."""
-    paths = [path for part in PARTS for path in (folder / part).glob("*") if path.is_file()]
+    paths = [path for path in folder.rglob("*") if path.is_file()]
     known = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     return _sizes(known, lambda path: (folder / path).open("rb"))
 
@@ -55,13 +55,16 @@ def _sizes(known: Mapping[str, int], opened: Callable[[str], BinaryIO]) -> Model
         configs[part] = _config(f"{part}/config.json", known, opened)
     if not {"unet", "vae", "text_encoder"} <= set(shapes):
         raise WeightsRefused("missing", "The base model has no weights of a UNet, a VAE and a text encoder.")
-    levels = cast(list[int], configs["vae"].get("block_out_channels", [0]))
+    blocks = cast(list[int], configs["vae"].get("block_out_channels", [0]))
+    # The judge measures the model and is no part of it.
+    exported = sum(size for path, size in known.items() if not path.startswith("judge/"))
     return ModelSizes(
         shapes=shapes,
         stored_bytes=stored,
         unet=UnetShape.of_config(configs["unet"]),
         texts={part: text_shape(configs[part]) for part in shapes if part.startswith("text_encoder")},
-        vae_factor=2 ** (len(levels) - 1),
+        vae_factor=vae_factor_of(len(blocks)),
+        other_bytes=exported - sum(stored.values()),
     )
 
 

@@ -49,8 +49,8 @@ def training_line(estimate: TrainingEstimateResponse) -> str:
 def time_lines(estimate: TrainingEstimateResponse) -> Iterator[str]:
     """How long it takes by device, and what is not known."""
     for time in estimate.times:
-        seconds = in_words(time.seconds)
-        yield f"time: about {seconds} on {time.device} ({time.seconds_per_step:.2g} s a step, over {time.jobs} jobs)"
+        pace = f"{time.seconds_per_step:.2g} s a step and {in_words(time.other_seconds)} before and after them"
+        yield f"time: about {in_words(time.seconds)} on {time.device} ({pace}, over {time.jobs} jobs)"
     yield from (f"note: {note}" for note in estimate.notes)
 
 

@@ -16,8 +16,9 @@ from transformers import CLIPTokenizer
 
 from flows.diffusion.families.deferred import DeferredModule
 from flows.diffusion.families.layout import FamilyLayout
-from flows.diffusion.families.protocol import Components, factor_of
+from flows.diffusion.families.protocol import Components
 from storage.errors import WeightsRefused
+from storage.records.jobs.costs.sizes import vae_factor_of
 
 CARD = "darkroom.json"
 
@@ -71,7 +72,7 @@ def _resolution(folder: Path, unet: Any) -> int:
     size = unet.config.sample_size or 64
     # Some configs have a pair; what is drawn here is square.
     blocks = _json(folder / "vae" / "config.json").get("block_out_channels", (64,))  # diffusers' default
-    return int(size if isinstance(size, int) else max(size)) * factor_of(len(blocks))
+    return int(size if isinstance(size, int) else max(size)) * vae_factor_of(len(blocks))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flows.diffusion.families.deferred import read_now
 from flows.diffusion.families.layout import FamilyLayout
+from storage.records.jobs.costs.sizes import vae_factor_of
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 def vae_factor(vae: Any) -> int:
     """Pixels of an image side for one latent of this AutoencoderKL."""
-    return factor_of(len(vae.config.block_out_channels))
-
-
-def factor_of(blocks: int) -> int:
-    """Pixels of an image side for one latent of an AutoencoderKL of so many blocks: all but the last halve a side."""
-    return 2 ** (blocks - 1)
+    return vae_factor_of(len(vae.config.block_out_channels))
 
 
 @dataclass(frozen=True)

@@ -1,88 +1,115 @@
-"""Whether the disks have room for what a training writes: before its first step, and before each checkpoint."""
+"""Whether the disks have room for what a training writes: before its first step, each checkpoint, and its export."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.diffusion.families.layout import weight_files_of
-from flows.diffusion.families.protocol import Family
-from storage.blobs.weights import check_weights
+import msgspec
+
+from storage.blobs.model_sizes import sizes_of_folder
 from storage.errors import DiskFull
 from storage.free_space import Volume, volumes
 from storage.records.accounts.quotas import in_units
-from storage.records.jobs.costs.disk_needs import DiskNeed, disk_need
+from storage.records.jobs.costs.disk import DiskEstimate, estimate_disk, less_to_write, smaller_checkpoints
+from storage.records.jobs.costs.sizes import ModelSizes
+from storage.records.jobs.jobs import Checkpoint
 from storage.records.jobs.training import TrainingRecipe
 from storage.settings import Settings
 
 log = logging.getLogger("darkroom.checkpoints")
 
-LESS = (
-    "Make room there, or ask for keepCheckpoints 1, no keepEvery, an optimizer with 8 bits, exportDtype fp16 or the "
-    "method lora; then retry the job"
-)
+RETRY = "Make room there and retry the job: it goes on from its last checkpoint"
 
 
 @dataclass(frozen=True)
 class DiskRoom:
-    """The disks that a job writes to: its working folder's, and the blob store's where that is on this machine."""
+    """The disks that a job writes to: its working folder's, and the blob store's where that is on this machine.
 
+    stored: the job's checkpoints that the store has. floor: bytes that are to stay free for everything else; a job that
+    has begun may use them.
+    """
+
+    recipe: TrainingRecipe
     work: Volume
     blobs: Volume | None
-    present: Callable[[], int] = lambda: 0
-    """Bytes of the job's checkpoints that the store has already."""
+    stored: Callable[[], Sequence[Checkpoint]] = lambda: ()
+    floor: int = 0
 
-    def check_job(self, need: DiskNeed) -> None:
-        """Refuse a job that will need more than there is, now rather than in the middle of the night.
+    def check_job(self, sizes: ModelSizes) -> list[str]:
+        """Refuse a job that will need more than there is, now rather than in the middle of the night; warn of one that
+        would leave less than the floor.
 
         Raises DiskFull naming the disk, what is needed and what is free.
         """
-        present = self.present()
-        log.info("the job needs up to %d bytes on disks: %s", need.on_one_disk, need)
-        if self.blobs is None:
-            _refuse(self.work, need.in_work_folder, need)
-        elif self.work.device() == self.blobs.device():
-            _refuse(self.blobs, need.on_one_disk - present, need)
-        else:
-            _refuse(self.work, need.in_work_folder, need)
-            _refuse(self.blobs, need.in_store - present, need)
+        stored = self.stored()
+        need = estimate_disk(sizes, self.recipe, [one.step for one in stored])
+        log.info("the job needs up to %d bytes on disks: %s", need.peak, need)
+        changes = less_to_write(sizes, self.recipe)
+        advice = f"{RETRY}.{f' Another job would write less with {changes}.' if changes else ''}"
+        present = sum(one.size for one in stored)
+        # An earlier job, or attempt, may have drawn them.
+        alone = msgspec.structs.replace(need, class_images=0)
+        self._refuse(f"The job ({alone})", self._places(alone, present), advice)
+        return self._tight(self._places(need, present), advice)
+
+    def check_fit(self, folder: Path) -> None:
+        """The same for the base model in a folder, before the first step. Raises DiskFull."""
+        for warning in self.check_job(sizes_of_folder(folder)):
+            log.warning("%s", warning)
 
     def check_checkpoint(self, size: int) -> None:
         """Refuse to begin a checkpoint of `size` bytes that there is no room for. Raises DiskFull.
 
         What was kept before stays; a write that fails in its middle would leave a full disk to everything else.
         """
-        for volume in (self.work, self.blobs):
-            if volume is not None and (free := volume.free()) < size:
-                raise DiskFull(
-                    f"A checkpoint needs {in_units(size)} on the disk of the {volume.name}, and {in_units(free)} are "
-                    f"free. {LESS}: it goes on from its last checkpoint."
-                )
+        changes = smaller_checkpoints(self.recipe)
+        advice = f"{RETRY}.{f' Checkpoints of another job are smaller with {changes}.' if changes else ''}"
+        self._refuse("A checkpoint", self._each(size, size, size), advice)
+
+    def check_export(self, folder: Path) -> None:
+        """Refuse to begin an export that there is no room for. Raises DiskFull."""
+        need = estimate_disk(sizes_of_folder(folder), self.recipe)
+        places = self._each(need.export_copies, need.export, need.export_copies + need.export)
+        self._refuse("The export", places, "Make room there and retry the job: it goes on with the export.")
+
+    def _places(self, need: DiskEstimate, present: int) -> list[tuple[Volume, int]]:
+        return self._each(need.in_work_folder, need.in_store - present, need.peak - present)
+
+    def _each(self, work: int, store: int, together: int) -> list[tuple[Volume, int]]:
+        """Each disk with the bytes that are wanted of it; `together` where work folder and store are on one."""
+        if self.blobs is None:
+            return [(self.work, work)]
+        if self.work.device() == self.blobs.device():
+            return [(self.blobs, together)]
+        return [(self.work, work), (self.blobs, store)]
+
+    def _refuse(self, what: str, places: Sequence[tuple[Volume, int]], advice: str) -> None:
+        for volume, size in places:
+            if (free := volume.free()) < size:
+                raise DiskFull(f"{what} needs {_of(size, free, volume)}. {advice}")
+
+    def _tight(self, places: Sequence[tuple[Volume, int]], advice: str) -> list[str]:
+        return [
+            f"The job may need {_of(size, free, volume)}, of which {in_units(self.floor)} are to stay free. {advice}"
+            for volume, size in places
+            if (free := volume.free()) - self.floor < size
+        ]
 
 
-def need_of(recipe: TrainingRecipe, family: Family, base: Path, trained: int) -> DiskNeed:
-    """What a job writes that trains so many weights of the base model in a folder: by the headers of its files."""
-    files = [file for name in family.layout.weight_files.values() for file in weight_files_of(base / name)]
-    return disk_need(
-        recipe,
-        trained=trained,
-        weights=sum(check_weights(file).parameters for file in files),
-        weight_files_bytes=sum(file.stat().st_size for file in files),
-    )
-
-
-def disk_room(settings: Settings, work_folder: Path, present: Callable[[], int] = lambda: 0) -> DiskRoom:
-    """The disks of a job that works in `work_folder`. `present`: see DiskRoom."""
+def disk_room(
+    settings: Settings,
+    recipe: TrainingRecipe,
+    work_folder: Path,
+    stored: Callable[[], Sequence[Checkpoint]] = lambda: (),
+) -> DiskRoom:
+    """The disks of a job that works in `work_folder`. `stored`: see DiskRoom."""
     blobs = next((volume for volume in volumes(settings) if volume.name == "blobs"), None)
-    return DiskRoom(Volume("working folder", work_folder), blobs, present)
+    floor = settings.quotas.free_space_bytes
+    return DiskRoom(recipe, Volume("working folder", work_folder), blobs, stored, floor)
 
 
-def _refuse(volume: Volume, size: int, need: DiskNeed) -> None:
-    free = volume.free()
-    if free < size:
-        raise DiskFull(
-            f"The job needs {in_units(size)} on the disk of the {volume.name} ({need}), and {in_units(free)} are free. "
-            f"{LESS}."
-        )
+def _of(size: int, free: int, volume: Volume) -> str:
+    return f"{in_units(size)} on the disk of the {volume.name}, and {in_units(free)} are free"

@@ -7,16 +7,13 @@ from pathlib import Path
 import torch
 
 from flows.diffusion.memory import free_bytes, host_bytes
+from flows.training.checkpointing.room import DiskRoom
 from storage.blobs.model_sizes import sizes_of_folder
 from storage.errors import OutOfMemory, WeightsRefused
-from storage.free_space import volumes
 from storage.records.accounts.quotas import in_units
 from storage.records.jobs.costs.advice import savings, savings_in_words
-from storage.records.jobs.costs.disk import estimate_disk
-from storage.records.jobs.costs.memory import CPU_PROCESS, MARGIN, MemoryEstimate, estimate_memory
-from storage.records.jobs.costs.sizes import ModelSizes
+from storage.records.jobs.costs.memory import CPU_PROCESS, MARGIN, estimate_memory
 from storage.records.jobs.training import TrainingRecipe
-from storage.settings import Settings
 
 _BF16_FROM = (8, 0)
 
@@ -27,11 +24,11 @@ class DoesNotFit(OutOfMemory):
     code = "does_not_fit"
 
 
-def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, settings: Settings) -> list[str]:
+def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, room: DiskRoom) -> list[str]:
     """Warnings for a training that is about to start on the base model in `folder`; none where it fits.
 
     Raises DoesNotFit with what to change where it cannot: on a GPU beside what others hold there, on the CPU in the
-    memory of the whole machine, since others may leave it.
+    memory of the whole machine, since others may leave it. Raises DiskFull.
     """
     try:
         sizes = sizes_of_folder(folder)
@@ -46,7 +43,7 @@ def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, setti
     warnings = precision_warnings(recipe.precision, capability)
     if needed > available:
         warnings.append(f"{_needs(needed, available, device)} {savings_in_words(savings(sizes, recipe, memory))}")
-    return warnings + _disk(sizes, recipe, memory, settings)
+    return warnings + room.check_job(sizes)
 
 
 def precision_warnings(precision: str, capability: tuple[int, int] | None) -> list[str]:
@@ -70,15 +67,3 @@ def _needs(needed: int, available: int, device: torch.device) -> str:
         f"Training needs about {in_units(needed)} of memory (±{MARGIN * 100:.0f} %), and {where} has "
         f"{in_units(available)} free."
     )
-
-
-def _disk(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate, settings: Settings) -> list[str]:
-    needed = estimate_disk(sizes, recipe, memory).peak
-    for volume in volumes(settings):
-        free = volume.free()
-        if volume.name == "blobs" and needed > free - settings.quotas.free_space_bytes:
-            return [
-                f"The job may write {in_units(needed)}, and {in_units(free)} are free for blobs. Make room, or set "
-                "keepCheckpoints: 1 and checkpointEvery higher."
-            ]
-    return []

@@ -1,8 +1,8 @@
 """The loss on a fixed grid: images, noise and timesteps are the same at every measurement, so the curve is the model's.
 
-A step's own loss is of one time and one noise and jumps by a factor of ten. Here each image meets the same few times of
-the schedule with the same noise, without weights, offsets or dropped captions. Nothing is drawn from a generator that
-the training uses, and no weight changes.
+A step's own loss is of one timestep and one noise and jumps by a factor of ten. Here each image meets the same few
+timesteps of the schedule with the same noise, without weights, offsets or dropped captions. Nothing is drawn from a
+generator that the training uses, and no weight changes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family
+from flows.diffusion.modes import in_evaluation_mode
 from flows.runs.liveness import advanced
 from flows.training.losses import per_sample_loss
 from flows.training.photos.encodings import EncodingCache
@@ -22,7 +23,7 @@ from flows.training.photos.random_numbers import generator_for
 from flows.training.precision import AUTOCAST_DTYPES
 from storage.records.jobs.training import TrainingRecipe
 
-TIMES = 4
+TIMESTEPS = 4
 """Of the schedule, evenly spread between 5 % and 95 % of it: at its ends there is no noise, or nothing else."""
 IMAGES = 4
 """Of each set at most."""
@@ -52,28 +53,22 @@ class ValidationGrid:
     @torch.no_grad()
     def losses(self, components: Components) -> dict[str, float]:
         """Mean squared error of the noise prediction for each set, by `validation_loss.NAME`."""
-        modes = {module: module.training for module in components.modules.values()}
-        for module in modes:
-            module.eval()
         device, precision = components.device, self.recipe.precision
-        try:
-            # As steps compute: the curve is to be comparable with theirs, and to need no more memory.
-            with torch.autocast(
-                device.type, dtype=AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES
-            ):
-                return {f"validation_loss.{one.name}": self._loss(components, one) for one in self.sets}
-        finally:
-            for module, training in modes.items():
-                module.train(training)
+        autocast = torch.autocast(
+            device.type, dtype=AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES
+        )
+        # As steps compute: the curve is to be comparable with theirs, and to need no more memory.
+        with in_evaluation_mode(components.modules.values()), autocast:
+            return {f"validation_loss.{one.name}": self._loss(components, one) for one in self.sets}
 
     def _loss(self, components: Components, one: ValidationSet) -> float:
         conditioning = {prompt: self._encoded(components, prompt) for prompt in dict.fromkeys(one.prompts)}
         length = components.noise_schedule.config.num_train_timesteps
-        times = torch.linspace(0.05 * length, 0.95 * length, TIMES).long()
+        timesteps = torch.linspace(0.05 * length, 0.95 * length, TIMESTEPS).long()
         losses = [
-            self._losses_of(components, one, image, times[start : start + ROWS], start, conditioning[prompt])
+            self._losses_of(components, one, image, timesteps[start : start + ROWS], start, conditioning[prompt])
             for image, prompt in enumerate(one.prompts[: len(one.latents)])
-            for start in range(0, TIMES, ROWS)
+            for start in range(0, TIMESTEPS, ROWS)
         ]
         return float(torch.cat(losses).mean())
 
@@ -83,19 +78,19 @@ class ValidationGrid:
         return self.encodings.prompt(components, prompt)
 
     def _losses_of(
-        self, components: Components, one: ValidationSet, image: int, times: Tensor, first: int, prompt: Conditioning
+        self, components: Components, one: ValidationSet, image: int, timesteps: Tensor, first: int, text: Conditioning
     ) -> Tensor:
-        """The loss of an image at some of the times: (R,) on the CPU. `first` is the place of the first of them."""
-        device, rows = components.device, len(times)
+        """The loss of an image at some timesteps: (R,) on the CPU. `first` is the place of the first of them."""
+        device, rows = components.device, len(timesteps)
         latents = one.latents.mean[image : image + 1].expand(rows, -1, -1, -1).contiguous()
-        keys = range(image * TIMES + first, image * TIMES + first + rows)
+        keys = range(image * TIMESTEPS + first, image * TIMESTEPS + first + rows)
         purpose = f"validation/{one.name}"
         noise = torch.stack(
             [torch.randn(latents.shape[1:], generator=generator_for(self.recipe.seed, purpose, key)) for key in keys]
         ).to(device)
-        timesteps = times.to(device)
+        timesteps = timesteps.to(device)
         noisy = components.noise_schedule.add_noise(latents, noise, timesteps)
-        predicted = self.family.predict(components, noisy, timesteps, prompt.take([0] * rows))
+        predicted = self.family.predict(components, noisy, timesteps, text.take([0] * rows))
         target = self.family.noise_target(components, latents, noise, timesteps)
         losses = per_sample_loss(predicted, target).cpu()
         advanced()

@@ -38,6 +38,7 @@ def export(run: TrainingStages, fitted: Fitted) -> Exported:
 def _exported(run: TrainingStages) -> Exported:
     work, trained = run.work, run.model()
     check_devices(trained.components, work.device, "export")
+    work.room.check_export(trained.components.folder)
     written = method_named(work.recipe.method).export(
         work.family,
         trained.components,

@@ -37,10 +37,14 @@ class ClassImages(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
-    """The trained weights: the checkpoint of the last step."""
+    """The trained weights: the checkpoint of the last step. How fast the `steps` of the attempt were that ended it: a
+    step by its median, and the pause between two, in seconds."""
 
     step: int
     checkpoint: str
+    steps: int = 0
+    step_seconds: float = 0.0
+    pause_seconds: float = 0.0
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):

@@ -166,11 +166,6 @@ def queue_position(job: Job) -> Query[int]:
     return _value(SQL["queue_position"], {"kind": job.kind, "sequence": job.sequence}, "ahead")
 
 
-def seconds_per_step(base_model: str) -> Query[float | None]:
-    """Median seconds a step of recent jobs on a base model took, everything included; None before the first."""
-    return _value(SQL["seconds_per_step"], {"base_model": base_model}, "seconds")
-
-
 def claim(job_id: UUID, attempt: int, flow_run_id: UUID | None, machine: Machine | None = None) -> Script[Job]:
     """Take a submitted job for this attempt (tx3); what its recipe leaves open is resolved on `machine`, once for all
     its attempts.

@@ -52,16 +52,6 @@ select count(*) as ahead from jobs
  where kind = %(kind)s
    and ((state = 'submitted' and sequence < %(sequence)s) or state in ('running', 'cancelling'));
 
--- seconds_per_step --
--- Median seconds an optimizer step took, start to end of the job, over the last ten that succeeded on a base model.
-select percentile_cont(0.5) within group (order by pace) as seconds
-  from (select extract(epoch from ended_at - started_at) / greatest((request -> 'recipe' ->> 'steps')::int, 1) as pace
-          from jobs
-         -- A retry may have done only some of its steps, or none.
-         where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
-           and retry_of is null
-         order by sequence desc limit 10) recent;
-
 -- claim --
 -- Move a submitted job to running for exactly one flow run of this attempt; no row if someone else has it.
 update jobs

@@ -10,6 +10,8 @@ _TO_DELETE = (
     "Delete models, images, data sets, uploads or files of jobs that have ended (DELETE .../files) first; "
     "GET /api/v1/me says what holds how much. What is deleted counts for about a day more."
 )
+MIB = 1024 * 1024
+GIB = 1024 * MIB
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 

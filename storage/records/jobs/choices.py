@@ -83,27 +83,16 @@ class LoraTargets(Choice):
 
 
 class TrainingOptimizer(Choice):
-    """How gradients become steps.
-
-    `state_bytes` are kept for one trained weight, in memory and in checkpoints. Adafactor's are of 3 x 3 convolutions,
-    whose sums of rows and columns are two thirds of the weights; of linear layers it keeps next to nothing.
-    """
-
-    state_bytes: float
-
-    def __new__(cls, name: str, about: str, state_bytes: float = 8.0) -> Self:
-        """An optimizer of this name."""
-        made = str.__new__(cls, name)
-        made._value_, made.about, made.state_bytes = name, about, state_bytes
-        return made
+    """How gradients become steps. What each keeps of a trained weight is in costs/optimizer_states.py beside this
+    file."""
 
     ADAMW = "adamw", "AdamW with the rates and epsilon of the diffusers example: 0.9, 0.999, 1e-8."
-    ADAMW_8BIT = "adamw_8bit", "AdamW with moments in 8 bits: a quarter of their memory.", 2.1
-    LION = "lion", "Lion: one moment; wants a learning rate 3 to 10 times smaller than AdamW's.", 4.0
-    LION_8BIT = "lion_8bit", "Lion with its moment in 8 bits: an eighth of the memory of AdamW's two.", 1.05
-    PRODIGY = "prodigy", "Prodigy: finds the rate itself; learning rates are factors of it, 1.0 unless asked for.", 16.0
+    ADAMW_8BIT = "adamw_8bit", "AdamW with moments in 8 bits: a quarter of their memory."
+    LION = "lion", "Lion: one moment; wants a learning rate 3 to 10 times smaller than AdamW's."
+    LION_8BIT = "lion_8bit", "Lion with its moment in 8 bits: an eighth of the memory of AdamW's two."
+    PRODIGY = "prodigy", "Prodigy: finds the rate itself; learning rates are factors of it, 1.0 unless asked for."
     ADAMW_SCHEDULE_FREE = "adamw_schedule_free", "AdamW that averages its own steps, so that no rate has to fall."
-    ADAFACTOR = "adafactor", "Adafactor without momentum: sums of rows and columns in place of AdamW's moments.", 3.0
+    ADAFACTOR = "adafactor", "Adafactor without momentum: sums of rows and columns in place of AdamW's moments."
 
 
 class LearningRateSchedule(Choice):

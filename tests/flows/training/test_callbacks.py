@@ -14,7 +14,7 @@ from flows.training.callbacks import StepReport, Watch
 from flows.training.checkpoints import checkpoint_step
 from flows.training.module import DreamBoothModule
 from storage.errors import CancellationRequested, TrainingDiverged
-from tests.flows.training.tiny import KeptCheckpoints, recipe, train_and_export
+from tests.flows.training.tiny import KeptCheckpoints, recipe, train, train_and_export
 
 
 def spoil_loss(monkeypatch: pytest.MonkeyPatch, at: int, value: float) -> None:
@@ -99,3 +99,28 @@ def test_a_cancelled_training_stores_its_last_step_although_the_store_knows_of_i
     newest = kept.latest()
     assert newest is not None
     assert checkpoint_step(newest[1], wanted.fingerprint()) == 3
+
+
+class Killed(Exception):
+    """A process that dies."""
+
+
+@pytest.mark.parametrize(("died_at", "drawn_by_the_next"), [(1, [1, 2]), (2, [2])])
+def test_samples_that_a_dead_attempt_left_out_are_drawn_once(
+    died_at: int, drawn_by_the_next: list[int], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Behind the checkpoint of a step and before its samples: the last step's too, behind which there is no other."""
+    wanted, kept = recipe(steps=2, checkpoint_every=1, sample_every=1), KeptCheckpoints(tmp_path / "kept")
+    there: list[int] = []
+
+    def draw(step: int) -> None:
+        if step == died_at:
+            raise Killed
+        there.append(step)
+
+    with pytest.raises(Killed):
+        train(tiny_model, tmp_path, wanted, kept, Watch(on_sample=draw))
+    before = list(there)
+    for _ in range(2):
+        train(tiny_model, tmp_path, wanted, kept, Watch(on_sample=there.append, sampled=there.__contains__))
+    assert there == [*before, *drawn_by_the_next]

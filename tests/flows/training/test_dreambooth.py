@@ -36,6 +36,7 @@ from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, r
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
 from tests.flows.diffusion.reference import drawn_by
+from tests.flows.training.checkpointing.written import WrittenBytes
 from tests.flows.training.tiny import pictures
 from tests.warm import run_warm
 
@@ -132,9 +133,10 @@ def end_of(stores: Stores, job_id: UUID) -> Job:
 
 @pytest.mark.usefixtures("environment")
 def test_photos_become_a_catalogued_model_and_the_model_draws(
-    stores: Stores, tiny_model: Path, tmp_path: Path, prefect: SyncPrefectClient
+    stores: Stores, tiny_model: Path, tmp_path: Path, prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(stores, tiny_model)
+    written = WrittenBytes(stores, monkeypatch)
     assert train_dreambooth(job.id, 1, return_state=True).is_completed()
     ended = end_of(stores, job.id)
     assert ended.state is JobState.SUCCEEDED, ended.failure_reason
@@ -144,6 +146,7 @@ def test_photos_become_a_catalogued_model_and_the_model_draws(
     assert version.trained_words[0].endswith(" mug")
     assert version.registered_as is not None
     assert_evaluated(version.evaluation or {})
+    written.assert_within_the_bound(job, tiny_model)
 
     files = stores.database.run(catalog.files(version.id))
     assert files[0].role is FileRole.WEIGHTS

@@ -22,6 +22,7 @@ from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.training import test_dreambooth
 from tests.flows.training.adapters.adapters import drawn, pipeline_of
+from tests.flows.training.checkpointing.written import WrittenBytes
 from tests.flows.training.test_dreambooth import ADAPTER, assert_drawn, assert_evaluated, end_of, submit
 
 environment, settings = test_dreambooth.environment, test_dreambooth.settings
@@ -29,9 +30,10 @@ environment, settings = test_dreambooth.environment, test_dreambooth.settings
 
 @pytest.mark.usefixtures("environment", "prefect")
 def test_photos_become_a_catalogued_adapter_and_its_base_draws_with_it(
-    stores: Stores, tiny_model: Path, tmp_path: Path, settings: Settings
+    stores: Stores, tiny_model: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(stores, tiny_model, **ADAPTER)
+    written = WrittenBytes(stores, monkeypatch)
     assert train_dreambooth(job.id, 1, return_state=True).is_completed()
     ended = end_of(stores, job.id)
     assert ended.state is JobState.SUCCEEDED, ended.failure_reason
@@ -42,6 +44,7 @@ def test_photos_become_a_catalogued_adapter_and_its_base_draws_with_it(
     assert model.name == f"{version.trained_words[0]} LoRA"
     assert version.registered_as is not None
     assert_evaluated(version.evaluation or {})
+    written.assert_within_the_bound(job, tiny_model)
 
     files = stores.database.run(catalog.files(version.id))
     assert [(file.path, file.role) for file in files] == [

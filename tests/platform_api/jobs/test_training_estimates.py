@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from psycopg.types.json import Jsonb
 
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import Query
-from storage.postgres.jobs import base_models, jobs, submissions
+from storage.postgres.jobs import base_models, job_stages, jobs, submissions
 from storage.records.accounts.accounts import Scope
+from storage.records.jobs.jobs import Job, Progress, Stage
 from storage.records.jobs.training import TrainingRequest
 from tests.platform_api.door import Door
 from tests.storage.makers import a_card, a_data_set
@@ -58,32 +60,83 @@ def test_memory_and_disk_are_counted_from_the_headers(door: Door) -> None:
     assert needs["memory"]["trainedParameters"] == trained
     assert needs["memory"]["gradients"] == 4 * trained
     assert needs["memory"]["fitsCards"] == ["8 GB", "12 GB", "16 GB", "24 GB"]
-    assert needs["disk"]["checkpoint"] == 12 * trained
+    assert 12 * trained <= needs["disk"]["checkpoint"] < 12 * trained + 2**17  # and its header
+    assert needs["disk"]["peakBytes"] > needs["disk"]["checkpoints"] + needs["disk"]["images"]
     parts = ("weights", "adapters", "gradients", "optimizer", "ema", "halfPrecisionCopies", "activations")
     assert (
         needs["memory"]["peakBytes"] == sum(needs["memory"][part] for part in parts) - needs["memory"]["notConcurrent"]
     )
 
 
-def test_nothing_is_known_of_time_before_the_first_job_with_such_settings(door: Door) -> None:
-    account = door.account("owner of paces")
-    data_set = a_data_set(door.database, account)
-    request = TrainingRequest(data_set_id=data_set, class_word="mug", base_model="small", steps=10)
-    job, _ = door.database.run(submissions.submit_training(request, account, door.settings, seed=1))
+def trained(door: Door, owner: UUID, *, steps: int, step: float, fit: float, **fields: Any) -> Job:
+    """A job of so many steps that succeeded on a card: its steps took `step` seconds and half a second more between
+    two, its fit `fit` in all; 30 s before it and 6 behind."""
+    request = TrainingRequest(
+        data_set_id=a_data_set(door.database, owner), class_word="mug", base_model="small", steps=steps, **fields
+    )
+    job, _ = door.database.run(submissions.submit_training(request, owner, door.settings, seed=1))
     job = door.database.run(jobs.claim(job.id, 1, None))
+    pace = {"steps": steps, "step_seconds": step, "pause_seconds": 0.5}
+    for stage, result, seconds in (
+        (Stage.REGULARIZE, {}, 30.0),
+        (Stage.FIT, {"step": steps, "checkpoint": "c" * 64, **pace}, fit),
+        (Stage.EVALUATE, {}, 4.0),
+        (Stage.EXPORT, {}, 2.0),
+    ):
+        door.database.run(job_stages.put(job.id, 1, stage, "key", result, [], seconds=seconds, peak_bytes=1))
     recipe = {**job.request["recipe"], "device": "a card", "threads": 1}  # pyright: ignore[reportGeneralTypeIssues]
-    done = """update jobs set state = 'succeeded', ended_at = started_at + interval '20 seconds',
-                     request = request || %(request)s where id = %(id)s"""
+    done = """update jobs set state = 'succeeded', ended_at = now(), request = request || %(request)s
+               where id = %(id)s"""
     door.database.run(Query(done, {"id": job.id, "request": Jsonb({"recipe": recipe})}, len))
+    return job
 
-    assert asked(door, steps=30)["times"] == [{"device": "a card", "jobs": 1, "secondsPerStep": 2.0, "seconds": 60.0}]
-    slower: list[dict[str, Any]] = [{"optimizer": "adafactor"}, {"splitBackward": True}, {"priorLossWeight": 0}]
-    for fields in (*slower, {"textEncoderLearningRate": 1e-6}):
-        assert asked(door, steps=30, **fields)["times"] == []
-    assert asked(door, steps=30, priorLossWeight=0.5)["times"] != []
+
+def test_the_time_is_of_the_steps_and_of_what_comes_before_and_after_them(door: Door) -> None:
+    owner = door.account("owner of paces")
+    assert asked(door, steps=30)["times"] == []
+    trained(door, owner, steps=10, step=1.5, fit=24.0)
+    # 10 steps of 2 s are 20 of the 24 of the fit; 30 before it, 6 behind.
+    known = {"device": "a card", "jobs": 1, "secondsPerStep": 2.0, "otherSeconds": 40.0}
+    assert asked(door, steps=30)["times"] == [{**known, "seconds": 100.0}]
+    assert asked(door, steps=300)["times"] == [{**known, "seconds": 640.0}]
+    for fields in (
+        {"optimizer": "adafactor"},
+        {"splitBackward": True},
+        {"priorLossWeight": 0},
+        {"textEncoderLearningRate": 1e-6},
+        {"tokenLearningRate": 1e-3},
+        {"trainOnly": "unet.*"},
+        {"compile": True},
+    ):
+        assert asked(door, steps=30, **fields)["times"] == [], fields
+    assert asked(door, steps=30, priorLossWeight=0.5, sampleEvery=7)["times"] != []
     other = asked(door, method="lora")
     assert other["times"] == []
     assert "nothing is known of the time; other jobs on it took 2 s a step" in other["notes"][0]
+    trained(door, owner, steps=10, step=3.5, fit=60.0)
+    [median] = asked(door, steps=10)["times"]
+    assert (median["jobs"], median["secondsPerStep"], median["otherSeconds"]) == (2, 3.0, 48.0)
+    base = door.client().get("/api/v1/base-models/small").json()
+    assert base["secondsPerStep"] == 3.0
+
+
+def test_a_jobs_own_page_has_the_time_that_is_left_by_the_same_arithmetic(door: Door) -> None:
+    trained(door, door.account("owner of paces"), steps=10, step=1.5, fit=24.0)
+    data_set = a_data_set(door.database, door.account_id)
+    body = {"dataSetId": str(data_set), "classWord": "mug", "baseModel": "small", "steps": 30}
+    job = UUID(door.client().post("/api/v1/training-jobs", json=body).json()["id"])
+
+    def left(phase: str = "", step: int = 0) -> float:
+        progress = Progress(phase=phase, step=step, total=30)
+        if phase:
+            door.database.run(jobs.heartbeat(job, 1, progress))
+        return door.client().get(f"/api/v1/training-jobs/{job}").json()["estimatedSeconds"]
+
+    assert left() == 100.0
+    door.database.run(jobs.claim(job, 1, None))
+    assert left("regularize", 3) == 100.0
+    assert left("fit", 10) == 6 + 20 * 2.0
+    assert left("evaluate", 1) == 6.0
 
 
 def test_a_base_without_its_weights_says_that_it_is_unknown(shared_door: Door) -> None:

@@ -22,6 +22,7 @@ def test_a_folder_and_the_blob_store_say_the_same(tmp_path: Path) -> None:
     assert (sizes.vae_factor, sizes.unet.channels, sizes.unet.attends) == (8, (32, 32), (True, False))
     assert sizes.texts["text_encoder"].width == 16
     assert sizes.stored == sum(path.stat().st_size for path in (tmp_path / "model").rglob("*.safetensors"))
+    assert sizes.other_bytes == sum(path.stat().st_size for path in (tmp_path / "model").rglob("*.json"))
 
 
 def test_shards_count_together(tmp_path: Path) -> None:

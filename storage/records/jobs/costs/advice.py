@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 
-from storage.records.accounts.quotas import in_units
+from storage.records.accounts.quotas import GIB, in_units
 from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer, TrainingPreset
 from storage.records.jobs.costs.memory import MARGIN, MemoryEstimate, estimate_memory
 from storage.records.jobs.costs.sizes import ModelSizes
 from storage.records.jobs.training import TrainingRecipe
 
-GIB = 1024**3
 CARD_SHARE = 0.94
 """Of a card's memory what a training gets: the driver and CUDA's own libraries hold the rest."""
 _WORTH_IT = 0.02

@@ -30,9 +30,10 @@ class TextShape:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """A base model: the shapes of its tensors by part and name, the bytes of its files by part, and its configs.
+    """A base model: the shapes of its tensors by part and name, the bytes of its weights by part, and its configs.
 
-    `vae_factor` is how many pixels of an image side are one latent.
+    `vae_factor` is how many pixels of an image side are one latent, `other_bytes` what files take that are no weights
+    of a part and are exported with the model.
     """
 
     shapes: Mapping[str, Mapping[str, Shape]]
@@ -40,6 +41,7 @@ class ModelSizes:
     unet: UnetShape
     texts: Mapping[str, TextShape]
     vae_factor: int
+    other_bytes: int = 0
 
     def parameters(self, part: str) -> int:
         """Elements of a part's tensors."""
@@ -55,8 +57,13 @@ class ModelSizes:
 
     @property
     def stored(self) -> int:
-        """Bytes of all parts' files."""
+        """Bytes of all parts' weights."""
         return sum(self.stored_bytes.values())
+
+
+def vae_factor_of(blocks: int) -> int:
+    """Pixels of an image side for one latent of an AutoencoderKL of so many blocks: all but the last halve a side."""
+    return 2 ** (blocks - 1)
 
 
 def text_shape(config: Mapping[str, Any]) -> TextShape:

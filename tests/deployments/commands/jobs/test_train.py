@@ -12,6 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from deployments.client.responses import TimeResponse, TrainingEstimateResponse
+from deployments.commands.jobs.train import take_identifier
 from deployments.commands.jobs.training_estimate import estimate_lines, in_words, short_lines
 from tests.deployments.line import Line
 from tests.files import image_size
@@ -104,6 +105,24 @@ def test_photos_elsewhere_come_with_their_captions_and_without_a_secret(line: Li
     assert "hunter2" not in result.output + str(job) + str(data_set)
 
 
+def test_an_identifier_of_the_folder_that_is_not_used_is_named(line: Line) -> None:
+    wanted = {"classWord": "cup"}
+    unused = take_identifier(wanted, "zwx mug")
+    assert unused.startswith("not used: 'zwx mug', which the photos' folder is named for: the class word is 'cup'; ")
+    assert wanted == {"classWord": "cup"}
+    folder = line.folder / "shots" / "3_zwx mug"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f"{number}.png").write_bytes(photo(number))
+    # The first class that the base knows stands in for the one that is missing.
+    result = line("train", folder.parent, "--print-config")
+    assert result.exit_code == 0, result.output
+    assert "there is no class word yet; --identifier sets the subject's word" in result.output
+    taken = line("train", folder.parent, "mug", "--print-config")
+    assert "not used" not in taken.output
+    assert "identifier: zwx" in taken.output
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -155,11 +174,11 @@ def test_before_the_start_it_says_what_is_trained_and_the_estimates_own_time() -
         family="sd1",
         memory=None,
         disk=None,
-        times=(TimeResponse("cpu", 3, seconds_per_step=0.5, seconds=200.0),),
+        times=(TimeResponse("cpu", 3, seconds_per_step=0.5, other_seconds=20.0, seconds=220.0),),
         notes=(),
     )
     what, time_ = short_lines(plan)
     assert what == "400 steps of full on 'sd15' (sd1), preset gpu-12gb: adamw_8bit at learning rate 5e-06"
-    assert time_ == "time: about 3 min on cpu (0.5 s a step, over 3 jobs)"
+    assert time_ == "time: about 4 min on cpu (0.5 s a step and 20 s before and after them, over 3 jobs)"
     assert time_ in list(estimate_lines(plan))
     assert in_words(7_900) == "2 h 12 min"

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from flows.training.checkpointing.room import DiskRoom, disk_room
 from flows.training.estimates.fits import DoesNotFit, check_fits, memory_of, precision_warnings
 from storage.records.jobs.costs.activations import UnetShape, kept_bytes
+from storage.records.jobs.training import TrainingRecipe
 from storage.settings import BlobSettings, QuotaSettings, Settings
 from tests.flows.training.tiny import recipe
 from tests.storage.model_files import CONFIGS, write_model
@@ -16,12 +18,13 @@ from tests.storage.model_files import CONFIGS, write_model
 CPU = torch.device("cpu")
 
 
-def settings(folder: Path, floor: int = 0) -> Settings:
-    return Settings(
+def room(folder: Path, wanted: TrainingRecipe | None = None, floor: int = 0) -> DiskRoom:
+    settings = Settings(
         data_folder=folder,
         blobs=BlobSettings(url=f"file://{folder}/blobs"),
         quotas=QuotaSettings(free_space_bytes=floor),
     )
+    return disk_room(settings, wanted or recipe(), folder / "work")
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
@@ -30,13 +33,13 @@ def test_the_memory_of_this_machine_is_known() -> None:
 
 
 def test_what_fits_is_passed_in_silence(tmp_path: Path) -> None:
-    assert check_fits(write_model(tmp_path / "model"), recipe(), CPU, settings(tmp_path)) == []
+    assert check_fits(write_model(tmp_path / "model"), recipe(), CPU, room(tmp_path)) == []
 
 
 def test_what_cannot_fit_is_refused_with_what_to_change(tmp_path: Path) -> None:
     huge = recipe(resolution=8 * 16384)
     with pytest.raises(DoesNotFit) as refused:
-        check_fits(write_model(tmp_path / "model"), huge, CPU, settings(tmp_path))
+        check_fits(write_model(tmp_path / "model"), huge, CPU, room(tmp_path))
     message = str(refused.value)
     assert message.startswith("Training needs about ")
     assert "of memory (±15 %), and this machine has" in message
@@ -53,7 +56,7 @@ def test_what_only_just_fits_is_warned_of(tmp_path: Path) -> None:
     side = int((wanted / _activations_of_one_pixel()) ** 0.5) // 8 * 8
     if whole < 1.2 * available:
         pytest.skip("nothing else uses this machine's memory")
-    [warning] = check_fits(folder, recipe(resolution=side), CPU, settings(tmp_path))
+    [warning] = check_fits(folder, recipe(resolution=side), CPU, room(tmp_path))
     assert "To reduce it: splitBackward: true" in warning
 
 
@@ -62,9 +65,9 @@ def _activations_of_one_pixel() -> float:
 
 
 def test_too_little_disk_is_warned_of(tmp_path: Path) -> None:
-    [warning] = check_fits(write_model(tmp_path / "model"), recipe(), CPU, settings(tmp_path, floor=10**18))
-    assert warning.startswith("The job may write ")
-    assert "keepCheckpoints: 1" in warning
+    [warning] = check_fits(write_model(tmp_path / "model"), recipe(), CPU, room(tmp_path, floor=10**18))
+    assert warning.startswith("The job may need ")
+    assert "are to stay free" in warning
 
 
 @pytest.mark.parametrize(
@@ -85,9 +88,9 @@ def test_a_warning_of_the_cards_precision_is_among_those_of_the_job(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     monkeypatch.setattr("flows.training.estimates.fits.memory_of", lambda _: (10**12, 10**12))
     folder = write_model(tmp_path / "model")
-    [warning] = check_fits(folder, recipe(precision="bf16"), torch.device("cuda"), settings(tmp_path))
+    [warning] = check_fits(folder, recipe(precision="bf16"), torch.device("cuda"), room(tmp_path))
     assert "precision: fp16" in warning
 
 
 def test_a_folder_without_weights_is_left_to_who_loads_it(tmp_path: Path) -> None:
-    assert check_fits(tmp_path, recipe(), CPU, settings(tmp_path)) == []
+    assert check_fits(tmp_path, recipe(), CPU, room(tmp_path)) == []

@@ -136,6 +136,8 @@ def test_one_stage_is_done_again_alone(
     assert made == {stage: again.id if stage is Stage.EVALUATE else failed for stage in KEPT}
     assert evaluation_of(stores, again.id) == straight.evaluation
     assert weights_of(stores, again.id) == straight.weights
+    drawn = [file.step for file in stores.database.run(job_files.files(again.id)) if file.role is JobFileRole.SAMPLE]
+    assert drawn == [STEPS] * 3, "its own page shows what it published"
     with pytest.raises(WrongState):
         stores.database.run(submissions.retry(again.id, owner, stores.settings))
     with pytest.raises(InvalidRequest, match=f"no checkpoint of step {STEPS} has stayed"):
