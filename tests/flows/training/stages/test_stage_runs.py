@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.training.dreambooth import train_dreambooth
 from flows.training.stages import publication_stage
+from flows.training.stages.stage_results import Fitted
 from flows.training.work import TrainingWork
 from storage.errors import InvalidRequest, JobCannotSucceed, WrongState
 from storage.postgres.catalog import catalog
@@ -92,6 +94,10 @@ def test_a_retry_loads_no_model_for_what_was_done_and_publishes_the_same(
     rows = {row.stage: row for row in stores.database.run(job_stages.of_job(failed))}
     assert rows.keys() == KEPT
     assert all(row.seconds > 0 and row.peak_bytes > 0 for row in rows.values()), rows
+    fitted = msgspec.convert(rows[Stage.FIT].result, Fitted)
+    assert fitted.steps == STEPS
+    assert 0 < fitted.steps * fitted.step_seconds < rows[Stage.FIT].seconds, "estimates are made of it"
+    assert fitted.pause_seconds > 0
     page = artifact(prefect, "summary")
     assert "**Failed** in the stage `publish`: `job_failed`" in page
     assert f"`darkroom jobs retry {failed}`" in page
