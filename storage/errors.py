@@ -51,6 +51,7 @@ DarkroomError
     ├── OutOfMemory
     ├── TrainingDiverged        a loss, a gradient or a weight is no number any more
     ├── JobStalled              nothing was done for longer than the stall limit
+    ├── UnusableWeights         weights that a job reads or writes are not what they should be
     ├── DevicesDiffer           parts of a model on different devices: a fault of ours
     ├── DiskFull                (see StoreFailure)
     └── InvalidCheckpoint
@@ -383,6 +384,12 @@ class CompilerMissing(JobCannotSucceed):
     """A training asked for `compile`, and this machine has nothing to compile with, or compiling failed."""
 
     code = "compiler_missing"
+
+
+class UnusableWeights(JobCannotSucceed):
+    """Weights that a job reads or writes cannot be taken; the message is that of the WeightsRefused."""
+
+    code = "unusable_weights"
 
 
 class DevicesDiffer(JobCannotSucceed):

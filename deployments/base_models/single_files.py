@@ -7,6 +7,7 @@ came out is compared with the file, tensor by tensor.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from deployments.base_models.cards import read_json
 from flows.diffusion.families.layout import FamilyLayout
 from flows.diffusion.families.lookup import family_named
-from flows.diffusion.families.original_names import UNET_PREFIX
+from flows.diffusion.families.original_names import UNET_PREFIX, VAE_PREFIX
 from flows.diffusion.families.protocol import Family
 from flows.training.exports.single_files import SCHEDULE_FILE, read_schedule, tensors_of
 from storage.blobs.weights import WeightsFacts, check_weights
@@ -30,6 +31,12 @@ FIRST_CONV = f"{UNET_PREFIX}input_blocks.0.0.weight"
 
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _CONFIGS = frozenset({".json", ".txt"})
+# Of the UNet, of the VAE, and of a text encoder's layers. What else a file holds, such as averages, has no place in a
+# folder.
+_OF_LAYERS = re.compile(
+    rf"{re.escape(UNET_PREFIX)}|{re.escape(VAE_PREFIX)}(encoder|decoder)\."
+    r"|con.+\.transformer\.(text_model\.)?(encoder\.layers|resblocks)\."
+)
 # Checked in this order: SDXL's file has names of more than one of them.
 _FAMILIES = {"conditioner.embedders.1.": "sdxl", "cond_stage_model.transformer.": "sd1"}
 _OTHERS = {
@@ -148,10 +155,10 @@ def _note_prediction(folder: Path, names: Mapping[str, object]) -> None:
 
 
 def _refuse_difference(file: Path, facts: WeightsFacts, family: Family, folder: Path) -> None:
-    """Raises WeightsRefused unless the folder's weights are the file's, all of the UNet's among them."""
+    """Raises WeightsRefused unless the folder's weights are the file's, all layers of every part among them."""
     parts = {name: tensors_of(folder / path) for name, path in family.layout.weight_files.items()}
     made = family.original_tensors(parts, read_schedule(folder))
-    left = sorted(name for name in facts.tensors if name.startswith(UNET_PREFIX) and name not in made)
+    left = sorted(name for name in facts.tensors if _OF_LAYERS.match(name) and name not in made)
     if left:
         raise WeightsRefused("config", f"the configs that --config names have no place for '{left[0][:80]}'.")
     with safe_open(file, framework="pt") as stored:

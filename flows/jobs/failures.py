@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from storage.errors import DiskFull, InvalidRequest, JobCannotSucceed, OutOfMemory
+from storage.errors import DiskFull, InvalidRequest, JobCannotSucceed, OutOfMemory, UnusableWeights, WeightsRefused
 
 SMALLER_STEPS = "ask for a smaller batchSize, gradientCheckpointing, splitBackward, or precision bf16"
 # torch raises a plain RuntimeError: its CPU allocator's text, CUDA's, and those of the libraries it calls.
@@ -22,6 +22,9 @@ def named_failure(error: Exception, phase: str = "") -> JobCannotSucceed:
     # A name that this worker's release does not know: the sentence says which it does.
     if isinstance(error, InvalidRequest):
         return JobCannotSucceed(f"{error} Retry the job when the workers run the release that knows it.")
+    # Its own sentence says which tensor or file, and what to ask for instead.
+    if isinstance(error, WeightsRefused):
+        return UnusableWeights(str(error))
     # An error while the first one is handled hides it: a MemoryError often raises another one on its way out.
     if any(says_out_of_memory(one) for one in (error, error.__cause__, error.__context__)):
         return OutOfMemory(_memory_text(error, phase))

@@ -47,7 +47,10 @@ class CheckFailed(Exception):
 
 @dataclass
 class Done:
-    """What a training measured. Peaks are in GB, by piece; `hashes` are SHA-256 of what it wrote, by path."""
+    """What a training measured. Peaks are in GB, by piece; `hashes` are SHA-256 of what it wrote, by path.
+
+    `passes` counts the calls of the UNet; `recomputes` is whether activations were computed again.
+    """
 
     device: str = ""
     losses: list[float] = field(default_factory=list[float])
@@ -55,6 +58,8 @@ class Done:
     rates: list[float] = field(default_factory=list[float])
     peaks: dict[str, float] = field(default_factory=dict[str, float])
     hashes: dict[str, str] = field(default_factory=dict[str, str])
+    passes: int = 0
+    recomputes: bool = False
 
 
 def wanted(method: str, **changes: Any) -> TrainingRecipe:
@@ -132,8 +137,15 @@ def fitted(
     images = _images(components, asked)
     kept = KeptCheckpoints(work / "kept")
     newest = kept.latest()
+    unet: Any = components.unet
+
+    def called(module: object, arguments: object) -> None:
+        done.passes += 1
+
+    counted = unet.register_forward_pre_hook(called)
 
     def stepped(report: StepReport) -> None:
+        done.recomputes = unet.is_gradient_checkpointing
         done.losses.append(report.loss)
         done.norms.append(report.gradient_norm)
         done.rates.append(report.images_per_second)
@@ -157,6 +169,7 @@ def fitted(
         work_folder=work,
         watch=Watch(on_step=stepped, measured=measured),
     )
+    counted.remove()
     return done, components, changed
 
 

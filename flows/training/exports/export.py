@@ -125,7 +125,7 @@ def as_dtype(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if not cast.isfinite().all() and tensor.isfinite().all():
         raise WeightsRefused(
             "overflow",
-            f"'{name}' has numbers too large for {dtype}. Ask for export_dtype bf16, which has the range of fp32.",
+            f"'{name}' has numbers too large for {dtype}. Ask for exportDtype bf16, which has the range of fp32.",
         )
     return cast
 

@@ -105,6 +105,24 @@ def _shard_with_more(folder: Path) -> None:
     save_file(tensors | {"conv_in.extra": tensors["conv_in.bias"].clone()}, shard)
 
 
+def _shard_with_less(folder: Path) -> None:
+    split_weights(folder / UNET)
+    edit_index(folder, {"conv_in.extra": "diffusion_pytorch_model-00001-of-00002.safetensors"})
+
+
+def _tensor_in_two_shards(folder: Path) -> None:
+    split_weights(folder / UNET)
+    first, second = sorted((folder / "unet").glob("*.safetensors"))
+    name, tensor = next(iter(load_file(first).items()))
+    save_file(load_file(second) | {name: tensor}, second)
+
+
+def edit_index(folder: Path, more: dict[str, str]) -> None:
+    index = folder / f"{UNET}.index.json"
+    known = json.loads(index.read_text())
+    index.write_text(json.dumps({**known, "weight_map": known["weight_map"] | more}))
+
+
 def _no_index(folder: Path) -> None:
     split_weights(folder / UNET)
     (folder / f"{UNET}.index.json").write_text("[]")
@@ -125,6 +143,8 @@ SPOILED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "pickled shards": ("sdxl", _index_of_pickles, r"unet/.*names '.*bin', which is no safetensors file beside it"),
     "a shard elsewhere": ("sd1", _index_elsewhere, r"names '\.\./vae/.*', which is no safetensors file beside it"),
     "a shard with more": ("sd1", _shard_with_more, r"disagree on 'conv_in\.extra'"),
+    "a shard with less": ("sd1", _shard_with_less, r"00001-of-00002\.safetensors and its index disagree"),
+    "a tensor in two shards": ("sdxl", _tensor_in_two_shards, r"00002-of-00002\.safetensors and its index disagree"),
     "no index": ("sd1", _no_index, "is no index of shards"),
     "no second encoder": ("sdxl", _second_encoder_missing, r"text_encoder_2/ is missing"),
     "uneven blocks": ("sdxl", _uneven_unet, "one number for all"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,12 @@ def test_a_single_file_becomes_a_folder_of_the_same_weights(family: str, folders
         found = ours.modules[name].state_dict()
         assert all(torch.equal(found[key], tensor) for key, tensor in module.state_dict().items()), name
     assert read_schedule(made)["prediction_type"] == read_schedule(source)["prediction_type"]
+    stored = {folder: dtypes(folder / known.layout.weight_files["unet"]) for folder in (made, source)}
+    assert stored[made] == stored[source] == {torch.float16 if family == "sd1" else torch.float32}
+
+
+def dtypes(file: Path) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in load_file(file).values()}
 
 
 def test_what_a_file_says_of_its_prediction_wins_over_the_configs(folders: dict[str, Path], tmp_path: Path):
@@ -82,7 +89,7 @@ def test_a_single_file_is_registered_and_the_same_file_again_is_the_same_base(fo
     again = add_base_model(stores, single_file(source), "one-file", config=source)
 
     assert (again, first.facts.family, first.facts.resolution) == (first, "sdxl", 64)
-    assert list(stores.settings.data_folder.glob("base-model-*")) == []
+    assert list((stores.settings.data_folder / "tmp").iterdir()) == []
 
 
 def test_configs_of_another_shape_are_refused(folders: dict[str, Path], tmp_path: Path):
@@ -91,6 +98,25 @@ def test_configs_of_another_shape_are_refused(folders: dict[str, Path], tmp_path
     config.write_text(config.read_text().replace('"layers_per_block": 1', '"layers_per_block": 2'))
 
     with pytest.raises(WeightsRefused, match="--config"):
+        convert_single_file(single_file(folders["sd1"]), other, tmp_path / "made")
+
+
+@pytest.mark.parametrize("layers", [1, 3], ids=["fewer", "more"])
+def test_configs_of_a_text_encoder_of_another_depth_are_refused(layers: int, folders: dict[str, Path], tmp_path: Path):
+    other = Path(shutil.copytree(folders["sdxl"], tmp_path / "other"))
+    config = other / "text_encoder_2" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": layers}))
+
+    with pytest.raises(WeightsRefused, match="--config"):
+        convert_single_file(single_file(folders["sdxl"]), other, tmp_path / "made")
+
+
+def test_configs_that_name_another_library_are_refused_before_it_is_imported(folders: dict[str, Path], tmp_path: Path):
+    other = Path(shutil.copytree(folders["sd1"], tmp_path / "other"))
+    index = other / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"unet": ["antigravity", "UNet2DConditionModel"]}))
+
+    with pytest.raises(WeightsRefused, match="wants unet of another library than diffusers' own"):
         convert_single_file(single_file(folders["sd1"]), other, tmp_path / "made")
 
 

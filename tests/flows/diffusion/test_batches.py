@@ -66,13 +66,16 @@ def test_the_size_follows_what_is_free_up_to_what_is_asked_for(
         assert images_at_a_time(parts, latents, guided=guided) == size
 
 
-def test_what_does_not_fit_is_drawn_in_halves_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB"), MemoryError()]
+)
+def test_what_does_not_fit_is_drawn_in_halves_and_said_so(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     asked: list[int] = []
 
     def draw(rows: list[int]) -> list[int]:
         asked.append(len(rows))
         if len(rows) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
+            raise error
         return rows
 
     with caplog.at_level(logging.WARNING):

@@ -39,18 +39,26 @@ def differ_by(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
 
 
 def test_what_is_compiled_is_what_trains(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[torch.nn.Module] = []
+    compiled, used = list[torch.nn.Module](), list[Any]()
     true_compile = torch.compile
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            used.append(graph)
+            return graph.forward(*arguments)
+
+        return run
 
     def eager(module: torch.nn.Module) -> Any:
         compiled.append(module)
-        return true_compile(module, backend="eager")
+        return true_compile(module, backend=backend)
 
     monkeypatch.setattr(torch, "compile", eager)
     plain = trained(base, tmp_path / "plain")
-    assert compiled == []
+    assert compiled == used == []
     assert differ_by(plain, trained(base, tmp_path / "compiled", compile=True)) < 1e-4
     assert len(compiled) == 1
+    assert len(used) >= 2, "each of both steps predicts with what was compiled"
 
 
 @pytest.mark.soak

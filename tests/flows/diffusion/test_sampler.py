@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
@@ -11,7 +12,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import png
-from flows.diffusion.sampler import denoise, draw_images, first_latents, guiding
+from flows.diffusion.sampler import denoise, draw_images, first_latents, guiding, to_image
 from flows.starter.networks import write_tiny_model
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.reference import drawn_by
@@ -62,6 +63,11 @@ def test_latents_equal_those_of_the_diffusers_pipeline(guidance: float, componen
     )
     ours = drawn(components, PROMPTS, [1, 2, 3], SamplerSettings(steps=4, guidance_scale=guidance))
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_pixels_are_rounded_to_the_nearest_level_and_clipped():
+    levels = torch.tensor([-1.5, -1.0, 0.002, 1.0, 1.5]).expand(3, 1, 5)
+    assert np.asarray(to_image(levels))[0].tolist() == [[level] * 3 for level in (0, 0, 128, 255, 255)]
 
 
 def test_an_image_does_not_depend_on_its_batch(components: Components):

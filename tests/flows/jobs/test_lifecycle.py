@@ -12,7 +12,7 @@ import pytest
 
 from flows.jobs.failures import named_failure
 from flows.jobs.lifecycle import RunningJob, lock_name, running_job
-from storage.errors import CancellationRequested, JobAlreadyRunning, JobCannotSucceed, JobLost
+from storage.errors import CancellationRequested, JobAlreadyRunning, JobCannotSucceed, JobLost, WeightsRefused
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_files, jobs
 from storage.postgres.locks import lock_number
@@ -120,6 +120,12 @@ def test_memory_that_runs_out_says_what_helps_where_it_happened(
     text = str(named_failure(error, phase))
     assert all(word in text for word in words), text
     assert none_of not in text
+
+
+def test_weights_that_cannot_be_taken_fail_a_job_with_their_own_advice() -> None:
+    refusal = WeightsRefused("overflow", "'conv_in.bias' has numbers too large for fp16. Ask for exportDtype bf16.")
+    failure = named_failure(refusal, "export")
+    assert (failure.code, str(failure)) == ("unusable_weights", str(refusal))
 
 
 def test_a_process_whose_job_was_handed_out_again_stops_and_writes_nothing(stores: Stores) -> None:

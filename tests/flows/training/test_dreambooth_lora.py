@@ -7,16 +7,20 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import torch
 from PIL import Image
 
+from flows.generation.images import generate_images
 from flows.jobs.tracking import tracking_client
 from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE
+from flows.training.adapters.layers import AdapterForm, adapter_metadata
 from flows.training.dreambooth import train_dreambooth
-from flows.training.tensor_files import read_metadata
+from flows.training.tensor_files import read_metadata, write_tensors
 from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files
-from storage.records.catalog.catalog import FileRole
+from storage.postgres.jobs import job_files, jobs, publication, submissions
+from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import ModelType
+from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobFileRole, JobState
 from storage.settings import Settings
 from storage.stores import Stores
@@ -76,3 +80,36 @@ def assert_samples_differ(stores: Stores, job_id: UUID) -> None:
         for step in (4, 6)
     )
     assert first != last
+
+
+@pytest.mark.usefixtures("environment", "prefect")
+def test_an_adapter_of_another_family_draws_nothing_and_says_so(
+    stores: Stores, tiny_model: Path, tmp_path: Path
+) -> None:
+    job = submit(stores, tiny_model, **ADAPTER)
+    stores.database.run(jobs.claim(job.id, 1, None))
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    tensors = {f"{layer}.lora_A.weight": torch.ones(4, 2048), f"{layer}.lora_B.weight": torch.ones(16, 4)}
+    facts = {"lora_adapter_metadata": adapter_metadata(tensors, AdapterForm(rank=4, alpha=8.0))}
+    write_tensors(tmp_path / DIFFUSERS_FILE, tensors, facts)
+    blob = stores.blobs.put_file(tmp_path / DIFFUSERS_FILE)
+    version = TrainedVersion(
+        model_name="of another family",
+        base_model="tiny",
+        trained_words=("sks mug",),
+        recipe=end_of(stores, job.id).request,
+        evaluation=None,
+        files=(NewFile(path=DIFFUSERS_FILE, role=FileRole.FOLDER, sha256=blob.sha256, size=blob.size),),
+    )
+    published = stores.database.run(publication.publish(job.id, 1, version))
+    request = GenerationRequest(model_version_id=published.id, prompt="a photo of a mug", count=1)
+    drawing, _ = stores.database.run(submissions.submit_generation(request, job.account_id, stores.settings, seed=1))
+
+    assert generate_images(drawing.id, 1, return_state=True).is_failed()
+
+    row = end_of(stores, drawing.id)
+    assert (row.state, row.failure_code) == (JobState.FAILED, "unusable_weights"), row.failure_reason
+    said = f"{DIFFUSERS_FILE} was trained on another family or base: {layer} is"
+    assert (row.failure_reason or "").startswith(said)
+    assert (row.failure_reason or "").endswith("Draw with the base it names.")
+    assert [file for file in stores.database.run(job_files.files(drawing.id)) if file.role is JobFileRole.IMAGE] == []

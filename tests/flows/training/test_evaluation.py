@@ -126,7 +126,11 @@ def test_class_drift_is_zero_for_the_base_itself_and_grows_with_the_change(compo
     def drifts() -> Drifts:
         return noise_drifts(FAMILY, components, tuned, latents, "a photo of a mug")
 
+    times: list[int] = []
+    tuned.unet.register_forward_pre_hook(lambda unet, given: times.extend(given[1].tolist()))
     assert drifts() == Drifts(0.0, 0.0)
+    # Of the class and of three unrelated prompts, two latents at each of five times.
+    assert times == pytest.approx([50, 50, 275, 275, 500, 500, 725, 725, 950, 950] * 4, abs=1)
     with torch.no_grad():
         tuned.unet.get_parameter("conv_out.weight").add_(0.01)
     small = drifts()

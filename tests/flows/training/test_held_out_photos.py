@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,17 +25,27 @@ from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of t
 )
 from tests.flows.training.tiny import pictures
 
+LONG = "a photo of a sks mug " * 9
+
 
 def photos_and_copies(stores: Stores, account: UUID) -> UUID:
     """Three photos, each there twice."""
     rows: list[DataSetImage] = []
     for position, image in enumerate([*pictures(3), *pictures(3)]):
+        # Longer than the tiny model's text encoder reads.
+        caption = LONG if position == 0 else ""
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         blob = stores.blobs.put(buffer.getvalue())
         rows.append(
             DataSetImage(
-                position=position, name=f"{position}.png", sha256=blob.sha256, size=blob.size, width=64, height=64
+                position=position,
+                name=f"{position}.png",
+                sha256=blob.sha256,
+                size=blob.size,
+                width=64,
+                height=64,
+                caption=caption,
             )
         )
     return stores.database.run(data_sets.create(account, "photos", rows)).id
@@ -42,7 +53,7 @@ def photos_and_copies(stores: Stores, account: UUID) -> UUID:
 
 @pytest.mark.usefixtures("environment")
 def test_no_copy_of_a_held_out_photo_is_learned_from(
-    stores: Stores, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(test_dreambooth, "photos", photos_and_copies)
     encoded: list[dict[str, Any]] = []
@@ -53,7 +64,12 @@ def test_no_copy_of_a_held_out_photo_is_learned_from(
 
     monkeypatch.setattr(dreambooth_steps, "encode_for", encode)
     job = submit(stores, tiny_model, validation_every=3, validation_photos=1, prior_loss_weight=0.0)
+    # Prefect's loggers hand nothing on to the root's.
+    prefect = logging.getLogger("prefect")
+    prefect.addHandler(caplog.handler)
     train_dreambooth(job.id, 1, return_state=True)
+    prefect.removeHandler(caplog.handler)
+    assert f"job {job.id}: '{LONG}' is 56 tokens; the text encoder reads the first 32. Shorten it." in caplog.text
     [given] = encoded
     images = stores.database.run(data_sets.images(photos_and_copies(stores, job.account_id)))
     everything = sorted(image.sha256 for image in images)

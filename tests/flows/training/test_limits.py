@@ -1,4 +1,5 @@
-"""Memory and disk that run out during the fit are named errors, and what was kept before stays good."""
+"""Memory and disk that run out during the fit, and a loss that is no number, are named errors; what was kept before
+stays good."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from storage.postgres.jobs import job_files, jobs, submissions
 from storage.records.jobs.jobs import Job, JobState
 from storage.settings import Settings
 from storage.stores import Stores
+from tests.flows.training.test_callbacks import spoil_loss
 from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of the main job
     FLOW,
     end_of,
@@ -97,3 +99,19 @@ def test_a_disk_that_is_full_fails_the_job_and_a_retry_goes_on_from_its_checkpoi
     assert [checkpoint.step for checkpoint in stores.database.run(job_files.checkpoints(retry.id))] == [2]
     assert train_dreambooth(retry.id, 1, return_state=True).is_completed()
     assert weights_of(stores, retry.id) == weights_of(stores, straight.id)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_loss_that_is_no_number_fails_the_job_and_spares_its_checkpoints(
+    stores: Stores, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_loss(monkeypatch, 3, float("nan"))
+    job = submit(stores, tiny_model, prior_loss_weight=0.0)
+    assert train_dreambooth(job.id, 1, return_state=True).is_failed()
+    row = end_of(stores, job.id)
+    assert (row.state, row.failure_code) == (JobState.FAILED, "training_diverged"), row.failure_reason
+    said = "Step 4: the loss is nan. Nothing of this step was kept; its checkpoint of step 2 stays. Ask for a lower "
+    assert (row.failure_reason or "").startswith(said)
+    [checkpoint] = stores.database.run(job_files.checkpoints(job.id))
+    assert checkpoint.step == 2
+    stores.blobs.read(checkpoint.sha256)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from PIL import Image
+from torch import nn
 
 from flows.diffusion.families.lookup import family_named
 from flows.training.callbacks import Watch
@@ -85,22 +88,69 @@ def test_the_single_file_opens_as_the_folder_does(whole: Export):
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
 
 
-def test_a_step_tells_the_model_how_each_image_was_cropped(base: Path) -> None:
-    wanted = recipe(family="sdxl", random_crop=True, cached_crops=2, random_flip=True, regularization_count=2)
+class SeenByUnet:
+    """What a UNet was given, one entry a call."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.calls: list[dict[str, torch.Tensor]] = []
+        unet.register_forward_pre_hook(self._note, with_kwargs=True)
+
+    def _note(self, unet: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self.calls.append({"states": named["encoder_hidden_states"].detach(), **named["added_cond_kwargs"]})
+
+
+def test_a_step_tells_the_model_how_each_image_was_cropped_and_its_own_caption(base: Path) -> None:
+    views: dict[str, Any] = {"random_crop": True, "cached_crops": 2, "random_flip": True}
+    wanted = recipe(family="sdxl", token_learning_rate=0.0, regularization_count=2, **views)
     components = SDXL.load(base)
     wide = [Image.new("RGB", (96 + 32 * place, 64), "red") for place in range(2)]
-    images = encode_for(wanted, SDXL, components, wide, pictures(2))
+    captions, classes = ["a red mug", "a mug in the snow"], [Image.new("RGB", (64, high)) for high in (64, 96)]
+    images = encode_for(wanted, SDXL, components, wide, classes, prompts=captions)
+    prior = images.regularization
+    assert prior is not None
     module = DreamBoothModule(wanted, SDXL, components, method_named("full").begin(SDXL, components, wanted), images)
-    seen: list[torch.Tensor] = []
-    components.unet.register_forward_pre_hook(
-        lambda unet, arguments, named: seen.append(named["added_cond_kwargs"]["time_ids"]), with_kwargs=True
-    )
-    draw = module.draw(0)
-    module.loss_of(draw)
-    [ids] = seen
-    own = images.instance.sizes[int(draw.instance_rows[0])]
-    assert ids.tolist() == [[*own.original, *own.crop, *own.target], [64, 64, 0, 0, 64, 64]]
-    assert own.original[1] in (96, 128)
-    assert own.crop[0] == 0
+    seen, rows = SeenByUnet(components.unet), set[int]()
+    with torch.no_grad():
+        encoded = SDXL.encode_prompts(components, [*captions, wanted.class_prompt]).tensors["encoder_hidden_states"]
+        for number in range(6):
+            draw = module.draw(number)
+            module.loss_of(draw)
+            row, partner = int(draw.instance_rows[0]), int(draw.regularization_rows[0])
+            rows.add(row)
+            sizes = [images.instance.sizes[row], prior.sizes[partner]]
+            expected = [[*one.original, *one.crop, *one.target] for one in sizes]
+            assert seen.calls[number]["time_ids"].tolist() == expected
+            assert torch.allclose(seen.calls[number]["states"], encoded[[row // 4, 2]], atol=1e-5)
+    assert len(rows) > 3, "views of both photos"
+    assert {one.original for one in images.instance.sizes} == {(64, 96), (64, 128)}
+    assert {one.original for one in prior.sizes} == {(64, 64), (96, 64)}
     assert len(images.instance.sizes) == len(images.instance.mean) == 2 * 2 * 2
     assert len({one.crop for one in images.instance.sizes}) > 4
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-4], ids=["frozen text", "trained text"])
+def test_a_dropped_caption_is_what_guidance_draws_away_from(rate: float, base: Path) -> None:
+    wanted = recipe(family="sdxl", text_encoder_learning_rate=rate, token_learning_rate=0.0, caption_dropout=0.5)
+    components = SDXL.load(base)
+    images = encode_for(wanted, SDXL, components, pictures(2), pictures(2, "class"))
+    training = method_named("full").begin(SDXL, components, wanted)
+    module, seen = DreamBoothModule(wanted, SDXL, components, training, images), SeenByUnet(components.unet)
+    with torch.no_grad():
+        for dropped in ((True, False), (False, True)):
+            module.loss_of(replace(module.draw(0), dropped=dropped))
+            for name in ("states", "text_embeds"):
+                # This model was published with zeros for no words.
+                assert [not row.any() for row in seen.calls[-1][name]] == list(dropped), name
+
+
+def test_both_encoders_get_adapters_of_their_own(base: Path) -> None:
+    asked: dict[str, Any] = {"method": "lora", "token_learning_rate": 0.0, "lora_rank": 2, "lora_alpha": 2.0}
+    wanted = recipe(family="sdxl", text_encoder_learning_rate=5e-5, **asked)
+
+    training = method_named("lora").begin(SDXL, SDXL.load(base), wanted)
+
+    assert {group.name: group.learning_rate for group in training.groups} == {
+        "unet": 1e-3,
+        "text_encoder": 5e-5,
+        "text_encoder_2": 5e-5,
+    }

@@ -17,12 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from flows.starter.networks import write_tiny_model
+from tests.deployments.commands.catalog.test_importing import mine
 from tests.deployments.line import Line
 from tests.platform_api.door import photo, upload
+from tests.platform_api.sending import a_sender
 from tests.storage.blobs.test_images import frames, png_header
 
 
@@ -119,7 +123,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "the identifier is several words": ({"identifier": "my own"}, "identifier", "must be one rare word"),
     "a class of punctuation": ({"classWord": "mug!"}, "classWord", "must be plain words"),
     "a class that the base does not know": ({"classWord": "dog"}, "classWord", "darkroom base add FOLDER"),
-    "another resolution than the base's": ({"resolution": 512}, "resolution", ""),
+    "another resolution than the base's": ({"resolution": 512}, "resolution", "has the resolution of its base model"),
     "shapes larger than the base": ({"bucketing": True, "bucketMinSide": 512}, "bucketMinSide", "at most the base's"),
     "a rate without a number": ({"learningRate": "fast"}, "learningRate", "number"),
     "no step": ({"steps": 0}, "steps", "1"),
@@ -183,3 +187,49 @@ def test_a_base_that_cannot_be_trained_is_refused_when_it_is_added(line: Line, w
     assert "Traceback" not in result.output
     assert "spoiled" not in line("base", "list").output
     assert line.door.blobs == before
+
+
+KEY = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+def lora_of_xl(file: Path) -> Path:
+    """A LoRA as kohya writes it for Stable Diffusion XL: its keys read text vectors of 2,048 numbers."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"lora_unet_{KEY}.lora_down.weight": (4, 2048), f"lora_unet_{KEY}.lora_up.weight": (640, 4)}
+    save_file({name: np.ones(shape, np.float16) for name, shape in tensors.items()}, file)
+    return file
+
+
+OTHER_FAMILY = r"does not take the 768 numbers of a text vector of the family sd1\. Check the version's base model\."
+
+
+def test_a_lora_is_no_base_model(line: Line) -> None:
+    before = line.door.blobs
+    result = line("base", "add", lora_of_xl(line.folder / "style.safetensors"), "--name", "style")
+    assert result.exit_code == 1
+    assert "style.safetensors is no single file of the family sd1 or sdxl: it is a LoRA, not a base model." in (
+        without_breaks(result.output)
+    )
+    assert "Traceback" not in result.output
+    assert line.door.blobs == before
+
+
+def test_a_lora_of_another_family_is_not_imported(line: Line) -> None:
+    file = lora_of_xl(line.folder / "models" / "style.safetensors")
+    file.with_suffix(".json").write_text(json.dumps({"baseModel": "SD 1.5"}))
+    result = line("import", file.parent)
+    assert result.exit_code == 1
+    assert re.search(f"style.safetensors: .*{OTHER_FAMILY}", without_breaks(result.output)), result.output
+    assert without_breaks(result.output).endswith("0 imported, 0 there already, 1 refused")
+    assert mine(line) == []
+
+
+def test_a_lora_of_another_family_joins_no_version(line: Line) -> None:
+    sender = a_sender(line.door, account="lora-owner")
+    before = sender.everything()
+    content = lora_of_xl(line.folder / "style.safetensors").read_bytes()
+    path = sender.begin(len(content), "style.safetensors")
+    for refused in (sender.put(content, "style.safetensors"), sender.send(path, 0, content)):
+        assert (refused.status_code, refused.json()["code"]) == (422, "weights_refused"), refused.text
+        assert re.search(OTHER_FAMILY, refused.json()["detail"])
+    assert sender.everything() == before

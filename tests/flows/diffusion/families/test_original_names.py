@@ -17,6 +17,7 @@ from deployments.local.seed import STARTER_FOLDER
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.original_names import unet_names, vae_names
 from flows.training.exports.single_files import read_schedule, tensors_of
+from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from tests.flows.diffusion.families.shapes import UNETS, rename_vae_attention, write_odd_model
 from tests.flows.diffusion.reference import drawn_by
@@ -75,7 +76,12 @@ def test_attention_under_its_names_of_2022_comes_back_too(tiny_model: Path, tmp_
     write_odd_model(tiny_model, folder, next(iter(UNETS)))
     rename_vae_attention(folder)
 
-    assert_loads_alike(as_single_file(folder, tmp_path / "model.safetensors"), folder)
+    file = as_single_file(folder, tmp_path / "model.safetensors")
+    assert_loads_alike(file, folder)
+    # CompVis' attention of a VAE is of convolutions, and strict readers compare shapes.
+    tensors = check_weights(file).tensors
+    attention = [f"first_stage_model.decoder.mid.attn_1.{one}.weight" for one in ("q", "k", "v", "proj_out")]
+    assert {tensors[name].shape[2:] for name in attention} == {(1, 1)}
 
 
 def test_the_unets_names_are_those_of_the_published_checkpoint():

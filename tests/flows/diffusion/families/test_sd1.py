@@ -36,6 +36,16 @@ def test_a_prompts_encoding_does_not_depend_on_the_others(components: Components
     assert torch.allclose(picked, alone.tensors["encoder_hidden_states"], atol=1e-6)
 
 
+def test_a_prompt_longer_than_the_encoder_is_cut_where_it_ends(components: Components):
+    long = "a photo of a mug " * 20
+    whole, cut = (
+        FAMILY.encode_prompts(components, [text]).tensors["encoder_hidden_states"]
+        for text in (long, long + "in the snow")
+    )
+    assert whole.shape[1] == 32
+    assert torch.equal(whole, cut)
+
+
 def test_images_come_back_from_the_latents_scale(components: Components):
     pixels = torch.rand(1, 3, 64, 64) * 2 - 1
     mean, std = FAMILY.encode_images(components, pixels)

@@ -78,6 +78,7 @@ def gradients_of(module: nn.Module) -> dict[str, Tensor]:
 def test_a_folder_loads_with_both_encoders_and_its_own_resolution(parts: Components):
     assert list(parts.modules) == ["text_encoder", "text_encoder_2", "unet", "vae"]
     assert (parts.resolution, parts.vae_factor, parts.zero_empty_prompt) == (64, 4, True)
+    assert [tokenizer.pad_token for tokenizer in parts.tokenizers] == ["<|endoftext|>", "!"]
     assert not any(parameter.requires_grad for module in parts.modules.values() for parameter in module.parameters())
 
 
@@ -147,6 +148,34 @@ def test_no_words_are_zeros_only_where_the_model_says_so(parts: Components):
     assert SDXL.as_negative(parts, "", encoded) is encoded
 
 
+def test_a_prompt_longer_than_the_encoders_is_cut_where_they_end(parts: Components):
+    long = "a photo of a mug " * 20
+    whole, cut = SDXL.encode_prompts(parts, [long]), SDXL.encode_prompts(parts, [long + "in the snow"])
+
+    assert whole.tensors["encoder_hidden_states"].shape == (1, 32, sum(WIDTHS))
+    assert all(torch.equal(cut.tensors[name], tensor) for name, tensor in whole.tensors.items())
+
+
+def test_sizes_stand_in_their_order_exact_also_beside_a_text_in_half_precision():
+    text = Conditioning({"text_embeds": torch.zeros(1, PROJECTED, dtype=torch.bfloat16)})
+
+    sized = SDXL.with_sizes(text, [ImageSizes(original=(1023, 1537), crop=(3, 255), target=(832, 1216))])
+
+    assert sized.tensors["time_ids"].tolist() == [[1023, 1537, 3, 255, 832, 1216]]
+
+
+def test_without_sizes_an_image_is_uncropped_and_of_the_size_that_is_drawn(parts: Components):
+    seen: list[Tensor] = []
+    parts.unet.register_forward_pre_hook(
+        lambda unet, arguments, named: seen.append(named["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+    )
+
+    with torch.no_grad():
+        SDXL.predict(parts, torch.zeros(2, 4, 16, 24), torch.tensor([5, 6]), SDXL.encode_prompts(parts, PROMPTS))
+
+    assert seen[0].tolist() == [[64, 96, 0, 0, 64, 96]] * 2
+
+
 def test_added_conditions_follow_their_rows(parts: Components):
     whole = SDXL.with_sizes(SDXL.encode_prompts(parts, PROMPTS), [ImageSizes((n, n), (0, 0), (n, n)) for n in (8, 9)])
 
@@ -183,8 +212,14 @@ def test_a_model_that_predicts_velocity_says_so_in_its_single_file(zero_snr: boo
 
 def test_the_single_file_has_the_second_encoder_as_open_clip_writes_it(folder: Path):
     parts = {name: tensors_of(folder / file) for name, file in SDXL.layout.weight_files.items()}
+    # Published folders hold this counter in both encoders; OpenCLIP has no place for it.
+    for name in ("text_encoder", "text_encoder_2"):
+        parts[name]["text_model.embeddings.position_ids"] = torch.arange(32).unsqueeze(0)
     tensors = SDXL.original_tensors(parts, read_schedule(folder))
 
+    assert [name for name in tensors if name.endswith("position_ids")] == [
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"
+    ]
     second = {name.removeprefix("conditioner.embedders.1.model."): one for name, one in tensors.items()}
     layer = parts["text_encoder_2"]
     attention = "text_model.encoder.layers.1.self_attn."

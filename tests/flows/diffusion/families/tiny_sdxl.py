@@ -23,6 +23,8 @@ TIME_WIDTH = 8
 def write_tiny_sdxl(folder: Path, seed: int = 0, **schedule: Any) -> None:
     """Save a pipeline of random weights for 64 px; `schedule` changes the scheduler's settings."""
     tokenizer = write_tokenizer(folder / "tokenizer")
+    # As published: what stands behind a prompt is another token for each encoder.
+    second = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), pad_token="!")
     kept: Any = EulerDiscreteScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -39,7 +41,7 @@ def write_tiny_sdxl(folder: Path, seed: int = 0, **schedule: Any) -> None:
             text_encoder=encoders[0],
             text_encoder_2=encoders[1],
             tokenizer=tokenizer,
-            tokenizer_2=tokenizer,
+            tokenizer_2=second,
             unet=_unet(),
             scheduler=kept,
             force_zeros_for_empty_prompt=True,

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
-from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE, export_adapter, legacy_hash
+from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE, adapter_facts, export_adapter, legacy_hash
 from flows.training.adapters.layers import NAME
 from flows.training.tensor_files import payload_sha256, read_metadata, read_tensors
 from flows.training.version_files import VersionFiles
@@ -109,6 +109,23 @@ def test_both_files_say_what_they_are(written: VersionFiles) -> None:
         assert facts["sshs_model_hash"] == payload_sha256(file)
         assert facts["sshs_legacy_hash"] == "e3b0c442", "a file below 1 MiB has nothing there"
     assert written.hashes.auto_v3 == payload_sha256(written.weights)[:12].upper()
+
+
+def test_tools_are_told_how_the_network_was_made() -> None:
+    def network(**changes: Any) -> dict[str, str]:
+        facts = adapter_facts(FAMILY, lora_recipe(**changes), "5" * 64, {})
+        return {name.removeprefix("ss_network_"): said for name, said in facts.items() if name.startswith("ss_network")}
+
+    assert network(lora_dropout=0.25) == {
+        "module": "networks.lora",
+        "dim": "4",
+        "alpha": "10.0",
+        "dropout": "0.25",
+        "args": "{}",
+    }
+    assert network(lora_conv=True)["args"] == '{"conv_alpha": "10.0", "conv_dim": "4"}'
+    dora = network(lora_dora=True)
+    assert (dora["module"], dora["args"]) == ("lycoris.kohya", '{"algo": "locon", "dora_wd": "True"}')
 
 
 def test_the_legacy_hash_is_of_64_kib_at_1_mib(tmp_path: Path) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
 import torch
 
 from flows.diffusion.families.protocol import Components
-from flows.training.adapters.layers import AdapterForm, adapter_parameters, inject, lay_out, seed_weights, target_layers
+from flows.training.adapters.layers import (
+    AdapterForm,
+    adapter_metadata,
+    adapter_parameters,
+    inject,
+    lay_out,
+    seed_weights,
+    target_layers,
+)
 from storage.errors import JobCannotSucceed
 from tests.flows.training.adapters.adapters import lora_recipe
 from tests.flows.training.tiny import FAMILY
@@ -76,6 +85,17 @@ def test_an_adapter_is_float32_beside_weights_of_half_the_size(components: Compo
     components.unet.to(torch.bfloat16)
     inject(components.unet, AdapterForm(rank=2, alpha=2.0), target_layers("unet", components.unet, lora_recipe()))
     assert {parameter.dtype for parameter in adapter_parameters("unet", components.unet).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_diffusers_is_told_form_and_layers_of_each_component(dora: bool) -> None:
+    names = ["unet.mid_block.proj_in.lora_A.weight", "text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_B.weight"]
+    said = json.loads(adapter_metadata(dict.fromkeys(names), AdapterForm(rank=2, alpha=6.0, dora=dora)))
+    assert said == {
+        f"{component}.{key}": value
+        for component, layer in (("unet", "mid_block.proj_in"), ("text_encoder_2", "encoder.layers.0.mlp.fc1"))
+        for key, value in {"r": 2, "lora_alpha": 6.0, "use_dora": dora, "target_modules": [layer]}.items()
+    }
 
 
 def test_rows_are_laid_out_one_behind_the_other() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from flows.diffusion.families.lookup import family_named
 from flows.training.exports.single_files import SCHEDULE_FILE, metadata, read_schedule, write_single_file
 from flows.training.tensor_files import payload_sha256, read_metadata
 from storage.blobs.hashing import hash_again
@@ -58,6 +59,53 @@ def test_the_hashes_in_the_header_are_those_of_the_bytes(single_file: Path):
     assert facts["sshs_model_hash"] == payload_sha256(single_file)
     assert facts["sshs_model_hash"].upper().startswith(hashes.auto_v3 or "-")
     assert facts["sshs_legacy_hash"].upper() == hashes.auto_v1
+
+
+def test_the_header_says_all_of_the_recipe_that_tools_show():
+    wanted = recipe(
+        resolution=768,
+        steps=20,
+        batch_size=3,
+        accumulation=5,
+        optimizer="lion",
+        learning_rate=2e-6,
+        text_encoder_learning_rate=3e-7,
+        prior_loss_weight=0.5,
+        regularization_count=40,
+        seed=11,
+    )
+
+    assert metadata(FAMILY, wanted, RECIPE_HASH, {}) == {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": "sks mug",
+        "modelspec.resolution": "768x768",
+        "modelspec.prediction_type": "epsilon",
+        "modelspec.trigger_phrase": "sks mug",
+        "ss_output_name": "sks mug",
+        "ss_base_model_version": "sd_v1",
+        "ss_v2": "False",
+        "ss_v_parameterization": "False",
+        "ss_resolution": "(768, 768)",
+        "ss_steps": "20",
+        "ss_max_train_steps": "20",
+        "ss_batch_size_per_device": "3",
+        "ss_optimizer": "lion",
+        "ss_seed": "11",
+        "ss_learning_rate": "2e-06",
+        "ss_unet_lr": "2e-06",
+        "ss_text_encoder_lr": "3e-07",
+        "ss_prior_loss_weight": "0.5",
+        "ss_num_reg_images": "40",
+        "darkroom.recipe": RECIPE_HASH,
+        "darkroom.base_model": "b" * 64,
+    }
+    assert metadata(FAMILY, recipe(prior_loss_weight=0.0), RECIPE_HASH, {})["ss_num_reg_images"] == "0"
+    of_xl = metadata(family_named("sdxl"), wanted, RECIPE_HASH, {})
+    assert of_xl["modelspec.architecture"] == "stable-diffusion-xl-v1-base"
+    assert of_xl["ss_base_model_version"] == "sdxl_base_v1-0"
 
 
 @pytest.mark.parametrize(("kind", "said", "flag"), [("epsilon", "epsilon", "False"), ("v_prediction", "v", "True")])

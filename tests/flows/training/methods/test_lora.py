@@ -16,7 +16,9 @@ from flows.training.callbacks import Watch
 from flows.training.methods.lookup import method_named
 from flows.training.methods.protocol import Training
 from flows.training.module import DreamBoothModule
+from flows.training.version_files import VersionFiles
 from storage.errors import JobCannotSucceed
+from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
 from tests.flows.training.test_module import diffusers_loss
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, train, training_images
@@ -111,13 +113,20 @@ class Killed(Exception):
     """Stands for the end of the process: nothing is written any more."""
 
 
-@pytest.mark.parametrize("conv", [False, True])
+@pytest.fixture(scope="module", params=[False, True], ids=["linear", "with convolutions"])
+def straight(
+    request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainingRecipe, VersionFiles]:
+    """A recipe, and the files of a training of it that nothing disturbed."""
+    wanted = lora_recipe(steps=6, checkpoint_every=2, lora_dropout=0.3, text_encoder_steps=3, lora_conv=request.param)
+    return wanted, trained_adapter(tiny_model, tmp_path_factory.mktemp("straight"), wanted)[1]
+
+
 @pytest.mark.parametrize("dies_at", [1, 3, 5])
 def test_a_killed_training_goes_on_to_the_same_bytes(
-    tiny_model: Path, tmp_path: Path, dies_at: int, conv: bool
+    straight: tuple[TrainingRecipe, VersionFiles], tiny_model: Path, tmp_path: Path, dies_at: int
 ) -> None:
-    wanted = lora_recipe(steps=6, checkpoint_every=2, lora_dropout=0.3, text_encoder_steps=3, lora_conv=conv)
-    whole = trained_adapter(tiny_model, tmp_path / "whole", wanted)[1]
+    wanted, whole = straight
 
     def die(step: int) -> None:
         if step == dies_at:

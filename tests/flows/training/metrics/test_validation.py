@@ -20,7 +20,9 @@ from flows.training.metrics.validation import (
     photo_set_name,
     photos_of_set,
 )
+from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import encode_images
+from storage.blobs.cached_files import CachedFiles
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, pictures, recipe, training_images
 
@@ -167,6 +169,39 @@ def test_equal_weights_have_equal_losses_and_other_weights_others(components: Co
         next(components.unet.parameters()).mul_(1.5)
     assert grid.losses(components) != first
     assert grid_of(components, recipe(seed=8)).losses(components) != grid.losses(components)
+
+
+def test_each_image_meets_the_same_times_with_noise_of_its_own_and_its_own_prompt(components: Components) -> None:
+    prompts = ("a photo of a mug", "a car in the snow")
+    latents = encode_images(FAMILY, components, pictures(2), 64)
+    grid = ValidationGrid(FAMILY, recipe(), (ValidationSet("photos", latents, prompts),))
+    calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    components.unet.register_forward_pre_hook(
+        lambda unet, given, named: calls.append((*given, named["encoder_hidden_states"])), with_kwargs=True
+    )
+    grid.losses(components)
+    noisy, times, states = (torch.cat(parts) for parts in zip(*calls, strict=True))
+    assert times.tolist() == pytest.approx([50, 350, 650, 950] * 2, abs=1)
+    kept = components.noise_schedule.alphas_cumprod[times].reshape(-1, 1, 1, 1)
+    noise = (noisy - kept.sqrt() * latents.mean.repeat_interleave(4, 0)) / (1 - kept).sqrt()
+    assert noise.std().item() == pytest.approx(1, abs=0.1)
+    apart = [(noise[one] - noise[other]).abs().mean().item() for one in range(8) for other in range(one)]
+    assert min(apart) > 0.5
+    with torch.no_grad():
+        encoded = FAMILY.encode_prompts(components, prompts).tensors["encoder_hidden_states"]
+    assert torch.allclose(states, encoded.repeat_interleave(4, 0), atol=1e-5)
+
+
+def test_a_text_encoder_that_trains_is_measured_as_it_is_now(components: Components, tmp_path: Path) -> None:
+    wanted = recipe(text_encoder_learning_rate=1e-4)
+    plain = grid_of(components, wanted)
+    parts = dict.fromkeys(("vae", "text_encoder", "tokenizer"), "0" * 64)
+    grid = ValidationGrid(FAMILY, wanted, plain.sets, EncodingCache(CachedFiles(tmp_path), parts, FAMILY, wanted))
+    first = grid.losses(components)
+    with torch.no_grad():
+        FAMILY.token_embedding(components).weight.mul_(-1)
+    assert grid.losses(components) != first
+    assert grid.losses(components) == plain.losses(components)
 
 
 def test_a_part_that_is_read_for_the_measurement_is_at_rest_afterwards(tiny_model: Path) -> None:

@@ -25,6 +25,9 @@ def test_sizes_say_where_a_crop_begins_in_the_resized_image():
     assert sizes_of((300, 100), (64, 64), (0.25, 0.5)).crop == (0, 32)
     assert sizes_of((300, 100), (64, 64), (0.25, 0.5), flipped=True).crop == (0, 96)
     assert sizes_of((32, 64), (64, 64), (0.5, 1.0)).crop == (64, 0)
+    # 300 x 100 becomes 120 x 40, of which 32 across are too many for a wide shape.
+    wide = sizes_of((300, 100), (88, 40))
+    assert (wide.original, wide.crop, wide.target) == ((100, 300), (0, 16), (40, 88))
     whole = sizes_of((64, 64), (64, 64))
     assert (whole.original, whole.crop, whole.target) == ((64, 64), (0, 0), (64, 64))
 

@@ -13,6 +13,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from transformers import CLIPTextModel
 
+from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
 from flows.training.fit import fit
@@ -22,6 +23,7 @@ from flows.training.photos.latents import encode_for
 from flows.upkeep.retention.folder_rules import ENCODINGS_OF_NO_PHOTO
 from storage.blobs.cached_files import CachedFiles
 from storage.records.jobs.training import TrainingRecipe
+from tests.flows.diffusion.families.tiny_sdxl import write_tiny_sdxl
 from tests.flows.training.photos.test_latents import photos
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, pictures, recipe
 
@@ -233,6 +235,19 @@ def test_the_key_is_what_decides_the_bytes_and_nothing_else(
     torch.set_num_threads(1)
     monkeypatch.setattr(torch, "__version__", "2.99.0")
     assert made() & plain == set()
+
+
+def test_a_prompt_is_of_both_encoders_where_there_are_two(tmp_path: Path) -> None:
+    write_tiny_sdxl(tmp_path / "base")
+    family = family_named("sdxl")
+    components = family.load(tmp_path / "base")
+    plain = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"), "0" * 64)
+    for name, changed in (("plain", ""), *((name, name) for name in plain)):
+        parts = plain | ({changed: "1" * 64} if changed else {})
+        with torch.no_grad():
+            EncodingCache(CachedFiles(tmp_path / name), parts, family, recipe()).prompt(components, "a photo of a mug")
+    known = entries(tmp_path / "plain")
+    assert {name: entries(tmp_path / name) == known for name in plain} == {name: name == "vae" for name in plain}
 
 
 def test_an_image_is_known_by_its_pixels_and_its_shape(components: Components, tmp_path: Path) -> None:

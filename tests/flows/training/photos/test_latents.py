@@ -77,10 +77,12 @@ def test_a_flip_is_encoded_for_itself(components: Components):
     assert 6 < sum(same) < 26  # about every other
 
 
-def test_a_photos_prompt_stays_with_it(components: Components):
+def test_a_photos_prompt_and_its_repeats_stay_with_it(components: Components):
     wanted = recipe(bucketing=True, batch_size=2)
-    images = encode_for(wanted, FAMILY, components, photos(), [], prompts=["square", "wide", "high", "wide too"])
+    said = ["square", "wide", "high", "wide too"]
+    images = encode_for(wanted, FAMILY, components, photos(), [], prompts=said, repeats=[1, 2, 3, 4])
     assert [one.instance.prompts for one in images.shapes] == [("square",), ("wide", "wide too"), ("high",)]
+    assert [one.instance.repeats for one in images.shapes] == [(1,), (2, 4), (3,)]
     assert all(one.regularization is None for one in images.shapes)
 
 

@@ -36,6 +36,9 @@ def test_a_photo_takes_the_shape_that_cuts_least_off_it():
     assert nearest_shape((3000, 4000), shapes) == (384, 640)
     assert nearest_shape((4000, 2250), shapes) == (640, 384)
     assert nearest_shape((450, 400), shapes) == (512, 512)
+    # As ratios: 1.3 lies nearer to 5/3 than to 1, as 1/1.3 does to 3/5.
+    assert nearest_shape((1300, 1000), shapes) == (640, 384)
+    assert nearest_shape((1000, 1300), shapes) == (384, 640)
 
 
 def test_photos_are_sorted_in_the_order_of_the_first_of_each_shape():
