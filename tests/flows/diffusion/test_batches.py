@@ -84,6 +84,20 @@ def test_what_does_not_fit_is_drawn_in_halves_and_said_so(error: Exception, capl
     assert "no memory for 11 images at a time: drawing 5" in caplog.text
 
 
+def test_three_that_do_not_fit_are_drawn_in_pairs() -> None:
+    asked: list[list[int]] = []
+
+    def draw(rows: list[int]) -> list[int]:
+        asked.append(rows)
+        if len(rows) > 2:
+            raise MemoryError
+        return rows
+
+    assert in_batches(3, 3, draw) == [0, 1, 2]
+    # A batch of one would be doubled, and each image drawn twice.
+    assert asked == [[0, 1, 2], [0, 1], [2, 2]]
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("wrong"), RuntimeError("shapes differ"), RuntimeError("CUDA out of memory")]
 )

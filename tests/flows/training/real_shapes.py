@@ -14,7 +14,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from flows.starter.tokenizer import write_tokenizer
+from flows.starter.tokenizer import MAX_TOKENS, write_tokenizer
 
 RESOLUTION = 64
 
@@ -44,7 +44,8 @@ def write_base(folder: Path, shape: Shape) -> Path:
     """A diffusers folder of random weights with its card, for pictures of 64 px; returns the folder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = write_tokenizer(folder / "tokenizer")
+        # As long as the real one's where the text encoder is as large.
+        tokenizer = write_tokenizer(folder / "tokenizer", max_tokens=77 if shape.words else MAX_TOKENS)
         make: Any = StableDiffusionPipeline
         pipeline = make(
             vae=_vae(shape),
@@ -77,7 +78,8 @@ def _text_encoder(shape: Shape, tokenizer: Any) -> CLIPTextModel:
             hidden_size=shape.text_width,
             intermediate_size=4 * shape.text_width,
             num_hidden_layers=shape.text_layers,
-            num_attention_heads=shape.heads,
+            # CLIP's heads are 64 wide.
+            num_attention_heads=shape.text_width // 64 if shape.words else shape.heads,
             max_position_embeddings=tokenizer.model_max_length,
             projection_dim=shape.text_width,
             bos_token_id=tokenizer.bos_token_id,
