@@ -163,6 +163,16 @@ SPOILED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda folder: edit(folder / "vae" / "config.json", latents_mean=[0.1] * 4),
         "vae/config.json has latents_mean",
     ),
+    "a VAE with deviations": (
+        "sdxl",
+        lambda folder: edit(folder / "vae" / "config.json", latents_std=[0.9] * 4),
+        "vae/config.json has latents_std",
+    ),
+    "a VAE with a shift": (
+        "sd1",
+        lambda folder: edit(folder / "vae" / "config.json", shift_factor=0.1),
+        "vae/config.json has shift_factor",
+    ),
     "a pipeline of no family": (
         "sdxl",
         lambda folder: edit(folder / "model_index.json", _class_name="FluxPipeline"),

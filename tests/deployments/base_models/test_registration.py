@@ -222,3 +222,9 @@ def test_a_folder_that_is_not_sound_is_refused_and_nothing_is_stored(what: str, 
 def test_a_name_is_plain(stores: Stores, tiny_model: Path) -> None:
     with pytest.raises(InvalidRequest, match="lower-case"):
         add_base_model(stores, tiny_model, "../SD 1.5")
+
+
+def test_a_folders_hash_is_of_what_lies_where() -> None:
+    one = folder_hash({"tokenizer/vocab.json": "1", "tokenizer_2/vocab.json": "2"})
+    assert one == folder_hash({"tokenizer_2/vocab.json": "2", "tokenizer/vocab.json": "1"})
+    assert one != folder_hash({"tokenizer/vocab.json": "2", "tokenizer_2/vocab.json": "1"})

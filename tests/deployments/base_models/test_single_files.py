@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pydantic import SecretStr
 from safetensors.torch import load_file, save_file
 
+from deployments.base_models import single_files
 from deployments.base_models.base_folders import check_base_folder
 from deployments.base_models.registration import add_base_model
 from deployments.base_models.single_files import convert_single_file, family_of
@@ -109,6 +111,23 @@ def test_configs_of_a_text_encoder_of_another_depth_are_refused(layers: int, fol
 
     with pytest.raises(WeightsRefused, match="--config"):
         convert_single_file(single_file(folders["sdxl"]), other, tmp_path / "made")
+
+
+def test_a_conversion_that_changed_a_weight_is_refused(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    true_load = single_files._load_and_save
+
+    def load(*given: Any) -> None:
+        true_load(*given)
+        weights = given[-1] / "vae" / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(weights)
+        tensors["decoder.conv_out.bias"] += 1
+        save_file(tensors, weights)
+
+    monkeypatch.setattr(single_files, "_load_and_save", load)
+    with pytest.raises(WeightsRefused, match=r"another 'first_stage_model\.decoder\.conv_out\.bias'"):
+        convert_single_file(single_file(folders["sd1"]), folders["sd1"], tmp_path / "made")
 
 
 def test_configs_that_name_another_library_are_refused_before_it_is_imported(folders: dict[str, Path], tmp_path: Path):

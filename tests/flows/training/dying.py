@@ -33,6 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "token_learning_rate": 0.0,
         "lora_rank": 4,
         "lora_alpha": 8.0,
+        "lora_dropout": 0.2,
     },
 }
 """Each with all that it can train."""

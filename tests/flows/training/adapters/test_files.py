@@ -167,5 +167,8 @@ def test_a_number_too_large_for_the_element_type_is_refused_by_name(
         tensor[0, 0] = 70_000.0
     words = r"lora_B.*too large for torch\.float16\..*bf16"
     with nullcontext() if fits else pytest.raises(WeightsRefused, match=words):
-        export_adapter(FAMILY, components, wanted, wanted.fingerprint(), tmp_path / "again")
+        made = export_adapter(FAMILY, components, wanted, wanted.fingerprint(), tmp_path / "again")
+        for file in (made.weights, made.folder[DIFFUSERS_FILE]):
+            written = {str(one.dtype) for key, one in read_tensors(file).items() if not key.endswith(".alpha")}
+            assert written == {"torch.bfloat16" if dtype == "bf16" else "torch.float32"}
     assert ".lora_B." in name
