@@ -25,6 +25,8 @@ T = TypeVar("T")
 ACTIVATIONS = 64
 """Tensors of the UNet's first width, at full resolution, that a row needs at its most: skip connections, and what a
 feed-forward layer holds. Rather too many: a batch that is too large costs a failed try."""
+FLOAT = 4
+"""Bytes of a number: what is drawn is computed in float32, also with weights that are held in 16 bits."""
 SHARE_OF_FREE = 0.8
 SMALLEST = 2
 
@@ -36,8 +38,7 @@ def images_at_a_time(components: Components, latents: Tensor, *, guided: bool) -
     """
     config: Any = components.unet.config
     height, width = latents.shape[-2:]
-    element = next(components.unet.parameters()).element_size()
-    row = height * width * int(config.block_out_channels[0]) * element * ACTIVATIONS
+    row = height * width * int(config.block_out_channels[0]) * FLOAT * ACTIVATIONS
     fitting = int(free_bytes(components.device) * SHARE_OF_FREE) // (row * (2 if guided else 1))
     return max(SMALLEST, min(len(latents), fitting))
 

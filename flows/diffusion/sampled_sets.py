@@ -113,7 +113,7 @@ def draw_batch(recipe: SamplingRecipe, components: Components, positions: range)
 def loaded(folder: Path, recipe: SamplingRecipe) -> Components:
     """The recipe's base model on this process's device, with the recipe's number of threads."""
     device = prepare_torch(recipe.threads)
-    return family_named(recipe.family).load(folder).to(device)
+    return family_named(recipe.family).load(folder, dtype=recipe.dtype).to(device)
 
 
 def png(image: Image.Image) -> bytes:
@@ -142,11 +142,11 @@ def _drawn(client: Client, recipe: SamplingRecipe, folder: Path, batches: list[r
 def draw_on_worker(recipe: SamplingRecipe, folder: Path, positions: range) -> DrawnBatch:
     """One batch in a Dask worker, which loads the model once."""
     with progress_reported():
-        return draw_batch(recipe, _loaded_once(folder, recipe.family, recipe.threads), positions)
+        return draw_batch(recipe, _loaded_once(folder, recipe.family, recipe.threads, recipe.dtype), positions)
 
 
 # One: a worker that goes on to another base keeps no earlier model in its memory.
 @lru_cache(maxsize=1)
-def _loaded_once(folder: Path, family: str, threads: int) -> Components:
+def _loaded_once(folder: Path, family: str, threads: int, dtype: str) -> Components:
     device = prepare_torch(threads)
-    return family_named(family).load(folder).to(device)
+    return family_named(family).load(folder, dtype=dtype).to(device)

@@ -108,7 +108,7 @@ def evaluation_recipe(recipe: TrainingRecipe, scenes: Sequence[str]) -> Sampling
         # Fixed: another size of batch rounds differently, and the base's floor would be another set for each.
         batch_size=16,
         threads=recipe.threads,
-        dtype=recipe.dtype,
+        dtype=recipe.held_in,
         libraries=recipe.libraries,
         device=recipe.device,
     )

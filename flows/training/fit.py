@@ -81,7 +81,7 @@ def fit(
         # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
         compared = frozen.compare()
         watch.on_frozen(compared)
-        logger.info("%s", compared.summary)
+        logger.info("%s, as held in %s", compared.summary, recipe.frozen_precision)
     finally:
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()

@@ -39,6 +39,7 @@ def class_recipe(base: BaseModel, class_word: str, count: int, settings: Setting
         class_prompt=f"a photo of a {class_word}",
         count=count,
         sampler=base.facts.sampler,
+        dtype=base.facts.training.held_in,
         **msgspec.structs.asdict(this_machine(settings)),
     )
 

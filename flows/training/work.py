@@ -71,12 +71,12 @@ class TrainingWork:
 
     def load_components(self, folder: Path) -> Components:
         """A model folder's parts on this process's device; those that may not be needed are read when they are."""
-        return self.family.load(folder, deferred_parts(self.family, self.recipe)).to(self.device)
+        return self.family.load(folder, deferred_parts(self.family, self.recipe), self.recipe.held_in).to(self.device)
 
     def load_beside(self, folder: Path, tuned: Components, changed: frozenset[str]) -> Components:
         """A base model's parts, which share with the fine-tune's whatever tensor it did not change: what a comparison
         needs beside a fine-tune is only what differs, of an adapter nothing."""
-        base = self.family.load(folder)
+        base = self.family.load(folder, dtype=self.recipe.held_in)
         kept = {name: module for name, module in tuned.modules.items() if name not in changed}
         for name in changed:
             share_equal(base.modules[name], tuned.modules[name])

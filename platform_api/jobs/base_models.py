@@ -64,6 +64,7 @@ class TrainingDefaultsView(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     keep_every: int
     export_dtype: str
     precision: str
+    frozen_precision: str
     gradient_checkpointing: bool
     compile: bool
     accumulation: int

@@ -17,6 +17,7 @@ from transformers import CLIPTokenizer
 from flows.diffusion.families.deferred import DeferredModule
 from flows.diffusion.families.layout import FamilyLayout
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.half_weights import DTYPES, hold
 from storage.errors import WeightsRefused
 from storage.records.jobs.costs.sizes import vae_factor_of
 
@@ -24,11 +25,15 @@ CARD = "darkroom.json"
 
 
 def load_folder(
-    folder: Path, layout: FamilyLayout, encoders: Mapping[str, type[Any]], deferred: Set[str] = frozenset()
+    folder: Path,
+    layout: FamilyLayout,
+    encoders: Mapping[str, type[Any]],
+    deferred: Set[str] = frozenset(),
+    dtype: str = "float32",
 ) -> Components:
     """The parts of a folder with `encoders`, each a folder and its class. See Family.load in protocol.py.
 
-    Raises WeightsRefused naming the files that are missing.
+    Raises WeightsRefused naming the files that are missing, or the part with numbers too large for `dtype`.
     """
     missing = layout.missing_weights(folder)
     if missing:
@@ -41,13 +46,16 @@ def load_folder(
     # a part that is missing must be refused here, not fetched from a hub that may have another version of it.
     local = {"use_safetensors": True, "local_files_only": True}
 
+    held = DTYPES[dtype]
+
     def part(name: str, kind: type[Any], **options: Any) -> Any:
         def read() -> nn.Module:
-            return kind.from_pretrained(folder / name, **options, **local).requires_grad_(False).eval()
+            module = kind.from_pretrained(folder / name, **options, **local).requires_grad_(False).eval()
+            return module if name == "vae" or held is torch.float32 else hold(module, held, name)
 
         return DeferredModule(read) if name in deferred else read()
 
-    unet = part("unet", UNet2DConditionModel, torch_dtype=torch.float32)
+    unet = part("unet", UNet2DConditionModel, torch_dtype=held)
     return Components(
         folder=folder,
         tokenizers=tuple(
@@ -55,7 +63,8 @@ def load_folder(
             for name in encoders
         ),
         # transformers 5 calls it dtype, diffusers still torch_dtype.
-        text_encoders={name: part(name, kind, dtype=torch.float32) for name, kind in encoders.items()},
+        text_encoders={name: part(name, kind, dtype=held) for name, kind in encoders.items()},
+        # Of what it makes of photos a training learns, and that of Stable Diffusion XL overflows in fp16.
         vae=part("vae", AutoencoderKL, torch_dtype=torch.float32),
         unet=unet,
         noise_schedule=DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),

@@ -55,7 +55,7 @@ def vae_factor(vae: Any) -> int:
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of a latent diffusion model in memory: float32, evaluation mode, gradients off.
+    """The parts of a latent diffusion model in memory: evaluation mode, gradients off. They compute in float32.
 
     `tokenizers` and `text_encoders` are in one order, the encoders by their folders. `noise_schedule` is diffusers'
     DDPMScheduler with the base model's own settings (betas, prediction type). `resolution` is the side in pixels of
@@ -120,9 +120,10 @@ class Family(Protocol):
     layout: FamilyLayout
     """What its folders look like."""
 
-    def load(self, folder: Path, deferred: Set[str] = frozenset()) -> Components:
+    def load(self, folder: Path, deferred: Set[str] = frozenset(), dtype: str = "float32") -> Components:
         """Read a model folder (diffusers layout, safetensors only), the `deferred` parts when they are first used: the
-        VAE and text encoders may be. Raises WeightsRefused if a part is missing."""
+        VAE and text encoders may be. UNet and text encoders hold their weights in `dtype`: float32, bfloat16 or
+        float16, in which they can only stay frozen. Raises WeightsRefused if a part is missing."""
         ...
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:

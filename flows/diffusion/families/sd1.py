@@ -43,12 +43,12 @@ class Sd1:
     kohya_version: str = "sd_v1"
     layout: FamilyLayout = _LAYOUT
 
-    def load(self, folder: Path, deferred: Set[str] = frozenset()) -> Components:
-        """Every part in float32 on the CPU, evaluation mode, gradients off.
+    def load(self, folder: Path, deferred: Set[str] = frozenset(), dtype: str = "float32") -> Components:
+        """Every part on the CPU, evaluation mode, gradients off.
 
         Raises WeightsRefused naming the files that are missing.
         """
-        return load_folder(folder, self.layout, {"text_encoder": CLIPTextModel}, deferred)
+        return load_folder(folder, self.layout, {"text_encoder": CLIPTextModel}, deferred, dtype)
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
         """The text encoder's last hidden state, (prompts, tokens, width)."""

@@ -54,13 +54,13 @@ class Sdxl(Sd1):
     kohya_version: str = "sdxl_base_v1-0"
     layout: FamilyLayout = _LAYOUT
 
-    def load(self, folder: Path, deferred: Set[str] = frozenset()) -> Components:
-        """Every part in float32 on the CPU, evaluation mode, gradients off.
+    def load(self, folder: Path, deferred: Set[str] = frozenset(), dtype: str = "float32") -> Components:
+        """Every part on the CPU, evaluation mode, gradients off.
 
         Raises WeightsRefused naming the files that are missing.
         """
         encoders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-        return load_folder(folder, self.layout, encoders, deferred)
+        return load_folder(folder, self.layout, encoders, deferred, dtype)
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
         """Both encoders' last hidden state but one, side by side, and the second one's pooled vector.

@@ -11,9 +11,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
@@ -26,6 +28,7 @@ from storage.records.jobs.training import TrainingRecipe
 NAME = "default"
 """What PEFT calls the adapter inside a model; diffusers' and PEFT's own default."""
 
+FLOAT = 4
 _OF_ADAPTER = re.compile(rf"(.+\.lora_(?:A|B|magnitude_vector))\.{NAME}(\.weight)")
 
 
@@ -87,6 +90,19 @@ def inject(module: nn.Module, form: AdapterForm, layers: list[str]) -> None:
         if own:
             # PEFT makes them of the layer's type; half the digits of a small learning rate would be lost in bfloat16.
             parameter.data = parameter.data.float()
+    for part in module.modules():
+        if isinstance(part, LoraLayer) and NAME in part.lora_magnitude_vector:
+            _measure_lengths(part)
+
+
+def _measure_lengths(layer: LoraLayer) -> None:
+    """Measure DoRA's lengths in float32: PEFT measured those of weights in 16 bits in these, and an adapter that has
+    learned nothing would change what the base draws."""
+    weight: Any = layer.get_base_layer().weight
+    lengths: Any = layer.lora_magnitude_vector[NAME]
+    if weight.element_size() < FLOAT:
+        none = torch.zeros((), device=weight.device)
+        lengths.weight.data = lengths.get_weight_norm(weight.float(), none, 1.0).detach()
 
 
 def seed_weights(parameters: Mapping[str, nn.Parameter], seed: int) -> None:

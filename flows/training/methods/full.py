@@ -19,6 +19,7 @@ from flows.training.methods.protocol import Method, ParameterGroup
 from flows.training.methods.text_stop import TextSteps
 from flows.training.parameter_names import refuse_unmatched, selected
 from flows.training.version_files import VersionFiles
+from storage.errors import JobCannotSucceed
 from storage.records.jobs.training import TrainingRecipe
 
 
@@ -54,6 +55,11 @@ class FullTraining:
     """One run of the method `full`. See methods/protocol.py."""
 
     def __init__(self, family: Family, components: Components, recipe: TrainingRecipe) -> None:
+        if recipe.frozen_precision != "fp32":
+            raise JobCannotSucceed(
+                f"The method full trains no weights in {recipe.frozen_precision}: set frozenPrecision to fp32, or "
+                "train with the method lora."
+            )
         self._components = components
         self._identifiers: list[IdentifierRows] = []
         encoders = components.text_encoders
@@ -109,7 +115,7 @@ class Full:
     def begin(self, family: Family, components: Components, recipe: TrainingRecipe) -> FullTraining:
         """Switch on the gradients that the recipe's learning rates ask for.
 
-        Raises JobCannotSucceed when a pattern of `train_only` matches nothing.
+        Raises JobCannotSucceed when a pattern of `train_only` matches nothing, and for a base in 16 bits.
         """
         return FullTraining(family, components, recipe)
 

@@ -62,7 +62,7 @@ class EncodingCache:
 
     def __init__(self, files: CachedFiles, parts: Mapping[str, str], family: Family, recipe: TrainingRecipe) -> None:
         self._files, self._parts, self._family = files, parts, family
-        self._precision = recipe.precision
+        self._precision, self._held_in = recipe.precision, recipe.held_in
         self._of_no_photo = {"", recipe.instance_prompt, recipe.class_prompt}
         self._owners: dict[str, str] = {}
         self._machine = {
@@ -103,7 +103,9 @@ class EncodingCache:
     def prompt(self, components: Components, prompt: str) -> Conditioning:
         """The conditioning of one prompt, as `Family.encode_prompts` returns it under the recipe's autocast."""
         parts = [name.replace("text_encoder", kind) for name in components.text_encoders for kind in _OF_TEXT]
-        key = self._key("prompt", parts, "transformers", {"prompt": prompt, "as": self._precision})
+        # Of weights in float32 nothing is said: so are those that were kept before there were others.
+        held = {} if self._held_in == "float32" else {"weights": self._held_in}
+        key = self._key("prompt", parts, "transformers", {"prompt": prompt, "as": self._precision, **held})
 
         def encode() -> dict[str, Tensor]:
             return dict(self._family.encode_prompts(components, [prompt]).detach().tensors)

@@ -34,6 +34,7 @@ _ADDED = frozenset(
         *("weightDecay", "maxGradientNorm", "learningRateSchedule", "warmUpSteps", "scheduleCycles", "schedulePower"),
         *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
         *("precision", "gradientCheckpointing", "compile", "exportDtype", "preset", "sampler", "evaluationScenes"),
+        "frozenPrecision",
         *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
         *("validationEvery", "validationPhotos"),
         *("bucketing", "bucketStep", "bucketMinSide", "bucketMaxSide", "randomCrop", "cachedCrops", "randomFlip"),

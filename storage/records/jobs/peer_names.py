@@ -22,6 +22,8 @@ PEER_NAMES: Mapping[str, str] = MappingProxyType(
         "lrwarmupsteps": "it is warmUpSteps here",
         "optimizertype": "it is optimizer here",
         "mixedprecision": "it is precision here",
+        "fp8base": "it is frozenPrecision here, in 16 bits",
+        "weightdtype": "it is frozenPrecision here",
         "saveprecision": "it is exportDtype here",
         "maxgradnorm": "it is maxGradientNorm here",
         "minsnrgamma": "it is snrGamma here",

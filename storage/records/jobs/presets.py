@@ -2,7 +2,8 @@
 
 This table is the only place: requests, forms and the page in docs/ follow from it. A preset sets memory against time,
 and never what is learned, but for rounding: where it makes a base's batch smaller, accumulation makes up for it, and an
-8-bit optimizer stands for the same one in 32 bits only. Method and moving average stay the base's, or it is refused.
+8-bit optimizer stands for the same one in 32 bits only; beside an adapter the base's weights may be rounded to 16 bits,
+by which class images and samples are drawn too. Method and moving average stay the base's, or it is refused.
 A test holds each row against the estimate for its card with the estimate's margin, and what is missing too.
 """
 
@@ -31,6 +32,8 @@ _SMALL = {"precision": "bf16", "gradient_checkpointing": True, "batch_size": 1, 
 _MIDDLE = {"precision": "bf16", "gradient_checkpointing": False, "batch_size": 1, "split_backward": True}
 _LARGE = {"precision": "bf16", "gradient_checkpointing": False, "batch_size": 1, "split_backward": False}
 _EIGHT_BIT = {"optimizer": "adamw_8bit"}
+# An adapter beside a base in 16 bits.
+_HALF_BASE = {**_SMALL, "frozen_precision": "bf16"}
 _STANDS_FOR = {TrainingOptimizer.ADAMW_8BIT.value: TrainingOptimizer.ADAMW.value}
 
 PRESETS: Mapping[TrainingPreset, Mapping[tuple[str, str], Fields]] = MappingProxyType(
@@ -43,8 +46,16 @@ PRESETS: Mapping[TrainingPreset, Mapping[tuple[str, str], Fields]] = MappingProx
             (SDXL, FULL): {**_PLAIN, "gradient_checkpointing": True, **_EIGHT_BIT},
         },
         TrainingPreset.GPU_8GB: {(SD1, LORA): _SMALL},
-        TrainingPreset.GPU_12GB: {(SD1, LORA): _LARGE, (SD1, FULL): {**_LEAST, **_EIGHT_BIT}},
-        TrainingPreset.GPU_16GB: {(SD1, LORA): _LARGE, (SD1, FULL): {**_MIDDLE, **_EIGHT_BIT}},
+        TrainingPreset.GPU_12GB: {
+            (SD1, LORA): _LARGE,
+            (SD1, FULL): {**_LEAST, **_EIGHT_BIT},
+            (SDXL, LORA): {**_HALF_BASE, **_EIGHT_BIT},
+        },
+        TrainingPreset.GPU_16GB: {
+            (SD1, LORA): _LARGE,
+            (SD1, FULL): {**_MIDDLE, **_EIGHT_BIT},
+            (SDXL, LORA): _HALF_BASE,
+        },
         TrainingPreset.GPU_24GB: {(SD1, LORA): _LARGE, (SD1, FULL): _LARGE, (SDXL, LORA): _SMALL},
     }
 )

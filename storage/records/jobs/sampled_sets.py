@@ -20,7 +20,8 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
 class SamplingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """Images to be drawn from one base model: a regularization set or a base's floor.
 
-    One prompt, one seed and one generator an image; at most `batch_size` are drawn and written at once.
+    One prompt, one seed and one generator an image; at most `batch_size` are drawn and written at once. `dtype` is what
+    the model's weights are held in.
     """
 
     base_model_hash: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -36,6 +36,14 @@ TextEncoderSteps = Annotated[
         description="Steps after which the text encoder is frozen; 0: never.",
         examples=[400],
         extra={"unit": "optimizer steps"},
+    ),
+]
+FrozenFormat = Literal["fp32", "bf16", "fp16"]
+FrozenPrecision = Annotated[
+    FrozenFormat,
+    Meta(
+        description="Number format in which an adapter's base is held, all but its VAE: bf16 and fp16 take half of the "
+        "memory of fp32 and round the base, for images too. Of the method lora."
     ),
 ]
 LoraRank = Annotated[
@@ -99,7 +107,11 @@ def defaults_of_method(method: str, training: Any) -> Any:
     if method == TrainingMethod.LORA.value:
         return msgspec.structs.replace(training, learning_rate=LORA_LEARNING_RATE, token_learning_rate=0.0)
     return msgspec.structs.replace(
-        training, learning_rate=FULL_LEARNING_RATE, text_encoder_learning_rate=0.0, token_learning_rate=0.0
+        training,
+        learning_rate=FULL_LEARNING_RATE,
+        text_encoder_learning_rate=0.0,
+        token_learning_rate=0.0,
+        frozen_precision="fp32",
     )
 
 
@@ -114,6 +126,11 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
         wrong["tokenLearningRate"] = (
             "must be 0 with the method lora: an adapter's file has no place for rows of the embedding table. "
             "To train the identifier's embedding, use the method full"
+        )
+    if not adapter and values["frozen_precision"] != "fp32":
+        wrong["frozenPrecision"] = (
+            f"must be fp32 with the method {values['method']}, whose small steps the digits of 16 bits would lose. For "
+            "less memory ask for the method lora, or for optimizer: adamw_8bit"
         )
     if not adapter:
         for field in msgspec.structs.fields(request):

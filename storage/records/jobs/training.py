@@ -76,6 +76,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_checkpoints: learning.KeptCheckpoints | None = None
     keep_every: learning.KeepEvery | None = None
     precision: learning.Precision | None = None
+    frozen_precision: parts.FrozenPrecision | None = None
     gradient_checkpointing: learning.GradientCheckpointing | None = None
     compile: learning.Compile | None = None
     export_dtype: basics.ExportType | None = None
@@ -130,6 +131,7 @@ class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
     keep_every: int = 0
     export_dtype: basics.ExportDtype = "base"
     precision: str = "fp32"
+    frozen_precision: parts.FrozenFormat = "fp32"
     gradient_checkpointing: bool = False
     compile: bool = False
     accumulation: int = 1
@@ -146,6 +148,11 @@ class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
     random_flip: bool = False
     validation_every: int = 0
     validation_photos: int = 0
+
+    @property
+    def held_in(self) -> str:
+        """The element type in which the base's UNet and text encoders are held, as recipes of sets name it."""
+        return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[self.frozen_precision]
 
 
 class TrainingDefaults(TrainingSettings, frozen=True, kw_only=True):
@@ -192,6 +199,7 @@ class TrainingRecipe(TrainingSettings, frozen=True, kw_only=True):
     # How what is random follows from the seed (flows/training/data.py): another way is another number, so that no
     # release goes on with, or repeats, what another one drew differently.
     draw_scheme: int = 1
+    # Of activations between passes; what weights are held in is `held_in`.
     dtype: str = "float32"
     threads: int = 0
     libraries: dict[str, str] = msgspec.field(default_factory=dict[str, str])
@@ -252,5 +260,5 @@ def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
         threads=recipe.threads,
         libraries=recipe.libraries,
         device=recipe.device,
-        dtype=recipe.dtype,
+        dtype=recipe.held_in,
     )

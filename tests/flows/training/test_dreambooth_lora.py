@@ -68,6 +68,7 @@ def test_photos_become_a_catalogued_adapter_and_its_base_draws_with_it(
     tags = tracking_client(settings).get_run(ended.tracking_run_id).data.tags
     assert int(tags["darkroom.frozen_tensors"]) > 100
     assert len(tags["darkroom.frozen_sha256"]) == 64
+    assert tags["darkroom.frozen_not_loaded"] == "none", "the last step draws a sample, with all parts"
     assert_drawn(stores, version.id, ended.account_id)
     assert_samples_differ(stores, job.id)
 

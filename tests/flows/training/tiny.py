@@ -137,7 +137,7 @@ def train(
     torch.set_num_threads(wanted.threads)
     work.mkdir(parents=True, exist_ok=True)
     family = family_named(wanted.family)
-    components = family.load(base)
+    components = family.load(base, dtype=wanted.held_in)
     images = training_images(components, wanted)
     newest = checkpoints.latest()
     changed = fit(

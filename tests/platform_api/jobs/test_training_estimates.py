@@ -155,6 +155,7 @@ def test_a_base_without_its_weights_says_that_it_is_unknown(shared_door: Door) -
         ({"classWord": "dog"}, "classWord", "does not know 'dog'"),
         ({"preset": "gpu-8gb", "method": "full"}, "preset", "Available are: cpu with method lora"),
         ({"loraRank": 4}, "loraRank", "is of the method lora alone"),
+        ({"frozenPrecision": "bf16"}, "frozenPrecision", "must be fp32 with the method full"),
         ({"sampler": {"stepz": 4}}, "sampler.stepz", "did you mean steps?"),
     ],
 )

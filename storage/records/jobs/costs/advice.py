@@ -58,6 +58,8 @@ def _changes(recipe: TrainingRecipe) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "gradientCheckpointing: true", {"gradient_checkpointing": True}
     if recipe.precision == "fp32":
         yield "precision: bf16", {"precision": "bf16"}
+    if recipe.method == TrainingMethod.LORA.value and recipe.frozen_precision == "fp32":
+        yield "frozenPrecision: bf16", {"frozen_precision": "bf16"}
     if recipe.optimizer not in (TrainingOptimizer.ADAMW_8BIT, TrainingOptimizer.LION_8BIT):
         yield "optimizer: adamw_8bit", {"optimizer": TrainingOptimizer.ADAMW_8BIT.value}
     if recipe.ema_decay > 0:

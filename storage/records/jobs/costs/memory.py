@@ -68,7 +68,7 @@ def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate
     if recipe.optimizer == TrainingOptimizer.ADAMW_SCHEDULE_FREE.value:
         ema = 0  # its copy stands in the room of the gradients
     return MemoryEstimate(
-        weights=FLOAT * total,
+        weights=_held_bytes(sizes, recipe),
         adapters=FLOAT * trained if adapter else 0,
         gradients=FLOAT * trained,
         optimizer=state_bytes(recipe.optimizer, shapes.values()),
@@ -113,6 +113,28 @@ def _not_concurrent(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[s
     return max(0, int(activations + FLOAT * count(shapes) - worst))
 
 
+def _held_bytes(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
+    """The base's weights: 4 bytes a number, or 2 of UNet and text encoders where they are held in 16 bits; norms are
+    float32 always."""
+    half = recipe.frozen_precision != "fp32"
+    return sum(
+        math.prod(shape) * (HALF if half and part != "vae" and not _is_norm(name) else FLOAT)
+        for part, shapes in sizes.shapes.items()
+        for name, shape in shapes.items()
+    )
+
+
+def _largest_cast(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
+    """Of the UNet's layers that are held in 16 bits the largest one in float32; 0 where none is."""
+    if recipe.frozen_precision == "fp32":
+        return 0
+    return FLOAT * max(math.prod(shape) for shape in sizes.shapes["unet"].values())
+
+
+def _is_norm(name: str) -> bool:
+    return "norm" in name.rpartition(".")[0].rpartition(".")[2]
+
+
 def _positions(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
     return (recipe.resolution // sizes.vae_factor) ** 2
 
@@ -120,12 +142,14 @@ def _positions(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
 def _half_precision_copies(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape]) -> int:
     """Copies of weights in 16 bits: of what trains for the whole pass, of what is frozen while activations are kept.
 
-    A frozen weight's copy is kept where gradients pass through it: in every part that something trains in or before.
+    A frozen weight's copy is kept where gradients pass through it: in every part that something trains in or before. Of
+    weights that are held in 16 bits one layer's is made at a time, in float32.
     """
+    held = recipe.frozen_precision != "fp32"
     if recipe.precision == "fp32":
-        return 0
+        return _largest_cast(sizes, recipe)
     frozen = 0
-    if not recipe.gradient_checkpointing:
+    if not recipe.gradient_checkpointing and not held:
         through = sum(sizes.parameters(part) for part in ("unet", *(sizes.texts if recipe.trains_text else ())))
         adapter = recipe.method == TrainingMethod.LORA.value
         own = {} if adapter else {name: one for name, one in shapes.items() if not name.startswith("identifier.")}
@@ -136,7 +160,7 @@ def _half_precision_copies(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Ma
 def _drawing(sizes: ModelSizes, recipe: TrainingRecipe) -> int:
     """Class images, samples and evaluation are drawn in float32, with guidance two rows an image, and decoded one by
     one: a decoder has three tensors of its input's width at full size at once."""
-    rows = DRAWN_TOGETHER * 2 * drawn_bytes(sizes.unet) * _positions(sizes, recipe)
+    rows = DRAWN_TOGETHER * 2 * drawn_bytes(sizes.unet) * _positions(sizes, recipe) + _largest_cast(sizes, recipe)
     return int(max(rows, DECODED * FLOAT * sizes.decoder_width * recipe.resolution**2))
 
 

@@ -108,11 +108,17 @@ def deferred(base: Path, wanted: TrainingRecipe) -> tuple[Components, TrainingIm
     return FAMILY.load(base, frozenset({"vae", "text_encoder"})), images
 
 
-def fitted(base: Path, folder: Path, wanted: TrainingRecipe, use: Callable[[Components], None]) -> list[FrozenTensors]:
+def fitted(
+    base: Path, folder: Path, wanted: TrainingRecipe, use: Callable[[Components], object]
+) -> list[FrozenTensors]:
     """What a fit reports of frozen tensors that has deferred parts, used by `use` after each step."""
     parts, images = deferred(base, wanted)
     reported: list[FrozenTensors] = []
     folder.mkdir(exist_ok=True)
+
+    def check(step: int) -> None:
+        use(parts)
+
     fit(
         wanted,
         FAMILY,
@@ -122,7 +128,7 @@ def fitted(base: Path, folder: Path, wanted: TrainingRecipe, use: Callable[[Comp
         newest=None,
         checkpoints=KeptCheckpoints(folder / "kept"),
         work_folder=folder,
-        watch=Watch(check=lambda step: use(parts), on_frozen=reported.append),
+        watch=Watch(check=check, on_frozen=reported.append),
     )
     return reported
 

@@ -88,7 +88,7 @@ def test_another_model_picture_or_kind_of_machine_asks_for_another_set() -> None
         regularization_key({**here, "resolution": 128}),
         regularization_key({**here, "sampler": SamplerSettings(steps=26, guidance_scale=3.0)}),
         regularization_key({**here, "class_word": "car"}),
-        regularization_key({**here, "dtype": "bfloat16"}),
+        regularization_key({**here, "frozen_precision": "bf16"}),
     ]
     assert len(set(others)) == len(others)
 

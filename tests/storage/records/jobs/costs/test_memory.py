@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -65,6 +66,19 @@ def test_drawing_counts_where_it_needs_more_than_the_steps() -> None:
     assert estimate_memory(sd15(), wanted()).drawing < estimate_memory(sd15(), wanted()).activations
 
 
+def test_a_base_in_16_bits_takes_half_and_has_no_other_copies() -> None:
+    """Of Stable Diffusion XL 6.8 GB of UNet and text encoders, 0.3 of the VAE in float32; while a layer is computed in
+    float32, its own weights once more."""
+    fields = {"precision": "bf16", "split_backward": True}
+    whole = needs_of(ModelFamily.SDXL, TrainingMethod.LORA, fields)
+    half = needs_of(ModelFamily.SDXL, TrainingMethod.LORA, {**fields, "frozen_precision": "bf16"})
+    assert [round(one.weights / 1e9, 1) for one in (whole, half)] == [13.9, 7.1]
+    assert [round(one.half_precision_copies / 1e9, 2) for one in (whole, half)] == [5.18, 0.05]
+    plain = needs_of(ModelFamily.SDXL, TrainingMethod.LORA, {"frozen_precision": "bf16"})
+    assert plain.half_precision_copies == 4 * 1280 * 2560 * 9
+    assert plain.weights == half.weights
+
+
 def test_an_adapter_trains_what_peft_would_make_of_it() -> None:
     """Rank 16 on the attentions of Stable Diffusion 1.5 has 3,188,736 parameters in the UNet, as diffusers' example."""
     needs = estimate_memory(sd15(), wanted(method="lora", lora_rank=16))
@@ -83,9 +97,11 @@ def test_what_helps_is_named_with_what_it_saves() -> None:
     adapters = wanted(method="lora")
     [split, *_] = savings(sd15(), adapters, estimate_memory(sd15(), adapters))
     assert split.change == "splitBackward: true"
-    small = wanted(
-        method="lora", split_backward=True, gradient_checkpointing=True, optimizer="adamw_8bit", precision="bf16"
-    )
+    fields = {"method": "lora", "split_backward": True, "gradient_checkpointing": True, "optimizer": "adamw_8bit"}
+    nearly = wanted(**fields, precision="bf16")
+    [half] = savings(sd15(), nearly, estimate_memory(sd15(), nearly))
+    assert half.change == "frozenPrecision: bf16"
+    small = wanted(**fields, precision="bf16", frozen_precision="bf16")
     assert savings_in_words(savings(sd15(), small, estimate_memory(sd15(), small))) == (
         "Use a smaller base model, or a machine with more memory."
     )
@@ -111,8 +127,8 @@ def test_every_preset_fits_its_card_and_what_is_missing_does_not(
         return
     frugal = {"gradient_checkpointing": True, "split_backward": True, "batch_size": 1}
     for optimizer in (TrainingOptimizer.ADAMW, TrainingOptimizer.ADAMW_8BIT):
-        for precision in ("fp32", "bf16"):
-            least = {**frugal, "optimizer": optimizer.value, "precision": precision}
+        for precision, held in product(("fp32", "bf16"), ("fp32", "bf16") if method == "lora" else ("fp32",)):
+            least = {**frugal, "optimizer": optimizer.value, "precision": precision, "frozen_precision": held}
             assert card not in cards_that_fit(needs_of(family, method, least)), f"give it a row, {least}"
 
 
