@@ -96,9 +96,13 @@ def run(asked: Asked, method: str, **changes: Any) -> dict[str, Any]:
     cached = time.perf_counter() - began
     times: dict[str, float] = {}
 
-    def stepped(_: StepReport) -> None:
+    def stepped(report: StepReport) -> None:
         stages.step_ended()
-        times["step"], times["peak"] = time.perf_counter(), peak_bytes(device)
+        times["peak"] = peak_bytes(device)
+        if report.step == report.steps:
+            # Beside the training's memory, as the checkpoint is: what is free holds what the disk has not yet.
+            times["bare"] = min(bare_write(Path(name) / f"bare-{turn}", int(times["size"])) for turn in range(2))
+        times["step"] = time.perf_counter()
 
     def sampled(_: int) -> None:
         times["kept"] = time.perf_counter()
@@ -117,10 +121,11 @@ def run(asked: Asked, method: str, **changes: Any) -> dict[str, Any]:
             newest=None,
             checkpoints=kept,
             work_folder=Path(name),
-            watch=Watch(on_step=stepped, on_sample=sampled),
+            # A weight and its two moments.
+            watch=Watch(on_begin=lambda count: times.update(size=12.0 * count), on_step=stepped, on_sample=sampled),
         )
-        bare = min(bare_write(Path(name) / f"bare-{turn}", kept.sizes[0]) for turn in range(2))
-    pause = {"bytes": kept.sizes[0], "ours": times["kept"] - times["step"], "bare": bare}
+    assert kept.sizes[0] < 1.1 * times["size"], "the bare write was of fewer bytes"
+    pause = {"bytes": kept.sizes[0], "ours": times["kept"] - times["step"], "bare": times["bare"]}
     return report(stages, int(times["peak"]), checkpoint=pause, cache_seconds=cached)
 
 

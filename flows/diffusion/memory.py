@@ -17,7 +17,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 # madvise(2), of Linux 5.4: reclaims pages and keeps what they hold. An older one says EINVAL, and nothing happens.
 _MADV_PAGEOUT = 21
 # glibc's names of what mallopt(3) sets, which takes a C int.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _NEVER = -1, -3, -4, 2**31 - 1
+# An unsigned number there, of which -1 is the largest: never.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _NEVER = -1, -3, -4, -1
 
 
 def start_peak(device: torch.device) -> None:
@@ -101,7 +102,9 @@ def lay_out_weights(module: nn.Module) -> None:
         new = old.to(memory_format=image_layout(old.device)) if old.dim() == 4 else old
         if old.device.type == "cpu":
             new = old.clone() if new.data_ptr() == old.data_ptr() else new
-            _page_out(old)
+            # Not of one that was converted as it was read: it has memory of its own, which would go to the swap file.
+            if old.untyped_storage().nbytes() > old.numel() * old.element_size():
+                _page_out(old)
         tensor.data = new
 
 

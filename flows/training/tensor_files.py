@@ -13,6 +13,7 @@ import json
 import os
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
@@ -41,8 +42,7 @@ DTYPES: dict[str, torch.dtype] = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _CHUNK = 1 << 20
-_AT_ONCE = 32 << 20
-"""Bytes that the disk is told of at a time."""
+_AT_ONCE = 32 << 20  # bytes that the disk is told of at a time
 
 
 def write_tensors(
@@ -74,11 +74,8 @@ def start_tensors(
     for name in order:
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
-        entries[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
+        place = [offset, end]
+        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
         offset = end
     facts = dict(metadata)
     if payload_keys:
@@ -94,8 +91,13 @@ def start_tensors(
     with file:
         file.write(memoryview(struct.pack("<Q", len(header)) + header))
         for name in order:
-            file.write(rows.bytes_of(tensors[name]))
+            file.write(rows.bytes_of(tensors[name]), stays=lies_in_rows(tensors[name]))
     return file
+
+
+def lies_in_rows(tensor: Tensor) -> bool:
+    """Whether a tensor's own memory is what a file has of it."""
+    return tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
 class _RowBuffer:
@@ -106,7 +108,7 @@ class _RowBuffer:
 
     def bytes_of(self, tensor: Tensor) -> memoryview:
         """Valid until the next call."""
-        if tensor.device.type == "cpu" and tensor.is_contiguous():
+        if lies_in_rows(tensor):
             return bytes_of(tensor)
         size = tensor.numel() * tensor.element_size()
         if size > self._buffer.numel():
@@ -116,16 +118,19 @@ class _RowBuffer:
 
 
 class HashingWriter:
-    """A new file whose SHA-256 is taken behind the writing, by a thread that reads what was written just now.
+    """A new file whose SHA-256 is taken behind the writing, by a thread of its own.
 
-    Who writes never waits for the hash, and may change what was written at once. After the block the bytes are the
-    system's, not yet the disk's. `sha256` is asked for afterwards, whenever there is time.
+    Who writes never waits for the hash. It is taken of the memory that was written, as long as that stays as it is, and
+    else of the file, part of which may be on the disk alone by then. After the block the bytes are the system's, not
+    yet the disk's, and may change in memory. `sha256` is asked for afterwards, whenever there is time.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
         self._written, self._on_its_way, self._complete = 0, 0, False
         self._more = threading.Condition()
+        self._staying: deque[tuple[int, memoryview]] = deque()
+        self._in_use = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "hashing")
         self._hashing = self._thread.submit(self._follow, path)
 
@@ -135,6 +140,8 @@ class HashingWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._in_use:
+            self._staying.clear()
         with self._more:
             self._complete = True
             self._more.notify()
@@ -142,8 +149,10 @@ class HashingWriter:
         if error is not None:
             self._thread.shutdown()
 
-    def write(self, piece: memoryview) -> None:
-        """Append a piece."""
+    def write(self, piece: memoryview, *, stays: bool = False) -> None:
+        """Append a piece. `stays`: its memory does not change until the block ends; else it may at once."""
+        if stays:
+            self._staying.append((self._written, piece))
         while piece.nbytes:
             # At most so much in a call, so that the hash begins early and the disk, too.
             written = self._file.write(piece[:_AT_ONCE])
@@ -156,15 +165,14 @@ class HashingWriter:
             advanced()
 
     def sha256(self) -> str:
-        """The SHA-256 (hex) of all that was written, once that is complete. Raises OSError."""
+        """The SHA-256 (hex) of all that was written. Raises OSError."""
         try:
             return self._hashing.result()
         finally:
             self._thread.shutdown()
 
     def _begin_writeback(self) -> None:
-        """Let the disk begin with what is written so far: else it would begin with the last byte, and whoever waits for
-        the disk would wait for all of them."""
+        """Let the disk begin with what is written so far, so that nobody waits for all of it in the end."""
         if hasattr(os, "posix_fadvise"):
             # Linux starts to write what is told to be of no more use, and returns.
             length = self._written - self._on_its_way
@@ -181,11 +189,26 @@ class HashingWriter:
                 if done == available:
                     return digest.hexdigest()
                 while done < available:
-                    count = source.readinto(buffer[: available - done])
+                    count = self._hash_memory(digest, done, available)
                     if not count:
-                        raise OSError(errno.EIO, "the file is shorter than what was written", str(path))
-                    digest.update(buffer[:count])
+                        source.seek(done)
+                        count = source.readinto(buffer[: available - done])
+                        if not count:
+                            raise OSError(errno.EIO, "the file is shorter than what was written", str(path))
+                        digest.update(buffer[:count])
                     done += count
+
+    def _hash_memory(self, digest: hashlib._Hash, done: int, available: int) -> int:
+        """Hash a part of what follows `done` bytes in the memory that it was written from; returns its bytes."""
+        with self._in_use:
+            while self._staying and self._staying[0][0] <= done:
+                begin, piece = self._staying[0]
+                part = piece[done - begin : min(available, done + 8 * _CHUNK) - begin]
+                if part.nbytes:
+                    digest.update(part)
+                    return part.nbytes
+                self._staying.popleft()
+        return 0
 
 
 class TensorFile:

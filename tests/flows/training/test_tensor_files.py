@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,3 +62,27 @@ def test_a_file_that_is_shorter_than_what_was_written_is_no_checkpoint(
         monkeypatch.setattr(file, "_written", 5)
     with pytest.raises(OSError, match="shorter than what was written"):
         file.sha256()
+
+
+def test_what_stays_is_hashed_from_memory_and_the_rest_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_files, "_AT_ONCE", MIB)
+    hashed: list[int] = []
+    hash_memory = HashingWriter._hash_memory
+
+    def noted(writer: HashingWriter, digest: Any, done: int, available: int) -> int:
+        hashed.append(hash_memory(writer, digest, done, available))
+        return hashed[-1]
+
+    monkeypatch.setattr(HashingWriter, "_hash_memory", noted)
+    content = torch.randint(0, 256, (8 * MIB,), dtype=torch.uint8).numpy().data
+    with HashingWriter(tmp_path / "file") as file:
+        file.write(content[: 5 * MIB], stays=True)
+        for _ in range(5000):
+            if sum(hashed) == 5 * MIB:
+                break
+            time.sleep(0.001)
+        file.write(content[5 * MIB :])
+    assert file.sha256() == hashlib.sha256(content).hexdigest() == sha256(tmp_path / "file")
+    assert sum(hashed) == 5 * MIB
