@@ -34,6 +34,8 @@ SHARE_MLFLOW = (
     "tests/flows/training/test_real_shapes.py",
     "tests/flows/training/test_shared_encodings.py",
     "tests/flows/training/test_limits.py",
+    "tests/flows/training/test_mlflow_away.py",
+    "tests/flows/training/test_killed_flows.py",
     "tests/flows/training/stages/",
     "tests/flows/training/estimates/",
     "tests/flows/training/tracking/",

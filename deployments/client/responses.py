@@ -98,6 +98,7 @@ class DiskResponse(msgspec.Struct, frozen=True, rename="camel"):
 
     peak_bytes: int
     checkpoint: int
+    checkpoints: int
     export: int
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.memory import free_bytes
 from flows.jobs.failures import says_out_of_memory
+from storage.records.jobs.costs.optimizer_states import FLOAT
 
 log = logging.getLogger("darkroom.sampling")
 
@@ -25,8 +26,6 @@ T = TypeVar("T")
 ACTIVATIONS = 64
 """Tensors of the UNet's first width, at full resolution, that a row needs at its most: skip connections, and what a
 feed-forward layer holds. Rather too many: a batch that is too large costs a failed try."""
-FLOAT = 4
-"""Bytes of a number: what is drawn is computed in float32, also with weights that are held in 16 bits."""
 SHARE_OF_FREE = 0.8
 SMALLEST = 2
 
@@ -38,6 +37,7 @@ def images_at_a_time(components: Components, latents: Tensor, *, guided: bool) -
     """
     config: Any = components.unet.config
     height, width = latents.shape[-2:]
+    # What is drawn is computed in float32, also with weights that are held in 16 bits.
     row = height * width * int(config.block_out_channels[0]) * FLOAT * ACTIVATIONS
     fitting = int(free_bytes(components.device) * SHARE_OF_FREE) // (row * (2 if guided else 1))
     return max(SMALLEST, min(len(latents), fitting))

@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def in_evaluation_mode(parts: Iterable[nn.Module]) -> Generator[None]:
-    """In the block no part drops anything out; behind it each is in the mode in which it was."""
+    """In the block every part is in evaluation mode; afterwards each has its earlier mode again."""
     modes = {part: part.training for part in parts}
     for part in modes:
         part.eval()

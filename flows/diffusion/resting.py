@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from flows.diffusion.families.deferred import put_back
+from flows.diffusion.families.deferred import drop_weights
 from storage.errors import DevicesDiffer
 
 HOST = torch.device("cpu")
@@ -50,7 +50,7 @@ class RestingParts:
     def _move(self, device: torch.device) -> None:
         for name, part in self._parts.items():
             if self._device.type == "cpu":
-                put_back(part)  # in the block, whoever uses it reads it
+                drop_weights(part)  # in the block, whoever uses it reads it
             part.to(device)
             found = {one.device.type for one in (*part.parameters(), *part.buffers())}
             if found - {device.type}:

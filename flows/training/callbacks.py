@@ -116,8 +116,8 @@ def validate(module: DreamBoothModule, watch: Watch, done: int) -> None:
         watch.on_validation(done)
 
 
-def make_good(module: DreamBoothModule, watch: Watch, done: int) -> None:
-    """Do what an attempt has left out that died behind its checkpoint of `done` steps: nothing else would."""
+def catch_up(module: DreamBoothModule, watch: Watch, done: int) -> None:
+    """Validate and sample after step `done` where the attempt that wrote its checkpoint died before it could."""
     validate(module, watch, done)
     if done and _samples_at(module.recipe, done) and not watch.sampled(done):
         _sample(module, watch, done)
@@ -163,7 +163,7 @@ class StepBoundary(Callback):
         """Lightning has set its own SIGTERM handler by now; replace it. Its teardown puts the first one back."""
         self._termination.hold()
         assert isinstance(pl_module, DreamBoothModule)
-        make_good(pl_module, self._watch, self._writer.kept_step)
+        catch_up(pl_module, self._watch, self._writer.kept_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the step's clock."""

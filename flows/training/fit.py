@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
 from flows.diffusion.memory import bytes_of_parameters, freed_memory_kept, return_freed
-from flows.training.callbacks import StepBoundary, Termination, Watch, make_good
+from flows.training.callbacks import StepBoundary, Termination, Watch, catch_up
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import FrozenWatch
@@ -76,7 +76,7 @@ def fit(
                 finally:
                     boundary.close()
         else:
-            make_good(module, watch, start)
+            catch_up(module, watch, start)
         module.averaged.settle()
         # Before `finish`, which writes the identifier's rows into a table whose other rows are frozen.
         compared = frozen.compare()

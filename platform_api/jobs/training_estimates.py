@@ -43,7 +43,12 @@ class MemoryView(MemoryEstimate, frozen=True, kw_only=True, rename="camel"):
 
 
 class DiskView(DiskEstimate, frozen=True, kw_only=True, rename="camel"):
-    """Bytes that the job writes."""
+    """Upper bounds in bytes.
+
+    checkpoints: all at once, the one being written included; keptCheckpoints: those present during export; export: what
+    the result adds to the blob store; exportCopies: its copies in the work folder; classImages: may be there already;
+    images: samples and evaluation; records: metrics.
+    """
 
     peak_bytes: Annotated[int, Meta(description="All that is there at once.")]
 

@@ -13,7 +13,7 @@ _PARTS = (
     ("gradients", "gradients"),
     ("optimizer", "optimizer's state"),
     ("ema", "average of the weights"),
-    ("half_precision_copies", "weights in 16 bits"),
+    ("half_precision_copies", "copies of weights, cast for computing"),
     ("activations", "activations"),
 )
 
@@ -25,8 +25,8 @@ def estimate_lines(estimate: TrainingEstimateResponse) -> Iterator[str]:
         yield from _memory(estimate.memory)
     if estimate.disk is not None:
         disk = estimate.disk
-        sizes = f"a checkpoint has {in_units(disk.checkpoint)}, the exported model {in_units(disk.export)}"
-        yield f"disk: {in_units(disk.peak_bytes)}; {sizes}"
+        each = f"checkpoints {in_units(disk.checkpoints)} ({in_units(disk.checkpoint)} each)"
+        yield f"disk: at most {in_units(disk.peak_bytes)}; {each}, results {in_units(disk.export)}"
     yield from time_lines(estimate)
 
 

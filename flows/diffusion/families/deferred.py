@@ -96,7 +96,7 @@ def read_now(module: nn.Module) -> nn.Module:
     return module
 
 
-def put_back(module: nn.Module) -> None:
+def drop_weights(module: nn.Module) -> None:
     """Drop the weights of a module that was deferred: it is read again when it is used. Any other stays as it is.
 
     For parts that do not train: what was changed in the weights since they were read is lost.

@@ -22,13 +22,13 @@ from flows.diffusion.families.protocol import Components
 from flows.training.data import generator_for
 from storage.errors import JobCannotSucceed
 from storage.records.jobs.adapter_layers import is_target
+from storage.records.jobs.costs.optimizer_states import FLOAT
 from storage.records.jobs.trained_parts import matches
 from storage.records.jobs.training import TrainingRecipe
 
 NAME = "default"
 """What PEFT calls the adapter inside a model; diffusers' and PEFT's own default."""
 
-FLOAT = 4
 _OF_ADAPTER = re.compile(rf"(.+\.lora_(?:A|B|magnitude_vector))\.{NAME}(\.weight)")
 
 

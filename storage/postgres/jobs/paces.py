@@ -13,7 +13,7 @@ SQL = load_statements(__file__)
 AS_LONG = (
     *("method", "optimizer", "train_only", "lora_targets", "lora_conv", "lora_dora"),
     *("batch_size", "accumulation", "split_backward"),
-    *("precision", "gradient_checkpointing", "compile"),
+    *("precision", "frozen_precision", "gradient_checkpointing", "compile"),
 )
 """What of a recipe decides how long a step takes on a device, beside ON."""
 ON = ("prior_loss_weight", "text_encoder_learning_rate", "token_learning_rate")

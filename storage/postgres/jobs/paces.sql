@@ -1,7 +1,8 @@
 -- paces --
 -- Medians by device of what jobs took: a step, what happens between two steps, and all before and after the steps. Over
--- the last 30 jobs that succeeded on a base model with settings that make a step as long. A retry that has trained no
--- step of its own counts for the job that it retries.
+-- the last 30 jobs that succeeded on a base model with settings that make a step as long. Of a retry that trained no
+-- step of its own nothing counts: its fit was made by the job that it retries, which counts by itself if it succeeded.
+-- A recipe that was recorded before there was frozen_precision held its base in fp32.
 select device, count(*) as jobs,
        percentile_cont(0.5) within group (order by step_seconds) as step_seconds,
        percentile_cont(0.5) within group (order by pause_seconds) as pause_seconds,
@@ -19,7 +20,7 @@ select device, count(*) as jobs,
                                         as after_seconds
                                from job_stages where job_id = jobs.id) others
          where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
-           and steps > 0 and request -> 'recipe' @> %(settings)s
+           and steps > 0 and ('{"frozen_precision": "fp32"}'::jsonb || (request -> 'recipe')) @> %(settings)s
            and ((request -> 'recipe' ->> 'prior_loss_weight')::float > 0) = %(prior_loss_weight)s
            and ((request -> 'recipe' ->> 'text_encoder_learning_rate')::float > 0) = %(text_encoder_learning_rate)s
            and ((request -> 'recipe' ->> 'token_learning_rate')::float > 0) = %(token_learning_rate)s

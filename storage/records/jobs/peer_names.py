@@ -1,4 +1,5 @@
-"""What kohya's scripts and diffusers' examples call the fields of a request: who brings a file of theirs reads ours.
+"""What kohya's scripts, OneTrainer and diffusers' examples call the fields of a request: who brings a file of theirs
+reads ours.
 
 Keys are in small letters without marks.
 """
@@ -21,8 +22,9 @@ PEER_NAMES: Mapping[str, str] = MappingProxyType(
         "lrscheduler": "it is learningRateSchedule here",
         "lrwarmupsteps": "it is warmUpSteps here",
         "optimizertype": "it is optimizer here",
-        "mixedprecision": "it is precision here",
-        "fp8base": "it is frozenPrecision here, in 16 bits",
+        "mixedprecision": "it is precision here; with the method lora also set frozenPrecision, which holds the base "
+        "in 16 bits as those scripts do",
+        "fp8base": "there is no fp8; frozenPrecision holds the base in bf16 or fp16",
         "weightdtype": "it is frozenPrecision here",
         "saveprecision": "it is exportDtype here",
         "maxgradnorm": "it is maxGradientNorm here",

@@ -42,8 +42,9 @@ FrozenFormat = Literal["fp32", "bf16", "fp16"]
 FrozenPrecision = Annotated[
     FrozenFormat,
     Meta(
-        description="Number format in which an adapter's base is held, all but its VAE: bf16 and fp16 take half of the "
-        "memory of fp32 and round the base, for images too. Of the method lora."
+        description="Number format of the frozen UNet and text encoders beside an adapter (method lora only; the VAE "
+        "stays fp32). bf16 and fp16 halve their memory and round the base, also for class images, samples and "
+        "evaluation."
     ),
 ]
 LoraRank = Annotated[
@@ -129,8 +130,8 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
         )
     if not adapter and values["frozen_precision"] != "fp32":
         wrong["frozenPrecision"] = (
-            f"must be fp32 with the method {values['method']}, whose small steps the digits of 16 bits would lose. For "
-            "less memory ask for the method lora, or for optimizer: adamw_8bit"
+            f"must be fp32 with the method {values['method']}: updates that small would be lost to 16-bit rounding. "
+            "For less memory use the method lora, or optimizer: adamw_8bit"
         )
     if not adapter:
         for field in msgspec.structs.fields(request):

@@ -16,6 +16,7 @@ from flows.diffusion.memory import (
     free_host_bytes,
     freed_memory_kept,
     host_bytes,
+    image_layout,
     lay_out_weights,
     peak_bytes,
     return_freed,
@@ -67,6 +68,8 @@ def test_a_unet_that_is_laid_out_keeps_no_part_of_its_file_mapped(tmp_path: Path
     assert mapped not in Path("/proc/self/maps").read_text()
     after = unet.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert after["conv_in.weight"].is_contiguous()
+    assert image_layout(torch.device("cuda")) is torch.channels_last
 
 
 def size_of(module: nn.Module) -> int:

@@ -14,6 +14,7 @@ from storage.blobs.store import BlobStore
 from storage.postgres.connection import Query
 from storage.postgres.jobs import base_models, job_stages, jobs, submissions
 from storage.records.accounts.accounts import Scope
+from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.jobs import Job, Progress, Stage
 from storage.records.jobs.training import TrainingRequest
 from tests.platform_api.door import Door
@@ -68,9 +69,11 @@ def test_memory_and_disk_are_counted_from_the_headers(door: Door) -> None:
     )
 
 
-def trained(door: Door, owner: UUID, *, steps: int, step: float, fit: float, **fields: Any) -> Job:
+def trained(
+    door: Door, owner: UUID, *, steps: int, step: float, fit: float, recorded_without: str = "", **fields: Any
+) -> Job:
     """A job of so many steps that succeeded on a card: its steps took `step` seconds and half a second more between
-    two, its fit `fit` in all; 30 s before it and 6 behind."""
+    two, its fit `fit` in all; 30 s before it and 6 behind. recorded_without: a field that its release did not have."""
     request = TrainingRequest(
         data_set_id=a_data_set(door.database, owner), class_word="mug", base_model="small", steps=steps, **fields
     )
@@ -84,7 +87,8 @@ def trained(door: Door, owner: UUID, *, steps: int, step: float, fit: float, **f
         (Stage.EXPORT, {}, 2.0),
     ):
         door.database.run(job_stages.put(job.id, 1, stage, "key", result, [], seconds=seconds, peak_bytes=1))
-    recipe = {**job.request["recipe"], "device": "a card", "threads": 1}  # pyright: ignore[reportGeneralTypeIssues]
+    recipe: dict[str, Any] = {**job.request["recipe"], "device": "a card", "threads": 1}  # pyright: ignore[reportGeneralTypeIssues]
+    recipe.pop(recorded_without, None)
     done = """update jobs set state = 'succeeded', ended_at = now(), request = request || %(request)s
                where id = %(id)s"""
     door.database.run(Query(done, {"id": job.id, "request": Jsonb({"recipe": recipe})}, len))
@@ -118,6 +122,20 @@ def test_the_time_is_of_the_steps_and_of_what_comes_before_and_after_them(door: 
     assert (median["jobs"], median["secondsPerStep"], median["otherSeconds"]) == (2, 3.0, 48.0)
     base = door.client().get("/api/v1/base-models/small").json()
     assert base["secondsPerStep"] == 3.0
+
+
+def test_an_adapters_time_is_of_jobs_that_held_the_base_alike(door: Door) -> None:
+    owner = door.account("owner of paces")
+    lora = {"method": TrainingMethod.LORA}
+    trained(door, owner, steps=10, step=1.5, fit=24.0, **lora)
+    trained(door, owner, steps=10, step=1.5, fit=24.0, recorded_without="frozen_precision", **lora)
+    [whole] = asked(door, method="lora")["times"]
+    assert (whole["jobs"], whole["secondsPerStep"]) == (2, 2.0)
+    assert asked(door, method="lora", frozenPrecision="bf16")["times"] == []
+    trained(door, owner, steps=10, step=3.5, fit=60.0, **lora, frozen_precision="bf16")
+    [half] = asked(door, method="lora", frozenPrecision="bf16")["times"]
+    assert (half["jobs"], half["secondsPerStep"]) == (1, 4.0)
+    assert asked(door, method="lora")["times"] == [whole]
 
 
 def test_a_jobs_own_page_has_the_time_that_is_left_by_the_same_arithmetic(door: Door) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from storage.records.jobs.choices import TrainingOptimizer
 
 FLOAT = 4
+"""Bytes of a number in float32."""
 _WHOLE = {
     TrainingOptimizer.ADAMW: 2 * FLOAT,
     TrainingOptimizer.LION: FLOAT,

@@ -165,7 +165,7 @@ def test_the_estimate_says_what_the_job_needs_and_starts_nothing(line: Line) -> 
     assert "at its peak, ±15 %; fits cards of 8 GB, 12 GB, 16 GB, 24 GB" in result.output
     assert "trained: 2,176 of 3,416 parameters" in result.output
     assert "splitBackward: true" in result.output
-    assert "a checkpoint has 93.3 KiB" in result.output
+    assert "; checkpoints 93.3 KiB (93.3 KiB each), results " in result.output
     assert "nothing is known of the time" in result.output
     assert line.jobs() == []
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flows.diffusion.families.deferred import DeferredModule, is_read, put_back, read_now, when_read
+from flows.diffusion.families.deferred import DeferredModule, drop_weights, is_read, read_now, when_read
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import device_of
 from flows.diffusion.sampler import draw_images
@@ -102,7 +102,7 @@ def test_a_folder_draws_the_same_with_a_part_deferred(tmp_path: Path, name: str)
     assert not other.modules[name].training
 
 
-def test_a_part_that_is_put_back_holds_nothing_and_is_read_again_as_it_was(tmp_path: Path) -> None:
+def test_a_part_whose_weights_are_dropped_holds_nothing_and_is_read_again_as_it_was(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, seed=0)
     components = family_named("sd1").load(tmp_path, frozenset({"vae"}))
     vae: Any = components.vae
@@ -110,12 +110,12 @@ def test_a_part_that_is_put_back_holds_nothing_and_is_read_again_as_it_was(tmp_p
     when_read(vae, seen.append, dropped.append)
     first = vae.decoder.conv_in.weight.clone()
     vae.decoder.conv_in.weight.data.zero_()
-    put_back(vae)
+    drop_weights(vae)
     assert not is_read(vae)
     assert list(vae.parameters()) == []
     assert vae is components.vae
     assert torch.equal(vae.decoder.conv_in.weight, first)
     assert (len(seen), dropped) == (2, [vae])
-    put_back(components.unet)
+    drop_weights(components.unet)
     assert is_read(components.unet)
     assert len(list(components.unet.parameters())) > 0
