@@ -21,7 +21,7 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from PIL import Image
 
 from flows.jobs.metrics_document import Point, points_of, write_document
-from flows.jobs.refused_values import RefusedTries, send_what_is_taken
+from flows.jobs.refused_values import RefusedTries, is_of_the_value, send_what_is_taken
 from flows.jobs.system_metrics import PREFIX, SystemMetrics
 from flows.jobs.tracking import MLFLOW_UNAVAILABLE, find_or_create_run, tracking_client
 from flows.jobs.tracking_facts import shortened
@@ -55,7 +55,8 @@ class TrackingRun:
         self._params: dict[str, str] = {}
         self._late_tags: dict[str, str] = {}
         self._calls: list[Callable[[str], None]] = []
-        self._refused_run, self._refused_values, self._refused_call = RefusedTries(), RefusedTries(), RefusedTries()
+        self._refused_run, self._refused_call = RefusedTries(), RefusedTries()
+        self._refused_values = RefusedTries(is_of_the_value)
         self._system = SystemMetrics()
         self._system_step = 0
         # Two locks: the first guards the lists and is held for a moment, so that a training step never waits; the
