@@ -225,7 +225,12 @@ class TrackingRun:
         points = points_of(self._system_step, self._system.sample())
         self._system_step += 1
         metrics = [Metric(one.name, one.value, one.at, one.step) for one in points]
-        send_what_is_taken(self._client, self._run_id or "", self._job_id, metrics)
+        try:
+            send_what_is_taken(self._client, self._run_id or "", self._job_id, metrics)
+        except MLFLOW_UNAVAILABLE as error:
+            # The next sample says as much: this one holds up no picture or file.
+            code = getattr(error, "error_code", type(error).__name__)
+            log.warning("a sample of the machine's load is left out of job %s's tracking run: %s", self._job_id, code)
 
     def _send_points(self) -> None:
         run_id = self._run_id or ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -11,11 +12,17 @@ from mlflow.entities import Metric
 from mlflow.exceptions import RestException
 from mlflow.tracking import MlflowClient
 
-from flows.jobs import refused_values
+from flows.jobs import refused_values, system_metrics
+from flows.jobs.metrics_document import Point, write_document
 from flows.jobs.refused_values import send_what_is_taken
 from flows.jobs.tracking import EXPERIMENT, find_or_create_run, tracking_client
 from flows.jobs.tracking_run import TrackingRun
+from flows.upkeep.tracking_repairs import reconcile_tracking
+from storage.postgres.jobs import job_files, jobs
+from storage.records.jobs.jobs import JobFileRole
 from storage.settings import Settings
+from storage.stores import Stores
+from tests.storage.makers import a_job
 
 OUTAGES = ("PERMISSION_DENIED", "ENDPOINT_NOT_FOUND", "DEADLINE_EXCEEDED", "INTERNAL_ERROR", "BAD_REQUEST")
 
@@ -40,7 +47,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
         def refused(client: MlflowClient, run_id: str, metrics: list[Metric], **others: Any) -> None:
             calls.append(len(metrics))
-            if code and (steps is None or any(one.step in steps for one in metrics)):
+            if code and metrics and (steps is None or any(one.step in steps for one in metrics)):
                 raise RestException({"error_code": code, "message": "no"})
             log_batch(client, run_id, metrics=metrics, **others)
 
@@ -115,3 +122,38 @@ def test_points_wait_for_a_deleted_run_without_a_request_for_each_and_no_end_wai
     client.delete_run(str(run.run_id))
     run.log(20, {"loss": 1.0})
     assert not run.end("FINISHED")
+
+
+def test_a_sample_of_the_machine_that_mlflow_refuses_is_left_out_with_one_line(
+    tracked: Settings,
+    refusing: Callable[..., list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(system_metrics, "EVERY_SECONDS", 0.0)
+    run = TrackingRun(tracked, EXPERIMENT, uuid4(), {})
+    assert run.open(30)
+    run.close()
+    client = tracking_client(tracked)
+    with monkeypatch.context() as patch:
+        calls = refusing(patch, "PERMISSION_DENIED")
+        run.file("a.txt", b"a")
+        assert run.flush(0), "the file does not wait for it"
+    assert len([count for count in calls if count]) == 1
+    assert [file.path for file in client.list_artifacts(str(run.run_id))] == ["a.txt"]
+    assert [line.endswith("PERMISSION_DENIED") for line in caplog.messages if "sample" in line] == [True]
+
+
+def test_a_run_that_is_filled_says_how_many_points_mlflow_took(
+    stores: Stores, tracked: Settings, refusing: Callable[..., list[int]]
+) -> None:
+    stores.settings.mlflow = tracked.mlflow
+    job = a_job(stores.database)
+    stores.database.run(jobs.claim(job.id, 1, None))
+    blob = stores.blobs.put(write_document([Point("loss", 1.0, step, 1_000) for step in range(5)]))
+    put = partial(job_files.put_file, name="metrics.jsonl", role=JobFileRole.METRICS, media_type="application/jsonl")
+    stores.database.run(put(job.id, 1, sha256=blob.sha256, size=blob.size))
+    stores.database.run(jobs.fail(job.id, 1, "test", "because"))
+    refusing(code="INVALID_PARAMETER_VALUE", steps=frozenset({3}))
+    [finding] = reconcile_tracking(stores)
+    assert finding.endswith("4 points filled, 1 refused")
