@@ -36,7 +36,7 @@ PATIENCE = {
 """How long a call of MLflow's client may take."""
 
 MLFLOW_UNAVAILABLE = (MlflowException, requests.RequestException, ConnectionError, TimeoutError)
-_BUSY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
+_BUSY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 
 
 def is_refusal(error: Exception) -> bool:

@@ -21,7 +21,7 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from PIL import Image
 
 from flows.jobs.metrics_document import Point, points_of, write_document
-from flows.jobs.refused_values import RefusedTries, send_what_is_taken
+from flows.jobs.refused_values import RefusedTries, is_of_the_value, send_what_is_taken
 from flows.jobs.system_metrics import PREFIX, SystemMetrics
 from flows.jobs.tracking import MLFLOW_UNAVAILABLE, find_or_create_run, tracking_client
 from flows.jobs.tracking_facts import shortened
@@ -55,7 +55,8 @@ class TrackingRun:
         self._params: dict[str, str] = {}
         self._late_tags: dict[str, str] = {}
         self._calls: list[Callable[[str], None]] = []
-        self._refused_run, self._refused_values, self._refused_call = RefusedTries(), RefusedTries(), RefusedTries()
+        self._refused_run, self._refused_call = RefusedTries(), RefusedTries()
+        self._refused_values = RefusedTries(is_of_the_value)
         self._system = SystemMetrics()
         self._system_step = 0
         # Two locks: the first guards the lists and is held for a moment, so that a training step never waits; the
@@ -224,7 +225,12 @@ class TrackingRun:
         points = points_of(self._system_step, self._system.sample())
         self._system_step += 1
         metrics = [Metric(one.name, one.value, one.at, one.step) for one in points]
-        send_what_is_taken(self._client, self._run_id or "", self._job_id, metrics)
+        try:
+            send_what_is_taken(self._client, self._run_id or "", self._job_id, metrics)
+        except MLFLOW_UNAVAILABLE as error:
+            # The next sample says as much: this one holds up no picture or file.
+            code = getattr(error, "error_code", type(error).__name__)
+            log.warning("a sample of the machine's load is left out of job %s's tracking run: %s", self._job_id, code)
 
     def _send_points(self) -> None:
         run_id = self._run_id or ""

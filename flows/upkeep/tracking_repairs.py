@@ -136,7 +136,8 @@ def _fill(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
         # it.
         known[name] = max((point.step for point in history), default=-1)
     missing = [point for point in points if point.step > known[point.name]]
+    taken = 0
     for start in range(0, len(missing), MAX_METRICS):
         batch = [Metric(one.name, one.value, one.at, one.step) for one in missing[start : start + MAX_METRICS]]
-        send_what_is_taken(client, run_id, job.id, batch)
-    return f"{len(missing)} points filled"
+        taken += send_what_is_taken(client, run_id, job.id, batch)
+    return f"{taken} points filled" + (f", {len(missing) - taken} refused" if taken < len(missing) else "")

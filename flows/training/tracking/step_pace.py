@@ -8,7 +8,8 @@ from statistics import fmean, median
 
 
 class StepPace:
-    """Steps of one process. Its first one warms up: of pauses there is one less than of steps."""
+    """Steps of one process. Its first one warms up: of pauses there is one less than of steps, and its
+    time says nothing of the others."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,8 +32,8 @@ class StepPace:
 
     @property
     def step_seconds(self) -> float:
-        """The median of a step; 0 before the first."""
-        return median(self._seconds) if self._seconds else 0.0
+        """The median of a step, without the first if there are others; 0 before the first."""
+        return median(self._seconds[1:] or self._seconds) if self._seconds else 0.0
 
     @property
     def pause_seconds(self) -> float:

@@ -20,7 +20,11 @@ select device, count(*) as jobs,
                                         as after_seconds
                                from job_stages where job_id = jobs.id) others
          where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
+<<<<<<< HEAD
            and steps > 0 and ('{"frozen_precision": "fp32"}'::jsonb || (request -> 'recipe')) @> %(settings)s
+=======
+           and steps >= 10 and request -> 'recipe' @> %(settings)s
+>>>>>>> tidy
            and ((request -> 'recipe' ->> 'prior_loss_weight')::float > 0) = %(prior_loss_weight)s
            and ((request -> 'recipe' ->> 'text_encoder_learning_rate')::float > 0) = %(text_encoder_learning_rate)s
            and ((request -> 'recipe' ->> 'token_learning_rate')::float > 0) = %(token_learning_rate)s
@@ -31,10 +35,11 @@ select device, count(*) as jobs,
 
 -- seconds_per_step --
 -- Median seconds from a step to the next over the last ten jobs that succeeded on a base model, whatever their settings.
+-- An attempt of fewer than ten steps is mostly warm-up, and does not count.
 select percentile_cont(0.5) within group (order by pace) as seconds
   from (select (fit.result ->> 'step_seconds')::float + (fit.result ->> 'pause_seconds')::float as pace
           from jobs
           join job_stages fit on fit.job_id = jobs.id and fit.stage = 'fit' and fit.made_by = jobs.id
          where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
-           and (fit.result ->> 'steps')::int > 0
+           and (fit.result ->> 'steps')::int >= 10
          order by sequence desc limit 10) recent;

@@ -138,6 +138,16 @@ def test_an_adapters_time_is_of_jobs_that_held_the_base_alike(door: Door) -> Non
     assert asked(door, method="lora")["times"] == [whole]
 
 
+def test_a_job_of_a_few_steps_sets_no_pace(door: Door) -> None:
+    def known() -> object:
+        return door.client().get("/api/v1/base-models/small").json().get("secondsPerStep")
+
+    before = known()
+    trained(door, door.account("owner of paces"), steps=9, step=60.0, fit=600.0, batch_size=2)
+    assert asked(door, steps=30, batchSize=2)["times"] == []
+    assert known() == before
+
+
 def test_a_jobs_own_page_has_the_time_that_is_left_by_the_same_arithmetic(door: Door) -> None:
     trained(door, door.account("owner of paces"), steps=10, step=1.5, fit=24.0)
     data_set = a_data_set(door.database, door.account_id)
