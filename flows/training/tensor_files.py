@@ -189,7 +189,7 @@ class HashingWriter:
                 if done == available:
                     return digest.hexdigest()
                 while done < available:
-                    count = self._hash_memory(digest, done, available)
+                    count = self._hash_memory(digest.update, done, available)
                     if not count:
                         source.seek(done)
                         count = source.readinto(buffer[: available - done])
@@ -198,14 +198,14 @@ class HashingWriter:
                         digest.update(buffer[:count])
                     done += count
 
-    def _hash_memory(self, digest: hashlib._Hash, done: int, available: int) -> int:
+    def _hash_memory(self, update: Callable[[memoryview], None], done: int, available: int) -> int:
         """Hash a part of what follows `done` bytes in the memory that it was written from; returns its bytes."""
         with self._in_use:
             while self._staying and self._staying[0][0] <= done:
                 begin, piece = self._staying[0]
                 part = piece[done - begin : min(available, done + 8 * _CHUNK) - begin]
                 if part.nbytes:
-                    digest.update(part)
+                    update(part)
                     return part.nbytes
                 self._staying.popleft()
         return 0

@@ -20,11 +20,7 @@ select device, count(*) as jobs,
                                         as after_seconds
                                from job_stages where job_id = jobs.id) others
          where kind = 'training' and state = 'succeeded' and request ->> 'base_model' = %(base_model)s
-<<<<<<< HEAD
-           and steps > 0 and ('{"frozen_precision": "fp32"}'::jsonb || (request -> 'recipe')) @> %(settings)s
-=======
-           and steps >= 10 and request -> 'recipe' @> %(settings)s
->>>>>>> tidy
+           and steps >= 10 and ('{"frozen_precision": "fp32"}'::jsonb || (request -> 'recipe')) @> %(settings)s
            and ((request -> 'recipe' ->> 'prior_loss_weight')::float > 0) = %(prior_loss_weight)s
            and ((request -> 'recipe' ->> 'text_encoder_learning_rate')::float > 0) = %(text_encoder_learning_rate)s
            and ((request -> 'recipe' ->> 'token_learning_rate')::float > 0) = %(token_learning_rate)s

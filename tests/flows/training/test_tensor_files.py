@@ -71,8 +71,8 @@ def test_what_stays_is_hashed_from_memory_and_the_rest_from_the_file(
     hashed: list[int] = []
     hash_memory = HashingWriter._hash_memory
 
-    def noted(writer: HashingWriter, digest: Any, done: int, available: int) -> int:
-        hashed.append(hash_memory(writer, digest, done, available))
+    def noted(writer: HashingWriter, update: Any, done: int, available: int) -> int:
+        hashed.append(hash_memory(writer, update, done, available))
         return hashed[-1]
 
     monkeypatch.setattr(HashingWriter, "_hash_memory", noted)
