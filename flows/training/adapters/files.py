@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,11 @@ def export_adapter(
     target: Path,
     between_files: Callable[[], None] = lambda: None,
 ) -> VersionFiles:
-    """Write the components' adapter under `target` in both forms, and read both back.
+    """Write the components' adapter into a new folder `target` in both forms, and read both back.
 
     `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained, or a
-    number is too large for the recipe's element type.
+    number is too large for the recipe's element type, and FileExistsError where something is in the way.
     """
-    # A new attempt in the same process: what a cut-off export left may be half a file.
-    shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     tensors, form = adapter_tensors(components), form_of(recipe)
     dtype = EXPORT_DTYPES[recipe.export_dtype] or torch.float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,18 @@ class DiskRoom:
         advice = f"{RETRY}.{f' Checkpoints of another job are smaller with {changes}.' if changes else ''}"
         self._refuse("A checkpoint", self._each(size, size, size), advice)
 
-    def check_export(self, folder: Path) -> None:
-        """Refuse to begin an export that there is no room for. Raises DiskFull."""
-        need = estimate_disk(sizes_of_folder(folder), self.recipe)
+    def export_folder(self, base: Path) -> Path:
+        """Where to export a fine-tune of the base model in a folder: a path with nothing there, on a disk with room.
+
+        Raises DiskFull where there is none.
+        """
+        target = self.work.folder / "export"
+        # What a cut-off export of this process left may be half a file, and would count as taken.
+        shutil.rmtree(target, ignore_errors=True)
+        need = estimate_disk(sizes_of_folder(base), self.recipe)
         places = self._each(need.export_copies, need.export, need.export_copies + need.export)
         self._refuse("The export", places, "Make room there and retry the job: it goes on with the export.")
+        return target
 
     def _places(self, need: DiskEstimate, present: int) -> list[tuple[Volume, int]]:
         return self._each(need.in_work_folder, need.in_store - present, need.peak - present)

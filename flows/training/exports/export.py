@@ -55,13 +55,13 @@ def export_model(
     target: Path,
     between_files: Callable[[], None] = lambda: None,
 ) -> Export:
-    """Write trained components under `target`, then read every weights file back and check it.
+    """Write trained components into a new folder `target`, then read every weights file back and check it.
 
-    `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained.
+    `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained, and
+    FileExistsError where something is in the way.
     """
     folder, base = target / FOLDER, components.folder
-    # A new attempt in the same process: what a cut-off export left may be half a file.
-    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
     dtype = EXPORT_DTYPES[recipe.export_dtype]
     # What keeps its values and its element type keeps its file, byte for byte.
     rewritten = changed if dtype is None else frozenset(family.layout.weight_files)

@@ -67,7 +67,7 @@ class Method(Protocol):
         target: Path,
         between_files: Callable[[], None] = lambda: None,
     ) -> VersionFiles:
-        """Write what trained under `target`, equal bytes for equal weights; `changed` is what `finish` returned.
+        """Write what trained into a new folder `target`, equal bytes for equal weights; `changed` is from `finish`.
 
         `between_files` is called before each file. Raises WeightsRefused if what was written is not what was trained.
         """

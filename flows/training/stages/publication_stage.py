@@ -38,14 +38,13 @@ def export(run: TrainingStages, fitted: Fitted) -> Exported:
 def _exported(run: TrainingStages) -> Exported:
     work, trained = run.work, run.model()
     check_devices(trained.components, work.device, "export")
-    work.room.check_export(trained.components.folder)
     written = method_named(work.recipe.method).export(
         work.family,
         trained.components,
         trained.changed,
         work.recipe,
         work.job.row.recipe_hash,
-        work.folder / "export",
+        work.room.export_folder(trained.components.folder),
         between_files=lambda: work.boundary("export", 0, 0),
     )
     files = [_stored(work, file, name, FileRole.FOLDER) for name, file in written.folder.items()]

@@ -6,6 +6,7 @@ Processes are forked from one that has torch, as those of flow runs are: a death
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -115,6 +116,8 @@ def train_to_the_end(base: Path, family: str, method: str, work: Path, place: st
     kept = DyingCheckpoints(work / "kept", dying=dying)
     components, changed = train(base, work, asked, kept, Watch(on_step=stepped, measured=measured))
     dying.reach(EXPORT)
+    # As a job does: see DiskRoom.export_folder.
+    shutil.rmtree(work / "export", ignore_errors=True)
     method_named(method).export(
         family_named(family), components, changed, asked, asked.fingerprint(), work / "export", dying.next_file
     )

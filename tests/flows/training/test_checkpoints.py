@@ -244,6 +244,6 @@ def test_no_pickle_is_entered(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch, "save", refuse)
     monkeypatch.setattr(torch, "load", refuse)
     checkpoints = KeptCheckpoints(tmp_path / "kept")
-    train_and_export(tiny_model, tmp_path, recipe(steps=2), checkpoints)
-    train_and_export(tiny_model, tmp_path, recipe(steps=2), checkpoints)
+    train_and_export(tiny_model, tmp_path / "first", recipe(steps=2), checkpoints)
+    train_and_export(tiny_model, tmp_path / "resumed", recipe(steps=2), checkpoints)
     assert checkpoints.kept == [1, 2]

@@ -85,7 +85,8 @@ class DiskEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def estimate_disk(sizes: ModelSizes, recipe: TrainingRecipe, stored: Collection[int] = ()) -> DiskEstimate:
-    """What a job of this recipe has on disks. `stored`: the steps of the checkpoints that it has already."""
+    """What a job of this recipe has on disks. `stored`: the steps of the checkpoints that it has already, with the
+    samples of the steps before the newest; only those that are still to be drawn are counted."""
     shapes = trained_shapes(sizes, recipe)
     checkpoint = checkpoint_bytes(shapes, recipe)
     most, kept = checkpoint_counts(recipe, stored)
@@ -100,7 +101,8 @@ def estimate_disk(sizes: ModelSizes, recipe: TrainingRecipe, stored: Collection[
         export=export,
         export_copies=copies,
         class_images=class_images * image,
-        images=_images(recipe) * image + _GRID_BYTES,
+        images=_images(recipe, max(stored, default=0)) * image + _GRID_BYTES,
+        # All of them after a resume too: the whole document is written again.
         records=MIB + _METRICS_OF_A_STEP * recipe.last_step,
     )
 
@@ -148,11 +150,16 @@ def smaller_checkpoints(recipe: TrainingRecipe) -> str:
     return "; ".join(text for text, fields in _changes(recipe) if set(smaller) & set(fields))
 
 
-def _images(recipe: TrainingRecipe) -> int:
-    """Pictures by the base and by the fine-tune for the evaluation, and samples, of the last step too."""
+def _images(recipe: TrainingRecipe, begun: int) -> int:
+    """Pictures by the base and by the fine-tune for the evaluation, and samples, of the last step too.
+
+    Those of step `begun` may be missing: its checkpoint is written before they are drawn.
+    """
     scenes = min(SCENES, max(1, len(recipe.evaluation_scenes)))
     evaluation = 2 * scenes * SEEDS_PER_SCENE + CLASS_IMAGES
-    return evaluation + SAMPLES_AT_ONCE * -(-recipe.last_step // recipe.sample_every)
+    last, every = recipe.last_step, recipe.sample_every
+    drawn = max(min(begun, last) - 1, 0) // every
+    return evaluation + SAMPLES_AT_ONCE * (-(-last // every) - drawn)
 
 
 def _export(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape]) -> tuple[int, int]:

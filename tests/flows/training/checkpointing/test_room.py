@@ -114,9 +114,24 @@ def test_a_checkpoint_is_refused_where_it_has_no_room(tmp_path: Path, other_disk
 
 def test_an_export_is_refused_where_it_has_no_room(tmp_path: Path) -> None:
     base = write_model(tmp_path / "model")
-    DiskRoom(WANTED, disk("", tmp_path, 0), disk("blobs", tmp_path, 10 * 1024**2)).check_export(base)
+    DiskRoom(WANTED, disk("", tmp_path, 0), disk("blobs", tmp_path, 10 * 1024**2)).export_folder(base)
     with pytest.raises(DiskFull, match=r"The export needs .* on the disk of the blobs, and 9 bytes are free\. Make"):
-        DiskRoom(WANTED, disk("", tmp_path, 0), disk("blobs", tmp_path, 9)).check_export(base)
+        DiskRoom(WANTED, disk("", tmp_path, 0), disk("blobs", tmp_path, 9)).export_folder(base)
+
+
+def test_an_export_that_is_tried_again_has_the_room_of_the_one_before(tmp_path: Path) -> None:
+    class Small(Volume):
+        def free(self) -> int:
+            return 10 * 1024**2 - sum(file.stat().st_size for file in (tmp_path / "work").rglob("*") if file.is_file())
+
+    base = write_model(tmp_path / "model")
+    room = DiskRoom(WANTED, Small("working folder", tmp_path / "work"), Small("blobs", tmp_path / "blobs"))
+    target = room.export_folder(base)
+    assert target.parent == tmp_path / "work"
+    (target / "folder").mkdir(parents=True)
+    (target / "folder" / "half.safetensors").write_bytes(bytes(10 * 1024**2))
+    assert room.export_folder(base) == target
+    assert not target.exists(), "it may be half a file"
 
 
 def test_the_disks_are_those_of_the_settings(tmp_path: Path) -> None:

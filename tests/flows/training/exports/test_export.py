@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import denoise, first_latents, guiding
-from flows.training.exports.export import SINGLE_FILE, Export, export_model, tensors_like
+from flows.training.exports.export import Export, export_model, tensors_like
 from storage.blobs.weights import check_weights
 from storage.errors import WeightsRefused
 from storage.records.jobs.sampled_sets import SamplerSettings
@@ -173,10 +173,6 @@ def test_a_model_that_does_not_fit_the_base_file_is_refused(components: Componen
         tensors_like(file, components.unet)
 
 
-def test_an_export_that_was_cut_off_is_made_again_whole(components: Components, exported: Export, tmp_path: Path):
-    target = tmp_path / "cut"
-    shutil.copytree(exported.folder / "unet", target / "folder" / "unet")
-    (target / "folder" / "stray.bin").write_bytes(b"x")
-    again = export_model(FAMILY, components, CHANGED, recipe(), RECIPE_HASH, target)
-    assert again.members() == exported.members()
-    assert (target / SINGLE_FILE).read_bytes() == exported.single_file.read_bytes()
+def test_nothing_is_exported_into_what_another_export_left(components: Components, exported: Export):
+    with pytest.raises(FileExistsError):
+        export_model(FAMILY, components, CHANGED, recipe(), RECIPE_HASH, exported.folder.parent)

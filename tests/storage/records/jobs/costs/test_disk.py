@@ -98,6 +98,19 @@ def test_images_are_those_of_the_class_samples_and_the_evaluations() -> None:
     assert needs(sample_every=1).images - needs().images > 3 * 796 * one
 
 
+@pytest.mark.parametrize(
+    ("begun", "steps"),
+    # The checkpoint of step 400 is there before its samples are.
+    [(0, 4), (100, 4), (300, 3), (400, 3), (500, 2), (700, 1), (800, 1), (900, 1)],
+)
+def test_samples_that_are_stored_already_need_no_room_again(begun: int, steps: int) -> None:
+    stored = (begun,) if begun else ()
+    drawn = estimate_disk(sd15(), wanted(), stored).images - estimate_disk(sd15(), wanted(steps=1), ()).images
+    image = (needs(sample_every=100).images - needs().images) // (4 * 3)
+    assert drawn == (steps - 1) * 3 * image
+    assert estimate_disk(sd15(), wanted(), stored).records == needs().records, "the whole document is written again"
+
+
 def test_the_peak_is_of_checkpoints_or_of_results_with_all_that_was_drawn() -> None:
     of = {"checkpoint": 10, "checkpoints": 30, "kept_checkpoints": 20, "class_images": 3, "images": 2, "records": 1}
     few = DiskEstimate(**of, export=4, export_copies=5)
