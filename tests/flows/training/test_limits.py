@@ -89,7 +89,7 @@ def test_a_disk_that_is_full_fails_the_job_and_a_retry_goes_on_from_its_checkpoi
     job = submit(stores, tiny_model)
     second = killed_after_a_checkpoint(stores, job, environment(**{"fit:5": f"die:{tmp_path / 'five'}"}))
     # The one of step 4 was begun, so the one of step 2 is whole; it may be, too.
-    kept = [checkpoint.step for checkpoint in stores.database.run(job_files.checkpoints(job.id))]
+    newest, *_ = (checkpoint.step for checkpoint in stores.database.run(job_files.checkpoints(job.id)))
     filler = small_disk / "filler"
     with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as stream:
         while True:
@@ -98,7 +98,7 @@ def test_a_disk_that_is_full_fails_the_job_and_a_retry_goes_on_from_its_checkpoi
     assert_failed_with_good_checkpoints(stores, job, "disk_full")
     filler.unlink()
     retry, _ = stores.database.run(submissions.retry(job.id, job.account_id, stores.settings))
-    assert [checkpoint.step for checkpoint in stores.database.run(job_files.checkpoints(retry.id))] == kept
+    assert [checkpoint.step for checkpoint in stores.database.run(job_files.checkpoints(retry.id))] == [newest]
     assert train_dreambooth(retry.id, 1, return_state=True).is_completed()
     assert weights_of(stores, retry.id) == weights_of(stores, straight.id)
 
