@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flows.training.callbacks import is_finite
+from flows.diffusion.finite import is_finite
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpointing.writer import CheckpointWriter
 from flows.training.checkpoints import TrainingState, checkpoint_content

@@ -7,7 +7,6 @@ has them. So a layer's result is that of torch's own with weights that were roun
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
+from flows.diffusion.finite import is_finite
 from storage.errors import WeightsRefused
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -89,14 +89,12 @@ def _held_kind(layer: nn.Module) -> type[nn.Module] | None:
 
 
 def _refuse_infinite(tensor: Tensor, dtype: torch.dtype, called: str) -> None:
-    if dtype is torch.float16 and tensor.numel():
-        lowest, highest = torch.aminmax(tensor.detach())
-        if not (math.isfinite(float(lowest)) and math.isfinite(float(highest))):
-            raise WeightsRefused(
-                "overflow",
-                f"{called} has weights that are too large for fp16. Ask for frozenPrecision bf16, which has the range "
-                "of fp32.",
-            )
+    if dtype is torch.float16 and not is_finite(tensor):
+        raise WeightsRefused(
+            "overflow",
+            f"{called} has weights that are too large for fp16. Ask for frozenPrecision bf16, which has the range "
+            "of fp32.",
+        )
 
 
 def _computed_in(input: Tensor) -> torch.dtype:

@@ -62,22 +62,22 @@ def freed_memory_kept(device: torch.device) -> Generator[None]:
     glibc gives blocks of more than 32 MiB back to the system at once, and the system clears every page that it gives
     out: of 2 GB of gradients that took 0.9 s of a core. What is free after the block `return_freed` gives back.
     """
-    with suppress(AttributeError, OSError):
-        _set_malloc({} if device.type == "cuda" else {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
+    if device.type == "cuda":
+        yield
+        return
+    _set_malloc({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
     try:
         yield
     finally:
-        with suppress(AttributeError, OSError):
-            # Any of them ends that glibc chooses by itself: these are what it comes to with tensors.
-            usual = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
-            _set_malloc({} if device.type == "cuda" else usual)
+        # Any of them ends that glibc chooses by itself: these are what it comes to with tensors.
+        _set_malloc({_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20})
 
 
 def _set_malloc(values: Mapping[int, int]) -> None:
     # mallopt(3) is glibc's own.
-    mallopt = ctypes.CDLL(None).mallopt
-    for name, value in values.items():
-        mallopt(name, value)
+    with suppress(AttributeError, OSError):
+        for name, value in values.items():
+            ctypes.CDLL(None).mallopt(name, value)
 
 
 def image_layout(device: torch.device) -> torch.memory_format:

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.amp.grad_scaler import GradScaler
 
 from flows.diffusion.devices import wait_for
+from flows.diffusion.finite import is_finite
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpointing.writer import CheckpointPause, CheckpointWriter
 from flows.training.checkpoints import CheckpointStore, checkpoint_content
@@ -244,13 +244,6 @@ class StepBoundary(Callback):
         )
         self._watch.on_checkpoint(self._writer.write(step, content))
         self._taken_step = step
-
-
-def is_finite(parameter: torch.Tensor) -> bool:
-    """Whether a tensor holds no infinite number and none that is no number."""
-    # In one pass, and without the tensor of as many flags that `isfinite` makes: this is time in which nothing trains.
-    lowest, highest = torch.aminmax(parameter.detach())
-    return math.isfinite(float(lowest)) and math.isfinite(float(highest))
 
 
 def _report(module: DreamBoothModule, done: int, seconds: float) -> StepReport:

@@ -91,11 +91,11 @@ def start_tensors(
     with file:
         file.write(memoryview(struct.pack("<Q", len(header)) + header))
         for name in order:
-            file.write(rows.bytes_of(tensors[name]), stays=lies_in_rows(tensors[name]))
+            file.write(rows.bytes_of(tensors[name]), stays=_lies_in_rows(tensors[name]))
     return file
 
 
-def lies_in_rows(tensor: Tensor) -> bool:
+def _lies_in_rows(tensor: Tensor) -> bool:
     """Whether a tensor's own memory is what a file has of it."""
     return tensor.device.type == "cpu" and tensor.is_contiguous()
 
@@ -108,7 +108,7 @@ class _RowBuffer:
 
     def bytes_of(self, tensor: Tensor) -> memoryview:
         """Valid until the next call."""
-        if lies_in_rows(tensor):
+        if _lies_in_rows(tensor):
             return bytes_of(tensor)
         size = tensor.numel() * tensor.element_size()
         if size > self._buffer.numel():

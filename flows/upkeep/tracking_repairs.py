@@ -56,8 +56,7 @@ def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
     for job in stores.database.run(jobs.untracked()):
         try:
             run_id = find_or_create_run(client, EXPERIMENT, job.id, job_tags(job))
-            filled = _fill(stores, client, job, run_id)
-            client.set_terminated(run_id, RUN_STATUS[job.state])
+            filled = _fill_and_end(stores, client, job, run_id)
         except MLFLOW_UNAVAILABLE as error:
             if not is_refusal(error):
                 raise
@@ -104,14 +103,19 @@ def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
         if job is None or job.state not in TERMINAL:
             continue
         try:
-            filled = _fill(stores, client, job, run_id)
-            client.set_terminated(run_id, RUN_STATUS[job.state])
+            filled = _fill_and_end(stores, client, job, run_id)
         except MLFLOW_UNAVAILABLE as error:
             if not is_refusal(error):
                 raise
             yield f"tracking run {run_id} of job {job.id} stays open, MLflow refuses its end: {_first_line(error)}"
         else:
             yield f"tracking run {run_id} of job {job.id} was open: {filled}, {job.state}"
+
+
+def _fill_and_end(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
+    filled = _fill(stores, client, job, run_id)
+    client.set_terminated(run_id, RUN_STATUS[job.state])
+    return filled
 
 
 def _job_of(stores: Stores, tag: str | None) -> Job | None:

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -78,10 +78,11 @@ def environment(
     return of_another_process
 
 
-def photos(stores: Stores, account: UUID) -> UUID:
-    """Two photos as an upload would leave them."""
+def photos(stores: Stores, account: UUID, shown: Sequence[tuple[Image.Image, str, int]] = ()) -> UUID:
+    """Photos as an upload would leave them, each with its caption and how often it counts; two if none are given."""
+    first, second = pictures(2)
     rows: list[DataSetImage] = []
-    for position, image in enumerate(pictures(2)):
+    for position, (image, caption, repeats) in enumerate(shown or [(first, "on the beach", 1), (second, "", 2)]):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         blob = stores.blobs.put(buffer.getvalue())
@@ -93,8 +94,8 @@ def photos(stores: Stores, account: UUID) -> UUID:
                 size=blob.size,
                 width=64,
                 height=64,
-                caption="on the beach" if position == 0 else "",
-                repeats=1 + position,
+                caption=caption,
+                repeats=repeats,
             )
         )
     return stores.database.run(data_sets.create(account, "photos", rows)).id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from flows.training.dreambooth import train_dreambooth
 from flows.training.photos.encodings import EncodingCache
 from storage.errors import InvalidRequest, JobCannotSucceed
 from storage.postgres.jobs import data_sets
-from storage.records.jobs.data_sets import DataSetImage
 from storage.stores import Stores
 from tests.flows.training import test_dreambooth
 from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of the main job
     environment,
+    photos,
     settings,
     submit,
 )
@@ -30,25 +29,9 @@ LONG = "a photo of a sks mug " * 9
 
 def photos_and_copies(stores: Stores, account: UUID) -> UUID:
     """Three photos, each there twice."""
-    rows: list[DataSetImage] = []
-    for position, image in enumerate([*pictures(3), *pictures(3)]):
-        # Longer than the tiny model's text encoder reads.
-        caption = LONG if position == 0 else ""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        blob = stores.blobs.put(buffer.getvalue())
-        rows.append(
-            DataSetImage(
-                position=position,
-                name=f"{position}.png",
-                sha256=blob.sha256,
-                size=blob.size,
-                width=64,
-                height=64,
-                caption=caption,
-            )
-        )
-    return stores.database.run(data_sets.create(account, "photos", rows)).id
+    # The first one's caption is longer than the tiny model's text encoder reads.
+    captions = [LONG, *[""] * 5]
+    return photos(stores, account, [(image, text, 1) for image, text in zip([*pictures(3)] * 2, captions, strict=True)])
 
 
 @pytest.mark.usefixtures("environment")
