@@ -93,8 +93,13 @@ def is_slow(item: pytest.Item) -> bool:
 
 
 def is_left_out(file: Path, selected: str) -> bool:
-    """Whether a file is not even imported, because all of it is slow and no slow test is selected."""
-    return "not slow" in selected and file.is_file() and str(file.relative_to(ROOT)) in slow_names()
+    """Whether a file is not even imported, because all of it is slow and no slow test is selected, or because none of
+    it reads a clock and only those that do are."""
+    if not (file.is_file() and file.name.startswith("test_")):
+        return False
+    if "not slow" in selected and str(file.relative_to(ROOT)) in slow_names():
+        return True
+    return re.search(r"(?<!not )\bclock\b", selected) is not None and not clock_readers(file)
 
 
 def mark(item: pytest.Item) -> None:
@@ -103,7 +108,8 @@ def mark(item: pytest.Item) -> None:
         item.add_marker("platform")
     if starts_a_platform(item) or is_slow(item):
         item.add_marker("slow")
-    if reads_a_clock(item):
+    # Every file of tests is parsed for this, by each process: only when somebody asks.
+    if "clock" in item.config.option.markexpr and reads_a_clock(item):
         item.add_marker("clock")
 
 

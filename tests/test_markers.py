@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.markers import ROOT, SLOW, clock_readers, measured_as_slow, slow_names
+from tests.markers import ROOT, SLOW, clock_readers, is_left_out, measured_as_slow, slow_names
 
 SECONDS = {"test_a": {"test_long[x]": 50, "test_short": 0.1}, "test_b": {"test_many": 20}, "test_c": {"test_c": 2000}}
 
@@ -81,6 +81,19 @@ def test_of_nothing(other): ...
     everywhere = tmp_path / "test_everywhere.py"
     everywhere.write_text(file.read_text().replace("@pytest.fixture", "@pytest.fixture(autouse=True)"))
     assert clock_readers(everywhere) == (readers | {"test_of_nothing"} if reads else set())
+
+
+@pytest.mark.parametrize(
+    ("selected", "left_out"),
+    [("clock and not platform and not soak", True), ("not clock", False), ("not slow and not soak", False)],
+)
+def test_files_that_read_no_clock_are_not_imported_for_those_that_do(
+    tmp_path: Path, selected: str, left_out: bool
+) -> None:
+    for name, text in (("test_reader.py", "time.time()"), ("test_other.py", "1"), ("conftest.py", "1")):
+        tmp_path.joinpath(name).write_text(f"def test_it(): {text}\n")
+    found = [path.name for path in sorted(tmp_path.iterdir()) if is_left_out(path, selected)]
+    assert found == (["test_other.py"] if left_out else [])
 
 
 def test_a_warning_is_an_error() -> None:
