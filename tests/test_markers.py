@@ -85,7 +85,7 @@ def test_of_nothing(other): ...
 
 @pytest.mark.parametrize(
     ("selected", "left_out"),
-    [("clock and not platform and not soak", True), ("not clock", False), ("not slow and not soak", False)],
+    [("clock and not platform and not soak", True), ("not clock", False)],
 )
 def test_files_that_read_no_clock_are_not_imported_for_those_that_do(
     tmp_path: Path, selected: str, left_out: bool
