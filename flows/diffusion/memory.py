@@ -97,15 +97,28 @@ def lay_out_weights(module: nn.Module) -> None:
     the last of them is gone: beside every copy that something makes of one. One after the other, so that no more than
     one of them is in memory twice.
     """
+    files = _file_mappings()
     for tensor in (*module.parameters(), *module.buffers()):
         old = tensor.data
         new = old.to(memory_format=image_layout(old.device)) if old.dim() == 4 else old
         if old.device.type == "cpu":
             new = old.clone() if new.data_ptr() == old.data_ptr() else new
             # Not of one that was converted as it was read: it has memory of its own, which would go to the swap file.
-            if old.untyped_storage().nbytes() > old.numel() * old.element_size():
+            if any(old.data_ptr() in file for file in files):
                 _page_out(old)
         tensor.data = new
+
+
+def _file_mappings() -> list[range]:
+    """The addresses at which this process has files mapped (proc(5)), but for the code of libraries."""
+    found: list[range] = []
+    with suppress(OSError):
+        for line in (_PROCESS / "maps").read_text().splitlines():
+            addresses, allowed, _, _, inode, *_ = line.split()
+            if inode != "0" and "x" not in allowed:
+                begin, end = (int(one, 16) for one in addresses.split("-"))
+                found.append(range(begin, end))
+    return found
 
 
 def _page_out(tensor: Tensor) -> None:

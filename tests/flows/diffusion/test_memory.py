@@ -9,6 +9,8 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from flows.diffusion.memory import (
@@ -70,6 +72,21 @@ def test_a_unet_that_is_laid_out_keeps_no_part_of_its_file_mapped(tmp_path: Path
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert after["conv_in.weight"].is_contiguous()
     assert image_layout(torch.device("cuda")) is torch.channels_last
+
+
+def test_a_module_that_is_laid_out_is_never_twice_in_memory(tmp_path: Path) -> None:
+    file, names = tmp_path / "file.safetensors", [f"{number}.weight" for number in range(16)]
+    save_file({name: torch.rand(1024, 1024) for name in names}, file)
+    # As diffusers loads a folder: each tensor by itself.
+    with safe_open(file, "pt") as opened:
+        weights = [nn.Parameter(opened.get_tensor(name)) for name in names]
+    module = nn.ParameterList(weights)
+    sums = [weight.sum().item() for weight in weights]  # all of the file is read
+    start_peak(CPU)
+    before = peak_bytes(CPU)
+    lay_out_weights(module)
+    assert peak_bytes(CPU) - before < size_of(module) / 2
+    assert [weight.sum().item() for weight in module] == sums
 
 
 def size_of(module: nn.Module) -> int:
