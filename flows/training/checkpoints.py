@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from flows.training.methods.protocol import ParameterGroup, parameters_of
 from flows.training.optimizers.states import STATE, StateReader, state_tensors, state_values
 from flows.training.precision import put_scaler_values, scaler_values
-from flows.training.tensor_files import HashingWriter, TensorFile, start_tensors
+from flows.training.tensor_files import TensorFile, WrittenFile, start_tensors
 from storage.errors import InvalidCheckpoint, WeightsRefused
 
 FORMAT = "darkroom-checkpoint"
@@ -74,7 +74,7 @@ class CheckpointContent:
         """Write the file; returns its SHA-256 (hex). A copy of one tensor at most is in memory at a time."""
         return self.start(path).sha256()
 
-    def start(self, path: Path) -> HashingWriter:
+    def start(self, path: Path) -> WrittenFile:
         """As `write`, but returns once the tensors may change; the hash follows."""
         return start_tensors(path, self.tensors, self.metadata)
 

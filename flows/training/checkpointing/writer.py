@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointContent, CheckpointStore
-from flows.training.tensor_files import HashingWriter
+from flows.training.tensor_files import WrittenFile
 
 log = logging.getLogger("darkroom.checkpoints")
 
@@ -78,7 +78,7 @@ class CheckpointWriter:
             begin = partial(self._copies.take(content).start, file)
         else:
             self._copies.drop()
-            begin = partial(_itself, _started(content, file))
+            begin = partial(_itself, _written(content, file))
         # With the job's id in what it logs.
         self._running = self._thread.submit(copy_context().run, self._keep, step, file, begin)
         pause = CheckpointPause(step, content.size, time.perf_counter() - started, copied)
@@ -107,7 +107,7 @@ class CheckpointWriter:
             self._thread.shutdown()
             self._copies.drop()
 
-    def _keep(self, step: int, file: Path, begin: Callable[[], HashingWriter]) -> None:
+    def _keep(self, step: int, file: Path, begin: Callable[[], WrittenFile]) -> None:
         # A cancellation may also come while it is written, which takes minutes.
         with self._stopping():
             try:
@@ -118,7 +118,7 @@ class CheckpointWriter:
         self.kept_step = step
 
 
-def _started(content: CheckpointContent, file: Path) -> HashingWriter:
+def _written(content: CheckpointContent, file: Path) -> WrittenFile:
     try:
         return content.start(file)
     except BaseException:
@@ -127,5 +127,5 @@ def _started(content: CheckpointContent, file: Path) -> HashingWriter:
         raise
 
 
-def _itself(started: HashingWriter) -> HashingWriter:
-    return started
+def _itself(written: WrittenFile) -> WrittenFile:
+    return written
