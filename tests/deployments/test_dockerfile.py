@@ -123,6 +123,13 @@ def test_code_and_standard_library_come_with_bytecode(stage: str) -> None:
     assert all(SERVICES[name]["read_only"] for name in OURS)
 
 
+@pytest.mark.parametrize("stage", PACKAGES_OF)
+def test_a_checkout_that_only_its_owner_may_read_makes_an_image_that_starts(stage: str) -> None:
+    """COPY keeps modes, and gives all to root. Bytecode has the mode of its source, so it is written afterwards."""
+    words = lines_of(stage, "RUN")[-1]
+    assert words.index("find . ! -perm -444 -exec chmod a+rX {} +") < words.index("compileall")
+
+
 def variables_of(stage: str) -> dict[str, str]:
     """The variables that a stage sets."""
     return dict(word.split("=", 1) for words in lines_of(stage, "ENV") for word in words.split())
