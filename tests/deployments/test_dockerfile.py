@@ -130,6 +130,12 @@ def test_a_checkout_that_only_its_owner_may_read_makes_an_image_that_starts(stag
     assert words.index("find . ! -perm -444 -exec chmod a+rX {} +") < words.index("compileall")
 
 
+def test_the_workers_image_has_the_compilers_that_a_training_may_ask_for() -> None:
+    installed = [program for program in programs_of("worker") if program[:2] == ["apt-get", "install"]]
+    assert [program[-1] for program in installed] == ["g++"], "it brings gcc, which Triton calls"
+    assert not [program for program in programs_of("api") if program[0] == "apt-get"]
+
+
 def variables_of(stage: str) -> dict[str, str]:
     """The variables that a stage sets."""
     return dict(word.split("=", 1) for words in lines_of(stage, "ENV") for word in words.split())
