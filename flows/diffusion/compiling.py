@@ -15,6 +15,7 @@ from flows.diffusion.families.protocol import Components
 from flows.jobs.failures import says_out_of_memory
 from storage.errors import CompilerMissing
 
+_CC = ("clang", "gcc")
 _CXX = ("g++", "clang++", "c++")
 
 
@@ -47,10 +48,16 @@ def check_compiler(device: torch.device) -> None:
     if device.type == "cuda":
         if find_spec("triton") is None:
             raise CompilerMissing("compile needs Triton on a GPU: pip install triton, or leave compile out.")
+        # Triton builds what launches its kernels with it.
+        _check_program("a C compiler on a GPU", asked=os.environ.get("CC"), usual=_CC, package="gcc")
         return
-    asked = os.environ.get("CXX")
-    if not any(shutil.which(name) for name in ([asked] if asked else _CXX)):
+    _check_program("a C++ compiler on a CPU", asked=os.environ.get("CXX"), usual=_CXX, package="g++")
+
+
+def _check_program(what: str, *, asked: str | None, usual: tuple[str, ...], package: str) -> None:
+    """Raises CompilerMissing unless the program that is asked for, or one of the usual ones, is there."""
+    if not any(shutil.which(name) for name in ([asked] if asked else usual)):
         raise CompilerMissing(
-            f"compile needs a C++ compiler on a CPU, and {asked or ', '.join(_CXX)} is not there: install g++, or "
+            f"compile needs {what}, and {asked or ', '.join(usual)} is not there: install {package}, or "
             "leave compile out."
         )

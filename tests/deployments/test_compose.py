@@ -482,6 +482,16 @@ def test_the_training_worker_takes_one_job_at_a_time_on_a_gpu() -> None:
     assert device["capabilities"] == ["gpu"]
 
 
+def test_what_a_training_compiles_is_written_where_it_may_be_loaded() -> None:
+    """Docker mounts a tmpfs with noexec, and torch writes below TMPDIR, Triton below HOME unless it is told where."""
+    worker = SERVICES["worker-training"]
+    volumes = [PurePosixPath(volume.split(":")[1]) for volume in worker["volumes"]]
+
+    for name in ("TMPDIR", "TRITON_CACHE_DIR"):
+        folder = PurePosixPath(worker["environment"][name])
+        assert any(folder.is_relative_to(volume) for volume in volumes), name
+
+
 def test_modules_that_services_run_exist_and_the_image_sends_no_telemetry() -> None:
     modules = [
         command[command.index("-m") + 1]

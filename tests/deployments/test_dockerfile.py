@@ -123,6 +123,19 @@ def test_code_and_standard_library_come_with_bytecode(stage: str) -> None:
     assert all(SERVICES[name]["read_only"] for name in OURS)
 
 
+@pytest.mark.parametrize("stage", PACKAGES_OF)
+def test_a_checkout_that_only_its_owner_may_read_makes_an_image_that_starts(stage: str) -> None:
+    """COPY keeps modes, and gives all to root. Bytecode has the mode of its source, so it is written afterwards."""
+    words = lines_of(stage, "RUN")[-1]
+    assert words.index("find . ! -perm -444 -exec chmod a+rX {} +") < words.index("compileall")
+
+
+def test_the_workers_image_has_the_compilers_that_a_training_may_ask_for() -> None:
+    installed = [program for program in programs_of("worker") if program[:2] == ["apt-get", "install"]]
+    assert [program[-1] for program in installed] == ["g++"], "it brings gcc, which Triton calls"
+    assert not [program for program in programs_of("api") if program[0] == "apt-get"]
+
+
 def variables_of(stage: str) -> dict[str, str]:
     """The variables that a stage sets."""
     return dict(word.split("=", 1) for words in lines_of(stage, "ENV") for word in words.split())

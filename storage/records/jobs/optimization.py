@@ -73,7 +73,8 @@ Compile = Annotated[
     bool,
     Meta(
         description="Compile the UNet's steps with torch.compile: faster after minutes of compiling, and outside the "
-        "promise that equal recipes make equal bytes. Needs Triton on a GPU, a C++ compiler on a CPU."
+        "promise that equal recipes make equal bytes. Needs Triton and a C compiler on a GPU, a C++ "
+        "compiler on a CPU."
     ),
 ]
 EmaDecay = Annotated[

@@ -78,7 +78,14 @@ def test_without_a_compiler_the_training_says_what_is_missing(
     monkeypatch.setenv("CXX", "icpx")
     with pytest.raises(CompilerMissing, match="and icpx is not there"):
         check_compiler(CPU)
-    monkeypatch.setattr(compiling, "find_spec", lambda name: None)
+    found: list[object | None] = [object()]
+    monkeypatch.setattr(compiling, "find_spec", lambda name: found[0])
+    with pytest.raises(CompilerMissing, match="needs a C compiler on a GPU, and clang, gcc is not there: install gcc"):
+        check_compiler(CARD)
+    monkeypatch.setenv("CC", "icx")
+    with pytest.raises(CompilerMissing, match="and icx is not there"):
+        check_compiler(CARD)
+    found[0] = None
     with pytest.raises(CompilerMissing, match="pip install triton"):
         check_compiler(CARD)
 
