@@ -47,6 +47,8 @@ SHARE_MLFLOW = (
 SHARE_A_FORK_SERVER = (
     "tests/flows/diffusion/test_sampled_sets.py",
     "tests/flows/diffusion/test_sampler.py",
+    # Two clusters of Dask at once ask for the same port.
+    "tests/flows/runs/test_dask_cluster.py",
     "tests/flows/notifications/test_kills.py",
     "tests/flows/test_worker_alone.py",
     "tests/flows/training/checkpointing/test_writer.py",
