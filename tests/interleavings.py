@@ -77,7 +77,7 @@ class Schedule:
     """Carries out steps of actors, and knows which of them wait for a lock."""
 
     def __init__(self, url: str) -> None:
-        self._watch = psycopg.connect(url, autocommit=True)
+        self.watch = psycopg.connect(url, autocommit=True)
 
     def step(self, actors: Sequence[Actor], chosen: int) -> None:
         """One step of the chosen actor; of another where it has ended or waits for a lock."""
@@ -97,20 +97,21 @@ class Schedule:
 
     def cut_off(self) -> None:
         """Have Postgres end every session but its own, as a restart or a failover does."""
-        self._watch.execute(
+        self.watch.execute(
             "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
             " where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()"
         )
 
     def close(self) -> None:
         """Give the connection back."""
-        self._watch.close()
+        self.watch.close()
 
     def _settle(self, actors: Sequence[Actor]) -> None:
         """Wait until everybody has come to a point, to the end, or to a lock that another holds."""
         deadline = time.monotonic() + MAX_SECONDS
         while running := [actor for actor in actors if not actor.stopped.is_set()]:
-            if not any(actor.stopped.wait(0.0005) for actor in running) and self._waiting() >= len(running):
+            # Most come to their next point within it; only then is Postgres asked who waits for a lock.
+            if not any(actor.stopped.wait(0.004) for actor in running) and self._waiting() >= len(running):
                 return
             assert time.monotonic() < deadline, "an actor hangs"
 
@@ -118,7 +119,7 @@ class Schedule:
         waiting = (
             "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
         )
-        row = self._watch.execute(waiting).fetchone()
+        row = self.watch.execute(waiting).fetchone()
         return int(row[0]) if row else 0
 
 

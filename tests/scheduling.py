@@ -19,13 +19,17 @@ SHARE_ELASTICSEARCH = (
 SHARE_PREFECT = (
     "tests/flows/relay/",
     "tests/flows/upkeep/",
-    "tests/flows/metrics/test_rollups.py",
-    "tests/flows/notifications/test_fan_out.py",
-    "tests/flows/runs/test_light_tracking.py",
+    "tests/flows/indexing/test_search_flows.py",
     "tests/deployments/local/test_queued_runs.py",
 )
+# Some of these ask for Prefect's server too; no other process starts MLflow's.
 SHARE_MLFLOW = (
     "tests/flows/jobs/",
+    "tests/flows/metrics/",
+    "tests/flows/notifications/test_fan_out.py",
+    "tests/flows/runs/test_light_tracking.py",
+    "tests/flows/upkeep/retention/test_retention.py",
+    "tests/flows/upkeep/retention/test_tracking_runs.py",
     "tests/flows/diffusion/test_registered_pipeline.py",
     "tests/flows/training/test_dreambooth",
     "tests/flows/training/test_held_out_photos.py",
@@ -40,11 +44,26 @@ SHARE_MLFLOW = (
     "tests/flows/training/estimates/",
     "tests/flows/training/tracking/",
 )
+SHARE_A_FORK_SERVER = (
+    "tests/flows/diffusion/test_sampled_sets.py",
+    "tests/flows/diffusion/test_sampler.py",
+    # Two clusters of Dask at once ask for the same port.
+    "tests/flows/runs/test_dask_cluster.py",
+    "tests/flows/notifications/test_kills.py",
+    "tests/flows/test_worker_alone.py",
+    "tests/flows/training/checkpointing/test_writer.py",
+    "tests/flows/training/optimizers/test_states.py",
+    "tests/flows/training/test_checkpoints.py",
+    "tests/flows/training/test_deaths.py",
+    "tests/gpu/",
+)
+"""What forks processes that have torch (tests/warm.py) and needs no other server."""
 TOGETHER = {
     "platform": SHARE_A_PLATFORM,
     "elasticsearch": SHARE_ELASTICSEARCH,
     "mlflow": SHARE_MLFLOW,
     "prefect": SHARE_PREFECT,
+    "fork server": SHARE_A_FORK_SERVER,
 }
 """What is run by one process, by a name for it: else each process starts servers of its own, which take half a minute
 of a core."""

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 
 from deployments.local.workers.prefect_internals import read_settings_again
@@ -25,6 +26,11 @@ CONTEXT = multiprocessing.get_context("forkserver")
 KILLED = ("tests.flows.training.dying", "tests.flows.indexing.processes", "tests.flows.notifications.test_kills")
 """Modules whose functions are started there."""
 CONTEXT.set_forkserver_preload([*modules_of_flow("flows.training.dreambooth"), *KILLED, __name__])
+
+
+def start_warm() -> None:
+    """Start the fork server unless it runs, so that no other list of modules is its own."""
+    forkserver.ensure_running()
 
 
 def run_warm(

@@ -61,7 +61,7 @@ class Sizes:
 
 
 STARTER = Sizes()
-TINY = Sizes((8, 8, 8), (8, 16, 16), 1, 8, 16, 1, 4)
+TINY = Sizes((8, 8, 8), (8, 16), 1, 8, 16, 1, 4)
 
 
 @dataclass

@@ -79,7 +79,7 @@ def in_process(work: Callable[..., Any], *arguments: Any, dies: bool = False) ->
     Raises CheckFailed with the other process's traceback.
     """
     ours, theirs = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_carried_out, args=(theirs, work, arguments))
+    process = _CONTEXT.Process(target=_carried_out, args=(theirs, work, arguments, dict(os.environ)))
     process.start()
     theirs.close()
     try:
@@ -97,7 +97,11 @@ def in_process(work: Callable[..., Any], *arguments: Any, dies: bool = False) ->
     return answer
 
 
-def _carried_out(answers: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _carried_out(
+    answers: Connection, work: Callable[..., Any], arguments: tuple[Any, ...], variables: dict[str, str]
+) -> None:
+    # The fork server may be older than what its user has since chosen: which devices are to be seen.
+    os.environ.update(variables)
     try:
         answers.send((True, work(*arguments)))
     except BaseException:  # noqa: BLE001 - reported, not handled

@@ -134,7 +134,7 @@ def _second_encoder_missing(folder: Path) -> None:
 
 def _uneven_unet(folder: Path) -> None:
     tensors = load_file(folder / UNET)
-    moved = {name.replace("down_blocks.0.resnets.1.", "down_blocks.0.resnets.2."): one for name, one in tensors.items()}
+    moved = {name.replace("down_blocks.0.resnets.0.", "down_blocks.0.resnets.1."): one for name, one in tensors.items()}
     save_file(tensors | {name: one.clone() for name, one in moved.items()}, folder / UNET)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask.config
 import msgspec
 import pytest
 import torch
@@ -10,6 +11,7 @@ from flows.diffusion import sampled_sets
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe
+from tests.warm import start_warm
 
 RECIPE = SamplingRecipe(
     base_model_hash="b",
@@ -86,7 +88,9 @@ def test_a_whole_set_loads_no_model(tmp_path: Path):
 
 def test_long_work_of_two_workers_gives_the_bytes_of_one(whole: Written, tiny_model: Path):
     spread = Written()
-    drawn = draw_set(RECIPE, tiny_model, (), spread, workers=DaskWorkers(("", "")), fan_out_seconds=0.0)
+    start_warm()  # else each of the two takes ten seconds of a core to import torch
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        drawn = draw_set(RECIPE, tiny_model, (), spread, workers=DaskWorkers(("", "")), fan_out_seconds=0.0)
     assert drawn == 3
     assert spread.starts[0] == 0  # drawn here, to measure
     assert spread.images == whole.images

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows.indexing import builds, queue_drain, sync
+from flows.indexing import builds, queue_drain
 from flows.indexing.new_builds import begin
 from flows.indexing.queue_drain import drain, drain_batch
-from flows.indexing.rebuild import rebuild_search_index
 from flows.indexing.sync import drain_until_idle
-from flows.runs import draining_flows
 from flows.runs.flow_names import SYNC
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
@@ -23,7 +21,7 @@ from storage.records.events.events import Lane
 from storage.records.metrics.freshness import Switch
 from storage.records.search.search import Kind, Removal
 from storage.settings import Settings
-from tests.flows.indexing.conftest import Catalogue, environment
+from tests.flows.indexing.conftest import Catalogue
 from tests.flows.indexing.processes import DRAIN_STEPS, drain_once, run_flow
 from tests.storage.makers import a_model, a_published_model
 
@@ -57,6 +55,7 @@ def test_a_deleted_model_stays_unavailable_from_an_older_document(catalogue: Cat
     assert catalogue.indexed() == []
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_an_id_waits_once_in_its_most_urgent_lane(catalogue: Catalogue) -> None:
     database = catalogue.stores.database
     for lane in (Lane.COUNTS, Lane.EDITS, Lane.VISIBILITY, Lane.COUNTS):
@@ -64,6 +63,7 @@ def test_an_id_waits_once_in_its_most_urgent_lane(catalogue: Catalogue) -> None:
     assert [(row.id, row.lane, row.changes) for row in database.run(search_queue.due(10))] == [(7, 1, 4), (8, 1, 4)]
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_counts_wait_for_more_and_come_last(catalogue: Catalogue) -> None:
     database = catalogue.stores.database
     database.run(search_queue.add(Kind.MODEL, [1], Lane.COUNTS))
@@ -131,6 +131,7 @@ def test_a_row_that_never_rests_lets_others_go_first_and_is_as_old_as_its_last_r
     ]
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_counts_that_change_while_they_are_written_wait_for_more(catalogue: Catalogue, restless: int) -> None:
     stores = catalogue.stores
     stores.database.run(Query("delete from search_queue", {}, len))
@@ -201,6 +202,7 @@ def test_a_build_that_is_dropped_while_a_drain_knows_it_does_no_harm(catalogue: 
     assert catalogue.stores.search.existing() == [catalogue.live().id]
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_lag_counts_what_waits_also_before_the_relay_took_it(catalogue: Catalogue) -> None:
     database = catalogue.stores.database
     assert database.run(search_queue.lag()).oldest_seconds == 0
@@ -226,6 +228,7 @@ def test_a_drain_that_is_killed_is_repeated_by_the_next_one(
         assert catalogue.indexed() == catalogue.listed()
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_a_drain_goes_on_while_more_comes_and_ends_when_nothing_does(catalogue: Catalogue) -> None:
     assert drain_until_idle(catalogue.stores, idle_seconds=0.1) == 0
     a_published_model(catalogue.stores.database, catalogue.owner, "first")
@@ -242,26 +245,10 @@ def test_a_drain_goes_on_while_more_comes_and_ends_when_nothing_does(catalogue: 
     assert catalogue.indexed() == catalogue.listed()
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_a_drain_whose_flow_is_paused_ends_with_what_it_took(catalogue: Catalogue) -> None:
     catalogue.stores.database.run(pauses.add(SYNC, Switch.DARKROOM))
     a_published_model(catalogue.stores.database, catalogue.owner)
     catalogue.take_events()
     assert drain_until_idle(catalogue.stores, idle_seconds=3600.0) >= 1
     assert catalogue.indexed() == catalogue.listed()
-
-
-@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
-def test_the_flows_do_it_as_prefect_runs_them(
-    catalogue: Catalogue, search_settings: Settings, prefect_server: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment(search_settings).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(draining_flows, "IDLE_SECONDS", 0.1)
-    before = catalogue.live()
-    a_published_model(catalogue.stores.database, catalogue.owner)
-    catalogue.take_events()
-    assert sync.sync_search_index() == 1
-    assert catalogue.indexed(before) == catalogue.listed()
-    assert rebuild_search_index(Kind.MODEL) == catalogue.live().id != before.id
-    with catalogue.stores.database.session_lock(SYNC):
-        assert sync.sync_search_index() == 0

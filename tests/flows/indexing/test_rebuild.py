@@ -75,6 +75,7 @@ def test_the_old_build_stays_for_open_readers_and_goes_later(catalogue: Catalogu
     assert catalogue.stores.search.existing() == [build.id]
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_two_rebuilds_of_a_kind_do_not_run_at_once(catalogue: Catalogue) -> None:
     with (
         catalogue.stores.database.session_lock(f"{REBUILD}:models") as held,
@@ -84,6 +85,7 @@ def test_two_rebuilds_of_a_kind_do_not_run_at_once(catalogue: Catalogue) -> None
         rebuild(catalogue.stores, Kind.MODEL)
 
 
+@pytest.mark.parametrize("search_settings", ["embedded"], indirect=True)
 def test_without_a_relay_the_old_index_stays_and_the_reason_is_told(
     catalogue: Catalogue, search_settings: Settings
 ) -> None:
@@ -95,7 +97,15 @@ def test_without_a_relay_the_old_index_stays_and_the_reason_is_told(
     assert catalogue.live().id == before.id
 
 
-@pytest.mark.parametrize("step", ["load", "complete", "write", "refresh", "revisions", "swap"])
+@pytest.mark.parametrize(
+    ("search_settings", "step"),
+    [
+        *(("embedded", step) for step in ("load", "complete", "write", "refresh", "revisions", "swap")),
+        # Which call is tried again is the same for both engines.
+        *(("elasticsearch", step) for step in ("load", "swap")),
+    ],
+    indirect=["search_settings"],
+)
 def test_a_store_that_is_busy_for_a_moment_costs_a_rebuild_nothing_but_time(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

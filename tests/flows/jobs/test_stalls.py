@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +20,7 @@ from storage.records.jobs.jobs import JobState, Progress
 from storage.settings import Settings
 from storage.stores import Stores, open_stores
 from tests.storage.makers import a_job
+from tests.warm import run_warm
 
 AT = Progress(phase="fit", step=3, total=8)
 
@@ -161,9 +159,8 @@ def test_native_code_that_hangs_ends_the_process(
     stores: Stores, environment: dict[str, str], settings: Settings, library: str
 ) -> None:
     job = a_job(stores.database)
-    command = [sys.executable, "-c", NATIVE, str(job.id), library]
-    variables = {**environment, "PYTHONPATH": os.getcwd(), "DARKROOM_JOBS__STALL_MINUTES": "0.02"}
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    variables = {**environment, "DARKROOM_JOBS__STALL_MINUTES": "0.02"}
+    ended = run_warm(NATIVE, str(job.id), library, environment=variables, seconds=60)
     assert 'File "<string>", line 15 in <module>' in ended.stderr, ended.stderr[-2000:]
     row = stores.database.run(jobs.get(job.id))
     if library == "CDLL":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from storage.records.metrics.activity import Act, Counted, Metric
 from storage.records.metrics.rollups import Totals
 from storage.stores import Stores
 from tests.storage.makers import a_published_model, an_account
+from tests.warm import run_warm
 
 NOW = datetime.now(UTC)
 
@@ -71,7 +70,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(
         "now=datetime.now(UTC))"
     )
     environment["DARKROOM_JOBS__CRASH_POINTS"] = f'{{"day-backfilled": "die:{tmp_path / "died"}"}}'
-    assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=120).returncode == -9
+    assert run_warm(program, environment=environment).returncode == -9
     left = backfilling.backfill(stores, day(4), day(0), at_once=2, now=NOW)
     assert [part.day for part in left if part.activities] == [day(3), day(2), day(1), day(0)]
     assert len(days_of(stores)) == 5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -26,6 +24,7 @@ from storage.records.metrics.leaderboards import BOARDS, RANK
 from storage.stores import Stores
 from tests.flows.upkeep.test_sensor import waits
 from tests.storage.makers import a_published_model, an_account
+from tests.warm import run_warm
 
 TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 """Noon, so that nothing here hangs on the hour at which it runs."""
@@ -99,7 +98,7 @@ def test_a_run_that_is_killed_between_two_boards_leaves_none_and_the_next_makes_
         f"    rank_due(stores, datetime.fromisoformat('{EVENING.isoformat()}'))"
     )
     environment["DARKROOM_JOBS__CRASH_POINTS"] = f'{{"board-prepared": "die:{tmp_path / "died"}"}}'
-    assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=120).returncode == -9
+    assert run_warm(program, environment=environment).returncode == -9
     assert stores.database.run(Query("select 1 from leaderboard_editions", {}, len)) == 1
     assert scores(stores, 1) == {}
     assert [ranked.boards for ranked in rank_due(stores, EVENING)] == [len(BOARDS)]

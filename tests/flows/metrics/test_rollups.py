@@ -27,6 +27,7 @@ from storage.records.metrics.leaderboards import RANK
 from storage.records.metrics.rollups import ROLL_UP, Totals
 from storage.settings import MlflowSettings
 from storage.stores import Stores
+from tests.flows.relay.test_effects import no_server
 from tests.storage.makers import a_job, a_published_model, an_account
 
 LATE_AFTER = 900.0
@@ -73,7 +74,7 @@ def test_the_relay_raises_the_alarm_while_prefect_is_unavailable_and_events_wait
     a_job(stores.database)
     began = "update watched_flows set started_at = now() - interval '1 day' where flow = 'roll-up-metrics'"
     stores.database.run(Query(began, {}, len))
-    with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
+    with no_server() as nobody:
         relay = Relay(stores, lambda: Orchestrator(nobody))
         running = threading.Thread(target=relay.run)
         running.start()

@@ -35,6 +35,7 @@ from storage.records.catalog.vocabulary import Status
 from storage.records.events.duties import SILENT_SECONDS, DutyReport
 from storage.records.jobs.jobs import JobState
 from storage.stores import Stores
+from tests.flows.relay.test_effects import no_server
 from tests.platform_api.door import serving
 from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
 
@@ -126,7 +127,7 @@ class CountedRelay(Relay):
     """A relay whose duties only count their iterations; one of them fails each time."""
 
     def __init__(self, stores: Stores, failing: str) -> None:
-        super().__init__(stores, lambda: Orchestrator(SyncPrefectClient(api="http://127.0.0.1:9/api")))
+        super().__init__(stores, lambda: Orchestrator(no_server()))
         self.failing, self.iterations = failing, Counter[str]()
 
     def duties(self) -> list[Duty]:
@@ -174,7 +175,7 @@ def test_a_turn_that_ends_soon_after_the_stop_is_waited_for(stores: Stores, pref
 def test_a_relay_that_has_stopped_listens_no_more(stores: Stores) -> None:
     listening = "select 1 from pg_stat_activity where query = 'listen outbox' and datname = current_database()"
     listens = Query(listening, {}, bool)
-    with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
+    with no_server() as nobody:
         with working(Relay(stores, lambda: Orchestrator(nobody))):
             assert wait_until(lambda: stores.database.run(listens))
         assert wait_until(lambda: not stores.database.run(listens))

@@ -25,7 +25,7 @@ from storage.postgres.jobs import jobs
 from storage.postgres.search import search_queue
 from storage.records.search.search import Kind
 from storage.stores import Stores
-from tests.flows.relay.test_effects import add, deploy, wait_is_over, waiting
+from tests.flows.relay.test_effects import add, deploy, no_server, wait_is_over, waiting
 from tests.flows.relay.test_passing_errors import failures, impatient
 from tests.storage.makers import a_job, a_published_model, an_account
 
@@ -217,7 +217,7 @@ def test_changes_go_on_although_one_of_them_stays_locked(
 def test_events_that_need_no_prefect_have_their_effect_while_it_is_unavailable(stores: Stores) -> None:
     job = a_job(stores.database)
     a_published_model(stores.database, an_account(stores.database))
-    with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
+    with no_server() as nobody:
         effects = Effects(stores, Orchestrator(nobody), without=NEED_PREFECT)
         assert effects.drain() > 0
         in_prefect = Effects(stores, Orchestrator(nobody), only=NEED_PREFECT)
@@ -252,7 +252,7 @@ def test_an_event_that_waits_can_be_discarded_and_replayed(
     job = a_job(stores.database)
     [row] = stores.database.run(outbox.of_subject(f"job:{job.id}"))
     with (
-        SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody,
+        no_server() as nobody,
         pytest.raises(PrefectUnavailable),
     ):
         Effects(stores, Orchestrator(nobody)).drain()

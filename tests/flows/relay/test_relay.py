@@ -26,6 +26,7 @@ from storage.records.events.events import Event, Lane, ModelsChanged
 from storage.records.jobs.jobs import JobKind, JobState
 from storage.records.search.search import Kind
 from storage.stores import Stores
+from tests.flows.relay.test_effects import no_server
 from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
 
 
@@ -82,7 +83,7 @@ def test_while_prefect_is_unavailable_events_keep_their_place(
 ) -> None:
     owner = an_account(stores.database)
     submitted = [a_job(stores.database, owner) for _ in range(3)]
-    with SyncPrefectClient(api="http://127.0.0.1:9/api") as nobody:
+    with no_server() as nobody:
         unreachable = Effects(stores, Orchestrator(nobody))
         for _ in range(2):
             with pytest.raises(PrefectUnavailable):

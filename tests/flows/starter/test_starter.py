@@ -95,8 +95,10 @@ def test_free_identifiers_are_embedded_among_the_named_looks(pipeline: Diffusion
     assert abs(free / used - 1) < 0.2
 
 
-def test_judge_tells_unseen_subjects_of_one_class_and_colour_apart(judge: Judge) -> None:
-    assert tell_apart(judge, queries=100, seed=1) >= 0.85
+@pytest.mark.parametrize("queries", [40, pytest.param(100, marks=pytest.mark.soak)])
+def test_judge_tells_unseen_subjects_of_one_class_and_colour_apart(judge: Judge, queries: int) -> None:
+    """Among eight: one that tells nothing apart is right in an eighth."""
+    assert tell_apart(judge, queries=queries, seed=1) >= 0.85
 
 
 def test_judge_names_the_scenes_of_unseen_subjects(judge: Judge) -> None:

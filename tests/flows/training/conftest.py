@@ -9,7 +9,7 @@ import torch
 
 from flows.diffusion.families.protocol import Components
 from flows.starter.networks import write_tiny_model
-from tests.flows.training.tiny import FAMILY
+from tests.flows.training.tiny import loaded
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +22,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def components(tiny_model: Path) -> Components:
-    """The tiny model, freshly loaded: a test may train it."""
+    """The tiny model as it is loaded: a test may train it."""
     torch.set_num_threads(1)
-    return FAMILY.load(tiny_model)
+    return loaded(tiny_model)

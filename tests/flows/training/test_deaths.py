@@ -26,6 +26,8 @@ from tests.flows.training.dying import (
 
 log = logging.getLogger("tests.flows.training")
 
+QUICK = (("sd1", "full"), ("sdxl", "lora"))
+"""In `make test`: each family and each method once. What a death could spoil is the family's or the method's own."""
 KILLS = 5
 """Of each of the four combinations: 20 in all."""
 A_STEP_SECONDS = 0.1
@@ -92,7 +94,11 @@ def kill_at(place: str, base: Path, family: str, method: str, work: Path) -> Non
         assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[one if one in QUICK else pytest.param(one, marks=pytest.mark.soak) for one in COMBINATIONS],
+    ids="-".join,
+)
 def trained(
     request: pytest.FixtureRequest, bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:

@@ -20,6 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from deployments.base_models.registration import add_base_model
 from deployments.local.environment import settings_environment
 from flows.generation.images import generate_images
+from flows.training import evaluation
 from flows.training.dreambooth import train_dreambooth
 from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.weights import check_weights
@@ -54,6 +55,10 @@ ADAPTER: dict[str, Any] = {
 """An adapter whose steps are large enough to be seen."""
 
 
+DRIFT_SIZES = ("_DRIFT_TIMESTEPS", "_DRIFT_LATENTS")
+"""How much of the noise drift is measured: in these jobs one latent at one time, a twentieth of the passes."""
+
+
 @pytest.fixture
 def settings(settings: Settings, mlflow_settings: MlflowSettings) -> Settings:
     """One thread, so that a loaded machine is not slowed further; MLflow of this session."""
@@ -70,6 +75,8 @@ def environment(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for size in DRIFT_SIZES:
+        monkeypatch.setattr(evaluation, size, 1)
 
     def of_another_process(**crash_points: str) -> dict[str, str]:
         points = {"DARKROOM_JOBS__CRASH_POINTS": json.dumps(crash_points)}
@@ -113,6 +120,8 @@ def submit(stores: Stores, tiny_model: Path, **wanted: Any) -> Job:
         "sample_every": 4,
         "token_learning_rate": 1e-2,
         "seed": 5,
+        # Most of a tiny job is its evaluation, whose whole size is that of tests/flows/training/test_evaluation.py.
+        "evaluation_scenes": ("on the beach", "in the snow"),
     }
     request = TrainingRequest(
         data_set_id=photos(stores, account), class_word="mug", base_model="tiny", **(fields | wanted)
@@ -239,10 +248,13 @@ def test_a_second_job_uses_the_set_of_the_first_and_equal_recipes_give_equal_byt
     assert weights_of(stores, first.id) == weights_of(stores, second.id)
 
 
-FLOW = """
+FLOW = f"""
 import sys
 from uuid import UUID
+from flows.training import evaluation
 from flows.training.dreambooth import train_dreambooth
+for size in {DRIFT_SIZES}:
+    setattr(evaluation, size, 1)
 train_dreambooth(UUID(sys.argv[1]), int(sys.argv[2]))
 """
 

@@ -28,7 +28,7 @@ from flows.training.metrics.grid import CELL, Row, draw_grid
 from flows.training.photos.latents import LatentImages, encode_images
 from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import fingerprint
-from tests.flows.training.tiny import FAMILY, pictures, recipe
+from tests.flows.training.tiny import FAMILY, loaded, pictures, recipe
 
 SCENES = ("on the beach", "in the snow", "at night")
 
@@ -120,7 +120,7 @@ def test_the_base_and_the_fine_tune_draw_the_same_prompts_with_the_same_seeds():
 
 
 def test_class_drift_is_zero_for_the_base_itself_and_grows_with_the_change(components: Components, tiny_model: Path):
-    tuned = FAMILY.load(tiny_model)
+    tuned = loaded(tiny_model)
     latents = encode_images(FAMILY, components, pictures(2), 64)
 
     def drifts() -> Drifts:
@@ -142,7 +142,7 @@ def test_class_drift_is_zero_for_the_base_itself_and_grows_with_the_change(compo
 
 
 def test_drift_is_measured_row_by_row_and_equals_one_call_of_all_rows(components: Components, tiny_model: Path):
-    tuned = FAMILY.load(tiny_model)
+    tuned = loaded(tiny_model)
     with torch.no_grad():
         tuned.unet.get_parameter("conv_out.weight").add_(0.01)
     latents, prompt, signs = encode_images(FAMILY, components, pictures(2), 64), "a photo of a mug", list[int]()

@@ -34,7 +34,7 @@ from storage.records.jobs.training import TrainingRecipe, regularization_recipe
 from tests.flows.training.adapters.adapters import drawn, lora_recipe, pipeline_of, trained_adapter, with_components
 from tests.flows.training.methods.test_lora import Killed, by_peft
 from tests.flows.training.test_module import diffusers_loss
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train, training_images
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, loaded, recipe, train, training_images
 
 WIDE = {"lora_dora": True, "lora_conv": True, "lora_targets": "transformer"}
 
@@ -46,7 +46,7 @@ def computing(wanted: TrainingRecipe) -> AbstractContextManager[Any]:
 
 def rounded(base: Path, wanted: TrainingRecipe) -> Components:
     """diffusers' and transformers' own modules, their weights cast as ours are."""
-    parts = FAMILY.load(base)
+    parts = loaded(base)
     for module in (parts.unet, parts.text_encoder):
         for parameter in module.parameters():
             parameter.data = parameter.data.to(DTYPES[wanted.held_in]).float()
@@ -58,7 +58,7 @@ def begun(
 ) -> tuple[DreamBoothModule, dict[str, torch.nn.Parameter]]:
     """A training whose adapter has learned something, and the adapter's parameters."""
     torch.set_num_threads(1)
-    components = components or FAMILY.load(base, dtype=wanted.held_in)
+    components = components or loaded(base, wanted.held_in)
     training = method_named("lora").begin(FAMILY, components, wanted)
     module = DreamBoothModule(wanted, FAMILY, components, training, training_images(components, wanted))
     training.begin_step(0)
@@ -170,7 +170,7 @@ def test_recomputed_activations_have_the_same_gradients(tiny_model: Path, precis
 def test_an_adapter_that_has_learned_nothing_changes_nothing(tiny_model: Path) -> None:
     """DoRA's lengths are those of the weights as they are computed with."""
     wanted = lora_recipe(frozen_precision="bf16", **WIDE)
-    plain, adapted = (FAMILY.load(tiny_model, dtype=wanted.held_in) for _ in range(2))
+    plain, adapted = (loaded(tiny_model, wanted.held_in) for _ in range(2))
     method_named("lora").begin(FAMILY, adapted, wanted).finish()
     given = torch.randn(1, 4, 16, 16), torch.tensor([500])
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_every_frozen_tensor_is_the_bases_in_its_16_bits(tiny_model: Path, tmp_p
     train(tiny_model, tmp_path / "one", wanted, KeptCheckpoints(tmp_path / "kept"), Watch(on_frozen=reported.append))
     base = {
         f"{part}.{name}": tensor
-        for part, module in FAMILY.load(tiny_model).modules.items()
+        for part, module in loaded(tiny_model).modules.items()
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]
     }
     assert reported[0].hashes == {name: sha256(name, tensor) for name, tensor in base.items()}
@@ -237,7 +237,7 @@ def sha256(name: str, tensor: torch.Tensor) -> str:
 
 def test_the_exported_adapter_draws_beside_the_bases_own_weights(tiny_model: Path, tmp_path: Path) -> None:
     components, files = trained_adapter(tiny_model, tmp_path, lora_recipe(frozen_precision="bf16", precision="bf16"))
-    own = FAMILY.load(tiny_model)
+    own = loaded(tiny_model)
     load_adapter(own, files.folder[DIFFUSERS_FILE])
     expected, base = drawn(with_components(tiny_model, own)), drawn(pipeline_of(tiny_model))
     pipeline = pipeline_of(tiny_model)
@@ -246,7 +246,7 @@ def test_the_exported_adapter_draws_beside_the_bases_own_weights(tiny_model: Pat
     sampler, prompts = SamplerSettings(steps=2, guidance_scale=3.0), ["a photo of a sks mug"] * 2
     of_the_job, outside, plain = (
         np.stack([np.asarray(one, float) for one in draw_images(FAMILY, parts, prompts, [3, 4], sampler)])
-        for parts in (components, own, FAMILY.load(tiny_model))
+        for parts in (components, own, loaded(tiny_model))
     )
     assert np.abs(of_the_job - outside).mean() < np.abs(of_the_job - plain).mean() / 5
 
@@ -263,7 +263,7 @@ def test_what_is_made_with_weights_in_16_bits_is_never_taken_for_float32s(tiny_m
     for precision in ("fp32", "bf16"):
         wanted = lora_recipe(frozen_precision=precision)
         cache = EncodingCache(CachedFiles(tmp_path), parts, FAMILY, wanted)
-        components = FAMILY.load(tiny_model, dtype=wanted.held_in)
+        components = loaded(tiny_model, wanted.held_in)
         made.append(cache.prompt(components, "a mug").tensors["encoder_hidden_states"])
     assert not torch.equal(*made)
     assert torch.allclose(made[0], made[1], atol=0.05)

@@ -32,7 +32,7 @@ LIMITED = f"""
 import os
 import flows.training.dreambooth_steps
 used = next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmData'))
-os.environ['DARKROOM_JOBS__MEMORY_LIMIT_BYTES'] = str(used + {400 * MIB})
+os.environ['DARKROOM_JOBS__MEMORY_LIMIT_BYTES'] = str(used + {250 * MIB})
 """
 
 
@@ -57,7 +57,7 @@ def test_memory_that_runs_out_fails_the_job_with_that_reason(
     tmp_path: Path,
     environment: Callable[..., dict[str, str]],  # noqa: F811
 ) -> None:
-    wanted = {"steps": 4, "checkpoint_every": 1, "sample_every": 99, "batch_size": 24, "regularization_count": 2}
+    wanted = {"steps": 4, "checkpoint_every": 1, "sample_every": 99, "batch_size": 24, "prior_loss_weight": 0.0}
     job = submit(stores, STARTER_FOLDER, **wanted)
     second = killed_after_a_checkpoint(stores, job, environment(**{"fit:3": f"die:{tmp_path / 'three'}"}))
     limited = run_elsewhere(job, second, environment(), program=LIMITED + FLOW)

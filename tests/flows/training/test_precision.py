@@ -17,7 +17,7 @@ from flows.training.module import DreamBoothModule
 from flows.training.precision import checkpoint_activations
 from flows.training.tensor_files import read_metadata
 from storage.errors import TrainingDiverged
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train, training_images
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, loaded, recipe, train, training_images
 
 WANTED = {"steps": 4, "checkpoint_every": 1, "text_encoder_learning_rate": 1e-4}
 
@@ -116,7 +116,7 @@ def test_recomputed_activations_have_the_same_gradients(method: str, components:
         named = {name: one for group in from_scratch.groups for name, one in group.parameters.items()}
         return {name: one.grad.clone() for name, one in named.items() if one.grad is not None}
 
-    kept, recomputed = gradients(components, False), gradients(FAMILY.load(tiny_model), True)
+    kept, recomputed = gradients(components, False), gradients(loaded(tiny_model), True)
     assert kept.keys() == recomputed.keys()
     assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
 

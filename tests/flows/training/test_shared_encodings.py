@@ -49,7 +49,7 @@ def test_a_second_job_encodes_no_photo_again_and_makes_the_same_bytes(
         return original(self, components, pixels)
 
     monkeypatch.setattr(Sd1, "encode_images", counted)
-    wanted: dict[str, Any] = {"token_learning_rate": 0.0, "identifier": LONG, "validation_every": 2}
+    wanted: dict[str, Any] = {"steps": 2, "token_learning_rate": 0.0, "identifier": LONG, "validation_every": 2}
     jobs = []
     for _ in range(2):
         encoded.append(0)

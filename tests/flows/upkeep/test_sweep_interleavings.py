@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from flows.upkeep.blob_sweep import sweep_blobs
@@ -59,7 +60,10 @@ class World:
         return sha256
 
     def run(self, statement: str) -> list[dict[str, object]]:
-        return self.plain.run(Query(statement, {}, lambda rows: [dict(row) for row in rows]))
+        # By the connection of the schedule, which outlives a cut-off: a pool waits for a second before it asks again.
+        with self.schedule.watch.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def put_and_name(self) -> None:
         """What an upload does: bytes, then the row."""
@@ -120,14 +124,17 @@ def steps_of(world: World, work: Work, **state: bool) -> int:
     return actor.points
 
 
-def explore(world: World, first: Work, second: Work, **state: bool) -> str | None:
+def explore(world: World, first: Work, second: Work, *, stride: int = 1, **state: bool) -> str | None:
     """Stop each of two actors once, at every point: `first` after i steps, then `second` after j, then to the end.
 
-    Returns the order that lost bytes, or None.
+    `stride`: of every so many orders one, in which each point of both occurs. Returns the order that lost bytes, or
+    None.
     """
     lengths = (steps_of(world, first, **state), steps_of(world, second, **state))
     assert min(lengths) > 3
     for i, j in product(range(lengths[0]), range(lengths[1])):
+        if (i + j) % stride:
+            continue
         world.reset(**state)
         actors = [Actor(first), Actor(second)]
         for chosen, steps in ((0, i), (1, j)):
@@ -140,13 +147,14 @@ def explore(world: World, first: Work, second: Work, **state: bool) -> str | Non
 
 
 def test_no_sweep_takes_bytes_from_a_put_that_found_them(disk: World) -> None:
-    assert explore(disk, disk.sweep, disk.put_and_name, orphan=True, due=True) is None
+    """Every third order; the soak has all, in `test_every_order_of_a_sweep_and_a_put`."""
+    assert explore(disk, disk.sweep, disk.put_and_name, stride=3, orphan=True, due=True) is None
 
 
 def test_a_put_that_asked_nobody_would_lose_them(memory: World) -> None:
     """That the schedules find the fault they are made for."""
     memory.stores.blobs._renew = None
-    assert explore(memory, memory.sweep, memory.put_and_name, orphan=True, due=True) is not None
+    assert explore(memory, memory.sweep, memory.put_and_name, stride=3, orphan=True, due=True) is not None
 
 
 def test_a_put_that_looked_only_once_would_lose_them(memory: World) -> None:
@@ -154,7 +162,7 @@ def test_a_put_that_looked_only_once_would_lose_them(memory: World) -> None:
     blobs, plain = memory.stores.blobs, memory.plain
     skip = "select from orphans where sha256 = %(sha256)s for update skip locked"
     blobs._renew = lambda sha256: plain.run(Query(skip, {"sha256": sha256}, len))
-    assert explore(memory, memory.sweep, memory.put_stream_and_name, orphan=True, due=True) is not None
+    assert explore(memory, memory.sweep, memory.put_stream_and_name, stride=3, orphan=True, due=True) is not None
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(8, 16, 16),
-        layers_per_block=2,
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 2),  # pyright: ignore[reportArgumentType]

@@ -23,7 +23,7 @@ from storage.errors import WeightsRefused
 from storage.records.catalog.catalog import Checked
 from storage.records.catalog.vocabulary import FileType, ModelType
 from tests.flows.training.adapters.adapters import drawn, lora_recipe, pipeline_of, trained_adapter, with_components
-from tests.flows.training.tiny import FAMILY
+from tests.flows.training.tiny import FAMILY, loaded
 
 FORMS: dict[str, dict[str, Any]] = {
     "attention": {},
@@ -61,7 +61,7 @@ def test_base_and_adapter_equal_the_fused_weights(tiny_model: Path, tmp_path: Pa
     wanted = lora_recipe(lora_dora=dora, lora_conv=True, lora_targets="transformer")
     components, files = trained_adapter(tiny_model, tmp_path, wanted)
     ours = drawn(with_components(tiny_model, components))
-    fused = FAMILY.load(tiny_model)
+    fused = loaded(tiny_model)
     layers = fuse(fused, read_tensors(files.weights))
     assert layers == len([name for name, _ in components.unet.named_modules() if name.endswith(f"lora_A.{NAME}")]) + 6
     assert np.abs(drawn(with_components(tiny_model, fused)) - ours).max() < 1e-5

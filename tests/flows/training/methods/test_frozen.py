@@ -18,7 +18,7 @@ from flows.training.methods.lookup import method_named
 from flows.training.photos.latents import TrainingImages
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.adapters.adapters import lora_recipe
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe, train, training_images
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, loaded, recipe, train, training_images
 
 PLANS: dict[str, TrainingRecipe] = {
     "the whole UNet and the identifier": recipe(steps=2, prior_loss_weight=0.0),
@@ -38,7 +38,7 @@ def test_every_frozen_tensor_is_the_bases_after_training(tiny_model: Path, tmp_p
     watch = Watch(on_frozen=reported.append)
     components, _ = train(tiny_model, tmp_path, wanted, KeptCheckpoints(tmp_path / "kept"), watch)
     [frozen] = reported
-    base = tensors_of(FAMILY.load(tiny_model))
+    base = tensors_of(loaded(tiny_model))
     after = tensors_of(components)
     changed = {name for name, tensor in base.items() if not torch.equal(tensor, after[name])}
     assert changed.isdisjoint(frozen.hashes) or changed & set(frozen.hashes) == {TABLE}
@@ -104,7 +104,7 @@ def test_a_frozen_weight_that_changed_fails_the_job(components: Components, tmp_
 def deferred(base: Path, wanted: TrainingRecipe) -> tuple[Components, TrainingImages]:
     """Parts as a job has them whose images and prompts are encoded already, and those images."""
     torch.set_num_threads(1)
-    images = training_images(FAMILY.load(base), wanted)
+    images = training_images(loaded(base), wanted)
     return FAMILY.load(base, frozenset({"vae", "text_encoder"})), images
 
 
@@ -143,7 +143,7 @@ def test_what_was_read_late_is_compared_and_what_was_not_read_is_named(tiny_mode
     assert read.unread == ()
     assert read.hashes == {
         name: digest
-        for name, digest in frozen_tensors(FAMILY.load(tiny_model), []).hashes.items()
+        for name, digest in frozen_tensors(loaded(tiny_model), []).hashes.items()
         if not name.startswith("unet.")
     }
     assert unread.hashes.items() < read.hashes.items()

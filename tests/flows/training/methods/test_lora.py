@@ -21,7 +21,7 @@ from storage.errors import JobCannotSucceed
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
 from tests.flows.training.test_module import diffusers_loss
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, train, training_images
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, loaded, train, training_images
 
 
 def begin(components: Components, **changes: Any) -> Training:
@@ -69,7 +69,7 @@ def test_a_pattern_that_matches_no_layer_is_refused_with_examples(components: Co
 def test_a_step_equals_pefts_own(tiny_model: Path, changes: dict[str, Any]) -> None:
     """Diffusers' example: PEFT's configuration, `add_adapter`, its loss; the same weights, noise and timesteps."""
     wanted = lora_recipe(prior_loss_weight=1.0, batch_size=2, **changes)
-    ours, theirs = FAMILY.load(tiny_model), FAMILY.load(tiny_model)
+    ours, theirs = loaded(tiny_model), loaded(tiny_model)
     training = method_named("lora").begin(FAMILY, ours, wanted)
     images = training_images(ours, wanted)
     module = DreamBoothModule(wanted, FAMILY, ours, training, images)

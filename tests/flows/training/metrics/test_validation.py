@@ -24,7 +24,7 @@ from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import encode_images
 from storage.blobs.cached_files import CachedFiles
 from storage.records.jobs.training import TrainingRecipe
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, pictures, recipe, training_images
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, loaded, pictures, recipe, training_images
 
 Losses = dict[int, dict[str, float]]
 
@@ -50,7 +50,7 @@ def grid_of(components: Components, wanted: TrainingRecipe) -> ValidationGrid:
 
 def test_each_pass_of_a_measurement_is_a_sign_of_progress(tiny_model: Path) -> None:
     wanted = recipe()
-    components = FAMILY.load(tiny_model)
+    components = loaded(tiny_model)
     grid, before = grid_of(components, wanted), PROCESS.count
     grid.losses(components)
     assert PROCESS.count - before >= 8, "two sets of two images, each in two passes"
@@ -65,7 +65,7 @@ def trained(
 ) -> dict[str, torch.Tensor]:
     """The weights of a training that goes on from what `work` holds; with `losses` it is measured."""
     torch.set_num_threads(1)
-    components = FAMILY.load(base)
+    components = loaded(base)
     grid = grid_of(components, wanted)
 
     def measure(step: int) -> None:
@@ -205,7 +205,7 @@ def test_a_text_encoder_that_trains_is_measured_as_it_is_now(components: Compone
 
 
 def test_a_part_that_is_read_for_the_measurement_is_at_rest_afterwards(tiny_model: Path) -> None:
-    whole, deferred = FAMILY.load(tiny_model), FAMILY.load(tiny_model, frozenset({"vae", "text_encoder"}))
+    whole, deferred = loaded(tiny_model), FAMILY.load(tiny_model, frozenset({"vae", "text_encoder"}))
     grid = grid_of(whole, recipe())
     assert grid.losses(deferred) == grid.losses(whole)
     assert [name for name, module in deferred.modules.items() if module.training] == []

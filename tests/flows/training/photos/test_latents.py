@@ -14,7 +14,7 @@ from flows.training.fit import fit
 from flows.training.photos.crops import pixels_of
 from flows.training.photos.latents import LatentImages, TrainingImages, encode_for, encode_pixels
 from storage.records.jobs.training import TrainingRecipe
-from tests.flows.training.tiny import FAMILY, KeptCheckpoints, pictures, recipe
+from tests.flows.training.tiny import FAMILY, KeptCheckpoints, loaded, pictures, recipe
 
 CROPS: dict[str, Any] = {"random_crop": True, "cached_crops": 3}
 
@@ -90,7 +90,7 @@ def test_a_training_with_everything_on_repeats_byte_for_byte(tiny_model: Path, t
     wanted = recipe(
         steps=6, batch_size=2, accumulation=2, bucketing=True, random_crop=True, cached_crops=2, random_flip=True
     )
-    components = FAMILY.load(tiny_model)
+    components = loaded(tiny_model)
     drawn = [draw_micro_batch(encoded(components, wanted), wanted, number, 1000) for number in range(12)]
     assert len({one.shape for one in drawn}) == 3
     captions = ["a red thing", "", "a photo of a sks mug", "a red thing"]
@@ -100,7 +100,7 @@ def test_a_training_with_everything_on_repeats_byte_for_byte(tiny_model: Path, t
 
 
 def trained(base: Path, work: Path, wanted: TrainingRecipe, captions: list[str]) -> dict[str, torch.Tensor]:
-    components = FAMILY.load(base)
+    components = loaded(base)
     images = encode_for(
         wanted, FAMILY, components, photos(), pictures(3, "class"), prompts=captions, repeats=[1, 2, 1, 1]
     )
