@@ -17,6 +17,7 @@ SHARE_ELASTICSEARCH = (
     "tests/deployments/restore/test_stores_in_use.py",
 )
 SHARE_PREFECT = (
+    "tests/architecture/test_mappings.py",
     "tests/flows/relay/",
     "tests/flows/upkeep/",
     "tests/flows/indexing/test_search_flows.py",

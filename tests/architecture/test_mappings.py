@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from storage.records.jobs.choices import (
     Choice,
@@ -27,6 +28,7 @@ from storage.records.jobs.choices import (
 )
 from storage.records.notifications.channels import OUTWARD
 from tests.architecture.source_tree import PACKAGES, ROOT
+from tests.flows import conftest
 
 TOYS = Path(__file__).with_name("toys")
 CHOICES = "storage/records/jobs/choices.py"
@@ -62,6 +64,9 @@ RUNS = {"notified.py": "tests/platform_api/notifications", "trained.py": "tests/
 """What uses the toys, and where its fixtures are."""
 
 
+prefect_server = conftest.prefect_server
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the tree with a toy of each."""
@@ -89,10 +94,12 @@ def add(toy: Toy, copy: Path) -> None:
     mapping.write_text(f"{before}{head}{body}\n    {toy.line}{end}{rest}")
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_toy_of_each_is_one_file_and_one_line(tree: Path) -> None:
     tests = [f"{folder}/test_{name}" for name, folder in RUNS.items()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
     ran = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
 

@@ -17,7 +17,9 @@ import httpx
 import psutil
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.retry import Retry
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
@@ -182,7 +184,8 @@ def test_valkey_listens_on_no_port_and_asks_for_its_password(platform: Platform)
     """Prefect's server runs what it finds in one of its queues."""
     process = psutil.Process(platform.pid("valkey"))
     assert process.net_connections("inet") == []
-    for bare in (Redis(unix_socket_path=str(platform.settings.valkey_socket), password=password) for password in WRONG):
+    socket, once = str(platform.settings.valkey_socket), Retry(NoBackoff(), 0)
+    for bare in (Redis(unix_socket_path=socket, password=password, retry=once) for password in WRONG):
         with pytest.raises((AuthenticationError, ResponseError), match=r"(?i)auth|password"):
             bare.xadd("queue", {"payload": b"cos\nsystem\n(S'true'\ntR."})
     url = platform.settings.redis.url.get_secret_value()

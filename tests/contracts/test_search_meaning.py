@@ -35,7 +35,13 @@ def clustered(count: int, seed: int) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("<f4")
 
 
-@pytest.fixture(scope="module", params=[1, 7])
+# Elasticsearch keeps graphs as it pleases, whatever is asked for.
+IN_GRAPHS = pytest.mark.parametrize(
+    ("bench", "segments"), [("embedded", 1), ("embedded", 7), ("elasticsearch", 1)], indirect=True, scope="module"
+)
+
+
+@pytest.fixture(scope="module")
 def segments(request: pytest.FixtureRequest) -> int:
     """In how many graphs the embedded engine keeps the vectors."""
     return request.param
@@ -67,6 +73,7 @@ def vectors(bench: Bench, segments: int) -> np.ndarray:
     return rows
 
 
+@IN_GRAPHS
 @pytest.mark.parametrize(
     ("filters", "allowed"),
     [
@@ -103,6 +110,7 @@ def recall(bench: Bench, vectors: np.ndarray, filters: Filters, passing: np.ndar
     return float(np.mean(shares))
 
 
+@IN_GRAPHS
 def test_where_few_pass_a_filter_each_is_compared(
     bench: Bench, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +129,7 @@ def test_elasticsearch_keeps_all_that_pass_or_a_thousand() -> None:
     assert [kept(passing, 600) for passing in (None, 0, 10_001)] == [1_200, 1_200, 1_200]
 
 
+@IN_GRAPHS
 def test_a_score_is_the_cosine(bench: Bench, vectors: np.ndarray) -> None:
     hits = bench.run(bench.reader.nearest(Kind.IMAGE, Filters(), QueryVector("seeded", vectors[7].tobytes()), 3))
     assert hits[0].id == 8
@@ -128,6 +137,7 @@ def test_a_score_is_the_cosine(bench: Bench, vectors: np.ndarray) -> None:
     np.testing.assert_allclose([hit.score for hit in hits], expected, atol=2e-3)
 
 
+@IN_GRAPHS
 def test_vectors_of_another_encoder_are_not_compared(bench: Bench, vectors: np.ndarray) -> None:
     with pytest.raises(EncoderUnavailable, match="darkroom rebuild images"):
         bench.run(bench.reader.nearest(Kind.IMAGE, Filters(), QueryVector("other", vectors[0].tobytes()), 20))

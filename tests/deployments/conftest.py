@@ -11,10 +11,10 @@ import pytest
 
 from storage.records.accounts.accounts import Scope
 from tests.deployments.line import Line, Worker
-from tests.flows.conftest import mlflow_settings
+from tests.flows.conftest import mlflow_settings, prefect_server
 from tests.platform_api.door import Door, register_starter, serving
 
-__all__ = ["line", "mlflow_settings", "served"]
+__all__ = ["line", "mlflow_settings", "prefect_server", "served"]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from deployments.base_models.registration import add_base_model
 from flows.jobs.tracking import JOB_TAG, tracking_client
 from flows.starter.networks import write_tiny_model
 from flows.starter.renderer import render_photos
@@ -51,11 +52,13 @@ class Points:
 
 
 def add_tiny_base(platform: Platform, folder: Path) -> None:
-    """Write a tiny random model into `folder` and register it as base model tiny. Raises RuntimeError if refused."""
+    """Write a tiny random model into `folder` and register it as base model tiny.
+
+    As `darkroom base add` does, but in this process, which has torch already.
+    """
     write_tiny_model(folder / "tiny", seed=1)
-    added = platform.cli("base", "add", str(folder / "tiny"), "--name", "tiny")
-    if added.returncode:
-        raise RuntimeError(added.stderr)
+    with open_stores(platform.settings) as stores:
+        add_base_model(stores, folder / "tiny", "tiny")
 
 
 class Bench:

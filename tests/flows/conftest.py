@@ -52,11 +52,19 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str
     return dict(os.environ)
 
 
+PREFECT_RUNS = pytest.StashKey[bool]()
+
+
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A real Prefect server of this session, on a database of its own."""
-    with prefect_test_harness(server_startup_timeout=120):
+def prefect_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A real Prefect server of this session, on a database of its own; the same one wherever this is imported."""
+    if request.config.stash.get(PREFECT_RUNS, False):
         yield
+        return
+    with prefect_test_harness(server_startup_timeout=120):
+        request.config.stash[PREFECT_RUNS] = True
+        yield
+    request.config.stash[PREFECT_RUNS] = False
 
 
 @pytest.fixture

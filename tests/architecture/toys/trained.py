@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from PIL import Image
+from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from flows.diffusion.families.lookup import family_named
 from flows.generation.images import generate_images
@@ -22,11 +24,26 @@ from storage.records.jobs.choices import GenerationBackend, TrainingMethod, Trai
 from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobFileRole, JobState
 from storage.records.jobs.training import TrainingJobRequest
+from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
 from tests.flows.training import test_dreambooth, tiny
 from tests.flows.training.test_dreambooth import end_of, submit
 
-environment, settings = test_dreambooth.environment, test_dreambooth.settings
+environment = test_dreambooth.environment
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """One thread, so that a loaded machine is not slowed further; without MLflow, for the toy tracks."""
+    jobs = settings.jobs.model_copy(update={"threads": 1, "silent_after_seconds": 30.0})
+    return settings.model_copy(update={"mlflow": MlflowSettings(url="http://127.0.0.1:9"), "jobs": jobs})
+
+
+@pytest.fixture
+def prefect() -> Iterator[SyncPrefectClient]:
+    """A client of the server that whoever runs this has started."""
+    with get_client(sync_client=True) as client:
+        yield client
 
 
 @pytest.fixture

@@ -11,16 +11,15 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Scheduled
-from prefect.testing.utilities import prefect_test_harness
 
 from deployments.local import queued_runs
 from deployments.local.queued_runs import rename_parameters
 
 
-@pytest.fixture(scope="module")
-def prefect() -> Iterator[SyncPrefectClient]:
-    """A client of a real Prefect server, on a database of its own."""
-    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as client:
+@pytest.fixture
+def prefect(prefect_server: None) -> Iterator[SyncPrefectClient]:
+    """A client of a real Prefect server."""
+    with get_client(sync_client=True) as client:
         yield client
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +35,17 @@ def test_the_owners_key_is_written_once_for_this_user_alone_and_works_with_every
     assert key.id == identity
     assert key.works(secret, datetime.now(UTC))
     assert set(key.scopes) == {scope.value for scope in Scope}
+
+
+def test_looking_at_the_starter_loads_no_library_of_models() -> None:
+    """Every `up` looks at it before it starts anything: torch would take 7 s of a core, and 450 MB for good."""
+    program = "from deployments.base_models.base_folders import shipped_folder as look"
+    program += (
+        "; from deployments.local.seed import STARTER_FOLDER; look(STARTER_FOLDER); import sys; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert {*loaded.stdout.split()}.isdisjoint({"torch", "diffusers", "transformers"})
 
 
 def test_a_key_that_the_database_does_not_know_is_replaced(settings: Settings) -> None:

@@ -81,6 +81,13 @@ def listening(url: str, pace: PollingPace) -> Iterator[None]:
     assert not listener.is_alive()
 
 
+@pytest.fixture
+def soon_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that sees after a moment that it should stop."""
+    monkeypatch.setattr(polling, "LISTEN_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("soon_stopped")
 def test_an_event_that_is_committed_wakes(database_url: str) -> None:
     clock = Hands()
     pace = PollingPace(clock)
@@ -94,8 +101,9 @@ def test_an_event_that_is_committed_wakes(database_url: str) -> None:
     assert not pace.listening
 
 
+@pytest.mark.usefixtures("soon_stopped")
 def test_a_connection_that_breaks_is_noticed_and_made_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.local.workers.polling.RECONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(polling, "RECONNECT_SECONDS", 0.1)
     pace = PollingPace(Hands())
     heard = threading.Event()
     with listening(database_url, pace):

@@ -21,10 +21,12 @@ from deployments.local.workers.warm_starts import FLOW_RUN_NAME, WarmStarts, mod
 
 ENGINE = [sys.executable, "-m", "prefect.engine"]
 FORKED = """
+import sys
+
 from deployments.local.workers.warm_starts import WarmStarts, modules_of_pool
 
 # What the forked process runs is named, not imported: it would bring what it imports.
-warm = WarmStarts(modules_of_pool("training"))
+warm = WarmStarts(modules_of_pool("training") if sys.argv[1] == "training" else [sys.argv[1]])
 show = "import sys, pathlib; pathlib.Path(sys.argv[-1]).write_text(' '.join(sys.modules))"
 process = warm._context.Process(target=exec, args=(show,))
 process.start()
@@ -117,9 +119,21 @@ def test_a_worker_imports_the_flows_of_its_own_pool_that_somebody_waits_for() ->
     assert "flows.upkeep.reconcile" not in modules_of_pool("light")
 
 
-def test_a_process_that_a_worker_forks_has_torch_already(tmp_path: Path) -> None:
-    shown = tmp_path / "loaded"
-    command = [sys.executable, "-c", FORKED, str(shown)]
+def loaded_by_a_fork(what: str, folder: Path) -> set[str]:
+    """The modules that a forked process has before it imports any: of the pool training, or of one module."""
+    shown = folder / "loaded"
+    command = [sys.executable, "-c", FORKED, what, str(shown)]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=300)
+    return set(shown.read_text().split())
 
-    assert set(shown.read_text().split()) >= {"torch", "diffusers", "transformers", "pytorch_lightning", "mlflow"}
+
+def test_a_process_that_a_worker_forks_has_its_modules_already(tmp_path: Path) -> None:
+    """A small module, for torch takes ten seconds of a core; tests/faults/test_whole_platform.py looks for that."""
+    assert "flows.starter.captions" in loaded_by_a_fork("flows.starter.captions", tmp_path)
+
+
+@pytest.mark.soak
+def test_a_process_that_a_worker_forks_has_torch_already(tmp_path: Path) -> None:
+    loaded = loaded_by_a_fork("training", tmp_path)
+
+    assert loaded >= {"torch", "diffusers", "transformers", "pytorch_lightning", "mlflow"}
