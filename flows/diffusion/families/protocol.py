@@ -153,6 +153,10 @@ class Family(Protocol):
         """The UNet's prediction, same shape as `noisy` (N, C, H, W)."""
         ...
 
+    def unused_weights(self, components: Components) -> tuple[str, ...]:
+        """Patterns of the names of weights that no prediction depends on: `text_encoder.*final_layer_norm.*`."""
+        ...
+
     def noise_target(self, components: Components, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the UNet should predict: the noise, or the velocity where the schedule says so."""
         ...

@@ -19,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.half_weights import trainable
 from flows.training.data import generator_for
 from storage.errors import JobCannotSucceed
 from storage.records.jobs.adapter_layers import is_target
@@ -91,6 +92,10 @@ def inject(module: nn.Module, form: AdapterForm, layers: list[str]) -> None:
             # PEFT makes them of the layer's type; half the digits of a small learning rate would be lost in bfloat16.
             parameter.data = parameter.data.float()
     for part in module.modules():
+        if isinstance(part, LoraLayer) and NAME in part.lora_A:
+            # PEFT makes them of the class of the layer that they stand beside, which may be one for frozen weights.
+            trainable(part.lora_A[NAME])
+            trainable(part.lora_B[NAME])
         if isinstance(part, LoraLayer) and NAME in part.lora_magnitude_vector:
             _measure_lengths(part)
 
