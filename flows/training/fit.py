@@ -83,11 +83,11 @@ def fit(
         watch.on_frozen(compared)
         logger.info("%s, as held in %s", compared.summary, recipe.frozen_precision)
     finally:
+        # Parts that rest come back first: a method's last touch is on the device where it began.
+        components.to(device)
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()
         checkpoint_activations(components, False)
-        # Lightning's teardown leaves what trained on the CPU.
-        components.to(device)
     release(module.optimizer, training.groups)
     return_freed(device)
     return changed

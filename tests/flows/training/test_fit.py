@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,17 @@ import pytest
 from pytorch_lightning import LightningModule
 
 from flows.diffusion.families.protocol import Components
+from flows.training.callbacks import Watch
 from flows.training.fit import check_released
+from flows.training.methods.full import FullTraining
 from flows.training.module import DreamBoothModule
+from storage.errors import CancellationRequested
 from tests.flows.training.tiny import fit_tiny, recipe
 
 
-def fitted(components: Components, folder: Path, **changes: Any) -> frozenset[str]:
+def fitted(components: Components, folder: Path, watch: Watch | None = None, **changes: Any) -> frozenset[str]:
     wanted = recipe(steps=2, checkpoint_every=2, **changes)
-    return fit_tiny(components, wanted, folder)
+    return fit_tiny(components, wanted, folder, watch)
 
 
 def test_nothing_of_a_fit_but_the_weights_stays_in_memory(
@@ -52,3 +56,30 @@ def test_parts_that_lightning_moved_are_put_back(
     monkeypatch.setattr(Components, "to", to)
     fitted(components, tmp_path)
     assert moves == ["Lightning to the CPU", "back to cpu"]
+
+
+@pytest.mark.parametrize("ends", [None, CancellationRequested])
+def test_a_method_ends_where_it_began(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: type[Exception] | None
+) -> None:
+    """Its rows of the embedding table are on the card, and a text encoder that rests has its table in the host's."""
+    order: list[str] = []
+    true_to, true_finish = Components.to, FullTraining.finish
+
+    def to(parts: Components, device: Any) -> Components:
+        order.append("every part is back")
+        return true_to(parts, device)
+
+    def finish(training: FullTraining) -> frozenset[str]:
+        order.append("the rows are put into the table")
+        return true_finish(training)
+
+    def check(step: int) -> None:
+        if ends is not None:
+            raise ends("asked for")
+
+    monkeypatch.setattr(Components, "to", to)
+    monkeypatch.setattr(FullTraining, "finish", finish)
+    with nullcontext() if ends is None else pytest.raises(ends):
+        fitted(components, tmp_path, text_encoder_steps=1, watch=Watch(check=check))
+    assert order == ["every part is back", "the rows are put into the table"]
