@@ -181,6 +181,8 @@ class StepBoundary(Callback):
         seconds = time.perf_counter() - self._started
         report = _report(pl_module, done, seconds)
         self._refuse_no_number(report, pl_module.scaler)
+        # As large as what trains: nothing between the steps needs them, and what is drawn there needs their room.
+        pl_module.optimizer.zero_grad()
         self._watch.on_step(report)
         self._writer.check()
         try:

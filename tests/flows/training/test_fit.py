@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,21 @@ def test_nothing_of_a_fit_but_the_weights_stays_in_memory(
     parameter.grad = parameter.detach().clone()
     with pytest.raises(AssertionError, match=r"The fit left 1 gradients, the first of unet\."):
         check_released(components)
+
+
+def test_no_gradient_is_kept_while_images_are_drawn(components: Components, tmp_path: Path) -> None:
+    between: list[str] = []
+
+    def look(what: str) -> Callable[[object], None]:
+        def at(_: object) -> None:
+            check_released(components)
+            between.append(what)
+
+        return at
+
+    watch = Watch(on_sample=look("sample"), on_validation=look("validation"), on_checkpoint=look("checkpoint"))
+    fitted(components, tmp_path, watch, sample_every=1, validation_every=1)
+    assert between == ["validation", "validation", "sample", "checkpoint", "validation", "sample"]
 
 
 def test_parts_that_lightning_moved_are_put_back(
