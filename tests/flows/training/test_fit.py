@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from pytorch_lightning import LightningModule
+from pytorch_lightning.accelerators import CPUAccelerator
 
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
+from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.fit import check_released
 from flows.training.methods.full import FullTraining
 from flows.training.module import DreamBoothModule
@@ -57,21 +59,35 @@ def test_no_gradient_is_kept_while_images_are_drawn(components: Components, tmp_
     assert between == ["validation", "validation", "sample", "checkpoint", "validation", "sample"]
 
 
-def test_parts_that_lightning_moved_are_put_back(
+def test_a_fit_moves_nothing_to_the_hosts_memory(
     components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a CPU nothing shows where Lightning's teardown moves a module to: so note who is asked, and in what order.
-    moves: list[str] = []
-    monkeypatch.setattr(LightningModule, "cpu", lambda module: moves.append("Lightning to the CPU"))
-    true_to = Components.to
+    """Lightning's own end moves all that is left: weights, gradients, the optimizer's state."""
+    seen: list[str] = []
+    modules: list[DreamBoothModule] = []
+    copies: list[HostCopies] = []
+    true_start, true_copies = DreamBoothModule.on_train_start, HostCopies.__init__
 
-    def to(parts: Components, device: Any) -> Components:
-        moves.append(f"back to {device}")
-        return true_to(parts, device)
+    def started(module: DreamBoothModule) -> None:
+        modules.append(module)
+        true_start(module)
 
-    monkeypatch.setattr(Components, "to", to)
-    fitted(components, tmp_path)
-    assert moves == ["Lightning to the CPU", "back to cpu"]
+    def made(kept: HostCopies, *arguments: Any) -> None:
+        copies.append(kept)
+        true_copies(kept, *arguments)
+
+    def end(accelerator: CPUAccelerator) -> None:
+        check_released(components)
+        assert not modules[0].optimizer.state
+        assert copies[0].size == 0
+        seen.append("the end")
+
+    monkeypatch.setattr(DreamBoothModule, "on_train_start", started)
+    monkeypatch.setattr(HostCopies, "__init__", made)
+    monkeypatch.setattr(CPUAccelerator, "teardown", end)
+    monkeypatch.setattr(LightningModule, "cpu", lambda module: seen.append("Lightning to the CPU"))
+    fitted(components, tmp_path, method="lora", lora_rank=1, token_learning_rate=0.0)
+    assert seen == ["the end"]
 
 
 @pytest.mark.parametrize("ends", [None, CancellationRequested])
