@@ -121,9 +121,9 @@ class Family(Protocol):
     """What its folders look like."""
 
     def load(self, folder: Path, deferred: Set[str] = frozenset(), dtype: str = "float32") -> Components:
-        """Read a model folder (diffusers layout, safetensors only), the `deferred` parts when they are first used: the
-        VAE and text encoders may be. UNet and text encoders hold their weights in `dtype`: float32, bfloat16 or
-        float16, in which they can only stay frozen. Raises WeightsRefused if a part is missing."""
+        """Read a model folder (diffusers layout, safetensors only), the `deferred` parts when they are first used.
+        UNet and text encoders hold their weights in `dtype`: float32, bfloat16 or float16, in which they can only stay
+        frozen. Raises WeightsRefused if a part is missing."""
         ...
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,18 @@ def inject(module: nn.Module, form: AdapterForm, layers: list[str]) -> None:
             _measure_lengths(part)
 
 
+def without_adapters(module: nn.Module) -> nn.Module:
+    """A module of its own with the same tensors and without the adapters beside them: what the adapters were put on,
+    with no number of it in memory twice."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    plain = deepcopy(module, shared)
+    for name, part in list(plain.named_modules()):
+        if isinstance(part, LoraLayer):
+            holder, _, last = name.rpartition(".")
+            setattr(plain.get_submodule(holder), last, part.get_base_layer())
+    return plain
+
+
 def _measure_lengths(layer: LoraLayer) -> None:
     """Measure DoRA's lengths in float32: PEFT measured those of weights in 16 bits in these, and an adapter that has
     learned nothing would change what the base draws."""
@@ -141,6 +154,11 @@ def adapter_parameters(name: str, module: nn.Module) -> dict[str, nn.Parameter]:
             ending = "" if match[1].endswith("magnitude_vector") else match[2]
             found[f"{name}.{match[1]}{ending}"] = parameter
     return found
+
+
+def carries_adapters(module: nn.Module) -> bool:
+    """Whether any layer of a module has an adapter beside it."""
+    return any(isinstance(part, LoraLayer) for part in module.modules())
 
 
 def adapter_tensors(components: Components) -> dict[str, Tensor]:
