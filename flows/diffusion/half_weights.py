@@ -80,6 +80,14 @@ _KINDS: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType(
 )
 
 
+def trainable(layer: nn.Module) -> nn.Module:
+    """Let a layer whose weights are in float32 again be torch's own: the others return no gradient of their weights."""
+    for plain, held in _KINDS.items():
+        if type(layer) is held:
+            layer.__class__ = plain
+    return layer
+
+
 def _held_kind(layer: nn.Module) -> type[nn.Module] | None:
     """What a layer becomes; None for one that computes in its weights' own element type."""
     if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):

@@ -11,8 +11,13 @@ SMALLER_STEPS = "ask for a smaller batchSize, gradientCheckpointing, splitBackwa
 OUT_OF_MEMORY_TEXTS = (
     *("can't allocate memory", "not enough memory", "out of memory", "cannot allocate", "bad_alloc"),
     *("can't start new thread", "could not create a memory", "could not create a primitive"),
+    *("alloc_failed", "allocation_failed"),
 )
-"""What says so when it is no MemoryError: torch's allocator, C++, Python's threads, oneDNN."""
+"""What says so when it is no MemoryError: torch's allocator, C++, Python's threads, oneDNN, cuBLAS, cuDNN."""
+GPU_TEXTS = ("cuda", "cudnn", "cublas", "cusolver", "cusparse", "cufft")
+"""What says that it was on a GPU."""
+HOST_TEXTS = ("host_allocation_failed",)
+"""What says that it was in the host's memory, though a GPU's library says so."""
 
 
 def named_failure(error: Exception, phase: str = "") -> JobCannotSucceed:
@@ -37,13 +42,18 @@ def named_failure(error: Exception, phase: str = "") -> JobCannotSucceed:
 
 
 def _memory_text(error: Exception, phase: str) -> str:
-    on_gpu = any("cuda" in str(one).lower() for one in (error, error.__cause__, error.__context__))
+    on_gpu = any(_says_gpu(one) for one in (error, error.__cause__, error.__context__))
     happened = "The GPU has no memory left" if on_gpu else "The flow's process reached its memory limit"
     room = "run it on a larger card" if on_gpu else "raise DARKROOM_JOBS__MEMORY_LIMIT_BYTES"
     where = f" in the phase '{phase}'" if phase else ""
     # Only a training step grows with these; elsewhere the advice would lead nowhere.
     less = f"{SMALLER_STEPS}; or " if phase in ("", "fit") else ""
     return f"{happened}{where}. To need less, {less}{room}; then retry the job: it goes on from its last checkpoint."
+
+
+def _says_gpu(error: BaseException | None) -> bool:
+    text = str(error).lower()
+    return any(one in text for one in GPU_TEXTS) and not any(one in text for one in HOST_TEXTS)
 
 
 def says_out_of_memory(error: BaseException | None) -> bool:

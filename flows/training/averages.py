@@ -45,7 +45,9 @@ class AveragedWeights:
         """Take the weights after optimizer step `step` (from 1) into the EMA."""
         share = 1 - ema_decay(step, self._decay)
         for name, average in self.averages.items():
-            average.sub_(share * (average - self._parameters[name]))
+            # What trains no longer is its own average, and rests on another device than that.
+            if self._parameters[name].requires_grad:
+                average.sub_(share * (average - self._parameters[name]))
 
     @contextmanager
     def in_place(self) -> Generator[None]:

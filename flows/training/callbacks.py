@@ -25,6 +25,7 @@ from flows.training.methods.protocol import parameters_of
 from flows.training.metrics.validation import measured_at
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.learning_rates import used_rates
+from flows.training.optimizers.protocol import release
 from flows.training.precision import LOWEST_SCALE
 from storage.errors import CancellationRequested, TrainingDiverged
 from storage.records.jobs.training import TrainingRecipe
@@ -181,6 +182,8 @@ class StepBoundary(Callback):
         seconds = time.perf_counter() - self._started
         report = _report(pl_module, done, seconds)
         self._refuse_no_number(report, pl_module.scaler)
+        # As large as what trains: nothing between the steps needs them, and what is drawn there needs their room.
+        pl_module.optimizer.zero_grad()
         self._watch.on_step(report)
         self._writer.check()
         try:
@@ -205,9 +208,11 @@ class StepBoundary(Callback):
         self._writer.close()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the weights to export in the parameters, while the optimizer's state is still on their device."""
+        """Leave the weights to export in the parameters, then free all that only steps and checkpoints needed."""
         assert isinstance(pl_module, DreamBoothModule)
         pl_module.averaged.settle()
+        self.close()
+        release(pl_module.optimizer, pl_module.training_groups)
 
     def _terminate(self) -> None:
         if self._termination.requested:

@@ -143,10 +143,12 @@ def _fitted(run: TrainingStages) -> Fitted:
 
 def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
     work, materials = run.work, run.of_this_machine
-    work.job.report("fit", 0, work.recipe.last_step)
+    # Phases of their own, as `resume` and `fit` are: what a step needs less memory with helps neither of the two.
+    work.job.report("load", 0, work.recipe.last_step)
     components = work.load_components(materials.base_folder)
     for warning in prompt_warnings(work.family, components, work.recipe, materials.prompts):
         get_run_logger().warning("job %s: %s", work.job.id, warning)
+    work.job.report("encode", 0, work.recipe.last_step)
     learned = slice(materials.learned)
     encodings = open_encodings(work.stores, work.family, work.recipe)
     # Also of photos that are held out: their captions may name somebody.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import torch
@@ -19,7 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
+from flows.diffusion.memory import share_equal
 from flows.runs.liveness import advanced
+from flows.training.adapters.layers import carries_adapters, without_adapters
 from flows.training.metrics.comparisons import (
     UNRELATED_PROMPTS,
     EvaluationImages,
@@ -77,6 +80,23 @@ class Drifts:
 
     of_class: float
     unrelated: float
+
+
+def base_beside(family: Family, folder: Path, tuned: Components, changed: frozenset[str], dtype: str) -> Components:
+    """A base model's parts beside a fine-tune's, on the same device: what the comparison needs is only what differs.
+
+    Tensors that are equal are the fine-tune's own, so beside an adapter nothing is loaded; of other models nothing is
+    read but the parts that changed. `dtype` is what the base's weights are held in.
+    """
+    kept = {name: module for name, module in tuned.modules.items() if name not in changed}
+    adapted = {name: tuned.modules[name] for name in changed if carries_adapters(tuned.modules[name])}
+    kept |= {name: without_adapters(module) for name, module in adapted.items()}
+    if kept.keys() == tuned.modules.keys():
+        return tuned.with_modules(kept)
+    base = family.load(folder, kept.keys(), dtype)
+    for name in tuned.modules.keys() - kept.keys():
+        share_equal(base.modules[name], tuned.modules[name])
+    return base.with_modules(kept).to(tuned.device)
 
 
 def new_scenes(recipe: TrainingRecipe, photos: Tensor, judge: ImageJudge | None) -> tuple[str, ...]:

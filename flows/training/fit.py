@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pytorch_lightning import Trainer
-from torch.optim import Optimizer
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
@@ -19,8 +18,9 @@ from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import FrozenWatch
 from flows.training.methods.lookup import method_named
-from flows.training.methods.protocol import ParameterGroup, parameters_of
+from flows.training.methods.protocol import parameters_of
 from flows.training.module import DreamBoothModule
+from flows.training.optimizers.protocol import release
 from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import TrainingImages
 from flows.training.precision import checkpoint_activations, precision_plugins
@@ -83,22 +83,14 @@ def fit(
         watch.on_frozen(compared)
         logger.info("%s, as held in %s", compared.summary, recipe.frozen_precision)
     finally:
+        # Parts that rest come back first: a method's last touch is on the device where it began.
+        components.to(device)
         # Also after an error: a hook that stays on the table would change what is drawn next with these components.
         changed = training.finish()
         checkpoint_activations(components, False)
-        # Lightning's teardown leaves what trained on the CPU.
-        components.to(device)
-    release(module.optimizer, training.groups)
+    release(module.optimizer, training.groups)  # also of a fit without a step
     return_freed(device)
     return changed
-
-
-def release(optimizer: Optimizer, groups: Sequence[ParameterGroup]) -> None:
-    """Drop gradients and the optimizer's state: twice to three times the trained weights, and no later phase's."""
-    # Not left to the garbage collector: trainer and module hold each other, and live until it runs.
-    optimizer.state.clear()
-    for parameter in parameters_of(groups).values():
-        parameter.grad = None
 
 
 def check_released(components: Components) -> None:
@@ -113,12 +105,26 @@ def check_released(components: Components) -> None:
     assert not kept, f"The fit left {len(kept)} gradients, the first of {kept[0]}."
 
 
+class StayingInPlace(SingleDeviceStrategy):
+    """One device, on which all stays when the training ends.
+
+    Lightning's own moves weights, gradients and the optimizer's state to the host's memory, which may not have as much.
+    """
+
+    def teardown(self) -> None:
+        """End the precision and the device."""
+        self.precision_plugin.teardown()
+        if self.accelerator is not None:
+            self.accelerator.teardown()
+
+
 def _run(module: DreamBoothModule, start: int, boundary: StepBoundary) -> None:
     # It announces devices and tips at INFO, once for each job.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = Trainer(
         accelerator="gpu" if module.components.device.type == "cuda" else "cpu",
         devices=1,
+        strategy=StayingInPlace(module.components.device),
         plugins=list(precision_plugins(module.recipe.precision, module.components.device, module.scaler)),
         # An epoch is all the steps that are left.
         max_epochs=1,

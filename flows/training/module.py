@@ -24,6 +24,7 @@ from flows.training.averages import AveragedWeights
 from flows.training.checkpoints import TrainingState
 from flows.training.data import MicroBatch, draw_micro_batch
 from flows.training.losses import Loss, instance_loss, mean_loss, min_snr_weights, prior_preservation_loss
+from flows.training.methods.gradients import check_gradients
 from flows.training.methods.protocol import Training, parameters_of
 from flows.training.optimizers.clipping import clip_gradients
 from flows.training.optimizers.learning_rates import set_learning_rates
@@ -72,7 +73,7 @@ class DreamBoothModule(LightningModule):
         self.last_loss: Loss | None = None
         self.gradient_norm = 0.0
         self.frozen_prompts: dict[str, Conditioning] = {}
-        self._prompts_cached = False
+        self._prompts_cached = self._gradients_checked = False
         # An encoder that trains for its first steps is the base's no longer.
         self._encodings = encodings if all(group.name == "unet" for group in training.groups) else None
 
@@ -184,6 +185,9 @@ class DreamBoothModule(LightningModule):
                 if parameter.grad is not None:
                     parameter.grad.div_(self.recipe.accumulation)
         # Over all groups together, whatever Lightning's own setting says: it clips none by default.
+        if not self._gradients_checked:
+            check_gradients(self.training_groups, self.family, self.components, self.recipe)
+            self._gradients_checked = True
         self.gradient_norm = clip_gradients(
             list(parameters_of(self.training_groups).values()), self.recipe.max_gradient_norm
         )

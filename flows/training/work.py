@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from flows.diffusion.devices import prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
-from flows.diffusion.memory import peak_bytes, share_equal, start_peak
+from flows.diffusion.memory import peak_bytes, start_peak
 from flows.diffusion.sampled_sets import png
 from flows.jobs.kept_metrics import LAST_PART, METRICS_FILE, part_name, read_metrics
 from flows.jobs.lifecycle import RunningJob
@@ -72,15 +72,6 @@ class TrainingWork:
     def load_components(self, folder: Path) -> Components:
         """A model folder's parts on this process's device; those that may not be needed are read when they are."""
         return self.family.load(folder, deferred_parts(self.family, self.recipe), self.recipe.held_in).to(self.device)
-
-    def load_beside(self, folder: Path, tuned: Components, changed: frozenset[str]) -> Components:
-        """A base model's parts, which share with the fine-tune's whatever tensor it did not change: what a comparison
-        needs beside a fine-tune is only what differs, of an adapter nothing."""
-        base = self.family.load(folder, dtype=self.recipe.held_in)
-        kept = {name: module for name, module in tuned.modules.items() if name not in changed}
-        for name in changed:
-            share_equal(base.modules[name], tuned.modules[name])
-        return base.with_modules(kept).to(self.device)
 
     def boundary(self, phase: str, done: int, total: int) -> None:
         """Between two pieces of a phase's work: report, and stop if asked to."""

@@ -73,7 +73,8 @@ def run_checks(asked: argparse.Namespace) -> int:
     """The checks, some side by side, their lines in their order."""
     # Here and not above: what is said before needs no torch.
     checks, trainings = import_module("tests.gpu.checks"), import_module("tests.gpu.trainings")
-    wanted = [(name, check) for name, check in checks.every_check() if any(text in name for text in asked.only)]
+    named = import_module("tests.gpu.all_checks").every_check()
+    wanted = [(name, check) for name, check in named if any(text in name for text in asked.only)]
     if unknown := [text for text in asked.only if not any(text in name for name, _ in wanted)]:
         print(f"no check is called so: {', '.join(unknown)}")
         return 1

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,12 +24,11 @@ from flows.training.fit import check_released
 from flows.training.photos.latents import encode_images
 from flows.training.tensor_files import read_tensors
 from storage.errors import OutOfMemory
-from storage.records.jobs.choices import TrainingOptimizer
 from storage.records.jobs.training import TrainingRecipe
 from tests.flows.diffusion.families.tiny_sdxl import write_tiny_sdxl
 from tests.flows.training.real_shapes import SD15, SMALL, Shape, write_base
 from tests.flows.training.tiny import pictures
-from tests.gpu.trainings import METHODS, STEPS, Done, fitted, in_process, train, wanted
+from tests.gpu.trainings import STEPS, Done, fitted, in_process, train, wanted
 
 WIDER = Shape((64, 128, 256, 256), (32, 64, 64, 64), 64, 2, 0, 4, 32)
 """Wide enough that a GPU takes the kernels for attention that it takes for the real one."""
@@ -232,8 +229,10 @@ def real_shape(place: Place) -> str:
         assert done.peaks["resume"] <= 1.1 * done.peaks["fit"], done.peaks
         # Weights, gradients and two moments in float32 are 14.6 GB, activations of 1 + 1 images about 4.
         assert done.peaks["fit"] < 20, done.peaks
+        # Of 3.4 GB of weights, their gradients and two moments nothing goes to the host's memory at the end.
+        assert done.host_growth < 1, done.host_growth
     steps = ", ".join(f"{2 / rate:.3f}" for rate in done.rates)
-    return f"{side} px, {peaks(done)}, seconds a step {steps}"
+    return f"{side} px, {peaks(done)}, at the end {done.host_growth:.3f} GB in the host, seconds a step {steps}"
 
 
 def _names_in(file: Path) -> list[str]:
@@ -270,28 +269,3 @@ def _out_of_memory(place: Place, asked: TrainingRecipe) -> str:
         assert "batchSize" in str(named), named
         return str(named)
     raise AssertionError("a training of 8 + 8 images of 512 px fitted into 2 GB")
-
-
-def every_check() -> Iterator[tuple[str, Callable[[Place], str]]]:
-    """All of them by name, the most telling first."""
-
-    def of(check: Callable[..., str], *arguments: Any) -> Callable[[Place], str]:
-        return lambda place: check(place, *arguments)
-
-    combinations = [(family, method) for family in FAMILIES for method in METHODS]
-    for family, method in combinations:
-        yield f"evaluates after the fit: {family} {method}", of(after_the_fit, family, method)
-    for family, method in combinations:
-        yield f"two runs and a killed one are equal: {family} {method}", of(determinism, family, method)
-    yield "a real base dies, goes on and exports", real_shape
-    for kind in ("bf16", "fp16"):
-        for method in METHODS:
-            yield f"precision {kind}: {method}", of(precision, kind, method)
-    for method in METHODS:
-        yield f"gradient checkpointing: {method}", of(recomputed, method)
-    yield "split backward and accumulation", split
-    for name in TrainingOptimizer:
-        yield f"optimizer {name.value}", of(optimizer, name.value)
-    yield "average of the weights", averages
-    yield "compile", compiled
-    yield "out of memory", out_of_memory

@@ -14,13 +14,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from flows.diffusion.devices import check_devices, prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.memory import peak_bytes, start_peak
+from flows.diffusion.resting import HOST
 from flows.training.callbacks import StepReport, Watch
+from flows.training.checkpointing.writer import CheckpointPause
 from flows.training.fit import check_released, fit
 from flows.training.methods.lookup import method_named
 from flows.training.photos.latents import TrainingImages, encode_images
@@ -49,7 +52,8 @@ class CheckFailed(Exception):
 class Done:
     """What a training measured. Peaks are in GB, by piece; `hashes` are SHA-256 of what it wrote, by path.
 
-    `passes` counts the calls of the UNet; `recomputes` is whether activations were computed again.
+    `passes` counts the calls of the UNet; `recomputes` is whether activations were computed again; `host_growth` is how
+    much of the host's memory, in GB, the end of a fit on a GPU takes once its last checkpoint was handed over.
     """
 
     device: str = ""
@@ -60,6 +64,7 @@ class Done:
     hashes: dict[str, str] = field(default_factory=dict[str, str])
     passes: int = 0
     recomputes: bool = False
+    host_growth: float = 0.0
 
 
 def wanted(method: str, **changes: Any) -> TrainingRecipe:
@@ -136,7 +141,7 @@ def fitted(
     """The fit alone, the components that it leaves, and which of them changed."""
     device = prepare_torch(asked.threads)
     done, family = Done(device=str(device)), family_named(asked.family)
-    components = family.load(base).to(device)
+    components = family.load(base, dtype=asked.held_in).to(device)
     work.mkdir(parents=True, exist_ok=True)
     images = _images(components, asked)
     kept = KeptCheckpoints(work / "kept")
@@ -156,6 +161,12 @@ def fitted(
         if report.step == die_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def handed_over(pause: CheckpointPause) -> None:
+        # On a CPU the peak of the fit is of the same memory, and must not start again.
+        if pause.step == asked.last_step and device.type == "cuda":
+            start_peak(HOST)
+            done.host_growth = -psutil.Process().memory_info().rss / 1e9
+
     @contextmanager
     def measured(phase: str) -> Generator[None]:
         start_peak(device)
@@ -171,8 +182,10 @@ def fitted(
         newest=newest[1] if newest else None,
         checkpoints=kept,
         work_folder=work,
-        watch=Watch(on_step=stepped, measured=measured),
+        watch=Watch(on_step=stepped, measured=measured, on_checkpoint=handed_over),
     )
+    if done.host_growth:
+        done.host_growth += peak_bytes(HOST) / 1e9
     counted.remove()
     return done, components, changed
 

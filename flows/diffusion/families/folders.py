@@ -55,7 +55,6 @@ def load_folder(
 
         return DeferredModule(read) if name in deferred else read()
 
-    unet = part("unet", UNet2DConditionModel, torch_dtype=held)
     return Components(
         folder=folder,
         tokenizers=tuple(
@@ -66,19 +65,19 @@ def load_folder(
         text_encoders={name: part(name, kind, dtype=held) for name, kind in encoders.items()},
         # Of what it makes of photos a training learns, and that of Stable Diffusion XL overflows in fp16.
         vae=part("vae", AutoencoderKL, torch_dtype=torch.float32),
-        unet=unet,
+        unet=part("unet", UNet2DConditionModel, torch_dtype=held),
         noise_schedule=DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
-        resolution=_resolution(folder, unet),
+        resolution=_resolution(folder),
         zero_empty_prompt=_json(folder / "model_index.json").get("force_zeros_for_empty_prompt") is True,
     )
 
 
-def _resolution(folder: Path, unet: Any) -> int:
+def _resolution(folder: Path) -> int:
     """The card's, which a training learns at; without a card the UNet's `sample_size` in pixels."""
     card = _json(folder / CARD).get("resolution")
     if isinstance(card, int):
         return card
-    size = unet.config.sample_size or 64
+    size = _json(folder / "unet" / "config.json").get("sample_size") or 64
     # Some configs have a pair; what is drawn here is square.
     blocks = _json(folder / "vae" / "config.json").get("block_out_channels", (64,))  # diffusers' default
     return int(size if isinstance(size, int) else max(size)) * vae_factor_of(len(blocks))

@@ -121,9 +121,9 @@ class Family(Protocol):
     """What its folders look like."""
 
     def load(self, folder: Path, deferred: Set[str] = frozenset(), dtype: str = "float32") -> Components:
-        """Read a model folder (diffusers layout, safetensors only), the `deferred` parts when they are first used: the
-        VAE and text encoders may be. UNet and text encoders hold their weights in `dtype`: float32, bfloat16 or
-        float16, in which they can only stay frozen. Raises WeightsRefused if a part is missing."""
+        """Read a model folder (diffusers layout, safetensors only), the `deferred` parts when they are first used.
+        UNet and text encoders hold their weights in `dtype`: float32, bfloat16 or float16, in which they can only stay
+        frozen. Raises WeightsRefused if a part is missing."""
         ...
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
@@ -151,6 +151,10 @@ class Family(Protocol):
 
     def predict(self, components: Components, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's prediction, same shape as `noisy` (N, C, H, W)."""
+        ...
+
+    def unused_weights(self, components: Components) -> tuple[str, ...]:
+        """Patterns of the names of weights that no prediction depends on: `text_encoder.*final_layer_norm.*`."""
         ...
 
     def noise_target(self, components: Components, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

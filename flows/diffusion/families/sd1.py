@@ -85,6 +85,10 @@ class Sd1:
         """One UNet call."""
         return components.unet(noisy, timesteps, return_dict=False, **conditioning.tensors)[0]
 
+    def unused_weights(self, components: Components) -> tuple[str, ...]:
+        """None: every weight has a part in the prediction."""
+        return ()
+
     def noise_target(self, components: Components, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The noise (epsilon) or the velocity (v_prediction; Salimans and Ho 2022).
 

@@ -109,6 +109,11 @@ class Sdxl(Sd1):
             return_dict=False,
         )[0]
 
+    def unused_weights(self, components: Components) -> tuple[str, ...]:
+        """All behind the first encoder's last hidden state but one; the second one's pooled vector needs everything."""
+        config: Any = components.text_encoder.config
+        return f"text_encoder.*layers.{config.num_hidden_layers - 1}.*", "text_encoder.*final_layer_norm.*"
+
     def original_tensors(
         self, parts: Mapping[str, Mapping[str, Tensor]], schedule: Mapping[str, Any]
     ) -> dict[str, Tensor]:

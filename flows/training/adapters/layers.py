@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.half_weights import trainable
 from flows.training.data import generator_for
 from storage.errors import JobCannotSucceed
 from storage.records.jobs.adapter_layers import is_target
@@ -91,8 +93,24 @@ def inject(module: nn.Module, form: AdapterForm, layers: list[str]) -> None:
             # PEFT makes them of the layer's type; half the digits of a small learning rate would be lost in bfloat16.
             parameter.data = parameter.data.float()
     for part in module.modules():
+        if isinstance(part, LoraLayer) and NAME in part.lora_A:
+            # PEFT makes them of the class of the layer that they stand beside, which may be one for frozen weights.
+            trainable(part.lora_A[NAME])
+            trainable(part.lora_B[NAME])
         if isinstance(part, LoraLayer) and NAME in part.lora_magnitude_vector:
             _measure_lengths(part)
+
+
+def without_adapters(module: nn.Module) -> nn.Module:
+    """A module of its own with the same tensors and without the adapters beside them: what the adapters were put on,
+    with no number of it in memory twice."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    plain = deepcopy(module, shared)
+    for name, part in list(plain.named_modules()):
+        if isinstance(part, LoraLayer):
+            holder, _, last = name.rpartition(".")
+            setattr(plain.get_submodule(holder), last, part.get_base_layer())
+    return plain
 
 
 def _measure_lengths(layer: LoraLayer) -> None:
@@ -136,6 +154,11 @@ def adapter_parameters(name: str, module: nn.Module) -> dict[str, nn.Parameter]:
             ending = "" if match[1].endswith("magnitude_vector") else match[2]
             found[f"{name}.{match[1]}{ending}"] = parameter
     return found
+
+
+def carries_adapters(module: nn.Module) -> bool:
+    """Whether any layer of a module has an adapter beside it."""
+    return any(isinstance(part, LoraLayer) for part in module.modules())
 
 
 def adapter_tensors(components: Components) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 from torch.optim import Optimizer
 
-from flows.training.methods.protocol import ParameterGroup
+from flows.training.methods.protocol import ParameterGroup, parameters_of
 
 
 class OptimizerKind(Protocol):
@@ -54,6 +54,14 @@ def leave_out(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
         optimizer.leave_out(parameters)
     for parameter in parameters:
         optimizer.state.pop(parameter, None)
+
+
+def release(optimizer: Optimizer, groups: Sequence[ParameterGroup]) -> None:
+    """Drop gradients and the optimizer's state: twice to three times the trained weights, and no later phase's."""
+    # Not left to the garbage collector: trainer and module hold each other, and live until it runs.
+    optimizer.state.clear()
+    for parameter in parameters_of(groups).values():
+        parameter.grad = None
 
 
 def group_settings(groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.training.evaluation import (
     SEEDS_PER_SCENE,
+    base_beside,
     evaluation_recipe,
     measure,
     new_scenes,
@@ -59,7 +60,7 @@ def _evaluated(run: TrainingStages) -> Evaluated:
     wanted = evaluation_recipe(recipe, scenes)
     total = 2 * len(wanted.prompts)
     work.job.report("evaluate", 0, total)
-    base = work.load_beside(materials.base_folder, trained.components, trained.changed)
+    base = base_beside(work.family, materials.base_folder, trained.components, trained.changed, recipe.held_in)
     for components in (base, trained.components):
         check_devices(components, work.device, "evaluate")
     floor = fill_set(

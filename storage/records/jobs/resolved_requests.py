@@ -107,8 +107,8 @@ def model_name(request: TrainingOptions, recipe: TrainingRecipe) -> str:
 def complete_request(request: TrainingOptions, recipe: TrainingRecipe) -> dict[str, Any]:
     """What `request` means, with nothing left out, by the names of its JSON: asked for, it is the same job.
 
-    Only the seed stays as it was: it is random unless it is asked for. Fields of another method are left out, since
-    they would be refused.
+    Only the seed stays as it was: it is random unless it is asked for. Fields of another method, or of a text encoder
+    where none trains, are left out, since they would be refused.
     """
     asked = msgspec.to_builtins(request)
     complete: dict[str, Any] = {}
@@ -116,8 +116,9 @@ def complete_request(request: TrainingOptions, recipe: TrainingRecipe) -> dict[s
         value = asked[field.encode_name]
         if field.name in TrainingDefaults.__struct_fields__:
             value = getattr(recipe, field.name)
-        of_adapters = field.name.startswith("lora_")
-        if value is not None and not (of_adapters and recipe.method != TrainingMethod.LORA.value):
+        of_adapters = field.name.startswith("lora_") and recipe.method != TrainingMethod.LORA.value
+        of_no_text = field.name == "text_encoder_steps" and not recipe.trains_text
+        if value is not None and not of_adapters and not of_no_text:
             complete[field.encode_name] = value
     sampler = {"steps": recipe.sampler.steps, "guidanceScale": recipe.sampler.guidance_scale}
     return complete | {

@@ -133,6 +133,13 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
             f"must be fp32 with the method {values['method']}: updates that small would be lost to 16-bit rounding. "
             "For less memory use the method lora, or optimizer: adamw_8bit"
         )
+    trains_text = values["text_encoder_learning_rate"] > 0 or values["token_learning_rate"] > 0
+    if getattr(request, "text_encoder_steps", None) and not trains_text:
+        with_token = "" if adapter else " or tokenLearningRate"
+        wrong["textEncoderSteps"] = (
+            f"ends the training of a text encoder, and none trains: set textEncoderLearningRate{with_token} above 0, "
+            "or leave it out"
+        )
     if not adapter:
         for field in msgspec.structs.fields(request):
             if field.name.startswith("lora_") and getattr(request, field.name) is not None:

@@ -111,7 +111,13 @@ def test_a_cancelled_job_may_still_store_what_it_has_reached(stores: Stores) -> 
     [
         (MemoryError(), "fit", ("phase 'fit'", "batchSize", "MEMORY_LIMIT_BYTES"), "GPU"),
         (MemoryError(), "evaluate", ("phase 'evaluate'", "MEMORY_LIMIT_BYTES"), "batchSize"),
+        (MemoryError(), "load", ("phase 'load'", "MEMORY_LIMIT_BYTES"), "batchSize"),
+        (MemoryError(), "encode", ("phase 'encode'", "MEMORY_LIMIT_BYTES"), "batchSize"),
         (RuntimeError("CUDA out of memory. Tried 2 GiB"), "fit", ("The GPU", "batchSize", "card"), "MEMORY_LIMIT"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "fit", ("The GPU", "batchSize"), "MEMORY_LIMIT"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "fit", ("The GPU", "batchSize"), "MEMORY_LIMIT"),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "encode", ("The GPU", "card"), "batch"),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"), "load", ("The flow's process",), "GPU"),
     ],
 )
 def test_memory_that_runs_out_says_what_helps_where_it_happened(

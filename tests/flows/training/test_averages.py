@@ -10,6 +10,7 @@ from diffusers.training_utils import EMAModel
 
 from flows.diffusion.families.protocol import Components
 from flows.training.callbacks import Watch
+from flows.training.methods.protocol import parameters_of
 from storage.errors import InvalidCheckpoint
 from tests.flows.training.optimizers import small
 from tests.flows.training.tiny import KeptCheckpoints, fit_tiny, recipe, train_and_export
@@ -68,6 +69,19 @@ def test_what_is_left_at_the_end_is_what_was_drawn_with(name: str, decay: float)
     training.averaged.settle()
     assert all(torch.equal(weight, drawn[key]) for key, weight in training.weights().items())
     assert training.averaged.averages == {}
+
+
+def test_what_stopped_may_rest_on_another_device() -> None:
+    """As a text encoder does from `textEncoderSteps` on; `meta` stands for the device that it left."""
+    training = small.begin("adamw", ema_decay=0.9)
+    training.train(2)
+    averages, before = training.averaged.averages, training.averaged.averages["unet.weight"].clone()
+    for name, parameter in parameters_of(training.groups[1:2]).items():
+        parameter.requires_grad_(False)
+        training.averaged.settle_some([name])
+        averages[name] = averages[name].to("meta")
+    training.averaged.update(3)
+    assert not torch.equal(averages["unet.weight"], before)
 
 
 SETTINGS = {

@@ -20,6 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from deployments.base_models.registration import add_base_model
 from deployments.local.environment import settings_environment
 from flows.generation.images import generate_images
+from flows.jobs.lifecycle import RunningJob
 from flows.training import evaluation
 from flows.training.dreambooth import train_dreambooth
 from storage.blobs.blurhashes import blurhash_of
@@ -141,13 +142,27 @@ def end_of(stores: Stores, job_id: UUID) -> Job:
     return stores.database.run(jobs.get(job_id))
 
 
+def reported_phases(monkeypatch: pytest.MonkeyPatch) -> dict[str, None]:
+    """The phases that jobs report from now on, in their order."""
+    phases: dict[str, None] = {}
+    true_report = RunningJob.report
+
+    def report(running: RunningJob, phase: str, *numbers: Any) -> None:
+        phases.setdefault(phase)
+        true_report(running, phase, *numbers)
+
+    monkeypatch.setattr(RunningJob, "report", report)
+    return phases
+
+
 @pytest.mark.usefixtures("environment")
 def test_photos_become_a_catalogued_model_and_the_model_draws(
     stores: Stores, tiny_model: Path, tmp_path: Path, prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(stores, tiny_model)
-    written = WrittenBytes(stores, monkeypatch)
+    written, phases = WrittenBytes(stores, monkeypatch), reported_phases(monkeypatch)
     assert train_dreambooth(job.id, 1, return_state=True).is_completed()
+    assert [phase for phase in phases if phase in ("load", "encode", "fit")] == ["load", "encode", "fit"]
     ended = end_of(stores, job.id)
     assert ended.state is JobState.SUCCEEDED, ended.failure_reason
     version = stores.database.run(catalog.version_of_job(job.id))

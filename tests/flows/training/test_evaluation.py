@@ -2,18 +2,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 from torch import Tensor
 
+from flows.diffusion.families.deferred import is_read
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampler import draw_images
 from flows.runs.liveness import PROCESS
 from flows.training.evaluation import (
     CLASS_IMAGES,
     SEEDS_PER_SCENE,
     Drifts,
+    base_beside,
     class_accuracy,
     evaluation_recipe,
     measure,
@@ -28,7 +32,8 @@ from flows.training.metrics.grid import CELL, Row, draw_grid
 from flows.training.photos.latents import LatentImages, encode_images
 from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import fingerprint
-from tests.flows.training.tiny import FAMILY, loaded, pictures, recipe
+from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
+from tests.flows.training.tiny import FAMILY, fit_tiny, loaded, pictures, recipe
 
 SCENES = ("on the beach", "in the snow", "at night")
 
@@ -178,3 +183,52 @@ def test_the_grid_has_a_cell_for_each_picture_and_enlarges_small_ones():
     assert grid.height > 3 * CELL
     assert draw_grid(SCENES, rows).tobytes() == grid.tobytes()
     assert draw_grid((), [Row("photos", pictures(1))]).width > CELL
+
+
+def tensors_in(components: Components) -> dict[str, Tensor]:
+    return {
+        f"{part}.{name}": tensor
+        for part, module in components.modules.items()
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora_dora": True, "lora_conv": True, "frozen_precision": "bf16", "precision": "bf16"}]
+)
+def test_beside_an_adapter_the_base_takes_no_memory(
+    tiny_model: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = lora_recipe(steps=1, **changes)
+    tuned, _ = trained_adapter(tiny_model, tmp_path, wanted)
+    own = FAMILY.load(tiny_model, dtype=wanted.held_in)
+    with monkeypatch.context() as patch:
+        patch.delattr(type(FAMILY), "load")
+        base = base_beside(FAMILY, tiny_model, tuned, frozenset({"unet", "text_encoder"}), wanted.held_in)
+    found, expected = tensors_in(base), tensors_in(own)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert {id(tensor) for tensor in found.values()} <= {id(tensor) for tensor in tensors_in(tuned).values()}
+    drawn = [draw_images(FAMILY, parts, ["a mug"], [0], wanted.sampler)[0] for parts in (base, own, tuned)]
+    assert drawn[0].tobytes() == drawn[1].tobytes() != drawn[2].tobytes()
+
+
+def test_beside_a_whole_model_only_what_changed_is_read(
+    tiny_model: Path, components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recipe(steps=1, train_only="text_encoder.*", text_encoder_learning_rate=1e-3, token_learning_rate=0.0)
+    changed = fit_tiny(components, wanted, tmp_path)
+    assert changed == {"text_encoder"}
+    loaded: list[Components] = []
+    true_load = type(FAMILY).load
+
+    def load(*arguments: Any) -> Components:
+        loaded.append(true_load(*arguments))
+        return loaded[-1]
+
+    monkeypatch.setattr(type(FAMILY), "load", load)
+    base = base_beside(FAMILY, tiny_model, components, changed, "float32")
+    assert [name for name, module in loaded[0].modules.items() if is_read(module)] == ["text_encoder"]
+    assert {"unet": base.unet, "vae": base.vae} == {"unet": components.unet, "vae": components.vae}
+    expected = tensors_in(true_load(FAMILY, tiny_model))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors_in(base).items())

@@ -89,6 +89,7 @@ def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> 
         ("fp32", "bf16", WIDE, 1e-5),
         # The reference repeats a prompt in its batch, and sums what comes back through it in 16 bits.
         ("bf16", "bf16", {}, 2e-2),
+        ("bf16", "bf16", {"lora_conv": True, "lora_targets": "transformer"}, 2e-2),
         ("fp16", "fp16", {}, 5e-3),
         ("bf16", "fp16", {}, 2e-2),
     ],
@@ -112,6 +113,18 @@ def test_a_step_equals_pefts_own_beside_a_base_that_was_cast_alike(
     loss.backward()
     expected.backward()
     assert distance(gradients(parameters), gradients(reference)) <= near
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_every_adapter_of_a_convolution_learns(tiny_model: Path, precision: str) -> None:
+    """DoRA's lengths, too; PEFT makes an adapter's layers of the class of the layer that they stand beside."""
+    wanted = lora_recipe(precision=precision, frozen_precision=precision, **WIDE)
+    module, parameters = begun(tiny_model, wanted)
+    with computing(wanted):
+        loss = module.loss_of(module.draw(0)).total
+    loss.backward()
+    assert {name.rpartition(".lora_")[2] for name in parameters} == {"A.weight", "B.weight", "magnitude_vector"}
+    assert [name for name, gradient in gradients(parameters).items() if not gradient.any()] == []
 
 
 def laid_out(_: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from storage.errors import InvalidRequest
 from storage.records.jobs.choices import TrainingMethod
-from storage.records.jobs.resolved_requests import BaseModelFacts, resolve
+from storage.records.jobs.resolved_requests import BaseModelFacts, complete_request, resolve
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import (
     TrainingDefaults,
@@ -173,3 +173,23 @@ def test_what_another_method_would_not_do_is_refused_by_its_field() -> None:
     with pytest.raises(InvalidRequest, match="an adapter's file has no place for rows") as refused:
         resolved(method=TrainingMethod.LORA, token_learning_rate=1e-3)
     assert refused.value.fields.keys() == {"tokenLearningRate"}
+
+
+def test_steps_of_a_text_encoder_are_refused_where_none_trains() -> None:
+    for rate in ({"text_encoder_learning_rate": 1e-6}, {"token_learning_rate": 1e-3}):
+        assert resolved(text_encoder_steps=200, **rate).recipe.text_encoder_steps == 200
+    assert resolved(text_encoder_steps=0).recipe.text_encoder_steps == 0
+    with pytest.raises(InvalidRequest, match="set textEncoderLearningRate or tokenLearningRate above 0") as refused:
+        resolved(text_encoder_steps=200)
+    assert refused.value.fields.keys() == {"textEncoderSteps"}
+    with pytest.raises(InvalidRequest, match="set textEncoderLearningRate above 0, or leave it out"):
+        resolved(method=TrainingMethod.LORA, text_encoder_steps=200)
+
+
+def test_a_complete_request_can_be_asked_for_where_the_base_stops_a_text_encoder() -> None:
+    base = msgspec.structs.replace(BASE, training=msgspec.structs.replace(BASE.training, text_encoder_steps=200))
+    request = TrainingRequest(data_set_id=DATA_SET, class_word="mug")
+    recipe = resolve(request, data_set_hash="d" * 64, base=base, seed=5).recipe
+    complete = complete_request(request, recipe)
+    again = resolve(msgspec.convert(complete, TrainingRequest), data_set_hash="d" * 64, base=base, seed=5).recipe
+    assert again == recipe
