@@ -24,8 +24,12 @@ class DoesNotFit(OutOfMemory):
     code = "does_not_fit"
 
 
-def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, room: DiskRoom) -> list[str]:
+def check_fits(
+    folder: Path, recipe: TrainingRecipe, device: torch.device, room: DiskRoom, photos: int = 0, prompts: int = 0
+) -> list[str]:
     """Warnings for a training that is about to start on the base model in `folder`; none where it fits.
+
+    photos: how many it learns from; prompts: how many different ones they have.
 
     Raises DoesNotFit with what to change where it cannot: on a GPU beside what others hold there, on the CPU in the
     memory of the whole machine, since others may leave it. Raises DiskFull.
@@ -34,7 +38,7 @@ def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, room:
         sizes = sizes_of_folder(folder)
     except WeightsRefused:
         return []  # loading it will say what is missing
-    memory = estimate_memory(sizes, recipe)
+    memory = estimate_memory(sizes, recipe, photos, prompts)
     available, whole = memory_of(device)
     needed = memory.peak + (CPU_PROCESS if device.type == "cpu" else 0)
     if needed * (1 - MARGIN) > (available if device.type == "cuda" else whole):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.training.photos.pictures import Pixels
 from flows.training.photos.random_numbers import generator_for
 
 UNRELATED_PROMPTS = ("a street in a city", "a forest in autumn", "a portrait of a person")
@@ -24,8 +25,8 @@ class EvaluationImages:
     Both are (N, 3, H, W) in [-1, 1].
     """
 
-    subject: Tensor
-    of_class: Tensor
+    subject: Pixels
+    of_class: Pixels
 
 
 def mean_cosine(images: Tensor, reference: Tensor) -> float:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from flows.training.metrics.comparisons import EvaluationImages, diversity, mean_cosine, mean_cosine_within
 from flows.training.metrics.embedders import Clip, Dino, Embedders
+from flows.training.photos.pictures import Pixels, in_batches
 
 
 def standard_metrics(
-    embedders: Embedders, photos: Tensor, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
+    embedders: Embedders, photos: Pixels, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
 ) -> dict[str, float]:
     """Every metric that these embedders can measure, each beside that of the base model.
 
@@ -31,25 +32,25 @@ def standard_metrics(
 
 
 def _of_dino(
-    dino: Dino, photos: Tensor, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
+    dino: Dino, photos: Pixels, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
 ) -> dict[str, float]:
-    reference = dino.embed(photos)
+    reference = in_batches(dino.embed, photos)
     found = _ceiling("dino_photos", reference)
     for suffix, drawn in (("", tuned), ("_base", base)):
-        subject = dino.embed(drawn.subject)
+        subject = in_batches(dino.embed, drawn.subject)
         found[f"dino{suffix}"] = mean_cosine(subject, reference)
-        found[f"pres{suffix}"] = mean_cosine(dino.embed(drawn.of_class), reference)
+        found[f"pres{suffix}"] = mean_cosine(in_batches(dino.embed, drawn.of_class), reference)
         found[f"div{suffix}"] = diversity(subject, prompts)
     return found
 
 
 def _of_clip(
-    clip: Clip, photos: Tensor, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
+    clip: Clip, photos: Pixels, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
 ) -> dict[str, float]:
-    reference, texts = clip.embed(photos), clip.embed_texts(prompts)
+    reference, texts = in_batches(clip.embed, photos), clip.embed_texts(prompts)
     found = _ceiling("clip_i_photos", reference)
     for suffix, drawn in (("", tuned), ("_base", base)):
-        subject = clip.embed(drawn.subject)
+        subject = in_batches(clip.embed, drawn.subject)
         found[f"clip_i{suffix}"] = mean_cosine(subject, reference)
         # Each picture with the text that it was drawn for.
         found[f"clip_t{suffix}"] = float(torch.einsum("nd,nd->n", subject, texts).mean())

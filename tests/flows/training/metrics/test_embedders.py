@@ -11,14 +11,14 @@ from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 from flows.training.metrics.comparisons import EvaluationImages
 from flows.training.metrics.embedders import Dino, open_embedders
 from flows.training.metrics.standard_metrics import standard_metrics
-from flows.training.photos.latents import pixels_of_all
+from flows.training.photos.pictures import SquarePixels
 from storage.errors import JobCannotSucceed
 from tests.flows.training.metrics.embedder_folders import SMALL_VIT, write_clip, write_dino
 from tests.flows.training.tiny import pictures
 
 
 def pixels(count: int, purpose: str = "pictures") -> torch.Tensor:
-    return pixels_of_all(pictures(count, purpose), 64)
+    return SquarePixels(pictures(count, purpose), 64)[:]
 
 
 @pytest.mark.parametrize(

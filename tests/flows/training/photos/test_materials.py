@@ -37,7 +37,7 @@ def test_the_order_of_upload_changes_nothing():
     ]
     one, other = (Materials(Path(), order, recipe(), contents.__getitem__) for order in (rows, rows[::-1]))
     assert (one.prompts, one.repeats) == (other.prompts, other.repeats)
-    assert [photo.tobytes() for photo in one.photos] == [photo.tobytes() for photo in other.photos]
+    assert [photo.decoded().tobytes() for photo in one.photos] == [photo.decoded().tobytes() for photo in other.photos]
     assert set(zip(one.prompts, one.repeats, strict=True)) == {
         ("a photo of a sks mug, on the beach", 1),
         ("a photo of a sks mug", 3),
