@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from flows.diffusion.memory import free_bytes, host_bytes
+from flows.diffusion.memory import free_bytes
+from flows.runs.host_memory import host_bytes
 from flows.training.checkpointing.room import DiskRoom
 from storage.blobs.model_sizes import sizes_of_folder
 from storage.errors import OutOfMemory, WeightsRefused
