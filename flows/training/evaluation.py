@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 import torch
@@ -69,6 +70,18 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     class_noise_drift: float | None = None
     unrelated_noise_drift: float | None = None
     standard: dict[str, float] = {}  # msgspec gives every record an empty one of its own
+
+
+def numbers_of(evaluation: Evaluation) -> dict[str, float]:
+    """What was measured, number by number; the ends of NAME_interval are NAME_low and NAME_high, as of `standard`."""
+    numbers: dict[str, float] = {}
+    for name, value in (msgspec.structs.asdict(evaluation) | evaluation.standard).items():
+        if isinstance(value, float):
+            numbers[name] = value
+        elif name.endswith("_interval") and isinstance(value, tuple):
+            of_metric = name.removesuffix("_interval")
+            numbers[f"{of_metric}_low"], numbers[f"{of_metric}_high"] = cast(tuple[float, float], value)
+    return numbers
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,19 @@ def cosines(images: Tensor, reference: Tensor) -> Tensor:
 
 def diversity(images: Tensor, prompts: Sequence[str]) -> float:
     """Mean distance (1 - cosine) of two pictures (N, D) of one prompt, over the prompts. A collapsed model has 0."""
+    distances = diversities(images, prompts).tolist()
+    return sum(distances) / len(distances) if distances else 0.0
+
+
+def diversities(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The mean distance of two pictures (N, D) of one prompt, for each prompt that has two."""
     distances: list[float] = []
     for prompt in dict.fromkeys(prompts):
         rows = [place for place, other in enumerate(prompts) if other == prompt]
         within = mean_cosine_within(images[rows])
         if within is not None:
             distances.append(1.0 - within)
-    return sum(distances) / len(distances) if distances else 0.0
+    return torch.tensor(distances, dtype=torch.float64)
 
 
 def interval(values: Tensor) -> tuple[float, float]:
