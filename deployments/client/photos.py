@@ -21,6 +21,7 @@ from storage.records.jobs.photos.photo_layouts import (
     DESCRIPTION,
     MEDIA_TYPES,
     SUFFIXES,
+    Caption,
     PhotoLayout,
     PlacedPhoto,
     at_most,
@@ -120,8 +121,10 @@ def _local(place: Path, folder: Path, limits: UploadSettings) -> FoundPhotos:
     if place.suffix.lower() == ARCHIVE:
         return _unpacked(place, place.name, folder, limits)
     taken = place.is_file() and place.suffix.lower() in SUFFIXES
-    photos = (PlacedPhoto(place.name, place.name, caption_beside(here, place.name)[0]),) if taken else ()
-    return _found(here, PhotoLayout(photos))
+    if not taken:
+        return _found(here, PhotoLayout(()))
+    caption = caption_beside(here, place.name)
+    return _found(here, PhotoLayout((PlacedPhoto(place.name, place.name, caption.text),), caption.left_out))
 
 
 def _remote(url: str, folder: Path, limits: UploadSettings) -> FoundPhotos:
@@ -158,13 +161,16 @@ def _plain(place: FolderPlace) -> PhotoLayout:
     taken = [name for name in files if Path(name).suffix.lower() in {*SUFFIXES, ARCHIVE}]
     photos: list[PlacedPhoto] = []
     read = set(taken)
+    more_lines: list[str] = []
     for name in taken:
         # The API reads what captions an archive has.
-        caption, file = ("", "") if Path(name).suffix.lower() == ARCHIVE else caption_beside(place, name)
-        photos.append(PlacedPhoto(name, name, caption))
-        read.add(file)
+        caption = Caption() if Path(name).suffix.lower() == ARCHIVE else caption_beside(place, name)
+        photos.append(PlacedPhoto(name, name, caption.text))
+        read.add(caption.file)
+        more_lines += caption.left_out
     others = sorted(name for name in (*files, *place.folders("")) if name not in read and name[0] != ".")
-    return PhotoLayout(tuple(photos), tuple(at_most([f"{name} is not a photo or a zip archive" for name in others])))
+    reasons = at_most([f"{name} is not a photo or a zip archive" for name in others])
+    return PhotoLayout(tuple(photos), (*reasons, *at_most(more_lines)))
 
 
 def _found(place: PhotoPlace, layout: PhotoLayout) -> FoundPhotos:
