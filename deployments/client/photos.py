@@ -39,12 +39,14 @@ _ADVICE = "Put 3 to 6 photos of one subject there, from different sides and in d
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to upload. `name` is unique among them; `repeats` counts how often it comes in a pass."""
+    """A photo to upload. `name` is unique among them; `repeats` counts how often it comes in a pass. `whole_prompt`:
+    the caption is its prompt as it stands."""
 
     path: Path
     name: str
     caption: str = ""
     repeats: int = 1
+    whole_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def find_photos(place: str, limits: UploadSettings) -> FoundPhotos:
 def upload_photos(api: Api, name: str, photos: Sequence[Photo]) -> DataSetResponse:
     """Make a data set of the photos. Raises ApiRefusal naming the photo at fault, ApiUnreachable."""
     said = [
-        PhotoMetadata(file_name=photo.name, text=photo.caption, repeats=photo.repeats)
+        PhotoMetadata(file_name=photo.name, text=photo.caption, repeats=photo.repeats, whole_prompt=photo.whole_prompt)
         for photo in photos
         if photo.caption or photo.repeats > 1
     ]
@@ -174,7 +176,9 @@ def _plain(place: FolderPlace) -> PhotoLayout:
 
 
 def _found(place: PhotoPlace, layout: PhotoLayout) -> FoundPhotos:
-    photos = tuple(Photo(place.local(one.path), one.name, one.caption, one.repeats) for one in layout.photos)
+    photos = tuple(
+        Photo(place.local(one.path), one.name, one.caption, one.repeats, one.whole_prompt) for one in layout.photos
+    )
     # Names from elsewhere are shown in a terminal, which would obey what is hidden in them.
     left_out = tuple(_printable(reason) for reason in layout.left_out)
     return FoundPhotos("", photos, left_out, _printable(layout.tokens))

@@ -27,13 +27,13 @@ class Materials:
         self, base_folder: Path, rows: Sequence[DataSetImage], recipe: TrainingRecipe, read: Callable[[str], bytes]
     ) -> None:
         # The order of upload must not change the weights.
-        rows = sorted(rows, key=lambda row: (row.sha256, row.caption, row.repeats))
+        rows = sorted(rows, key=lambda row: (row.sha256, row.caption, row.repeats, row.whole_prompt))
         self.base_folder = base_folder
         # A photo that is there several times is one picture.
         distinct = {row.sha256: row for row in rows}
         pictures = {key: _opened(row, StoredPicture(partial(read, key))) for key, row in distinct.items()}
         self.photos: list[StoredPicture] = [pictures[row.sha256] for row in rows]
-        self.prompts: list[str] = [prompt_of(row.caption, recipe.identifier, recipe.instance_prompt) for row in rows]
+        self.prompts: list[str] = [_prompt(row, recipe) for row in rows]
         self.repeats: list[int] = [row.repeats for row in rows]
         self.sources: list[str] = [row.sha256 for row in rows]
         self.learned: int = learned_rows(self.sources, recipe.validation_photos)
@@ -46,6 +46,12 @@ def learned_rows(sources: Sequence[str], held_out: int) -> int:
     """
     kept_out = set(sorted(set(sources))[-held_out:]) if held_out else set[str]()
     return sum(source not in kept_out for source in sources)
+
+
+def _prompt(row: DataSetImage, recipe: TrainingRecipe) -> str:
+    if row.whole_prompt and row.caption:
+        return row.caption
+    return prompt_of(row.caption, recipe.identifier, recipe.instance_prompt)
 
 
 def _opened(row: DataSetImage, picture: StoredPicture) -> StoredPicture:

@@ -32,12 +32,14 @@ _SUBSET_FIELDS = frozenset({"image_dir", "num_repeats", "class_tokens", "caption
 
 @dataclass(frozen=True)
 class PlacedPhoto:
-    """A photo of a place. `name` is unique among them; `repeats` counts how often it comes in a pass."""
+    """A photo of a place. `name` is unique among them; `repeats` counts how often it comes in a pass. `whole_prompt`:
+    the caption is its prompt as it stands."""
 
     path: str
     name: str
     caption: str = ""
     repeats: int = 1
+    whole_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,9 +206,10 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tu
         for name in names:
             path = joined(subset.folder, name)
             caption = caption_beside(place, path, subset.extension)
-            # Where not all show the same, kohya's scripts take what a subset shows as the caption that is missing.
-            text = caption.text or (subset.tokens if len(tokens) > 1 else "")
-            photos.append(PlacedPhoto(path, before + name, text, subset.repeats))
+            # Where not all show the same, kohya's scripts take what a subset shows as the prompt that is missing. As it
+            # stands: behind the job's own identifier the second subject would be taught as the first.
+            own = "" if caption.text or len(tokens) == 1 else subset.tokens
+            photos.append(PlacedPhoto(path, before + name, caption.text or own, subset.repeats, bool(own)))
             read |= {name, caption.file}
             more_lines += caption.left_out
         # The TOML file that named the folder may lie in it.

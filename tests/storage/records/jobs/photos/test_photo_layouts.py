@@ -97,6 +97,7 @@ def test_what_one_of_several_subjects_shows_is_the_caption_that_is_missing(tmp_p
     (tmp_path / "img" / "10_sks mug" / "2.txt").write_text("at sea")
     found = read(tmp_path / "img")
     assert said(found) == [("1-1.png", "sks mug", 10), ("1-2.png", "at sea", 10), ("2-1.png", "ohwx mug", 5)]
+    assert [photo.whole_prompt for photo in found.photos] == [True, False, True]
     assert found.tokens == ""
 
 
