@@ -259,7 +259,9 @@ class JobSettings(BaseModel):
     )
     relay_poll_seconds: float = Field(default=2.0, gt=0, description="How often the relay looks when nobody wakes it.")
     memory_limit_bytes: int = Field(
-        default=0, ge=0, description="Data memory of a flow's process; 0: 70 % of the machine."
+        default=0,
+        ge=0,
+        description="Data memory of a flow's process; 0: 70 % of the machine's, or its container's.",
     )
     threads: int = Field(default=0, ge=0, description="Torch threads of a flow's process; 0: as many as cores.")
     drawing_workers: int = Field(

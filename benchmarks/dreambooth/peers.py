@@ -25,7 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from benchmarks.dreambooth.stages import Asked, Stages, report
 from benchmarks.training import LORA_RANK, pictures, recipe
 from flows.diffusion.memory import peak_bytes, start_peak
-from flows.training.photos.latents import pixels_of_all
+from flows.training.photos.pictures import SquarePixels
 
 LEARNING_RATES = {"full": 5e-6, "lora": 5e-4}
 
@@ -55,7 +55,7 @@ class Loaded:
             return_tensors="pt",
         ).input_ids.to(self.device)
         drawn = pictures(asked.resolution, asked.batch)
-        self.pixels = pixels_of_all(drawn * 2, asked.resolution).to(self.device)
+        self.pixels = SquarePixels(drawn * 2, asked.resolution)[:].to(self.device)
         self.seconds = Stages(self.device)
 
     def trained(self, method: str) -> list[nn.Parameter]:

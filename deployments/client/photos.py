@@ -21,6 +21,7 @@ from storage.records.jobs.photos.photo_layouts import (
     DESCRIPTION,
     MEDIA_TYPES,
     SUFFIXES,
+    Caption,
     PhotoLayout,
     PlacedPhoto,
     at_most,
@@ -38,12 +39,14 @@ _ADVICE = "Put 3 to 6 photos of one subject there, from different sides and in d
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to upload. `name` is unique among them; `repeats` counts how often it comes in a pass."""
+    """A photo to upload. `name` is unique among them; `repeats` counts how often it comes in a pass. `whole_prompt`:
+    the caption is its prompt as it stands."""
 
     path: Path
     name: str
     caption: str = ""
     repeats: int = 1
+    whole_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def find_photos(place: str, limits: UploadSettings) -> FoundPhotos:
 def upload_photos(api: Api, name: str, photos: Sequence[Photo]) -> DataSetResponse:
     """Make a data set of the photos. Raises ApiRefusal naming the photo at fault, ApiUnreachable."""
     said = [
-        PhotoMetadata(file_name=photo.name, text=photo.caption, repeats=photo.repeats)
+        PhotoMetadata(file_name=photo.name, text=photo.caption, repeats=photo.repeats, whole_prompt=photo.whole_prompt)
         for photo in photos
         if photo.caption or photo.repeats > 1
     ]
@@ -120,8 +123,10 @@ def _local(place: Path, folder: Path, limits: UploadSettings) -> FoundPhotos:
     if place.suffix.lower() == ARCHIVE:
         return _unpacked(place, place.name, folder, limits)
     taken = place.is_file() and place.suffix.lower() in SUFFIXES
-    photos = (PlacedPhoto(place.name, place.name, caption_beside(here, place.name)[0]),) if taken else ()
-    return _found(here, PhotoLayout(photos))
+    if not taken:
+        return _found(here, PhotoLayout(()))
+    caption = caption_beside(here, place.name)
+    return _found(here, PhotoLayout((PlacedPhoto(place.name, place.name, caption.text),), caption.left_out))
 
 
 def _remote(url: str, folder: Path, limits: UploadSettings) -> FoundPhotos:
@@ -158,17 +163,22 @@ def _plain(place: FolderPlace) -> PhotoLayout:
     taken = [name for name in files if Path(name).suffix.lower() in {*SUFFIXES, ARCHIVE}]
     photos: list[PlacedPhoto] = []
     read = set(taken)
+    more_lines: list[str] = []
     for name in taken:
         # The API reads what captions an archive has.
-        caption, file = ("", "") if Path(name).suffix.lower() == ARCHIVE else caption_beside(place, name)
-        photos.append(PlacedPhoto(name, name, caption))
-        read.add(file)
+        caption = Caption() if Path(name).suffix.lower() == ARCHIVE else caption_beside(place, name)
+        photos.append(PlacedPhoto(name, name, caption.text))
+        read.add(caption.file)
+        more_lines += caption.left_out
     others = sorted(name for name in (*files, *place.folders("")) if name not in read and name[0] != ".")
-    return PhotoLayout(tuple(photos), tuple(at_most([f"{name} is not a photo or a zip archive" for name in others])))
+    reasons = at_most([f"{name} is not a photo or a zip archive" for name in others])
+    return PhotoLayout(tuple(photos), (*reasons, *at_most(more_lines)))
 
 
 def _found(place: PhotoPlace, layout: PhotoLayout) -> FoundPhotos:
-    photos = tuple(Photo(place.local(one.path), one.name, one.caption, one.repeats) for one in layout.photos)
+    photos = tuple(
+        Photo(place.local(one.path), one.name, one.caption, one.repeats, one.whole_prompt) for one in layout.photos
+    )
     # Names from elsewhere are shown in a terminal, which would obey what is hidden in them.
     left_out = tuple(_printable(reason) for reason in layout.left_out)
     return FoundPhotos("", photos, left_out, _printable(layout.tokens))

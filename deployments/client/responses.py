@@ -86,6 +86,7 @@ class MemoryResponse(msgspec.Struct, frozen=True, rename="camel"):
     optimizer: int
     ema: int
     half_precision_copies: int
+    encodings: int
     activations: int
     not_concurrent: int
     drawing: int

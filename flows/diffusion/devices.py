@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from importlib.metadata import version
 
-import psutil
 import torch
 
 from flows.diffusion.families.protocol import Components
+from flows.runs.host_memory import free_host_bytes
 from storage.errors import DevicesDiffer
 from storage.records.jobs.machines import Machine
 from storage.settings import Settings
@@ -43,7 +43,8 @@ def visible_gpus() -> tuple[str, ...]:
 
 def drawing_devices(threads: int, model_bytes: int, settings: Settings) -> tuple[str, ...]:
     """Where images are drawn side by side, a process each: every GPU, or else the CPU (an empty name) as often as its
-    cores hold the threads of a recipe, since their number changes the bytes, and its free memory the model.
+    cores hold the threads of a recipe, since their number changes the bytes, and the free memory of this machine or
+    container the model.
 
     A recipe's threads are all cores unless DARKROOM_JOBS__THREADS says less, so without GPUs one process draws by
     default. `settings.jobs.drawing_workers` is the most.
@@ -53,7 +54,7 @@ def drawing_devices(threads: int, model_bytes: int, settings: Settings) -> tuple
         devices = gpus
     else:
         # Activations and what a process loads come to the weights.
-        fitting = psutil.virtual_memory().available // (2 * model_bytes + _PROCESS_BYTES)
+        fitting = free_host_bytes() // (2 * model_bytes + _PROCESS_BYTES)
         devices = ("",) * max(1, min((os.cpu_count() or 1) // threads, fitting))
     return devices[: settings.jobs.drawing_workers or None]
 

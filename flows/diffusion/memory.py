@@ -8,12 +8,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from flows.runs.host_memory import free_host_bytes
+
 _PROCESS = Path("/proc/self")
-_CGROUP = Path("/sys/fs/cgroup")
 # madvise(2), of Linux 5.4: reclaims pages and keeps what they hold. An older one says EINVAL, and nothing happens.
 _MADV_PAGEOUT = 21
 # glibc's names of what mallopt(3) sets, which takes a C int.
@@ -131,43 +131,12 @@ def _page_out(tensor: Tensor) -> None:
             ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), _MADV_PAGEOUT)
 
 
-def host_bytes() -> int:
-    """Bytes of memory that this machine has, or this process's cgroup where that has less."""
-    cgroup = _cgroup()
-    return int(psutil.virtual_memory().total) if cgroup is None else cgroup[0]
-
-
-def free_host_bytes() -> int:
-    """Bytes that this process may still take of the machine's memory: what is available, or left in its cgroup, or
-    below its own limit."""
-    available = int(psutil.virtual_memory().available)
-    if (cgroup := _cgroup()) is not None:
-        available = max(0, min(available, cgroup[0] - cgroup[1]))
-    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit in (-1, resource.RLIM_INFINITY):
-        return available
-    with suppress(OSError, StopIteration):
-        lines = (_PROCESS / "status").read_text().splitlines()
-        used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
-        return max(0, min(available, limit - used))
-    return available
-
-
 def free_bytes(device: torch.device) -> int:
     """Bytes that may still be taken on a device: of a GPU what the driver has, and what torch holds unused."""
     if device.type != "cuda":
         return free_host_bytes()
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
-def _cgroup() -> tuple[int, int] | None:
-    """Limit and use of memory of this process's cgroup, where it has less than the machine."""
-    try:
-        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no cgroup of version 2, or "max"
-        return None
-    return (limit, used) if limit < psutil.virtual_memory().total else None
 
 
 def bytes_of_parameters(module: nn.Module) -> int:

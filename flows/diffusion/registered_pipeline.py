@@ -16,12 +16,15 @@ from typing import Any, cast
 
 import fsspec
 import torch
+from diffusers.hooks.layerwise_casting import apply_layerwise_casting
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from fsspec.implementations.local import LocalFileSystem
 from mlflow.exceptions import MlflowException
+from torch import nn
 
 CHUNK = 1024 * 1024
+_HELD = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class RegisteredPipeline:
@@ -58,7 +61,8 @@ class RegisteredPipeline:
 def _load_pyfunc(  # pyright: ignore[reportUnusedFunction] - MLflow finds it by this name
     path: str, model_config: Mapping[str, Any] | None = None
 ) -> RegisteredPipeline:
-    """What MLflow calls. `path` is the model's JSON file: the hash of each file by its path, and the resolution.
+    """What MLflow calls. `path` is the model's JSON file: the hash of each file by its path, the resolution, and the
+    element type in which the weights were held when it was trained.
 
     model_config: `blobs` is the fsspec URL of the blob store, `device` a torch device or "auto".
     """
@@ -71,10 +75,29 @@ def _load_pyfunc(  # pyright: ignore[reportUnusedFunction] - MLflow finds it by 
         _fetch(facts["files"], str(given["blobs"]), Path(folder))
         options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
         pipeline: Any = DiffusionPipeline.from_pretrained(folder, **options)
+        held = _HELD.get(facts.get("held_in", ""))
+        if held is not None:
+            _round(pipeline, held)
         if facts.get("adapter"):
             adapter = Path(path).parent.parent / facts["adapter"]
             pipeline.load_lora_weights(str(adapter.parent), weight_name=adapter.name)
+        if held is not None:
+            for module in _held_parts(pipeline):
+                # Not the adapter, which was trained in float32. Nor embeddings: by their element type a pipeline takes
+                # its text encoder to compute in it. Norms are cast by none.
+                apply_layerwise_casting(module, held, torch.float32, ("lora_",), (nn.Embedding,))
     return RegisteredPipeline(pipeline.to(device), int(facts["resolution"]))
+
+
+def _held_parts(pipeline: Any) -> list[nn.Module]:
+    return [part for name, part in pipeline.components.items() if part and name.startswith(("unet", "text_encoder"))]
+
+
+def _round(pipeline: Any, held: torch.dtype) -> None:
+    """Round the weights as the training did: beside a base that is not rounded an adapter draws otherwise."""
+    for module in _held_parts(pipeline):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(held).float()
 
 
 def _fetch(files: Mapping[str, str], blobs: str, folder: Path) -> None:

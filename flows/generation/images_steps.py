@@ -37,11 +37,12 @@ LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 class ModelFolder:
     """A published model on this machine: its diffusers folder and its family. Of an adapter, the folder is its base's.
 
-    adapter: the adapter's file, if the version is one.
+    adapter: the adapter's file, if the version is one. held_in: the element type that it was trained, and so is drawn,
+    with.
     """
 
-    def __init__(self, folder: Path, family: str, adapter: Path | None = None) -> None:
-        self.folder, self.family, self.adapter = folder, family, adapter
+    def __init__(self, folder: Path, family: str, held_in: str, adapter: Path | None = None) -> None:
+        self.folder, self.family, self.held_in, self.adapter = folder, family, held_in, adapter
 
 
 @task(name="fetch-model", **LIVE, **STORE_RETRIES)
@@ -58,12 +59,12 @@ def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
     recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
     own = cached_folders.use(job.stores.blobs, members, folder)
     if DIFFUSERS_FILE not in members:
-        return ModelFolder(own, recipe.family)
+        return ModelFolder(own, recipe.family, recipe.held_in)
     try:
         base = fetch_base_folder(job.stores, recipe.base_model_hash)
     except NotFound as error:
         raise JobCannotSucceed(f"Model version {version_id} is an adapter: {error}") from error
-    return ModelFolder(base, recipe.family, own / DIFFUSERS_FILE)
+    return ModelFolder(base, recipe.family, recipe.held_in, own / DIFFUSERS_FILE)
 
 
 @task(name="draw", **LIVE, **STORE_RETRIES)
@@ -73,7 +74,8 @@ def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model:
     # Images are drawn and stored in order, so their number says where to go on; a gap cannot be.
     first = sum(file.role is JobFileRole.IMAGE for file in made)
     job.report("draw", first, recipe.count)
-    drawn = backend_named(recipe.backend).draw(model.family, model.folder, recipe, first, model.adapter)
+    backend = backend_named(recipe.backend)
+    drawn = backend.draw(model.family, model.folder, recipe, first, model.adapter, model.held_in)
     for number, content in enumerate(drawn, first):
         job.check()
         job.reach(f"draw:{number}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import resource
 
-import psutil
+from flows.runs.host_memory import host_bytes
 
 MEMORY_SHARE = 0.7
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """Cap this process's data memory (bytes; 0: 70 % of the machine), so that too much is an error and not a kill."""
-    limit = limit_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+    """Cap this process's data memory (bytes; 0: 70 % of what the machine or its container has), so that too much is an
+    error and not a kill."""
+    limit = limit_bytes or int(host_bytes() * MEMORY_SHARE)
     # Not RLIMIT_AS: that would also count mapped files and addresses that are only reserved, and torch has far more of
     # those than of memory.
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -175,4 +175,5 @@ def _saved(stores: Stores, version: ModelVersion, recipe: TrainingRecipe, folder
         example=recipe.instance_prompt,
         adapter=adapter,
         base_folder=str(stores.cache_folder / "base-models" / recipe.base_model_hash),
+        held_in=recipe.held_in,
     )

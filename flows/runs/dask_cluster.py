@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import dask
-import psutil
 from dask.distributed import Client, LocalCluster
 from distributed.security import Security
 from distributed.worker import get_worker
 
+from flows.runs.host_memory import host_bytes
 from flows.runs.liveness import PROCESS, advanced
 from storage.errors import JobCannotSucceed, Refused
 
@@ -140,7 +140,7 @@ def dask_client(devices: Sequence[str], address: str = "") -> Generator[Client]:
         return
     # One thread a worker: the threads of a recipe are torch's, inside of that one.
     options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
-    options["memory_limit"] = psutil.virtual_memory().total // len(devices)
+    options["memory_limit"] = host_bytes() // len(devices)
     with (
         dask.config.set(NO_PAGES),
         # security=True makes certificates for this one cluster; the default takes work from any process of the machine.

@@ -74,9 +74,10 @@ def _prepared(run: TrainingStages) -> PreparedData:
         raise JobCannotSucceed(str(error)) from error
     get_run_logger().info("job %s: %d photos, base model %s", work.job.id, len(rows), work.request.base_model)
     if all(row.step < work.recipe.last_step for row in work.job.run(lambda: job_files.checkpoints(work.job.id))):
-        for warning in check_fits(folder, work.recipe, work.device, work.room):
+        prompts = len({row.caption for row in rows})
+        for warning in check_fits(folder, work.recipe, work.device, work.room, len(rows), prompts):
             get_run_logger().warning("job %s: %s", work.job.id, warning)
-    run.materials = Materials(folder, rows, work.recipe, lambda sha256: work.stores.blobs.read(sha256))
+    run.materials = Materials(folder, rows, work.recipe, run.read)
     return PreparedData(
         base_model_hash=work.recipe.base_model_hash, data_set_hash=work.recipe.data_set_hash, photos=len(rows)
     )
@@ -98,7 +99,7 @@ def _class_images(run: TrainingStages, recipe: SamplingRecipe) -> ClassImages:
     work = run.work
     if work.recipe.prior_loss_weight == 0:
         return ClassImages(key="", images=())
-    run.class_images = fill_set(
+    fill_set(
         work.stores,
         recipe,
         run.of_this_machine.base_folder,

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family
@@ -33,7 +33,8 @@ from flows.training.metrics.comparisons import (
     mean_cosine_within,
 )
 from flows.training.metrics.judges import ImageJudge
-from flows.training.photos.latents import LatentImages, pixels_of_all
+from flows.training.photos.latents import LatentImages
+from flows.training.photos.pictures import Picture, Pixels, SquarePixels, in_batches
 from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import SamplingRecipe
 from storage.records.jobs.training import TrainingRecipe
@@ -74,6 +75,18 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     standard: dict[str, float] = {}  # msgspec gives every record an empty one of its own
 
 
+def numbers_of(evaluation: Evaluation) -> dict[str, float]:
+    """What was measured, number by number; the ends of NAME_interval are NAME_low and NAME_high, as of `standard`."""
+    numbers: dict[str, float] = {}
+    for name, value in (msgspec.structs.asdict(evaluation) | evaluation.standard).items():
+        if isinstance(value, float):
+            numbers[name] = value
+        elif name.endswith("_interval") and isinstance(value, tuple):
+            of_metric = name.removesuffix("_interval")
+            numbers[f"{of_metric}_low"], numbers[f"{of_metric}_high"] = cast(tuple[float, float], value)
+    return numbers
+
+
 @dataclass(frozen=True)
 class Drifts:
     """Mean squared differences of two models' noise predictions: for the class prompt, and for unrelated prompts."""
@@ -99,7 +112,7 @@ def base_beside(family: Family, folder: Path, tuned: Components, changed: frozen
     return base.with_modules(kept).to(tuned.device)
 
 
-def new_scenes(recipe: TrainingRecipe, photos: Tensor, judge: ImageJudge | None) -> tuple[str, ...]:
+def new_scenes(recipe: TrainingRecipe, photos: Pixels, judge: ImageJudge | None) -> tuple[str, ...]:
     """Up to six of the recipe's scenes that no photo shows, as the judge sees them. Without a judge: the first six.
 
     A photo shows a scene that is likelier than everything else together.
@@ -107,7 +120,7 @@ def new_scenes(recipe: TrainingRecipe, photos: Tensor, judge: ImageJudge | None)
     if judge is None:
         return recipe.evaluation_scenes[:SCENES]
     known = list(judge.scenes)
-    shown = {known[int(place)] for place in (judge.scene_probabilities(photos) > 0.5).nonzero()[:, 1]}
+    shown = {known[int(place)] for place in (in_batches(judge.scene_probabilities, photos) > 0.5).nonzero()[:, 1]}
     return tuple(scene for scene in recipe.evaluation_scenes if scene in known and scene not in shown)[:SCENES]
 
 
@@ -134,15 +147,15 @@ def evaluation_recipe(recipe: TrainingRecipe, scenes: Sequence[str]) -> Sampling
     )
 
 
-def split_images(images: Sequence[Image.Image], resolution: int) -> EvaluationImages:
+def split_images(images: Sequence[Picture], resolution: int) -> EvaluationImages:
     """The pictures of an evaluation recipe, in its order, by what they show."""
-    pixels = pixels_of_all(images, resolution)
-    return EvaluationImages(pixels[:-CLASS_IMAGES], pixels[-CLASS_IMAGES:])
+    subject, of_class = images[:-CLASS_IMAGES], images[-CLASS_IMAGES:]
+    return EvaluationImages(SquarePixels(subject, resolution), SquarePixels(of_class, resolution))
 
 
 def measure(
     judge: ImageJudge | None,
-    photos: Tensor,
+    photos: Pixels,
     scenes: Sequence[str],
     class_word: str,
     base: EvaluationImages,
@@ -163,9 +176,12 @@ def measure(
     if not scenes:
         reason = "not measured: the photos show every scene that the base model is evaluated on"
         return msgspec.structs.replace(unmeasured, measured_by=reason)
-    reference, subject, base_subject = (judge.embed(images) for images in (photos, tuned.subject, base.subject))
+    reference, subject, base_subject = (
+        in_batches(judge.embed, images) for images in (photos, tuned.subject, base.subject)
+    )
     asked = [scene for scene in scenes for _ in range(len(tuned.subject) // len(scenes))]
-    right = shows(judge.scene_probabilities(tuned.subject), judge.scenes, asked)
+    right = shows(in_batches(judge.scene_probabilities, tuned.subject), judge.scenes, asked)
+    base_right = shows(in_batches(judge.scene_probabilities, base.subject), judge.scenes, asked)
     return msgspec.structs.replace(
         unmeasured,
         measured_by=type(judge).__module__ + "." + type(judge).__name__,
@@ -175,13 +191,13 @@ def measure(
         subject_fidelity_photos=mean_cosine_within(reference),
         prompt_accuracy=float(right.mean()),
         prompt_accuracy_interval=interval(right),
-        prompt_accuracy_base=float(shows(judge.scene_probabilities(base.subject), judge.scenes, asked).mean()),
+        prompt_accuracy_base=float(base_right.mean()),
         class_accuracy=class_accuracy(judge, tuned.subject, class_word),
         class_accuracy_base=class_accuracy(judge, base.subject, class_word),
         diversity=diversity(subject, asked),
         diversity_base=diversity(base_subject, asked),
-        class_similarity=mean_cosine(judge.embed(tuned.of_class), reference),
-        class_similarity_base=mean_cosine(judge.embed(base.of_class), reference),
+        class_similarity=mean_cosine(in_batches(judge.embed, tuned.of_class), reference),
+        class_similarity_base=mean_cosine(in_batches(judge.embed, base.of_class), reference),
     )
 
 
@@ -191,11 +207,12 @@ def shows(probabilities: Tensor, known: Sequence[str], asked: Sequence[str]) -> 
     return (probabilities.argmax(1) == wanted).float()
 
 
-def class_accuracy(judge: ImageJudge, images: Tensor, class_word: str) -> float | None:
+def class_accuracy(judge: ImageJudge, images: Pixels, class_word: str) -> float | None:
     """The share of pictures that the judge takes for a thing of the class; None if it does not know the class."""
     if class_word not in judge.classes:
         return None
-    return float(shows(judge.class_probabilities(images), judge.classes, [class_word] * len(images)).mean())
+    found = in_batches(judge.class_probabilities, images)
+    return float(shows(found, judge.classes, [class_word] * len(images)).mean())
 
 
 def noise_drifts(

@@ -5,7 +5,6 @@ A training flow calls `fill_set` in its own process: on its own work pool it wou
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from PIL import Image
 
 from flows.diffusion.devices import drawing_devices, this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
-from flows.runs.retries import run_with_retries
+from flows.runs.retries import run_with_retries, with_retries
+from flows.training.photos.pictures import StoredPicture
 from storage.blobs import cached_folders
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import Database
@@ -61,7 +60,7 @@ def fill_set(
     *,
     components: Components | None = None,
     boundary: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Image.Image]:
+) -> list[StoredPicture]:
     """Every image of a set, drawn where missing. One process fills a set; others wait and find it whole.
 
     `boundary` is called with the images done and the total before each batch is stored; it may raise to stop.
@@ -87,7 +86,7 @@ def fill_set(
     return _images(stores, recipe)
 
 
-def _whole_set(stores: Stores, recipe: SamplingRecipe) -> list[Image.Image] | None:
+def _whole_set(stores: Stores, recipe: SamplingRecipe) -> list[StoredPicture] | None:
     """The images of a set that has them all; without its lock, which who draws more of them may hold for hours."""
     rows = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
     if len(rows) < len(recipe.prompts) or not all(stores.blobs.exists(row.sha256) for row in rows):
@@ -95,9 +94,15 @@ def _whole_set(stores: Stores, recipe: SamplingRecipe) -> list[Image.Image] | No
     return _images(stores, recipe)
 
 
-def _images(stores: Stores, recipe: SamplingRecipe) -> list[Image.Image]:
+def _images(stores: Stores, recipe: SamplingRecipe) -> list[StoredPicture]:
     rows = run_with_retries(stores, partial(sampled_sets.images, recipe))
-    return [Image.open(io.BytesIO(stores.blobs.read(row.sha256))).convert("RGB") for row in rows]
+    for row in rows:
+        stores.blobs.read(row.sha256)  # a damaged one is found before anything is learned from the others
+    return [StoredPicture(partial(_read, stores, row.sha256)) for row in rows]
+
+
+def _read(stores: Stores, sha256: str) -> bytes:
+    return with_retries(stores, lambda: stores.blobs.read(sha256))
 
 
 def _put(blobs: BlobStore, position: int, content: bytes) -> SampledImage:

@@ -29,7 +29,7 @@ from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.training.callbacks import StepReport, Watch
 from flows.training.checkpointing.room import disk_room
 from flows.training.data import check_scheme
-from flows.training.evaluation import Evaluation
+from flows.training.evaluation import Evaluation, numbers_of
 from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.methods.frozen import FrozenTensors
 from flows.training.methods.lookup import method_named
@@ -179,8 +179,7 @@ class TrainingWork:
         self.tracking.file("evaluation.json", document)
         standard = metrics.pop("standard")
         metrics |= standard
-        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        self.tracking.log(self.recipe.last_step, numbers)
+        self.tracking.log(self.recipe.last_step, numbers_of(evaluation))
         link = image_link(self.stores.settings, file.job_id, file.sha256)
         self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")
         self.board.table("figures", [{"metric": name, "value": value} for name, value in metrics.items()], "Evaluation")

@@ -44,6 +44,10 @@ class DataSetImageView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     height: int
     caption: Annotated[str, Meta(description="What it shows, for its prompt.", examples=["on the beach"])]
     repeats: Annotated[int, Meta(description="How often it comes in each pass of a training.")]
+    whole_prompt: Annotated[
+        bool,
+        Meta(description="The caption is the prompt; else the subject is put before one that lacks it."),
+    ]
 
 
 class DataSetDetail(DataSetView, frozen=True, kw_only=True, rename="camel"):
@@ -88,6 +92,7 @@ class UploadOperation(Operation):
                     type=OpenAPIType.STRING,
                     description="Captions and repeats, in lines of JSON as in metadata.jsonl: "
                     '{"file_name": "a.png", "text": "on the beach", "repeats": 2}. '
+                    "whole_prompt: true takes the text as the whole prompt. "
                     "Files of an archive are named without its folders.",
                 ),
                 "files": Schema(

@@ -31,7 +31,7 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.data_sets import DataSet, DataSetImage
-from storage.records.jobs.photos.photo_layouts import PhotoLayout, read_files
+from storage.records.jobs.photos.photo_layouts import PhotoLayout, PlacedPhoto, read_files
 from storage.records.jobs.photos.photo_metadata import PhotoMetadata, read_metadata
 from storage.records.jobs.photos.photo_places import ListedFiles
 from storage.settings import UploadSettings
@@ -50,6 +50,7 @@ class Staged:
     target: Path
     caption: str = ""
     repeats: int = 1
+    whole_prompt: bool = False
 
 
 class DataSets(Controller):
@@ -148,26 +149,23 @@ class DataSets(Controller):
 def _unpack(upload: multipart.Upload, folder: Path, limits: UploadSettings) -> tuple[list[Staged], list[str]]:
     """Every photo of an upload, archives unpacked, and what of these was not taken. Raises ArchiveRefused and
     UploadRefused naming the archive."""
-    sources: list[tuple[str, Path, str, int]] = []
+    sources: list[tuple[str, Path, PlacedPhoto]] = []
     left_out: list[str] = []
     for position, file in enumerate(upload.files):
         if not file.is_archive:
-            sources.append((file.name, file.path, "", 1))
+            sources.append((file.name, file.path, PlacedPhoto(file.name, file.name)))
             continue
         inside = folder / f"unpacked-{position:06}"
         inside.mkdir()
         place, layout = _read_archive(file, inside, limits)
-        sources += [
-            (multipart.plain_name(photo.name), place.local(photo.path), photo.caption, photo.repeats)
-            for photo in layout.photos
-        ]
+        sources += [(multipart.plain_name(photo.name), place.local(photo.path), photo) for photo in layout.photos]
         left_out += [f"{file.name}: {reason}" for reason in layout.left_out]
         if layout.tokens:
             left_out.append(f"{file.name}: '{layout.tokens}', which its folders are named for; set it in the training")
         _check_most(len(sources), limits)
     staged = [
-        Staged(name, source, folder / f"{index:06}.png", caption, repeats)
-        for index, (name, source, caption, repeats) in enumerate(sources)
+        Staged(name, source, folder / f"{index:06}.png", photo.caption, photo.repeats, photo.whole_prompt)
+        for index, (name, source, photo) in enumerate(sources)
     ]
     return staged, left_out
 
@@ -246,6 +244,8 @@ def _keep(
         raise UploadRefused("too_few_images", f"All photos are the same one. Send different ones. {_ADVICE}")
     images: list[DataSetImage] = []
     for position, (photo, canonical) in enumerate(zip(staged, measured, strict=True)):
+        # What the form says counts more: whoever wrote it knew the archive.
+        meant = said.get(photo.name)
         blob = blobs.put_file(photo.target)
         images.append(
             DataSetImage(
@@ -255,9 +255,9 @@ def _keep(
                 size=blob.size,
                 width=canonical.width,
                 height=canonical.height,
-                # What the form says counts more: whoever wrote it knew the archive.
-                caption=said[photo.name].words if photo.name in said else photo.caption,
-                repeats=said[photo.name].repeats if photo.name in said else photo.repeats,
+                caption=photo.caption if meant is None else meant.words,
+                repeats=photo.repeats if meant is None else meant.repeats,
+                whole_prompt=photo.whole_prompt if meant is None else meant.whole_prompt,
             )
         )
     return images

@@ -198,18 +198,27 @@ def test_what_an_archive_says_of_its_photos_comes_with_them(strict_door: Door):
         ("img/3_sks mug/a.json", b"{}"),
         ("img/2_sks mug/a.png", photo(2)),
     )
+    two = zipped(("img/3_sks mug/a.png", photo(5)), ("img/3_ohwx mug/b.png", photo(6)))
     lines = zipped(
         ("c.png", photo(3)),
         ("d.png", photo(4)),
         ("metadata.jsonl", b'{"file_name": "c.png", "text": "at sea"}'),
     )
-    form_says = '{"file_name": "c.png", "text": "in the snow", "repeats": 9}'
+    form_says = '{"file_name": "c.png", "text": "in the snow", "repeats": 9, "whole_prompt": true}'
     made = strict_door.client().post(
-        PATH, files=[*form(("kohya.zip", kohya), ("lines.zip", lines))], data={"metadata": form_says}
+        PATH, files=[*form(("kohya.zip", kohya), ("lines.zip", lines), ("two.zip", two))], data={"metadata": form_says}
     )
     assert made.status_code == 201, made.text
-    said = [(image["name"], image["caption"], image["repeats"]) for image in made.json()["images"]]
-    assert said == [("1-a.png", "", 2), ("2-a.png", "on the beach", 3), ("c.png", "in the snow", 9)]
+    said = [
+        (image["name"], image["caption"], image["repeats"], image["wholePrompt"]) for image in made.json()["images"]
+    ]
+    assert said == [
+        ("1-a.png", "", 2, False),
+        ("2-a.png", "on the beach", 3, False),
+        ("c.png", "in the snow", 9, True),
+        ("1-b.png", "ohwx mug", 3, True),
+        ("2-a.png", "sks mug", 3, True),
+    ]
     assert made.json()["leftOut"] == [
         "kohya.zip: 3_sks mug/a.json is neither a photo nor a caption of one",
         "kohya.zip: 'sks mug', which its folders are named for; set it in the training",

@@ -14,6 +14,7 @@ _PARTS = (
     ("optimizer", "optimizer's state"),
     ("ema", "average of the weights"),
     ("half_precision_copies", "copies of weights, cast for computing"),
+    ("encodings", "latents and encoded prompts"),
     ("activations", "activations"),
 )
 

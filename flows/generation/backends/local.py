@@ -18,14 +18,20 @@ class LocalBackend:
     """Each image is drawn alone, so it depends on nothing but its prompts, its seed and the sampler's settings."""
 
     def draw(
-        self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0, adapter: Path | None = None
+        self,
+        family: str,
+        folder: Path,
+        recipe: GenerationRecipe,
+        first: int = 0,
+        adapter: Path | None = None,
+        held_in: str = "float32",
     ) -> Iterator[bytes]:
         """See backends/protocol.py. Raises WeightsRefused if the folder is not complete, or no adapter fits it."""
         # An attempt whose predecessor died after the last image: it needs no model, which takes seconds to load.
         if first >= recipe.count:
             return
         known = family_named(family)
-        components = known.load(folder).to(prepare_torch(recipe.threads))
+        components = known.load(folder, dtype=held_in).to(prepare_torch(recipe.threads))
         if adapter is not None:
             load_adapter(components, adapter)
         for number in range(first, recipe.count):

@@ -37,7 +37,7 @@ ADAPTER = "adapter_weights/pytorch_lora_weights.safetensors"
 @dataclass(frozen=True)
 class SavedModel:
     """What a registered model says of itself. `files` is a diffusers folder: path inside it to SHA-256. `example` is a
-    prompt that it was made for.
+    prompt that it was made for, `held_in` the element type in which its weights were held then.
 
     adapter: the adapter's file, for a version that is one; `files` are its base's then, and `base_folder` is where this
     machine keeps a copy of them.
@@ -50,6 +50,7 @@ class SavedModel:
     example: str
     adapter: Path | None = None
     base_folder: str = ""
+    held_in: str = "float32"
 
 
 def signature_of(sampler: SamplerSettings) -> ModelSignature:
@@ -74,7 +75,7 @@ def save_model(saved: SavedModel, target: Path, *, run_id: str | None, model_id:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # MLflow 3.17 warns of its own classes when it is first asked for a model.
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
-        facts = {"files": dict(saved.files), "resolution": saved.resolution}
+        facts = {"files": dict(saved.files), "resolution": saved.resolution, "held_in": saved.held_in}
         data, code = Path(folder) / "model.json", _loader_in(Path(folder))
         data.write_text(json.dumps(facts | ({"adapter": ADAPTER} if saved.adapter else {}), indent=1))
         common: dict[str, Any] = {

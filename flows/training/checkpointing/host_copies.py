@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flows.diffusion.memory import free_host_bytes
+from flows.runs.host_memory import free_host_bytes
 from flows.training.checkpoints import CheckpointContent
 
 SHARE_OF_FREE = 2

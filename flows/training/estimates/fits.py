@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from flows.diffusion.memory import free_bytes, host_bytes
+from flows.diffusion.memory import free_bytes
+from flows.runs.host_memory import host_bytes
 from flows.training.checkpointing.room import DiskRoom
 from storage.blobs.model_sizes import sizes_of_folder
 from storage.errors import OutOfMemory, WeightsRefused
@@ -24,8 +25,12 @@ class DoesNotFit(OutOfMemory):
     code = "does_not_fit"
 
 
-def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, room: DiskRoom) -> list[str]:
+def check_fits(
+    folder: Path, recipe: TrainingRecipe, device: torch.device, room: DiskRoom, photos: int = 0, prompts: int = 0
+) -> list[str]:
     """Warnings for a training that is about to start on the base model in `folder`; none where it fits.
+
+    photos: how many it learns from; prompts: how many different ones they have.
 
     Raises DoesNotFit with what to change where it cannot: on a GPU beside what others hold there, on the CPU in the
     memory of the whole machine, since others may leave it. Raises DiskFull.
@@ -34,7 +39,7 @@ def check_fits(folder: Path, recipe: TrainingRecipe, device: torch.device, room:
         sizes = sizes_of_folder(folder)
     except WeightsRefused:
         return []  # loading it will say what is missing
-    memory = estimate_memory(sizes, recipe)
+    memory = estimate_memory(sizes, recipe, photos, prompts)
     available, whole = memory_of(device)
     needed = memory.peak + (CPU_PROCESS if device.type == "cpu" else 0)
     if needed * (1 - MARGIN) > (available if device.type == "cuda" else whole):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.training.photos.pictures import Pixels
 from flows.training.photos.random_numbers import generator_for
 
 UNRELATED_PROMPTS = ("a street in a city", "a forest in autumn", "a portrait of a person")
@@ -24,8 +25,8 @@ class EvaluationImages:
     Both are (N, 3, H, W) in [-1, 1].
     """
 
-    subject: Tensor
-    of_class: Tensor
+    subject: Pixels
+    of_class: Pixels
 
 
 def mean_cosine(images: Tensor, reference: Tensor) -> float:
@@ -49,13 +50,19 @@ def cosines(images: Tensor, reference: Tensor) -> Tensor:
 
 def diversity(images: Tensor, prompts: Sequence[str]) -> float:
     """Mean distance (1 - cosine) of two pictures (N, D) of one prompt, over the prompts. A collapsed model has 0."""
+    distances = diversities(images, prompts).tolist()
+    return sum(distances) / len(distances) if distances else 0.0
+
+
+def diversities(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The mean distance of two pictures (N, D) of one prompt, for each prompt that has two."""
     distances: list[float] = []
     for prompt in dict.fromkeys(prompts):
         rows = [place for place, other in enumerate(prompts) if other == prompt]
         within = mean_cosine_within(images[rows])
         if within is not None:
             distances.append(1.0 - within)
-    return sum(distances) / len(distances) if distances else 0.0
+    return torch.tensor(distances, dtype=torch.float64)
 
 
 def interval(values: Tensor) -> tuple[float, float]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from flows.training.photos.pictures import Picture, one_by_one
+
 CELL = 192
 _MARGIN = 8
 _LABEL_WIDTH = 112
@@ -20,7 +22,7 @@ class Row:
     """One row: its label and its pictures, one a column."""
 
     label: str
-    images: Sequence[Image.Image]
+    images: Sequence[Picture]
 
 
 def draw_grid(columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
@@ -39,7 +41,7 @@ def draw_grid(columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
     for number, row in enumerate(rows):
         top = _MARGIN + (_LABEL_HEIGHT if number else 0) + number * (CELL + _MARGIN)
         pen.text((_MARGIN, top + CELL // 2), row.label, _INK, font, anchor="lm")
-        for column, image in enumerate(row.images):
+        for column, image in enumerate(one_by_one(row.images)):
             grid.paste(_cell(image), (_LABEL_WIDTH + column * (CELL + _MARGIN), top))
     return grid
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from PIL import Image
 
 from flows.diffusion.families.protocol import Components, Family
 from flows.training.metrics.comparisons import UNRELATED_PROMPTS
@@ -19,6 +18,7 @@ from flows.training.metrics.validation import (
 from flows.training.photos.encodings import EncodingCache
 from flows.training.photos.latents import encode_images
 from flows.training.photos.materials import Materials
+from flows.training.photos.pictures import Picture
 from flows.training.regularization_steps import fill_set
 from storage.records.jobs.sampled_sets import SamplingRecipe
 from storage.records.jobs.training import TrainingRecipe, regularization_recipe
@@ -51,7 +51,7 @@ def validation_grid(
         return encoded(name, images, wanted.prompts)
 
     def encoded(
-        name: str, images: Sequence[Image.Image], prompts: Sequence[str], sources: Sequence[str] = ()
+        name: str, images: Sequence[Picture], prompts: Sequence[str], sources: Sequence[str] = ()
     ) -> ValidationSet:
         latents = encode_images(family, components, images, recipe.resolution, encodings, sources)
         return ValidationSet(name, latents, tuple(prompts))

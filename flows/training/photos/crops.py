@@ -19,11 +19,16 @@ def pixels_of(
 
     centre: where the crop lies in what is too much, each part from 0 (left, top) to 1 (right, bottom).
     """
-    fitted = ImageOps.fit(image.convert("RGB"), size, Image.Resampling.LANCZOS, centering=centre)
+    fitted = _fitted(image, size, centre)
     if flipped:
         fitted = ImageOps.mirror(fitted)
     array = np.asarray(fitted, dtype=np.float32) / 127.5 - 1.0
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def square_of(image: Image.Image, resolution: int) -> Image.Image:
+    """The middle square of an image, `resolution` pixels wide: `pixels_of` makes the same of it as of the image."""
+    return _fitted(image, (resolution, resolution), MIDDLE)
 
 
 def sizes_of(
@@ -37,3 +42,8 @@ def sizes_of(
     return ImageSizes(
         original=(original[1], original[0]), crop=(round(down * centre[1]), left), target=(size[1], size[0])
     )
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], centre: tuple[float, float]) -> Image.Image:
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return ImageOps.fit(rgb, size, Image.Resampling.LANCZOS, centering=centre)

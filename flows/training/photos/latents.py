@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Family, ImageSizes
 from flows.runs.liveness import advanced
 from flows.training.photos.crops import MIDDLE, pixels_of, sizes_of
 from flows.training.photos.encodings import EncodingCache
+from flows.training.photos.pictures import Picture, one_by_one
 from flows.training.photos.random_numbers import generator_for
 from flows.training.photos.shapes import Shape, partners, sorted_into_shapes
 from storage.records.jobs.training import TrainingRecipe
@@ -69,21 +69,16 @@ class TrainingImages:
         return (self, *self.others)
 
 
-def pixels_of_all(images: Sequence[Image.Image], resolution: int) -> Tensor:
-    """The middle square of every image: (N, 3, resolution, resolution) in [-1, 1]."""
-    return torch.stack([pixels_of(image, (resolution, resolution)) for image in images])
-
-
 def encode_images(
     family: Family,
     components: Components,
-    images: Sequence[Image.Image],
+    images: Sequence[Picture],
     resolution: int,
     cache: EncodingCache | None = None,
     sources: Sequence[str] = (),
 ) -> LatentImages:
     """The middle square of every image as latents; `cache` and `sources` as `encode_pixels` takes them."""
-    pixels = (pixels_of(image, (resolution, resolution)) for image in images)
+    pixels = (pixels_of(image, (resolution, resolution)) for image in one_by_one(images))
     return encode_pixels(family, components, pixels, cache=cache, sources=sources)
 
 
@@ -118,8 +113,8 @@ def encode_for(
     recipe: TrainingRecipe,
     family: Family,
     components: Components,
-    photos: Sequence[Image.Image],
-    class_images: Sequence[Image.Image],
+    photos: Sequence[Picture],
+    class_images: Sequence[Picture],
     *,
     prompts: Sequence[str] = (),
     repeats: Sequence[int] = (),
@@ -130,7 +125,8 @@ def encode_for(
 
     A photo has `cached_crops` random crops, each also mirrored if the recipe flips. A class image is there once, at a
     random place and perhaps mirrored: there are many of them. `prompts`, `repeats` and `sources` (the photos' SHA-256):
-    one a photo, or none. Without `class_images` there is no prior. What is in `cache` is not encoded again.
+    one a photo, or none. Without `class_images` there is no prior. What is in `cache` is not encoded again. A
+    picture is decoded when its crops are due.
     """
     if cache is not None and prompts and sources:
         cache.own(prompts, sources)
@@ -158,16 +154,23 @@ def encode_for(
 def _encoded(
     family: Family,
     components: Components,
-    placed: Sequence[tuple[Image.Image, Centre, bool]],
+    placed: Sequence[tuple[Picture, Centre, bool]],
     shape: Shape,
     views: int = 1,
     cache: EncodingCache | None = None,
     sources: Sequence[str] = (),
 ) -> LatentImages:
-    # One after the other: all crops of all photos take a hundred times the memory of their latents.
-    pixels = (pixels_of(image, shape, centre, flipped=flipped) for image, centre, flipped in placed)
-    sizes = tuple(sizes_of(image.size, shape, centre, flipped=flipped) for image, centre, flipped in placed)
-    return replace(encode_pixels(family, components, pixels, views, cache, sources), sizes=sizes)
+    sizes: list[ImageSizes] = []
+
+    def pixels() -> Iterator[Tensor]:
+        # One after the other: all crops of all photos take a hundred times the memory of their latents.
+        images = one_by_one([picture for picture, _, _ in placed])
+        for image, (_, centre, flipped) in zip(images, placed, strict=True):
+            sizes.append(sizes_of(image.size, shape, centre, flipped=flipped))
+            yield pixels_of(image, shape, centre, flipped=flipped)
+
+    latents = encode_pixels(family, components, pixels(), views, cache, sources)
+    return replace(latents, sizes=tuple(sizes))
 
 
 def _views(recipe: TrainingRecipe, place: int) -> Iterator[tuple[Centre, bool]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from flows.training.photos.pictures import StoredPicture
 from storage.errors import JobCannotSucceed
 from storage.records.jobs.data_sets import DataSetImage
 from storage.records.jobs.training import TrainingRecipe
@@ -18,18 +19,21 @@ class Materials:
     """The base model's folder and the photos, in an order that their bytes decide.
 
     Of each photo: its prompt, how often it comes in a pass, and its SHA-256. The first `learned` are learned from, the
-    others kept out to measure the loss on. `read` returns a blob's bytes by its hash.
-    Raises JobCannotSucceed naming a photo that does not open.
+    others kept out to measure the loss on. `read` returns a blob's bytes by its hash; a photo is read again each time
+    that it is looked at. Raises JobCannotSucceed naming a photo that does not open.
     """
 
     def __init__(
         self, base_folder: Path, rows: Sequence[DataSetImage], recipe: TrainingRecipe, read: Callable[[str], bytes]
     ) -> None:
         # The order of upload must not change the weights.
-        rows = sorted(rows, key=lambda row: (row.sha256, row.caption, row.repeats))
+        rows = sorted(rows, key=lambda row: (row.sha256, row.caption, row.repeats, row.whole_prompt))
         self.base_folder = base_folder
-        self.photos: list[Image.Image] = [_photo(row, read(row.sha256)) for row in rows]
-        self.prompts: list[str] = [prompt_of(row.caption, recipe.identifier, recipe.instance_prompt) for row in rows]
+        # A photo that is there several times is one picture.
+        distinct = {row.sha256: row for row in rows}
+        pictures = {key: _opened(row, StoredPicture(partial(read, key))) for key, row in distinct.items()}
+        self.photos: list[StoredPicture] = [pictures[row.sha256] for row in rows]
+        self.prompts: list[str] = [_prompt(row, recipe) for row in rows]
         self.repeats: list[int] = [row.repeats for row in rows]
         self.sources: list[str] = [row.sha256 for row in rows]
         self.learned: int = learned_rows(self.sources, recipe.validation_photos)
@@ -44,9 +48,16 @@ def learned_rows(sources: Sequence[str], held_out: int) -> int:
     return sum(source not in kept_out for source in sources)
 
 
-def _photo(row: DataSetImage, content: bytes) -> Image.Image:
-    """An RGB image from the bytes that an upload made canonical."""
+def _prompt(row: DataSetImage, recipe: TrainingRecipe) -> str:
+    if row.whole_prompt and row.caption:
+        return row.caption
+    return prompt_of(row.caption, recipe.identifier, recipe.instance_prompt)
+
+
+def _opened(row: DataSetImage, picture: StoredPicture) -> StoredPicture:
+    """A photo that was decoded once, so that a damaged one stops the job before it has cost anything."""
     try:
-        return Image.open(io.BytesIO(content)).convert("RGB")
+        picture.decoded()
     except (Image.DecompressionBombError, OSError, ValueError) as error:
         raise JobCannotSucceed(f"Photo '{row.name}' does not open ({error}). Upload the photos again.") from error
+    return picture

@@ -22,7 +22,8 @@ from flows.training.metrics.embedders import check_embedders, open_embedders
 from flows.training.metrics.grid import Row, draw_grid
 from flows.training.metrics.judges import open_judge
 from flows.training.metrics.standard_metrics import standard_metrics
-from flows.training.photos.latents import encode_images, pixels_of_all
+from flows.training.photos.latents import encode_images
+from flows.training.photos.pictures import SquarePixels
 from flows.training.regularization_steps import fill_set
 from flows.training.samples import store_samples
 from flows.training.stages.stage_results import Evaluated, Fitted, PreparedData
@@ -55,7 +56,7 @@ def _evaluated(run: TrainingStages) -> Evaluated:
     check_released(trained.components)
     recipe = work.recipe
     judge = open_judge(materials.base_folder, recipe.evaluation_scenes)
-    photos = pixels_of_all(materials.photos, recipe.resolution)
+    photos = SquarePixels(materials.photos, recipe.resolution)
     scenes = new_scenes(recipe, photos, judge)
     wanted = evaluation_recipe(recipe, scenes)
     total = 2 * len(wanted.prompts)

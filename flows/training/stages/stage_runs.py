@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
-from PIL import Image
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
@@ -16,6 +15,7 @@ from prefect.states import Completed, State
 from flows.diffusion.families.protocol import Components
 from flows.runs.retries import STORE_RETRIES
 from flows.training.photos.materials import Materials
+from flows.training.photos.pictures import StoredPicture
 from flows.training.stages.stage_results import ClassImages, KeptStages, Result
 from flows.training.work import TrainingWork
 from storage.records.jobs.jobs import Stage
@@ -36,8 +36,8 @@ class TrainingStages:
     """The stages of an attempt, and what this process holds in memory of what they name.
 
     materials: set by the first stage, which every attempt does. `found`: stages that were passed over, each with who
-    made its result. `seconds`: what the others took. `class_images` and `trained` are loaded, or made, when
-    a stage first needs them, `trained` by `trains`: an attempt that finds evaluation and export loads no model.
+    made its result. `seconds`: what the others took. `trained` is made by `trains` when a stage first needs it: an
+    attempt that finds evaluation and export loads no model.
     """
 
     def __init__(self, work: TrainingWork) -> None:
@@ -46,7 +46,6 @@ class TrainingStages:
         self.found: dict[Stage, str] = {}
         self.seconds: dict[Stage, float] = {}
         self.materials: Materials | None = None
-        self.class_images: list[Image.Image] | None = None
         self.trained: Trained | None = None
         self.trains: Callable[[], Trained] | None = None
         self.version_id: int | None = None
@@ -122,15 +121,13 @@ class TrainingStages:
             self.trained = self.trains()
         return self.trained
 
-    def images_of(self, result: ClassImages) -> list[Image.Image]:
-        """The class images, read when a stage first needs them."""
-        if self.class_images is None:
-            self.class_images = [self._image(sha256) for sha256 in result.images]
-        return self.class_images
+    def images_of(self, result: ClassImages) -> list[StoredPicture]:
+        """The class images, each read when it is looked at: there may be two thousand."""
+        return [StoredPicture(partial(self.read, sha256)) for sha256 in result.images]
 
-    def _image(self, sha256: str) -> Image.Image:
-        content = self.work.job.with_retries(lambda: self.work.stores.blobs.read(sha256))
-        return Image.open(io.BytesIO(content)).convert("RGB")
+    def read(self, sha256: str) -> bytes:
+        """A blob's bytes, waiting for the store as long as the job may go on."""
+        return self.work.job.with_retries(lambda: self.work.stores.blobs.read(sha256))
 
 
 @task(name="stage", **_UNKEPT)

@@ -4,11 +4,11 @@ values (%(id)s, %(account_id)s, %(name)s, %(content_hash)s)
 returning *, 0 as image_count;
 
 -- insert_images --
-insert into data_set_images (data_set_id, position, name, sha256, size, width, height, caption, repeats)
-select %(data_set_id)s, position, name, sha256, size, width, height, caption, repeats
+insert into data_set_images (data_set_id, position, name, sha256, size, width, height, caption, repeats, whole_prompt)
+select %(data_set_id)s, position, name, sha256, size, width, height, caption, repeats, whole_prompt
   from jsonb_to_recordset(%(images)s)
     as image (position int, name text, sha256 text, size bigint, width int, height int, caption text,
-              repeats int);
+              repeats int, whole_prompt boolean);
 
 -- get --
 select *, (select count(*) from data_set_images where data_set_id = id) as image_count

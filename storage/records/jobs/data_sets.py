@@ -14,6 +14,7 @@ class DataSetImage(msgspec.Struct, frozen=True, kw_only=True):
     """One image of a data set. `name` is the caller's file name, shown only; `sha256` names the canonical PNG.
 
     caption: what it shows, for its prompt; empty: only the subject. repeats: how often it comes in each pass.
+    whole_prompt: the caption is the prompt, and nothing of the subject is put before it.
     """
 
     position: int
@@ -24,6 +25,7 @@ class DataSetImage(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     caption: str = ""
     repeats: int = 1
+    whole_prompt: bool = False
 
 
 class DataSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,4 +47,4 @@ def content_hash(images: Iterable[DataSetImage]) -> str:
 def _line(image: DataSetImage) -> str:
     # The hash alone for a photo of which nothing is said: data sets of before there were captions keep their hash.
     said = f" {image.repeats} {image.caption}" if image.caption or image.repeats != 1 else ""
-    return image.sha256 + said
+    return image.sha256 + (" whole" if image.whole_prompt and image.caption else "") + said

@@ -16,7 +16,13 @@ class ToyBackend:
     """Draws without the model."""
 
     def draw(
-        self, family: str, folder: Path, recipe: GenerationRecipe, first: int = 0, adapter: Path | None = None
+        self,
+        family: str,
+        folder: Path,
+        recipe: GenerationRecipe,
+        first: int = 0,
+        adapter: Path | None = None,
+        held_in: str = "float32",
     ) -> Iterator[bytes]:
         """PNG bytes of images `first`, `first` + 1, ..."""
         for number in range(first, recipe.count):

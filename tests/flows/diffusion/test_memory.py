@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,9 +14,7 @@ from torch import nn
 
 from flows.diffusion.memory import (
     free_bytes,
-    free_host_bytes,
     freed_memory_kept,
-    host_bytes,
     image_layout,
     lay_out_weights,
     peak_bytes,
@@ -115,30 +112,6 @@ def test_a_base_beside_a_fine_tune_holds_what_was_changed_and_predicts_what_it_d
     rounding, learned = ((one - after).abs().max() for one in (before, of_the_tuned))
     assert rounding < 1e-5
     assert learned > 10 * rounding
-
-
-def test_a_cgroup_counts_where_it_has_less_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.diffusion.memory._CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("50000000\n")
-    (tmp_path / "memory.current").write_text("20000000\n")
-    assert (host_bytes(), free_host_bytes()) == (50_000_000, 30_000_000)
-    (tmp_path / "memory.current").write_text("60000000\n")
-    assert free_host_bytes() == 0
-    for more in ("max\n", f"{1 << 62}\n"):
-        (tmp_path / "memory.max").write_text(more)
-        assert free_host_bytes() > 50_000_000
-        assert host_bytes() == psutil.virtual_memory().total
-
-
-def test_what_a_limit_of_the_process_leaves_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmData:")
-    )
-    for left, free in ((64 * MIB, 64 * MIB), (-64 * MIB, 0)):
-        monkeypatch.setattr("flows.diffusion.memory.resource.getrlimit", lambda what, left=left: (used + left, -1))
-        assert free_host_bytes() == pytest.approx(free, abs=16 * MIB)
 
 
 def test_of_a_card_what_torch_holds_unused_is_free_and_the_peak_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:

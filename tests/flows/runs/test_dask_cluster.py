@@ -25,12 +25,14 @@ from flows.runs.dask_cluster import (
 from flows.runs.liveness import PROCESS, advanced
 
 
-def test_a_cluster_of_this_machine_refuses_every_other_process() -> None:
+def test_a_cluster_of_this_machine_refuses_every_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(listening())
+    monkeypatch.setattr("flows.runs.dask_cluster.host_bytes", lambda: 3_000_000_000)  # a container's
     with dask_client(("",)) as client:
         address = str(client.scheduler_info()["address"])
         assert client.submit(sum, (1, 2)).result() == 3
         assert address.startswith("tls://127.0.0.1:")
+        assert [one["memory_limit"] for one in client.scheduler_info()["workers"].values()] == [3_000_000_000]
         plain, foreign = address.replace("tls://", "tcp://"), Security.temporary()
         for other, how in ((plain, None), (address, foreign)):
             with pytest.raises(OSError, match=r"closed|TLS"), Client(other, security=how, timeout=2):

@@ -17,6 +17,7 @@ from flows.training.evaluation import (
     CLASS_IMAGES,
     SEEDS_PER_SCENE,
     Drifts,
+    Evaluation,
     base_beside,
     class_accuracy,
     evaluation_recipe,
@@ -24,6 +25,7 @@ from flows.training.evaluation import (
     new_scenes,
     noise_drift,
     noise_drifts,
+    numbers_of,
     shows,
     split_images,
 )
@@ -83,6 +85,26 @@ def test_the_figures_equal_those_worked_by_hand():
     assert figures.class_similarity == pytest.approx(0.0)
     assert (figures.class_noise_drift, figures.unrelated_noise_drift) == (0.25, 0.125)
     assert msgspec.json.decode(msgspec.json.encode(figures))["images"] == 2
+
+
+def test_every_number_is_logged_and_both_ends_of_intervals():
+    plain = Evaluation(measured_by="x", scenes=("at night",), images=2, photos=1, subject_fidelity=0.5)
+    assert numbers_of(plain) == {"subject_fidelity": 0.5}
+    measured = msgspec.structs.replace(
+        plain,
+        subject_fidelity_interval=(0.25, 0.75),
+        prompt_accuracy_interval=(0.0, 1.0),
+        standard={"dino": 0.5, "dino_low": 0.4},
+    )
+    assert numbers_of(measured) == {
+        "subject_fidelity": 0.5,
+        "subject_fidelity_low": 0.25,
+        "subject_fidelity_high": 0.75,
+        "prompt_accuracy_low": 0.0,
+        "prompt_accuracy_high": 1.0,
+        "dino": 0.5,
+        "dino_low": 0.4,
+    }
 
 
 def test_accuracy_counts_pictures_scene_by_scene():

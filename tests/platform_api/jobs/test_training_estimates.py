@@ -63,7 +63,7 @@ def test_memory_and_disk_are_counted_from_the_headers(door: Door) -> None:
     assert needs["memory"]["fitsCards"] == ["8 GB", "12 GB", "16 GB", "24 GB"]
     assert 12 * trained <= needs["disk"]["checkpoint"] < 12 * trained + 2**17  # and its header
     assert needs["disk"]["peakBytes"] > needs["disk"]["checkpoints"] + needs["disk"]["images"]
-    parts = ("weights", "adapters", "gradients", "optimizer", "ema", "halfPrecisionCopies", "activations")
+    parts = ("weights", "adapters", "gradients", "optimizer", "ema", "halfPrecisionCopies", "encodings", "activations")
     assert (
         needs["memory"]["peakBytes"] == sum(needs["memory"][part] for part in parts) - needs["memory"]["notConcurrent"]
     )

@@ -29,7 +29,9 @@ def savings(sizes: ModelSizes, recipe: TrainingRecipe, memory: MemoryEstimate) -
     """Changes that make the peak smaller, in the order of what they cost: first those that change no number."""
     found: list[MemorySaving] = []
     for text, fields in _changes(recipe):
-        saved = memory.peak - estimate_memory(sizes, msgspec.structs.replace(recipe, **fields)).peak
+        changed = estimate_memory(sizes, msgspec.structs.replace(recipe, **fields))
+        # None of the changes is of the photos, which only the first estimate may have known.
+        saved = memory.peak - msgspec.structs.replace(changed, encodings=memory.encodings).peak
         if saved > _WORTH_IT * memory.peak:
             found.append(MemorySaving(change=text, saved_bytes=saved))
     return tuple(found)

@@ -24,6 +24,7 @@ CPU_PROCESS = 600_000_000
 DRAWN_TOGETHER = 2
 """Images that are drawn at a time where memory is short; one that is alone would be rounded otherwise."""
 DECODED = 3
+_LATENT_CHANNELS = 4
 TEXT_WIDTHS = 24
 """Vectors that a layer of a text encoder keeps for each token: attention, and a feed-forward part of four widths."""
 
@@ -31,8 +32,9 @@ TEXT_WIDTHS = 24
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Bytes on the device (card, or the machine's memory) at the peak of the steps, by what they are for.
 
-    `step` is what the optimizer's own step needs when the activations are gone, `drawing` what the fewest images at a
-    time need between steps, when there are no gradients: `peak` counts the largest of the three.
+    `encodings` are the latents and encoded prompts that stay for all steps. `step` is what the optimizer's own step
+    needs when the activations are gone, `drawing` what the fewest images at a time need between steps, when there are
+    no gradients: `peak` counts the largest of the three.
     `not_concurrent` is what of activations and gradients never exists together: the backward pass frees the ones while
     it makes the others, unless gradients of an earlier pass are kept.
     """
@@ -43,6 +45,7 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     optimizer: int
     ema: int
     half_precision_copies: int
+    encodings: int
     activations: int
     not_concurrent: int
     step: int
@@ -53,13 +56,13 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     @property
     def peak(self) -> int:
         """All together at the worst moment."""
-        lasting = self.weights + self.adapters + self.optimizer + self.ema
+        lasting = self.weights + self.adapters + self.optimizer + self.ema + self.encodings
         steps = self.gradients + max(self.activations + self.half_precision_copies - self.not_concurrent, self.step)
         return lasting + max(steps, self.drawing)
 
 
-def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate:
-    """What the recipe's steps need on a base of these sizes."""
+def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe, photos: int = 0, prompts: int = 0) -> MemoryEstimate:
+    """What the recipe's steps need on a base of these sizes, with so many photos of so many different prompts."""
     shapes = trained_shapes(sizes, recipe)
     trained = count(shapes)
     adapter = recipe.method == TrainingMethod.LORA.value
@@ -74,6 +77,7 @@ def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate
         optimizer=state_bytes(recipe.optimizer, shapes.values()),
         ema=ema,
         half_precision_copies=_half_precision_copies(sizes, recipe, shapes),
+        encodings=_encodings(sizes, recipe, photos, prompts),
         activations=(activations := _activations(sizes, recipe)),
         not_concurrent=_not_concurrent(sizes, recipe, shapes, activations),
         step=step_bytes(recipe.optimizer, trained),
@@ -111,6 +115,17 @@ def _not_concurrent(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[s
         left -= stages[stage] * images
     worst = max(worst, left + made + gradients.get("", 0))
     return max(0, int(activations + FLOAT * count(shapes) - worst))
+
+
+def _encodings(sizes: ModelSizes, recipe: TrainingRecipe, photos: int, prompts: int) -> int:
+    """Mean and deviation of each latent, of every crop and flip of a photo and of each class image once, and what the
+    text encoders make of each prompt, unless they train."""
+    views = (recipe.cached_crops if recipe.random_crop else 1) * (2 if recipe.random_flip else 1)
+    class_images = recipe.regularization_count if recipe.prior_loss_weight > 0 else 0
+    _, channels, *_ = sizes.shapes["unet"].get("conv_in.weight", (0, _LATENT_CHANNELS))
+    latents = 2 * channels * _positions(sizes, recipe) * (photos * views + class_images)
+    widths = 0 if recipe.trains_text else sum(one.width for one in sizes.texts.values())
+    return FLOAT * (latents + prompts * TEXT_TOKENS * widths)
 
 
 def _held_bytes(sizes: ModelSizes, recipe: TrainingRecipe) -> int:

@@ -32,12 +32,14 @@ _SUBSET_FIELDS = frozenset({"image_dir", "num_repeats", "class_tokens", "caption
 
 @dataclass(frozen=True)
 class PlacedPhoto:
-    """A photo of a place. `name` is unique among them; `repeats` counts how often it comes in a pass."""
+    """A photo of a place. `name` is unique among them; `repeats` counts how often it comes in a pass. `whole_prompt`:
+    the caption is its prompt as it stands."""
 
     path: str
     name: str
     caption: str = ""
     repeats: int = 1
+    whole_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,23 +115,34 @@ def read_description(place: PhotoPlace, path: str, maximum: int) -> PhotoLayout:
     return _kohya(place, subsets, maximum, tuple(at_most(sorted(left_out))))
 
 
-def caption_beside(place: PhotoPlace, photo: str, extension: str = ".txt") -> tuple[str, str]:
-    """The caption in a file of the photo's name, and that file's; empty without one. Raises UploadRefused for one that
-    is no text."""
+@dataclass(frozen=True)
+class Caption:
+    """What a file beside a photo says of it. `file`: its name; `left_out`: what of it is not taken, and why."""
+
+    text: str = ""
+    file: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+def caption_beside(place: PhotoPlace, photo: str, extension: str = ".txt") -> Caption:
+    """The caption in a file of the photo's name: its first line that is not empty, as kohya's scripts take it. Empty
+    without such a file. Raises UploadRefused for one that is no text."""
     folder, photo_name = _split(photo)
     # The second is kohya's own default.
     extensions = (".txt", ".caption") if extension == ".txt" else (extension,)
     names = [PurePosixPath(photo_name).stem + one for one in extensions]
     name = next((one for one in names if place.has_file(joined(folder, one))), "")
     if not name:
-        return "", ""
+        return Caption()
     path = joined(folder, name)
-    text = " ".join(_text(place, path, "Save the caption again as UTF-8.").split())
+    lines = [" ".join(line.split()) for line in _text(place, path, "Save the caption again as UTF-8.").split("\n")]
+    text, *others = [line for line in lines if line] or [""]
     if len(text) > MAX_CAPTION:
         raise _broken(f"{place.called(path)} has {len(text):,} characters; a caption has {MAX_CAPTION:,} at most.")
     if not text.isprintable():
         raise _broken(f"{place.called(path)} holds control characters. Take them out.")
-    return text, name
+    left_out = (f"{path}: the lines behind its first one, which is the caption",) if others else ()
+    return Caption(text, name, left_out)
 
 
 def photos_in(place: PhotoPlace, folder: str) -> list[str]:
@@ -174,6 +187,7 @@ def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
 def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tuple[str, ...] = ()) -> PhotoLayout:
     photos: list[PlacedPhoto] = []
     unused: list[str] = []
+    more_lines: list[str] = []
     tokens = {subset.tokens for subset in subsets}
     for number, subset in enumerate(subsets):
         if not 1 <= subset.repeats <= MAX_REPEATS:
@@ -191,11 +205,13 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tu
             )
         for name in names:
             path = joined(subset.folder, name)
-            caption, file = caption_beside(place, path, subset.extension)
-            # Where not all show the same, kohya's scripts take what a subset shows as the caption that is missing.
-            caption = caption or (subset.tokens if len(tokens) > 1 else "")
-            photos.append(PlacedPhoto(path, before + name, caption, subset.repeats))
-            read |= {name, file}
+            caption = caption_beside(place, path, subset.extension)
+            # Where not all show the same, kohya's scripts take what a subset shows as the prompt that is missing. As it
+            # stands: behind the job's own identifier the second subject would be taught as the first.
+            own = "" if caption.text or len(tokens) == 1 else subset.tokens
+            photos.append(PlacedPhoto(path, before + name, caption.text or own, subset.repeats, bool(own)))
+            read |= {name, caption.file}
+            more_lines += caption.left_out
         # The TOML file that named the folder may lie in it.
         others = [
             name
@@ -204,7 +220,8 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tu
         ]
         shown = subset.folder.rpartition("/")[2]
         unused += at_most([f"{joined(shown, name)} is neither a photo nor a caption of one" for name in others])
-    return PhotoLayout(tuple(photos), (*left_out, *unused), tokens.pop() if len(tokens) == 1 else "")
+    left_out = (*left_out, *unused, *at_most(more_lines))
+    return PhotoLayout(tuple(photos), left_out, tokens.pop() if len(tokens) == 1 else "")
 
 
 def _described(place: PhotoPlace, maximum: int, folder: str) -> PhotoLayout | None:
@@ -221,12 +238,14 @@ def _plain(place: ListedFiles) -> PhotoLayout:
     names = [_split(path)[1] for path in photos]
     found: list[PlacedPhoto] = []
     read: set[str] = set(photos)
+    more_lines: list[str] = []
     for path, name in zip(photos, names, strict=True):
-        caption, file = caption_beside(place, path)
-        read |= {joined(_split(path)[0], file)} if file else set()
-        found.append(PlacedPhoto(path, name if names.count(name) == 1 else path.replace("/", "-"), caption))
-    others = [path for path in paths if path not in read]
-    return PhotoLayout(tuple(found), tuple(at_most([f"{path} is neither a photo nor a caption" for path in others])))
+        caption = caption_beside(place, path)
+        read |= {joined(_split(path)[0], caption.file)} if caption.file else set()
+        found.append(PlacedPhoto(path, name if names.count(name) == 1 else path.replace("/", "-"), caption.text))
+        more_lines += caption.left_out
+    others = [f"{path} is neither a photo nor a caption" for path in paths if path not in read]
+    return PhotoLayout(tuple(found), (*at_most(others), *at_most(more_lines)))
 
 
 def _text(place: PhotoPlace, path: str, advice: str) -> str:

@@ -2,6 +2,8 @@
 
     {"file_name": "a.png", "text": "on the beach", "repeats": 2}
 
+`whole_prompt` is ours too: the caption is the prompt as it stands, also without the identifier.
+
 Source: https://huggingface.co/docs/datasets/image_dataset, "ImageFolder". `repeats` is ours: how often an image comes
 in each pass, as kohya's folders name it.
 """
@@ -27,6 +29,7 @@ class PhotoMetadata(msgspec.Struct, frozen=True, kw_only=True):
     caption: Annotated[str, Meta(max_length=MAX_CAPTION)] = ""
     prompt: Annotated[str, Meta(max_length=MAX_CAPTION)] = ""
     repeats: Annotated[int, Meta(ge=1, le=MAX_REPEATS)] = 1
+    whole_prompt: bool = False
 
     @property
     def words(self) -> str:

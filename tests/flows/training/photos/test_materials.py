@@ -6,12 +6,13 @@ import hashlib
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
 from flows.training.photos.materials import Materials
 from storage.errors import JobCannotSucceed
-from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.data_sets import DataSetImage, content_hash
 from tests.flows.training.tiny import recipe
 
 
@@ -37,12 +38,23 @@ def test_the_order_of_upload_changes_nothing():
     ]
     one, other = (Materials(Path(), order, recipe(), contents.__getitem__) for order in (rows, rows[::-1]))
     assert (one.prompts, one.repeats) == (other.prompts, other.repeats)
-    assert [photo.tobytes() for photo in one.photos] == [photo.tobytes() for photo in other.photos]
+    assert [photo.decoded().tobytes() for photo in one.photos] == [photo.decoded().tobytes() for photo in other.photos]
     assert set(zip(one.prompts, one.repeats, strict=True)) == {
         ("a photo of a sks mug, on the beach", 1),
         ("a photo of a sks mug", 3),
         ("a sks mug at sea", 1),
     }
+
+
+def test_a_caption_that_is_the_whole_prompt_stays_as_it_is():
+    """Of kohya's folders for two subjects the second must not be taught as the first."""
+    content = png_of("red")
+    plain = a_row("a", content, "ohwx mug")
+    whole, silent = (msgspec.structs.replace(plain, whole_prompt=True, caption=text) for text in ("ohwx mug", ""))
+    materials = Materials(Path(), [plain, whole, silent], recipe(), lambda sha256: content)
+    assert materials.prompts == ["a photo of a sks mug", "a photo of a sks mug, ohwx mug", "ohwx mug"]
+    assert len({content_hash([row]) for row in (plain, whole, silent)}) == 3
+    assert content_hash([silent]) == content_hash([msgspec.structs.replace(silent, whole_prompt=False)])
 
 
 def test_a_photo_that_is_there_twice_is_kept_out_twice():

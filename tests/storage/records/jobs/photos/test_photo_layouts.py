@@ -12,6 +12,7 @@ import pytest
 from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.errors import UploadRefused
 from storage.records.jobs.photos.photo_layouts import (
+    Caption,
     PhotoLayout,
     caption_beside,
     read_description,
@@ -96,6 +97,7 @@ def test_what_one_of_several_subjects_shows_is_the_caption_that_is_missing(tmp_p
     (tmp_path / "img" / "10_sks mug" / "2.txt").write_text("at sea")
     found = read(tmp_path / "img")
     assert said(found) == [("1-1.png", "sks mug", 10), ("1-2.png", "at sea", 10), ("2-1.png", "ohwx mug", 5)]
+    assert [photo.whole_prompt for photo in found.photos] == [True, False, True]
     assert found.tokens == ""
 
 
@@ -137,7 +139,7 @@ def test_an_archive_without_a_layout_has_all_its_photos_with_their_captions(tmp_
     folder = tmp_path / "data"
     touched(folder / "deep", "a.png", "b.jpg")
     touched(folder, "a.png", "c.webp")
-    (folder / "deep" / "a.txt").write_text("on the\nbeach \N{SNOWMAN}\n", encoding="utf-8-sig")
+    (folder / "deep" / "a.txt").write_text("on the  beach \N{SNOWMAN}\n", encoding="utf-8-sig")
     (folder / "c.caption").write_text("at sea")
     touched(folder, "c.json")
     found = from_archive(folder)
@@ -198,9 +200,29 @@ def test_an_archive_reads_nothing_of_this_machine(tmp_path: Path) -> None:
 def test_a_caption_may_have_kohyas_own_suffix(tmp_path: Path) -> None:
     (tmp_path / "a.caption").write_text("at sea")
     place = FolderPlace(touched(tmp_path, "a.png", "b.png"))
-    assert caption_beside(place, "a.png") == ("at sea", "a.caption")
-    assert caption_beside(place, "a.png", ".cap") == ("", "")
-    assert caption_beside(place, "b.png") == ("", "")
+    assert caption_beside(place, "a.png") == Caption("at sea", "a.caption")
+    assert caption_beside(place, "a.png", ".cap") == Caption()
+    assert caption_beside(place, "b.png") == Caption()
+
+
+def test_a_captions_first_line_counts_and_the_others_are_named(tmp_path: Path, read: Read) -> None:
+    """As kohya's scripts have it; joined, the lines would be one prompt that nobody wrote."""
+    folder = touched(tmp_path / "img" / "3_sks mug", "1.png", "2.png", "3.png")
+    (folder / "1.txt").write_bytes(b"\r\n  a sks mug,\tbeach \r\na photo, bad quality\r\n\r\n")
+    (folder / "2.txt").write_text("a sks mug, snow\n")
+    (folder / "3.txt").write_text("\n \n")
+    found = read(tmp_path / "img")
+    assert [photo.caption for photo in found.photos] == ["a sks mug, beach", "a sks mug, snow", ""]
+    [reason] = found.left_out
+    assert reason.endswith("3_sks mug/1.txt: the lines behind its first one, which is the caption")
+
+
+def test_an_archive_without_a_layout_names_the_lines_of_captions_that_do_not_count(tmp_path: Path) -> None:
+    folder = touched(tmp_path / "data", "a.png", "b.png")
+    (folder / "a.txt").write_text("at sea\nat night")
+    found = from_archive(folder)
+    assert said(found) == [("a.png", "at sea", 1), ("b.png", "", 1)]
+    assert found.left_out == ("data/a.txt: the lines behind its first one, which is the caption",)
 
 
 def test_photos_that_subsets_name_again_are_counted_each_time(tmp_path: Path) -> None:
