@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import resource
 
-from flows.runs.host_memory import host_bytes
+from flows.runs.host_memory import empty_data_bytes, host_bytes
 
 MEMORY_SHARE = 0.7
 
 
 def limit_memory(limit_bytes: int) -> None:
     """Cap this process's data memory (bytes; 0: 70 % of what the machine or its container has), so that too much is an
-    error and not a kill."""
-    limit = limit_bytes or int(host_bytes() * MEMORY_SHARE)
+    error and not a kill.
+
+    Called again after work that has freed much: the heap of a fit of 15 GB stays counted when it is empty, and what
+    comes next found no memory though the process held 4 GB.
+    """
+    limit = (limit_bytes or int(host_bytes() * MEMORY_SHARE)) + empty_data_bytes()
     # Not RLIMIT_AS: that would also count mapped files and addresses that are only reserved, and torch has far more of
     # those than of memory.
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -9,6 +9,7 @@ from prefect import get_run_logger
 
 from flows.diffusion.devices import check_devices
 from flows.diffusion.devices import this_machine as this_machine
+from flows.jobs.memory_limit import limit_memory
 from flows.jobs.tracking import MLFLOW_UNAVAILABLE, tracking_client
 from flows.jobs.tracking_facts import job_inputs, job_params
 from flows.training.estimates.fits import check_fits
@@ -182,4 +183,5 @@ def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
         watch=work.watch(components, grid),
         encodings=encodings,
     )
+    limit_memory(work.stores.settings.jobs.memory_limit_bytes)
     return Trained(components, changed)

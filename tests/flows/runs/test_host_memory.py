@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import resource
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from flows.diffusion.devices import drawing_devices
 from flows.jobs.memory_limit import limit_memory
-from flows.runs.host_memory import free_host_bytes, host_bytes
+from flows.runs.host_memory import empty_data_bytes, free_host_bytes, host_bytes
 from storage.settings import JobSettings, Settings
 
 MIB = 1024 * 1024
@@ -43,6 +44,23 @@ def test_what_a_limit_of_the_process_leaves_is_free(monkeypatch: pytest.MonkeyPa
         assert free_host_bytes() == pytest.approx(free, abs=16 * MIB)
 
 
+def test_addresses_that_hold_nothing_take_nothing_of_a_limit(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(64 * MIB))
+    before, limits = empty_data_bytes(), resource.getrlimit(resource.RLIMIT_DATA)
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        assert empty_data_bytes() - before == pytest.approx(64 * MIB, abs=8 * MIB)
+        for page in range(0, 32 * MIB, mmap.PAGESIZE):
+            mapped[page] = 1
+        assert empty_data_bytes() - before == pytest.approx(32 * MIB, abs=8 * MIB)
+        try:
+            limit_memory(10**12)
+            limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, limits)
+        assert limit - 10**12 == pytest.approx(empty_data_bytes(), abs=8 * MIB)
+
+
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container with 4 GB, of which it uses one."""
@@ -60,6 +78,7 @@ class _large_machine:  # noqa: N801 - it stands for a function
 def test_a_flows_process_is_limited_by_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it the kernel would kill the process without a word."""
     limits: list[tuple[int, int]] = []
+    monkeypatch.setattr("flows.jobs.memory_limit.empty_data_bytes", lambda: 0)
     monkeypatch.setattr("flows.jobs.memory_limit.resource.setrlimit", lambda what, limit: limits.append(limit))
     monkeypatch.setattr("flows.jobs.memory_limit.resource.getrlimit", lambda what: (-1, resource.RLIM_INFINITY))
     limit_memory(0)

@@ -31,7 +31,7 @@ MIB = 1024 * 1024
 LIMITED = f"""
 import os
 import flows.training.dreambooth_steps
-used = next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmData'))
+used = next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('RssAnon'))
 os.environ['DARKROOM_JOBS__MEMORY_LIMIT_BYTES'] = str(used + {250 * MIB})
 """
 

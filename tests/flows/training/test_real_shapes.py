@@ -26,7 +26,7 @@ from tests.flows.training.test_dreambooth import (  # noqa: F401 - fixtures of t
     submit,
 )
 
-STEPS = 4
+STEPS = 6
 SECONDS = 3600
 NEEDED_GB = {SD15: 17.5}
 """Weights, gradients and moments of Stable Diffusion 1.5 in float32 are 14.6 GB; the rest are the libraries, and the
@@ -48,7 +48,7 @@ def test_a_base_of_that_shape_ends_as_a_version_after_a_death(
         pytest.skip(f"{free:.1f} GB of memory are free here, and this base takes {NEEDED_GB[shape]} to train")
     base = write_base(tmp_path / "base", shape)
     job = submit(stores, base, steps=STEPS, checkpoint_every=2, sample_every=99, token_learning_rate=0.0)
-    assert run_elsewhere(job, 1, environment(**{"fit:3": f"die:{tmp_path / 'three'}"}), seconds=SECONDS).returncode < 0
+    assert run_elsewhere(job, 1, environment(**{"fit:5": f"die:{tmp_path / 'five'}"}), seconds=SECONDS).returncode < 0
     stores.database.run(jobs.sweep_silent(silent_after_seconds=0.0, max_silent_attempts=9))
     second = run_elsewhere(job, end_of(stores, job.id).attempt, environment(), seconds=SECONDS)
     assert end_of(stores, job.id).state is JobState.SUCCEEDED, second
