@@ -112,6 +112,8 @@ def read_description(place: PhotoPlace, path: str, maximum: int) -> PhotoLayout:
         if type(repeats) is not int:
             raise _broken(f"{called} says num_repeats {repeats!r} of {name}; it is a whole number.")
         tokens = str(settings.get("class_tokens", ""))
+        if len(tokens) > MAX_CAPTION or not tokens.isprintable():
+            raise _broken(f"{called}: class_tokens of {name} may be {MAX_CAPTION:,} printable characters at most.")
         subsets.append(_Subset(joined(folder, name), repeats, tokens, "." + extension.lstrip(".")))
     return _kohya(place, subsets, maximum, sorted(left_out))
 

@@ -245,3 +245,12 @@ def test_what_many_subsets_leave_out_is_named_once_for_all_of_them(tmp_path: Pat
     found = from_folder(folder)
     assert found.left_out[0] == "a/0.json is neither a photo nor a caption of one"
     assert found.left_out[20:] == ("... and 1,480 more files like these",)
+
+
+@pytest.mark.parametrize("tokens", ["x" * 2001, "sks\\u0000mug"])
+def test_class_tokens_that_are_no_caption_are_refused(tmp_path: Path, tokens: str) -> None:
+    folder = tmp_path / "data"
+    touched(folder / "a", "1.png")
+    (folder / "set.toml").write_text(f'datasets = [{{subsets = [{{image_dir = "a", class_tokens = "{tokens}"}}]}}]')
+    with pytest.raises(UploadRefused, match="class_tokens of a may be 2,000 printable characters"):
+        from_folder(folder)
