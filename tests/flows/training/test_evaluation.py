@@ -28,6 +28,7 @@ from flows.training.evaluation import (
     numbers_of,
     shows,
     split_images,
+    without_undefined,
 )
 from flows.training.metrics.comparisons import EvaluationImages
 from flows.training.metrics.grid import CELL, Row, draw_grid
@@ -133,6 +134,26 @@ def test_without_a_judge_the_figures_say_that_they_were_not_measured():
     assert figures.class_noise_drift == 0.25
     without_scenes = measure(ColourJudge(), flat(0), (), "mug", images, images, DRIFTS)
     assert without_scenes.measured_by.startswith("not measured: the photos")
+
+
+def test_a_figure_that_is_no_number_is_absent_and_named():
+    nan = float("nan")
+    measured = Evaluation(
+        measured_by="a judge",
+        scenes=SCENES,
+        images=4,
+        photos=2,
+        subject_fidelity=0.5,
+        subject_fidelity_interval=(nan, 0.5),
+        class_noise_drift=float("inf"),
+        standard={"dino": nan, "clip_i": 0.25},
+    )
+    found, names = without_undefined(measured)
+    assert names == ["class_noise_drift", "dino", "subject_fidelity_interval"]
+    assert found == msgspec.structs.replace(
+        measured, subject_fidelity_interval=None, class_noise_drift=None, standard={"clip_i": 0.25}
+    )
+    assert without_undefined(found) == (found, [])
 
 
 def test_the_base_and_the_fine_tune_draw_the_same_prompts_with_the_same_seeds():
