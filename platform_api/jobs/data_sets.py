@@ -142,7 +142,8 @@ class DataSets(Controller):
         summary="Delete a data set",
     )
     async def remove(self, stores: AppStores, caller: RequestCaller, data_set_id: FromPath[UUID]) -> None:
-        """The photos are gone for good once the sweep of unused bytes has passed. Models made from them stay."""
+        """The photos, and the grids of evaluations, which show some of them, are gone for good once the sweep of unused
+        bytes has passed. Models made from them stay, with samples of what they draw."""
         await stores.database.run(lambda: data_sets.delete(data_set_id, caller.account_id))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.deferred import is_read
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.runs.liveness import PROCESS
 from flows.training.evaluation import (
@@ -31,7 +34,7 @@ from flows.training.evaluation import (
     without_undefined,
 )
 from flows.training.metrics.comparisons import EvaluationImages
-from flows.training.metrics.grid import CELL, Row, draw_grid
+from flows.training.metrics.grid import CELL, Row, draw_grid, without_photos
 from flows.training.photos.latents import LatentImages, encode_images
 from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import fingerprint
@@ -275,3 +278,13 @@ def test_beside_a_whole_model_only_what_changed_is_read(
     assert {"unet": base.unet, "vae": base.vae} == {"unet": components.unet, "vae": components.vae}
     expected = tensors_in(true_load(FAMILY, tiny_model))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors_in(base).items())
+
+
+def test_a_grid_without_photos_has_the_other_rows_as_they_were():
+    others = [Row("base model", pictures(3)), Row("fine-tuned", pictures(3, "tuned"))]
+    kept = {
+        colour: Image.open(io.BytesIO(without_photos(png(draw_grid(SCENES, [Row("photos", photos), *others])))))
+        for colour, photos in {"red": [Image.new("RGB", (64, 64), "red")] * 3, "none": []}.items()
+    }
+    assert kept["red"].tobytes() == kept["none"].tobytes()
+    assert kept["red"].height > 2 * CELL
