@@ -50,7 +50,8 @@ class TrackingRun:
         self._experiment, self._job_id, self._tags = experiment, job_id, dict(tags)
         self._run_id: str | None = None
         self._points: list[Point] = []
-        self._sent = self._kept = 0
+        self._unsent: list[Point] = []
+        self._kept = 0
         self._known_steps: dict[str, int] = {}
         self._params: dict[str, str] = {}
         self._late_tags: dict[str, str] = {}
@@ -90,13 +91,17 @@ class TrackingRun:
             # nothing.
             taken = [point for point in points if point.step <= up_to_step]
             self._points = taken + self._points
-            self._sent, self._kept = 0, len(taken) if kept else 0
+            # Behind those that may be on their way now.
+            self._unsent += taken
+            self._kept = len(taken) if kept else 0
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Keep metrics of one step; they are sent soon."""
         with self._lock:
-            self._points.extend(points_of(step, values))
-            waiting = len(self._points) - self._sent
+            points = points_of(step, values)
+            self._points += points
+            self._unsent += points
+            waiting = len(self._unsent)
         # A request costs 15 ms and more, a further point in one 0.2 ms: sending each as it comes could not keep up.
         if waiting >= SEND_POINTS:
             self._wake.set()
@@ -235,7 +240,7 @@ class TrackingRun:
     def _send_points(self) -> None:
         run_id = self._run_id or ""
         with self._lock:
-            batch = self._points[self._sent : self._sent + MAX_METRICS]
+            batch = self._unsent[:MAX_METRICS]
             taken = list(self._params)[:MAX_PARAMS]
             params = {name: self._params.pop(name) for name in taken}
             tags, self._late_tags = self._late_tags, {}
@@ -258,8 +263,8 @@ class TrackingRun:
             raise
         self._refused_values.clear()
         with self._lock:
-            self._sent += len(batch)
-            more = len(self._points) > self._sent or bool(self._params)
+            del self._unsent[: len(batch)]
+            more = bool(self._unsent or self._params)
         if more:
             self._send_points()
 

@@ -10,6 +10,7 @@ prediction for that prompt, and for prompts that have nothing to do with it, mov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,23 @@ def measure(
         class_similarity=mean_cosine(in_batches(judge.embed, tuned.of_class), reference),
         class_similarity_base=mean_cosine(in_batches(judge.embed, base.of_class), reference),
     )
+
+
+def without_undefined(evaluation: Evaluation) -> tuple[Evaluation, list[str]]:
+    """The evaluation with None for each metric that came out as no number, and their names.
+
+    A base or a judge whose activations overflow gives such, and neither JSON nor Postgres has a word for them.
+    """
+    undefined = {name: None for name, value in msgspec.structs.asdict(evaluation).items() if not _is_defined(value)}
+    standard = {name: value for name, value in evaluation.standard.items() if _is_defined(value)}
+    names = [*undefined, *(evaluation.standard.keys() - standard.keys())]
+    return msgspec.structs.replace(evaluation, **undefined, standard=standard), sorted(names)
+
+
+def _is_defined(value: object) -> bool:
+    """Whether a metric is a number, or an interval of two; what is none by its type is left alone."""
+    parts = cast(tuple[object, ...], value) if isinstance(value, tuple) else (value,)
+    return all(math.isfinite(part) for part in parts if isinstance(part, float))
 
 
 def shows(probabilities: Tensor, known: Sequence[str], asked: Sequence[str]) -> Tensor:

@@ -27,6 +27,8 @@ class JobCheckpoints:
         self._job, self._work_folder, self._before_keeping = job, work_folder, before_keeping
         self._kept, self._every = kept, every
         self._resumed: Path | None = None
+        self._forgotten: list[str] = []
+        """Hashes of checkpoints without a row whose bytes may still be there."""
 
     @property
     def owner(self) -> str:
@@ -46,8 +48,9 @@ class JobCheckpoints:
             except (BlobMissing, BlobCorrupted) as error:
                 log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
                 self._job.run(lambda row=row: job_files.drop_checkpoint(self._job.id, row.step))
-                # The step that is made again has the same bytes, and must not find these under their name.
-                self._job.with_retries(lambda row=row: drop_unnamed(self._job.stores, [row.sha256]))
+                # The step that is made again has the same bytes, and must not find these under their name. Also beside
+                # a backup, which takes no damaged bytes.
+                self._job.with_retries(lambda row=row: self._job.stores.blobs.delete(row.sha256))
                 continue
             self._resumed = target
             return row.step, target
@@ -74,7 +77,11 @@ class JobCheckpoints:
     def prune(self, keep: int) -> None:
         """Forget all but the newest `keep` checkpoints and those that stay, and delete bytes that nothing else names.
 
-        Works for an ended job too. Raises StoreUnavailable.
+        Bytes that stay because a sweep or a backup is at work, or because the store fails, go with the next call. Works
+        for an ended job too. Raises StoreUnavailable.
         """
         stores = self._job.stores
-        drop_unnamed(stores, stores.database.run(job_files.prune_checkpoints(self._job.id, keep, self._every)))
+        self._forgotten += stores.database.run(job_files.prune_checkpoints(self._job.id, keep, self._every))
+        deleted = set(drop_unnamed(stores, self._forgotten))
+        left = [sha256 for sha256 in self._forgotten if sha256 not in deleted]
+        self._forgotten = [sha256 for sha256 in left if stores.blobs.exists(sha256)]

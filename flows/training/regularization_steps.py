@@ -6,7 +6,7 @@ A training flow calls `fill_set` in its own process: on its own work pool it wou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,9 @@ from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
 from flows.runs.retries import run_with_retries, with_retries
 from flows.training.photos.pictures import StoredPicture
 from storage.blobs import cached_folders
+from storage.blobs.damage import is_whole
 from storage.blobs.store import BlobStore
+from storage.errors import BlobCorrupted, BlobMissing
 from storage.postgres.connection import Database
 from storage.postgres.jobs import base_models, sampled_sets
 from storage.postgres.jobs.sampled_sets import SampledImage
@@ -61,7 +63,7 @@ def fill_set(
     components: Components | None = None,
     boundary: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[StoredPicture]:
-    """Every image of a set, drawn where missing. One process fills a set; others wait and find it whole.
+    """Every image of a set, drawn where missing or damaged. One process fills a set; others wait and find it whole.
 
     `boundary` is called with the images done and the total before each batch is stored; it may raise to stop.
     """
@@ -71,8 +73,8 @@ def fill_set(
         return found
     with _only_filler(stores.database, recipe, lambda: boundary(0, total)):
         present = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
-        # The rows alone do not do: the bytes of a set that nobody asked for may have been swept.
-        whole = [image.position for image in present if stores.blobs.exists(image.sha256)]
+        # The rows alone do not do: the bytes of a set that nobody asked for may have been swept, or are damaged.
+        whole = [image.position for image in present if is_whole(stores.blobs, image.sha256)]
         done = len(whole)
 
         def write(batch: DrawnBatch) -> None:
@@ -83,19 +85,21 @@ def fill_set(
             done += len(rows)
 
         draw_set(recipe, folder, whole, write, components=components, workers=_workers(recipe, folder, stores.settings))
-    return _images(stores, recipe)
+    return _opened(stores, run_with_retries(stores, partial(sampled_sets.images, recipe)))
 
 
 def _whole_set(stores: Stores, recipe: SamplingRecipe) -> list[StoredPicture] | None:
     """The images of a set that has them all; without its lock, which who draws more of them may hold for hours."""
     rows = run_with_retries(stores, partial(sampled_sets.ensure, recipe))
-    if len(rows) < len(recipe.prompts) or not all(stores.blobs.exists(row.sha256) for row in rows):
+    if len(rows) < len(recipe.prompts):
         return None
-    return _images(stores, recipe)
+    try:
+        return _opened(stores, rows)
+    except (BlobMissing, BlobCorrupted):
+        return None
 
 
-def _images(stores: Stores, recipe: SamplingRecipe) -> list[StoredPicture]:
-    rows = run_with_retries(stores, partial(sampled_sets.images, recipe))
+def _opened(stores: Stores, rows: Sequence[SampledImage]) -> list[StoredPicture]:
     for row in rows:
         stores.blobs.read(row.sha256)  # a damaged one is found before anything is learned from the others
     return [StoredPicture(partial(_read, stores, row.sha256)) for row in rows]

@@ -34,6 +34,7 @@ from flows.training.job_checkpoints import JobCheckpoints
 from flows.training.methods.frozen import FrozenTensors
 from flows.training.methods.lookup import method_named
 from flows.training.metrics.embedders import check_embedders
+from flows.training.metrics.grid import without_photos
 from flows.training.metrics.validation import ValidationGrid
 from flows.training.optimizers.lookup import optimizer_named
 from flows.training.photos.encodings import deferred_parts
@@ -169,16 +170,15 @@ class TrainingWork:
         )
 
     def show_evaluation(self, evaluation: Evaluation, picture: bytes) -> str:
-        """The metrics and the grid, a PNG, as files of the job, in MLflow and on the flow run's page; returns the
-        grid's SHA-256."""
+        """The metrics and the grid, a PNG, as files of the job, in MLflow (without the photos, which may be deleted)
+        and on the flow run's page; returns the grid's SHA-256."""
         metrics = msgspec.to_builtins(evaluation)
         document = json.dumps(metrics, indent=2, sort_keys=True).encode()
         self.put_file("evaluation.json", JobFileRole.EVALUATION, document, "application/json")
         file = self.put_file("grid.png", JobFileRole.GRID, picture, "image/png")
-        self.tracking.file("grid.png", picture)
+        self.tracking.file("grid.png", without_photos(picture))
         self.tracking.file("evaluation.json", document)
-        standard = metrics.pop("standard")
-        metrics |= standard
+        metrics |= metrics.pop("standard")
         self.tracking.log(self.recipe.last_step, numbers_of(evaluation))
         link = image_link(self.stores.settings, file.job_id, file.sha256)
         self.board.image("grid", link, "Photos; base model; fine-tuned model in new scenes")

@@ -31,7 +31,7 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import data_sets
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.data_sets import DataSet, DataSetImage
-from storage.records.jobs.photos.photo_layouts import PhotoLayout, PlacedPhoto, read_files
+from storage.records.jobs.photos.photo_layouts import MAXIMUM_LEFT_OUT, PhotoLayout, PlacedPhoto, read_files
 from storage.records.jobs.photos.photo_metadata import PhotoMetadata, read_metadata
 from storage.records.jobs.photos.photo_places import ListedFiles
 from storage.settings import UploadSettings
@@ -142,15 +142,17 @@ class DataSets(Controller):
         summary="Delete a data set",
     )
     async def remove(self, stores: AppStores, caller: RequestCaller, data_set_id: FromPath[UUID]) -> None:
-        """The photos are gone for good once the sweep of unused bytes has passed. Models made from them stay."""
+        """The photos, and the grids of evaluations, which show some of them, are gone for good once the sweep of unused
+        bytes has passed. Models made from them stay, with samples of what they draw."""
         await stores.database.run(lambda: data_sets.delete(data_set_id, caller.account_id))
 
 
 def _unpack(upload: multipart.Upload, folder: Path, limits: UploadSettings) -> tuple[list[Staged], list[str]]:
-    """Every photo of an upload, archives unpacked, and what of these was not taken. Raises ArchiveRefused and
-    UploadRefused naming the archive."""
+    """Every photo of an upload, archives unpacked, and what of these was not taken: of the first archives, and how many
+    more there are. Raises ArchiveRefused and UploadRefused naming the archive."""
     sources: list[tuple[str, Path, PlacedPhoto]] = []
     left_out: list[str] = []
+    more = 0
     for position, file in enumerate(upload.files):
         if not file.is_archive:
             sources.append((file.name, file.path, PlacedPhoto(file.name, file.name)))
@@ -159,15 +161,24 @@ def _unpack(upload: multipart.Upload, folder: Path, limits: UploadSettings) -> t
         inside.mkdir()
         place, layout = _read_archive(file, inside, limits)
         sources += [(multipart.plain_name(photo.name), place.local(photo.path), photo) for photo in layout.photos]
-        left_out += [f"{file.name}: {reason}" for reason in layout.left_out]
-        if layout.tokens:
-            left_out.append(f"{file.name}: '{layout.tokens}', which its folders are named for; set it in the training")
+        reasons = _left_out_of(file, layout)
+        if len(left_out) < MAXIMUM_LEFT_OUT:
+            left_out += reasons
+        else:
+            more += bool(reasons)
         _check_most(len(sources), limits)
+    if more:
+        left_out.append(f"... and of {more:,} more archives")
     staged = [
         Staged(name, source, folder / f"{index:06}.png", photo.caption, photo.repeats, photo.whole_prompt)
         for index, (name, source, photo) in enumerate(sources)
     ]
     return staged, left_out
+
+
+def _left_out_of(file: multipart.ReceivedFile, layout: PhotoLayout) -> list[str]:
+    said = [f"'{layout.tokens}', which its folders are named for; set it in the training"] if layout.tokens else []
+    return [f"{file.name}: {reason}" for reason in (*layout.left_out, *said)]
 
 
 def _read_archive(

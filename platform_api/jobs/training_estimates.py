@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from storage.blobs.model_sizes import sizes_in_store
+from storage.blobs.store import BlobStore
 from storage.errors import BlobMissing, InvalidRequest, NotFound, WeightsRefused
 from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models
@@ -18,7 +19,6 @@ from storage.records.jobs.costs.advice import MemorySaving, cards_that_fit, savi
 from storage.records.jobs.costs.disk import DiskEstimate, estimate_disk
 from storage.records.jobs.costs.memory import MARGIN, MemoryEstimate, estimate_memory
 from storage.records.jobs.costs.paces import DevicePace
-from storage.records.jobs.costs.sizes import ModelSizes
 from storage.records.jobs.resolved_requests import complete_request, resolved_recipe
 from storage.records.jobs.training import TrainingOptions, TrainingRecipe
 from storage.records.jobs.training_basics import DataSetId
@@ -94,8 +94,8 @@ async def estimate(stores: AsyncStores, request: TrainingPlan) -> TrainingEstima
     notes: list[str] = []
     memory = disk = None
     try:
-        sizes = await stores.pools.blob_reads.run(partial(sizes_in_store, stores.blobs, files))
-        memory, disk = _needs(sizes, recipe)
+        # The arithmetic too, which looks at every name of the model: the event loop serves others meanwhile.
+        memory, disk = await stores.pools.blob_reads.run(partial(_needs, stores.blobs, files, recipe))
     except (WeightsRefused, BlobMissing) as error:
         notes.append(f"memory and disk are unknown: {error}")
     if not found:
@@ -112,7 +112,8 @@ async def estimate(stores: AsyncStores, request: TrainingPlan) -> TrainingEstima
     )
 
 
-def _needs(sizes: ModelSizes, recipe: TrainingRecipe) -> tuple[MemoryView, DiskView]:
+def _needs(blobs: BlobStore, files: list[BaseModelFile], recipe: TrainingRecipe) -> tuple[MemoryView, DiskView]:
+    sizes = sizes_in_store(blobs, files)
     memory = estimate_memory(sizes, recipe)
     disk = estimate_disk(sizes, recipe)
     shown = MemoryView(

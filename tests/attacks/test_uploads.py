@@ -270,6 +270,19 @@ def test_an_archive_whose_subsets_name_all_photos_again_is_refused_at_once(
     assert len(placed) <= LIMITS.max_images
 
 
+def test_what_many_archives_leave_out_is_named_of_the_first_and_counted_of_the_others(strict_door: Door) -> None:
+    toml = b"datasets=[{image_dir='a',subsets=[{},{},{}]}]"
+    empty = [(f"a/{number}.jsonl", b"") for number in range(10)]
+    loud = zipped(*empty, ("set.toml", toml))
+    photos = zipped(("a.png", photo(1)), ("b.png", photo(2)))
+    files = [*form(("photos.zip", photos)), *(form((f"{number}.zip", loud))[0] for number in range(4))]
+    made = strict_door.client().post(PATH, files=files)
+    assert made.status_code == 201, made.text
+    left_out = made.json()["leftOut"]
+    assert left_out[0] == "0.zip: a/0.jsonl is neither a photo nor a caption of one"
+    assert left_out[20:] == ["0.zip: ... and 10 more files like these", "... and of 3 more archives"]
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.zip", "file:///etc/passwd", "memory://shots", "s3://bucket/a"])
 def test_an_address_is_never_opened(untouched: Door, url: str):
     client = untouched.client()

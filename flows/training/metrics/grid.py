@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from flows.diffusion.sampled_sets import png
 from flows.training.photos.pictures import Picture, one_by_one
 
 CELL = 192
@@ -44,6 +46,12 @@ def draw_grid(columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
         for column, image in enumerate(one_by_one(row.images)):
             grid.paste(_cell(image), (_LABEL_WIDTH + column * (CELL + _MARGIN), top))
     return grid
+
+
+def without_photos(grid: bytes) -> bytes:
+    """A grid, as PNG bytes, without its first row: for places that keep it when the photos are deleted."""
+    with Image.open(io.BytesIO(grid)) as picture:
+        return png(picture.crop((0, _MARGIN + CELL, picture.width, picture.height)))
 
 
 def _cell(image: Image.Image) -> Image.Image:

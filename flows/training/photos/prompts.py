@@ -11,7 +11,10 @@ from storage.records.jobs.training import TrainingRecipe
 def prompt_warnings(
     family: Family, components: Components, recipe: TrainingRecipe, prompts: Sequence[str]
 ) -> list[str]:
-    """In words: an identifier that is several tokens, and prompts (of photos, and the class's) that are cut off."""
+    """In words: an identifier that is several tokens, and prompts (of photos, and the class's) that are cut off.
+
+    Photos are named by their numbers, from 1 on, in the order of `prompts`.
+    """
     found: list[str] = []
     tokens = len(family.identifier_tokens(components, recipe.identifier))
     if tokens > 1:
@@ -20,8 +23,18 @@ def prompt_warnings(
             "learns faster"
         )
     longest = components.tokenizer.model_max_length
+    # Not the prompt itself: a caption may be private, and this is logged.
+    photos: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts, start=1):
+        photos.setdefault(prompt, []).append(number)
     for prompt in dict.fromkeys((*prompts, recipe.class_prompt)):
         length = len(components.tokenizer(prompt).input_ids)
         if length > longest:
-            found.append(f"'{prompt}' is {length} tokens; the text encoder reads the first {longest}. Shorten it.")
+            whose = _prompt_of(photos[prompt]) if prompt in photos else "the class's prompt"
+            found.append(f"{whose} is {length} tokens; the text encoder reads the first {longest}. Shorten it.")
     return found
+
+
+def _prompt_of(photos: Sequence[int]) -> str:
+    more = f" and {len(photos) - 1} more" if len(photos) > 1 else ""
+    return f"the prompt of photo {photos[0]}{more}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from PIL import Image
+from prefect import get_run_logger
 
 from flows.diffusion.devices import check_devices
 from flows.diffusion.sampled_sets import png
@@ -16,6 +17,7 @@ from flows.training.evaluation import (
     new_scenes,
     noise_drifts,
     split_images,
+    without_undefined,
 )
 from flows.training.fit import check_released
 from flows.training.metrics.embedders import check_embedders, open_embedders
@@ -85,7 +87,13 @@ def _evaluated(run: TrainingStages) -> Evaluated:
     embedders = open_embedders(work.stores.settings.jobs.embedders_folder)
     prompts = wanted.prompts[: len(tuned_images.subject)]
     standard = standard_metrics(embedders, photos, prompts, base_images, tuned_images)
-    evaluation = msgspec.structs.replace(evaluation, standard=standard)
+    evaluation, undefined = without_undefined(msgspec.structs.replace(evaluation, standard=standard))
+    if undefined:
+        get_run_logger().warning(
+            "job %s: the evaluation has no number for %s; look at the samples before the version is used",
+            work.job.id,
+            ", ".join(undefined),
+        )
     columns = max(1, len(scenes)) * SEEDS_PER_SCENE
     rows_of_grid = [
         Row("photos", materials.photos[:6]),

@@ -6,12 +6,14 @@ So a stage can be found done: by a later attempt of its job, by a retry of the j
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
 from flows.jobs.lifecycle import RunningJob
 from flows.training.evaluation import Evaluation
+from storage.blobs.damage import is_whole
 from storage.postgres.connection import Script
 from storage.postgres.jobs import job_stages
 from storage.postgres.upkeep import orphans
@@ -78,7 +80,8 @@ class KeptStages:
         return self._job.run(lambda: job_stages.of_job(self._job.id))
 
     def find(self, stage: Stage, inputs: Mapping[str, object], kind: type[Result]) -> tuple[StageRow, Result] | None:
-        """What a stage has made of these inputs, if it has, and the blob store still holds all of it."""
+        """What a stage has made of these inputs, if it has, and the blob store still holds all of it: images whole,
+        larger files by their names."""
         row = next((row for row in self.rows() if row.stage is stage), None)
         if row is None or row.key != stage_key(stage, inputs):
             return None
@@ -94,9 +97,13 @@ class KeptStages:
         return row, result
 
     def _stored(self, result: msgspec.Struct) -> bool:
-        """Whether the blob store holds all the bytes of a result."""
-        exists = self._job.stores.blobs.exists
-        return all(self._job.with_retries(lambda sha256=sha256: exists(sha256)) for sha256 in bytes_of(result))
+        """Whether the blob store holds all the bytes of a result, undamaged if they are images. Those are read as a
+        whole anyway, and drawn again where they have to be; larger files are checked when they are used."""
+        blobs = self._job.stores.blobs
+        holds = partial(is_whole, blobs) if isinstance(result, ClassImages | Evaluated) else blobs.exists
+        # Each is looked at: a damaged one has to be gone before it is made again.
+        held = [self._job.with_retries(partial(holds, sha256)) for sha256 in bytes_of(result)]
+        return all(held)
 
     def keep(
         self, stage: Stage, inputs: Mapping[str, object], result: msgspec.Struct, *, seconds: float, peak_bytes: int

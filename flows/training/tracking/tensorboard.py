@@ -14,6 +14,9 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from flows.training.tracking.protocol import TrackedJob, Tracker, TrackerKind
 from storage.settings import Settings
 
+MAX_NAME_BYTES, CUT_NAME_BYTES = 255, 200
+"""Bytes of a folder's name that file systems take, and those that a longer name keeps, before the job's id."""
+
 
 class TensorBoard:
     """One folder a job; each attempt adds a file to it."""
@@ -56,7 +59,10 @@ class TensorBoardKind:
 def job_folder(settings: Settings, job: TrackedJob) -> Path:
     """Where a job's event files are: a folder of its name, under the setting's or `tensorboard` in the data folder."""
     folder = settings.tracking.tensorboard_folder or settings.data_folder / "tensorboard"
-    return folder / re.sub(r"[^\w.-]+", "-", job.name)
+    name = re.sub(r"[^\w.-]+", "-", job.name)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        name = f"{name.encode()[:CUT_NAME_BYTES].decode(errors='ignore')}-{job.id}"
+    return folder / name
 
 
 TRACKER: TrackerKind = TensorBoardKind()

@@ -17,6 +17,7 @@ from storage.records.accounts.accounts import Account
 from storage.records.catalog.catalog import CatalogImage, Model, ModelStats, ModelVersion, VersionFile, VersionStats
 from storage.records.catalog.variants import air, primary_file, public_files
 from storage.records.catalog.vocabulary import BrowsingLevel, ModelMode, Status
+from storage.records.jobs.training import published_recipe
 
 
 class StatsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -263,7 +264,8 @@ def version_detail(
         air=air(model, version, primary_file(files)),
         model=ModelOfVersion(name=model.name, type=model.type, nsfw=model.nsfw, poi=model.poi),
         job_id=version.job_id,
-        recipe=camelised(version.recipe),
+        # Also of versions that were published with all of their job's request.
+        recipe=None if version.recipe is None else camelised(published_recipe(version.recipe)),
         evaluation=camelised(version.evaluation),
         registered_as=version.registered_as,
         stored_files=[] if model.mode is not None else [stored_file_view(version.id, file) for file in files],

@@ -61,7 +61,10 @@ def hold(data_set_id: UUID, account_id: UUID) -> Script[DataSet]:
 
 
 def delete(data_set_id: UUID, account_id: UUID) -> Script[list[str]]:
-    """Delete a data set; returns the hashes whose bytes may now be orphans. Raises NotFound, InUse."""
+    """Delete a data set, and the grids that show its photos; returns the hashes whose bytes may now be orphans.
+
+    Raises NotFound, InUse.
+    """
     parameters = {"id": data_set_id, "account_id": account_id}
     held = yield from column(SQL["lock"], parameters, UUID)
     if not held:
@@ -70,4 +73,5 @@ def delete(data_set_id: UUID, account_id: UUID) -> Script[list[str]]:
     if using:
         raise InUse(f"Job {using[0]} still needs data set {data_set_id}. Cancel it or wait until it ends.")
     yield from column(SQL["delete"], parameters, UUID)
-    return (yield from column(SQL["delete_images"], parameters, str))
+    grids = yield from column(SQL["delete_grids"], parameters, str)
+    return grids + (yield from column(SQL["delete_images"], parameters, str))

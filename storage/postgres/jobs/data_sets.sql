@@ -45,3 +45,10 @@ returning id;
 
 -- delete_images --
 delete from data_set_images where data_set_id = %(id)s returning sha256;
+
+-- delete_grids --
+-- The evaluation's picture of each job that learned from the photos: they stand in its first row.
+delete from job_files using jobs
+ where job_files.job_id = jobs.id and role = 'grid'
+   and jobs.data_set_id = %(id)s and jobs.account_id = %(account_id)s
+returning job_files.sha256;

@@ -18,6 +18,7 @@ from storage.records.catalog.catalog import (
 )
 from storage.records.events.events import ModelVersionPublished
 from storage.records.jobs.jobs import Job, JobState
+from storage.records.jobs.training import published_recipe
 
 SQL = load_statements(__file__)
 
@@ -69,7 +70,7 @@ def _version_row(new: TrainedVersion, model_id: int, job_id: UUID) -> dict[str, 
         "job_id": job_id,
         "base_model": new.base_model,
         "trained_words": list(new.trained_words),
-        "recipe": Jsonb(new.recipe),
+        "recipe": Jsonb(published_recipe(new.recipe)),
         "evaluation": None if new.evaluation is None else Jsonb(new.evaluation),
         "availability": new.availability,
         "steps": new.steps,

@@ -106,18 +106,20 @@ with gone as (
 select count(*) as gone from gone;
 
 -- job_checkpoints --
--- Of jobs that ended long ago: they failed or were cancelled. A retry begins at the first step. Of all that ended the
--- newest alone is kept, since a retry begins with no other; of those that succeeded, all that were asked to stay.
+-- Of jobs that ended long ago: a retry begins at the first step. Before that those stay that keepEvery asked for, and of
+-- jobs that failed or were cancelled the newest, since a retry begins with no other. A job that succeeded has let go of
+-- the others itself, unless its process died before it came to that.
 with gone as (
     delete from job_checkpoints
      where (job_id, step) in (select checkpoint.job_id, checkpoint.step
                                 from job_checkpoints checkpoint join jobs job on job.id = checkpoint.job_id
                                where job.ended_at < %(before)s
-                                  or (job.ended_at is not null and job.state <> 'succeeded'
-                                      -- keepEvery asked for these: one of them may be the one that is chosen.
+                                  or (job.ended_at is not null
+                                      -- One of those that were asked for may be the one that is chosen.
                                       and coalesce(mod(checkpoint.step, nullif((job.request -> 'recipe' ->> 'keep_every')::int, 0)), 1) <> 0
-                                      and checkpoint.step < (select max(step) from job_checkpoints newest
-                                                              where newest.job_id = checkpoint.job_id))
+                                      and (job.state = 'succeeded'
+                                           or checkpoint.step < (select max(step) from job_checkpoints newest
+                                                                  where newest.job_id = checkpoint.job_id)))
                                limit %(limit)s for update of checkpoint skip locked)
     returning 1
 )

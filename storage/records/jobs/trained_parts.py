@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,12 +20,15 @@ LORA_LEARNING_RATE = 1e-4
 FULL_LEARNING_RATE = 5e-6
 """Of a whole model: the DreamBooth paper's for Stable Diffusion (Ruiz et al. 2023)."""
 
+MAX_PATTERNS = 50
+"""Of trainOnly: each is tried with every name of a model."""
+
 TrainOnly = Annotated[
     str,
     Meta(
         max_length=1_000,
-        description="Patterns of parameter names, separated by commas, such as unet.*attn2*: what none of them matches "
-        "stays frozen.",
+        description="Patterns of parameter names, separated by commas (at most 50), such as unet.*attn2*: what none of "
+        "them matches stays frozen.",
         examples=["unet.*attn2*"],
         extra={"default": "all that the method trains"},
     ),
@@ -117,7 +122,7 @@ def defaults_of_method(method: str, training: Any) -> Any:
 
 
 def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[str, Any]) -> None:
-    """Refuse what the method would not do. `values` are a recipe's, by field.
+    """Refuse what the method would not do, and patterns without measure. `values` are a recipe's, by field.
 
     Raises InvalidRequest naming every field that does not fit.
     """
@@ -140,6 +145,8 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
             f"ends the training of a text encoder, and none trains: set textEncoderLearningRate{with_token} above 0, "
             "or leave it out"
         )
+    if (patterns := len(patterns_of(values["train_only"]))) > MAX_PATTERNS:
+        wrong["trainOnly"] = f"has {patterns} patterns, and {MAX_PATTERNS} are the most; let some match more (*)"
     if not adapter:
         for field in msgspec.structs.fields(request):
             if field.name.startswith("lora_") and getattr(request, field.name) is not None:
@@ -148,10 +155,21 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
         raise InvalidRequest(wrong)
 
 
+def patterns_of(train_only: str) -> tuple[str, ...]:
+    """The patterns that a request separates by commas."""
+    return tuple(pattern.strip() for pattern in train_only.split(",") if pattern.strip())
+
+
 def matches(train_only: str, name: str) -> bool:
     """Whether a name, such as `unet.conv_in.weight`, is of one of the patterns; none at all match every name.
 
     Patterns are those of a shell (`*`, `?`, `[...]`), separated by commas.
     """
-    patterns = [pattern.strip() for pattern in train_only.split(",") if pattern.strip()]
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+    patterns = _compiled(train_only)
+    return not patterns or any(pattern.match(name) for pattern in patterns)
+
+
+# A model has thousands of names, and fnmatch itself keeps no more than some patterns in compiled form.
+@lru_cache(maxsize=16)
+def _compiled(train_only: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(translate(pattern)) for pattern in patterns_of(train_only))

@@ -248,6 +248,14 @@ class TrainingJobRequest(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
 
 
+def published_recipe(request: Mapping[str, object]) -> dict[str, object]:
+    """A job's request, as plain JSON, as a version of a model keeps it and its readers see it.
+
+    Without `warnings`, which name the owner's photos, and `needs`, which is for workers.
+    """
+    return {name: value for name, value in request.items() if name not in {"warnings", "needs"}}
+
+
 def regularization_recipe(recipe: TrainingRecipe) -> SamplingRecipe:
     """The regularization set that a training recipe needs."""
     return class_images_recipe(

@@ -6,7 +6,9 @@ import errno
 import io
 import math
 import os
+import threading
 import time
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -67,6 +69,34 @@ def test_a_resumed_job_goes_on_in_its_run_without_repeating_a_step(tracked: Sett
     assert [point.step for point in read_document(second.document())] == list(range(1, 9))
     assert client.get_run(run_id).info.status == "FINISHED"
     assert client.get_run(run_id).data.params == {"steps": "8"}
+
+
+def test_points_taken_over_while_others_are_on_their_way_all_arrive_once(
+    tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending, resumed = threading.Event(), threading.Event()
+    log_batch = MlflowClient.log_batch
+
+    def slow(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        sending.set()
+        assert resumed.wait(30)
+        return log_batch(client, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", slow)
+    monkeypatch.setattr(tracking_run, "SEND_SECONDS", 0.1)
+    job_id = uuid4()
+    run = a_tracking_run(tracked, job_id)
+    run.log(0, {"seconds": 1.0, "peak": 2.0})
+    assert sending.wait(30)
+    run.resume([Point("loss", 1 / step, step, step) for step in (1, 2, 3)], up_to_step=3)
+    resumed.set()
+    run.log(4, {"loss": 1 / 4})
+    assert run.end("FINISHED")
+    client = tracking_client(tracked)
+    [run_id] = runs_of(client, job_id)
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [1, 2, 3, 4]
+    assert [point.step for point in client.get_metric_history(run_id, "seconds")] == [0]
+    assert [point.step for point in read_document(run.document())] == [1, 2, 3, 0, 0, 4]
 
 
 def test_more_points_than_one_call_takes_all_arrive(tracked: Settings) -> None:

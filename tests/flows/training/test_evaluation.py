@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.deferred import is_read
 from flows.diffusion.families.protocol import Components
+from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.runs.liveness import PROCESS
 from flows.training.evaluation import (
@@ -28,9 +31,10 @@ from flows.training.evaluation import (
     numbers_of,
     shows,
     split_images,
+    without_undefined,
 )
 from flows.training.metrics.comparisons import EvaluationImages
-from flows.training.metrics.grid import CELL, Row, draw_grid
+from flows.training.metrics.grid import CELL, Row, draw_grid, without_photos
 from flows.training.photos.latents import LatentImages, encode_images
 from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import fingerprint
@@ -133,6 +137,26 @@ def test_without_a_judge_the_figures_say_that_they_were_not_measured():
     assert figures.class_noise_drift == 0.25
     without_scenes = measure(ColourJudge(), flat(0), (), "mug", images, images, DRIFTS)
     assert without_scenes.measured_by.startswith("not measured: the photos")
+
+
+def test_a_figure_that_is_no_number_is_absent_and_named():
+    nan = float("nan")
+    measured = Evaluation(
+        measured_by="a judge",
+        scenes=SCENES,
+        images=4,
+        photos=2,
+        subject_fidelity=0.5,
+        subject_fidelity_interval=(nan, 0.5),
+        class_noise_drift=float("inf"),
+        standard={"dino": nan, "clip_i": 0.25},
+    )
+    found, names = without_undefined(measured)
+    assert names == ["class_noise_drift", "dino", "subject_fidelity_interval"]
+    assert found == msgspec.structs.replace(
+        measured, subject_fidelity_interval=None, class_noise_drift=None, standard={"clip_i": 0.25}
+    )
+    assert without_undefined(found) == (found, [])
 
 
 def test_the_base_and_the_fine_tune_draw_the_same_prompts_with_the_same_seeds():
@@ -254,3 +278,13 @@ def test_beside_a_whole_model_only_what_changed_is_read(
     assert {"unet": base.unet, "vae": base.vae} == {"unet": components.unet, "vae": components.vae}
     expected = tensors_in(true_load(FAMILY, tiny_model))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors_in(base).items())
+
+
+def test_a_grid_without_photos_has_the_other_rows_as_they_were():
+    others = [Row("base model", pictures(3)), Row("fine-tuned", pictures(3, "tuned"))]
+    kept = {
+        colour: Image.open(io.BytesIO(without_photos(png(draw_grid(SCENES, [Row("photos", photos), *others])))))
+        for colour, photos in {"red": [Image.new("RGB", (64, 64), "red")] * 3, "none": []}.items()
+    }
+    assert kept["red"].tobytes() == kept["none"].tobytes()
+    assert kept["red"].height > 2 * CELL

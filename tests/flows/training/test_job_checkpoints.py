@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from flows.jobs.lifecycle import RunningJob, running_job
 from flows.training.job_checkpoints import JobCheckpoints
-from storage.errors import BlobCorrupted
+from storage.errors import BlobCorrupted, StoreUnavailable
 from storage.postgres.jobs import job_files, jobs
+from storage.postgres.locks import BLOB_SWEEP
 from storage.stores import Stores
 from tests.storage.makers import a_job
 
@@ -29,6 +31,10 @@ def keep(checkpoints: JobCheckpoints, running: RunningJob, folder: Path, step: i
     file.unlink()
     assert blob_of(running.stores, sha256).stat().st_ino == inode, "it was copied"
     return sha256
+
+
+def unavailable(sha256: str) -> NoReturn:
+    raise StoreUnavailable("the blob store does not answer")
 
 
 def test_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(stores: Stores, tmp_path: Path) -> None:
@@ -65,4 +71,40 @@ def test_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(stores
         assert [row.step for row in stores.database.run(job_files.checkpoints(job.id))] == [9, 6]
         running.run(lambda: jobs.succeed(job.id, 1, None))
     # An assertion that failed in the block has ended the job, and no more.
+    assert running.outcome.is_completed(), running.outcome.message
+
+
+def test_beside_a_backup_old_checkpoints_wait_for_its_end_and_damaged_ones_go(stores: Stores, tmp_path: Path) -> None:
+    job = a_job(stores.database)
+    with running_job(stores, job.id, 1) as running:
+        checkpoints = JobCheckpoints(running, tmp_path, lambda step: None, kept=1)
+        with stores.database.session_lock(BLOB_SWEEP) as held:
+            assert held
+            hashes = [keep(checkpoints, running, tmp_path, step) for step in (1, 2, 3)]
+            assert [row.step for row in checkpoints.stored()] == [3]
+            assert all(stores.blobs.exists(sha256) for sha256 in hashes)
+            blob_of(stores, hashes[2]).write_bytes(b"damaged")
+            assert checkpoints.latest() is None
+            assert keep(checkpoints, running, tmp_path, 3) == hashes[2]
+            assert stores.blobs.read(hashes[2]) == f"{job.id}, step 3".encode()
+        hashes.append(keep(checkpoints, running, tmp_path, 4))
+        assert [stores.blobs.exists(sha256) for sha256 in hashes] == [False, False, False, True]
+        running.run(lambda: jobs.succeed(job.id, 1, None))
+    assert running.outcome.is_completed(), running.outcome.message
+
+
+def test_what_a_failed_prune_left_goes_with_the_next(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = a_job(stores.database)
+    with running_job(stores, job.id, 1) as running:
+        checkpoints = JobCheckpoints(running, tmp_path, lambda step: None, kept=2)
+        hashes = [keep(checkpoints, running, tmp_path, step) for step in (1, 2)]
+        with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
+            patched.setattr(stores.blobs, "removing", unavailable)
+            checkpoints.prune(1)
+        assert stores.blobs.exists(hashes[0])
+        checkpoints.prune(1)
+        assert [stores.blobs.exists(sha256) for sha256 in hashes] == [False, True]
+        running.run(lambda: jobs.succeed(job.id, 1, None))
     assert running.outcome.is_completed(), running.outcome.message

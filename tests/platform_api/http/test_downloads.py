@@ -252,6 +252,9 @@ def test_a_signed_link_ends_with_the_photos_and_the_model_that_it_shows(shared_d
     assert shown() == [200, 200]
     data_set = database.run(jobs.get(job)).data_set_id
     assert client.delete(f"/api/v1/data-sets/{data_set}").status_code == 204
+    assert shown() == [404, 200]
+    # One that was made, or stayed, when its photos had gone.
+    database.run(Query(GRID, {"job": job, "sha256": grid.sha256, "size": grid.size}, len))
     assert shown() == [410, 200]
     assert client.delete(f"/api/v1/models/{published.model}").is_success
     assert shown() == [410, 410]

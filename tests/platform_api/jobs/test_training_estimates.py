@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from uuid import UUID
 import pytest
 from psycopg.types.json import Jsonb
 
+from platform_api.jobs import training_estimates
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import Query
 from storage.postgres.jobs import base_models, job_stages, jobs, submissions
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.choices import TrainingMethod
+from storage.records.jobs.costs.memory import MemoryEstimate, estimate_memory
+from storage.records.jobs.costs.sizes import ModelSizes
 from storage.records.jobs.jobs import Job, Progress, Stage
-from storage.records.jobs.training import TrainingRequest
+from storage.records.jobs.training import TrainingRecipe, TrainingRequest
 from tests.platform_api.door import Door
 from tests.storage.makers import a_card, a_data_set
 from tests.storage.model_files import PARAMETERS, stored_model
@@ -167,6 +171,21 @@ def test_a_jobs_own_page_has_the_time_that_is_left_by_the_same_arithmetic(door: 
     assert left("evaluate", 1) == 6.0
 
 
+def test_the_arithmetic_holds_up_no_other_request(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def watched(sizes: ModelSizes, recipe: TrainingRecipe) -> MemoryEstimate:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            threads.append(True)
+        return estimate_memory(sizes, recipe)
+
+    monkeypatch.setattr(training_estimates, "estimate_memory", watched)
+    asked(door, trainOnly="unet.*,text_*")
+    assert threads == [True], "it ran on the event loop"
+
+
 def test_a_base_without_its_weights_says_that_it_is_unknown(shared_door: Door) -> None:
     shared_door.database.run(base_models.register("empty", "6" * 64, a_card(), []))
     needs = asked(shared_door, baseModel="empty")
@@ -184,6 +203,7 @@ def test_a_base_without_its_weights_says_that_it_is_unknown(shared_door: Door) -
         ({"preset": "gpu-8gb", "method": "full"}, "preset", "Available are: cpu with method lora"),
         ({"loraRank": 4}, "loraRank", "is of the method lora alone"),
         ({"frozenPrecision": "bf16"}, "frozenPrecision", "must be fp32 with the method full"),
+        ({"trainOnly": "a*," * 51}, "trainOnly", "has 51 patterns, and 50 are the most"),
         ({"sampler": {"stepz": 4}}, "sampler.stepz", "did you mean steps?"),
     ],
 )

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ SUFFIXES = frozenset(MEDIA_TYPES)
 METADATA = "metadata.jsonl"
 DESCRIPTION = ".toml"
 MAXIMUM_LEFT_OUT = 20
-"""Files of one folder that are named as left out; the others are counted."""
+"""Files of one layout that are named as left out; the others are counted."""
 _KOHYA_FOLDER = re.compile(r"(\d+)_(\S.*)")
 _SUBSET_FIELDS = frozenset({"image_dir", "num_repeats", "class_tokens", "caption_extension", "is_reg"})
 
@@ -68,7 +69,7 @@ def read_layout(place: PhotoPlace, maximum: int, folder: str = "") -> PhotoLayou
     if not named:
         return None
     others = {name for name in (*folders, *place.files(folder)) if name[0] != "."} - {name for name, _ in named}
-    left_out = tuple(f"{name} is not named like 10_sks mug, as other folders here are" for name in sorted(others))
+    left_out = (f"{name} is not named like 10_sks mug, as other folders here are" for name in sorted(others))
     subsets = [_Subset(joined(folder, name), int(match[1]), match[2], ".txt") for name, match in named]
     return _kohya(place, subsets, maximum, left_out)
 
@@ -111,8 +112,10 @@ def read_description(place: PhotoPlace, path: str, maximum: int) -> PhotoLayout:
         if type(repeats) is not int:
             raise _broken(f"{called} says num_repeats {repeats!r} of {name}; it is a whole number.")
         tokens = str(settings.get("class_tokens", ""))
+        if len(tokens) > MAX_CAPTION or not tokens.isprintable():
+            raise _broken(f"{called}: class_tokens of {name} may be {MAX_CAPTION:,} printable characters at most.")
         subsets.append(_Subset(joined(folder, name), repeats, tokens, "." + extension.lstrip(".")))
-    return _kohya(place, subsets, maximum, tuple(at_most(sorted(left_out))))
+    return _kohya(place, subsets, maximum, sorted(left_out))
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,12 @@ def photos_in(place: PhotoPlace, folder: str) -> list[str]:
     return [name for name in place.files(folder) if _suffix(name) in SUFFIXES]
 
 
-def at_most(reasons: list[str]) -> list[str]:
-    """The first of many reasons, and how many more there are."""
-    left = len(reasons) - MAXIMUM_LEFT_OUT
-    return reasons[:MAXIMUM_LEFT_OUT] + ([f"... and {left:,} more files like these"] if left > 0 else [])
+def at_most(reasons: Iterable[str]) -> list[str]:
+    """The first of many reasons, and how many more there are. The others are counted, and not kept."""
+    one_by_one = iter(reasons)
+    first = list(islice(one_by_one, MAXIMUM_LEFT_OUT))
+    left = sum(1 for _ in one_by_one)
+    return first + ([f"... and {left:,} more files like these"] if left else [])
 
 
 @dataclass(frozen=True)
@@ -184,9 +189,9 @@ def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
     return PhotoLayout(tuple(photos), tuple(at_most([f"{name} has no line in {METADATA}" for name in others])))
 
 
-def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tuple[str, ...] = ()) -> PhotoLayout:
+def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: Iterable[str]) -> PhotoLayout:
     photos: list[PlacedPhoto] = []
-    unused: list[str] = []
+    unused: list[Iterator[str]] = []
     more_lines: list[str] = []
     tokens = {subset.tokens for subset in subsets}
     for number, subset in enumerate(subsets):
@@ -212,16 +217,19 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: tu
             photos.append(PlacedPhoto(path, before + name, caption.text or own, subset.repeats, bool(own)))
             read |= {name, caption.file}
             more_lines += caption.left_out
+        unused.append(_unused(place, subset.folder, read))
+    # All subsets together: they may name one folder again and again.
+    reasons = (*at_most(chain(left_out, *unused)), *at_most(more_lines))
+    return PhotoLayout(tuple(photos), reasons, tokens.pop() if len(tokens) == 1 else "")
+
+
+def _unused(place: PhotoPlace, folder: str, read: Set[str]) -> Iterator[str]:
+    """Why the files of a subset's folder that were not read are left out."""
+    shown = folder.rpartition("/")[2]
+    for name in place.files(folder):
         # The TOML file that named the folder may lie in it.
-        others = [
-            name
-            for name in place.files(subset.folder)
-            if name not in read and name[0] != "." and _suffix(name) != DESCRIPTION
-        ]
-        shown = subset.folder.rpartition("/")[2]
-        unused += at_most([f"{joined(shown, name)} is neither a photo nor a caption of one" for name in others])
-    left_out = (*left_out, *unused, *at_most(more_lines))
-    return PhotoLayout(tuple(photos), left_out, tokens.pop() if len(tokens) == 1 else "")
+        if name not in read and name[0] != "." and _suffix(name) != DESCRIPTION:
+            yield f"{joined(shown, name)} is neither a photo nor a caption of one"
 
 
 def _described(place: PhotoPlace, maximum: int, folder: str) -> PhotoLayout | None:

@@ -14,11 +14,13 @@ def test_prompts_that_the_encoder_reads_whole_need_no_words(components: Componen
     assert prompt_warnings(FAMILY, components, wanted, [wanted.instance_prompt]) == []
 
 
-def test_a_caption_that_is_cut_off_is_named_with_both_lengths(components: Components):
+def test_a_caption_that_is_cut_off_is_named_by_its_photo_with_both_lengths(components: Components):
     caption = "a mug " * components.tokenizer.model_max_length
-    [warning] = [one for one in prompt_warnings(FAMILY, components, recipe(), [caption, caption]) if "reads" in one]
+    found = prompt_warnings(FAMILY, components, recipe(), ["a", caption, caption])
+    [warning] = [one for one in found if "reads" in one]
     length = len(components.tokenizer(caption).input_ids)
-    assert f"is {length} tokens; the text encoder reads the first {components.tokenizer.model_max_length}" in warning
+    read = f"the text encoder reads the first {components.tokenizer.model_max_length}"
+    assert warning == f"the prompt of photo 2 and 1 more is {length} tokens; {read}. Shorten it."
 
 
 def test_an_identifier_in_pieces_is_named(components: Components):

@@ -5,20 +5,23 @@ from __future__ import annotations
 import pytest
 
 from flows.jobs.lifecycle import running_job
-from flows.training.stages.stage_results import Exported, KeptStages
+from flows.training.evaluation import Evaluation
+from flows.training.stages.stage_results import Evaluated, Exported, KeptStages
 from flows.upkeep.blob_sweep import sweep_blobs
 from storage.blobs.stored import Blob
 from storage.errors import JobLost
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_stages
 from storage.postgres.upkeep import orphans
-from storage.records.catalog.catalog import FileRole, NewFile
+from storage.records.catalog.catalog import FileRole, NewFile, NewImage
 from storage.records.jobs.jobs import Stage, StageBlob
 from storage.stores import Stores
+from tests.flows.training.test_job_checkpoints import blob_of
 from tests.storage.makers import a_job
 
 WAIT_OVER = "update orphans set since = since - interval '5 days', seen_at = now()"
 INPUTS = {"of": "the test"}
+EVALUATION = Evaluation(measured_by="nobody", scenes=(), images=1, photos=2)
 
 
 def exported(blob: Blob) -> Exported:
@@ -51,6 +54,23 @@ def test_bytes_that_are_gone_are_not_named(stores: Stores) -> None:
         stores.blobs.delete(blob.sha256)
         assert kept.find(Stage.EXPORT, INPUTS, Exported) is None
         assert database.run(job_stages.release_blobs(job.id)) == []
+    assert job.outcome.is_completed(), job.outcome
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_damaged_image_is_made_again(stores: Stores, damaged: int) -> None:
+    blobs = [stores.blobs.put(content) for content in (b"grid", b"sample")]
+    sample = NewImage(
+        sha256=blobs[1].sha256, size=blobs[1].size, media_type="image/png", width=64, height=64, blurhash="L0"
+    )
+    evaluated = Evaluated(evaluation=EVALUATION, grid=blobs[0].sha256, samples=(sample,))
+    with running_job(stores, a_job(stores.database).id, 1) as job:
+        kept = KeptStages(job)
+        kept.keep(Stage.EVALUATE, INPUTS, evaluated, seconds=1.0, peak_bytes=1)
+        assert kept.find(Stage.EVALUATE, INPUTS, Evaluated) is not None
+        blob_of(stores, blobs[damaged].sha256).write_bytes(b"damaged")
+        assert kept.find(Stage.EVALUATE, INPUTS, Evaluated) is None
+        assert [stores.blobs.exists(blob.sha256) for blob in blobs] == [damaged != 0, damaged != 1]
     assert job.outcome.is_completed(), job.outcome
 
 

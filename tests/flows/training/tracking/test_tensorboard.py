@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from uuid import UUID
@@ -50,6 +51,16 @@ def test_scalars_images_and_the_recipe_are_read_back(place: Settings) -> None:
     [picture] = found.Images("sample-0")
     assert (picture.step, picture.width, picture.height) == (2, 8, 6)
     assert b"| class_word | mug |" in found.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0]
+
+
+def test_a_name_that_no_folder_may_have_is_cut(place: Settings) -> None:
+    job = dataclasses.replace(JOB, name=f"{'猫' * 120} / 00000007")
+    tracker = TRACKER.begin(place, job, 0)
+    tracker.log(1, {"loss": 1.0})
+    tracker.end("FINISHED")
+    folder = job_folder(place, job)
+    assert folder.name == f"{'猫' * 66}-{JOB.id}"
+    assert [one.value for one in read(folder).Scalars("loss")] == [1.0]
 
 
 def test_steps_that_an_attempt_repeats_stand_there_once(place: Settings) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from psycopg.types.json import Jsonb
 
 from storage.postgres.catalog import models
 from storage.postgres.connection import Query
@@ -105,3 +106,12 @@ def test_a_banned_creators_models_are_not_there(shelf: Shelf) -> None:
     for path in (f"/api/v1/models/{model.id}", f"/api/download/models/{version.id}"):
         assert_problem(shelf.get(path), 404)
     assert "villain" not in shelf.get("/api/v1/creators").text
+
+
+def test_the_recipe_of_a_version_names_no_photo_of_its_job(shelf: Shelf) -> None:
+    _, version = put(shelf.door, "Trained Before", b"trained" * 9)
+    request = {"model_name": "mug", "recipe": {"max_steps": 8}, "warnings": ["Anna at home.jpg is small"], "needs": []}
+    update = "update model_versions set recipe = %(recipe)s where id = %(id)s"
+    shelf.door.database.run(Query(update, {"recipe": Jsonb(request), "id": version.id}, len))
+    detail = shelf.get(f"/api/v1/model-versions/{version.id}").json()
+    assert detail["recipe"] == {"modelName": "mug", "recipe": {"maxSteps": 8}}

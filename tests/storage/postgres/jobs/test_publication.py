@@ -168,6 +168,17 @@ def test_a_job_from_before_the_upgrade_keeps_what_it_was_promised_also_when_it_i
     assert public(database, model_of(database, version)) == (True, (version.id,))
 
 
+def test_a_version_keeps_its_recipe_without_what_names_its_photos(database: Database, owner: UUID) -> None:
+    job = a_job(database, owner)
+    said = """update jobs set request = request || '{"warnings": ["Anna at home.jpg is too small"]}'"""
+    database.run(Query(said, {}, len))
+    version = finished(database, job)
+    assert version.recipe is not None
+    assert version.recipe["recipe"] == job.request["recipe"]
+    assert "warnings" in database.run(jobs.get(job.id)).request
+    assert not {"warnings", "needs"} & version.recipe.keys()
+
+
 def test_publishing_a_model_opens_its_new_fine_tunes_and_nothing_that_its_owner_hid(
     database: Database, owner: UUID
 ) -> None:

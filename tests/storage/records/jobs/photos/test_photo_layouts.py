@@ -108,8 +108,8 @@ def test_everything_else_in_kohyas_folders_is_named(tmp_path: Path) -> None:
     found = from_folder(tmp_path)
     assert found.left_out[0] == "log is not named like 10_sks mug, as other folders here are"
     assert found.left_out[1] == "3_sks mug/0_0512x0512_sd.npz is neither a photo nor a caption of one"
-    assert found.left_out[-1] == "... and 7 more files like these"
-    assert len(found.left_out) == 22
+    assert found.left_out[-1] == "... and 8 more files like these"
+    assert len(found.left_out) == 21
 
 
 def test_kohyas_toml_is_read_with_the_innermost_setting_first(tmp_path: Path, read: Read) -> None:
@@ -236,3 +236,21 @@ def test_photos_that_subsets_name_again_are_counted_each_time(tmp_path: Path) ->
                 from_folder(folder)
         else:
             assert len(from_folder(folder).photos) == 50
+
+
+def test_what_many_subsets_leave_out_is_named_once_for_all_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    touched(folder / "a", *(f"{number}.json" for number in range(30)))
+    (folder / "set.toml").write_text(f"datasets = [{{image_dir = 'a', subsets = [{'{}, ' * 50}]}}]")
+    found = from_folder(folder)
+    assert found.left_out[0] == "a/0.json is neither a photo nor a caption of one"
+    assert found.left_out[20:] == ("... and 1,480 more files like these",)
+
+
+@pytest.mark.parametrize("tokens", ["x" * 2001, "sks\\u0000mug"])
+def test_class_tokens_that_are_no_caption_are_refused(tmp_path: Path, tokens: str) -> None:
+    folder = tmp_path / "data"
+    touched(folder / "a", "1.png")
+    (folder / "set.toml").write_text(f'datasets = [{{subsets = [{{image_dir = "a", class_tokens = "{tokens}"}}]}}]')
+    with pytest.raises(UploadRefused, match="class_tokens of a may be 2,000 printable characters"):
+        from_folder(folder)
