@@ -21,7 +21,7 @@ def describe_model(model: Model, name: str, request: TrainingJobRequest, api: st
         "`current` is the version that was published last.",
         LOAD.format(name=name, prompt=request.recipe.instance_prompt),
     ]
-    return "\n\n".join([*parts, LOAD_ADAPTER] if request.recipe.method == "lora" else parts)
+    return "\n\n".join([*parts, LOAD_ADAPTER] if request.recipe.trains_adapter else parts)
 
 
 def describe_version(version: ModelVersion, request: TrainingJobRequest, api: str) -> str:

@@ -58,19 +58,44 @@ class ModelFamily(Choice):
 class TrainingMethod(Choice):
     """Which weights are trained, and how the result gets into the model.
 
-    What it makes is a model of `model_type` in the catalogue.
+    What it makes is a model of `model_type` in the catalogue. `adapter`: it trains layers of its own beside the base's,
+    which stay frozen; so it has the options of adapters, may hold the base in 16 bits, and trains no row of a table.
+    `learning_rate` is the usual one, where a base says nothing of the method.
     """
 
     model_type: ModelType
+    adapter: bool
+    learning_rate: float
 
-    def __new__(cls, name: str, about: str, model_type: ModelType = ModelType.CHECKPOINT) -> Self:
+    def __new__(
+        cls,
+        name: str,
+        about: str,
+        model_type: ModelType = ModelType.CHECKPOINT,
+        adapter: bool = False,
+        learning_rate: float = 5e-6,
+    ) -> Self:
         """A method of this name."""
         made = str.__new__(cls, name)
         made._value_, made.about, made.model_type = name, about, model_type
+        made.adapter, made.learning_rate = adapter, learning_rate
         return made
 
+    # The DreamBooth paper's rate for Stable Diffusion (Ruiz et al. 2023).
     FULL = "full", "The whole UNet, and the text encoder and the identifier's embedding if they have a learning rate."
-    LORA = "lora", "Low-rank adapters (LoRA, DoRA) beside frozen weights, published as a small file.", ModelType.LORA
+    # That of diffusers' and kohya's LoRA trainers.
+    LORA = (
+        "lora",
+        "Low-rank adapters (LoRA, DoRA) beside frozen weights, published as a small file.",
+        ModelType.LORA,
+        True,
+        1e-4,
+    )
+
+    @classmethod
+    def known(cls, name: str) -> TrainingMethod:
+        """The method of a name that is stored; one that only another release knows counts as `full`."""
+        return next((one for one in cls if one.value == name), cls.FULL)
 
 
 class LoraTargets(Choice):

@@ -74,8 +74,7 @@ def resolved_recipe(request: TrainingOptions, *, data_set_hash: str, base: BaseM
     for name in TrainingDefaults.__struct_fields__:
         asked = getattr(request, name)
         values[name] = getattr(defaults, name) if asked is None else asked
-    adapter = values["method"] == TrainingMethod.LORA.value
-    usual = parts.LORA_LEARNING_RATE if adapter else parts.FULL_LEARNING_RATE
+    usual = TrainingMethod.known(values["method"]).learning_rate
     values |= own_rates(request, base.training, values, usual)
     refuse_what_cannot_be_learned(values)
     parts.refuse_options_of_another_method(request, values)
@@ -100,8 +99,7 @@ def resolved_recipe(request: TrainingOptions, *, data_set_hash: str, base: BaseM
 def model_name(request: TrainingOptions, recipe: TrainingRecipe) -> str:
     """What the result is called in the catalogue, unless the request says so."""
     # A model of the catalogue is of one type, so a subject's adapter and its full model are two.
-    adapter = recipe.method == TrainingMethod.LORA.value
-    return request.name or f"{recipe.identifier} {recipe.class_word}{' LoRA' if adapter else ''}"
+    return request.name or f"{recipe.identifier} {recipe.class_word}{' LoRA' if recipe.trains_adapter else ''}"
 
 
 def complete_request(request: TrainingOptions, recipe: TrainingRecipe) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def complete_request(request: TrainingOptions, recipe: TrainingRecipe) -> dict[s
         value = asked[field.encode_name]
         if field.name in TrainingDefaults.__struct_fields__:
             value = getattr(recipe, field.name)
-        of_adapters = field.name.startswith("lora_") and recipe.method != TrainingMethod.LORA.value
+        of_adapters = field.name.startswith("lora_") and not recipe.trains_adapter
         of_no_text = field.name == "text_encoder_steps" and not recipe.trains_text
         if value is not None and not of_adapters and not of_no_text:
             complete[field.encode_name] = value

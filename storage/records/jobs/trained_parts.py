@@ -14,12 +14,6 @@ from msgspec import Meta
 from storage.errors import InvalidRequest
 from storage.records.jobs.choices import LoraTargets, TrainingMethod
 
-LORA_LEARNING_RATE = 1e-4
-"""Of an adapter, where a base says nothing of adapters: that of diffusers' and kohya's LoRA trainers."""
-
-FULL_LEARNING_RATE = 5e-6
-"""Of a whole model: the DreamBooth paper's for Stable Diffusion (Ruiz et al. 2023)."""
-
 MAX_PATTERNS = 50
 """Of trainOnly: each is tried with every name of a model."""
 
@@ -110,11 +104,12 @@ def defaults_of_method(method: str, training: Any) -> Any:
     """
     if training.method == method:
         return training
-    if method == TrainingMethod.LORA.value:
-        return msgspec.structs.replace(training, learning_rate=LORA_LEARNING_RATE, token_learning_rate=0.0)
+    facts = TrainingMethod.known(method)
+    if facts.adapter:
+        return msgspec.structs.replace(training, learning_rate=facts.learning_rate, token_learning_rate=0.0)
     return msgspec.structs.replace(
         training,
-        learning_rate=FULL_LEARNING_RATE,
+        learning_rate=facts.learning_rate,
         text_encoder_learning_rate=0.0,
         token_learning_rate=0.0,
         frozen_precision="fp32",
@@ -127,11 +122,11 @@ def refuse_options_of_another_method(request: msgspec.Struct, values: Mapping[st
     Raises InvalidRequest naming every field that does not fit.
     """
     wrong: dict[str, str] = {}
-    adapter = values["method"] == TrainingMethod.LORA.value
+    adapter = TrainingMethod.known(values["method"]).adapter
     if adapter and values["token_learning_rate"] > 0:
         wrong["tokenLearningRate"] = (
-            "must be 0 with the method lora: an adapter's file has no place for rows of the embedding table. "
-            "To train the identifier's embedding, use the method full"
+            f"must be 0 with the method {values['method']}: an adapter's file has no place for rows of the embedding "
+            "table. To train the identifier's embedding, use the method full"
         )
     if not adapter and values["frozen_precision"] != "fp32":
         wrong["frozenPrecision"] = (

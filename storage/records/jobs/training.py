@@ -150,6 +150,11 @@ class TrainingSettings(parts.PartSettings, frozen=True, kw_only=True):
     validation_photos: int = 0
 
     @property
+    def trains_adapter(self) -> bool:
+        """Whether the method trains layers of its own beside the base's, which stay frozen."""
+        return TrainingMethod.known(self.method).adapter
+
+    @property
     def held_in(self) -> str:
         """The element type in which the base's UNet and text encoders are held, as recipes of sets name it."""
         return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[self.frozen_precision]

@@ -239,9 +239,7 @@ def tensors_in(components: Components) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"lora_dora": True, "lora_conv": True, "frozen_precision": "bf16", "precision": "bf16"}]
-)
+@pytest.mark.parametrize("changes", [{}, {"lora_dora": True, "lora_conv": True, "frozen_precision": "bf16"}])
 def test_beside_an_adapter_the_base_takes_no_memory(
     tiny_model: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ def _changes(recipe: TrainingRecipe) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "gradientCheckpointing: true", {"gradient_checkpointing": True}
     if recipe.precision == "fp32":
         yield "precision: bf16", {"precision": "bf16"}
-    if recipe.method == TrainingMethod.LORA.value and recipe.frozen_precision == "fp32":
+    if recipe.trains_adapter and recipe.frozen_precision == "fp32":
         yield "frozenPrecision: bf16", {"frozen_precision": "bf16"}
     if recipe.optimizer not in (TrainingOptimizer.ADAMW_8BIT, TrainingOptimizer.LION_8BIT):
         yield "optimizer: adamw_8bit", {"optimizer": TrainingOptimizer.ADAMW_8BIT.value}
@@ -68,5 +68,5 @@ def _changes(recipe: TrainingRecipe) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "emaDecay: 0", {"ema_decay": 0.0}
     if recipe.text_encoder_learning_rate > 0:
         yield "textEncoderLearningRate: 0", {"text_encoder_learning_rate": 0.0}
-    if recipe.method != TrainingMethod.LORA.value:
+    if not recipe.trains_adapter:
         yield "method: lora", {"method": TrainingMethod.LORA.value, "token_learning_rate": 0.0}

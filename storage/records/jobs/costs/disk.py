@@ -165,7 +165,7 @@ def _images(recipe: TrainingRecipe, begun: int) -> int:
 def _export(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[str, Shape]) -> tuple[int, int]:
     """What the result adds to the blob store, and what it takes in the work folder."""
     each = ELEMENT_BYTES.get(recipe.export_dtype)
-    if recipe.method == TrainingMethod.LORA.value:
+    if recipe.trains_adapter:
         # In two files, of kohya's keys and of diffusers'. kohya's has a number more for each layer.
         files = 2 * (count(shapes) * (each or FLOAT) + len(shapes) * (_IN_HEADER + FLOAT) * 2) + MIB // 4
         return files, files
@@ -191,5 +191,5 @@ def _changes(recipe: TrainingRecipe) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "emaDecay: 0", {"ema_decay": 0.0}
     if recipe.export_dtype not in ("fp16", "bf16"):
         yield "exportDtype: fp16", {"export_dtype": "fp16"}
-    if recipe.method != TrainingMethod.LORA.value:
+    if not recipe.trains_adapter:
         yield "method: lora", {"method": TrainingMethod.LORA.value, "token_learning_rate": 0.0}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
+from storage.records.jobs.choices import TrainingOptimizer
 from storage.records.jobs.costs.activations import HALF, drawn_bytes, kept_by_stage, kept_bytes
 from storage.records.jobs.costs.optimizer_states import FLOAT, state_bytes, step_bytes
 from storage.records.jobs.costs.sizes import TEXT_TOKENS, ModelSizes, Shape, count, trained_shapes
@@ -65,14 +65,13 @@ def estimate_memory(sizes: ModelSizes, recipe: TrainingRecipe, photos: int = 0, 
     """What the recipe's steps need on a base of these sizes, with so many photos of so many different prompts."""
     shapes = trained_shapes(sizes, recipe)
     trained = count(shapes)
-    adapter = recipe.method == TrainingMethod.LORA.value
     total = sum(sizes.parameters(part) for part in sizes.shapes)
     ema = FLOAT * trained if recipe.ema_decay > 0 else 0
     if recipe.optimizer == TrainingOptimizer.ADAMW_SCHEDULE_FREE.value:
         ema = 0  # its copy stands in the room of the gradients
     return MemoryEstimate(
         weights=_held_bytes(sizes, recipe),
-        adapters=FLOAT * trained if adapter else 0,
+        adapters=FLOAT * trained if recipe.trains_adapter else 0,
         gradients=FLOAT * trained,
         optimizer=state_bytes(recipe.optimizer, shapes.values()),
         ema=ema,
@@ -97,7 +96,7 @@ def _not_concurrent(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Mapping[s
     """By the UNet's stages, from the last to the first: before each the activations up to it are there, and behind it
     the gradients from it on."""
     passes = recipe.accumulation * (2 if recipe.split_backward and recipe.prior_loss_weight > 0 else 1)
-    if passes > 1 or recipe.method == TrainingMethod.LORA.value:
+    if passes > 1 or recipe.trains_adapter:
         return 0
     mixed, checkpointed = recipe.precision != "fp32", recipe.gradient_checkpointing
     stages = kept_by_stage(sizes.unet, checkpointed=checkpointed, mixed=mixed)
@@ -166,9 +165,8 @@ def _half_precision_copies(sizes: ModelSizes, recipe: TrainingRecipe, shapes: Ma
     frozen = 0
     if not recipe.gradient_checkpointing and not held:
         through = sum(sizes.parameters(part) for part in ("unet", *(sizes.texts if recipe.trains_text else ())))
-        adapter = recipe.method == TrainingMethod.LORA.value
-        own = {} if adapter else {name: one for name, one in shapes.items() if not name.startswith("identifier.")}
-        frozen = through - count(own)
+        own = {name: one for name, one in shapes.items() if not name.startswith("identifier.")}
+        frozen = through - (0 if recipe.trains_adapter else count(own))
     return HALF * (count(shapes) + frozen)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.records.jobs.adapter_layers import is_target
-from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.costs.activations import UnetShape
 from storage.records.jobs.trained_parts import matches
 from storage.records.jobs.training import TrainingRecipe
@@ -78,11 +77,11 @@ def trained_shapes(sizes: ModelSizes, recipe: TrainingRecipe) -> dict[str, Shape
     for part in parts:
         for name, shape in sizes.shapes[part].items():
             called = f"{part}.{name.removeprefix('text_model.')}"
-            if recipe.method == TrainingMethod.LORA.value:
+            if recipe.trains_adapter:
                 found |= _adapter(called, shape, recipe)
             elif matches(recipe.train_only, called):
                 found[called] = shape
-    if recipe.token_learning_rate > 0 and recipe.method != TrainingMethod.LORA.value:
+    if recipe.token_learning_rate > 0 and not recipe.trains_adapter:
         found |= {f"identifier.{part}": (1, text.width) for part, text in sizes.texts.items()}
     return found
 

@@ -38,6 +38,16 @@ def test_an_unknown_name_is_refused_with_its_field_and_the_known_ones(names: typ
     assert refused.value.fields == {"field": f"'dora' is unknown; known are: {', '.join(names)}"}
 
 
+def test_what_is_known_of_a_method_stands_in_its_line() -> None:
+    adapters = [method.value for method in TrainingMethod if method.adapter]
+    assert adapters == ["lora"]
+    assert TrainingMethod.known("lora").learning_rate == 1e-4
+    # A recipe of another release: nothing else is known of it.
+    assert TrainingMethod.known("lokr") is TrainingMethod.FULL
+    assert TrainingDefaults(method="lora").trains_adapter
+    assert not TrainingDefaults(method="lokr").trains_adapter
+
+
 def test_a_base_model_that_says_nothing_has_the_defaults() -> None:
     assert (TrainingDefaults().method, TrainingDefaults().optimizer) == ("full", "adamw")
     assert type(TrainingDefaults().method) is str
