@@ -75,7 +75,7 @@ def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model:
     first = sum(file.role is JobFileRole.IMAGE for file in made)
     job.report("draw", first, recipe.count)
     backend = backend_named(recipe.backend)
-    drawn = backend.draw(model.family, model.folder, recipe, first, model.adapter, model.held_in)
+    drawn = backend.draw(model.family, model.folder, recipe, first, model.adapter, held_in=model.held_in)
     for number, content in enumerate(drawn, first):
         job.check()
         job.reach(f"draw:{number}")

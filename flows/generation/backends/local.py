@@ -24,7 +24,8 @@ class LocalBackend:
         recipe: GenerationRecipe,
         first: int = 0,
         adapter: Path | None = None,
-        held_in: str = "float32",
+        *,
+        held_in: str,
     ) -> Iterator[bytes]:
         """See backends/protocol.py. Raises WeightsRefused if the folder is not complete, or no adapter fits it."""
         # An attempt whose predecessor died after the last image: it needs no model, which takes seconds to load.

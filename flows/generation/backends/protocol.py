@@ -19,7 +19,8 @@ class Backend(Protocol):
         recipe: GenerationRecipe,
         first: int = 0,
         adapter: Path | None = None,
-        held_in: str = "float32",
+        *,
+        held_in: str,
     ) -> Iterator[bytes]:
         """PNG bytes of images `first`, `first` + 1, ... of the recipe; image i has the recipe's seed plus i.
 

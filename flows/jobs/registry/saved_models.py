@@ -48,9 +48,9 @@ class SavedModel:
     resolution: int
     sampler: SamplerSettings
     example: str
+    held_in: str
     adapter: Path | None = None
     base_folder: str = ""
-    held_in: str = "float32"
 
 
 def signature_of(sampler: SamplerSettings) -> ModelSignature:

@@ -22,7 +22,8 @@ class ToyBackend:
         recipe: GenerationRecipe,
         first: int = 0,
         adapter: Path | None = None,
-        held_in: str = "float32",
+        *,
+        held_in: str,
     ) -> Iterator[bytes]:
         """PNG bytes of images `first`, `first` + 1, ..."""
         for number in range(first, recipe.count):

@@ -96,7 +96,7 @@ def drawn(folder: Path, seed: int, adapter: Path | None = None, sampler: Sampler
         backend="local",
         threads=1,
     )
-    [content] = backend_named("local").draw("sd1", folder, recipe, adapter=adapter)
+    [content] = backend_named("local").draw("sd1", folder, recipe, adapter=adapter, held_in="float32")
     return content
 
 
