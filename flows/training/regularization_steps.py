@@ -17,9 +17,8 @@ from flows.diffusion.devices import drawing_devices, this_machine
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set
 from flows.runs.retries import run_with_retries, with_retries
-from flows.training.photos.pictures import StoredPicture
+from flows.training.photos.pictures import StoredPicture, is_whole
 from storage.blobs import cached_folders
-from storage.blobs.damage import is_whole
 from storage.blobs.store import BlobStore
 from storage.errors import BlobCorrupted, BlobMissing
 from storage.postgres.connection import Database

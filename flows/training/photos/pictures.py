@@ -13,6 +13,8 @@ from torch import Tensor
 
 from flows.runs.liveness import advanced
 from flows.training.photos.crops import pixels_of, square_of
+from storage.blobs.store import BlobStore
+from storage.errors import BlobCorrupted, BlobMissing
 
 MEASURED_TOGETHER = 8
 """Pictures that a network measures at a time: at 1,024 pixels they are 100 MB in float32."""
@@ -41,6 +43,21 @@ class StoredPicture:
 
 
 Picture = Image.Image | StoredPicture
+
+
+def is_whole(blobs: BlobStore, sha256: str) -> bool:
+    """Whether a stored picture is there with the bytes of its name.
+
+    A damaged one is deleted, since a put of the good bytes would find it under their name. Raises StoreUnavailable.
+    """
+    try:
+        blobs.read(sha256)
+    except BlobMissing:
+        return False
+    except BlobCorrupted:
+        blobs.delete(sha256)
+        return False
+    return True
 
 
 class Pixels(Protocol):

@@ -13,7 +13,7 @@ import msgspec
 
 from flows.jobs.lifecycle import RunningJob
 from flows.training.evaluation import Evaluation
-from storage.blobs.damage import is_whole
+from flows.training.photos.pictures import is_whole
 from storage.postgres.connection import Script
 from storage.postgres.jobs import job_stages
 from storage.postgres.upkeep import orphans
