@@ -15,8 +15,6 @@ from flows.starter.networks import STARTER_TRAINING
 from flows.starter.renderer import render_photos
 from flows.starter.world import held_out_subjects
 from flows.training.evaluation import (
-    SCENES,
-    SEEDS_PER_SCENE,
     Drifts,
     evaluation_recipe,
     measure,
@@ -25,8 +23,9 @@ from flows.training.evaluation import (
 )
 from flows.training.fit import fit
 from flows.training.metrics.judges import open_judge
-from flows.training.photos.latents import TrainingImages, encode_images, pixels_of_all
-from storage.records.jobs.sampled_sets import SamplerSettings
+from flows.training.photos.latents import TrainingImages, encode_images
+from flows.training.photos.pictures import SquarePixels
+from storage.records.jobs.sampled_sets import SCENES, SEEDS_PER_SCENE, SamplerSettings
 from tests.faults.bench import Bench
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe
 
@@ -55,7 +54,7 @@ def test_a_subject_never_seen_before_is_in_new_scenes(tmp_path: Path) -> None:
     wanted = recipe(class_word=subject.class_word, evaluation_scenes=scenes, **rates, **LESS)
     photos = [photo for _, photo in render_photos(subject, count=4, seed=100)]
     base, tuned, judge = FAMILY.load(STARTER_FOLDER), FAMILY.load(STARTER_FOLDER), open_judge(STARTER_FOLDER, scenes)
-    shown = pixels_of_all(photos, wanted.resolution)
+    shown = SquarePixels(photos, wanted.resolution)
     new = new_scenes(wanted, shown, judge)[:2]
     drawn = evaluation_recipe(wanted, new)
 
