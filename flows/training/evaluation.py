@@ -37,12 +37,9 @@ from flows.training.metrics.judges import ImageJudge
 from flows.training.photos.latents import LatentImages
 from flows.training.photos.pictures import Picture, Pixels, SquarePixels, in_batches
 from flows.training.photos.random_numbers import generator_for
-from storage.records.jobs.sampled_sets import SamplingRecipe
+from storage.records.jobs.sampled_sets import CLASS_IMAGES, SCENES, SEEDS_PER_SCENE, SamplingRecipe
 from storage.records.jobs.training import TrainingRecipe
 
-SCENES = 6
-SEEDS_PER_SCENE = 4
-CLASS_IMAGES = 8
 _DRIFT_TIMESTEPS = 5
 _DRIFT_LATENTS = 4
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from PIL import Image
 
 from flows.diffusion.sampled_sets import png
-from flows.training.evaluation import CLASS_IMAGES, SEEDS_PER_SCENE
 from flows.training.work import TrainingWork
 from storage.blobs.blurhashes import blurhash_of
 from storage.records.catalog.catalog import NewImage
 from storage.records.catalog.vocabulary import BrowsingLevel
-from storage.records.jobs.sampled_sets import SamplingRecipe
+from storage.records.jobs.sampled_sets import CLASS_IMAGES, SEEDS_PER_SCENE, SamplingRecipe
 
 SAMPLER = "DDIM"
 

@@ -15,8 +15,6 @@ from flows.starter.networks import STARTER_TRAINING
 from flows.starter.renderer import render_photos
 from flows.starter.world import held_out_subjects
 from flows.training.evaluation import (
-    SCENES,
-    SEEDS_PER_SCENE,
     Drifts,
     evaluation_recipe,
     measure,
@@ -27,7 +25,7 @@ from flows.training.fit import fit
 from flows.training.metrics.judges import open_judge
 from flows.training.photos.latents import TrainingImages, encode_images
 from flows.training.photos.pictures import SquarePixels
-from storage.records.jobs.sampled_sets import SamplerSettings
+from storage.records.jobs.sampled_sets import SCENES, SEEDS_PER_SCENE, SamplerSettings
 from tests.faults.bench import Bench
 from tests.flows.training.tiny import FAMILY, KeptCheckpoints, recipe
 

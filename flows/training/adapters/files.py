@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from flows.diffusion.families.protocol import Components, Family
 from flows.training.adapters.kohya_keys import kohya_tensors
 from flows.training.adapters.layers import AdapterForm, adapter_metadata, adapter_tensors, form_of
 from flows.training.exports.export import EXPORT_DTYPES, as_dtype
-from flows.training.exports.single_files import metadata, read_schedule
+from flows.training.exports.single_files import legacy_hash, metadata, read_schedule
 from flows.training.tensor_files import payload_sha256, read_metadata, write_tensors
 from flows.training.version_files import VersionFiles
 from storage.blobs.hashing import hash_again
@@ -92,13 +91,6 @@ def adapter_facts(
         "ss_network_dropout": str(recipe.lora_dropout),
         "ss_network_args": json.dumps(arguments, sort_keys=True),
     }
-
-
-def legacy_hash(path: Path) -> str:
-    """kohya's older name of a file: 8 hex digits of SHA-256 over 64 KiB at 1 MiB, of nothing where it is shorter."""
-    with path.open("rb") as file:
-        file.seek(0x100000)
-        return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:

@@ -88,15 +88,20 @@ def metadata(family: Family, recipe: TrainingRecipe, recipe_hash: str, schedule:
     }
 
 
+def legacy_hash(path: Path) -> str:
+    """The oldest hash of a file (AutoV1): of 64 KiB at 1 MiB, of nothing where it is shorter."""
+    with path.open("rb") as file:
+        file.seek(_LEGACY_BEGIN)
+        return hashlib.sha256(file.read(_LEGACY_BYTES)).hexdigest()[:_LEGACY_DIGITS]
+
+
 def _put_legacy_hash(file: Path) -> None:
     """Write the file's AutoV1 hash into its header, over digits that hold its place.
 
     The bytes it is of begin at 1 MiB, behind the header, so that it may stand in there.
     """
+    digest = legacy_hash(file)
     with file.open("r+b") as stream:
-        stream.seek(_LEGACY_BEGIN)
-        digest = hashlib.sha256(stream.read(_LEGACY_BYTES)).hexdigest()[:_LEGACY_DIGITS]
-        stream.seek(0)
         (length,) = struct.unpack("<Q", stream.read(LENGTH_BYTES))
         header = json.loads(stream.read(length))
         header["__metadata__"]["sshs_legacy_hash"] = digest

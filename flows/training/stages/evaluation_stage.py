@@ -10,7 +10,6 @@ from flows.diffusion.devices import check_devices
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.training.evaluation import (
-    SEEDS_PER_SCENE,
     base_beside,
     evaluation_recipe,
     measure,
@@ -31,6 +30,7 @@ from flows.training.samples import store_samples
 from flows.training.stages.stage_results import Evaluated, Fitted, PreparedData
 from flows.training.stages.stage_runs import TrainingStages
 from storage.records.jobs.jobs import Stage
+from storage.records.jobs.sampled_sets import SEEDS_PER_SCENE
 
 
 def evaluate(run: TrainingStages, prepared: PreparedData, fitted: Fitted) -> Evaluated:

@@ -8,6 +8,8 @@ import msgspec
 
 TRAINING_ALONE = frozenset({"pytorch-lightning", "peft", "bitsandbytes", "pytorch-optimizer"})
 """Libraries of a recipe that draw no image."""
+SCENES, SEEDS_PER_SCENE, CLASS_IMAGES = 6, 4, 8
+"""What an evaluation draws at most: each scene so often, and so many images of the class."""
 
 
 class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,8 +17,6 @@ from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.runs.liveness import PROCESS
 from flows.training.evaluation import (
-    CLASS_IMAGES,
-    SEEDS_PER_SCENE,
     Drifts,
     Evaluation,
     base_beside,
@@ -37,7 +35,7 @@ from flows.training.metrics.comparisons import EvaluationImages
 from flows.training.metrics.grid import CELL, Row, draw_grid, without_photos
 from flows.training.photos.latents import LatentImages, encode_images
 from flows.training.photos.random_numbers import generator_for
-from storage.records.jobs.sampled_sets import fingerprint
+from storage.records.jobs.sampled_sets import CLASS_IMAGES, SEEDS_PER_SCENE, fingerprint
 from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
 from tests.flows.training.tiny import FAMILY, fit_tiny, loaded, pictures, recipe
 

@@ -16,14 +16,13 @@ from storage.records.accounts.quotas import MIB, in_units
 from storage.records.jobs.choices import TrainingMethod, TrainingOptimizer
 from storage.records.jobs.costs.optimizer_states import FLOAT, state_bytes
 from storage.records.jobs.costs.sizes import ModelSizes, Shape, count, trained_shapes
+from storage.records.jobs.sampled_sets import CLASS_IMAGES, SCENES, SEEDS_PER_SCENE
 from storage.records.jobs.training import TrainingRecipe
 
 ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Of one exported weight, by a request's `exportDtype`."""
 PNG_BYTES_OF_A_PIXEL = 3.1
 """Of a picture that nothing compresses, such as noise; of a photograph it is about 1.6."""
-SCENES, SEEDS_PER_SCENE, CLASS_IMAGES = 6, 4, 8
-"""What an evaluation draws at most: each scene so often, and so many images of the class."""
 SAMPLES_AT_ONCE = 3
 VALIDATION_IMAGES = 7
 """Class images and those of unrelated prompts that a validation loss is measured on."""

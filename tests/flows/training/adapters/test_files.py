@@ -14,8 +14,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
-from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE, adapter_facts, export_adapter, legacy_hash
+from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE, adapter_facts, export_adapter
 from flows.training.adapters.layers import NAME
+from flows.training.exports.single_files import legacy_hash
 from flows.training.tensor_files import payload_sha256, read_metadata, read_tensors
 from flows.training.version_files import VersionFiles
 from storage.blobs.families import check_model_file

@@ -23,6 +23,7 @@ from storage.records.jobs.choices import TrainingOptimizer
 from storage.records.jobs.costs import disk as costs
 from storage.records.jobs.costs.disk import checkpoint_bytes, estimate_disk
 from storage.records.jobs.jobs import Checkpoint
+from storage.records.jobs.sampled_sets import CLASS_IMAGES, SCENES, SEEDS_PER_SCENE
 from storage.settings import BlobSettings, QuotaSettings, Settings
 from tests.flows.training.optimizers import small
 from tests.flows.training.tiny import recipe
@@ -164,7 +165,6 @@ def test_what_is_drawn_is_what_is_counted() -> None:
     scenes = ("in a forest", "on a table", "at night", "in snow", "on grass", "in a box", "a seventh")
     wanted = recipe(evaluation_scenes=scenes)
     drawn = evaluation.evaluation_recipe(wanted, evaluation.new_scenes(wanted, None, None))  # pyright: ignore[reportArgumentType]
-    assert len(drawn.prompts) == costs.SCENES * costs.SEEDS_PER_SCENE + costs.CLASS_IMAGES
-    assert evaluation.SCENES == costs.SCENES
+    assert len(drawn.prompts) == SCENES * SEEDS_PER_SCENE + CLASS_IMAGES
     assert IMAGES + len(UNRELATED_PROMPTS) == costs.VALIDATION_IMAGES
     assert len(sample_prompts(wanted)) == costs.SAMPLES_AT_ONCE
