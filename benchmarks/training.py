@@ -150,7 +150,6 @@ def print_figures(results: Results) -> None:
         figure(f"{method}-of-bare", rates[method], rates[f"{method}-bare"], f">={BARE_GOAL}")
         for side in (side for side in MEMORY_GOALS if side in SIDES[method]):
             figure(f"{side}-peak-gb", peaks[side], peaks[peer], f"<={MEMORY_GOALS[side]}")
-        # The best of the runs on both sides: a disk has other users.
         pauses = [run["checkpoint"] for run in results[method]]
         ours, stored, bare = (min(pause[name] for pause in pauses) for name in ("ours", "stored", "bare"))
         print(f"{method}: a checkpoint of {pauses[0]['bytes'] / 1e9:.3f} GB")
