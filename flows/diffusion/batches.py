@@ -1,8 +1,8 @@
 """How many images are drawn at a time: as many as memory holds, and half as many where it turns out too small.
 
-A row of a batch does not depend on its neighbours or on their number, as long as there are two of them: one that is
-alone is rounded otherwise, by at most one grey level. So batches of two and more make the same bytes on a CPU. A GPU
-may choose other kernels for another size; there it is that grey level.
+A row of a batch does not depend on its neighbours. Their number may choose other kernels, which round otherwise, by at
+most one grey level of an image: on a CPU one row alone, and with some shapes of UNets from four rows on; on a GPU any
+size. So a set that is drawn in smaller batches, since memory ran out, may differ by that.
 """
 
 from __future__ import annotations
