@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flows.runs.host_memory import free_host_bytes
+from flows.runs.host_memory import free_host_bytes, status_bytes
 
 _PROCESS = Path("/proc/self")
 # madvise(2), of Linux 5.4: reclaims pages and keeps what they hold. An older one says EINVAL, and nothing happens.
@@ -35,11 +35,8 @@ def peak_bytes(device: torch.device) -> int:
     """The peak since `start_peak`: of a GPU what torch had allocated, else this process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError, StopIteration):
-        lines = (_PROCESS / "status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     # Without /proc: of the whole process, in units of 1024 bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return status_bytes().get("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def return_freed(device: torch.device) -> None:

@@ -25,7 +25,7 @@ def free_host_bytes() -> int:
     if (cgroup := _cgroup()) is not None:
         available = max(0, min(available, cgroup[0] - cgroup[1]))
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    counted = _status().get("VmData")
+    counted = status_bytes().get("VmData")
     if counted is None or limit in (-1, resource.RLIM_INFINITY):
         return available
     return max(0, min(available, limit - counted))
@@ -35,12 +35,12 @@ def empty_data_bytes() -> int:
     """Bytes of this process that RLIMIT_DATA counts though nothing is in them: what its heap has given back to the
     system (malloc_trim(3) leaves the addresses), files that are mapped and were not changed, stacks. 0 without /proc.
     """
-    status = _status()
+    status = status_bytes()
     return max(0, status.get("VmData", 0) - status.get("RssAnon", 0) - status.get("VmSwap", 0))
 
 
-def _status() -> dict[str, int]:
-    """What /proc/self/status says in kB, in bytes."""
+def status_bytes() -> dict[str, int]:
+    """What /proc/self/status (proc(5)) says in kB, in bytes; nothing without /proc."""
     with suppress(OSError):
         lines = [line.split() for line in (_PROCESS / "status").read_text().splitlines()]
         return {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines if line[2:] == ["kB"]}

@@ -36,7 +36,7 @@ class StoredPicture:
         return self._size
 
     def decoded(self) -> Image.Image:
-        """The picture in RGB, read anew. Raises what `read` and PIL raise."""
+        """The picture in RGB, read each time. Raises what `read` and PIL raise."""
         image = Image.open(io.BytesIO(self._read())).convert("RGB")
         self._size = image.size
         return image
