@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -12,19 +13,22 @@ from storage.blobs.model_sizes import sizes_in_store
 from storage.blobs.store import BlobStore
 from storage.errors import BlobMissing, InvalidRequest, NotFound, WeightsRefused
 from storage.postgres.connection import Script
-from storage.postgres.jobs import base_models
+from storage.postgres.jobs import base_models, data_sets
 from storage.postgres.jobs.paces import paces, seconds_per_step
 from storage.records.jobs.base_models import BaseModel, BaseModelFile
 from storage.records.jobs.costs.advice import MemorySaving, cards_that_fit, savings
 from storage.records.jobs.costs.disk import DiskEstimate, estimate_disk
 from storage.records.jobs.costs.memory import MARGIN, MemoryEstimate, estimate_memory
 from storage.records.jobs.costs.paces import DevicePace
+from storage.records.jobs.data_sets import DataSetImage
 from storage.records.jobs.resolved_requests import complete_request, resolved_recipe
 from storage.records.jobs.training import TrainingOptions, TrainingRecipe
 from storage.records.jobs.training_basics import DataSetId
 from storage.stores import AsyncStores
 
 UNKNOWN = "no job with these settings has succeeded on this base model yet: nothing is known of the time"
+
+NO_EPOCHS = "keepEveryEpochs counts photos, and there are none yet: the checkpoints that stay are not in the estimate"
 
 
 class TrainingPlan(TrainingOptions, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -77,21 +81,24 @@ class TrainingEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     notes: list[str]
 
 
-async def estimate(stores: AsyncStores, request: TrainingPlan) -> TrainingEstimate:
-    """The estimate for a request. Raises InvalidRequest."""
+async def estimate(stores: AsyncStores, request: TrainingPlan, account_id: UUID) -> TrainingEstimate:
+    """The estimate for a request of that account. Raises InvalidRequest."""
 
     def script() -> Script[tuple[BaseModel, list[BaseModelFile], TrainingRecipe, list[DevicePace], float | None]]:
         try:
             base = yield from iter(base_models.by_name(request.base_model))
         except NotFound as error:
             raise InvalidRequest({"baseModel": str(error)}) from error
-        recipe = resolved_recipe(request, data_set_hash="", base=base.resolving_facts(), seed=0)
+        photos = yield from _photos(request.data_set_id, account_id)
+        recipe = resolved_recipe(request, data_set_hash="", base=base.resolving_facts(), seed=0, photos=photos)
         files = yield from base_models.files(base.id)
         found = yield from paces(base.name, recipe)
         return base, files, recipe, found, (yield from seconds_per_step(base.name))
 
     base, files, recipe, found, any_pace = await stores.database.run(script)
     notes: list[str] = []
+    if request.keep_every_epochs and not recipe.keep_every:
+        notes.append(NO_EPOCHS)
     memory = disk = None
     try:
         # The arithmetic too, which looks at every name of the model: the event loop serves others meanwhile.
@@ -110,6 +117,16 @@ async def estimate(stores: AsyncStores, request: TrainingPlan) -> TrainingEstima
         times=[_time(pace, recipe) for pace in found],
         notes=notes,
     )
+
+
+def _photos(data_set_id: UUID | None, account_id: UUID) -> Script[list[DataSetImage]]:
+    if data_set_id is None:
+        return []
+    try:
+        yield from iter(data_sets.get(data_set_id, account_id))
+    except NotFound as error:
+        raise InvalidRequest({"dataSetId": str(error)}) from error
+    return (yield from data_sets.images(data_set_id))
 
 
 def _needs(blobs: BlobStore, files: list[BaseModelFile], recipe: TrainingRecipe) -> tuple[MemoryView, DiskView]:

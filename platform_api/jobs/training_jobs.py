@@ -60,10 +60,12 @@ class TrainingJobs(JobRoutes):
         status_code=200,
         summary="What a fine-tune would be and need",
     )
-    async def estimate(self, stores: AppStores, data: JSONBody[TrainingPlan]) -> TrainingEstimate:
+    async def estimate(
+        self, stores: AppStores, caller: RequestCaller, data: JSONBody[TrainingPlan]
+    ) -> TrainingEstimate:
         """The request with nothing left out, and an estimate of memory, disk and time. Submits nothing, reads no
         weights and needs no photos."""
-        return await estimate(stores, data)
+        return await estimate(stores, data, caller.account_id)
 
     @get(
         "/{job_id:uuid}/checkpoints",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flows.training.photos.pictures import StoredPicture
 from storage.errors import JobCannotSucceed
-from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.data_sets import DataSetImage, kept_out
 from storage.records.jobs.training import TrainingRecipe
 from storage.records.jobs.training_samples import prompt_of
 
@@ -44,8 +44,8 @@ def learned_rows(sources: Sequence[str], held_out: int) -> int:
 
     sources: the SHA-256 of each row's photo, in any order. A photo that is there twice is kept out twice.
     """
-    kept_out = set(sorted(set(sources))[-held_out:]) if held_out else set[str]()
-    return sum(source not in kept_out for source in sources)
+    left_out = kept_out(sources, held_out)
+    return sum(source not in left_out for source in sources)
 
 
 def _prompt(row: DataSetImage, recipe: TrainingRecipe) -> str:

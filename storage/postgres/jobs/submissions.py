@@ -32,7 +32,7 @@ _ADDED = frozenset(
     {
         *("method", "optimizer", "backend"),
         *("weightDecay", "maxGradientNorm", "learningRateSchedule", "warmUpSteps", "scheduleCycles", "schedulePower"),
-        *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery"),
+        *("scheduleRules", "emaDecay", "keepCheckpoints", "keepEvery", "keepEveryEpochs"),
         *("precision", "gradientCheckpointing", "compile", "exportDtype", "preset", "sampler", "evaluationScenes"),
         "frozenPrecision",
         *("accumulation", "splitBackward", "snrGamma", "noiseOffset", "captionDropout"),
@@ -70,13 +70,14 @@ def submit_training(
     data_set = yield from _field("dataSetId", data_sets.hold(request.data_set_id, account_id))
     # A Query as a script of one statement.
     base = yield from _field("baseModel", iter(base_models.by_name(request.base_model)))
+    photos = yield from data_sets.images(request.data_set_id)
     resolved = resolve(
         request,
         data_set_hash=data_set.content_hash,
         base=base.resolving_facts(),
         seed=seed,
+        photos=photos,
     )
-    photos = yield from data_sets.images(request.data_set_id)
     different = len({photo.sha256 for photo in photos})
     refuse_photos_that_do_not_fit(msgspec.structs.asdict(resolved.recipe), different)
     resolved = msgspec.structs.replace(resolved, warnings=photo_warnings(photos, resolved.recipe))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -42,6 +42,17 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True):
 def content_hash(images: Iterable[DataSetImage]) -> str:
     """SHA-256 over what training sees of the images, sorted: the same photos are the same data set, however sent."""
     return hashlib.sha256("\n".join(sorted(_line(image) for image in images)).encode()).hexdigest()
+
+
+def kept_out(sources: Iterable[str], photos: int) -> frozenset[str]:
+    """The SHA-256 of the `photos` photos that are not learned from: the last by their hash, however they were sent."""
+    return frozenset(sorted(set(sources))[-photos:]) if photos else frozenset()
+
+
+def samples_of_an_epoch(images: Collection[DataSetImage], held_out: int) -> int:
+    """How many samples one pass over the photos has: each as often as it repeats, without the `held_out` kept out."""
+    left_out = kept_out((image.sha256 for image in images), held_out)
+    return sum(image.repeats for image in images if image.sha256 not in left_out)
 
 
 def _line(image: DataSetImage) -> str:

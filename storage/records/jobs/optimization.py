@@ -108,6 +108,17 @@ KeepEvery = Annotated[
         extra={"unit": "optimizer steps"},
     ),
 ]
+KeepEveryEpochs = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=1_000,
+        description="In place of keepEvery: epochs (passes over the photos, each as often as it repeats) between "
+        "checkpoints that stay, in whole steps.",
+        examples=[10],
+        extra={"unit": "epochs", "default": "none"},
+    ),
+]
 MAX_STAYING = 20
 """Checkpoints of one job that stay: each has gigabytes, and is evaluated when it is chosen."""
 
@@ -135,6 +146,32 @@ def own_rates(request: Any, base: Any, values: Mapping[str, Any], conventional: 
     usual = 1.0 if values["optimizer"] == prodigy else conventional
     rate = usual if request.learning_rate is None else float(request.learning_rate)
     return {name: rate for name in RATES if getattr(request, name) is None and values[name] > 0}
+
+
+def kept_by_epochs(epochs: int, values: Mapping[str, Any], samples: int, asked: int | None) -> dict[str, int]:
+    """`keep_every` and `checkpoint_every` that let a checkpoint stay every so many epochs, rounded up to whole steps.
+
+    `values` are a recipe's, by field; `samples` make an epoch; `asked` is checkpointEvery as the request has it. Where
+    it has none, checkpoints are written about as often as `values` say. Raises InvalidRequest.
+    """
+    a_step, steps = values["batch_size"] * values["accumulation"], values["steps"]
+    every = -(-epochs * samples // a_step)
+    their_steps = f"{epochs} epochs of {samples} samples are {every} steps"
+    if every > steps:
+        raise InvalidRequest({"keepEveryEpochs": f"{their_steps}, and the job has {steps}: nothing would stay"})
+    if steps // every > MAX_STAYING:
+        least = steps // (MAX_STAYING + 1) * a_step // samples + 1
+        reason = f"must be {least} or more: {MAX_STAYING} checkpoints of a job stay at most, and {their_steps}"
+        raise InvalidRequest({"keepEveryEpochs": reason})
+    divisors = [one for one in range(1, every + 1) if every % one == 0]
+    if asked is not None and asked not in divisors:
+        fitting = max((one for one in divisors if one < asked), default=1)
+        reason = f"must divide the steps of keepEveryEpochs ({their_steps}), such as {fitting}; or leave it out"
+        raise InvalidRequest({"checkpointEvery": reason})
+    # The nearest by ratio: of 101 steps, which have no other divisors, 101 and not 1.
+    usual = values["checkpoint_every"]
+    written = asked or min(divisors, key=lambda one: max(one / usual, usual / one))
+    return {"keep_every": every, "checkpoint_every": written}
 
 
 def refuse_what_cannot_be_learned(values: Mapping[str, Any]) -> None:

@@ -45,6 +45,7 @@ PEER_NAMES: Mapping[str, str] = MappingProxyType(
         "captiondropoutrate": "it is captionDropout here",
         "checkpointingsteps": "it is checkpointEvery here",
         "saveeverynsteps": "it is checkpointEvery here, and keepEvery for those that stay",
+        "saveeverynepochs": "it is keepEveryEpochs here",
         "validationprompt": "it is evaluationScenes here",
         "outputname": "it is name here",
         "duration": "a job is as long as its steps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ from storage.errors import InvalidRequest
 from storage.records.catalog.vocabulary import Availability
 from storage.records.jobs import trained_parts as parts
 from storage.records.jobs.choices import TrainingMethod
-from storage.records.jobs.optimization import own_rates, refuse_what_cannot_be_learned
+from storage.records.jobs.data_sets import DataSetImage, samples_of_an_epoch
+from storage.records.jobs.optimization import kept_by_epochs, own_rates, refuse_what_cannot_be_learned
 from storage.records.jobs.presets import with_preset
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import (
@@ -46,14 +48,16 @@ def resolve(
     data_set_hash: str,
     base: BaseModelFacts,
     seed: int,
+    photos: Collection[DataSetImage] = (),
 ) -> TrainingJobRequest:
-    """The job request that `request` means on base model `base`. `seed` is used when the request names none.
+    """The job request that `request` means on base model `base`. `seed` is used when the request names none, `photos`
+    of the data set when it counts epochs.
 
     What describes the machine stays open: the worker that claims the job resolves it (records/jobs/machines.py).
 
     Raises InvalidRequest naming every field that does not fit.
     """
-    recipe = resolved_recipe(request, data_set_hash=data_set_hash, base=base, seed=seed)
+    recipe = resolved_recipe(request, data_set_hash=data_set_hash, base=base, seed=seed, photos=photos)
     return TrainingJobRequest(
         data_set_id=request.data_set_id,
         base_model=base.name,
@@ -64,8 +68,18 @@ def resolve(
     )
 
 
-def resolved_recipe(request: TrainingOptions, *, data_set_hash: str, base: BaseModelFacts, seed: int) -> TrainingRecipe:
-    """The recipe alone, which needs no photos to be there. Raises InvalidRequest."""
+def resolved_recipe(
+    request: TrainingOptions,
+    *,
+    data_set_hash: str,
+    base: BaseModelFacts,
+    seed: int,
+    photos: Collection[DataSetImage] = (),
+) -> TrainingRecipe:
+    """The recipe alone, which needs no photos to be there: without them no checkpoint stays by epochs.
+
+    Raises InvalidRequest.
+    """
     _refuse_what_does_not_fit(request, base)
     request = with_preset(request, base.family, base.training)
     defaults = parts.defaults_of_method(request.method or base.training.method, base.training)
@@ -76,6 +90,7 @@ def resolved_recipe(request: TrainingOptions, *, data_set_hash: str, base: BaseM
         values[name] = getattr(defaults, name) if asked is None else asked
     usual = TrainingMethod.known(values["method"]).learning_rate
     values |= own_rates(request, base.training, values, usual)
+    values |= _kept_by_epochs(request, values, photos)
     refuse_what_cannot_be_learned(values)
     parts.refuse_options_of_another_method(request, values)
     if request.lora_rank is not None and request.lora_alpha is None:
@@ -106,17 +121,21 @@ def complete_request(request: TrainingOptions, recipe: TrainingRecipe) -> dict[s
     """What `request` means, with nothing left out, by the names of its JSON: asked for, it is the same job.
 
     Only the seed stays as it was: it is random unless it is asked for. Fields of another method, or of a text encoder
-    where none trains, are left out, since they would be refused.
+    where none trains, are left out, since they would be refused. Epochs are steps where the photos were known.
     """
     asked = msgspec.to_builtins(request)
     complete: dict[str, Any] = {}
+    left_out: set[str] = set()
+    if request.keep_every_epochs is not None:
+        open_steps = {"keep_every"} if request.checkpoint_every else {"keep_every", "checkpoint_every"}
+        left_out = {"keep_every_epochs"} if recipe.keep_every else open_steps
     for field in msgspec.structs.fields(type(request)):
         value = asked[field.encode_name]
         if field.name in TrainingDefaults.__struct_fields__:
             value = getattr(recipe, field.name)
         of_adapters = field.name.startswith("lora_") and not recipe.trains_adapter
         of_no_text = field.name == "text_encoder_steps" and not recipe.trains_text
-        if value is not None and not of_adapters and not of_no_text:
+        if value is not None and not of_adapters and not of_no_text and field.name not in left_out:
             complete[field.encode_name] = value
     sampler = {"steps": recipe.sampler.steps, "guidanceScale": recipe.sampler.guidance_scale}
     return complete | {
@@ -125,6 +144,22 @@ def complete_request(request: TrainingOptions, recipe: TrainingRecipe) -> dict[s
         "sampler": sampler,
         "availability": request.availability or Availability.PRIVATE.value,
     }
+
+
+def _kept_by_epochs(
+    request: TrainingOptions, values: Mapping[str, Any], photos: Collection[DataSetImage]
+) -> dict[str, int]:
+    if request.keep_every_epochs is None:
+        return {}
+    if request.keep_every is not None:
+        raise InvalidRequest({"keepEveryEpochs": "is in place of keepEvery; leave one of them out"})
+    samples = samples_of_an_epoch(photos, values["validation_photos"])
+    # None also where as many are held out as there are: that is refused by its own name.
+    return (
+        kept_by_epochs(request.keep_every_epochs, values, samples, request.checkpoint_every)
+        if samples
+        else {"keep_every": 0}
+    )
 
 
 def _sampler(request: TrainingOptions, base: BaseModelFacts) -> SamplerSettings:

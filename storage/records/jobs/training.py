@@ -75,6 +75,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ema_decay: learning.EmaDecay | None = None
     keep_checkpoints: learning.KeptCheckpoints | None = None
     keep_every: learning.KeepEvery | None = None
+    keep_every_epochs: learning.KeepEveryEpochs | None = None
     precision: learning.Precision | None = None
     frozen_precision: parts.FrozenPrecision | None = None
     gradient_checkpointing: learning.GradientCheckpointing | None = None

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from platform_api.jobs import training_estimates
 from storage.blobs.store import BlobStore
 from storage.postgres.connection import Query
-from storage.postgres.jobs import base_models, job_stages, jobs, submissions
+from storage.postgres.jobs import base_models, data_sets, job_stages, jobs, submissions
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.costs.memory import MemoryEstimate, estimate_memory
@@ -57,6 +57,22 @@ def test_an_adapters_request_has_its_own_fields(door: Door) -> None:
     first = asked(door, method="lora", loraRank=4, seed=3)["request"]
     assert (first["loraRank"], first["loraAlpha"], first["learningRate"], first["seed"]) == (4, 4.0, 1e-4, 3)
     assert asked(door, **first)["request"] == first
+
+
+def test_epochs_are_counted_of_the_photos_that_are_named(door: Door) -> None:
+    without = asked(door, steps=800, keepEveryEpochs=30)
+    assert (without["request"].get("keepEvery"), without["request"]["keepEveryEpochs"]) == (None, 30)
+    assert without["notes"][0] == training_estimates.NO_EPOCHS
+    owner = door.account("owner of epochs")
+    photos = str(a_data_set(door.database, owner))
+    named = {"classWord": "mug", "baseModel": "small", "steps": 800, "keepEveryEpochs": 120, "dataSetId": photos}
+    response = door.client(door.new_key(Scope.JOBS_WRITE, account="owner of epochs")).post(ROUTE, json=named)
+    assert response.status_code == 200, response.text
+    count = len(door.database.run(data_sets.images(UUID(photos))))
+    assert response.json()["request"]["keepEvery"] == 120 * count
+    assert training_estimates.NO_EPOCHS not in response.json()["notes"]
+    of_another = door.client().post(ROUTE, json=named)
+    assert (of_another.status_code, list(of_another.json()["errors"])) == (422, ["dataSetId"])
 
 
 def test_memory_and_disk_are_counted_from_the_headers(door: Door) -> None:

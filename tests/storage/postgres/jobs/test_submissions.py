@@ -35,6 +35,11 @@ def test_submitting_commits_the_job_and_its_event_together(database: Database) -
     assert last == JobStarted(job_id=job.id, attempt=1)
 
 
+def test_epochs_are_steps_in_the_recipe(database: Database) -> None:
+    recipe: Any = a_job(database, steps=800, keep_every_epochs=100).request["recipe"]  # of two photos
+    assert (recipe["keep_every"], recipe["checkpoint_every"]) == (200, 100)
+
+
 def test_one_key_from_many_threads_makes_one_job(database: Database) -> None:
     owner = an_account(database)
     data_set = a_data_set(database, owner)
