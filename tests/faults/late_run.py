@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Scheduled
 
 from deployments.local.automations import late_runs_are_reported
@@ -25,7 +27,10 @@ def leave_a_run_late(settings: Settings) -> None:
     with open_prefect(settings.prefect) as client:
         if client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[LATE_RUN]))):
             return
-        client.create_automation(automation)
-        client.create_work_queue("nobody", work_pool_name="light", is_paused=True)
+        # The run goes with its deployment, which a test deletes; these two stay.
+        if not client.read_automations_by_name(IMPATIENT):
+            client.create_automation(automation)
+        with suppress(ObjectAlreadyExists):
+            client.create_work_queue("nobody", work_pool_name="light", is_paused=True)
         sync = client.read_deployment_by_name(f"{SYNC}/{SYNC}")
         client.create_flow_run_from_deployment(sync.id, state=past, name=LATE_RUN, work_queue_name="nobody")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,32 +19,18 @@ from deployments.local.environment import NO_TELEMETRY
 from deployments.local.fingerprint import PREFECT_FILE, deploy_is_needed, stanzas
 from deployments.local.leftovers import processes_of
 from deployments.local.parts import Steps, deploy
-from deployments.local.servers.prefect_http import prefect_http
 from deployments.local.steps import delete_overdue_runs
 from flows.runs.flow_names import SYNC
 from storage.postgres.connection import Database
 from storage.postgres.upkeep import alerts
 from tests.deployments.platform import Platform, children
-from tests.faults.bench import Bench
-from tests.faults.late_run import IMPATIENT, leave_a_run_late
+from tests.faults.late_run import IMPATIENT
 
 OPEN_POOL = {
     "job_configuration": {"command": "{{ command }}"},
     "variables": {"type": "object", "properties": {"command": {"type": "string"}}},
 }
 PARTS = ("postgres", "valkey", "prefect", "mlflow", "worker-training", "worker-light", "relay", "api")
-
-
-@pytest.fixture(scope="module")
-def platform(bench: Bench) -> Platform:
-    leave_a_run_late(bench.platform.settings)
-    return bench.platform
-
-
-@pytest.fixture
-def prefect(platform: Platform) -> Iterator[httpx.Client]:
-    with prefect_http(platform.settings.prefect) as client:
-        yield client
 
 
 def paused_of(client: httpx.Client) -> dict[str, bool]:
@@ -213,12 +198,11 @@ def test_a_deployment_that_prefect_has_lost_is_deployed_again(platform: Platform
     for deployment in found(prefect, "deployments", deployments={"name": {"any_": sorted(lost)}}):
         prefect.delete(f"deployments/{deployment['id']}").raise_for_status()
     with Database(platform.settings.postgres) as database:
-        raised, deadline = set[str](), time.monotonic() + 300
+        deadline = time.monotonic() + 300
         while not lost <= paused_of(prefect).keys() and time.monotonic() < deadline:
-            raised |= {alert.name for alert in database.run(alerts.raised())}
             time.sleep(0.5)
         assert lost <= paused_of(prefect).keys()
-        assert "missing deployments" in raised
+        # An alert is raised only where they were missed for longer than it took to deploy them.
         while time.monotonic() < deadline and any(
             alert.name == "missing deployments" for alert in database.run(alerts.raised())
         ):

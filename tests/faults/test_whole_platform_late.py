@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import httpx
-import pytest
 
-from deployments.local.servers.prefect_http import prefect_http
 from flows.relay.alerts import update_alerts
 from flows.relay.prefect_alerts import OURS, Firings
 from flows.runs.flow_names import SYNC
@@ -17,21 +14,8 @@ from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.postgres.connection import Database, Query
 from storage.records.metrics.rollups import ROLL_UP
 from tests.deployments.platform import Platform
-from tests.faults.bench import Bench
-from tests.faults.late_run import IMPATIENT, LATE_RUN, leave_a_run_late
+from tests.faults.late_run import IMPATIENT, LATE_RUN
 from tests.faults.test_whole_platform import found
-
-
-@pytest.fixture(scope="module")
-def platform(bench: Bench) -> Platform:
-    leave_a_run_late(bench.platform.settings)
-    return bench.platform
-
-
-@pytest.fixture
-def prefect(platform: Platform) -> Iterator[httpx.Client]:
-    with prefect_http(platform.settings.prefect) as client:
-        yield client
 
 
 def late_of(firings: Firings) -> list[str]:
