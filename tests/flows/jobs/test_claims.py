@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 import pytest
 
 from flows.jobs.claims import claimed_job, ended_well
-from flows.runs.host_memory import empty_data_bytes
 from storage.errors import JobAlreadyRunning, JobCannotSucceed
 from storage.postgres.connection import Query
 from storage.postgres.jobs import jobs
@@ -80,5 +79,5 @@ def test_a_retry_in_prefect_has_the_memory_limit_of_any_job(
             limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
-    assert limit - 50_000_000_000 == pytest.approx(empty_data_bytes(), abs=64 * 1024 * 1024)
+    assert limit == 50_000_000_000  # more than the machine has
     assert job.outcome.is_completed()

@@ -54,11 +54,11 @@ def test_addresses_that_hold_nothing_take_nothing_of_a_limit(tmp_path: Path) -> 
             mapped[page] = 1
         assert empty_data_bytes() - before == pytest.approx(32 * MIB, abs=8 * MIB)
         try:
-            limit_memory(10**12)
+            limit_memory(10**9)
             limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, limits)
-        assert limit - 10**12 == pytest.approx(empty_data_bytes(), abs=8 * MIB)
+        assert limit - 10**9 == pytest.approx(empty_data_bytes(), abs=8 * MIB)
 
 
 @pytest.fixture
@@ -84,6 +84,28 @@ def test_a_flows_process_is_limited_by_its_container(monkeypatch: pytest.MonkeyP
     limit_memory(0)
     limit_memory(5_000_000_000)
     assert [soft for soft, _ in limits] == [2_800_000_000, 5_000_000_000]
+
+
+@pytest.mark.usefixtures("container")
+@pytest.mark.parametrize(
+    ("asked", "empty", "limit"),
+    [
+        (0, 500_000_000, 3_300_000_000),
+        # All that is empty may be filled again, in a container of 4 GB.
+        (0, 3_000_000_000, 3_600_000_000),
+        (2_000_000_000, 3_000_000_000, 3_600_000_000),
+        (5_000_000_000, 3_000_000_000, 5_000_000_000),
+    ],
+)
+def test_what_holds_nothing_raises_the_limit_within_the_container(
+    asked: int, empty: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr("flows.jobs.memory_limit.empty_data_bytes", lambda: empty)
+    monkeypatch.setattr("flows.jobs.memory_limit.resource.setrlimit", lambda what, limit: limits.append(limit))
+    monkeypatch.setattr("flows.jobs.memory_limit.resource.getrlimit", lambda what: (-1, resource.RLIM_INFINITY))
+    limit_memory(asked)
+    assert [soft for soft, _ in limits] == [limit]
 
 
 @pytest.mark.usefixtures("container")
