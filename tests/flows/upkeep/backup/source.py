@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
+import pyrage
 from msgspec.structs import replace
 from pydantic import SecretStr
 
@@ -98,6 +101,21 @@ def bytes_of(store: BlobStore) -> dict[str, str]:
     return {blob.sha256: hashlib.sha256(store.read(blob.sha256)).hexdigest() for blob in store.list()}
 
 
+_decrypt = pyrage.passphrase.decrypt
+
+
+@cache
+def a_key_pair() -> sealed_keys.KeyPair:
+    """A key pair under the passphrase: one a process, since scrypt takes a second of a core, on purpose."""
+    return sealed_keys.make_key_pair(PASSPHRASE)
+
+
+@cache
+def opened(sealed: bytes, passphrase: str) -> bytes:
+    """What a passphrase opens, computed once. One that does not open it raises each time."""
+    return _decrypt(sealed, passphrase)
+
+
 @contextmanager
 def source(server: EmbeddedPostgres, template: str, folder: Path, **backup: Any) -> Iterator[Source]:
     """A platform with two models, two jobs, an artifact and a database that stands for MLflow's."""
@@ -121,9 +139,9 @@ def source(server: EmbeddedPostgres, template: str, folder: Path, **backup: Any)
             )
         )
         write_secret(settings.owner_key_file, OWNER_KEY)
-        pair = sealed_keys.make_key_pair(PASSPHRASE)
+        pair = a_key_pair()
         sealed_keys.write_key_pair(Path(settings.backup.key_file), pair)
-        with open_stores(settings) as stores:
+        with open_stores(settings) as stores, patch.object(pyrage.passphrase, "decrypt", opened):
             made = Source(stores, folder / "backups", pair, passphrase_file)
             for name in ("lantern", "castle"):
                 made.add_model(name)
