@@ -51,6 +51,7 @@ SHARE_A_FORK_SERVER = (
     # Two clusters of Dask at once ask for the same port.
     "tests/flows/runs/test_dask_cluster.py",
     "tests/flows/notifications/test_kills.py",
+    "tests/flows/runs/test_exit_hooks.py",
     "tests/flows/test_worker_alone.py",
     "tests/flows/training/checkpointing/test_writer.py",
     "tests/flows/training/optimizers/test_states.py",
