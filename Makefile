@@ -12,7 +12,8 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 GPU_PYTHON ?= $(BIN)/python
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Torch threads that wait sleep instead of spinning: many processes share the cores in a test run.
-TEST_ENVIRONMENT := OMP_WAIT_POLICY=passive DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Bytecode is kept, whatever the environment says: some hundred processes import the same modules.
+TEST_ENVIRONMENT := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 # Four processes on two cores: with three, a fifth of the time both cores waited for a server.
 SIDE_BY_SIDE := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # Migrations since there is a linter for them: .squawk.toml.
