@@ -75,10 +75,11 @@ def prefect(prefect_server: None) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture(scope="session")
-def mlflow_settings(postgres_server: EmbeddedPostgres, short_folder: Path) -> Iterator[MlflowSettings]:
+def mlflow_settings(postgres_server: EmbeddedPostgres, memory_folder: Path) -> Iterator[MlflowSettings]:
     """A real MLflow server of this session, started as the embedded platform starts it; this process may sign in."""
     settings = with_own_keys(
-        Settings(data_folder=short_folder, mlflow=MlflowSettings(port=free_port(), ui_url=MLFLOW_PAGES))
+        # Where an embedded platform of that data folder has its Postgres.
+        Settings(data_folder=memory_folder, mlflow=MlflowSettings(port=free_port(), ui_url=MLFLOW_PAGES))
     )
     postgres_server.create_databases(["mlflow"])
     part = mlflow_server(settings)
