@@ -170,6 +170,8 @@ def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
     newest = work.checkpoints.latest()
     if Stage.FIT not in run.found:  # else they were taken over when it was found
         work.resume_metrics(newest[0] if newest else 0)
+    # Adapters, averages and weights that change their layout: no smaller step makes room for them.
+    work.job.report("setup", 0, work.recipe.last_step)
     check_devices(components, work.device, "fit")
     changed = fit(
         work.recipe,
