@@ -1,6 +1,7 @@
 """Fixed sets of images drawn from a base model: regularization images and the base's floor in an evaluation.
 
-A set is drawn in batches, each written whole: what is there is skipped, a batch that was cut off is drawn again.
+A set is drawn in batches. One that lacks an image is drawn whole, since the size of a batch decides how it is rounded
+(batches.py); only what is missing of it is written, so that no image that jobs already learned from changes.
 Equal recipes produce equal bytes on one machine, and the images of a smaller set are the first of a larger one.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,10 +31,9 @@ FAN_OUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """PNG bytes of the images at `start`, `start` + 1, ... of a recipe."""
+    """PNG bytes of some images of a recipe, by position."""
 
-    start: int
-    images: tuple[bytes, ...]
+    images: Mapping[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,11 @@ class DaskWorkers:
 
 
 def missing_batches(recipe: SamplingRecipe, present: Iterable[int]) -> list[range]:
-    """The positions to draw, batch by batch: of each all from its first gap on. `present`: what is stored."""
-    stored = set(present)
-    total = len(recipe.prompts)
-    missing: list[range] = []
-    for start in range(0, total, recipe.batch_size):
-        batch = range(start, min(start + recipe.batch_size, total))
-        first = next((position for position in batch if position not in stored), batch.stop)
-        if first < batch.stop:
-            missing.append(range(first, batch.stop))
-    return missing
+    """The positions of each batch that lacks an image. `present`: what is stored."""
+    stored, total = set(present), len(recipe.prompts)
+    starts = range(0, total, recipe.batch_size)
+    batches = [range(start, min(start + recipe.batch_size, total)) for start in starts]
+    return [batch for batch in batches if not stored.issuperset(batch)]
 
 
 def draw_set(
@@ -68,19 +63,24 @@ def draw_set(
     workers: DaskWorkers | None = None,
     fan_out_seconds: float = FAN_OUT_SECONDS,
 ) -> int:
-    """Draw what is missing of a set and hand each batch to `write`; returns how many batches were drawn.
+    """Draw the batches that lack an image and hand what each lacked to `write`; returns how many were drawn.
 
     The first batch is drawn here and timed. If the others would take longer than `fan_out_seconds` and there are at
     least two `workers`, they are drawn on Dask, else here. `folder` is the base model's; `components` saves loading it,
     and keeps the work here: beside what the caller holds on its device there is no room for another process's model.
     """
-    missing = missing_batches(recipe, present)
+    stored = frozenset(present)
+    missing = missing_batches(recipe, stored)
     if not missing:
         return 0
+
+    def write_missing(batch: DrawnBatch) -> None:
+        write(DrawnBatch({position: image for position, image in batch.images.items() if position not in stored}))
+
     # Below the return: what is whole already must cost no load of a model, which takes longer than the check.
     parts = components if components is not None else loaded(folder, recipe)
     started = time.monotonic()
-    write(draw_batch(recipe, parts, missing[0]))
+    write_missing(draw_batch(recipe, parts, missing[0]))
     expected = (time.monotonic() - started) * (len(missing) - 1)
     if workers is not None and components is None and len(workers.devices) > 1 and expected > fan_out_seconds:
         # Before the workers load theirs: the first of them uses the device that this one is on.
@@ -88,10 +88,10 @@ def draw_set(
         del parts
         return_freed(device)
         for batch in _draw_on_dask(recipe, folder, missing[1:], workers):
-            write(batch)
+            write_missing(batch)
     else:
         for positions in missing[1:]:
-            write(draw_batch(recipe, parts, positions))
+            write_missing(draw_batch(recipe, parts, positions))
     return len(missing)
 
 
@@ -107,7 +107,7 @@ def draw_batch(recipe: SamplingRecipe, components: Components, positions: range)
         recipe.sampler,
         resolution=recipe.resolution,
     )
-    return DrawnBatch(positions.start, tuple(png(image) for image in images[: len(positions)]))
+    return DrawnBatch({position: png(image) for position, image in zip(positions, images, strict=False)})
 
 
 def loaded(folder: Path, recipe: SamplingRecipe) -> Components:

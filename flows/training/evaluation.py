@@ -35,7 +35,7 @@ from flows.training.metrics.comparisons import (
 )
 from flows.training.metrics.judges import ImageJudge
 from flows.training.photos.latents import LatentImages
-from flows.training.photos.pictures import Picture, Pixels, SquarePixels, in_batches
+from flows.training.photos.pictures import Picture, Pixels, SquarePixels, measured_in_batches
 from flows.training.photos.random_numbers import generator_for
 from storage.records.jobs.sampled_sets import CLASS_IMAGES, SCENES, SEEDS_PER_SCENE, SamplingRecipe
 from storage.records.jobs.training import TrainingRecipe
@@ -118,7 +118,9 @@ def new_scenes(recipe: TrainingRecipe, photos: Pixels, judge: ImageJudge | None)
     if judge is None:
         return recipe.evaluation_scenes[:SCENES]
     known = list(judge.scenes)
-    shown = {known[int(place)] for place in (in_batches(judge.scene_probabilities, photos) > 0.5).nonzero()[:, 1]}
+    shown = {
+        known[int(place)] for place in (measured_in_batches(judge.scene_probabilities, photos) > 0.5).nonzero()[:, 1]
+    }
     return tuple(scene for scene in recipe.evaluation_scenes if scene in known and scene not in shown)[:SCENES]
 
 
@@ -175,11 +177,11 @@ def measure(
         reason = "not measured: the photos show every scene that the base model is evaluated on"
         return msgspec.structs.replace(unmeasured, measured_by=reason)
     reference, subject, base_subject = (
-        in_batches(judge.embed, images) for images in (photos, tuned.subject, base.subject)
+        measured_in_batches(judge.embed, images) for images in (photos, tuned.subject, base.subject)
     )
     asked = [scene for scene in scenes for _ in range(len(tuned.subject) // len(scenes))]
-    right = shows(in_batches(judge.scene_probabilities, tuned.subject), judge.scenes, asked)
-    base_right = shows(in_batches(judge.scene_probabilities, base.subject), judge.scenes, asked)
+    right = shows(measured_in_batches(judge.scene_probabilities, tuned.subject), judge.scenes, asked)
+    base_right = shows(measured_in_batches(judge.scene_probabilities, base.subject), judge.scenes, asked)
     return msgspec.structs.replace(
         unmeasured,
         measured_by=type(judge).__module__ + "." + type(judge).__name__,
@@ -194,8 +196,8 @@ def measure(
         class_accuracy_base=class_accuracy(judge, base.subject, class_word),
         diversity=diversity(subject, asked),
         diversity_base=diversity(base_subject, asked),
-        class_similarity=mean_cosine(in_batches(judge.embed, tuned.of_class), reference),
-        class_similarity_base=mean_cosine(in_batches(judge.embed, base.of_class), reference),
+        class_similarity=mean_cosine(measured_in_batches(judge.embed, tuned.of_class), reference),
+        class_similarity_base=mean_cosine(measured_in_batches(judge.embed, base.of_class), reference),
     )
 
 
@@ -226,7 +228,7 @@ def class_accuracy(judge: ImageJudge, images: Pixels, class_word: str) -> float 
     """The share of pictures that the judge takes for a thing of the class; None if it does not know the class."""
     if class_word not in judge.classes:
         return None
-    found = in_batches(judge.class_probabilities, images)
+    found = measured_in_batches(judge.class_probabilities, images)
     return float(shows(found, judge.classes, [class_word] * len(images)).mean())
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import Self
 
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from flows.diffusion.families.protocol import Components, Family
@@ -18,7 +20,7 @@ from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.checkpoints import CheckpointStore, read_checkpoint
 from flows.training.methods.frozen import FrozenWatch
 from flows.training.methods.lookup import method_named
-from flows.training.methods.protocol import parameters_of
+from flows.training.methods.protocol import Training, parameters_of
 from flows.training.module import DreamBoothModule
 from flows.training.optimizers.protocol import release
 from flows.training.photos.encodings import EncodingCache
@@ -53,9 +55,10 @@ def fit(
     """
     device, watch = components.device, watch or Watch()
     training = method_named(recipe.method).begin(family, components, recipe)
-    try:
+    with _Ending(components, training) as ending:
         frozen = FrozenWatch(components, training.groups)
         module = DreamBoothModule(recipe, family, components, training, images, encodings)
+        ending.optimizer = module.optimizer
         checkpoint_activations(components, recipe.gradient_checkpointing)
         # A method may change how its parameters lie in memory. A fused optimizer pairs weights with moments by their
         # place there, so the moments of a checkpoint must find the layout of the steps.
@@ -82,15 +85,50 @@ def fit(
         compared = frozen.compare()
         watch.on_frozen(compared)
         logger.info("%s, as held in %s", compared.summary, recipe.frozen_precision)
-    finally:
-        # Parts that rest come back first: a method's last touch is on the device where it began.
-        components.to(device)
-        # Also after an error: a hook that stays on the table would change what is drawn next with these components.
-        changed = training.finish()
-        checkpoint_activations(components, False)
-    release(module.optimizer, training.groups)  # also of a fit without a step
     return_freed(device)
-    return changed
+    return ending.changed
+
+
+class _Ending:
+    """What a fit does at its end, also after an error: a hook that stays on the embedding table would change what is
+    drawn next with these components.
+
+    `optimizer` is set once there is one. After an error, what fails here too is logged: the first one says what to do.
+    """
+
+    def __init__(self, components: Components, training: Training) -> None:
+        self._components, self._training, self._device = components, training, components.device
+        self.optimizer: Optimizer | None = None
+        self.changed: frozenset[str] = frozenset()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # Memory first: beside gradients and moments, parts that rest may find no room. They come back before a method's
+        # last touch, which is on the device where it began.
+        first = error
+        for step in (self._release, self._move_back, self._finish):
+            try:
+                step()
+            except Exception as later:
+                if first is None:
+                    first = later
+                else:
+                    logger.exception("a fit that ended with %s: its end failed", type(first).__name__)
+        if error is None and first is not None:
+            raise first
+
+    def _release(self) -> None:
+        if self.optimizer is not None:
+            release(self.optimizer, self._training.groups)
+
+    def _move_back(self) -> None:
+        self._components.to(self._device)
+
+    def _finish(self) -> None:
+        self.changed = self._training.finish()
+        checkpoint_activations(self._components, False)
 
 
 def check_released(components: Components) -> None:

@@ -40,17 +40,21 @@ class JobCheckpoints:
         return self._job.run(lambda: job_files.checkpoints(self._job.id))
 
     def latest(self) -> tuple[int, Path] | None:
-        """The newest checkpoint whose bytes are whole; a damaged one is forgotten, and the one before is used."""
-        for row in self.stored():
+        """The newest checkpoint whose bytes are whole; a damaged one is forgotten, and the one before is used.
+
+        A retry that has none before uses that of the job that it retries."""
+        while rows := self.stored():
+            row = rows[0]
             target = self._work_folder / f"resume-{row.step}.safetensors"
             try:
                 self._job.with_retries(lambda row=row, target=target: self._job.stores.blobs.lend(row.sha256, target))
             except (BlobMissing, BlobCorrupted) as error:
                 log.warning("job %s: checkpoint %d is dropped: %s", self._job.id, row.step, error)
-                self._job.run(lambda row=row: job_files.drop_checkpoint(self._job.id, row.step))
-                # The step that is made again has the same bytes, and must not find these under their name. Also beside
-                # a backup, which takes no damaged bytes.
+                # The step that is made again has the same bytes, and must not find these under their name. So they go
+                # first: rows whose bytes are gone are found here again, bytes without rows are not. Also beside a
+                # backup, which takes no damaged bytes.
                 self._job.with_retries(lambda row=row: self._job.stores.blobs.delete(row.sha256))
+                self._job.run(lambda row=row: job_files.drop_damaged(row.sha256))
                 continue
             self._resumed = target
             return row.step, target

@@ -79,7 +79,7 @@ def fill_set(
         def write(batch: DrawnBatch) -> None:
             nonlocal done
             boundary(done, total)
-            rows = [_put(stores.blobs, batch.start + place, content) for place, content in enumerate(batch.images)]
+            rows = [_put(stores.blobs, position, content) for position, content in batch.images.items()]
             run_with_retries(stores, partial(sampled_sets.put_batch, recipe.key(), rows))
             done += len(rows)
 

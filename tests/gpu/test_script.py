@@ -8,8 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
 
 from tests.gpu.__main__ import run_checks
+from tests.gpu.trainings import trains_elsewhere
 from tests.gpu.wheels import PACKAGES, normalised, pinned
 from tests.warm import start_warm
 
@@ -53,6 +56,14 @@ def test_a_check_that_does_not_exist_is_no_success(capsys: pytest.CaptureFixture
     asked = argparse.Namespace(only=[QUICK[0], "no such check"])
     assert run_checks(asked) == 1
     assert capsys.readouterr().out == "no check is called so: no such check\n"
+
+
+def test_what_trains_on_another_device_is_named() -> None:
+    """That Lightning leaves a fit's weights on the card shows there alone; what looks for them is looked at here."""
+    part = nn.Linear(2, 1)
+    part.bias.requires_grad_(False)
+    assert trains_elsewhere({"unet": part}, torch.device("cuda")) == ["unet.weight"]
+    assert trains_elsewhere({"unet": part}, torch.device("cpu")) == []
 
 
 def test_every_wheel_has_a_version() -> None:

@@ -7,24 +7,24 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from torch import nn
 
 from flows.diffusion.devices import check_devices, prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.memory import peak_bytes, start_peak
-from flows.diffusion.resting import HOST
+from flows.diffusion.sampler import draw_images
 from flows.training.callbacks import StepReport, Watch
-from flows.training.checkpointing.writer import CheckpointPause
 from flows.training.fit import check_released, fit
+from flows.training.methods.frozen import FrozenTensors
 from flows.training.methods.lookup import method_named
 from flows.training.photos.latents import TrainingImages, encode_images
 from storage.records.jobs.training import TrainingRecipe
@@ -52,8 +52,8 @@ class CheckFailed(Exception):
 class Done:
     """What a training measured. Peaks are in GB, by piece; `hashes` are SHA-256 of what it wrote, by path.
 
-    `passes` counts the calls of the UNet; `recomputes` is whether activations were computed again; `host_growth` is how
-    much of the host's memory, in GB, the end of a fit on a GPU takes once its last checkpoint was handed over.
+    `passes` counts the calls of the UNet; `recomputes` is whether activations were computed again; `moved` are what
+    still trains and was off the device when the steps had ended, before the fit puts everything there.
     """
 
     device: str = ""
@@ -64,7 +64,7 @@ class Done:
     hashes: dict[str, str] = field(default_factory=dict[str, str])
     passes: int = 0
     recomputes: bool = False
-    host_growth: float = 0.0
+    moved: list[str] = field(default_factory=list[str])
 
 
 def wanted(method: str, **changes: Any) -> TrainingRecipe:
@@ -161,11 +161,16 @@ def fitted(
         if report.step == die_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def handed_over(pause: CheckpointPause) -> None:
-        # On a CPU the peak of the fit is of the same memory, and must not start again.
-        if pause.step == asked.last_step and device.type == "cuda":
-            start_peak(HOST)
-            done.host_growth = -psutil.Process().memory_info().rss / 1e9
+    def ended(_: FrozenTensors) -> None:
+        done.moved = trains_elsewhere(components.modules, device)
+
+    def sampled(step: int) -> None:
+        # An image takes memory of its own: only where samples are what is tried.
+        if asked.sample_every < asked.steps:
+            check_devices(components, device, "sample")
+            [image] = draw_images(family, components, [asked.instance_prompt], [0], asked.sampler)
+            (work / "samples").mkdir(exist_ok=True)
+            image.save(work / "samples" / f"{step}.png")
 
     @contextmanager
     def measured(phase: str) -> Generator[None]:
@@ -182,12 +187,20 @@ def fitted(
         newest=newest[1] if newest else None,
         checkpoints=kept,
         work_folder=work,
-        watch=Watch(on_step=stepped, measured=measured, on_checkpoint=handed_over),
+        watch=Watch(on_step=stepped, measured=measured, on_frozen=ended, on_sample=sampled),
     )
-    if done.host_growth:
-        done.host_growth += peak_bytes(HOST) / 1e9
     counted.remove()
     return done, components, changed
+
+
+def trains_elsewhere(modules: Mapping[str, nn.Module], device: torch.device) -> list[str]:
+    """The parameters of a model's parts that train and are not on the device."""
+    return [
+        f"{name}.{key}"
+        for name, module in modules.items()
+        for key, parameter in module.named_parameters()
+        if parameter.requires_grad and parameter.device.type != device.type
+    ]
 
 
 def _images(components: Components, asked: TrainingRecipe) -> TrainingImages:
@@ -199,6 +212,6 @@ def _images(components: Components, asked: TrainingRecipe) -> TrainingImages:
 
 
 def hashes_below(folder: Path) -> dict[str, str]:
-    """SHA-256 of every checkpoint and exported file."""
+    """SHA-256 of every checkpoint, sample and exported file."""
     files = (file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -32,6 +32,7 @@ STEPS = {
     "regularize": "draw class images",
     "load": "load the model",
     "encode": "encode photos and prompts",
+    "setup": "set up what trains",
     "resume": "read the checkpoint",
     "fit": "train",
     "evaluate": "measure",

@@ -21,7 +21,7 @@ from flows.training.metrics.comparisons import (
     mean_cosine_within,
 )
 from flows.training.metrics.embedders import Clip, Dino, Embedders
-from flows.training.photos.pictures import Pixels, in_batches
+from flows.training.photos.pictures import Pixels, measured_in_batches
 
 
 def standard_metrics(
@@ -43,10 +43,10 @@ def standard_metrics(
 def _of_dino(
     dino: Dino, photos: Pixels, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
 ) -> dict[str, float]:
-    reference = in_batches(dino.embed, photos)
+    reference = measured_in_batches(dino.embed, photos)
     found = _ceiling("dino_photos", reference)
     for suffix, drawn in (("", tuned), ("_base", base)):
-        subject, of_class = (in_batches(dino.embed, images) for images in (drawn.subject, drawn.of_class))
+        subject, of_class = (measured_in_batches(dino.embed, images) for images in (drawn.subject, drawn.of_class))
         found[f"dino{suffix}"] = mean_cosine(subject, reference)
         found[f"pres{suffix}"] = mean_cosine(of_class, reference)
         found[f"div{suffix}"] = diversity(subject, prompts)
@@ -60,10 +60,10 @@ def _of_dino(
 def _of_clip(
     clip: Clip, photos: Pixels, prompts: Sequence[str], base: EvaluationImages, tuned: EvaluationImages
 ) -> dict[str, float]:
-    reference, texts = in_batches(clip.embed, photos), clip.embed_texts(prompts)
+    reference, texts = measured_in_batches(clip.embed, photos), clip.embed_texts(prompts)
     found = _ceiling("clip_i_photos", reference)
     for suffix, drawn in (("", tuned), ("_base", base)):
-        subject = in_batches(clip.embed, drawn.subject)
+        subject = measured_in_batches(clip.embed, drawn.subject)
         found[f"clip_i{suffix}"] = mean_cosine(subject, reference)
         # Each picture with the text that it was drawn for.
         of_text = torch.einsum("nd,nd->n", subject, texts)

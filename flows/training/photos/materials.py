@@ -18,9 +18,9 @@ from storage.records.jobs.training_samples import prompt_of
 class Materials:
     """The base model's folder and the photos, in an order that their bytes decide.
 
-    Of each photo: its prompt, how often it comes in a pass, and its SHA-256. The first `learned` are learned from, the
-    others kept out to measure the loss on. `read` returns a blob's bytes by its hash; a photo is read again each time
-    that it is looked at. Raises JobCannotSucceed naming a photo that does not open.
+    Of each photo: its prompt, how often it comes in a pass, its SHA-256, and its position in the data set. The first
+    `learned` are learned from, the others kept out to measure the loss on. `read` returns a blob's bytes by its hash; a
+    photo is read again each time that it is looked at. Raises JobCannotSucceed naming a photo that does not open.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Materials:
         self.prompts: list[str] = [_prompt(row, recipe) for row in rows]
         self.repeats: list[int] = [row.repeats for row in rows]
         self.sources: list[str] = [row.sha256 for row in rows]
+        self.positions: list[int] = [row.position for row in rows]
         self.learned: int = learned_rows(self.sources, recipe.validation_photos)
 
 

@@ -93,7 +93,7 @@ def one_by_one(pictures: Sequence[Picture]) -> Iterator[Image.Image]:
             yield image
 
 
-def in_batches(network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
+def measured_in_batches(network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
     """What a network returns for images, row by row, when it is given a few of them at a time."""
     found: list[Tensor] = []
     for start in range(0, len(images), MEASURED_TOGETHER):

@@ -9,11 +9,11 @@ from storage.records.jobs.training import TrainingRecipe
 
 
 def prompt_warnings(
-    family: Family, components: Components, recipe: TrainingRecipe, prompts: Sequence[str]
+    family: Family, components: Components, recipe: TrainingRecipe, prompts: Sequence[str], positions: Sequence[int]
 ) -> list[str]:
     """In words: an identifier that is several tokens, and prompts (of photos, and the class's) that are cut off.
 
-    Photos are named by their numbers, from 1 on, in the order of `prompts`.
+    Photos are named by their `positions` in the data set, as the API shows them: one for each prompt, in any order.
     """
     found: list[str] = []
     tokens = len(family.identifier_tokens(components, recipe.identifier))
@@ -25,8 +25,8 @@ def prompt_warnings(
     longest = components.tokenizer.model_max_length
     # Not the prompt itself: a caption may be private, and this is logged.
     photos: dict[str, list[int]] = {}
-    for number, prompt in enumerate(prompts, start=1):
-        photos.setdefault(prompt, []).append(number)
+    for prompt, position in zip(prompts, positions, strict=True):
+        photos.setdefault(prompt, []).append(position)
     for prompt in dict.fromkeys((*prompts, recipe.class_prompt)):
         length = len(components.tokenizer(prompt).input_ids)
         if length > longest:
@@ -37,4 +37,4 @@ def prompt_warnings(
 
 def _prompt_of(photos: Sequence[int]) -> str:
     more = f" and {len(photos) - 1} more" if len(photos) > 1 else ""
-    return f"the prompt of photo {photos[0]}{more}"
+    return f"the prompt of the photo at position {min(photos)} of the data set{more}"

@@ -37,9 +37,10 @@ def prune_checkpoints(job_id: UUID, keep: int, every: int = 0) -> Query[list[str
     return column(SQL["prune_checkpoints"], {"job_id": job_id, "keep": keep, "every": every}, str)
 
 
-def drop_checkpoint(job_id: UUID, step: int) -> Query[list[int]]:
-    """Forget a checkpoint that did not verify, so that the one before is used."""
-    return column(SQL["drop_checkpoint"], {"job_id": job_id, "step": step}, int)
+def drop_damaged(sha256: str) -> Query[list[int]]:
+    """Forget a checkpoint that did not verify in every job that names it; each goes on from the newest one before it
+    that any of them has."""
+    return column(SQL["drop_damaged"], {"sha256": sha256}, int)
 
 
 def inherit_checkpoint(job_id: UUID, retry_of: UUID, first: int, last: int) -> Query[list[int]]:

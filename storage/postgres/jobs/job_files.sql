@@ -23,9 +23,22 @@ delete from job_checkpoints
    and mod(step, nullif(%(every)s, 0)) is distinct from 0
 returning sha256;
 
--- drop_checkpoint --
--- Forget a checkpoint that did not verify.
-delete from job_checkpoints where job_id = %(job_id)s and step = %(step)s returning step;
+-- drop_damaged --
+-- Forget a checkpoint whose bytes did not verify in every job that names it: a retry names one of the job that it retries.
+-- Each of them goes on from the newest one before it that any of them has.
+with gone as (
+    delete from job_checkpoints where sha256 = %(sha256)s returning job_id, step
+), earlier as (
+    select kept.step, kept.sha256, kept.size
+      from job_checkpoints kept join gone on gone.job_id = kept.job_id and kept.step < gone.step
+     order by kept.step desc limit 1
+)
+insert into job_checkpoints (job_id, step, sha256, size)
+select gone.job_id, earlier.step, earlier.sha256, earlier.size
+  from earlier, gone join jobs on jobs.id = gone.job_id
+ where jobs.state <> 'succeeded'
+on conflict (job_id, step) do nothing
+returning step;
 
 -- inherit_checkpoint --
 -- Start a retry from the newest checkpoint, of some steps, of the job it retries.

@@ -43,7 +43,7 @@ def images(recipe: SamplingRecipe) -> Query[list[SampledImage]]:
 
 
 def put_batch(recipe_hash: str, batch: Sequence[SampledImage]) -> Query[int]:
-    """Record one whole batch whose bytes are stored."""
+    """Record a batch, or what was missing of one, whose bytes are stored."""
     parameters = {"recipe_hash": recipe_hash, "images": Jsonb(msgspec.to_builtins(list(batch)))}
     return Query(SQL["put_batch"], parameters, len)
 

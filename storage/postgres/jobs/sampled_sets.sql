@@ -8,7 +8,7 @@ returning recipe_hash;
 select recipe_hash from sampled_sets where recipe_hash = %(recipe_hash)s and used_at < %(before)s for update skip locked;
 
 -- put_batch --
--- One whole batch. Written again it is the same.
+-- A batch, or what was missing of one. Written again it is the same.
 insert into sampled_images (recipe_hash, position, sha256, size)
 select %(recipe_hash)s, position, sha256, size
   from jsonb_to_recordset(%(images)s) as image (position int, sha256 text, size bigint)

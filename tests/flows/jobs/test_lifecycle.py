@@ -113,6 +113,7 @@ def test_a_cancelled_job_may_still_store_what_it_has_reached(stores: Stores) -> 
         (MemoryError(), "evaluate", ("phase 'evaluate'", "MEMORY_LIMIT_BYTES"), "batchSize"),
         (MemoryError(), "load", ("phase 'load'", "MEMORY_LIMIT_BYTES"), "batchSize"),
         (MemoryError(), "encode", ("phase 'encode'", "MEMORY_LIMIT_BYTES"), "batchSize"),
+        (RuntimeError("CUDA out of memory. Tried 2 GiB"), "setup", ("phase 'setup'", "card"), "batchSize"),
         (RuntimeError("CUDA out of memory. Tried 2 GiB"), "fit", ("The GPU", "batchSize", "card"), "MEMORY_LIMIT"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "fit", ("The GPU", "batchSize"), "MEMORY_LIMIT"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "fit", ("The GPU", "batchSize"), "MEMORY_LIMIT"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.accelerators import CPUAccelerator
 
@@ -17,7 +18,7 @@ from flows.training.checkpointing.host_copies import HostCopies
 from flows.training.fit import check_released
 from flows.training.methods.full import FullTraining
 from flows.training.module import DreamBoothModule
-from storage.errors import CancellationRequested
+from storage.errors import CancellationRequested, TrainingDiverged
 from tests.flows.training.tiny import fit_tiny, recipe
 
 
@@ -88,6 +89,40 @@ def test_a_fit_moves_nothing_to_the_hosts_memory(
     monkeypatch.setattr(LightningModule, "cpu", lambda module: seen.append("Lightning to the CPU"))
     fitted(components, tmp_path, method="lora", lora_rank=1, token_learning_rate=0.0)
     assert seen == ["the end"]
+
+
+def test_a_step_that_fails_leaves_its_memory_to_the_end_and_its_error_to_the_caller(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A card that a step has filled has no room for a part that comes back beside the step's gradients."""
+    modules: list[DreamBoothModule] = []
+    order: list[str] = []
+    true_finish = FullTraining.finish
+
+    def fail(module: DreamBoothModule, *_: Any, **given: Any) -> None:
+        modules.append(module)
+        if len(modules) == 2:
+            assert module.optimizer.state
+            assert any(one.grad is not None for one in components.unet.parameters())
+            raise TrainingDiverged("the second step fails")
+
+    def move_back(parts: Components, device: Any) -> Components:
+        check_released(components)
+        assert not modules[0].optimizer.state
+        order.append("every part is to come back")
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def finish(training: FullTraining) -> frozenset[str]:
+        order.append("the rows are put into the table")
+        return true_finish(training)
+
+    monkeypatch.setattr(DreamBoothModule, "configure_gradient_clipping", fail)
+    monkeypatch.setattr(Components, "to", move_back)
+    monkeypatch.setattr(FullTraining, "finish", finish)
+    with pytest.raises(TrainingDiverged, match="the second step fails"):
+        fitted(components, tmp_path)
+    assert order == ["every part is to come back", "the rows are put into the table"]
+    assert "a fit that ended with TrainingDiverged: its end failed" in caplog.text
 
 
 @pytest.mark.parametrize("ends", [None, CancellationRequested])

@@ -10,8 +10,9 @@ import pytest
 
 from flows.jobs.lifecycle import RunningJob, running_job
 from flows.training.job_checkpoints import JobCheckpoints
-from storage.errors import BlobCorrupted, StoreUnavailable
-from storage.postgres.jobs import job_files, jobs
+from flows.upkeep.blob_sweep import faulty_blobs
+from storage.errors import BlobCorrupted, StoreUnavailable, TrainingDiverged
+from storage.postgres.jobs import job_files, jobs, submissions
 from storage.postgres.locks import BLOB_SWEEP
 from storage.stores import Stores
 from tests.storage.makers import a_job
@@ -72,6 +73,32 @@ def test_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(stores
         running.run(lambda: jobs.succeed(job.id, 1, None))
     # An assertion that failed in the block has ended the job, and no more.
     assert running.outcome.is_completed(), running.outcome.message
+
+
+def test_a_damaged_checkpoint_is_forgotten_by_every_job_that_names_it(stores: Stores, tmp_path: Path) -> None:
+    """A retry begins at a checkpoint of the job that it retries, and both name its bytes."""
+    job, settings = a_job(stores.database), stores.settings
+    with running_job(stores, job.id, 1) as running:
+        checkpoints = JobCheckpoints(running, tmp_path, lambda step: None, kept=3)
+        hashes = [keep(checkpoints, running, tmp_path, step) for step in (1, 2, 3)]
+        raise TrainingDiverged("the first job fails")
+    owner = job.account_id
+    retry, other = (stores.database.run(submissions.retry(job.id, owner, settings))[0] for _ in range(2))
+    blob_of(stores, hashes[2]).write_bytes(b"damaged")
+    with running_job(stores, retry.id, 1) as running:
+        newest = JobCheckpoints(running, tmp_path, lambda step: None, kept=3).latest()
+        assert newest is not None
+        assert (newest[0], newest[1].read_bytes()) == (2, f"{job.id}, step 2".encode())
+        running.run(lambda: jobs.succeed(retry.id, 1, None))
+    assert running.outcome.is_completed(), running.outcome.message
+    kept = [[row.step for row in stores.database.run(job_files.checkpoints(one.id))] for one in (job, retry, other)]
+    assert kept == [[2, 1], [2], [2]]
+    assert not [fault for fault in faulty_blobs(stores) if "checkpoint" in fault]
+    for sha256 in hashes[:2]:
+        blob_of(stores, sha256).unlink()
+    with running_job(stores, other.id, 1) as running:
+        assert JobCheckpoints(running, tmp_path, lambda step: None, kept=3).latest() is None
+    assert not [fault for fault in faulty_blobs(stores) if "checkpoint" in fault]
 
 
 def test_beside_a_backup_old_checkpoints_wait_for_its_end_and_damaged_ones_go(stores: Stores, tmp_path: Path) -> None:

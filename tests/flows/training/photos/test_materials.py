@@ -36,8 +36,10 @@ def test_the_order_of_upload_changes_nothing():
         a_row("b", png_of("blue"), repeats=3),
         a_row("c", png_of("green"), "a sks mug at sea"),
     ]
+    rows = [msgspec.structs.replace(row, position=position) for position, row in enumerate(rows)]
     one, other = (Materials(Path(), order, recipe(), contents.__getitem__) for order in (rows, rows[::-1]))
-    assert (one.prompts, one.repeats) == (other.prompts, other.repeats)
+    assert (one.prompts, one.repeats, one.positions) == (other.prompts, other.repeats, other.positions)
+    assert [rows[position].sha256 for position in one.positions] == one.sources
     assert [photo.decoded().tobytes() for photo in one.photos] == [photo.decoded().tobytes() for photo in other.photos]
     assert set(zip(one.prompts, one.repeats, strict=True)) == {
         ("a photo of a sks mug, on the beach", 1),

@@ -23,7 +23,7 @@ from flows.training.photos.pictures import (
     MEASURED_TOGETHER,
     SquarePixels,
     StoredPicture,
-    in_batches,
+    measured_in_batches,
     one_by_one,
 )
 from storage.records.jobs.data_sets import DataSetImage
@@ -122,14 +122,14 @@ def test_a_network_sees_a_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch
 
     pixels = SquarePixels(shelf.stored(), 64)
     with PROCESS.heard_by(lambda: signs.append(len(seen))):
-        means = in_batches(network, pixels)
+        means = measured_in_batches(network, pixels)
     assert seen == [MEASURED_TOGETHER, MEASURED_TOGETHER, 3]
     assert signs == [1, 2, 3], "a sign of progress behind each"
     assert shelf.most <= 2
     assert len(pixels) == len(shelf.reads) == count
     whole = torch.stack([pixels_of(image, (64, 64)) for image in wide_ones(count)])
     assert torch.equal(means, whole.mean((2, 3)))
-    assert torch.equal(in_batches(network, whole), means), "a tensor is such a row of images too"
+    assert torch.equal(measured_in_batches(network, whole), means), "a tensor is such a row of images too"
 
 
 def test_what_an_evaluation_drew_is_no_tensor_before_it_is_measured() -> None:
