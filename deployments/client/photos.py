@@ -17,15 +17,14 @@ from deployments.client.remote_reads import NoPhotos
 from deployments.client.responses import DataSetResponse
 from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.errors import ArchiveRefused
+from storage.records.jobs.photos.captions import Caption, caption_beside
 from storage.records.jobs.photos.photo_layouts import (
     DESCRIPTION,
     MEDIA_TYPES,
     SUFFIXES,
-    Caption,
     PhotoLayout,
     PlacedPhoto,
     at_most,
-    caption_beside,
     read_description,
     read_files,
     read_layout,

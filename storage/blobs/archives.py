@@ -44,7 +44,7 @@ class ArchiveLimits:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """One file from an archive: the name it had there and where it is now."""
+    """One file from an archive: its path there, without empty and `.` parts, and where it is now."""
 
     name: str
     path: Path
@@ -115,7 +115,7 @@ def _photos(opened: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipI
     for entry in opened.infolist():
         _check_name(entry)
         # One name to some systems: NFC and NFD on macOS, upper and lower case there and on Windows.
-        folded = unicodedata.normalize("NFC", entry.filename.rstrip("/")).casefold()
+        folded = unicodedata.normalize("NFC", _plain_path(entry)).casefold()
         if folded in seen:
             raise ArchiveRefused(
                 "duplicate_name", f"{_shown(entry)} is in the archive twice, at least for some systems."
@@ -141,7 +141,7 @@ def _check_name(entry: zipfile.ZipInfo) -> None:
     name = entry.orig_filename
     path = PurePosixPath(name)
     bad = (
-        not name
+        not (path.parts or name.endswith("/"))
         or len(name) > 1000
         or "\\" in name
         or path.is_absolute()
@@ -232,12 +232,17 @@ def _write(
                     raise ArchiveRefused("bomb", f"{_shown(entry)} unpacks to {_MAX_RATIO} times its size and more.")
                 sink.write(piece)
         left -= written
-        yield Unpacked(entry.filename, target)
+        yield Unpacked(_plain_path(entry), target)
 
 
 def _over_budget(limits: ArchiveLimits) -> ArchiveRefused:
     message = f"The archive unpacks to more than {limits.max_unpacked_bytes:,} bytes. Send fewer or smaller photos."
     return ArchiveRefused("bomb", message)
+
+
+def _plain_path(entry: zipfile.ZipInfo) -> str:
+    """`a/b.png` also of `./a//b.png`: whoever goes from folder to folder would stay where he is at such a part."""
+    return str(PurePosixPath(entry.filename))
 
 
 def _suffix(entry: zipfile.ZipInfo) -> str:

@@ -92,6 +92,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes] | bytes, str]] = {
     "NUL in name": (replaced(ONE, b"a.png", b"a\0png"), "unsafe_name"),
     "newline in name": (zipped(("a\n.png", PHOTO)), "unsafe_name"),
     "very long name": (zipped(("a" * 900 + "/" + "b" * 200 + ".png", PHOTO)), "unsafe_name"),
+    "a place and no file": (zipped((".", PHOTO)), "unsafe_name"),
     "symlink": (zipped((linked(stat.S_IFLNK), b"/etc/passwd")), "not_a_file"),
     "device": (zipped((linked(stat.S_IFCHR), b"")), "not_a_file"),
     "pipe": (zipped((linked(stat.S_IFIFO), b"")), "not_a_file"),
@@ -106,6 +107,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes] | bytes, str]] = {
     "same but for case": (zipped(("a.png", PHOTO), ("A.PNG", PHOTO)), "duplicate_name"),
     "same but for accents": (zipped(("\u00e9.png", PHOTO), ("e\u0301.png", PHOTO)), "duplicate_name"),
     "folder and file of one name": (zipped(("a.png/", b""), ("a.png", PHOTO)), "duplicate_name"),
+    "one path written in two ways": (zipped(("a.png", PHOTO), (".//a.png", PHOTO)), "duplicate_name"),
     "too many images": (zipped(*((f"{n}.png", PHOTO) for n in range(21))), "too_many_images"),
     "too many entries": (zipped(*((f"{n}/", b"") for n in range(300))), "too_many_entries"),
     "claims 60,000": (claims(60_000), "too_many_entries"),
@@ -133,7 +135,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes] | bytes, str]] = {
 
 
 def unpack(content: bytes, folder: Path) -> list[tuple[str, bytes]]:
-    """What is in an archive, by the names it had there."""
+    """What is in an archive, by its paths there."""
     (folder / "archive.zip").write_bytes(content)
     inside = folder / "inside"
     inside.mkdir(exist_ok=True)
@@ -157,6 +159,7 @@ HONEST = {
     "stored": (zipped(("a.jpg", PHOTO), method=zipfile.ZIP_STORED), ["a.jpg"]),
     "folders": (zipped(("me/", b""), ("me/a.JPEG", PHOTO), ("me/b.webp", PHOTO)), ["me/a.JPEG", "me/b.webp"]),
     "dots in names": (zipped(("a..b.png", PHOTO), ("...png", PHOTO)), ["a..b.png", "...png"]),
+    "parts that lead nowhere": (zipped(("./", b""), ("./a.png", PHOTO), ("b//c.png", PHOTO)), ["a.png", "b/c.png"]),
     "accents": (zipped(("Straße/photo é.png", PHOTO)), ["Straße/photo é.png"]),
     "what macOS adds": (
         zipped(("a.png", PHOTO), ("__MACOSX/._a.png", b"x"), (".DS_Store", b"x"), ("sub/.DS_Store", b"x")),

@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from storage.errors import InvalidRequest, UploadRefused
+from storage.records.jobs.photos.captions import broken, caption_beside, read_text, split
 from storage.records.jobs.photos.photo_metadata import MAX_CAPTION, MAX_REPEATS, read_metadata
 from storage.records.jobs.photos.photo_places import ListedFiles, PhotoPlace, joined
 
@@ -86,9 +87,11 @@ def read_files(place: ListedFiles, maximum: int) -> PhotoLayout:
         if found is not None:
             return found
         folders = place.folders(folder)
-        if place.files(folder) or len(folders) != 1:
+        inside = joined(folder, folders[0]) if len(folders) == 1 else folder
+        # The same again: what another machine lists may have parts such as `.`.
+        if place.files(folder) or inside == folder:
             return _plain(place)
-        folder = joined(folder, folders[0])
+        folder = inside
 
 
 def read_description(place: PhotoPlace, path: str, maximum: int) -> PhotoLayout:
@@ -103,49 +106,19 @@ def read_description(place: PhotoPlace, path: str, maximum: int) -> PhotoLayout:
         left_out |= {f"{name}, a setting that Darkroom has options of its own for" for name in others}
         name = settings.get("image_dir")
         if not isinstance(name, str) or not place.has_folder(joined(folder, name)):
-            raise _broken(f"{called} has a subset with image_dir {name!r}, which is no folder.")
+            raise broken(f"{called} has a subset with image_dir {name!r}, which is no folder.")
         if settings.get("is_reg"):
             # Class images are drawn by the base model itself, which is what holds its prior.
             left_out.add(f"{name}: class images are drawn by the base model")
             continue
         repeats, extension = settings.get("num_repeats", 1), str(settings.get("caption_extension", ".caption"))
         if type(repeats) is not int:
-            raise _broken(f"{called} says num_repeats {repeats!r} of {name}; it is a whole number.")
+            raise broken(f"{called} says num_repeats {repeats!r} of {name}; it is a whole number.")
         tokens = str(settings.get("class_tokens", ""))
         if len(tokens) > MAX_CAPTION or not tokens.isprintable():
-            raise _broken(f"{called}: class_tokens of {name} may be {MAX_CAPTION:,} printable characters at most.")
+            raise broken(f"{called}: class_tokens of {name} may be {MAX_CAPTION:,} printable characters at most.")
         subsets.append(_Subset(joined(folder, name), repeats, tokens, "." + extension.lstrip(".")))
     return _kohya(place, subsets, maximum, sorted(left_out))
-
-
-@dataclass(frozen=True)
-class Caption:
-    """What a file beside a photo says of it. `file`: its name; `left_out`: what of it is not taken, and why."""
-
-    text: str = ""
-    file: str = ""
-    left_out: tuple[str, ...] = ()
-
-
-def caption_beside(place: PhotoPlace, photo: str, extension: str = ".txt") -> Caption:
-    """The caption in a file of the photo's name: its first line that is not empty, as kohya's scripts take it. Empty
-    without such a file. Raises UploadRefused for one that is no text."""
-    folder, photo_name = _split(photo)
-    # The second is kohya's own default.
-    extensions = (".txt", ".caption") if extension == ".txt" else (extension,)
-    names = [PurePosixPath(photo_name).stem + one for one in extensions]
-    name = next((one for one in names if place.has_file(joined(folder, one))), "")
-    if not name:
-        return Caption()
-    path = joined(folder, name)
-    lines = [" ".join(line.split()) for line in _text(place, path, "Save the caption again as UTF-8.").split("\n")]
-    text, *others = [line for line in lines if line] or [""]
-    if len(text) > MAX_CAPTION:
-        raise _broken(f"{place.called(path)} has {len(text):,} characters; a caption has {MAX_CAPTION:,} at most.")
-    if not text.isprintable():
-        raise _broken(f"{place.called(path)} holds control characters. Take them out.")
-    left_out = (f"{path}: the lines behind its first one, which is the caption",) if others else ()
-    return Caption(text, name, left_out)
 
 
 def photos_in(place: PhotoPlace, folder: str) -> list[str]:
@@ -172,17 +145,17 @@ class _Subset:
 def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
     called = place.called(joined(folder, METADATA))
     try:
-        lines = read_metadata(_text(place, joined(folder, METADATA), "Save it again as UTF-8."))
+        lines = read_metadata(read_text(place, joined(folder, METADATA), "Save it again as UTF-8."))
     except InvalidRequest as error:
-        raise _broken(f"{called}, {error.fields['metadata']}") from error
+        raise broken(f"{called}, {error.fields['metadata']}") from error
     photos: list[PlacedPhoto] = []
     for line in lines.values():
         inside = PurePosixPath(line.file_name)
         if inside.is_absolute() or ".." in inside.parts:
-            raise _broken(f"{called} names '{line.file_name}', which is not inside {place.called(folder)}.")
+            raise broken(f"{called} names '{line.file_name}', which is not inside {place.called(folder)}.")
         path = joined(folder, line.file_name)
         if not place.has_file(path):
-            raise _broken(f"{called} names '{line.file_name}', which is not there. Take its line out, or add the file.")
+            raise broken(f"{called} names '{line.file_name}', which is not there. Take its line out, or add the file.")
         photos.append(PlacedPhoto(path, line.file_name.replace("/", "-"), line.words, line.repeats))
     named = {photo.path for photo in photos}
     others = [name for name in photos_in(place, folder) if joined(folder, name) not in named]
@@ -196,9 +169,7 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: It
     tokens = {subset.tokens for subset in subsets}
     for number, subset in enumerate(subsets):
         if not 1 <= subset.repeats <= MAX_REPEATS:
-            raise _broken(
-                f"{place.called(subset.folder)} says {subset.repeats} repeats; they are 1 to {MAX_REPEATS:,}."
-            )
+            raise broken(f"{place.called(subset.folder)} says {subset.repeats} repeats; they are 1 to {MAX_REPEATS:,}.")
         # A name of its own for each: two folders may both have an image `1.png`.
         before = f"{number + 1}-" if len(subsets) > 1 else ""
         read: set[str] = set()
@@ -236,40 +207,33 @@ def _described(place: PhotoPlace, maximum: int, folder: str) -> PhotoLayout | No
     """The layout of the one TOML file in a folder; None where there is none."""
     files = [name for name in place.files(folder) if _suffix(name) == DESCRIPTION]
     if len(files) > 1:
-        raise _broken(f"{place.called(folder)} has {' and '.join(files[:3])}; leave the TOML file in that counts.")
+        raise broken(f"{place.called(folder)} has {' and '.join(files[:3])}; leave the TOML file in that counts.")
     return read_description(place, joined(folder, files[0]), maximum) if files else None
 
 
 def _plain(place: ListedFiles) -> PhotoLayout:
     paths = list(place.paths)
     photos = [path for path in paths if _suffix(path) in SUFFIXES]
-    names = [_split(path)[1] for path in photos]
+    names = [split(path)[1] for path in photos]
     found: list[PlacedPhoto] = []
     read: set[str] = set(photos)
     more_lines: list[str] = []
     for path, name in zip(photos, names, strict=True):
         caption = caption_beside(place, path)
-        read |= {joined(_split(path)[0], caption.file)} if caption.file else set()
+        read |= {joined(split(path)[0], caption.file)} if caption.file else set()
         found.append(PlacedPhoto(path, name if names.count(name) == 1 else path.replace("/", "-"), caption.text))
         more_lines += caption.left_out
     others = [f"{path} is neither a photo nor a caption" for path in paths if path not in read]
     return PhotoLayout(tuple(found), (*at_most(others), *at_most(more_lines)))
 
 
-def _text(place: PhotoPlace, path: str, advice: str) -> str:
-    try:
-        return place.local(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _broken(f"{place.called(path)} is not UTF-8 text. {advice}") from error
-
-
 def _toml(place: PhotoPlace, path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(_text(place, path, "Save it again as UTF-8."))
+        return tomllib.loads(read_text(place, path, "Save it again as UTF-8."))
     # ValueError also for a number of too many digits, RecursionError for what is nested without end.
     except (ValueError, RecursionError) as error:
         called = place.called(path)
-        raise _broken(f"{called} is not TOML: {error}. It needs [[datasets]] with [[datasets.subsets]].") from error
+        raise broken(f"{called} is not TOML: {error}. It needs [[datasets]] with [[datasets.subsets]].") from error
 
 
 def _subsets_of(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -287,14 +251,5 @@ def _table(value: object) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def _split(path: str) -> tuple[str, str]:
-    folder, _, name = path.rpartition("/")
-    return folder, name
-
-
 def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
-
-
-def _broken(message: str) -> UploadRefused:
-    return UploadRefused("broken_layout", message)

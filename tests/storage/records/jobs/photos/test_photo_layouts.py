@@ -11,10 +11,9 @@ import pytest
 
 from storage.blobs.archives import ArchiveLimits, unpack_photos
 from storage.errors import UploadRefused
+from storage.records.jobs.photos.captions import Caption, caption_beside
 from storage.records.jobs.photos.photo_layouts import (
-    Caption,
     PhotoLayout,
-    caption_beside,
     read_description,
     read_files,
     read_layout,
@@ -150,6 +149,16 @@ def test_an_archive_without_a_layout_has_all_its_photos_with_their_captions(tmp_
         ("b.jpg", "", 1),
     ]
     assert found.left_out == ("data/c.json is neither a photo nor a caption",)
+
+
+def test_paths_with_parts_that_lead_nowhere_are_read_to_their_end(tmp_path: Path) -> None:
+    assert said(read_files(ListedFiles("shots", {"./a.png": tmp_path, "b//c.png": tmp_path}), 50)) == [
+        ("a.png", "", 1),
+        ("c.png", "", 1),
+    ]
+    for path in ("./a.png", "b//c.png", "b/./c.png"):
+        found = read_files(ListedFiles("shots", {path: tmp_path}), 50)
+        assert said(found) == [(path.rpartition("/")[2], "", 1)]
 
 
 def test_an_archive_with_two_descriptions_does_not_say_which_counts(tmp_path: Path) -> None:
