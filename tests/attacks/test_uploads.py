@@ -272,7 +272,7 @@ def test_an_archive_whose_subsets_name_all_photos_again_is_refused_at_once(
 
 def test_what_many_archives_leave_out_is_named_of_the_first_and_counted_of_the_others(strict_door: Door) -> None:
     toml = b"datasets=[{image_dir='a',subsets=[{},{},{}]}]"
-    empty = [(f"a/{number}.jsonl", b"") for number in range(10)]
+    empty = [(f"a/{number}.jsonl", b"") for number in range(30)]
     loud = zipped(*empty, ("set.toml", toml))
     photos = zipped(("a.png", photo(1)), ("b.png", photo(2)))
     files = [*form(("photos.zip", photos)), *(form((f"{number}.zip", loud))[0] for number in range(4))]

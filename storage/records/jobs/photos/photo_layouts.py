@@ -98,12 +98,11 @@ def read_description(place: PhotoPlace, path: str, maximum: int) -> PhotoLayout:
     """The photos that a TOML file of kohya's scripts names. Raises UploadRefused as `read_layout`."""
     called, folder = place.called(path), str(PurePosixPath(path).parent)
     subsets: list[_Subset] = []
-    left_out: set[str] = set()
-    for number, settings in enumerate(_subsets_of(_toml(place, path)), start=1):
+    content = _toml(place, path)
+    left_out = {f"{name}, a setting that Darkroom has options of its own for" for name in _other_settings(content)}
+    for number, settings in enumerate(_subsets_of(content), start=1):
         if number > maximum:
             raise UploadRefused("too_many_images", f"{called} has more than {maximum:,} subsets. Take fewer.")
-        others = settings.keys() - _SUBSET_FIELDS - {"subsets"}
-        left_out |= {f"{name}, a setting that Darkroom has options of its own for" for name in others}
         name = settings.get("image_dir")
         if not isinstance(name, str) or not place.has_folder(joined(folder, name)):
             raise broken(f"{called} has a subset with image_dir {name!r}, which is no folder.")
@@ -164,33 +163,33 @@ def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
 
 def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: Iterable[str]) -> PhotoLayout:
     photos: list[PlacedPhoto] = []
-    unused: list[Iterator[str]] = []
     more_lines: list[str] = []
     tokens = {subset.tokens for subset in subsets}
+    # Subsets may name one folder again and again, and it may hold thousands of files.
+    names_of = {folder: photos_in(place, folder) for folder in {subset.folder for subset in subsets}}
+    read = {subset.folder: set(names_of[subset.folder]) for subset in subsets}
     for number, subset in enumerate(subsets):
         if not 1 <= subset.repeats <= MAX_REPEATS:
             raise broken(f"{place.called(subset.folder)} says {subset.repeats} repeats; they are 1 to {MAX_REPEATS:,}.")
         # A name of its own for each: two folders may both have an image `1.png`.
         before = f"{number + 1}-" if len(subsets) > 1 else ""
-        read: set[str] = set()
-        names = photos_in(place, subset.folder)
-        if len(photos) + len(names) > maximum:
+        if len(photos) + len(names_of[subset.folder]) > maximum:
             raise UploadRefused(
                 "too_many_images",
                 f"{place.called('')} names more than {maximum:,} photos, those that it names again counted each time.",
             )
-        for name in names:
+        for name in names_of[subset.folder]:
             path = joined(subset.folder, name)
             caption = caption_beside(place, path, subset.extension)
             # Where not all show the same, kohya's scripts take what a subset shows as the prompt that is missing. As it
             # stands: behind the job's own identifier the second subject would be taught as the first.
             own = "" if caption.text or len(tokens) == 1 else subset.tokens
             photos.append(PlacedPhoto(path, before + name, caption.text or own, subset.repeats, bool(own)))
-            read |= {name, caption.file}
+            read[subset.folder].add(caption.file)
             more_lines += caption.left_out
-        unused.append(_unused(place, subset.folder, read))
-    # All subsets together: they may name one folder again and again.
-    reasons = (*at_most(chain(left_out, *unused)), *at_most(more_lines))
+    unused = chain.from_iterable(_unused(place, folder, names) for folder, names in read.items())
+    # All subsets together, and each reason once.
+    reasons = (*at_most(chain(left_out, unused)), *at_most(dict.fromkeys(more_lines)))
     return PhotoLayout(tuple(photos), reasons, tokens.pop() if len(tokens) == 1 else "")
 
 
@@ -237,10 +236,19 @@ def _toml(place: PhotoPlace, path: str) -> dict[str, Any]:
 
 
 def _subsets_of(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each subset with what its data set and the whole file say for it: the innermost counts."""
+    """Of each subset what its data set and the whole file say for it, too: the innermost counts."""
     for data_set in _tables(content.get("datasets")):
         for subset in _tables(data_set.get("subsets")):
-            yield {**_table(content.get("general")), **data_set, **subset}
+            tables = (_table(content.get("general")), data_set, subset)
+            # By our names: a file may have thousands of others, and as many subsets.
+            yield {name: table[name] for table in tables for name in _SUBSET_FIELDS if name in table}
+
+
+def _other_settings(content: Mapping[str, Any]) -> set[str]:
+    data_sets = _tables(content.get("datasets"))
+    subsets = [subset for data_set in data_sets for subset in _tables(data_set.get("subsets"))]
+    names = set[str]().union(_table(content.get("general")), *data_sets, *subsets)
+    return names - _SUBSET_FIELDS - {"subsets"}
 
 
 def _tables(value: object) -> list[dict[str, Any]]:

@@ -5,8 +5,10 @@ Paths are relative to the place, with `/`, and `""` is the place itself.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -91,24 +93,49 @@ class ListedFiles:
 
     def has_folder(self, path: str) -> bool:
         """One that holds a file: archives and object stores know no others."""
-        return not path or bool(self._inside(path))
+        return not path or self._holds(self._first_below(f"{path}/"), f"{path}/")
 
     def files(self, folder: str) -> list[str]:
-        """By the paths that begin with the folder's."""
-        inside = self._inside(folder)
-        return sorted(rest for rest in inside if "/" not in rest)
+        """Those that lie in the folder itself."""
+        return list(self._files.get(folder, ()))
 
     def folders(self, folder: str) -> list[str]:
         """Those that hold a file."""
-        return sorted({rest.split("/", 1)[0] for rest in self._inside(folder) if "/" in rest})
+        before = f"{folder}/" if folder else ""
+        found: list[str] = []
+        at = self._first_below(before)
+        while self._holds(at, before):
+            name = self._folders[at].removeprefix(before).partition("/")[0]
+            found += [name] if name else []
+            # Behind all that is in this one: `0` is the character after `/`.
+            at = self._first_below(f"{before}{name}0") if name else at + 1
+        return sorted(found)
 
     def local(self, path: str) -> Path:
         """Raises KeyError for a path that is not listed."""
         return self.paths[path]
 
-    def _inside(self, folder: str) -> list[str]:
-        before = f"{folder}/" if folder else ""
-        return [path.removeprefix(before) for path in self.paths if path.startswith(before)]
+    # Made once: a layout may ask for one folder again and again, and an archive has thousands of files.
+    @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        """The names in each folder that holds files itself, sorted."""
+        found: dict[str, list[str]] = {}
+        for path in self.paths:
+            folder, _, name = path.rpartition("/")
+            found.setdefault(folder, []).append(name)
+        return {folder: sorted(names) for folder, names in found.items()}
+
+    @cached_property
+    def _folders(self) -> list[str]:
+        """Those folders, each with `/` behind it, sorted: what is in one of them, or below it, stands together. Not the
+        folders between: of deep paths they would take far more memory than the paths."""
+        return sorted(f"{folder}/" for folder in self._files if folder)
+
+    def _first_below(self, prefix: str) -> int:
+        return bisect_left(self._folders, prefix)
+
+    def _holds(self, at: int, prefix: str) -> bool:
+        return at < len(self._folders) and self._folders[at].startswith(prefix)
 
 
 def joined(folder: str, name: str) -> str:

@@ -12,7 +12,15 @@ from storage.records.jobs.photos.photo_places import FolderPlace, ListedFiles, P
 @pytest.fixture(params=["folder", "listed"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> PhotoPlace:
     """The same files in a folder, and in a list."""
-    for path in ("b.png", "a.png", "deep/c.png", "deep/deeper/d.png"):
+    for path in (
+        "b.png",
+        "a.png",
+        "deep/c.png",
+        "deep/deeper/d.png",
+        "deep/deeper/e/f.png",
+        "deep-2/g.png",
+        "h/i/j.png",
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     files = {str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*.png")}
@@ -20,11 +28,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> PhotoPlace:
 
 
 def test_every_place_answers_alike(place: PhotoPlace) -> None:
-    assert (place.files(""), place.folders("")) == (["a.png", "b.png"], ["deep"])
+    assert (place.files(""), place.folders("")) == (["a.png", "b.png"], ["deep", "deep-2", "h"])
     assert (place.files("deep"), place.folders("deep")) == (["c.png"], ["deeper"])
+    assert (place.files("h"), place.folders("h"), place.folders("deep/deeper")) == ([], ["i"], ["e"])
     assert (place.files("nowhere"), place.folders("nowhere")) == ([], [])
     assert [place.has_file(path) for path in ("a.png", "deep/c.png", "deep", "c.png")] == [True, True, False, False]
-    assert [place.has_folder(path) for path in ("", "deep", "deep/deeper", "dee", "a.png")] == [True] * 3 + [False] * 2
+    assert [place.has_folder(path) for path in ("", "deep", "h", "h/i", "dee", "a.png")] == [True] * 4 + [False] * 2
     assert place.local("deep/c.png").is_file()
     assert place.called("a.png").endswith("a.png")
 
