@@ -155,7 +155,8 @@ def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
         path = joined(folder, line.file_name)
         if not place.has_file(path):
             raise broken(f"{called} names '{line.file_name}', which is not there. Take its line out, or add the file.")
-        photos.append(PlacedPhoto(path, line.file_name.replace("/", "-"), line.words, line.repeats))
+        name = line.file_name.replace("/", "-")
+        photos.append(PlacedPhoto(path, name, line.words, line.repeats, line.whole_prompt))
     named = {photo.path for photo in photos}
     others = [name for name in photos_in(place, folder) if joined(folder, name) not in named]
     return PhotoLayout(tuple(photos), tuple(at_most([f"{name} has no line in {METADATA}" for name in others])))

@@ -128,10 +128,14 @@ def test_an_image_folder_has_its_captions_in_lines(tmp_path: Path, read: Read) -
     folder = tmp_path / "data"
     touched(folder / "train" / "deep", "a.png")
     touched(folder / "train", "b.png", "c.png")
-    lines = [{"file_name": "deep/a.png", "text": "on a  desk", "width": 9}, {"file_name": "b.png", "prompt": "at sea"}]
+    lines = [
+        {"file_name": "deep/a.png", "text": "on a  desk", "width": 9},
+        {"file_name": "b.png", "prompt": "ohwx mug at sea", "whole_prompt": True},
+    ]
     (folder / "train" / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
     found = read(folder)
-    assert said(found) == [("deep-a.png", "on a desk", 1), ("b.png", "at sea", 1)]
+    assert said(found) == [("deep-a.png", "on a desk", 1), ("b.png", "ohwx mug at sea", 1)]
+    assert [photo.whole_prompt for photo in found.photos] == [False, True]
     assert found.left_out == ("c.png has no line in metadata.jsonl",)
 
 
