@@ -48,12 +48,18 @@ class PlacedPhoto:
 class PhotoLayout:
     """What a place holds. `left_out` says what is not taken, and why.
 
-    `tokens` is what kohya's layout says that all of it shows, such as `sks dog`; empty if it does not.
+    `subjects` is what kohya's layout says that its parts show, such as `sks dog`, each once; an empty one for parts
+    that it says nothing of.
     """
 
     photos: tuple[PlacedPhoto, ...]
     left_out: tuple[str, ...] = ()
-    tokens: str = ""
+    subjects: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> str:
+        """What all of it shows; empty where that is not said, or is not one."""
+        return self.subjects[0] if len(self.subjects) == 1 else ""
 
 
 def read_layout(place: PhotoPlace, maximum: int, folder: str = "") -> PhotoLayout | None:
@@ -165,7 +171,7 @@ def _image_folder(place: PhotoPlace, folder: str) -> PhotoLayout:
 def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: Iterable[str]) -> PhotoLayout:
     photos: list[PlacedPhoto] = []
     more_lines: list[str] = []
-    tokens = {subset.tokens for subset in subsets}
+    subjects = tuple(dict.fromkeys(subset.tokens for subset in subsets))
     # Subsets may name one folder again and again, and it may hold thousands of files.
     names_of = {folder: photos_in(place, folder) for folder in {subset.folder for subset in subsets}}
     read = {subset.folder: set(names_of[subset.folder]) for subset in subsets}
@@ -182,16 +188,27 @@ def _kohya(place: PhotoPlace, subsets: list[_Subset], maximum: int, left_out: It
         for name in names_of[subset.folder]:
             path = joined(subset.folder, name)
             caption = caption_beside(place, path, subset.extension)
-            # Where not all show the same, kohya's scripts take what a subset shows as the prompt that is missing. As it
-            # stands: behind the job's own identifier the second subject would be taught as the first.
-            own = "" if caption.text or len(tokens) == 1 else subset.tokens
-            photos.append(PlacedPhoto(path, before + name, caption.text or own, subset.repeats, bool(own)))
+            # Behind the job's own identifier, a second subject would be taught as the first.
+            whole = len(subjects) > 1
+            said = _whole_prompt(place.called(path), caption.text, subset.tokens) if whole else caption.text
+            photos.append(PlacedPhoto(path, before + name, said, subset.repeats, whole and bool(said)))
             read[subset.folder].add(caption.file)
             more_lines += caption.left_out
     unused = chain.from_iterable(_unused(place, folder, names) for folder, names in read.items())
     # All subsets together, and each reason once.
     reasons = (*at_most(chain(left_out, unused)), *at_most(dict.fromkeys(more_lines)))
-    return PhotoLayout(tuple(photos), reasons, tokens.pop() if len(tokens) == 1 else "")
+    return PhotoLayout(tuple(photos), reasons, subjects)
+
+
+def _whole_prompt(photo: str, caption: str, tokens: str) -> str:
+    """The prompt of one of several subjects: its caption, behind what its subset shows where it lacks that word."""
+    own = tokens.partition(" ")[0]
+    if not caption or not own or re.search(rf"(?<!\w){re.escape(own)}(?!\w)", caption, re.IGNORECASE):
+        return caption or tokens
+    if len(prompt := f"{tokens}, {caption}") > MAX_CAPTION:
+        said = f"lacks '{own}', and has {len(prompt):,} characters with '{tokens}' before it"
+        raise broken(f"The caption of {photo} {said}; a caption has {MAX_CAPTION:,} at most. Shorten it.")
+    return prompt
 
 
 def _unused(place: PhotoPlace, folder: str, read: Set[str]) -> Iterator[str]:

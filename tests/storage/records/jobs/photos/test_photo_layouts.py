@@ -91,14 +91,44 @@ def test_kohyas_folders_say_repeats_and_what_is_shown(tmp_path: Path, read: Read
     assert found.left_out == ()
 
 
-def test_what_one_of_several_subjects_shows_is_the_caption_that_is_missing(tmp_path: Path, read: Read) -> None:
-    touched(tmp_path / "img" / "10_sks mug", "1.png", "2.png")
-    touched(tmp_path / "img" / "5_ohwx mug", "1.png")
-    (tmp_path / "img" / "10_sks mug" / "2.txt").write_text("at sea")
+def test_each_of_several_subjects_is_taught_by_its_own_words(tmp_path: Path, read: Read) -> None:
+    folders = (
+        touched(tmp_path / "img" / "10_sks mug", "1.png", "2.png"),
+        touched(tmp_path / "img" / "5_ohwx mug", "1.png"),
+    )
+    (folders[0] / "2.txt").write_text("at sea, ohwx-like, sksy")
+    (folders[1] / "1.txt").write_text("a photo of Ohwx, at sea")
     found = read(tmp_path / "img")
-    assert said(found) == [("1-1.png", "sks mug", 10), ("1-2.png", "at sea", 10), ("2-1.png", "ohwx mug", 5)]
-    assert [photo.whole_prompt for photo in found.photos] == [True, False, True]
-    assert found.tokens == ""
+    assert said(found) == [
+        ("1-1.png", "sks mug", 10),
+        ("1-2.png", "sks mug, at sea, ohwx-like, sksy", 10),
+        ("2-1.png", "a photo of Ohwx, at sea", 5),
+    ]
+    assert all(photo.whole_prompt for photo in found.photos)
+    assert (found.tokens, found.subjects) == ("", ("sks mug", "ohwx mug"))
+
+
+def test_of_a_part_that_says_not_what_it_shows_the_captions_stand(tmp_path: Path, read: Read) -> None:
+    folder = tmp_path / "data"
+    touched(folder / "a", "1.png", "2.png")
+    touched(folder / "b", "1.png")
+    (folder / "a" / "1.caption").write_text("zwx cat in the snow")
+    subsets = "{image_dir = 'a'}, {image_dir = 'b', class_tokens = 'sks mug'}"
+    (folder / "set.toml").write_text(f"datasets = [{{subsets = [{subsets}]}}]")
+    found = read(folder)
+    assert [(photo.caption, photo.whole_prompt) for photo in found.photos] == [
+        ("zwx cat in the snow", True),
+        ("", False),
+        ("sks mug", True),
+    ]
+    assert (found.tokens, found.subjects) == ("", ("", "sks mug"))
+
+
+def test_a_caption_that_its_subject_makes_too_long_is_refused_by_name(tmp_path: Path, read: Read) -> None:
+    touched(tmp_path / "img" / "5_ohwx mug", "1.png")
+    (touched(tmp_path / "img" / "10_sks mug", "1.png") / "1.txt").write_text("x" * 1_995)
+    with pytest.raises(UploadRefused, match=r"mug/1.png lacks 'sks', and has 2,004 .* 2,000 at most. Shorten it"):
+        read(tmp_path / "img")
 
 
 def test_everything_else_in_kohyas_folders_is_named(tmp_path: Path) -> None:
