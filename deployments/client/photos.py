@@ -50,13 +50,13 @@ class Photo:
 
 @dataclass(frozen=True)
 class FoundPhotos:
-    """What a place holds. `left_out` says what is not taken, and why; `tokens` is what kohya's layout says that all of
-    it shows, such as `sks dog`. `name` is what the data set is called."""
+    """What a place holds. `left_out` says what is not taken, and why; `subjects` is what kohya's layout says that its
+    parts show, such as `sks dog`, each once. `name` is what the data set is called."""
 
     name: str
     photos: tuple[Photo, ...]
     left_out: tuple[str, ...] = ()
-    tokens: str = ""
+    subjects: tuple[str, ...] = ()
 
 
 def find_photos(place: str, limits: UploadSettings) -> FoundPhotos:
@@ -180,7 +180,7 @@ def _found(place: PhotoPlace, layout: PhotoLayout) -> FoundPhotos:
     )
     # Names from elsewhere are shown in a terminal, which would obey what is hidden in them.
     left_out = tuple(_printable(reason) for reason in layout.left_out)
-    return FoundPhotos("", photos, left_out, _printable(layout.tokens))
+    return FoundPhotos("", photos, left_out, tuple(_printable(one) for one in layout.subjects))
 
 
 def _printable(text: str) -> str:

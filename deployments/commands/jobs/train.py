@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from storage.records.jobs.training_fields import nested
 from storage.settings import load_settings
 
 SUBMIT_PATIENCE_SECONDS = 30.0
+SUBJECTS_SHOWN = 5
 
 
 class UnknownClass(DarkroomError):
@@ -112,7 +114,7 @@ def train(
     given.add_options({**own, **nested(given_options(training)), "availability": "Public" if public else None})
     given.apply_settings(set_ or ())
     wanted = given.request()
-    if found and found.tokens and "identifier" not in wanted and (unused := take_identifier(wanted, found.tokens)):
+    if found and "identifier" not in wanted and (unused := take_identifier(wanted, found.subjects)):
         typer.echo(unused, err=printing)
     with open_api(settings) as api:
         if printing:
@@ -145,15 +147,24 @@ def train(
         print_grid(report_training(api, ended, out))
 
 
-def take_identifier(wanted: dict[str, Any], tokens: str) -> str:
-    """Take the identifier from what kohya's folder is named for, identifier and class: `10_sks mug`. Returns why it is
-    not taken; empty where it is."""
-    class_word = wanted.get("classWord")
-    if class_word is not None and tokens.endswith(f" {class_word}"):
+def take_identifier(wanted: dict[str, Any], subjects: Sequence[str]) -> str:
+    """Take the identifier from what kohya's folders are named for, if it is one: identifier and class, `10_sks mug`.
+    Returns why it is not taken; empty where it is, and where they are named for nothing."""
+    named = [one for one in subjects if one]
+    if len(subjects) > 1:
+        shown = ", ".join(f"'{one}'" for one in named[:SUBJECTS_SHOWN])
+        more = f" and {len(named) - SUBJECTS_SHOWN} more" if len(named) > SUBJECTS_SHOWN else ""
+        return (
+            f"several subjects: the photos' folders are named for {shown}{more}, and each is learned by its own words; "
+            "--identifier sets whose word samples and evaluation use"
+        )
+    class_word, tokens = wanted.get("classWord"), "".join(named)
+    if tokens and class_word is not None and tokens.endswith(f" {class_word}"):
         wanted["identifier"] = tokens.removesuffix(f" {class_word}")
         return ""
     other = "there is no class word yet" if class_word is None else f"the class word is '{class_word}'"
-    return f"not used: '{tokens}', which the photos' folder is named for: {other}; --identifier sets the subject's word"
+    said = f"not used: '{tokens}', which the photos' folder is named for: {other}; --identifier sets the subject's word"
+    return said if tokens else ""
 
 
 def check_complete(wanted: dict[str, Any], photos: str | None) -> None:

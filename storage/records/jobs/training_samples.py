@@ -129,8 +129,12 @@ def prompt_of(caption: str, identifier: str, instance_prompt: str) -> str:
     """The prompt of a photo with a caption: the caption, behind the subject's sentence where it names no subject."""
     if not caption:
         return instance_prompt
-    words = re.findall(r"[a-z0-9]+", caption.lower())
-    return caption if identifier.lower() in words else f"{instance_prompt}, {caption}"
+    return caption if names_subject(caption, identifier) else f"{instance_prompt}, {caption}"
+
+
+def names_subject(caption: str, identifier: str) -> bool:
+    """Whether the identifier is a word of the caption."""
+    return identifier.lower() in re.findall(r"[a-z0-9]+", caption.lower())
 
 
 def refuse_shapes_that_do_not_fit(values: Mapping[str, Any], resolution: int) -> None:

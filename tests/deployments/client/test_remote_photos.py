@@ -62,7 +62,7 @@ def test_kohyas_toml_elsewhere_names_the_folders_beside_it(memory: MemoryFileSys
     toml = b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'p'\nnum_repeats = 4\nclass_tokens = 'sks mug'\n"
     write(memory, set_toml=toml, other_toml=b"[[", p__a_png=photo(1), p__a_caption=b"at sea", q__b_png=photo(2))
     found = find_photos("memory://shots/set.toml", LIMITS)
-    assert (said(found), found.tokens) == ([("a.png", "at sea", 4)], "sks mug")
+    assert (said(found), found.subjects) == ([("a.png", "at sea", 4)], ("sks mug",))
 
 
 @pytest.mark.parametrize("inside", ["", "://", "://img", "://img/10_sks mug"])
@@ -70,7 +70,7 @@ def test_an_archive_elsewhere_is_unpacked_by_our_own_rules(memory: MemoryFileSys
     write(memory, my_zip=zipped(("img/10_sks mug/a.png", photo(1)), ("img/10_sks mug/a.txt", b"at sea")))
     found = find_photos(f"zip{inside}::memory://shots/my.zip" if inside else "memory://shots/my.zip", LIMITS)
     assert (found.name, [(one.name, one.caption) for one in found.photos]) == ("my", [("a.png", "at sea")])
-    assert (found.photos[0].repeats, found.tokens) == ((1, "") if inside.endswith("mug") else (10, "sks mug"))
+    assert (found.photos[0].repeats, found.subjects) == ((1, ()) if inside.endswith("mug") else (10, ("sks mug",)))
     write(memory, my_zip=zipped(("../a.png", photo(1))))
     with pytest.raises(ArchiveRefused, match=r"memory://shots/my.zip: '../a.png' is not a plain relative name"):
         find_photos(f"zip{inside}::memory://shots/my.zip" if inside else "memory://shots/my.zip", LIMITS)

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from storage.records.jobs.data_sets import DataSetImage
+from storage.records.jobs.data_sets import DataSetImage, kept_out
 from storage.records.jobs.training import TrainingRecipe
+from storage.records.jobs.training_samples import names_subject
 
 MAXIMUM = 10
 """Warnings of one sort; the others are counted."""
 
 
 def photo_warnings(images: Sequence[DataSetImage], recipe: TrainingRecipe) -> tuple[str, ...]:
-    """Photos that are there twice (equal pixels), and photos that training has to enlarge."""
-    return (*_at_most(_copies(images)), *_at_most(_small(images, recipe)))
+    """An identifier that nothing is learned of, photos that are there twice (equal pixels), and photos that training
+    has to enlarge."""
+    return (*_unnamed(images, recipe), *_at_most(_copies(images)), *_at_most(_small(images, recipe)))
+
+
+def _unnamed(images: Sequence[DataSetImage], recipe: TrainingRecipe) -> list[str]:
+    left_out = kept_out((image.sha256 for image in images), recipe.validation_photos)
+    learned = [image for image in images if image.sha256 not in left_out]
+    # Before all but whole prompts the subject's sentence stands, if they do not name it themselves.
+    if any(not (one.whole_prompt and one.caption) or names_subject(one.caption, recipe.identifier) for one in learned):
+        return []
+    return [
+        f"the identifier '{recipe.identifier}' is in no photo's prompt, so nothing is learned of it, and samples and "
+        "evaluation show what the base makes of it. Set identifier to the word that the photos' captions have."
+    ]
 
 
 def _copies(images: Sequence[DataSetImage]) -> list[str]:

@@ -107,7 +107,7 @@ def test_photos_elsewhere_come_with_their_captions_and_without_a_secret(line: Li
 
 def test_an_identifier_of_the_folder_that_is_not_used_is_named(line: Line) -> None:
     wanted = {"classWord": "cup"}
-    unused = take_identifier(wanted, "zwx mug")
+    unused = take_identifier(wanted, ["zwx mug"])
     assert unused.startswith("not used: 'zwx mug', which the photos' folder is named for: the class word is 'cup'; ")
     assert wanted == {"classWord": "cup"}
     folder = line.folder / "shots" / "3_zwx mug"
@@ -121,6 +121,23 @@ def test_an_identifier_of_the_folder_that_is_not_used_is_named(line: Line) -> No
     taken = line("train", folder.parent, "mug", "--print-config")
     assert "not used" not in taken.output
     assert "identifier: zwx" in taken.output
+
+
+def test_folders_of_several_subjects_are_named_and_an_identifier_of_none_is_warned_of(line: Line) -> None:
+    both = line.folder / "both"
+    for number, name in enumerate(("10_abc mug", "5_ohwx mug")):
+        (both / name).mkdir(parents=True)
+        (both / name / "1.png").write_bytes(photo(number))
+    result = line("train", both, "mug", "--yes", "--detach")
+    assert result.exit_code == 0, result.output
+    assert "several subjects: the photos' folders are named for 'abc mug', 'ohwx mug', and each is" in result.output
+    assert "--identifier sets whose word samples and evaluation use" in result.output
+    assert "warning: the identifier 'sks' is in no photo's prompt" in result.output
+    named = line("train", both, "mug", "--identifier", "ohwx", "--yes", "--detach")
+    assert named.exit_code == 0, named.output
+    assert "several subjects" not in named.output
+    assert "warning: the identifier" not in named.output
+    assert take_identifier({}, [f"{number} mug" for number in range(7)]).count(" mug'") == 5
 
 
 @pytest.mark.parametrize(

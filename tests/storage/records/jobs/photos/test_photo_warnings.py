@@ -38,3 +38,17 @@ def test_many_of_one_sort_are_counted():
     warnings = photo_warnings([a_photo(n, size=(20, 20)) for n in range(MAXIMUM + 3)], SQUARE)
     assert len(warnings) == MAXIMUM + 1
     assert warnings[-1] == "... and 3 more photos like these."
+
+
+def test_an_identifier_that_is_in_no_prompt_is_named():
+    def whole(number: int, caption: str) -> DataSetImage:
+        return msgspec.structs.replace(a_photo(number), caption=caption, whole_prompt=True)
+
+    others = [whole(0, "abc mug"), whole(2, "ohwx mug, asks")]
+    [warning] = photo_warnings(others, SQUARE)
+    assert warning.startswith("the identifier 'sks' is in no photo's prompt, so nothing is learned of it")
+    for named in (whole(1, "a SKS mug"), whole(1, ""), msgspec.structs.replace(a_photo(1), caption="at sea")):
+        assert photo_warnings([*others, named], SQUARE) == ()
+    # The last photo by its hash is kept out, and not learned from.
+    held_out = msgspec.structs.replace(SQUARE, validation_photos=1, validation_every=5)
+    assert photo_warnings([*others, whole(9, "a sks mug")], held_out) == (warning,)
