@@ -67,8 +67,10 @@ def _prepared(run: TrainingStages) -> PreparedData:
         raise JobCannotSucceed(f"Data set {work.request.data_set_id} is gone or changed. Upload the photos again.")
     learned = learned_rows([row.sha256 for row in rows], work.recipe.validation_photos)
     work.tracking.inputs(*job_inputs(work.job.row, learned))
-    for warning in work.request.warnings:
-        get_run_logger().warning("job %s: %s", work.job.id, warning)
+    if work.request.warnings:
+        # Not themselves: they name photos, and Prefect's logs stay when the data set is deleted.
+        where = f"GET /api/v1/training-jobs/{work.job.id} has them in request.warnings"
+        get_run_logger().warning("job %s: %d warnings; %s", work.job.id, len(work.request.warnings), where)
     try:
         folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
     except NotFound as error:
