@@ -148,11 +148,11 @@ def _fitted(run: TrainingStages) -> Fitted:
 def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
     work, materials = run.work, run.of_this_machine
     # Phases of their own, as `resume` and `fit` are: what a step needs less memory with helps neither of the two.
-    work.job.report("load", 0, work.recipe.last_step)
+    work.job.report("load")
     components = work.load_components(materials.base_folder)
     for warning in prompt_warnings(work.family, components, work.recipe, materials.prompts, materials.positions):
         get_run_logger().warning("job %s: %s", work.job.id, warning)
-    work.job.report("encode", 0, work.recipe.last_step)
+    work.job.report("encode")
     learned = slice(materials.learned)
     encodings = open_encodings(work.stores, work.family, work.recipe)
     # Also of photos that are held out: their captions may name somebody.
@@ -173,7 +173,7 @@ def _trained(run: TrainingStages, class_images: ClassImages) -> Trained:
     if Stage.FIT not in run.found:  # else they were taken over when it was found
         work.resume_metrics(newest[0] if newest else 0)
     # Adapters, averages and weights that change their layout: no smaller step makes room for them.
-    work.job.report("setup", 0, work.recipe.last_step)
+    work.job.report("setup")
     check_devices(components, work.device, "fit")
     changed = fit(
         work.recipe,

@@ -142,13 +142,13 @@ def end_of(stores: Stores, job_id: UUID) -> Job:
     return stores.database.run(jobs.get(job_id))
 
 
-def reported_phases(monkeypatch: pytest.MonkeyPatch) -> dict[str, None]:
-    """The phases that jobs report from now on, in their order."""
-    phases: dict[str, None] = {}
+def reported_phases(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
+    """The phases that jobs report from now on, in their order, with the numbers of the first report."""
+    phases: dict[str, tuple[Any, ...]] = {}
     true_report = RunningJob.report
 
     def report(running: RunningJob, phase: str, *numbers: Any) -> None:
-        phases.setdefault(phase)
+        phases.setdefault(phase, numbers)
         true_report(running, phase, *numbers)
 
     monkeypatch.setattr(RunningJob, "report", report)
@@ -164,6 +164,7 @@ def test_photos_become_a_catalogued_model_and_the_model_draws(
     assert train_dreambooth(job.id, 1, return_state=True).is_completed()
     of_fit = ["load", "encode", "setup", "fit"]
     assert [phase for phase in phases if phase in of_fit] == of_fit
+    assert all(phases[phase] == () for phase in of_fit[:3]), "none of them counts steps"
     ended = end_of(stores, job.id)
     assert ended.state is JobState.SUCCEEDED, ended.failure_reason
     version = stores.database.run(catalog.version_of_job(job.id))
