@@ -377,6 +377,9 @@ class RetentionSettings(BaseModel):
     leftover_days: int = Field(
         default=7, le=36500, description="Days that working folders of flows that died are kept."
     )
+    compiled_days: int = Field(
+        default=30, le=36500, description="Days after which kernels that `compile` of a training made are made again."
+    )
     base_model_cache_gib: float = Field(
         default=50.0, description="GiB of base models that this machine keeps a copy of."
     )

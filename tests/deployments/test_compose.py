@@ -30,6 +30,7 @@ from deployments.local.environment import (
 from deployments.local.parts import Steps, is_embedded, platform_parts
 from deployments.local.servers.postgres import EmbeddedPostgres, programs_folder
 from deployments.local.servers.valkey import VALKEY_RIGHTS
+from flows.upkeep.retention.folder_rules import COMPILED
 from storage.embedded_servers import VALKEY_USER
 from storage.settings import Settings
 
@@ -482,14 +483,18 @@ def test_the_training_worker_takes_one_job_at_a_time_on_a_gpu() -> None:
     assert device["capabilities"] == ["gpu"]
 
 
-def test_what_a_training_compiles_is_written_where_it_may_be_loaded() -> None:
-    """Docker mounts a tmpfs with noexec, and torch writes below TMPDIR, Triton below HOME unless it is told where."""
+def test_what_a_training_compiles_is_written_where_it_may_be_loaded_and_is_tidied() -> None:
+    """Docker mounts a tmpfs with noexec; torch writes below TMPDIR, Triton below HOME unless they are told where."""
     worker = SERVICES["worker-training"]
     volumes = [PurePosixPath(volume.split(":")[1]) for volume in worker["volumes"]]
+    compiled = PurePosixPath(worker["environment"]["DARKROOM_DATA_FOLDER"], "cache", COMPILED)
 
-    for name in ("TMPDIR", "TRITON_CACHE_DIR"):
-        folder = PurePosixPath(worker["environment"][name])
-        assert any(folder.is_relative_to(volume) for volume in volumes), name
+    assert any(compiled.is_relative_to(volume) for volume in volumes)
+    places = {"TORCHINDUCTOR_CACHE_DIR": "torch", "TRITON_CACHE_DIR": "triton"}
+    assert {name: PurePosixPath(worker["environment"][name]) for name in places} == {
+        name: compiled / place for name, place in places.items()
+    }
+    assert any(PurePosixPath(worker["environment"]["TMPDIR"]).is_relative_to(volume) for volume in volumes)
 
 
 def test_modules_that_services_run_exist_and_the_image_sends_no_telemetry() -> None:

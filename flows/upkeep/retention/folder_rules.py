@@ -23,6 +23,8 @@ from storage.records.jobs.jobs import TERMINAL
 from storage.settings import GIB
 
 UNFINISHED = timedelta(days=1)
+COMPILED = "compiled"
+"""The place of the cache with what `compile` made: files of torch in `torch`, a folder for each kernel in `triton`."""
 ENCODINGS = "encodings"
 """The place of the cache with latents and encoded prompts: a folder for each photo, called as its SHA-256, with its own
 latents and its caption's prompt."""
@@ -110,6 +112,16 @@ def delete_old_files(sweep: Sweep, place: str, setting: str) -> None:
         sweep.check()
         if stat.S_ISREG(facts.st_mode) and _idle(file) > sweep.age(setting).total_seconds():
             _delete(sweep, file)
+
+
+def delete_compiled(sweep: Sweep, setting: str) -> None:
+    """Kernels that were made so long ago; whoever finds one gone makes it again."""
+    delete_old_files(sweep, f"cache/{COMPILED}/torch", setting)
+    # Each as a whole: Triton takes a kernel whose description is there for one whose code is there, too.
+    for kernel in _entries(sweep.stores.cache_folder / COMPILED / "triton"):
+        sweep.check()
+        if _idle(kernel) > sweep.age(setting).total_seconds():
+            _delete(sweep, kernel)
 
 
 def _is_at_work(sweep: Sweep, name: str) -> bool:

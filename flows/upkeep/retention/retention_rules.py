@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from flows.runs.lazy_imports import imported_when_used
 from flows.upkeep.retention.flow_runs import watch_flow_runs
-from flows.upkeep.retention.folder_rules import delete_leftovers, delete_old_files, shrink_cache, tidy_encodings
+from flows.upkeep.retention.folder_rules import (
+    delete_compiled,
+    delete_leftovers,
+    delete_old_files,
+    shrink_cache,
+    tidy_encodings,
+)
 from flows.upkeep.retention.row_rules import (
     delete_history,
     delete_rejected_acts,
@@ -83,7 +89,7 @@ _FLOWS, _FLOW_EVENTS, _TRACKING = (
     "retention.tracking_run_days",
 )
 _BASES, _VERSIONS = "retention.base_model_cache_gib", "retention.model_version_cache_gib"
-_ENCODINGS = "retention.encoding_cache_gib"
+_ENCODINGS, _COMPILED = "retention.encoding_cache_gib", "retention.compiled_days"
 _LEFT, _LOGS, _UPLOADS, _BLOBS = (
     "retention.leftover_days",
     "retention.log_mib",
@@ -131,6 +137,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("copies of base models", "the longest unused deleted when they are more; never one in use", folders=("cache/base-models",), setting=_BASES, work=_at(shrink_cache, "base-models", _BASES), local=True),
     RetentionRule("copies of model versions", "the longest unused deleted when they are more; never one in use", folders=("cache/model-versions",), setting=_VERSIONS, work=_at(shrink_cache, "model-versions", _VERSIONS), local=True),
     RetentionRule("latents and encoded prompts", "of a photo deleted when no data set has it; else the longest unused when they are more", folders=("cache/encodings",), setting=_ENCODINGS, work=_by(tidy_encodings, _ENCODINGS), local=True),
+    RetentionRule("kernels that `compile` of a training made", "with compose deleted so long after they were made, and made again when a training needs them; with `darkroom up` among the temporary files", folders=("cache/compiled",), setting=_COMPILED, work=_by(delete_compiled, _COMPILED), local=True),
     RetentionRule("working folders of jobs", "deleted by the job; of a flow that died, so long after its job has ended", folders=("work",), setting=_LEFT, work=_by(delete_leftovers, _LEFT), local=True),
     RetentionRule("logs of the parts", "cut by `darkroom up` at so much; as much of what was before is kept", folders=("logs",), setting=_LOGS),
     RetentionRule("temporary files", "deleted when `darkroom up` starts", folders=("tmp",)),

@@ -168,3 +168,26 @@ def test_latents_go_with_their_photo_and_others_by_size(stores: Stores) -> None:
     stores.database.run(data_sets.delete(data_set.id, account))
     apply(stores, [rule])
     assert left() == {"o2", "o3"}
+
+
+def test_old_kernels_go_and_one_of_triton_as_a_whole(stores: Stores) -> None:
+    compiled, old = stores.cache_folder / "compiled", 31 * 86400
+    files = {
+        "torch/ab/old.so": old,
+        "torch/ab/young.so": 0,
+        "triton/OLD/kernel.cubin": old,
+        "triton/OLD/kernel.json": old,
+        "triton/HALF/kernel.cubin": old,
+        "triton/HALF/kernel.json": old - 2 * 86400,
+    }
+    for name, idle in files.items():
+        (compiled / name).parent.mkdir(parents=True, exist_ok=True)
+        (compiled / name).write_bytes(b"x" * 10)
+        unused_for(compiled / name, idle)
+    for kernel in ("OLD", "HALF"):
+        unused_for(compiled / "triton" / kernel, old)
+    [rule] = [rule for rule in RULES if rule.folders == ("cache/compiled",)]
+    report = apply(stores, [rule])
+    assert (report.count, report.size, report.faults) == (2, 30, [])
+    left = {str(path.relative_to(compiled)) for path in compiled.rglob("*") if path.is_file()}
+    assert left == {"torch/ab/young.so", "triton/HALF/kernel.cubin", "triton/HALF/kernel.json"}
