@@ -70,7 +70,7 @@ def _prepared(run: TrainingStages) -> PreparedData:
     if work.request.warnings:
         # Not themselves: they name photos, and Prefect's logs stay when the data set is deleted.
         where = f"GET /api/v1/training-jobs/{work.job.id} has them in request.warnings"
-        get_run_logger().warning("job %s: %d warnings; %s", work.job.id, len(work.request.warnings), where)
+        get_run_logger().warning("job %s: warnings: %d; %s", work.job.id, len(work.request.warnings), where)
     try:
         folder = fetch_base_folder(work.stores, work.recipe.base_model_hash)
     except NotFound as error:

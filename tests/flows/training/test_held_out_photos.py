@@ -56,7 +56,7 @@ def test_no_copy_of_a_held_out_photo_is_learned_from(
     photo = "the prompt of the photo at position 0 of the data set"
     assert f"job {job.id}: {photo} is 56 tokens; the text encoder reads the first 32. Shorten it." in caplog.text
     assert LONG not in caplog.text
-    assert f"job {job.id}: 3 warnings; GET /api/v1/training-jobs/" in caplog.text
+    assert f"job {job.id}: warnings: 3; GET /api/v1/training-jobs/" in caplog.text
     assert "is the same picture as" not in caplog.text, "photos' names stay out of Prefect's logs"
     [given] = encoded
     images = stores.database.run(data_sets.images(photos_and_copies(stores, job.account_id)))
