@@ -63,7 +63,8 @@ test: check ## Checks, then every test at its small size
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not soak" $(SIDE_BY_SIDE)
 
 test-quick: $(INSTALLED_DEV) ## What one runs while working: no platform, nothing slow
-	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" $(SIDE_BY_SIDE)
+	@# One process less: nothing waits for a server, and what each imports takes half a minute of a core.
+	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" $(SIDE_BY_SIDE) --numprocesses 3
 
 coverage: $(INSTALLED_DEV) ## What of the source test-quick runs, with a floor
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" $(SIDE_BY_SIDE) --cov --cov-report=term:skip-covered
