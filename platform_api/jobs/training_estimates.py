@@ -11,10 +11,11 @@ from msgspec import Meta
 
 from storage.blobs.model_sizes import sizes_in_store
 from storage.blobs.store import BlobStore
-from storage.errors import BlobMissing, InvalidRequest, NotFound, WeightsRefused
+from storage.errors import BlobMissing, WeightsRefused
 from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, data_sets
 from storage.postgres.jobs.paces import paces, seconds_per_step
+from storage.postgres.jobs.submissions import of_field
 from storage.records.jobs.base_models import BaseModel, BaseModelFile
 from storage.records.jobs.costs.advice import MemorySaving, cards_that_fit, savings
 from storage.records.jobs.costs.disk import DiskEstimate, estimate_disk
@@ -27,7 +28,6 @@ from storage.records.jobs.training_basics import DataSetId
 from storage.stores import AsyncStores
 
 UNKNOWN = "no job with these settings has succeeded on this base model yet: nothing is known of the time"
-
 NO_EPOCHS = "keepEveryEpochs counts photos, and there are none yet: the checkpoints that stay are not in the estimate"
 
 
@@ -85,10 +85,7 @@ async def estimate(stores: AsyncStores, request: TrainingPlan, account_id: UUID)
     """The estimate for a request of that account. Raises InvalidRequest."""
 
     def script() -> Script[tuple[BaseModel, list[BaseModelFile], TrainingRecipe, list[DevicePace], float | None]]:
-        try:
-            base = yield from iter(base_models.by_name(request.base_model))
-        except NotFound as error:
-            raise InvalidRequest({"baseModel": str(error)}) from error
+        base = yield from of_field("baseModel", iter(base_models.by_name(request.base_model)))
         photos = yield from _photos(request.data_set_id, account_id)
         recipe = resolved_recipe(request, data_set_hash="", base=base.resolving_facts(), seed=0, photos=photos)
         files = yield from base_models.files(base.id)
@@ -122,10 +119,7 @@ async def estimate(stores: AsyncStores, request: TrainingPlan, account_id: UUID)
 def _photos(data_set_id: UUID | None, account_id: UUID) -> Script[list[DataSetImage]]:
     if data_set_id is None:
         return []
-    try:
-        yield from iter(data_sets.get(data_set_id, account_id))
-    except NotFound as error:
-        raise InvalidRequest({"dataSetId": str(error)}) from error
+    yield from of_field("dataSetId", iter(data_sets.get(data_set_id, account_id)))
     return (yield from data_sets.images(data_set_id))
 
 

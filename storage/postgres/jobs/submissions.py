@@ -67,9 +67,9 @@ def submit_training(
     Raises InvalidRequest, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
     # Held until the commit: a data set that is deleted at this moment must not be left to a job that needs it.
-    data_set = yield from _field("dataSetId", data_sets.hold(request.data_set_id, account_id))
+    data_set = yield from of_field("dataSetId", data_sets.hold(request.data_set_id, account_id))
     # A Query as a script of one statement.
-    base = yield from _field("baseModel", iter(base_models.by_name(request.base_model)))
+    base = yield from of_field("baseModel", iter(base_models.by_name(request.base_model)))
     photos = yield from data_sets.images(request.data_set_id)
     resolved = resolve(
         request,
@@ -107,7 +107,7 @@ def submit_generation(
 
     Raises InvalidRequest, Gone for a model that was taken down, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
     """
-    version = yield from _field("modelVersionId", _own_version(request.model_version_id, account_id))
+    version = yield from of_field("modelVersionId", _own_version(request.model_version_id, account_id))
     if version.recipe is None:
         reason = f"model version {version.id} was uploaded; images are drawn from trained ones. Name one of those."
         raise InvalidRequest({"modelVersionId": reason})
@@ -161,7 +161,7 @@ def retry(
     if old.state not in TERMINAL or (step is None and stage is None and old.state is JobState.SUCCEEDED):
         raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
     if old.data_set_id is not None:
-        yield from _field("dataSetId", data_sets.hold(old.data_set_id, account_id))
+        yield from of_field("dataSetId", data_sets.hold(old.data_set_id, account_id))
     if step is not None and stage is not None:
         raise InvalidRequest(
             {"stage": "a retry that ends at a step evaluates and exports again; leave one of them out"}
@@ -176,14 +176,14 @@ def retry(
             wanted = _ending_at(old.request, step)
         elif stage is not None and old.state is JobState.SUCCEEDED and stage is not RepeatedStage.FIT:
             yield from _check_step(job_id, recipe.last_step)
-        yield from _field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
+        yield from of_field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
     elif step is not None:
         raise InvalidRequest({"step": "is of trainings: a generation has no checkpoints"})
     elif stage is not None:
         raise InvalidRequest({"stage": "is of trainings: a generation has none"})
     else:
         drawn_with = msgspec.convert(old.request, GenerationRecipe).model_version_id
-        yield from _field("modelVersionId", _own_version(drawn_with, account_id))
+        yield from of_field("modelVersionId", _own_version(drawn_with, account_id))
     new = jobs.NewJob(
         account_id=account_id,
         kind=old.kind,
@@ -248,7 +248,7 @@ def hash_request(kind: JobKind, request: msgspec.Struct) -> str:
     return hashlib.sha256(kind.encode() + b"\n" + msgspec.json.encode(fields, order="sorted")).hexdigest()
 
 
-def _field(name: str, script: Script[T]) -> Script[T]:
+def of_field(name: str, script: Script[T]) -> Script[T]:
     """The script's value; what it does not find is a fault of the request's field `name`."""
     try:
         return (yield from script)

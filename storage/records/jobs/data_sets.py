@@ -49,10 +49,15 @@ def kept_out(sources: Iterable[str], photos: int) -> frozenset[str]:
     return frozenset(sorted(set(sources))[-photos:]) if photos else frozenset()
 
 
-def samples_of_an_epoch(images: Collection[DataSetImage], held_out: int) -> int:
-    """How many samples one pass over the photos has: each as often as it repeats, without the `held_out` kept out."""
+def learned_images(images: Collection[DataSetImage], held_out: int) -> list[DataSetImage]:
+    """Those that are learned from, when `held_out` photos are kept out."""
     left_out = kept_out((image.sha256 for image in images), held_out)
-    return sum(image.repeats for image in images if image.sha256 not in left_out)
+    return [image for image in images if image.sha256 not in left_out]
+
+
+def samples_of_an_epoch(images: Collection[DataSetImage], held_out: int) -> int:
+    """How many samples one pass over the photos that are learned from has: each as often as it repeats."""
+    return sum(image.repeats for image in learned_images(images, held_out))
 
 
 def _line(image: DataSetImage) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from storage.records.jobs.data_sets import DataSetImage, kept_out
+from storage.records.jobs.data_sets import DataSetImage, learned_images
 from storage.records.jobs.training import TrainingRecipe
 from storage.records.jobs.training_samples import names_subject
 
@@ -19,8 +19,7 @@ def photo_warnings(images: Sequence[DataSetImage], recipe: TrainingRecipe) -> tu
 
 
 def _unnamed(images: Sequence[DataSetImage], recipe: TrainingRecipe) -> list[str]:
-    left_out = kept_out((image.sha256 for image in images), recipe.validation_photos)
-    learned = [image for image in images if image.sha256 not in left_out]
+    learned = learned_images(images, recipe.validation_photos)
     # Before all but whole prompts the subject's sentence stands, if they do not name it themselves.
     if any(not (one.whole_prompt and one.caption) or names_subject(one.caption, recipe.identifier) for one in learned):
         return []
