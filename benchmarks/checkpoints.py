@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.dreambooth.ours import bare_write
 from flows.diffusion.finite import is_finite
 from flows.runs.host_memory import free_host_bytes
 from flows.training.checkpointing.host_copies import HostCopies
@@ -39,7 +40,6 @@ from storage.settings import BlobSettings
 FULL = os.environ.get("SIZE") == "full"
 GIGABYTES, ROUNDS = (10.3, 9) if FULL else (0.5, 5)
 GOAL = 1.2
-PIECE = 16 << 20
 PLENTY = 1 << 50
 BARE = "bare write and fsync"
 LAYER_BYTES = 12 * (640 * 640 * 9 + 1280 * 5120)
@@ -90,19 +90,6 @@ def pause(state: TrainingState, step: int, writer: CheckpointWriter) -> float:
     return time.perf_counter() - started
 
 
-def bare(piece: bytes, size: int, folder: Path) -> float:
-    """Seconds to write `size` bytes from memory, and to have them on the disk."""
-    file = folder / "bare"
-    started = time.perf_counter()
-    with file.open("wb", buffering=0) as stream:
-        for begin in range(0, size, PIECE):
-            stream.write(piece[: size - begin])
-        os.fsync(stream.fileno())
-    seconds = time.perf_counter() - started
-    file.unlink()
-    return seconds
-
-
 def measure(folder: Path, gigabytes: float, rounds: int) -> tuple[dict[str, list[float]], int]:
     """Seconds of each round of each way, and the bytes of a checkpoint."""
     store = OneBlob(BlobStore(BlobSettings(url=f"file://{folder}/blobs")))
@@ -118,7 +105,6 @@ def measure(folder: Path, gigabytes: float, rounds: int) -> tuple[dict[str, list
     pause(state, 1, writers["written"])
     writers["written"].wait()
     with store.blobs.open(store.newest[-1]) as stream:
-        piece = stream.read(PIECE)
         size = stream.seek(0, os.SEEK_END)
     seconds: dict[str, list[float]] = {BARE: []}
 
@@ -130,7 +116,7 @@ def measure(folder: Path, gigabytes: float, rounds: int) -> tuple[dict[str, list
         seconds.setdefault(f"until stored, {how}", []).append(time.perf_counter() - started)
 
     turns: list[Callable[[int], None]] = [
-        lambda number: seconds[BARE].append(bare(piece, size, folder)),
+        lambda number: seconds[BARE].append(bare_write(folder / "bare", size)),
         *(partial(ours, how) for how in writers),
     ]
     for number in range(rounds):
