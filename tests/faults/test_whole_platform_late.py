@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 
@@ -14,7 +15,7 @@ from flows.runs.orchestrator import Orchestrator, open_prefect
 from storage.postgres.connection import Database, Query
 from storage.records.metrics.rollups import ROLL_UP
 from tests.deployments.platform import Platform
-from tests.faults.late_run import IMPATIENT, LATE_RUN
+from tests.faults.late_run import IMPATIENT, LATE_RUN, leave_a_run_late
 from tests.faults.test_whole_platform import found
 
 
@@ -62,20 +63,38 @@ def test_a_day_with_the_schedule_paused_is_late_aloud_and_made_good_by_the_next_
 
 
 def test_a_run_that_stays_late_reaches_moderators_once_an_hour(platform: Platform, prefect: httpx.Client) -> None:
-    (late,) = found(prefect, "flow_runs", flow_runs={"name": {"any_": [LATE_RUN]}})
     with (
         Database(platform.settings.postgres) as database,
         open_prefect(platform.settings.prefect) as client,
     ):
         database.run(Query("update accounts set role = 'moderator'", {}, len))
         firings = Firings(database, Orchestrator(client))
-        deadline = time.monotonic() + 120
-        while not (heard := late_of(firings)) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert heard == [f"{IMPATIENT.removeprefix(OURS)}: flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late"]
+        # Prefect promises no firing for each event: a run that it has missed, seen once, is followed by another.
+        heard = heard_within(60, firings)
+        if not heard:
+            prefect.delete(f"flow_runs/{late_run(prefect)['id']}").raise_for_status()
+            leave_a_run_late(platform.settings)
+            heard = heard_within(120, firings)
+        late = late_run(prefect)
+        line = f"{IMPATIENT.removeprefix(OURS)}: flow run {LATE_RUN} of {SYNC} ({late['id']}), now Late"
+        assert heard == [line], late["state"]
         assert late_of(firings) == []
         late_of(Firings(database, Orchestrator(client)))
         alerts = "select details from notifications where key like %(key)s"
         told = database.run(Query(alerts, {"key": f"alert:{IMPATIENT.removeprefix(OURS)}:%"}, list))
     assert [row["details"]["title"] for row in told] == [f"Alert: {IMPATIENT.removeprefix(OURS)}"]
     prefect.delete(f"flow_runs/{late['id']}").raise_for_status()
+
+
+def heard_within(seconds: float, firings: Firings) -> list[str]:
+    """The first lines of our own automation, asked for again and again; none if there are none in time."""
+    deadline = time.monotonic() + seconds
+    while not (heard := late_of(firings)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return heard
+
+
+def late_run(prefect: httpx.Client) -> dict[str, Any]:
+    """The run that stays late, as Prefect has it."""
+    [run] = found(prefect, "flow_runs", flow_runs={"name": {"any_": [LATE_RUN]}})
+    return run
