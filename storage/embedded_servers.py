@@ -50,6 +50,11 @@ class EmbeddedServers:
         """Where the embedded Valkey listens; its folder is closed to others."""
         return self.data_folder / "valkey" / "valkey.sock"
 
+    @property
+    def engine_socket(self) -> Path:
+        """Where the engine that draws images listens; its folder is closed to others."""
+        return self.data_folder / "engine" / "engine.sock"
+
     def prefect_valkey_url(self, database: int) -> str:
         """URL of one of Prefect's numbered databases of the embedded Valkey."""
         return self._valkey_url(f":{text_of(self.valkey_key_file)}", database)

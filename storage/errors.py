@@ -409,3 +409,14 @@ class InvalidCheckpoint(JobCannotSucceed):
     """A checkpoint that does not belong to this recipe or does not load."""
 
     code = "invalid_checkpoint"
+
+
+def error_named(code: str) -> type[DarkroomError] | None:
+    """The error with a code, as another process of this release has named it; None for a code that is unknown."""
+    waiting: list[type[DarkroomError]] = [DarkroomError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.code == code:
+            return kind
+        waiting += kind.__subclasses__()
+    return None

@@ -288,6 +288,19 @@ class JobSettings(BaseModel):
     max_queued_per_account: int = Field(default=1000, ge=1, description="Unfinished jobs one account may have.")
 
 
+class GenerationSettings(BaseModel):
+    """How images are drawn."""
+
+    model_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes of models that an engine keeps on its device; 0: half of what is free when it starts.",
+    )
+    idle_seconds: float = Field(
+        default=300.0, ge=0, description="An engine forgets its models when nobody has drawn for so long."
+    )
+
+
 class MetricsSettings(BaseModel):
     """Counted acts and their sums."""
 
@@ -444,6 +457,7 @@ class Settings(EmbeddedServers, BaseSettings):
     uploads: UploadSettings = UploadSettings()
     quotas: QuotaSettings = QuotaSettings()
     jobs: JobSettings = JobSettings()
+    generation: GenerationSettings = GenerationSettings()
     metrics: MetricsSettings = MetricsSettings()
     notifications: NotificationSettings = NotificationSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -1,8 +1,9 @@
 """Folders of blobs that this machine keeps a copy of: made when first asked for, deleted when there are too many.
 
-Whoever uses a folder holds a lock on it, which ends with the process, however that ends. The lock is the kernel's
-(`flock` on the folder itself), so no file says that a folder is in use when nobody uses it any more. A folder is first
-renamed and then deleted, under the lock that nobody else may hold: it is there whole or not at all.
+Whoever uses a folder holds a lock on it, which ends when it leaves the folder, or with the process, however that ends.
+The lock is the kernel's (`flock` on the folder itself), so no file says that a folder is in use when nobody uses it any
+more. A folder is first renamed and then deleted, under the lock that nobody else may hold: it is there whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ def use(blobs: BlobStore, files: Mapping[str, str], folder: Path) -> Path:
     raise StoreUnavailable(f"{folder} was deleted again and again while it was made. Try again in a few seconds.")
 
 
+def leave(folder: Path) -> None:
+    """Use a folder no longer: what was read of it is in memory. Call it where nothing else in this process uses it."""
+    descriptor = _held.pop(folder, None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
 def _hold(folder: Path) -> bool:
     """Hold the lock of a folder; False when the folder was deleted before it was held."""
     try:
@@ -62,7 +70,7 @@ def _hold(folder: Path) -> bool:
     if not is_at(descriptor, folder):
         os.close(descriptor)
         return False
-    # Never closed: the kernel frees the lock when the process ends.
+    # Closed by `leave`, or else by the kernel when the process ends.
     _held[folder] = descriptor
     return True
 

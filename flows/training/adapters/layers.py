@@ -31,7 +31,7 @@ from storage.records.jobs.training import TrainingRecipe
 NAME = "default"
 """What PEFT calls the adapter inside a model; diffusers' and PEFT's own default."""
 
-_OF_ADAPTER = re.compile(rf"(.+\.lora_(?:A|B|magnitude_vector))\.{NAME}(\.weight)")
+_OF_ADAPTER = re.compile(r"(.+\.lora_(?:A|B|magnitude_vector))\.([^.]+)(\.weight)")
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,31 @@ def target_layers(name: str, module: nn.Module, recipe: TrainingRecipe) -> list[
     return found
 
 
-def inject(module: nn.Module, form: AdapterForm, layers: list[str]) -> None:
-    """Put an adapter on these layers, in float32 and with gradients; the module's own weights are frozen.
+def inject(module: nn.Module, form: AdapterForm, layers: list[str], adapter: str = NAME) -> None:
+    """Put an adapter on these layers, in float32 and with gradients; the module's own weights are frozen, and other
+    adapters as well.
 
     Its numbers are those of PEFT's own start, drawn from the global generator, which is put back.
     """
     device = next(module.parameters()).device
+    # PEFT warns of an adapter beside another, which it finds by this; here several are meant.
+    vars(module).pop("peft_config", None)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        inject_adapter_in_model(form.config(layers), module, adapter_name=NAME)
+        inject_adapter_in_model(form.config(layers), module, adapter_name=adapter)
     for name, parameter in module.named_parameters():
-        own = _OF_ADAPTER.fullmatch(name) is not None
+        match = _OF_ADAPTER.fullmatch(name)
+        own = match is not None and match[2] == adapter
         parameter.requires_grad_(own)
         if own:
             # PEFT makes them of the layer's type; half the digits of a small learning rate would be lost in bfloat16.
             parameter.data = parameter.data.float()
     for part in module.modules():
-        if isinstance(part, LoraLayer) and NAME in part.lora_A:
+        if isinstance(part, LoraLayer) and adapter in part.lora_A:
             # PEFT makes them of the class of the layer that they stand beside, which may be one for frozen weights.
-            trainable(part.lora_A[NAME])
-            trainable(part.lora_B[NAME])
-        if isinstance(part, LoraLayer) and NAME in part.lora_magnitude_vector:
-            _measure_lengths(part)
+            trainable(part.lora_A[adapter])
+            trainable(part.lora_B[adapter])
+        if isinstance(part, LoraLayer) and adapter in part.lora_magnitude_vector:
+            _measure_lengths(part, adapter)
 
 
 def without_adapters(module: nn.Module) -> nn.Module:
@@ -113,11 +117,11 @@ def without_adapters(module: nn.Module) -> nn.Module:
     return plain
 
 
-def _measure_lengths(layer: LoraLayer) -> None:
+def _measure_lengths(layer: LoraLayer, adapter: str) -> None:
     """Measure DoRA's lengths in float32: PEFT measured those of weights in 16 bits in these, and an adapter that has
     learned nothing would change what the base draws."""
     weight: Any = layer.get_base_layer().weight
-    lengths: Any = layer.lora_magnitude_vector[NAME]
+    lengths: Any = layer.lora_magnitude_vector[adapter]
     if weight.element_size() < FLOAT:
         none = torch.zeros((), device=weight.device)
         lengths.weight.data = lengths.get_weight_norm(weight.float(), none, 1.0).detach()
@@ -144,14 +148,14 @@ def lay_out(parameters: Iterable[nn.Parameter]) -> None:
             parameter.data = parameter.data.contiguous()
 
 
-def adapter_parameters(name: str, module: nn.Module) -> dict[str, nn.Parameter]:
+def adapter_parameters(name: str, module: nn.Module, adapter: str = NAME) -> dict[str, nn.Parameter]:
     """An adapter's tensors in component `name`, by the names of diffusers' files."""
     found: dict[str, nn.Parameter] = {}
     for inside, parameter in module.named_parameters():
         match = _OF_ADAPTER.fullmatch(inside)
-        if match:
+        if match and match[2] == adapter:
             # DoRA's lengths are a parameter of a layer of PEFT's, and stand in files without its `.weight`.
-            ending = "" if match[1].endswith("magnitude_vector") else match[2]
+            ending = "" if match[1].endswith("magnitude_vector") else match[3]
             found[f"{name}.{match[1]}{ending}"] = parameter
     return found
 

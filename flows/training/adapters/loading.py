@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
-from flows.training.adapters.layers import AdapterForm, adapter_parameters, inject, layers_of
+from flows.training.adapters.layers import NAME, AdapterForm, adapter_parameters, inject, layers_of
 from flows.training.tensor_files import read_metadata, read_tensors
 from storage.errors import WeightsRefused
 
 _TEXT_PREFIX = "text_model."
 
 
-def load_adapter(components: Components, path: Path) -> None:
-    """Put the adapter of a file in diffusers' form beside the components' weights, frozen.
+def load_adapter(components: Components, path: Path, adapter: str = NAME) -> None:
+    """Put the adapter of a file in diffusers' form beside the components' weights, frozen, under a name of its own
+    where there are several.
 
     Raises WeightsRefused when the file is damaged, or is of another family or base than the components; these are
     then as they were.
@@ -32,8 +34,8 @@ def load_adapter(components: Components, path: Path) -> None:
             _refuse_foreign(path, components, component, layer, tensors)
     for component, names in layers.items():
         module = components.modules[component]
-        inject(module, form, names)
-        for name, parameter in adapter_parameters(component, module).items():
+        inject(module, form, names, adapter)
+        for name, parameter in adapter_parameters(component, module, adapter).items():
             with torch.no_grad():
                 parameter.copy_(tensors[name])
         module.requires_grad_(False).eval()
@@ -74,6 +76,8 @@ def _refuse_foreign(
     module = components.modules.get(component)
     parts = dict(module.named_modules()) if module is not None else {}
     found = parts.get(layer)
+    if isinstance(found, LoraLayer):
+        found = found.get_base_layer()
     weight = found.weight if isinstance(found, nn.Linear | nn.Conv2d) else None
     down = tensors.get(f"{component}.{layer}.lora_A.weight")
     up = tensors.get(f"{component}.{layer}.lora_B.weight")

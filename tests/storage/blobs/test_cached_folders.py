@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage.blobs import cached_folders
-from storage.blobs.cached_folders import folders, remove_unfinished, remove_unless_used, use
+from storage.blobs.cached_folders import folders, leave, remove_unfinished, remove_unless_used, use
 from storage.blobs.store import BlobStore
 from storage.settings import BlobSettings
 from tests.files import unused_for
@@ -101,6 +101,17 @@ def test_whoever_uses_a_folder_finds_it_whole_however_often_it_is_deleted(
     ended.set()
     deleting.join()
     assert deleted > 10
+
+
+def test_a_folder_that_was_left_may_be_deleted(blobs: BlobStore, place: Path) -> None:
+    folder = use(blobs, {"w": NAME}, place / "base")
+    assert not remove_unless_used(folder)
+
+    leave(folder)
+    leave(folder)
+
+    assert remove_unless_used(folder)
+    assert use(blobs, {"w": NAME}, folder).exists()
 
 
 def test_folders_come_with_their_size_the_longest_unused_first_and_none_older_than_its_clock(

@@ -35,13 +35,15 @@ class DrawnModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model version by its bytes.
 
     `files` are its diffusers folder, path to SHA-256. `held_in` is the element type in which UNet and text encoders are
-    held. `name` and `air` are for people and for the metadata of pictures.
+    held. `size_bytes`: of its weights in memory, as far as their files say. `name` and `air` are for people and for the
+    metadata of pictures.
     """
 
     version_id: int
     family: str
     files: dict[str, str]
     held_in: str = "float32"
+    size_bytes: int = 0
     name: str = ""
     air: str = ""
 
@@ -68,7 +70,8 @@ class Drawing(msgspec.Struct, frozen=True, kw_only=True):
 
     Width and height are pixels of the result. `source` and `mask` are the SHA-256 of pictures in the blob store; white
     in a mask is drawn again. `strength` (0 to 1) is how much of the source is replaced by noise. `clip_skip` counts as
-    A1111 does: 1 is the text encoder's last layer; 0 is the family's own. `exact` draws each picture alone.
+    A1111 does: 1 is the text encoder's last layer; 0 is the family's own. `exact` draws each picture alone; `shape` is
+    the batch shape of a picture that is drawn again, 0 for whichever suits.
     """
 
     model: DrawnModel
@@ -88,6 +91,7 @@ class Drawing(msgspec.Struct, frozen=True, kw_only=True):
     strength: float = 0.75
     format: PictureFormat = PictureFormat.PNG
     exact: bool = False
+    shape: int = 0
 
     def fingerprint(self) -> str:
         """SHA-256 of the drawing's canonical JSON."""

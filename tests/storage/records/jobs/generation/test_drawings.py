@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "strength": 0.5,
     "format": "webp",
     "exact": True,
+    "shape": 8,
 }
 
 

@@ -1,0 +1,84 @@
+"""The engine as a flow asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from flows.generation.engine.messages import DrawingEnded, DrawingFailed, DrawRequest, Message, read_messages
+from storage.errors import InvalidRequest, JobCannotSucceed, StoreUnavailable, error_named
+
+CONNECT_SECONDS, SILENT_SECONDS = 5.0, 30.0
+"""An engine that is there says something every five seconds."""
+
+
+class EngineClient:
+    """The engine that listens on a Unix socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def draw(self, request: DrawRequest) -> Generator[Message]:
+        """What happens to a request, until every wanted picture has come; leaving the loop cancels it.
+
+        Raises StoreUnavailable when the engine is not there, falls silent or ends, InvalidRequest when it does not know
+        what it is asked for, and what made a drawing fail: a JobCannotSucceed, or StoreUnavailable for what passes.
+        """
+        try:
+            with (
+                self._client() as client,
+                client.stream("POST", "/draw", content=msgspec.msgpack.encode(request)) as response,
+            ):
+                if response.status_code == 422:
+                    response.read()
+                    raise InvalidRequest({"request": str(response.json()["detail"])})
+                response.raise_for_status()
+                for message in read_messages(response.iter_raw()):
+                    if isinstance(message, DrawingFailed):
+                        raise _failure(message)
+                    if isinstance(message, DrawingEnded):
+                        return
+                    yield message
+        except httpx.HTTPError as error:
+            raise self._unavailable(error) from error
+        raise StoreUnavailable("The engine ended before the drawing was done.")
+
+    def status(self) -> dict[str, Any]:
+        """What the engine holds. Raises StoreUnavailable."""
+        try:
+            with self._client() as client:
+                return client.get("/status").raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise self._unavailable(error) from error
+
+    def rest(self) -> int:
+        """Let the engine forget the models that nobody draws with; returns how many. Raises StoreUnavailable."""
+        try:
+            with self._client() as client:
+                return int(client.post("/rest").raise_for_status().json()["dropped"])
+        except httpx.HTTPError as error:
+            raise self._unavailable(error) from error
+
+    def _client(self) -> httpx.Client:
+        timeout = httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS)
+        transport = httpx.HTTPTransport(uds=str(self._socket))
+        return httpx.Client(base_url="http://engine", transport=transport, timeout=timeout, trust_env=False)
+
+    def _unavailable(self, error: httpx.HTTPError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"The engine does not respond at {self._socket} ({type(error).__name__}). `darkroom status` shows whether "
+            "it runs."
+        )
+
+
+def _failure(message: DrawingFailed) -> Exception:
+    kind = error_named(message.code)
+    if kind is not None and issubclass(kind, JobCannotSucceed):
+        return kind(message.reason)
+    if kind is not None and issubclass(kind, StoreUnavailable):
+        return StoreUnavailable(message.reason)
+    return JobCannotSucceed(message.reason)

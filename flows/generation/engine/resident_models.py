@@ -1,0 +1,200 @@
+"""Models in the memory of one device, held from one request to the next; those used longest ago go first.
+
+One is loaded at a time, by a thread of its own, while others draw. Adapters are loaded beside their base, under the
+hash of their file, and switched on for the requests that ask for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from peft.tuners.lora import LoraLayer
+
+from flows.diffusion.families.lookup import family_named
+from flows.diffusion.families.protocol import Components, Conditioning, Family
+from flows.diffusion.memory import lay_out_weights, return_freed
+from flows.generation.engine.news import News
+from flows.training.adapters.loading import load_adapter
+from storage.records.jobs.generation.drawings import DrawnAdapter, DrawnModel
+from storage.records.jobs.sampled_sets import fingerprint
+
+log = logging.getLogger("darkroom.engine")
+
+ENCODED_TEXTS = 512
+"""Encoded texts that a model keeps: a hundred kilobytes each."""
+
+
+class ModelSource(Protocol):
+    """Where the files of models come from."""
+
+    def folder(self, model: DrawnModel) -> AbstractContextManager[Path]:
+        """A model's diffusers folder on this machine, verified, which stays while the block reads it.
+
+        Raises BlobMissing, BlobCorrupted, DiskFull, StoreUnavailable.
+        """
+        ...
+
+    def adapter(self, adapter: DrawnAdapter) -> AbstractContextManager[Path]:
+        """An adapter's file on this machine, verified, as `folder`."""
+        ...
+
+
+def key_of(model: DrawnModel) -> str:
+    """What a model is held under: its bytes and how they are held, not its name."""
+    return fingerprint(DrawnModel(version_id=0, family=model.family, files=model.files, held_in=model.held_in))
+
+
+class ResidentModel:
+    """A model in memory, with its adapters."""
+
+    def __init__(self, family: Family, components: Components) -> None:
+        self.family, self.components = family, components
+        self.used = time.monotonic()
+        self.encoded: OrderedDict[tuple[object, ...], Conditioning] = OrderedDict()
+        """Encoded texts by text, settings and adapters."""
+        self._adapters: dict[str, str] = {}
+        self._on: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights and of its adapters'."""
+        seen = {id(one): one for module in self.components.modules.values() for one in module.parameters()}
+        return sum(one.numel() * one.element_size() for one in seen.values())
+
+    def encode(self, key: tuple[object, ...], encode: Callable[[], Conditioning]) -> Conditioning:
+        """What was encoded under a key, or is now. A text is encoded alone, so that its numbers depend on no other."""
+        found = self.encoded.pop(key, None)
+        if found is None:
+            found = encode()
+        self.encoded[key] = found
+        while len(self.encoded) > ENCODED_TEXTS:
+            self.encoded.popitem(last=False)
+        return found
+
+    def put_beside(self, adapters: Collection[DrawnAdapter], files: ModelSource) -> None:
+        """Load the adapters that are not here yet. Raises WeightsRefused for one of another family or base."""
+        for adapter in adapters:
+            if adapter.sha256 not in self._adapters:
+                name = f"a{len(self._adapters)}"
+                with files.adapter(adapter) as path:
+                    load_adapter(self.components, path, name)
+                self.components.to(self.components.device)
+                self._adapters[adapter.sha256] = name
+                self._on = (("", 0.0),)  # PEFT may have switched it on
+
+    def switch(self, adapters: Collection[DrawnAdapter]) -> None:
+        """Draw with these adapters, which are here, and with no other."""
+        wanted = tuple((self._adapters[one.sha256], one.strength) for one in adapters)
+        if wanted == self._on or not self._adapters:
+            return
+        for module in self.components.modules.values():
+            for part in module.modules():
+                if isinstance(part, LoraLayer):
+                    _switch_layer(part, dict(wanted))
+        self._on = wanted
+
+
+def _switch_layer(layer: LoraLayer, strengths: Mapping[str, float]) -> None:
+    known: Any = layer.lora_A
+    names = [name for name in strengths if name in known]
+    for name in names:
+        layer.set_scale(name, strengths[name])
+    layer.set_adapter(names, inference_mode=True)
+    layer.enable_adapters(bool(names))
+
+
+class ResidentModels:
+    """The models of one device. `budget`: bytes that they may take together; one that is larger is held alone."""
+
+    def __init__(self, files: ModelSource, device: torch.device, budget: int, news: News) -> None:
+        """news: is told when a model is there, or could not be loaded."""
+        self._files, self._device, self._budget, self._news = files, device, budget, news
+        self._models: OrderedDict[str, ResidentModel] = OrderedDict()
+        self._failed: dict[str, Exception] = {}
+        self._sizes: dict[str, int] = {}
+        self._loading = ""
+        self.loads = 0
+
+    def find(self, model: DrawnModel) -> ResidentModel | None:
+        """The model if it is here; it counts as used now. Raises what its loading raised, once."""
+        key = key_of(model)
+        with self._news.lock:
+            error = self._failed.pop(key, None)
+            if error is not None:
+                raise error
+            found = self._models.get(key)
+            if found is not None:
+                self._models.move_to_end(key)
+                found.used = time.monotonic()
+            return found
+
+    def held(self) -> dict[str, int]:
+        """The models that are here, by key, with their bytes."""
+        with self._news.lock:
+            return {key: model.size for key, model in self._models.items()}
+
+    def want(self, model: DrawnModel, busy: Collection[str]) -> bool:
+        """Begin to load a model that is not here, unless another one is being loaded; False when there is no room for
+        it beside the busy ones."""
+        key = key_of(model)
+        with self._news.lock:
+            if self._loading:
+                return True
+            if not self._make_room(self._sizes.get(key, model.size_bytes), busy):
+                return False
+            self._loading = key
+        threading.Thread(target=self._load, args=(key, model), name="load-model", daemon=True).start()
+        return True
+
+    def shrink(self, busy: Collection[str]) -> None:
+        """Let models go, but for the busy ones, when those that are here turned out larger than was known."""
+        with self._news.lock:
+            if sum(self._sizes[key] for key in self._models) > self._budget:
+                self._make_room(0, busy)
+
+    def drop_idle(self, seconds: float, busy: Collection[str] = ()) -> int:
+        """Forget models that nobody has used for so long; returns how many."""
+        limit = time.monotonic() - seconds
+        with self._news.lock:
+            idle = [key for key, model in self._models.items() if key not in busy and model.used <= limit]
+            for key in idle:
+                del self._models[key]
+        if idle:
+            return_freed(self._device)
+        return len(idle)
+
+    def _make_room(self, size: int, busy: Collection[str]) -> bool:
+        held = self.held()
+        for key in [key for key in held if key not in busy]:
+            if sum(held.values()) + size <= self._budget:
+                break
+            del self._models[key], held[key]
+            return_freed(self._device)
+        return not held or sum(held.values()) + size <= self._budget
+
+    def _load(self, key: str, model: DrawnModel) -> None:
+        began = time.monotonic()
+        try:
+            family = family_named(model.family)
+            with self._files.folder(model) as folder:
+                components = family.load(folder, dtype=model.held_in)
+                for module in components.modules.values():
+                    # Out of the mapped files, which may be deleted from now on.
+                    lay_out_weights(module)
+            loaded = ResidentModel(family, components.to(self._device))
+        except Exception as error:  # noqa: BLE001 - carried to whoever waits for the model
+            with self._news.told():
+                self._failed[key], self._loading = error, ""
+            return
+        with self._news.told():
+            self._models[key], self._sizes[key], self._loading = loaded, loaded.size, ""
+            self.loads += 1
+        log.info("model version %d is loaded in %.1f s", model.version_id, time.monotonic() - began)

@@ -1,0 +1,88 @@
+"""Adapters of a resident model: several beside one base, switched on for those who ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flows.diffusion.sampler import draw_images
+from flows.generation.engine.engine import Engine
+from flows.training.adapters.loading import load_adapter
+from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter
+from storage.records.jobs.sampled_sets import SamplerSettings
+from tests.flows.generation.engine.bench import LocalFiles, ask, drawing, running
+from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
+from tests.flows.training.tiny import FAMILY, loaded
+
+PROMPT, STEPS = "a photo of a mug", 3
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A LoRA of UNet and text encoder, and a DoRA of other layers."""
+    torch.set_num_threads(1)
+    wanted = {
+        "lora": lora_recipe(steps=1),
+        "dora": lora_recipe(steps=1, lora_dora=True, lora_targets="all-linear", lora_rank=2, seed=9),
+    }
+    found: dict[str, Path] = {}
+    for name, recipe in wanted.items():
+        _, made = trained_adapter(tiny_model, tmp_path_factory.mktemp("work"), recipe)
+        [found[name]] = made.folder.values()
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path, adapters: dict[str, Path]) -> Iterator[Engine]:
+    with running(LocalFiles({1: tiny_model}, adapters)) as engine:
+        yield engine
+
+
+def asked(*adapters: tuple[str, float]) -> Drawing:
+    used = tuple(DrawnAdapter(version_id=7, sha256=name, strength=strength) for name, strength in adapters)
+    return drawing(3, adapters=used, steps=STEPS)
+
+
+def test_each_request_draws_with_the_adapters_that_it_names(engine: Engine, adapters: dict[str, Path]) -> None:
+    wanted = [asked(), asked(("lora", 1.0)), asked(("dora", 1.0)), asked(("lora", 1.0), ("dora", 0.5))]
+    # All at once, and again in another order: what another request switched on is of no account.
+    at_once = [ask(engine, one) for one in (*wanted, *reversed(wanted))]
+
+    pictures = [one.pictures()[0].tobytes() for one in at_once]
+
+    assert pictures[:4] == pictures[:3:-1]
+    assert len(set(pictures)) == 4
+
+
+def test_an_adapter_at_full_strength_is_the_one_that_was_trained(
+    engine: Engine, tiny_model: Path, adapters: dict[str, Path]
+) -> None:
+    for name, file in adapters.items():
+        components = loaded(tiny_model)
+        load_adapter(components, file)
+        [expected] = draw_images(FAMILY, components, [PROMPT], [3], SamplerSettings(steps=STEPS, guidance_scale=3.0))
+
+        picture = ask(engine, asked((name, 1.0))).pictures()[0]
+
+        assert np.abs(picture.astype(int) - np.asarray(expected, dtype=int)).max() <= 1
+
+
+def test_a_strength_of_nothing_is_no_adapter_and_more_is_more(engine: Engine) -> None:
+    plain, none, half, full = (
+        ask(engine, asked(*used)).pictures()[0].astype(int)
+        for used in ([], [("lora", 0.0)], [("lora", 0.5)], [("lora", 1.0)])
+    )
+
+    assert np.abs(none - plain).max() <= 1
+    assert 0 < np.abs(half - plain).mean() < np.abs(full - plain).mean()
+
+
+def test_an_adapter_that_is_gone_fails_its_request_alone(engine: Engine) -> None:
+    gone, fine = ask(engine, asked(("unknown", 1.0))), ask(engine, asked(("lora", 1.0)))
+
+    assert "KeyError" in gone.failure().reason
+    assert len(fine.pictures()) == 1
