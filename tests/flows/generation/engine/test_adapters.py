@@ -26,7 +26,7 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     """A LoRA of UNet and text encoder, and a DoRA of other layers."""
     torch.set_num_threads(1)
     wanted = {
-        "lora": lora_recipe(steps=1),
+        "lora": lora_recipe(steps=2, text_encoder_learning_rate=0.3),
         "dora": lora_recipe(steps=1, lora_dora=True, lora_targets="all-linear", lora_rank=2, seed=9),
     }
     found: dict[str, Path] = {}

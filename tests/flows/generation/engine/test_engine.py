@@ -158,10 +158,11 @@ def test_models_in_turn_in_memory_for_some_all_draw(folders: dict[int, Path]) ->
 
 def test_a_model_that_needs_all_the_memory_is_not_kept_waiting_by_younger_requests(folders: dict[int, Path]) -> None:
     with running(LocalFiles(folders), budget=1) as engine:
-        first, _ = submit(engine, drawing(*range(8), steps=30))
+        first, _ = submit(engine, drawing(*range(4), steps=30, shape=TOGETHER))
         first.wait_for(StepDone)
         second = ask(engine, drawing(1, version=2))
-        third = ask(engine, drawing(*range(20, 28)))
+        # There is room for its pictures beside those of the first, and its model would stay for as long.
+        third = ask(engine, drawing(*range(20, 24), steps=60, shape=TOGETHER))
 
         second.pictures()
 
