@@ -122,14 +122,13 @@ class Engine:
         """The oldest picture that can go on, and what fits beside it; their trajectories have begun."""
         pictures = self._in_order()
         last = self._ask_for_models(pictures)
-        for place, picture in enumerate(pictures):
-            if picture.trajectory is None and place > last:
-                continue
+        going = [one for place, one in enumerate(pictures) if one.trajectory is not None or place <= last]
+        for picture in going:
             if not picture.key:
                 return [picture]
             model = self._model_of(picture)
             if model is not None and self._begun(picture, model):
-                return self._filled(picture, model)
+                return self._filled(picture, model, going)
         return []
 
     def _ask_for_models(self, pictures: list[PictureInWork]) -> int:
@@ -171,11 +170,11 @@ class Engine:
         picture.began = time.monotonic()
         return True
 
-    def _filled(self, head: PictureInWork, model: ResidentModel) -> list[PictureInWork]:
+    def _filled(self, head: PictureInWork, model: ResidentModel, going: list[PictureInWork]) -> list[PictureInWork]:
         if head.shape == ALONE:
             return [head]
         batch = [head]
-        for other in self._in_order():
+        for other in going:
             if len(batch) >= TOGETHER:
                 break
             if other is head or other.key != head.key or other.shape == ALONE or other.fixed_shape == ALONE:
