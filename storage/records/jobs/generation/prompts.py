@@ -1,0 +1,175 @@
+"""What a prompt says besides its words: attention weights, chunks and adapter tags, in the grammar of A1111's web UI.
+
+    (x)  ((x))     1.1 times, 1.21 times the attention      [x]          divided by 1.1
+    (x:1.3)        1.3 times                                a BREAK b    b begins a new chunk
+    \\( \\) \\[ \\] \\\\  the character itself                     \\x           any other backslash is left out
+
+A bracket that is never closed reaches to the end; one that was never opened is a character; a weight that is no number,
+as in `(x:1.2.3)`, is text. `BREAK` also works inside of brackets, where A1111 takes it for a word. Prompt editing
+(`[from:to:0.5]`) and alternation (`[a|b]`) are refused by `check_prompt`: A1111 reads them as something else than
+weights. Its `AND` is a word here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from storage.errors import InvalidRequest
+
+ROUND, SQUARE = 1.1, 1 / 1.1
+MAX_WEIGHT = 100.0
+"""Of a part of a prompt; pictures are noise long before, and half precision overflows soon after."""
+_SHOWN = 80
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
+_SYMBOL = re.compile(
+    rf"""\\(?P<escaped>[\\()\[\]]?)
+       | :\s*(?P<weight>{_NUMBER})\s*\)
+       | (?P<bracket>[()\[\]])
+       | [^\\()\[\]:]+
+       | :""",
+    re.VERBOSE,
+)
+_BREAK = re.compile(r"\bBREAK\b")
+_SPECIAL = re.compile(r"[\\()\[\]]")
+_TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<name>[^<>:]+)(?::(?P<rest>[^<>]*))?>", re.IGNORECASE)
+_SCHEDULE = re.compile(rf"(?<!\\)\[(?:[^\\()\[\]|]*:\s*{_NUMBER}\s*|[^\\\[\]|]*\|[^\\\[\]]*)\]")
+
+
+class PromptPart(NamedTuple):
+    """Text of one weight. `new_chunk`: the text encoder reads it, and what follows it, apart from what is before."""
+
+    text: str
+    weight: float = 1.0
+    new_chunk: bool = False
+
+
+class AdapterTag(NamedTuple):
+    """`<lora:name:0.8>`. `strength` is 1 where the tag has none, and None where it is no plain number."""
+
+    tag: str
+    kind: str
+    name: str
+    strength: float | None
+
+
+def weighted_parts(prompt: str) -> tuple[PromptPart, ...]:
+    """The parts of a prompt in their order, neighbours of one weight joined; at least one, which may be empty.
+
+    Two `BREAK` in a row, or one at the start, leave an empty chunk; one at the end leaves none.
+    """
+    reader = _PromptReader()
+    for symbol in _SYMBOL.finditer(prompt):
+        reader.take(symbol)
+    return _joined(reader.finish())
+
+
+def escaped(text: str) -> str:
+    """A prompt that says exactly `text`, with the weight 1 and in one piece."""
+    # Nothing escapes BREAK but a backslash inside of it, which is left out when the prompt is read.
+    return _SPECIAL.sub(r"\\\g<0>", text).replace("BREAK", "BREA\\K")
+
+
+def adapter_tags(prompt: str) -> tuple[AdapterTag, ...]:
+    """The tags by which A1111 loads adapters, in their order."""
+    return tuple(
+        AdapterTag(found[0], found["kind"].lower(), found["name"].strip(), _strength(found["rest"]))
+        for found in _TAG.finditer(prompt)
+    )
+
+
+def without_adapter_tags(prompt: str) -> str:
+    """The prompt without its adapter tags."""
+    return _TAG.sub("", prompt)
+
+
+def check_prompt(field: str, prompt: str) -> None:
+    """Refuse what would be drawn as something else than it means. To be asked once wildcards are replaced.
+
+    Raises InvalidRequest with `field` for adapter tags, prompt editing, alternation, and weights beyond 100.
+    """
+    if tags := adapter_tags(prompt):
+        listed = ", ".join(tag.tag[:_SHOWN] for tag in tags)
+        raise InvalidRequest(
+            {field: f"a prompt loads no adapters: {listed}. Ask for them in the field adapters, and remove the tags"}
+        )
+    if found := _SCHEDULE.search(prompt):
+        raise InvalidRequest(
+            {
+                field: f"'{found[0][:_SHOWN]}' is prompt editing or alternation, which is not supported; write \\[ and "
+                "\\] for brackets that are text"
+            }
+        )
+    for part in weighted_parts(prompt):
+        if not math.isfinite(part.weight) or abs(part.weight) > MAX_WEIGHT:
+            raise InvalidRequest(
+                {field: f"'{part.text[:_SHOWN]}' has the weight {part.weight:g}; the limit is {MAX_WEIGHT:g}"}
+            )
+
+
+class _PromptReader:
+    """Collects texts, and for each closed bracket from which text on it counts."""
+
+    def __init__(self) -> None:
+        self._texts: list[PromptPart] = []
+        self._weights: list[float] = []
+        self._open: dict[str, list[int]] = {"(": [], "[": []}
+
+    def take(self, symbol: re.Match[str]) -> None:
+        whole, bracket, weight = symbol[0], symbol["bracket"], symbol["weight"]
+        if symbol["escaped"] is not None:
+            self._add(symbol["escaped"])
+        elif bracket in self._open:
+            self._open[bracket].append(len(self._texts))
+        elif weight is not None and self._open["("]:
+            self._weigh(self._open["("].pop(), float(weight))
+        elif bracket == ")" and self._open["("]:
+            self._weigh(self._open["("].pop(), ROUND)
+        elif bracket == "]" and self._open["["]:
+            self._weigh(self._open["["].pop(), SQUARE)
+        else:
+            self._add_words(whole)
+
+    def finish(self) -> list[PromptPart]:
+        """Everything collected; brackets that are still open end here."""
+        for bracket, factor in (("(", ROUND), ("[", SQUARE)):
+            for start in self._open[bracket]:
+                self._weigh(start, factor)
+        return [part._replace(weight=weight) for part, weight in zip(self._texts, self._weights, strict=True)]
+
+    def _add(self, text: str, *, new_chunk: bool = False) -> None:
+        self._texts.append(PromptPart(text, new_chunk=new_chunk))
+        self._weights.append(1.0)
+
+    def _add_words(self, text: str) -> None:
+        first, *others = _BREAK.split(text)
+        # A1111 takes the spaces around BREAK with it.
+        self._add(first.rstrip() if others else first)
+        for number, other in enumerate(others, 1):
+            self._add(other.lstrip() if number == len(others) else other.strip(), new_chunk=True)
+
+    def _weigh(self, start: int, factor: float) -> None:
+        for number in range(start, len(self._weights)):
+            self._weights[number] *= factor
+
+
+def _joined(parts: list[PromptPart]) -> tuple[PromptPart, ...]:
+    made: list[PromptPart] = []
+    for part in parts:
+        last = made[-1] if made else None
+        if last is None or part.new_chunk:
+            made.append(part)
+        elif last.weight == part.weight or not last.text:
+            # An empty text has no weight; one that begins a chunk passes that on.
+            made[-1] = PromptPart(last.text + part.text, part.weight, last.new_chunk)
+        elif part.text:
+            made.append(part)
+    return tuple(made) or (PromptPart(""),)
+
+
+def _strength(rest: str | None) -> float | None:
+    if rest is None:
+        return 1.0
+    found = re.fullmatch(rf"\s*({_NUMBER})\s*(?::.*)?", rest)
+    return float(found[1]) if found else None
