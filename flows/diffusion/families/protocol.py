@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from flows.diffusion.families.deferred import read_now
 from flows.diffusion.families.layout import FamilyLayout
+from flows.diffusion.families.text_tokens import TokenRows
 from storage.records.jobs.costs.sizes import vae_factor_of
+
+HIDDEN_STATES = "encoder_hidden_states"
+"""The one tensor of a conditioning that every family has: (prompts, tokens, width)."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,18 @@ class Family(Protocol):
         ...
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
-        """Prompts to conditioning, one row each; longer prompts are cut at the tokenizer's length."""
+        """Prompts to conditioning, one row each; longer prompts are cut at the tokenizer's length.
+
+        What is trained on, so brackets are characters. What is drawn goes through flows/diffusion/prompts.py.
+        """
+        ...
+
+    def encode_tokens(self, components: Components, tokens: Sequence[TokenRows], clip_skip: int = 0) -> Conditioning:
+        """Tokens to conditioning, one row each; `tokens` has one of the same number of rows for each tokenizer.
+
+        `clip_skip` names the text encoders' layer as A1111 does: 1 is the last one; 0 is the family's own. Raises
+        InvalidRequest where an encoder has fewer layers.
+        """
         ...
 
     def as_negative(self, components: Components, prompt: str, encoded: Conditioning) -> Conditioning:

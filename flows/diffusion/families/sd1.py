@@ -16,7 +16,8 @@ from transformers import CLIPTextModel
 from flows.diffusion.families.folders import load_folder
 from flows.diffusion.families.layout import Component, FamilyLayout
 from flows.diffusion.families.original_names import clip_tensors, unet_names, unet_tensors, vae_names, vae_tensors
-from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes, device_of
+from flows.diffusion.families.protocol import HIDDEN_STATES, Components, Conditioning, Family, ImageSizes, device_of
+from flows.diffusion.families.text_tokens import TokenRows, check_clip_skip, cut_rows, emphasized
 from storage.blobs import families as tensor_names
 from storage.errors import WeightsRefused
 
@@ -52,16 +53,19 @@ class Sd1:
 
     def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
         """The text encoder's last hidden state, (prompts, tokens, width)."""
-        ids = components.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=components.tokenizer.model_max_length,
-            return_tensors="pt",
-        ).input_ids
-        encoder = components.text_encoder
-        states = encoder(ids.to(device_of(encoder))).last_hidden_state
-        return Conditioning({"encoder_hidden_states": states.to(components.device)})
+        return self.encode_tokens(components, [cut_rows(tokenizer, prompts) for tokenizer in components.tokenizers])
+
+    def encode_tokens(self, components: Components, tokens: Sequence[TokenRows], clip_skip: int = 0) -> Conditioning:
+        """As `encode_prompts`; an earlier layer's hidden state passes the final layer norm too."""
+        encoder: Any = components.text_encoder
+        check_clip_skip([encoder], clip_skip)
+        [rows] = tokens
+        ids = rows.ids.to(device_of(encoder))
+        if clip_skip > 1:
+            states = encoder.final_layer_norm(encoder(ids, output_hidden_states=True).hidden_states[-clip_skip])
+        else:
+            states = encoder(ids).last_hidden_state
+        return Conditioning({HIDDEN_STATES: emphasized(states, rows.weights).to(components.device)})
 
     def as_negative(self, components: Components, prompt: str, encoded: Conditioning) -> Conditioning:
         """The prompt as it is encoded."""

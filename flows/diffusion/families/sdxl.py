@@ -17,8 +17,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from flows.diffusion.families.folders import load_folder
 from flows.diffusion.families.layout import Component, FamilyLayout
 from flows.diffusion.families.original_names import clip_tensors, open_clip_tensors, unet_tensors, vae_tensors
-from flows.diffusion.families.protocol import Components, Conditioning, Family, ImageSizes, device_of
+from flows.diffusion.families.protocol import HIDDEN_STATES, Components, Conditioning, Family, ImageSizes, device_of
 from flows.diffusion.families.sd1 import Sd1
+from flows.diffusion.families.text_tokens import TokenRows, check_clip_skip, emphasized
 from storage.blobs import families as tensor_names
 
 _TOKENIZER = Component(frozenset({"CLIPTokenizer", "CLIPTokenizerFast"}))
@@ -44,6 +45,8 @@ _LAYOUT = FamilyLayout(
         "scheduler": Component(frozenset()),
     },
 )
+LAST_BUT_ONE = 2
+"""The layer that SDXL was trained with, counted from the last one."""
 _FIRST, _SECOND = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 
 
@@ -62,25 +65,22 @@ class Sdxl(Sd1):
         encoders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
         return load_folder(folder, self.layout, encoders, deferred, dtype)
 
-    def encode_prompts(self, components: Components, prompts: Sequence[str]) -> Conditioning:
+    def encode_tokens(self, components: Components, tokens: Sequence[TokenRows], clip_skip: int = 0) -> Conditioning:
         """Both encoders' last hidden state but one, side by side, and the second one's pooled vector.
 
-        `encoder_hidden_states` (prompts, tokens, both widths); `text_embeds` (prompts, projected width).
+        `encoder_hidden_states` (prompts, tokens, both widths); `text_embeds` (prompts, projected width), which no
+        weight and no `clip_skip` changes. No hidden state passes the final layer norm.
         """
+        encoders = components.text_encoders.values()
+        check_clip_skip(encoders, clip_skip)
         states: list[Tensor] = []
         pooled: list[Tensor] = []
-        for tokenizer, encoder in zip(components.tokenizers, components.text_encoders.values(), strict=True):
-            ids = tokenizer(
-                list(prompts),
-                padding="max_length",
-                truncation=True,
-                max_length=tokenizer.model_max_length,
-                return_tensors="pt",
-            ).input_ids
-            encoded = encoder(ids.to(device_of(encoder)), output_hidden_states=True)
-            states.append(encoded.hidden_states[-2].to(components.device))
+        for rows, encoder in zip(tokens, encoders, strict=True):
+            encoded = encoder(rows.ids.to(device_of(encoder)), output_hidden_states=True)
+            layer = encoded.hidden_states[-(clip_skip or LAST_BUT_ONE)]
+            states.append(emphasized(layer, rows.weights).to(components.device))
             pooled.append(encoded[0].to(components.device))
-        return Conditioning({"encoder_hidden_states": torch.cat(states, dim=-1), "text_embeds": pooled[-1]})
+        return Conditioning({HIDDEN_STATES: torch.cat(states, dim=-1), "text_embeds": pooled[-1]})
 
     def as_negative(self, components: Components, prompt: str, encoded: Conditioning) -> Conditioning:
         """Zeros for no words, where the model says that it learned them so; else the prompt as it is encoded."""
@@ -104,7 +104,7 @@ class Sdxl(Sd1):
         return components.unet(
             noisy,
             timesteps,
-            encoder_hidden_states=tensors["encoder_hidden_states"],
+            encoder_hidden_states=tensors[HIDDEN_STATES],
             added_cond_kwargs={"text_embeds": tensors["text_embeds"], "time_ids": tensors["time_ids"]},
             return_dict=False,
         )[0]
