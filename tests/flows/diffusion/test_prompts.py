@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 import deployments.local
@@ -16,6 +18,7 @@ from flows.diffusion.families.protocol import HIDDEN_STATES, Components, Conditi
 from flows.diffusion.prompts import KeptChunks, chunks_of, encode_unguided, encode_weighted, token_chunks
 from flows.diffusion.sampler import denoise, first_latents, guiding, to_image
 from storage.errors import InvalidRequest
+from storage.records.jobs.generation.prompts import weighted_parts
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.families.tiny_sdxl import write_tiny_sdxl
 
@@ -137,6 +140,29 @@ CHUNKS: dict[str, list[str]] = {
 def test_chunks_end_where_a1111_ends_them(prompt: str, components: Components):
     assert texts_of(components, prompt) == CHUNKS[prompt]
     assert chunks_of(components.tokenizers, prompt, None) == len(CHUNKS[prompt])
+
+
+@given(st.lists(st.sampled_from(["red", ",", " BREAK ", "(blue:1.2)", " ", "ö", "<|endoftext|>"]), max_size=90))
+def test_no_token_is_lost_or_added_whatever_the_prompt(sdxl: Components, pieces: list[str]):
+    prompt = "".join(pieces)
+    expected = [
+        (token, part.weight)
+        for part in weighted_parts(prompt)
+        for token in sdxl.tokenizer(part.text, add_special_tokens=False).input_ids
+    ]
+
+    for tokenizer in sdxl.tokenizers:
+        chunks = token_chunks(tokenizer, prompt)
+
+        assert {len(chunk.ids) for chunk in chunks} == {len(chunk.weights) for chunk in chunks} == {32}
+        assert {chunk.ids[0] for chunk in chunks} == {tokenizer.bos_token_id}
+        content = [
+            one
+            for chunk in chunks
+            for one in zip(chunk.ids[1:], chunk.weights[1:], strict=True)
+            if one[0] not in (tokenizer.eos_token_id, tokenizer.pad_token_id)
+        ]
+        assert content == [one for one in expected if one[0] != tokenizer.eos_token_id]
 
 
 def test_parts_of_another_weight_are_tokenized_apart(components: Components):

@@ -97,8 +97,8 @@ def check_prompt(field: str, prompt: str) -> None:
     if found := _SCHEDULE.search(prompt):
         raise InvalidRequest(
             {
-                field: f"'{found[0][:_SHOWN]}' is prompt editing or alternation, which is not supported; write \\[ and "
-                "\\] for brackets that are text"
+                field: f"'{found[0][:_SHOWN]}' is prompt editing or alternation, which is not supported; a weight is "
+                "written (text:1.3), and brackets that are text \\[ and \\]"
             }
         )
     for part in weighted_parts(prompt):

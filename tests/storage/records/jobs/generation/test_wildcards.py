@@ -94,6 +94,13 @@ def test_the_same_seed_makes_the_same_text_for_ever() -> None:
     ]
 
 
+def test_the_order_in_which_lists_are_given_does_not_count() -> None:
+    turned = dict(reversed(LISTS.items()))
+
+    for seed in range(20):
+        assert without_choices("__colour*__", seed, LISTS) == without_choices("__colour*__", seed, turned)
+
+
 def test_choices_of_one_prompt_do_not_follow_each_other() -> None:
     texts = Counter(without_choices("{a|b}{a|b}", seed) for seed in range(400))
 
@@ -101,11 +108,12 @@ def test_choices_of_one_prompt_do_not_follow_each_other() -> None:
     assert min(texts.values()) > 60
 
 
-@given(st.text("ab|{}_$:0123-\\ ", max_size=40), st.integers())
-def test_any_text_is_made_or_refused_by_name(prompt: str, seed: int) -> None:
+@given(
+    st.text("ab|{}_$:0123-\\ ", max_size=40) | st.lists(st.sampled_from([*MADE, *"{|}"])).map("".join), st.integers()
+)
+def test_any_text_is_made_or_refused(prompt: str, seed: int) -> None:
     with suppress(InvalidRequest):
-        text = without_choices(prompt, seed, LISTS)
-        assert text == without_choices(prompt, seed, dict(reversed(LISTS.items())))
+        assert without_choices(prompt, seed, LISTS) == without_choices(prompt, seed, LISTS)
 
 
 @given(st.text(st.characters(exclude_characters="{}_\\"), max_size=60), st.integers())
