@@ -21,6 +21,8 @@ from storage.errors import InvalidRequest
 ROUND, SQUARE = 1.1, 1 / 1.1
 MAX_WEIGHT = 100.0
 """Of a part of a prompt; pictures are noise long before, and half precision overflows soon after."""
+MAX_DEPTH = 50
+"""Brackets within brackets. So many round ones are beyond the weight, and reading takes time with each."""
 _SHOWN = 80
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _SYMBOL = re.compile(
@@ -87,8 +89,11 @@ def without_adapter_tags(prompt: str) -> str:
 def check_prompt(field: str, prompt: str) -> None:
     """Refuse what would be drawn as something else than it means. To be asked once wildcards are replaced.
 
-    Raises InvalidRequest with `field` for adapter tags, prompt editing, alternation, and weights beyond 100.
+    Raises InvalidRequest with `field` for adapter tags, prompt editing, alternation, weights beyond 100, and more than
+    50 brackets within each other.
     """
+    if _depth(prompt) > MAX_DEPTH:
+        raise InvalidRequest({field: f"it has more than {MAX_DEPTH} brackets within each other; write (text:1.3)"})
     if tags := adapter_tags(prompt):
         listed = ", ".join(tag.tag[:_SHOWN] for tag in tags)
         raise InvalidRequest(
@@ -106,6 +111,15 @@ def check_prompt(field: str, prompt: str) -> None:
             raise InvalidRequest(
                 {field: f"'{part.text[:_SHOWN]}' has the weight {part.weight:g}; the limit is {MAX_WEIGHT:g}"}
             )
+
+
+def _depth(prompt: str) -> int:
+    depth = deepest = 0
+    for symbol in _SYMBOL.finditer(prompt):
+        opened = symbol["bracket"] is not None and symbol["bracket"] in "(["
+        depth = depth + 1 if opened else max(depth - 1, 0) if symbol["bracket"] or symbol["weight"] else depth
+        deepest = max(deepest, depth)
+    return deepest
 
 
 class _PromptReader:

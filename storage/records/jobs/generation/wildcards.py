@@ -28,7 +28,7 @@ MAX_LENGTH = 10_000
 """Characters of the result."""
 MAX_DEPTH = 16
 """Choices within choices, lists that name lists included: one that names itself ends here."""
-MAX_CHOICES = 500
+MAX_CHOICES = 200
 """Options that are chosen for one prompt."""
 MAX_VALUES = 10_000
 """Values to choose one from."""

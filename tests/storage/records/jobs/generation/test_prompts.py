@@ -153,6 +153,13 @@ def test_weights_that_are_no_finite_number_are_refused() -> None:
             check_prompt("prompt", prompt)
 
 
+def test_brackets_without_end_are_refused() -> None:
+    check_prompt("prompt", "(a) [b] " * 60 + "(" * 20 + "[" * 30 + "x")
+    for prompt in ("(a" * 5_000, "([" * 26 + "x" + "])" * 26, "(x:0.9) " + "((a:1.1) [b]" * 51):
+        with pytest.raises(InvalidRequest, match="more than 50 brackets within each other"):
+            check_prompt("prompt", prompt)
+
+
 @pytest.mark.parametrize("prompt", ["a (red:1.4) mug", "[a:b (c:1.2)]", r"\[cat:dog:0.5\]", "a [weak] mug, 16:9", "<3"])
 def test_other_prompts_pass(prompt: str) -> None:
     check_prompt("prompt", prompt)
