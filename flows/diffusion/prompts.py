@@ -14,7 +14,7 @@ negative prompt, or without guidance the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,14 @@ GUIDED_ROWS = 2
 matrices takes another way, whose last bits differ (seen on a CPU in SDXL's pooled vector), and a picture that was drawn
 before there were chunks had the pair of its prompts encoded together."""
 
-KeptChunks = MutableMapping[Hashable, Conditioning]
-"""Chunks that were encoded before, by weights and adapters that are the same still."""
+Encode = Callable[[], Conditioning]
+Keep = Callable[[tuple[object, ...], Encode], Conditioning]
+"""What was kept under a key, or else is encoded now and may be kept. Keys say nothing of models and adapters."""
+
+
+def encode_now(key: tuple[object, ...], encode: Encode) -> Conditioning:
+    """Keeps nothing."""
+    return encode()
 
 
 @dataclass(frozen=True)
@@ -76,16 +82,15 @@ def encode_weighted(
     *,
     negative: str,
     clip_skip: int = 0,
-    kept: KeptChunks | None = None,
+    keep: Keep = encode_now,
 ) -> tuple[Conditioning, Conditioning]:
     """The conditioning of N prompts, one row each, and one row of what guidance draws away from.
 
     `encoder_hidden_states` is (N, chunks x tokens, width) and (1, chunks x tokens, width); a pooled vector is that of
-    the first chunk. `kept` spares what an earlier call with the same components encoded; drop it when their weights or
-    adapters change. Raises InvalidRequest for a `clip_skip` beyond the encoder's layers, and ValueError for prompts
-    that differ in `chunks_of`.
+    the first chunk. `keep` can spare what an earlier call encoded. Raises InvalidRequest for a `clip_skip` beyond the
+    encoder's layers, and ValueError for prompts that differ in `chunks_of`.
     """
-    encoding = _Encoding(family, components, clip_skip, GUIDED_ROWS, kept)
+    encoding = _Encoding(family, components, clip_skip, GUIDED_ROWS, keep)
     count = encoding.count(prompts, [negative])
     encoded = encoding.encode(prompts, count)
     return encoded, family.as_negative(components, negative, encoding.encode([negative], count))
@@ -97,10 +102,10 @@ def encode_unguided(
     prompts: Sequence[str],
     *,
     clip_skip: int = 0,
-    kept: KeptChunks | None = None,
+    keep: Keep = encode_now,
 ) -> Conditioning:
     """As `encode_weighted`, for pictures without guidance, whose negative prompts do not count."""
-    encoding = _Encoding(family, components, clip_skip, 1, kept)
+    encoding = _Encoding(family, components, clip_skip, 1, keep)
     return encoding.encode(prompts, encoding.count(prompts, []))
 
 
@@ -161,12 +166,10 @@ class _Filling:
 class _Encoding:
     """One call's way from texts to conditioning: no text is tokenized twice and no chunk is encoded twice."""
 
-    def __init__(
-        self, family: Family, components: Components, clip_skip: int, rows: int, kept: KeptChunks | None
-    ) -> None:
+    def __init__(self, family: Family, components: Components, clip_skip: int, rows: int, keep: Keep) -> None:
         self._family, self._components, self._clip_skip, self._rows = family, components, clip_skip, rows
-        self._kept: KeptChunks = {} if kept is None else kept
-
+        self._keep = keep
+        self._encoded: dict[tuple[Chunk, ...], Conditioning] = {}
         self._columns: dict[str, list[tuple[Chunk, ...]]] = {}
 
     def count(self, prompts: Sequence[str], with_each: Sequence[str]) -> int:
@@ -200,12 +203,12 @@ class _Encoding:
         states = torch.cat([one.tensors[HIDDEN_STATES] for one in encoded], dim=1)
         return Conditioning({**encoded[0].tensors, HIDDEN_STATES: states})
 
-    @torch.no_grad()
     def _chunk(self, chunks: tuple[Chunk, ...]) -> Conditioning:
-        key = (chunks, self._clip_skip, self._rows)
-        found = self._kept.get(key)
-        if found is None:
+        @torch.no_grad()
+        def encode() -> Conditioning:
             rows = [chunk.rows(self._rows) for chunk in chunks]
-            found = self._family.encode_tokens(self._components, rows, self._clip_skip).take([0])
-            self._kept[key] = found
-        return found
+            return self._family.encode_tokens(self._components, rows, self._clip_skip).take([0])
+
+        if chunks not in self._encoded:
+            self._encoded[chunks] = self._keep((chunks, self._clip_skip, self._rows), encode)
+        return self._encoded[chunks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 import deployments.local
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.families.protocol import HIDDEN_STATES, Components, Conditioning, Family
-from flows.diffusion.prompts import KeptChunks, chunks_of, encode_unguided, encode_weighted, token_chunks
+from flows.diffusion.prompts import chunks_of, encode_unguided, encode_weighted, token_chunks
 from flows.diffusion.sampler import denoise, first_latents, guiding, to_image
 from storage.errors import InvalidRequest
 from storage.records.jobs.generation.prompts import weighted_parts
@@ -223,19 +224,25 @@ def test_a_prompt_is_encoded_the_same_beside_any_others_and_once(model: Model):
         assert equal(other, negative)
 
 
-def test_what_was_encoded_before_costs_nothing(components: Components):
+def test_what_was_kept_is_encoded_once_for_each_layer(model: Model):
+    family, components = model
     calls: list[Any] = []
     components.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
-    kept: KeptChunks = {}
+    kept: dict[object, Conditioning] = {}
 
-    first = encode_weighted(SD1, components, ["a mug", words(31)][:1], negative="blurred", kept=kept)
-    assert len(calls) == 2
-    again = encode_weighted(SD1, components, ["a mug"], negative="blurred", kept=kept)
-    assert len(calls) == 2
-    encode_weighted(SD1, components, ["a mug"], negative="", kept=kept, clip_skip=1)
+    def keep(key: object, encode: Callable[[], Conditioning]) -> Conditioning:
+        if key not in kept:
+            kept[key] = encode()
+        return kept[key]
 
-    assert len(calls) == 4
+    first = encode_weighted(family, components, ["a mug"], negative="blurred", keep=keep)
+    again = encode_weighted(family, components, ["a mug"], negative="blurred", keep=keep)
+    assert len(calls) == 2
     assert all(map(equal, first, again))
+
+    encode_weighted(family, components, ["a mug"], negative="", clip_skip=1, keep=keep)
+    encode_unguided(family, components, ["a mug"], keep=keep)
+    assert len(calls) == 5
 
 
 def test_prompts_of_different_lengths_are_no_batch(components: Components):
