@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Conditioning
+from flows.diffusion.prompts import encode_unguided, encode_weighted
 from flows.diffusion.sources import mask_latents, source_latents
 from flows.diffusion.trajectories import Guidance, KeptSource, Prompts, Trajectory, noise_of
 from flows.generation.engine.resident_models import ResidentModel
@@ -52,16 +53,14 @@ def trajectory_of(model: ResidentModel, drawing: Drawing, number: int, open_pict
 def _prompts(model: ResidentModel, drawing: Drawing, prompt: str, guidance: Guidance) -> Prompts:
     adapters = tuple((one.sha256, one.strength) for one in drawing.adapters)
 
-    def encoded(text: str, *, negative: bool) -> Conditioning:
-        def encode() -> Conditioning:
-            found = model.family.encode_prompts(model.components, [text])
-            return model.family.as_negative(model.components, text, found) if negative else found
+    def keep(key: tuple[object, ...], encode: Callable[[], Conditioning]) -> Conditioning:
+        return model.encode((*key, adapters), encode)
 
-        return model.encode((text, negative, drawing.clip_skip, adapters), encode)
-
-    return Prompts(
-        encoded(prompt, negative=False), encoded(drawing.negative_prompt, negative=True) if guidance.needed else None
-    )
+    family, parts, skip = model.family, model.components, drawing.clip_skip
+    if not guidance.needed:
+        return Prompts(encode_unguided(family, parts, [prompt], clip_skip=skip, keep=keep), None)
+    negative = drawing.negative_prompt
+    return Prompts(*encode_weighted(family, parts, [prompt], negative=negative, clip_skip=skip, keep=keep))
 
 
 def _schedule(components: Components, drawing: Drawing) -> tuple[Any, Tensor]:

@@ -339,3 +339,16 @@ def test_prompts_of_a_drawing_may_differ(engine: Engine) -> None:
     pictures = ask(engine, drawing(1, images=images)).pictures()
 
     assert len({one.tobytes() for one in pictures.values()}) == 3
+
+
+def test_weights_and_every_word_of_a_long_prompt_count_and_no_other_prompt_does(engine: Engine) -> None:
+    long = "red blue green " * 66
+    prompts = ["a red mug", "a (red:1.4) mug", f"{long} mug", f"{long} car", "a red mug BREAK in the snow"]
+    images = tuple(DrawnImage(prompt=prompt, seed=1) for prompt in prompts)
+
+    together = ask(engine, drawing(1, images=images, shape=TOGETHER)).pictures()
+
+    assert len({one.tobytes() for one in together.values()}) == len(prompts)
+    for number, image in enumerate(images):
+        alone = ask(engine, drawing(1, images=(image,), shape=TOGETHER)).pictures()[0]
+        assert alone.tobytes() == together[number].tobytes()
