@@ -13,7 +13,6 @@ import msgspec
 _WHOLE = re.compile(r"\d{1,20}")
 _SIZE = re.compile(r"(\d{1,6})\s?[xX×]\s?(\d{1,6})")
 _CHECKPOINTS = frozenset({"checkpoint", "model"})
-_UNSAID_SCHEDULES = frozenset({"", "automatic"})
 
 
 class DrawnResource(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,14 +29,15 @@ class DrawnResource(msgspec.Struct, frozen=True, kw_only=True):
 class DrawnFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of how a picture was drawn; None and empty where the text does not say.
 
-    `scheduler` is its display name with its schedule type. `resources` are the adapters and whatever else is no
-    checkpoint. `other` has the settings that are none of these, as they were written.
+    `schedule_type` is empty where the text has it in the name of the `sampler`. `resources` are the adapters and
+    whatever else is no checkpoint. `other` has the settings that are none of these, as they were written.
     """
 
     prompt: str = ""
     negative_prompt: str = ""
     steps: int | None = None
-    scheduler: str = ""
+    sampler: str = ""
+    schedule_type: str = ""
     eta: float | None = None
     guidance_scale: float | None = None
     guidance_rescale: float | None = None
@@ -64,7 +64,9 @@ def facts_of(settings: dict[str, Any], *, prompt: str, negative_prompt: str) -> 
         prompt=prompt,
         negative_prompt=negative_prompt,
         steps=_whole(rest, "Steps"),
-        scheduler=_scheduler(rest),
+        sampler=_text(rest, "Sampler"),
+        # Savers of ComfyUI name its scheduler so.
+        schedule_type=_text(rest, "Schedule type") or _text(rest, "Scheduler"),
         eta=_number(rest, "Eta DDIM", "Eta"),
         guidance_scale=_number(rest, "CFG scale"),
         guidance_rescale=_number(rest, "Guidance rescale"),
@@ -116,13 +118,6 @@ def _number(rest: dict[str, Any], *keys: str) -> float | None:
 
 def _text(rest: dict[str, Any], key: str) -> str:
     return rest.pop(key) if isinstance(rest.get(key), str) else ""
-
-
-def _scheduler(rest: dict[str, Any]) -> str:
-    """Sampler and schedule as one name: A1111 writes two settings, its older versions one, savers of ComfyUI both."""
-    sampler, schedule = _text(rest, "Sampler"), _text(rest, "Schedule type") or _text(rest, "Scheduler")
-    said = schedule.casefold() in _UNSAID_SCHEDULES or sampler.casefold().endswith(schedule.casefold())
-    return sampler if said or not sampler else f"{sampler} {schedule}"
 
 
 def _models(rest: dict[str, Any]) -> tuple[DrawnResource, tuple[DrawnResource, ...]]:

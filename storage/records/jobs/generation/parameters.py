@@ -28,8 +28,6 @@ MAX_TEXT = 1_048_576
 """Characters of a text that is read."""
 EXACT_PROMPT, EXACT_NEGATIVE = "Darkroom prompt", "Darkroom negative prompt"
 """Our keys for prompts that the form itself does not carry as they are."""
-SCHEDULE_TYPES = ("SGM Uniform", "KL Optimal", "Align Your Steps", "Karras", "Exponential", "Polyexponential", "Beta")
-"""Ends of a scheduler's display name that A1111 writes as a setting of its own."""
 
 _NEGATIVE = "Negative prompt:"
 _TEMPLATES = ("Template:", "Negative Template:")
@@ -41,11 +39,12 @@ _AIR_TYPE = re.compile(r"urn:air:[\w/-]+:([\w/-]+):")
 class KnownAfterwards(msgspec.Struct, frozen=True, kw_only=True):
     """What a drawing does not say of itself: how it was drawn, and the hashes that other tools know its files by.
 
-    `scheduler` is its display name ("DPM++ 2M Karras"). `batch_shape` is 1 or 8. `model_hash` is the checkpoint's
-    AutoV2; `adapter_hashes` has AutoV3 by the SHA-256 that the drawing names. Unknown ones stay out.
+    `sampler` and `schedule_type` are the scheduler by A1111's names. `batch_shape` is 1 or 8. `model_hash` is the
+    checkpoint's AutoV2; `adapter_hashes` has AutoV3 by the SHA-256 that the drawing names. Unknown ones stay out.
     """
 
-    scheduler: str
+    sampler: str
+    schedule_type: str = ""
     batch_shape: int
     backend: str
     version: str
@@ -91,10 +90,10 @@ def has_settings(text: str) -> bool:
 def _settings(drawing: Drawing, image: DrawnImage, known: KnownAfterwards) -> Iterator[str]:
     """The settings in A1111's order, ours after its own, and Civitai's last."""
     yield setting("Steps", drawing.steps)
-    sampler, schedule = _sampler(known.scheduler)
-    yield setting("Sampler", sampler)
-    if schedule:
-        yield setting("Schedule type", schedule)
+    yield setting("Sampler", known.sampler)
+    # A1111 takes a missing one for its own choice, which for some samplers is Karras.
+    if known.schedule_type:
+        yield setting("Schedule type", known.schedule_type)
     yield setting("CFG scale", float(drawing.guidance_scale))
     yield setting("Seed", image.seed)
     yield setting("Size", f"{drawing.width}x{drawing.height}")
@@ -125,15 +124,6 @@ def _settings(drawing: Drawing, image: DrawnImage, known: KnownAfterwards) -> It
     yield setting("Backend", known.backend)
     yield setting("Version", f"Darkroom {known.version}")
     yield f"Civitai resources: {embedded(list(_resources(drawing)))}"
-
-
-def _sampler(scheduler: str) -> tuple[str, str]:
-    """A display name as A1111's sampler and schedule type; the type is empty where the name has none."""
-    for schedule in SCHEDULE_TYPES:
-        sampler = scheduler.removesuffix(f" {schedule}")
-        if sampler and sampler != scheduler:
-            return sampler, schedule
-    return scheduler, ""
 
 
 def _resources(drawing: Drawing) -> Iterator[dict[str, object]]:

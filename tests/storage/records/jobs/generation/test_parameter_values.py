@@ -14,20 +14,6 @@ def facts(**settings: Any) -> DrawnFacts:
     return facts_of({key.replace("_", " "): value for key, value in settings.items()}, prompt="", negative_prompt="")
 
 
-@pytest.mark.parametrize(
-    ("sampler", "schedule", "name"),
-    [
-        ("DPM++ 2M", "Karras", "DPM++ 2M Karras"),
-        ("DPM++ 2M Karras", "Karras", "DPM++ 2M Karras"),
-        ("Euler a", "Automatic", "Euler a"),
-        ("Euler a", "", "Euler a"),
-        ("", "Karras", ""),
-    ],
-)
-def test_a_scheduler_is_its_sampler_with_its_schedule(sampler: str, schedule: str, name: str) -> None:
-    assert facts(Sampler=sampler, Schedule_type=schedule).scheduler == name
-
-
 def test_a_hash_belongs_to_the_adapter_of_its_name() -> None:
     found = facts(
         Civitai_resources=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ ADAPTER = DrawnAdapter(
     version_id=9, sha256="a" * 64, strength=0.8, name="ink: lines", air="urn:air:sd1:lora:civitai:4@9"
 )
 KNOWN = KnownAfterwards(
-    scheduler="DPM++ 2M Karras",
+    sampler="DPM++ 2M",
+    schedule_type="Karras",
     batch_shape=8,
     backend="local",
     version="0.1.0",
@@ -87,13 +89,14 @@ def test_the_text_has_the_form_of_a1111() -> None:
 @given(prompt=TEXTS, negative=TEXTS, name=TEXTS)
 @example(prompt="a", negative="Steps: 1, Sampler: x, Seed: 2, Size: 3x4", name='Seed: 9, "Size": [1]')
 def test_whatever_was_asked_for_is_read_back(prompt: str, negative: str, name: str) -> None:
-    drawing = a_drawing(prompt, negative, MODEL.__class__(version_id=7, family="sd1", files={}, name=name))
+    drawing = a_drawing(prompt, negative, DrawnModel(version_id=7, family="sd1", files={}, name=name))
 
     facts = read_parameters(written(drawing))
 
     assert (facts.prompt, facts.negative_prompt, facts.model.name) == (prompt, negative, name)
     assert (facts.steps, facts.seed, facts.width, facts.height) == (25, 1, 512, 768)
-    assert (facts.scheduler, facts.guidance_scale, facts.other) == ("DPM++ 2M Karras", 7.0, {"RNG": "CPU"})
+    assert (facts.sampler, facts.schedule_type) == ("DPM++ 2M", "Karras")
+    assert (facts.guidance_scale, facts.other) == (7.0, {"RNG": "CPU"})
 
 
 def test_every_prompt_that_the_form_carries_is_written_once() -> None:
@@ -119,12 +122,12 @@ def test_everything_that_a_drawing_says_is_read_back() -> None:
         strength=1.0,
     )
 
-    facts = read_parameters(written(drawing, KnownAfterwards(**{**_fields(KNOWN), "scheduler": "DDIM"})))
+    facts = read_parameters(written(drawing, msgspec.structs.replace(KNOWN, sampler="DDIM", schedule_type="")))
 
     assert facts == DrawnFacts(
         prompt="a photo of a sks mug",
         steps=25,
-        scheduler="DDIM",
+        sampler="DDIM",
         eta=0.3,
         guidance_scale=6.123456789,
         guidance_rescale=0.7,
@@ -150,7 +153,7 @@ def test_everything_that_a_drawing_says_is_read_back() -> None:
 def test_what_is_unknown_is_not_written() -> None:
     unnamed = a_drawing(model=DrawnModel(version_id=7, family="sd1", files={}))
 
-    text = written(unnamed, KnownAfterwards(scheduler="DDIM", batch_shape=1, backend="local", version="0.1.0"))
+    text = written(unnamed, KnownAfterwards(sampler="DDIM", batch_shape=1, backend="local", version="0.1.0"))
 
     assert [word for word in ("Model:", "hash", "Schedule", "Clip", "Denoising", "Eta", "air") if word in text] == []
 
@@ -167,7 +170,7 @@ def test_a_text_of_civitais_site_is_read() -> None:
     facts = read_parameters(f"a knight, \nworld\nNegative prompt: greyscale\n{SITE}")
 
     assert (facts.prompt, facts.negative_prompt) == ("a knight, \nworld", "greyscale")
-    assert (facts.scheduler, facts.clip_skip, facts.model.version_id) == ("DPM++ 2M Karras", 2, 128078)
+    assert (facts.sampler, facts.clip_skip, facts.model.version_id) == ("DPM++ 2M Karras", 2, 128078)
     assert (facts.model.name, facts.resources[0].weight) == ("XL [base], v1", 0.85)
     assert facts.other == {"Created Date": "2024-09-23T06:17:42.9952795Z", "Civitai metadata": "{}"}
 
@@ -185,7 +188,8 @@ def test_a_text_of_a1111_with_templates_and_hashes_is_read() -> None:
         'Hires prompt: "a mug, bright", Version: v1.9.4\nTemplate: a {red|blue} mug, Steps: 9\nNegative Template: x'
     )
 
-    assert (facts.prompt, facts.scheduler, facts.version) == ("a red mug <lora:ink:0.6>", "Euler a", "v1.9.4")
+    assert (facts.prompt, facts.version) == ("a red mug <lora:ink:0.6>", "v1.9.4")
+    assert (facts.sampler, facts.schedule_type) == ("Euler a", "Automatic")
     assert [(one.kind, one.name, one.hash) for one in facts.resources] == [
         ("lora", "ink", "e3f9c2b1a8d7"),
         ("lora", "wash", "00aa"),
@@ -200,7 +204,7 @@ def test_a_text_of_a_saver_node_of_comfyui_is_read() -> None:
         "Version: ComfyUI"
     )
 
-    assert (facts.scheduler, facts.seed, facts.width) == ("dpmpp_2m karras", 42, 640)
+    assert (facts.sampler, facts.schedule_type, facts.seed, facts.width) == ("dpmpp_2m", "karras", 42, 640)
     assert (facts.model.name, facts.model.hash) == ("a, b", "123")
     assert facts.resources == (DrawnResource(kind="lora", name="style, special", hash="456"),)
     assert facts.other == {"Clip skip": "-2"}
@@ -252,7 +256,3 @@ def test_a_hostile_text_costs_no_more_than_its_length(part: str) -> None:
 def test_a_text_that_is_too_long_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="1,048,577 characters"):
         read_parameters("x" * (MAX_TEXT + 1))
-
-
-def _fields(known: KnownAfterwards) -> dict[str, object]:
-    return {name: getattr(known, name) for name in known.__struct_fields__}
