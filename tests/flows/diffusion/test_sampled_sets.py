@@ -6,10 +6,13 @@ import dask.config
 import msgspec
 import pytest
 import torch
+from PIL import Image
 
 from flows.diffusion import sampled_sets
 from flows.diffusion.families.protocol import Components
-from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches
+from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches, png
+from storage.blobs.pictures.written import write_picture
+from storage.records.jobs.generation.drawings import PictureFormat
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe
 from tests.warm import start_warm
 
@@ -105,3 +108,9 @@ def test_workers_are_not_started_beside_a_model_that_the_caller_holds(
         RECIPE, tiny_model, (), Written(), components=components, workers=DaskWorkers(("", "")), fan_out_seconds=0.0
     )
     assert drawn == 3
+
+
+def test_a_picture_without_metadata_has_the_bytes_of_the_sets():
+    image = Image.linear_gradient("L").convert("RGB")
+
+    assert write_picture(image, PictureFormat.PNG, "", None, {}) == png(image)

@@ -12,6 +12,8 @@ import msgspec
 
 _WHOLE = re.compile(r"\d{1,20}")
 _SIZE = re.compile(r"(\d{1,6})\s?[xX×]\s?(\d{1,6})")
+# ComfyUI counts layers from the end: its -2 is 2 of A1111's.
+_LAYERS = re.compile(r"-?(\d{1,2})")
 _CHECKPOINTS = frozenset({"checkpoint", "model"})
 
 
@@ -58,7 +60,7 @@ class DrawnFacts(msgspec.Struct, frozen=True, kw_only=True):
 def facts_of(settings: dict[str, Any], *, prompt: str, negative_prompt: str) -> DrawnFacts:
     """The facts of a settings line. What is not of its form stays in `other`."""
     rest = dict(settings)
-    size = _taken(rest, "Size", _SIZE)
+    size, skipped = _taken(rest, "Size", _SIZE), _taken(rest, "Clip skip", _LAYERS)
     model, resources = _models(rest)
     return DrawnFacts(
         prompt=prompt,
@@ -73,7 +75,7 @@ def facts_of(settings: dict[str, Any], *, prompt: str, negative_prompt: str) -> 
         seed=_whole(rest, "Seed"),
         width=int(size[1]) if size else None,
         height=int(size[2]) if size else None,
-        clip_skip=_whole(rest, "Clip skip"),
+        clip_skip=int(skipped[1]) if skipped else None,
         strength=_number(rest, "Denoising strength"),
         operation=_text(rest, "Operation"),
         model=model,

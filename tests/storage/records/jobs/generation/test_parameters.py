@@ -207,7 +207,7 @@ def test_a_text_of_a_saver_node_of_comfyui_is_read() -> None:
     assert (facts.sampler, facts.schedule_type, facts.seed, facts.width) == ("dpmpp_2m", "karras", 42, 640)
     assert (facts.model.name, facts.model.hash) == ("a, b", "123")
     assert facts.resources == (DrawnResource(kind="lora", name="style, special", hash="456"),)
-    assert facts.other == {"Clip skip": "-2"}
+    assert (facts.clip_skip, facts.other) == (2, {})
 
 
 def test_a_text_without_settings_is_a_prompt() -> None:
