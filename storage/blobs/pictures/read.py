@@ -9,6 +9,7 @@ from typing import Any, cast
 from storage.blobs.pictures.containers import Container, read_container
 from storage.blobs.pictures.exif import USER_COMMENT, read_comment, read_fields, read_texts
 from storage.records.jobs.generation.drawings import PictureFormat
+from storage.records.jobs.generation.graph_facts import facts_of_graph
 from storage.records.jobs.generation.parameter_values import DrawnFacts
 from storage.records.jobs.generation.parameters import has_settings, read_parameters
 
@@ -17,8 +18,8 @@ from storage.records.jobs.generation.parameters import has_settings, read_parame
 class PictureFacts:
     """A picture file without its pixels: its size, and what was found of how it was drawn, empty where nothing was.
 
-    `parameters` is the text as it stands, `drawn` what it says. `graph` is ComfyUI's, node by number; `request` is our
-    own, as it was written. All of it is a stranger's word, and nothing personal is in it but what a prompt says.
+    `parameters` is the text as it stands; `drawn` is what it says, or else the graph. `graph` is ComfyUI's, node by
+    name; `request` is our own, as it was written. All of it is a stranger's word, and nothing personal is in it but what a prompt says.
     """
 
     format: PictureFormat
@@ -39,15 +40,15 @@ def read_picture(content: bytes) -> PictureFacts:
     """
     container = read_container(content)
     texts = container.texts | _exif_texts(container)
-    parameters = texts.get("parameters", "")
+    parameters, graph = texts.get("parameters", ""), _graph(texts.get("prompt", ""))
     return PictureFacts(
         container.format,
         container.width,
         container.height,
         len(content),
         parameters=parameters,
-        drawn=_drawn(parameters),
-        graph=_graph(texts.get("prompt", "")),
+        drawn=_drawn(parameters) or facts_of_graph(graph),
+        graph=graph,
         request=_mapping(texts.get("darkroom", "")),
     )
 
@@ -65,10 +66,10 @@ def _exif_texts(container: Container) -> dict[str, str]:
     return {key: text for key, text in texts.items() if key not in container.texts}
 
 
-def _drawn(parameters: str) -> DrawnFacts:
-    """SwarmUI and Fooocus write JSON under the same key, which is no prompt."""
+def _drawn(parameters: str) -> DrawnFacts | None:
+    """What a text says; None without one. SwarmUI and Fooocus write JSON under the same key, which is no prompt."""
     if not parameters or (not has_settings(parameters) and _mapping(parameters)):
-        return DrawnFacts()
+        return None
     return read_parameters(parameters)
 
 

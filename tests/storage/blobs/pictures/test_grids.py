@@ -37,7 +37,7 @@ def test_pixels_are_kept_where_there_is_room() -> None:
     assert grid_of([picture]).crop((MARGIN, MARGIN, MARGIN + 33, MARGIN + 17)).tobytes() == picture.tobytes()
 
 
-@pytest.mark.parametrize(("size", "columns"), [((2000, 30), 3), ((30, 2000), 1), ((2500, 2500), 2)])
+@pytest.mark.parametrize(("size", "columns"), [((2000, 30), 3), ((30, 2000), 1), ((1400, 1400), 3)])
 def test_a_grid_of_large_pictures_is_as_large_as_one_may_be(size: tuple[int, int], columns: int) -> None:
     grid = grid_of(pictures(3, size), columns)
 

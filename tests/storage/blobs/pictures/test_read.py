@@ -110,6 +110,15 @@ def test_a_request_of_another_form_is_none(text: str) -> None:
     assert (facts.request, facts.drawn.seed) == ({}, 1)
 
 
+def test_a_graph_says_how_a_picture_was_drawn_where_no_text_does() -> None:
+    latents = {"class_type": "EmptyLatentImage", "inputs": {"width": 8, "height": 8}}
+    sampler = {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 9, "positive": [], "latent_image": ["1", 0]}}
+    graph = json.dumps({"1": latents, "3": sampler})
+
+    assert (read_picture(png(prompt=graph)).drawn.seed, read_picture(png(prompt=graph)).drawn.width) == (5, 8)
+    assert read_picture(png(prompt=graph, parameters=PARAMETERS)).drawn.seed == 1
+
+
 def test_json_of_swarmui_is_kept_and_is_no_prompt() -> None:
     text = '{"sui_image_params": {"prompt": "a mug"}}'
 
