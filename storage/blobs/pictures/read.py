@@ -19,7 +19,8 @@ class PictureFacts:
     """A picture file without its pixels: its size, and what was found of how it was drawn, empty where nothing was.
 
     `parameters` is the text as it stands; `drawn` is what it says, or else the graph. `graph` is ComfyUI's, node by
-    name; `request` is our own, as it was written. All of it is a stranger's word, and nothing personal is in it but what a prompt says.
+    name; `request` is our own, as it was written. All of it is a stranger's word, and nothing personal is in it but
+    what a prompt says.
     """
 
     format: PictureFormat

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from storage.blobs.images import canonicalise
 from storage.blobs.pictures.read import read_picture
 from storage.blobs.pictures.written import JPEG_METADATA, WEBP_SIDE, write_picture
 from storage.errors import InvalidRequest
 from storage.records.jobs.generation.drawings import PictureFormat
+from tests.docs.pages import code_spans, tables
 
 PARAMETERS = "a mug\nNegative prompt: blurred\nSteps: 25, Sampler: DDIM, Seed: 1, Size: 64x48"
 GRAPH = {"3": {"class_type": "KSampler", "inputs": {"seed": 1}}, "10": {"class_type": "SaveImage", "inputs": {}}}
@@ -171,3 +172,17 @@ def test_a_quality_that_is_none_is_refused(quality: int) -> None:
 def test_half_a_character_is_refused(form: PictureFormat) -> None:
     with pytest.raises(InvalidRequest, match="prompt: holds half of a surrogate pair"):
         write_picture(a_picture(), form, "a \ud83c mug", None, {})
+
+
+def test_the_page_says_where_each_text_is() -> None:
+    [table] = [
+        table for table in tables() if table.page == "docs/reference/picture-metadata.md" and table.head[0] == "what"
+    ]
+    keys = Image.open(io.BytesIO(write_picture(a_picture(), PictureFormat.PNG, PARAMETERS, GRAPH, REQUEST))).info
+    exif = Image.open(io.BytesIO(write_picture(a_picture(), PictureFormat.WEBP, PARAMETERS, GRAPH, REQUEST))).getexif()
+    fields = {ExifTags.TAGS[tag]: value for tag, value in [*exif.items(), *exif.get_ifd(ExifTags.IFD.Exif).items()]}
+
+    assert {span for row in table.rows for span in code_spans(row[1])} == set(keys)
+    for row in table.rows:
+        name, *prefixes = code_spans(row[2])
+        assert all(fields[name].startswith(prefix.partition("{")[0]) for prefix in prefixes)
