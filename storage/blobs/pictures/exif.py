@@ -16,6 +16,8 @@ from storage.errors import ImageRefused
 DESCRIPTION, MAKE, MODEL, EXIF_IFD, USER_COMMENT = 0x010E, 0x010F, 0x0110, 0x8769, 0x9286
 PREFIX = b"Exif\0\0"
 MAX_FIELDS = 1_000
+MAX_FIELD_BYTES = 2 * 1024 * 1024
+"""Of one text; the comment has two bytes a character."""
 _UNICODE, _ASCII, _UNDEFINED = b"UNICODE\0", b"ASCII\0\0\0", b"\0" * 8
 # The types that hold text: BYTE, ASCII, UNDEFINED and UTF-8, all of one byte each; LONG holds the place of a folder.
 _ASCII_TYPE, _UNDEFINED_TYPE, _LONG = 2, 7, 4
@@ -23,7 +25,10 @@ _BYTES = frozenset({1, _ASCII_TYPE, _UNDEFINED_TYPE, 129})
 
 
 def read_fields(data: bytes) -> dict[int, bytes]:
-    """The bytes of the fields above that TIFF data has. Raises ImageRefused for data that leads outside of itself."""
+    """The bytes of the fields above that TIFF data has.
+
+    Raises ImageRefused for data that leads outside of itself, and for a text that is too long.
+    """
     try:
         order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
         (first,) = struct.unpack_from(f"{order}I", data, 4)
@@ -44,6 +49,9 @@ def _fields(data: bytes, order: str, start: int) -> Iterator[tuple[int, bytes]]:
         if tag == EXIF_IFD and kind == _LONG:
             yield tag, data[place + 8 : place + 12]
         elif tag in (DESCRIPTION, MAKE, MODEL, USER_COMMENT) and kind in _BYTES:
+            if length > MAX_FIELD_BYTES:
+                message = f"holds a text of more than {MAX_FIELD_BYTES:,} bytes; save it again without metadata"
+                raise ImageRefused("too_much_text", message)
             # Up to four bytes stand in the field itself.
             at = place + 8 if length <= 4 else struct.unpack_from(f"{order}I", data, place + 8)[0]
             if at + length > len(data):

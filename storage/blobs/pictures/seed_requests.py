@@ -16,6 +16,8 @@ ADAPTERS = frozenset({"lora", "lycoris", "lyco", "locon", "loha", "lokr", "dora"
 """Kinds of what is mixed into a model's layers, by the names that tools have for them."""
 UNSAID = frozenset({"Created Date", "Civitai metadata", "User"})
 """Settings that change no picture."""
+MAX_LEFT_OUT, LONGEST_NAME = 100, 100
+"""Names that are listed, and characters of each."""
 UNDEFINED = "undefined"
 """What Civitai's site writes for a sampler that a model does not let one choose."""
 
@@ -61,7 +63,8 @@ def read_seed_request(facts: PictureFacts) -> SeedRequest:
         *_left_out(drawn, adapters, [one for one in tagged if one.kind not in ADAPTERS]),
         *unknown_tags,
     ]
-    return SeedRequest({name: value for name, value in fields.items() if value is not None}, tuple(left_out))
+    said = {name: value for name, value in fields.items() if value is not None}
+    return SeedRequest(said, tuple(name[:LONGEST_NAME] for name in left_out[:MAX_LEFT_OUT]))
 
 
 def _left_out(drawn: DrawnFacts, adapters: Iterable[DrawnResource], others: Iterable[DrawnResource]) -> Iterable[str]:

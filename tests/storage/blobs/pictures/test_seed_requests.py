@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from storage.blobs.pictures.read import PictureFacts
+from storage.blobs.pictures.read import PictureFacts, read_picture
 from storage.blobs.pictures.seed_requests import SeedRequest, read_seed_request
-from storage.records.jobs.generation.drawings import PictureFormat
-from storage.records.jobs.generation.parameters import read_parameters
+from storage.blobs.pictures.written import write_picture
+from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel, PictureFormat
+from storage.records.jobs.generation.parameters import KnownAfterwards, read_parameters, write_parameters
 
 
 def seeds(text: str, **facts: Any) -> SeedRequest:
@@ -50,6 +52,43 @@ def test_everything_that_a_text_of_ours_says_is_taken() -> None:
             "clipSkip": 2,
             "model": "urn:air:sd1:checkpoint:civitai:3@7",
             "adapters": [{"model": "urn:air:sd1:lora:civitai:4@9", "strength": 0.8}],
+        }
+    )
+
+
+@pytest.mark.parametrize("form", PictureFormat)
+def test_a_picture_without_its_request_still_says_what_was_drawn(form: PictureFormat) -> None:
+    prompt = "a mug,\nSteps: 3, Sampler: none, Seed: 9\nNegative prompt: (blurred:1.2) "
+    drawing = Drawing(
+        model=DrawnModel(
+            version_id=7, family="sd1", files={}, name="mugs, v2", air="urn:air:sd1:checkpoint:civitai:3@7"
+        ),
+        adapters=(DrawnAdapter(version_id=9, sha256="a" * 64, strength=-0.3, air="urn:air:sd1:lora:civitai:4@9"),),
+        images=(DrawnImage(prompt=prompt, seed=2**53),),
+        negative_prompt="ünschön",
+        guidance_scale=6.1,
+        width=64,
+        height=72,
+        clip_skip=2,
+    )
+    known = KnownAfterwards(sampler="DDIM", batch_shape=8, backend="local", version="0.1.0")
+    text = write_parameters(drawing, drawing.images[0], known)
+
+    found = read_seed_request(read_picture(write_picture(Image.new("RGB", (64, 72)), form, text, None, {})))
+
+    assert found == SeedRequest(
+        {
+            "prompt": prompt,
+            "negativePrompt": "ünschön",
+            "seed": 2**53,
+            "steps": 25,
+            "guidanceScale": 6.1,
+            "width": 64,
+            "height": 72,
+            "scheduler": "DDIM",
+            "clipSkip": 2,
+            "model": "urn:air:sd1:checkpoint:civitai:3@7",
+            "adapters": [{"model": "urn:air:sd1:lora:civitai:4@9", "strength": -0.3}],
         }
     )
 
@@ -114,3 +153,9 @@ def test_the_first_strength_of_a_tag_counts(tag: str, strength: float | None) ->
     found = seeds(f'{tag}\nSteps: 2, Sampler: DDIM, Seed: 1, Lora hashes: "ink: aa"')
 
     assert found.fields["adapters"][0].get("strength") == strength
+
+
+def test_the_list_of_what_was_left_out_can_be_shown() -> None:
+    found = seeds("".join(f"<lora:{'x' * 200}{number}:1>" for number in range(500)))
+
+    assert (len(found.left_out), {len(name) for name in found.left_out}) == (100, {100})
