@@ -48,6 +48,10 @@ class DrawnModel(msgspec.Struct, frozen=True, kw_only=True):
     air: str = ""
 
 
+NO_MODEL = DrawnModel(version_id=0, family="", files={})
+"""Of a drawing that needs none: a picture that is made larger."""
+
+
 class DrawnAdapter(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter beside the model: its file in diffusers' keys, by SHA-256, and how strongly it is mixed in."""
 
