@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from deployments import reference_tables, settings_table, training_tables
+from deployments import reference_tables, scheduler_tables, settings_table, training_tables
 from flows.upkeep.retention.retention_rules import document
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -24,6 +24,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "choices": reference_tables.choices,
     "training-fields": training_tables.fields,
     "training-presets": training_tables.presets,
+    "schedulers": scheduler_tables.schedulers,
+    "scheduler-spacings": scheduler_tables.spacings,
+    "scheduler-names": scheduler_tables.names,
+    "schedulers-left-out": scheduler_tables.left_out,
     "contracts": reference_tables.contracts,
     "areas": reference_tables.areas,
     "retention": lambda: "\n".join(document()),
