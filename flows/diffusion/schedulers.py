@@ -140,8 +140,8 @@ def _zero_snr(noise_schedule: Any, known: Mapping[str, Any]) -> dict[str, Any]:
 def timesteps_for(scheduler: Any, steps: int, strength: float = 1.0) -> tuple[Tensor, int]:
     """Set so many steps; returns the timesteps of the last `strength` (0 to 1) of them, and the first one's index.
 
-    A timestep is one UNet call: schedulers of second order have two a step. With strength below 1 the drawing begins
-    with `scheduler.add_noise(latents, noise, timesteps[:1])`, else with noise times `init_noise_sigma`.
+    A timestep is one UNet call: schedulers of second order have two a step. With a source the drawing begins with
+    `noised` at the first of them, without one with noise times `init_noise_sigma`.
     Raises InvalidRequest if no step is left, if there are too many, or if the spacing does not fit the model.
     """
     begin = first_step(steps, strength) * scheduler.order
@@ -183,6 +183,16 @@ def _plms_timesteps(scheduler: Any, begin: int) -> Tensor:
     # is asked for twice is lost: the latents are then taken for less noisy than they are.
     left = scheduler.timesteps.unique().flip(0)[begin:]
     return torch.cat([left[:2], left[1:]])
+
+
+def noised(scheduler: Any, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """Clean latents (N, C, H, W) as noisy as those of the drawing are when it comes to `timestep`, its next one."""
+    shrunk = float(scheduler.scale_model_input(torch.ones((), dtype=torch.double), timestep))
+    if shrunk == 1:
+        return scheduler.add_noise(clean, noise, timestep.reshape(1))
+    # Schedulers that work in noise levels shrink their latents to unit variance for the UNet. Their `add_noise` knows
+    # no level between two steps, where DPM2 asks as well.
+    return clean + noise * (shrunk**-2 - 1) ** 0.5
 
 
 def step_generators(seeds: Sequence[int], shape: Sequence[int]) -> list[torch.Generator]:

@@ -15,7 +15,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from flows.diffusion.schedulers import next_latents, scheduler_for, step_generators, timesteps_for
+from flows.diffusion.schedulers import next_latents, noised, scheduler_for, step_generators, timesteps_for
 from storage.records.jobs.generation.scheduler_table import SCHEDULERS
 from storage.records.jobs.generation.schedulers import SchedulerSettings
 
@@ -102,7 +102,7 @@ def draw(
     noise = noise_of(seeds)
     latents = noise * scheduler.init_noise_sigma
     if source is not None:
-        latents = scheduler.add_noise(source, noise, timesteps[:1])
+        latents = noised(scheduler, source, noise, timesteps[0])
     generators = step_generators(seeds, SHAPE)
     for timestep in timesteps:
         predicted = predict(noise_schedule, scheduler.scale_model_input(latents, timestep), timestep)

@@ -8,7 +8,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from flows.diffusion.schedulers import next_latents, scheduler_for, step_generators, timesteps_for
+from flows.diffusion.schedulers import next_latents, noised, scheduler_for, step_generators, timesteps_for
 from storage.errors import InvalidRequest
 from storage.records.jobs.generation.scheduler_limits import unet_calls
 from storage.records.jobs.generation.scheduler_table import SCHEDULERS
@@ -24,6 +24,7 @@ from tests.flows.diffusion.gaussian_model import (
     noise_of,
     predict,
     shown,
+    signal,
     stable_diffusion,
     zero_snr,
 )
@@ -78,8 +79,12 @@ def test_a_drawing_ends_at_the_pictures_that_the_model_knows(settings: Scheduler
 
 @usual
 def test_few_steps_and_a_model_down_to_pure_noise_give_numbers(settings: SchedulerSettings):
-    steps = max(SCHEDULERS[settings.name].min_steps, 1)
-    assert draw(settings, NOISE, [1, 2], steps=steps).isfinite().all()
+    kind = SCHEDULERS[settings.name]
+    drawn = draw(settings, NOISE, [1, 2], steps=kind.min_steps)
+    assert drawn.isfinite().all()
+    if kind.min_steps == 1 and kind.levels != "model":
+        # A single step begins with pure noise, so that it ends at what all pictures have in common.
+        assert float((drawn - MEANS).abs().max()) < 0.2
     if (settings.name, settings.spacing) == ("dpm2_ancestral", "beta"):
         with pytest.raises(InvalidRequest, match="spacing: places noise levels in 8 steps that are too far apart"):
             draw(settings, VELOCITY, [1, 2])
@@ -102,6 +107,20 @@ def test_a_drawing_goes_on_from_the_middle_of_a_picture(settings: SchedulerSetti
         limit = 1.1 if settings.spacing == "beta" else 0.65
         assert 0.2 < float((drawn - MEANS).std()) < limit
     assert apart[0] < apart[1] < apart[2] * 1.1
+
+
+@every
+def test_a_source_is_as_noisy_as_the_drawing_at_each_of_its_timesteps(settings: SchedulerSettings):
+    scheduler = fresh(settings, NOISE)
+    timesteps, _ = timesteps_for(scheduler, 8, 0.75)
+    nothing, one = torch.zeros(SHAPE), torch.ones(SHAPE)
+    generators = step_generators([1], SHAPE)
+    for timestep in timesteps:
+        picture, noise = noised(scheduler, one, nothing, timestep), noised(scheduler, nothing, one, timestep)
+        alpha, sigma = signal(NOISE, timestep)
+        # Some ask at a timestep that is cut to a whole one, at a level that is not.
+        assert float((noise / picture).mean()) == pytest.approx(float(sigma / alpha), rel=0.05, abs=0.01)
+        next_latents(scheduler, settings, one, timestep, one, generators)
 
 
 @every

@@ -50,6 +50,7 @@ _KINDS = (
         about="Linear multistep of order 4 in the noise level (Crowson, k-diffusion).",
         diffusers="LMSDiscreteScheduler",
         comfy="lms",
+        note="ComfyUI's last step is of first order.",
     ),
     SchedulerKind(
         name="euler",
@@ -152,8 +153,14 @@ _KINDS = (
         names=("dpM3MSDE", "dpmpp_3m_sde_gpu"),
         diffusers=_MULTISTEP,
         own=True,
-        # k-diffusion's second step, when two predictions are known, has Heun's term.
-        options={"solver_order": 3, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+        # As in k-diffusion: the second step, which knows two predictions, has Heun's term, and the last but one is of
+        # third order however few steps there are.
+        options={
+            "solver_order": 3,
+            "algorithm_type": "sde-dpmsolver++",
+            "solver_type": "heun",
+            "lower_order_final": False,
+        },
         levels=Levels.LAST_LEFT_OUT,
         automatic=Spacing.EXPONENTIAL,
         draws_noise=True,
