@@ -1,4 +1,4 @@
-"""Diffusers' schedulers with what they lack: a sign that is right, and spacings."""
+"""Diffusers' schedulers with what they lack: the right sign of a term, and spacings."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_third_order_weighs_what_changes_as_published(power: int, share: float):
 
 
 def test_diffusers_has_the_other_sign_in_what_goes_with_the_square():
-    # As soon as this fails, diffusers has mended it, and the correction here has to go.
+    # When this fails, diffusers has fixed it, and the correction in own_schedulers.py has to go.
     ours: ThirdOrderSde = scheduler_for(THIRD_ORDER, NOISE)
     theirs = DPMSolverMultistepScheduler.from_config(ours.config)
     assert end_of_third_step(theirs, 2)[0].item() == pytest.approx(end_of_third_step(ours, 2)[0].item() - 1, rel=1e-3)

@@ -165,7 +165,7 @@ _KINDS = (
         automatic=Spacing.EXPONENTIAL,
         draws_noise=True,
         comfy="dpmpp_3m_sde",
-        note=f"Diffusers' third-order term has a wrong sign, which is put right here. {_SHORT}",
+        note=f"Diffusers' third-order term has a wrong sign, which is corrected here. {_SHORT}",
     ),
     SchedulerKind(
         name="dpmpp_2s",
