@@ -8,7 +8,6 @@ not on its neighbours or its place. So a picture is a function of what was asked
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,10 @@ import torch
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family
+from flows.diffusion.schedulers import next_latents, noised
+from storage.records.jobs.generation.schedulers import SchedulerSettings
 
+DDIM = SchedulerSettings()
 ALONE, TOGETHER = 1, 8
 """The batch shapes: pictures in one call."""
 
@@ -55,11 +57,12 @@ class Prompts:
 
 @dataclass(frozen=True)
 class KeptSource:
-    """What of a source picture stays: its scaled latents (1, C, H, W), and a mask (1, 1, H, W) that is 1 where it is
-    drawn again."""
+    """What of a source picture stays: its scaled latents (1, C, H, W), a mask (1, 1, H, W) that is 1 where it is drawn
+    again, and the noise that the picture begins with."""
 
     latents: Tensor
     mask: Tensor
+    noise: Tensor
 
 
 class Trajectory:
@@ -74,16 +77,15 @@ class Trajectory:
         guidance: Guidance,
         generator: torch.Generator,
         *,
-        eta: float = 0.0,
+        settings: SchedulerSettings = DDIM,
         kept: KeptSource | None = None,
-        noise: Tensor | None = None,
     ) -> None:
-        """latents: (1, C, H, W) at the noise level of the first timestep, made with `noise`, which `kept` needs."""
+        """latents: (1, C, H, W) at the noise level of the first timestep."""
         self.latents, self.prompts, self.guidance = latents, prompts, guidance
         self.done, self.total = 0, len(timesteps)
         self._scheduler, self._timesteps = scheduler, timesteps
-        self._options = _step_options(scheduler, generator, eta)
-        self._kept, self._noise = kept, noise
+        self._settings, self._generator = settings, generator
+        self._kept = kept
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -103,13 +105,13 @@ class Trajectory:
     def take(self, scaled: Tensor, predicted: Tensor) -> None:
         """One step by the UNet's prediction (1, C, H, W) for what `scaled` returned."""
         self._seen = (scaled, self.timestep, predicted)
-        options = self._options
-        self.latents = self._scheduler.step(predicted, self.timestep, self.latents, return_dict=False, **options)[0]
+        generators, at = [self._generator], self.timestep
+        self.latents = next_latents(self._scheduler, self._settings, predicted, at, self.latents, generators)
         self.done += 1
         if self._kept is not None:
             known = self._kept.latents
             if not self.ended:
-                known = self._scheduler.add_noise(known, self._noise, self.timestep.reshape(1))
+                known = noised(self._scheduler, known, self._kept.noise, self.timestep)
             self.latents = self._kept.mask * self.latents + (1 - self._kept.mask) * known
 
     def clean_estimate(self, components: Components) -> Tensor:
@@ -121,15 +123,11 @@ class Trajectory:
             return self.latents
         noisy, timestep, predicted = self._seen
         products: Tensor = components.noise_schedule.alphas_cumprod
-        alpha = products[timestep.long().clamp(0, len(products) - 1).cpu()].to(noisy)
+        # Of pure noise nothing points anywhere.
+        alpha = products[timestep.long().clamp(0, len(products) - 1).cpu()].to(noisy).clamp(min=1e-4)
         if components.noise_schedule.config.prediction_type == "v_prediction":
             return alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
         return (noisy - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
-
-
-def _step_options(scheduler: Any, generator: torch.Generator, eta: float) -> dict[str, Any]:
-    known = inspect.signature(scheduler.step).parameters
-    return {name: value for name, value in (("generator", generator), ("eta", eta)) if name in known}
 
 
 def noise_of(components: Components, seed: int, height: int, width: int) -> tuple[Tensor, torch.Generator]:

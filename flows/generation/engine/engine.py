@@ -124,6 +124,9 @@ class Engine:
         last = self._ask_for_models(pictures)
         going = [one for place, one in enumerate(pictures) if one.trajectory is not None or place <= last]
         for picture in going:
+            # A sibling may have ended its request just now.
+            if picture.ticket.over:
+                continue
             if not picture.key:
                 return [picture]
             model = self._model_of(picture)
@@ -177,7 +180,9 @@ class Engine:
         for other in going:
             if len(batch) >= TOGETHER:
                 break
-            if other is head or other.key != head.key or other.shape == ALONE or other.fixed_shape == ALONE:
+            if other is head or other.ticket.over or other.key != head.key:
+                continue
+            if ALONE in (other.shape, other.fixed_shape):
                 continue
             if other.drawing.adapters != head.drawing.adapters or not self._begun(other, model):
                 continue
@@ -232,7 +237,7 @@ class Engine:
 
     def _report(self, picture: PictureInWork, model: ResidentModel | None) -> None:
         trajectory, ticket = picture.trajectory, picture.ticket
-        if ticket.cancelled or ticket.ended:
+        if ticket.over:
             return
         if trajectory is not None and model is not None:
             ticket.send(StepDone(number=picture.number, step=trajectory.done, steps=trajectory.total))
@@ -283,5 +288,7 @@ class Engine:
         with self._news.lock:
             self._pictures = [one for one in self._pictures if one.ticket not in tickets]
         for ticket in tickets:
+            if ticket.over:
+                continue
             ticket.ended = True
             ticket.send(DrawingFailed(code=named.code, reason=str(named)))

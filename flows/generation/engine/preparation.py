@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
-from torch import Tensor
 
-from flows.diffusion.families.protocol import Components, Conditioning
+from flows.diffusion.families.protocol import Conditioning
 from flows.diffusion.prompts import encode_unguided, encode_weighted
+from flows.diffusion.schedulers import noised, scheduler_for, timesteps_for
 from flows.diffusion.sources import mask_latents, source_latents
 from flows.diffusion.trajectories import Guidance, KeptSource, Prompts, Trajectory, noise_of
 from flows.generation.engine.resident_models import ResidentModel
@@ -23,20 +21,23 @@ OpenPicture = Callable[[str], Image.Image]
 def trajectory_of(model: ResidentModel, drawing: Drawing, number: int, open_picture: OpenPicture) -> Trajectory:
     """Picture `number` of a drawing at the beginning of its way. The model's adapters are switched on already.
 
-    Raises BlobMissing for a source that is gone.
+    Raises BlobMissing for a source that is gone, InvalidRequest for a scheduler that does not take what is asked of it.
     """
     family, components = model.family, model.components
     image = drawing.images[number]
     guidance = Guidance(drawing.guidance_scale, drawing.guidance_rescale)
     noise, generator = noise_of(components, image.seed, drawing.height, drawing.width)
-    scheduler, timesteps = _schedule(components, drawing)
+    scheduler = scheduler_for(drawing.scheduler, components.noise_schedule)
+    goes_on = drawing.operation in (Operation.IMG2IMG, Operation.INPAINT)
+    timesteps, _ = timesteps_for(scheduler, drawing.steps, drawing.strength if goes_on else 1.0)
     latents, kept = noise * scheduler.init_noise_sigma, None
-    if drawing.operation in (Operation.IMG2IMG, Operation.INPAINT):
+    if goes_on:
         sides = drawing.width, drawing.height
         source = source_latents(family, components, open_picture(drawing.source), *sides)
-        latents = scheduler.add_noise(source, noise, timesteps[:1])
+        if drawing.strength < 1.0:
+            latents = noised(scheduler, source, noise, timesteps[0])
         if drawing.operation is Operation.INPAINT:
-            kept = KeptSource(source, mask_latents(components, open_picture(drawing.mask), *sides))
+            kept = KeptSource(source, mask_latents(components, open_picture(drawing.mask), *sides), noise)
     return Trajectory(
         scheduler,
         list(timesteps),
@@ -44,9 +45,8 @@ def trajectory_of(model: ResidentModel, drawing: Drawing, number: int, open_pict
         _prompts(model, drawing, image.prompt, guidance),
         guidance,
         generator,
-        eta=drawing.scheduler.eta,
+        settings=drawing.scheduler,
         kept=kept,
-        noise=noise,
     )
 
 
@@ -61,15 +61,6 @@ def _prompts(model: ResidentModel, drawing: Drawing, prompt: str, guidance: Guid
         return Prompts(encode_unguided(family, parts, [prompt], clip_skip=skip, keep=keep), None)
     negative = drawing.negative_prompt
     return Prompts(*encode_weighted(family, parts, [prompt], negative=negative, clip_skip=skip, keep=keep))
-
-
-def _schedule(components: Components, drawing: Drawing) -> tuple[Any, Tensor]:
-    scheduler: Any = DDIMScheduler.from_config(components.noise_schedule.config, clip_sample=False)
-    scheduler.set_timesteps(drawing.steps)
-    if drawing.operation is Operation.TXT2IMG:
-        return scheduler, scheduler.timesteps
-    begin = drawing.steps - min(int(drawing.steps * drawing.strength), drawing.steps)
-    return scheduler, scheduler.timesteps[begin:]
 
 
 def group_of(drawing: Drawing, model_key: str, trajectory: Trajectory) -> tuple[object, ...]:

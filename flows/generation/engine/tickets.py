@@ -22,6 +22,11 @@ class Ticket:
     ended: bool = False
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more is to be drawn of it."""
+        return self.cancelled or self.ended
+
+    @property
     def order(self) -> tuple[int, int]:
         """Before which others it goes."""
         return self.request.urgency, self.arrival

@@ -5,18 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampler import denoise, first_latents, guiding
+from flows.diffusion.schedulers import scheduler_for, timesteps_for
 from flows.diffusion.trajectories import ALONE, TOGETHER, Guidance, KeptSource, Prompts, Trajectory, advance, noise_of
 from flows.starter.networks import write_tiny_model
+from storage.records.jobs.generation.schedulers import SchedulerSettings
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.training.tiny import FAMILY
 
 STEPS, SCALE = 4, 3.0
+NOISY = "euler_ancestral"
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +35,22 @@ def begun(
     prompt: str = "a mug",
     steps: int = STEPS,
     scale: float = SCALE,
-    kind: type = DDIMScheduler,
+    name: str = "ddim",
     kept: KeptSource | None = None,
     eta: float = 0.0,
 ) -> Trajectory:
     """A picture at its beginning."""
-    scheduler = kind.from_config(components.noise_schedule.config, **({} if eta else {"clip_sample": False}))
-    scheduler.set_timesteps(steps)
+    settings = SchedulerSettings(name=name, eta=eta)
+    scheduler = scheduler_for(settings, components.noise_schedule)
+    timesteps, _ = timesteps_for(scheduler, steps)
     noise, generator = noise_of(components, seed, 64, 64)
     with torch.no_grad():
         encoded = [FAMILY.encode_prompts(components, [text]) for text in (prompt, "")]
     guidance = Guidance(scale)
     prompts = Prompts(encoded[0], encoded[1] if guidance.needed else None)
     latents = noise * scheduler.init_noise_sigma
-    timesteps = list(scheduler.timesteps)
-    return Trajectory(scheduler, timesteps, latents, prompts, guidance, generator, eta=eta, kept=kept, noise=noise)
+    given = {"settings": settings, "kept": kept}
+    return Trajectory(scheduler, list(timesteps), latents, prompts, guidance, generator, **given)
 
 
 def drawn(components: Components, trajectories: list[Trajectory], shape: int) -> list[Tensor]:
@@ -86,7 +88,7 @@ def test_a_picture_depends_neither_on_its_neighbours_nor_on_its_place(
     company = [
         begun(components, 10 + number, prompt=f"a car {number}", steps=STEPS + number, scale=2.0 + number)
         if number % 2
-        else begun(components, 10 + number, kind=DDPMScheduler)
+        else begun(components, 10 + number, name=NOISY)
         for number in range(others)
     ]
     with torch.no_grad():
@@ -99,9 +101,8 @@ def test_a_picture_depends_neither_on_its_neighbours_nor_on_its_place(
 
 
 def test_new_noise_of_a_step_is_of_the_pictures_own_seed(components: Components) -> None:
-    kind = DDPMScheduler
-    [expected] = drawn(components, [begun(components, 1, kind=kind)], TOGETHER)
-    mine, other = begun(components, 1, kind=kind), begun(components, 2, kind=kind)
+    [expected] = drawn(components, [begun(components, 1, name=NOISY)], TOGETHER)
+    mine, other = begun(components, 1, name=NOISY), begun(components, 2, name=NOISY)
 
     drawn(components, [other, mine], TOGETHER)
 
@@ -137,7 +138,9 @@ def test_outside_a_mask_the_source_is_kept(components: Components) -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 8:] = 1.0
 
-    [latents] = drawn(components, [begun(components, 1, kept=KeptSource(source, mask))], ALONE)
+    [latents] = drawn(
+        components, [begun(components, 1, kept=KeptSource(source, mask, noise_of(components, 1, 64, 64)[0]))], ALONE
+    )
 
     assert torch.equal(latents[..., :8], source[..., :8])
     assert not torch.allclose(latents[..., 8:], source[..., 8:], atol=0.1)

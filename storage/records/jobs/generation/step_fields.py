@@ -102,7 +102,21 @@ SeedNumber = Annotated[
         extra={"default": "drawn"},
     ),
 ]
-Side = Annotated[int, Meta(ge=64, le=MAX_SIDE, multiple_of=GRID, examples=[512], extra=PIXELS)]
+Width = Annotated[
+    int,
+    Meta(
+        ge=64,
+        le=MAX_SIDE,
+        multiple_of=GRID,
+        description="Of the picture; without one the source's, or what the model draws.",
+        examples=[512],
+        extra=PIXELS,
+    ),
+]
+Height = Annotated[
+    int,
+    Meta(ge=64, le=MAX_SIDE, multiple_of=GRID, description="As the width.", examples=[768], extra=PIXELS),
+]
 Count = Annotated[
     int, Meta(ge=1, le=MAX_COUNT, description="Pictures to draw.", examples=[4], extra={"unit": "pictures"})
 ]
