@@ -1,4 +1,4 @@
-"""Diffusers' schedulers with what they lack: the right sign of a term, and spacings."""
+"""Diffusers' schedulers with what they lack: the right sign of a term, spacings, a beginning in the middle."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from torch import Tensor
 
 
@@ -51,3 +52,17 @@ class SpacedEulerAncestral(EulerAncestralDiscreteScheduler):
         self.levels.set_timesteps(num_inference_steps)
         self.sigmas = self.levels.sigmas
         self.timesteps = self.levels.timesteps.to(device)
+
+
+class LmsFromAnywhere(LMSDiscreteScheduler):
+    """LMS that counts the predictions that it has.
+
+    Diffusers counts by the step's index, so that a drawing that begins in the middle takes weights for predictions that
+    were never made.
+    """
+
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, order: int = 4, return_dict: bool = True
+    ) -> Any:
+        """Diffusers' step, of at most as high an order as there are predictions."""
+        return super().step(model_output, timestep, sample, min(order, len(self.derivatives) + 1), return_dict)

@@ -7,7 +7,8 @@ CPU, so that no row depends on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from copy import deepcopy
+from functools import lru_cache, partial
 from inspect import signature
 from typing import Any
 
@@ -31,7 +32,7 @@ from diffusers.schedulers.scheduling_tcd import TCDScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
-from flows.diffusion.own_schedulers import SpacedEulerAncestral, ThirdOrderSde
+from flows.diffusion.own_schedulers import LmsFromAnywhere, SpacedEulerAncestral, ThirdOrderSde
 from flows.diffusion.two_stage_solver import TwoStageSolver
 from storage.errors import InvalidRequest
 from storage.records.jobs.generation.scheduler_limits import check_scheduler, first_step
@@ -76,8 +77,14 @@ def scheduler_for(settings: SchedulerSettings, noise_schedule: Any) -> Any:
 
     Raises InvalidRequest for settings that no scheduler takes.
     """
-    kind = check_scheduler(settings)
-    spacing = Spacing(settings.spacing)
+    check_scheduler(settings)
+    # A copy: some of diffusers' classes place a thousand levels when they are made, which takes a fifth of a second.
+    return deepcopy(_template(settings, noise_schedule))
+
+
+@lru_cache(maxsize=32)
+def _template(settings: SchedulerSettings, noise_schedule: Any) -> Any:
+    kind, spacing = check_scheduler(settings), Spacing(settings.spacing)
     if kind.name == "ddim" and spacing is Spacing.NORMAL:
         # DDIM's own default clips the predicted clean image to [-1, 1]. Latents have unit variance: clipping them bends
         # every colour and shape.
@@ -88,6 +95,8 @@ def scheduler_for(settings: SchedulerSettings, noise_schedule: Any) -> Any:
             return TwoStageSolver(make(EulerDiscreteScheduler), brownian=kind.name == "dpmpp_sde")
         case "dpmpp_3m_sde":
             return make(ThirdOrderSde)
+        case "lms":
+            return make(LmsFromAnywhere)
         case "euler_ancestral":
             ancestral = make(SpacedEulerAncestral)
             ancestral.levels = make(EulerDiscreteScheduler)
@@ -225,7 +234,4 @@ def next_latents(
         if len(generators) != len(latents):
             raise ValueError(f"{len(generators)} generators for {len(latents)} rows of {kind.title}: pass one a row.")
         options["generator"] = list(generators)
-    if isinstance(scheduler, LMSDiscreteScheduler):
-        # By its index it counts the steps before a beginning in the middle, of which it knows no prediction.
-        options["order"] = min(len(scheduler.derivatives) + 1, 4)
     return scheduler.step(predicted, timestep, latents, **options, return_dict=False)[0]

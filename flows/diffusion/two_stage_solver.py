@@ -7,7 +7,6 @@ algorithm 1); Karras et al. 2022; k-diffusion (Crowson) for the ancestral noise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,10 +70,10 @@ class TwoStageSolver:
         model_output: Tensor,
         timestep: Any,
         sample: Tensor,
-        generator: Sequence[torch.Generator],
+        generator: torch.Generator | list[torch.Generator],
         return_dict: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """The next latents, and the clean ones that the prediction stands for; one generator a row."""
+        """The next latents, and the clean ones that the prediction stands for. One generator a row."""
         clean = self._clean(model_output, sample)
         index, self._index = self._index, self._index + 1
         first = index % 2 == 0
@@ -85,7 +84,7 @@ class TwoStageSolver:
         level, following = self.sigmas[index - index % 2], self.sigmas[index - index % 2 + 2]
 
         def noise() -> Tensor:
-            return randn_tensor(sample.shape, generator=list(generator), device=sample.device)
+            return randn_tensor(sample.shape, generator=generator, device=sample.device)
 
         if self._brownian:
             return self._along_path(clean, level, following, noise(), first=first), clean

@@ -7,8 +7,6 @@ the deterministic equation has an exact end: what stands k deviations from the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
-from functools import cache
 from typing import Any
 
 import torch
@@ -78,16 +76,6 @@ def noise_of(seeds: Sequence[int]) -> Tensor:
     return torch.cat([torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-@cache
-def _made(settings: SchedulerSettings, noise_schedule: Any) -> Any:
-    return scheduler_for(settings, noise_schedule)
-
-
-def fresh(settings: SchedulerSettings, noise_schedule: Any) -> Any:
-    """What `scheduler_for` makes, as a copy: some of diffusers' classes take a fifth of a second to make."""
-    return deepcopy(_made(settings, noise_schedule))
-
-
 def draw(
     settings: SchedulerSettings,
     noise_schedule: Any,
@@ -97,7 +85,7 @@ def draw(
     strength: float = 1.0,
 ) -> Tensor:
     """A whole drawing as the engine does it, from noise or from a source (N, C, H, W)."""
-    scheduler = fresh(settings, noise_schedule)
+    scheduler = scheduler_for(settings, noise_schedule)
     timesteps, _ = timesteps_for(scheduler, steps, strength)
     noise = noise_of(seeds)
     latents = noise * scheduler.init_noise_sigma

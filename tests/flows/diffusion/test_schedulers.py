@@ -20,7 +20,6 @@ from tests.flows.diffusion.gaussian_model import (
     SPREAD,
     draw,
     exact_end,
-    fresh,
     noise_of,
     predict,
     shown,
@@ -82,6 +81,7 @@ def test_few_steps_and_a_model_down_to_pure_noise_give_numbers(settings: Schedul
     kind = SCHEDULERS[settings.name]
     drawn = draw(settings, NOISE, [1, 2], steps=kind.min_steps)
     assert drawn.isfinite().all()
+    assert drawn.dtype == torch.float32
     if kind.min_steps == 1 and kind.levels != "model":
         # A single step begins with pure noise, so that it ends at what all pictures have in common.
         assert float((drawn - MEANS).abs().max()) < 0.2
@@ -111,7 +111,7 @@ def test_a_drawing_goes_on_from_the_middle_of_a_picture(settings: SchedulerSetti
 
 @every
 def test_a_source_is_as_noisy_as_the_drawing_at_each_of_its_timesteps(settings: SchedulerSettings):
-    scheduler = fresh(settings, NOISE)
+    scheduler = scheduler_for(settings, NOISE)
     timesteps, _ = timesteps_for(scheduler, 8, 0.75)
     nothing, one = torch.zeros(SHAPE), torch.ones(SHAPE)
     generators = step_generators([1], SHAPE)
@@ -125,7 +125,7 @@ def test_a_source_is_as_noisy_as_the_drawing_at_each_of_its_timesteps(settings: 
 
 @every
 def test_unet_calls_are_those_that_the_price_counts(settings: SchedulerSettings):
-    scheduler = fresh(settings, NOISE)
+    scheduler = scheduler_for(settings, NOISE)
     for steps, strength in ((2, 1.0), (9, 1.0), (20, 0.33), (20, 0.05), (1, 1.0)):
         if steps >= SCHEDULERS[settings.name].min_steps:
             timesteps, begin = timesteps_for(scheduler, steps, strength)
@@ -179,6 +179,15 @@ def test_ddim_is_made_as_it_always_was():
     assert isinstance(made, DDIMScheduler)
     assert isinstance(before, DDIMScheduler)
     assert made.config == before.config
+
+
+def test_each_drawing_has_a_scheduler_of_its_own():
+    settings = SchedulerSettings(name="dpmpp_2m")
+    first, second = scheduler_for(settings, NOISE), scheduler_for(settings, NOISE)
+    timesteps, _ = timesteps_for(first, 4)
+    next_latents(first, settings, noise_of([1]), timesteps[0], noise_of([1]))
+    assert second.step_index is None
+    assert second.model_outputs == [None, None]
 
 
 def test_how_somebody_else_drew_with_the_model_changes_nothing():
