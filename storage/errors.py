@@ -7,6 +7,7 @@ DarkroomError
 ├── Gone                        it was there and was deleted or taken down; says why
 ├── Refused                     the request cannot be done as asked; the caller can fix it
 │   ├── InvalidRequest          fields that do not pass; carries one reason per field
+│   │   └── BackendRefused      a backend cannot draw it; says what it lacks
 │   ├── IdempotencyKeyReused    one key, two different requests
 │   ├── WrongState              the job or model is not in a state that allows this
 │   │   └── FileExists          the version has another file of that name
@@ -31,6 +32,7 @@ DarkroomError
 ├── StoreFailure                a store did not do what it was asked for
 │   ├── StoreUnavailable        it cannot now; waiting helps
 │   │   ├── EncoderUnavailable  no weights that turn text into vectors
+│   │   ├── BackendUnavailable  what draws pictures does not respond, or not in time
 │   │   ├── PoolBusy            every thread or connection of its kind was in use for too long
 │   │   ├── ShuttingDown        the process stops; the next one goes on
 │   │   ├── PostgresUnavailable it refuses connections, or lost one
@@ -52,6 +54,7 @@ DarkroomError
     ├── TrainingDiverged        a loss, a gradient or a weight is no number any more
     ├── JobStalled              nothing was done for longer than the stall limit
     ├── UnusableWeights         weights that a job reads or writes are not what they should be
+    ├── BackendBroken           what a backend returned is not what it was asked for
     ├── DevicesDiffer           parts of a model on different devices: a fault of ours
     ├── DiskFull                (see StoreFailure)
     └── InvalidCheckpoint
@@ -101,6 +104,12 @@ class InvalidRequest(Refused):
     def __init__(self, fields: Mapping[str, str]) -> None:
         self.fields = dict(fields)
         super().__init__("; ".join(f"{name}: {reason}" for name, reason in self.fields.items()))
+
+
+class BackendRefused(InvalidRequest):
+    """A backend that draws cannot do it: it lacks a model, a node or a feature, or refused a value. By field."""
+
+    code = "backend_refused"
 
 
 class IdempotencyKeyReused(Refused):
@@ -250,6 +259,13 @@ class EncoderUnavailable(StoreUnavailable):
     code = "encoder_unavailable"
 
 
+class BackendUnavailable(StoreUnavailable):
+    """A backend that draws does not respond, or not in time. What it was asked for may still be drawn: the next attempt
+    asks for it by the same id."""
+
+    code = "backend_unavailable"
+
+
 class ShuttingDown(StoreUnavailable):
     """The process was asked to stop; the next one goes on."""
 
@@ -390,6 +406,12 @@ class UnusableWeights(JobCannotSucceed):
     """Weights that a job reads or writes cannot be taken; the message is that of the WeightsRefused."""
 
     code = "unusable_weights"
+
+
+class BackendBroken(JobCannotSucceed):
+    """A backend that draws failed, or returned what was not asked for: no picture, another size, no JSON."""
+
+    code = "backend_broken"
 
 
 class DevicesDiffer(JobCannotSucceed):

@@ -40,6 +40,7 @@ ERRORS: Mapping[int, Mapping[str, tuple[str, str]]] = {
     416: {"range_not_satisfiable": ("The range begins behind the end.", "Content-Range says how long the file is.")},
     422: {
         "invalid_request": ("One or more fields do not pass.", "`errors` has a reason for each."),
+        "backend_refused": ("No backend can draw it.", "`errors` says what is missing for each field."),
         "idempotency_key_reused": ("The key came before with another request.", "Make a new key for a new request."),
         "image_refused": ("An image that cannot be taken.", "Send another; the message says why."),
         "archive_refused": ("A zip archive that cannot be taken.", "Send another; the message says why."),
@@ -56,6 +57,7 @@ ERRORS: Mapping[int, Mapping[str, tuple[str, str]]] = {
         "postgres_unavailable": ("Postgres does not respond.", "Wait `Retry-After` seconds."),
         "store_unavailable": ("A store does not respond.", "Wait `Retry-After` seconds."),
         "encoder_unavailable": ("Nothing turns text into vectors now.", "Search by words, or wait."),
+        "backend_unavailable": ("What draws pictures does not respond.", "Wait `Retry-After` seconds."),
         "pool_busy": ("Every thread or connection of its kind is in use.", "Wait `Retry-After` seconds."),
         "shutting_down": ("The process stops; the next one goes on.", "Wait `Retry-After` seconds."),
         "lock_timeout": ("Another request held what this one needs.", "Wait `Retry-After` seconds."),
