@@ -173,6 +173,12 @@ def valkey_url(valkey_server: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def comfyui_folder(short_folder: Path) -> Path:
+    """Where the ComfyUI of the tests is installed, once for a pytest process, by the first test that needs it."""
+    return short_folder / "comfyui"
+
+
+@pytest.fixture(scope="session")
 def elasticsearch_url(short_folder: Path) -> Iterator[str]:
     """URL of a real Elasticsearch, started when the first test asks for it."""
     with search_server.serving(short_folder / "elasticsearch") as url:

@@ -20,7 +20,7 @@ SLOW = Path(__file__).with_name("slow.txt")
 PLATFORM_FOLDERS = tuple(f"tests/{name}" for name in ("faults/", "attacks/", "deployments/"))
 PLATFORM_FIXTURES = {"bench", "platform"}
 """What starts a whole platform, in those folders; `bench` of tests/contracts is one search engine."""
-SERVER_FIXTURES = {"prefect_server", "mlflow_settings", "elasticsearch_url"}
+SERVER_FIXTURES = {"prefect_server", "mlflow_settings", "elasticsearch_url", "comfyui_server"}
 """Servers that take seconds to start."""
 READS_A_CLOCK = re.compile(r"datetime\.now|date\.today|time\.time\(|\bnow\(\)|current_date|current_timestamp")
 SLOW_TEST = 1 / 2400

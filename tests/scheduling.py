@@ -16,6 +16,11 @@ SHARE_ELASTICSEARCH = (
     "tests/faults/test_search.py",
     "tests/deployments/restore/test_stores_in_use.py",
 )
+SHARE_COMFYUI = (
+    "tests/contracts/test_comfyui.py",
+    "tests/flows/generation/comfyui/test_backend.py",
+    "tests/flows/generation/comfyui/test_installation.py",
+)
 SHARE_PREFECT = (
     "tests/architecture/test_mappings.py",
     "tests/flows/relay/",
@@ -63,6 +68,7 @@ SHARE_A_FORK_SERVER = (
 TOGETHER = {
     "platform": SHARE_A_PLATFORM,
     "elasticsearch": SHARE_ELASTICSEARCH,
+    "comfyui": SHARE_COMFYUI,
     "mlflow": SHARE_MLFLOW,
     "prefect": SHARE_PREFECT,
     "fork server": SHARE_A_FORK_SERVER,

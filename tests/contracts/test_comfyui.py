@@ -97,9 +97,9 @@ def single_file(family: str, parts: Mapping[str, nn.Module], file: Path) -> Path
 
 
 @pytest.fixture(scope="module")
-def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that it is installed in, by the first test."""
-    return tmp_path_factory.mktemp("comfyui")
+def comfyui(comfyui_folder: Path) -> Path:
+    """The folder that it is installed in, by the first test."""
+    return comfyui_folder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,204 @@
+"""The backend `comfyui`: a drawing as graphs, one a picture, on a ComfyUI somewhere in the network.
+
+Nothing is drawn twice for one key: see prompts.py. Nothing is replaced: what the installation lacks is refused by name
+before anything is submitted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import msgspec
+from PIL import Image
+
+from flows.generation.comfyui.address import ComfyAddress
+from flows.generation.comfyui.callbacks import DrawingCallbacks
+from flows.generation.comfyui.events import EventSocket
+from flows.generation.comfyui.following import PromptFollower, PromptStalled
+from flows.generation.comfyui.http import ComfyHttp
+from flows.generation.comfyui.installation import capabilities_of, version_of
+from flows.generation.comfyui.limits import ComfyLimits
+from flows.generation.comfyui.pictures import download, upload
+from flows.generation.comfyui.prompt_states import PromptStanding, PromptState
+from flows.generation.comfyui.prompts import client_id_of, forget, prompt_id_of, submit_once, withdraw
+from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost, StoreUnavailable
+from storage.records.jobs.generation.comfy_capabilities import ComfyCapabilities
+from storage.records.jobs.generation.comfy_graphs import GraphParts, graph_of, steps_drawn
+from storage.records.jobs.generation.comfy_models import ComfyNames
+from storage.records.jobs.generation.comfy_requirements import SAMPLER_PAIR, lacking_for, loader_for
+from storage.records.jobs.generation.drawings import Drawing, Operation
+from storage.records.jobs.generation.schedulers import SchedulerSettings
+
+LOG = logging.getLogger("darkroom.comfyui")
+SUBMITTED_AHEAD = 2
+"""Pictures of one drawing that are at the backend at once: it draws one while the next waits, and nobody else has to
+wait for sixty-four."""
+SILENT = DrawingCallbacks()
+
+
+def ddim_alone(settings: SchedulerSettings) -> tuple[str, str]:
+    """ComfyUI's names of DDIM, the one scheduler that needs no table. Raises BackendRefused for another."""
+    if settings == SchedulerSettings():
+        return SAMPLER_PAIR
+    raise BackendRefused({"scheduler": f"'{settings.name}' has no name at ComfyUI; ask for 'ddim'"})
+
+
+class ComfyBackend:
+    """One installation. For one thread at a time; close it at the end.
+
+    read_picture: the picture of a SHA-256, RGB or grey, upright. comfy_names: ComfyUI's sampler_name and scheduler of
+    scheduler settings; raises InvalidRequest where it has none.
+    """
+
+    def __init__(
+        self,
+        address: ComfyAddress,
+        read_picture: Callable[[str], Image.Image],
+        *,
+        names: ComfyNames = ComfyNames(),  # noqa: B008 - frozen
+        limits: ComfyLimits = ComfyLimits(),  # noqa: B008 - frozen
+        comfy_names: Callable[[SchedulerSettings], tuple[str, str]] = ddim_alone,
+    ) -> None:
+        self._http, self._limits = ComfyHttp(address, limits), limits
+        self._names, self._comfy_names, self._read_picture = names, comfy_names, read_picture
+        self._capabilities: ComfyCapabilities | None = None
+        self._asked = float("-inf")
+
+    def close(self) -> None:
+        """Close its connections; what was submitted is drawn on."""
+        self._http.close()
+
+    def version(self) -> str:
+        """ComfyUI's version: whether it is there. Raises BackendUnavailable, BackendBroken."""
+        return version_of(self._http)
+
+    def capabilities(self, *, fresh: bool = False) -> ComfyCapabilities:
+        """What it can do, asked every `limits.capabilities` seconds. Raises BackendUnavailable, BackendBroken."""
+        if fresh or self._capabilities is None or time.monotonic() - self._asked > self._limits.capabilities:
+            self._capabilities, self._asked = capabilities_of(self._http), time.monotonic()
+        return self._capabilities
+
+    def missing_for(self, drawing: Drawing) -> list[str]:
+        """What it lacks for a drawing, a sentence each; none if it can draw it. Raises BackendUnavailable."""
+        return [f"{field}: {reason}" for field, reason in self._lacking(drawing).items()]
+
+    def draw(
+        self, drawing: Drawing, callbacks: DrawingCallbacks = SILENT, *, key: str = "", first: int = 0
+    ) -> Iterator[tuple[int, Image.Image]]:
+        """Pictures `first`, `first` + 1, ... of the drawing, each with its number, as they are done.
+
+        key: what the pictures belong to, such as a step's id: an attempt with the same key finds what an earlier one
+        submitted, and its cancel stops nobody else's.
+
+        Raises BackendRefused before anything is submitted; BackendUnavailable, after which the same call goes on where
+        it was; BackendBroken. Pictures that were submitted are taken back, except after BackendUnavailable and JobLost:
+        then another attempt waits for them.
+        """
+        if first >= len(drawing.images):
+            return
+        if lacking := self._lacking(drawing):
+            raise BackendRefused(lacking)
+        parts = self._parts(drawing)
+        socket = EventSocket(self._http.address, client_id_of(key), self._limits)
+        at_backend: deque[str] = deque()
+        try:
+            # Before the first picture is submitted: else its first previews are sent to nobody.
+            socket.open()
+            waiting = deque(range(first, len(drawing.images)))
+            for index in range(first, len(drawing.images)):
+                while waiting and len(at_backend) < SUBMITTED_AHEAD:
+                    callbacks.check()
+                    at_backend.append(self._submit(drawing, waiting.popleft(), parts, key))
+                follower = PromptFollower(
+                    *(self._http, socket, at_backend[0], self._limits, callbacks),
+                    index=index,
+                    steps=steps_drawn(drawing),
+                )
+                picture = self._picture(drawing, at_backend[0], follower.end())
+                at_backend.popleft()
+                yield index, picture
+        except PromptStalled:
+            self._take_back(at_backend)
+            raise
+        except (StoreUnavailable, JobLost):
+            raise
+        except BaseException:
+            self._take_back(at_backend)
+            raise
+        finally:
+            socket.close()
+
+    def _submit(self, drawing: Drawing, index: int, parts: GraphParts, key: str) -> str:
+        prompt_id = prompt_id_of(drawing, index, key)
+        submit_once(self._http, graph_of(drawing, index, parts), prompt_id, client_id_of(key))
+        return prompt_id
+
+    def _picture(self, drawing: Drawing, prompt_id: str, standing: PromptStanding) -> Image.Image:
+        """The picture of a prompt that ended. Raises BackendBroken; then the next attempt draws it again."""
+        match standing.state:
+            case PromptState.INTERRUPTED:
+                raise BackendUnavailable("Somebody stopped a picture at ComfyUI. Try again.")
+            case PromptState.FAILED:
+                raise BackendBroken(
+                    f"ComfyUI failed in its node {standing.failed_node or 'of an unknown name'} "
+                    f"({standing.failed_kind or 'unknown error'}). Its log says more."
+                )
+            case _:
+                pass
+        try:
+            return download(self._http, standing.files, (drawing.width, drawing.height))
+        except BackendBroken:
+            # Kept in the history, the broken one would be found for ever.
+            with contextlib.suppress(BackendUnavailable, BackendBroken):
+                forget(self._http, prompt_id)
+            raise
+
+    def _take_back(self, prompt_ids: deque[str]) -> None:
+        """The last one first: a prompt that is stopped must not make room for the next."""
+        cancels_jobs = self._capabilities is not None and self._capabilities.lists_jobs
+        for prompt_id in reversed(prompt_ids):
+            # What ended this drawing is raised, not that a dead server cannot be asked to stop.
+            with contextlib.suppress(BackendUnavailable, BackendBroken):
+                standing = withdraw(self._http, prompt_id, self._limits, cancels_jobs=cancels_jobs)
+                LOG.info("prompt_withdrawn prompt_id=%s state=%s", prompt_id, standing.state)
+
+    def _lacking(self, drawing: Drawing) -> dict[str, str]:
+        """What is missing by field. A list that was kept is asked for again first: files are copied there any time."""
+        try:
+            sampler = self._comfy_names(drawing.scheduler)
+        except InvalidRequest as refusal:
+            return refusal.fields
+        kept = self._capabilities
+        lacking = lacking_for(drawing, self.capabilities(), self._names, sampler)
+        if lacking and self._capabilities is kept:
+            lacking = lacking_for(drawing, self.capabilities(fresh=True), self._names, sampler)
+        return {field: "; ".join(reasons) for field, reasons in lacking.items()}
+
+    def _parts(self, drawing: Drawing) -> GraphParts:
+        loader = loader_for(drawing, self.capabilities(), self._names)
+        if loader is None:
+            raise BackendUnavailable("ComfyUI lost a model between two looks. Try again.")
+        parts = GraphParts(
+            loader=loader,
+            sampler=self._comfy_names(drawing.scheduler),
+            adapters=tuple(self._names.adapter(adapter) for adapter in drawing.adapters),
+        )
+        if drawing.operation is Operation.TXT2IMG:
+            return parts
+        source = self._read_picture(drawing.source).convert("RGB")
+        mask = self._mask(drawing, source.size) if drawing.operation is Operation.INPAINT else ""
+        uploaded = upload(self._http, source)
+        return msgspec.structs.replace(parts, source=uploaded, source_size=source.size, mask=mask)
+
+    def _mask(self, drawing: Drawing, source_size: tuple[int, int]) -> str:
+        """The mask in the drawing's size. Raises InvalidRequest if it is not as large as the source."""
+        mask = self._read_picture(drawing.mask).convert("L")
+        if mask.size != source_size:
+            wrong, right = (" x ".join(map(str, size)) for size in (mask.size, source_size))
+            raise InvalidRequest({"mask": f"has {wrong} pixels; give it the source's {right}"})
+        size = (drawing.width, drawing.height)
+        return upload(self._http, mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST))

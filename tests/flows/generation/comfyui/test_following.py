@@ -1,0 +1,183 @@
+"""A prompt is followed to its end whatever the socket says, and no longer than the limits say."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flows.generation.comfyui.address import ComfyAddress
+from flows.generation.comfyui.backend import ComfyBackend
+from flows.generation.comfyui.callbacks import DrawingCallbacks
+from flows.generation.comfyui.following import PromptStalled
+from flows.generation.comfyui.prompts import prompt_id_of
+from storage.errors import BackendBroken, BackendUnavailable, CancellationRequested
+from tests.flows.generation.comfyui.conftest import PEERS_MODEL, QUICK, drawing, picture_named, pictures
+from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer
+
+
+def fails(backend: ComfyBackend, kind: type[Exception], match: str, **callbacks: Any) -> float:
+    """How long a drawing takes to end by an error of that name."""
+    backend.capabilities()
+    began = time.monotonic()
+    with pytest.raises(kind, match=match):
+        list(backend.draw(drawing(), DrawingCallbacks(**callbacks)))
+    return time.monotonic() - began
+
+
+def test_steps_and_previews_are_passed_on(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.steps, peer.script.ends = [(1, 4), (2, 4), (4, 4)], False
+    seen = list[Any]()
+
+    def step(*done: int) -> None:
+        seen.append(done)
+        if done[1] == 4:
+            peer.end(next(iter(peer.queue)))
+
+    callbacks = DrawingCallbacks(step=step, preview=lambda *one: seen.append(one))
+    assert [number for number, _ in backend.draw(drawing(), callbacks)] == [0]
+    assert seen == [(0, 1, 4), (0, b"preview"), (0, 2, 4), (0, b"preview"), (0, 4, 4), (0, b"preview")]
+
+
+def test_progress_that_lies_is_believed_only_as_far_as_it_can_be(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.steps = [(3, 4), (1, 4), (3, 4), (900, 4), (-1, 4), (4, 4), (4, 900), ("5", 4)]
+    peer.script.ends = False
+    seen = list[Any]()
+
+    assert fails(backend, PromptStalled, "did nothing for", step=lambda *done: seen.append(done)) < 2.0
+    assert seen == [(0, 3, 4), (0, 4, 4)]
+
+
+def test_one_that_says_it_is_done_and_is_not_is_waited_for_no_longer(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.ends = False
+    ended = {"type": "executing", "data": {"node": None, "prompt_id": prompt_id_of(drawing(), 0, "")}}
+    peer.script.messages = [json.dumps(ended)]
+
+    assert fails(backend, PromptStalled, "restart it if it hangs") < 2.0
+    # What was submitted was taken back.
+    assert peer.queue == {}
+
+
+def test_one_that_does_not_stop_either_is_left_in_time(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.ends, peer.script.ignores_stops = False, True
+
+    assert fails(backend, PromptStalled, "did nothing for") < 2.5
+
+
+def test_a_queue_that_does_not_move_is_left_later(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.starts = False
+    peer.others = [[number, f"other-{number}", {}, {}, []] for number in (0, 0.5, 9)]
+    ahead = list[int]()
+
+    assert QUICK.queue < fails(backend, PromptStalled, "did nothing for", queued=ahead.append) < 2.5
+    assert ahead == [2]
+
+
+def test_one_picture_has_its_time_however_it_goes_on(peer: ScriptedPeer) -> None:
+    peer.script.ends = False
+    backend = ComfyBackend(
+        ComfyAddress(url=peer.url),
+        picture_named,
+        names=PEERS_MODEL,
+        limits=replace(QUICK, stall=30.0, picture=0.3),
+    )
+    assert fails(backend, PromptStalled, "Ask for fewer steps") < 2.0
+    backend.close()
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_socket_that_closes_or_never_opens_costs_no_picture(
+    backend: ComfyBackend, peer: ScriptedPeer, closes: bool
+) -> None:
+    peer.script.refuses_socket = not closes
+    peer.script.steps, peer.script.closes_after = [(1, 4), (2, 4)], 1
+    peer.script.ends = False
+    ending = threading.Timer(0.2, lambda: peer.end(next(iter(peer.queue))))
+    ending.start()
+
+    assert [number for number, _ in backend.draw(drawing())] == [0]
+    ending.join()
+    assert peer.opened == (2 if closes else 0)
+
+
+def test_a_server_that_was_restarted_is_named(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.forgets, peer.script.ends = True, False
+
+    assert fails(backend, BackendUnavailable, "knows nothing of a picture that it had taken") < 1.0
+
+
+def test_a_short_failure_is_waited_out_and_a_long_one_is_not(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.ends = False
+    calls = list[int]()
+
+    def check() -> None:
+        calls.append(1)
+        # The first is before the submission.
+        if len(calls) == 3:
+            peer.script.statuses["history"] = 502
+        if len(calls) == 5:
+            peer.script.statuses.clear()
+            peer.end(next(iter(peer.queue)))
+
+    assert [number for number, _ in backend.draw(drawing(), DrawingCallbacks(check=check))] == [0]
+    calls.clear()
+    peer.history.clear()
+
+    def fail() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            peer.script.statuses["history"] = 502
+
+    assert fails(backend, BackendUnavailable, "status 502", check=fail) < 2.0
+
+
+def test_garbage_in_the_history_is_broken_at_once(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.ends = False
+    calls = list[int]()
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            peer.script.bodies["history"] = b"<html>"
+
+    assert fails(backend, BackendBroken, "history/.* is not the JSON", check=check) < 2.0
+
+
+@pytest.mark.parametrize("jobs_cancel", [None, 404, 200])
+def test_a_cancel_takes_back_what_waits_and_what_is_drawn(
+    backend: ComfyBackend, peer: ScriptedPeer, jobs_cancel: int | None
+) -> None:
+    peer.script.jobs_cancel = jobs_cancel
+    peer.script.ends = False
+    calls = list[int]()
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise CancellationRequested("The owner asked to stop.")
+
+    with pytest.raises(CancellationRequested):
+        list(backend.draw(drawing(images=pictures(1, 2, 3)), DrawingCallbacks(check=check)))
+    assert (len(peer.submitted), peer.queue) == (2, {})
+    assert [one for one in peer.requests if one.endswith("/cancel")] != [] or jobs_cancel is None
+    # Cancelled, not failed: asked for again, it is drawn.
+    peer.script.ends = True
+    assert [number for number, _ in backend.draw(drawing(images=pictures(1, 2, 3)))] == [0, 1, 2]
+
+
+def test_one_that_somebody_else_stopped_is_drawn_by_the_next_attempt(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    peer.script.ends = False
+    calls = list[int]()
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            peer.stop(str(peer.submitted[0]["prompt_id"]))
+
+    assert fails(backend, BackendUnavailable, "Somebody stopped a picture", check=check) < 1.0
+    peer.script.ends = True
+    assert [number for number, _ in backend.draw(drawing())] == [0]
