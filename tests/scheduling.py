@@ -20,6 +20,7 @@ SHARE_COMFYUI = (
     "tests/contracts/test_comfyui.py",
     "tests/flows/generation/comfyui/test_backend.py",
     "tests/flows/generation/comfyui/test_installation.py",
+    "tests/flows/generation/comfyui/test_killed_server.py",
 )
 SHARE_PREFECT = (
     "tests/architecture/test_mappings.py",

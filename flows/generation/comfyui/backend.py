@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from uuid import uuid4
 
 import msgspec
 from PIL import Image
@@ -22,12 +23,12 @@ from flows.generation.comfyui.following import PromptFollower, PromptStalled
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.installation import capabilities_of, version_of
 from flows.generation.comfyui.limits import ComfyLimits
-from flows.generation.comfyui.pictures import download, upload
+from flows.generation.comfyui.pictures import PictureGone, download, upload
 from flows.generation.comfyui.prompt_states import PromptStanding, PromptState
 from flows.generation.comfyui.prompts import client_id_of, forget, prompt_id_of, submit_once, withdraw
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost, StoreUnavailable
 from storage.records.jobs.generation.comfy_capabilities import ComfyCapabilities
-from storage.records.jobs.generation.comfy_graphs import GraphParts, graph_of, steps_drawn
+from storage.records.jobs.generation.comfy_graphs import SAVED, GraphParts, graph_of, steps_drawn
 from storage.records.jobs.generation.comfy_models import ComfyNames
 from storage.records.jobs.generation.comfy_requirements import SAMPLER_PAIR, lacking_for, loader_for
 from storage.records.jobs.generation.drawings import Drawing, Operation
@@ -92,7 +93,7 @@ class ComfyBackend:
         """Pictures `first`, `first` + 1, ... of the drawing, each with its number, as they are done.
 
         key: what the pictures belong to, such as a step's id: an attempt with the same key finds what an earlier one
-        submitted, and its cancel stops nobody else's.
+        submitted, and its cancel stops nobody else's. Without it equal drawings are one.
 
         Raises BackendRefused before anything is submitted; BackendUnavailable, after which the same call goes on where
         it was; BackendBroken. Pictures that were submitted are taken back, except after BackendUnavailable and JobLost:
@@ -103,6 +104,8 @@ class ComfyBackend:
         if lacking := self._lacking(drawing):
             raise BackendRefused(lacking)
         parts = self._parts(drawing)
+        # Else two that name no key would take the socket from each other.
+        key = key or drawing.fingerprint()
         socket = EventSocket(self._http.address, client_id_of(key), self._limits)
         at_backend: deque[str] = deque()
         try:
@@ -118,7 +121,11 @@ class ComfyBackend:
                     index=index,
                     steps=steps_drawn(drawing),
                 )
-                picture = self._picture(drawing, at_backend[0], follower.end())
+                try:
+                    picture = self._picture(drawing, at_backend[0], follower.end())
+                except PictureGone:
+                    self._submit(drawing, index, parts, key, again=True)
+                    picture = self._picture(drawing, at_backend[0], follower.end())
                 at_backend.popleft()
                 yield index, picture
         except PromptStalled:
@@ -132,9 +139,13 @@ class ComfyBackend:
         finally:
             socket.close()
 
-    def _submit(self, drawing: Drawing, index: int, parts: GraphParts, key: str) -> str:
-        prompt_id = prompt_id_of(drawing, index, key)
-        submit_once(self._http, graph_of(drawing, index, parts), prompt_id, client_id_of(key))
+    def _submit(self, drawing: Drawing, index: int, parts: GraphParts, key: str, *, again: bool = False) -> str:
+        prompt_id, graph = prompt_id_of(drawing, index, key), graph_of(drawing, index, parts)
+        if again:
+            # ComfyUI would answer from its cache that the file is where it is not. An input that its node does not know
+            # is ignored, but counts as a difference: the picture is saved once more, and not drawn.
+            graph[SAVED]["inputs"]["saved_again"] = uuid4().hex
+        submit_once(self._http, graph, prompt_id, client_id_of(key))
         return prompt_id
 
     def _picture(self, drawing: Drawing, prompt_id: str, standing: PromptStanding) -> Image.Image:

@@ -29,6 +29,8 @@ CLOSE_SECONDS = 1.0
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
 """Kinds of binary messages: a picture alone, and one behind JSON that names its prompt."""
 SUPPORTED = msgspec.json.encode({"type": "feature_flags", "data": {"supports_preview_metadata": True}}).decode()
+PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+"""How a JPEG and a PNG begin: nothing else is passed on as a preview."""
 ENDINGS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
@@ -144,7 +146,12 @@ class EventSocket:
                 return
 
     def _previews(self, message: bytes) -> Iterator[Event]:
-        """Source: ComfyUI's protocol: numbers of four bytes, the highest first."""
+        for preview in self._pictures(message):
+            if preview.content.startswith(PICTURES):
+                yield preview
+
+    def _pictures(self, message: bytes) -> Iterator[PreviewDrawn]:
+        """Source: ComfyUI's protocol: numbers of four bytes, the highest byte first."""
         if len(message) < 8:
             return
         kind, second = struct.unpack_from(">II", message)

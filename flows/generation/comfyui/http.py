@@ -19,6 +19,10 @@ T = TypeVar("T")
 NO_BODY = b""
 
 
+class NothingThere(BackendUnavailable):
+    """A path that ComfyUI does not have."""
+
+
 class RefusedPrompt(Exception):
     """A graph that did not pass ComfyUI's own check; `body` is its JSON."""
 
@@ -116,6 +120,7 @@ class ComfyHttp:
                 todo = f"Put what its proxy wants into the setting of the header {self.address.header}."
             case 404 | 405:
                 todo = "Check its URL in the settings: no ComfyUI is behind it, or one that is too old."
+                return NothingThere(f"ComfyUI responds to {path} with status {status}. {todo}")
             case _ if 300 <= status < 400:
                 todo = "It points elsewhere, which is not followed; put the final URL into the settings."
             case _:

@@ -11,7 +11,7 @@ import zlib
 import msgspec
 from PIL import Image
 
-from flows.generation.comfyui.http import ComfyHttp, decoded
+from flows.generation.comfyui.http import ComfyHttp, NothingThere, decoded
 from flows.generation.comfyui.limits import METADATA_BYTES
 from flows.generation.comfyui.prompt_states import SavedFile
 from storage.errors import BackendBroken
@@ -30,6 +30,10 @@ UNREADABLE = (
     Warning,
 )
 """What Pillow raises for bytes that are no picture."""
+
+
+class PictureGone(BackendBroken):
+    """ComfyUI has drawn a picture, and its file is not there any more."""
 
 
 class _Uploaded(msgspec.Struct, frozen=True):
@@ -55,14 +59,21 @@ def upload(http: ComfyHttp, picture: Image.Image) -> str:
 
 
 def download(http: ComfyHttp, files: tuple[SavedFile, ...], size: tuple[int, int]) -> Image.Image:
-    """The one RGB picture that a graph made. Raises BackendBroken if there is none, or more, or it is no PNG of `size`
-    (width and height in pixels), BackendUnavailable."""
+    """The one RGB picture that a graph made.
+
+    Raises BackendBroken if there is none, or more, or it is no PNG of `size` (width and height in pixels), PictureGone
+    if its file was deleted, BackendUnavailable.
+    """
     if len(files) != 1:
         raise BackendBroken(f"ComfyUI drew {len(files)} pictures instead of one. Check its plug-ins, then try again.")
     [file] = files
     query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
     limit = CHANNELS * size[0] * size[1] + METADATA_BYTES
-    return picture_of(http.read_bytes("view", limit, **query), size)
+    try:
+        content = http.read_bytes("view", limit, **query)
+    except NothingThere as error:
+        raise PictureGone("ComfyUI has lost a picture that it drew. Keep others off its folder temp.") from error
+    return picture_of(content, size)
 
 
 def picture_of(content: bytes, size: tuple[int, int]) -> Image.Image:

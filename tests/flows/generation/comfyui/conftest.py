@@ -21,7 +21,9 @@ from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer, scripted_
 
 STARTER = Path(__file__).parents[4] / "deployments" / "local" / "starter"
 SOURCE, MASK = "5" * 64, "6" * 64
-QUICK = ComfyLimits(
+QUICK = ComfyLimits(poll=0.05, reconnect=0.05, cancel=5.0)
+"""Looks often, and is as patient as ever: a busy machine fails no test."""
+IMPATIENT = ComfyLimits(
     connect=1.0,
     read=1.0,
     response=1.0,
@@ -30,10 +32,17 @@ QUICK = ComfyLimits(
     unreachable=0.6,
     queue=0.8,
     stall=0.6,
-    picture=1.5,
+    picture=0.6,
     cancel=0.3,
 )
+"""For tests in which something is waited for that never comes."""
+SOON = 15.0
+"""Seconds in which such a wait is over on a busy machine, too: a fraction of what the peer hangs."""
 PEERS_MODEL = ComfyNames(models={1: InstalledModel(name="mugs.safetensors")})
+STARTER_VERSION, TINY_VERSION = (DrawnModel(version_id=number, family="sd1", files={}) for number in (1, 2))
+NAMES = ComfyNames(
+    models={1: InstalledModel(name="node:Starter", pixels_per_latent=4), 2: InstalledModel(name="node:TinySD")}
+)
 DRAWING = Drawing(
     model=DrawnModel(version_id=1, family="sd1", files={}),
     images=(DrawnImage(prompt="a photo of a mug", seed=5),),
@@ -72,6 +81,15 @@ def comfyui_server(comfyui_folder: Path) -> Iterator[ComfyServer]:
 
 
 @pytest.fixture
+def real(comfyui_server: ComfyServer) -> Iterator[ComfyBackend]:
+    """The backend on a real ComfyUI, which a test before may have killed."""
+    comfyui_server.start()
+    made = ComfyBackend(ComfyAddress(url=comfyui_server.url), picture_named, names=NAMES)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def peer() -> Iterator[ScriptedPeer]:
     """A peer that does as its script says."""
     with scripted_peer() as running:
@@ -80,7 +98,7 @@ def peer() -> Iterator[ScriptedPeer]:
 
 @pytest.fixture
 def http(peer: ScriptedPeer) -> Iterator[ComfyHttp]:
-    """HTTP to that peer, with little patience."""
+    """HTTP to that peer."""
     client = ComfyHttp(ComfyAddress(url=peer.url), QUICK)
     yield client
     client.close()
@@ -88,7 +106,16 @@ def http(peer: ScriptedPeer) -> Iterator[ComfyHttp]:
 
 @pytest.fixture
 def backend(peer: ScriptedPeer) -> Iterator[ComfyBackend]:
-    """The backend on that peer, with little patience."""
+    """The backend on that peer."""
     made = ComfyBackend(ComfyAddress(url=peer.url), picture_named, names=PEERS_MODEL, limits=QUICK)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def impatient(peer: ScriptedPeer) -> Iterator[ComfyBackend]:
+    """The backend on that peer, with little patience."""
+    made = ComfyBackend(ComfyAddress(url=peer.url), picture_named, names=PEERS_MODEL, limits=IMPATIENT)
+    made.capabilities()
     yield made
     made.close()

@@ -21,7 +21,8 @@ from PIL import Image
 
 from tests.storage.records.jobs.generation.object_info import object_info
 
-NEVER_SECONDS = 30.0
+NEVER_SECONDS = 60.0
+PREVIEW = b"\xff\xd8\xffpreview"
 
 
 def png(width: int = 64, height: int = 64, colour: tuple[int, int, int] = (10, 20, 30)) -> bytes:
@@ -168,7 +169,7 @@ class ScriptedPeer:
                 data = {"node": "sampler", "value": done, "max": steps, "prompt_id": prompt_id}
                 await socket.send_str(json.dumps({"type": "progress", "data": data}))
                 metadata = json.dumps({"prompt_id": prompt_id}).encode()
-                await socket.send_bytes(struct.pack(">II", 4, len(metadata)) + metadata + b"preview")
+                await socket.send_bytes(struct.pack(">II", 4, len(metadata)) + metadata + PREVIEW)
             if socket is not None and script.closes_after == number + 1:
                 await socket.close()
         for message in script.messages:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
 from flows.generation.comfyui.callbacks import DrawingCallbacks
 from flows.generation.comfyui.prompts import prompt_id_of
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost
-from storage.records.jobs.generation.comfy_models import ComfyNames, InstalledModel
+from storage.records.jobs.generation.comfy_models import adapter_name
 from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter, DrawnModel, Operation
 from storage.records.jobs.generation.schedulers import SchedulerSettings
 from tests.comfyui import ComfyServer
 from tests.flows.generation.comfyui.conftest import (
     MASK,
+    NAMES,
     PEERS_MODEL,
     QUICK,
     SOURCE,
+    STARTER_VERSION,
+    TINY_VERSION,
     drawing,
     picture_named,
     pictures,
@@ -31,19 +36,6 @@ from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer
 from tests.flows.generation.drawing_contract import Drawer, DrawingContract, a_drawing, ours
 
 __all__ = ["ours"]
-STARTER_VERSION, TINY_VERSION = (DrawnModel(version_id=number, family="sd1", files={}) for number in (1, 2))
-NAMES = ComfyNames(
-    models={1: InstalledModel(name="node:Starter", pixels_per_latent=4), 2: InstalledModel(name="node:TinySD")}
-)
-
-
-@pytest.fixture
-def real(comfyui_server: ComfyServer) -> Iterator[ComfyBackend]:
-    """The backend on a real ComfyUI, which a test before may have killed."""
-    comfyui_server.start()
-    made = ComfyBackend(ComfyAddress(url=comfyui_server.url), picture_named, names=NAMES)
-    yield made
-    made.close()
 
 
 def queued(url: str) -> int:
@@ -100,6 +92,44 @@ def test_an_attempt_joins_what_an_earlier_one_submitted(real: ComfyBackend, comf
     assert times_drawn(comfyui_server, prompt_id_of(wanted, 0, "step")) == 1
 
 
+def test_a_picture_whose_file_is_gone_is_saved_again(
+    real: ComfyBackend, comfyui_server: ComfyServer, comfyui_folder: Path
+) -> None:
+    wanted = a_drawing(TINY_VERSION, 55)
+    [(_, picture)] = real.draw(wanted, key="one")
+    for file in (comfyui_folder / "base" / "temp").iterdir():
+        file.unlink()
+    # One is in the history, the other in ComfyUI's cache of what nodes made.
+    for key in ("one", "two"):
+        assert dict(real.draw(wanted, key=key))[0].tobytes() == picture.tobytes()
+        assert times_drawn(comfyui_server, prompt_id_of(wanted, 0, key)) == 1
+
+
+def test_adapters_clip_skip_and_rescale_change_a_picture(real: ComfyBackend, comfyui_folder: Path) -> None:
+    lora = DrawnAdapter(version_id=5, sha256="0123456789abcdef" * 4, strength=1.0)
+    folder = comfyui_folder / "base" / "models" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    layer, draw = "lora_unet_input_blocks_1_1_proj_in", torch.Generator().manual_seed(0)
+    tensors = {
+        f"{layer}.lora_down.weight": torch.randn(2, 32, 1, 1, generator=draw),
+        f"{layer}.lora_up.weight": torch.randn(32, 2, 1, 1, generator=draw),
+    }
+    save_file(tensors, folder / adapter_name(lora.sha256))
+    weak = msgspec.structs.replace(lora, strength=0.1)
+    # The tiny model's pictures are nearly of one colour, so clip skip is seen to run, not to show.
+    chains = ((), (lora,), (weak,), (lora, weak))
+    adapted = [drawn(real, a_drawing(TINY_VERSION, 56, adapters=chain, clip_skip=len(chain))) for chain in chains]
+    rescaled = [drawn(real, a_drawing(STARTER_VERSION, 56, guidance_rescale=rescale)) for rescale in (0.0, 0.9)]
+    assert len(set(adapted)) == len(chains)
+    assert len(set(rescaled)) == 2
+
+
+def drawn(backend: ComfyBackend, wanted: Drawing) -> bytes:
+    """The pixels of a drawing of one picture."""
+    [(_, picture)] = backend.draw(wanted)
+    return picture.tobytes()
+
+
 def test_what_comfyui_refuses_is_named_by_the_requests_fields(real: ComfyBackend) -> None:
     with pytest.raises(BackendRefused) as refusal:
         dict(real.draw(a_drawing(TINY_VERSION, 71, guidance_scale=200.0, clip_skip=30)))
@@ -123,25 +153,6 @@ def test_a_long_queue_is_reported(real: ComfyBackend, comfyui_server: ComfyServe
     occupied.join(20)
     other.close()
     assert positions[0] == 1
-
-
-def test_a_killed_server_is_named_within_the_time_and_forgets_what_it_had(
-    comfyui_server: ComfyServer, real: ComfyBackend
-) -> None:
-    impatient = ComfyBackend(ComfyAddress(url=comfyui_server.url), picture_named, names=NAMES, limits=QUICK)
-    wanted, began = a_drawing(TINY_VERSION, 91, steps=2000), list[float]()
-
-    def kill(*_: object) -> None:
-        if not began:
-            comfyui_server.kill()
-            began.append(time.monotonic())
-
-    with pytest.raises(BackendUnavailable, match=r"does not respond to history/.*Start it"):
-        dict(impatient.draw(wanted, DrawingCallbacks(step=kill)))
-    assert time.monotonic() - began[0] < 3.0
-    with pytest.raises(BackendUnavailable, match="does not respond"):
-        impatient.capabilities(fresh=True)
-    impatient.close()
 
 
 def test_pictures_are_submitted_two_at_a_time_and_come_in_order(backend: ComfyBackend, peer: ScriptedPeer) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.limits import METADATA_BYTES
-from flows.generation.comfyui.pictures import download, picture_of, upload
+from flows.generation.comfyui.pictures import PictureGone, download, picture_of, upload
 from flows.generation.comfyui.prompt_states import SavedFile
-from storage.errors import BackendBroken, BackendUnavailable
+from storage.errors import BackendBroken
 from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer, png
 
 SIZE = (64, 64)
@@ -74,7 +74,7 @@ def test_one_picture_is_one_picture(http: ComfyHttp, count: int) -> None:
 def test_a_picture_is_fetched_from_where_it_was_saved(http: ComfyHttp, peer: ScriptedPeer) -> None:
     peer.files["a b/../&type=x.png"] = png()
     assert download(http, (SavedFile("a b/../&type=x.png", "", "temp"),), SIZE).size == SIZE
-    with pytest.raises(BackendUnavailable, match="view with status 404"):
+    with pytest.raises(PictureGone, match="has lost a picture that it drew"):
         download(http, (SavedFile("gone.png"),), SIZE)
 
 

@@ -11,7 +11,7 @@ from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.prompt_states import PromptState
 from flows.generation.comfyui.prompts import client_id_of, prompt_id_of, submit_once, withdraw
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable
-from tests.flows.generation.comfyui.conftest import QUICK, drawing, pictures
+from tests.flows.generation.comfyui.conftest import IMPATIENT, QUICK, drawing, pictures
 from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer
 
 
@@ -151,7 +151,7 @@ def test_a_prompt_is_withdrawn_from_wherever_it_is(http: ComfyHttp, peer: Script
 def test_one_that_does_not_stop_is_left(http: ComfyHttp, peer: ScriptedPeer) -> None:
     peer.script.ends, peer.script.ignores_stops = False, True
     submit(http)
-    assert withdraw(http, "id", QUICK, cancels_jobs=False).state is PromptState.RUNNING
+    assert withdraw(http, "id", IMPATIENT, cancels_jobs=False).state is PromptState.RUNNING
 
 
 @pytest.mark.parametrize("status", [200, 404, 405])
