@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInf
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from storage.backup_settings import BackupSettings
+from storage.comfyui_settings import ComfyuiSettings
 from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
 from storage.records.accounts.quotas import GIB, MIB, Limits
@@ -464,6 +465,7 @@ class Settings(EmbeddedServers, BaseSettings):
     logs: LogSettings = LogSettings()
     backup: BackupSettings = BackupSettings()
     tracking: TrackingSettings = TrackingSettings()
+    comfyui: ComfyuiSettings = ComfyuiSettings()
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:
