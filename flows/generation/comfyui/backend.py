@@ -29,7 +29,7 @@ from flows.generation.comfyui.prompts import client_id_of, forget, prompt_id_of,
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost, StoreUnavailable
 from storage.records.jobs.generation.comfy_capabilities import ComfyCapabilities
 from storage.records.jobs.generation.comfy_graphs import SAVED, GraphParts, graph_of, steps_drawn
-from storage.records.jobs.generation.comfy_models import ComfyNames
+from storage.records.jobs.generation.comfy_models import ComfyNames, loader_of
 from storage.records.jobs.generation.comfy_requirements import SAMPLER_PAIR, lacking_for, loader_for
 from storage.records.jobs.generation.drawings import Drawing, Operation
 from storage.records.jobs.generation.schedulers import SchedulerSettings
@@ -41,18 +41,16 @@ wait for sixty-four."""
 SILENT = DrawingCallbacks()
 
 
-def ddim_alone(settings: SchedulerSettings) -> tuple[str, str]:
-    """ComfyUI's names of DDIM, the one scheduler that needs no table. Raises BackendRefused for another."""
-    if settings == SchedulerSettings():
-        return SAMPLER_PAIR
-    raise BackendRefused({"scheduler": f"'{settings.name}' has no name at ComfyUI; ask for 'ddim'"})
+def ddim_alone(settings: SchedulerSettings) -> tuple[str, str] | None:
+    """ComfyUI's names of DDIM, the one scheduler that needs no table; None for another."""
+    return SAMPLER_PAIR if settings == SchedulerSettings() else None
 
 
 class ComfyBackend:
     """One installation. For one thread at a time; close it at the end.
 
     read_picture: the picture of a SHA-256, RGB or grey, upright. comfy_names: ComfyUI's sampler_name and scheduler of
-    scheduler settings; raises InvalidRequest where it has none.
+    scheduler settings, None where it has none; may raise InvalidRequest.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class ComfyBackend:
         *,
         names: ComfyNames = ComfyNames(),  # noqa: B008 - frozen
         limits: ComfyLimits = ComfyLimits(),  # noqa: B008 - frozen
-        comfy_names: Callable[[SchedulerSettings], tuple[str, str]] = ddim_alone,
+        comfy_names: Callable[[SchedulerSettings], tuple[str, str] | None] = ddim_alone,
     ) -> None:
         self._http, self._limits = ComfyHttp(address, limits), limits
         self._names, self._comfy_names, self._read_picture = names, comfy_names, read_picture
@@ -180,7 +178,7 @@ class ComfyBackend:
     def _lacking(self, drawing: Drawing) -> dict[str, str]:
         """What is missing by field. A list that was kept is asked for again first: files are copied there any time."""
         try:
-            sampler = self._comfy_names(drawing.scheduler)
+            sampler = self._sampler(drawing.scheduler)
         except InvalidRequest as refusal:
             return refusal.fields
         kept = self._capabilities
@@ -189,13 +187,22 @@ class ComfyBackend:
             lacking = lacking_for(drawing, self.capabilities(fresh=True), self._names, sampler)
         return {field: "; ".join(reasons) for field, reasons in lacking.items()}
 
+    def _sampler(self, settings: SchedulerSettings) -> tuple[str, str]:
+        """Raises BackendRefused, InvalidRequest."""
+        if (pair := self._comfy_names(settings)) is None:
+            asked = f"'{settings.name}' with spacing '{settings.spacing}' and eta {settings.eta:g}"
+            raise BackendRefused({"scheduler": f"ComfyUI has nothing that draws as {asked} does; ask for another"})
+        return pair
+
     def _parts(self, drawing: Drawing) -> GraphParts:
         loader = loader_for(drawing, self.capabilities(), self._names)
+        if loader is None and drawing.operation is Operation.UPSCALE:
+            loader = loader_of(self._names.model(drawing.model))
         if loader is None:
             raise BackendUnavailable("ComfyUI lost a model between two looks. Try again.")
         parts = GraphParts(
             loader=loader,
-            sampler=self._comfy_names(drawing.scheduler),
+            sampler=self._sampler(drawing.scheduler),
             adapters=tuple(self._names.adapter(adapter) for adapter in drawing.adapters),
         )
         if drawing.operation is Operation.TXT2IMG:

@@ -17,7 +17,7 @@ from storage.records.jobs.generation.schedulers import SchedulerSettings
 def configured_backend(
     settings: ComfyuiSettings,
     read_picture: Callable[[str], Image.Image],
-    comfy_names: Callable[[SchedulerSettings], tuple[str, str]] = ddim_alone,
+    comfy_names: Callable[[SchedulerSettings], tuple[str, str] | None] = ddim_alone,
 ) -> ComfyBackend:
     """A backend on the installation of the settings; see ComfyBackend for the functions. Nothing is connected to yet.
 

@@ -35,7 +35,7 @@ ENDINGS = frozenset({"execution_success", "execution_error", "execution_interrup
 
 
 @dataclass(frozen=True)
-class StepDone:
+class SamplerStep:
     """So many steps of the sampler are done."""
 
     prompt_id: str
@@ -44,7 +44,7 @@ class StepDone:
 
 
 @dataclass(frozen=True)
-class PreviewDrawn:
+class PromptPreview:
     """A JPEG or PNG of what the picture is so far. Older versions do not name the prompt."""
 
     prompt_id: str
@@ -58,7 +58,7 @@ class PromptEnded:
     prompt_id: str
 
 
-Event = StepDone | PreviewDrawn | PromptEnded
+Event = SamplerStep | PromptPreview | PromptEnded
 
 
 class EventSocket:
@@ -137,7 +137,7 @@ class EventSocket:
         self._last_prompt = prompt_id
         match kind, data:
             case "progress", {"node": str(node), "value": int(done), "max": int(steps)} if node == SAMPLER:
-                yield StepDone(prompt_id, done, steps)
+                yield SamplerStep(prompt_id, done, steps)
             case "executing", {"node": None}:
                 yield PromptEnded(prompt_id)
             case _ if kind in ENDINGS:
@@ -150,17 +150,17 @@ class EventSocket:
             if preview.content.startswith(PICTURES):
                 yield preview
 
-    def _pictures(self, message: bytes) -> Iterator[PreviewDrawn]:
+    def _pictures(self, message: bytes) -> Iterator[PromptPreview]:
         """Source: ComfyUI's protocol: numbers of four bytes, the highest byte first."""
         if len(message) < 8:
             return
         kind, second = struct.unpack_from(">II", message)
         if kind == PREVIEW:
-            yield PreviewDrawn(self._last_prompt, message[8:])
+            yield PromptPreview(self._last_prompt, message[8:])
         elif kind == PREVIEW_WITH_METADATA and 8 + second <= len(message):
             with contextlib.suppress(msgspec.DecodeError, RecursionError):
                 match msgspec.json.decode(message[8 : 8 + second]):
                     case {"prompt_id": str(prompt_id)}:
-                        yield PreviewDrawn(prompt_id, message[8 + second :])
+                        yield PromptPreview(prompt_id, message[8 + second :])
                     case _:
                         return

@@ -6,17 +6,14 @@ is left after the same time.
 
 from __future__ import annotations
 
-import logging
 import time
 
 from flows.generation.comfyui.callbacks import DrawingCallbacks
-from flows.generation.comfyui.events import Event, EventSocket, PreviewDrawn, PromptEnded, StepDone
+from flows.generation.comfyui.events import Event, EventSocket, PromptEnded, PromptPreview, SamplerStep
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.limits import ComfyLimits
 from flows.generation.comfyui.prompt_states import PromptStanding, PromptState, standing_of
 from storage.errors import BackendUnavailable
-
-LOG = logging.getLogger("darkroom.comfyui")
 
 
 class PromptStalled(BackendUnavailable):
@@ -104,9 +101,9 @@ class PromptFollower:
         match event:
             case PromptEnded():
                 return True
-            case PreviewDrawn(content=content):
+            case PromptPreview(content=content):
                 self._callbacks.preview(self._index, content)
-            case StepDone(done=done):
+            case SamplerStep(done=done):
                 if self._done < done <= self._steps:
                     self._done, self._moved = done, time.monotonic()
                     self._callbacks.step(self._index, done, self._steps)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.sampler import draw_images
+from flows.diffusion.sources import resized
 from flows.generation.comfyui.callbacks import DrawingCallbacks
 from storage.errors import CancellationRequested, InvalidRequest
 from storage.records.jobs.generation.drawings import Drawing, DrawnImage, DrawnModel, Operation
@@ -141,10 +142,10 @@ class DrawingContract:
         assert apart(picture.crop(kept), source.crop(kept)) <= drawer.kept_levels
         assert apart(picture.crop(changed), source.crop(changed)) > 16
 
-    def test_an_upscale_has_the_larger_size(self, drawer: Drawer) -> None:
-        larger = an_edit(drawer.editing, Operation.UPSCALE, width=128, height=128, strength=0.5)
+    def test_an_upscale_is_the_source_made_larger(self, drawer: Drawer) -> None:
+        larger = drawn(drawer, an_edit(drawer.editing, Operation.UPSCALE, width=128, height=96))[0]
 
-        assert drawn(drawer, larger)[0].size == (128, 128)
+        assert apart(larger, resized(picture_named(SOURCE), 128, 96)) <= drawer.kept_levels
 
     def test_a_cancelled_drawing_stops_and_leaves_nothing_behind(self, drawer: Drawer) -> None:
         done = list[int]()

@@ -12,7 +12,7 @@ MODEL, CLIP, VAE = "MODEL", "CLIP", "VAE"
 FEATURE_NODES: Mapping[str, tuple[str, ...]] = {
     "img2img": ("LoadImage", "VAEEncode", "KSamplerAdvanced"),
     "inpaint": ("LoadImage", "LoadImageMask", "VAEEncode", "SetLatentNoiseMask", "ImageCompositeMasked"),
-    "latent upscaling": ("LatentUpscale",),
+    "upscaling": ("LoadImage", "ImageScale"),
     "model upscaling": ("UpscaleModelLoader", "ImageUpscaleWithModel"),
     "adapters": ("LoraLoader",),
     "clip skip": ("CLIPSetLastLayer",),

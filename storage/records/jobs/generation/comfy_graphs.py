@@ -48,7 +48,6 @@ _FIELD_OF_NODE: Mapping[str, str] = {
     "source": "source",
     "scaled": "source",
     "encoded": "operation",
-    "enlarged": "operation",
     "mask": "mask",
     "masked": "mask",
     "kept": "mask",
@@ -64,8 +63,6 @@ _FIELD_OF_INPUT: Mapping[tuple[str, str], str] = {
     ("empty", "height"): "height",
     ("scaled", "width"): "width",
     ("scaled", "height"): "height",
-    ("enlarged", "width"): "width",
-    ("enlarged", "height"): "height",
 }
 
 
@@ -86,7 +83,10 @@ class GraphParts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def steps_drawn(drawing: Drawing) -> int:
-    """How many of the schedule's steps are taken: all from nothing, the last `strength` of them from a source."""
+    """How many of the schedule's steps are taken: all from nothing, the last `strength` of them from a source, none to
+    make a picture larger."""
+    if drawing.operation is Operation.UPSCALE:
+        return 0
     if drawing.operation is Operation.TXT2IMG:
         return drawing.steps
     return max(1, min(int(drawing.steps * drawing.strength), drawing.steps))
@@ -101,6 +101,10 @@ def field_of(node: str, name: str = "") -> str:
 def graph_of(drawing: Drawing, index: int, parts: GraphParts) -> Graph:
     """The graph of picture `index`. Its one output node is SAVED, which keeps the picture until ComfyUI restarts."""
     graph: Graph = {}
+    if drawing.operation is Operation.UPSCALE:
+        # Made larger without a model, as by the local engine; hires fix draws over it in a step of its own.
+        _add(graph, SAVED, "PreviewImage", images=_pixels(graph, drawing, parts))
+        return graph
     model, clip, vae = _loaded(graph, drawing, parts)
     texts = {"positive": drawing.images[index].prompt, "negative": drawing.negative_prompt}
     for name, text in texts.items():
@@ -109,7 +113,8 @@ def graph_of(drawing: Drawing, index: int, parts: GraphParts) -> Graph:
     if drawing.operation is Operation.TXT2IMG:
         latents = _empty(graph, drawing, parts)
     else:
-        pixels, latents = _encoded(graph, drawing, parts, vae)
+        pixels = _pixels(graph, drawing, parts)
+        latents = _encoded(graph, drawing, parts, pixels, vae)
     sampled = _sampled(graph, drawing, index, parts, model, latents)
     picture = _add(graph, "decoded", "VAEDecode", samples=sampled, vae=vae)
     if drawing.operation is Operation.INPAINT:
@@ -152,33 +157,29 @@ def _loaded(graph: Graph, drawing: Drawing, parts: GraphParts) -> tuple[Link, Li
     return model, clip, vae
 
 
-def _latent_size(drawing: Drawing, parts: GraphParts) -> dict[str, int]:
-    """The drawing's size in the pixels that ComfyUI counts a latent as."""
-    factor = PIXELS_PER_LATENT / parts.loader.pixels_per_latent
-    return {"width": round(drawing.width * factor), "height": round(drawing.height * factor)}
-
-
 def _empty(graph: Graph, drawing: Drawing, parts: GraphParts) -> Link:
-    return _add(graph, "empty", "EmptyLatentImage", **_latent_size(drawing, parts), batch_size=1)
+    """Latents of the drawing's size, in the pixels that ComfyUI counts a latent as."""
+    factor = PIXELS_PER_LATENT / parts.loader.pixels_per_latent
+    size = {"width": round(drawing.width * factor), "height": round(drawing.height * factor)}
+    return _add(graph, "empty", "EmptyLatentImage", **size, batch_size=1)
 
 
-def _encoded(graph: Graph, drawing: Drawing, parts: GraphParts, vae: Link) -> tuple[Link, Link]:
-    """The source in the drawing's size as pixels, and as latents to draw over; an upscale enlarges the latents."""
-    size = {"width": drawing.width, "height": drawing.height}
+def _pixels(graph: Graph, drawing: Drawing, parts: GraphParts) -> Link:
+    """The source in the drawing's size."""
     pixels = _add(graph, "source", "LoadImage", image=parts.source)
-    upscale = drawing.operation is Operation.UPSCALE
-    if not upscale and parts.source_size != (drawing.width, drawing.height):
-        pixels = _add(graph, "scaled", "ImageScale", image=pixels, upscale_method="lanczos", crop="disabled", **size)
+    if parts.source_size == (drawing.width, drawing.height):
+        return pixels
+    size = {"width": drawing.width, "height": drawing.height}
+    return _add(graph, "scaled", "ImageScale", image=pixels, upscale_method="lanczos", crop="disabled", **size)
+
+
+def _encoded(graph: Graph, drawing: Drawing, parts: GraphParts, pixels: Link, vae: Link) -> Link:
+    """The source as latents to draw over."""
     latents = _add(graph, "encoded", "VAEEncode", pixels=pixels, vae=vae)
-    if upscale:
-        size = _latent_size(drawing, parts)
-        latents = _add(
-            graph, "enlarged", "LatentUpscale", samples=latents, upscale_method="bislerp", crop="disabled", **size
-        )
     if drawing.operation is Operation.INPAINT:
         mask = _add(graph, "mask", "LoadImageMask", image=parts.mask, channel="red")
         latents = _add(graph, "masked", "SetLatentNoiseMask", samples=latents, mask=mask)
-    return pixels, latents
+    return latents
 
 
 def _sampled(graph: Graph, drawing: Drawing, index: int, parts: GraphParts, model: Link, latents: Link) -> Link:

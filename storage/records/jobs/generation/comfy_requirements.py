@@ -16,7 +16,7 @@ from storage.records.jobs.generation.comfy_models import (
     loader_node,
     loader_of,
 )
-from storage.records.jobs.generation.drawings import Drawing
+from storage.records.jobs.generation.drawings import Drawing, Operation
 
 SAMPLER_PAIR = ("ddim", "ddim_uniform")
 UPLOADED = frozenset({"LoadImage", "LoadImageMask"})
@@ -54,26 +54,32 @@ def lacking_for(
             lacking["operation"].append(f"'{feature}' is nothing that ComfyUI is asked for")
         elif missing := capabilities.lacks(feature):
             lacking["operation"].append(f"no {feature}: it lacks the nodes {', '.join(missing)}")
-    model = names.model(drawing.model)
-    loader = loader_for(drawing, capabilities, names)
-    if loader is None:
-        lacking["model"].append(_no_model(drawing, model))
+    loader, files = loader_of(names.model(drawing.model)), tuple(map(names.adapter, drawing.adapters))
+    if drawing.operation is not Operation.UPSCALE:
         # The rest is looked at as if the model were there, so that all that is missing is said at once.
-        loader = loader_of(model)
-    if loader.own_texts and drawing.adapters:
-        lacking["adapters"].append(f"the loader {loader.node} takes none")
-    if loader.own_texts and drawing.clip_skip:
-        lacking["clipSkip"].append(f"the loader {loader.node} takes none")
-    files = tuple(names.adapter(adapter) for adapter in drawing.adapters)
-    for number, file in enumerate(files):
-        if file not in capabilities.loras:
-            adapter = drawing.adapters[number]
-            lacking["adapters"].append(
-                f"no file {file} in its models/loras for version {adapter.version_id}{_called(adapter.name)}"
-            )
+        loader = _check_models(drawing, capabilities, names, lacking) or loader
     parts = GraphParts(loader=loader, sampler=sampler, adapters=files, source="source.png", mask="mask.png")
     _check_graph(graph_of(drawing, 0, parts), capabilities, lacking)
     return dict(lacking)
+
+
+def _check_models(
+    drawing: Drawing, capabilities: ComfyCapabilities, names: ComfyNames, lacking: dict[str, list[str]]
+) -> ComfyLoader | None:
+    """The loader of the model, if it is there; adapters and clip skip are looked at, too."""
+    loader = loader_for(drawing, capabilities, names)
+    if loader is None:
+        lacking["model"].append(_no_model(drawing, names.model(drawing.model)))
+    elif loader.own_texts:
+        wanted = {"adapters": bool(drawing.adapters), "clipSkip": bool(drawing.clip_skip)}
+        for field in (field for field, asked in wanted.items() if asked):
+            lacking[field].append(f"the loader {loader.node} takes none")
+    for adapter in drawing.adapters:
+        if (file := names.adapter(adapter)) not in capabilities.loras:
+            lacking["adapters"].append(
+                f"no file {file} in its models/loras for version {adapter.version_id}{_called(adapter.name)}"
+            )
+    return loader
 
 
 def loader_for(drawing: Drawing, capabilities: ComfyCapabilities, names: ComfyNames) -> ComfyLoader | None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from flows.generation.comfyui.address import ComfyAddress
-from flows.generation.comfyui.events import EventSocket, PreviewDrawn, PromptEnded, StepDone
+from flows.generation.comfyui.events import EventSocket, PromptEnded, PromptPreview, SamplerStep
 from flows.generation.comfyui.limits import MESSAGE_BYTES
 from tests.conftest import free_port
 from tests.flows.generation.comfyui.conftest import QUICK, SOON
@@ -52,12 +52,12 @@ def test_steps_of_the_sampler_and_endings_are_read(peer: ScriptedPeer) -> None:
         peer,
         text("status", status={"exec_info": {"queue_remaining": 1}}),
         text("progress", node="sampler", value=1, max=4, prompt_id="p"),
-        text("progress", node="enlarged", value=1, max=4, prompt_id="p"),
+        text("progress", node="decoded", value=1, max=4, prompt_id="p"),
         text("executing", node="sampler", prompt_id="p"),
         text("executing", node=None, prompt_id="p"),
         text("execution_error", prompt_id="q", exception_message="a mug"),
         text("execution_interrupted", prompt_id="r"),
-    ) == [StepDone("p", 1, 4), PromptEnded("p"), PromptEnded("q"), PromptEnded("r")]
+    ) == [SamplerStep("p", 1, 4), PromptEnded("p"), PromptEnded("q"), PromptEnded("r")]
 
 
 def test_previews_are_read_in_both_forms(peer: ScriptedPeer) -> None:
@@ -67,7 +67,7 @@ def test_previews_are_read_in_both_forms(peer: ScriptedPeer) -> None:
         text("executing", node="sampler", prompt_id="p"),
         struct.pack(">II", 1, 1) + JPEG,
         struct.pack(">II", 4, len(metadata)) + metadata + PNG,
-    ) == [PreviewDrawn("p", JPEG), PreviewDrawn("q", PNG)]
+    ) == [PromptPreview("p", JPEG), PromptPreview("q", PNG)]
 
 
 @pytest.mark.parametrize(

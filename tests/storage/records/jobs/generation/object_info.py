@@ -21,7 +21,6 @@ INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "LoadImageMask": (("image", "channel"), ("MASK",)),
     "ImageScale": (("image", "upscale_method", "width", "height", "crop"), ("IMAGE",)),
     "VAEEncode": (("pixels", "vae"), ("LATENT",)),
-    "LatentUpscale": (("samples", "upscale_method", "width", "height", "crop"), ("LATENT",)),
     "SetLatentNoiseMask": (("samples", "mask"), ("LATENT",)),
     "KSampler": (("model", "seed", "sampler_name", "scheduler", "denoise", *SAMPLING), ("LATENT",)),
     "KSamplerAdvanced": (
@@ -46,7 +45,7 @@ CHOICES: dict[str, list[str]] = {
     "add_noise": ["enable", "disable"],
     "return_with_leftover_noise": ["disable", "enable"],
 }
-METHODS = {"ImageScale": ["bilinear", "lanczos"], "LatentUpscale": ["bilinear", "bislerp"]}
+METHODS = {"ImageScale": ["bilinear", "lanczos"]}
 
 
 def object_info() -> dict[str, Any]:

@@ -109,16 +109,20 @@ def test_a_source_is_drawn_over_in_the_last_steps_of_the_schedule(strength: floa
     assert "scaled" not in graph
 
 
-def test_a_source_of_another_size_is_scaled_as_pixels_and_for_an_upscale_as_latents() -> None:
-    parts = msgspec.structs.replace(PARTS, source_size=(32, 48))
-    scaled, enlarged = (graph_of(drawing(one), 0, parts) for one in (Operation.IMG2IMG, Operation.UPSCALE))
+def test_a_source_of_another_size_is_scaled() -> None:
+    graph = graph_of(drawing(Operation.IMG2IMG), 0, msgspec.structs.replace(PARTS, source_size=(32, 48)))
 
-    assert (inputs(scaled, "scaled")["width"], inputs(scaled, "scaled")["height"]) == (64, 96)
-    assert inputs(scaled, "encoded")["pixels"] == ["scaled", 0]
-    assert "enlarged" not in scaled
-    assert (inputs(enlarged, "enlarged")["width"], inputs(enlarged, "enlarged")["height"]) == (64, 96)
-    assert inputs(enlarged, "encoded")["pixels"] == ["source", 0]
-    assert inputs(enlarged, "sampler")["latent_image"] == ["enlarged", 0]
+    assert (inputs(graph, "scaled")["width"], inputs(graph, "scaled")["height"]) == (64, 96)
+    assert inputs(graph, "encoded")["pixels"] == ["scaled", 0]
+
+
+def test_an_upscale_scales_and_draws_nothing() -> None:
+    wanted = drawing(Operation.UPSCALE)
+    graph = graph_of(wanted, 0, msgspec.structs.replace(PARTS, source_size=(32, 48)))
+
+    assert list(graph) == ["source", "scaled", "save"]
+    assert inputs(graph, "save") == {"images": ["scaled", 0]}
+    assert steps_drawn(wanted) == 0
 
 
 def test_a_mask_says_what_is_drawn_and_what_is_put_back() -> None:

@@ -46,12 +46,19 @@ def test_a_model_and_an_adapter_that_are_not_there_are_both_named() -> None:
 
 
 def test_a_node_is_missing_only_for_what_needs_it() -> None:
-    there = installed(CHECKPOINT, without=("RescaleCFG", "LatentUpscale", "SetLatentNoiseMask"))
+    there = installed(CHECKPOINT, without=("RescaleCFG", "ImageScale", "SetLatentNoiseMask"))
 
     assert missing_for(drawing(), there) == []
     assert missing_for(drawing(guidance_rescale=0.7), there) == ["guidanceRescale: no node RescaleCFG"]
-    assert missing_for(drawing(operation=Operation.UPSCALE), there) == ["operation: no node LatentUpscale"]
-    assert missing_for(drawing(operation=Operation.INPAINT), there) == ["mask: no node SetLatentNoiseMask"]
+    assert missing_for(drawing(operation=Operation.UPSCALE), there) == ["source: no node ImageScale"]
+    assert missing_for(drawing(operation=Operation.INPAINT), there) == [
+        "source: no node ImageScale",
+        "mask: no node SetLatentNoiseMask",
+    ]
+
+
+def test_an_upscale_needs_no_model() -> None:
+    assert missing_for(drawing(operation=Operation.UPSCALE), installed()) == []
 
 
 def test_a_sampler_that_is_not_there_is_named_with_the_nearest() -> None:
