@@ -30,8 +30,9 @@ from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, In
 from storage.records.jobs.generation.comfy_capabilities import ComfyCapabilities
 from storage.records.jobs.generation.comfy_graphs import SAVED, GraphParts, graph_of, steps_drawn
 from storage.records.jobs.generation.comfy_models import ComfyNames, loader_of
-from storage.records.jobs.generation.comfy_requirements import SAMPLER_PAIR, lacking_for, loader_for
+from storage.records.jobs.generation.comfy_requirements import lacking_for, loader_for
 from storage.records.jobs.generation.drawings import Drawing, Operation
+from storage.records.jobs.generation.scheduler_names import comfy_names
 from storage.records.jobs.generation.schedulers import SchedulerSettings
 
 LOG = logging.getLogger("darkroom.comfyui")
@@ -41,16 +42,10 @@ wait for sixty-four."""
 SILENT = DrawingCallbacks()
 
 
-def ddim_alone(settings: SchedulerSettings) -> tuple[str, str] | None:
-    """ComfyUI's names of DDIM, the one scheduler that needs no table; None for another."""
-    return SAMPLER_PAIR if settings == SchedulerSettings() else None
-
-
 class ComfyBackend:
     """One installation. For one thread at a time; close it at the end.
 
-    read_picture: the picture of a SHA-256, RGB or grey, upright. comfy_names: ComfyUI's sampler_name and scheduler of
-    scheduler settings, None where it has none; may raise InvalidRequest.
+    read_picture: the picture of a SHA-256, RGB or grey, upright.
     """
 
     def __init__(
@@ -60,10 +55,9 @@ class ComfyBackend:
         *,
         names: ComfyNames = ComfyNames(),  # noqa: B008 - frozen
         limits: ComfyLimits = ComfyLimits(),  # noqa: B008 - frozen
-        comfy_names: Callable[[SchedulerSettings], tuple[str, str] | None] = ddim_alone,
     ) -> None:
         self._http, self._limits = ComfyHttp(address, limits), limits
-        self._names, self._comfy_names, self._read_picture = names, comfy_names, read_picture
+        self._names, self._read_picture = names, read_picture
         self._capabilities: ComfyCapabilities | None = None
         self._asked = float("-inf")
 
@@ -178,7 +172,7 @@ class ComfyBackend:
     def _lacking(self, drawing: Drawing) -> dict[str, str]:
         """What is missing by field. A list that was kept is asked for again first: files are copied there any time."""
         try:
-            sampler = self._sampler(drawing.scheduler)
+            sampler = _sampler_of(drawing.scheduler)
         except InvalidRequest as refusal:
             return refusal.fields
         kept = self._capabilities
@@ -186,13 +180,6 @@ class ComfyBackend:
         if lacking and self._capabilities is kept:
             lacking = lacking_for(drawing, self.capabilities(fresh=True), self._names, sampler)
         return {field: "; ".join(reasons) for field, reasons in lacking.items()}
-
-    def _sampler(self, settings: SchedulerSettings) -> tuple[str, str]:
-        """Raises BackendRefused, InvalidRequest."""
-        if (pair := self._comfy_names(settings)) is None:
-            asked = f"'{settings.name}' with spacing '{settings.spacing}' and eta {settings.eta:g}"
-            raise BackendRefused({"scheduler": f"ComfyUI has nothing that draws as {asked} does; ask for another"})
-        return pair
 
     def _parts(self, drawing: Drawing) -> GraphParts:
         loader = loader_for(drawing, self.capabilities(), self._names)
@@ -202,7 +189,7 @@ class ComfyBackend:
             raise BackendUnavailable("ComfyUI lost a model between two looks. Try again.")
         parts = GraphParts(
             loader=loader,
-            sampler=self._sampler(drawing.scheduler),
+            sampler=_sampler_of(drawing.scheduler),
             adapters=tuple(self._names.adapter(adapter) for adapter in drawing.adapters),
         )
         if drawing.operation is Operation.TXT2IMG:
@@ -220,3 +207,11 @@ class ComfyBackend:
             raise InvalidRequest({"mask": f"has {wrong} pixels; give it the source's {right}"})
         size = (drawing.width, drawing.height)
         return upload(self._http, mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST))
+
+
+def _sampler_of(settings: SchedulerSettings) -> tuple[str, str]:
+    """ComfyUI's sampler_name and scheduler. Raises BackendRefused where it has none, InvalidRequest."""
+    if (pair := comfy_names(settings)) is None:
+        asked = f"'{settings.name}' with spacing '{settings.spacing}' and eta {settings.eta:g}"
+        raise BackendRefused({"scheduler": f"ComfyUI has nothing that draws as {asked} does; ask for another"})
+    return pair

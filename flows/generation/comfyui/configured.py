@@ -7,19 +7,14 @@ from collections.abc import Callable
 from PIL import Image
 
 from flows.generation.comfyui.address import ComfyAddress
-from flows.generation.comfyui.backend import ComfyBackend, ddim_alone
+from flows.generation.comfyui.backend import ComfyBackend
 from storage.comfyui_settings import ComfyuiSettings
 from storage.errors import InvalidSettings
 from storage.records.jobs.generation.comfy_models import ComfyNames, InstalledModel
-from storage.records.jobs.generation.schedulers import SchedulerSettings
 
 
-def configured_backend(
-    settings: ComfyuiSettings,
-    read_picture: Callable[[str], Image.Image],
-    comfy_names: Callable[[SchedulerSettings], tuple[str, str] | None] = ddim_alone,
-) -> ComfyBackend:
-    """A backend on the installation of the settings; see ComfyBackend for the functions. Nothing is connected to yet.
+def configured_backend(settings: ComfyuiSettings, read_picture: Callable[[str], Image.Image]) -> ComfyBackend:
+    """A backend on the installation of the settings; see ComfyBackend for the function. Nothing is connected to yet.
 
     Raises InvalidSettings if they name none, or a URL that cannot be.
     """
@@ -32,5 +27,4 @@ def configured_backend(
             models={version: InstalledModel(name=name) for version, name in settings.models.items()},
             adapters=settings.adapters,
         ),
-        comfy_names=comfy_names,
     )

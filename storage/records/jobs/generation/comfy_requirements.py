@@ -18,7 +18,7 @@ from storage.records.jobs.generation.comfy_models import (
 )
 from storage.records.jobs.generation.drawings import Drawing, Operation
 
-SAMPLER_PAIR = ("ddim", "ddim_uniform")
+DDIM = ("ddim", "ddim_uniform")
 UPLOADED = frozenset({"LoadImage", "LoadImageMask"})
 """Nodes whose list of files grows with each upload."""
 SUGGESTED = 3
@@ -28,7 +28,7 @@ def missing_for(
     drawing: Drawing,
     capabilities: ComfyCapabilities,
     names: ComfyNames = ComfyNames(),  # noqa: B008 - frozen
-    sampler: tuple[str, str] = SAMPLER_PAIR,
+    sampler: tuple[str, str] = DDIM,
     features: Iterable[str] = (),
 ) -> list[str]:
     """One sentence for each thing that the installation lacks for a drawing; none if it can be drawn there.

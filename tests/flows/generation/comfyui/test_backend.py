@@ -175,6 +175,8 @@ def test_nothing_is_asked_for_when_nothing_is_left_to_draw(backend: ComfyBackend
     ("changes", "field"),
     [
         ({"scheduler": SchedulerSettings(name="heun")}, "scheduler"),
+        ({"scheduler": SchedulerSettings(eta=0.5)}, "scheduler"),
+        ({"scheduler": SchedulerSettings(name="best")}, "scheduler"),
         ({"adapters": (DrawnAdapter(version_id=5, sha256="a" * 64),)}, "adapters"),
         ({"model": DrawnModel(version_id=6, family="sd1", files={})}, "model"),
     ],

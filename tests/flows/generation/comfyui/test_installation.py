@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from flows.generation.comfyui.address import ComfyAddress
@@ -9,6 +11,9 @@ from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.installation import capabilities_of, version_of
 from flows.generation.comfyui.limits import ComfyLimits
 from storage.errors import BackendBroken, BackendUnavailable
+from storage.records.jobs.generation.scheduler_names import comfy_names
+from storage.records.jobs.generation.scheduler_table import SCHEDULERS
+from storage.records.jobs.generation.schedulers import SchedulerSettings, Spacing
 from tests.comfyui import ComfyServer
 from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer
 from tests.storage.records.jobs.generation.object_info import CHOICES, INPUTS, METHODS, OPTIONAL
@@ -36,6 +41,10 @@ def test_a_real_one_has_the_nodes_that_our_graphs_use(comfyui_server: ComfyServe
     )
     assert found.upload_limit_bytes == 100 << 20
     assert found.lists_jobs is False
+    for kind, spacing in itertools.product(SCHEDULERS.values(), Spacing):
+        if spacing in kind.spacings and (pair := comfy_names(SchedulerSettings(name=kind.name, spacing=spacing))):
+            assert pair[0] in found.samplers, kind.name
+            assert pair[1] in found.schedulers, (kind.name, spacing)
 
 
 def test_the_newer_routes_are_found_where_they_are(http: ComfyHttp, peer: ScriptedPeer) -> None:
