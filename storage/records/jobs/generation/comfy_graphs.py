@@ -23,6 +23,7 @@ DIFFERENCES = (
     "`embedding:NAME` in a prompt is an embedding of that installation, if it has one of the name.",
     "The first noise is scaled to the first noise level, where diffusers starts from unit noise: a DDIM picture of the "
     "starter differs by about 10 of 255 levels at 25 steps and a guidance of 3, by up to 34 at 4 steps or unguided.",
+    "Schedulers that add noise in each step add ComfyUI's: an ancestral or SDE picture is another one.",
     "Guidance rescale works on the velocity that follows from the predicted noise, not on the noise itself.",
     "Precision is the installation's own: half precision on most GPUs, whatever the model was trained in.",
     "Stable Diffusion XL: an empty negative prompt is encoded as an empty text, not replaced by zeros.",

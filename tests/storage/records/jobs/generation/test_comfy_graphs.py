@@ -10,6 +10,7 @@ import pytest
 from storage.records.jobs.generation.comfy_graphs import GraphParts, field_of, graph_of, steps_drawn
 from storage.records.jobs.generation.comfy_models import InstalledModel, loader_of
 from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel, Operation
+from storage.records.jobs.generation.graph_facts import facts_of_graph
 from tests.storage.records.jobs.generation.object_info import INPUTS, OPTIONAL
 
 DRAWING = Drawing(
@@ -139,6 +140,22 @@ def test_a_vae_of_another_factor_gets_as_many_latents_as_it_needs() -> None:
     parts = msgspec.structs.replace(PARTS, loader=loader_of(InstalledModel(name="m", pixels_per_latent=4)))
 
     assert inputs(graph_of(drawing(), 0, parts), "empty") == {"width": 128, "height": 192, "batch_size": 1}
+
+
+def test_a_graph_is_read_back_as_the_drawing_that_it_was_made_of() -> None:
+    parts = msgspec.structs.replace(PARTS, adapters=("one.safetensors", "two.safetensors"))
+    whole = {"adapters": ADAPTERS, "clip_skip": 2, "guidance_rescale": 0.7}
+    plain, edit = (
+        facts_of_graph(graph_of(drawing(one, strength=0.5, **whole), 1, parts))
+        for one in (Operation.TXT2IMG, Operation.IMG2IMG)
+    )
+
+    assert (plain.prompt, plain.negative_prompt, plain.seed) == ("a (red:1.2) mug", "blurred", 6)
+    assert (plain.width, plain.height, plain.steps, plain.guidance_scale) == (64, 96, 20, 7.0)
+    assert (plain.sampler, plain.schedule_type, plain.clip_skip) == ("dpmpp_2m", "karras", 2)
+    assert [(one.name, one.weight) for one in plain.resources] == [("one", 0.8), ("two", 1.0)]
+    assert (plain.guidance_rescale, plain.other) == (0.7, {})
+    assert edit.strength == 0.5
 
 
 @pytest.mark.parametrize("operation", Operation)
