@@ -33,9 +33,7 @@ from tests.flows.generation.comfyui.conftest import (
     pictures,
 )
 from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer
-from tests.flows.generation.drawing_contract import Drawer, DrawingContract, a_drawing, ours
-
-__all__ = ["ours"]
+from tests.flows.generation.drawing_contract import Drawer, DrawingContract, a_drawing
 
 
 def queued(url: str) -> int:
