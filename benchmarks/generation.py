@@ -28,7 +28,7 @@ from flows.diffusion.devices import prepare_torch
 from flows.diffusion.families.lookup import family_named
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.messages import DrawingEnded, DrawingFailed, DrawRequest, Message, PictureDrawn
-from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel
+from storage.records.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel
 
 FULL = os.environ.get("SIZE") == "full"
 PICTURES, ROUNDS = (64, 5) if FULL else (16, 3)

@@ -38,6 +38,7 @@ AREAS = {
     "events": "the outbox, changes, what wakes a waiting process",
     "accounts": "accounts, API keys, quotas",
     "jobs": "jobs and what they need: data sets, base models",
+    "generation": "drawing: what can be asked for, prompts, schedulers, what is in a picture",
     "catalog": "models, versions, files, images, uploads",
     "search": "indexes, documents, queries",
     "social": "follows, reactions, comments",
@@ -50,7 +51,7 @@ AREAS = {
 AREA_FOLDERS = ("storage/records", "storage/postgres", "flows", "platform_api", "deployments/commands")
 OTHER_NAMES = {
     ("flows", "events"): "relay",
-    ("flows", "jobs"): "jobs`, `training`, `generation`, `diffusion",
+    ("flows", "jobs"): "jobs`, `training`, `diffusion",
     ("flows", "search"): "indexing",
     ("platform_api", "policy"): "access",
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from deployments.reference_tables import table
-from storage.records.jobs.generation.scheduler_left_out import LEFT_OUT_CLASSES, LEFT_OUT_NAMES, LeftOut
-from storage.records.jobs.generation.scheduler_names import TITLES
-from storage.records.jobs.generation.scheduler_table import SCHEDULERS
-from storage.records.jobs.generation.schedulers import Levels, SchedulerKind, Spacing
+from storage.records.generation.scheduler_left_out import LEFT_OUT_CLASSES, LEFT_OUT_NAMES, LeftOut
+from storage.records.generation.scheduler_names import TITLES
+from storage.records.generation.scheduler_table import SCHEDULERS
+from storage.records.generation.schedulers import Levels, SchedulerKind, Spacing
 
 _LEVELS: Mapping[Levels, str] = {
     Levels.MODEL: "as the model's own schedule says",

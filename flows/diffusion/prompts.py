@@ -22,7 +22,7 @@ import torch
 
 from flows.diffusion.families.protocol import HIDDEN_STATES, Components, Conditioning, Family
 from flows.diffusion.families.text_tokens import TokenRows
-from storage.records.jobs.generation.prompts import weighted_parts
+from storage.records.generation.prompts import weighted_parts
 
 BACKTRACK = 20
 """How far from a chunk's end, in tokens, a comma may be to end it. A1111's default."""

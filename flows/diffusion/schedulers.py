@@ -35,8 +35,8 @@ from torch import Tensor
 from flows.diffusion.own_schedulers import LmsFromAnywhere, SpacedEulerAncestral, ThirdOrderSde
 from flows.diffusion.two_stage_solver import TwoStageSolver
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation.scheduler_limits import check_scheduler, first_step
-from storage.records.jobs.generation.schedulers import Levels, SchedulerKind, SchedulerSettings, Spacing
+from storage.records.generation.scheduler_limits import check_scheduler, first_step
+from storage.records.generation.schedulers import Levels, SchedulerKind, SchedulerSettings, Spacing
 
 CLASSES: Mapping[str, type[Any]] = {
     made.__name__: made

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.diffusion.schedulers import next_latents, noised
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.schedulers import SchedulerSettings
 
 DDIM = SchedulerSettings()
 ALONE, TOGETHER = 1, 8

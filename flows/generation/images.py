@@ -17,7 +17,7 @@ from flows.upkeep.retention.retention import tidy_folders
 from storage.postgres.connection import Script
 from storage.postgres.jobs import jobs
 from storage.postgres.metrics import activity
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import Job
 from storage.records.jobs.requirements import refuse_unknown
 from storage.records.metrics.activity import Counted, Metric

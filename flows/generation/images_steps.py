@@ -24,7 +24,7 @@ from storage.errors import JobCannotSucceed, NotFound
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files
 from storage.records.catalog.catalog import FileRole
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import JobFileRole
 from storage.records.jobs.training import TrainingJobRequest
 from storage.stores import Stores

@@ -17,7 +17,7 @@ from platform_api.jobs.job_views import NOUNS, SubmittedJob
 from platform_api.jobs.jobs import JobRoutes, submit_job
 from storage.postgres.jobs import submissions
 from storage.records.accounts.accounts import Scope
-from storage.records.jobs.generation.recipes import GenerationRequest
+from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobKind
 
 

@@ -18,6 +18,7 @@ AREAS = {
     "events",
     "accounts",
     "jobs",
+    "generation",
     "catalog",
     "search",
     "social",

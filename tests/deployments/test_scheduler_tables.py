@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments import scheduler_tables
-from storage.records.jobs.generation.scheduler_table import SCHEDULERS
+from storage.records.generation.scheduler_table import SCHEDULERS
 
 
 def test_every_scheduler_has_a_row_with_its_price_and_one_with_its_names() -> None:

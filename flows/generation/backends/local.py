@@ -11,7 +11,7 @@ from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.generation.backends.protocol import Backend
 from flows.training.adapters.loading import load_adapter
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 
 
 class LocalBackend:

@@ -27,13 +27,13 @@ from flows.generation.comfyui.pictures import PictureGone, download, upload
 from flows.generation.comfyui.prompt_states import PromptStanding, PromptState
 from flows.generation.comfyui.prompts import client_id_of, forget, prompt_id_of, submit_once, withdraw
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost, StoreUnavailable
-from storage.records.jobs.generation.comfy_capabilities import ComfyCapabilities
-from storage.records.jobs.generation.comfy_graphs import SAVED, GraphParts, graph_of, steps_drawn
-from storage.records.jobs.generation.comfy_models import ComfyNames, loader_of
-from storage.records.jobs.generation.comfy_requirements import lacking_for, loader_for
-from storage.records.jobs.generation.drawings import Drawing, Operation
-from storage.records.jobs.generation.scheduler_names import comfy_names
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.comfyui.comfy_capabilities import ComfyCapabilities
+from storage.records.generation.comfyui.comfy_graphs import SAVED, GraphParts, graph_of, steps_drawn
+from storage.records.generation.comfyui.comfy_models import ComfyNames, loader_of
+from storage.records.generation.comfyui.comfy_requirements import lacking_for, loader_for
+from storage.records.generation.drawings import Drawing, Operation
+from storage.records.generation.scheduler_names import comfy_names
+from storage.records.generation.schedulers import SchedulerSettings
 
 LOG = logging.getLogger("darkroom.comfyui")
 SUBMITTED_AHEAD = 2

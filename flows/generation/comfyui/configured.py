@@ -10,7 +10,7 @@ from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
 from storage.comfyui_settings import ComfyuiSettings
 from storage.errors import InvalidSettings
-from storage.records.jobs.generation.comfy_models import ComfyNames, InstalledModel
+from storage.records.generation.comfyui.comfy_models import ComfyNames, InstalledModel
 
 
 def configured_backend(settings: ComfyuiSettings, read_picture: Callable[[str], Image.Image]) -> ComfyBackend:

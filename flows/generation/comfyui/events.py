@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.limits import MESSAGE_BYTES, ComfyLimits
-from storage.records.jobs.generation.comfy_graphs import SAMPLER
+from storage.records.generation.comfyui.comfy_graphs import SAMPLER
 
 # The library logs the headers of its handshake, which hold the secret, at the level DEBUG.
 SILENT = logging.Logger("darkroom.comfyui.socket", logging.CRITICAL + 1)

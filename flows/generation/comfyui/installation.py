@@ -9,7 +9,7 @@ import msgspec
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.limits import NODES_BYTES
 from storage.errors import BackendUnavailable
-from storage.records.jobs.generation.comfy_capabilities import ComfyCapabilities, read_nodes
+from storage.records.generation.comfyui.comfy_capabilities import ComfyCapabilities, read_nodes
 
 UNKNOWN_VERSION = "unknown"
 

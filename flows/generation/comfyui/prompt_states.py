@@ -14,7 +14,7 @@ import msgspec
 
 from flows.generation.comfyui.http import ComfyHttp, decoded
 from flows.generation.comfyui.limits import HISTORY_BYTES, QUEUE_BYTES
-from storage.records.jobs.generation.comfy_graphs import SAVED
+from storage.records.generation.comfyui.comfy_graphs import SAVED
 
 
 class PromptState(StrEnum):

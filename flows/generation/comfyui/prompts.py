@@ -18,8 +18,8 @@ from flows.generation.comfyui.http import ComfyHttp, RefusedPrompt, decoded
 from flows.generation.comfyui.limits import ComfyLimits
 from flows.generation.comfyui.prompt_states import PromptStanding, PromptState, standing_of
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable
-from storage.records.jobs.generation.comfy_graphs import Graph, field_of
-from storage.records.jobs.generation.drawings import Drawing
+from storage.records.generation.comfyui.comfy_graphs import Graph, field_of
+from storage.records.generation.drawings import Drawing
 
 LOG = logging.getLogger("darkroom.comfyui")
 NAMESPACE = uuid.UUID("6f2a2c5e-0f4b-5c39-9d8e-0b6c6f1d7a11")

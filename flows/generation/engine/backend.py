@@ -10,7 +10,7 @@ from PIL import Image
 from flows.generation.comfyui.callbacks import DrawingCallbacks
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.messages import DrawRequest, PictureDrawn, PreviewDrawn, StepDone, StillWaiting
-from storage.records.jobs.generation.drawings import Drawing
+from storage.records.generation.drawings import Drawing
 
 NOBODY = DrawingCallbacks()
 

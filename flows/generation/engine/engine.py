@@ -35,7 +35,7 @@ from flows.generation.engine.tickets import PictureInWork, Ticket
 from flows.jobs.failures import named_failure, says_out_of_memory
 from flows.runs.liveness import advanced
 from storage.errors import DarkroomError, JobStalled
-from storage.records.jobs.generation.drawings import Operation
+from storage.records.generation.drawings import Operation
 
 log = logging.getLogger("darkroom.engine")
 

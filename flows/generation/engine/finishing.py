@@ -16,7 +16,7 @@ from flows.diffusion.trajectories import Trajectory
 from flows.generation.engine.preparation import OpenPicture
 from flows.generation.engine.resident_models import ResidentModel
 from storage.errors import JobCannotSucceed
-from storage.records.jobs.generation.drawings import Drawing, Operation
+from storage.records.generation.drawings import Drawing, Operation
 
 PREVIEW_QUALITY = 80
 

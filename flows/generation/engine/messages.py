@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from storage.errors import StoreUnavailable
-from storage.records.jobs.generation.drawings import Drawing
+from storage.records.generation.drawings import Drawing
 
 _LENGTH_BYTES = 4
 LONGEST_BYTES = 256 * 1024 * 1024

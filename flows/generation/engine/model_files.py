@@ -13,7 +13,7 @@ from flows.generation.engine.resident_models import key_of
 from storage.blobs import cached_folders
 from storage.blobs.store import BlobStore
 from storage.errors import BlobCorrupted
-from storage.records.jobs.generation.drawings import DrawnAdapter, DrawnModel
+from storage.records.generation.drawings import DrawnAdapter, DrawnModel
 
 PLACE, ADAPTER = "model-versions", "adapter.safetensors"
 

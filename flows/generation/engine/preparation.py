@@ -12,7 +12,7 @@ from flows.diffusion.schedulers import noised, scheduler_for, timesteps_for
 from flows.diffusion.sources import mask_latents, source_latents
 from flows.diffusion.trajectories import Guidance, KeptSource, Prompts, Trajectory, noise_of
 from flows.generation.engine.resident_models import ResidentModel
-from storage.records.jobs.generation.drawings import Drawing, Operation
+from storage.records.generation.drawings import Drawing, Operation
 
 OpenPicture = Callable[[str], Image.Image]
 """A stored picture by its SHA-256. Raises BlobMissing, ImageRefused."""

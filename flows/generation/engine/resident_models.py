@@ -23,7 +23,7 @@ from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.diffusion.memory import lay_out_weights, return_freed
 from flows.generation.engine.news import News
 from flows.training.adapters.loading import load_adapter
-from storage.records.jobs.generation.drawings import DrawnAdapter, DrawnModel
+from storage.records.generation.drawings import DrawnAdapter, DrawnModel
 from storage.records.jobs.sampled_sets import fingerprint
 
 log = logging.getLogger("darkroom.engine")

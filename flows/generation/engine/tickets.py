@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flows.diffusion.trajectories import ALONE, Trajectory
 from flows.generation.engine.messages import DrawRequest, Message
-from storage.records.jobs.generation.drawings import Drawing
+from storage.records.generation.drawings import Drawing
 
 
 @dataclass(eq=False)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from storage.blobs.pictures.exif import PREFIX
 from storage.errors import ImageRefused
-from storage.records.jobs.generation.drawings import PictureFormat
+from storage.records.generation.drawings import PictureFormat
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024

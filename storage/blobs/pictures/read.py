@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from storage.blobs.pictures.containers import Container, read_container
 from storage.blobs.pictures.exif import USER_COMMENT, read_comment, read_fields, read_texts
-from storage.records.jobs.generation.drawings import PictureFormat
-from storage.records.jobs.generation.graph_facts import facts_of_graph
-from storage.records.jobs.generation.parameter_values import DrawnFacts
-from storage.records.jobs.generation.parameters import has_settings, read_parameters
+from storage.records.generation.drawings import PictureFormat
+from storage.records.generation.graph_facts import facts_of_graph
+from storage.records.generation.parameter_values import DrawnFacts
+from storage.records.generation.parameters import has_settings, read_parameters
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from storage.blobs.pictures.read import PictureFacts
-from storage.records.jobs.generation.parameter_values import DrawnFacts, DrawnResource, alias
+from storage.records.generation.parameter_values import DrawnFacts, DrawnResource, alias
 
 ADAPTERS = frozenset({"lora", "lycoris", "lyco", "locon", "loha", "lokr", "dora"})
 """Kinds of what is mixed into a model's layers, by the names that tools have for them."""

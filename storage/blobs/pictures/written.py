@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 
 from storage.blobs.pictures.exif import MAKE, MODEL, written_exif
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation.drawings import PictureFormat
+from storage.records.generation.drawings import PictureFormat
 
 DEFAULT_QUALITY = 90
 """Of JPEG and WebP, 1 to 100: hardly to be told from the PNG, at a fifth of its bytes."""

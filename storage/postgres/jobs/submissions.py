@@ -15,7 +15,7 @@ from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, data_sets, job_files, jobs, publication
 from storage.records.catalog.catalog import ModelVersion
 from storage.records.jobs.choices import GenerationBackend, TrainingMethod
-from storage.records.jobs.generation.recipes import GenerationRecipe, GenerationRequest
+from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, RepeatedStage
 from storage.records.jobs.photos.photo_warnings import photo_warnings
 from storage.records.jobs.requirements import with_needs

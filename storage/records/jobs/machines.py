@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.training import TrainingJobRequest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from flows.generation.backends.protocol import Backend
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 
 
 class ToyBackend:

@@ -21,7 +21,7 @@ from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, submissions
 from storage.records.catalog.catalog import FileRole
 from storage.records.jobs.choices import GenerationBackend, TrainingMethod, TrainingOptimizer
-from storage.records.jobs.generation.recipes import GenerationRequest
+from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobFileRole, JobState
 from storage.records.jobs.training import TrainingJobRequest
 from storage.settings import MlflowSettings, Settings

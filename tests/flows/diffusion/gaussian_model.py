@@ -14,8 +14,8 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from flows.diffusion.schedulers import next_latents, noised, scheduler_for, step_generators, timesteps_for
-from storage.records.jobs.generation.scheduler_table import SCHEDULERS
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.scheduler_table import SCHEDULERS
+from storage.records.generation.schedulers import SchedulerSettings
 
 SHAPE = (1, 4, 8, 8)
 MEANS = torch.tensor([0.8, -0.5, 0.3, 0.0]).view(1, 4, 1, 1)

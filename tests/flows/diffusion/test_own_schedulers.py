@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows.diffusion.own_schedulers import ThirdOrderSde
 from flows.diffusion.schedulers import scheduler_for, timesteps_for
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.schedulers import SchedulerSettings
 from tests.flows.diffusion.gaussian_model import stable_diffusion
 
 NOISE = stable_diffusion()

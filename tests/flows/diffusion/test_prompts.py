@@ -19,7 +19,7 @@ from flows.diffusion.families.protocol import HIDDEN_STATES, Components, Conditi
 from flows.diffusion.prompts import chunks_of, encode_unguided, encode_weighted, token_chunks
 from flows.diffusion.sampler import denoise, first_latents, guiding, to_image
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation.prompts import weighted_parts
+from storage.records.generation.prompts import weighted_parts
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.families.tiny_sdxl import write_tiny_sdxl
 

@@ -25,7 +25,7 @@ from storage.postgres.catalog import catalog, models
 from storage.postgres.jobs import jobs, publication, submissions
 from storage.records.catalog.catalog import FileRole, Model, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import ModelType
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingRequest
 from storage.settings import MlflowSettings, Settings

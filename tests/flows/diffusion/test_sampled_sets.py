@@ -12,7 +12,7 @@ from flows.diffusion import sampled_sets
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.sampled_sets import DaskWorkers, DrawnBatch, draw_set, missing_batches, png
 from storage.blobs.pictures.written import write_picture
-from storage.records.jobs.generation.drawings import PictureFormat
+from storage.records.generation.drawings import PictureFormat
 from storage.records.jobs.sampled_sets import SamplerSettings, SamplingRecipe
 from tests.warm import start_warm
 

@@ -15,8 +15,8 @@ from flows.diffusion.families.protocol import Components
 from flows.diffusion.families.sd1 import FAMILY
 from flows.diffusion.sampler import draw_images, first_latents, guiding, to_image
 from flows.diffusion.schedulers import next_latents, scheduler_for, step_generators, timesteps_for
-from storage.records.jobs.generation.scheduler_table import SCHEDULERS
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.scheduler_table import SCHEDULERS
+from storage.records.generation.schedulers import SchedulerSettings
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.diffusion.gaussian_model import EVERY, shown
 

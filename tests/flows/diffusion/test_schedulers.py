@@ -10,9 +10,9 @@ from torch import Tensor
 
 from flows.diffusion.schedulers import next_latents, noised, scheduler_for, step_generators, timesteps_for
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation.scheduler_limits import unet_calls
-from storage.records.jobs.generation.scheduler_table import SCHEDULERS
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.scheduler_limits import unet_calls
+from storage.records.generation.scheduler_table import SCHEDULERS
+from storage.records.generation.schedulers import SchedulerSettings
 from tests.flows.diffusion.gaussian_model import (
     EVERY,
     MEANS,

@@ -12,7 +12,7 @@ from flows.diffusion.sampler import denoise, first_latents, guiding
 from flows.diffusion.schedulers import scheduler_for, timesteps_for
 from flows.diffusion.trajectories import ALONE, TOGETHER, Guidance, KeptSource, Prompts, Trajectory, advance, noise_of
 from flows.starter.networks import write_tiny_model
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.schedulers import SchedulerSettings
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.training.tiny import FAMILY
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flows.diffusion.schedulers import scheduler_for, step_generators, timesteps_for
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.schedulers import SchedulerSettings
 from tests.flows.diffusion.gaussian_model import SHAPE, draw, noise_of, predict, signal, stable_diffusion, zero_snr
 
 SDE, ANCESTRAL = "dpmpp_sde", "dpmpp_2s_ancestral"

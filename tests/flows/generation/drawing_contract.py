@@ -22,7 +22,7 @@ from flows.diffusion.sampler import draw_images
 from flows.diffusion.sources import resized
 from flows.generation.comfyui.callbacks import DrawingCallbacks
 from storage.errors import CancellationRequested, InvalidRequest
-from storage.records.jobs.generation.drawings import Drawing, DrawnImage, DrawnModel, Operation
+from storage.records.generation.drawings import Drawing, DrawnImage, DrawnModel, Operation
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.generation.comfyui.conftest import MASK, SOURCE, STARTER, picture_named
 
@@ -88,7 +88,8 @@ class DrawingContract:
     """The tests. `drawer` is the subclass's."""
 
     @pytest.fixture(scope="class")
-    def ours(self) -> Image.Image:
+    @classmethod
+    def ours(cls) -> Image.Image:
         """What our sampler draws with the starter, for `a_drawing` of it in so many steps."""
         torch.set_num_threads(1)
         family = family_named("sd1")

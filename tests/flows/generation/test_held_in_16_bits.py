@@ -17,7 +17,7 @@ from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
 from flows.generation.backends.lookup import backend_named
 from flows.training.adapters.loading import load_adapter
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
 from tests.flows.training.tiny import FAMILY

@@ -32,7 +32,7 @@ from storage.records.catalog.catalog import Checked, FileRole, ModelVersion
 from storage.records.catalog.listing import ImageFilter, ImageSort
 from storage.records.jobs.choices import LoraTargets, TrainingMethod
 from storage.records.jobs.data_sets import DataSetImage
-from storage.records.jobs.generation.recipes import GenerationRequest
+from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import Job, JobFileRole, JobState
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, regularization_recipe
 from storage.settings import MlflowSettings, Settings

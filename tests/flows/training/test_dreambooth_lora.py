@@ -20,7 +20,7 @@ from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, jobs, publication, submissions
 from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import ModelType
-from storage.records.jobs.generation.recipes import GenerationRequest
+from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobFileRole, JobState
 from storage.settings import Settings
 from storage.stores import Stores

@@ -14,8 +14,8 @@ from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.limits import ComfyLimits
-from storage.records.jobs.generation.comfy_models import ComfyNames, InstalledModel
-from storage.records.jobs.generation.drawings import Drawing, DrawnImage, DrawnModel
+from storage.records.generation.comfyui.comfy_models import ComfyNames, InstalledModel
+from storage.records.generation.drawings import Drawing, DrawnImage, DrawnModel
 from tests.comfyui import ComfyServer, serving
 from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer, scripted_peer
 

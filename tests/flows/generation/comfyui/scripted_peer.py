@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 from PIL import Image
 
-from tests.storage.records.jobs.generation.object_info import object_info
+from tests.storage.records.generation.object_info import object_info
 
 NEVER_SECONDS = 60.0
 PREVIEW = b"\xff\xd8\xffpreview"

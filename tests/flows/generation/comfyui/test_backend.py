@@ -16,9 +16,9 @@ from flows.generation.comfyui.backend import ComfyBackend
 from flows.generation.comfyui.callbacks import DrawingCallbacks
 from flows.generation.comfyui.prompts import prompt_id_of
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost
-from storage.records.jobs.generation.comfy_models import adapter_name
-from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter, DrawnModel, Operation
-from storage.records.jobs.generation.schedulers import SchedulerSettings
+from storage.records.generation.comfyui.comfy_models import adapter_name
+from storage.records.generation.drawings import Drawing, DrawnAdapter, DrawnModel, Operation
+from storage.records.generation.schedulers import SchedulerSettings
 from tests.comfyui import ComfyServer
 from tests.flows.generation.comfyui.conftest import (
     MASK,

@@ -11,12 +11,12 @@ from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.installation import capabilities_of, version_of
 from flows.generation.comfyui.limits import ComfyLimits
 from storage.errors import BackendBroken, BackendUnavailable
-from storage.records.jobs.generation.scheduler_names import comfy_names
-from storage.records.jobs.generation.scheduler_table import SCHEDULERS
-from storage.records.jobs.generation.schedulers import SchedulerSettings, Spacing
+from storage.records.generation.scheduler_names import comfy_names
+from storage.records.generation.scheduler_table import SCHEDULERS
+from storage.records.generation.schedulers import SchedulerSettings, Spacing
 from tests.comfyui import ComfyServer
 from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer
-from tests.storage.records.jobs.generation.object_info import CHOICES, INPUTS, METHODS, OPTIONAL
+from tests.storage.records.generation.object_info import CHOICES, INPUTS, METHODS, OPTIONAL
 
 
 def test_a_real_one_has_the_nodes_that_our_graphs_use(comfyui_server: ComfyServer) -> None:

@@ -25,7 +25,7 @@ from flows.generation.engine.messages import (
 )
 from flows.generation.engine.tickets import Ticket
 from storage.errors import BlobMissing
-from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel
+from storage.records.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel
 
 SECONDS = 60.0
 

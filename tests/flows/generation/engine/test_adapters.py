@@ -12,7 +12,7 @@ import torch
 from flows.diffusion.sampler import draw_images
 from flows.generation.engine.engine import Engine
 from flows.training.adapters.loading import load_adapter
-from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter
+from storage.records.generation.drawings import Drawing, DrawnAdapter
 from storage.records.jobs.sampled_sets import SamplerSettings
 from tests.flows.generation.engine.bench import LocalFiles, ask, drawing, running
 from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter

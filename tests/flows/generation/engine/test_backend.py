@@ -17,7 +17,7 @@ from flows.generation.engine.backend import EngineBackend
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.server import served
 from storage.errors import JobCannotSucceed
-from storage.records.jobs.generation.drawings import Drawing, DrawnModel
+from storage.records.generation.drawings import Drawing, DrawnModel
 from tests.flows.generation.comfyui.conftest import MASK, SOURCE, STARTER, picture_named
 from tests.flows.generation.drawing_contract import Drawer, DrawingContract, a_drawing, drawn
 from tests.flows.generation.engine.bench import LocalFiles, running

@@ -19,7 +19,7 @@ from flows.generation.engine import engine as engine_module
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.messages import PictureDrawn, PreviewDrawn, StepDone
 from flows.starter.networks import write_tiny_model
-from storage.records.jobs.generation.drawings import DrawnImage, Operation
+from storage.records.generation.drawings import DrawnImage, Operation
 from tests.flows.generation.engine.bench import LocalFiles, ask, drawing, running, submit
 
 

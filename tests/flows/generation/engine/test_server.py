@@ -22,7 +22,7 @@ from flows.generation.engine.messages import DrawRequest, PictureDrawn, StepDone
 from flows.starter.networks import write_tiny_model
 from storage.blobs.store import BlobStore
 from storage.errors import BlobMissing, InvalidRequest, JobCannotSucceed, StoreUnavailable
-from storage.records.jobs.generation.drawings import DrawnModel
+from storage.records.generation.drawings import DrawnModel
 from storage.settings import BlobSettings
 from tests.flows.generation.engine.bench import drawing
 

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from storage.blobs.pictures.containers import MAX_BYTES, MAX_CHUNKS, MAX_TEXT_BYTES, read_container
 from storage.blobs.pictures.written import write_picture
 from storage.errors import ImageRefused
-from storage.records.jobs.generation.drawings import PictureFormat
+from storage.records.generation.drawings import PictureFormat
 
 PARAMETERS = "a mug\nSteps: 25, Sampler: DDIM, Seed: 1"
 WHOLE = {

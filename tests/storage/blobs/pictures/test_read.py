@@ -12,8 +12,8 @@ from storage.blobs.pictures.containers import MAX_TEXT_BYTES
 from storage.blobs.pictures.exif import MAKE, MODEL, written_exif
 from storage.blobs.pictures.read import read_picture
 from storage.errors import ImageRefused
-from storage.records.jobs.generation.drawings import PictureFormat
-from storage.records.jobs.generation.parameter_values import DrawnFacts
+from storage.records.generation.drawings import PictureFormat
+from storage.records.generation.parameter_values import DrawnFacts
 
 PARAMETERS = "a mug\nNegative prompt: blurred\nSteps: 25, Sampler: DDIM, Seed: 1, Size: 64x48"
 GRAPH = {"3": {"class_type": "KSampler", "inputs": {"seed": 1}}}

@@ -10,8 +10,8 @@ from PIL import Image
 from storage.blobs.pictures.read import PictureFacts, read_picture
 from storage.blobs.pictures.seed_requests import SeedRequest, read_seed_request
 from storage.blobs.pictures.written import write_picture
-from storage.records.jobs.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel, PictureFormat
-from storage.records.jobs.generation.parameters import KnownAfterwards, read_parameters, write_parameters
+from storage.records.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel, PictureFormat
+from storage.records.generation.parameters import KnownAfterwards, read_parameters, write_parameters
 
 
 def seeds(text: str, **facts: Any) -> SeedRequest:

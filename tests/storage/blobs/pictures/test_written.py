@@ -17,7 +17,7 @@ from storage.blobs.images import canonicalise
 from storage.blobs.pictures.read import read_picture
 from storage.blobs.pictures.written import JPEG_METADATA, WEBP_SIDE, write_picture
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation.drawings import PictureFormat
+from storage.records.generation.drawings import PictureFormat
 from tests.docs.pages import code_spans, tables
 
 PARAMETERS = "a mug\nNegative prompt: blurred\nSteps: 25, Sampler: DDIM, Seed: 1, Size: 64x48"

@@ -20,7 +20,7 @@ from storage.postgres.events import outbox
 from storage.postgres.jobs import jobs, submissions
 from storage.records.events.events import JobStarted, JobSubmitted
 from storage.records.jobs.choices import TrainingOptimizer
-from storage.records.jobs.generation.recipes import GenerationRequest
+from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.training import TrainingRequest
 from tests.storage.makers import NO_LIMITS, a_data_set, a_job, an_account, settings_for

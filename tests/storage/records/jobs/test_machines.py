@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.machines import Machine, resolve_on
 from storage.records.jobs.sampled_sets import SamplerSettings

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation.recipes import GenerationRecipe
+from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.machines import Machine, resolve_on
 from storage.records.jobs.requirements import refuse_unknown, with_needs
