@@ -29,7 +29,8 @@ def fit_colours(family: Family, components: Components) -> Tensor:
     with torch.no_grad():
         for _ in range(_SAMPLES):
             # Smooth, since neighbours of what a model draws are alike, as those of noise are not.
-            coarse = torch.randn((1, config.in_channels, _SIDE // 4, _SIDE // 4), generator=generator) * 1.5
+            size = (1, config.in_channels, _SIDE // 4, _SIDE // 4)
+            coarse = torch.randn(size, generator=generator, dtype=torch.float32) * 1.5
             smooth = functional.interpolate(coarse, size=shape[-2:], mode="bilinear").to(components.device)
             pixels = family.decode_latents(components, smooth)
             small = functional.avg_pool2d(pixels, components.vae_factor)

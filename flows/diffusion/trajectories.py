@@ -102,9 +102,10 @@ class Trajectory:
         """Its latents as the UNet takes them at `timestep`: (1, C, H, W). Asked for once a step."""
         return self._scheduler.scale_model_input(self.latents, self.timestep)
 
-    def take(self, scaled: Tensor, predicted: Tensor) -> None:
-        """One step by the UNet's prediction (1, C, H, W) for what `scaled` returned."""
-        self._seen = (scaled, self.timestep, predicted)
+    def take(self, prediction: Prediction) -> None:
+        """One step by what the UNet predicted for `scaled`."""
+        predicted = prediction.predicted
+        self._seen = (prediction.scaled, self.timestep, predicted)
         generators, at = [self._generator], self.timestep
         self.latents = next_latents(self._scheduler, self._settings, predicted, at, self.latents, generators)
         self.done += 1
@@ -137,12 +138,23 @@ def noise_of(components: Components, seed: int, height: int, width: int) -> tupl
     # On the CPU, since a CUDA generator draws other numbers from the same seed.
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = (1, config.in_channels, height // components.vae_factor, width // components.vae_factor)
-    return torch.randn(shape, generator=generator).to(components.device), generator
+    # Of one type whatever torch's default is: libraries change it while they read a model.
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(components.device), generator
 
 
-def advance(family: Family, components: Components, trajectories: Sequence[Trajectory], shape: int) -> None:
-    """One step of each, in one call of the UNet for `shape` pictures. All have latents and conditioning of one size,
-    and all or none have guidance.
+@dataclass(frozen=True)
+class Prediction:
+    """What the UNet was given of one picture, and what it predicted, guidance included: (1, C, H, W) each."""
+
+    scaled: Tensor
+    predicted: Tensor
+
+
+def predict_together(
+    family: Family, components: Components, trajectories: Sequence[Trajectory], shape: int
+) -> list[Prediction]:
+    """What each takes its next step by, from one call of the UNet for `shape` pictures. All have latents and
+    conditioning of one size, and all or none have guidance.
 
     Raises ValueError for more than `shape` of them, or none.
     """
@@ -160,10 +172,18 @@ def advance(family: Family, components: Components, trajectories: Sequence[Traje
         conditioning = _joined(negatives).then(conditioning)
         rows, timesteps = torch.cat([rows, rows]), torch.cat([timesteps, timesteps])
     predicted = family.predict(components, rows, timesteps, conditioning)
+    made: list[Prediction] = []
     for place, one in enumerate(trajectories):
         with_prompt = predicted[-shape:][place : place + 1]
-        without = predicted[place : place + 1]
-        one.take(scaled[place], one.guidance.combine(without, with_prompt) if guided else with_prompt)
+        whole = one.guidance.combine(predicted[place : place + 1], with_prompt) if guided else with_prompt
+        made.append(Prediction(scaled[place], whole))
+    return made
+
+
+def advance(family: Family, components: Components, trajectories: Sequence[Trajectory], shape: int) -> None:
+    """One step of each, by `predict_together`, and raises as it does."""
+    for one, prediction in zip(trajectories, predict_together(family, components, trajectories, shape), strict=True):
+        one.take(prediction)
 
 
 def _joined(rows: Sequence[Conditioning]) -> Conditioning:

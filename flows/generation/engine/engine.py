@@ -3,47 +3,44 @@
 One thread draws. It takes the oldest picture whose model is in memory and fills the call with others that fit: the same
 model, adapters and size. They join and leave at any step. While the model of an older request is being loaded, younger
 ones that have theirs go on; where it finds no room, nothing new is begun, so that those end and their models can go.
+
+What fails for one picture ends its request and no other. What says that the device itself is lost, or that something
+hangs, ends the engine: a new process may find it well, and requests go there again.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 import torch
+from cachetools import TTLCache
 
 from flows.diffusion.batches import images_at_a_time
 from flows.diffusion.memory import return_freed
-from flows.diffusion.trajectories import ALONE, TOGETHER, advance
+from flows.diffusion.trajectories import ALONE, TOGETHER, predict_together
+from flows.generation.engine.failures import DeviceLost, failure_of, is_lost
 from flows.generation.engine.finishing import Finisher
-from flows.generation.engine.messages import (
-    DrawingEnded,
-    DrawingFailed,
-    DrawRequest,
-    Message,
-    PictureDrawn,
-    PictureStarted,
-    PreviewDrawn,
-    StepDone,
-)
+from flows.generation.engine.messages import DrawingEnded, DrawingFailed, DrawRequest, Message
 from flows.generation.engine.news import News
+from flows.generation.engine.picture_reports import PictureReports
 from flows.generation.engine.preparation import OpenPicture, group_of, trajectory_of
-from flows.generation.engine.resident_models import ModelSource, ResidentModel, ResidentModels, key_of
-from flows.generation.engine.tickets import PictureInWork, Ticket
-from flows.jobs.failures import named_failure, says_out_of_memory
+from flows.generation.engine.resident_models import ModelSource, ResidentModels
+from flows.generation.engine.tickets import Line, PictureInWork, Ticket
+from flows.jobs.failures import says_out_of_memory
 from flows.runs.liveness import advanced
-from storage.errors import DarkroomError, JobStalled
-from storage.records.generation.drawings import Operation
+from storage.errors import JobStalled
 
 log = logging.getLogger("darkroom.engine")
 
 WORTH_TOGETHER = 3
 """So many pictures are drawn in a call for eight sooner than one by one: on a CPU it takes 2.2 times as long as a call
 for one, on a GPU less."""
-PREVIEW_SECONDS = 0.5
 IDLE_LOOK_SECONDS = 5.0
+ALONE_SECONDS = 600.0
+"""So long pictures of a kind are drawn alone after a call for eight has found no memory."""
 
 
 class Engine:
@@ -58,47 +55,39 @@ class Engine:
         idle_seconds: float = 300.0,
     ) -> None:
         self._news = News()
+        self._line = Line(self._news)
         self.models = ResidentModels(files, device, budget, self._news)
         self._files, self._open_picture, self._device = files, open_picture, device
         self._idle_seconds = idle_seconds
-        self._pictures: list[PictureInWork] = []
-        self._numbers = itertools.count()
-        self._alone_only: set[tuple[object, ...]] = set()
-        self._finisher = Finisher(open_picture)
+        self._alone_only: TTLCache[tuple[object, ...], bool] = TTLCache(256, ALONE_SECONDS)
+        self._reports = PictureReports(self._line, Finisher(open_picture))
         self._stopped = False
         self.calls = 0
 
     def submit(self, request: DrawRequest, send: Callable[[Message], None]) -> Ticket:
         """Draw the wanted pictures of a request; what happens is sent."""
-        # Made larger without a model: nobody waits until one is loaded.
-        key = "" if request.drawing.operation is Operation.UPSCALE else key_of(request.drawing.model)
-        with self._news.told():
-            ticket = Ticket(request, send, next(self._numbers), len(request.wanted))
-            self._pictures += [PictureInWork(ticket, number, key) for number in request.wanted]
-            self._pictures.sort(key=lambda one: one.ticket.order)
+        ticket = self._line.add(request, send)
         if not request.wanted:
             send(DrawingEnded())
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """Draw no more of a request; what was sent stays so."""
-        with self._news.told():
-            ticket.cancelled = True
-            self._pictures = [one for one in self._pictures if one.ticket is not ticket]
+        ticket.cancelled = True
+        self._line.remove([ticket])
 
     def waiting(self) -> int:
         """How many pictures are waiting or in work."""
-        with self._news.lock:
-            return len(self._pictures)
+        return len(self._line)
 
     def ahead_of(self, ticket: Ticket) -> int:
         """How many pictures of other requests go before a request's."""
-        with self._news.lock:
-            return sum(one.ticket.order < ticket.order for one in self._pictures)
+        return self._line.ahead_of(ticket)
 
     def rest(self) -> int:
         """Forget the models that nobody draws with, whose memory somebody else needs; returns how many."""
-        return self.models.drop_idle(0.0, {one.key for one in self._in_order()})
+        with self._news.lock:
+            return self.models.drop_idle(0.0, {one.key for one in self._line.pictures()})
 
     def stop(self) -> None:
         """Let `run` return after the call that it is in."""
@@ -106,7 +95,7 @@ class Engine:
             self._stopped = True
 
     def run(self) -> None:
-        """Draw until `stop`. Call it from one thread."""
+        """Draw until `stop`. Call it from one thread. Raises DeviceLost and JobStalled: this process is of no use."""
         with torch.no_grad():
             while not self._stopped:
                 seen = self._news.count
@@ -114,13 +103,15 @@ class Engine:
                 if batch:
                     self._draw(batch)
                     continue
-                advanced()
-                if not self._news.wait(seen, IDLE_LOOK_SECONDS) and not self._pictures:
+                # Whoever waits for a model waits for a sign of its loading.
+                if not len(self._line):
+                    advanced()
+                if not self._news.wait(seen, IDLE_LOOK_SECONDS) and not len(self._line):
                     self.models.drop_idle(self._idle_seconds)
 
     def _next_batch(self) -> list[PictureInWork]:
         """The oldest picture that can go on, and what fits beside it; their trajectories have begun."""
-        pictures = self._in_order()
+        pictures = self._line.pictures()
         last = self._ask_for_models(pictures)
         going = [one for place, one in enumerate(pictures) if one.trajectory is not None or place <= last]
         for picture in going:
@@ -129,9 +120,9 @@ class Engine:
                 continue
             if not picture.key:
                 return [picture]
-            model = self._model_of(picture)
-            if model is not None and self._begun(picture, model):
-                return self._filled(picture, model, going)
+            with self._ending_requests_of([picture]):
+                if self._begun(picture):
+                    return self._filled(picture, going)
         return []
 
     def _ask_for_models(self, pictures: list[PictureInWork]) -> int:
@@ -142,153 +133,156 @@ class Engine:
         busy = {one.key for one in pictures if one.trajectory is not None}
         self.models.shrink({*busy, *(one.key for one in pictures[:1])})
         for place, picture in enumerate(pictures):
-            if picture.key and self._model_of(picture) is None:
-                return len(pictures) if self.models.want(picture.drawing.model, busy) else place
+            if picture.key and picture.model is None and not self.models.has(picture.key):
+                self._end_those_whose_model_failed(picture, pictures)
+                if not picture.ticket.over:
+                    return len(pictures) if self.models.want(picture.drawing.model, busy) else place
             busy.add(picture.key)
         return len(pictures)
 
-    def _in_order(self) -> list[PictureInWork]:
-        with self._news.lock:
-            return list(self._pictures)
+    def _end_those_whose_model_failed(self, picture: PictureInWork, pictures: list[PictureInWork]) -> None:
+        error = self.models.failure_since(picture.key, picture.ticket.since)
+        if error is not None:
+            self._fail([one for one in pictures if one.key == picture.key], error)
 
-    def _model_of(self, picture: PictureInWork) -> ResidentModel | None:
-        try:
-            return self.models.find(picture.drawing.model)
-        except Exception as error:  # noqa: BLE001 - named and sent to whoever asked for the model
-            self._fail([one for one in self._in_order() if one.key == picture.key], error)
-            return None
-
-    def _begun(self, picture: PictureInWork, model: ResidentModel) -> bool:
-        """Whether a picture's trajectory is there, made if it is not; one that cannot begin ends its request."""
+    def _begun(self, picture: PictureInWork) -> bool:
+        """Whether a picture's trajectory is there, made if its model is here."""
         if picture.trajectory is not None:
             return True
-        try:
+        model = self.models.find(picture.key)
+        if model is None:
+            return False
+        # Libraries change torch for the whole process while they read a model.
+        with self.models.reading:
             model.put_beside(picture.drawing.adapters, self._files)
             model.switch(picture.drawing.adapters)
             picture.trajectory = trajectory_of(model, picture.drawing, picture.number, self._open_picture)
-        except Exception as error:  # noqa: BLE001 - named and sent to whoever asked for the picture
-            self._fail([picture], error)
-            return False
+        picture.model, picture.began = model, time.monotonic()
         picture.group = group_of(picture.drawing, picture.key, picture.trajectory)
-        picture.began = time.monotonic()
         return True
 
-    def _filled(self, head: PictureInWork, model: ResidentModel, going: list[PictureInWork]) -> list[PictureInWork]:
-        if head.shape == ALONE:
-            return [head]
+    def _filled(self, head: PictureInWork, going: list[PictureInWork]) -> list[PictureInWork]:
         batch = [head]
-        for other in going:
-            if len(batch) >= TOGETHER:
-                break
-            if other is head or other.ticket.over or other.key != head.key:
-                continue
-            if ALONE in (other.shape, other.fixed_shape):
-                continue
-            if other.drawing.adapters != head.drawing.adapters or not self._begun(other, model):
-                continue
-            if other.group == head.group:
-                batch.append(other)
+        if head.shape != ALONE and not head.apart:
+            batch += self._beside(head, going)
         if not head.shape:
-            head.shape = head.fixed_shape or self._shape_for(head, model, len(batch))
-            self._started(head)
+            head.shape = head.fixed_shape or self._shape_for(head, len(batch))
+            self._reports.started(head)
         if head.shape == ALONE:
             return [head]
         for other in batch[1:]:
             if not other.shape:
-                other.shape = TOGETHER
-                self._started(other)
+                other.shape = head.shape
+                self._reports.started(other)
         return batch
 
-    def _shape_for(self, head: PictureInWork, model: ResidentModel, count: int) -> int:
-        if count < WORTH_TOGETHER or head.group in self._alone_only or head.trajectory is None:
+    def _beside(self, head: PictureInWork, going: list[PictureInWork]) -> list[PictureInWork]:
+        """What may go into one call with a picture; what begins and does not fit is tried once in a call."""
+        found: list[PictureInWork] = []
+        tried = 0
+        for other in going:
+            if len(found) >= TOGETHER - 1 or tried >= TOGETHER:
+                break
+            if other is head or other.ticket.over or other.apart or other.outline != head.outline:
+                continue
+            if ALONE in (other.shape, other.fixed_shape):
+                continue
+            tried += other.trajectory is None
+            begun = False
+            with self._ending_requests_of([other]):
+                begun = self._begun(other)
+            if begun and other.group == head.group and other.model is head.model:
+                found.append(other)
+        return found
+
+    def _shape_for(self, head: PictureInWork, count: int) -> int:
+        if count < WORTH_TOGETHER or head.group in self._alone_only or head.trajectory is None or head.model is None:
             return ALONE
         latents = head.trajectory.latents.expand(TOGETHER, -1, -1, -1)
-        fitting = images_at_a_time(model.components, latents, guided=head.trajectory.guidance.needed)
+        fitting = images_at_a_time(head.model.components, latents, guided=head.trajectory.guidance.needed)
         return TOGETHER if fitting >= TOGETHER else ALONE
 
-    def _started(self, picture: PictureInWork) -> None:
-        picture.ticket.send(PictureStarted(number=picture.number, shape=picture.shape))
-
     def _draw(self, batch: list[PictureInWork]) -> None:
-        head, began = batch[0], time.monotonic()
-        model = self.models.find(head.drawing.model) if head.key else None
-        trajectories = [one.trajectory for one in batch if one.trajectory is not None]
-        try:
-            if model is not None:
-                model.switch(head.drawing.adapters)
-                advance(model.family, model.components, trajectories, head.shape)
-        # Sent by the watchdog: whatever hung here may hang again, in a process that starts afresh it may not.
-        except JobStalled as error:
-            self._fail(batch, error)
-            raise
-        except Exception as error:  # noqa: BLE001 - named and sent to whoever asked for the pictures
-            self._after_failure(batch, error)
-            return
-        self.calls += 1
+        began = time.monotonic()
+        if batch[0].key:
+            failure = self._called(batch)
+            if failure is not None:
+                self._after_failure(batch, failure)
+                return
+            self.calls += 1
         advanced()
         took = (time.monotonic() - began) / len(batch)
         for picture in batch:
             picture.busy_seconds += took
             # Each by itself: what is wrong with one of them, its source say, ends no other.
-            try:
-                self._report(picture, model)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._fail([picture], error)
+            with self._ending_requests_of([picture]), self.models.reading:
+                self._reports.after_step(picture)
 
-    def _report(self, picture: PictureInWork, model: ResidentModel | None) -> None:
-        trajectory, ticket = picture.trajectory, picture.ticket
-        if ticket.over:
-            return
-        if trajectory is not None and model is not None:
-            ticket.send(StepDone(number=picture.number, step=trajectory.done, steps=trajectory.total))
-            now = time.monotonic()
-            if not trajectory.ended:
-                if ticket.request.previews and now - picture.previewed >= PREVIEW_SECONDS:
-                    picture.previewed = now
-                    ticket.send(PreviewDrawn(number=picture.number, jpeg=self._finisher.preview(model, trajectory)))
-                return
-        self._finish(picture, model)
-
-    def _finish(self, picture: PictureInWork, model: ResidentModel | None) -> None:
-        began, ticket = time.monotonic(), picture.ticket
-        image = self._finisher.finished(model, picture.drawing, picture.trajectory)
-        now = time.monotonic()
-        drawn = PictureDrawn(
-            number=picture.number,
-            width=image.width,
-            height=image.height,
-            pixels=image.tobytes(),
-            shape=picture.shape or ALONE,
-            seconds=now - (picture.began or began),
-            busy_seconds=picture.busy_seconds + now - began,
-        )
-        with self._news.lock:
-            self._pictures = [one for one in self._pictures if one is not picture]
-            ticket.left -= 1
-            ticket.ended = not ticket.left
-        ticket.send(drawn)
-        if ticket.ended:
-            ticket.send(DrawingEnded())
+    def _called(self, batch: Sequence[PictureInWork]) -> Exception | None:
+        """One step of each; returns what the call failed by."""
+        head, model = batch[0], batch[0].model
+        assert model is not None, "a picture that has begun has its model"
+        trajectories = [one.trajectory for one in batch if one.trajectory is not None]
+        try:
+            with self.models.narrow:
+                model.switch(head.drawing.adapters)
+                predictions = predict_together(model.family, model.components, trajectories, head.shape)
+        except JobStalled:
+            raise
+        except Exception as error:  # noqa: BLE001 - judged outside, where it does not hold what found no room
+            return error.with_traceback(None)
+        for picture, prediction in zip(batch, predictions, strict=True):
+            with self._ending_requests_of([picture]):
+                if picture.trajectory is not None:
+                    picture.trajectory.take(prediction)
+        return None
 
     def _after_failure(self, batch: list[PictureInWork], error: Exception) -> None:
-        if batch[0].shape == TOGETHER and says_out_of_memory(error):
-            log.warning("no memory for %d pictures in one call: drawing them alone", TOGETHER)
-            self._alone_only.add(batch[0].group)
+        if is_lost(error):
+            raise DeviceLost(f"The device fails in each call from now on ({type(error).__name__}).") from error
+        if says_out_of_memory(error):
+            self._need_less(batch, error)
+        elif len(batch) > 1:
+            log.warning("a call for %d pictures failed: each is drawn by itself", len(batch), exc_info=error)
             for picture in batch:
-                picture.trajectory, picture.shape = None, 0
+                picture.apart = True
         else:
             self._fail(batch, error)
+
+    def _need_less(self, batch: list[PictureInWork], error: Exception) -> None:
+        log.warning("no memory for %d pictures in one call", batch[0].shape)
+        if batch[0].shape == TOGETHER:
+            self._alone_only[batch[0].group] = True
+        for picture in batch:
+            # A picture that is drawn again in its recorded shape has no other one.
+            if picture.tried_again or picture.fixed_shape == TOGETHER:
+                self._fail([picture], error)
+            else:
+                picture.tried_again = picture.shape == ALONE
+                picture.begin_again()
+        self.models.drop_idle(0.0, {one.key for one in batch})
         return_freed(self._device)
+
+    @contextmanager
+    def _ending_requests_of(self, pictures: list[PictureInWork]) -> Generator[None]:
+        """In the block an error ends the requests of these pictures; a hang or a lost device ends the engine too."""
+        try:
+            yield
+        except JobStalled as error:
+            self._fail(pictures, error)
+            raise
+        except Exception as error:
+            self._fail(pictures, error)
+            if is_lost(error):
+                raise DeviceLost(f"The device fails from now on ({type(error).__name__}).") from error
 
     def _fail(self, pictures: list[PictureInWork], error: Exception) -> None:
         """End the requests of these pictures with a reason."""
         log.error("a drawing failed: %s", type(error).__name__, exc_info=error)
-        named = error if isinstance(error, DarkroomError) else named_failure(error, "draw")
         tickets = list(dict.fromkeys(one.ticket for one in pictures))
-        with self._news.lock:
-            self._pictures = [one for one in self._pictures if one.ticket not in tickets]
+        self._line.remove(tickets)
+        code, reason = failure_of(error)
         for ticket in tickets:
-            if ticket.over:
-                continue
-            ticket.ended = True
-            ticket.send(DrawingFailed(code=named.code, reason=str(named)))
+            if not ticket.over:
+                ticket.ended = True
+                ticket.send(DrawingFailed(code=code, reason=reason))

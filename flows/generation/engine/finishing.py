@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from weakref import WeakKeyDictionary
 
 from PIL import Image
@@ -17,6 +18,8 @@ from flows.generation.engine.preparation import OpenPicture
 from flows.generation.engine.resident_models import ResidentModel
 from storage.errors import JobCannotSucceed
 from storage.records.generation.drawings import Drawing, Operation
+
+log = logging.getLogger("darkroom.engine")
 
 PREVIEW_QUALITY = 80
 
@@ -33,8 +36,10 @@ class Finisher:
 
         Outside the mask of an inpainting it is the source. Raises JobCannotSucceed for latents that are no numbers.
         """
-        if model is None or trajectory is None:
+        if drawing.operation is Operation.UPSCALE:
             return resized(self._open_picture(drawing.source), drawing.width, drawing.height)
+        assert model is not None, "a picture that is drawn has its model"
+        assert trajectory is not None, "a picture that is drawn has its latents"
         if not is_finite(trajectory.latents):
             raise JobCannotSucceed(
                 "The model draws numbers that are none (NaN). Try another scheduler, or adapters of less strength."
@@ -46,10 +51,14 @@ class Finisher:
         return image
 
     def preview(self, model: ResidentModel, trajectory: Trajectory) -> bytes:
-        """A JPEG of what a picture looks like so far: one pixel a latent."""
-        if model not in self._colours:
-            self._colours[model] = fit_colours(model.family, model.components)
+        """A JPEG of what a picture looks like so far, one pixel a latent; nothing where that fails, which ends none."""
         written = io.BytesIO()
-        image = preview(self._colours[model], trajectory.clean_estimate(model.components))
-        image.save(written, "JPEG", quality=PREVIEW_QUALITY)
+        try:
+            if model not in self._colours:
+                self._colours[model] = fit_colours(model.family, model.components)
+            image = preview(self._colours[model], trajectory.clean_estimate(model.components))
+            image.save(written, "JPEG", quality=PREVIEW_QUALITY)
+        except (RuntimeError, ValueError, OSError):
+            log.warning("a preview failed", exc_info=True)
+            return b""
         return written.getvalue()

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flows.generation.comfyui.callbacks import DrawingCallbacks
-from flows.generation.engine import engine as engine_module
+from flows.generation.engine import picture_reports
 from flows.generation.engine.backend import EngineBackend
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.server import served
@@ -43,7 +43,7 @@ class TestEngine(DrawingContract):
 
     @pytest.fixture
     def drawer(self, socket: Path, monkeypatch: pytest.MonkeyPatch) -> Drawer:
-        monkeypatch.setattr(engine_module, "PREVIEW_SECONDS", 0.0)
+        monkeypatch.setattr(picture_reports, "PREVIEW_SECONDS", 0.0)
         backend, client = EngineBackend(socket), EngineClient(socket)
 
         def draw(drawing: Drawing, callbacks: DrawingCallbacks) -> Iterator[tuple[int, Image.Image]]:

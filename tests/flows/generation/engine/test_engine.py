@@ -16,6 +16,7 @@ from PIL import Image
 
 from flows.diffusion.trajectories import ALONE, TOGETHER
 from flows.generation.engine import engine as engine_module
+from flows.generation.engine import picture_reports
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.messages import PictureDrawn, PreviewDrawn, StepDone
 from flows.starter.networks import write_tiny_model
@@ -245,7 +246,7 @@ def test_upscaling_needs_no_model(engine: Engine) -> None:
 
 
 def test_previews_are_sent_where_they_are_wanted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(picture_reports, "PREVIEW_SECONDS", 0.0)
     with_previews, without = ask(engine, drawing(1), previews=True), ask(engine, drawing(1))
 
     with_previews.pictures()
@@ -278,15 +279,15 @@ def test_more_urgent_requests_go_first(engine: Engine) -> None:
 
 
 def test_a_call_that_finds_no_memory_is_made_again_for_one(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine_module.advance
+    real = engine_module.predict_together
 
-    def small(family: Any, components: Any, trajectories: Any, shape: int) -> None:
+    def small(family: Any, components: Any, trajectories: Any, shape: int) -> Any:
         if shape == TOGETHER:
             raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
-        real(family, components, trajectories, shape)
+        return real(family, components, trajectories, shape)
 
     expected = ask(engine, drawing(1, exact=True)).pictures()[0]
-    monkeypatch.setattr(engine_module, "advance", small)
+    monkeypatch.setattr(engine_module, "predict_together", small)
 
     pictures = ask(engine, drawing(1, 2, 3, width=72)).pictures()
     again = ask(engine, drawing(1, 2, 3, 4, width=72))
@@ -304,7 +305,7 @@ def test_a_call_that_fails_ends_its_requests_and_the_engine_goes_on(
         raise RuntimeError("a kernel failed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "advance", broken)
+        patch.setattr(engine_module, "predict_together", broken)
         failed = ask(engine, drawing(1, 2, 3)).failure()
 
     assert failed.code == "job_failed"
