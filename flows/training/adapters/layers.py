@@ -105,6 +105,37 @@ def inject(module: nn.Module, form: AdapterForm, layers: list[str], adapter: str
             _measure_lengths(part, adapter)
 
 
+def remove(module: nn.Module, adapter: str) -> None:
+    """Take an adapter out of a module again, were it put in by half only; a layer that has no other is the module's
+    own again, and all of the module is frozen."""
+    for name, part in list(module.named_modules()):
+        if not isinstance(part, LoraLayer):
+            continue
+        # First: PEFT turns to another one by itself where the one that goes was on.
+        part.set_adapter([one for one in part.active_adapters if one != adapter], inference_mode=True)
+        part.delete_adapter(adapter)
+        if not any(others for others in (part.r, part.lora_A, part.lora_B, part.lora_magnitude_vector)):
+            holder, _, last = name.rpartition(".")
+            setattr(module.get_submodule(holder), last, part.get_base_layer())
+    if not carries_adapters(module):
+        vars(module).pop("peft_config", None)
+    module.requires_grad_(False)
+
+
+def carriers(module: nn.Module) -> dict[str, nn.Module]:
+    """The layers that an adapter can be put on, without those beside them, by their names inside the module."""
+    found: dict[str, nn.Module] = {}
+    inside = ()
+    for name, part in module.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(part, LoraLayer):
+            inside, part = (f"{name}.",), part.get_base_layer()
+        if _may_carry(part):
+            found[name] = part
+    return found
+
+
 def without_adapters(module: nn.Module) -> nn.Module:
     """A module of its own with the same tensors and without the adapters beside them: what the adapters were put on,
     with no number of it in memory twice."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from flows.diffusion.families.protocol import Components
+from flows.training.adapters import loading
 from flows.training.adapters.files import DIFFUSERS_FILE, KOHYA_FILE
-from flows.training.adapters.layers import adapter_tensors
+from flows.training.adapters.layers import adapter_tensors, inject, remove
 from flows.training.adapters.loading import load_adapter
 from flows.training.tensor_files import read_metadata, read_tensors, write_tensors
 from storage.errors import WeightsRefused
@@ -58,3 +63,111 @@ def test_a_file_that_is_no_adapter_of_ours_is_refused(
     for other in (file.with_name(KOHYA_FILE), tiny_model / "unet" / "diffusion_pytorch_model.safetensors"):
         with pytest.raises(WeightsRefused, match="is no adapter in diffusers' form"):
             load_adapter(components, other)
+
+
+UP, LENGTHS = ".lora_B.weight", ".lora_magnitude_vector"
+
+
+def last_of(tensors: dict[str, Tensor], ending: str) -> str:
+    """The last tensor of a kind: whatever is put in before it would be in already."""
+    return max(name for name in tensors if ending in name)
+
+
+def without_lengths(tensors: dict[str, Tensor]) -> None:
+    del tensors[last_of(tensors, LENGTHS)]
+
+
+def with_fewer_lengths(tensors: dict[str, Tensor]) -> None:
+    tensors[last_of(tensors, LENGTHS)] = torch.ones(1)
+
+
+def with_a_narrow_up(tensors: dict[str, Tensor]) -> None:
+    name = last_of(tensors, UP)
+    tensors[name] = tensors[name][:, :1].contiguous()
+
+
+def without_an_up(tensors: dict[str, Tensor]) -> None:
+    del tensors[last_of(tensors, UP)]
+
+
+def with_a_bias(tensors: dict[str, Tensor]) -> None:
+    tensors[last_of(tensors, UP).replace(".weight", ".bias")] = torch.ones(1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (without_lengths, "it has no unet.*lora_magnitude_vector"),
+        (with_fewer_lengths, r"lora_magnitude_vector is \[1\] and not \[.*\d\]"),
+        (with_a_narrow_up, r"lora_B.weight is \[\d+, 1.*\] and not \[\d+, 4.*\]"),
+        (without_an_up, "it has no unet.*lora_B.weight"),
+        (with_a_bias, "nothing here reads its unet.*lora_B.bias"),
+    ],
+)
+def test_a_damaged_adapter_is_refused_and_changes_nothing(
+    written: tuple[Components, Path],
+    components: Components,
+    tmp_path: Path,
+    damage: Callable[[dict[str, Tensor]], None],
+    why: str,
+) -> None:
+    _, file = written
+    tensors = dict(read_tensors(file))
+    damage(tensors)
+    write_tensors(tmp_path / "damaged.safetensors", tensors, read_metadata(file))
+    before = parts_of(components)
+    with pytest.raises(WeightsRefused, match=f"no whole adapter: .*{why}"):
+        load_adapter(components, tmp_path / "damaged.safetensors")
+    assert parts_of(components) == before
+
+
+def test_an_adapter_of_two_alphas_or_none_is_refused(
+    written: tuple[Components, Path], components: Components, tmp_path: Path
+) -> None:
+    _, file = written
+    for said in ('{"unet.lora_alpha": 4, "text_encoder.lora_alpha": 8}', "{}", "[", '{"unet.lora_alpha": [4]}'):
+        facts = {**read_metadata(file), "lora_adapter_metadata": said}
+        write_tensors(tmp_path / "odd.safetensors", read_tensors(file), facts)
+        with pytest.raises(WeightsRefused, match="one rank, one alpha"):
+            load_adapter(components, tmp_path / "odd.safetensors")
+
+
+def test_an_adapter_that_finds_no_memory_leaves_the_model_as_it_was(
+    written: tuple[Components, Path], components: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = written
+    before = parts_of(components)
+
+    def full(module: nn.Module, *rest: Any) -> None:
+        inject(module, *rest)
+        if module is components.unet:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loading, "inject", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_adapter(components, file)
+    assert parts_of(components) == before
+
+
+def test_an_adapter_that_is_removed_leaves_the_others(written: tuple[Components, Path], tiny_model: Path) -> None:
+    _, file = written
+    model = FAMILY.load(tiny_model)
+    before = parts_of(model)
+    load_adapter(model, file, "one")
+    beside_one = parts_of(model)
+    load_adapter(model, file, "other")
+    for module in model.modules.values():
+        remove(module, "other")
+    assert parts_of(model) == beside_one
+    for module in model.modules.values():
+        remove(module, "one")
+    assert parts_of(model) == before
+
+
+def parts_of(components: Components) -> list[tuple[str, type[nn.Module], int]]:
+    """Every part of a model, down to its layers: the very ones."""
+    return [
+        (f"{name}.{inside}", type(part), id(part))
+        for name, module in components.modules.items()
+        for inside, part in module.named_modules()
+    ]
