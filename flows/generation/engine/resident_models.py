@@ -1,7 +1,6 @@
 """Models in the memory of one device, held from one request to the next; those used longest ago go first.
 
-One is loaded at a time, by a thread of its own, while others draw. Adapters are loaded beside their base, under the
-hash of their file, and switched on for the requests that ask for them.
+One is loaded at a time, by a thread of its own, while others draw.
 """
 
 from __future__ import annotations
@@ -10,30 +9,25 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from peft.tuners.lora import LoraLayer
 
 from flows.diffusion.families.lookup import family_named
-from flows.diffusion.families.protocol import Components, Conditioning, Family
 from flows.diffusion.memory import lay_out_weights, return_freed
 from flows.generation.engine.news import News
-from flows.training.adapters.loading import load_adapter
-from storage.records.generation.drawings import DrawnAdapter, DrawnModel
+from flows.generation.engine.resident_model import AdapterSource, ResidentModel
+from storage.records.generation.drawings import DrawnModel
 from storage.records.jobs.sampled_sets import fingerprint
 
 log = logging.getLogger("darkroom.engine")
 
-ENCODED_TEXTS = 512
-"""Encoded texts that a model keeps: a hundred kilobytes each."""
 
-
-class ModelSource(Protocol):
-    """Where the files of models come from."""
+class ModelSource(AdapterSource, Protocol):
+    """Where the files of models and adapters come from."""
 
     def folder(self, model: DrawnModel) -> AbstractContextManager[Path]:
         """A model's diffusers folder on this machine, verified, which stays while the block reads it.
@@ -42,73 +36,10 @@ class ModelSource(Protocol):
         """
         ...
 
-    def adapter(self, adapter: DrawnAdapter) -> AbstractContextManager[Path]:
-        """An adapter's file on this machine, verified, as `folder`."""
-        ...
-
 
 def key_of(model: DrawnModel) -> str:
     """What a model is held under: its bytes and how they are held, not its name."""
     return fingerprint(DrawnModel(version_id=0, family=model.family, files=model.files, held_in=model.held_in))
-
-
-class ResidentModel:
-    """A model in memory, with its adapters."""
-
-    def __init__(self, family: Family, components: Components) -> None:
-        self.family, self.components = family, components
-        self.used = time.monotonic()
-        self.encoded: OrderedDict[tuple[object, ...], Conditioning] = OrderedDict()
-        """Encoded texts by text, settings and adapters."""
-        self._adapters: dict[str, str] = {}
-        self._on: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Bytes of its weights and of its adapters'."""
-        seen = {id(one): one for module in self.components.modules.values() for one in module.parameters()}
-        return sum(one.numel() * one.element_size() for one in seen.values())
-
-    def encode(self, key: tuple[object, ...], encode: Callable[[], Conditioning]) -> Conditioning:
-        """What was encoded under a key, or is now. A text is encoded alone, so that its numbers depend on no other."""
-        found = self.encoded.pop(key, None)
-        if found is None:
-            found = encode()
-        self.encoded[key] = found
-        while len(self.encoded) > ENCODED_TEXTS:
-            self.encoded.popitem(last=False)
-        return found
-
-    def put_beside(self, adapters: Collection[DrawnAdapter], files: ModelSource) -> None:
-        """Load the adapters that are not here yet. Raises WeightsRefused for one of another family or base."""
-        for adapter in adapters:
-            if adapter.sha256 not in self._adapters:
-                name = f"a{len(self._adapters)}"
-                with files.adapter(adapter) as path:
-                    load_adapter(self.components, path, name)
-                self.components.to(self.components.device)
-                self._adapters[adapter.sha256] = name
-                self._on = (("", 0.0),)  # PEFT may have switched it on
-
-    def switch(self, adapters: Collection[DrawnAdapter]) -> None:
-        """Draw with these adapters, which are here, and with no other."""
-        wanted = tuple((self._adapters[one.sha256], one.strength) for one in adapters)
-        if wanted == self._on or not self._adapters:
-            return
-        for module in self.components.modules.values():
-            for part in module.modules():
-                if isinstance(part, LoraLayer):
-                    _switch_layer(part, dict(wanted))
-        self._on = wanted
-
-
-def _switch_layer(layer: LoraLayer, strengths: Mapping[str, float]) -> None:
-    known: Any = layer.lora_A
-    names = [name for name in strengths if name in known]
-    for name in names:
-        layer.set_scale(name, strengths[name])
-    layer.set_adapter(names, inference_mode=True)
-    layer.enable_adapters(bool(names))
 
 
 class ResidentModels:
