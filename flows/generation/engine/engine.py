@@ -224,6 +224,10 @@ class Engine:
         assert model is not None, "a picture that has begun has its model"
         trajectories = [one.trajectory for one in batch if one.trajectory is not None]
         try:
+            # Those of a picture that has begun may have been let go since.
+            if not model.holds(head.drawing.adapters):
+                with self.models.reading:
+                    model.put_beside(head.drawing.adapters, self._files)
             with self.models.narrow:
                 model.switch(head.drawing.adapters)
                 predictions = predict_together(model.family, model.components, trajectories, head.shape)

@@ -98,6 +98,10 @@ class ResidentModel:
                     self._adapters[sha256] = self._loaded(path)
             self._adapters.move_to_end(sha256)
 
+    def holds(self, adapters: Collection[DrawnAdapter]) -> bool:
+        """Whether these adapters are here."""
+        return all(one.sha256 in self._adapters for one in adapters)
+
     def switch(self, adapters: Collection[DrawnAdapter]) -> None:
         """Draw with these adapters, which are here, and with no other. Their order is of no account."""
         wanted = _canonical(adapters)
