@@ -34,8 +34,7 @@ class EngineClient:
                 client.stream("POST", "/draw", content=msgspec.msgpack.encode(request)) as response,
             ):
                 if response.status_code == 422:
-                    response.read()
-                    raise InvalidRequest({"request": str(response.json()["detail"])})
+                    raise _refusal(response.read())
                 response.raise_for_status()
                 for message in read_messages(response.iter_raw()):
                     if isinstance(message, DrawingFailed):
@@ -73,6 +72,21 @@ class EngineClient:
             f"The engine does not respond at {self._socket} ({type(error).__name__}). `darkroom status` shows whether "
             "it runs."
         )
+
+
+class _EngineRefusal(msgspec.Struct):
+    detail: str
+    fields: dict[str, str] = {}
+
+
+def _refusal(content: bytes) -> Exception:
+    try:
+        refusal = msgspec.json.decode(content, type=_EngineRefusal)
+    except msgspec.DecodeError:
+        return StoreUnavailable(
+            "The engine refuses in a way that this release does not know. Restart both."
+        )
+    return InvalidRequest(refusal.fields or {"request": refusal.detail})
 
 
 def _failure(message: DrawingFailed) -> Exception:

@@ -31,6 +31,8 @@ from flows.generation.engine.messages import (
     StillWaiting,
     framed,
 )
+from flows.generation.engine.request_checks import checked
+from storage.errors import InvalidRequest
 
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
 ALIVE_SECONDS = 5.0
@@ -42,11 +44,12 @@ def application(engine: Engine, facts: dict[str, Any]) -> Starlette:
 
     async def draw(request: Request) -> Response:
         try:
-            wanted = msgspec.msgpack.decode(await _body(request), type=DrawRequest)
-        except msgspec.DecodeError as error:
+            wanted = checked(msgspec.msgpack.decode(await _body(request), type=DrawRequest))
+        # A value in a value in a value and so on: more than Python's stack takes.
+        except (msgspec.DecodeError, RecursionError) as error:
             return JSONResponse({"detail": f"The engine cannot read the request: {error}"}, status_code=422)
-        if any(not 0 <= number < len(wanted.drawing.images) for number in wanted.wanted):
-            return JSONResponse({"detail": "The request asks for pictures that the drawing lacks."}, status_code=422)
+        except InvalidRequest as refusal:
+            return JSONResponse({"detail": str(refusal), "fields": refusal.fields}, status_code=422)
         return StreamingResponse(_messages(engine, wanted), media_type="application/vnd.msgpack")
 
     async def status(_request: Request) -> Response:

@@ -122,8 +122,11 @@ def test_who_hangs_up_cancels(engine: EngineProcess, model: DrawnModel) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xc1", msgspec.msgpack.encode({"drawing": 1}), b"x" * (17 * 1024 * 1024)],
-    ids=["empty", "no MessagePack", "another shape", "too long"],
+    [
+        *(b"", b"\xc1", msgspec.msgpack.encode({"drawing": 1}), b"x" * (17 * 1024 * 1024)),
+        b"\x81\xa1a" + b"\x91" * 100_000 + b"\xc0",
+    ],
+    ids=["empty", "no MessagePack", "another shape", "too long", "too deep"],
 )
 def test_what_is_no_request_is_refused(engine: EngineProcess, content: bytes) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine.socket)), base_url="http://engine") as client:
@@ -133,9 +136,11 @@ def test_what_is_no_request_is_refused(engine: EngineProcess, content: bytes) ->
     assert "The engine cannot read the request" in response.json()["detail"]
 
 
-def test_pictures_that_the_drawing_lacks_are_refused(engine: EngineProcess, model: DrawnModel) -> None:
-    with pytest.raises(InvalidRequest, match="pictures that the drawing lacks"):
-        drawn(engine, DrawRequest(drawing=drawing(1, model=model), wanted=(0, 1)))
+def test_what_cannot_be_drawn_is_refused_with_its_fields(engine: EngineProcess, model: DrawnModel) -> None:
+    with pytest.raises(InvalidRequest, match="pictures that the drawing lacks") as refusal:
+        drawn(engine, DrawRequest(drawing=drawing(1, model=model, width=0), wanted=(0, 1)))
+
+    assert list(refusal.value.fields) == ["wanted", "width"]
 
 
 def test_a_model_that_is_gone_is_named(engine: EngineProcess) -> None:
