@@ -83,9 +83,7 @@ def _refusal(content: bytes) -> Exception:
     try:
         refusal = msgspec.json.decode(content, type=_EngineRefusal)
     except msgspec.DecodeError:
-        return StoreUnavailable(
-            "The engine refuses in a way that this release does not know. Restart both."
-        )
+        return StoreUnavailable("The engine refuses in a way that this release does not know. Restart both.")
     return InvalidRequest(refusal.fields or {"request": refusal.detail})
 
 

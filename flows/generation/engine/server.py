@@ -7,9 +7,9 @@ says what the engine holds and how much waits. POST /rest lets go of the models 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from flows.generation.engine.engine import Engine
+from flows.generation.engine.engine_socket import listening_socket
 from flows.generation.engine.messages import (
     DrawingEnded,
     DrawingFailed,
@@ -32,7 +33,7 @@ from flows.generation.engine.messages import (
     framed,
 )
 from flows.generation.engine.request_checks import checked
-from storage.errors import InvalidRequest
+from storage.errors import InvalidRequest, StoreUnavailable
 
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
 ALIVE_SECONDS = 5.0
@@ -101,42 +102,37 @@ async def _messages(engine: Engine, wanted: DrawRequest) -> AsyncGenerator[bytes
         engine.cancel(ticket)
 
 
-def listening_socket(path: Path) -> socket.socket:
-    """A Unix socket that only this user can connect to, in place of one that an engine before it has left.
-
-    Raises OSError where the path is too long for a socket (107 bytes).
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    made = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        made.bind(str(path))
-    except BaseException:
-        made.close()
-        raise
-    finally:
-        os.umask(before)
-    made.listen(128)
-    return made
-
-
 @contextmanager
 def served(engine: Engine, facts: dict[str, Any], path: Path) -> Generator[None]:
     """Serve an engine on a Unix socket, in a thread of its own, while the block lets it draw.
 
-    Raises OSError where the path is too long for a socket.
+    The door is open when the block begins. Should it close before the block ends, the engine is stopped: one that
+    nobody can ask only looks well. Raises StoreUnavailable then, and what `listening_socket` raises.
     """
-    listening = listening_socket(path)
     app = application(engine, facts)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)
     )
-    serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="engine-server", daemon=True)
-    serving.start()
+    with listening_socket(path) as listening:
+        serving = threading.Thread(target=_serve, args=(server, listening, engine), name="engine-server", daemon=True)
+        serving.start()
+        try:
+            while serving.is_alive() and not server.started:
+                time.sleep(0.01)
+            if server.started:
+                yield
+        finally:
+            closed_early = not server.should_exit and not serving.is_alive()
+            server.should_exit = True
+            serving.join(timeout=10)
+        if closed_early:
+            raise StoreUnavailable(
+                f"The engine's server at {path} has ended; its log says why. Start the engine again."
+            )
+
+
+def _serve(server: uvicorn.Server, listening: socket.socket, engine: Engine) -> None:
     try:
-        yield
+        server.run(sockets=[listening])
     finally:
-        server.should_exit = True
-        serving.join(timeout=10)
-        path.unlink(missing_ok=True)
+        engine.stop()
