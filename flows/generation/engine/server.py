@@ -7,6 +7,7 @@ says what the engine holds and how much waits. POST /rest lets go of the models 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -28,16 +29,22 @@ from flows.generation.engine.messages import (
     DrawingEnded,
     DrawingFailed,
     DrawRequest,
-    Message,
     StillWaiting,
     framed,
 )
 from flows.generation.engine.request_checks import checked
+from flows.generation.engine.tickets import Ticket
+from flows.generation.engine.unread_messages import UnreadMessages
 from storage.errors import InvalidRequest, StoreUnavailable
+
+log = logging.getLogger("darkroom.engine")
 
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
 ALIVE_SECONDS = 5.0
 """A request that waits, for its model say, hears from the engine this often: silence means that the engine is gone."""
+UNREAD_SECONDS = 120.0
+"""A reader that takes nothing for so long has its request cancelled: it holds memory, and the model."""
+PIECE_BYTES = 256 * 1024
 
 
 def application(engine: Engine, facts: dict[str, Any]) -> Starlette:
@@ -80,26 +87,36 @@ async def _body(request: Request) -> bytes:
 
 
 async def _messages(engine: Engine, wanted: DrawRequest) -> AsyncGenerator[bytes]:
-    loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Message]()
-
-    def send(message: Message) -> None:
-        # The loop of a server that is stopping takes no more.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(arrived.put_nowait, message)
-
-    ticket = engine.submit(wanted, send)
+    unread = UnreadMessages()
+    ticket = engine.submit(wanted, unread)
+    watch = asyncio.create_task(_cancelled_if_unread(engine, ticket, unread))
     try:
         while True:
             try:
-                message = await asyncio.wait_for(arrived.get(), ALIVE_SECONDS)
+                async with asyncio.timeout(ALIVE_SECONDS):
+                    message = await unread.take()
             except TimeoutError:
-                yield framed(StillWaiting(ahead=engine.ahead_of(ticket)))
-                continue
-            yield framed(message)
+                message = StillWaiting(ahead=engine.ahead_of(ticket))
+            content = framed(message)
+            # In pieces: what the reader has not taken waits here, once, and not in the server's buffers too.
+            for start in range(0, len(content), PIECE_BYTES):
+                yield content[start : start + PIECE_BYTES]
+                unread.moved()
             if isinstance(message, DrawingEnded | DrawingFailed):
                 return
     finally:
+        watch.cancel()
         engine.cancel(ticket)
+
+
+async def _cancelled_if_unread(engine: Engine, ticket: Ticket, unread: UnreadMessages) -> None:
+    """Draw no more for a reader that takes nothing; should it read again, it learns why."""
+    while (quiet := unread.unread_seconds()) < UNREAD_SECONDS:
+        await asyncio.sleep(UNREAD_SECONDS - quiet)
+    reason = f"Nothing of what the engine drew was read for {UNREAD_SECONDS:g} seconds, so it draws no more of it."
+    log.warning("job %r: %s", ticket.request.job, reason)
+    engine.cancel(ticket)
+    unread.close(DrawingFailed(code=StoreUnavailable.code, reason=f"{reason} Ask for the pictures that are missing."))
 
 
 @contextmanager

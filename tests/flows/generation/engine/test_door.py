@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from PIL import Image
 
+from flows.generation.engine import server
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.engine import Engine
+from flows.generation.engine.messages import DrawRequest, PictureDrawn
 from flows.generation.engine.server import served
 from storage.errors import InUse, StoreUnavailable
-from tests.flows.generation.engine.bench import SECONDS, LocalFiles, running
+from storage.records.generation.drawings import Operation
+from tests.flows.generation.engine.bench import SECONDS, LocalFiles, drawing, running
 
 
 @pytest.fixture
@@ -43,6 +49,47 @@ def test_a_second_engine_on_the_folder_is_refused_and_the_first_answers_on(engin
             pass
 
         assert EngineClient(path).status()["place"] == "first"
+
+
+def upscales(count: int, side: int) -> DrawRequest:
+    """Large pictures that are made at once."""
+    whole = drawing(*range(count), operation=Operation.UPSCALE, source="5" * 64, width=side, height=side)
+    return DrawRequest(drawing=whole, wanted=tuple(range(count)))
+
+
+@contextmanager
+def served_upscales(path: Path) -> Iterator[Engine]:
+    pictures = {"5" * 64: Image.new("RGB", (64, 64), (9, 8, 7))}
+    with running(LocalFiles({}, pictures=pictures)) as engine, served(engine, {}, path):
+        yield engine
+
+
+def test_large_pictures_arrive_whole(path: Path) -> None:
+    with served_upscales(path):
+        messages = list(EngineClient(path).draw(upscales(2, 512)))
+
+    drawn = [one for one in messages if isinstance(one, PictureDrawn)]
+    assert [one.number for one in drawn] == [0, 1]
+    assert {one.pixels for one in drawn} == {bytes((9, 8, 7)) * 512 * 512}
+
+
+def test_a_reader_that_does_not_read_is_cancelled_and_holds_nobody_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.2)
+    with served_upscales(path) as engine:
+        slow = EngineClient(path).draw(upscales(60, 1024))
+        next(slow)
+        deadline = time.monotonic() + SECONDS
+        while engine.waiting() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        others = list(EngineClient(path).draw(upscales(1, 64)))
+
+        with pytest.raises(StoreUnavailable, match=r"was read for 0\.2 seconds"):
+            for _ in slow:
+                pass
+
+    assert isinstance(others[-1], PictureDrawn)
 
 
 def test_a_server_that_does_not_start_is_named(engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
