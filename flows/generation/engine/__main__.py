@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-import signal
+import sys
 from importlib.metadata import version
-from types import FrameType
+from pathlib import Path
+from typing import Any
 
 from flows.diffusion.devices import prepare_torch, this_machine
 from flows.diffusion.memory import free_bytes
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.model_files import BlobFiles
 from flows.generation.engine.server import served
+from flows.generation.engine.stop_signals import StopSignals
 from flows.jobs.memory_limit import limit_memory
 from flows.jobs.stalls import StallLimit, stopped_when_stalled
 from flows.runs.liveness import advanced
 from storage.blobs.store import BlobStore
+from storage.errors import DarkroomError
 from storage.logs import configure
 from storage.records.jobs.jobs import Progress
 from storage.settings import load_settings
@@ -27,7 +30,7 @@ SHARE_OF_FREE = 0.5
 
 
 def main() -> None:
-    """Run an engine until SIGTERM or SIGINT: it draws in this thread."""
+    """Run an engine until SIGTERM or SIGINT: it draws in this thread. A second signal ends the process at once."""
     settings = load_settings()
     configure(settings.logs)
     limit_memory(settings.jobs.memory_limit_bytes)
@@ -36,17 +39,25 @@ def main() -> None:
     budget = settings.generation.model_memory_bytes or int(free_bytes(device) * SHARE_OF_FREE)
     files = BlobFiles(BlobStore(settings.blobs, piece_done=advanced), settings.data_folder / "cache")
     engine = Engine(files, files.picture, device, budget, settings.generation.idle_seconds)
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        engine.stop()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stopping = StopSignals(engine.stop)
+    stopping.install()
     facts = {"device": machine.device, "threads": machine.threads, "release": version("darkroom"), "budget": budget}
     limit = StallLimit(settings.jobs.stall_minutes * 60, lambda: Progress(phase="draw"), lambda _error: None)
-    with served(engine, facts, settings.engine_socket), stopped_when_stalled(limit):
-        log.info("engine is up on %s with %d bytes for models", machine.device, budget)
-        engine.run()
+    status = draw_until_stopped(engine, facts, settings.engine_socket, limit)
+    stopping.ended(status)
+    sys.exit(status)
+
+
+def draw_until_stopped(engine: Engine, facts: dict[str, Any], socket: Path, limit: StallLimit) -> int:
+    """Serve an engine and draw; returns the exit status. What ended it by name is logged."""
+    try:
+        with served(engine, facts, socket), stopped_when_stalled(limit):
+            log.info("engine is up with %s", facts)
+            engine.run()
+    except DarkroomError as error:
+        log.error("%s", error)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,12 +14,15 @@ import uvicorn
 from PIL import Image
 
 from flows.generation.engine import server
+from flows.generation.engine.__main__ import draw_until_stopped
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.messages import DrawRequest, PictureDrawn
 from flows.generation.engine.server import served
+from flows.jobs.stalls import StallLimit
 from storage.errors import InUse, StoreUnavailable
 from storage.records.generation.drawings import Operation
+from storage.records.jobs.jobs import Progress
 from tests.flows.generation.engine.bench import SECONDS, LocalFiles, drawing, running
 
 
@@ -49,6 +52,16 @@ def test_a_second_engine_on_the_folder_is_refused_and_the_first_answers_on(engin
             pass
 
         assert EngineClient(path).status()["place"] == "first"
+
+
+def test_what_ends_an_engine_by_name_is_logged_and_its_exit_status(
+    engine: Engine, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = StallLimit(60.0, lambda: Progress(phase="draw"), lambda _error: None)
+    with served(engine, {}, path):
+        assert draw_until_stopped(engine, {}, path, limit) == 1
+
+    assert "Another engine has" in caplog.text
 
 
 def upscales(count: int, side: int) -> DrawRequest:
