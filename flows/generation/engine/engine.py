@@ -89,6 +89,11 @@ class Engine:
         with self._news.lock:
             return self.models.drop_idle(0.0, {one.key for one in self._line.pictures()})
 
+    def wake(self) -> None:
+        """Look again for what can go on: a reader has read."""
+        with self._news.told():
+            pass
+
     def stop(self) -> None:
         """Let `run` return after the call that it is in."""
         with self._news.told():
@@ -113,7 +118,9 @@ class Engine:
         """The oldest picture that can go on, and what fits beside it; their trajectories have begun."""
         pictures = self._line.pictures()
         last = self._ask_for_models(pictures)
-        going = [one for place, one in enumerate(pictures) if one.trajectory is not None or place <= last]
+        # Nothing new for a reader that does not read what it has.
+        fresh = {one for one in pictures[: last + 1] if not one.ticket.is_full}
+        going = [one for one in pictures if one.trajectory is not None or one in fresh]
         for picture in going:
             # A sibling may have ended its request just now.
             if picture.ticket.over:
@@ -215,7 +222,7 @@ class Engine:
         for picture in batch:
             picture.busy_seconds += took
             # Each by itself: what is wrong with one of them, its source say, ends no other.
-            with self._ending_requests_of([picture]), self.models.reading:
+            with self._ending_requests_of([picture]), self.models.narrow:
                 self._reports.after_step(picture)
 
     def _called(self, batch: Sequence[PictureInWork]) -> Exception | None:

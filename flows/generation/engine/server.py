@@ -88,6 +88,7 @@ async def _body(request: Request) -> bytes:
 
 async def _messages(engine: Engine, wanted: DrawRequest) -> AsyncGenerator[bytes]:
     unread = UnreadMessages()
+    unread.on_room = engine.wake
     ticket = engine.submit(wanted, unread)
     watch = asyncio.create_task(_cancelled_if_unread(engine, ticket, unread))
     try:

@@ -32,6 +32,11 @@ class Ticket:
         return self.cancelled or self.ended
 
     @property
+    def is_full(self) -> bool:
+        """Whether whoever asked has much to read before more is drawn for it (`UnreadMessages`)."""
+        return bool(getattr(self.send, "full", False))
+
+    @property
     def order(self) -> tuple[int, int]:
         """Before which others it goes."""
         return self.request.urgency, self.arrival

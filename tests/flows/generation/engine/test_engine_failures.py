@@ -17,11 +17,11 @@ from flows.generation.engine import engine as engine_module
 from flows.generation.engine import failures, resident_models
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.failures import DeviceLost
-from flows.generation.engine.messages import StepDone
+from flows.generation.engine.messages import DrawRequest, PictureDrawn, StepDone
 from flows.starter.networks import write_tiny_model
 from storage.errors import JobStalled
 from storage.records.generation.drawings import DrawnModel, Operation
-from tests.flows.generation.engine.bench import LocalFiles, ask, drawing, running, submit
+from tests.flows.generation.engine.bench import Heard, LocalFiles, ask, drawing, running, submit
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +231,24 @@ def test_a_model_read_in_16_bits_changes_no_number_of_others(
 
         assert [one.tobytes() for one in pictures.values()] == [one.tobytes() for one in expected.values()]
         half.pictures()
+
+
+def test_nothing_more_is_begun_for_a_reader_that_does_not_read(engine: Engine) -> None:
+    class Slow(Heard):
+        """Has enough to read after its first picture."""
+
+        read = False
+
+        @property
+        def full(self) -> bool:
+            return not self.read and any(isinstance(one, PictureDrawn) for one in self.messages)
+
+    slow = Slow()
+    engine.submit(DrawRequest(drawing=drawing(1, 2, exact=True), wanted=(0, 1)), slow)
+    slow.wait_for(PictureDrawn)
+
+    assert len(ask(engine, drawing(3)).pictures()) == 1
+    assert not slow.ended.is_set()
+    slow.read = True
+    engine.wake()
+    assert len(slow.pictures()) == 2
