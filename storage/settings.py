@@ -290,7 +290,7 @@ class JobSettings(BaseModel):
 
 
 class GenerationSettings(BaseModel):
-    """How images are drawn."""
+    """The engine that draws images; it is no part of `darkroom up` yet."""
 
     model_memory_bytes: int = Field(
         default=0,

@@ -46,6 +46,7 @@ SECRETS_OF: dict[str, tuple[str, ...]] = {
     "DARKROOM_API__KEY": (),
     "DARKROOM_PREFECT__AUTH": ("relay", "deploy", "worker-training", "worker-light"),
     "DARKROOM_MLFLOW__AUTH": ("worker-training", "worker-light"),
+    "DARKROOM_COMFYUI__SECRET": ("worker-training",),
     "DARKROOM_NOTIFICATIONS__SEALING_KEY": ("api", "worker-light"),
     "DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY": ("api", "worker-light"),
     "DARKROOM_NOTIFICATIONS__SMTP_PASSWORD": ("worker-light",),

@@ -18,7 +18,12 @@ from tests.warm import run_warm
 EXTRAS = ("worker", "s3", "trackers")
 OF_THE_API = ("litestar", "nh3", "flask_swagger_ui", "polyfactory")
 """What the extra `api` brings alone."""
-OF_BOTH = {"deployments.reference_pages", "deployments.reference_tables", "deployments.training_tables"}
+OF_BOTH = {
+    "deployments.reference_pages",
+    "deployments.reference_tables",
+    "deployments.scheduler_tables",
+    "deployments.training_tables",
+}
 """They write pages of the documentation, from a clone."""
 FORGETTING = """
 forgotten = {ours} | HIDDEN

@@ -95,8 +95,11 @@ def test_a_process_whose_connections_are_all_in_use_is_ready(
             with other.transaction():
                 other.execute("lock table data_sets in access exclusive mode")
                 asked = [pool.submit(client.get, "/api/v1/data-sets") for client in clients]
-                time.sleep(1)
-                health, ready = httpx.get(f"{door.url}/health"), httpx.get(f"{door.url}/health/ready")
+                deadline = time.monotonic() + 20
+                # Until all of them have their connection.
+                while (ready := httpx.get(f"{door.url}/health/ready")).json() == {"status": "ok"}:
+                    assert time.monotonic() < deadline
+                health = httpx.get(f"{door.url}/health")
             assert {one.result().status_code for one in asked} == {200}
         assert (ready.status_code, ready.json()) == (200, {"status": "degraded"})
         assert (health.status_code, health.json()["parts"]["postgres"]) == (200, "busy")

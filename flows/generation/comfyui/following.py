@@ -19,6 +19,8 @@ from storage.errors import BackendUnavailable
 class PromptStalled(BackendUnavailable):
     """Nothing moves at the backend any more; what was submitted was taken back."""
 
+    code = "backend_stalled"
+
 
 class PromptFollower:
     """One prompt: picture `index` of a drawing that takes `steps` steps."""

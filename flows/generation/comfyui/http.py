@@ -22,6 +22,8 @@ NO_BODY = b""
 class NothingThere(BackendUnavailable):
     """A path that ComfyUI does not have."""
 
+    code = "backend_path_unknown"
+
 
 class RefusedPrompt(Exception):
     """A graph that did not pass ComfyUI's own check; `body` is its JSON."""

@@ -35,6 +35,8 @@ UNREADABLE = (
 class PictureGone(BackendBroken):
     """ComfyUI has drawn a picture, and its file is not there any more."""
 
+    code = "backend_picture_gone"
+
 
 class _Uploaded(msgspec.Struct, frozen=True):
     name: str

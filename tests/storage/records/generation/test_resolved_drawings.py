@@ -16,7 +16,7 @@ from storage.records.generation.drawings import (
     Operation,
     PictureFormat,
 )
-from storage.records.generation.resolved_steps import AdapterFacts, ModelFacts, SourcePicture, drawing_of
+from storage.records.generation.resolved_drawings import AdapterFacts, ModelFacts, SourcePicture, drawing_of
 from storage.records.generation.step_requests import StepRequest
 from storage.records.jobs.sampled_sets import SamplerSettings
 
