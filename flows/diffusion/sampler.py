@@ -1,4 +1,4 @@
-"""Prompts and seeds to images: the only denoising call site.
+"""Prompts and seeds to images, as class images, samples and evaluations have them; requests have trajectories.py.
 
 DDIM without noise (Song et al. 2021, eta 0) and classifier-free guidance (Ho and Salimans 2022) in one batched UNet
 call a step. Each image has its own generator, so it depends on its seed and not on its neighbours (up to the rounding
@@ -60,13 +60,20 @@ def first_latents(components: Components, seeds: Sequence[int], resolution: int 
 
     H and W are `resolution` pixels (default: what the model draws) over the VAE's reduction.
     """
+    side = resolution or components.resolution
+    # One generator an image, since one for the batch would tie an image to its place in it.
+    return torch.cat([noise_of(components, seed, side, side)[0] for seed in seeds])
+
+
+def noise_of(components: Components, seed: int, height: int, width: int) -> tuple[Tensor, torch.Generator]:
+    """Unit noise (1, C, H, W) of a picture of these pixels on the components' device, and the generator that drew it,
+    which goes on with the noise of the steps."""
     config: Any = components.unet.config
-    side = (resolution or components.resolution) // components.vae_factor
-    shape = (1, config.in_channels, side, side)
-    # On the CPU, since a CUDA generator draws other numbers from the same seed; one generator an image, since one for
-    # the batch would tie an image to its place in it.
-    rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
-    return torch.cat(rows).to(components.device)
+    # On the CPU, since a CUDA generator draws other numbers from the same seed.
+    generator = torch.Generator("cpu").manual_seed(seed)
+    shape = (1, config.in_channels, height // components.vae_factor, width // components.vae_factor)
+    # Of one type whatever torch's default is: libraries change it while they read a model.
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(components.device), generator
 
 
 def is_guided(sampler: SamplerSettings) -> bool:

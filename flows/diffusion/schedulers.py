@@ -204,16 +204,6 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, timestep: Tensor) -> Te
     return clean + noise * (shrunk**-2 - 1) ** 0.5
 
 
-def step_generators(seeds: Sequence[int], shape: Sequence[int]) -> list[torch.Generator]:
-    """One generator a row, on the CPU, for the noise of the steps of latents (1, C, H, W): where the drawing of the
-    first latents from the same seed leaves it, as in diffusers' pipelines. Begun with the seed alone, its first numbers
-    would be those of the first latents once more."""
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    for generator in generators:
-        torch.randn(tuple(shape), generator=generator)
-    return generators
-
-
 def next_latents(
     scheduler: Any,
     settings: SchedulerSettings,

@@ -131,17 +131,6 @@ class Trajectory:
         return (noisy - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
 
 
-def noise_of(components: Components, seed: int, height: int, width: int) -> tuple[Tensor, torch.Generator]:
-    """Unit noise (1, C, H, W) of a picture of these pixels on the components' device, and the generator that drew it,
-    which goes on with the noise of the steps."""
-    config: Any = components.unet.config
-    # On the CPU, since a CUDA generator draws other numbers from the same seed.
-    generator = torch.Generator("cpu").manual_seed(seed)
-    shape = (1, config.in_channels, height // components.vae_factor, width // components.vae_factor)
-    # Of one type whatever torch's default is: libraries change it while they read a model.
-    return torch.randn(shape, generator=generator, dtype=torch.float32).to(components.device), generator
-
-
 @dataclass(frozen=True)
 class Prediction:
     """What the UNet was given of one picture, and what it predicted, guidance included: (1, C, H, W) each."""

@@ -8,10 +8,11 @@ from PIL import Image
 
 from flows.diffusion.families.protocol import Conditioning
 from flows.diffusion.prompts import encode_unguided, encode_weighted
+from flows.diffusion.sampler import noise_of
 from flows.diffusion.schedulers import noised, scheduler_for, timesteps_for
 from flows.diffusion.sources import mask_latents, source_latents
-from flows.diffusion.trajectories import Guidance, KeptSource, Prompts, Trajectory, noise_of
-from flows.generation.engine.resident_models import ResidentModel
+from flows.diffusion.trajectories import Guidance, KeptSource, Prompts, Trajectory
+from flows.generation.engine.resident_model import ResidentModel
 from storage.records.generation.drawings import Drawing, Operation
 
 OpenPicture = Callable[[str], Image.Image]

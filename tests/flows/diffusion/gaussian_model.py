@@ -13,7 +13,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from flows.diffusion.schedulers import next_latents, noised, scheduler_for, step_generators, timesteps_for
+from flows.diffusion.schedulers import next_latents, noised, scheduler_for, timesteps_for
 from storage.records.generation.scheduler_table import SCHEDULERS
 from storage.records.generation.schedulers import SchedulerSettings
 
@@ -69,6 +69,16 @@ def exact_end(noise_schedule: Any, first: Tensor, timestep: float = 999) -> Tens
     """Where the deterministic equation leads from these latents, noisy as at the timestep."""
     alpha, sigma = signal(noise_schedule, timestep)
     return MEANS + SPREAD * (first - alpha * MEANS) / (alpha**2 * SPREAD**2 + sigma**2) ** 0.5
+
+
+def step_generators(seeds: Sequence[int], shape: Sequence[int]) -> list[torch.Generator]:
+    """One generator a row, on the CPU, for the noise of the steps of latents (1, C, H, W): where the drawing of the
+    first latents from the same seed leaves it, as in diffusers' pipelines. Begun with the seed alone, its first numbers
+    would be those of the first latents once more."""
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    for generator in generators:
+        torch.randn(tuple(shape), generator=generator)
+    return generators
 
 
 def noise_of(seeds: Sequence[int]) -> Tensor:

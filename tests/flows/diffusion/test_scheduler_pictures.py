@@ -14,11 +14,11 @@ import deployments.local
 from flows.diffusion.families.protocol import Components
 from flows.diffusion.families.sd1 import FAMILY
 from flows.diffusion.sampler import draw_images, first_latents, guiding, to_image
-from flows.diffusion.schedulers import next_latents, scheduler_for, step_generators, timesteps_for
+from flows.diffusion.schedulers import next_latents, scheduler_for, timesteps_for
 from storage.records.generation.scheduler_table import SCHEDULERS
 from storage.records.generation.schedulers import SchedulerSettings
 from storage.records.jobs.sampled_sets import SamplerSettings
-from tests.flows.diffusion.gaussian_model import EVERY, shown
+from tests.flows.diffusion.gaussian_model import EVERY, shown, step_generators
 
 SEED, PROMPTS = 5, ["a photo of a red mug"]
 SAMPLER = SamplerSettings(steps=25, guidance_scale=3.0)

@@ -8,7 +8,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from flows.diffusion.schedulers import next_latents, noised, scheduler_for, step_generators, timesteps_for
+from flows.diffusion.schedulers import next_latents, noised, scheduler_for, timesteps_for
 from storage.errors import InvalidRequest
 from storage.records.generation.scheduler_limits import unet_calls
 from storage.records.generation.scheduler_table import SCHEDULERS
@@ -25,6 +25,7 @@ from tests.flows.diffusion.gaussian_model import (
     shown,
     signal,
     stable_diffusion,
+    step_generators,
     zero_snr,
 )
 

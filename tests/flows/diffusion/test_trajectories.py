@@ -8,9 +8,9 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from torch import Tensor
 
 from flows.diffusion.families.protocol import Components
-from flows.diffusion.sampler import denoise, first_latents, guiding
+from flows.diffusion.sampler import denoise, first_latents, guiding, noise_of
 from flows.diffusion.schedulers import scheduler_for, timesteps_for
-from flows.diffusion.trajectories import ALONE, TOGETHER, Guidance, KeptSource, Prompts, Trajectory, advance, noise_of
+from flows.diffusion.trajectories import ALONE, TOGETHER, Guidance, KeptSource, Prompts, Trajectory, advance
 from flows.starter.networks import write_tiny_model
 from storage.records.generation.schedulers import SchedulerSettings
 from storage.records.jobs.sampled_sets import SamplerSettings

@@ -13,9 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows.diffusion.schedulers import scheduler_for, step_generators, timesteps_for
+from flows.diffusion.schedulers import scheduler_for, timesteps_for
 from storage.records.generation.schedulers import SchedulerSettings
-from tests.flows.diffusion.gaussian_model import SHAPE, draw, noise_of, predict, signal, stable_diffusion, zero_snr
+from tests.flows.diffusion.gaussian_model import (
+    SHAPE,
+    draw,
+    noise_of,
+    predict,
+    signal,
+    stable_diffusion,
+    step_generators,
+    zero_snr,
+)
 
 SDE, ANCESTRAL = "dpmpp_sde", "dpmpp_2s_ancestral"
 STEPS, SEEDS = 6, [3, 4]
