@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,19 +18,8 @@ from flows.generation.engine import engine as engine_module
 from flows.generation.engine import picture_reports
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.messages import PictureDrawn, PreviewDrawn, StepDone
-from flows.starter.networks import write_tiny_model
 from storage.records.generation.drawings import DrawnImage, Operation
 from tests.flows.generation.engine.bench import LocalFiles, ask, drawing, running, submit
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Four tiny models."""
-    torch.set_num_threads(1)
-    folders = {number: tmp_path_factory.mktemp("models") / f"tiny-{number}" for number in range(1, 5)}
-    for number, folder in folders.items():
-        write_tiny_model(folder, seed=number)
-    return folders
 
 
 @pytest.fixture(scope="module")

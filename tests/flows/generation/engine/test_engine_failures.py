@@ -18,19 +18,9 @@ from flows.generation.engine import failures, resident_models
 from flows.generation.engine.engine import Engine
 from flows.generation.engine.failures import DeviceLost
 from flows.generation.engine.messages import DrawRequest, PictureDrawn, StepDone
-from flows.starter.networks import write_tiny_model
 from storage.errors import JobStalled
 from storage.records.generation.drawings import DrawnModel, Operation
 from tests.flows.generation.engine.bench import Heard, LocalFiles, ask, drawing, running, submit
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    torch.set_num_threads(1)
-    folders = {number: tmp_path_factory.mktemp("models") / f"tiny-{number}" for number in range(1, 4)}
-    for number, folder in folders.items():
-        write_tiny_model(folder, seed=number)
-    return folders
 
 
 @pytest.fixture(scope="module")
