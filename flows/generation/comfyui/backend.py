@@ -16,8 +16,8 @@ from uuid import uuid4
 import msgspec
 from PIL import Image
 
+from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.address import ComfyAddress
-from flows.generation.comfyui.callbacks import DrawingCallbacks
 from flows.generation.comfyui.events import EventSocket
 from flows.generation.comfyui.following import PromptFollower, PromptStalled
 from flows.generation.comfyui.http import ComfyHttp

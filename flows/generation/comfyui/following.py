@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from flows.generation.comfyui.callbacks import DrawingCallbacks
+from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.events import Event, EventSocket, PromptEnded, PromptPreview, SamplerStep
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.limits import ComfyLimits

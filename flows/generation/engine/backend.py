@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flows.generation.comfyui.callbacks import DrawingCallbacks
+from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.messages import DrawRequest, PictureDrawn, PreviewDrawn, StepDone, StillWaiting
 from storage.records.generation.drawings import Drawing

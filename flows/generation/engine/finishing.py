@@ -15,7 +15,7 @@ from flows.diffusion.sampler import to_image
 from flows.diffusion.sources import pasted, resized
 from flows.diffusion.trajectories import Trajectory
 from flows.generation.engine.preparation import OpenPicture
-from flows.generation.engine.resident_models import ResidentModel
+from flows.generation.engine.resident_model import ResidentModel
 from storage.errors import JobCannotSucceed
 from storage.records.generation.drawings import Drawing, Operation
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from flows.diffusion.trajectories import ALONE, Guidance, Trajectory
 from flows.generation.engine.messages import DrawRequest, Message
 from flows.generation.engine.news import News
-from flows.generation.engine.resident_models import ResidentModel, key_of
+from flows.generation.engine.resident_model import ResidentModel
+from flows.generation.engine.resident_models import key_of
 from storage.records.generation.drawings import Drawing, Operation
 
 

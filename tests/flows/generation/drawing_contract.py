@@ -20,7 +20,7 @@ from PIL import Image
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.sampler import draw_images
 from flows.diffusion.sources import resized
-from flows.generation.comfyui.callbacks import DrawingCallbacks
+from flows.generation.callbacks import DrawingCallbacks
 from storage.errors import CancellationRequested, InvalidRequest
 from storage.records.generation.drawings import Drawing, DrawnImage, DrawnModel, Operation
 from storage.records.jobs.sampled_sets import SamplerSettings

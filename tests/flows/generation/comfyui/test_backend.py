@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
-from flows.generation.comfyui.callbacks import DrawingCallbacks
 from flows.generation.comfyui.prompts import prompt_id_of
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost
 from storage.records.generation.comfyui.comfy_models import adapter_name

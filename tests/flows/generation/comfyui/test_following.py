@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
-from flows.generation.comfyui.callbacks import DrawingCallbacks
 from flows.generation.comfyui.following import PromptStalled
 from flows.generation.comfyui.prompts import prompt_id_of
 from storage.errors import BackendBroken, BackendUnavailable, CancellationRequested

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
-from flows.generation.comfyui.callbacks import DrawingCallbacks
 from storage.errors import BackendUnavailable
 from tests.comfyui import ComfyServer
 from tests.flows.generation.comfyui.conftest import NAMES, QUICK, SOON, TINY_VERSION, picture_named

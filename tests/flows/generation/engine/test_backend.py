@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.generation.comfyui.callbacks import DrawingCallbacks
+from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.engine import picture_reports
 from flows.generation.engine.backend import EngineBackend
 from flows.generation.engine.client import EngineClient
