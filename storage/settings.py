@@ -290,7 +290,7 @@ class JobSettings(BaseModel):
 
 
 class GenerationSettings(BaseModel):
-    """The engine that draws images; it is no part of `darkroom up` yet."""
+    """What draws images, how much at once, and what it costs."""
 
     model_memory_bytes: int = Field(
         default=0,
@@ -300,6 +300,20 @@ class GenerationSettings(BaseModel):
     idle_seconds: float = Field(
         default=300.0, ge=0, description="An engine forgets its models when nobody has drawn for so long."
     )
+    at_once: int = Field(
+        default=16,
+        ge=1,
+        le=64,
+        description="Workflows that are handed to backends at once; the engine draws 8 pictures together.",
+    )
+    linger_seconds: float = Field(
+        default=30.0, ge=0, description="The flow run that draws waits so long for more; a start costs seconds."
+    )
+    credits: float = Field(
+        default=1.0, ge=0, description="Credits of a picture of 512 x 512 pixels in 25 guided steps; others go by it."
+    )
+    low_priority: float = Field(default=1.0, ge=0, description="What credits are multiplied by at low priority.")
+    high_priority: float = Field(default=1.5, ge=0, description="What credits are multiplied by at high priority.")
 
 
 class MetricsSettings(BaseModel):

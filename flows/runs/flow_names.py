@@ -14,8 +14,7 @@ FAN_OUT = "fan-out-notifications"
 APPLY_RETENTION = "apply-retention"
 """The flow, and the lock of its one run."""
 BACK_UP = "back-up"
-JOB_FLOWS: dict[JobKind, str] = {
-    JobKind.TRAINING: "train-dreambooth",
-    JobKind.GENERATION: "generate-images",
-}
-"""Which flow carries out which kind of job, deployed under its own name."""
+DRAW = "generate-images"
+"""The flow, the lock of whoever drains, and the row in `drain_wakeups`."""
+JOB_FLOWS: dict[JobKind, str] = {JobKind.TRAINING: "train-dreambooth", JobKind.GENERATION: DRAW}
+"""Which flow carries out which kind of job, deployed under its own name. One run of `DRAW` draws for many jobs."""

@@ -20,6 +20,7 @@ from storage.settings import RedisSettings
 
 AGAIN_SECONDS = 3.0
 LISTEN_SECONDS = 1.0
+PREVIEW_SECONDS = 60
 
 
 class ProgressWriter:
@@ -36,6 +37,13 @@ class ProgressWriter:
         try:
             self._client.publish(_channel(job_id), msgspec.json.encode(progress))
         # A tick is worth less than a moment of training: it is not sent again.
+        except RedisError:
+            self.lost += 1
+
+    def show(self, job_id: UUID, jpeg: bytes) -> None:
+        """Keep what a job draws, as it looks so far, for a minute."""
+        try:
+            self._client.set(_preview(job_id), jpeg, ex=PREVIEW_SECONDS)
         except RedisError:
             self.lost += 1
 
@@ -85,6 +93,13 @@ class ProgressReader:
                     for follower in tuple(followers):
                         follower(tick)
 
+    async def preview(self, job_id: UUID) -> bytes | None:
+        """The newest look at what a job draws, a JPEG. None when there is none, or Valkey does not respond."""
+        try:
+            return await self._client.get(_preview(job_id))
+        except RedisError:
+            return None
+
     async def alive(self) -> bool:
         """Whether Valkey responds."""
         try:
@@ -99,3 +114,7 @@ class ProgressReader:
 
 def _channel(job_id: UUID | str) -> str:
     return f"progress:{job_id}"
+
+
+def _preview(job_id: UUID) -> str:
+    return f"preview:{job_id}"

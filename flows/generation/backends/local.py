@@ -1,46 +1,52 @@
-"""The backend `local`: diffusers in this process."""
+"""The backend `local`: the engine that `darkroom up` runs on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from flows.diffusion.devices import prepare_torch
-from flows.diffusion.families.lookup import family_named
-from flows.diffusion.sampled_sets import png
-from flows.diffusion.sampler import draw_images
-from flows.generation.backends.protocol import Backend
-from flows.training.adapters.loading import load_adapter
-from storage.records.jobs.generation import GenerationRecipe
+from flows.generation.backends.protocol import Backend, BackendFacts, DrawnPicture
+from flows.generation.callbacks import DrawingCallbacks
+from flows.generation.engine.backend import EngineBackend
+from storage.records.generation.drawings import Drawing, Operation
+from storage.records.jobs.choices import ModelFamily
+from storage.stores import Stores
 
 
 class LocalBackend:
-    """Each image is drawn alone, so it depends on nothing but its prompts, its seed and the sampler's settings."""
+    """The engine at the socket of the settings."""
+
+    repeats_freely = True
+
+    def __init__(self, stores: Stores) -> None:
+        self._engine = EngineBackend(stores.settings.engine_socket)
+
+    def facts(self) -> BackendFacts:
+        """See Backend."""
+        status = self._engine.status()
+        capabilities = {
+            "operations": [operation.value for operation in Operation],
+            "families": [family.value for family in ModelFamily],
+            **{name: status[name] for name in ("device", "threads", "budget") if name in status},
+        }
+        return BackendFacts(version=str(status.get("release", "")), capabilities=capabilities)
+
+    def missing_for(self, drawing: Drawing) -> dict[str, str]:
+        """It draws whatever a request can ask for."""
+        return {}
 
     def draw(
-        self,
-        family: str,
-        folder: Path,
-        recipe: GenerationRecipe,
-        first: int = 0,
-        adapter: Path | None = None,
-        *,
-        held_in: str,
-    ) -> Iterator[bytes]:
-        """See backends/protocol.py. Raises WeightsRefused if the folder is not complete, or no adapter fits it."""
-        # An attempt whose predecessor died after the last image: it needs no model, which takes seconds to load.
-        if first >= recipe.count:
-            return
-        known = family_named(family)
-        components = known.load(folder, dtype=held_in).to(prepare_torch(recipe.threads))
-        if adapter is not None:
-            load_adapter(components, adapter)
-        for number in range(first, recipe.count):
-            seed = recipe.seed + number
-            [image] = draw_images(
-                known, components, [recipe.prompt], [seed], recipe.sampler, negative_prompt=recipe.negative_prompt
-            )
-            yield png(image)
+        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, first: int = 0, urgency: int = 0
+    ) -> Iterator[DrawnPicture]:
+        """See Backend."""
+        return self._engine.draw(drawing, callbacks, first=first, urgency=urgency)
+
+    def close(self) -> None:
+        """Each drawing has a connection of its own."""
 
 
-BACKEND: Backend = LocalBackend()
+def open_backend(stores: Stores) -> Backend | None:
+    """The engine of this machine."""
+    return LocalBackend(stores)
+
+
+BACKEND = open_backend

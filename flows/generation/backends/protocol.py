@@ -1,31 +1,76 @@
-"""What every generation backend offers: images of a recipe from a model folder, one at a time."""
+"""What every generation backend offers: the pictures of a drawing, and what it can and cannot draw.
+
+A file of this folder has BACKEND, a function that opens it from the stores; it returns None where the settings name no
+such backend.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from storage.records.jobs.generation import GenerationRecipe
+from PIL import Image
+
+from flows.generation.callbacks import DrawingCallbacks
+from storage.records.generation.drawings import Drawing
+from storage.stores import Stores
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnPicture:
+    """A picture of a drawing: RGB, its number in it, and the batch shape that it was drawn in (1 where it is unknown).
+
+    seconds: what the device worked for it; 0 where the backend does not say.
+    """
+
+    number: int
+    image: Image.Image
+    shape: int = 1
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendFacts:
+    """What a backend says of itself. capabilities: plain JSON for people, such as its operations and schedulers."""
+
+    version: str
+    capabilities: dict[str, Any] = field(default_factory=dict)
 
 
 class Backend(Protocol):
-    """One engine that draws images."""
+    """One engine that draws. Several threads use it at once."""
+
+    def facts(self) -> BackendFacts:
+        """Ask it. Raises BackendUnavailable, or another StoreUnavailable, when it does not respond."""
+        ...
+
+    def missing_for(self, drawing: Drawing) -> dict[str, str]:
+        """What it lacks for a drawing, by field; empty if it can draw it. Raises as `facts`."""
+        ...
 
     def draw(
-        self,
-        family: str,
-        folder: Path,
-        recipe: GenerationRecipe,
-        first: int = 0,
-        adapter: Path | None = None,
-        *,
-        held_in: str,
-    ) -> Iterator[bytes]:
-        """PNG bytes of images `first`, `first` + 1, ... of the recipe; image i has the recipe's seed plus i.
+        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, first: int = 0, urgency: int = 0
+    ) -> Iterator[DrawnPicture]:
+        """Pictures `first`, `first` + 1, ... of a drawing, each once, in whichever order they are done. Who leaves the
+        loop cancels the rest.
 
-        `folder` is a whole model; `adapter` is a file of diffusers' form to draw with beside it. `held_in` is the
-        element type in which UNet and text encoders were held when the version was trained, as its recipe names it.
-        Equal recipes produce equal bytes on one machine, whichever image is the first.
+        key: what they belong to, such as a step's id: an attempt with the same key finds what an earlier one submitted.
+        urgency: less urgent ones have a larger number.
+
+        Raises BackendRefused before anything is submitted; BackendUnavailable, or another StoreUnavailable, after which
+        the same call goes on where it was; BackendBroken and other JobCannotSucceed; what a callback raises.
         """
         ...
+
+    @property
+    def repeats_freely(self) -> bool:
+        """Whether nothing is lost or paid twice when what was given to it is drawn by another backend as well."""
+        ...
+
+    def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
+Opener = Callable[[Stores], Backend | None]

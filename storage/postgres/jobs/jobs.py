@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -47,8 +47,16 @@ def _value(statement: str, parameters: Mapping[str, Any], name: str) -> Query[An
     return Query(statement, parameters, read)
 
 
-def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limits) -> Script[tuple[Job, bool]]:
-    """The committed job for a request, and whether it is new (tx1). A key seen before returns its first job.
+def submit(
+    new: NewJob,
+    *,
+    idempotency_key: str | None,
+    limit: int,
+    limits: Limits,
+    earlier_one: Callable[[], Script[Job | None]] | None = None,
+) -> Script[tuple[Job, bool]]:
+    """The committed job for a request, and whether it is new (tx1). A key seen before returns its first job, and so
+    does `earlier_one`, which is asked while the account submits nothing else; it takes the place of a key.
 
     Raises IdempotencyKeyReused when the key came with another request, TooManyRequests when the account already has
     `limit` unfinished jobs, QuotaExceeded when it is full: what a job makes is not known before, so one may begin as
@@ -62,6 +70,8 @@ def submit(new: NewJob, *, idempotency_key: str | None, limit: int, limits: Limi
         if earlier is not None:
             return earlier, False
     yield from column(SQL["hold_account"], {"account_id": new.account_id}, UUID)
+    if idempotency_key is None and earlier_one is not None and (earlier := (yield from earlier_one())) is not None:
+        return earlier, False
     unfinished: int = yield from _value(SQL["unfinished"], {"account_id": new.account_id}, "unfinished")
     if unfinished >= limit:
         raise TooManyRequests(f"{unfinished} unfinished jobs; the limit is {limit}. Wait for some to end.", 60)
@@ -195,6 +205,12 @@ def _resolved(job: Job, machine: Machine) -> Script[Job]:
     return (yield from one(SQL["resolve"], parameters, Job, f"No job {job.id}."))
 
 
+def rewrite(job_id: UUID, request: Mapping[str, Any], recipe_hash: str) -> Query[Job]:
+    """Another form of what a job asks for, in the transaction that found it in an older one."""
+    parameters = {"id": job_id, "request": Jsonb(dict(request)), "recipe_hash": recipe_hash}
+    return one(SQL["resolve"], parameters, Job, f"No job {job_id}.")
+
+
 def heartbeat(job_id: UUID, attempt: int, progress: Progress | None) -> Script[Job]:
     """Say that this attempt is alive; returns the row, whose state may be cancelling. Raises JobLost."""
     document = None if progress is None else Jsonb(msgspec.to_builtins(progress))
@@ -283,16 +299,21 @@ def cancel(job_id: UUID, account_id: UUID) -> Script[Job]:
     yield from Query(SQL["lock"], parameters, len)
     job = yield from maybe(SQL["cancel_submitted"], parameters, Job)
     if job is not None:
-        yield from outbox.append(JobCancelled(job_id=job_id, flow_run_id=job.flow_run_id))
+        yield from outbox.append(JobCancelled(job_id=job_id, flow_run_id=_own_run(job)))
         return job
     job = yield from maybe(SQL["cancel_running"], parameters, Job)
     if job is not None:
-        yield from outbox.append(JobCancelling(job_id=job_id, flow_run_id=job.flow_run_id))
+        yield from outbox.append(JobCancelling(job_id=job_id, flow_run_id=_own_run(job)))
         return job
     current = yield from get_for_account(job_id, account_id)
     if current.state in TERMINAL:
         raise WrongState(f"Job {job_id} has already ended: {current.state}. There is nothing to cancel.")
     return current
+
+
+def _own_run(job: Job) -> UUID | None:
+    """The flow run that carries out this job alone. One that draws carries out many: it is not to be cancelled."""
+    return None if job.kind is JobKind.GENERATION else job.flow_run_id
 
 
 def delete_files(job_id: UUID, account_id: UUID) -> Script[None]:

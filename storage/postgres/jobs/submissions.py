@@ -10,21 +10,15 @@ from uuid import UUID
 import msgspec
 
 from storage.errors import InvalidRequest, NotFound, WrongState
-from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models, data_sets, job_files, jobs, publication
-from storage.records.catalog.catalog import ModelVersion
-from storage.records.jobs.choices import GenerationBackend, TrainingMethod
-from storage.records.jobs.generation import GenerationRecipe, GenerationRequest
+from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState, RepeatedStage
 from storage.records.jobs.photos.photo_warnings import photo_warnings
 from storage.records.jobs.requirements import with_needs
 from storage.records.jobs.resolved_requests import resolve
-from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest
 from storage.records.jobs.validation import refuse_photos_that_do_not_fit
-from storage.records.policy.checks import check_version
-from storage.records.policy.viewers import Viewer
 from storage.settings import Settings
 
 T = TypeVar("T")
@@ -94,49 +88,6 @@ def submit_training(
     return (yield from _submit(new, settings, idempotency_key))
 
 
-def submit_generation(
-    request: GenerationRequest,
-    account_id: UUID,
-    settings: Settings,
-    *,
-    seed: int,
-    idempotency_key: str | None = None,
-    request_id: str | None = None,
-) -> Script[tuple[Job, bool]]:
-    """Commit a generation job; `seed` is used when the request names none. Returns the job and whether it is new.
-
-    Raises InvalidRequest, Gone for a model that was taken down, IdempotencyKeyReused, TooManyRequests, QuotaExceeded.
-    """
-    version = yield from of_field("modelVersionId", _own_version(request.model_version_id, account_id))
-    if version.recipe is None:
-        reason = f"model version {version.id} was uploaded; images are drawn from trained ones. Name one of those."
-        raise InvalidRequest({"modelVersionId": reason})
-    recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
-    sampler = SamplerSettings(
-        steps=request.steps or recipe.sampler.steps,
-        # Not `or`, as for the steps: 0 is a scale that may be asked for.
-        guidance_scale=recipe.sampler.guidance_scale if request.guidance_scale is None else request.guidance_scale,
-    )
-    resolved = GenerationRecipe(
-        model_version_id=version.id,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        count=request.count,
-        seed=seed if request.seed is None else request.seed,
-        sampler=sampler,
-        backend=(request.backend or GenerationBackend.LOCAL).value,
-    )
-    new = jobs.NewJob(
-        account_id=account_id,
-        kind=JobKind.GENERATION,
-        request=msgspec.to_builtins(resolved),
-        recipe_hash=resolved.fingerprint(),
-        request_hash=hash_request(JobKind.GENERATION, request),
-        request_id=request_id,
-    )
-    return (yield from _submit(new, settings, idempotency_key))
-
-
 def retry(
     job_id: UUID,
     account_id: UUID,
@@ -147,17 +98,19 @@ def retry(
     idempotency_key: str | None = None,
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
-    """A new job with the recipe of an ended one, behind the stages and the steps that it has done. Returns the job and
-    whether it is new.
+    """A new job with the recipe of a training that has ended, behind the stages and the steps that it has done. Returns
+    the job and whether it is new.
 
     With `step` the new job ends at the checkpoint of that step, which must have stayed: it is evaluated and published
     as it is. Then the old job may have succeeded. With `stage` that one is done again, and what is made from it; so it
     may where the fit is asked for, or its last step's checkpoint has stayed.
 
-    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when its data set, base
-    model, model version or the step's checkpoint is gone, Gone when the model was taken down.
+    Raises NotFound, WrongState when the job has not ended or succeeded, InvalidRequest when it is no training, and when
+    its data set, base model or the step's checkpoint is gone.
     """
     old = yield from jobs.get_for_account(job_id, account_id)
+    if old.kind is not JobKind.TRAINING:
+        raise InvalidRequest({"stage": "is of trainings: a generation has none"})
     if old.state not in TERMINAL or (step is None and stage is None and old.state is JobState.SUCCEEDED):
         raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
     if old.data_set_id is not None:
@@ -166,31 +119,23 @@ def retry(
         raise InvalidRequest(
             {"stage": "a retry that ends at a step evaluates and exports again; leave one of them out"}
         )
-    latest, wanted = 0, old.request
-    if old.kind is JobKind.TRAINING:
-        recipe = msgspec.convert(old.request, TrainingJobRequest).recipe
-        latest = recipe.last_step
-        if step is not None:
-            yield from _check_step(job_id, step)
-            # Its recipe's hash stays the old one: its checkpoint names it.
-            wanted = _ending_at(old.request, step)
-        elif stage is not None and old.state is JobState.SUCCEEDED and stage is not RepeatedStage.FIT:
-            yield from _check_step(job_id, recipe.last_step)
-        yield from of_field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
-    elif step is not None:
-        raise InvalidRequest({"step": "is of trainings: a generation has no checkpoints"})
-    elif stage is not None:
-        raise InvalidRequest({"stage": "is of trainings: a generation has none"})
-    else:
-        drawn_with = msgspec.convert(old.request, GenerationRecipe).model_version_id
-        yield from of_field("modelVersionId", _own_version(drawn_with, account_id))
+    wanted = old.request
+    recipe = msgspec.convert(old.request, TrainingJobRequest).recipe
+    latest = recipe.last_step
+    if step is not None:
+        yield from _check_step(job_id, step)
+        # Its recipe's hash stays the old one: its checkpoint names it.
+        wanted = _ending_at(old.request, step)
+    elif stage is not None and old.state is JobState.SUCCEEDED and stage is not RepeatedStage.FIT:
+        yield from _check_step(job_id, recipe.last_step)
+    yield from of_field("baseModel", iter(base_models.hold_by_hash(recipe.base_model_hash)))
     new = jobs.NewJob(
         account_id=account_id,
         kind=old.kind,
         request=wanted,
         recipe_hash=old.recipe_hash,
         # Of what was asked for, which is the retry of this job: two retries under one key are one.
-        request_hash=_hash_of_retry(job_id, step, stage),
+        request_hash=hash_of_retry(job_id, step, stage),
         data_set_id=old.data_set_id,
         retry_of=job_id,
         retry_latest=latest,
@@ -201,7 +146,8 @@ def retry(
     return (yield from _submit(new, settings, idempotency_key))
 
 
-def _hash_of_retry(job_id: UUID, step: int | None, stage: RepeatedStage | None) -> str:
+def hash_of_retry(job_id: UUID, step: int | None = None, stage: RepeatedStage | None = None) -> str:
+    """SHA-256 of what a retry asks for, to distinguish a repeated request from a reused key."""
     again = "" if stage is None else f" again {stage}"
     return hashlib.sha256(f"retry {job_id}{'' if step is None else f' at {step}'}{again}".encode()).hexdigest()
 
@@ -226,13 +172,6 @@ def _refuse_name_of_another_type(account_id: UUID, resolved: TrainingJobRequest)
     if model is not None and model.type is not made:
         reason = f"'{model.name}' is a model of type {model.type}, and this makes a {made}; choose another name"
         raise InvalidRequest({"name": reason})
-
-
-def _own_version(version_id: int, account_id: UUID) -> Script[ModelVersion]:
-    """A version that its owner may draw with: one that it sees. Raises NotFound, Gone."""
-    version = yield from catalog.version(version_id, account_id)
-    check_version(version, (yield from catalog.model_by_id(version.model_id)), Viewer(account_id=account_id))
-    return version
 
 
 def _submit(new: jobs.NewJob, settings: Settings, idempotency_key: str | None) -> Script[tuple[Job, bool]]:

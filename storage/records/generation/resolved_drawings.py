@@ -70,11 +70,13 @@ def drawing_of(
     adapters: Sequence[AdapterFacts],
     seed: int,
     *,
+    implied: int = 0,
     source: SourcePicture | None = None,
     mask: SourcePicture | None = None,
 ) -> Drawing:
-    """The drawing of a step. facts: of its model, None for one that needs none. adapters: in the order of the request.
-    seed: where the request has none.
+    """The drawing of a step. facts: of its model, None for one that needs none. adapters: in the order of the request,
+    behind the first `implied` ones, which the model itself is: those have their full strength. seed: where the request
+    has none.
 
     Raises InvalidRequest by field for what the model, the scheduler or the sources do not fit.
     """
@@ -82,7 +84,7 @@ def drawing_of(
     width, height = _sides(step, facts, source)
     limits = LARGEST if facts is None else LIMITS.get(facts.model.family, LARGEST)
     faults |= _of_size(width, height, limits)
-    faults |= _of_adapters(step, facts, adapters)
+    faults |= _of_adapters(facts, adapters, implied)
     if mask is not None and source is not None and (mask.width, mask.height) != (source.width, source.height):
         sizes = f"{mask.width} x {mask.height} pixels and the image {source.width} x {source.height}"
         faults["mask"] = f"has {sizes}; they must be equal"
@@ -95,8 +97,10 @@ def drawing_of(
     return Drawing(
         model=facts.model if facts else NO_MODEL,
         adapters=tuple(
-            msgspec.structs.replace(known.adapter, strength=asked.strength)
-            for known, asked in zip(adapters, step.adapters, strict=True)
+            msgspec.structs.replace(known.adapter, strength=strength)
+            for known, strength in zip(
+                adapters, [*[1.0] * implied, *(asked.strength for asked in step.adapters)], strict=True
+            )
         ),
         operation=step.operation,
         images=images,
@@ -134,16 +138,18 @@ def _of_size(width: int, height: int, limits: FamilyLimits) -> dict[str, str]:
     return faults
 
 
-def _of_adapters(step: StepRequest, facts: ModelFacts | None, adapters: Sequence[AdapterFacts]) -> dict[str, str]:
+def _of_adapters(facts: ModelFacts | None, adapters: Sequence[AdapterFacts], implied: int) -> dict[str, str]:
     faults: dict[str, str] = {}
     seen: set[str] = set()
-    for place, known in enumerate(adapters):
+    for place, known in enumerate(adapters, -implied):
         if facts is not None and known.family != facts.model.family:
             faults[f"adapters[{place}].model"] = (
                 f"is of the family {known.family}, and the model of {facts.model.family}; they do not fit together"
             )
         if known.adapter.sha256 in seen:
-            faults[f"adapters[{place}].model"] = "is there twice; ask for it once, with the strength of both"
+            faults[f"adapters[{place}].model"] = (
+                "is there twice, or is the model itself; ask for it once, with the strength of both"
+            )
         seen.add(known.adapter.sha256)
     return faults
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from storage.records.generation import step_fields as fields
 from storage.records.generation.drawings import Operation, PictureFormat
+from storage.records.generation.prices import Priority
 
 MAX_WORKFLOW_STEPS = 16
 
@@ -55,6 +56,9 @@ class WorkflowRequest(StepRequest, frozen=True, kw_only=True, forbid_unknown_fie
         ]
         | None
     ) = None
+    priority: Annotated[Priority, Meta(description="How soon it is drawn beside others; it changes the price.")] = (
+        Priority.NORMAL
+    )
     tags: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
         Meta(max_length=10, description="Words to find it by.", examples=[["summer"]]),

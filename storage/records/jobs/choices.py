@@ -163,7 +163,8 @@ class TrainingPreset(Choice):
 class GenerationBackend(Choice):
     """What draws images."""
 
-    LOCAL = "local", "Diffusers in the flow's own process, each image alone of its batch."
+    LOCAL = "local", "The platform's own engine, which keeps models and draws many requests' pictures together."
+    COMFYUI = "comfyui", "A ComfyUI in the network, by graphs that are made from the steps."
 
 
 class TrackerName(Choice):

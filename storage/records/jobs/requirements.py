@@ -13,8 +13,6 @@ from typing import Any, cast
 import msgspec
 
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation import GenerationRecipe
-from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.training import TrainingJobRequest, TrainingRecipe
 
 _OF_MACHINES = frozenset({"threads", "libraries", "device"})
@@ -33,20 +31,17 @@ def with_needs(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, "needs": sorted(needed)}
 
 
-def refuse_unknown(kind: JobKind, request: Mapping[str, Any]) -> None:
-    """Refuse a job's request, as plain JSON, that needs a field which this release does not know.
+def refuse_unknown(request: Mapping[str, Any]) -> None:
+    """Refuse a training's request, as plain JSON, that needs a field which this release does not know.
 
     Raises InvalidRequest naming the fields.
     """
-    if kind is JobKind.TRAINING:
-        recipe = cast(Mapping[str, Any], request.get("recipe", {}))
-        unknown = _unknown(TrainingRecipe, recipe)
-        needed = cast("list[str] | None", request.get("needs"))
-        if needed is not None:
-            unknown &= set(needed)
-        unknown |= _unknown(TrainingJobRequest, request) if needed is None else set()
-    else:
-        unknown = _unknown(GenerationRecipe, request)
+    recipe = cast(Mapping[str, Any], request.get("recipe", {}))
+    unknown = _unknown(TrainingRecipe, recipe)
+    needed = cast("list[str] | None", request.get("needs"))
+    if needed is not None:
+        unknown &= set(needed)
+    unknown |= _unknown(TrainingJobRequest, request) if needed is None else set()
     if unknown:
         names = ", ".join(f"'{name}'" for name in sorted(unknown))
         raise InvalidRequest({"request": f"this release knows no option {names}, which the job asks for."})
@@ -55,7 +50,7 @@ def refuse_unknown(kind: JobKind, request: Mapping[str, Any]) -> None:
 def training_request(request: Mapping[str, Any]) -> TrainingJobRequest:
     """A training job's request from plain JSON. Raises InvalidRequest for what this release does not know, and
     msgspec.ValidationError."""
-    refuse_unknown(JobKind.TRAINING, request)
+    refuse_unknown(request)
     return msgspec.convert(request, TrainingJobRequest)
 
 

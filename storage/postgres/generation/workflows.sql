@@ -1,0 +1,136 @@
+-- insert --
+insert into workflows (job_id, account_id, external_id, request_hash, lane, tags, metadata, price, units)
+values (
+    %(job_id)s, %(account_id)s, %(external_id)s, %(request_hash)s, %(lane)s, %(tags)s, %(metadata)s, %(price)s, %(units)s
+)
+returning *;
+
+-- insert_steps --
+insert into workflow_steps (job_id, position, name, operation, family, pictures, picture_price, picture_units, metadata)
+select %(job_id)s, position, name, operation, family, pictures, picture_price, picture_units, metadata
+  from jsonb_to_recordset(%(steps)s) as step (
+           position int, name text, operation text, family text, pictures int, picture_price bigint,
+           picture_units double precision, metadata jsonb)
+returning position;
+
+-- by_external_id --
+-- A caller's own name of a workflow, and what it came with.
+select job_id, request_hash from workflows
+ where account_id = %(account_id)s and external_id = %(external_id)s;
+
+-- get --
+select * from workflows where job_id = any(%(job_ids)s::uuid[]);
+
+-- steps --
+select * from workflow_steps where job_id = any(%(job_ids)s::uuid[]) order by job_id, position;
+
+-- drawn --
+-- How many pictures of each step are stored.
+select file.details ->> 'step' as step, count(*) as pictures from job_files file
+ where file.job_id = %(job_id)s and file.role = 'image'
+ group by 1;
+
+-- wanted --
+-- Something can be drawn now, and nobody draws.
+select drain_number(%(flow)s, %(lock)s) as number
+ where exists (select from jobs where kind = 'generation' and state = 'submitted');
+
+-- next --
+-- The workflow that goes next: the first lane, then accounts that have fewer drawn at this moment, then the oldest.
+select job.id, job.attempt from jobs job
+  left join workflows workflow on workflow.job_id = job.id
+  left join lateral (select count(*) as drawn from jobs other
+                      where other.kind = 'generation' and other.state in ('running', 'cancelling')
+                        and other.account_id = job.account_id) busy on true
+ where job.kind = 'generation' and job.state = 'submitted' and not job.id = any(%(passed)s::uuid[])
+ order by coalesce(workflow.lane, 1), busy.drawn, job.sequence
+ limit 1
+   for update of job skip locked;
+
+-- ahead --
+-- What goes before a submitted workflow, and the work in it: those that are drawn, and those before it in their lane.
+-- What accounts have drawn at this moment changes with each start, so it is left out.
+select count(*) as workflows, coalesce(sum(workflow.units), 0) as units
+  from jobs job join workflows workflow on workflow.job_id = job.id
+ where job.kind = 'generation'
+   and (job.state in ('running', 'cancelling')
+        or (job.state = 'submitted' and (workflow.lane, job.sequence) < (%(lane)s::smallint, %(sequence)s::bigint)));
+
+-- begin_step --
+update workflow_steps step
+   set state = 'running', backend = coalesce(%(backend)s, step.backend), tries = tries + 1,
+       started_at = coalesce(step.started_at, now())
+  from jobs job
+ where job.id = step.job_id and step.job_id = %(job_id)s and step.position = %(position)s
+   and job.attempt = %(attempt)s and job.state in ('running', 'cancelling')
+   and step.state in ('waiting', 'running')
+returning step.*;
+
+-- drew --
+-- A picture more is stored: the attempt gets on, so silence before it counts no more.
+with holder as (
+    update jobs set silent_attempts = 0, heartbeat_at = now()
+     where id = %(job_id)s and attempt = %(attempt)s and state in ('running', 'cancelling')
+    returning id
+)
+update workflow_steps step set seconds = seconds + %(seconds)s
+  from holder
+ where step.job_id = holder.id and step.position = %(position)s
+returning step.position;
+
+-- end_step --
+update workflow_steps step set state = 'succeeded', ended_at = now()
+  from jobs job
+ where job.id = step.job_id and step.job_id = %(job_id)s and step.position = %(position)s
+   and job.attempt = %(attempt)s and job.state in ('running', 'cancelling') and step.state = 'running'
+returning step.*;
+
+-- paces --
+-- Seconds that a unit of work took: the median of the newest steps of a family at a backend.
+select family, backend, percentile_cont(0.5) within group (order by pace) as seconds_per_unit
+  from (select step.family, coalesce(step.backend, '') as backend, step.seconds / (step.picture_units * step.pictures) as pace
+          from workflow_steps step
+         where step.state = 'succeeded' and step.seconds > 0 and step.picture_units > 0
+         order by step.ended_at desc limit 200) newest
+ group by family, backend
+ order by family, backend;
+
+-- list --
+-- One page of an account's generations, newest first, below a sequence number.
+select job.* from jobs job left join workflows workflow on workflow.job_id = job.id
+ where job.account_id = %(account_id)s and job.kind = 'generation'
+   and workflow.deleted_at is null
+   and (%(before)s::bigint is null or job.sequence < %(before)s)
+   and (%(state)s::text is null or job.state = %(state)s)
+   and (%(tags)s::text[] is null or workflow.tags @> %(tags)s::text[])
+   and (%(since)s::timestamptz is null or job.submitted_at >= %(since)s)
+   and (%(until)s::timestamptz is null or job.submitted_at < %(until)s)
+   and not (%(without_failed)s and job.state in ('failed', 'cancelled'))
+ order by job.sequence desc
+ limit %(limit)s;
+
+-- change --
+update workflows
+   set tags = coalesce(%(tags)s::text[], tags),
+       metadata = coalesce(%(metadata)s::jsonb, metadata)
+ where job_id = %(job_id)s and account_id = %(account_id)s
+returning *;
+
+-- change_step --
+update workflow_steps set metadata = %(metadata)s
+ where job_id = %(job_id)s and name = %(name)s
+returning *;
+
+-- delete --
+update workflows set deleted_at = coalesce(deleted_at, now())
+ where job_id = %(job_id)s and account_id = %(account_id)s
+returning job_id;
+
+-- untracked --
+-- Workflows that ran and ended without a tracking run that we know of.
+select * from jobs
+ where kind = 'generation' and tracking_run_id is null and started_at is not null and ended_at is not null
+   and exists (select from workflows where job_id = jobs.id)
+   and ended_at > now() - interval '7 days'
+ order by sequence
+ limit %(limit)s;

@@ -1,0 +1,115 @@
+-- What a generation job has besides its row: a workflow of steps. lane: 0 goes first. price in credits, if everything is
+-- drawn; charged is what was, known when the job has ended. units: the work of everything. request_hash: of what came with
+-- an external_id, to distinguish a repeat from another request under the same one.
+create table workflows (
+    job_id       uuid primary key references jobs (id),
+    account_id   uuid not null references accounts (id),
+    external_id  text,
+    request_hash text not null,
+    lane         smallint not null default 1,
+    tags         text[] not null default '{}',
+    metadata     jsonb not null default '{}',
+    price        bigint not null check (price >= 0),
+    charged      bigint check (charged >= 0),
+    units        double precision not null,
+    deleted_at   timestamptz
+);
+-- The tables are new, and nobody writes to them yet.
+-- squawk-ignore require-concurrent-index-creation
+create unique index workflows_by_external_id on workflows (account_id, external_id) where external_id is not null;
+-- squawk-ignore require-concurrent-index-creation
+create index workflows_by_tag on workflows using gin (tags);
+
+create table workflow_steps (
+    job_id         uuid not null references workflows (job_id),
+    position       int not null,
+    name           text not null,
+    operation      text not null,
+    family         text not null,
+    state          text not null default 'waiting'
+                   check (state in ('waiting', 'running', 'succeeded', 'failed', 'cancelled')),
+    pictures       int not null,
+    picture_price  bigint not null check (picture_price >= 0),
+    picture_units  double precision not null,
+    backend        text,
+    tries          int not null default 0,
+    seconds        double precision not null default 0,
+    started_at     timestamptz,
+    ended_at       timestamptz,
+    failure_code   text,
+    failure_reason text,
+    metadata       jsonb not null default '{}',
+    primary key (job_id, position),
+    unique (job_id, name),
+    check ((state in ('succeeded', 'failed', 'cancelled')) = (ended_at is not null))
+);
+-- squawk-ignore require-concurrent-index-creation
+create index workflow_steps_paced on workflow_steps (ended_at) where state = 'succeeded';
+
+-- However a generation ends, its steps end with it, and what was drawn is charged: once, since an ended job never
+-- changes. A file of a job has the name of the step that drew it.
+create function end_workflow() returns trigger language plpgsql as $$
+begin
+    update workflow_steps set state = case when new.state = 'failed' and state = 'running' then 'failed' else 'cancelled' end,
+                              ended_at = now(),
+                              failure_code = case when new.state = 'failed' and state = 'running' then new.failure_code end,
+                              failure_reason = case when new.state = 'failed' and state = 'running'
+                                                    then new.failure_reason end
+     where job_id = new.id and state in ('waiting', 'running');
+    update workflows
+       set charged = (select coalesce(sum(step.picture_price), 0)
+                        from workflow_steps step
+                        join job_files file on file.job_id = step.job_id and file.role = 'image'
+                                           and file.details ->> 'step' = step.name
+                       where step.job_id = new.id)
+     where job_id = new.id and charged is null;
+    return null;
+end $$;
+create trigger jobs_end_workflow after update of state on jobs for each row
+    when (new.kind = 'generation' and new.state in ('succeeded', 'failed', 'cancelled') and old.state <> new.state)
+    execute function end_workflow();
+
+-- A workflow that can be drawn, or that is to stop, is announced to the run that draws.
+create function announce_workflow() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('workflows', '');
+    return null;
+end $$;
+create trigger jobs_announce_new_workflow after insert on jobs for each row
+    when (new.kind = 'generation') execute function announce_workflow();
+create trigger jobs_announce_workflow after update of state on jobs for each row
+    when (new.kind = 'generation' and new.state in ('submitted', 'cancelling') and old.state <> new.state)
+    execute function announce_workflow();
+
+-- Pictures that steps go on from, of the account that sent them. used_at: when a workflow last named it.
+create table source_pictures (
+    account_id uuid not null references accounts (id),
+    sha256     text not null check (sha256 ~ '^[0-9a-f]{64}$'),
+    width      int not null,
+    height     int not null,
+    size       bigint not null,
+    created_at timestamptz not null default now(),
+    used_at    timestamptz not null default now(),
+    primary key (account_id, sha256)
+);
+-- squawk-ignore require-concurrent-index-creation
+create index source_pictures_by_sha256 on source_pictures (sha256);
+-- squawk-ignore require-concurrent-index-creation
+create index source_pictures_by_use on source_pictures (used_at);
+create trigger source_pictures_usage_added after insert on source_pictures referencing new table as added
+    for each statement execute function count_usage('cross join lateral (select changed.account_id) owner');
+create trigger source_pictures_usage_removed after delete on source_pictures referencing old table as removed
+    for each statement execute function count_usage('cross join lateral (select changed.account_id) owner');
+
+-- What is known of each backend: what it can do, whether it responds.
+create table generation_backends (
+    name         text primary key,
+    version      text not null default '',
+    capabilities jsonb not null default '{}',
+    failures     int not null default 0,
+    failed_at    timestamptz,
+    reason       text,
+    drawing      int not null default 0,
+    looked_at    timestamptz not null default now(),
+    responded_at timestamptz
+);

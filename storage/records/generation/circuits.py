@@ -1,0 +1,57 @@
+"""Whether a backend is asked at all: after some failures in a row it is left alone, then tried once.
+
+The pattern is the circuit breaker (M. Nygard, "Release It!", 2007). Its state is a row, so that the API shows it and a
+flow run that begins later knows it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+FAILURES = 3
+"""So many in a row open a circuit."""
+OPEN_SECONDS, LONGEST_OPEN_SECONDS = 15.0, 300.0
+"""How long it is left alone at first, and at most: twice as long after each try that fails."""
+
+
+class CircuitState(StrEnum):
+    """Closed: it is asked. Open: it is not. Half open: the next drawing tries it."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BackendRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a backend. `failures` in a row, the last of them at `failed_at` with `reason`.
+
+    `drawing`: steps that it draws now, as its flow run said at `looked_at`. `capabilities` are plain JSON.
+    """
+
+    name: str
+    version: str
+    capabilities: dict[str, object]
+    failures: int
+    failed_at: datetime | None
+    reason: str | None
+    drawing: int
+    looked_at: datetime
+    responded_at: datetime | None
+
+
+def open_seconds(failures: int) -> float:
+    """How long a backend is left alone after so many failures in a row."""
+    if failures < FAILURES:
+        return 0.0
+    return min(OPEN_SECONDS * 2.0 ** min(failures - FAILURES, 16), LONGEST_OPEN_SECONDS)
+
+
+def circuit_of(failures: int, failed_at: datetime | None, now: datetime) -> CircuitState:
+    """The state of a circuit at a moment."""
+    pause = open_seconds(failures)
+    if failed_at is None or not pause:
+        return CircuitState.CLOSED
+    return CircuitState.OPEN if now < failed_at + timedelta(seconds=pause) else CircuitState.HALF_OPEN
