@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from pydantic import SecretStr
 
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models, versions
 from storage.postgres.connection import Database
-from storage.postgres.jobs import base_models, data_sets, jobs, submissions
+from storage.postgres.generation import workflow_submissions
+from storage.postgres.jobs import base_models, data_sets, job_files, jobs, publication, submissions
 from storage.postgres.metrics import leaderboards
 from storage.records.accounts.quotas import Limits
 from storage.records.catalog.catalog import (
@@ -22,12 +25,15 @@ from storage.records.catalog.catalog import (
     ModelVersion,
     NewFile,
     NewImage,
+    TrainedVersion,
     VersionFields,
 )
-from storage.records.catalog.vocabulary import ModelType
+from storage.records.catalog.vocabulary import Availability, ModelType
+from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.base_models import BaseModelCard, EvaluationFacts
+from storage.records.jobs.choices import TrainingMethod
 from storage.records.jobs.data_sets import DataSetImage
-from storage.records.jobs.jobs import Job, JobKind
+from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingDefaults, TrainingRequest
 from storage.records.metrics.leaderboards import BOARDS
@@ -77,6 +83,69 @@ def a_job(database: Database, account_id: UUID | None = None, *, key: str | None
     settings = settings_for("postgresql://unused")
     job, _ = database.run(submissions.submit_training(request, owner, settings, seed=7, idempotency_key=key))
     return job
+
+
+def a_trained_version(
+    database: Database, account_id: UUID, name: str = "mug", *, adapter: bool = False, **fields: Any
+) -> ModelVersion:
+    """A version that a training has published: a diffusers folder, or an adapter, whose bytes nobody looks at."""
+    method = TrainingMethod.LORA if adapter else TrainingMethod.FULL
+    job = a_job(database, account_id, name=name, method=method, **fields)
+    held = database.run(jobs.claim(job.id, job.attempt, None))
+    member = "pytorch_lora_weights.safetensors" if adapter else "unet/diffusion_pytorch_model.safetensors"
+    weights = a_file(job.id.hex * 2)
+    new = TrainedVersion(
+        model_name=name,
+        base_model="SD 1.5",
+        trained_words=("sks mug",),
+        recipe=held.request,
+        evaluation=None,
+        files=(weights, msgspec.structs.replace(a_file(job.id.hex[::-1] * 2, member), role=FileRole.FOLDER)),
+        availability=Availability.PRIVATE,
+        type=method.model_type,
+    )
+    return database.run(publication.publish(job.id, job.attempt, new))
+
+
+def a_workflow(
+    database: Database,
+    account_id: UUID | None = None,
+    *,
+    key: str | None = None,
+    settings: Settings | None = None,
+    **fields: Any,
+) -> Job:
+    """A submitted workflow of the fields of a request; one with a single step draws with the account's newest model."""
+    owner = an_account(database) if account_id is None else account_id
+    if "workflow" not in fields:
+        fields = {"model": the_version(database, owner).id, "prompt": "a mug", **fields}
+    request = WorkflowRequest(**fields)
+    settings = settings or settings_for("postgresql://unused")
+    script = workflow_submissions.submit_workflow(request, owner, settings, seed=7, idempotency_key=key)
+    return database.run(script)[0]
+
+
+def the_version(database: Database, account_id: UUID) -> ModelVersion:
+    """The newest version of an account's newest model; a trained one, where it has none."""
+    known = database.run(catalog.list_models(account_id, limit=1))
+    if not known:
+        return a_trained_version(database, account_id)
+    return database.run(catalog.versions([known[0].id]))[0]
+
+
+def a_drawn_picture(database: Database, job: Job, step: str = "0", number: int = 0, **fields: Any) -> JobFile:
+    """A picture that a claimed job has drawn, whose bytes nobody looks at."""
+    sha256 = hashlib.sha256(f"{job.id} {step} {number}".encode()).hexdigest()
+    script = job_files.put_file(
+        job.id,
+        job.attempt,
+        name=f"{step}-{number:03}.png",
+        role=JobFileRole.IMAGE,
+        media_type="image/png",
+        details={"step": step, "number": number, "width": 64, "height": 64},
+        **{"sha256": sha256, "size": 10, **fields},
+    )
+    return database.run(script)
 
 
 def a_bare_generation(database: Database) -> Job:

@@ -28,6 +28,8 @@ def model_facts(version_id: int, viewer: Viewer) -> Script[tuple[ModelFacts, tup
     version, model, files = yield from _seen(version_id, viewer)
     recipe = _recipe("model", version)
     members = _folder(files)
+    if not members:
+        raise InvalidRequest({"model": f"version {version_id} has no files left to draw with; name another one"})
     if ADAPTER_FILE not in members:
         drawn = DrawnModel(
             version_id=version.id,

@@ -27,13 +27,14 @@ class SentPicture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(account_id: UUID, sha256: str, size: int, width: int, height: int) -> Query[SentPicture]:
-    """Remember a picture whose bytes are stored; the same one again is the same."""
+    """Keep a picture whose bytes are stored; the same one again is the same. Behind `quotas.hold`."""
     row = {"account_id": account_id, "sha256": sha256, "size": size, "width": width, "height": height}
     return one(SQL["add"], row, SentPicture, "the picture")
 
 
 def find(account_id: UUID, hashes: Sequence[str]) -> Query[dict[str, SourcePicture]]:
-    """Those of these pictures that the account has sent or drawn, by their hashes. They count as used now."""
+    """Those of these pictures that the account has sent or drawn, by their hashes. They stay until the transaction
+    ends."""
     return Query(
         SQL["find"],
         {"account_id": account_id, "hashes": list(dict.fromkeys(hashes))},
@@ -47,5 +48,6 @@ def of_account(account_id: UUID, sha256: str) -> Query[SentPicture | None]:
 
 
 def delete(account_id: UUID, sha256: str) -> Query[list[str]]:
-    """Forget a picture; returns its hash if there was one. Its bytes are swept when nothing else names them."""
+    """Forget a picture; returns its hash if there was one. Its bytes are swept when nothing else names them: workflows
+    that go on from it do until they have ended."""
     return column(SQL["delete"], {"account_id": account_id, "sha256": sha256}, str)

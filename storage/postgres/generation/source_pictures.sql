@@ -5,21 +5,28 @@ on conflict (account_id, sha256) do update set used_at = now()
 returning *;
 
 -- find --
--- What the account sent, or what its generations drew. Named once more, so it is kept from now on as if it were new.
+-- What the account sent, or what its generations drew. The rows stay until the transaction ends; who only marks one as
+-- used is not held up.
 with sent as (
-    update source_pictures set used_at = now()
+    select sha256, width, height from source_pictures
      where account_id = %(account_id)s and sha256 = any(%(hashes)s::text[])
-    returning sha256, width, height
+       for key share
+), drawn as (
+    select file.sha256, (file.details ->> 'width')::int as width, (file.details ->> 'height')::int as height
+      from job_files file join jobs job on job.id = file.job_id
+     where file.sha256 = any(%(hashes)s::text[]) and file.role = 'image'
+       and job.kind = 'generation' and job.account_id = %(account_id)s
+       and file.details ? 'width' and file.details ? 'height'
+       for key share of file
 )
-select sha256, width, height from sent
- union
-select file.sha256, (file.details ->> 'width')::int, (file.details ->> 'height')::int
-  from jobs job join job_files file on file.job_id = job.id
- where job.account_id = %(account_id)s and job.kind = 'generation' and file.role = 'image'
-   and file.sha256 = any(%(hashes)s::text[]) and file.details ? 'width' and file.details ? 'height';
+select * from sent union all select * from drawn;
 
 -- of_account --
 select * from source_pictures where account_id = %(account_id)s and sha256 = %(sha256)s;
 
 -- delete --
-delete from source_pictures where account_id = %(account_id)s and sha256 = %(sha256)s returning sha256;
+-- What is counted for the account first, as who sends one takes both.
+with held as (select account_id from account_usage where account_id = %(account_id)s for no key update)
+delete from source_pictures sent using held
+ where sent.account_id = held.account_id and sent.sha256 = %(sha256)s
+returning sent.sha256;

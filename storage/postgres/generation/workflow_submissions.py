@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import re
 from uuid import UUID
 
 import msgspec
@@ -10,34 +11,21 @@ import msgspec
 from storage.errors import InvalidRequest, WrongState
 from storage.postgres.connection import Script
 from storage.postgres.generation import source_pictures, workflows
-from storage.postgres.generation.drawn_models import adapter_facts, model_facts
+from storage.postgres.generation.drawn_models import model_facts
+from storage.postgres.generation.workflow_requests import as_asked, price_list, resolve_workflow
 from storage.postgres.generation.workflows import Annotations, NewWorkflow
 from storage.postgres.jobs import jobs
-from storage.postgres.jobs.submissions import hash_of_retry, hash_request, of_field
-from storage.records.generation.drawings import Drawing
-from storage.records.generation.prices import PriceList, Priority, picture_price, picture_units
-from storage.records.generation.resolved_drawings import SourcePicture, drawing_of
-from storage.records.generation.resolved_workflows import (
-    ResolvedStep,
-    ResolvedWorkflow,
-    is_workflow,
-    read_workflow,
-    stored,
-)
-from storage.records.generation.step_fields import MAX_SEED, StepOutput
-from storage.records.generation.step_requests import StepRequest, WorkflowRequest
-from storage.records.generation.workflows import steps_of, version_named
+from storage.postgres.jobs.submissions import hash_of_retry, of_field
+from storage.records.generation.prompts import escaped
+from storage.records.generation.resolved_workflows import ResolvedWorkflow, is_workflow, read_workflow, stored
+from storage.records.generation.step_fields import MAX_SEED
+from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
 from storage.records.policy.viewers import Viewer
-from storage.settings import GenerationSettings, Settings
+from storage.settings import Settings
 
 NOTHING_WRITTEN = Annotations()
-
-
-def price_list(settings: GenerationSettings) -> PriceList:
-    """The settings' price list."""
-    return PriceList(credits=settings.credits, low=settings.low_priority, high=settings.high_priority)
 
 
 def submit_workflow(
@@ -58,7 +46,7 @@ def submit_workflow(
     """
     if idempotency_key is not None and request.external_id is not None:
         raise InvalidRequest({"externalId": "does what an Idempotency-Key does: send one of them"})
-    request_hash, external_id = hash_request(JobKind.GENERATION, request), request.external_id
+    request_hash, external_id = hash_of_request(request), request.external_id
     # Before it is resolved: what it names may be gone since, and a repeat makes nothing new.
     if external_id is not None:
         earlier = yield from workflows.named(account_id, external_id, request_hash)
@@ -94,86 +82,12 @@ def submit_workflow(
     return job, is_new
 
 
-def resolve_workflow(
-    request: WorkflowRequest, account_id: UUID, prices: PriceList, seed: int
-) -> Script[ResolvedWorkflow]:
-    """The request with nothing left open but the pictures of its own steps, and its price. Raises as `submit_workflow`
-    for what it names; fields are named by their place, such as `workflow[1].adapters[0].model`."""
-    steps, faults = steps_of(request), dict[str, str]()
-    sent = yield from source_pictures.find(
-        account_id, [one for step in steps for one in (step.image, step.mask) if isinstance(one, str)]
-    )
-    resolved: dict[str, ResolvedStep] = {}
-    for place, step in enumerate(steps):
-        try:
-            made = yield from _resolved(step, account_id, seed, _Sources(sent, resolved))
-        except InvalidRequest as error:
-            faults |= {_called(request, place, field): reason for field, reason in error.fields.items()}
-            # Later ones may name its pictures, of which nothing is known: they would be called wrong for its faults.
-            break
-        resolved[made.name] = msgspec.structs.replace(
-            made,
-            picture_price=picture_price(made.drawing, request.priority, prices),
-            picture_units=picture_units(made.drawing),
-        )
-    if faults:
-        raise InvalidRequest(faults)
-    return ResolvedWorkflow(asked=_asked(request), steps=tuple(resolved.values()), priority=Priority(request.priority))
+def hash_of_request(request: WorkflowRequest) -> str:
+    """SHA-256 of what the caller asked for, to distinguish a repeat from another request under one name of it.
 
-
-def _called(request: WorkflowRequest, place: int, field: str) -> str:
-    return field if request.workflow is None else f"workflow[{place}].{field}"
-
-
-def _asked(request: WorkflowRequest) -> dict[str, Any]:
-    """The request as plain JSON, without what was left out."""
-    defaults = msgspec.to_builtins(WorkflowRequest())
-    plain = {name: value for name, value in msgspec.to_builtins(request).items() if value != defaults[name]}
-    if request.workflow is not None:
-        plain["workflow"] = [
-            {name: value for name, value in step.items() if value != defaults[name]} for step in plain["workflow"]
-        ]
-    return plain
-
-
-class _Sources:
-    """What pictures a step may go on from: those that were sent, and those of the steps before it."""
-
-    def __init__(self, sent: dict[str, SourcePicture], resolved: dict[str, ResolvedStep]) -> None:
-        self._sent, self._resolved = sent, resolved
-
-    def picture(self, field: str, named: str | StepOutput | None) -> SourcePicture | None:
-        """A picture's hash, empty for one that is yet to be drawn, and its pixels. Raises InvalidRequest."""
-        if named is None:
-            return None
-        if isinstance(named, StepOutput):
-            drawing: Drawing = self._resolved[named.step].drawing
-            return SourcePicture("", drawing.width, drawing.height)
-        if named not in self._sent:
-            raise InvalidRequest(
-                {field: f"no picture {named[:12]}... of yours; send it to POST /api/v1/generations/sources first"}
-            )
-        return self._sent[named]
-
-
-def _resolved(step: StepRequest, account_id: UUID, seed: int, sources: _Sources) -> Script[ResolvedStep]:
-    source, mask = sources.picture("image", step.image), sources.picture("mask", step.mask)
-    facts, implied, viewer = None, (), Viewer(account_id=account_id)
-    if step.model is not None:
-        version_id = version_named("model", step.model)
-        facts, implied = yield from of_field("model", model_facts(version_id, viewer))
-    adapters = list(implied)
-    for place, asked in enumerate(step.adapters):
-        field = f"adapters[{place}].model"
-        adapters.append((yield from of_field(field, adapter_facts(field, version_named(field, asked.model), viewer))))
-    drawing = drawing_of(step, facts, adapters, seed, implied=len(implied), source=source, mask=mask)
-    return ResolvedStep(
-        name=step.name or "0",
-        drawing=drawing,
-        image=step.image if isinstance(step.image, StepOutput) else None,
-        mask=step.mask if isinstance(step.mask, StepOutput) else None,
-        backend="" if step.backend is None else step.backend.value,
-    )
+    Fields that were left out are no part of it, so that another release, which has more of them, finds the same.
+    """
+    return hashlib.sha256(msgspec.json.encode(as_asked(request), order="sorted")).hexdigest()
 
 
 def retry_workflow(
@@ -184,20 +98,21 @@ def retry_workflow(
     idempotency_key: str | None = None,
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
-    """A new job that draws what one that failed or was cancelled was to draw, with its seeds, from its first step.
+    """A new job that draws what one that failed or was cancelled was to draw, with its seeds, from its first step, at
+    today's prices.
 
     Returns the job and whether it is new. Raises NotFound, WrongState when the job has not ended or has succeeded,
-    InvalidRequest and Gone when a model that it draws with may not be seen any more.
+    InvalidRequest and Gone when a model may not be seen any more, or a source picture is gone.
     """
     old = yield from jobs.get_for_account(job_id, account_id)
     if old.state not in TERMINAL or old.state is JobState.SUCCEEDED:
         raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
-    resolved = (
-        read_workflow(old.request)
-        if is_workflow(old.request)
-        else (yield from resolve_workflow(request_of(old), account_id, price_list(settings.generation), 0))
-    )
-    yield from _check_models(resolved, account_id)
+    prices = price_list(settings.generation)
+    if is_workflow(old.request):
+        resolved = read_workflow(old.request).priced(prices)
+        yield from _check_named(resolved, account_id)
+    else:
+        resolved = yield from resolve_workflow(request_of(old), account_id, prices, 0)
     new = jobs.NewJob(
         account_id=account_id,
         kind=JobKind.GENERATION,
@@ -215,18 +130,20 @@ def retry_workflow(
         limits=settings.quotas.limits,
     )
     if is_new:
-        yield from workflows.inherit(job, job_id)
+        yield from workflows.inherit(job, resolved, job_id)
     return job, is_new
 
 
 def adopted(job: Job, settings: Settings) -> Script[ResolvedWorkflow]:
-    """The workflow of a claimed job. One that was submitted before there were workflows becomes one.
+    """The workflow of a claimed job. One that was submitted before there were workflows becomes one, and stays free of
+    charge as it was.
 
     Raises InvalidRequest for what this release does not know, or what is gone.
     """
     if is_workflow(job.request):
         return read_workflow(job.request)
-    resolved = yield from resolve_workflow(request_of(job), job.account_id, price_list(settings.generation), 0)
+    free = msgspec.structs.replace(price_list(settings.generation), credits=0.0)
+    resolved = yield from resolve_workflow(request_of(job), job.account_id, free, 0)
     yield from jobs.rewrite(job.id, stored(resolved), resolved.fingerprint())
     yield from workflows.add(job, resolved, NewWorkflow(request_hash=""))
     return resolved
@@ -240,8 +157,8 @@ def request_of(job: Job) -> WorkflowRequest:
         raise InvalidRequest({"request": f"is none that this release can read: {error}"}) from error
     return WorkflowRequest(
         model=recipe.model_version_id,
-        prompt=recipe.prompt,
-        negative_prompt=recipe.negative_prompt,
+        prompt=_literal(recipe.prompt),
+        negative_prompt=_literal(recipe.negative_prompt),
         count=recipe.count,
         seed=recipe.seed % (MAX_SEED + 1),
         steps=recipe.sampler.steps,
@@ -250,11 +167,21 @@ def request_of(job: Job) -> WorkflowRequest:
     )
 
 
-def _check_models(resolved: ResolvedWorkflow, account_id: UUID) -> Script[None]:
+def _literal(prompt: str) -> str:
+    """A prompt of when brackets and braces were characters like others."""
+    return re.sub(r"[{}_]", r"\\\g<0>", escaped(prompt))
+
+
+def _check_named(resolved: ResolvedWorkflow, account_id: UUID) -> Script[None]:
+    """Raise InvalidRequest and Gone unless the account sees every version, and has every source picture."""
     viewer = Viewer(account_id=account_id)
-    for step in resolved.steps:
-        named = (step.drawing.model.version_id, *(adapter.version_id for adapter in step.drawing.adapters))
-        for version_id in dict.fromkeys(named):
-            # 0: what no version is, such as the base of an adapter.
-            if version_id:
-                yield from of_field("model", model_facts(version_id, viewer))
+    drawings = [step.drawing for step in resolved.steps]
+    named = [one.version_id for drawing in drawings for one in (drawing.model, *drawing.adapters)]
+    for version_id in dict.fromkeys(named):
+        # 0: what no version is, such as the base of an adapter.
+        if version_id:
+            yield from of_field("model", model_facts(version_id, viewer))
+    there = yield from source_pictures.find(account_id, resolved.sources)
+    gone = [f"{one[:12]}..." for one in resolved.sources if one not in there]
+    if gone:
+        raise InvalidRequest({"image": f"picture {', '.join(gone)} is gone; send it again, and submit anew"})

@@ -18,7 +18,7 @@ from storage.errors import IdempotencyKeyReused, JobLost
 from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
 from storage.postgres.jobs import jobs
 from storage.postgres.locks import lock_number
-from storage.records.generation.resolved_workflows import ResolvedWorkflow, read_workflow
+from storage.records.generation.resolved_workflows import ResolvedWorkflow
 from storage.records.generation.workflow_rows import StepPace, Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobState
 
@@ -87,17 +87,19 @@ def add(job: Job, resolved: ResolvedWorkflow, new: NewWorkflow) -> Script[Workfl
         for position, step in enumerate(resolved.steps)
     ]
     yield from column(SQL["insert_steps"], {"job_id": job.id, "steps": Jsonb(steps)}, int)
+    if resolved.sources:
+        sources = {"job_id": job.id, "account_id": job.account_id, "hashes": list(resolved.sources)}
+        yield from column(SQL["insert_sources"], sources, str)
     return row
 
 
-def inherit(job: Job, retry_of: UUID) -> Script[None]:
-    """A retry's rows: those of the job that it retries, as if nothing had been drawn. Its externalId stays the old
-    one's."""
-    [old] = yield from of_jobs([retry_of])
-    resolved = read_workflow(job.request)
+def inherit(job: Job, resolved: ResolvedWorkflow, retry_of: UUID) -> Script[Workflow]:
+    """A retry's rows: as those of the job that it retries, if that has any, when nothing had been drawn. Its externalId
+    stays the old one's."""
+    found = yield from of_jobs([retry_of])
     metadata = tuple(step.metadata for step in (yield from steps_of_jobs([retry_of])))
-    again = Annotations(tags=tuple(old.tags), metadata=old.metadata, step_metadata=metadata)
-    yield from add(job, resolved, NewWorkflow(request_hash="", annotations=again))
+    again = [Annotations(tags=tuple(old.tags), metadata=old.metadata, step_metadata=metadata) for old in found]
+    return (yield from add(job, resolved, NewWorkflow(request_hash="", annotations=(*again, Annotations())[0])))
 
 
 def named(account_id: UUID, external_id: str, request_hash: str) -> Script[Job | None]:

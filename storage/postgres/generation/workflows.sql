@@ -13,6 +13,23 @@ select %(job_id)s, position, name, operation, family, pictures, picture_price, p
            picture_units double precision, metadata jsonb)
 returning position;
 
+-- insert_sources --
+-- The stored pictures that it goes on from, of its account: sent, which counts as used now, or drawn.
+with used as (
+    update source_pictures set used_at = now()
+     where account_id = %(account_id)s and sha256 = any(%(hashes)s::text[])
+    returning sha256, size
+)
+insert into workflow_sources (job_id, sha256, size)
+select %(job_id)s, sha256, max(size)
+  from (select sha256, size from used
+        union all
+        select file.sha256, file.size from job_files file join jobs job on job.id = file.job_id
+         where file.sha256 = any(%(hashes)s::text[]) and file.role = 'image'
+           and job.kind = 'generation' and job.account_id = %(account_id)s) known
+ group by sha256
+returning sha256;
+
 -- by_external_id --
 -- A caller's own name of a workflow, and what it came with.
 select job_id, request_hash from workflows
@@ -39,31 +56,39 @@ select drain_number(%(flow)s, %(lock)s) as number
 -- The workflow that goes next: the first lane, then accounts that have fewer drawn at this moment, then the oldest.
 select job.id, job.attempt from jobs job
   left join workflows workflow on workflow.job_id = job.id
-  left join lateral (select count(*) as drawn from jobs other
-                      where other.kind = 'generation' and other.state in ('running', 'cancelling')
-                        and other.account_id = job.account_id) busy on true
+  left join (select account_id, count(*) as workflows from jobs
+              where kind = 'generation' and state in ('running', 'cancelling')
+              group by account_id) drawn on drawn.account_id = job.account_id
  where job.kind = 'generation' and job.state = 'submitted' and not job.id = any(%(passed)s::uuid[])
- order by coalesce(workflow.lane, 1), busy.drawn, job.sequence
+ order by coalesce(workflow.lane, 1), coalesce(drawn.workflows, 0), job.sequence
  limit 1
    for update of job skip locked;
 
 -- ahead --
--- What goes before a submitted workflow, and the work in it: those that are drawn, and those before it in their lane.
--- What accounts have drawn at this moment changes with each start, so it is left out.
-select count(*) as workflows, coalesce(sum(workflow.units), 0) as units
-  from jobs job join workflows workflow on workflow.job_id = job.id
- where job.kind = 'generation'
-   and (job.state in ('running', 'cancelling')
-        or (job.state = 'submitted' and (workflow.lane, job.sequence) < (%(lane)s::smallint, %(sequence)s::bigint)));
+-- What goes before a submitted workflow, and the work in it: those that are drawn, without the steps that they have done,
+-- and those before it in their lane. What accounts have drawn at this moment changes with each start, so it is left out.
+with going as (
+    select job.id from jobs job where job.kind = 'generation' and job.state in ('running', 'cancelling')
+), waiting as (
+    select workflow.units from jobs job join workflows workflow on workflow.job_id = job.id
+     where job.kind = 'generation' and job.state = 'submitted'
+       and (workflow.lane, job.sequence) < (%(lane)s::smallint, %(sequence)s::bigint)
+)
+select (select count(*) from going) + (select count(*) from waiting) as workflows,
+       (select coalesce(sum(step.picture_units * step.pictures), 0)
+          from going join workflow_steps step on step.job_id = going.id and step.state in ('waiting', 'running'))
+       + (select coalesce(sum(units), 0) from waiting) as units;
 
 -- begin_step --
+-- The job's row is held: a new attempt begins before or after this, not meanwhile.
+with holder as (
+    select id from jobs where id = %(job_id)s and attempt = %(attempt)s and state in ('running', 'cancelling') for share
+)
 update workflow_steps step
    set state = 'running', backend = coalesce(%(backend)s, step.backend), tries = tries + 1,
        started_at = coalesce(step.started_at, now())
-  from jobs job
- where job.id = step.job_id and step.job_id = %(job_id)s and step.position = %(position)s
-   and job.attempt = %(attempt)s and job.state in ('running', 'cancelling')
-   and step.state in ('waiting', 'running')
+  from holder
+ where step.job_id = holder.id and step.position = %(position)s and step.state in ('waiting', 'running')
 returning step.*;
 
 -- drew --
@@ -79,10 +104,12 @@ update workflow_steps step set seconds = seconds + %(seconds)s
 returning step.position;
 
 -- end_step --
+with holder as (
+    select id from jobs where id = %(job_id)s and attempt = %(attempt)s and state in ('running', 'cancelling') for share
+)
 update workflow_steps step set state = 'succeeded', ended_at = now()
-  from jobs job
- where job.id = step.job_id and step.job_id = %(job_id)s and step.position = %(position)s
-   and job.attempt = %(attempt)s and job.state in ('running', 'cancelling') and step.state = 'running'
+  from holder
+ where step.job_id = holder.id and step.position = %(position)s and step.state = 'running'
 returning step.*;
 
 -- paces --
@@ -117,9 +144,12 @@ update workflows
 returning *;
 
 -- change_step --
-update workflow_steps set metadata = %(metadata)s
- where job_id = %(job_id)s and name = %(name)s
-returning *;
+-- The workflow before its steps, as where it ends.
+with held as (select job_id from workflows where job_id = %(job_id)s for no key update)
+update workflow_steps step set metadata = %(metadata)s
+  from held
+ where step.job_id = held.job_id and step.name = %(name)s
+returning step.*;
 
 -- delete --
 update workflows set deleted_at = coalesce(deleted_at, now())

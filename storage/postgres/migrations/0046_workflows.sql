@@ -17,8 +17,6 @@ create table workflows (
 -- The tables are new, and nobody writes to them yet.
 -- squawk-ignore require-concurrent-index-creation
 create unique index workflows_by_external_id on workflows (account_id, external_id) where external_id is not null;
--- squawk-ignore require-concurrent-index-creation
-create index workflows_by_tag on workflows using gin (tags);
 
 create table workflow_steps (
     job_id         uuid not null references workflows (job_id),
@@ -46,28 +44,55 @@ create table workflow_steps (
 -- squawk-ignore require-concurrent-index-creation
 create index workflow_steps_paced on workflow_steps (ended_at) where state = 'succeeded';
 
+-- Stored pictures that steps go on from: their bytes stay while the workflow has not ended, whatever is deleted meanwhile.
+create table workflow_sources (
+    job_id uuid not null references workflows (job_id),
+    sha256 text not null,
+    size   bigint not null,
+    primary key (job_id, sha256)
+);
+-- squawk-ignore require-concurrent-index-creation
+create index workflow_sources_by_sha256 on workflow_sources (sha256);
+
 -- However a generation ends, its steps end with it, and what was drawn is charged: once, since an ended job never
--- changes. A file of a job has the name of the step that drew it.
+-- changes, and never more than its price. A file of a job has the name of the step that drew it. Of a job that failed the
+-- step that was drawn has failed, or the first one that was not.
 create function end_workflow() returns trigger language plpgsql as $$
 begin
-    update workflow_steps set state = case when new.state = 'failed' and state = 'running' then 'failed' else 'cancelled' end,
-                              ended_at = now(),
-                              failure_code = case when new.state = 'failed' and state = 'running' then new.failure_code end,
-                              failure_reason = case when new.state = 'failed' and state = 'running'
-                                                    then new.failure_reason end
-     where job_id = new.id and state in ('waiting', 'running');
+    -- The workflow before its steps, as everybody takes them who changes both.
     update workflows
-       set charged = (select coalesce(sum(step.picture_price), 0)
+       set charged = (select coalesce(sum(step.picture_price * least(step.pictures, drawn.pictures)), 0)
                         from workflow_steps step
-                        join job_files file on file.job_id = step.job_id and file.role = 'image'
-                                           and file.details ->> 'step' = step.name
+                       cross join lateral (select count(*) as pictures from job_files file
+                                            where file.job_id = step.job_id and file.role = 'image'
+                                              and file.details ->> 'step' = step.name) drawn
                        where step.job_id = new.id)
      where job_id = new.id and charged is null;
+    update workflow_steps step
+       set state = ending.state,
+           ended_at = now(),
+           failure_code = case when ending.state = 'failed' then new.failure_code end,
+           failure_reason = case when ending.state = 'failed' then new.failure_reason end
+      from (select position, case when new.state = 'failed' and (state = 'running' or position = min(position) over ())
+                                  then 'failed' else 'cancelled' end as state
+              from workflow_steps where job_id = new.id and state in ('waiting', 'running')) ending
+     where step.job_id = new.id and step.position = ending.position and step.state in ('waiting', 'running');
+    delete from workflow_sources where job_id = new.id;
     return null;
 end $$;
 create trigger jobs_end_workflow after update of state on jobs for each row
     when (new.kind = 'generation' and new.state in ('succeeded', 'failed', 'cancelled') and old.state <> new.state)
     execute function end_workflow();
+
+-- A step of a workflow that waits for another attempt is not drawn; `backend` still names what had it.
+create function release_workflow() returns trigger language plpgsql as $$
+begin
+    update workflow_steps set state = 'waiting' where job_id = new.id and state = 'running';
+    return null;
+end $$;
+create trigger jobs_release_workflow after update of state on jobs for each row
+    when (new.kind = 'generation' and new.state = 'submitted' and old.state <> new.state)
+    execute function release_workflow();
 
 -- A workflow that can be drawn, or that is to stop, is announced to the run that draws.
 create function announce_workflow() returns trigger language plpgsql as $$

@@ -57,5 +57,6 @@ def picture_units(drawing: Drawing) -> float:
 
 def picture_price(drawing: Drawing, priority: Priority, prices: PriceList) -> int:
     """Credits of one picture: at least 1, unless the list says that nothing costs anything."""
+    credits = picture_units(drawing) * prices.credits * prices.factor(priority)
     # Rounded first: 3.0000000000000004 credits are 3.
-    return math.ceil(round(picture_units(drawing) * prices.credits * prices.factor(priority), 6))
+    return max(1, math.ceil(round(credits, 6))) if credits else 0
