@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from flows.generation.backends.protocol import Backend, BackendFacts, DrawnPicture
+from flows.generation.backends.protocol import Backend, BackendFacts
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.backend import ComfyBackend
 from flows.generation.comfyui.configured import configured_backend
+from flows.generation.drawn_pictures import DrawnPicture
 from storage.blobs.pictures.stored import stored_picture
 from storage.records.generation.drawings import Drawing
 from storage.stores import Stores
@@ -36,11 +37,10 @@ class ComfyuiBackend:
         return self._mine().lacking(drawing)
 
     def draw(
-        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, first: int = 0, urgency: int = 0
+        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, wanted: Sequence[int], urgency: int
     ) -> Iterator[DrawnPicture]:
         """See Backend. ComfyUI has no priorities."""
-        for number, image in self._mine().draw(drawing, callbacks, key=key, first=first):
-            yield DrawnPicture(number=number, image=image)
+        return self._mine().draw(drawing, callbacks, key=key, wanted=wanted)
 
     def close(self) -> None:
         """See Backend."""

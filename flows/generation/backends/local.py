@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from flows.generation.backends.protocol import Backend, BackendFacts, DrawnPicture
+from flows.generation.backends.protocol import Backend, BackendFacts
 from flows.generation.callbacks import DrawingCallbacks
+from flows.generation.drawn_pictures import DrawnPicture
 from flows.generation.engine.backend import EngineBackend
 from storage.records.generation.drawings import Drawing, Operation
 from storage.records.jobs.choices import ModelFamily
@@ -35,10 +36,10 @@ class LocalBackend:
         return {}
 
     def draw(
-        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, first: int = 0, urgency: int = 0
+        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, wanted: Sequence[int], urgency: int
     ) -> Iterator[DrawnPicture]:
         """See Backend."""
-        return self._engine.draw(drawing, callbacks, first=first, urgency=urgency)
+        return self._engine.draw(drawing, callbacks, wanted=wanted, urgency=urgency, key=key)
 
     def close(self) -> None:
         """Each drawing has a connection of its own."""

@@ -6,28 +6,14 @@ such backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from PIL import Image
-
 from flows.generation.callbacks import DrawingCallbacks
+from flows.generation.drawn_pictures import DrawnPicture
 from storage.records.generation.drawings import Drawing
 from storage.stores import Stores
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnPicture:
-    """A picture of a drawing: RGB, its number in it, and the batch shape that it was drawn in (1 where it is unknown).
-
-    seconds: what the device worked for it; 0 where the backend does not say.
-    """
-
-    number: int
-    image: Image.Image
-    shape: int = 1
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +36,10 @@ class Backend(Protocol):
         ...
 
     def draw(
-        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, first: int = 0, urgency: int = 0
+        self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, wanted: Sequence[int], urgency: int
     ) -> Iterator[DrawnPicture]:
-        """Pictures `first`, `first` + 1, ... of a drawing, each once, in whichever order they are done. Who leaves the
-        loop cancels the rest.
+        """The wanted pictures of a drawing by their numbers, each once, in whichever order they are done. Who leaves
+        the loop cancels the rest.
 
         key: what they belong to, such as a step's id: an attempt with the same key finds what an earlier one submitted.
         urgency: less urgent ones have a larger number.

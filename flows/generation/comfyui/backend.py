@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from uuid import uuid4
 
 import msgspec
@@ -26,6 +26,7 @@ from flows.generation.comfyui.limits import ComfyLimits
 from flows.generation.comfyui.pictures import PictureGone, download, upload
 from flows.generation.comfyui.prompt_states import PromptStanding, PromptState
 from flows.generation.comfyui.prompts import client_id_of, forget, prompt_id_of, submit_once, withdraw
+from flows.generation.drawn_pictures import DrawnPicture
 from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost, StoreUnavailable
 from storage.records.generation.comfyui.comfy_capabilities import ComfyCapabilities
 from storage.records.generation.comfyui.comfy_graphs import SAVED, GraphParts, graph_of, steps_drawn
@@ -75,14 +76,30 @@ class ComfyBackend:
             self._capabilities, self._asked = capabilities_of(self._http), time.monotonic()
         return self._capabilities
 
-    def missing_for(self, drawing: Drawing) -> list[str]:
-        """What it lacks for a drawing, a sentence each; none if it can draw it. Raises BackendUnavailable."""
-        return [f"{field}: {reason}" for field, reason in self._lacking(drawing).items()]
+    def lacking(self, drawing: Drawing) -> dict[str, str]:
+        """What it lacks for a drawing, by field; empty if it can draw it. Raises BackendUnavailable, BackendBroken.
+
+        A list that was kept is asked for again before anything is missed: files are copied there any time.
+        """
+        try:
+            sampler = _sampler_of(drawing.scheduler)
+        except InvalidRequest as refusal:
+            return refusal.fields
+        kept = self._capabilities
+        lacking = lacking_for(drawing, self.capabilities(), self._names, sampler)
+        if lacking and self._capabilities is kept:
+            lacking = lacking_for(drawing, self.capabilities(fresh=True), self._names, sampler)
+        return {field: "; ".join(reasons) for field, reasons in lacking.items()}
 
     def draw(
-        self, drawing: Drawing, callbacks: DrawingCallbacks = SILENT, *, key: str = "", first: int = 0
-    ) -> Iterator[tuple[int, Image.Image]]:
-        """Pictures `first`, `first` + 1, ... of the drawing, each with its number, as they are done.
+        self,
+        drawing: Drawing,
+        callbacks: DrawingCallbacks = SILENT,
+        *,
+        key: str = "",
+        wanted: Sequence[int] | None = None,
+    ) -> Iterator[DrawnPicture]:
+        """The wanted pictures of the drawing by their numbers, all of them by default, in that order.
 
         key: what the pictures belong to, such as a step's id: an attempt with the same key finds what an earlier one
         submitted, and its cancel stops nobody else's. Without it equal drawings are one.
@@ -91,9 +108,10 @@ class ComfyBackend:
         it was; BackendBroken. Pictures that were submitted are taken back, except after BackendUnavailable and JobLost:
         then another attempt waits for them.
         """
-        if first >= len(drawing.images):
+        numbers = tuple(range(len(drawing.images)) if wanted is None else wanted)
+        if not numbers:
             return
-        if lacking := self._lacking(drawing):
+        if lacking := self.lacking(drawing):
             raise BackendRefused(lacking)
         parts = self._parts(drawing)
         # Else two that name no key would take the socket from each other.
@@ -103,8 +121,8 @@ class ComfyBackend:
         try:
             # Before the first picture is submitted: else its first previews are sent to nobody.
             socket.open()
-            waiting = deque(range(first, len(drawing.images)))
-            for index in range(first, len(drawing.images)):
+            waiting = deque(numbers)
+            for index in numbers:
                 while waiting and len(at_backend) < SUBMITTED_AHEAD:
                     callbacks.check()
                     at_backend.append(self._submit(drawing, waiting.popleft(), parts, key))
@@ -113,13 +131,14 @@ class ComfyBackend:
                     index=index,
                     steps=steps_drawn(drawing),
                 )
+                standing = follower.end()
                 try:
-                    picture = self._picture(drawing, at_backend[0], follower.end())
+                    image = self._picture(drawing, at_backend[0], standing)
                 except PictureGone:
                     self._submit(drawing, index, parts, key, again=True)
-                    picture = self._picture(drawing, at_backend[0], follower.end())
+                    image = self._picture(drawing, at_backend[0], follower.end())
                 at_backend.popleft()
-                yield index, picture
+                yield DrawnPicture(number=index, image=image, seconds=standing.seconds)
         except PromptStalled:
             self._take_back(at_backend)
             raise
@@ -168,18 +187,6 @@ class ComfyBackend:
             with contextlib.suppress(BackendUnavailable, BackendBroken):
                 standing = withdraw(self._http, prompt_id, self._limits, cancels_jobs=cancels_jobs)
                 LOG.info("prompt_withdrawn prompt_id=%s state=%s", prompt_id, standing.state)
-
-    def _lacking(self, drawing: Drawing) -> dict[str, str]:
-        """What is missing by field. A list that was kept is asked for again first: files are copied there any time."""
-        try:
-            sampler = _sampler_of(drawing.scheduler)
-        except InvalidRequest as refusal:
-            return refusal.fields
-        kept = self._capabilities
-        lacking = lacking_for(drawing, self.capabilities(), self._names, sampler)
-        if lacking and self._capabilities is kept:
-            lacking = lacking_for(drawing, self.capabilities(fresh=True), self._names, sampler)
-        return {field: "; ".join(reasons) for field, reasons in lacking.items()}
 
     def _parts(self, drawing: Drawing) -> GraphParts:
         loader = loader_for(drawing, self.capabilities(), self._names)

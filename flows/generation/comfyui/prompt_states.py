@@ -37,7 +37,8 @@ class SavedFile(msgspec.Struct, frozen=True):
 
 
 class PromptStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt's state; how many prompts are in front of one that waits; the pictures of one that is done.
+    """A prompt's state; how many prompts are in front of one that waits; the pictures of one that is done, and how long
+    that took; 0 where ComfyUI does not say.
 
     A failed one has the node and the kind of the error, without its text: that may quote a prompt.
     """
@@ -45,6 +46,7 @@ class PromptStanding(msgspec.Struct, frozen=True, kw_only=True):
     state: PromptState
     ahead: int = 0
     files: tuple[SavedFile, ...] = ()
+    seconds: float = 0.0
     failed_node: str = ""
     failed_kind: str = ""
 
@@ -93,7 +95,7 @@ def _from_history(http: ComfyHttp, prompt_id: str) -> PromptStanding | None:
     if status.status_str != "error":
         raw = ended.outputs.get(SAVED)
         files = decoded(bytes(raw), _Output, "history").images if raw is not None else []
-        return PromptStanding(state=PromptState.DONE, files=tuple(files))
+        return PromptStanding(state=PromptState.DONE, files=tuple(files), seconds=_seconds(status.messages))
     for message in status.messages:
         match message:
             case ["execution_interrupted", *_]:
@@ -103,6 +105,20 @@ def _from_history(http: ComfyHttp, prompt_id: str) -> PromptStanding | None:
             case _:
                 continue
     return PromptStanding(state=PromptState.FAILED)
+
+
+def _seconds(messages: Sequence[Sequence[Any]]) -> float:
+    """From the messages' times, which are milliseconds of its clock."""
+    times: dict[str, float] = {}
+    for message in messages:
+        match message:
+            case [str(name), {"timestamp": int(time) | float(time)}, *_]:
+                times[name] = time / 1000
+            case _:
+                continue
+    if not {"execution_start", "execution_success"} <= times.keys():
+        return 0.0
+    return max(0.0, times["execution_success"] - times["execution_start"])
 
 
 def _from_queue(http: ComfyHttp, prompt_id: str) -> PromptStanding | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from flows.generation.callbacks import DrawingCallbacks
+from flows.generation.drawn_pictures import DrawnPicture
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.messages import DrawRequest, PictureDrawn, PreviewDrawn, StepDone, StillWaiting
 from storage.records.generation.drawings import Drawing
@@ -16,21 +18,36 @@ NOBODY = DrawingCallbacks()
 
 
 class EngineBackend:
-    """Draws by the engine that listens on a Unix socket. `urgency`: less urgent requests have a larger number."""
+    """Draws by the engine that listens on a Unix socket."""
 
     def __init__(self, socket: Path) -> None:
         self._client = EngineClient(socket)
 
+    def status(self) -> dict[str, Any]:
+        """What the engine is and holds. Raises StoreUnavailable."""
+        return self._client.status()
+
     def draw(
-        self, drawing: Drawing, callbacks: DrawingCallbacks = NOBODY, *, first: int = 0, urgency: int = 0
-    ) -> Generator[tuple[int, Image.Image]]:
-        """The pictures of a drawing from `first` on, RGB, each with its number. Who leaves the loop cancels the rest.
+        self,
+        drawing: Drawing,
+        callbacks: DrawingCallbacks = NOBODY,
+        *,
+        wanted: Sequence[int] | None = None,
+        urgency: int = 0,
+        key: str = "",
+    ) -> Generator[DrawnPicture]:
+        """The wanted pictures of a drawing by their numbers, all of them by default. Who leaves the loop cancels the
+        rest. urgency: less urgent requests have a larger number. key: names it in the engine's logs.
 
         Raises what `EngineClient.draw` raises, and what a callback raises.
         """
-        wanted = tuple(range(first, len(drawing.images)))
-        previews = callbacks.preview is not NOBODY.preview
-        request = DrawRequest(drawing=drawing, wanted=wanted, previews=previews, urgency=urgency)
+        request = DrawRequest(
+            drawing=drawing,
+            wanted=tuple(range(len(drawing.images)) if wanted is None else wanted),
+            previews=callbacks.preview is not NOBODY.preview,
+            urgency=urgency,
+            job=key,
+        )
         messages = self._client.draw(request)
         try:
             for message in messages:
@@ -43,9 +60,14 @@ class EngineBackend:
                     case PreviewDrawn():
                         callbacks.preview(message.number, message.jpeg)
                     case PictureDrawn():
-                        yield message.number, Image.frombytes("RGB", (message.width, message.height), message.pixels)
+                        yield _drawn(message)
                     case _:
                         pass
         finally:
             # It hangs up, by which the engine knows that nobody wants the rest.
             messages.close()
+
+
+def _drawn(message: PictureDrawn) -> DrawnPicture:
+    image = Image.frombytes("RGB", (message.width, message.height), message.pixels)
+    return DrawnPicture(number=message.number, image=image, shape=message.shape, seconds=message.busy_seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ from PIL import Image
 
 from flows.generation.engine.resident_models import key_of
 from storage.blobs import cached_folders
+from storage.blobs.pictures.stored import stored_picture
 from storage.blobs.store import BlobStore
-from storage.errors import BlobCorrupted
 from storage.records.generation.drawings import DrawnAdapter, DrawnModel
 
 PLACE, ADAPTER = "model-versions", "adapter.safetensors"
@@ -43,13 +42,5 @@ class BlobFiles:
             cached_folders.leave(path)
 
     def picture(self, sha256: str) -> Image.Image:
-        """A stored picture, decoded. What is in the store was made canonical when it came in.
-
-        Raises BlobMissing, BlobCorrupted, StoreUnavailable.
-        """
-        try:
-            image = Image.open(io.BytesIO(self._blobs.read(sha256)))
-            image.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise BlobCorrupted(f"Blob {sha256} is no picture. Upload it again.") from error
-        return image
+        """See `stored_picture`."""
+        return stored_picture(self._blobs, sha256)

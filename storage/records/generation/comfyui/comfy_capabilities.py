@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import msgspec
 
+from storage.records.generation.drawings import Operation
+
 MODEL, CLIP, VAE = "MODEL", "CLIP", "VAE"
 """ComfyUI's names for what a loader makes."""
 FEATURE_NODES: Mapping[str, tuple[str, ...]] = {
@@ -20,6 +22,14 @@ FEATURE_NODES: Mapping[str, tuple[str, ...]] = {
     "Canny": ("Canny",),
 }
 """What people ask for by name, and the nodes that it needs."""
+_OPERATION_NODES: Mapping[Operation, tuple[str, ...]] = {
+    Operation.TXT2IMG: ("EmptyLatentImage", "KSampler", "VAEDecode"),
+    Operation.IMG2IMG: (*FEATURE_NODES["img2img"], "VAEDecode"),
+    Operation.INPAINT: (*FEATURE_NODES["inpaint"], "KSamplerAdvanced", "VAEDecode"),
+    Operation.UPSCALE: FEATURE_NODES["upscaling"],
+}
+SAVED_BY = "PreviewImage"
+"""The node that keeps the picture of each of our graphs."""
 COMBO = "COMBO"
 
 
@@ -67,6 +77,27 @@ class ComfyCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     def features(self) -> dict[str, bool]:
         """Which of the named features it has."""
         return {name: not self.lacks(name) for name in FEATURE_NODES}
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What it can make of a step, as far as its nodes say."""
+        return tuple(
+            operation.value
+            for operation, nodes in _OPERATION_NODES.items()
+            if all(node in self.nodes for node in (*nodes, SAVED_BY))
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What people ask of an installation, as plain JSON."""
+        return {
+            "version": self.version,
+            "operations": list(self.operations),
+            "samplers": list(self.samplers),
+            "schedulers": list(self.schedulers),
+            "checkpoints": list(self.checkpoints),
+            "loras": list(self.loras),
+            "features": [name for name, present in self.features.items() if present],
+        }
 
     def lacks(self, feature: str) -> tuple[str, ...]:
         """The nodes of a named feature that are not installed."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from storage.records.generation.comfyui.comfy_capabilities import SAVED_BY
 from storage.records.generation.comfyui.comfy_models import PIXELS_PER_LATENT, ComfyLoader
 from storage.records.generation.drawings import Drawing, Operation
 
@@ -104,7 +105,7 @@ def graph_of(drawing: Drawing, index: int, parts: GraphParts) -> Graph:
     graph: Graph = {}
     if drawing.operation is Operation.UPSCALE:
         # Made larger without a model, as by the local engine; hires fix draws over it in a step of its own.
-        _add(graph, SAVED, "PreviewImage", images=_pixels(graph, drawing, parts))
+        _add(graph, SAVED, SAVED_BY, images=_pixels(graph, drawing, parts))
         return graph
     model, clip, vae = _loaded(graph, drawing, parts)
     texts = {"positive": drawing.images[index].prompt, "negative": drawing.negative_prompt}
@@ -131,7 +132,7 @@ def graph_of(drawing: Drawing, index: int, parts: GraphParts) -> Graph:
             resize_source=False,
         )
     # Not SaveImage: people's prompts would stay in its output folder for ever. This one writes to `temp`.
-    _add(graph, SAVED, "PreviewImage", images=picture)
+    _add(graph, SAVED, SAVED_BY, images=picture)
     return graph
 
 
