@@ -33,6 +33,7 @@ DarkroomError
 │   ├── StoreUnavailable        it cannot now; waiting helps
 │   │   ├── EncoderUnavailable  no weights that turn text into vectors
 │   │   ├── BackendUnavailable  what draws pictures does not respond, or not in time
+│   │   │   └── BackendStalled  it responds, and draws nothing; what it was asked for was taken back
 │   │   ├── PoolBusy            every thread or connection of its kind was in use for too long
 │   │   ├── ShuttingDown        the process stops; the next one goes on
 │   │   ├── PostgresUnavailable it refuses connections, or lost one
@@ -264,6 +265,12 @@ class BackendUnavailable(StoreUnavailable):
     asks for it by the same id."""
 
     code = "backend_unavailable"
+
+
+class BackendStalled(BackendUnavailable):
+    """Nothing moves at a backend any more; what it was asked for was taken back."""
+
+    code = "backend_stalled"
 
 
 class ShuttingDown(StoreUnavailable):

@@ -292,6 +292,9 @@ class JobSettings(BaseModel):
 class GenerationSettings(BaseModel):
     """What draws images, how much at once, and what it costs."""
 
+    engine: bool = Field(
+        default=True, description="This machine draws with an engine of its own; false: only another backend draws."
+    )
     model_memory_bytes: int = Field(
         default=0,
         ge=0,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from PIL import Image
 
@@ -18,41 +17,31 @@ from storage.stores import Stores
 
 
 class ComfyuiBackend:
-    """A connection for each thread that uses it: one is for one thread at a time."""
+    """See Backend."""
 
     repeats_freely = True
 
-    def __init__(self, connect: Callable[[], ComfyBackend]) -> None:
-        self._connect, self._of_thread = connect, threading.local()
-        self._all: list[ComfyBackend] = []
+    def __init__(self, backend: ComfyBackend) -> None:
+        self._backend = backend
 
     def facts(self) -> BackendFacts:
-        """See Backend."""
-        backend = self._mine()
-        capabilities = backend.capabilities()
-        return BackendFacts(version=backend.version(), capabilities=capabilities.summary())
+        """See Backend. Whether it is there is asked each time, what it can do now and then."""
+        version = self._backend.version()
+        return BackendFacts(version=version, capabilities=self._backend.capabilities().summary())
 
     def missing_for(self, drawing: Drawing) -> dict[str, str]:
         """See Backend."""
-        return self._mine().lacking(drawing)
+        return self._backend.lacking(drawing)
 
     def draw(
         self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, wanted: Sequence[int], urgency: int
-    ) -> Iterator[DrawnPicture]:
+    ) -> Generator[DrawnPicture]:
         """See Backend. ComfyUI has no priorities."""
-        return self._mine().draw(drawing, callbacks, key=key, wanted=wanted)
+        return self._backend.draw(drawing, callbacks, key=key, wanted=wanted)
 
     def close(self) -> None:
         """See Backend."""
-        for backend in self._all:
-            backend.close()
-
-    def _mine(self) -> ComfyBackend:
-        found: ComfyBackend | None = getattr(self._of_thread, "backend", None)
-        if found is None:
-            found = self._of_thread.backend = self._connect()
-            self._all.append(found)
-        return found
+        self._backend.close()
 
 
 def open_backend(stores: Stores) -> Backend | None:
@@ -63,7 +52,7 @@ def open_backend(stores: Stores) -> Backend | None:
     def read(sha256: str) -> Image.Image:
         return stored_picture(stores.blobs, sha256)
 
-    return ComfyuiBackend(lambda: configured_backend(stores.settings.comfyui, read))
+    return ComfyuiBackend(configured_backend(stores.settings.comfyui, read))
 
 
 BACKEND = open_backend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from flows.generation.backends.protocol import Backend, BackendFacts
 from flows.generation.callbacks import DrawingCallbacks
@@ -32,12 +32,15 @@ class LocalBackend:
         return BackendFacts(version=str(status.get("release", "")), capabilities=capabilities)
 
     def missing_for(self, drawing: Drawing) -> dict[str, str]:
-        """It draws whatever a request can ask for."""
-        return {}
+        """It draws whatever a request can ask for with the families that it knows."""
+        family, known = drawing.model.family, [one.value for one in ModelFamily]
+        if drawing.operation is Operation.UPSCALE or family in known:
+            return {}
+        return {"model": f"is of the family '{family}'; the engine draws with {', '.join(known)}"}
 
     def draw(
         self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, wanted: Sequence[int], urgency: int
-    ) -> Iterator[DrawnPicture]:
+    ) -> Generator[DrawnPicture]:
         """See Backend."""
         return self._engine.draw(drawing, callbacks, wanted=wanted, urgency=urgency, key=key)
 
@@ -46,8 +49,8 @@ class LocalBackend:
 
 
 def open_backend(stores: Stores) -> Backend | None:
-    """The engine of this machine."""
-    return LocalBackend(stores)
+    """The engine of this machine, unless the settings leave it out."""
+    return LocalBackend(stores) if stores.settings.generation.engine else None
 
 
 BACKEND = open_backend

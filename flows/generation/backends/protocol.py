@@ -6,7 +6,7 @@ such backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class Backend(Protocol):
     """One engine that draws. Several threads use it at once."""
 
     def facts(self) -> BackendFacts:
-        """Ask it. Raises BackendUnavailable, or another StoreUnavailable, when it does not respond."""
+        """Ask it. Raises BackendUnavailable when it does not respond, BackendBroken when not as it should."""
         ...
 
     def missing_for(self, drawing: Drawing) -> dict[str, str]:
@@ -37,7 +37,7 @@ class Backend(Protocol):
 
     def draw(
         self, drawing: Drawing, callbacks: DrawingCallbacks, *, key: str, wanted: Sequence[int], urgency: int
-    ) -> Iterator[DrawnPicture]:
+    ) -> Generator[DrawnPicture]:
         """The wanted pictures of a drawing by their numbers, each once, in whichever order they are done. Who leaves
         the loop cancels the rest.
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from uuid import uuid4
 
 import msgspec
@@ -19,7 +20,7 @@ from PIL import Image
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.events import EventSocket
-from flows.generation.comfyui.following import PromptFollower, PromptStalled
+from flows.generation.comfyui.following import PromptFollower
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.installation import capabilities_of, version_of
 from flows.generation.comfyui.limits import ComfyLimits
@@ -27,7 +28,15 @@ from flows.generation.comfyui.pictures import PictureGone, download, upload
 from flows.generation.comfyui.prompt_states import PromptStanding, PromptState
 from flows.generation.comfyui.prompts import client_id_of, forget, prompt_id_of, submit_once, withdraw
 from flows.generation.drawn_pictures import DrawnPicture
-from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, InvalidRequest, JobLost, StoreUnavailable
+from storage.errors import (
+    BackendBroken,
+    BackendRefused,
+    BackendStalled,
+    BackendUnavailable,
+    InvalidRequest,
+    JobLost,
+    StoreUnavailable,
+)
 from storage.records.generation.comfyui.comfy_capabilities import ComfyCapabilities
 from storage.records.generation.comfyui.comfy_graphs import SAVED, GraphParts, graph_of, steps_drawn
 from storage.records.generation.comfyui.comfy_models import ComfyNames, loader_of
@@ -44,7 +53,7 @@ SILENT = DrawingCallbacks()
 
 
 class ComfyBackend:
-    """One installation. For one thread at a time; close it at the end.
+    """One installation. Several threads use it at once; close it at the end.
 
     read_picture: the picture of a SHA-256, RGB or grey, upright.
     """
@@ -59,8 +68,10 @@ class ComfyBackend:
     ) -> None:
         self._http, self._limits = ComfyHttp(address, limits), limits
         self._names, self._read_picture = names, read_picture
-        self._capabilities: ComfyCapabilities | None = None
-        self._asked = float("-inf")
+        self._asked: tuple[ComfyCapabilities | None, float] = (None, float("-inf"))
+        self._failure: Exception | None = None
+        self._failed = float("-inf")
+        self._asking = threading.Lock()
 
     def close(self) -> None:
         """Close its connections; what was submitted is drawn on."""
@@ -71,10 +82,27 @@ class ComfyBackend:
         return version_of(self._http)
 
     def capabilities(self, *, fresh: bool = False) -> ComfyCapabilities:
-        """What it can do, asked every `limits.capabilities` seconds. Raises BackendUnavailable, BackendBroken."""
-        if fresh or self._capabilities is None or time.monotonic() - self._asked > self._limits.capabilities:
-            self._capabilities, self._asked = capabilities_of(self._http), time.monotonic()
-        return self._capabilities
+        """What it can do, asked every `limits.capabilities` seconds by one thread, for which the others wait.
+
+        Raises BackendUnavailable, BackendBroken.
+        """
+        called, (kept, at) = time.monotonic(), self._asked
+        if kept is not None and not fresh and called - at <= self._limits.capabilities:
+            return kept
+        with self._asking:
+            kept, at = self._asked
+            # Another thread has asked meanwhile, for this one as well.
+            if kept is not None and at > called:
+                return kept
+            if self._failure is not None and self._failed > called:
+                raise self._failure
+            try:
+                found = capabilities_of(self._http)
+            except (BackendUnavailable, BackendBroken) as error:
+                self._failure, self._failed = error, time.monotonic()
+                raise
+            self._asked = found, time.monotonic()
+            return found
 
     def lacking(self, drawing: Drawing) -> dict[str, str]:
         """What it lacks for a drawing, by field; empty if it can draw it. Raises BackendUnavailable, BackendBroken.
@@ -85,9 +113,9 @@ class ComfyBackend:
             sampler = _sampler_of(drawing.scheduler)
         except InvalidRequest as refusal:
             return refusal.fields
-        kept = self._capabilities
+        kept, _ = self._asked
         lacking = lacking_for(drawing, self.capabilities(), self._names, sampler)
-        if lacking and self._capabilities is kept:
+        if lacking and self._asked[0] is kept:
             lacking = lacking_for(drawing, self.capabilities(fresh=True), self._names, sampler)
         return {field: "; ".join(reasons) for field, reasons in lacking.items()}
 
@@ -98,7 +126,7 @@ class ComfyBackend:
         *,
         key: str = "",
         wanted: Sequence[int] | None = None,
-    ) -> Iterator[DrawnPicture]:
+    ) -> Generator[DrawnPicture]:
         """The wanted pictures of the drawing by their numbers, all of them by default, in that order.
 
         key: what the pictures belong to, such as a step's id: an attempt with the same key finds what an earlier one
@@ -139,7 +167,7 @@ class ComfyBackend:
                     image = self._picture(drawing, at_backend[0], follower.end())
                 at_backend.popleft()
                 yield DrawnPicture(number=index, image=image, seconds=standing.seconds)
-        except PromptStalled:
+        except BackendStalled:
             self._take_back(at_backend)
             raise
         except (StoreUnavailable, JobLost):
@@ -181,7 +209,7 @@ class ComfyBackend:
 
     def _take_back(self, prompt_ids: deque[str]) -> None:
         """The last one first: a prompt that is stopped must not make room for the next."""
-        cancels_jobs = self._capabilities is not None and self._capabilities.lists_jobs
+        cancels_jobs = self._asked[0] is not None and self._asked[0].lists_jobs
         for prompt_id in reversed(prompt_ids):
             # What ended this drawing is raised, not that a dead server cannot be asked to stop.
             with contextlib.suppress(BackendUnavailable, BackendBroken):

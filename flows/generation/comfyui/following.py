@@ -13,13 +13,7 @@ from flows.generation.comfyui.events import Event, EventSocket, PromptEnded, Pro
 from flows.generation.comfyui.http import ComfyHttp
 from flows.generation.comfyui.limits import ComfyLimits
 from flows.generation.comfyui.prompt_states import PromptStanding, PromptState, standing_of
-from storage.errors import BackendUnavailable
-
-
-class PromptStalled(BackendUnavailable):
-    """Nothing moves at the backend any more; what was submitted was taken back."""
-
-    code = "backend_stalled"
+from storage.errors import BackendStalled, BackendUnavailable
 
 
 class PromptFollower:
@@ -48,7 +42,7 @@ class PromptFollower:
         """How the prompt ended, once it has.
 
         Raises BackendUnavailable when the server does not respond for `limits.unreachable` seconds or knows nothing of
-        the prompt, PromptStalled when nothing moves for longer than the limits say, and what the callbacks raise.
+        the prompt, BackendStalled when nothing moves for longer than the limits say, and what the callbacks raise.
         """
         while True:
             self._callbacks.check()
@@ -88,11 +82,11 @@ class PromptFollower:
         drawn = self._standing.state is PromptState.RUNNING
         if now - self._moved > (limits.stall if drawn else limits.queue):
             seconds = now - self._moved
-            raise PromptStalled(
+            raise BackendStalled(
                 f"ComfyUI did nothing for {seconds:.0f} s. Look at its log, and restart it if it hangs."
             )
         if self._began is not None and now - self._began > limits.picture:
-            raise PromptStalled(
+            raise BackendStalled(
                 f"ComfyUI drew one picture for {limits.picture:.0f} s. Ask for fewer steps or a smaller size."
             )
 

@@ -24,7 +24,7 @@ class EngineBackend:
         self._client = EngineClient(socket)
 
     def status(self) -> dict[str, Any]:
-        """What the engine is and holds. Raises StoreUnavailable."""
+        """What the engine is and holds. Raises BackendUnavailable."""
         return self._client.status()
 
     def draw(

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from flows.generation.engine.messages import DrawingEnded, DrawingFailed, DrawRequest, Message, read_messages
-from storage.errors import InvalidRequest, JobCannotSucceed, StoreUnavailable, error_named
+from storage.errors import BackendUnavailable, InvalidRequest, JobCannotSucceed, StoreUnavailable, error_named
 
 CONNECT_SECONDS, SILENT_SECONDS = 5.0, 30.0
 """An engine that is there says something every five seconds."""
@@ -25,8 +25,9 @@ class EngineClient:
     def draw(self, request: DrawRequest) -> Generator[Message]:
         """What happens to a request, until every wanted picture has come; leaving the loop cancels it.
 
-        Raises StoreUnavailable when the engine is not there, falls silent or ends, InvalidRequest when it does not know
-        what it is asked for, and what made a drawing fail: a JobCannotSucceed, or StoreUnavailable for what passes.
+        Raises BackendUnavailable when the engine is not there, falls silent, hangs or ends, InvalidRequest when it does
+        not know what it is asked for, and what made a drawing fail: a JobCannotSucceed, or StoreUnavailable for a store
+        of the engine's that is unavailable.
         """
         try:
             with (
@@ -44,18 +45,19 @@ class EngineClient:
                     yield message
         except httpx.HTTPError as error:
             raise self._unavailable(error) from error
-        raise StoreUnavailable("The engine ended before the drawing was done.")
+        raise BackendUnavailable("The engine ended before the drawing was done.")
 
     def status(self) -> dict[str, Any]:
-        """What the engine holds. Raises StoreUnavailable."""
+        """What the engine holds. Raises BackendUnavailable."""
         try:
             with self._client() as client:
                 return client.get("/status").raise_for_status().json()
-        except httpx.HTTPError as error:
+        # What is no JSON is a ValueError.
+        except (httpx.HTTPError, ValueError) as error:
             raise self._unavailable(error) from error
 
     def rest(self) -> int:
-        """Let the engine forget the models that nobody draws with; returns how many. Raises StoreUnavailable."""
+        """Let the engine forget the models that nobody draws with; returns how many. Raises BackendUnavailable."""
         try:
             with self._client() as client:
                 return int(client.post("/rest").raise_for_status().json()["dropped"])
@@ -67,8 +69,8 @@ class EngineClient:
         transport = httpx.HTTPTransport(uds=str(self._socket))
         return httpx.Client(base_url="http://engine", transport=transport, timeout=timeout, trust_env=False)
 
-    def _unavailable(self, error: httpx.HTTPError) -> StoreUnavailable:
-        return StoreUnavailable(
+    def _unavailable(self, error: Exception) -> BackendUnavailable:
+        return BackendUnavailable(
             f"The engine does not respond at {self._socket} ({type(error).__name__}). `darkroom status` shows whether "
             "it runs."
         )
@@ -83,7 +85,7 @@ def _refusal(content: bytes) -> Exception:
     try:
         refusal = msgspec.json.decode(content, type=_EngineRefusal)
     except msgspec.DecodeError:
-        return StoreUnavailable("The engine refuses in a way that this release does not know. Restart both.")
+        return BackendUnavailable("The engine refuses in a way that this release does not know. Restart both.")
     return InvalidRequest(refusal.fields or {"request": refusal.detail})
 
 
@@ -92,5 +94,5 @@ def _failure(message: DrawingFailed) -> Exception:
     if kind is not None and issubclass(kind, JobCannotSucceed):
         return kind(message.reason)
     if kind is not None and issubclass(kind, StoreUnavailable):
-        return StoreUnavailable(message.reason)
+        return (BackendUnavailable if issubclass(kind, BackendUnavailable) else StoreUnavailable)(message.reason)
     return JobCannotSucceed(message.reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flows.jobs.failures import GPU_TEXTS, named_failure, says_out_of_memory
-from storage.errors import DarkroomError, JobStalled, StoreUnavailable
+from storage.errors import BackendUnavailable, DarkroomError, JobStalled
 
 AGAIN = "It is asked for again when the engine is back."
 
@@ -31,11 +31,11 @@ def is_lost(error: Exception) -> bool:
 def failure_of(error: Exception) -> tuple[str, str]:
     """Code and reason of an error, of the project's list.
 
-    What hung, or failed since the device is lost, is sent as a store that is unavailable: it may be asked for again.
+    What hung, or failed since the device is lost, is sent as an engine that is unavailable: it may be asked for again.
     """
     if isinstance(error, JobStalled):
-        return StoreUnavailable.code, f"The engine hung while it drew this. {AGAIN}"
+        return BackendUnavailable.code, f"The engine hung while it drew this. {AGAIN}"
     if is_lost(error):
-        return StoreUnavailable.code, f"The engine's device failed ({type(error).__name__}). {AGAIN}"
+        return BackendUnavailable.code, f"The engine's device failed ({type(error).__name__}). {AGAIN}"
     named = error if isinstance(error, DarkroomError) else named_failure(error, "draw")
     return named.code, str(named)

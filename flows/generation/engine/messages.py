@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from storage.errors import StoreUnavailable
+from storage.errors import BackendUnavailable
 from storage.records.generation.drawings import Drawing
 
 _LENGTH_BYTES = 4
@@ -95,7 +95,7 @@ def framed(message: Message) -> bytes:
 def read_messages(pieces: Iterable[bytes]) -> Iterator[Message]:
     """The messages in a stream that arrives in pieces of any size.
 
-    Raises StoreUnavailable when the stream ends within one, or is none of ours.
+    Raises BackendUnavailable when the stream ends within one, or is none of ours.
     """
     waiting = bytearray()
     for piece in pieces:
@@ -103,7 +103,7 @@ def read_messages(pieces: Iterable[bytes]) -> Iterator[Message]:
         while len(waiting) >= _LENGTH_BYTES:
             length = int.from_bytes(waiting[:_LENGTH_BYTES], "big")
             if length > LONGEST_BYTES:
-                raise StoreUnavailable(f"The engine sends a message of {length:,} bytes. Is it of this release?")
+                raise BackendUnavailable(f"The engine sends a message of {length:,} bytes. Is it of this release?")
             if len(waiting) < _LENGTH_BYTES + length:
                 break
             content = bytes(waiting[_LENGTH_BYTES : _LENGTH_BYTES + length])
@@ -111,6 +111,6 @@ def read_messages(pieces: Iterable[bytes]) -> Iterator[Message]:
             try:
                 yield _decoder.decode(content)
             except msgspec.DecodeError as error:
-                raise StoreUnavailable("The engine sends what this release does not know. Restart both.") from error
+                raise BackendUnavailable("The engine sends what this release does not know. Restart both.") from error
     if waiting:
-        raise StoreUnavailable("The engine ended in the middle of a message.")
+        raise BackendUnavailable("The engine ended in the middle of a message.")

@@ -13,9 +13,8 @@ import pytest
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
-from flows.generation.comfyui.following import PromptStalled
 from flows.generation.comfyui.prompts import prompt_id_of
-from storage.errors import BackendBroken, BackendUnavailable, CancellationRequested
+from storage.errors import BackendBroken, BackendStalled, BackendUnavailable, CancellationRequested
 from tests.flows.generation.comfyui.conftest import (
     IMPATIENT,
     PEERS_MODEL,
@@ -56,7 +55,7 @@ def test_progress_that_lies_is_believed_only_as_far_as_it_can_be(impatient: Comf
     peer.script.ends = False
     seen = list[Any]()
 
-    assert fails(impatient, PromptStalled, "did nothing for", step=lambda *done: seen.append(done)) < SOON
+    assert fails(impatient, BackendStalled, "did nothing for", step=lambda *done: seen.append(done)) < SOON
     assert seen == [(0, 3, 4), (0, 4, 4)]
 
 
@@ -70,7 +69,7 @@ def test_one_that_says_it_is_done_and_is_not_is_waited_for_no_longer(
     }
     peer.script.messages = [json.dumps(ended)]
 
-    assert fails(impatient, PromptStalled, "restart it if it hangs") < SOON
+    assert fails(impatient, BackendStalled, "restart it if it hangs") < SOON
     # What was submitted was taken back.
     assert peer.queue == {}
 
@@ -78,7 +77,7 @@ def test_one_that_says_it_is_done_and_is_not_is_waited_for_no_longer(
 def test_one_that_does_not_stop_either_is_left_in_time(impatient: ComfyBackend, peer: ScriptedPeer) -> None:
     peer.script.ends, peer.script.ignores_stops = False, True
 
-    assert fails(impatient, PromptStalled, "did nothing for") < SOON
+    assert fails(impatient, BackendStalled, "did nothing for") < SOON
 
 
 def test_a_queue_that_does_not_move_is_left_later(impatient: ComfyBackend, peer: ScriptedPeer) -> None:
@@ -86,7 +85,7 @@ def test_a_queue_that_does_not_move_is_left_later(impatient: ComfyBackend, peer:
     peer.others = [[number, f"other-{number}", {}, {}, []] for number in (0, 0.5, 9)]
     ahead = list[int]()
 
-    assert IMPATIENT.queue < fails(impatient, PromptStalled, "did nothing for", queued=ahead.append) < SOON
+    assert IMPATIENT.queue < fails(impatient, BackendStalled, "did nothing for", queued=ahead.append) < SOON
     assert ahead == [2]
 
 
@@ -98,7 +97,7 @@ def test_one_picture_has_its_time_however_it_goes_on(peer: ScriptedPeer) -> None
         names=PEERS_MODEL,
         limits=replace(QUICK, picture=0.3, cancel=0.3),
     )
-    assert fails(backend, PromptStalled, "Ask for fewer steps") < SOON
+    assert fails(backend, BackendStalled, "Ask for fewer steps") < SOON
     backend.close()
 
 
