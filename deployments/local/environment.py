@@ -39,6 +39,8 @@ INHERITED_BY_SERVERS = (
     "LD_LIBRARY_PATH",
     "SSL_CERT_",
 )
+# Of ours, and it asks no store but the blobs, which have no secret among the settings.
+WITHOUT_SECRETS = frozenset({"engine"})
 # Beginnings of the parts' names.
 CLIENTS_OF_PREFECT = ("relay", "worker-", "deploy")
 # Who knows a secret setting that is given in the environment of `up`.
@@ -46,7 +48,7 @@ SECRETS_OF: dict[str, tuple[str, ...]] = {
     "DARKROOM_API__KEY": (),
     "DARKROOM_PREFECT__AUTH": ("relay", "deploy", "worker-training", "worker-light"),
     "DARKROOM_MLFLOW__AUTH": ("worker-training", "worker-light"),
-    "DARKROOM_COMFYUI__SECRET": ("worker-training",),
+    "DARKROOM_COMFYUI__SECRET": ("worker-light",),
     "DARKROOM_NOTIFICATIONS__SEALING_KEY": ("api", "worker-light"),
     "DARKROOM_NOTIFICATIONS__PREVIOUS_SEALING_KEY": ("api", "worker-light"),
     "DARKROOM_NOTIFICATIONS__SMTP_PASSWORD": ("worker-light",),
@@ -93,7 +95,9 @@ def settings_environment(settings: Settings, part: str = "") -> dict[str, str]:
 
 def works_with(part: str, variable: str) -> bool:
     """Whether a part of the platform is to know a secret setting."""
-    return part not in SERVERS and (variable in SECRETS_OF_EVERY_PART or part in SECRETS_OF.get(variable, ()))
+    if part in SERVERS or part in WITHOUT_SECRETS:
+        return False
+    return variable in SECRETS_OF_EVERY_PART or part in SECRETS_OF.get(variable, ())
 
 
 def _variables(group: BaseModel, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, bool]]:

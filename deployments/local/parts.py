@@ -5,6 +5,7 @@
               │            └─► relay
               ├─► mlflow
               └─► api
+    engine
 
 A part starts as soon as all it needs is healthy. A part whose address in the settings is somewhere else is left out.
 """
@@ -118,6 +119,7 @@ def platform_parts(settings: Settings, steps: Steps) -> list[Part]:
         worker(settings, "light", limit=4),
         relay(settings),
         api(settings),
+        *([engine(settings)] if settings.generation.engine else []),
     ]
     present = {part.name for part in wanted}
     return [_needing_only(part, present) for part in wanted]
@@ -284,4 +286,18 @@ def api(settings: Settings) -> Part:
         needs=("postgres", "valkey"),
         listens=Listens(settings.api.port, "DARKROOM_API__PORT"),
         url=settings.api.public_url,
+    )
+
+
+def engine(settings: Settings) -> Part:
+    """Draws images, with models that stay in memory from one job to the next. It reads the blob store alone."""
+    return Part(
+        name="engine",
+        command=[sys.executable, "-m", "flows.generation.engine"],
+        environment=env.shared_environment(settings, "engine") | env.flow_environment(settings),
+        healthy=probes.engine_probe(settings.engine_socket),
+        url=str(settings.engine_socket),
+        niceness=FLOW_NICENESS,
+        # Beyond it, whoever waits asks the next engine for what is missing.
+        stop_seconds=15.0,
     )

@@ -137,7 +137,7 @@ def test_no_response_repeats_a_secret(bench: Bench, secrets: dict[str, str]) -> 
     assert echoed == [[]] * len(responses), [response.text for response in responses]
 
 
-PARTS = ("postgres", "valkey", "prefect", "mlflow", "api", "relay", "worker-training", "worker-light")
+PARTS = ("postgres", "valkey", "prefect", "mlflow", "api", "relay", "worker-training", "worker-light", "engine")
 WORKS_WITH = {
     "prefect": {"prefect.auth", "valkey.key"},
     "relay": {"prefect.auth"},

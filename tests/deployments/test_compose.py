@@ -19,7 +19,6 @@ import psycopg
 import pytest
 import yaml
 
-from deployments.local.deploy import WORK_POOLS
 from deployments.local.environment import (
     NO_TELEMETRY,
     PROJECT,
@@ -71,6 +70,7 @@ NEEDED = {
     | OF_DUMPS
     | {"PREFECT_SECRET", "MLFLOW_SECRET", "SMTP_PASSWORD"},
     "restore": OF_STORES | OF_DUMPS,
+    "engine": {"S3_SECRET_KEY"},
 }
 
 
@@ -81,7 +81,7 @@ def filled(value: str) -> str:
 
 
 def test_every_part_of_the_embedded_platform_has_its_service() -> None:
-    embedded = {"postgres", "valkey", "prefect", "mlflow", "relay", "api", *(f"worker-{pool}" for pool in WORK_POOLS)}
+    embedded = {part.name for part in platform_parts(Settings(), Steps())} - {"deploy"}
 
     assert embedded | {"objects", "elasticsearch", "prepare", "restore"} == set(SERVICES)
 
@@ -210,7 +210,8 @@ def test_a_service_shares_a_network_with_those_alone_that_it_works_with() -> Non
 
     assert neighbours("postgres") - {"valkey"} == {*clients, "prepare", "prefect", "mlflow"}
     assert neighbours("valkey") - {"postgres"} == {"api", "relay", "prepare", "prefect", *workers}
-    assert neighbours("objects") == neighbours("elasticsearch") == {*clients, "prepare"}
+    assert neighbours("elasticsearch") == {*clients, "prepare"}
+    assert neighbours("objects") == {*clients, "prepare", "engine"}
     assert neighbours("prefect") == {"postgres", "valkey", "prepare", "relay", *workers}
     assert neighbours("mlflow") == {"postgres", *workers}
 
@@ -365,7 +366,8 @@ def test_what_must_last_is_on_a_volume_and_the_roots_are_read_only() -> None:
         "restore": ["darkroom:/data", "backups:/backups", "mlflow:/artifacts"],
         "api": ["uploads:/data"],
         "worker-training": ["cache:/data"],
-        "worker-light": ["backups:/backups", "mlflow:/artifacts:ro"],
+        "engine": ["cache:/data", "engine:/data/engine"],
+        "worker-light": ["backups:/backups", "mlflow:/artifacts:ro", "engine:/data/engine"],
     }
     assert set(DOCUMENT["volumes"]) == {volume.split(":")[0] for volumes in mounted.values() for volume in volumes}
     assert {name for name, service in SERVICES.items() if not service["read_only"]} == {"elasticsearch"}
@@ -430,7 +432,7 @@ def test_links_lead_to_where_people_reach_prefect_and_mlflow(service: str) -> No
 def test_every_setting_may_be_a_line_of_one_file_and_no_server_of_others_reads_it() -> None:
     told = {name: service["env_file"] for name, service in SERVICES.items() if "env_file" in service}
 
-    assert set(told) == {*OURS, "prefect"}
+    assert set(told) == {*OURS, "engine", "prefect"}
     assert all(files == [{"path": "settings.env", "required": False}] for files in told.values())
     ignored = [(PROJECT / name).read_text().splitlines() for name in (".gitignore", ".dockerignore")]
     assert all("deployments/*.env" in lines for lines in ignored), "secrets come into no commit and no image"
@@ -481,6 +483,25 @@ def test_the_training_worker_takes_one_job_at_a_time_on_a_gpu() -> None:
     assert "--limit=1" in worker["command"]
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
+
+
+def test_the_engine_listens_where_the_light_worker_asks_and_has_the_gpu_of_trainings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, light = SERVICES["engine"], SERVICES["worker-light"]
+    for service in (engine, light):
+        ours = {name: filled(value) for name, value in service["environment"].items() if name.startswith("DARKROOM_")}
+        with monkeypatch.context() as patched:
+            for name, value in ours.items():
+                patched.setenv(name, value)
+            socket = Settings().engine_socket
+        [volume] = [one for one in service["volumes"] if one.startswith("engine:")]
+        assert str(socket.parent) == volume.split(":")[1]
+        assert str(socket) in json.dumps(engine["healthcheck"])
+    image = (PROJECT / "deployments" / "Dockerfile").read_text()
+    assert str(socket.parent) in image, "a new volume is the account's that the image's folder is"
+    training = SERVICES["worker-training"]["deploy"]["resources"]["reservations"]
+    assert engine["deploy"]["resources"]["reservations"] == training
 
 
 def test_what_a_training_compiles_is_written_where_it_may_be_loaded_and_is_tidied() -> None:

@@ -30,7 +30,7 @@ OPEN_POOL = {
     "job_configuration": {"command": "{{ command }}"},
     "variables": {"type": "object", "properties": {"command": {"type": "string"}}},
 }
-PARTS = ("postgres", "valkey", "prefect", "mlflow", "worker-training", "worker-light", "relay", "api")
+PARTS = ("postgres", "valkey", "prefect", "mlflow", "worker-training", "worker-light", "relay", "api", "engine")
 
 
 def paused_of(client: httpx.Client) -> dict[str, bool]:
@@ -81,7 +81,7 @@ def test_prefects_pages_are_written_into_the_data_folder_and_served(platform: Pl
 
 
 def test_every_part_is_told_to_send_no_telemetry(platform: Platform) -> None:
-    for part in ("prefect", "mlflow", "worker-training", "worker-light", "relay", "api"):
+    for part in ("prefect", "mlflow", "worker-training", "worker-light", "relay", "api", "engine"):
         environment = psutil.Process(platform.pid(part)).environ()
         assert {name: environment.get(name) for name in NO_TELEMETRY} == NO_TELEMETRY, part
 
@@ -94,8 +94,8 @@ def test_no_secret_is_on_a_command_line(platform: Platform) -> None:
         assert not any(secret in line for secret in secrets), part
 
 
-def test_workers_and_what_they_start_step_back_behind_the_other_parts(platform: Platform) -> None:
-    for part in ("worker-training", "worker-light"):
+def test_what_computes_steps_back_behind_the_other_parts(platform: Platform) -> None:
+    for part in ("worker-training", "worker-light", "engine"):
         pid = platform.pid(part)
         assert psutil.Process(pid).nice() == 5
         autogroup = Path(f"/proc/{pid}/autogroup")

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -49,6 +49,20 @@ def valkey_probe(address: Path, password: Path) -> Probe:
     return probe
 
 
+def engine_probe(address: Path) -> Probe:
+    """Healthy when this very process says on a unix socket what it holds."""
+    # No certificates: nothing is encrypted within a machine.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    transport = httpx.HTTPTransport(uds=str(address), verify=False, limits=limits)
+    client = httpx.Client(transport=transport, timeout=SECONDS, trust_env=False)
+
+    def probe(pid: int) -> bool:
+        found = _content_of("http://engine/status", client=client)
+        return isinstance(found, dict) and cast(dict[str, object], found).get("pid") == pid
+
+    return probe
+
+
 def polls(prefect: PrefectSettings, pool: str, worker: str) -> Probe:
     """Healthy when this very worker process has reported to Prefect's server that it polls `pool`."""
 
@@ -78,11 +92,13 @@ def lives_for(seconds: float) -> Probe:
     return probe
 
 
-def _content_of(url: str, post: dict[str, Any] | None, auth: httpx.Auth | None = None) -> Any | None:
+def _content_of(
+    url: str, post: dict[str, Any] | None = None, auth: httpx.Auth | None = None, client: httpx.Client = _CLIENT
+) -> Any | None:
     """The JSON (or text) of a 200 response; None for everything else."""
     try:
-        request = _CLIENT.build_request("GET" if post is None else "POST", url, json=post)
-        response = _CLIENT.send(request, auth=auth)
+        request = client.build_request("GET" if post is None else "POST", url, json=post)
+        response = client.send(request, auth=auth)
     except httpx.HTTPError:
         return None
     if response.status_code != 200:

@@ -20,7 +20,7 @@ from flows.generation.backends.protocol import BackendFacts
 from storage.errors import StoreFailure
 from storage.postgres.connection import Database, Query
 from storage.postgres.generation import backends
-from storage.records.generation.circuits import CircuitState, circuit_of
+from storage.records.generation.circuits import BackendRow, CircuitState, circuit_of
 
 T = TypeVar("T")
 log = logging.getLogger("darkroom.backends")
@@ -82,11 +82,15 @@ class BackendHealth:
         with self._lock:
             if self._read:
                 return
-            self._read = True
-        rows = self._run(backends.list_all, "read")
+        rows = self._run(backends.list_all, "all")
+        if rows is not None:
+            self.take_over(rows)
+
+    def take_over(self, rows: Iterable[BackendRow]) -> None:
+        """Begin with what these rows say; what has failed here already is newer."""
         with self._lock:
-            self._read = rows is not None
-            for row in rows or ():
+            self._read = True
+            for row in rows:
                 state = self._states.get(row.name)
                 if state is not None and state.failed_at is None:
                     state.failures, state.failed_at, state.reason = row.failures, row.failed_at, row.reason or ""

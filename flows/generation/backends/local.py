@@ -14,12 +14,12 @@ from storage.stores import Stores
 
 
 class LocalBackend:
-    """The engine at the socket of the settings."""
+    """See Backend. An engine that loses its caller draws no more for it, and has no credits to count."""
 
     repeats_freely = True
 
-    def __init__(self, stores: Stores) -> None:
-        self._engine = EngineBackend(stores.settings.engine_socket)
+    def __init__(self, engine: EngineBackend) -> None:
+        self._engine = engine
 
     def facts(self) -> BackendFacts:
         """See Backend."""
@@ -50,7 +50,8 @@ class LocalBackend:
 
 def open_backend(stores: Stores) -> Backend | None:
     """The engine of this machine, unless the settings leave it out."""
-    return LocalBackend(stores) if stores.settings.generation.engine else None
+    settings = stores.settings
+    return LocalBackend(EngineBackend(settings.engine_socket)) if settings.generation.engine else None
 
 
 BACKEND = open_backend

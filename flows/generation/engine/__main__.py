@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,8 @@ def main() -> None:
     engine = Engine(files, files.picture, device, budget, settings.generation.idle_seconds)
     stopping = StopSignals(engine.stop)
     stopping.install()
-    facts = {"device": machine.device, "threads": machine.threads, "release": version("darkroom"), "budget": budget}
+    facts: dict[str, Any] = {"device": machine.device, "threads": machine.threads, "budget": budget}
+    facts |= {"release": version("darkroom"), "pid": os.getpid()}
     limit = StallLimit(settings.jobs.stall_minutes * 60, lambda: Progress(phase="draw"), lambda _error: None)
     status = draw_until_stopped(engine, facts, settings.engine_socket, limit)
     stopping.ended(status)

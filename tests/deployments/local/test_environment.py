@@ -18,7 +18,9 @@ from deployments.local.environment import (
     shared_environment,
 )
 from deployments.local.parts import Steps, is_embedded, platform_parts
+from storage.comfyui_settings import ComfyuiSettings
 from storage.settings import (
+    GenerationSettings,
     JobSettings,
     MlflowSettings,
     PostgresSettings,
@@ -124,9 +126,34 @@ def test_a_part_that_the_settings_place_elsewhere_is_left_out(tmp_path: Path) ->
 
     parts = platform_parts(settings, Steps())
 
-    assert [part.name for part in parts] == ["worker-training", "worker-light", "relay", "api"]
+    assert [part.name for part in parts] == ["worker-training", "worker-light", "relay", "api", "engine"]
     assert all(not part.needs for part in parts)
     assert not is_embedded(settings, "postgres")
+
+
+def test_the_engine_is_a_part_unless_the_settings_leave_it_out(tmp_path: Path) -> None:
+    with_it, without = (
+        platform_parts(Settings(data_folder=tmp_path, generation=GenerationSettings(engine=wanted)), Steps())
+        for wanted in (True, False)
+    )
+
+    assert {part.name for part in with_it} - {part.name for part in without} == {"engine"}
+    [engine] = [part for part in with_it if part.name == "engine"]
+    [worker] = [part for part in with_it if part.name == "worker-training"]
+    assert (engine.needs, engine.niceness) == ((), worker.niceness)
+    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "TMPDIR", "HF_HUB_OFFLINE"):
+        assert engine.environment[name] == worker.environment[name]
+
+
+def test_the_engine_knows_no_secret_setting(tmp_path: Path) -> None:
+    secret = SecretStr("of the operator")
+    settings = Settings(
+        data_folder=tmp_path, prefect=PrefectSettings(auth=secret), comfyui=ComfyuiSettings(secret=secret)
+    )
+
+    assert secret.get_secret_value() not in shared_environment(settings, "engine").values()
+    assert "DARKROOM_POSTGRES__URL" not in shared_environment(settings, "engine")
+    assert shared_environment(settings, "worker-light")["DARKROOM_COMFYUI__SECRET"] == secret.get_secret_value()
 
 
 def test_every_need_of_a_part_is_a_part(tmp_path: Path) -> None:

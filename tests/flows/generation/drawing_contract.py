@@ -6,10 +6,10 @@ A subclass named `Test...` gives the fixture `drawer`; pytest collects these tes
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,10 +20,14 @@ from PIL import Image
 from flows.diffusion.families.lookup import family_named
 from flows.diffusion.sampler import draw_images
 from flows.diffusion.sources import resized
-from flows.generation.callbacks import DrawingCallbacks
+from flows.generation.backends.protocol import Backend
+from flows.generation.backends.selection import BackendSelection
+from flows.generation.callbacks import DrawingCallbacks, ignore
+from flows.generation.drawn_pictures import DrawnPicture
 from storage.errors import CancellationRequested, InvalidRequest
 from storage.records.generation.drawings import Drawing, DrawnImage, DrawnModel, Operation
 from storage.records.jobs.sampled_sets import SamplerSettings
+from storage.stores import Stores
 from tests.flows.generation.comfyui.conftest import MASK, SOURCE, STARTER, picture_named
 
 PROMPT, STEPS, GUIDANCE = "a photo of a mug on a table", 4, 3.0
@@ -31,15 +35,13 @@ COMPARED_STEPS = 25
 """What backends are compared at: what they make of the very first noise level shows more in few steps."""
 
 
-class Draw(Protocol):
-    """A drawing's pictures, each with its number, as they are done."""
-
-    def __call__(self, drawing: Drawing, callbacks: DrawingCallbacks) -> Iterator[tuple[int, Image.Image]]: ...
+Draw = Callable[[Drawing, DrawingCallbacks], Generator[DrawnPicture]]
+"""A drawing's pictures as they are done."""
 
 
 @dataclass(frozen=True)
 class Drawer:
-    """A backend under test.
+    """A backend under test, behind the selection by which everything is drawn.
 
     starter: the model that comes with the project, as this backend knows it. editing: a model that can encode pictures.
     levels: of 255, how far a DDIM picture of the starter may be from the one that our sampler draws.
@@ -53,6 +55,19 @@ class Drawer:
     levels: int
     kept_levels: int
     unfinished: Callable[[], int]
+
+
+def through_selection(stores: Stores, name: str, backend: Backend) -> Draw:
+    """How a flow draws by a backend."""
+    selection = BackendSelection(stores, {name: backend})
+
+    def draw(drawing: Drawing, callbacks: DrawingCallbacks) -> Generator[DrawnPicture]:
+        key, wanted = drawing.fingerprint(), range(len(drawing.images))
+        for drawn_by, picture in selection.draw(drawing, callbacks, key=key, wanted=wanted, urgency=0, begins=ignore):
+            assert drawn_by == name
+            yield picture
+
+    return draw
 
 
 def a_drawing(model: DrawnModel, *seeds: int, **changes: Any) -> Drawing:
@@ -76,7 +91,12 @@ def an_edit(model: DrawnModel, operation: Operation, **changes: Any) -> Drawing:
 
 def drawn(drawer: Drawer, drawing: Drawing, **callbacks: Any) -> dict[int, Image.Image]:
     """All pictures by their numbers."""
-    return dict(drawer.draw(drawing, DrawingCallbacks(**callbacks)))
+    return numbered(drawer.draw(drawing, DrawingCallbacks(**callbacks)))
+
+
+def numbered(pictures: Iterable[DrawnPicture]) -> dict[int, Image.Image]:
+    """Pictures by their numbers, in the order in which they came."""
+    return {one.number: one.image for one in pictures}
 
 
 def apart(one: Image.Image, other: Image.Image) -> int:
@@ -110,6 +130,12 @@ class DrawingContract:
         assert together[0].tobytes() == together[2].tobytes() != together[1].tobytes()
         alone = drawn(drawer, a_drawing(drawer.starter, 8))[0]
         assert alone.tobytes() == together[1].tobytes()
+
+    def test_a_picture_says_how_long_it_took_and_in_which_shape(self, drawer: Drawer) -> None:
+        [picture] = drawer.draw(a_drawing(drawer.starter, 11), DrawingCallbacks())
+
+        assert 0 < picture.seconds < 60
+        assert picture.shape == 1
 
     def test_steps_are_reported_in_order_to_their_end_and_previews_are_pictures(self, drawer: Drawer) -> None:
         steps, previews = list[tuple[int, int, int]](), list[bytes]()
@@ -163,7 +189,7 @@ class DrawingContract:
     def test_whoever_stops_listening_leaves_nothing_behind(self, drawer: Drawer) -> None:
         drawing = drawer.draw(a_drawing(drawer.editing, 41, 42, 43, steps=8), DrawingCallbacks())
         next(drawing)
-        drawing.close()  # pyright: ignore[reportAttributeAccessIssue] - backends draw in generators
+        drawing.close()
 
         assert drawer.unfinished() == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flows.generation.backends.comfyui import ComfyuiBackend
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.address import ComfyAddress
 from flows.generation.comfyui.backend import ComfyBackend
@@ -19,6 +21,7 @@ from storage.errors import BackendBroken, BackendRefused, BackendUnavailable, In
 from storage.records.generation.comfyui.comfy_models import adapter_name
 from storage.records.generation.drawings import Drawing, DrawnAdapter, DrawnModel, Operation
 from storage.records.generation.schedulers import SchedulerSettings
+from storage.stores import Stores
 from tests.comfyui import ComfyServer
 from tests.flows.generation.comfyui.conftest import (
     MASK,
@@ -33,7 +36,7 @@ from tests.flows.generation.comfyui.conftest import (
     pictures,
 )
 from tests.flows.generation.comfyui.scripted_peer import ScriptedPeer
-from tests.flows.generation.drawing_contract import Drawer, DrawingContract, a_drawing
+from tests.flows.generation.drawing_contract import Drawer, DrawingContract, a_drawing, numbered, through_selection
 
 
 def queued(url: str) -> int:
@@ -54,8 +57,9 @@ class TestComfyUi(DrawingContract):
     """Noise and DDIM are those of our sampler; the VAE's pixels are cut off, not rounded: 9 levels were measured."""
 
     @pytest.fixture
-    def drawer(self, real: ComfyBackend, comfyui_server: ComfyServer) -> Drawer:
-        return Drawer(real.draw, STARTER_VERSION, TINY_VERSION, 16, 1, lambda: queued(comfyui_server.url))
+    def drawer(self, real: ComfyBackend, comfyui_server: ComfyServer, module_stores: Stores) -> Drawer:
+        draw = through_selection(module_stores, "comfyui", ComfyuiBackend(real))
+        return Drawer(draw, STARTER_VERSION, TINY_VERSION, 16, 1, lambda: queued(comfyui_server.url))
 
 
 def test_a_repeat_finds_the_picture_and_another_key_draws_its_own(
@@ -63,14 +67,14 @@ def test_a_repeat_finds_the_picture_and_another_key_draws_its_own(
 ) -> None:
     wanted = a_drawing(TINY_VERSION, 51, 52)
     before = httpx.get(f"{comfyui_server.url}/api/prompt", trust_env=False).json()
-    first = dict(real.draw(wanted, key="step-1"))
+    first = numbered(real.draw(wanted, key="step-1"))
     started = list[int]()
-    again = dict(real.draw(wanted, DrawingCallbacks(step=lambda *done: started.append(1)), key="step-1"))
+    again = numbered(real.draw(wanted, DrawingCallbacks(step=lambda *done: started.append(1)), key="step-1"))
 
     assert {number: one.tobytes() for number, one in again.items()} == {n: one.tobytes() for n, one in first.items()}
     assert started == []
     assert [times_drawn(comfyui_server, prompt_id_of(wanted, number, "step-1")) for number in (0, 1)] == [1, 1]
-    other = dict(real.draw(wanted, key="step-2", first=1))
+    other = numbered(real.draw(wanted, key="step-2", wanted=[1]))
     assert list(other) == [1]
     assert times_drawn(comfyui_server, prompt_id_of(wanted, 0, "step-2")) == 0
     assert httpx.get(f"{comfyui_server.url}/api/prompt", trust_env=False).json() == before
@@ -83,10 +87,10 @@ def test_an_attempt_joins_what_an_earlier_one_submitted(real: ComfyBackend, comf
         raise JobLost("Another attempt has the job.")
 
     with pytest.raises(JobLost):
-        dict(real.draw(wanted, DrawingCallbacks(step=lose), key="step"))
+        numbered(real.draw(wanted, DrawingCallbacks(step=lose), key="step"))
     assert queued(comfyui_server.url) == 1
-    [(_, picture)] = real.draw(wanted, DrawingCallbacks(step=lambda _, done, __: steps.append(done)), key="step")
-    assert picture.size == (64, 64)
+    [picture] = real.draw(wanted, DrawingCallbacks(step=lambda _, done, __: steps.append(done)), key="step")
+    assert picture.image.size == (64, 64)
     assert times_drawn(comfyui_server, prompt_id_of(wanted, 0, "step")) == 1
 
 
@@ -94,12 +98,12 @@ def test_a_picture_whose_file_is_gone_is_saved_again(
     real: ComfyBackend, comfyui_server: ComfyServer, comfyui_folder: Path
 ) -> None:
     wanted = a_drawing(TINY_VERSION, 55)
-    [(_, picture)] = real.draw(wanted, key="one")
+    [picture] = real.draw(wanted, key="one")
     for file in (comfyui_folder / "base" / "temp").iterdir():
         file.unlink()
     # One is in the history, the other in ComfyUI's cache of what nodes made.
     for key in ("one", "two"):
-        assert dict(real.draw(wanted, key=key))[0].tobytes() == picture.tobytes()
+        assert numbered(real.draw(wanted, key=key))[0].tobytes() == picture.image.tobytes()
         assert times_drawn(comfyui_server, prompt_id_of(wanted, 0, key)) == 1
 
 
@@ -124,13 +128,13 @@ def test_adapters_clip_skip_and_rescale_change_a_picture(real: ComfyBackend, com
 
 def drawn(backend: ComfyBackend, wanted: Drawing) -> bytes:
     """The pixels of a drawing of one picture."""
-    [(_, picture)] = backend.draw(wanted)
-    return picture.tobytes()
+    [picture] = backend.draw(wanted)
+    return picture.image.tobytes()
 
 
 def test_what_comfyui_refuses_is_named_by_the_requests_fields(real: ComfyBackend) -> None:
     with pytest.raises(BackendRefused) as refusal:
-        dict(real.draw(a_drawing(TINY_VERSION, 71, guidance_scale=200.0, clip_skip=30)))
+        numbered(real.draw(a_drawing(TINY_VERSION, 71, guidance_scale=200.0, clip_skip=30)))
     assert refusal.value.fields == {
         "clipSkip": "ComfyUI says: Value -30 smaller than min of -24 (stop_at_clip_layer)",
         "guidanceScale": "ComfyUI says: Value 200.0 bigger than max of 100.0 (cfg)",
@@ -141,13 +145,13 @@ def test_a_long_queue_is_reported(real: ComfyBackend, comfyui_server: ComfyServe
     other = ComfyBackend(ComfyAddress(url=comfyui_server.url), picture_named, names=NAMES)
     positions, begun = list[int](), threading.Event()
     occupied = threading.Thread(
-        target=lambda: dict(
+        target=lambda: numbered(
             other.draw(a_drawing(TINY_VERSION, 81, steps=30), DrawingCallbacks(step=lambda *_: begun.set()))
         )
     )
     occupied.start()
     assert begun.wait(20)
-    dict(real.draw(a_drawing(TINY_VERSION, 82), DrawingCallbacks(queued=positions.append)))
+    numbered(real.draw(a_drawing(TINY_VERSION, 82), DrawingCallbacks(queued=positions.append)))
     occupied.join(20)
     other.close()
     assert positions[0] == 1
@@ -156,16 +160,16 @@ def test_a_long_queue_is_reported(real: ComfyBackend, comfyui_server: ComfyServe
 def test_pictures_are_submitted_two_at_a_time_and_come_in_order(backend: ComfyBackend, peer: ScriptedPeer) -> None:
     drawn = backend.draw(drawing(images=pictures(1, 2, 3, 4)))
 
-    assert next(drawn)[0] == 0
+    assert next(drawn).number == 0
     assert len(peer.submitted) == 2
-    assert [number for number, _ in drawn] == [1, 2, 3]
+    assert [one.number for one in drawn] == [1, 2, 3]
     seeds = [one["prompt"]["sampler"]["inputs"]["seed"] for one in peer.submitted]
     assert seeds == [1, 2, 3, 4]
     assert len({one["prompt_id"] for one in peer.submitted}) == 4
 
 
 def test_nothing_is_asked_for_when_nothing_is_left_to_draw(backend: ComfyBackend, peer: ScriptedPeer) -> None:
-    assert list(backend.draw(drawing(), first=1)) == []
+    assert list(backend.draw(drawing(), wanted=[])) == []
     assert peer.requests == []
 
 
@@ -186,17 +190,36 @@ def test_what_is_missing_is_refused_before_anything_is_submitted(
         list(backend.draw(drawing(**changes)))
     assert list(refusal.value.fields) == [field]
     assert peer.submitted == []
-    assert backend.missing_for(drawing(**changes)) == [f"{field}: {refusal.value.fields[field]}"]
+    assert backend.lacking(drawing(**changes)) == refusal.value.fields
 
 
 def test_a_file_that_was_copied_a_moment_ago_is_found(backend: ComfyBackend, peer: ScriptedPeer) -> None:
     peer.script.bodies["models/checkpoints"] = b"[]"
-    assert backend.missing_for(drawing()) == ["model: no file mugs.safetensors in its models/checkpoints for version 1"]
+    assert backend.lacking(drawing()) == {"model": "no file mugs.safetensors in its models/checkpoints for version 1"}
     del peer.script.bodies["models/checkpoints"]
-    assert backend.missing_for(drawing()) == []
+    assert backend.lacking(drawing()) == {}
     asked = peer.requests.count("GET object_info")
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
     assert peer.requests.count("GET object_info") == asked
+
+
+def test_threads_that_ask_what_it_can_do_ask_it_once(backend: ComfyBackend, peer: ScriptedPeer) -> None:
+    ready = threading.Barrier(4)
+
+    def ask(_: int) -> str:
+        ready.wait()
+        return backend.capabilities(fresh=True).version
+
+    with ThreadPoolExecutor(4) as pool:
+        versions = set(pool.map(ask, range(4)))
+
+    assert len(versions) == 1
+    assert peer.requests.count("GET object_info") < 4
+    peer.script.statuses["system_stats"] = 500
+    with pytest.raises(BackendUnavailable):
+        backend.capabilities(fresh=True)
+    peer.script.statuses.clear()
+    assert backend.capabilities(fresh=True).version == versions.pop()
 
 
 def test_a_source_and_a_mask_are_sent_under_names_of_their_bytes(backend: ComfyBackend, peer: ScriptedPeer) -> None:
@@ -226,8 +249,8 @@ def test_a_mask_of_another_size_than_its_source_is_refused(peer: ScriptedPeer) -
 def test_an_error_500_after_drawing_costs_nothing_twice(backend: ComfyBackend, peer: ScriptedPeer) -> None:
     peer.script.after = 500
 
-    assert [number for number, _ in backend.draw(drawing())] == [0]
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
     assert len(peer.submitted) == len(peer.drawn) == 1
 
 
@@ -239,7 +262,7 @@ def test_a_connection_lost_after_drawing_costs_nothing_twice(backend: ComfyBacke
         list(backend.draw(drawing()))
     assert peer.submitted == []
     peer.script.statuses.clear()
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
     assert len(peer.drawn) == 1
 
 
@@ -249,7 +272,7 @@ def test_a_picture_that_failed_is_named_without_what_the_error_says(backend: Com
         list(backend.draw(drawing()))
     assert "secret" not in str(error.value)
     peer.script.fails = False
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
     assert len(peer.drawn) == 2
 
 
@@ -267,7 +290,7 @@ def test_a_broken_picture_is_not_found_again(backend: ComfyBackend, peer: Script
     peer.script.pictures = []
     broken(drawing(), backend, "drew 0 pictures instead of one")
     peer.script.pictures = whole
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
     assert len(peer.drawn) == 4
 
 

@@ -27,7 +27,7 @@ def test_a_backend_is_what_the_environment_says(peer: ScriptedPeer, monkeypatch:
     settings = Settings().comfyui
     backend = configured_backend(settings, picture_named)
 
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
     assert "s3cret" not in repr(settings)
     backend.close()
 

@@ -46,7 +46,7 @@ def test_steps_and_previews_are_passed_on(backend: ComfyBackend, peer: ScriptedP
             peer.end(next(iter(peer.queue)))
 
     callbacks = DrawingCallbacks(step=step, preview=lambda *one: seen.append(one))
-    assert [number for number, _ in backend.draw(drawing(), callbacks)] == [0]
+    assert [one.number for one in backend.draw(drawing(), callbacks)] == [0]
     assert seen == [(0, 1, 4), (0, PREVIEW), (0, 2, 4), (0, PREVIEW), (0, 4, 4), (0, PREVIEW)]
 
 
@@ -111,7 +111,7 @@ def test_a_socket_that_closes_or_never_opens_costs_no_picture(
     ending = threading.Timer(0.2, lambda: peer.end(next(iter(peer.queue))))
     ending.start()
 
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]
     ending.join()
     assert peer.opened == (2 if closes else 0)
 
@@ -135,7 +135,7 @@ def test_a_short_failure_is_waited_out(backend: ComfyBackend, peer: ScriptedPeer
             peer.script.statuses.clear()
             peer.end(next(iter(peer.queue)))
 
-    assert [number for number, _ in backend.draw(drawing(), DrawingCallbacks(check=check))] == [0]
+    assert [one.number for one in backend.draw(drawing(), DrawingCallbacks(check=check))] == [0]
 
 
 def test_a_long_failure_is_not_waited_out(impatient: ComfyBackend, peer: ScriptedPeer) -> None:
@@ -181,7 +181,7 @@ def test_a_cancel_takes_back_what_waits_and_what_is_drawn(
     assert [one for one in peer.requests if one.endswith("/cancel")] != [] or jobs_cancel is None
     # Cancelled, not failed: asked for again, it is drawn.
     peer.script.ends = True
-    assert [number for number, _ in backend.draw(drawing(images=pictures(1, 2, 3)))] == [0, 1, 2]
+    assert [one.number for one in backend.draw(drawing(images=pictures(1, 2, 3)))] == [0, 1, 2]
 
 
 def test_one_that_somebody_else_stopped_is_drawn_by_the_next_attempt(backend: ComfyBackend, peer: ScriptedPeer) -> None:
@@ -195,4 +195,4 @@ def test_one_that_somebody_else_stopped_is_drawn_by_the_next_attempt(backend: Co
 
     assert fails(backend, BackendUnavailable, "Somebody stopped a picture", check=check) < SOON
     peer.script.ends = True
-    assert [number for number, _ in backend.draw(drawing())] == [0]
+    assert [one.number for one in backend.draw(drawing())] == [0]

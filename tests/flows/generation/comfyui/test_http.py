@@ -114,7 +114,7 @@ def test_the_secret_is_sent_to_both_doors_and_is_in_no_log_and_no_text(
     address = ComfyAddress(url=f"{peer.url}/", header="X-Key", secret=SecretStr(SECRET))
     backend = ComfyBackend(address, picture_named, names=PEERS_MODEL, limits=QUICK)
     with caplog.at_level(logging.DEBUG):
-        assert [number for number, _ in backend.draw(drawing())] == [0]
+        assert [one.number for one in backend.draw(drawing())] == [0]
     backend.close()
 
     assert peer.opened == 1

@@ -32,7 +32,7 @@ def test_a_killed_server_is_named_within_the_time(comfyui_server: ComfyServer) -
             began.append(time.monotonic())
 
     with pytest.raises(BackendUnavailable, match=r"does not respond to history/.*Start it"):
-        dict(backend.draw(wanted, DrawingCallbacks(step=kill)))
+        list(backend.draw(wanted, DrawingCallbacks(step=kill)))
     assert time.monotonic() - began[0] < SOON
     with pytest.raises(BackendUnavailable, match="does not respond"):
         backend.capabilities(fresh=True)

@@ -66,6 +66,23 @@ def test_one_that_ends_between_the_two_looks_is_found(
             {"outputs": IMAGES, "status": None},
             PromptStanding(state=PromptState.DONE, files=(SavedFile("a.png", "", "temp"),)),
         ),
+        # Times are milliseconds; a clock that is set back in between makes none negative.
+        *(
+            (
+                {
+                    "outputs": IMAGES,
+                    "status": {
+                        "status_str": "success",
+                        "messages": [
+                            ["execution_start", {"timestamp": 1_500}],
+                            ["execution_success", {"timestamp": end}],
+                        ],
+                    },
+                },
+                PromptStanding(state=PromptState.DONE, files=(SavedFile("a.png", "", "temp"),), seconds=seconds),
+            )
+            for end, seconds in ((4_000, 2.5), (1_000, 0.0), (None, 0.0))
+        ),
         # Pictures of another node are none of ours.
         (
             {"outputs": {"other": IMAGES["save"]}, "status": {"status_str": "success"}},

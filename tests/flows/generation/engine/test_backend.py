@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
-from PIL import Image
 
+from flows.generation.backends.local import LocalBackend
 from flows.generation.callbacks import DrawingCallbacks
+from flows.generation.drawn_pictures import DrawnPicture
 from flows.generation.engine import picture_reports
 from flows.generation.engine.backend import EngineBackend
 from flows.generation.engine.client import EngineClient
 from flows.generation.engine.server import served
 from storage.errors import JobCannotSucceed
 from storage.records.generation.drawings import Drawing, DrawnModel
+from storage.stores import Stores
 from tests.flows.generation.comfyui.conftest import MASK, SOURCE, STARTER, picture_named
-from tests.flows.generation.drawing_contract import Drawer, DrawingContract, a_drawing, drawn
+from tests.flows.generation.drawing_contract import (
+    Drawer,
+    DrawingContract,
+    a_drawing,
+    drawn,
+    numbered,
+    through_selection,
+)
 from tests.flows.generation.engine.bench import LocalFiles, running
 
 STARTER_VERSION, TINY_VERSION = (
@@ -42,12 +51,13 @@ class TestEngine(DrawingContract):
     """Pictures are drawn alone, as `exact` asks for: those of another shape may differ by a level."""
 
     @pytest.fixture
-    def drawer(self, socket: Path, monkeypatch: pytest.MonkeyPatch) -> Drawer:
+    def drawer(self, socket: Path, module_stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Drawer:
         monkeypatch.setattr(picture_reports, "PREVIEW_SECONDS", 0.0)
-        backend, client = EngineBackend(socket), EngineClient(socket)
+        engine, client = EngineBackend(socket), EngineClient(socket)
+        through = through_selection(module_stores, "local", LocalBackend(engine))
 
-        def draw(drawing: Drawing, callbacks: DrawingCallbacks) -> Iterator[tuple[int, Image.Image]]:
-            return backend.draw(msgspec.structs.replace(drawing, exact=True), callbacks)
+        def draw(drawing: Drawing, callbacks: DrawingCallbacks) -> Generator[DrawnPicture]:
+            return through(msgspec.structs.replace(drawing, exact=True), callbacks)
 
         def unfinished() -> int:
             # It learns of a client that hung up by the next turn of its loop.
@@ -66,8 +76,8 @@ class TestEngine(DrawingContract):
 
 def test_what_was_drawn_before_is_not_drawn_again(socket: Path) -> None:
     whole = a_drawing(TINY_VERSION, 1, 2, 3, exact=True)
-    pictures = {number: one.tobytes() for number, one in EngineBackend(socket).draw(whole)}
+    pictures = numbered(EngineBackend(socket).draw(whole))
 
-    rest = {number: one.tobytes() for number, one in EngineBackend(socket).draw(whole, first=2)}
+    [rest] = EngineBackend(socket).draw(whole, wanted=[1])
 
-    assert rest == {2: pictures[2]}
+    assert (rest.number, rest.image.tobytes()) == (1, pictures[1].tobytes())

@@ -171,7 +171,7 @@ def test_a_hang_ends_the_engine_and_says_that_another_may_draw(
     with pytest.raises(JobStalled):
         engine.run()
 
-    assert heard.failure().code == "store_unavailable"
+    assert heard.failure().code == "backend_unavailable"
 
 
 def test_a_lost_device_ends_the_engine(folders: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_a_lost_device_ends_the_engine(folders: dict[int, Path], monkeypatch: py
     with pytest.raises(DeviceLost):
         engine.run()
 
-    assert heard.failure().code == "store_unavailable"
+    assert heard.failure().code == "backend_unavailable"
 
 
 def test_a_model_read_in_16_bits_changes_no_number_of_others(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from storage.records.generation.comfyui.comfy_capabilities import NodeFacts, read_nodes
@@ -53,3 +54,13 @@ def test_features_are_there_when_all_their_nodes_are() -> None:
     assert whole.lacks("Canny") == ("Canny",)
     assert (whole.samplers, part.samplers) == (tuple(SAMPLERS), ())
     assert NodeFacts() == NodeFacts(outputs=())
+
+
+def test_the_summary_is_plain_json_of_what_people_ask_for() -> None:
+    found = installed("mugs.safetensors", without=("SetLatentNoiseMask",)).summary()
+
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
+    assert found["operations"] == ["txt2img", "img2img", "upscale"]
+    assert (found["checkpoints"], found["schedulers"]) == (["mugs.safetensors"], SCHEDULERS)
+    assert "inpaint" not in found["features"]
+    assert "adapters" in found["features"]
