@@ -309,6 +309,9 @@ class GenerationSettings(BaseModel):
         le=64,
         description="Workflows that are handed to backends at once; the engine draws 8 pictures together.",
     )
+    unavailable_minutes: float = Field(
+        default=30.0, gt=0, description="A step fails when what could draw it has not responded for so many minutes."
+    )
     linger_seconds: float = Field(
         default=30.0, ge=0, description="The flow run that draws waits so long for more; a start costs seconds."
     )

@@ -116,7 +116,8 @@ def platform_parts(settings: Settings, steps: Steps) -> list[Part]:
         # One at a time, by the worker and not by a concurrency limit of the deployment, which does not keep their
         # order.
         worker(settings, "training", limit=1),
-        worker(settings, "light", limit=4),
+        # One of them draws for as long as anything is due.
+        worker(settings, "light", limit=5),
         relay(settings),
         api(settings),
         *([engine(settings)] if settings.generation.engine else []),

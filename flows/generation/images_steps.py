@@ -1,106 +1,254 @@
-"""The steps of generate-images; their order is in images.py.
-
-All that the flow needs of torch is imported from here, before it claims a job: what cannot be imported fails no job.
-"""
+"""The steps of generate-images: one workflow, and one step of it as a task of Prefect. The loop is in
+running_workflows.py."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import threading
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing, contextmanager
+from contextvars import copy_context
+from typing import cast
+from uuid import UUID
 
 import msgspec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.diffusion.devices import this_machine as this_machine
-from flows.generation.backends.lookup import backend_named
+from flows.generation.backends.lookup import open_backends
+from flows.generation.backends.selection import BackendSelection
+from flows.generation.drawn_pictures import DrawnPicture
+from flows.generation.running_workflows import EndedWorkflow, RunningWorkflows
+from flows.generation.step_failures import BackendPatience, SourceGone, refused
+from flows.generation.step_pictures import StepToDraw, keep_grid, keep_picture, pictures_of, step_to_draw
+from flows.generation.step_progress import StepProgress
+from flows.generation.workflow_tracker import WorkflowTracker
+from flows.jobs.job_group import JobGroup
 from flows.jobs.lifecycle import RunningJob
+from flows.jobs.stalls import StallLimit, stopped_when_stalled
 from flows.runs.artifacts import ArtifactBoard, image_link
-from flows.runs.retries import STORE_RETRIES
-from flows.training.adapters.files import DIFFUSERS_FILE
-from flows.training.regularization_steps import fetch_base_folder
-from storage.blobs import cached_folders
-from storage.errors import JobCannotSucceed, NotFound
-from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files
-from storage.records.catalog.catalog import FileRole
-from storage.records.jobs.generation import GenerationRecipe
-from storage.records.jobs.jobs import JobFileRole
-from storage.records.jobs.training import TrainingJobRequest
+from flows.runs.retries import task_retries
+from flows.runs.run_logs import run_logger
+from storage.errors import BackendBroken, BackendRefused, BlobCorrupted, BlobMissing, JobLost, StoreUnavailable
+from storage.postgres.connection import Script
+from storage.postgres.generation import workflows
+from storage.postgres.generation.workflow_submissions import adopted
+from storage.postgres.jobs import job_files, jobs
+from storage.postgres.metrics import activity
+from storage.records.generation.drawings import Drawing
+from storage.records.generation.resolved_workflows import ResolvedWorkflow
+from storage.records.generation.workflow_rows import StepState, WorkflowStep
+from storage.records.jobs.jobs import Job, Progress
+from storage.records.metrics.activity import Counted, Metric
 from storage.stores import Stores
 
-# Prefect would hash the arguments of a task for its cache and pickle its result: these are threads, connections,
-# models.
-LIVE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+LOOK_SECONDS = 15.0
+"""How often backends are asked what they are and whether they respond."""
+TABLE_ROWS = 500
+"""The newest workflows of a run that its page shows."""
 
 
-class ModelFolder:
-    """A published model on this machine: its diffusers folder and its family. Of an adapter, the folder is its base's.
+class WorkflowArtist:
+    """What draws the workflows of one flow run: the backends, and the page on which their pictures are shown."""
 
-    adapter: the adapter's file, if the version is one. held_in: the element type that it was trained, and so is drawn,
-    with.
+    def __init__(self, selection: BackendSelection, board: ArtifactBoard) -> None:
+        self.selection, self.board = selection, board
+
+    def draw(self, job: RunningJob) -> int:
+        """Draw a claimed workflow to its end; returns how many pictures were drawn now.
+
+        Raises InvalidRequest for a request that this release cannot read, and what `draw_step` raises.
+        """
+        job.reach("claimed")
+        workflow = job.run(lambda: adopted(job.row, job.stores.settings))
+        pictures = 0
+        for position, step in enumerate(workflow.steps):
+            named = draw_step.with_options(task_run_name=f"{str(job.id)[:8]}/{step.name}")
+            pictures += named(self, job, workflow, position)
+        job.reach("workflow-drawn")
+        try:
+            job.run(lambda: succeed(job.id, job.attempt, workflow))
+        except JobLost:
+            # Cancelled behind its last picture: it ends as cancelled.
+            job.noticed(job.run(lambda: jobs.get(job.id)))
+            job.check()
+            raise
+        return pictures
+
+
+def draw_due(stores: Stores, board: ArtifactBoard) -> list[EndedWorkflow]:
+    """Draw every workflow that is due until none has been for a while; returns what became of them.
+
+    Raises StoreUnavailable when Postgres is unavailable for too long, and JobStalled when nothing happens at all.
     """
-
-    def __init__(self, folder: Path, family: str, held_in: str, adapter: Path | None = None) -> None:
-        self.folder, self.family, self.held_in, self.adapter = folder, family, held_in, adapter
-
-
-@task(name="fetch-model", **LIVE, **STORE_RETRIES)
-def fetch_model(job: RunningJob, version_id: int) -> ModelFolder:
-    """The version's diffusers folder, verified when it is first copied here; in use until this process ends.
-
-    Raises JobCannotSucceed when the version is an adapter and its base is gone.
-    """
-    job.report("fetch-model")
-    version = job.run(lambda: catalog.version_by_id(version_id))
-    files = job.run(lambda: catalog.files(version_id))
-    folder = _folder(job.stores, version_id)
-    members = {file.path: file.sha256 for file in files if file.role is FileRole.FOLDER}
-    recipe = msgspec.convert(version.recipe, TrainingJobRequest).recipe
-    own = cached_folders.use(job.stores.blobs, members, folder)
-    if DIFFUSERS_FILE not in members:
-        return ModelFolder(own, recipe.family, recipe.held_in)
-    try:
-        base = fetch_base_folder(job.stores, recipe.base_model_hash)
-    except NotFound as error:
-        raise JobCannotSucceed(f"Model version {version_id} is an adapter: {error}") from error
-    return ModelFolder(base, recipe.family, recipe.held_in, own / DIFFUSERS_FILE)
+    with (
+        WorkflowTracker(stores) as tracker,
+        open_artist(stores, board) as artist,
+        JobGroup(stores) as group,
+    ):
+        running = RunningWorkflows(stores, group, artist.draw, tracker.add)
+        minutes = stores.settings.jobs.stall_minutes
+        limit = StallLimit(minutes * 60, lambda: Progress(phase="draw"), lambda _error: group.abandon())
+        with stopped_when_stalled(limit):
+            running.run()
+    if running.done:
+        rows = [msgspec.to_builtins(one) for one in running.done[-TABLE_ROWS:]]
+        board.table("workflows", rows, "The workflows that this run has drawn")
+    return running.done
 
 
-@task(name="draw", **LIVE, **STORE_RETRIES)
-def draw(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, model: ModelFolder) -> None:
-    """Draw what is missing, store each image and show it; images of an earlier attempt are kept."""
-    made = job.run(lambda: job_files.files(job.id))
-    # Images are drawn and stored in order, so their number says where to go on; a gap cannot be.
-    first = sum(file.role is JobFileRole.IMAGE for file in made)
-    job.report("draw", first, recipe.count)
-    backend = backend_named(recipe.backend)
-    drawn = backend.draw(model.family, model.folder, recipe, first, model.adapter, held_in=model.held_in)
-    for number, content in enumerate(drawn, first):
-        job.check()
-        job.reach(f"draw:{number}")
-        keep_image(job, board, recipe, number, content)
-        job.report("draw", number + 1, recipe.count)
+@contextmanager
+def open_artist(stores: Stores, board: ArtifactBoard) -> Generator[WorkflowArtist]:
+    """The backends of the settings, asked now and then whether they respond; closed at the end of the block."""
+    selection, ended = BackendSelection(stores, open_backends(stores)), threading.Event()
 
+    def look_on() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            selection.look()
 
-def keep_image(job: RunningJob, board: ArtifactBoard, recipe: GenerationRecipe, number: int, content: bytes) -> None:
-    """Bytes, then the row, then the picture on the flow run's page."""
-    blob = job.stores.blobs.put(content)
-    details: dict[str, object] = {"prompt": recipe.prompt, "seed": recipe.seed + number}
-    job.run(
-        lambda: job_files.put_file(
-            job.id,
-            job.attempt,
-            name=f"image-{number:03d}.png",
-            role=JobFileRole.IMAGE,
-            sha256=blob.sha256,
-            size=blob.size,
-            media_type="image/png",
-            details=details,
-        )
+    # Before the first workflow: a backend that does not respond takes its time-out to notice, and holds up no loop.
+    looking = threading.Thread(
+        target=copy_context().run, args=(lambda: (selection.look(), look_on()),), name="backends", daemon=True
     )
-    board.image(f"image-{number:03d}", image_link(job.stores.settings, job.id, blob.sha256), recipe.prompt)
+    looking.start()
+    try:
+        yield WorkflowArtist(selection, board)
+    finally:
+        ended.set()
+        selection.close()
 
 
-def _folder(stores: Stores, version_id: int) -> Path:
-    return stores.cache_folder / "model-versions" / str(version_id)
+# Prefect would hash the arguments of a task for its cache and pickle its result: these are threads and connections.
+# What is unavailable is waited for in the task, where a cancellation is noticed; retries are for what outlasts that.
+@task(
+    name="draw-step",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=[1, 3, 9],
+    retry_jitter_factor=0.3,
+    retry_condition_fn=task_retries,
+)
+def draw_step(artist: WorkflowArtist, job: RunningJob, workflow: ResolvedWorkflow, position: int) -> int:
+    """Draw what is missing of a step, and keep each picture as it comes; returns how many.
+
+    Raises StepRefused, SourceGone and BackendsUnavailable, BackendBroken, what stops the job, StoreUnavailable.
+    """
+    step = workflow.steps[position]
+    row = job.run(lambda: workflows.steps_of_jobs([job.id]))[position]
+    if row.state is StepState.SUCCEEDED:
+        return 0
+    files = job.run(lambda: job_files.files(job.id))
+    try:
+        work = step_to_draw(job, position, step, files)
+        drew = StepDrawing(artist, job, workflow, work, row).draw(pictures_of(files, step.name).keys())
+    except BackendRefused as error:
+        raise refused(step.name, error) from error
+    except (BlobMissing, BlobCorrupted) as error:
+        raise SourceGone(f"Step '{step.name}': {error}") from error
+    files = job.run(lambda: job_files.files(job.id))
+    keep_grid(job, work, pictures_of(files, step.name))
+    job.reach(f"step-drawn:{step.name}")
+    job.run(lambda: _end(job, position, row))
+    job.reach(f"step-ended:{step.name}")
+    return drew
+
+
+class StepDrawing:
+    """One step while it is drawn."""
+
+    def __init__(
+        self, artist: WorkflowArtist, job: RunningJob, workflow: ResolvedWorkflow, work: StepToDraw, row: WorkflowStep
+    ) -> None:
+        self._artist, self._job, self._work = artist, job, work
+        self._urgency, self._only = workflow.priority.lane, workflow.steps[work.position].backend
+        self._backend = row.backend
+        self._patience = BackendPatience(work.name, job.stores.settings.generation.unavailable_minutes)
+
+    def draw(self, kept: Collection[int]) -> int:
+        """Draw all pictures but those that are kept; returns how many. While what can draw them does not respond, it
+        waits and tries again."""
+        drawing, done = self._work.drawing, set[int](kept)
+        wanted, drew = [number for number in range(len(drawing.images)) if number not in done], 0
+        progress = StepProgress(self._job, self._work.name, drawing, done)
+        while wanted:
+            try:
+                for backend, picture in self._pictures(drawing, progress, wanted):
+                    self._keep(backend, picture, wanted)
+                    progress.kept(picture.number)
+                    drew += 1
+                if wanted:
+                    left = ", ".join(map(str, wanted))
+                    raise BackendBroken(f"Step '{self._work.name}': its backend ended without its pictures {left}.")
+            except StoreUnavailable as error:
+                pause = self._patience.pause_after(error)
+                run_logger("darkroom.generation").warning(
+                    "job %s, step %s: again in %.0f s: %s: %s",
+                    *(self._job.id, self._work.name, pause, error.code, error),
+                )
+                self._job.wait(pause)
+        return drew
+
+    def _pictures(
+        self, drawing: Drawing, progress: StepProgress, wanted: list[int]
+    ) -> Iterator[tuple[str, DrawnPicture]]:
+        found = self._artist.selection.draw(
+            drawing,
+            progress.callbacks(),
+            key=f"{self._job.id}:{self._work.name}",
+            wanted=tuple(wanted),
+            urgency=self._urgency,
+            only=self._only,
+            held_by=self._backend,
+            begins=self._begins,
+        )
+        # Who leaves the loop cancels the rest.
+        with closing(cast(Generator[tuple[str, DrawnPicture]], found)):
+            yield from found
+
+    def _begins(self, backend: str) -> None:
+        job = self._job
+        job.run(lambda: workflows.begin_step(job.id, job.attempt, self._work.position, backend))
+        self._backend = backend
+        self._patience.begins()
+        job.reach(f"step-begun:{self._work.name}")
+
+    def _keep(self, backend: str, picture: DrawnPicture, wanted: list[int]) -> None:
+        if picture.number not in wanted:
+            raise BackendBroken(
+                f"Step '{self._work.name}': its backend returned picture {picture.number}, which was not asked for."
+            )
+        file = keep_picture(self._job, self._work, backend, picture)
+        wanted.remove(picture.number)
+        self._patience.drew()
+        job = self._job
+        link = image_link(job.stores.settings, job.id, file.sha256)
+        self._artist.board.image(f"workflow-{str(job.id)[:8]}", link, f"{job.id} {file.name}")
+
+
+def succeed(job_id: UUID, attempt: int, workflow: ResolvedWorkflow) -> Script[Job]:
+    """End a workflow, and with it count a generation of each version that it drew with. Raises JobLost."""
+    # First, because it refuses an attempt that is not the job's any more; then nothing is counted either.
+    ended = yield from jobs.succeed(job_id, attempt, None)
+    for version_id in versions_of(workflow):
+        yield from activity.count_one("generations", Counted.VERSION, version_id, Metric.GENERATION)
+    return ended
+
+
+def versions_of(workflow: ResolvedWorkflow) -> list[int]:
+    """The versions that a workflow draws with, models and adapters, each once."""
+    named = {
+        version_id
+        for step in workflow.steps
+        for version_id in (step.drawing.model.version_id, *(one.version_id for one in step.drawing.adapters))
+    }
+    # 0: what no version is, such as the base of an adapter.
+    return sorted(named - {0})
+
+
+def _end(job: RunningJob, position: int, row: WorkflowStep) -> Script[None]:
+    # One whose pictures were all there was given to no backend.
+    if row.state is StepState.WAITING:
+        now = (yield from workflows.steps_of_jobs([job.id]))[position]
+        if now.state is StepState.WAITING:
+            yield from workflows.begin_step(job.id, job.attempt, position, None)
+    yield from workflows.end_step(job.id, job.attempt, position)

@@ -13,19 +13,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
-import psycopg
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows.jobs.failures import named_failure
+from flows.jobs.job_locks import JobLock, own_lock
 from flows.jobs.memory_limit import limit_memory
 from flows.jobs.stalls import StallLimit, stopped_when_stalled
 from flows.runs import crash_points
@@ -34,7 +34,6 @@ from flows.runs.retries import run_with_retries, with_retries
 from storage.backoff import retried
 from storage.errors import (
     CancellationRequested,
-    JobAlreadyRunning,
     JobLost,
     JobStalled,
     StatementTimeout,
@@ -44,7 +43,6 @@ from storage.errors import (
 from storage.logs import log_context
 from storage.postgres.connection import Query, Script
 from storage.postgres.jobs import jobs
-from storage.postgres.locks import try_lock
 from storage.records.jobs.jobs import Job, JobState, Progress
 from storage.records.jobs.machines import Machine
 from storage.stores import Stores
@@ -59,7 +57,7 @@ TICK_SECONDS = 0.5
 class RunningJob:
     """A job that this process holds."""
 
-    def __init__(self, stores: Stores, job: Job, lock: psycopg.Connection[Any]) -> None:
+    def __init__(self, stores: Stores, job: Job, lock: JobLock) -> None:
         self.stores = stores
         self.row = job
         self.id, self.attempt = job.id, job.attempt
@@ -68,24 +66,54 @@ class RunningJob:
         self.last_words: list[Callable[[Exception], None]] = []
         """Called, in another thread, when the process is about to leave because its main thread hangs."""
         self._lock = lock
-        self._stop: JobLost | CancellationRequested | None = None
+        self._stop: JobLost | CancellationRequested | JobStalled | TerminationSignal | None = None
+        self._stopping = threading.Event()
         self._past_cancellation: set[int] = set()
         self._ended = threading.Event()
         self._last_tick = 0.0
+        self._advanced_at = time.monotonic()
         self._heart: threading.Thread | None = None
 
     def check(self) -> None:
         """Raise CancellationRequested or JobLost once this process should stop. Cheap: call it at every step."""
-        advanced()
-        if isinstance(self._stop, CancellationRequested) and threading.get_ident() in self._past_cancellation:
+        self._advance()
+        stop = self._stop
+        if isinstance(stop, CancellationRequested | TerminationSignal) and (
+            threading.get_ident() in self._past_cancellation
+        ):
             return
-        if self._stop is not None:
-            raise self._stop
+        if stop is not None:
+            raise stop
+
+    def stop_with(self, error: JobLost | CancellationRequested | JobStalled | TerminationSignal) -> None:
+        """Let the next check raise an error; the first counts, unless the job is lost."""
+        if self._stop is None or isinstance(error, JobLost):
+            self._stop = error
+        self._stopping.set()
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing for so long. Raises as `check`, at once."""
+        self._stopping.wait(seconds)
+        self.check()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was found to be another attempt's by now, or ended."""
+        return isinstance(self._stop, JobLost)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long nothing has been done or reported."""
+        return time.monotonic() - self._advanced_at
+
+    def _advance(self) -> None:
+        advanced()
+        self._advanced_at = time.monotonic()
 
     @contextmanager
     def past_cancellation(self) -> Generator[None]:
-        """In the block a cancellation does not stop this thread, so that it can store what it has reached; a lost job
-        still does. Other threads learn of it at once."""
+        """In the block neither a cancellation nor a termination signal that came as an error stops this thread, so that
+        it can store what it has reached; a lost job still does. Other threads learn of it at once."""
         thread = threading.get_ident()
         self._past_cancellation.add(thread)
         try:
@@ -104,7 +132,7 @@ class RunningJob:
 
     def report(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
         """Say how far the job is: at once to listeners (at most twice a second), with the next heartbeat to the row."""
-        advanced()
+        self._advance()
         self.progress = Progress(phase=phase, step=step, total=total, loss=loss)
         now = time.monotonic()
         if now - self._last_tick >= TICK_SECONDS or step == total:
@@ -129,8 +157,7 @@ class RunningJob:
         if self._heart is not None:
             # Not for ever: the heart may be waiting for a Postgres that does not respond, and it is a daemon.
             self._heart.join(timeout=15)
-        with suppress(psycopg.Error):
-            self._lock.close()
+        self._lock.release()
 
     def _beat(self) -> None:
         # An error of Postgres ends no heartbeat: with it the process would be taken for silent as soon as Postgres is
@@ -138,32 +165,19 @@ class RunningJob:
         while not self._ended.wait(self.stores.settings.jobs.heartbeat_seconds):
             try:
                 # First, since the heartbeat alone would also be taken from a process that lost its lock to another one.
-                self._keep_lock()
+                self._lock.keep()
                 row = self.stores.database.run(jobs.heartbeat(self.id, self.attempt, self.progress))
-                if row.state is JobState.CANCELLING:
-                    self._stop = CancellationRequested(f"Job {self.id} was cancelled by its owner.")
+                self.noticed(row)
             except StoreFailure as error:
                 log.warning("job %s: heartbeat not recorded: %s: %s", self.id, error.code, error)
             except JobLost as error:
-                self._stop = error
+                self.stop_with(error)
                 return
 
-    def _keep_lock(self) -> None:
-        """Take the job's lock again after Postgres was unavailable. Raises JobLost when another process has it."""
-        try:
-            self._lock.execute("select 1")
-        except psycopg.Error:
-            self._lock.close()
-            self._lock = self.stores.database.connect()
-            if not try_lock(self._lock, lock_name(self.id)):
-                raise JobLost(
-                    f"Another process holds job {self.id} since Postgres came back; this one stops."
-                ) from None
-
-
-def lock_name(job_id: UUID) -> str:
-    """Name of the advisory lock that the process running a job holds."""
-    return f"job:{job_id}"
+    def noticed(self, row: Job) -> None:
+        """What the job's row says now: its owner may have asked to stop."""
+        if row.state is JobState.CANCELLING:
+            self.stop_with(CancellationRequested(f"Job {self.id} was cancelled by its owner."))
 
 
 @contextmanager
@@ -184,13 +198,7 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
 @contextmanager
 def held_job(stores: Stores, row: Job) -> Generator[RunningJob]:
     """As `running_job`, for a job that was claimed for this process in the transaction that made it."""
-    lock = with_retries(stores, stores.database.connect)
-    try:
-        if not try_lock(lock, lock_name(row.id)):
-            raise JobAlreadyRunning(f"Another process holds job {row.id}.")
-    except BaseException:
-        lock.close()
-        raise
+    lock = with_retries(stores, lambda: own_lock(stores.database, row.id, wait_seconds=0))
     with _working_on(RunningJob(stores, row, lock)) as job:
         yield job
 
@@ -198,34 +206,40 @@ def held_job(stores: Stores, row: Job) -> Generator[RunningJob]:
 @contextmanager
 def _working_on(job: RunningJob) -> Generator[RunningJob]:
     limit_memory(job.stores.settings.jobs.memory_limit_bytes)
-    with log_context(request_id=job.row.request_id, job_id=str(job.id)):
-        yield from _held(job)
-
-
-def _held(job: RunningJob) -> Generator[RunningJob]:
-    job.start()
     minutes = job.stores.settings.jobs.stall_minutes
     limit = StallLimit(minutes * 60, lambda: job.progress, lambda error: _give_up(job, error))
-    try:
+    with (
+        log_context(request_id=job.row.request_id, job_id=str(job.id)),
+        ended_with_its_block(job, _cancelled_in_prefect),
+    ):
+        job.start()
         with stopped_when_stalled(limit):
             yield job
+
+
+@contextmanager
+def ended_with_its_block(job: RunningJob, is_cancelled: Callable[[], bool]) -> Generator[None]:
+    """End a job by how the block ends, see `running_job`. `is_cancelled`: whether a termination signal cancels the job;
+    else it is attempted again."""
+    try:
+        yield
     except CancellationRequested as error:
-        _last_word(job, lambda: jobs.end_cancelling(job.id, job.attempt))
+        write_end(job, lambda: jobs.end_cancelling(job.id, job.attempt))
         job.outcome = Cancelled(message=str(error))
     # A BaseException of Prefect's, so no `except Exception` on the way has swallowed it. Raised again: Prefect's engine
     # has to see it, or it would report the run as finished.
     except TerminationSignal:
-        if _cancelled_in_prefect():
-            _last_word(job, lambda: _cancel(job))
+        if is_cancelled():
+            write_end(job, lambda: _cancel(job))
         else:
-            _last_word(job, lambda: jobs.release(job.id, job.attempt))
+            write_end(job, lambda: jobs.release(job.id, job.attempt))
         raise
     except (JobLost, StoreUnavailable, StatementTimeout):
         raise
     except Exception as error:
         failure = named_failure(error, job.progress.phase)
         log.exception("job %s failed: %s", job.id, failure.code)
-        _last_word(job, lambda: jobs.fail(job.id, job.attempt, failure.code, str(failure)))
+        write_end(job, lambda: jobs.fail(job.id, job.attempt, failure.code, str(failure)))
         job.outcome = Failed(message=f"{failure.code}: {failure}")
     finally:
         job.stop()
@@ -234,7 +248,7 @@ def _held(job: RunningJob) -> Generator[RunningJob]:
 def _give_up(job: RunningJob, error: JobStalled) -> None:
     """Write the end of a job whose process is about to leave, and report it to Prefect, whose worker would else call it
     crashed."""
-    _last_word(job, lambda: jobs.fail(job.id, job.attempt, error.code, str(error)))
+    write_end(job, lambda: jobs.fail(job.id, job.attempt, error.code, str(error)))
     for say in job.last_words:
         say(error)
     if flow_run.id:
@@ -244,24 +258,17 @@ def _give_up(job: RunningJob, error: JobStalled) -> None:
 
 
 def _claim(stores: Stores, job_id: UUID, attempt: int, machine: Machine | None) -> RunningJob:
-    # A connection of its own, outside the pool: the advisory lock belongs to a session, and pooled ones are passed
-    # around.
-    lock = with_retries(stores, stores.database.connect)
     # An older attempt's process may still be at work, unheard. Its lock is free when it notices, or when Postgres
     # notices that its connection is gone; until then two of them would write one job's checkpoints.
-    deadline = time.monotonic() + stores.settings.jobs.silent_after_seconds
-    while not try_lock(lock, lock_name(job_id)):
-        if time.monotonic() > deadline:
-            lock.close()
-            raise JobAlreadyRunning(f"Another process still holds job {job_id}; it must end first.")
-        time.sleep(0.5)
+    patience = stores.settings.jobs.silent_after_seconds
+    lock = with_retries(stores, lambda: own_lock(stores.database, job_id, wait_seconds=patience))
     run_id = flow_run.id
     identity = UUID(str(run_id)) if run_id else None
     try:
         row = run_with_retries(stores, lambda: jobs.claim(job_id, attempt, identity, machine))
     # The lock's connection is not in a `with` here; leaked, it would hold the job until the garbage is collected.
     except BaseException:
-        lock.close()
+        lock.release()
         raise
     return RunningJob(stores, row, lock)
 
@@ -285,7 +292,7 @@ def _cancel(job: RunningJob) -> Script[Job]:
     return (yield from jobs.end_cancelling(job.id, job.attempt))
 
 
-def _last_word(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
+def write_end(job: RunningJob, script: Callable[[], Script[Job]]) -> None:
     """Write how a job ended. If it is no longer ours, or Postgres stays unavailable, the relay's sweep finds it
     silent."""
     try:

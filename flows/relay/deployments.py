@@ -27,7 +27,8 @@ def miss_deployments(database: Database, orchestrator: Orchestrator) -> list[str
     """Note what Prefect does not know; returns it. What the relay itself starts is wanted in any case."""
     present = [deployment.name for deployment in orchestrator.deployments()]
     # Missing at two looks before it is an alert: a deploy takes seconds, in which some are there and some are not.
-    missing = database.run(lambda: flow_deployments.compare(present, [*JOB_FLOWS.values(), *DRAINS]))
+    wanted = list(dict.fromkeys([*JOB_FLOWS.values(), *DRAINS]))
+    missing = database.run(lambda: flow_deployments.compare(present, wanted))
     if missing:
         log.error("Prefect has no deployment of %s", ", ".join(missing))
     return missing

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from uuid import UUID
 
 from flows.relay.duty import Duty, once
-from flows.runs.flow_names import DELIVER, FAN_OUT, SYNC
+from flows.runs.flow_names import DELIVER, DRAW, FAN_OUT, SYNC
 from flows.runs.orchestrator import FlowPaused, Orchestrator
 from storage.postgres.connection import Database, Script
 from storage.postgres.events import drain_wakeups
+from storage.postgres.generation import workflows
 from storage.postgres.notifications import deliveries, notifications
 from storage.postgres.search import search_queue
 from storage.postgres.upkeep import pauses
@@ -20,6 +21,7 @@ DRAINS: dict[str, Callable[[str], Script[int | None]]] = {
     SYNC: search_queue.drain_wanted,
     FAN_OUT: notifications.fan_out_wanted,
     DELIVER: deliveries.wanted,
+    DRAW: workflows.wanted,
 }
 """Each is deployed under its own name; with it goes what says that a run of it is wanted."""
 

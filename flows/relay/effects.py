@@ -25,6 +25,7 @@ import psycopg
 from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.event_notifications import expand
+from flows.relay.drains import DRAINS
 from flows.relay.duty import Duty
 from flows.relay.refusals import PASSING, RelayRefusals
 from flows.runs.flow_names import JOB_FLOWS
@@ -259,6 +260,9 @@ class Effects:
         # As it is now: the event may be replayed after days, and the job cancelled or at its next attempt.
         job = self._stores.database.run(jobs.get(event.job_id))
         if job.state is not JobState.SUBMITTED or job.attempt != event.attempt:
+            return
+        if JOB_FLOWS[job.kind] in DRAINS:
+            # One run carries out many: that it is wanted is found by the duty of that flow, which is woken behind this.
             return
         with log_context(request_id=job.request_id):
             self._start_flow_run_of(job)

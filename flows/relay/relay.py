@@ -68,7 +68,7 @@ class Relay:
         stores, connect = self._stores, self._connect
         draining = [drains.duty(stores, connect(), flow) for flow in DRAINS]
         acting = [
-            flow_runs.duty(stores, connect(), self.stopping),
+            flow_runs.duty(stores, connect(), self.stopping, lambda: _wake(draining)),
             effects.duty(stores, connect(), self.stopping, lambda: _wake(draining)),
         ]
         return [

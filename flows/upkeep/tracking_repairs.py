@@ -24,10 +24,11 @@ from flows.jobs.tracking import (
 )
 from flows.jobs.tracking_facts import job_params, job_tags, shortened
 from flows.jobs.tracking_run import MAX_METRICS
+from flows.jobs.workflow_tracking import track_workflow, track_workflows
 from storage.errors import BlobCorrupted, BlobMissing, NotFound, StoreFailure
 from storage.postgres.catalog import catalog
 from storage.postgres.jobs import job_files, jobs
-from storage.records.jobs.jobs import TERMINAL, Job
+from storage.records.jobs.jobs import TERMINAL, Job, JobKind
 from storage.stores import Stores
 
 
@@ -38,6 +39,8 @@ def reconcile_tracking(stores: Stores) -> list[str]:
     findings: list[str] = []
     try:
         findings += _make_missing_runs(stores, client)
+        workflows = track_workflows(stores, client)
+        findings += [*workflows.made, *workflows.refused]
         findings += _register_missing_versions(stores, client)
         findings += _withdraw_versions(stores, client)
         findings += _end_open_runs(stores, client)
@@ -113,6 +116,9 @@ def _end_open_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
 
 
 def _fill_and_end(stores: Stores, client: MlflowClient, job: Job, run_id: str) -> str:
+    if job.kind is JobKind.GENERATION:
+        track_workflow(stores, client, job)
+        return "filled"
     filled = _fill(stores, client, job, run_id)
     client.set_terminated(run_id, RUN_STATUS[job.state])
     return filled

@@ -9,6 +9,7 @@ from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from flows.jobs.tracking import JOB_TAG, MLFLOW_UNAVAILABLE, tracking_client
+from flows.runs.flow_names import DRAW
 from flows.runs.lazy_imports import imported_when_used
 from flows.runs.light_tracking import FLOW_TAG, UNTAGGED_EXPERIMENTS
 from flows.upkeep.retention.sweep import Sweep
@@ -54,7 +55,7 @@ def _old_runs(client: MlflowClient, before: int) -> Iterator[str]:
     wanted = f"attributes.end_time < {before} and attributes.status != 'RUNNING'"
     for run in _found(client, list(experiments), wanted, ViewType.ACTIVE_ONLY):
         ours = FLOW_TAG in run.data.tags or experiments[run.info.experiment_id] in UNTAGGED_EXPERIMENTS
-        if ours and JOB_TAG not in run.data.tags:
+        if ours and not _is_of_a_training(run):
             yield str(run.info.run_id)
 
 
@@ -106,4 +107,9 @@ def _erase(sweep: Sweep, client: MlflowClient, url: str) -> None:
 def _may_go(run: Run) -> bool:
     """Whether a run is still deleted, by this rule, and no job's."""
     tags = run.data.tags
-    return run.info.lifecycle_stage == LifecycleStage.DELETED and MARK in tags and JOB_TAG not in tags
+    return run.info.lifecycle_stage == LifecycleStage.DELETED and MARK in tags and not _is_of_a_training(run)
+
+
+def _is_of_a_training(run: Run) -> bool:
+    """Whether a run is that of a job that may have made a model. A workflow's has its job, too, and made none."""
+    return JOB_TAG in run.data.tags and run.data.tags.get(FLOW_TAG) != DRAW

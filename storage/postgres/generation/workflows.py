@@ -141,6 +141,11 @@ def next_due(passed: Sequence[UUID] = ()) -> Query[Due | None]:
     return maybe(SQL["next"], {"passed": list(passed)}, Due)
 
 
+def cancelling(job_ids: Sequence[UUID]) -> Query[list[UUID]]:
+    """Of these jobs those that their owners have asked to stop."""
+    return column(SQL["cancelling"], {"job_ids": list(job_ids)}, UUID)
+
+
 def ahead(job: Job, lane: int) -> Query[Ahead]:
     """What goes before a submitted workflow."""
     return one(SQL["ahead"], {"lane": lane, "sequence": job.sequence}, Ahead, "the queue")

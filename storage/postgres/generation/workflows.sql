@@ -64,6 +64,10 @@ select job.id, job.attempt from jobs job
  limit 1
    for update of job skip locked;
 
+-- cancelling --
+-- Of these those that their owners have asked to stop.
+select id from jobs where id = any(%(job_ids)s::uuid[]) and state = 'cancelling';
+
 -- ahead --
 -- What goes before a submitted workflow, and the work in it: those that are drawn, without the steps that they have done,
 -- and those before it in their lane. What accounts have drawn at this moment changes with each start, so it is left out.

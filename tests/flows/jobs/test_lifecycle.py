@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flows.jobs.failures import named_failure
-from flows.jobs.lifecycle import RunningJob, lock_name, running_job
+from flows.jobs.job_locks import lock_name
+from flows.jobs.lifecycle import RunningJob, running_job
 from storage.errors import CancellationRequested, JobAlreadyRunning, JobCannotSucceed, JobLost, WeightsRefused
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_files, jobs

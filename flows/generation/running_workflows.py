@@ -1,0 +1,201 @@
+"""The workflows that one flow run draws: claimed while there is room, each drawn in a thread of its own.
+
+Which goes next is the database's word, asked for each: the lane, then accounts that have fewer drawn, then age.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from uuid import UUID
+
+import psycopg
+from prefect.exceptions import TerminationSignal
+
+from flows.jobs.job_group import JobGroup
+from flows.jobs.lifecycle import RunningJob
+from flows.runs.flow_names import DRAW
+from flows.runs.liveness import advanced
+from flows.runs.run_logs import run_logger
+from storage.backoff import pause_after
+from storage.errors import JobLost, StoreFailure, StoreUnavailable
+from storage.postgres.connection import Database
+from storage.postgres.generation import workflows
+from storage.postgres.upkeep import pauses
+from storage.stores import Stores
+
+_log = partial(run_logger, "darkroom.generation")
+
+LOOK_SECONDS = 1.0
+"""How often rows are looked at when nobody announces any."""
+STOP_SECONDS = 20.0
+"""How long threads have to stop when the process has to. Prefect's worker kills it after 30."""
+LONGEST_PAUSE_SECONDS = 5.0
+
+Draw = Callable[[RunningJob], int]
+"""Draws a workflow and returns how many pictures; called in a thread, within the job."""
+
+
+@dataclass(frozen=True)
+class EndedWorkflow:
+    """A workflow of this run: what it came to, its pictures, and seconds from its claim."""
+
+    job_id: UUID
+    state: str
+    pictures: int
+    seconds: float
+
+
+@dataclass
+class _Thread:
+    thread: threading.Thread
+    job: RunningJob
+    began: float = field(default_factory=time.monotonic)
+
+
+class RunningWorkflows:
+    """Draws what is due until nothing has been for a while."""
+
+    def __init__(self, stores: Stores, group: JobGroup, draw: Draw, ended: Callable[[], None]) -> None:
+        """`ended` is called in the thread of a workflow when that has ended."""
+        self._stores, self._group, self._draw, self._ended = stores, group, draw, ended
+        self._threads: dict[UUID, _Thread] = {}
+        self._wake = threading.Event()
+        self.done: list[EndedWorkflow] = []
+
+    def run(self) -> None:
+        """Draw until nothing has been due and nothing drawn for the settings' seconds. A flow that is paused meanwhile
+        claims no more. While Postgres is unavailable it waits, as long as the settings have patience.
+
+        Raises StoreUnavailable after that, and what ends the process: then every workflow is released.
+        """
+        listener = WorkflowListener(self._stores.database, self._wake.set)
+        listener.start()
+        try:
+            self._draw_until_idle()
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            listener.stop()
+
+    def _draw_until_idle(self) -> None:
+        settings = self._stores.settings
+        quiet_since, failures, failing_since = time.monotonic(), 0, 0.0
+        while True:
+            self._wake.clear()
+            advanced()
+            try:
+                paused = self._look()
+            except StoreUnavailable as error:
+                failures += 1
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > settings.jobs.patience_seconds:
+                    raise
+                _log().warning("no workflow is claimed: %s: %s", error.code, error)
+                time.sleep(pause_after(failures, LOOK_SECONDS, LONGEST_PAUSE_SECONDS))
+                continue
+            failures, failing_since = 0, 0.0
+            if self._threads:
+                quiet_since = time.monotonic()
+            # One that has found nothing was started for what another run has taken.
+            elif paused or not self.done or time.monotonic() - quiet_since >= settings.generation.linger_seconds:
+                return
+            self._wake.wait(LOOK_SECONDS)
+
+    def _look(self) -> bool:
+        """Stop what was cancelled, claim what there is room for; returns whether the flow is paused."""
+        self._reap()
+        database = self._stores.database
+        if self._threads:
+            self._group.cancel(database.run(workflows.cancelling(list(self._threads))))
+        paused = database.run(pauses.is_paused(DRAW))
+        if not paused:
+            self._claim()
+        return paused
+
+    def _reap(self) -> None:
+        for job_id in [job_id for job_id, one in self._threads.items() if not one.thread.is_alive()]:
+            del self._threads[job_id]
+        # Left behind since nothing was done for it: its place is free.
+        held = self._group.running
+        for job_id in [job_id for job_id, one in self._threads.items() if one.job.id not in held and one.job.is_lost]:
+            del self._threads[job_id]
+
+    def _claim(self) -> None:
+        passed: list[UUID] = []
+        while len(self._threads) < self._stores.settings.generation.at_once:
+            due = self._stores.database.run(workflows.next_due([*passed, *self._threads]))
+            if due is None:
+                return
+            try:
+                job = self._group.claim(due.id, due.attempt)
+            except JobLost:  # cancelled, or claimed by another run, since the look
+                job = None
+            if job is None:
+                passed.append(due.id)
+                continue
+            self._begin(job)
+
+    def _begin(self, job: RunningJob) -> None:
+        # What it logs, and its tasks, are this flow run's.
+        work = copy_context().run
+        thread = threading.Thread(target=work, args=(self._work, job), name=f"draw-{job.id}", daemon=True)
+        self._threads[job.id] = _Thread(thread, job)
+        thread.start()
+
+    def _work(self, job: RunningJob) -> None:
+        began, pictures, state = time.monotonic(), 0, ""
+        try:
+            with self._group.working_on(job):
+                pictures = self._draw(job)
+            state = (job.outcome.name or "").lower()
+        except TerminationSignal:
+            state = "released"
+        except (JobLost, StoreFailure) as error:
+            state = error.code
+            _log().warning("job %s: %s: %s", job.id, error.code, error)
+        except BaseException:  # noqa: BLE001 - nothing of one workflow may end the others
+            state = "crashed"
+            _log().exception("job %s: its thread ended", job.id)
+        finally:
+            self.done.append(EndedWorkflow(job.id, state, pictures, time.monotonic() - began))
+            self._ended()
+            self._wake.set()
+
+    def _stop(self) -> None:
+        self._group.stop()
+        ends = time.monotonic() + STOP_SECONDS
+        for one in self._threads.values():
+            one.thread.join(max(0.0, ends - time.monotonic()))
+        self._group.abandon()
+
+
+class WorkflowListener(threading.Thread):
+    """Calls `wake` when a workflow can be drawn or is to stop. Losing a notification delays it by a look."""
+
+    def __init__(self, database: Database, wake: Callable[[], None]) -> None:
+        super().__init__(name="workflow-listener", daemon=True)
+        self._database, self._wake = database, wake
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Listen until it is stopped; connect again after the connection broke."""
+        while not self._ended.is_set():
+            try:
+                with self._database.connect() as connection:
+                    connection.execute("listen workflows")
+                    while not self._ended.is_set():
+                        for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
+                            self._wake()
+            except (StoreFailure, psycopg.Error):
+                self._ended.wait(LONGEST_PAUSE_SECONDS)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._ended.set()
+        self.join(timeout=2 * LOOK_SECONDS)
