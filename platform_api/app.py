@@ -31,6 +31,10 @@ from platform_api.catalog.uploads.model_files import ModelFiles
 from platform_api.catalog.writing.image_routes import ImageWriteRoutes
 from platform_api.catalog.writing.model_routes import ModelWriteRoutes
 from platform_api.catalog.writing.version_routes import VersionWriteRoutes
+from platform_api.generation.backends import GenerationBackends
+from platform_api.generation.generations import Generations
+from platform_api.generation.publishing import PicturePublishing
+from platform_api.generation.sources import GenerationSources
 from platform_api.http import multipart, problems
 from platform_api.http.head_requests import handling_head
 from platform_api.http.headers import complete_headers
@@ -41,7 +45,6 @@ from platform_api.http.request_log import logging_requests
 from platform_api.http.shutdown import Stopping, handling_signals
 from platform_api.jobs.base_models import BaseModels
 from platform_api.jobs.data_sets import DataSets
-from platform_api.jobs.generations import Generations
 from platform_api.jobs.training_jobs import TrainingJobs
 from platform_api.metrics.activity import ActivityResource
 from platform_api.metrics.activity_buffer import ActivityBuffer
@@ -71,6 +74,9 @@ RESOURCES = (
     BaseModels,
     TrainingJobs,
     Generations,
+    GenerationSources,
+    GenerationBackends,
+    PicturePublishing,
     Models,
     ModelWriteRoutes,
     ModelVersions,

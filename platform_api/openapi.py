@@ -22,6 +22,7 @@ from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
 from platform_api.access.guards import Open, Reads, Requires
+from platform_api.generation.generation_schema import describe_generation_fields
 from platform_api.http import docs_page, rate_limits
 from platform_api.http.fixed_responses import FixedResponse
 from platform_api.jobs.training_schema import describe_training_fields
@@ -54,7 +55,7 @@ _TAGS = (
     Tag("Data sets", "The subject's photos."),
     Tag("Base models", "What a fine-tune can start from."),
     Tag("Training jobs", "Photos in, a catalogued model out."),
-    Tag("Generations", "A prompt in, images out."),
+    Tag("Generations", "Prompts in, pictures out: steps, workflows of steps, and what draws them."),
     Tag("Models", "The catalogue, in the shapes that Civitai's clients read."),
     Tag("Uploads", "Model files, whole or in parts."),
     Tag("Search", "By words, by meaning, by both; filters and facets."),
@@ -113,7 +114,7 @@ def state_scopes(app: Litestar) -> None:
 
 def described(app: Litestar) -> dict[str, Any]:
     """The document. Bodies that take no unknown field say so, which the framework leaves out; so do descriptions the
-    scope, which no page shows of a bearer's key, and fields of trainings their unit and default."""
+    scope, which no page shows of a bearer's key, and fields of trainings and generations their unit."""
     document = app.openapi_schema.to_schema()
     for item in document["paths"].values():
         for operation in item.values():
@@ -125,6 +126,7 @@ def described(app: Litestar) -> dict[str, Any]:
         if body and config and config.forbid_unknown_fields:
             document["components"]["schemas"][body.annotation.__name__]["additionalProperties"] = False
     describe_training_fields(document["components"]["schemas"])
+    describe_generation_fields(document["components"]["schemas"])
     return document
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import Any, cast, get_args, get_origin
 
 import msgspec
 
@@ -26,6 +26,8 @@ _WORDS = {
 MAX_LISTED = 12
 """Known names that a refusal lists as a whole, and unknown ones that are compared with them."""
 MAX_ALIKE = 4
+MAX_PLACES = 64
+"""Records of a list whose faults are named by their place; behind them the first fault of the list is."""
 
 
 def field_faults(content: Mapping[str, Any], kind: type[msgspec.Struct], outer: str = "") -> dict[str, str]:
@@ -44,11 +46,24 @@ def field_faults(content: Mapping[str, Any], kind: type[msgspec.Struct], outer: 
             if field.required:
                 faults[outer + name] = "is required"
             continue
-        value, inside = content[name], record_of(field.type)
+        value, inside, listed = content[name], record_of(field.type), listed_record(field.type)
         if inside is not None and isinstance(value, dict):
             faults |= field_faults(cast(dict[str, Any], value), inside, f"{outer}{name}.")
+        elif listed is not None and isinstance(value, list):
+            faults |= _faults_of_list(cast(list[Any], value), field.type, listed, f"{outer}{name}")
         elif reason := _fault(value, field.type):
             faults[outer + name] = reason
+    return faults
+
+
+def _faults_of_list(values: list[Any], kind: Any, inside: type[msgspec.Struct], name: str) -> dict[str, str]:
+    """What is wrong with the records of a list, each named by its place: `workflow[1].steps`; else with the list."""
+    faults: dict[str, str] = {}
+    for place, value in enumerate(values[:MAX_PLACES]):
+        if isinstance(value, dict):
+            faults |= field_faults(cast(dict[str, Any], value), inside, f"{name}[{place}].")
+    if not faults and (reason := _refusal(values, kind) or _hidden_characters(values[MAX_PLACES:], inside)):
+        faults[name] = reason
     return faults
 
 
@@ -88,10 +103,18 @@ def _plain(name: str) -> str:
 
 
 def _fault(value: Any, kind: Any) -> str | None:
+    return _refusal(value, kind) or _hidden_characters(value, kind)
+
+
+def _refusal(value: Any, kind: Any) -> str | None:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         return readable(str(error)) + _advice(value, kind)
+    return None
+
+
+def _hidden_characters(value: Any, kind: Any) -> str | None:
     takes_lines = any((meta.extra or {}).get("lines") for meta in _metas(kind))
     if any(has_control_characters(text, lines=takes_lines) for text in _texts(value)):
         return "must not hold control characters"
@@ -132,6 +155,13 @@ def record_of(kind: Any) -> type[msgspec.Struct] | None:
     """The record that a field holds, if it holds one of one kind."""
     found = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, msgspec.Struct)]
     return found[0] if len(found) == 1 else None
+
+
+def listed_record(kind: Any) -> type[msgspec.Struct] | None:
+    """The record that a field holds a list of, if it does."""
+    if get_origin(kind) in (list, tuple):
+        return record_of(kind)
+    return next((found for part in get_args(kind) if (found := listed_record(part))), None)
 
 
 def _metas(kind: Any) -> Iterator[msgspec.Meta]:

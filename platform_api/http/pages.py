@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -30,12 +31,12 @@ class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True, rename="cam
 
 
 def page_metadata(path: str, cursor: str | None, query: Mapping[str, object]) -> PageMetadata:
-    """The metadata of a page of `path` that ends at `cursor`; `query` is what else the next request must say."""
+    """The metadata of a page of `path` that ends at `cursor`; `query` is what else the next request must say, several
+    values of a name in a list."""
     if cursor is None:
         return PageMetadata(next_cursor=None, next_page=None)
-    # Not quoted: cursors are base64url, and the rest are numbers and words of ours.
-    rest = "".join(f"&{name}={value}" for name, value in query.items() if value is not None)
-    return PageMetadata(next_cursor=cursor, next_page=f"{path}?cursor={cursor}{rest}")
+    said = {name: value for name, value in query.items() if value is not None}
+    return PageMetadata(next_cursor=cursor, next_page=f"{path}?{urlencode({'cursor': cursor, **said}, doseq=True)}")
 
 
 def signed_image(settings: ApiSettings, job_id: UUID, sha256: str) -> str | None:

@@ -135,10 +135,11 @@ def submitted(job: Job) -> Response[SubmittedJob]:
 
 def summary(job: Job) -> JobSummary:
     """A job as a list shows it."""
-    return JobSummary(**_summary_fields(job))
+    return JobSummary(**summary_fields(job))
 
 
-def _summary_fields(job: Job) -> dict[str, Any]:
+def summary_fields(job: Job) -> dict[str, Any]:
+    """The fields of a summary."""
     progress, failure = None, None
     if job.progress is not None:
         progress = JobProgress(
@@ -170,11 +171,11 @@ def job_of_kind(job_id: UUID, account_id: UUID, kind: JobKind) -> Script[Job]:
     return job
 
 
-def read_detail(job_id: UUID, account_id: UUID, kind: JobKind) -> Script[tuple[Job, int | None, float | None]]:
+def read_training(job_id: UUID, account_id: UUID) -> Script[tuple[Job, int | None, float | None]]:
     """The job, how many go before it, and roughly how many seconds are left. Raises NotFound."""
-    job = yield from job_of_kind(job_id, account_id, kind)
+    job = yield from job_of_kind(job_id, account_id, JobKind.TRAINING)
     ahead = (yield from jobs.queue_position(job)) if job.state is JobState.SUBMITTED else None
-    if job.kind is not JobKind.TRAINING or job.ended_at is not None:
+    if job.ended_at is not None:
         return job, ahead, None
     request = msgspec.convert(job.request, TrainingJobRequest)
     recipe = request.recipe
@@ -188,15 +189,22 @@ def read_detail(job_id: UUID, account_id: UUID, kind: JobKind) -> Script[tuple[J
 
 def detail(job: Job, ahead: int | None, seconds: float | None, settings: Settings) -> JobDetail:
     """A job with everything there is to know of it."""
-    return JobDetail(
-        **_summary_fields(job),
-        request=camelised(job.request),
-        queue_position=ahead,
-        estimated_seconds=seconds,
-        attempt=job.attempt,
-        tracking_run_url=job.tracking_run_id and f"{_plain(settings.mlflow.ui_url)}/#/runs/{job.tracking_run_id}",
-        flow_run_url=job.flow_run_id and f"{_plain(settings.prefect.ui_url)}/runs/flow-run/{job.flow_run_id}",
-    )
+    return JobDetail(**detail_fields(job, camelised(job.request), ahead, seconds, settings))
+
+
+def detail_fields(
+    job: Job, request: dict[str, Any], ahead: int | None, seconds: float | None, settings: Settings
+) -> dict[str, Any]:
+    """The fields of a detail. request: what was asked for, in the names of the API."""
+    return {
+        **summary_fields(job),
+        "request": request,
+        "queue_position": ahead,
+        "estimated_seconds": seconds,
+        "attempt": job.attempt,
+        "tracking_run_url": job.tracking_run_id and f"{_plain(settings.mlflow.ui_url)}/#/runs/{job.tracking_run_id}",
+        "flow_run_url": job.flow_run_id and f"{_plain(settings.prefect.ui_url)}/runs/flow-run/{job.flow_run_id}",
+    }
 
 
 def _plain(url: str) -> str:

@@ -11,37 +11,30 @@ from uuid import UUID
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, HeaderParameter, QueryParameter
+from litestar.params import FromPath, HeaderParameter
 
 from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Caller, Requires
 from platform_api.http import downloads
 from platform_api.http.headers import EVENT_STREAM, request_id
-from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
-from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
-from platform_api.http.links import API
-from platform_api.http.pages import Page, page_metadata
+from platform_api.http.idempotency import checked_key, fresh_seed
 from platform_api.http.problems import can_return
 from platform_api.jobs.job_views import (
-    NOUNS,
-    JobDetail,
     JobFiles,
     JobFileView,
     JobSummary,
     SubmittedJob,
-    detail,
     file_view,
     job_of_kind,
-    read_detail,
     submitted,
     summary,
 )
 from platform_api.streams import job_events
 from storage.errors import FreeSpaceLow
 from storage.postgres.connection import Script
-from storage.postgres.jobs import job_files, jobs, submissions
+from storage.postgres.jobs import job_files, jobs
 from storage.records.accounts.accounts import Scope
-from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState, RepeatedStage
+from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind
 from storage.settings import Settings
 from storage.stores import AsyncStores
 
@@ -68,8 +61,11 @@ async def submit_job(
     caller: Caller,
     submission: Submission,
     idempotency_key: str | None,
+    repeats: Callable[[], Script[bool]] | None = None,
 ) -> Response[SubmittedJob]:
-    """Commit the job that a request asks for and say where to follow it. Raises InvalidRequest, FreeSpaceLow."""
+    """Commit the job that a request asks for and say where to follow it. `repeats`: whether an earlier request is the
+    same; without it, whether one came with the same key. Raises InvalidRequest, FreeSpaceLow.
+    """
     key = checked_key(idempotency_key)
     script = partial(
         submission,
@@ -79,54 +75,36 @@ async def submit_job(
         idempotency_key=key,
         request_id=request_id(request.scope),
     )
-    return await _accept(stores, script, caller.account_id, key)
+    return await accept(stores, script, repeats or partial(has_submitted, caller.account_id, key))
 
 
-async def _accept(
-    stores: AsyncStores, script: Callable[[], Script[tuple[Job, bool]]], account_id: UUID, key: str | None
+def has_submitted(account_id: UUID, key: str | None) -> Script[bool]:
+    """Whether the account has submitted a job with this key."""
+    return False if key is None else (yield from jobs.is_submitted(account_id, key))
+
+
+async def accept(
+    stores: AsyncStores,
+    script: Callable[[], Script[tuple[Job, bool]]],
+    repeats: Callable[[], Script[bool]],
 ) -> Response[SubmittedJob]:
-    # Raises FreeSpaceLow, but not for a repeat, whose job there is already: its caller gets it.
+    """Commit the job that `script` submits. Raises FreeSpaceLow, but not where the request `repeats` an earlier one:
+    there is a job already, and its caller gets it."""
     try:
         await stores.free_space.check()
     # Asked only now: the question costs a statement, and a disk is rarely full.
     except FreeSpaceLow:
-        if key is None or not await stores.database.run(jobs.is_submitted(account_id, key)):
+        if not await stores.database.run(repeats):
             raise
     job, _ = await stores.database.run(script)
     return submitted(job)
 
 
 class JobRoutes(Controller):
-    """What training jobs and generations share. A subclass names its kind and how one is submitted."""
+    """What training jobs and generations share. A subclass names its kind, and has the routes that submit, list, show
+    and retry."""
 
     kind: ClassVar[JobKind]
-
-    @get("/", guards=[Requires(Scope.JOBS_READ)], responses=can_return(401, 403, 422), summary="List, newest first")
-    async def list_page(
-        self,
-        stores: AppStores,
-        caller: RequestCaller,
-        cursor: PageCursor = None,
-        limit: PageLimit = 50,
-        in_state: Annotated[JobState | None, QueryParameter(name="state", description="Only these.")] = None,
-    ) -> Page[JobSummary]:
-        """A page of the caller's jobs."""
-        before = read_number_cursor(cursor)
-        found = await stores.database.run(
-            jobs.list_for_account(caller.account_id, before=before, kind=self.kind, state=in_state, limit=limit + 1)
-        )
-        end = end_of_page(found, limit, lambda last: (last.sequence,))
-        query = {"limit": limit, "state": in_state}
-        return Page(
-            items=[summary(job) for job in found[:limit]],
-            metadata=page_metadata(f"{API}/{NOUNS[self.kind]}", end, query),
-        )
-
-    @get("/{job_id:uuid}", guards=[Requires(Scope.JOBS_READ)], responses=can_return(401, 403, 404), summary="One job")
-    async def show(self, stores: AppStores, caller: RequestCaller, job_id: FromPath[UUID]) -> JobDetail:
-        """State, progress, place in the queue, estimate, and where its runs are."""
-        job, ahead, seconds = await stores.database.run(read_detail(job_id, caller.account_id, self.kind))
-        return detail(job, ahead, seconds, stores.settings)
 
     @post(
         "/{job_id:uuid}/cancel",
@@ -143,52 +121,6 @@ class JobRoutes(Controller):
             return (yield from jobs.cancel(job_id, caller.account_id))
 
         return summary(await stores.database.run(script))
-
-    @post(
-        "/{job_id:uuid}/retry",
-        guards=[Requires(Scope.JOBS_WRITE)],
-        responses=can_return(401, 403, 404, 409, 410, 422, 429),
-        status_code=202,
-        summary="Try a failed or cancelled job again",
-    )
-    async def retry(
-        self,
-        request: Request[Any, Any, Any],
-        stores: AppStores,
-        caller: RequestCaller,
-        job_id: FromPath[UUID],
-        step: Annotated[
-            int | None,
-            QueryParameter(
-                ge=1, le=20_000, description="Publish the checkpoint of this step, which `keepEvery` let stay."
-            ),
-        ] = None,
-        stage: Annotated[
-            RepeatedStage | None,
-            QueryParameter(description="Do this stage again, with what is made from it, and no other that has ended."),
-        ] = None,
-        idempotency_key: IdempotencyKey = None,
-    ) -> Response[SubmittedJob]:
-        """A new job with the same recipe, behind what the old one has done: its stages, and its newest checkpoint.
-
-        With `step` it ends at the checkpoint of that step, with `stage` that one is done again: then the old job may
-        have succeeded, if the checkpoint of its last step has stayed, or the stage is `fit`.
-        """
-        key, identity = checked_key(idempotency_key), request_id(request.scope)
-
-        def script() -> Script[tuple[Job, bool]]:
-            yield from job_of_kind(job_id, caller.account_id, self.kind)
-            return (
-                yield from submissions.retry(
-                    *(job_id, caller.account_id, stores.settings),
-                    step=step,
-                    stage=stage,
-                    idempotency_key=key,
-                    request_id=identity,
-                )
-            )
-
-        return await _accept(stores, script, caller.account_id, key)
 
     @get(
         "/{job_id:uuid}/events",

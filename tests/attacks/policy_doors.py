@@ -114,9 +114,24 @@ def sample_link(world: World, who: str) -> str:
     return world.ids["sample_link"]
 
 
+def drawn_link(world: World, who: str) -> str:
+    """The link to the picture of the owner's generation."""
+    return world.ids["drawn_link"]
+
+
 def picture(world: World) -> bytes:
     """The image's bytes."""
-    return (world.door.settings.data_folder / "blobs" / world.ids["picture"][:2] / world.ids["picture"]).read_bytes()
+    return _bytes_of(world, "picture")
+
+
+def drawn_picture(world: World) -> bytes:
+    """The bytes of the generation's picture."""
+    return _bytes_of(world, "drawn")
+
+
+def _bytes_of(world: World, name: str) -> bytes:
+    digest = world.ids[name]
+    return (world.door.settings.data_folder / "blobs" / digest[:2] / digest).read_bytes()
 
 
 _VERSION = f"{V1}/model-versions/{{version}}"
@@ -128,6 +143,7 @@ _COMMENTS, _NOTICES = ("GET", f"{V1}/comments"), ("GET", f"{V1}/notifications")
 _SIGNED, _JOB_IMAGE = f"{V1}/images/{{sha256}}/{{transform}}/{{name}}", f"{V1}/images/{{sha256}}"
 _LINKED = "/api/download/files/{file_id}/{name}"
 _EVENTS: Route = ("GET", f"{V1}/notifications/events")
+_PNG = b"\x89PNG"
 _FROM_THE_FIRST = {"Last-Event-ID": "0"}
 _KINDS = (("training-jobs", "{job}"), ("generations", "{generation}"))
 
@@ -224,6 +240,17 @@ ASKS: tuple[Ask | LinkAsk, ...] = (
         for method in ("GET", "HEAD")
         for _FILE in ("samples/step%203.png",)
     ),
+    Ask(("GET", f"{V1}/generations/{{job_id}}/files"), "own", f"{V1}/generations/{{generation}}/files", "{drawn}"),
+    Ask(("GET", f"{V1}/generations/{{job_id}}"), "own", f"{V1}/generations/{{generation}}", PROMPT),
+    *(
+        Ask((method, f"{V1}/generations/{place}"), "own", f"{V1}/generations/{path}", _PNG)
+        for method in ("GET", "HEAD")
+        for place, path in (
+            ("{job_id}/files/{name}", "{generation}/files/{drawn_name}"),
+            ("sources/{sha256}", "sources/{source}"),
+        )
+    ),
+    LinkAsk(("GET", _JOB_IMAGE), "own link", drawn_link, drawn_picture),
     Ask(("GET", f"{V1}/data-sets"), "own", f"{V1}/data-sets", "{data_set}"),
     Ask(("GET", f"{V1}/data-sets/{{data_set_id}}"), "own", f"{V1}/data-sets/{{data_set}}", '"id":"{data_set}"'),
     *(
@@ -240,12 +267,11 @@ ASKS: tuple[Ask | LinkAsk, ...] = (
 """What is asked of the doors that give something."""
 
 _OWN = "only what the caller's account made or said itself"
-_SAME = "the same code as the route of training jobs, which is asked; this world's generation made no file"
+_CHECKED = "checked as the detail, which is asked; this world's generation has neither a grid nor a preview"
 _WORDS = "nothing of anybody's: words, counters or pages of the platform itself"
 _ADDS = "responds with what the caller sends"
 GIVES_NOTHING: dict[Route, str] = {
-    **{("GET", f"{V1}/generations/{{job_id}}/{part}"): _SAME for part in ("files", "samples", "files/{name}")},
-    ("HEAD", f"{V1}/generations/{{job_id}}/files/{{name}}"): _SAME,
+    **{("GET", f"{V1}/generations/{{job_id}}/{part}"): _CHECKED for part in ("samples", "preview")},
     **{
         ("GET", f"{V1}/{path}"): _OWN
         for path in (
@@ -257,6 +283,7 @@ GIVES_NOTHING: dict[Route, str] = {
     **{
         ("GET", path): _WORDS
         for path in (
+            f"{V1}/generations/backends",
             *(f"{V1}/enums", f"{V1}/base-models", f"{V1}/base-models/{{name}}", f"{V1}/freshness"),
             *(f"{V1}/leaderboards", f"{V1}/notifications/confirm", f"{V1}/notifications/unsubscribe"),
             *("/health", "/health/live", "/health/ready", "/metrics", "/docs", "/docs/{version}/{name}"),
@@ -266,7 +293,15 @@ GIVES_NOTHING: dict[Route, str] = {
     **{
         ("POST", f"{V1}/{path}"): _ADDS
         for path in (
-            *("models", "data-sets", "training-jobs", "keys", "activity", "notifications/confirm"),
+            *(
+                "models",
+                "data-sets",
+                "training-jobs",
+                "generations/sources",
+                "keys",
+                "activity",
+                "notifications/confirm",
+            ),
             *("notifications/unsubscribe", "notifications/read", "notifications/{notification_id}/read"),
             *("notifications/channels/webhook/secret", "notifications/channels/{channel}/test"),
             "notifications/dead-letters/{sending_id}/replay",
@@ -326,7 +361,19 @@ CHANGES: tuple[Change, ...] = (
         for verb in ("cancel", "retry")
     ),
     *(Change(("DELETE", f"{V1}/{noun}/{{job_id}}/files"), f"{V1}/{noun}/{mark}/files") for noun, mark in _KINDS),
-    Change(("POST", f"{V1}/generations"), f"{V1}/generations", {"modelVersionId": "{version}", "prompt": "x"}),
+    *(
+        Change(("POST", f"{V1}/{path}"), f"{V1}/{path}", {"model": "{version}", "prompt": "x"})
+        for path in ("generations", "generations/price")
+    ),
+    *(
+        Change((method, f"{V1}/generations/{{job_id}}"), f"{V1}/generations/{{generation}}", body)
+        for method, body in (("PATCH", {}), ("DELETE", None))
+    ),
+    Change(
+        ("POST", f"{V1}/generations/{{job_id}}/images/{{name}}/publish"),
+        f"{V1}/generations/{{generation}}/images/{{drawn_name}}/publish",
+    ),
+    Change(("DELETE", f"{V1}/generations/sources/{{sha256}}"), f"{V1}/generations/sources/{{source}}"),
     Change(("DELETE", f"{V1}/data-sets/{{data_set_id}}"), f"{V1}/data-sets/{{data_set}}"),
     Change(("POST", f"{V1}/uploads"), f"{V1}/uploads"),
     *(

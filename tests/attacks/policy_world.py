@@ -24,7 +24,8 @@ from storage.records.metrics.leaderboards import BOARDS
 from storage.stores import open_stores
 from tests.no_prefect import effects_without_prefect
 from tests.platform_api.catalog.reading.shelf import file_of, put
-from tests.platform_api.door import ALL, Door, photo, register_starter, serving, upload
+from tests.platform_api.door import ALL, Door, form, photo, register_starter, serving, upload
+from tests.platform_api.generation.drawing import Artist
 from tests.platform_api.http.test_downloads import publish
 from tests.platform_api.sending import Sender
 
@@ -196,7 +197,7 @@ def _fill(world: World, painter: Door) -> None:
 
 
 def _give_own(world: World) -> None:
-    """What is the owner's alone: a job with a sample, a generation, a data set, an upload."""
+    """What is the owner's alone: a job with a sample, a generation with a picture, a source, a data set, an upload."""
     client, ids = world.clients[OWNER], world.ids
     made = publish(world.door, client, availability="Private")
     ids |= {"job": made.job, "sample": made.sha256}
@@ -206,8 +207,12 @@ def _give_own(world: World) -> None:
         job=made.job,
         sha256=made.sha256,
     )
-    asked = {"modelVersionId": made.version, "prompt": PROMPT}
+    asked = {"model": made.version, "prompt": PROMPT, "width": 64, "height": 64}
     ids["generation"] = client.post("/api/v1/generations", json=asked).json()["id"]
+    Artist(world.door).draw(ids["generation"])
+    [drawn] = client.get(f"/api/v1/generations/{ids['generation']}").json()["images"]
+    ids |= {"drawn": drawn["sha256"], "drawn_name": drawn["name"], "drawn_link": drawn["imageUrl"]}
+    ids["source"] = client.post("/api/v1/generations/sources", files=form(("a.png", photo(8)))).json()["sha256"]
     ids["data_set"] = str(upload(client, 2)["id"])
     sender = Sender(world.door, int(ids["model"]), int(ids["version"]), client)
     ids["upload"] = sender.begin(1000, "half.safetensors").rpartition("/")[2]

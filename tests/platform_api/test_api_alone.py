@@ -87,7 +87,7 @@ def test_it_takes_photos_and_jobs_and_serves_the_catalogue_and_its_pages(
     headers = {"Authorization": f"Bearer {door.key}"}
     with process, httpx.Client(base_url=process.url, timeout=60, headers=headers) as client:
         made = publish(door, client)
-        wanted = {"modelVersionId": made.version, "prompt": "a photo of a sks mug"}
+        wanted = {"model": made.version, "prompt": "a photo of a sks mug"}
         drawing = client.post("/api/v1/generations", json=wanted)
         training = client.post("/api/v1/training-jobs", json={"dataSetId": upload(client)["id"], "classWord": "mug"})
         found = client.get("/api/v1/models").raise_for_status().json()

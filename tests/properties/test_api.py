@@ -30,6 +30,8 @@ NAMES_THINGS = (
     "/api/v1/training-jobs",
     "/api/v1/training-jobs/estimate",
     "/api/v1/generations",
+    "/api/v1/generations/price",
+    "/api/v1/generations/sources",
     "/api/v1/comments",
     "/api/v1/activity",
     "/api/v1/notifications/preferences",

@@ -40,7 +40,7 @@ FORM_BYTES = 128 * 1024
 """What a form has beside its image: the other field and the boundaries."""
 
 LEVELS = Schema(type=OpenAPIType.INTEGER, enum=[level.value for level in BrowsingLevel])
-_LEVEL_WORDS = "PG 1, PG-13 2, R 4, X 8, XXX 16; 32 is the moderators'."
+LEVEL_WORDS = "PG 1, PG-13 2, R 4, X 8, XXX 16; 32 is the moderators'."
 
 
 @dataclass
@@ -60,7 +60,7 @@ class ImageUploadOperation(Operation):
         bare = {kind: OpenAPIMediaType(schema=binary) for kind in multipart.ONE_IMAGE.kinds}
         content = {"multipart/form-data": OpenAPIMediaType(schema=form), **bare}
         self.request_body = RequestBody(content=content, required=True)
-        self.parameters = [*(self.parameters or []), *described({"nsfwLevel": (LEVELS, _LEVEL_WORDS)})]
+        self.parameters = [*(self.parameters or []), *described({"nsfwLevel": (LEVELS, LEVEL_WORDS)})]
 
 
 class ImageWriteRoutes(Controller):
@@ -92,7 +92,7 @@ class ImageWriteRoutes(Controller):
         query = QueryParameters(request)
         level = query.number("nsfwLevel", high=BrowsingLevel.BLOCKED) or BrowsingLevel.PG
         query.check()
-        _check_level(level, viewer)
+        check_level(level, viewer)
         limits, where = stores.settings.uploads, addresses(request, stores.settings.api)
         # Before the bytes come. Those of a repeat are compared and never kept, so there need not be room for them.
         repeats = await stores.database.run(idempotency.is_used(caller.account_id, checked_key(idempotency_key)))
@@ -122,7 +122,7 @@ class ImageWriteRoutes(Controller):
                 yield from reservation.redeem()
                 model, version = yield from _with_room(version_id, viewer, limits)
                 [image_id] = yield from catalog.add_images(version_id, caller.account_id, [image])
-                return _view(model, version, (yield from images.of_version(version_id, image_id)), where)
+                return gallery_view(model, version, (yield from images.of_version(version_id, image_id)), where)
 
             asked = ("image", version_id, image)
             return await stores.database.run(
@@ -146,15 +146,15 @@ class ImageWriteRoutes(Controller):
     ) -> ImageView:
         """What is left out stays; the picture itself never changes."""
         fields, where = kept(data), addresses(request, stores.settings.api)
-        _check_level(fields.get("nsfw_level", BrowsingLevel.PG), viewer)
+        check_level(fields.get("nsfw_level", BrowsingLevel.PG), viewer)
 
         def script() -> Script[ImageView]:
             model, version = yield from held_version(version_id, viewer)
             image = yield from _there(version_id, image_id)
             # What it is now decides, too: an owner must not take a moderator's block away.
             if "nsfw_level" in fields:
-                _check_level(image.nsfw_level, viewer)
-            return _view(model, version, (yield from images.change(image, fields)), where)
+                check_level(image.nsfw_level, viewer)
+            return gallery_view(model, version, (yield from images.change(image, fields)), where)
 
         return await stores.database.run(script)
 
@@ -174,9 +174,14 @@ class ImageWriteRoutes(Controller):
 def _with_room(version_id: int, viewer: Viewer, limits: UploadSettings) -> Script[tuple[Model, ModelVersion]]:
     """A version that takes another image, held, and its model. Raises as `held_version`, and WrongState."""
     model, version = yield from held_version(version_id, viewer)
+    yield from check_room(version_id, limits)
+    return model, version
+
+
+def check_room(version_id: int, limits: UploadSettings) -> Script[None]:
+    """Raises WrongState for a version that has as many images as it may."""
     if len((yield from images.of_versions([version_id], limits.max_images))) >= limits.max_images:
         raise WrongState(f"Model version {version_id} has {limits.max_images} images, the limit. Delete one first.")
-    return model, version
 
 
 def _blob_of(path: Path) -> Blob:
@@ -185,7 +190,8 @@ def _blob_of(path: Path) -> Blob:
         return Blob(hashlib.file_digest(stream, "sha256").hexdigest(), path.stat().st_size)
 
 
-def _view(model: Model, version: ModelVersion, image: CatalogImage, where: Addresses) -> ImageView:
+def gallery_view(model: Model, version: ModelVersion, image: CatalogImage, where: Addresses) -> ImageView:
+    """An image as whoever may change it sees it."""
     return image_view(model, image, where, public=version.id in model.public_versions and model.visible)
 
 
@@ -197,7 +203,7 @@ def _there(version_id: int, image_id: int) -> Script[CatalogImage]:
     return image
 
 
-def _check_level(level: int, viewer: Viewer) -> None:
+def check_level(level: int, viewer: Viewer) -> None:
     """Raises InvalidRequest for what is no level, NotAllowed where a moderator's decision is asked for or undone."""
     if level not in {one.value for one in BrowsingLevel}:
         raise InvalidRequest({"nsfwLevel": "must be one of 1, 2, 4, 8, 16 and 32"})

@@ -5,6 +5,8 @@ What a family or a model sets is not here: its size in pixels, its guidance, the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 import msgspec
@@ -18,6 +20,28 @@ MAX_SEED = 2**32 - 1
 MAX_SIDE, GRID = 4096, 8
 MAX_STEPS, MAX_COUNT, MAX_ADAPTERS = 150, 64, 12
 PIXELS = {"unit": "pixels"}
+PEER_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "modelversionid": "a model version is named by `model`: its number, or its AIR",
+        "checkpoint": "it is model here",
+        "sampler": "it is scheduler here",
+        "samplername": "it is scheduler here",
+        "samplerindex": "it is scheduler here",
+        "cfgscale": "it is guidanceScale here",
+        "cfg": "it is guidanceScale here",
+        "numinferencesteps": "it is steps here",
+        "loras": "it is adapters here",
+        "quantity": "it is count here",
+        "numimages": "it is count here",
+        "batchsize": "it is count here",
+        "niter": "it is count here",
+        "denoisingstrength": "it is strength here",
+        "denoise": "it is strength here",
+        "initimage": "it is image here",
+        "outputformat": "it is format here",
+    }
+)
+"""What others call a field, by the name without case and signs."""
 
 # 2**53: up to there JavaScript reads whole numbers of JSON exactly.
 VersionNumber = Annotated[int, Meta(ge=1, le=2**53, description="The number of a model version.", examples=[3])]
@@ -47,10 +71,17 @@ Prompt = Annotated[
         description="What to draw: weights as in A1111, `(red:1.2)`; choices, `{a|b}` and `__list__`. It may be longer "
         "than the model's text encoder takes at once.",
         examples=["a photo of a sks mug on the beach"],
+        extra={"lines": True},
     ),
 ]
 NegativePrompt = Annotated[
-    str, Meta(max_length=10_000, description="What to draw away from, in the same form.", examples=["blurred"])
+    str,
+    Meta(
+        max_length=10_000,
+        description="What to draw away from, in the same form.",
+        examples=["blurred"],
+        extra={"lines": True},
+    ),
 ]
 WildcardLists = Annotated[
     dict[str, list[str]],

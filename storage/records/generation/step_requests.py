@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +17,8 @@ MAX_WORKFLOW_STEPS = 16
 
 class StepRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """One step. What is left out is the model's own default, or the family's."""
+
+    peer_names: ClassVar[Mapping[str, str]] = fields.PEER_NAMES
 
     name: fields.StepName | None = None
     operation: fields.OperationName = Operation.TXT2IMG

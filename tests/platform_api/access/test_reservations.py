@@ -311,7 +311,7 @@ def test_under_the_floor_nothing_new_is_taken_and_everything_else_works(database
                 client.post("/api/v1/training-jobs", json=wanted),
                 client.post("/api/v1/training-jobs", json=wanted, headers={"Idempotency-Key": "new"}),
                 client.post(failed["links"]["retry"]),
-                client.post("/api/v1/generations", json={"modelVersionId": sender.version_id, "prompt": "a mug"}),
+                client.post("/api/v1/generations", json={"model": sender.version_id, "prompt": "a mug"}),
                 client.post(UPLOADS, headers=headers),
                 here.put(weights(4), "c.safetensors"),
                 here.send(path, half, content[half:]),

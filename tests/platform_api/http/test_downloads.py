@@ -183,17 +183,15 @@ def test_another_owners_things_are_not_there(shared_door: Door, published: Publi
         assert stranger.get(f"/api/v1/{noun}").json()["items"] == []
     for verb in ("cancel", "retry"):
         assert stranger.post(f"/api/v1/training-jobs/{published.job}/{verb}").status_code == 404
-    wanted = {"modelVersionId": published.version, "prompt": "a photo of a sks mug"}
+    wanted = {"model": published.version, "prompt": "a photo of a sks mug"}
     refused = stranger.post("/api/v1/generations", json=wanted)
-    assert (refused.status_code, list(refused.json()["errors"])) == (422, ["modelVersionId"])
+    assert (refused.status_code, list(refused.json()["errors"])) == (422, ["model"])
     assert stranger.delete(f"/api/v1/data-sets/{data_set}").status_code == 404
 
 
 def test_a_generation_is_a_job_of_its_own_kind(shared_door: Door, published: Published):
     client = shared_door.client()
-    response = client.post(
-        "/api/v1/generations", json={"modelVersionId": published.version, "prompt": "a sks mug", "count": 2}
-    )
+    response = client.post("/api/v1/generations", json={"model": published.version, "prompt": "a sks mug", "count": 2})
     assert response.status_code == 202
     job = response.json()
     shown = client.get(job["links"]["self"]).json()
