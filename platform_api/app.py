@@ -56,6 +56,7 @@ from platform_api.notifications.channel_addresses import ChannelAddresses
 from platform_api.notifications.channels import NotificationChannels
 from platform_api.notifications.notification_links import NotificationLinks
 from platform_api.notifications.notifications import Notifications
+from platform_api.orchestration.routes import orchestration
 from platform_api.search.search import SearchResource
 from platform_api.social.comments import Comments
 from platform_api.social.social import Follows, Reactions
@@ -119,7 +120,11 @@ def create_app(settings: Settings) -> Litestar:
 
     app = Litestar(
         # Downloads stand outside of /api/v1, where Civitai's clients expect them.
-        route_handlers=[Router(API, route_handlers=list(RESOURCES)), ModelDownloads, Health, Metrics],
+        route_handlers=[
+            Router(API, route_handlers=list(RESOURCES)),
+            *(ModelDownloads, Health, Metrics),
+            *orchestration(settings.orchestration),
+        ],
         lifespan=[lifespan],
         state=State({"refusals": problems.Refusals()}),
         dependencies={

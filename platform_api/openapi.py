@@ -56,6 +56,7 @@ _TAGS = (
     Tag("Base models", "What a fine-tune can start from."),
     Tag("Training jobs", "Photos in, a catalogued model out."),
     Tag("Generations", "Prompts in, pictures out: steps, workflows of steps, and what draws them."),
+    Tag("Orchestration", "Generations as Civitai's orchestration v2 has them, where it is switched on."),
     Tag("Models", "The catalogue, in the shapes that Civitai's clients read."),
     Tag("Uploads", "Model files, whole or in parts."),
     Tag("Search", "By words, by meaning, by both; filters and facets."),

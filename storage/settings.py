@@ -18,6 +18,7 @@ from storage.backup_settings import BackupSettings
 from storage.comfyui_settings import ComfyuiSettings
 from storage.embedded_servers import EmbeddedServers, text_of
 from storage.errors import InvalidSettings
+from storage.orchestration_settings import OrchestrationSettings
 from storage.records.accounts.quotas import GIB, MIB, Limits
 from storage.records.policy.signed_links import SigningKeys
 from storage.setting_names import unknown_names
@@ -486,6 +487,7 @@ class Settings(EmbeddedServers, BaseSettings):
     backup: BackupSettings = BackupSettings()
     tracking: TrackingSettings = TrackingSettings()
     comfyui: ComfyuiSettings = ComfyuiSettings()
+    orchestration: OrchestrationSettings = OrchestrationSettings()
 
     @model_validator(mode="after")
     def _point_at_the_embedded_parts(self) -> Self:

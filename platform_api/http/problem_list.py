@@ -53,6 +53,8 @@ ERRORS: Mapping[int, Mapping[str, tuple[str, str]]] = {
     429: {"too_many_requests": ("A limit of your account or address is reached.", "Wait `Retry-After` seconds.")},
     460: {"checksum_mismatch": ("The bytes came changed; none is kept.", "Send them again from the offset.")},
     500: {"internal_error": ("A fault of ours, which was logged.", "Try again; give the operator the requestId.")},
+    501: {"not_served": ("A route of another service that is not served here.", "The message says what is instead.")},
+    502: {"drawing_failed": ("What was waited for has failed.", "The message says why; the workflow is in its list.")},
     503: {
         "postgres_unavailable": ("Postgres does not respond.", "Wait `Retry-After` seconds."),
         "store_unavailable": ("A store does not respond.", "Wait `Retry-After` seconds."),

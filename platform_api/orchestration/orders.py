@@ -1,0 +1,89 @@
+"""A workflow on its way in: read, its pictures taken, priced or committed, and waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from litestar import Request
+from litestar.datastructures import State
+
+from platform_api.access.guards import Caller
+from platform_api.cache.responses import IGNORED
+from platform_api.http.headers import request_id
+from platform_api.http.idempotency import checked_key, fresh_seed
+from platform_api.http.links import addresses
+from platform_api.orchestration import sent_pictures
+from platform_api.orchestration.blob_links import addressing
+from platform_api.orchestration.waiting import ended
+from storage.errors import FreeSpaceLow
+from storage.postgres.connection import Script
+from storage.postgres.jobs import jobs
+from storage.postgres.orchestration import workflow_orders, workflow_pages
+from storage.records.jobs.jobs import Job
+from storage.records.orchestration.documents import WorkflowDocument
+from storage.records.orchestration.rendering import document_of, priced_document
+from storage.records.orchestration.templates import TemplateRead
+from storage.stores import AsyncStores
+
+
+async def priced(read: TemplateRead, stores: AsyncStores, caller: Caller, state: State) -> WorkflowDocument:
+    """What a workflow would cost and draw. Raises as `submitted`."""
+    pictures = await sent_pictures.pictures_of(read, stores, caller, state)
+    resolved, written = await stores.database.run(
+        lambda: workflow_orders.price(read, pictures, caller.account_id, stores.settings, seed=fresh_seed())
+    )
+    return priced_document(resolved, written, datetime.now(UTC))
+
+
+async def submitted(
+    request: Request[Any, Any, Any], read: TemplateRead, state: State, *, key: str | None, wait: float
+) -> Job:
+    """The committed workflow, when it has ended or `wait` seconds are over.
+
+    Raises InvalidRequest by field, Gone, IdempotencyKeyReused, TooManyRequests, QuotaExceeded, FreeSpaceLow.
+    """
+    stores: AsyncStores = state.stores
+    caller: Caller = request.state.caller
+    checked = checked_key(key)
+    await _room(stores, caller, read, checked)
+    pictures = await sent_pictures.pictures_of(read, stores, caller, state)
+    seed, identity = fresh_seed(), request_id(request.scope)
+
+    def script() -> Script[tuple[Job, bool]]:
+        return workflow_orders.submit(
+            read,
+            pictures,
+            caller.account_id,
+            stores.settings,
+            seed=seed,
+            idempotency_key=checked,
+            request_id=identity,
+        )
+
+    job, _ = await stores.database.run(script)
+    return await ended(stores, state, caller.account_id, job, wait)
+
+
+async def _room(stores: AsyncStores, caller: Caller, read: TemplateRead, key: str | None) -> None:
+    """Raises FreeSpaceLow, but not for a repeat, whose workflow there is already."""
+    try:
+        await stores.free_space.check()
+    except FreeSpaceLow:
+        name = read.template.external_id
+        named = name is not None and await stores.database.run(workflow_pages.is_named(caller.account_id, name))
+        if not (named or (key is not None and await stores.database.run(jobs.is_submitted(caller.account_id, key)))):
+            raise
+
+
+async def shown(request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, job: Job) -> WorkflowDocument:
+    """The document of a workflow as it stands now."""
+    now, where = datetime.now(UTC), addresses(request, stores.settings.api)
+    standing = await stores.database.run(lambda: workflow_pages.standing(job, now))
+    return document_of(standing, addressing(where, caller.account_id))
+
+
+def ignored_header(names: Sequence[str]) -> Mapping[str, str]:
+    """The header that names what was sent and says nothing here."""
+    return {IGNORED: ", ".join(names[:50])} if names else {}
